@@ -1,0 +1,214 @@
+"""From a source to a model folder: one file after the other, resumable, and in place only when whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.checkpoint import checkpoint_of
+from edgellm.errors import ConfigError, ConversionError, FormatError
+from edgellm.hub import download
+from edgellm.jsonfile import write_json
+from edgellm.locate import is_hub_id, locate
+from edgellm.quant import PARTS, Quantization
+from edgellm.store import CONFIG, ModelFolder, read_headers, write_checksums, write_index
+from edgellm.tensorfile import DATA_ALIGNMENT, TensorData, write_tensors
+from edgellm.wholefile import FileRecord, file_pieces, write_file
+
+from .huggingface import HuggingFaceSource
+from .portable import DTYPE_NAMES
+from .recipe import ConversionSettings, OutputFile, Recipe, make_recipe
+from .source import Source
+from .weights import CHUNK_BYTES, WeightStream
+from .workspace import Workspace
+
+SPARE_BYTES = 32 << 20
+"""Room for the index, the config and the filesystem's own books."""
+
+Progress = Callable[["ConversionStep"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionStep:
+    """How far a conversion is; ``message`` is for the person, when there is something to say."""
+
+    file: str
+    bytes_done: int
+    bytes_total: int
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What a conversion has made.
+
+    Attributes:
+        path: the model folder.
+        weight_bytes: bytes of all tensors.
+        dtype: of everything unquantized, and of scales.
+        quantization: the usual form of a matrix; None: unquantized.
+        exceptions: how the matrices are stored that differ from it, by their path; None: unquantized.
+        kept_files: files that an earlier, stopped run had finished.
+        errors: the relative root-mean-square error of each matrix quantized here, if it was asked for.
+    """
+
+    path: Path
+    weight_bytes: int
+    dtype: str
+    quantization: Quantization | None
+    exceptions: Mapping[str, Quantization | None]
+    kept_files: int
+    errors: Mapping[str, float] | None
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    bits: int | None = None,
+    group_size: int | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+    report: bool = False,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Make a model folder from a Hugging Face folder or a Hub repository.
+
+    Weights go through a few rows at a time. A run that was stopped, in whatever way, goes on where it stopped when the same
+    call is made again, and ends in the same bytes.
+
+    Args:
+        source: a folder, or a Hub id (``owner/name``), which is downloaded first.
+        destination: the folder to be made.
+        bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
+        group_size: weights a scale, 32, 64 or 128; None: 64.
+        dtype: ``float16``, ``bfloat16`` or ``float32``; None: the source's.
+        force: replace the model that is at the destination, once the new one is whole.
+        report: also measure what quantization changes, which takes about as long again as the conversion.
+        progress: called after each piece of the source.
+
+    Raises:
+        ConfigError: a setting is out of range, or asks for what this source cannot become.
+        ModelNotFoundError, DownloadError: the source is not there, or cannot be fetched.
+        FormatError, ReadError, UnsupportedModelError: the source is damaged, or of another kind.
+        ConversionError: the destination is taken, there is no space, or the disk refuses.
+    """
+    settings = ConversionSettings(bits=bits, group_size=group_size, dtype=dtype)
+    target = Path(destination).expanduser().resolve()
+    return convert_source(
+        open_source(source, target), target, settings, force=force, report=report, progress=progress or (lambda _: None)
+    )
+
+
+def open_source(source: str | Path, destination: Path) -> Source:
+    """Whatever format ``source`` is in, as a source; ``destination`` must be another folder."""
+    folder = Path(source).expanduser()
+    if not folder.exists():
+        folder = download(str(source), torch_files=True) if is_hub_id(str(source)) else locate(source)
+    if folder.resolve() == destination:
+        raise ConfigError(f"{source} cannot be converted into itself", hint="name another destination")
+    return HuggingFaceSource(folder)
+
+
+def convert_source(
+    source: Source, destination: Path, settings: ConversionSettings, *, force: bool, report: bool, progress: Progress
+) -> ConversionReport:
+    """As ``convert``, from a source that is open."""
+    recipe = make_recipe(source, settings)
+    _check_tied_head(source, recipe)
+    origin = {"source": source.fingerprint, "recipe": recipe.digest}
+    work = Workspace(destination, origin, replace=force)
+    meter = _Meter(sum(file.source_bytes for file in recipe.files), progress)
+    with work.opened():
+        _require_space(work, recipe)
+        kept = 0
+        if work.restarted:
+            meter.say("the source or the settings have changed since a conversion was stopped here: starting anew")
+        for file in recipe.files:
+            done = work.finished.get(file.name)
+            if done is not None and (done.errors is not None or not report):
+                kept += 1
+                meter.skip(file)
+                continue
+            meter.file = file.name
+            stream = WeightStream(source, meter.read, measure=report)
+            tensors = [TensorData(item.name, item.dtype, item.shape, stream.data(item)) for item in file.tensors]
+            work.finish(write_tensors(work.path / file.name, tensors), stream.errors if report else None)
+        _write_companions(source, recipe, work)
+        work.commit()
+    errors = {path: error for item in work.finished.values() for path, error in (item.errors or {}).items()}
+    return ConversionReport(
+        path=destination,
+        weight_bytes=sum(file.nbytes for file in recipe.files),
+        dtype=DTYPE_NAMES[recipe.dtype],
+        quantization=recipe.quantization,
+        exceptions={path: item.form for path, item in recipe.matrices.items() if item.form != recipe.quantization},
+        kept_files=kept,
+        errors=errors if report else None,
+    )
+
+
+class _Meter:
+    """Counts the source's bytes for whoever watches."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.file = ""
+        self._done = 0
+        self._total = total
+        self._progress = progress
+
+    def read(self, nbytes: int) -> None:
+        self._done += nbytes
+        self.say(None)
+
+    def skip(self, file: OutputFile) -> None:
+        self.file = file.name
+        self.read(file.source_bytes)
+
+    def say(self, message: str | None) -> None:
+        self._progress(ConversionStep(self.file, self._done, self._total, message))
+
+
+def _require_space(work: Workspace, recipe: Recipe) -> None:
+    """Refuse at once what cannot end well."""
+    needed = SPARE_BYTES + sum(file.nbytes + DATA_ALIGNMENT for file in recipe.files if file.name not in work.finished)
+    free = shutil.disk_usage(work.path).free
+    if needed > free:
+        raise ConversionError(
+            f"{work.destination} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free",
+            hint="free some space, name a destination on another disk, or take fewer bits",
+        )
+
+
+def _check_tied_head(source: Source, recipe: Recipe) -> None:
+    """A head that is stored beside the embedding it is tied to must be the same; it is then left out."""
+    if not recipe.tied_head:
+        return
+    for part in PARTS:
+        head, embedding = (f"{path}.{part}" for path in ("lm_head", "model.embed_tokens"))
+        tensor = source.tensors.get(head)
+        same = tensor == source.tensors.get(embedding)
+        if same and tensor is not None:
+            step = max(1, CHUNK_BYTES // tensor.row_bytes)
+            spans = ((start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step))
+            same = all(bytes(source.rows(head, *span)) == bytes(source.rows(embedding, *span)) for span in spans)
+        if not same:
+            raise FormatError(
+                "the config ties the head to the embedding, and the source has a head of its own that differs",
+                hint="set tie_word_embeddings to false in its config.json to keep that head",
+            )
+
+
+def _write_companions(source: Source, recipe: Recipe, work: Workspace) -> None:
+    """Everything but the weights; then look at the whole as any reader will."""
+    folder = work.path
+    records: list[FileRecord] = [item.record for item in work.finished.values()]
+    for name, content in source.companions.items():
+        records.append(write_file(folder / name, [content] if isinstance(content, bytes) else file_pieces(content)))
+    records.append(write_json(folder / CONFIG, recipe.config))
+    files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
+    records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))
+    write_checksums(folder, records)
+    checkpoint_of(ModelFolder(folder, recipe.config, read_headers(folder / file.name for file in recipe.files), {}))

@@ -1,0 +1,65 @@
+"""What a converter reads from: any format becomes Hugging Face's names, shapes and config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.tensorfile import DTYPE_BYTES
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """Type (safetensors' code) and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one step along the first axis."""
+        return math.prod(self.shape[1:]) * DTYPE_BYTES[self.dtype]
+
+    @property
+    def rows(self) -> int:
+        """Steps along the first axis."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return self.rows * self.row_bytes
+
+
+class Source(Protocol):
+    """A model in some format, read a few rows of one tensor at a time.
+
+    A quantized source shows each matrix as MLX stores it (``.weight``, ``.scales``, ``.biases``) and says so in its config.
+    """
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Hugging Face's ``config.json``."""
+
+    @property
+    def tensors(self) -> Mapping[str, SourceTensor]:
+        """Every tensor by Hugging Face's name."""
+
+    @property
+    def companions(self) -> Mapping[str, Path | bytes]:
+        """The files that go along unchanged (tokenizer, template, license): a file to copy, or its content."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes when the source does; a stopped conversion goes on only where it is the same."""
+
+    def rows(self, name: str, start: int, stop: int) -> Bytes:
+        """The bytes of rows ``start`` to ``stop`` of a tensor, shape (bytes,). Raises ReadError."""

@@ -1,0 +1,43 @@
+"""Language models on the machine in front of you, also those larger than its memory.
+
+import edgellm
+
+llm = edgellm.load("stories")
+for token in llm.stream("Once upon a time", max_tokens=32):
+    print(token.text, end="")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgellm.config import LoadSettings, Sampling
+from edgellm.errors import BackendError, EdgeLLMError
+
+if TYPE_CHECKING:
+    from edgellm.chat import Chat
+    from edgellm.llm import LLM, Completion, Stats, Token, load
+
+__all__ = ["LLM", "Chat", "Completion", "EdgeLLMError", "LoadSettings", "Sampling", "Stats", "Token", "load"]
+
+_PLACES = {"Chat": "edgellm.chat"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs MLX when it is first asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("edgellm")
+    if name not in __all__:
+        raise AttributeError(f"module 'edgellm' has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(_PLACES.get(name, "edgellm.llm")), name)
+    except ImportError as error:
+        if error.name == "mlx" or "libmlx" in str(error):
+            raise BackendError(
+                "MLX has no backend here", hint="install one of them: pip install 'edgellm[cpu]' or 'edgellm[cuda]'"
+            ) from error
+        raise

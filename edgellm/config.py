@@ -1,0 +1,175 @@
+"""Settings, checked at the door: how a model is loaded and how its next token is drawn.
+
+Every default value and every valid range stands here; the command line takes its own from these classes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeGuard
+
+from edgellm.errors import ConfigError
+
+DEFAULT_MODEL = "stories"
+CHAT_TEMPERATURE = 0.7
+CHAT_TOP_P = 0.95
+CHAT_MAX_TOKENS = 1024
+PREFILL_CHUNK = 512
+"""Prompt tokens that go through a layer at once."""
+
+MAX_CONTEXT = 1 << 27
+MAX_VOCABULARY = 1 << 22
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)},
+    **{letter: 1000**power for power, letter in enumerate("kmgt", 1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
+}
+_SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*", re.IGNORECASE)
+MAX_SIZE = 1 << 50
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that ``4GB`` (10^9), ``1.5GiB`` (2^30) or ``4096`` says.
+
+    Raises:
+        ConfigError: the text is no size, or is zero.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match.group(2).lower()) if match else None
+    if match is None or unit is None:
+        raise ConfigError(f"{text!r} is not a size", hint="write it as 4GB (10^9 bytes), 512MB, 1.5GiB (2^30) or 60%")
+    size = int(float(match.group(1)) * unit)
+    if not 0 < size <= MAX_SIZE:
+        raise ConfigError(f"{text!r} is {size} bytes; a size is above 0 and at most {MAX_SIZE // 1024**4} TiB")
+    return size
+
+
+def parse_memory(setting: str | int | None, available: int) -> int | None:
+    """Return the budget in bytes that ``--memory`` asks for; None means that the plan decides.
+
+    Args:
+        setting: ``4GB``, ``60%`` (of ``available``), ``auto``, a number of bytes, or None (as ``auto``).
+        available: bytes that a percentage refers to.
+    """
+    if setting is None or setting == "auto":
+        return None
+    if isinstance(setting, int):
+        if setting <= 0:
+            raise ConfigError(f"memory is {setting}; it must be above 0")
+        return setting
+    if setting.strip().endswith("%"):
+        try:
+            share = float(setting.strip()[:-1])
+        except ValueError:
+            share = math.nan
+        if not 0 < share <= 100:
+            raise ConfigError(f"{setting!r} is not a share of memory", hint="write a percentage above 0 and up to 100%")
+        return int(available * share / 100)
+    return parse_size(setting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn; temperature 0 takes the likeliest.
+
+    The steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p (the order of transformers).
+
+    Attributes:
+        max_tokens: new tokens at the most.
+        temperature: logits are divided by it; 0 is greedy.
+        top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        min_p: drop tokens less likely than this share of the likeliest one; 0 keeps all.
+        repetition_penalty: divides (or multiplies, below 0) the logits of tokens seen; 1 leaves them.
+        beams: sequences that beam search keeps; 1 is plain decoding.
+        seed: equal seeds draw equal texts; None draws a new one each time.
+        stop: texts that end the answer and are left out of it.
+        logprobs: also return the log-probability of each token.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    beams: int = 1
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        else:
+            object.__setattr__(self, "stop", tuple(self.stop))
+        _require_int("max_tokens", self.max_tokens, 1, 1 << 27)
+        _require_int("top_k", self.top_k, 0, MAX_VOCABULARY)
+        _require_int("beams", self.beams, 1, 64)
+        if self.seed is not None:
+            _require_int("seed", self.seed, 0, (1 << 64) - 1)
+        if not 0.0 <= self.temperature <= 100.0:
+            raise ConfigError(f"temperature is {self.temperature}; it must be between 0 and 100")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise ConfigError(f"min_p is {self.min_p}; it must be between 0 and 1")
+        if not 0.01 <= self.repetition_penalty <= 100.0:
+            raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; it must be between 0.01 and 100")
+        if any(not isinstance(text, str) or not text for text in self.stop):
+            raise ConfigError("a stop text is empty", hint="leave it out, or give the text that ends the answer")
+        if self.beams > 1 and self.temperature > 0:
+            raise ConfigError("beam search is not sampled", hint="leave out temperature, or set beams to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How a model is loaded.
+
+    Attributes:
+        memory: the budget (``4GB``, ``60%``, bytes, or ``auto``): weights, KV cache and working memory together.
+        context: tokens that the KV cache holds room for; None lets the plan decide.
+        context_window: tokens that attention looks back over; older ones are forgotten and their memory reused.
+        threads: processor threads for arithmetic on a CPU; None follows the machine.
+        activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
+        backend: ``auto`` or ``mlx``.
+        prefill_chunk: prompt tokens that go through a layer at once.
+    """
+
+    memory: str | int | None = None
+    context: int | None = None
+    context_window: int | None = None
+    threads: int | None = None
+    activations: Literal["auto", "int8", "float"] = "auto"
+    backend: str = "auto"
+    prefill_chunk: int = PREFILL_CHUNK
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        for name in ("context", "context_window"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_int(name, value, 1, MAX_CONTEXT)
+        if self.threads is not None:
+            _require_int("threads", self.threads, 1, 1024)
+        _require_int("prefill_chunk", self.prefill_chunk, 1, 1 << 16)
+        if self.activations not in ("auto", "int8", "float"):
+            raise ConfigError(f"activations is {self.activations!r}", hint="choose auto, int8 or float")
+        if self.backend not in ("auto", "mlx"):
+            raise ConfigError(f"backend is {self.backend!r}", hint="choose auto or mlx")
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether ``value`` is a whole number (a truth value is none)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require_int(name: str, value: object, low: int, high: int) -> None:
+    if not is_int(value) or not low <= value <= high:
+        raise ConfigError(f"{name} is {str(value)[:40]}; it must be a whole number between {low} and {high}")

@@ -1,0 +1,75 @@
+"""Every error that edgellm raises on purpose: a fact, and a next step as ``hint``."""
+
+from __future__ import annotations
+
+
+class EdgeLLMError(Exception):
+    """The base of the tree; the command line catches this class and nothing else.
+
+    Args:
+        message: one sentence that states the fact.
+        hint: the next step a person can take, if there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(EdgeLLMError):
+    """A setting, an option or a name is outside what is allowed."""
+
+    exit_code = 2
+
+
+class MemoryBudgetError(EdgeLLMError):
+    """The model cannot run inside the memory budget."""
+
+    exit_code = 3
+
+
+class BackendError(EdgeLLMError):
+    """The arithmetic library or device that was asked for is not here."""
+
+
+class ModelNotFoundError(EdgeLLMError):
+    """No folder, Hub repository or bundled model has this name."""
+
+
+class DownloadError(EdgeLLMError):
+    """The Hub could not be reached or refused."""
+
+
+class FormatError(EdgeLLMError):
+    """A file is damaged, or lies about what it holds."""
+
+
+class UnsupportedModelError(EdgeLLMError):
+    """The model is whole, but of a kind that edgellm does not run."""
+
+
+class TokenizerError(EdgeLLMError):
+    """The tokenizer is missing, damaged or does not fit the model."""
+
+
+class TemplateError(EdgeLLMError):
+    """A chat template is missing, damaged, or refuses the conversation."""
+
+
+class ConversionError(EdgeLLMError):
+    """A conversion could not be finished."""
+
+
+class ReadError(EdgeLLMError):
+    """Weights could not be read from disk; says the file and the offset."""
+
+
+class ContextError(EdgeLLMError):
+    """The prompt does not fit the context."""
+
+
+class ClosedError(EdgeLLMError):
+    """The model was closed while or before it was used."""

@@ -1,0 +1,59 @@
+"""Rotary positions, and the way of new keys and values into the cache."""
+
+from __future__ import annotations
+
+from edgellm.kernels.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.isa import Isa
+from edgellm.kernels.norm import normalize
+from edgellm.kernels.schedule import next_items
+
+
+def emit_rotary(isa: Isa, name: str, norm: str | None) -> str:
+    """Turn queries in place, put turned keys and plain values into the cache; first norm both heads if ``norm`` says so.
+
+    Arguments: 1 queries, keys and values (L, (H + 2G) D), 2 turns (L, D): cosines, then sines; 3 H, 4 G, 5 D;
+    6 keys and 7 values (G, capacity, D), 8 bytes from head to head, 9 the place of the first new token;
+    10 query norm and 11 key norm (D) of the kind ``norm``, 12 eps (float32).
+    """
+    e = Emitter(isa, name)
+    heads, turns, width = e.address(1), e.address(2), e.argument(5)
+    queries, kept = e.argument(3), e.argument(4)
+    stores = e.address(6), e.address(7)
+    head_bytes, place = e.argument(8), e.argument(9)
+    row_heads = e.add(queries, e.mul(kept, 2))
+    nbytes, half = e.mul(width, 4), e.div(width, 2)
+
+    def turn(source: Value, target: Value, token: Value) -> None:
+        cosines = e.at(turns, e.mul(token, nbytes))
+
+        def some(at: Value, lanes: int) -> None:
+            floats = vector(F32, lanes)
+            low, high = e.mul(at, 4), e.mul(e.add(at, half), 4)
+            x, y = e.load(source, low, floats), e.load(source, high, floats)
+            cosine, sine = e.load(cosines, low, floats), e.load(cosines, high, floats)
+            e.store(e.b.fsub(e.b.fmul(x, cosine), e.b.fmul(y, sine)), target, low)
+            e.store(e.fma(x, sine, e.b.fmul(y, cosine)), target, high)
+
+        e.sweep(half, some)
+
+    def one(item: Value) -> None:
+        token, head = e.div(item, row_heads), e.rem(item, row_heads)
+        source = e.at(heads, e.mul(item, nbytes))
+        is_query, is_value = e.less(head, queries), e.b.not_(e.less(head, e.add(queries, kept)))
+        if norm is not None:
+            weight = e.b.select(is_query, e.address(10), e.address(11))
+            e.when(
+                e.b.not_(is_value), lambda: normalize(e, source, source, (weight, norm), width, e.argument(12, F32))
+            )
+        number = e.rem(e.sub(head, queries), kept)
+        cell = e.add(e.mul(number, head_bytes), e.mul(e.add(place, token), nbytes))
+        target = e.b.select(is_query, source, e.at(e.b.select(is_value, stores[1], stores[0]), cell))
+        e.when(e.b.not_(is_value), lambda: turn(source, target, token))
+
+        def copy(at: Value, lanes: int) -> None:
+            e.store(e.load(source, e.mul(at, 4), vector(F32, lanes)), target, e.mul(at, 4))
+
+        e.when(is_value, lambda: e.sweep(width, copy))
+
+    next_items(e, e.mul(e.tokens, row_heads), one)
+    return e.finish()

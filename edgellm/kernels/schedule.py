@@ -1,0 +1,168 @@
+"""The native side of the thread pool: the steps of a call, one after the other, each by all threads, with a barrier between.
+
+Idle threads spin for about a millisecond, so that the next layer finds them awake, and then sleep until they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import llvmlite.ir as ir
+
+from edgellm.kernels.emitter import I32, I64, POINTER, VOID, Emitter, Value
+from edgellm.kernels.isa import Isa
+from edgellm.kernels.layout import POOL, STEP_BYTES
+from edgellm.kernels.objects import Objects
+
+_AWAKE_SPINS = 20_000
+_BARRIER_SPINS = 2_000
+"""Pauses; one takes about 40 ns on recent x86. After them the thread offers its core to others."""
+
+
+def schedule_addresses(objects: Objects) -> tuple[int, int]:
+    """Addresses of ``edgellm_run(pool)``, which does a call as thread 0, and ``edgellm_work(pool)``, a worker's life."""
+    isa = objects.isa
+    return (
+        objects.address("edgellm_run", lambda: _emit_run(isa)),
+        objects.address("edgellm_work", lambda: _emit_work(isa)),
+    )
+
+
+def next_items(e: Emitter, count: Value, body: Callable[[Value], object]) -> None:
+    """Do ``body(item)`` for items that no other thread took, until all ``count`` are taken."""
+    counter = e.at(e.arguments[2], POOL["next_item"])
+
+    def again() -> Value:
+        item = e.b.atomic_rmw("add", counter, e.index(1), "monotonic")
+        more = e.less(item, count)
+        e.when(more, lambda: body(item))
+        return more
+
+    e.repeat(again)
+
+
+def _read(e: Emitter, pool: Value, field: str) -> Value:
+    return e.b.load_atomic(e.at(pool, POOL[field]), "seq_cst", 8, typ=I64)
+
+
+def _write(e: Emitter, pool: Value, field: str, value: int | Value) -> None:
+    e.b.atomic_rmw("xchg", e.at(pool, POOL[field]), e.index(value), "seq_cst")
+
+
+def _pause(e: Emitter) -> None:
+    if e.isa.machine == "aarch64":
+        e.call("llvm.aarch64.hint", VOID, [ir.Constant(I32, 1)])
+    else:
+        e.call("llvm.x86.sse2.pause", VOID, [])
+
+
+def _wait(e: Emitter, spins: int, changed: Callable[[], Value]) -> Value:
+    """Spin until something changed; returns whether it did within the given number of pauses."""
+    before = e.b.block
+    head, after = (e.function.append_basic_block(part) for part in ("spin", "spun"))
+    e.b.branch(head)
+    e.b.position_at_end(head)
+    count = e.b.phi(I64)
+    count.add_incoming(e.index(0), before)
+    done = changed()
+    _pause(e)
+    following = e.add(count, 1)
+    count.add_incoming(following, e.b.block)
+    e.b.cbranch(e.b.or_(done, e.less(spins, following)), after, head)
+    e.b.position_at_end(after)
+    return done
+
+
+def _barrier(e: Emitter, pool: Value, threads: Value) -> None:
+    phase = _read(e, pool, "phase")
+    arrived = e.b.atomic_rmw("add", e.at(pool, POOL["arrived"]), e.index(1), "seq_cst")
+    last, wait, after = (e.function.append_basic_block(part) for part in ("last", "wait", "passed"))
+    e.b.cbranch(e.b.icmp_signed("==", e.add(arrived, 1), threads), last, wait)
+    e.b.position_at_end(last)
+    _write(e, pool, "arrived", 0)
+    _write(e, pool, "next_item", 0)
+    _write(e, pool, "phase", e.add(phase, 1))
+    e.b.branch(after)
+    e.b.position_at_end(wait)
+
+    def changed() -> Value:
+        return e.b.icmp_signed("!=", _read(e, pool, "phase"), phase)
+
+    def again() -> Value:
+        missing = e.b.not_(_wait(e, _BARRIER_SPINS, changed))
+        e.when(missing, lambda: e.call("sched_yield", I32, []))
+        return missing
+
+    e.repeat(again)
+    e.b.branch(after)
+    e.b.position_at_end(after)
+
+
+def _steps(e: Emitter, pool: Value, thread: Value) -> None:
+    """Every step of the call that stands in the pool."""
+    job = e.at(pool, POOL["job"])
+    steps, call = (e.load(job, offset, POINTER, align=8) for offset in (0, 16))
+    count, threads = (e.load(job, offset, I64, align=8) for offset in (8, 24))
+    kernel = ir.FunctionType(VOID, [POINTER, POINTER, POINTER, I64]).as_pointer()
+
+    def one(number: Value) -> None:
+        step = e.at(steps, e.mul(number, STEP_BYTES))
+        e.b.call(e.load(step, 0, kernel, align=8), [step, call, pool, thread])
+        _barrier(e, pool, threads)
+
+    e.loop(0, count, one)
+
+
+def _emit_run(isa: Isa) -> str:
+    e = Emitter(isa, "edgellm_run", arguments=[POINTER])
+    pool = e.arguments[0]
+    e.b.atomic_rmw("add", e.at(pool, POOL["generation"]), e.index(1), "seq_cst")
+    sleeping = e.less(0, _read(e, pool, "sleepers"))
+    mutex, condition = (e.at(pool, POOL[field]) for field in ("mutex", "condition"))
+
+    def wake() -> None:
+        e.call("pthread_mutex_lock", I32, [mutex])
+        e.call("pthread_cond_broadcast", I32, [condition])
+        e.call("pthread_mutex_unlock", I32, [mutex])
+
+    e.when(sleeping, wake)
+    _steps(e, pool, e.index(0))
+    return e.finish()
+
+
+def _emit_work(isa: Isa) -> str:
+    e = Emitter(isa, "edgellm_work", arguments=[POINTER])
+    pool = e.arguments[0]
+    mutex, condition = (e.at(pool, POOL[field]) for field in ("mutex", "condition"))
+    thread = e.add(e.b.atomic_rmw("add", e.at(pool, POOL["workers"]), e.index(1), "seq_cst"), 1)
+    seen = e.b.alloca(I64)
+    e.b.store(e.index(0), seen)
+
+    def changed() -> Value:
+        return e.b.icmp_signed("!=", _read(e, pool, "generation"), e.b.load(seen, typ=I64))
+
+    def sleep() -> None:
+        e.call("pthread_mutex_lock", I32, [mutex])
+        e.b.atomic_rmw("add", e.at(pool, POOL["sleepers"]), e.index(1), "seq_cst")
+        before = e.b.block
+        head, inside, after = (e.function.append_basic_block(part) for part in ("asleep", "sleep", "awake"))
+        assert before is not None
+        e.b.branch(head)
+        e.b.position_at_end(head)
+        e.b.cbranch(changed(), after, inside)
+        e.b.position_at_end(inside)
+        e.call("pthread_cond_wait", I32, [condition, mutex])
+        e.b.branch(head)
+        e.b.position_at_end(after)
+        e.b.atomic_rmw("sub", e.at(pool, POOL["sleepers"]), e.index(1), "seq_cst")
+        e.call("pthread_mutex_unlock", I32, [mutex])
+
+    def again() -> Value:
+        e.when(e.b.not_(_wait(e, _AWAKE_SPINS, changed)), sleep)
+        e.b.store(_read(e, pool, "generation"), seen)
+        running = e.b.icmp_signed("==", _read(e, pool, "stop"), e.index(0))
+        e.when(running, lambda: _steps(e, pool, thread))
+        return running
+
+    e.repeat(again)
+    return e.finish()

@@ -1,0 +1,131 @@
+"""From a checkpoint and a plan to a model that runs: everything is read, evaluated and ready when ``load_model`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+
+from edgellm import device
+from edgellm.cache import Cache, KVCache, RotatingKVCache
+from edgellm.checkpoint import Checkpoint, Part
+from edgellm.config import LoadSettings
+from edgellm.linear import DenseLinear, QuantizedLinear, linear_from
+from edgellm.model import Block, Layer, Layers, Model, ResidentEmbedding, ResidentLayers
+from edgellm.paging import PagedEmbedding, PagedLayers
+from edgellm.plan import Plan
+from edgellm.reader import Reader, Ticket
+from edgellm.slot import DTYPES, Slot
+
+LoadProgress = Callable[[int, int], None]
+"""Called with bytes read and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How a model computes here: the type of activations, and the slots that keep the disk and the arithmetic busy."""
+
+    dtype: mx.Dtype
+    fused_attention: bool
+    slots: int
+    lag: int
+
+
+def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
+    """How this machine will compute the model."""
+    dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
+    if device.has_gpu():
+        return Arithmetic(dtype, fused_attention=True, slots=3, lag=1)
+    return Arithmetic(dtype, fused_attention=False, slots=2, lag=0)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    reader: Reader,
+    settings: LoadSettings,
+    *,
+    progress: LoadProgress | None = None,
+) -> Model:
+    """Read the weights that the plan keeps in memory, begin to read those that it streams, and build the model.
+
+    Raises:
+        ReadError: a file cannot be read.
+    """
+    config, arithmetic = checkpoint.config, arithmetic_of(checkpoint, settings)
+    dtype = arithmetic.dtype
+    total = plan.pinned_bytes + plan.outer_bytes
+    loading = _Loading(reader, total, progress)
+    kept = {index: loading.begin(checkpoint.layers[index]) for index in (plan.pinned if plan.resident else ())}
+    norm = loading.begin(checkpoint.norm)
+    table = loading.begin(checkpoint.embed_tokens) if plan.embedding_resident else None
+    head = loading.begin(checkpoint.lm_head) if checkpoint.lm_head else None
+    loading.finish()
+    weight = norm.arrays(checkpoint.norm.layout)["weight"].astype(dtype)
+    mx.eval(weight)
+    layers: Layers
+    if plan.resident:
+        layers = ResidentLayers([block_of(checkpoint, checkpoint.layers[index], slot) for index, slot in kept.items()])
+    else:
+        make_layer = partial(block_of, checkpoint)
+        layers = PagedLayers(checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag)
+    embedding = table_of(checkpoint.embed_tokens, table) if table else None
+    if checkpoint.lm_head is not None and head is not None:
+        lm_head = table_of(checkpoint.lm_head, head)
+    else:
+        assert embedding is not None, "a tied head is the resident embedding"
+        lm_head = embedding
+    embed_tokens = ResidentEmbedding(embedding, dtype) if embedding else PagedEmbedding(checkpoint.embed_tokens, dtype)
+    return Model(config, embed_tokens=embed_tokens, layers=layers, norm=weight, lm_head=lm_head)
+
+
+class _Loading:
+    """Reads that are under way together, and how far they are."""
+
+    def __init__(self, reader: Reader, total: int, progress: LoadProgress | None) -> None:
+        self._reader, self._total, self._progress = reader, total, progress
+        self._tickets: list[tuple[Ticket, int]] = []
+
+    def begin(self, part: Part) -> Slot:
+        slot = Slot(part.layout.nbytes)
+        self._tickets.append((self._reader.submit(part.extents, slot.memory), part.nbytes))
+        return slot
+
+    def finish(self) -> None:
+        done = 0
+        for ticket, nbytes in self._tickets:
+            ticket.wait()
+            done += nbytes
+            if self._progress is not None:
+                self._progress(done, self._total)
+
+
+def block_of(checkpoint: Checkpoint, part: Part, slot: Slot) -> Layer:
+    """The decoder layer over what ``part`` places in a slot."""
+    return Block(checkpoint.config, slot.arrays(part.layout), part.quantizations.__getitem__, fused=device.has_gpu())
+
+
+def table_of(part: Part, slot: Slot) -> DenseLinear | QuantizedLinear:
+    """The embedding or the head over what ``part`` places in a slot."""
+    tensors = {f"table.{name}": array for name, array in slot.arrays(part.layout).items()}
+    return linear_from(tensors, "table", part.quantizations[""])
+
+
+def make_caches(checkpoint: Checkpoint, *, capacity: int, window: int | None, reserve: int) -> list[Cache]:
+    """One cache a layer: of all tokens up to ``capacity``, or of a window where the model or the setting has one."""
+    config = checkpoint.config
+    dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
+    heads, head_dim = config.num_key_value_heads, config.head_dim
+    caches: list[Cache] = []
+    for index in range(config.num_hidden_layers):
+        windows = [window] if window else []
+        if config.sliding_window and index in config.sliding_layers:
+            windows.append(config.sliding_window)
+        if windows and min(windows) < capacity:
+            caches.append(RotatingKVCache(heads=heads, head_dim=head_dim, window=min(windows), dtype=dtype))
+        else:
+            caches.append(KVCache(heads=heads, head_dim=head_dim, capacity=capacity, reserve=reserve, dtype=dtype))
+    mx.eval(*(array for cache in caches for array in (cache.keys, cache.values)))
+    return caches

@@ -1,0 +1,231 @@
+"""What a chat template may spend, and what each of its steps costs.
+
+One unit pays for one character that is made or for about 20 ns of work. The purse grows with the conversation, so that
+a long chat never runs dry while a hostile template on a short one ends after a fraction of a second and some 30 MB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+NODE = 16  # units for one element of a value, one call, or one node of the syntax tree
+VALUE_UNITS = 1 << 19  # the largest value that a template may make of an empty conversation
+TOTAL_UNITS = 1 << 23  # all that it may make and do
+VALUE_FACTOR, TOTAL_FACTOR = 16, 256  # how both grow with each unit of the conversation
+GLANCE = 6  # reading 64 characters costs as much as making one
+MAX_LAZY_DEPTH = 16  # iterators over iterators are freed one inside the other, on the C stack
+MAX_INT_BITS = 4096
+MAX_INDENT = 32
+
+VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+CONTAINERS = (dict, list, tuple, set, frozenset, *VIEWS)
+
+
+class Exhausted(Exception):
+    """A template wants more time or memory than its conversation calls for."""
+
+
+class Refused(Exception):
+    """A template asks for something whose cost cannot be foreseen."""
+
+
+class Meter:
+    """The purse of one rendering.
+
+    Args:
+        variables: the conversation and all else that is given to the template.
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self.largest = self.left = 1 << 62
+        given = self.weight(dict(variables))
+        self.largest = VALUE_UNITS + VALUE_FACTOR * given
+        self.left = TOTAL_UNITS + TOTAL_FACTOR * given
+
+    def spend(self, units: int) -> None:
+        """Pay ``units``; raises ``Exhausted`` when they are too many for one thing or for what is left."""
+        self.left -= max(units, 0)
+        if units > self.largest or self.left < 0:
+            raise Exhausted
+
+    def weight(self, value: Any, glance: int = 0) -> int:
+        """Return the units of ``value``; a part that occurs twice counts twice, as it would when printed.
+
+        Args:
+            value: anything.
+            glance: how many times to halve the lengths of strings.
+        """
+        total, waiting = 0, [value]
+        while waiting:
+            item = waiting.pop()
+            total += NODE
+            if isinstance(item, str | bytes):
+                total += len(item) >> glance
+            elif isinstance(item, dict):
+                waiting += item.keys()
+                waiting += item.values()
+            elif isinstance(item, CONTAINERS):
+                waiting += item
+            elif isinstance(item, int):
+                total += item.bit_length() >> 3
+            if total > self.largest:
+                raise Exhausted
+        return total
+
+    def pay(self, value: Any) -> Any:
+        """Pay for having made ``value``, and return it."""
+        self.spend(self.weight(value))
+        return value
+
+    def look(self, value: Any) -> None:
+        """Pay for reading all of ``value`` once."""
+        self.spend(self.weight(value, GLANCE))
+
+    def compare(self, left: Any, right: Any) -> None:
+        """Pay for ``left == right``, which is quick unless both sides are containers."""
+        if isinstance(left, CONTAINERS) and isinstance(right, CONTAINERS):
+            self.look(left)
+            self.look(right)
+        elif isinstance(left, str) and isinstance(right, str):
+            self.spend(min(len(left), len(right)) >> GLANCE)
+
+    def search(self, sought: Any, place: Any) -> None:
+        """Pay for ``sought in place``."""
+        if isinstance(place, str):
+            self.spend(len(place))
+        elif not isinstance(place, dict):
+            self.look(place)
+
+    def join(self, separator: str, items: Sequence[Any]) -> None:
+        """Pay for ``separator.join(items)``."""
+        self.spend(len(separator) * len(items) + self.weight(items))
+
+    def percent(self, text: str, arguments: Any) -> None:
+        """Pay for ``text % arguments``."""
+        if "*" in text:
+            raise Refused("a format with * for its width")
+        self.spend(digits(text) + (text.count("%") + 1) * self.weight(arguments))
+
+    def replace(self, text: str, old: str = "", new: str = "", *_: Any, **__: Any) -> None:
+        """Pay for ``text.replace(old, new)``."""
+        self.spend(len(text) + text.count(old) * len(new))
+
+    def split(self, text: str, sep: str | None = None, *_: Any, **__: Any) -> None:
+        """Pay for ``text.split(sep)``: a piece of one character takes about 5 elements' worth."""
+        self.spend(5 * NODE * (text.count(sep) + 1 if sep else len(text) // 2 + 1))
+
+    def split_from_right(self, text: str, sep: str | None = None, *_: Any, **__: Any) -> None:
+        """Pay for ``text.rsplit(sep)``."""
+        self.split(text, sep)
+        self.find(text, sep)
+
+    def split_lines(self, text: str, *_: Any, **__: Any) -> None:
+        """Pay for ``text.splitlines()``."""
+        self.spend(len(text) + 5 * NODE * (sum(map(text.count, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")) + 1))
+
+    def find(self, text: str, sought: Any = "", *_: Any) -> None:
+        """Pay for a search, which from the right takes as long as both lengths multiplied."""
+        self.spend(len(text) * (1 + (len(sought) >> 4 if isinstance(sought, str) else 0)))
+
+    def strip(self, text: str, characters: str | None = None, *_: Any) -> None:
+        """Pay for ``text.strip(characters)``, which takes as long as both lengths multiplied."""
+        self.spend(len(text) * (1 + (len(characters or "") >> 2)) >> 2)
+
+    def multiply(self, left: Any, right: Any) -> None:
+        """Pay for ``left * right``."""
+        if isinstance(left, int) and isinstance(right, int):
+            limit_bits(left.bit_length() + right.bit_length())
+        elif isinstance(left, int) or isinstance(right, int):
+            times, many = (left, right) if isinstance(left, int) else (right, left)
+            self.spend((len(many) if isinstance(many, str) else self.weight(many)) * max(times, 1))
+
+    def explode(self, text: Any) -> None:
+        """Pay for a list of the characters of ``text``, if it is one."""
+        if isinstance(text, str):
+            self.spend(5 * NODE * len(text))
+
+
+class Lazy:
+    """What map, select and their like return: an iterator that pays for each step."""
+
+    __slots__ = ("_depth", "_items", "_meter")
+
+    def __init__(self, items: Iterator[Any], source: Any, meter: Meter) -> None:
+        self._items, self._meter = items, meter
+        self._depth: int = source._depth + 1 if isinstance(source, Lazy) else 0
+        if self._depth > MAX_LAZY_DEPTH:
+            raise Exhausted
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self._meter.look(item)
+        return item
+
+
+METER: ContextVar[Meter] = ContextVar("meter")
+
+
+def digits(text: str) -> int:
+    """Return the sum of all numbers in a format: an upper bound of what it pads."""
+    return sum(int(run[:9]) for run in re.findall(r"\d+", text))
+
+
+def limit_bits(bits: int) -> None:
+    """Raise ``Exhausted`` for an integer of more bits than any template needs."""
+    if bits > MAX_INT_BITS:
+        raise Exhausted
+
+
+def _indent(meter: Meter, text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
+    indent = len(width) if isinstance(width, str) else int(width)
+    meter.split_lines(str(text))
+    meter.spend((len(str(text).splitlines()) + 1) * indent)
+
+
+def _round(_: Meter, __: Any, precision: Any = 0, *___: Any, **____: Any) -> None:
+    limit_bits(abs(int(precision)) * 4)
+
+
+def _sum(meter: Meter, items: Any, attribute: Any = None, start: Any = 0) -> None:
+    if not isinstance(start, int | float):
+        raise Refused("a sum that starts from something else than a number")
+    meter.look(items)
+
+
+def _replace(meter: Meter, text: Any, *rest: Any, **named: Any) -> None:
+    meter.replace(str(text), *map(str, rest), *map(str, named.values()))
+
+
+def _listing(meter: Meter, items: Any, *_: Any, **__: Any) -> None:
+    meter.explode(items)
+    meter.look(items)
+
+
+METHOD_PRICES: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("count", "find", "index", "partition", "rfind", "rindex", "rpartition"), Meter.find),
+    **dict.fromkeys(("strip", "lstrip", "rstrip"), Meter.strip),
+    "join": Meter.join,
+    "replace": Meter.replace,
+    "rsplit": Meter.split_from_right,
+    "split": Meter.split,
+    "splitlines": Meter.split_lines,
+}
+FILTER_PRICES: dict[str, Callable[..., None]] = {
+    # These take one element, or none before they are asked for it.
+    **dict.fromkeys("attr count d default first items last length".split(), lambda *_, **__: None),
+    **dict.fromkeys("map reject rejectattr select selectattr".split(), lambda *_, **__: None),
+    **dict.fromkeys("list reverse sort unique".split(), _listing),
+    "format": lambda meter, text, *items, **named: meter.percent(str(text), (items, named)),
+    "indent": _indent,
+    "join": lambda meter, items, d="", *_, **__: meter.join(str(d), items),
+    "replace": _replace,
+    "round": _round,
+    "sum": _sum,
+    "trim": lambda meter, text, chars=None: meter.strip(str(text), chars),
+}

@@ -1,0 +1,190 @@
+"""LLaMA in MLX: the decoder block, and the model that stacks it. Attributes carry the checkpoint's names."""
+
+# B batch, L new tokens, S tokens that are looked at, E hidden, V vocabulary, H query heads, G key/value heads, D head size
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import mlx.core as mx
+
+from edgellm.architecture import ModelConfig
+from edgellm.cache import Cache
+from edgellm.linear import DenseLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
+from edgellm.rope import wavelengths
+
+
+class Layer(Protocol):
+    """One decoder layer."""
+
+    def __call__(self, hidden: mx.array, cache: Cache) -> mx.array:
+        """Return the hidden states (B, L, E) after this layer, and store its keys and values."""
+        ...
+
+
+class Layers(Protocol):
+    """The decoder layers, wherever they live."""
+
+    one_pass: bool
+    """Whether a pass over the layers costs reads, so that all chunks of a prompt should go through a layer together."""
+
+    deferred: bool
+    """Whether ``run`` returns before the arithmetic is done, so that the next step can be launched ahead."""
+
+    def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
+        """Return hidden states (B, L, E) after all layers.
+
+        Args:
+            states: hidden states to be sent through; consecutive chunks of one sequence, or steps of several.
+            caches: the caches, one a layer, of the sequence that each state belongs to.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the layers hold."""
+        ...
+
+
+def swiglu(gate_up: mx.array) -> mx.array:
+    """``silu(gate) * up`` of a stacked (..., 2F)."""
+    gate, up = mx.split(gate_up, 2, axis=-1)
+    return gate * mx.sigmoid(gate) * up
+
+
+fused_swiglu: Callable[[mx.array], mx.array] = mx.compile(swiglu, shapeless=True)
+"""One kernel on a GPU. On a CPU compiling would call a C++ compiler, so the plain form runs there."""
+
+
+class Attention:
+    """Self-attention with grouped heads; the product of queries, keys and values is one."""
+
+    def __init__(self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf) -> None:
+        self.num_heads, self.num_key_value_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
+        self.qkv_proj = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
+        self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
+        self.q_norm, self.k_norm = tensors.get("self_attn.q_norm.weight"), tensors.get("self_attn.k_norm.weight")
+        self.wavelengths = mx.array(wavelengths(config.head_dim, config.rope_theta, config.rope_scaling))
+        mx.eval(self.wavelengths)
+
+    def __call__(self, x: mx.array, cache: Cache) -> mx.array:
+        """Return what attention adds to (B, L, E)."""
+        batch, length, _ = x.shape
+        queries, keys = self.num_heads, self.num_key_value_heads
+        heads = self.qkv_proj(x)
+        if length == 1:  # the same bytes: no transposition, and after attention no copy
+            heads = heads.reshape(batch, -1, 1, self.head_dim)
+        else:
+            heads = heads.reshape(batch, length, -1, self.head_dim).swapaxes(1, 2)
+        turned = self._rotate(heads[:, : queries + keys], cache.offset)
+        all_keys, all_values, mask = cache.update(turned[:, queries:], heads[:, queries + keys :])
+        seen = mx.fast.scaled_dot_product_attention(
+            turned[:, :queries], all_keys, all_values, scale=self.head_dim**-0.5, mask=mask
+        )
+        if length > 1:
+            seen = seen.swapaxes(1, 2)
+        return self.o_proj(seen.reshape(batch, length, -1))
+
+    def _rotate(self, heads: mx.array, offset: int) -> mx.array:
+        """Queries and keys (B, H + G, L, D), turned by their positions."""
+        if self.q_norm is not None and self.k_norm is not None:
+            query = mx.fast.rms_norm(heads[:, : self.num_heads], self.q_norm, self.eps)
+            key = mx.fast.rms_norm(heads[:, self.num_heads :], self.k_norm, self.eps)
+            heads = mx.concatenate([query, key], axis=1)
+        return mx.fast.rope(
+            heads, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.wavelengths
+        )
+
+
+class MLP:
+    """The gated feed-forward part; the product of gate and up is one."""
+
+    def __init__(self, tensors: Tensors, quantization_of: QuantizationOf, *, fused: bool) -> None:
+        self.gate_up_proj = stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)
+        self.down_proj = stacked_linear(tensors, "mlp.down_proj", quantization_of)
+        self.swiglu = fused_swiglu if fused else swiglu
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return what the feed-forward part adds to (B, L, E)."""
+        return self.down_proj(self.swiglu(self.gate_up_proj(x)))
+
+
+class Block:
+    """One decoder layer over tensors named as inside the layer (``self_attn.q_proj.weight``)."""
+
+    def __init__(self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf, *, fused: bool = False) -> None:
+        self.eps = config.rms_norm_eps
+        self.input_layernorm = tensors["input_layernorm.weight"]
+        self.self_attn = Attention(config, tensors, quantization_of)
+        self.post_attention_layernorm = tensors["post_attention_layernorm.weight"]
+        self.mlp = MLP(tensors, quantization_of, fused=fused)
+
+    def __call__(self, hidden: mx.array, cache: Cache) -> mx.array:
+        """Return the hidden states (B, L, E) after this layer."""
+        hidden = hidden + self.self_attn(mx.fast.rms_norm(hidden, self.input_layernorm, self.eps), cache)
+        return hidden + self.mlp(mx.fast.rms_norm(hidden, self.post_attention_layernorm, self.eps))
+
+
+class ResidentLayers:
+    """Layers whose weights are all in memory."""
+
+    one_pass = False
+
+    def __init__(self, layers: Sequence[Layer], *, deferred: bool = True) -> None:
+        self._layers = list(layers)
+        self.deferred = deferred
+
+    def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
+        """Return hidden states (B, L, E) after all layers."""
+        moved = list(states)
+        for index, layer in enumerate(self._layers):
+            moved = [layer(hidden, own[index]) for hidden, own in zip(moved, caches, strict=True)]
+        return moved
+
+    def close(self) -> None:
+        """Let the weights go."""
+        self._layers.clear()
+
+
+class Embedding(Protocol):
+    """The table of token embeddings."""
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Return the embeddings (B, L, E) of tokens (B, L)."""
+        ...
+
+
+class ResidentEmbedding:
+    """A table in memory, of numbers (V, E) or of quantized codes."""
+
+    def __init__(self, table: DenseLinear | QuantizedLinear, dtype: mx.Dtype) -> None:
+        self.table, self.dtype = table, dtype
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Return the embeddings (B, L, E) of tokens (B, L)."""
+        if isinstance(self.table, QuantizedLinear):
+            return self.table.dequantized(tokens, self.dtype)
+        return self.table.weight[tokens].astype(self.dtype)
+
+
+class Model:
+    """Embedding, layers, norm and head."""
+
+    def __init__(
+        self, config: ModelConfig, *, embed_tokens: Embedding, layers: Layers, norm: mx.array, lm_head: Linear
+    ) -> None:
+        self.config = config
+        self.embed_tokens, self.layers, self.norm, self.lm_head = embed_tokens, layers, norm, lm_head
+
+    def hidden(self, tokens: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
+        """Return hidden states (B, L, E) after all layers, of tokens (B, L) with the caches of their sequences."""
+        return self.layers.run([self.embed_tokens(ids) for ids in tokens], caches)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Return the logits (..., V) of hidden states (..., E)."""
+        return self.lm_head(mx.fast.rms_norm(hidden, self.norm, self.config.rms_norm_eps))
+
+    def __call__(self, tokens: mx.array, caches: Sequence[Cache]) -> mx.array:
+        """Return the logits (B, L, V) of tokens (B, L)."""
+        return self.logits(self.hidden([tokens], [caches])[0])

@@ -1,0 +1,72 @@
+"""From logits to the next token: one order of steps, on the device, so that nothing waits for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from edgellm.config import Sampling
+
+
+class Sampler:
+    """Draws tokens as ``Sampling`` says; holds which tokens the sequence has so far, and how many were drawn."""
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], vocab_size: int) -> None:
+        self.sampling = sampling
+        seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8), "little")
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._drawn = 0
+        self._seen: mx.array | None = None
+        if sampling.repetition_penalty != 1.0:
+            seen = np.zeros((1, vocab_size), dtype=np.bool_)
+            seen[0, np.asarray(prompt, dtype=np.int64)] = True
+            self._seen = mx.array(seen)
+
+    def __call__(self, logits: mx.array) -> mx.array:
+        """Return the next token (1,) for logits (1, V)."""
+        settings = self.sampling
+        logits = logits.astype(mx.float32)
+        if self._seen is not None:
+            penalty = settings.repetition_penalty
+            punished = mx.where(logits > 0, logits / penalty, logits * penalty)
+            logits = mx.where(self._seen, punished, logits)
+        if settings.temperature == 0:
+            token = mx.argmax(logits, axis=-1)
+        else:
+            kept = keep_likely(logits / settings.temperature, settings)
+            token = mx.random.categorical(kept, key=mx.array([self._seed, self._drawn], dtype=mx.uint32))
+        self._drawn += 1
+        if self._seen is not None:
+            self._seen[0, token] = True
+        return token
+
+
+def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
+    """Return logits (1, V) with those outside top-k, top-p and min-p at minus infinity; the likeliest always stays.
+
+    Top-p is nucleus sampling (Holtzman et al. 2020), min-p from Nguyen et al. 2024 (arXiv:2407.01082).
+    """
+    vocabulary = logits.shape[-1]
+    nothing = mx.array(-float("inf"), dtype=logits.dtype)
+    if 0 < settings.top_k < vocabulary:
+        threshold = mx.sort(logits, axis=-1)[:, vocabulary - settings.top_k, None]
+        logits = mx.where(logits < threshold, nothing, logits)
+    if settings.top_p < 1:
+        order = mx.argsort(-logits, axis=-1)
+        probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1, precise=True)
+        before = mx.cumsum(probabilities, axis=-1, inclusive=False)
+        dropped = mx.put_along_axis(mx.zeros(logits.shape, mx.bool_), order, before >= settings.top_p, axis=-1)
+        logits = mx.where(dropped, nothing, logits)
+    if settings.min_p > 0:
+        best = mx.max(logits, axis=-1, keepdims=True)
+        logits = mx.where(logits < best + float(np.log(settings.min_p)), nothing, logits)
+    return logits
+
+
+def log_probability(logits: mx.array, token: mx.array) -> mx.array:
+    """Return the natural log-probability (1,) of a token (1,) under logits (1, V), before any sampling step."""
+    logits = logits.astype(mx.float32)
+    return mx.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)

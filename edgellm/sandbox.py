@@ -1,0 +1,331 @@
+"""Jinja's sandbox with a meter: a chat template from anywhere ends, and stays small.
+
+Jinja keeps a template away from Python's inner workings, but not from ``range(100000)`` in a loop in a loop, or from a
+string that doubles forty times. Here every step and every value that a template makes is paid for (see ``meter``); an
+empty purse ends the rendering. That is exact and the same on every machine and in every thread: no signal, no clock.
+
+This module imports Jinja, so it is itself imported only when a template is used.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from functools import wraps
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+
+from edgellm.meter import (
+    CONTAINERS,
+    FILTER_PRICES,
+    MAX_INDENT,
+    METER,
+    METHOD_PRICES,
+    NODE,
+    Exhausted,
+    Lazy,
+    Meter,
+    Refused,
+    digits,
+    limit_bits,
+)
+
+MAX_NODES = 12_000
+MAX_CODE = 400_000  # characters of Python; it takes up to 100 bytes each to compile
+
+# What chat templates use. The rest of Jinja's filters repeat, pad or search at a cost that is hard to foresee.
+FILTERS = (
+    "abs attr capitalize count d default dictsort e escape first float format groupby indent int items join last "
+    "length list lower map max min reject rejectattr replace reverse round safe select selectattr sort string sum "
+    "title trim truncate unique upper urlencode wordcount"
+).split()
+METHODS = frozenset(
+    (
+        "capitalize casefold count endswith find format get index isalnum isalpha isascii isdecimal isdigit islower "
+        "isnumeric isspace istitle isupper items join keys lower lstrip partition removeprefix removesuffix replace "
+        "rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper values"
+    ).split()
+)
+READING_TESTS = "!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne upper".split()
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+}
+PLAIN = (str, bytes, int, float, complex, type, *CONTAINERS)
+
+
+def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` with its work and its result paid for."""
+    price = FILTER_PRICES.get(name, lambda meter, *given, **named: meter.look(given))
+    skip = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or the environment comes first
+
+    @wraps(function)  # keeps Jinja's mark that asks for that first argument
+    def metered(*given: Any, **named: Any) -> Any:
+        meter = METER.get()
+        arguments = list(given)
+        if name == "join" and isinstance(arguments[skip], Iterator):
+            arguments[skip] = list(arguments[skip])  # an iterator can be weighed only once it has run
+        meter.spend(NODE)
+        price(meter, *arguments[skip:], **named)
+        result = function(*arguments, **named)
+        return Lazy(result, arguments[skip], meter) if isinstance(result, Iterator) else meter.pay(result)
+
+    return metered
+
+
+def _metered_test(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def metered(*given: Any) -> Any:
+        METER.get().look(given)
+        return function(*given)
+
+    return metered
+
+
+def _compare(left: Any, name: str, right: Any) -> Any:
+    if name in ("in", "notin"):
+        METER.get().search(left, right)
+        return (left in right) is (name == "in")
+    METER.get().compare(left, right)
+    return COMPARISONS[name](left, right)
+
+
+def _concatenate(parts: list[Any]) -> str:
+    texts = [str(part) for part in parts]
+    METER.get().spend(NODE + sum(map(len, texts)))
+    return "".join(texts)
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """Return ``value`` as JSON, without the HTML escapes of Jinja's own filter, as chat templates expect."""
+    for text in (indent, *(separators or ())):
+        if (len(text) if isinstance(text, str) else text or 0) > MAX_INDENT:
+            raise Refused(f"JSON that is indented or separated by more than {MAX_INDENT} characters")
+    meter = METER.get()
+    encoder = json.JSONEncoder(
+        ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
+    )
+    parts = []
+    for part in encoder.iterencode(value):
+        meter.spend(len(part))
+        parts.append(part)
+    return "".join(parts)
+
+
+def _raise_exception(message: Any) -> None:
+    raise jinja2.TemplateError(str(message))
+
+
+def _strftime_now(form: str) -> str:
+    if len(form) > 256 or re.search(r"%[^A-Za-z%]", form):  # "%999999999d" would be padded in C
+        raise Refused("a date with other codes than plain ones such as %d %b %Y")
+    return datetime.now().strftime(form)
+
+
+def _dict(*given: Any, **named: Any) -> dict[Any, Any]:
+    return dict(*given, **named)
+
+
+class _Namespace(Namespace):
+    """Jinja's namespace without private names; it prints without what it holds."""
+
+    def __init__(*given: Any, **named: Any) -> None:
+        Namespace.__init__(given[0])
+        for name, value in dict(*given[1:], **named).items():
+            _Namespace.__setitem__(given[0], name, value)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"a namespace keeps no private name such as {name!r}")
+        super().__setitem__(name, value)
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
+class _Formatter(SandboxedFormatter):
+    """str.format with each field paid for."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        meter = METER.get()
+        meter.spend(digits(format_spec) + NODE)
+        return str(meter.pay(super().format_field(value, format_spec)))
+
+
+class _Generation(Extension):
+    """The block {% generation %}, which marks text to train on: only its scope matters here."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja reads it from the class
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+class _Metering(NodeTransformer):
+    """Puts payment into a syntax tree, wherever Jinja's own hooks see nothing."""
+
+    def _paid(self, node: nodes.Node) -> nodes.Filter:
+        return nodes.Filter(self.generic_visit(node), "@pay", [], [], None, None, lineno=node.lineno)
+
+    def _toll(self, within: list[nodes.Node], line: int) -> nodes.Filter:
+        count = sum(1 + sum(1 for _ in node.find_all(nodes.Node)) for node in within)
+        return nodes.Filter(nodes.Const(NODE * (count + 1)), "@spend", [], [], None, None, lineno=line)
+
+    def _tolled(self, node: Any) -> nodes.Node:
+        toll = self._toll(node.body, node.lineno)
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(toll, lineno=node.lineno))
+        return node  # type: ignore[no-any-return]
+
+    visit_Macro = visit_CallBlock = visit_Block = _tolled  # noqa: N815 - Jinja looks for these names
+    visit_List = visit_Dict = _paid  # noqa: N815
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        toll = self._toll([node.test], node.lineno) if node.test else None
+        self._tolled(node)
+        if node.test and toll:
+            node.test = nodes.And(toll, node.test, lineno=node.lineno)
+        return node
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
+        return self._paid(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        return self._paid(node) if isinstance(node.arg, nodes.Slice) else self.generic_visit(node)
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return nodes.Filter(nodes.List(node.nodes), "@concatenate", [], [], None, None, lineno=node.lineno)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        left = node.expr
+        tests: list[nodes.Expr] = []
+        for operand in node.ops:  # a < b < c becomes a < b and b < c
+            arguments = [nodes.Const(operand.op), operand.expr]
+            tests.append(nodes.Filter(left, "@compare", arguments, [], None, None, lineno=node.lineno))
+            left = operand.expr
+        result = tests[0]
+        for test in tests[1:]:
+            result = nodes.And(result, test, lineno=node.lineno)
+        return result
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """The environment in which chat templates are compiled and run; it may serve many threads."""
+
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+
+    def __init__(self) -> None:
+        @jinja2.pass_context  # with a context, Jinja does not finalize constants while it compiles
+        def finalize(_: Context, value: Any) -> str:
+            text = value if isinstance(value, str) else str(value)
+            METER.get().spend(NODE + len(text))
+            return text
+
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,  # nothing of a template is computed while it is compiled
+            finalize=finalize,
+            extensions=[_Generation, loopcontrols],
+        )
+        self.filters = {name: _metered_filter(name, self.filters[name]) for name in FILTERS}
+        self.filters["tojson"] = _metered_filter("tojson", _tojson)
+        self.filters["@spend"] = lambda units: METER.get().spend(units) is None
+        self.filters["@pay"] = lambda value: METER.get().pay(value)
+        self.filters["@compare"] = _compare
+        self.filters["@concatenate"] = _concatenate
+        self.tests.update({name: _metered_test(self.tests[name]) for name in READING_TESTS})
+        del self.globals["lipsum"]
+        self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        self.globals |= {"dict": _dict, "namespace": _Namespace}
+        self.concat = _concatenate  # type: ignore[assignment]
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+            raise Exhausted
+        _Metering().visit(tree)
+        tree.set_environment(self)
+        return tree
+
+    def _compile(self, source: str, filename: str) -> types.CodeType:
+        if len(source) > MAX_CODE:
+            raise Exhausted
+        return super()._compile(source, filename)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return whether a template may use ``obj.attr``: of plain data only the methods in ``METHODS``."""
+        return super().is_safe_attribute(obj, attr, value) and (not isinstance(obj, PLAIN) or attr in METHODS)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Return a paid form of ``str.format``, and ``None`` for everything else."""
+        if not isinstance(value, types.BuiltinMethodType) or value.__name__ != "format":
+            return None
+        text = value.__self__
+        if not isinstance(text, str):
+            return None
+        return lambda *given, **named: _Formatter(self).vformat(text, given, named)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Return ``left operator right``, paid for before it is made where it could be large."""
+        meter = METER.get()
+        if operator == "*":
+            meter.multiply(left, right)
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            limit_bits(left.bit_length() * max(right, 0))
+        elif operator == "%" and isinstance(left, str):
+            meter.percent(left, right)
+        return meter.pay(super().call_binop(context, operator, left, right))
+
+    def call(self, context: Context, obj: Any, /, *given: Any, **named: Any) -> Any:
+        """Call ``obj`` as the sandbox does, with its work and its result paid for."""
+        meter = METER.get()
+        meter.spend(NODE)
+        owner = getattr(obj, "__self__", None) if isinstance(obj, types.BuiltinMethodType) else None
+        if isinstance(owner, str):
+            if obj.__name__ == "join" and given and isinstance(given[0], Iterator):
+                given = (list(given[0]), *given[1:])
+            price = METHOD_PRICES.get(obj.__name__)
+            if price is not None:
+                price(meter, owner, *given, **named)
+        return meter.pay(super().call(context, obj, *given, **named))
+
+    def run(self, code: types.CodeType, variables: Mapping[str, Any]) -> str:
+        """Render compiled ``code``; raises ``Exhausted``, ``Refused`` and whatever a template raises."""
+        meter = Meter(variables)
+        token = METER.set(meter)
+        try:
+            template = self.template_class.from_code(self, code, self.make_globals(None))
+            parts: list[str] = []
+            length = 0
+            for part in template.root_render_func(template.new_context(dict(variables))):
+                meter.spend(NODE)
+                length += len(part)
+                if length > meter.largest:
+                    raise Exhausted
+                parts.append(part)
+            return "".join(parts)
+        finally:
+            METER.reset(token)

@@ -1,0 +1,94 @@
+"""Known shapes: the configs of published models, without their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from edgellm.errors import ConfigError
+
+Config = Mapping[str, Any]
+
+
+def _shape(  # noqa: PLR0917
+    hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, context: int, /, **more: Any
+) -> Config:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": context,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    } | more
+
+
+def _scaled(factor: float) -> Config:
+    bounds = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    return {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": factor} | bounds}
+
+
+_LLAMA2: Config = {"torch_dtype": "float16"}
+_LLAMA3: Config = {"rope_theta": 500000.0}
+_MISTRAL: Config = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "rope_theta": 1e6}
+_QWEN2: Config = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "use_sliding_window": False,
+}
+_QWEN3: Config = {**_QWEN2, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128, "attention_bias": False}
+_TIED: Config = {"tie_word_embeddings": True}
+
+SHAPES: Mapping[str, Config] = {
+    "llama-2-7b": _shape(4096, 11008, 32, 32, 32, 32000, 4096, **_LLAMA2),
+    "llama-2-13b": _shape(5120, 13824, 40, 40, 40, 32000, 4096, **_LLAMA2),
+    "llama-2-70b": _shape(8192, 28672, 80, 64, 8, 32000, 4096, **_LLAMA2),
+    "tinyllama-1.1b": _shape(2048, 5632, 22, 32, 4, 32000, 2048),
+    "llama-3-8b": _shape(4096, 14336, 32, 32, 8, 128256, 8192, **_LLAMA3),
+    "llama-3-70b": _shape(8192, 28672, 80, 64, 8, 128256, 8192, **_LLAMA3),
+    "llama-3.1-8b": _shape(4096, 14336, 32, 32, 8, 128256, 131072, **_scaled(8.0)),
+    "llama-3.2-1b": _shape(2048, 8192, 16, 32, 8, 128256, 131072, head_dim=64, **_scaled(32.0), **_TIED),
+    "llama-3.2-3b": _shape(3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_scaled(32.0), **_TIED),
+    "mistral-7b": _shape(4096, 14336, 32, 32, 8, 32768, 32768, **_MISTRAL),
+    "qwen2.5-0.5b": _shape(896, 4864, 24, 14, 2, 151936, 32768, **_QWEN2, **_TIED),
+    "qwen2.5-1.5b": _shape(1536, 8960, 28, 12, 2, 151936, 32768, **_QWEN2, **_TIED),
+    "qwen2.5-3b": _shape(2048, 11008, 36, 16, 2, 151936, 32768, **_QWEN2, **_TIED),
+    "qwen2.5-7b": _shape(3584, 18944, 28, 28, 4, 152064, 32768, **_QWEN2),
+    "qwen2.5-14b": _shape(5120, 13824, 48, 40, 8, 152064, 32768, **_QWEN2),
+    "qwen2.5-32b": _shape(5120, 27648, 64, 40, 8, 152064, 32768, **_QWEN2),
+    "qwen2.5-72b": _shape(8192, 29568, 80, 64, 8, 152064, 32768, **_QWEN2),
+    "qwen3-0.6b": _shape(1024, 3072, 28, 16, 8, 151936, 40960, **_QWEN3, **_TIED),
+    "qwen3-1.7b": _shape(2048, 6144, 28, 16, 8, 151936, 40960, **_QWEN3, **_TIED),
+    "qwen3-4b": _shape(2560, 9728, 36, 32, 8, 151936, 40960, **_QWEN3, **_TIED),
+    "qwen3-8b": _shape(4096, 12288, 36, 32, 8, 151936, 40960, **_QWEN3),
+    "qwen3-14b": _shape(5120, 17408, 40, 40, 8, 151936, 40960, **_QWEN3),
+    "qwen3-32b": _shape(5120, 25600, 64, 64, 8, 151936, 40960, **_QWEN3),
+    # A fraction of a megabyte each: every kind of layer, for tests and for a first try of a command.
+    "tiny-llama": _shape(128, 192, 6, 4, 2, 640, 2048),
+    "tiny-llama-tied": _shape(128, 192, 6, 4, 2, 640, 16384, **_scaled(8.0), **_TIED),
+    "tiny-mistral": _shape(128, 192, 6, 4, 2, 640, 2048, **_MISTRAL, sliding_window=64),
+    "tiny-qwen2": _shape(128, 192, 6, 4, 2, 640, 2048, **_QWEN2),
+    "tiny-qwen3": _shape(128, 192, 6, 4, 2, 640, 2048, **{**_QWEN3, "head_dim": 64}, **_TIED),
+}
+"""By name: ``config.json`` as the model's makers publish it."""
+
+
+def shape_config(name: str) -> Config:
+    """The config of a known shape. Raises ConfigError for another name, with the closest that there is."""
+    config = SHAPES.get(name.lower())
+    if config is None:
+        close = get_close_matches(name.lower(), SHAPES, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"known shapes: {', '.join(SHAPES)}"
+        raise ConfigError(f"there is no shape {name[:60]!r}", hint=hint)
+    return config

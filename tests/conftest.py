@@ -1,0 +1,72 @@
+"""What the whole suite stands on: no network, no caches of this machine, and reasons for what is skipped."""
+
+import ipaddress
+import os
+import sys
+import tempfile
+from importlib import util
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
+
+def pytest_configure(config):
+    """Point every cache at an empty folder and refuse the network, before a test module imports anything."""
+    caches = tempfile.TemporaryDirectory(prefix="edgellm-tests-")
+    config.add_cleanup(caches.cleanup)
+    os.environ.update(
+        HF_HOME=caches.name,
+        XDG_CACHE_HOME=caches.name,
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        TOKENIZERS_PARALLELISM="false",
+    )
+    sys.addaudithook(refuse_network)
+
+
+def refuse_network(event, arguments):
+    """Fail a test that looks up or connects to anything but this machine."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in {None, "", "localhost"}:
+        return
+    try:
+        local = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        pytest.fail(f"a test reached for the network: {name}")
+
+
+def missing(marker):
+    """Why a test with this marker cannot run here, or None."""
+    if marker == "torch":
+        return None if util.find_spec("torch") else "torch is not installed"
+    import mlx.core as mx
+
+    if marker == "metal":
+        return None if mx.metal.is_available() else "there is no Apple GPU"
+    if mx.cuda.is_available():
+        return None
+    if util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            return None
+    return "there is no NVIDIA GPU"
+
+
+def pytest_runtest_setup(item):
+    """Skip what this machine cannot run, and say why."""
+    for marker in ("metal", "cuda", "torch"):
+        if item.get_closest_marker(marker) and (reason := missing(marker)):
+            pytest.skip(reason)
