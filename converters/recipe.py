@@ -152,7 +152,7 @@ def make_recipe(source: Source, settings: ConversionSettings) -> Recipe:
     stored = _stored_forms(source, raw, shapes)
     quantized = any(stored.values())
     default, as_it_is = _default(settings, raw, quantized=quantized)
-    cast = CODES[settings.dtype] if settings.dtype else None if quantized else _usual_dtype(source.tensors)
+    cast = CODES[settings.dtype] if settings.dtype else None if as_it_is else _usual_dtype(source.tensors)
     matrices = {}
     for path, shape in _matrices(shapes).items():
         form = stored[path] if as_it_is else _form(shape, default)

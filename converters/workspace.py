@@ -61,7 +61,15 @@ class Workspace:
         try:
             self._lock(lock)
             self._resume()
-            yield
+            try:
+                yield
+            except FormatError:  # what has been made of a damaged source is of no use
+                self._discard()
+                raise
+            except BaseException:
+                if not self.finished:
+                    self._discard()
+                raise
         finally:
             os.close(lock)
 
@@ -137,6 +145,9 @@ class Workspace:
             if name not in self.finished and name != MANIFEST:
                 (self.path / name).unlink()
         self._write_manifest()
+
+    def _discard(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _is_there(self, record: FileRecord) -> bool:
         file = self.path / record.name

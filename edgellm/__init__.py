@@ -15,12 +15,13 @@ from edgellm.config import LoadSettings, Sampling
 from edgellm.errors import BackendError, EdgeLLMError
 
 if TYPE_CHECKING:
+    from edgellm.answer import Completion, Stats, Token
     from edgellm.chat import Chat
-    from edgellm.llm import LLM, Completion, Stats, Token, load
+    from edgellm.llm import LLM, load
 
 __all__ = ["LLM", "Chat", "Completion", "EdgeLLMError", "LoadSettings", "Sampling", "Stats", "Token", "load"]
 
-_PLACES = {"Chat": "edgellm.chat"}
+_PLACES = {"Chat": "edgellm.chat", **dict.fromkeys(("Completion", "Stats", "Token"), "edgellm.answer")}
 
 
 def __getattr__(name: str) -> Any:

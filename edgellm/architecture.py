@@ -195,14 +195,14 @@ def _flag(raw: Mapping[str, Any], name: str, *, default: bool) -> bool:
 
 def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     both: dict[str, Any] = {}
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in ("rope_parameters", "rope_scaling"):  # transformers believes the second where both are there
         value = raw.get(key)
         if value is None:
             continue
         if not isinstance(value, Mapping):
             raise FormatError(f"config.json: {key} is {str(value)[:40]}; it must be an object")
         both |= {name: item for name, item in value.items() if item is not None}
-    theta = _real({"rope_theta": raw.get("rope_theta", both.get("rope_theta"))}, "rope_theta", 10000.0, low=0.0, high=1e12)
+    theta = _real({"rope_theta": both.get("rope_theta", raw.get("rope_theta"))}, "rope_theta", 10000.0, low=0.0, high=1e12)
     for holder in (raw, both):
         if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
             raise UnsupportedModelError("partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads")
@@ -233,14 +233,15 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
 
 
 def _window(raw: Mapping[str, Any], kind: str, layers: int) -> tuple[int | None, frozenset[int]]:
-    window = raw.get("sliding_window")
-    switched_off = kind in ("qwen2", "qwen3") and not raw.get("use_sliding_window", False)
-    if window is None or switched_off or kind == "llama":
+    """The window and the layers that have it; what is left out is as in transformers."""
+    switched = kind in ("qwen2", "qwen3")
+    window = raw.get("sliding_window", 4096)
+    if window is None or kind == "llama" or (switched and not _flag(raw, "use_sliding_window", default=False)):
         return None, frozenset()
     if not is_int(window) or window < 1:
         raise FormatError(f"config.json: sliding_window is {str(window)[:40]}; it must be a whole number above 0")
     types = raw.get("layer_types")
-    if isinstance(types, list) and len(types) == layers:
+    if switched and isinstance(types, list) and len(types) == layers:
         return window, frozenset(index for index, item in enumerate(types) if item == "sliding_attention")
-    first = raw.get("max_window_layers", 0) if kind != "mistral" else 0
-    return window, frozenset(range(first if is_int(first) else 0, layers))
+    first = raw.get("max_window_layers", 28) if switched else 0
+    return window, frozenset(range(first if is_int(first) and first >= 0 else 0, layers))

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from copy import copy
+from typing import Protocol, TypeVar
 
 import mlx.core as mx
 
 Mask = mx.array | str | None
 """What attention may look at: everything, ``"causal"``, or true where a query (row) sees a key (column)."""
+
+AnyCache = TypeVar("AnyCache", "KVCache", "RotatingKVCache")
 
 STEP = 256
 """Tokens; storage grows in multiples of it, by doubling."""
@@ -28,6 +32,10 @@ class Cache(Protocol):
 
     def trim(self, offset: int) -> bool:
         """Forget all tokens from ``offset`` on; false where they cannot be told apart any more."""
+        ...
+
+    def copy(self) -> Cache:
+        """Return a cache of the same tokens that goes its own way."""
         ...
 
     @property
@@ -73,6 +81,10 @@ class KVCache:
         """Forget all tokens from ``offset`` on."""
         self.offset = min(self.offset, offset)
         return True
+
+    def copy(self) -> KVCache:
+        """Return a cache of the same tokens that goes its own way."""
+        return _copied(self, self.offset)
 
     @property
     def nbytes(self) -> int:
@@ -120,6 +132,10 @@ class RotatingKVCache:
         self.offset = offset
         return True
 
+    def copy(self) -> RotatingKVCache:
+        """Return a cache of the same tokens that goes its own way."""
+        return _copied(self, self.window)
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""
@@ -143,9 +159,21 @@ class RotatingKVCache:
         return stored
 
 
+def stored(caches: Iterable[Cache]) -> list[mx.array]:
+    """The arrays of some caches, to be evaluated."""
+    return [array for cache in caches for array in (cache.keys, cache.values)]
+
+
 def cache_bytes(*, heads: int, head_dim: int, tokens: int, item_bytes: int) -> int:
     """Bytes that one layer's cache of ``tokens`` tokens takes."""
     return 2 * heads * head_dim * tokens * item_bytes
+
+
+def _copied(cache: AnyCache, used: int) -> AnyCache:
+    """A copy whose memory is its own: sharing until one is written to would not do, since CPU kernels write by address."""
+    twin = copy(cache)
+    twin.keys, twin.values = (_grown(array, used, array.shape[2]) for array in (cache.keys, cache.values))
+    return twin
 
 
 def _round_up(tokens: int) -> int:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling
 from edgellm.errors import FormatError, TemplateError
+from edgellm.jsonfile import read_json, write_json
 
 if TYPE_CHECKING:
-    from edgellm.llm import LLM, Token
+    from edgellm.answer import Token
+    from edgellm.llm import LLM
 
 Message = dict[str, str]
 
 CHAT_SAMPLING = Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P, max_tokens=CHAT_MAX_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A conversation up to the end of an answer, and the ids that the model has read and made for it."""
+
+    text: str
+    ids: list[int]
 
 
 class Chat:
@@ -32,6 +40,7 @@ class Chat:
         self.llm = llm
         self.sampling = replace(sampling or CHAT_SAMPLING, **settings)
         self.messages: list[Message] = []
+        self._said: _Said | None = None
         self.set_system(system)
 
     def __enter__(self) -> Chat:
@@ -51,7 +60,7 @@ class Chat:
         """Forget the conversation, not the system message."""
         self.messages = [message for message in self.messages if message["role"] == "system"]
 
-    def stream(self, text: str, **settings: Any) -> Iterator[Token]:
+    def stream(self, text: str, **settings: Any) -> Generator[Token]:
         """Yield the tokens of the answer to ``text``; what was said stays in ``messages``, also of an answer that was stopped.
 
         Raises:
@@ -59,37 +68,57 @@ class Chat:
             TemplateError: the template refuses the conversation.
         """
         turn = {"role": "user", "content": text}
-        ids = self.llm.tokenizer.apply_chat_template([*self.messages, turn])
-        tokens = self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)
-        return self._stream(turn, tokens)
+        prompt = self.llm.tokenizer.render([*self.messages, turn])
+        ids = self._ids_of(prompt)
+        return self._stream(turn, prompt, ids, self.llm.stream(ids, self.sampling, reuse_cache=True, **settings))
 
-    def _stream(self, turn: Message, tokens: Iterator[Token]) -> Iterator[Token]:
-        answer = ""
+    def _ids_of(self, prompt: str) -> list[int]:
+        """The ids of a conversation. Those that were computed stay: an answer's own tokens may be others than its text's."""
+        tokenizer = self.llm.tokenizer
+        if self._said and prompt.startswith(self._said.text):
+            new = tokenizer.encode(prompt[len(self._said.text) :], add_special_tokens=False)
+            if new and not tokenizer.decode(new[:1]):  # a special token follows, at which texts fall apart anyway
+                return [*self._said.ids, *new]
+        return tokenizer.encode(prompt, add_special_tokens=False)
+
+    def _stream(self, turn: Message, prompt: str, ids: list[int], tokens: Generator[Token]) -> Generator[Token]:
+        answer, produced, reason = "", list[int](), None
         self.messages.append(turn)
         try:
             for token in tokens:
-                answer += token.text
+                answer, reason = answer + token.text, token.finish_reason
+                if token.id is not None:
+                    produced.append(token.id)
                 yield token
         finally:
+            tokens.close()
             if answer:
                 self.messages.append({"role": "assistant", "content": answer})
+                self._said = self._what_was_said(prompt + answer, ids + produced, reason)
             else:
-                self.messages.remove(turn)
+                self.messages.pop()
+
+    def _what_was_said(self, text: str, ids: list[int], reason: str | None) -> _Said | None:
+        if reason != "stop":
+            return _Said(text, ids)
+        # An end token is no part of the text: the template writes it, or another. A stop text may have begun inside a token.
+        return _Said(text, ids[:-1]) if ids[-1] in self.llm.eos_token_ids else None
 
     def send(self, text: str, **settings: Any) -> str:
         """Return the answer to ``text``; errors are those of ``stream``."""
         return "".join(token.text for token in self.stream(text, **settings))
 
     def save(self, path: Path) -> None:
-        """Write the messages as JSON, whole or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"edgellm_chat": 1, "messages": self.messages}, indent=2, ensure_ascii=False) + "\n")
-        temporary.replace(path)
+        """Write the messages as JSON, whole or not at all. Raises ConversionError where the disk refuses."""
+        write_json(path, {"edgellm_chat": 1, "messages": self.messages})
 
     def load(self, path: Path) -> None:
-        """Replace the messages by those of a file that ``save`` wrote. Raises FormatError."""
-        try:
-            messages = json.loads(path.read_text())["messages"]
-            self.messages = [{"role": str(item["role"]), "content": str(item["content"])} for item in messages]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one") from error
+        """Replace the messages by those of a file that ``save`` wrote. Raises FormatError, ReadError."""
+        messages = read_json(path).get("messages")
+        if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
+            raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")
+        self.messages = [{"role": item["role"], "content": item["content"]} for item in messages]
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("role", "content"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from edgellm.cache import Cache
+from edgellm.cache import Cache, stored
 from edgellm.config import Sampling
 from edgellm.model import Model
 from edgellm.sampling import Sampler, log_probability
@@ -61,9 +61,11 @@ def prefill(
             progress.forwards += len(group)
             progress.prefill_done += sum(row.shape[1] for row in group)
         if group is not groups[-1]:
-            mx.eval(hidden, *(array for cache in caches for array in (cache.keys, cache.values)))
+            mx.eval(hidden, *stored(caches))
     assert hidden is not None, "a prompt has a token"
-    return model.logits(hidden[:, -1])
+    logits = model.logits(hidden[:, -1])
+    mx.eval(logits, *stored(caches))  # nothing stays lazy: MLX's streams belong to threads, and another may go on from here
+    return logits
 
 
 def generate_steps(
@@ -73,41 +75,39 @@ def generate_steps(
     sampling: Sampling,
     *,
     chunk: int,
-    context: int,
+    limit: int,
     progress: Progress,
     keep_going: Callable[[], bool] = lambda: True,
     seen: Sequence[int] | None = None,
 ) -> Generator[Step]:
-    """Yield new tokens after ``prompt``, whose last token at least is not yet in the caches.
+    """Yield up to ``limit`` new tokens after ``prompt``, whose last token at least is not yet in the caches.
 
     P prompt tokens and N new ones cost ceil(P / chunk) + N - 1 forwards: the first token comes out of the prefill, and no step
     is launched past the last one. Where arithmetic is deferred (a GPU), step t + 1 is launched before token t is read; a
     text that ends at an end token then costs one forward more.
 
     Args:
-        context: tokens that the caches have room for; generation stops there.
+        limit: new tokens at the most; the caches have room for all of them but the last.
         progress: is brought up to date as the loop goes.
         keep_going: asked before each forward; false ends the loop.
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at them.
     """
     sampler = Sampler(sampling, seen or prompt, model.config.vocab_size)
-    budget = min(sampling.max_tokens, context - caches[0].offset - len(prompt) + 1)
     logits = prefill(model, prompt, caches, chunk=chunk, progress=progress, keep_going=keep_going)
     if logits is None:
         return
-    mx.eval(logits)
     progress.prefill_ended_at = time.perf_counter()
     token, logprob = _draw(sampler, logits, sampling)
     ahead: tuple[mx.array, mx.array | None] | None = None
-    for number in range(1, budget + 1):
-        if number < budget and model.layers.deferred and keep_going():
+    for number in range(1, limit + 1):
+        if number < limit and model.layers.deferred and keep_going():
             ahead = _step(model, token, caches, sampler, sampling)
             progress.forwards += 1
         value = int(_only(token))
         progress.last_token_at = time.perf_counter()
         progress.first_token_at = progress.first_token_at or progress.last_token_at
         yield Step(value, None if logprob is None else float(_only(logprob)))
-        if number == budget or not keep_going():
+        if number == limit or not keep_going():
             return
         if ahead is None:
             ahead = _step(model, token, caches, sampler, sampling)
@@ -125,7 +125,7 @@ def _step(
 def _draw(sampler: Sampler, logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array | None]:
     token = sampler(logits)
     logprob = log_probability(logits, token) if sampling.logprobs else None
-    mx.async_eval(token) if logprob is None else mx.async_eval(token, logprob)
+    mx.async_eval(*(array for array in (token, logprob, sampler.seen) if array is not None))
     return token, logprob
 
 

@@ -69,7 +69,10 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
         case errors.HFValidationError():
             kind, fact = ModelNotFoundError, f"{shown(repository)} is no name that a Hub repository can have"
             hint = "name it as owner/name"
-        case errors.LocalEntryNotFoundError() if isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+        case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
+            fact = f"{repository} is not in the cache and the Hub answered {cause.response.status_code}"
+            hint = "try again later"
+        case errors.LocalEntryNotFoundError(__cause__=errors.OfflineModeIsEnabled()):
             fact = f"{repository} is not in the cache and HF_HUB_OFFLINE forbids to fetch it"
             hint = "unset HF_HUB_OFFLINE, or name a folder on this machine"
         case errors.LocalEntryNotFoundError():

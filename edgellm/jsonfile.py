@@ -14,7 +14,7 @@ from edgellm.wholefile import FileRecord, write_file
 MAX_BYTES = 4 << 20
 """Bytes; the largest document taken. The index of a 405B model has 0.4 MB."""
 
-MAX_ITEMS = 250_000
+MAX_ITEMS = 200_000
 """Values in one document; parsed, each takes up to 200 bytes, so that a whole document stays within 64 MiB."""
 
 MAX_DEPTH = 32

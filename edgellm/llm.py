@@ -2,95 +2,36 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
+
 from edgellm import device
-from edgellm.cache import Cache
+from edgellm.answer import Bill, Completion, Token
+from edgellm.beam import beam_steps
+from edgellm.cache import Cache, stored
 from edgellm.checkpoint import Checkpoint, read_checkpoint
 from edgellm.config import LoadSettings, Sampling, parse_memory
-from edgellm.errors import ClosedError, ConfigError, ContextError, EdgeLLMError
-from edgellm.generate import Progress, generate_steps
+from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
+from edgellm.generate import Progress, Step, generate_steps
 from edgellm.loader import LoadProgress, arithmetic_of, load_model, make_caches
 from edgellm.locate import locate
 from edgellm.model import Model
-from edgellm.paging import PagedEmbedding, PagedLayers
-from edgellm.plan import Plan, automatic_budget, make_plan, needs_of
+from edgellm.needs import needs_of
+from edgellm.paging import PagedEmbedding
+from edgellm.plan import Plan, automatic_budget, make_plan, megabytes
+from edgellm.prefix import PrefixCache
 from edgellm.reader import DiskReader, Reader
 from edgellm.stopping import StopFilter
 from edgellm.tokenizer import Tokenizer
+from edgellm.turn import Turn
 
 if TYPE_CHECKING:
     from edgellm.chat import Chat
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """What a generation cost. Sizes in bytes, times in seconds.
-
-    Attributes:
-        prompt_tokens: tokens of the prompt.
-        cached_tokens: those of them that were still in the KV cache and cost nothing.
-        completion_tokens: new tokens, an end token included.
-        prefill_seconds: from the start until the prompt's logits were there.
-        first_token_seconds: from the start until the first token.
-        decode_seconds: from the first token to the last.
-        forwards: times that a chunk or a token went through the layers.
-        weight_passes: reads of all streamed weights; 0 when resident, a fraction where part of a pass was needed.
-        bytes_read: from disk, read ahead included.
-        read_seconds: in which at least one read was under way.
-        waited_seconds: in which the arithmetic waited for the disk.
-        resident_bytes: weights held in memory.
-        peak_memory_bytes: the most that the process has held.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    prefill_seconds: float
-    first_token_seconds: float
-    decode_seconds: float
-    forwards: int
-    weight_passes: float
-    bytes_read: int
-    read_seconds: float
-    waited_seconds: float
-    resident_bytes: int
-    peak_memory_bytes: int
-
-    @property
-    def decode_tokens_per_second(self) -> float | None:
-        """Tokens after the first, a second; None where there are none."""
-        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A new token and the text that it completes; the last one of an answer also says why it ended.
-
-    ``finish_reason`` is ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the context is full) or
-    ``cancelled``; in the last case ``id`` may be None: the token only closes the answer.
-    """
-
-    id: int | None
-    text: str
-    logprob: float | None = None
-    finish_reason: str | None = None
-    stats: Stats | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole answer."""
-
-    text: str
-    tokens: tuple[Token, ...]
-    finish_reason: str
-    stats: Stats
 
 
 class LLM:
@@ -101,12 +42,8 @@ class LLM:
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
         self._model, self._reader = model, reader
-        self._turn = threading.Lock()
-        self._owner: int | None = None
-        self._cancelled = threading.Event()
-        self._closed = False
-        self._caches: list[Cache] | None = None
-        self._cached: list[int] = []
+        self._turn = Turn(self._free)
+        self._prefix = PrefixCache(self._make_caches)
 
     def __enter__(self) -> LLM:
         """Return the model."""
@@ -129,7 +66,7 @@ class LLM:
         reuse_cache: bool = False,
         on_prefill: Callable[[Progress], None] | None = None,
         **settings: Any,
-    ) -> Iterator[Token]:
+    ) -> Generator[Token]:
         """Yield tokens that continue a prompt, as they come.
 
         Args:
@@ -148,11 +85,7 @@ class LLM:
         sampling = replace(sampling or Sampling(), **settings)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         self._check(ids)
-        if sampling.beams > 1:
-            from edgellm.beam import beam_tokens
-
-            return beam_tokens(self, ids, sampling)
-        return self._stream(ids, sampling, reuse_cache=reuse_cache, on_prefill=on_prefill)
+        return self._turn.take(self._answer(ids, sampling, reuse_cache=reuse_cache, on_prefill=on_prefill))
 
     def generate(self, prompt: str | Sequence[int], sampling: Sampling | None = None, **settings: Any) -> Completion:
         """Return the whole continuation of a prompt; arguments and errors are those of ``stream``."""
@@ -168,33 +101,42 @@ class LLM:
 
         return Chat(self, system=system, sampling=sampling, **settings)
 
+    def logits(self, tokens: Sequence[int]) -> mx.array:
+        """Return the logits (L, V) in float32 after each of some tokens: teacher-forced, for measures of quality."""
+        self._check(tokens)
+        with self._turn.hold(), self._turn.computing():
+            caches, _ = self._prefix.begin(tokens, len(tokens), reuse=False)
+            chunk = self.plan.prefill_chunk
+            rows = [mx.array(list(tokens[begin : begin + chunk]))[None] for begin in range(0, len(tokens), chunk)]
+            hidden = self._model.hidden(rows, [caches] * len(rows))
+            logits = mx.concatenate([self._model.logits(state)[0] for state in hidden]).astype(mx.float32)
+            mx.eval(logits, *stored(caches))
+            return logits
+
     def cancel(self) -> None:
         """End the generation that is running, from any thread; it closes with ``finish_reason`` ``cancelled``."""
-        self._cancelled.set()
+        self._turn.cancelled.set()
 
     def close(self) -> None:
-        """Cancel what is running, and free weights, caches, threads and files. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        self._cancelled.set()
-        if self._owner == threading.get_ident():  # our own unfinished stream: it cannot go on while we wait
-            self._free()
-            return
-        with self._turn:
-            self._free()
+        """End what is running, and free weights, caches, threads and files. May be called twice, from any thread.
+
+        It waits for the arithmetic of a token, not for whoever reads them: a stream that is asked for more then raises.
+        """
+        self._turn.close()
 
     def _free(self) -> None:
         self._model.layers.close()
         if isinstance(self._model.embed_tokens, PagedEmbedding):
             self._model.embed_tokens.close()
         self._reader.close()
-        self._caches, self._cached = None, []
+        self._prefix.close()
         del self._model
 
+    def _make_caches(self, room: int) -> list[Cache]:
+        return make_caches(self.checkpoint, capacity=self.context, window=self.plan.context_window, reserve=room)
+
     def _check(self, ids: Sequence[int]) -> None:
-        if self._closed:
-            raise ClosedError("the model was closed")
+        self._turn.require_open()
         if not ids:
             raise ConfigError("the prompt is empty", hint="give at least one token")
         if not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
@@ -205,148 +147,75 @@ class LLM:
                 hint=f"use a larger --context; the model's own limit is {self.config.max_position_embeddings}",
             )
 
-    def _acquire(self) -> None:
-        if self._owner == threading.get_ident():
-            raise EdgeLLMError(
-                "another stream of this model is unfinished in this thread", hint="finish it, or close it with .close()"
-            )
-        self._turn.acquire()
-        self._owner = threading.get_ident()
-        if self._closed:
-            self._release()
-            raise ClosedError("the model was closed")
-        self._cancelled.clear()
-
-    def _release(self) -> None:
-        self._owner = None
-        self._turn.release()
-
-    def _prepare(self, ids: Sequence[int], new: int, *, reuse_cache: bool) -> tuple[list[Cache], int]:
-        """The caches, and how many tokens of the prompt they hold already; the last one is always computed."""
-        if self._caches is None:
-            reserve = min(self.context, len(ids) + new)
-            self._caches = make_caches(self.checkpoint, capacity=self.context, window=self.plan.context_window, reserve=reserve)
-        common = 0
-        if reuse_cache:
-            for mine, theirs in zip(self._cached, ids[:-1], strict=False):
-                if mine != theirs:
-                    break
-                common += 1
-        if not all(cache.trim(common) for cache in self._caches):
-            common = 0
-            for cache in self._caches:
-                cache.trim(0)
-        return self._caches, common
-
-    def _stream(
+    def _answer(
         self,
         ids: list[int],
         sampling: Sampling,
         *,
         reuse_cache: bool,
         on_prefill: Callable[[Progress], None] | None,
-    ) -> Iterator[Token]:
-        self._acquire()
-        progress = Progress(len(ids))
-        meter = _Meter(self._model, self._reader)
+    ) -> Generator[Token]:
+        progress, bill = Progress(len(ids)), Bill(self._model, self._reader, self.plan)
         decoder, stops = self.tokenizer.decoder(), StopFilter(sampling.stop)
+        limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
+        make_steps = self._search(sampling, len(ids) + limit) if sampling.beams > 1 else generate_steps
+        caches, cached = self._prefix.begin(ids, min(self.context, len(ids) + limit), reuse=reuse_cache)
         produced: list[int] = []
-        caches, common = self._prepare(ids, sampling.max_tokens, reuse_cache=reuse_cache)
-        self._cached = []
-        most = min(sampling.max_tokens, self.context - len(ids) + 1)
-        done = False
 
         def keep_going() -> bool:
             if on_prefill is not None and progress.first_token_at is None:
                 on_prefill(progress)
-            return not self._cancelled.is_set()
+            return not self._turn.cancelled.is_set()
 
         try:
-            steps = generate_steps(
+            for step in make_steps(
                 self._model,
-                ids[common:],
+                ids[cached:],
                 caches,
                 sampling,
                 chunk=self.plan.prefill_chunk,
-                context=self.context,
+                limit=limit,
                 progress=progress,
                 keep_going=keep_going,
                 seen=ids,
-            )
-            for step in steps:
+            ):
                 produced.append(step.token)
                 ended = step.token in self.eos_token_ids
                 text = stops.add("" if ended else decoder.add(step.token))
-                reason = "stop" if ended or stops.stopped else "length" if len(produced) == most else None
-                if reason:
-                    done = True
-                    steps.close()
-                    text += stops.add(decoder.finish()) + stops.finish()
-                    yield Token(step.token, text, step.logprob, reason, self._stats(progress, meter, common, produced))
-                    break
+                if ended or stops.stopped or len(produced) == limit:
+                    text += stops.add(decoder.finish())
+                    reason = "stop" if ended or stops.stopped else "length"
+                    stats = bill.stats(progress, cached=cached, produced=len(produced))
+                    yield Token(step.token, text + stops.finish(), step.logprob, reason, stats)
+                    return
                 yield Token(step.token, text, step.logprob)
-            if not done:
-                done = True
-                if self._closed:
-                    raise ClosedError("the model was closed during the answer")
-                text = stops.add(decoder.finish()) + stops.finish()
-                yield Token(None, text, None, "cancelled", self._stats(progress, meter, common, produced))
+            if self._turn.closed:
+                raise ClosedError("the model was closed during the answer")
+            text = stops.add(decoder.finish()) + stops.finish()
+            yield Token(None, text, None, "cancelled", bill.stats(progress, cached=cached, produced=len(produced)))
         finally:
-            if not self._closed:
-                self._keep([*ids, *produced], caches)
-            self._release()
+            self._prefix.keep([*ids, *produced])
 
-    def _keep(self, tokens: Sequence[int], caches: Sequence[Cache]) -> None:
-        """Note which tokens the caches hold; after a failure in the middle of the layers they hold none."""
-        offsets = {cache.offset for cache in caches}
-        if len(offsets) == 1:
-            self._cached = list(tokens[: offsets.pop()])
-            return
-        self._cached = []
-        for cache in caches:
-            cache.trim(0)
+    def _search(self, sampling: Sampling, tokens: int) -> Callable[..., Generator[Step]]:
+        """Beam search in ``tokens`` tokens, prompt and all. Raises MemoryBudgetError where the budget has no room for it."""
+        each = self.plan.cache_bytes
+        if not self.plan.context_window:
+            each = each * min(tokens, self.context) // self.context
+        room = self.plan.budget - self.plan.total_bytes
+        if sampling.beams * each > room:
+            raise MemoryBudgetError(
+                f"{sampling.beams} beams need {megabytes(sampling.beams * each)} for their KV caches, "
+                f"and the budget leaves {megabytes(room)}",
+                hint="use fewer beams, a smaller max_tokens, or more --memory",
+            )
 
-    def _stats(self, progress: Progress, meter: _Meter, cached: int, produced: Sequence[int]) -> Stats:
-        now = time.perf_counter()
-        first = progress.first_token_at or now
-        last = progress.last_token_at or first
-        return Stats(
-            prompt_tokens=progress.prompt_tokens,
-            cached_tokens=cached,
-            completion_tokens=len(produced),
-            prefill_seconds=(progress.prefill_ended_at or first) - progress.begun,
-            first_token_seconds=first - progress.begun,
-            decode_seconds=last - first,
-            forwards=progress.forwards,
-            weight_passes=meter.passes(),
-            bytes_read=meter.bytes_read(),
-            read_seconds=self._reader.busy_seconds - meter.busy,
-            waited_seconds=meter.waited(),
-            resident_bytes=self.plan.pinned_bytes + self.plan.outer_bytes + self.plan.slots * self.plan.slot_bytes,
-            peak_memory_bytes=device.peak_process_memory(),
-        )
+        def ends(produced: Sequence[int]) -> bool:
+            if produced[-1] in self.eos_token_ids:
+                return True
+            text = self.tokenizer.decode(produced) if sampling.stop else ""
+            return any(stop in text for stop in sampling.stop)
 
-
-class _Meter:
-    """What reading has cost since a generation began."""
-
-    def __init__(self, model: Model, reader: Reader) -> None:
-        self._layers = model.layers if isinstance(model.layers, PagedLayers) else None
-        self._table = model.embed_tokens if isinstance(model.embed_tokens, PagedEmbedding) else None
-        self._reader = reader
-        self.busy = reader.busy_seconds
-        self._bytes, self._rows = reader.bytes_read, self._table.bytes_read if self._table else 0
-        self._passes, self._waited = (self._layers.traffic.passes, self._layers.traffic.waited) if self._layers else (0.0, 0.0)
-
-    def passes(self) -> float:
-        return round(self._layers.traffic.passes - self._passes, 6) if self._layers else 0.0
-
-    def waited(self) -> float:
-        return self._layers.traffic.waited - self._waited if self._layers else 0.0
-
-    def bytes_read(self) -> int:
-        rows = self._table.bytes_read - self._rows if self._table else 0
-        return self._reader.bytes_read - self._bytes + rows
+        return partial(beam_steps, ends=ends, end_tokens=len(self.eos_token_ids))
 
 
 def load(

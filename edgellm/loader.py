@@ -67,7 +67,8 @@ def load_model(
     mx.eval(weight)
     layers: Layers
     if plan.resident:
-        layers = ResidentLayers([block_of(checkpoint, checkpoint.layers[index], slot) for index, slot in kept.items()])
+        blocks = [block_of(checkpoint, checkpoint.layers[index], slot) for index, slot in kept.items()]
+        layers = ResidentLayers(blocks, deferred=device.has_gpu())  # a CPU gains little, and pays for a step past the end
     else:
         make_layer = partial(block_of, checkpoint)
         layers = PagedLayers(checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag)

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from edgellm.architecture import ModelConfig
 from edgellm.cache import Cache
+from edgellm.errors import ClosedError
 from edgellm.linear import DenseLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
 from edgellm.rope import wavelengths
 
@@ -134,9 +135,12 @@ class ResidentLayers:
     def __init__(self, layers: Sequence[Layer], *, deferred: bool = True) -> None:
         self._layers = list(layers)
         self.deferred = deferred
+        self._closed = False
 
     def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
-        """Return hidden states (B, L, E) after all layers."""
+        """Return hidden states (B, L, E) after all layers. Raises ClosedError."""
+        if self._closed:
+            raise ClosedError("the model was closed")
         moved = list(states)
         for index, layer in enumerate(self._layers):
             moved = [layer(hidden, own[index]) for hidden, own in zip(moved, caches, strict=True)]
@@ -144,6 +148,7 @@ class ResidentLayers:
 
     def close(self) -> None:
         """Let the weights go."""
+        self._closed = True
         self._layers.clear()
 
 

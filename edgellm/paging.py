@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -18,7 +16,8 @@ from edgellm.checkpoint import Part
 from edgellm.errors import ClosedError, ReadError
 from edgellm.linear import linear_from
 from edgellm.model import Layer, ResidentEmbedding
-from edgellm.reader import Reader, Ticket, open_for_reading
+from edgellm.openfiles import OpenFiles
+from edgellm.reader import Reader, Ticket
 from edgellm.slot import DTYPES, Slot
 from edgellm.store import TensorInfo
 
@@ -196,7 +195,9 @@ class PagedEmbedding:
 
     def __init__(self, part: Part, dtype: mx.Dtype) -> None:
         self._part, self._dtype = part, dtype
-        self._files: dict[Path, int] = {}
+        self._files = OpenFiles(direct=False)
+        for tensor in part.tensors.values():
+            self._files.descriptor(tensor.file)
         self.bytes_read = 0
 
     def __call__(self, tokens: mx.array) -> mx.array:
@@ -208,19 +209,15 @@ class PagedEmbedding:
 
     def close(self) -> None:
         """Close the files."""
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files.clear()
+        self._files.close()
 
     def _read(self, tensor: TensorInfo, rows: npt.NDArray[np.int64]) -> mx.array:
         width = tensor.nbytes // tensor.shape[0]
         found = np.empty((len(rows), width), np.uint8)
-        if tensor.file not in self._files:
-            self._files[tensor.file] = open_for_reading(tensor.file, direct=False)
         for place, row in enumerate(rows.tolist()):
             offset = tensor.offset + row * width
             try:
-                count = os.preadv(self._files[tensor.file], [found[place]], offset)
+                count = self._files.read(tensor.file, memoryview(found[place]), offset)
             except OSError as failure:
                 raise ReadError(
                     f"reading {width} bytes at offset {offset} of {tensor.file} failed: {failure.strerror}"

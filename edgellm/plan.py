@@ -7,16 +7,16 @@ are pinned, spread evenly so that reads and arithmetic alternate, and the others
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from typing import Any
 
-from edgellm.cache import cache_bytes
-from edgellm.checkpoint import Checkpoint
 from edgellm.config import PREFILL_CHUNK
 from edgellm.device import Memory
 from edgellm.errors import MemoryBudgetError
-from edgellm.slot import PAGE
+from edgellm.needs import Needs
 
-MINIMUM_CHUNK = 32
+CHUNK_STEP = 32
+"""Tokens; prefill chunks are multiples of it, and at least as many."""
+
 CONTEXT_SHARE = 0.25
 """Of the budget; what the KV cache may take where no context was asked for."""
 
@@ -24,6 +24,9 @@ CHUNK_SHARE = 0.1
 """Of the budget; what the activations of one prefill chunk may take."""
 
 MINIMUM_CONTEXT = 128
+RESIDENT_CONTEXT = 512
+"""Tokens; where all weights fit and this many with them, nothing is streamed: memory is ten times as fast as a disk."""
+
 MINIMUM_RESERVE = 256 << 20
 
 
@@ -33,35 +36,6 @@ class Speeds:
 
     disk: float
     weights: float
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a model needs, in bytes, from its checkpoint alone."""
-
-    layers: tuple[int, ...]
-    embedding: int
-    embedding_row: int
-    norm: int
-    head: int
-    tied: bool
-    cache_per_token: int
-    windows: tuple[int | None, ...]
-    item: int
-    hidden_per_token: int
-    chunk_per_token: int
-    scores_per_pair: int
-    max_context: int
-
-    def cache(self, context: int) -> int:
-        """Bytes of all KV caches for ``context`` tokens."""
-        each = self.cache_per_token // len(self.layers)
-        return sum(each * min(context, window or context) for window in self.windows)
-
-    def working(self, context: int, chunk: int) -> int:
-        """Bytes of activations: the whole prompt's hidden states, and what one layer makes of a chunk."""
-        chunk = min(chunk, context)
-        return 2 * context * self.hidden_per_token + chunk * (self.chunk_per_token + context * self.scores_per_pair)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,47 +73,6 @@ class Plan:
         }
 
 
-class _Common(TypedDict):
-    budget: int
-    context_window: int | None
-    slots: int
-    speeds: Speeds | None
-
-
-def needs_of(checkpoint: Checkpoint, *, item: int, window: int | None, fused_attention: bool) -> Needs:
-    """What a checkpoint needs.
-
-    Args:
-        checkpoint: the model.
-        item: bytes of an activation and of a number in the KV cache.
-        window: the tokens that attention is limited to by setting.
-        fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
-    """
-    config = checkpoint.config
-    windows: list[int | None] = []
-    for index in range(config.num_hidden_layers):
-        own = config.sliding_window if index in config.sliding_layers else None
-        windows.append(min(filter(None, (own, window)), default=None))
-    each = cache_bytes(heads=config.num_key_value_heads, head_dim=config.head_dim, tokens=1, item_bytes=item)
-    heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    table = checkpoint.embed_tokens
-    return Needs(
-        layers=tuple(_slot_bytes(layer.layout.nbytes) for layer in checkpoint.layers),
-        embedding=_slot_bytes(table.layout.nbytes),
-        embedding_row=table.nbytes // config.vocab_size,
-        norm=_slot_bytes(checkpoint.norm.layout.nbytes),
-        head=_slot_bytes(checkpoint.lm_head.layout.nbytes) if checkpoint.lm_head else 0,
-        tied=checkpoint.lm_head is None,
-        cache_per_token=each * config.num_hidden_layers,
-        windows=tuple(windows),
-        item=item,
-        hidden_per_token=config.hidden_size * item,
-        chunk_per_token=item * (3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size),
-        scores_per_pair=0 if fused_attention else 2 * item * config.num_attention_heads,
-        max_context=config.max_position_embeddings,
-    )
-
-
 def automatic_budget(memory: Memory) -> int:
     """The budget where none was given: what is free, less a reserve for the system, and at most what the GPU may use."""
     reserve = max(MINIMUM_RESERVE, memory.total // 10)
@@ -171,34 +104,34 @@ def make_plan(
     Raises:
         MemoryBudgetError: not even the smallest layout fits; the hint says the smallest budget that would do.
     """
-    common = _Common(budget=budget, context_window=context_window, slots=slots, speeds=speeds)
-    every = needs.embedding + needs.norm + needs.head + sum(needs.layers)
-    resident_room = budget - every
-    tokens = context or _context_for(needs, budget, resident_room)
-    chunk = _chunk_for(needs, budget, tokens, prefill_chunk)
-    extra = needs.cache(tokens) + needs.working(tokens, chunk)
-    if every + extra <= budget:
-        return _priced(needs, pinned=tuple(range(len(needs.layers))), context=tokens, prefill_chunk=chunk, **common)
-    outer = needs.norm + (needs.embedding if needs.tied else needs.head)
-    slot = max(needs.layers)
-    ring = min(slots, len(needs.layers)) * slot
-    smallest_tokens = context or min(MINIMUM_CONTEXT, needs.max_context)
-    if context is None:
-        tokens = _context_for(needs, budget, budget - outer - ring)
-        chunk = _chunk_for(needs, budget, tokens, prefill_chunk)
-    room = budget - outer - ring - needs.cache(tokens) - needs.working(tokens, chunk)
-    while room < 0 and chunk > MINIMUM_CHUNK:
-        chunk = max(MINIMUM_CHUNK, chunk // 2)
-        room = budget - outer - ring - needs.cache(tokens) - needs.working(tokens, chunk)
-    if room < 0:
-        least = outer + ring + needs.cache(smallest_tokens) + needs.working(smallest_tokens, MINIMUM_CHUNK)
-        raise MemoryBudgetError(
-            f"the budget is {megabytes(budget)}, and the least that this model runs in is {megabytes(least)}: "
-            f"{megabytes(outer)} for norm and head, {megabytes(ring)} for {min(slots, len(needs.layers))} layers in transit, "
-            f"{megabytes(least - outer - ring)} for {smallest_tokens} tokens of context",
-            hint=f"use --memory {megabytes(least).replace(' ', '')} or more, a shorter --context, or convert with fewer --bits",
+    ring = min(slots, len(needs.layers)) * max(needs.layers)
+    everything = tuple(range(len(needs.layers)))
+    for resident, held in ((True, needs.weights), (False, needs.outer + ring)):
+        least = context or min(RESIDENT_CONTEXT if resident else MINIMUM_CONTEXT, needs.max_context)
+        room = budget - held
+        if room < needs.prompt(least) + needs.chunk(CHUNK_STEP, least):
+            continue
+        share = min(int(budget * CONTEXT_SHARE), room * 3 // 4)
+        tokens = context or max(least, _most_context(needs, share, room))
+        chunk = _most_chunk(needs, prefill_chunk, tokens, min(int(budget * CHUNK_SHARE), room - needs.prompt(tokens)))
+        # Where context and chunk could be larger, their whole shares are kept free: with what they really take, a larger
+        # budget, in which they are one step longer, could pin a layer less.
+        prompt, activations = needs.prompt(tokens), needs.chunk(chunk, tokens)
+        if context is None and tokens < needs.max_context:
+            prompt = max(prompt, int(budget * CONTEXT_SHARE))
+        if chunk < min(prefill_chunk, tokens):
+            activations = max(activations, int(budget * CHUNK_SHARE))
+        return _priced(
+            needs,
+            pinned=everything if resident else _pinned(needs, room - prompt - activations),
+            context=tokens,
+            prefill_chunk=chunk,
+            budget=budget,
+            context_window=context_window,
+            slots=slots,
+            speeds=speeds,
         )
-    return _priced(needs, pinned=_pinned(needs, room), context=tokens, prefill_chunk=chunk, **common)
+    raise _too_small(needs, budget, ring, context)
 
 
 def megabytes(nbytes: int) -> str:
@@ -211,29 +144,36 @@ def spread(count: int, total: int) -> tuple[int, ...]:
     return tuple((2 * number + 1) * total // (2 * count) for number in range(count))
 
 
-def _slot_bytes(nbytes: int) -> int:
-    return -(-nbytes // PAGE) * PAGE + PAGE
-
-
-def _context_for(needs: Needs, budget: int, room: int) -> int:
-    """Tokens that a quarter of the budget holds, at most the model's own and, where weights leave less room, what is there."""
-    share = min(int(budget * CONTEXT_SHARE), max(room, 0))
-    low, high = min(MINIMUM_CONTEXT, needs.max_context), needs.max_context
+def _most_context(needs: Needs, share: int, room: int) -> int:
+    """The most tokens that fit into ``share``, and with a smallest chunk into ``room``; 0 where none do."""
+    low, high = 0, needs.max_context
     while low < high:
         middle = (low + high + 1) // 2
-        if needs.cache(middle) + needs.working(middle, MINIMUM_CHUNK) <= share:
+        prompt = needs.prompt(middle)
+        if prompt <= share and prompt + needs.chunk(CHUNK_STEP, middle) <= room:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _chunk_for(needs: Needs, budget: int, context: int, most: int) -> int:
-    chunk = min(most, max(context, 1))
-    per_token = needs.chunk_per_token + context * needs.scores_per_pair
-    while chunk > MINIMUM_CHUNK and chunk * per_token > budget * CHUNK_SHARE:
-        chunk = max(MINIMUM_CHUNK, chunk // 2)
-    return chunk
+def _most_chunk(needs: Needs, most: int, context: int, room: int) -> int:
+    """The largest chunk that fits into ``room``: ``most``, or else a multiple of the step; at least one step."""
+    if needs.chunk(most, context) <= room:
+        return most
+    return max(CHUNK_STEP, min(room // needs.chunk(1, context), most) // CHUNK_STEP * CHUNK_STEP)
+
+
+def _too_small(needs: Needs, budget: int, ring: int, context: int | None) -> MemoryBudgetError:
+    tokens = context or min(MINIMUM_CONTEXT, needs.max_context)
+    extra = needs.prompt(tokens) + needs.chunk(CHUNK_STEP, tokens)
+    least = needs.outer + ring + extra
+    return MemoryBudgetError(
+        f"the budget is {megabytes(budget)}, and the least that this model runs in is {megabytes(least)}: "
+        f"{megabytes(needs.outer)} for norm and head, {megabytes(ring)} for layers in transit, "
+        f"{megabytes(extra)} for {tokens} tokens of context",
+        hint=f"use --memory {megabytes(least).replace(' ', '')} or more, a shorter --context, or convert with fewer --bits",
+    )
 
 
 def _pinned(needs: Needs, room: int) -> tuple[int, ...]:
@@ -261,12 +201,13 @@ def _priced(
     slots = 0 if resident else min(slots, len(streamed))
     slot = max((needs.layers[index] for index in streamed), default=0)
     in_memory = resident or needs.tied
-    outer = needs.norm + needs.head + (needs.embedding if in_memory else 0)
+    outer = needs.weights - sum(needs.layers) if in_memory else needs.outer
     pinned_bytes = sum(needs.layers[index] for index in pinned)
     streamed_bytes = sum(needs.layers[index] for index in streamed)
     row = 0 if in_memory else needs.embedding_row
-    caches, working = needs.cache(context), needs.working(context, prefill_chunk)
-    weights = sum(needs.layers) + needs.norm + (needs.embedding if needs.tied else needs.head)
+    caches = needs.cache(context)
+    working = needs.prompt(context) - caches + needs.chunk(prefill_chunk, context)
+    weights = sum(needs.layers) + needs.outer
     seconds, bound = None, None
     if speeds is not None:
         reading, computing = (streamed_bytes + row) / speeds.disk, weights / speeds.weights
@@ -287,7 +228,7 @@ def _priced(
         cache_bytes=caches,
         working_bytes=working,
         total_bytes=pinned_bytes + slots * slot + outer + caches + working,
-        model_bytes=needs.embedding + needs.norm + needs.head + sum(needs.layers),
+        model_bytes=needs.weights,
         streamed_bytes=streamed_bytes + row,
         weight_bytes_per_token=weights,
         seconds_per_token=seconds,

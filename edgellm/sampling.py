@@ -19,28 +19,27 @@ class Sampler:
         seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8), "little")
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._drawn = 0
-        self._seen: mx.array | None = None
+        self.seen: mx.array | None = None
+        """Which tokens (1, V) the repetition penalty looks at."""
         if sampling.repetition_penalty != 1.0:
             seen = np.zeros((1, vocab_size), dtype=np.bool_)
             seen[0, np.asarray(prompt, dtype=np.int64)] = True
-            self._seen = mx.array(seen)
+            self.seen = mx.array(seen)
 
     def __call__(self, logits: mx.array) -> mx.array:
         """Return the next token (1,) for logits (1, V)."""
         settings = self.sampling
         logits = logits.astype(mx.float32)
-        if self._seen is not None:
-            penalty = settings.repetition_penalty
-            punished = mx.where(logits > 0, logits / penalty, logits * penalty)
-            logits = mx.where(self._seen, punished, logits)
+        if self.seen is not None:
+            logits = penalized(logits, self.seen, settings.repetition_penalty)
         if settings.temperature == 0:
             token = mx.argmax(logits, axis=-1)
         else:
             kept = keep_likely(logits / settings.temperature, settings)
             token = mx.random.categorical(kept, key=mx.array([self._seed, self._drawn], dtype=mx.uint32))
         self._drawn += 1
-        if self._seen is not None:
-            self._seen[0, token] = True
+        if self.seen is not None:
+            self.seen[0, token] = True
         return token
 
 
@@ -64,6 +63,17 @@ def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
         best = mx.max(logits, axis=-1, keepdims=True)
         logits = mx.where(logits < best + float(np.log(settings.min_p)), nothing, logits)
     return logits
+
+
+def penalized(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
+    """Return logits (B, V) with those of tokens ``seen`` (B, V) made less likely (Keskar et al. 2019, arXiv:1909.05858)."""
+    return mx.where(seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def log_probabilities(logits: mx.array) -> mx.array:
+    """Return the natural log-probabilities (B, V) in float32 under logits (B, V), before any sampling step."""
+    logits = logits.astype(mx.float32)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
 def log_probability(logits: mx.array, token: mx.array) -> mx.array:

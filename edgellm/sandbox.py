@@ -30,15 +30,18 @@ from jinja2.visitor import NodeTransformer
 
 from edgellm.meter import (
     CONTAINERS,
+    FILTER_PRICE,
     FILTER_PRICES,
     MAX_INDENT,
     METER,
+    METHOD_PRICE,
     METHOD_PRICES,
     NODE,
-    Exhausted,
+    TEST_PRICE,
+    ExhaustedError,
     Lazy,
     Meter,
-    Refused,
+    RefusedError,
     digits,
     limit_bits,
 )
@@ -47,19 +50,23 @@ MAX_NODES = 12_000
 MAX_CODE = 400_000  # characters of Python; it takes up to 100 bytes each to compile
 
 # What chat templates use. The rest of Jinja's filters repeat, pad or search at a cost that is hard to foresee.
-FILTERS = (
-    "abs attr capitalize count d default dictsort e escape first float format groupby indent int items join last "
-    "length list lower map max min reject rejectattr replace reverse round safe select selectattr sort string sum "
-    "title trim truncate unique upper urlencode wordcount"
-).split()
-METHODS = frozenset(
-    (
-        "capitalize casefold count endswith find format get index isalnum isalpha isascii isdecimal isdigit islower "
-        "isnumeric isspace istitle isupper items join keys lower lstrip partition removeprefix removesuffix replace "
-        "rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper values"
-    ).split()
-)
-READING_TESTS = "!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne upper".split()
+FILTERS = [
+    "abs", "attr", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "format",
+    "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject",
+    "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title",
+    "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
+]  # fmt: skip
+METHODS = {
+    "capitalize", "casefold", "count", "endswith", "find", "format", "get", "index", "isalnum", "isalpha",
+    "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "items", "join",
+    "keys", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex",
+    "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
+    "values",
+}  # fmt: skip
+READING_TESTS = [
+    "!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan", "lower",
+    "lt", "ne", "upper",
+]  # fmt: skip
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
@@ -68,12 +75,12 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
     "gteq": operator.ge,
 }
-PLAIN = (str, bytes, int, float, complex, type, *CONTAINERS)
+PLAIN: tuple[type[Any], ...] = (str, bytes, int, float, complex, type, *CONTAINERS)
 
 
 def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with its work and its result paid for."""
-    price = FILTER_PRICES.get(name, lambda meter, *given, **named: meter.look(given))
+    price = FILTER_PRICES.get(name, FILTER_PRICE)
     skip = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or the environment comes first
 
     @wraps(function)  # keeps Jinja's mark that asks for that first argument
@@ -90,10 +97,10 @@ def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
     return metered
 
 
-def _metered_test(function: Callable[..., Any]) -> Callable[..., Any]:
+def _metered_test(function: Any) -> Callable[..., Any]:
     @wraps(function)
     def metered(*given: Any) -> Any:
-        METER.get().look(given)
+        TEST_PRICE(METER.get(), *given)
         return function(*given)
 
     return metered
@@ -107,23 +114,24 @@ def _compare(left: Any, name: str, right: Any) -> Any:
     return COMPARISONS[name](left, right)
 
 
+def _spend(units: int) -> bool:
+    METER.get().spend(units)
+    return True
+
+
 def _concatenate(parts: list[Any]) -> str:
     texts = [str(part) for part in parts]
     METER.get().spend(NODE + sum(map(len, texts)))
     return "".join(texts)
 
 
-def _tojson(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
+def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
     """Return ``value`` as JSON, without the HTML escapes of Jinja's own filter, as chat templates expect."""
     for text in (indent, *(separators or ())):
         if (len(text) if isinstance(text, str) else text or 0) > MAX_INDENT:
-            raise Refused(f"JSON that is indented or separated by more than {MAX_INDENT} characters")
+            raise RefusedError(f"JSON that is indented or separated by more than {MAX_INDENT} characters")
     meter = METER.get()
-    encoder = json.JSONEncoder(
-        ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
-    )
+    encoder = json.JSONEncoder(ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys))
     parts = []
     for part in encoder.iterencode(value):
         meter.spend(len(part))
@@ -137,7 +145,7 @@ def _raise_exception(message: Any) -> None:
 
 def _strftime_now(form: str) -> str:
     if len(form) > 256 or re.search(r"%[^A-Za-z%]", form):  # "%999999999d" would be padded in C
-        raise Refused("a date with other codes than plain ones such as %d %b %Y")
+        raise RefusedError("a date with other codes than plain ones such as %d %b %Y")
     return datetime.now().strftime(form)
 
 
@@ -252,7 +260,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.filters = {name: _metered_filter(name, self.filters[name]) for name in FILTERS}
         self.filters["tojson"] = _metered_filter("tojson", _tojson)
-        self.filters["@spend"] = lambda units: METER.get().spend(units) is None
+        self.filters["@spend"] = _spend
         self.filters["@pay"] = lambda value: METER.get().pay(value)
         self.filters["@compare"] = _compare
         self.filters["@concatenate"] = _concatenate
@@ -265,14 +273,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
-            raise Exhausted
+            raise ExhaustedError
         _Metering().visit(tree)
         tree.set_environment(self)
         return tree
 
     def _compile(self, source: str, filename: str) -> types.CodeType:
         if len(source) > MAX_CODE:
-            raise Exhausted
+            raise ExhaustedError
         return super()._compile(source, filename)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -304,16 +312,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         meter = METER.get()
         meter.spend(NODE)
         owner = getattr(obj, "__self__", None) if isinstance(obj, types.BuiltinMethodType) else None
-        if isinstance(owner, str):
+        if isinstance(owner, str | list | tuple):
             if obj.__name__ == "join" and given and isinstance(given[0], Iterator):
                 given = (list(given[0]), *given[1:])
-            price = METHOD_PRICES.get(obj.__name__)
-            if price is not None:
-                price(meter, owner, *given, **named)
+            own = {name: value for name, value in named.items() if not name.startswith("_")}  # the rest is Jinja's
+            METHOD_PRICES.get(obj.__name__, METHOD_PRICE)(meter, owner, *given, **own)
         return meter.pay(super().call(context, obj, *given, **named))
 
     def run(self, code: types.CodeType, variables: Mapping[str, Any]) -> str:
-        """Render compiled ``code``; raises ``Exhausted``, ``Refused`` and whatever a template raises."""
+        """Render compiled ``code``; raises ``ExhaustedError``, ``RefusedError`` and whatever a template raises."""
         meter = Meter(variables)
         token = METER.set(meter)
         try:
@@ -324,7 +331,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 meter.spend(NODE)
                 length += len(part)
                 if length > meter.largest:
-                    raise Exhausted
+                    raise ExhaustedError
                 parts.append(part)
             return "".join(parts)
         finally:

@@ -47,7 +47,7 @@ _QWEN2: Config = {
     "rope_theta": 1e6,
     "use_sliding_window": False,
 }
-_QWEN3: Config = {**_QWEN2, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128, "attention_bias": False}
+_QWEN3: Config = {**_QWEN2, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128}
 _TIED: Config = {"tie_word_embeddings": True}
 
 SHAPES: Mapping[str, Config] = {

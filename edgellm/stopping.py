@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Lets text through up to the first stop text."""
+    """Lets text through up to the first stop text: the one that is complete first, wherever tokens begin and end."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -19,10 +19,10 @@ class StopFilter:
         if self.stopped:
             return ""
         held = self._held + text
-        found = [place for place in (held.find(stop) for stop in self._stops) if place >= 0]
+        found = [(place + len(stop), place) for stop in self._stops if (place := held.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return held[: min(found)]
+            return held[: min(found)[1]]
         keep = next(
             (
                 length

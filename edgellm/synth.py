@@ -178,16 +178,16 @@ def _make_floats(numbers: Bytes, code: str, deviation: float) -> None:
 def tokenizer_files(vocabulary: int, context: int) -> dict[str, Path | bytes]:
     """A tokenizer whose tokens are bytes, padded with tokens that no text contains, and a chat template."""
     vocab = {character: byte for byte, character in enumerate(_byte_characters())}
-    specials = [{"id": BYTES + place, "content": token, "special": True} for place, token in enumerate((BEGIN, END))]
-    vocab |= {token["content"]: token["id"] for token in specials}
+    specials = {BEGIN: BYTES, END: BYTES + 1}
+    vocab |= specials
     vocab |= {f"Ġ<{number}>": number for number in range(len(vocab), vocabulary)}
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    plain = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [token | plain for token in specials],
+        "added_tokens": [{"id": number, "content": token} | plain for token, number in specials.items()],
         "normalizer": None,
         "pre_tokenizer": by_bytes,
         "post_processor": {

@@ -101,7 +101,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     if not text.startswith(b"{"):
         raise FormatError(f"the header of {path} does not begin with a brace")
     header = parse_json(text, f"the header of {path}")
-    metadata = _metadata(header.pop("__metadata__", {}), path)
+    metadata = _metadata(header.pop("__metadata__", None), path)
     tensors = [_tensor(name, claim, path, LENGTH_BYTES + length) for name, claim in header.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
     end = LENGTH_BYTES + length
@@ -155,6 +155,8 @@ def _pieces(tensor: TensorData) -> Iterator[Data]:
 
 
 def _metadata(claim: Any, path: Path) -> dict[str, str]:
+    if claim is None:  # MLX writes null where there is none
+        return {}
     if not isinstance(claim, dict) or not all(isinstance(value, str) for value in claim.values()):
         raise FormatError(f"the metadata of {path} is not text by name")
     return claim

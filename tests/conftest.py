@@ -70,3 +70,40 @@ def pytest_runtest_setup(item):
     for marker in ("metal", "cuda", "torch"):
         if item.get_closest_marker(marker) and (reason := missing(marker)):
             pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A function that returns the folder of a tiny random model of a kind in ``tiny.CONFIGS``, written once a session.
+
+    Keywords are those of ``tiny.write_model``, and ``config``: keys that replace the kind's own.
+    """
+    import tiny
+
+    written = {}
+
+    def folder(kind="llama-3.2", *, config=None, **settings):
+        key = (kind, repr(config), repr(sorted(settings.items())))
+        if key not in written:
+            place = tmp_path_factory.mktemp("tiny") / kind
+            written[key] = tiny.write_model(place, tiny.CONFIGS[kind] | (config or {}), **settings)
+        return written[key]
+
+    return folder
+
+
+@pytest.fixture
+def open_llm(tiny_folder):
+    """A function that loads a tiny model (see ``tiny_folder``) or any folder; closed when the test ends."""
+    import edgellm
+
+    opened = []
+
+    def load(model="llama-3.2", *, load=None, **settings):
+        folder = tiny_folder(model, **settings) if isinstance(model, str) else model
+        opened.append(edgellm.load(folder, **{"memory": "500MB"} | (load or {})))
+        return opened[-1]
+
+    yield load
+    for llm in opened:
+        llm.close()

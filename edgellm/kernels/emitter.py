@@ -14,11 +14,19 @@ Value = Any
 """An IR value; llvmlite has no types that a checker can read."""
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-F32, F16, BF16 = ir.FloatType(), ir.HalfType(), I16
+F32, F16 = ir.FloatType(), ir.HalfType()
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
-CACHE_LINE = 64
+
+class _BFloatType(ir.Type):  # type: ignore[misc]
+    """bfloat16, which llvmlite has no type for."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFLOAT = _BFloatType()
 SLOT = 8
 """Bytes; every argument of a kernel takes one slot."""
 

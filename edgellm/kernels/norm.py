@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
-from edgellm.kernels.weights import load_floats
+from edgellm.kernels.weights import ITEM_BYTES, load_floats
 
 
 def emit_norm(isa: Isa, name: str, kind: str) -> str:
@@ -42,8 +42,7 @@ def normalize(
 
     def scaled(place: Value, lanes: int) -> None:
         number = e.load(x, e.mul(place, 4), vector(F32, lanes))
-        item_bytes = {"f32": 4}.get(weight[1], 2)
-        by = load_floats(e, weight[0], e.mul(place, item_bytes), weight[1], lanes)
+        by = load_floats(e, weight[0], e.mul(place, ITEM_BYTES[weight[1]]), weight[1], lanes)
         e.store(e.b.fmul(e.b.fmul(number, e.spread(factor, lanes)), by), out, e.mul(place, 4))
 
     e.sweep(width, scaled)

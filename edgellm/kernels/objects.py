@@ -6,14 +6,14 @@ import contextlib
 import ctypes
 import hashlib
 import os
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edgellm.cachedir import cache_folder
 from edgellm.errors import BackendError
 from edgellm.kernels.isa import Isa
 
@@ -41,7 +41,7 @@ class Objects:
         self._machine = target_machine(isa)
         module = llvm.parse_assembly(f'target triple = "{isa.triple}"')
         self._engine = llvm.create_mcjit_compiler(module, target_machine(isa))
-        _IMMORTAL.append((self._engine, self._machine))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))  # a worker may stand in its code until the process ends
 
     def address(self, name: str, emit: Callable[[], str]) -> int:
         """The address of the function ``name``, whose module is ``emit()`` if it was never compiled."""
@@ -101,10 +101,6 @@ class Objects:
                 raise
 
 
-_IMMORTAL: list[Any] = []
-"""Engines are never freed: a worker may stand in their code until the process ends."""
-
-
 def target_machine(isa: Isa) -> Any:
     """LLVM's code generator for an instruction set, whatever processor this is."""
     import llvmlite.binding as llvm
@@ -115,7 +111,7 @@ def target_machine(isa: Isa) -> Any:
         cpu="x86-64" if isa.machine == "x86_64" else "generic",
         features=features,
         opt=2,
-        reloc="pic",
+        reloc="default",
         codemodel="jitdefault",
         jit=True,
     )
@@ -145,11 +141,8 @@ def compiled(text: str, machine: Any) -> bytes:
 
 
 def default_folder() -> Path:
-    """Where compiled kernels are kept: the user's cache folder."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "edgellm" / "kernels"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgellm" / "kernels"
+    """Where compiled kernels are kept."""
+    return cache_folder() / "kernels"
 
 
 def function(address: int, *arguments: type) -> Callable[..., None]:
@@ -166,8 +159,3 @@ def _fingerprint() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def names(specification: Sequence[object]) -> str:
-    """A function's name from what it is made for: ``matvec_4_64_f16``."""
-    return "edgellm_" + "_".join(str(part) for part in specification)

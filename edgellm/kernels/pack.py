@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.kernels.emitter import BF16, F32, I16, I32, Emitter, Value, ir, vector
+from edgellm.kernels.emitter import BFLOAT, F32, I16, I32, Emitter, Value, ir, vector
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
 
@@ -62,13 +62,7 @@ def to_bf16(e: Emitter, floats: Value) -> Value:
     """float32 lanes as bfloat16, rounded to the nearest (16-bit integers hold the bits)."""
     lanes = floats.type.count
     if e.isa.tiles:
-        native = 16
-        parts = [
-            e.call("llvm.x86.avx512bf16.cvtneps2bf16.512", vector(ir_bfloat(), native), [e.part(floats, start, native)])
-            for start in range(0, lanes, native)
-        ] if lanes >= native else None
-        if parts is not None:
-            return e.b.bitcast(e.join(parts), vector(BF16, lanes))
+        return e.b.bitcast(e.b.fptrunc(floats, vector(BFLOAT, lanes)), vector(I16, lanes))
     words = vector(I32, lanes)
     bits = e.b.bitcast(floats, words)
     odd = e.b.and_(e.b.lshr(bits, e.const(words, 16)), e.const(words, 1))

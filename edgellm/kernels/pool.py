@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import os
 import threading
@@ -14,8 +13,12 @@ import numpy.typing as npt
 
 from edgellm.kernels.layout import POOL, POOL_BYTES
 from edgellm.kernels.objects import Objects, function
+from edgellm.kernels.schedule import schedule_addresses
 
 Words = npt.NDArray[np.int64]
+
+_PATIENCE = 1.0
+"""Seconds that the end of the process waits for a call that is under way."""
 
 
 class Pool:
@@ -23,58 +26,72 @@ class Pool:
 
     Args:
         objects: where the native side of the pool is compiled.
-        threads: how many threads work on a call.
+        threads: how many work on a call.
     """
 
     def __init__(self, objects: Objects, *, threads: int) -> None:
-        from edgellm.kernels.schedule import schedule_addresses
-
         self.threads = threads
-        self.lock = threading.Lock()
-        run, work = schedule_addresses(objects)
-        self._run = function(run, ctypes.c_void_p)
-        self._work = function(work, ctypes.c_void_p)
-        self._workers: list[threading.Thread] = []
-        self._state = aligned(POOL_BYTES, np.int64)
-        self._address = self._state.ctypes.data
-        self._job = self._state[POOL["job"] // 8 :]
-        self._process = 0
-        atexit.register(_close, weakref.ref(self))
+        self._native = _Native(objects)
+        weakref.finalize(self, self._native.stop)  # also at the process's end: then no thread stands in code that goes away
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while a call is prepared and done."""
+        return self._native.lock
 
     def run(self, steps: Words, call: Words) -> None:
         """Do all steps with a call's arguments. The caller holds ``lock``."""
-        if self._process != os.getpid():
-            self._start()
-        self._job[:4] = (steps.ctypes.data, len(steps), call.ctypes.data, self.threads)
+        self._native.call(steps, call, self.threads)
+
+
+class _Native:
+    """The pool's state in memory, and the workers that watch it. They hold it, so it lives as long as they do."""
+
+    def __init__(self, objects: Objects) -> None:
+        run, work = schedule_addresses(objects)
+        self.lock = threading.Lock()
+        self._run = function(run, ctypes.c_void_p)
+        self._work = function(work, ctypes.c_void_p)
+        self._state = aligned(POOL_BYTES, np.int64)
+        self._address = int(self._state.ctypes.data)
+        self._job = self._state[POOL["job"] // 8 :]
+        self._workers: list[threading.Thread] = []
+        self._process = 0
+
+    def call(self, steps: Words, call: Words, threads: int) -> None:
+        if self._process != os.getpid():  # at first, and after a fork, which copies no threads
+            self._start(threads)
+        self._job[:4] = (steps.ctypes.data, len(steps), call.ctypes.data, threads)
         self._run(self._address)
 
-    def close(self) -> None:
-        """End the threads."""
-        with self.lock:
-            if self._workers and self._process == os.getpid():
-                self._state[POOL["stop"] // 8] = 1
-                self._job[1] = 0
-                self._job[3] = 1
-                self._run(self._address)
-                for worker in self._workers:
-                    worker.join()
+    def stop(self) -> None:
+        if not self._workers or self._process != os.getpid() or not self.lock.acquire(timeout=_PATIENCE):
+            return
+        try:
+            self._state[POOL["stop"] // 8] = 1
+            self._job[:4] = (0, 0, 0, 1)
+            self._run(self._address)
+            for worker in self._workers:
+                worker.join()
             self._workers.clear()
             self._process = 0
+        finally:
+            self.lock.release()
 
-    def _start(self) -> None:
-        """Start the threads; after a fork, which copies none of them, start them again."""
+    def _start(self, threads: int) -> None:
         self._state[:] = 0
         libc = ctypes.CDLL(None)
-        for kind in ("mutex", "condition"):
-            name = {"mutex": "pthread_mutex_init", "condition": "pthread_cond_init"}[kind]
-            getattr(libc, name)(ctypes.c_void_p(self._address + POOL[kind]), None)
+        libc.pthread_mutex_init(ctypes.c_void_p(self._address + POOL["mutex"]), None)
+        libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL["condition"]), None)
         self._workers = [
-            threading.Thread(target=self._work, args=(self._address,), name=f"edgellm-kernel-{number}", daemon=True)
-            for number in range(1, self.threads)
+            threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True) for number in range(1, threads)
         ]
         for worker in self._workers:
             worker.start()
         self._process = os.getpid()
+
+    def _live(self) -> None:
+        self._work(self._address)
 
 
 def aligned(nbytes: int, kind: type[np.generic]) -> npt.NDArray[Any]:
@@ -82,10 +99,3 @@ def aligned(nbytes: int, kind: type[np.generic]) -> npt.NDArray[Any]:
     whole = np.zeros(nbytes + 64, np.uint8)
     start = -whole.ctypes.data % 64
     return whole[start : start + nbytes].view(kind)
-
-
-def _close(pool: weakref.ref[Pool]) -> None:
-    """At the process's end no thread may stand in code that is about to be freed."""
-    found = pool()
-    if found is not None:
-        found.close()

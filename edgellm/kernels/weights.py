@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgellm.errors import BackendError
-from edgellm.kernels.emitter import BF16, F16, F32, I8, I16, I32, I64, Emitter, Value, ir, vector
+from edgellm.kernels.emitter import F16, F32, I8, I16, I32, I64, Emitter, Value, ir, vector
 
 ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
 BITS = (2, 3, 4, 5, 6, 8)
@@ -52,7 +52,7 @@ def load_floats(e: Emitter, base: Value, offset: int | Value, kind: str, lanes: 
     if kind == "f32":
         return e.load(base, offset, vector(F32, lanes))
     if kind == "bf16":
-        return widened_bf16(e, e.load(base, offset, vector(BF16, lanes)))
+        return widened_bf16(e, e.load(base, offset, vector(I16, lanes)))
     if e.isa.half:
         return e.b.fpext(e.load(base, offset, vector(F16, lanes)), vector(F32, lanes))
     return _widened_f16(e, e.load(base, offset, vector(I16, lanes)))

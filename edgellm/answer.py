@@ -1,0 +1,116 @@
+"""What an answer is made of: tokens, the reason for its end, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from edgellm import device
+from edgellm.generate import Progress
+from edgellm.model import Model
+from edgellm.paging import PagedEmbedding, PagedLayers
+from edgellm.plan import Plan
+from edgellm.reader import Reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What a generation cost. Sizes in bytes, times in seconds.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        cached_tokens: those of them that were still in the KV cache and cost nothing.
+        completion_tokens: new tokens, an end token included.
+        prefill_seconds: from the start until the prompt's logits were there.
+        first_token_seconds: from the start until the first token.
+        decode_seconds: from the first token to the last.
+        forwards: times that a chunk or a token went through the layers.
+        weight_passes: reads of all streamed weights; 0 when resident, a fraction where part of a pass was needed.
+        bytes_read: from disk, read ahead included.
+        read_seconds: in which at least one read was under way.
+        waited_seconds: in which the arithmetic waited for the disk.
+        resident_bytes: weights held in memory.
+        peak_memory_bytes: the most that the process has held.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_seconds: float
+    first_token_seconds: float
+    decode_seconds: float
+    forwards: int
+    weight_passes: float
+    bytes_read: int
+    read_seconds: float
+    waited_seconds: float
+    resident_bytes: int
+    peak_memory_bytes: int
+
+    @property
+    def decode_tokens_per_second(self) -> float | None:
+        """Tokens after the first, a second; None where there are none."""
+        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A new token and the text that it completes; the last one of an answer also says why it ended.
+
+    ``finish_reason`` is ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the context is full) or
+    ``cancelled``; in the last case ``id`` may be None: the token only closes the answer.
+    """
+
+    id: int | None
+    text: str
+    logprob: float | None = None
+    finish_reason: str | None = None
+    stats: Stats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish_reason: str
+    stats: Stats
+
+
+class Bill:
+    """What a generation costs, from now on."""
+
+    def __init__(self, model: Model, reader: Reader, plan: Plan) -> None:
+        self._layers = model.layers if isinstance(model.layers, PagedLayers) else None
+        self._table = model.embed_tokens if isinstance(model.embed_tokens, PagedEmbedding) else None
+        self._reader, self._plan = reader, plan
+        self._before = self._counts()
+
+    def stats(self, progress: Progress, *, cached: int, produced: int) -> Stats:
+        """The cost so far of ``produced`` tokens after a prompt of which ``cached`` tokens cost nothing."""
+        now = time.perf_counter()
+        first = progress.first_token_at or now
+        last = progress.last_token_at or first
+        passes, waited, read, busy = (after - before for after, before in zip(self._counts(), self._before, strict=True))
+        return Stats(
+            prompt_tokens=progress.prompt_tokens,
+            cached_tokens=cached,
+            completion_tokens=produced,
+            prefill_seconds=(progress.prefill_ended_at or first) - progress.begun,
+            first_token_seconds=first - progress.begun,
+            decode_seconds=last - first,
+            forwards=progress.forwards,
+            weight_passes=round(passes, 6),
+            bytes_read=int(read),
+            read_seconds=busy,
+            waited_seconds=waited,
+            resident_bytes=self._plan.pinned_bytes + self._plan.outer_bytes + self._plan.slots * self._plan.slot_bytes,
+            peak_memory_bytes=device.peak_process_memory(),
+        )
+
+    def _counts(self) -> tuple[float, float, int, float]:
+        """Passes, seconds waited, bytes read, seconds of reading; since the model was loaded."""
+        traffic = self._layers.traffic if self._layers else None
+        read = self._reader.bytes_read + (self._table.bytes_read if self._table else 0)
+        return traffic.passes if traffic else 0.0, traffic.waited if traffic else 0.0, read, self._reader.busy_seconds

@@ -1,0 +1,138 @@
+"""A product with a weight as steps: which kernels do it, for few tokens and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.kernels import blocks
+from edgellm.kernels.bias import emit_bias
+from edgellm.kernels.engine import Engine, Step
+from edgellm.kernels.float_matvec import emit_float_matvec
+from edgellm.kernels.matmul import VECTORS, emit_float_matmul, emit_int8_matmul, emit_tile_matmul
+from edgellm.kernels.matvec import emit_matvec
+from edgellm.kernels.pack import emit_pack
+from edgellm.kernels.quantize import emit_quantize
+from edgellm.kernels.weights import Format
+
+FEW = 4
+"""Up to so many tokens each weight is multiplied as it lies; more are worth unpacking it (measured: 3 to 6)."""
+
+_ROWS_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight (rows, columns) in somebody's memory, by address; the contents may change, the addresses may not.
+
+    Attributes:
+        form: how it is stored.
+        rows: results a token.
+        columns: inputs a token.
+        weight: of packed codes or plain numbers.
+        scales: and
+        biases: of groups; 0 for plain numbers.
+        bias: added to the results; 0 for none.
+        bias_kind: of its numbers.
+    """
+
+    form: Format
+    rows: int
+    columns: int
+    weight: int
+    scales: int = 0
+    biases: int = 0
+    bias: int = 0
+    bias_kind: str = "f32"
+
+
+def path(engine: Engine, matrix: Matrix, *, many: bool) -> str:
+    """``int8``, ``tiles`` or ``float``: how a product is done."""
+    coded = matrix.form.bits in (4, 8) and engine.isa.dot is not None
+    if engine.activations == "float":
+        return "float"
+    if many and engine.isa.tiles and matrix.columns % 32 == 0 and matrix.form != Format(0, 0, "f32"):
+        return "tiles"
+    return "int8" if coded else "float"
+
+
+def product_steps(
+    engine: Engine, matrices: Sequence[Matrix], x: int, out: int, *, tokens: int, add: bool = False
+) -> list[Step]:
+    """Steps for ``out (+)= x @ matrix.T (+ bias)``, matrices side by side in ``out``.
+
+    Args:
+        engine: the kernels.
+        matrices: with the same number of columns.
+        x: address of (L, columns) float32.
+        out: address of (L, all rows) float32.
+        tokens: the most that L will be.
+        add: whether to add to ``out``.
+    """
+    many = tokens > FEW
+    stride = 4 * sum(matrix.rows for matrix in matrices)
+    steps: list[Step] = []
+    prepared: dict[object, Sequence[int]] = {}
+    for matrix in matrices:
+        how = path(engine, matrix, many=many)
+        key = (how, matrix.form.group, matrix.form.bits == 4) if how == "int8" else how
+        if key not in prepared:
+            prepared[key], before = _inputs(engine, matrix, x, how, tokens=tokens, name=f"inputs {len(prepared)}", many=many)
+            steps += before
+        steps.append(_multiply(engine, matrix, how, prepared[key], (out, stride, int(add)), many=many))
+        if matrix.bias:
+            steps.append((engine.kernel(emit_bias, matrix.bias_kind), out, stride, matrix.bias, matrix.rows))
+        out += 4 * matrix.rows
+    return steps
+
+
+def _inputs(
+    engine: Engine, matrix: Matrix, x: int, how: str, *, tokens: int, name: str, many: bool
+) -> tuple[Sequence[int], list[Step]]:
+    """Addresses of activations, scales and sums in the form that a product takes, and the steps that make them."""
+    columns, group = matrix.columns, matrix.form.group
+    padded = -(-tokens // engine.isa.lanes) * engine.isa.lanes
+
+    def buffer(part: str, item_bytes: int, count: int) -> int:
+        return engine.memory.reserved(f"{name} {part}", padded * item_bytes * count)
+
+    if how == "float" and not many:
+        return (x, 0, 0), []
+    if how != "int8":
+        packed = buffer("packed", 4, columns)
+        words = columns // 2 if how == "tiles" else columns
+        return (packed, 0, 0), [(engine.kernel(emit_pack, narrow=how == "tiles"), x, packed, words)]
+    groups = columns // group
+    codes, scales, sums = buffer("codes", 1, columns), buffer("scales", 4, groups), buffer("sums", 4, groups)
+    quantize = engine.kernel(emit_quantize, group, split=matrix.form.bits == 4)
+    steps: list[Step] = [(quantize, x, codes, scales, sums, groups)]
+    if not many:
+        return (codes, scales, sums), steps
+    pack = engine.kernel(emit_pack, narrow=False)
+    results = []
+    for part, source, words in (("codes", codes, columns // 4), ("scales", scales, groups), ("sums", sums, groups)):
+        target = buffer(f"packed {part}", 4, words)
+        steps.append((pack, source, target, words))
+        results.append(target)
+    return results, steps
+
+
+def _multiply(
+    engine: Engine, matrix: Matrix, how: str, inputs: Sequence[int], out: tuple[int, int, int], *, many: bool
+) -> Step:
+    form, columns = matrix.form, matrix.columns
+    head = (*inputs, matrix.weight, matrix.scales, matrix.biases, matrix.rows)
+    if not many:
+        if how == "int8":
+            return (engine.kernel(emit_matvec, form, _ROWS_AT_ONCE), *head, columns // form.group, *out)
+        return (engine.kernel(emit_float_matvec, form), *head, columns, *out)
+    emit, item_bytes = {
+        "int8": (emit_int8_matmul, 1),
+        "tiles": (emit_tile_matmul, 2),
+        "float": (emit_float_matmul, 4),
+    }[how]
+    row_bytes = columns * item_bytes
+    rows = blocks.block_rows(engine.isa, row_bytes)
+    groups = 0 if form.dense else columns // form.group
+    engine.reserve_scratch(blocks.scratch_bytes(engine.isa, rows, row_bytes, VECTORS, groups))
+    return (engine.kernel(emit, form), *head, columns, *out, rows, row_bytes)

@@ -1,0 +1,213 @@
+"""Token ids back to text: each token is a fixed run of bytes, so a stream is decoded in one pass."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgellm.errors import TokenizerError
+
+REPLACEMENT = "\ufffd"
+BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+MAX_TEXT = 64  # characters that one decoding step may insert or count
+PIECEWISE = "edgellm.piecewise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How the tokens of one tokenizer become text.
+
+    Attributes:
+        byte_level: each character of a token stands for one byte, by GPT-2's table.
+        replacements: what is replaced in each token, in this order.
+        byte_fallback: a token such as ``<0xE4>`` is one byte.
+        strip: a character that goes from the start of the text, at most ``strip_count`` times.
+        bare_start: a character that the very first token loses wherever it stands.
+    """
+
+    byte_level: bool = False
+    replacements: tuple[tuple[str, str], ...] = ()
+    byte_fallback: bool = False
+    strip: str = ""
+    strip_count: int = 0
+    bare_start: str = ""
+
+
+class Detokenizer:
+    """Turns ids into text; it may serve many threads.
+
+    Args:
+        token_of: the token of an id, ``None`` where there is none.
+        special: ids that are control and not text.
+        decoding: the rule.
+    """
+
+    def __init__(self, token_of: Callable[[int], str | None], special: Iterable[int], decoding: Decoding) -> None:
+        self._token_of, self._special, self._decoding = token_of, frozenset(special), decoding
+        self._known: dict[int, bytes | None] = {}
+        self.errors = "replace"
+        if decoding.byte_fallback:
+            # SentencePiece shows each broken byte as a sign of its own, ByteLevel each broken sequence.
+            codecs.register_error(PIECEWISE, _each_byte)
+            self.errors = PIECEWISE
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
+        """Return the text of ``ids``; ids without a token add nothing, broken UTF-8 becomes U+FFFD."""
+        stream = StreamDecoder(self, skip_special_tokens=skip_special_tokens)
+        return "".join([stream.add(int(token_id)) for token_id in ids]) + stream.finish()
+
+    def bytes_of(self, token_id: int, *, skip_special_tokens: bool) -> bytes | None:
+        """Return the bytes that a token stands for; ``None`` for one that is skipped or does not exist."""
+        if skip_special_tokens and token_id in self._special:
+            return None
+        try:
+            return self._known[token_id]
+        except KeyError:
+            token = self._token_of(token_id)
+            return self._known.setdefault(token_id, None if token is None else self._bytes(token))
+
+    def _bytes(self, token: str) -> bytes:
+        rule = self._decoding
+        for old, new in rule.replacements:
+            token = token.replace(old, new)
+        if rule.byte_fallback and BYTE_TOKEN.fullmatch(token):
+            return bytes.fromhex(token[3:5])
+        if rule.byte_level:
+            try:
+                return bytes(map(BYTE_OF.__getitem__, token))
+            except KeyError:  # an added token is written as it is read
+                pass
+        return token.encode("utf-8")
+
+    def start_of(self, token_id: int) -> bytes:
+        """Return the bytes of a token that is the first of a text under the rule ``bare_start``."""
+        token = self._token_of(token_id) or ""
+        return self._bytes(token.replace(self._decoding.bare_start, ""))
+
+    @property
+    def decoding(self) -> Decoding:
+        """The rule."""
+        return self._decoding
+
+
+@dataclass(slots=True)
+class StreamDecoder:
+    """Text out of ids that come one by one: never half a character, and together exactly what ``decode`` gives.
+
+    Args:
+        detokenizer: the rule and the tokens.
+        skip_special_tokens: whether control tokens add nothing to the text.
+    """
+
+    detokenizer: Detokenizer
+    skip_special_tokens: bool = True
+    _utf8: codecs.IncrementalDecoder = field(init=False)
+    _started: bool = field(init=False, default=False)
+    _to_strip: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(self.detokenizer.errors)
+        self._to_strip = self.detokenizer.decoding.strip_count
+
+    def add(self, token_id: int) -> str:
+        """Take one more id and return the text that it completes, often ``""``."""
+        data = self.detokenizer.bytes_of(token_id, skip_special_tokens=self.skip_special_tokens)
+        if data is None:
+            return ""
+        if not self._started:
+            self._started = True
+            if self.detokenizer.decoding.bare_start:
+                data = self.detokenizer.start_of(token_id)
+        return self._strip(self._utf8.decode(data))
+
+    def finish(self) -> str:
+        """Return what is left at the end of the text: U+FFFD for a character that never came whole."""
+        return self._strip(self._utf8.decode(b"", True))
+
+    def _strip(self, text: str) -> str:
+        while self._to_strip and text:
+            if text[0] != self.detokenizer.decoding.strip:
+                self._to_strip = 0
+                break
+            text = text[1:]
+            self._to_strip -= 1
+        return text
+
+
+def read_decoding(decoder: Any) -> Decoding:
+    """Return the rule that the ``decoder`` of a tokenizer.json states.
+
+    Raises:
+        TokenizerError: it is damaged, or of a kind that no LLaMA-like model uses.
+    """
+    rule: dict[str, Any] = {}
+    fused = False
+    for step in steps_of(decoder, "decoders"):
+        match step:
+            case {"type": "ByteLevel"}:
+                rule["byte_level"] = True
+            case {"type": "ByteFallback"} if not fused:
+                rule["byte_fallback"] = True
+            case {"type": "Fuse"}:
+                fused = True
+            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if not fused:
+                if not old or len(new) > MAX_TEXT:
+                    raise TokenizerError("the decoder of tokenizer.json has an impossible replacement")
+                rule["replacements"] = (*rule.get("replacements", ()), (old, new))
+            case {"type": "Strip", "content": str(strip), "start": int(count), "stop": 0} if fused:
+                if len(strip) != 1 or not 0 <= count <= MAX_TEXT:
+                    raise TokenizerError("the decoder of tokenizer.json strips an impossible amount")
+                rule |= {"strip": strip, "strip_count": count}
+            case {"type": "Metaspace", "replacement": str(space)} if len(space) == 1 and not fused:
+                rule["replacements"] = (*rule.get("replacements", ()), (space, " "))
+                if step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True):
+                    rule["bare_start"] = space
+            case _:
+                raise TokenizerError(f"tokenizer.json decodes by a rule that edgellm does not know: {kind_of(step)}")
+    if rule.get("byte_level") and len(rule) > 1:
+        raise TokenizerError("tokenizer.json decodes by ByteLevel and another rule at once")
+    if not rule:
+        raise TokenizerError("tokenizer.json has no decoder")
+    return Decoding(**rule)
+
+
+def steps_of(component: Any, name: str) -> list[Any]:
+    """Return the steps of a component of a tokenizer.json: sequences flattened, none for ``None``.
+
+    Args:
+        component: a mapping with a "type".
+        name: under what key a sequence holds its parts.
+    """
+    if component is None:
+        return []
+    if isinstance(component, Mapping) and component.get("type") == "Sequence":
+        parts = component.get(name)
+        if not isinstance(parts, list):
+            raise TokenizerError(f"a sequence in tokenizer.json has no list of {name}")
+        return [step for part in parts for step in steps_of(part, name)]
+    return [component]
+
+
+def kind_of(step: Any) -> str:
+    """Return the "type" of a component for an error message."""
+    kind = step.get("type") if isinstance(step, Mapping) else step
+    return ascii(kind)[:60]
+
+
+def _byte_table() -> dict[str, int]:
+    """Return GPT-2's table: printable Latin-1 characters stand for themselves, the other bytes from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
+
+
+BYTE_OF = _byte_table()
+
+
+def _each_byte(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return REPLACEMENT * (error.end - error.start), error.end

@@ -1,0 +1,171 @@
+"""The tokenizer of a model folder: one class over two forms of vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgellm.errors import TokenizerError
+from edgellm.template import DEFAULT, ChatTemplate, choose, find_templates
+from edgellm.tokenizer.decoding import Decoding, Detokenizer, StreamDecoder
+from edgellm.tokenizer.jsonvocabulary import JsonVocabulary
+from edgellm.tokenizer.pieces import PieceVocabulary
+from edgellm.tokenizer.special import read_settings
+
+
+class Vocabulary(Protocol):
+    """Tokens with ids, and the rules between them and text."""
+
+    named: dict[str, str | None]
+    special_ids: frozenset[int]
+    size: int
+    decoding: Decoding
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the ids of ``text``."""
+        ...
+
+    def token_of(self, token_id: int) -> str | None:
+        """Return the token of an id, ``None`` where there is none."""
+        ...
+
+    def id_of(self, token: str) -> int | None:
+        """Return the id of a token, ``None`` where there is none."""
+        ...
+
+
+class Tokenizer:
+    """Text to ids and back; it may serve many threads.
+
+    A text that spells a special token becomes that token, in chat messages too: that is what transformers does, and what
+    templates rely on. Whoever passes strangers' text on and minds, takes such strings out first.
+
+    Args:
+        vocabulary: the tokens.
+        templates: the sources of chat templates by name.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, templates: Mapping[str, str]) -> None:
+        self._vocabulary = vocabulary
+        self._templates = {name: ChatTemplate(source) for name, source in templates.items()}
+        self._detokenizer = Detokenizer(vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding)
+        self.vocab_size = vocabulary.size
+        self.bos_token_id = self._id_of_role("bos_token")
+        eos = self._id_of_role("eos_token")
+        self.eos_token_ids = frozenset() if eos is None else frozenset({eos})
+        self.chat_template = templates.get(DEFAULT)
+
+    @classmethod
+    def from_folder(cls, path: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
+        """Return the tokenizer of a model folder: tokenizer.json if there is one, else tokenizer.model.
+
+        Args:
+            path: the folder.
+            vocab_size: how many ids the model knows.
+
+        Raises:
+            TokenizerError: there is no tokenizer, it is damaged, or it has ids that the model does not know.
+            TemplateError: a file with a chat template is damaged.
+        """
+        folder = Path(path)
+        settings = read_settings(folder)
+        vocabulary: Vocabulary
+        if (folder / "tokenizer.json").exists():
+            vocabulary = JsonVocabulary.from_file(folder / "tokenizer.json", settings)
+        elif (folder / "tokenizer.model").exists():
+            vocabulary = PieceVocabulary.from_file(folder / "tokenizer.model", settings)
+        else:
+            raise TokenizerError(
+                f"{folder} has no tokenizer.json and no tokenizer.model",
+                hint="copy the tokenizer's files from the model's original folder",
+            )
+        if vocab_size is not None and vocabulary.size > vocab_size:
+            raise TokenizerError(
+                f"the tokenizer has ids up to {vocabulary.size - 1}, but the model's vocabulary has {vocab_size} entries",
+                hint="the tokenizer belongs to another model, or tokens were added to it only",
+            )
+        return cls(vocabulary, find_templates(folder, settings.config))
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the ids of ``text``.
+
+        Args:
+            text: any text; special tokens in it count as such.
+            add_special_tokens: whether to add what the tokenizer puts around a text, such as ``<s>``.
+
+        Raises:
+            TokenizerError: the text holds half a surrogate pair, or the tokenizer fails on it.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TokenizerError(f"the text has no valid Unicode character at place {error.start}") from error
+        return self._vocabulary.encode(text, add_special_tokens=add_special_tokens)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of ``ids``, with its spaces as they are; ids without a token add nothing.
+
+        Args:
+            ids: token ids.
+            skip_special_tokens: whether tokens such as ``</s>`` add nothing.
+        """
+        return self._detokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def decoder(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
+        """Return what turns ids that come one by one into text; all it returns together is what ``decode`` returns."""
+        return StreamDecoder(self._detokenizer, skip_special_tokens=skip_special_tokens)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """Return the text of a conversation.
+
+        Args:
+            messages: mappings with "role" and "content".
+            add_generation_prompt: whether the text ends where the model's answer begins.
+            template: the name of one of the folder's templates; without it "tool_use" where there are tools and such a
+                template, else "default".
+            variables: what else the template knows, such as ``tools``; plain data.
+
+        Raises:
+            TemplateError: there is no such template, it fails, or it refuses the conversation.
+        """
+        roles = {role: token for role, token in self._vocabulary.named.items() if token is not None}
+        given = {"tools": None, "documents": None, **roles, **variables, "add_generation_prompt": add_generation_prompt}
+        return choose(self._templates, template, tools=bool(given["tools"])).render(messages, given)
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Return the ids of a conversation; arguments and errors are those of ``render``.
+
+        The template writes ``<s>`` and its like itself: nothing is added.
+        """
+        text = self.render(messages, add_generation_prompt=add_generation_prompt, template=template, **variables)
+        return self.encode(text, add_special_tokens=False)
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token, ``None`` where there is none."""
+        return self._vocabulary.id_of(token)
+
+    def id_to_token(self, token_id: int) -> str:
+        """Return the token of an id, as the vocabulary writes it. Raises TokenizerError where there is none."""
+        token = self._vocabulary.token_of(token_id)
+        if token is None:
+            raise TokenizerError(f"there is no token {token_id}; the vocabulary has {self.vocab_size} ids")
+        return token
+
+    def _id_of_role(self, role: str) -> int | None:
+        token = self._vocabulary.named.get(role)
+        return None if token is None else self._vocabulary.id_of(token)
