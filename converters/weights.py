@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import mlx.core as mx
@@ -75,24 +76,29 @@ class WeightStream:
 
     def _dequantized(self, tensor: OutputTensor, matrix: Matrix, stored: Quantization) -> Iterator[Data]:
         names = [f"{matrix.path}.{part}" for part in stored.stored(*matrix.shape, matrix.dtype)]
-        step = self._rows_a_piece(names[0])
+        step = max(1, CHUNK_BYTES // (2 * matrix.shape[1]))
         for pieces in zip(*(self._pieces(name, step) for name in names), strict=True):
             arrays = [self._array(name, piece) for name, piece in zip(names, pieces, strict=True)]
             yield _stored(dequantize(arrays, stored), tensor.dtype, tensor.name)
 
     def _quantize(self, matrix: Matrix, form: Quantization) -> None:
         """Quantize a whole matrix, whose parts then wait until the turn of each comes."""
-        name = f"{matrix.path}.weight"
         waiting: dict[str, list[Data]] = {f"{matrix.path}.{part}": [] for part in form.stored(*matrix.shape, matrix.dtype)}
         change = size = 0.0
-        for rows in self._pieces(name):
-            values = self._array(name, rows).astype(mx.float32)
-            arrays = quantize(values, form, MLX_TYPES[matrix.dtype])
-            for part, array in zip(waiting, arrays, strict=True):
-                waiting[part].append(_stored(array, None, part))
-            if self._measure:
-                change += float(mx.square(dequantize(arrays, form) - values).sum())
-                size += float(mx.square(values).sum())
+        begun: list[list[mx.array]] = []
+        for rows in chain(self._pieces(f"{matrix.path}.weight"), [None]):
+            if rows is not None:  # one piece is computed while the next is read
+                values = self._array(f"{matrix.path}.weight", rows).astype(mx.float32)
+                parts = quantize(values, form, MLX_TYPES[matrix.dtype])
+                sums = [mx.square(dequantize(parts, form) - values).sum(), mx.square(values).sum()] if self._measure else []
+                mx.async_eval(parts, sums)
+                begun.append([*parts, *sums])
+            if len(begun) > 1 or rows is None:
+                done = begun.pop(0)
+                for name, pieces in waiting.items():
+                    pieces.append(_stored(done.pop(0), None, name))
+                if self._measure:
+                    change, size = change + float(done[0]), size + float(done[1])
         self._waiting |= waiting
         if self._measure:
             self.errors[matrix.path] = math.sqrt(change / size) if size else 0.0

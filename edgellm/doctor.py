@@ -18,9 +18,23 @@ from edgellm.config import DEFAULT_MODEL
 from edgellm.errors import EdgeLLMError, ReadError
 
 PACKAGES = (
-    "edgellm mlx mlx-lm numpy tokenizers sentencepiece jinja2 safetensors huggingface-hub typer rich prompt_toolkit "
-    "llvmlite torch transformers llama-cpp-python"
-).split()
+    "edgellm",
+    "mlx",
+    "mlx-lm",
+    "numpy",
+    "tokenizers",
+    "sentencepiece",
+    "jinja2",
+    "safetensors",
+    "huggingface-hub",
+    "typer",
+    "rich",
+    "prompt_toolkit",
+    "llvmlite",
+    "torch",
+    "transformers",
+    "llama-cpp-python",
+)
 
 SAMPLE = 256 << 20
 """Bytes that are written and read back to learn a disk's speed."""
@@ -255,8 +269,8 @@ def _quantized_is_dequantized() -> str:
             expected = logits(plain)
     off = [float(mx.mean(mx.abs(one - other)) / mx.std(other)) for one, other in zip(found, expected, strict=True)]
     if not max(off) < CLOSE:
-        raise EdgeLLMError(f"logits are off by {max(off):.4f} of their standard deviation")
-    return f"off by {max(off):.5f} of the logits' standard deviation"
+        raise EdgeLLMError(f"logits are off by {max(off):.1e} of their standard deviation")
+    return f"off by {max(off):.1e} of the logits' standard deviation"
 
 
 def _threads() -> str:
@@ -277,4 +291,3 @@ def _threads() -> str:
     if len(texts) != 2 or texts[0] != texts[1]:
         raise EdgeLLMError("two threads do not get the same text")
     return "the same text"
-

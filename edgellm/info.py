@@ -15,6 +15,7 @@ from edgellm.quant import Quantization
 
 if TYPE_CHECKING:
     from edgellm.answer import Stats, Token
+    from edgellm.converters import ConversionReport
     from edgellm.plan import Plan
     from edgellm.tokenizer import Tokenizer
 
@@ -123,6 +124,20 @@ def completion_facts(tokens: Sequence[Token], plan: Plan, *, logprobs: bool) -> 
     if logprobs:
         facts["tokens"] = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in tokens]
     return facts | answer_facts(last.stats, plan)
+
+
+def conversion_facts(report: ConversionReport) -> dict[str, Any]:
+    """What a conversion has made."""
+    exceptions = {path: form.as_config() if form else None for path, form in report.exceptions.items()}
+    return {
+        "path": str(report.path),
+        "weight_bytes": report.weight_bytes,
+        "dtype": report.dtype,
+        "quantization": report.quantization.as_config() if report.quantization else None,
+        "exceptions": exceptions,
+        "kept_files": report.kept_files,
+        "errors": dict(report.errors) if report.errors is not None else None,
+    }
 
 
 def _parts(checkpoint: Checkpoint) -> list[Part]:

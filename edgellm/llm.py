@@ -18,14 +18,14 @@ from edgellm.checkpoint import Checkpoint, read_checkpoint
 from edgellm.config import LoadSettings, Sampling, parse_memory
 from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
 from edgellm.generate import Progress, Step, generate_steps
-from edgellm.loader import LoadProgress, arithmetic_of, load_model, make_caches
+from edgellm.loader import LoadProgress, arithmetic_of, disk_reader, load_model, make_caches
 from edgellm.locate import locate
 from edgellm.model import Model
 from edgellm.needs import needs_of
 from edgellm.paging import PagedEmbedding
 from edgellm.plan import Plan, automatic_budget, make_plan, megabytes
 from edgellm.prefix import PrefixCache
-from edgellm.reader import DiskReader, Reader
+from edgellm.reader import Reader
 from edgellm.stopping import StopFilter
 from edgellm.tokenizer import Tokenizer
 from edgellm.turn import Turn
@@ -57,6 +57,11 @@ class LLM:
     def context(self) -> int:
         """Tokens that prompt and answer may have together."""
         return self.config.max_position_embeddings if self.plan.context_window else self.plan.context
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of weights that have been read from disk since the model was loaded; may be asked from any thread."""
+        return self._reader.bytes_read
 
     def stream(
         self,
@@ -255,7 +260,7 @@ def open_llm(
 ) -> LLM:
     """Load a model whose folder has been looked through; ``reader`` may be another than the disk's own."""
     plan = plan_for(checkpoint, settings)
-    reader = reader or DiskReader()
+    reader = reader or disk_reader(checkpoint, plan)
     try:
         model = load_model(checkpoint, plan, reader, settings, progress=progress)
     except BaseException:

@@ -16,8 +16,9 @@ from edgellm.linear import DenseLinear, QuantizedLinear, linear_from
 from edgellm.model import Block, Layer, Layers, Model, ResidentEmbedding, ResidentLayers
 from edgellm.paging import PagedEmbedding, PagedLayers
 from edgellm.plan import Plan
-from edgellm.reader import Reader, Ticket
+from edgellm.reader import DiskReader, Reader, Ticket
 from edgellm.slot import DTYPES, Slot
+from edgellm.tuning import tuned
 
 LoadProgress = Callable[[int, int], None]
 """Called with bytes read and bytes in all."""
@@ -80,6 +81,12 @@ def load_model(
         lm_head = embedding
     embed_tokens = ResidentEmbedding(embedding, dtype) if embedding else PagedEmbedding(checkpoint.embed_tokens, dtype)
     return Model(config, embed_tokens=embed_tokens, layers=layers, norm=weight, lm_head=lm_head)
+
+
+def disk_reader(checkpoint: Checkpoint, plan: Plan) -> DiskReader:
+    """The reader of a model's files, as its disk is best read. Raises ReadError."""
+    files = sorted({extent.file for part in checkpoint.layers for extent in part.extents})
+    return DiskReader(tuned(files), files=files if plan.streamed else ())
 
 
 class _Loading:

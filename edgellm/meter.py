@@ -14,7 +14,7 @@ from typing import Any
 NODE = 16  # units for one element of a value, one call, or one node of the syntax tree
 VALUE_UNITS = 1 << 19  # the largest value that a template may make of an empty conversation
 TOTAL_UNITS = 1 << 22  # all that it may make and do
-VALUE_FACTOR, TOTAL_FACTOR = 16, 256  # how both grow with each unit of the conversation
+VALUE_FACTOR, TOTAL_FACTOR = 16, 512  # how both grow with each unit of the conversation
 GLANCE = 6  # reading 64 characters costs as much as making one
 MAX_LAZY_DEPTH = 16  # iterators over iterators are freed one inside the other, on the C stack
 MAX_INT_BITS = 4096

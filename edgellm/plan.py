@@ -106,10 +106,12 @@ def make_plan(
     """
     ring = min(slots, len(needs.layers)) * max(needs.layers)
     everything = tuple(range(len(needs.layers)))
+    smallest = []
     for resident, held in ((True, needs.weights), (False, needs.outer + ring)):
         least = context or min(RESIDENT_CONTEXT if resident else MINIMUM_CONTEXT, needs.max_context)
         room = budget - held
-        if room < needs.prompt(least) + needs.chunk(CHUNK_STEP, least):
+        smallest.append((held + needs.prompt(least) + needs.chunk(CHUNK_STEP, least), held, least))
+        if smallest[-1][0] > budget:
             continue
         share = min(int(budget * CONTEXT_SHARE), room * 3 // 4)
         tokens = context or max(least, _most_context(needs, share, room))
@@ -131,7 +133,13 @@ def make_plan(
             slots=slots,
             speeds=speeds,
         )
-    raise _too_small(needs, budget, ring, context)
+    total, held, tokens = min(smallest)
+    raise MemoryBudgetError(
+        f"the budget is {megabytes(budget)}, and the least that this model runs in is {megabytes(total)}: "
+        f"{megabytes(needs.outer)} for norm and head, {megabytes(held - needs.outer)} for layers in transit, "
+        f"{megabytes(total - held)} for {tokens} tokens of context",
+        hint=f"use --memory {megabytes(total).replace(' ', '')} or more, a shorter --context, or convert with fewer --bits",
+    )
 
 
 def megabytes(nbytes: int) -> str:
@@ -162,18 +170,6 @@ def _most_chunk(needs: Needs, most: int, context: int, room: int) -> int:
     if needs.chunk(most, context) <= room:
         return most
     return max(CHUNK_STEP, min(room // needs.chunk(1, context), most) // CHUNK_STEP * CHUNK_STEP)
-
-
-def _too_small(needs: Needs, budget: int, ring: int, context: int | None) -> MemoryBudgetError:
-    tokens = context or min(MINIMUM_CONTEXT, needs.max_context)
-    extra = needs.prompt(tokens) + needs.chunk(CHUNK_STEP, tokens)
-    least = needs.outer + ring + extra
-    return MemoryBudgetError(
-        f"the budget is {megabytes(budget)}, and the least that this model runs in is {megabytes(least)}: "
-        f"{megabytes(needs.outer)} for norm and head, {megabytes(ring)} for layers in transit, "
-        f"{megabytes(extra)} for {tokens} tokens of context",
-        hint=f"use --memory {megabytes(least).replace(' ', '')} or more, a shorter --context, or convert with fewer --bits",
-    )
 
 
 def _pinned(needs: Needs, room: int) -> tuple[int, ...]:

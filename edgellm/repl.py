@@ -17,7 +17,7 @@ from edgellm.console import screen
 from edgellm.console.activity import Activity
 from edgellm.console.answer import Answer, PlainAnswer, answer_view
 from edgellm.editor import Editor
-from edgellm.errors import ConfigError, ConversionError, EdgeLLMError, FormatError
+from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.info import answer_facts
 
 NO_SYSTEM = "off"
@@ -133,7 +133,9 @@ def command_named(word: str) -> Command:
     if word in COMMANDS:
         return COMMANDS[word]
     close = get_close_matches(word, COMMANDS, n=1)
-    hint = f"did you mean /{close[0]}?" if close else "/help lists the commands; with a blank before it the line is sent as text"
+    hint = (
+        f"did you mean /{close[0]}?" if close else "/help lists the commands; with a blank before it the line is sent as text"
+    )
     raise ConfigError(f"there is no command /{word}", hint=hint)
 
 
@@ -160,7 +162,7 @@ def _save(session: Session, argument: str) -> None:
     try:
         session.chat.save(path)
     except OSError as error:
-        raise ConversionError(f"{path} cannot be written: {error.strerror}") from error
+        raise EdgeLLMError(f"{path} cannot be written: {error.strerror}") from error
     screen.say(f"saved to {path}")
 
 

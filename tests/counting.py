@@ -1,30 +1,41 @@
-"""Layers that count what goes through them."""
+"""A model whose layers count what goes through them."""
+
+from edgellm.checkpoint import read_checkpoint
+from edgellm.config import LoadSettings
+from edgellm.llm import LLM, plan_for
+from edgellm.loader import load_model
+from edgellm.reader import DiskReader
+from edgellm.tokenizer import Tokenizer
 
 
 class CountingLayers:
-    """The model's ``Layers``, and a note of each state that goes through them."""
+    """The ``Layers`` of a model, with a note of each state that goes through them."""
 
-    def __init__(self, layers):
+    def __init__(self, layers, *, deferred=None):
         self._layers = layers
-        self.one_pass, self.deferred = layers.one_pass, layers.deferred
+        self.one_pass = layers.one_pass
+        self.deferred = layers.deferred if deferred is None else deferred
+        self.passes = 0
         self.lengths = []
-        self.runs = 0
         self.dtypes = set()
 
-    @classmethod
-    def around(cls, llm):
-        """Put them round the layers of a loaded model."""
-        counting = cls(llm._model.layers)
-        llm._model.layers = counting
-        return counting
-
     def run(self, states, caches):
-        self.runs += 1
+        self.passes += 1
         self.lengths += [state.shape[1] for state in states]
-        self.dtypes |= {state.dtype for state in states}
         moved = self._layers.run(states, caches)
-        self.dtypes |= {state.dtype for state in moved}
+        self.dtypes |= {state.dtype for state in [*states, *moved]}
         return moved
 
     def close(self):
         self._layers.close()
+
+
+def open_counted(folder, *, deferred=None, **settings):
+    """A loaded model, and its counting layers; ``deferred`` overrides what fits this machine."""
+    settings = LoadSettings(**{"memory": "500MB"} | settings)
+    checkpoint = read_checkpoint(folder)
+    plan, reader = plan_for(checkpoint, settings), DiskReader()
+    model = load_model(checkpoint, plan, reader, settings)
+    model.layers = layers = CountingLayers(model.layers, deferred=deferred)
+    tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
+    return LLM(checkpoint, tokenizer, model, plan, reader), layers

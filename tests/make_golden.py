@@ -62,7 +62,8 @@ def greedy_record(folder, name):
         if (best[:, -1] - best[:, -2]).min() > GAP and len(set(text)) > 20 and tiny.END not in text:
             rows = logits[list(POSITIONS), ::STRIDE]
             numbers = [[round(float(value), 6) for value in row] for row in rows]
-            return {"seed": seed, "prompt": prompt, "greedy": text, "stride": STRIDE, "logits": dict(zip(POSITIONS, numbers))}
+            known = {"stride": STRIDE, "logits": dict(zip(POSITIONS, numbers, strict=True))}
+            return {"seed": seed, "prompt": prompt, "greedy": text} | known
     raise SystemExit(f"no seed gives a clear text for {name}")
 
 

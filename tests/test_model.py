@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
-from counting import CountingLayers
+from counting import open_counted
 
 from edgellm.converters import convert
 from edgellm.errors import ClosedError
@@ -37,11 +37,6 @@ def golden(name):
 
 def greedy(llm, prompt, new):
     return [token.id for token in llm.generate(prompt, max_tokens=new).tokens]
-
-
-def folder_kind(config):
-    """What AutoTokenizer and mlx-lm find beside a tiny model's weights."""
-    return config | {"tie_word_embeddings": config.get("tie_word_embeddings", False)}
 
 
 @pytest.mark.parametrize("kind", tiny.CONFIGS)
@@ -131,22 +126,34 @@ def test_what_mlx_lm_convert_makes_opens_here(tiny_folder, open_llm, tmp_path):
     assert llm.generate("Once upon a time", max_tokens=8).text
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
-@pytest.mark.parametrize("kind", ["llama-3.2", "qwen2", "mistral"])
+@pytest.mark.parametrize(
+    ("bits", "kind"),
+    [
+        (2, "llama-3.2"),
+        (3, "qwen2"),
+        (4, "llama-3.2"),
+        (4, "mistral"),
+        (5, "llama-2"),
+        (6, "qwen3"),
+        (8, "llama-linear-new"),
+        (16, "llama-3.2"),
+        (16, "llama-biases"),
+    ],
+)
 def test_a_folder_of_ours_opens_in_mlx_lm(bits, kind, tiny_folder, open_llm, tmp_path):
     made = tmp_path / "made"
     convert(tiny_folder(kind, dtype=mx.bfloat16), made, bits=bits)
     assert_as_mlx_lm(open_llm(made, load=FLOAT), made)
 
 
-def test_on_a_cpu_arithmetic_runs_in_float32(open_llm):
+def test_on_a_cpu_arithmetic_runs_in_float32(tiny_folder):
     if mx.default_device().type == mx.DeviceType.gpu:
         pytest.skip("this MLX computes on a GPU")
     for dtype in (mx.float16, mx.bfloat16):
-        llm = open_llm("qwen3", dtype=dtype)
-        counting = CountingLayers.around(llm)
-        llm.generate([5, 6, 7], max_tokens=3)
-        assert counting.dtypes == {mx.float32}
+        llm, layers = open_counted(tiny_folder("qwen3", dtype=dtype))
+        with llm:
+            llm.generate([5, 6, 7], max_tokens=3)
+        assert layers.dtypes == {mx.float32}
 
 
 def test_layers_that_were_closed_refuse():

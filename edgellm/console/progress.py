@@ -73,7 +73,7 @@ def trying() -> Iterator[Callable[[str], None]]:
         yield lambda _name: None
         return
     with console.status("") as status:
-        yield lambda name: status.update(name)
+        yield status.update
 
 
 def _byte_bar(console: Console) -> Progress:

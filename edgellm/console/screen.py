@@ -106,4 +106,3 @@ def say_how_to_leave() -> None:
 def say(text: str) -> None:
     """Confirm what a command has done."""
     note(text)
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +17,24 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str]
 
+MINIMUM_WIDTH = 24
+"""Columns that values get however narrow the terminal is."""
+
 
 def show_rows(rows: Iterable[Row], *, title: str | None = None, console: Console | None = None) -> None:
-    """Write two columns, names and values, to standard output or another place."""
-    from rich.table import Table
+    """Write names and values in two columns; lines are broken on a terminal, and left whole where a program reads them."""
+    from rich.text import Text
 
     console = console or out()
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
+    rows = list(rows)
+    indent = 2 + max(len(name) for name, _ in rows)
+    room = max(MINIMUM_WIDTH, console.width - indent) if console.is_terminal else sys.maxsize
     if title:
         console.print(title, style="bold", soft_wrap=True)
-    console.print(table)
+    for name, value in rows:
+        lines = textwrap.wrap(value, room, break_on_hyphens=False) or [""]
+        text = f"\n{' ' * indent}".join(lines)
+        console.print(Text.assemble((name.ljust(indent), "dim"), text), soft_wrap=True)
 
 
 def show_model(facts: Mapping[str, Any]) -> None:

@@ -27,6 +27,8 @@ class _BFloatType(ir.Type):  # type: ignore[misc]
 
 
 BFLOAT = _BFloatType()
+
+CACHE_LINE = 64
 SLOT = 8
 """Bytes; every argument of a kernel takes one slot."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.kernels.dot import as_weights, dot, signed_weights
-from edgellm.kernels.emitter import F32, I8, I32, POINTER, Emitter, Value, ir, vector
+from edgellm.kernels.emitter import CACHE_LINE, F32, I8, I32, POINTER, Emitter, Value, ir, vector
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
 from edgellm.kernels.weights import Format, load_floats
 
+import os
+AHEAD = int(os.environ.get("AHEAD","4096"))
 ITEM_ROWS = 32
 """Rows that a thread takes at once."""
 
@@ -73,6 +75,7 @@ class _Matvec:
             a_scale, a_sum = (e.load(x, e.mul(group, 4), vector(F32, self.block)) for x in (a_scales, a_sums))
             results: list[Value] = []
             for i in range(count):
+                self.ask_ahead(weights[i], group)
                 scale, bias = (
                     load_floats(e, x[i], e.mul(group, self.form.item_bytes), self.form.kind, self.block)
                     for x in (scales, biases)
@@ -102,6 +105,12 @@ class _Matvec:
             result = e.b.fadd(e.sum(totals[2 * i]), e.sum(totals[2 * i + 1]))
             tail = e.b.fadd(e.sum(rest[2 * i]), e.b.extract_element(rest[2 * i + 1], ir.Constant(I32, 0)))
             self.put(e.b.fadd(result, tail), token, e.add(row, i))
+
+    def ask_ahead(self, weight: Value, group: Value) -> None:
+        """Prefetch what a block of groups further on will need: the processor's own prefetcher stops at each page."""
+        nbytes = self.form.group * self.form.bits // 8
+        for line in range(0, self.block * nbytes, CACHE_LINE):
+            self.e.prefetch(weight, self.e.add(self.e.mul(group, nbytes), AHEAD + line))
 
     @property
     def small(self) -> int:

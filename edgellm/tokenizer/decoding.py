@@ -100,17 +100,20 @@ class StreamDecoder:
     Args:
         detokenizer: the rule and the tokens.
         skip_special_tokens: whether control tokens add nothing to the text.
+        continues: whether other text comes before, so that the space before a first word is kept.
     """
 
     detokenizer: Detokenizer
     skip_special_tokens: bool = True
+    continues: bool = False
     _utf8: codecs.IncrementalDecoder = field(init=False)
-    _started: bool = field(init=False, default=False)
+    _started: bool = field(init=False)
     _to_strip: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(self.detokenizer.errors)
-        self._to_strip = self.detokenizer.decoding.strip_count
+        self._started = self.continues
+        self._to_strip = 0 if self.continues else self.detokenizer.decoding.strip_count
 
     def add(self, token_id: int) -> str:
         """Take one more id and return the text that it completes, often ``""``."""

@@ -112,9 +112,15 @@ class Tokenizer:
         """
         return self._detokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def decoder(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
-        """Return what turns ids that come one by one into text; all it returns together is what ``decode`` returns."""
-        return StreamDecoder(self._detokenizer, skip_special_tokens=skip_special_tokens)
+    def decoder(self, *, skip_special_tokens: bool = True, continues: bool = False) -> StreamDecoder:
+        """Return what turns ids that come one by one into text; all it returns together is what ``decode`` returns.
+
+        Args:
+            skip_special_tokens: whether tokens such as ``</s>`` add nothing.
+            continues: whether the text goes on from another, a prompt for example: then the space before its first word
+                is kept, so that prompt and text together read as one.
+        """
+        return StreamDecoder(self._detokenizer, skip_special_tokens=skip_special_tokens, continues=continues)
 
     def render(
         self,
