@@ -66,7 +66,10 @@ class HuggingFaceSource:
             name: SourceTensor(tensor.info.dtype, tensor.info.shape) for name, tensor in self._places.items()
         }
         self.companions: Mapping[str, Path | bytes] = {
-            file.name: inside(path, file.name) for pattern in COMPANIONS for file in sorted(path.glob(pattern))
+            file.name: inside(path, file.name)
+            for pattern in COMPANIONS
+            for file in sorted(path.glob(pattern))
+            if not file.is_dir()
         }
 
     @property

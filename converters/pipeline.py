@@ -107,6 +107,8 @@ def open_source(source: str | Path, destination: Path) -> Source:
     folder = Path(source).expanduser()
     if not folder.exists():
         folder = download(str(source), torch_files=True) if is_hub_id(str(source)) else locate(source)
+    if folder.is_file():
+        raise FormatError(f"{source} is a file", hint="name the folder that holds the model's files, or a Hub id")
     if folder.resolve() == destination:
         raise ConfigError(f"{source} cannot be converted into itself", hint="name another destination")
     return HuggingFaceSource(folder)

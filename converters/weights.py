@@ -161,7 +161,7 @@ def _stored(array: mx.array, code: str | None, name: str) -> Bytes:
     """The bytes of an array, cast to the type ``code``; checked to be finite after what may have overflowed."""
     array = array if code is None else array.astype(MLX_TYPES[code])
     code = code or next(name for name, dtype in MLX_TYPES.items() if dtype == array.dtype)
-    content = np.array(array.view(mx.uint8)).reshape(-1)
+    content = np.array(array.view(mx.uint8), copy=False).reshape(-1)
     if code in _INFINITY and not is_finite(content, code):
         raise FormatError(
             f"tensor {name} holds values too large for {DTYPE_NAMES[code]}", hint="convert with --dtype bfloat16 or float32"

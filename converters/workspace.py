@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,33 +44,30 @@ class Workspace:
         self._replaced = destination.with_name(f".{destination.name}.replaced")
         self._origin = dict(origin)
         self._replace = replace
+        self._held = False
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the folder, and know what is finished in it.
+        """Hold the folder, and know what is finished in it; where nothing of use is made, nothing is left.
 
         Raises:
             ConversionError: the destination is taken, another conversion is at work on it, or the disk refuses.
         """
         try:
-            self._recover()
-            self._require_free_destination()
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise write_error(self.path, error) from error
         try:
-            self._lock(lock)
-            self._resume()
-            try:
-                yield
-            except FormatError:  # what has been made of a damaged source is of no use
+            self._prepare(lock)
+            yield
+        except FormatError:  # what has been made of a damaged source is of no use
+            self._discard()
+            raise
+        except BaseException:
+            if not self.finished:
                 self._discard()
-                raise
-            except BaseException:
-                if not self.finished:
-                    self._discard()
-                raise
+            raise
         finally:
             os.close(lock)
 
@@ -95,6 +93,15 @@ class Workspace:
         except OSError as error:
             raise write_error(self.destination, error) from error
 
+    def _prepare(self, lock: int) -> None:
+        try:
+            self._lock(lock)
+            self._recover()
+            self._require_free_destination()
+            self._resume()
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
     def _recover(self) -> None:
         """Finish what a process killed inside ``commit`` left: the old model goes back, or the rest of it away."""
         if self._replaced.exists():
@@ -118,12 +125,16 @@ class Workspace:
             )
 
     def _lock(self, descriptor: int) -> None:
+        busy = ConversionError(f"another conversion is writing {self.path}", hint="wait for it, or name another destination")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
         except OSError as error:
-            raise ConversionError(
-                f"another conversion is writing {self.path}", hint="wait for it, or name another destination"
-            ) from error
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a network disk without locks goes without
+                raise
+        if not self.path.exists() or not os.path.samestat(os.fstat(descriptor), self.path.stat()):
+            raise busy  # which has just put the folder in place
 
     def _resume(self) -> None:
         """Keep the finished files of this very conversion; give up all others."""
@@ -133,6 +144,7 @@ class Workspace:
             raise ConversionError(
                 f"{self.path} is in the way: it was not made by a conversion", hint="move it, or name another destination"
             )
+        self._held = True
         try:
             manifest = read_json(self.path / MANIFEST) if MANIFEST in names else {}
             same = manifest.get("origin") == self._origin
@@ -140,14 +152,18 @@ class Workspace:
         except (FormatError, ReadError):
             same, claimed = False, {}
         self.finished = {name: item for name, item in claimed.items() if self._is_there(item.record)}
-        self.restarted = bool(names) and not same
+        self.restarted = MANIFEST in names and not same
         for name in names:
             if name not in self.finished and name != MANIFEST:
                 (self.path / name).unlink()
         self._write_manifest()
 
     def _discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self._held:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            with suppress(OSError):  # not empty: it is not ours
+                self.path.rmdir()
 
     def _is_there(self, record: FileRecord) -> bool:
         file = self.path / record.name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -15,11 +16,6 @@ from edgellm.commandgroup import Commands, UsageError, renamed_usage_error
 from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, DEFAULT_MODEL, LoadSettings, Sampling, parse_size
 from edgellm.console import terminal
 from edgellm.errors import ConfigError, EdgeLLMError
-
-if TYPE_CHECKING:
-    from edgellm.checkpoint import Checkpoint
-    from edgellm.llm import LLM
-    from edgellm.tokenizer import Tokenizer
 
 INTERRUPTED = 130
 EXAMPLE = "\b\nExample:\n  "
@@ -112,19 +108,23 @@ def chat(
         backend=backend,
         activations=cast(Any, activations),
     )
-    checkpoint, tokenizer = _opened(model)
+    _require_backend()
     from edgellm.console import screen
-    from edgellm.repl import talk, talk_in_lines
+    from edgellm.console.answer import PlainAnswer, answer_view
+    from edgellm.opening import looked_through, watched_load
+    from edgellm.repl import Session, talk, talk_in_lines
+
+    checkpoint, tokenizer = looked_through(model)
 
     if model == DEFAULT_MODEL:
         screen.say_bundled()
-    with _loaded(model, checkpoint, tokenizer, settings) as llm:
+    with watched_load(model, checkpoint, tokenizer, settings) as llm:
         conversation = llm.chat(system=system, sampling=sampling)
         if terminal.is_terminal(sys.stdin):
             screen.greet(llm, model)
-            talk(conversation, plain=plain)
+            talk(Session(conversation, partial(answer_view, plain=plain)))
         else:
-            talk_in_lines(conversation, sys.stdin)
+            talk_in_lines(Session(conversation, PlainAnswer), sys.stdin)
 
 
 @app.command(epilog=EXAMPLE + 'edgellm generate stories --prompt "Once upon a time" --max-tokens 100')
@@ -181,7 +181,11 @@ def generate(
         raise ConfigError("log-probabilities are printed as JSON", hint="add --json")
     if system and not as_chat:
         raise ConfigError("a system message needs a conversation", hint="add --chat")
-    checkpoint, tokenizer = _opened(model)
+    _require_backend()
+    from edgellm.completion import complete
+    from edgellm.opening import looked_through, watched_load
+
+    checkpoint, tokenizer = looked_through(model)
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
     if as_chat:
         messages = [{"role": "system", "content": system}] if system else []
@@ -191,9 +195,7 @@ def generate(
     if settings.context is None:
         needed = min(len(ids) + max_tokens, checkpoint.config.max_position_embeddings)
         settings = replace(settings, context=max(1, needed))
-    from edgellm.completion import complete
-
-    with _loaded(model, checkpoint, tokenizer, settings) as llm:
+    with watched_load(model, checkpoint, tokenizer, settings) as llm:
         complete(llm, ids, sampling, json=json)
 
 
@@ -314,23 +316,3 @@ def _require_backend() -> None:
     import edgellm
 
     _ = edgellm.LLM
-
-
-def _opened(model: str) -> tuple[Checkpoint, Tokenizer]:
-    """A model looked through; nothing of its weights is read yet."""
-    _require_backend()
-    from edgellm.checkpoint import read_checkpoint
-    from edgellm.locate import locate
-    from edgellm.tokenizer import Tokenizer
-
-    checkpoint = read_checkpoint(locate(model))
-    return checkpoint, Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
-
-
-def _loaded(name: str, checkpoint: Checkpoint, tokenizer: Tokenizer, settings: LoadSettings) -> LLM:
-    """The model, its loading watched."""
-    from edgellm.console.progress import loading
-    from edgellm.llm import open_llm
-
-    with loading(name) as progress:
-        return open_llm(checkpoint, tokenizer, settings, progress=progress)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from edgellm.errors import ConfigError
-
-LAZY: Mapping[str, tuple[str, str]] = {}
-"""Commands that live elsewhere, by name: where their typer app is (``module:attribute``), and what help says of them."""
 
 # Of the errors that typer makes of wrong usage it exports one, in versions with and without click; they share this base.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -23,33 +20,35 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 class Commands(TyperGroup):
     """The group of all commands; one that lives elsewhere is imported when it is called, not when it is listed."""
 
+    elsewhere: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """By name: where a command's typer app is (``module:attribute``), and what help says of it."""
+
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in the order in which help shows them."""
-        return [*super().list_commands(ctx), *LAZY]
+        return [*super().list_commands(ctx), *self.elsewhere]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command; of one that lives elsewhere, what help shows."""
-        if cmd_name not in LAZY:
+        if cmd_name not in self.elsewhere:
             return super().get_command(ctx, cmd_name)
         stand_in = typer.Typer(add_completion=False)
-        stand_in.command(cmd_name, help=LAZY[cmd_name][1])(_nothing)
+        stand_in.command(cmd_name, help=self.elsewhere[cmd_name][1])(_nothing)
         return get_command(stand_in)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first argument names, imported, and the arguments that are left. Raises ConfigError."""
         name = args[0]
-        if name in LAZY:
-            return name, lazy_command(name), args[1:]
+        if name in self.elsewhere:
+            return name, self.imported(name), args[1:]
         known = self.list_commands(ctx)
         if name not in known and not ctx.resilient_parsing:
             raise ConfigError(f"there is no command {name!r}", hint=did_you_mean(name, known, "edgellm --help"))
         return super().resolve_command(ctx, args)
 
-
-def lazy_command(name: str) -> Any:
-    """A command that lives elsewhere, imported."""
-    module, _, attribute = LAZY[name][0].partition(":")
-    return get_command(getattr(import_module(module), attribute))
+    def imported(self, name: str) -> Any:
+        """A command that lives elsewhere."""
+        module, _, attribute = self.elsewhere[name][0].partition(":")
+        return get_command(getattr(import_module(module), attribute))
 
 
 def renamed_usage_error(error: Any) -> ConfigError:

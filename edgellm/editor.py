@@ -26,7 +26,7 @@ class Editor:
     """Asks for one text after another.
 
     Args:
-        commands: what each command does, by its name; they are completed.
+        commands: the argument and the effect of each command, by its name; they are completed.
         files: the commands whose argument is a file.
         source: stands in for the keyboard.
         target: stands in for the screen.
@@ -34,7 +34,7 @@ class Editor:
 
     def __init__(
         self,
-        commands: Mapping[str, str],
+        commands: Mapping[str, tuple[str, str]],
         *,
         files: frozenset[str] = frozenset(),
         source: Input | None = None,
@@ -113,7 +113,7 @@ def _keys() -> KeyBindings:
     return keys
 
 
-def _completer(commands: Mapping[str, str], files: frozenset[str]) -> Completer:
+def _completer(commands: Mapping[str, tuple[str, str]], files: frozenset[str]) -> Completer:
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
     from prompt_toolkit.document import Document
 
@@ -126,9 +126,9 @@ def _completer(commands: Mapping[str, str], files: frozenset[str]) -> Completer:
                 return
             word, blank, argument = text[1:].partition(" ")
             if not blank:
-                for name, does in commands.items():
+                for name, (wants, does) in commands.items():
                     if name.startswith(word):
-                        yield Completion(name, -len(word), display=f"/{name}", display_meta=does)
+                        yield Completion(f"{name} " if wants else name, -len(word), display=f"/{name}", display_meta=does)
             elif word in files:
                 yield from paths.get_completions(Document(argument), complete_event)
 

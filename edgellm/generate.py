@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from edgellm import device
 from edgellm.cache import Cache, stored
 from edgellm.config import Sampling
 from edgellm.model import Model
@@ -92,7 +93,7 @@ def generate_steps(
         keep_going: asked before each forward; false ends the loop.
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at them.
     """
-    sampler = Sampler(sampling, seen or prompt, model.config.vocab_size)
+    sampler = Sampler(sampling, seen or prompt, model.config.vocab_size, lazy=device.has_gpu())
     logits = prefill(model, prompt, caches, chunk=chunk, progress=progress, keep_going=keep_going)
     if logits is None:
         return

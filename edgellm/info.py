@@ -120,7 +120,7 @@ def completion_facts(tokens: Sequence[Token], plan: Plan, *, logprobs: bool) -> 
     """A whole answer; the last token must have closed it."""
     last = tokens[-1]
     assert last.stats is not None, "the last token says what the answer has cost"
-    facts = {"text": "".join(token.text for token in tokens), "finish_reason": last.finish_reason}
+    facts: dict[str, Any] = {"text": "".join(token.text for token in tokens), "finish_reason": last.finish_reason}
     if logprobs:
         facts["tokens"] = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in tokens]
     return facts | answer_facts(last.stats, plan)

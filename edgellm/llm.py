@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 import mlx.core as mx
 
@@ -42,6 +43,7 @@ class LLM:
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
         self._model, self._reader = model, reader
+        finalize(self, reader.close)  # its threads would outlive a model that nobody closed
         self._turn = Turn(self._free)
         self._prefix = PrefixCache(self._make_caches)
 
@@ -163,8 +165,9 @@ class LLM:
         progress, bill = Progress(len(ids)), Bill(self._model, self._reader, self.plan)
         decoder, stops = self.tokenizer.decoder(), StopFilter(sampling.stop)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
-        make_steps = self._search(sampling, len(ids) + limit) if sampling.beams > 1 else generate_steps
-        caches, cached = self._prefix.begin(ids, min(self.context, len(ids) + limit), reuse=reuse_cache)
+        tokens = min(self.context, len(ids) + limit)
+        caches, cached = self._prefix.begin(ids, tokens, reuse=reuse_cache)
+        make_steps = self._search(sampling, caches, tokens) if sampling.beams > 1 else generate_steps
         produced: list[int] = []
 
         def keep_going() -> bool:
@@ -201,17 +204,15 @@ class LLM:
         finally:
             self._prefix.keep([*ids, *produced])
 
-    def _search(self, sampling: Sampling, tokens: int) -> Callable[..., Generator[Step]]:
+    def _search(self, sampling: Sampling, caches: Sequence[Cache], tokens: int) -> Callable[..., Generator[Step]]:
         """Beam search in ``tokens`` tokens, prompt and all. Raises MemoryBudgetError where the budget has no room for it."""
-        each = self.plan.cache_bytes
-        if not self.plan.context_window:
-            each = each * min(tokens, self.context) // self.context
-        room = self.plan.budget - self.plan.total_bytes
-        if sampling.beams * each > room:
+        plan = self.plan
+        each = max(sum(cache.nbytes for cache in caches), plan.cache_bytes * tokens // self.context)
+        need, room = (1 + sampling.beams) * each, plan.cache_bytes + plan.budget - plan.total_bytes
+        if need > room:
             raise MemoryBudgetError(
-                f"{sampling.beams} beams need {megabytes(sampling.beams * each)} for their KV caches, "
-                f"and the budget leaves {megabytes(room)}",
-                hint="use fewer beams, a smaller max_tokens, or more --memory",
+                f"{sampling.beams} beams need {megabytes(need)} for their KV caches, and the plan has {megabytes(room)} for them",
+                hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
             )
 
         def ends(produced: Sequence[int]) -> bool:

@@ -4,26 +4,69 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from functools import cache
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm import device
 from edgellm.architecture import ModelConfig
 from edgellm.cache import Cache, KVCache, RotatingKVCache
+from edgellm.config import LoadSettings
 from edgellm.errors import BackendError
 from edgellm.kernels.engine import Engine, table
+from edgellm.kernels.form import Format
+from edgellm.kernels.host import engine, unavailable
 from edgellm.kernels.layer import LayerSteps, LayerWeights, Shape, Store, Vector, turns
 from edgellm.kernels.product import FEW, Matrix, product_steps
-from edgellm.kernels.weights import Format
 from edgellm.linear import DenseLinear, JoinedLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
+from edgellm.model import Block, Layer
 from edgellm.rope import wavelengths
 
 CHUNK = 512
 """Tokens that go through a layer at once, which bounds working memory."""
 
 _KINDS: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16", mx.float32: "f32"}
+
+
+def engine_for(settings: LoadSettings) -> Engine | None:
+    """The kernels that these settings ask for; None where MLX computes on a GPU or, with one warning, where there are none."""
+    if device.has_gpu():
+        return None
+    reason = unavailable()
+    if reason is not None:
+        _warn(reason)
+        return None
+    threads = settings.threads or device.core_count()
+    return engine(threads=threads, activations="float" if settings.activations == "float" else "int8")
+
+
+def layer_for(kernels: Engine | None, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf) -> Layer:
+    """The decoder layer over some tensors: native if it can be, else (with one warning) MLX's own."""
+    if kernels is not None:
+        try:
+            return NativeBlock(kernels, config, tensors, quantization_of)
+        except BackendError as error:
+            _warn(error.message)
+    return Block(config, tensors, quantization_of, fused=device.has_gpu())
+
+
+def linear_for(kernels: Engine | None, linear: Linear) -> Linear:
+    """A product: native if it can be, else (with one warning) as it is."""
+    if kernels is not None:
+        try:
+            return NativeLinear(kernels, linear)
+        except BackendError as error:
+            _warn(error.message)
+    return linear
+
+
+@cache
+def _warn(reason: str) -> None:
+    warnings.warn(f"arithmetic runs in MLX's own CPU kernels, which are slow: {reason}", RuntimeWarning, stacklevel=3)
 
 
 class NativeBlock:
@@ -102,9 +145,7 @@ class NativeLinear:
             version = -1
             while version != self._engine.memory.version:
                 version = self._engine.memory.version
-                steps = product_steps(
-                    self._engine, self._matrices, rows.ctypes.data, out.ctypes.data, tokens=max(1, len(rows))
-                )
+                steps = product_steps(self._engine, self._matrices, rows.ctypes.data, out.ctypes.data, tokens=max(1, len(rows)))
             self._engine.run(table(steps), len(rows))
         return mx.array(out.reshape(*x.shape[:-1], self.rows))
 
@@ -168,9 +209,7 @@ class _Window:
         return [np.array(array, copy=False) for array in (self._cache.keys, self._cache.values)]
 
 
-def _store(
-    keys: npt.NDArray[np.float32], values: npt.NDArray[np.float32], *, place: int, held: int, window: int
-) -> Store:
+def _store(keys: npt.NDArray[np.float32], values: npt.NDArray[np.float32], *, place: int, held: int, window: int) -> Store:
     assert keys.dtype == np.float32, "on a CPU the cache is float32"
     return Store(
         keys=keys.ctypes.data,
@@ -211,16 +250,14 @@ def _matrices(linear: Linear) -> list[Matrix]:
     if not isinstance(linear, QuantizedLinear | DenseLinear):
         raise BackendError(f"there are no kernels for a {type(linear).__name__}")
     bias, bias_kind = (_address(linear.bias), _kind(linear.bias)) if linear.bias is not None else (0, "f32")
-    rows = linear.rows
     if isinstance(linear, DenseLinear):
-        form = Format(0, 0, _kind(linear.weight))
-        return [Matrix(form, rows, linear.weight.shape[1], _address(linear.weight), bias=bias, bias_kind=bias_kind)]
-    quantization = linear.quantization
-    if quantization.mode != "affine" or linear.biases is None:
-        raise BackendError(f"there are no kernels for the mode {quantization.mode}")
-    form = Format(quantization.bits, quantization.group_size, _kind(linear.scales))
-    columns = linear.scales.shape[1] * quantization.group_size
-    addresses = (_address(array) for array in (linear.weight, linear.scales, linear.biases))
-    return [Matrix(form, rows, columns, *addresses, bias=bias, bias_kind=bias_kind)]
-
-
+        rows, columns = linear.weight.shape
+        form, scales, biases = Format(0, 0, _kind(linear.weight)), 0, 0
+    else:
+        how = linear.quantization
+        if how.mode != "affine" or linear.biases is None:
+            raise BackendError(f"there are no kernels for the mode {how.mode}")
+        form = Format(how.bits, how.group_size, _kind(linear.scales))
+        rows, columns = linear.rows, linear.scales.shape[1] * how.group_size
+        scales, biases = _address(linear.scales), _address(linear.biases)
+    return [Matrix(form, rows, columns, _address(linear.weight), scales, biases, bias, bias_kind)]

@@ -7,6 +7,7 @@ import fcntl
 import os
 import sys
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class OpenFiles:
         self._state: dict[Path, State] = {}
         self._buffered: set[Path] = set()
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._open)
 
     def descriptor(self, path: Path, *, direct: bool | None = None) -> int:
         """The file's descriptor; it is opened if it was not yet. Raises ReadError, OSError."""
@@ -96,9 +98,7 @@ class OpenFiles:
     def close(self) -> None:
         """Close them all."""
         with self._lock:
-            for descriptor in self._open.values():
-                os.close(descriptor)
-            self._open.clear()
+            _close(self._open)
 
 
 def open_for_reading(path: Path, *, direct: bool) -> int:
@@ -118,3 +118,8 @@ def open_for_reading(path: Path, *, direct: bool) -> int:
 def _state(descriptor: int) -> State:
     status = os.fstat(descriptor)
     return State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _close(opened: dict[tuple[Path, bool], int]) -> None:
+    while opened:
+        os.close(opened.popitem()[1])

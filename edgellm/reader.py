@@ -134,6 +134,12 @@ class DiskReader:
             return self._busy + (time.perf_counter() - self._begun if self._under_way else 0.0)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        with self._lock:
+            return self._under_way == 0
+
+    @property
     def direct(self) -> bool:
         """Whether everything so far was read past the page cache."""
         return self._direct and not self._files.refused

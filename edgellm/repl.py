@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
+import termios
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ from edgellm.answer import Stats
 from edgellm.chat import Chat
 from edgellm.console import screen
 from edgellm.console.activity import Activity
-from edgellm.console.answer import Answer, PlainAnswer, answer_view
+from edgellm.console.answer import Answer
+from edgellm.console.terminal import is_terminal
 from edgellm.editor import Editor
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.info import answer_facts
@@ -73,10 +76,9 @@ class Session:
         screen.say_end(reason, full=full, max_tokens=self.chat.sampling.max_tokens)
 
 
-def talk(chat: Chat, *, plain: bool, editor: Editor | None = None) -> None:
-    """Ask for texts on the terminal, and answer them, until the person leaves."""
-    session = Session(chat, lambda activity: answer_view(activity, plain=plain))
-    editor = editor or Editor({name: command.does for name, command in COMMANDS.items()}, files=FILE_COMMANDS)
+def talk(session: Session, editor: Editor | None = None) -> None:
+    """Ask for texts on the terminal, and take them, until the person leaves."""
+    editor = editor or Editor(described_commands(), files=FILE_COMMANDS)
     while not session.left:
         try:
             text = editor.ask()
@@ -87,7 +89,7 @@ def talk(chat: Chat, *, plain: bool, editor: Editor | None = None) -> None:
         except EOFError:
             return
         try:
-            with _handling_interrupts(session.interrupt):
+            with _answering(session.interrupt):
                 session.take(text)
                 screen.gap()
         except KeyboardInterrupt:
@@ -96,13 +98,12 @@ def talk(chat: Chat, *, plain: bool, editor: Editor | None = None) -> None:
             screen.show_chat_error(error)
 
 
-def talk_in_lines(chat: Chat, lines: Iterable[str]) -> None:
-    """Take each line as a turn; nothing but the answers goes to standard output.
+def talk_in_lines(session: Session, lines: Iterable[str]) -> None:
+    """Take each line as a turn.
 
     Raises:
         EdgeLLMError: the first failure ends it, since what follows was meant for a conversation that went on.
     """
-    session = Session(chat, PlainAnswer)
     for line in lines:
         session.take(line.rstrip("\r\n"))
         if session.left:
@@ -110,13 +111,26 @@ def talk_in_lines(chat: Chat, lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def _handling_interrupts(handler: Callable[..., None]) -> Iterator[None]:
-    """Let Ctrl-C call ``handler`` for a while."""
+def _answering(handler: Callable[..., None]) -> Iterator[None]:
+    """Let Ctrl-C call ``handler``, and keep what is typed meanwhile off the screen, for the next text."""
     before = signal.signal(signal.SIGINT, handler)
+    keyboard = _without_echo()
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        if keyboard is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, keyboard)
+
+
+def _without_echo() -> list[Any] | None:
+    """Stop the terminal from showing what is typed; returns what it was set to, or None where there is none."""
+    if not is_terminal(sys.stdin):
+        return None
+    before = termios.tcgetattr(sys.stdin)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
+    return before
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +153,13 @@ def command_named(word: str) -> Command:
     raise ConfigError(f"there is no command /{word}", hint=hint)
 
 
+def described_commands() -> dict[str, tuple[str, str]]:
+    """The argument and the effect of each command."""
+    return {name: (command.argument, command.does) for name, command in COMMANDS.items()}
+
+
 def _help(session: Session, argument: str) -> None:
-    screen.show_commands({name: (command.argument, command.does) for name, command in COMMANDS.items()})
+    screen.show_commands(described_commands())
 
 
 def _clear(session: Session, argument: str) -> None:

@@ -1,4 +1,8 @@
-"""From logits to the next token: one order of steps, on the device, so that nothing waits for them."""
+"""From logits to the next token: one order of steps.
+
+On a GPU they stay lazy, so that nothing waits for them. On a CPU NumPy draws: sorting a vocabulary of 128,000 takes MLX 35 ms
+there, and looking only at what can be drawn 1 ms.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,26 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from edgellm.config import Sampling
 
 
 class Sampler:
-    """Draws tokens as ``Sampling`` says; holds which tokens the sequence has so far, and how many were drawn."""
+    """Draws tokens as ``Sampling`` says; holds which tokens the sequence has so far, and how many were drawn.
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int], vocab_size: int) -> None:
-        self.sampling = sampling
+    Args:
+        sampling: how.
+        prompt: the tokens so far.
+        vocab_size: logits of a row.
+        lazy: whether tokens are drawn on the device, unevaluated; equal seeds then draw other tokens than without.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], vocab_size: int, *, lazy: bool = True) -> None:
+        self.sampling, self._lazy = sampling, lazy
         seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8), "little")
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._random = np.random.default_rng(seed)
         self._drawn = 0
         self.seen: mx.array | None = None
         """Which tokens (1, V) the repetition penalty looks at."""
@@ -34,6 +47,9 @@ class Sampler:
             logits = penalized(logits, self.seen, settings.repetition_penalty)
         if settings.temperature == 0:
             token = mx.argmax(logits, axis=-1)
+        elif not self._lazy:
+            row: npt.NDArray[np.float32] = np.array(logits)[0]
+            token = mx.array([_drawn(*likely_tokens(row / np.float32(settings.temperature), settings), self._random.random())])
         else:
             kept = keep_likely(logits / settings.temperature, settings)
             token = mx.random.categorical(kept, key=mx.array([self._seed, self._drawn], dtype=mx.uint32))
@@ -63,6 +79,34 @@ def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
         best = mx.max(logits, axis=-1, keepdims=True)
         logits = mx.where(logits < best + float(np.log(settings.min_p)), nothing, logits)
     return logits
+
+
+def likely_tokens(logits: npt.NDArray[np.float32], settings: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the tokens that ``keep_likely`` keeps of logits (V,), and weights in proportion to their probabilities."""
+    vocabulary = len(logits)
+    tokens = np.arange(vocabulary)
+    if 0 < settings.top_k < vocabulary:
+        tokens = np.flatnonzero(logits >= np.partition(logits, vocabulary - settings.top_k)[vocabulary - settings.top_k])
+    weights = np.exp(logits[tokens] - logits.max()).astype(np.float64)
+    if settings.top_p < 1:
+        wanted = settings.top_p * weights.sum()
+        # All tokens below this together cannot make up what top-p leaves out, so they need no sorting.
+        floor = 0.5 * (weights.sum() - wanted) / len(weights)
+        order = np.flatnonzero(weights >= floor)
+        order = order[np.argsort(-weights[order], kind="stable")]
+        before = np.cumsum(weights[order]) - weights[order]
+        order = order[: max(1, int(np.searchsorted(before, wanted)))]
+        tokens, weights = tokens[order], weights[order]
+    if settings.min_p > 0:
+        kept = weights >= settings.min_p * weights.max()
+        tokens, weights = tokens[kept], weights[kept]
+    return tokens, weights
+
+
+def _drawn(tokens: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], uniform: float) -> int:
+    """The token in whose share of the weights the number ``uniform``, of [0, 1), falls."""
+    ends = np.cumsum(weights)
+    return int(tokens[min(int(np.searchsorted(ends, uniform * ends[-1], side="right")), len(tokens) - 1)])
 
 
 def penalized(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:

@@ -1,4 +1,4 @@
-"""A model whose layers count what goes through them."""
+"""Models that are opened in a special way: with layers that count, or in too little memory."""
 
 from edgellm.checkpoint import read_checkpoint
 from edgellm.config import LoadSettings
@@ -39,3 +39,16 @@ def open_counted(folder, *, deferred=None, **settings):
     model.layers = layers = CountingLayers(model.layers, deferred=deferred)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
     return LLM(checkpoint, tokenizer, model, plan, reader), layers
+
+
+def paged_settings(folder, *, context=64):
+    """Settings with which a model just does not fit, and its layers are streamed."""
+    checkpoint = read_checkpoint(folder)
+
+    def plan(memory):
+        return plan_for(checkpoint, LoadSettings(memory=memory, context=context))
+
+    memory = plan("500MB").total_bytes
+    while plan(memory).resident:
+        memory -= 4096
+    return {"memory": memory, "context": context}

@@ -150,6 +150,14 @@ def test_another_source_or_other_settings_start_anew_and_say_so(tmp_path):
     write_model(tmp_path / "other", LLAMA, seed=1)
     (tmp_path / "other" / "model.safetensors").replace(source / "model.safetensors")
     assert stopped(source, made, bits=8, dtype="bfloat16")
+    made.mkdir()
+    (made / "taken").write_text("")
+    before = contents(tmp_path / "made.partial")
+    with pytest.raises(ConversionError):
+        convert(source, made)
+    assert contents(tmp_path / "made.partial") == before
+    (made / "taken").unlink()
+    made.rmdir()
     (tmp_path / "made.partial" / MANIFEST).write_text("{")
     assert stopped(source, made, bits=8, dtype="bfloat16")
     os.truncate(tmp_path / "made.partial" / "model-layer-00000.safetensors", 5)
@@ -197,6 +205,7 @@ def test_what_is_there_is_replaced_only_by_force_and_only_if_it_is_a_model(tmp_p
     for itself in (source, tmp_path / "eight" / ".." / "source"):
         with pytest.raises(ConfigError, match="into itself"):
             convert(source, itself, force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "made", "eight", "file", "new.partial"}
 
 
 def test_a_model_that_could_not_be_replaced_stays(tmp_path):
@@ -220,6 +229,7 @@ def test_two_conversions_do_not_write_the_same_folder(tmp_path):
     finally:
         os.close(lock)
     convert(source, tmp_path / "made")
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "made"}
 
 
 def test_a_disk_that_fills_up_is_said_and_the_rest_is_kept(tmp_path):

@@ -45,7 +45,7 @@ FAULTS = {
     "missing": (lambda tensors: tensors.pop(WEIGHT), "down_proj.weight' is missing"),
     "missing norm": (lambda tensors: tensors.pop("model.norm.weight"), "model.norm.weight is missing"),
     "missing head": (lambda tensors: tensors.pop("lm_head.weight"), "lm_head.weight' is missing"),
-    "unknown": (put("model.layers.3.mlp.up_proj.weight", mx.ones((2, 2))), "layers.3.mlp.up_proj.weight"),
+    "unknown": (put("model.layers.99.mlp.up_proj.weight", mx.ones((2, 2))), "layers.99.mlp.up_proj.weight"),
     "bias": (put("model.layers.0.mlp.up_proj.bias", mx.ones((128,))), "up_proj.bias"),
     "turned": (put(WEIGHT, lambda weight: mx.contiguous(weight.T)), "down_proj.weight"),
     "norm of a wrong length": (put("model.norm.weight", mx.ones((65,))), "model.norm.weight"),
@@ -87,6 +87,8 @@ def test_other_models_and_settings_are_refused(tmp_path):
             convert(source, tmp_path / "made", **settings)
     with pytest.raises(ModelNotFoundError):
         convert(tmp_path / "nothing", tmp_path / "made")
+    with pytest.raises(FormatError, match="is a file"):
+        convert(source / "model.safetensors", tmp_path / "made")
     for change_of_config, error in (
         ({"model_type": "gpt2"}, UnsupportedModelError),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}, UnsupportedModelError),

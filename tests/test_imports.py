@@ -31,7 +31,11 @@ ORDER = [
     "llm chat",
     "edgellm",
     "synth converters bench",
+    "info forecast",
+    "doctor",
     "console",
+    "editor opening completion options commandgroup",
+    "repl",
     "cli __main__",
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row.split()}

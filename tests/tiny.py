@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-LAYERS = 3
+LAYERS = 4
 VOCABULARY = 320
 SPECIALS = ["<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 BEGIN, END = 0, 1

@@ -68,17 +68,13 @@ class Activity:
 
     def _doing(self) -> str:
         if self.stopping:
-            return "stopping after this token, Ctrl-C again to stop now"
+            return "stopping, Ctrl-C again stops at once"
         if self._tokens:
             return plural(self._tokens, "token")
         if self._progress is None:
             return "reading the prompt"
         total, done = plural(self._progress.prompt_tokens, "token"), self._progress.prefill_done
-        return (
-            f"reading the prompt, {done:,} of {plural(total, 'token')}"
-            if done
-            else f"reading the prompt, {plural(total, 'token')}"
-        )
+        return f"reading the prompt, {done:,} of {total}" if done else f"reading the prompt, {total}"
 
 
 class StatusLine:

@@ -219,12 +219,11 @@ def finished_blocks(text: str) -> tuple[str, str]:
     Only whole lines are looked at, since half of one may yet become anything.
     """
     whole = text.rpartition("\n")[0]
-    blocks = [token for token in _parser().parse(whole) if token.level == 0 and token.map and token.nesting >= 0]
-    if len(blocks) < 2:
+    begins = [token.map[0] for token in _parser().parse(whole) if token.level == 0 and token.map and token.nesting >= 0]
+    if len(begins) < 2:
         return "", text
-    begin = blocks[-1].map[0]
     lines = text.split("\n")
-    return "\n".join(lines[:begin]), "\n".join(lines[begin:])
+    return "\n".join(lines[: begins[-1]]), "\n".join(lines[begins[-1] :])
 
 
 def markdown(text: str) -> Markdown:

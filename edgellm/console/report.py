@@ -23,6 +23,7 @@ def show_diagnosis(found: Diagnosis) -> None:
         ("processor", f"{machine['cpu']}, {cores}"),
         *_memory(found),
         *_mlx(found),
+        *_kernels(found),
         *_disk(found),
         *_model(found),
         ("packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version)),
@@ -50,6 +51,18 @@ def _mlx(found: Diagnosis) -> list[Row]:
         return []
     details = ", ".join(f"{key} {value}" for key, value in sorted(mlx["device_info"].items()) if key != "device_name")
     return [("mlx", f"{mlx['backend']} on {mlx['device']}, arithmetic in {mlx['arithmetic']}"), ("mlx device", details)]
+
+
+def _kernels(found: Diagnosis) -> list[Row]:
+    kernels = found.kernels
+    if not kernels:
+        return []
+    if not kernels["isa"]:
+        return [("CPU kernels", f"none: {kernels['reason']}")]
+    others = f"; it could also run {', '.join(kernels['others'])}" if kernels["others"] else ""
+    rounding = "int8 activations" if kernels["int8"] else "float activations"
+    kept = f"{plural(kernels['kept'], 'file')} ({size(kernels['kept_bytes'])}) kept in {kernels['folder']}"
+    return [("CPU kernels", f"{kernels['isa']}, {rounding}{others}; {kept}")]
 
 
 def _disk(found: Diagnosis) -> list[Row]:

@@ -72,24 +72,20 @@ def write_json(document: Any) -> None:
     write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def show(renderable: Any) -> None:
-    """Write a table or a text to standard output; a line is not broken where nobody looks at a screen."""
-    console = out()
-    console.print(renderable, soft_wrap=not console.is_terminal and isinstance(renderable, str))
-
-
 def note(text: str) -> None:
     """Say something in passing, on standard error."""
-    err().print(text, style="dim", soft_wrap=True)
+    console = err()
+    console.print(text, style="dim", soft_wrap=not console.is_terminal)
 
 
 def show_error(error: EdgeLLMError) -> None:
     """Write a fact, and after a blank line the next step, to standard error."""
     console = err()
-    console.print(_labelled("error: ", error.message, "bold red"), soft_wrap=True)
+    whole = not console.is_terminal
+    console.print(_labelled("error: ", error.message, "bold red"), soft_wrap=whole)
     if error.hint:
         console.print()
-        console.print(_labelled("hint: ", error.hint, "bold cyan"), soft_wrap=True)
+        console.print(_labelled("hint: ", error.hint, "bold cyan"), soft_wrap=whole)
 
 
 def show_interrupted() -> None:

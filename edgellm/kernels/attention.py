@@ -6,26 +6,19 @@ operations, and every key and value is a broadcast that serves all lanes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edgellm.kernels.emitter import F32, I32, Emitter, Value, vector
 from edgellm.kernels.exponential import exp
 from edgellm.kernels.isa import Isa
+from edgellm.kernels.layout import KEY_BLOCK
 from edgellm.kernels.schedule import next_items
-
-KEY_BLOCK = 128
-"""Keys whose scores are held at once."""
 
 _TILE = 8
 """Keys, or features, that are summed side by side."""
 
-_LOWEST, _HIDDEN = -1e30, -3e38
+LOWEST, _HIDDEN = -1e30, -3e38
 """Where maxima begin, and the score of a key that a query may not see: e^(hidden - lowest) is nothing."""
-
-
-def scratch_bytes(isa: Isa, head_dim: int) -> int:
-    """Bytes that a thread needs: queries and results (D, lanes), scores (KEY_BLOCK, lanes)."""
-    return (2 * head_dim + KEY_BLOCK) * isa.lanes * 4
 
 
 def emit_attention(isa: Isa, name: str) -> str:
@@ -82,9 +75,9 @@ class _Attention:
         def keys_block(at: Value, largest: Value, total: Value) -> Sequence[Value]:
             return self.block(keys, values, (at, e.min(e.add(at, KEY_BLOCK), stop)), bounds, (largest, total))
 
-        carried = [e.const(self.floats, _LOWEST), e.const(self.floats, 0.0)]
+        carried = [e.const(self.floats, LOWEST), e.const(self.floats, 0.0)]
         largest, total = e.loop(start, stop, keys_block, carried, step=KEY_BLOCK)
-        self.scatter(head, first, count, split, largest, total)
+        self.scatter((head, first, split), count, (largest, total))
 
     def seen(self, token: Value) -> tuple[Value, Value]:
         """The keys that a token sees: from the first to before the last."""
@@ -101,7 +94,6 @@ class _Attention:
             low = e.b.insert_element(low, e.b.trunc(begin, I32), e.const(I32, lane))
             high = e.b.insert_element(high, e.b.trunc(end, I32), e.const(I32, lane))
         return low, high
-
 
     def place(self, head: Value, row: Value) -> tuple[Value, Value]:
         """Token and query head of a row of this key head."""
@@ -174,18 +166,19 @@ class _Attention:
         self.tiled(self.head_dim, mix, [])
         return [largest, total]
 
-    def tiled(self, count: Value, body: object, carried: Sequence[Value]) -> list[Value]:
+    def tiled(self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value]) -> list[Value]:
         """``body(tile, at, ...)`` over ``count`` places in tiles, the rest one by one."""
         e = self.e
         whole = e.mul(e.div(count, _TILE), _TILE)
-        carried = e.loop(0, whole, lambda at, *values: body(_TILE, at, *values), carried, step=_TILE)  # type: ignore[operator]
-        return e.loop(whole, count, lambda at, *values: body(1, at, *values), carried)  # type: ignore[operator]
+        carried = e.loop(0, whole, lambda at, *values: body(_TILE, at, *values), carried, step=_TILE)
+        return e.loop(whole, count, lambda at, *values: body(1, at, *values), carried)
 
-    def scatter(self, head: Value, first: Value, count: Value, split: Value, largest: Value, total: Value) -> None:
+    def scatter(self, item: tuple[Value, Value, Value], count: Value, sums: tuple[Value, Value]) -> None:
         """Results from features by lanes to a row a query; the row's end holds largest score and sum."""
         e = self.e
-        e.store(largest, self.scores, 0, align=4)
-        e.store(total, self.scores, self.vector_bytes, align=4)
+        head, first, split = item
+        for number, value in enumerate(sums):
+            e.store(value, self.scores, number * self.vector_bytes, align=4)
 
         def lane(number: Value) -> None:
             token, query = self.place(head, e.add(first, number))
@@ -202,43 +195,3 @@ class _Attention:
                 e.store(found, target, e.add(self.nbytes, 4 * place), align=4)
 
         e.loop(0, count, lane)
-
-
-def emit_merge(isa: Isa, name: str) -> str:
-    """The shares of ``emit_attention`` become one row a token.
-
-    Arguments: 1 shares (L, H, splits, D + 2), 2 out (L, H, D), 3 H, 4 D, 5 splits.
-    """
-    e = Emitter(isa, name)
-    shares, out, heads, width, splits = e.address(1), e.address(2), e.argument(3), e.argument(4), e.argument(5)
-    nbytes = e.mul(width, 4)
-    row_bytes = e.add(nbytes, 8)
-
-    def one(item: Value) -> None:
-        rows, target = e.at(shares, e.mul(item, e.mul(splits, row_bytes))), e.at(out, e.mul(item, nbytes))
-
-        def ends(split: Value, place: int) -> Value:
-            return e.load(rows, e.add(e.mul(split, row_bytes), e.add(nbytes, 4 * place)), vector(F32, 1))
-
-        low, zero = e.const(vector(F32, 1), _LOWEST), e.const(vector(F32, 1), 0.0)
-        [largest] = e.loop(0, splits, lambda split, so_far: [e.binary("maxnum", so_far, ends(split, 0))], [low])
-
-        def weight(split: Value) -> Value:
-            return exp(e, e.b.fsub(ends(split, 0), largest))
-
-        [total] = e.loop(0, splits, lambda split, so_far: [e.fma(weight(split), ends(split, 1), so_far)], [zero])
-
-        def some(at: Value, lanes: int) -> None:
-            floats = vector(F32, lanes)
-
-            def add(split: Value, so_far: Value) -> Sequence[Value]:
-                found = e.load(rows, e.add(e.mul(split, row_bytes), e.mul(at, 4)), floats)
-                return [e.fma(found, e.shuffle(e.b.fdiv(weight(split), total), [0] * lanes), so_far)]
-
-            [mixed] = e.loop(0, splits, add, [e.const(floats, 0.0)])
-            e.store(mixed, target, e.mul(at, 4))
-
-        e.sweep(width, some)
-
-    next_items(e, e.mul(e.tokens, heads), one)
-    return e.finish()

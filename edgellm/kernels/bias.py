@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.form import ITEM_BYTES
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
-from edgellm.kernels.weights import ITEM_BYTES, load_floats
+from edgellm.kernels.unpack import load_floats
 
 
 def emit_bias(isa: Isa, name: str, kind: str) -> str:

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.form import Format
 from edgellm.kernels.isa import Isa
+from edgellm.kernels.layout import VECTORS
 from edgellm.kernels.panel import Panel
 from edgellm.kernels.schedule import next_items
-from edgellm.kernels.weights import Format
-
-ROWS = 96
-"""Rows of the largest block; each micro kernel's rows divide it or one of its fractions."""
-
-PANEL_BYTES = 1 << 20
-"""Unpacked rows that a thread holds at once; a core's second-level cache is twice that, or more."""
-
-
-def block_rows(isa: Isa, row_bytes: int) -> int:
-    """Rows of a block, a multiple of 32 that keeps the panel inside ``PANEL_BYTES`` if it can."""
-    del isa
-    return max(32, min(ROWS, PANEL_BYTES // row_bytes // 32 * 32))
 
 
 class Frame:
@@ -31,29 +20,27 @@ class Frame:
     13 bytes of an unpacked row.
     """
 
-    def __init__(self, isa: Isa, name: str, form: Format, *, vectors: int) -> None:
+    def __init__(self, isa: Isa, name: str, form: Format) -> None:
         self.e = e = Emitter(isa, name)
-        self.isa, self.form, self.vectors = isa, form, vectors
+        self.isa, self.form, self.vectors = isa, form, VECTORS
         self.activations, self.weight = e.address(1), e.address(4)
         self.rows, self.columns = e.argument(7), e.argument(8)
         self.out, self.stride, self.adds = e.address(9), e.argument(10), e.argument(11)
         self.block, self.row_bytes = e.argument(12), e.argument(13)
         self.lanes = isa.lanes
         self.tokens = e.tokens
-        self.token_lanes = vectors * isa.lanes
+        self.token_lanes = VECTORS * isa.lanes
         self.result_bytes = 4 * self.token_lanes
         """From a row of the block's results to the next."""
         self.results = e.scratch
         self.square = e.at(self.results, e.mul(self.block, self.result_bytes))
         self.panel_at = e.at(self.square, 4 * self.lanes * self.lanes)
-        self.panel = Panel(
-            e, form, weight=self.weight, scales=e.address(5), biases=e.address(6), columns=self.columns
-        )
+        self.panel = Panel(e, form, weight=self.weight, scales=e.address(5), biases=e.address(6), columns=self.columns)
 
     def emit(
         self,
-        unpack: Callable[[Value, Value, Value], object],
-        multiply: Callable[[Value, Value, int], object],
+        unpack: Callable[[Value, Value, Value], None],
+        multiply: Callable[[Value, Value, int], None],
         end: Callable[[], object] = lambda: None,
     ) -> str:
         """The whole function.
@@ -113,14 +100,7 @@ class Frame:
 
         def single(row: Value) -> None:
             at = e.mul(row, self.result_bytes)
-            e.loop(
-                0, valid, lambda token: put(token, row, e.load(source, e.add(at, e.mul(token, 4)), vector(F32, 1)))
-            )
+            e.loop(0, valid, lambda token: put(token, row, e.load(source, e.add(at, e.mul(token, 4)), vector(F32, 1))))
 
         e.loop(0, whole, square, step=lanes)
         e.loop(whole, count, single)
-
-
-def scratch_bytes(isa: Isa, rows: int, row_bytes: int, vectors: int, groups: int) -> int:
-    """Bytes that a thread needs for a block: results, a square to turn them in, the panel, float scales and biases."""
-    return 4 * rows * vectors * isa.lanes + 4 * isa.lanes**2 + rows * row_bytes + 8 * rows * groups + 4096

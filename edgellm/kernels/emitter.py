@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import llvmlite.ir as ir
+from llvmlite import ir
 
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.layout import CALL
@@ -173,9 +173,7 @@ class Emitter:
         columns = list(rows)
         for _ in range(count.bit_length() - 1):
             half = count // 2
-            columns = [
-                self.shuffle(columns[pair], side, columns[pair + half]) for pair in range(half) for side in (low, high)
-            ]
+            columns = [self.shuffle(columns[pair], side, columns[pair + half]) for pair in range(half) for side in (low, high)]
         return columns
 
     # memory
@@ -208,7 +206,10 @@ class Emitter:
     @property
     def scratch(self) -> Value:
         """The address of this thread's own memory."""
-        base, nbytes = (self.load(self.arguments[1], SLOT * CALL[name], kind, align=8) for name, kind in (("scratch", POINTER), ("scratch_bytes", I64)))
+        base, nbytes = (
+            self.load(self.arguments[1], SLOT * CALL[name], kind, align=8)
+            for name, kind in (("scratch", POINTER), ("scratch_bytes", I64))
+        )
         return self.at(base, self.mul(nbytes, self.arguments[3]))
 
     def prefetch(self, base: Value, offset: int | Value) -> None:
@@ -248,9 +249,7 @@ class Emitter:
         self.b.position_at_end(after)
         return phis
 
-    def sweep(
-        self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()
-    ) -> list[Value]:
+    def sweep(self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()) -> list[Value]:
         """Go over ``count`` places, a vector at a time and the rest one by one.
 
         ``body(place, lanes, *values)`` returns the next values; those carried are vectors, and begin again as one lane.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,6 @@ from edgellm.kernels.objects import Objects
 from edgellm.kernels.pool import Pool, aligned
 
 Activations = Literal["int8", "float"]
-Emit = Callable[..., str]
 Step = Sequence[int]
 """A kernel's address and its arguments."""
 
@@ -43,11 +42,9 @@ class Engine:
         """The instruction set."""
         return self.objects.isa
 
-    def kernel(self, emit: Emit, *arguments: object, **options: object) -> int:
-        """The address of a kernel, compiled at its first use."""
-        words = [emit.__name__.removeprefix("emit_"), *map(_word, arguments), *(f"{k}_{_word(v)}" for k, v in options.items())]
-        name = "edgellm_" + "_".join(words)
-        return self.objects.address(name, lambda: emit(self.isa, name, *arguments, **options))
+    def kernel(self, kernel: str, *arguments: object) -> int:
+        """The address of a kernel of the catalog, compiled at its first use."""
+        return self.objects.kernel(kernel, *arguments)
 
     def reserve_scratch(self, nbytes: int) -> None:
         """Give each thread at least so much memory of its own. The caller holds the lock."""
@@ -121,10 +118,3 @@ def table(steps: Sequence[Step]) -> npt.NDArray[np.int64]:
 def float_bits(value: float) -> int:
     """A float32 in the low half of a slot."""
     return int(np.float32(value).view(np.uint32))
-
-
-def _word(value: object) -> str:
-    parts = getattr(value, "__slots__", None)
-    if parts is not None:
-        return "_".join(str(getattr(value, part)) for part in parts)
-    return str(value)

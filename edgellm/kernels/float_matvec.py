@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.form import Format
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.matvec import ITEM_ROWS
 from edgellm.kernels.schedule import next_items
-from edgellm.kernels.weights import Format, codes, load_float, load_floats
+from edgellm.kernels.unpack import codes, load_float, load_floats
 
 _STRIDE = 32
 """Codes that are unpacked in one round; every group is a multiple of it."""
@@ -37,7 +38,7 @@ def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
         else:
             groups = e.div(columns, form.group)
             at = e.mul(e.mul(row, groups), form.item_bytes)
-            total = _coded(e, form, source, (e.at(scales, at), e.at(biases, at)), inputs, groups)
+            total = _coded(e, form, (source, e.at(scales, at), e.at(biases, at)), inputs, groups)
         place = e.add(e.mul(token, stride), e.mul(row, 4))
         there = e.b.select(e.less(0, adds), e.load(out, place, F32, align=4), e.const(F32, 0.0))
         e.store(e.b.fadd(total, there), out, place, align=4)
@@ -51,17 +52,14 @@ def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
     return e.finish()
 
 
-def _coded(
-    e: Emitter, form: Format, source: Value, factors: tuple[Value, Value], inputs: Value, groups: Value
-) -> Value:
-    """The product of a row of codes."""
+def _coded(e: Emitter, form: Format, row: tuple[Value, Value, Value], inputs: Value, groups: Value) -> Value:
+    """The product of a row of codes, with its scales and biases."""
+    source, *factors = row
     lanes = max(8, e.isa.lanes)
     floats = vector(F32, lanes)
 
     def group(number: Value, *totals: Value) -> Sequence[Value]:
-        scale, bias = (
-            e.spread(load_float(e, x, e.mul(number, form.item_bytes), form.kind), lanes) for x in factors
-        )
+        scale, bias = (e.spread(load_float(e, x, e.mul(number, form.item_bytes), form.kind), lanes) for x in factors)
 
         def some(place: Value, *sums: Value) -> Sequence[Value]:
             first = e.add(e.mul(number, form.group), place)

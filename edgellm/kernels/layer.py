@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.kernels import attention
 from edgellm.kernels.engine import Engine, Step, float_bits, table
-from edgellm.kernels.norm import emit_norm
+from edgellm.kernels.layout import attention_scratch
 from edgellm.kernels.product import FEW, Matrix, product_steps
-from edgellm.kernels.rotary import emit_rotary
-from edgellm.kernels.swiglu import emit_swiglu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +95,7 @@ class LayerSteps:
         heads, kept, width = shape.heads, shape.kept_heads, shape.head_dim
         row = (heads + 2 * kept) * width
         splits = 2 * engine.threads if tokens <= FEW else 1
-        engine.reserve_scratch(attention.scratch_bytes(engine.isa, width))
+        engine.reserve_scratch(attention_scratch(engine.isa.lanes, width))
         hidden, normed, qkv, shares, seen, both, gated, turned = (
             engine.memory.reserved(name, 4 * tokens * size)
             for name, size in (
@@ -113,19 +110,19 @@ class LayerSteps:
             )
         )
         eps = float_bits(shape.eps)
-        kind, norms = None, (0, 0)
+        kind, norms = "plain", (0, 0)
         if weights.query_norm is not None and weights.key_norm is not None:
             kind, norms = weights.query_norm.kind, (weights.query_norm.address, weights.key_norm.address)
 
         def norm(weight: Vector) -> Step:
-            return (engine.kernel(emit_norm, weight.kind), hidden, weight.address, normed, shape.hidden, eps)
+            return (engine.kernel("norm", weight.kind), hidden, weight.address, normed, shape.hidden, eps)
 
         def product(matrices: Sequence[Matrix], x: int, out: int, *, add: bool = False) -> list[Step]:
             return product_steps(engine, matrices, x, out, tokens=tokens, add=add)
 
-        rotary = (engine.kernel(emit_rotary, kind), qkv, turned, heads, kept, width, 0, 0, 0, 0, *norms, eps)
+        rotary = (engine.kernel("rotary", kind), qkv, turned, heads, kept, width, 0, 0, 0, 0, *norms, eps)
         scale = float_bits(width**-0.5)
-        attend, merge = engine.kernel(attention.emit_attention), engine.kernel(attention.emit_merge)
+        attend, merge = engine.kernel("attention"), engine.kernel("merge")
         first = [norm(weights.input_norm), *product(weights.qkv, normed, qkv)]
         self._rotary, self._attention = len(first), len(first) + 1
         return [
@@ -136,7 +133,7 @@ class LayerSteps:
             *product(weights.output, seen, hidden, add=True),
             norm(weights.inner_norm),
             *product(weights.gate_up, normed, both),
-            (engine.kernel(emit_swiglu), both, gated, shape.inner),
+            (engine.kernel("swiglu"), both, gated, shape.inner),
             *product(weights.down, gated, hidden, add=True),
         ]
 

@@ -28,3 +28,31 @@ CALL: Mapping[str, int] = {"tokens": 0, "scratch": 1, "scratch_bytes": 2}
 """What all steps of a call share, by slot: tokens, and the memory that each thread has for itself."""
 
 CALL_SLOTS = 4
+
+ROWS_AT_ONCE = 2
+"""Rows that a product of few tokens sums side by side."""
+
+VECTORS = 2
+"""Vectors of tokens that a product of many tokens sums side by side."""
+
+KEY_BLOCK = 128
+"""Keys whose scores attention holds at once."""
+
+_BLOCK_ROWS = 96
+_PANEL_BYTES = 1 << 20
+"""Rows of a weight, and bytes, that are unpacked at once at the most: half of a core's second-level cache, or less."""
+
+
+def block_rows(row_bytes: int) -> int:
+    """Rows of a weight that are unpacked at once, a multiple of 32."""
+    return max(32, min(_BLOCK_ROWS, _PANEL_BYTES // row_bytes // 32 * 32))
+
+
+def matmul_scratch(lanes: int, rows: int, row_bytes: int, groups: int) -> int:
+    """Bytes that a thread needs for a block: results, a square to turn them in, the panel, float32 scales and biases."""
+    return 4 * rows * VECTORS * lanes + 4 * lanes**2 + rows * row_bytes + 8 * rows * groups
+
+
+def attention_scratch(lanes: int, head_dim: int) -> int:
+    """Bytes that a thread needs: queries and results (D, lanes), scores (KEY_BLOCK, lanes)."""
+    return (2 * head_dim + KEY_BLOCK) * lanes * 4

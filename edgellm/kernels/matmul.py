@@ -1,4 +1,4 @@
-"""Many tokens times a weight: in float32, with int8 activations, or in bfloat16 tiles."""
+"""Many tokens times a weight, in float32 or with int8 activations."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Sequence
 
 from edgellm.kernels.blocks import Frame
 from edgellm.kernels.dot import dot, signed_weights
-from edgellm.kernels.emitter import F32, I8, I32, VOID, Emitter, Value, vector
+from edgellm.kernels.emitter import F32, I8, I32, Value, vector
+from edgellm.kernels.form import Format
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.weights import Format
-
-VECTORS = 2
-"""Vectors of tokens that a micro kernel multiplies at once."""
 
 
 def emit_float_matmul(isa: Isa, name: str, form: Format) -> str:
     """Arguments as ``Frame`` has them; activations are packed float32."""
-    frame = Frame(isa, name, form, vectors=VECTORS)
+    frame = Frame(isa, name, form)
     e, lanes = frame.e, isa.lanes
     floats = vector(F32, lanes)
     rows_at_once = 8 if isa.registers == 32 else 4
@@ -29,9 +26,7 @@ def emit_float_matmul(isa: Isa, name: str, form: Format) -> str:
             at = [e.at(frame.panel_at, e.mul(e.add(first, i), frame.row_bytes)) for i in range(rows_at_once)]
 
             def column(k: Value, *totals: Value) -> Sequence[Value]:
-                inputs = [
-                    e.load(base, e.add(e.mul(step, v), e.mul(k, 4 * lanes)), floats) for v in range(vectors)
-                ]
+                inputs = [e.load(base, e.add(e.mul(step, v), e.mul(k, 4 * lanes)), floats) for v in range(vectors)]
                 results = []
                 for i in range(rows_at_once):
                     weight = e.spread(e.load(at[i], e.mul(k, 4), F32, align=4), lanes)
@@ -48,7 +43,7 @@ def emit_float_matmul(isa: Isa, name: str, form: Format) -> str:
 
 def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
     """Arguments as ``Frame`` has them; activations are packed words of four codes, scales and sums (groups, lanes)."""
-    frame = Frame(isa, name, form, vectors=VECTORS)
+    frame = Frame(isa, name, form)
     e, lanes = frame.e, isa.lanes
     floats, words = vector(F32, lanes), vector(I32, lanes)
     rows_at_once = 4 if isa.registers == 32 else 2
@@ -96,9 +91,7 @@ def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
                         for i in range(rows_at_once):
                             weight = e.spread(e.load(at[i], e.mul(k, 4), I32, align=4), lanes)
                             weight = e.b.bitcast(weight, vector(I8, 4 * lanes))
-                            results += [
-                                dot(e, sums_[i * vectors + v], weight, inputs[v], form.bits) for v in range(vectors)
-                            ]
+                            results += [dot(e, sums_[i * vectors + v], weight, inputs[v], form.bits) for v in range(vectors)]
                         return results
 
                     ints = e.loop(begin, e.add(begin, group_words), word, ints)
@@ -109,8 +102,7 @@ def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
                 results = []
                 for i in range(rows_at_once):
                     by, plus = (
-                        e.spread(e.load(factor[i], e.add(e.mul(number, 8), 4 * place), F32, align=4), lanes)
-                        for place in (0, 1)
+                        e.spread(e.load(factor[i], e.add(e.mul(number, 8), 4 * place), F32, align=4), lanes) for place in (0, 1)
                     )
                     for v in range(vectors):
                         mixed = e.fma(plus, total[v], totals[i * vectors + v])
@@ -133,56 +125,3 @@ def store_results(frame: Frame, first: Value, vectors: int, totals: Sequence[Val
         row, part = divmod(number, vectors)
         at = e.add(e.mul(e.add(first, row), frame.result_bytes), 4 * frame.lanes * part)
         e.store(total, frame.results, at)
-
-
-def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
-    """Arguments as ``Frame`` has them; activations are packed pairs of bfloat16, and columns a multiple of 32.
-
-    Two tiles of rows by two of tokens: tiles 0-3 hold results, 4-5 weights (16 rows, 32 columns), 6-7 activations (16 pairs
-    of columns, 16 tokens).
-    """
-    frame = Frame(isa, name, form, vectors=VECTORS)
-    e = frame.e
-    _configure(e)
-
-    def multiply(count: Value, start: Value, vectors: int) -> None:
-        step = e.mul(frame.columns, 2 * 16)
-        base = e.at(frame.activations, e.mul(start, step))
-
-        def rows(first: Value) -> None:
-            at = e.at(frame.panel_at, e.mul(first, frame.row_bytes))
-            for tile in range(2 * vectors):
-                _tile(e, "tilezero", tile)
-
-            def columns(k: Value) -> None:
-                for v in range(vectors):
-                    _tile(e, "tileloadd64", 6 + v, e.at(base, e.add(e.mul(step, v), e.mul(k, 32))), e.index(64))
-                for r in range(2):
-                    source = e.at(at, e.add(e.mul(frame.row_bytes, 16 * r), e.mul(k, 2)))
-                    _tile(e, "tileloadd64", 4 + r, source, frame.row_bytes)
-                for r in range(2):
-                    for v in range(vectors):
-                        _tile(e, "tdpbf16ps", r * vectors + v, e.const(I8, 4 + r), e.const(I8, 6 + v))
-
-            e.loop(0, frame.columns, columns, step=32)
-            for r in range(2):
-                for v in range(vectors):
-                    place = e.add(e.mul(e.add(first, 16 * r), frame.result_bytes), 64 * v)
-                    _tile(e, "tilestored64", r * vectors + v, e.at(frame.results, place), e.index(frame.result_bytes))
-
-        e.loop(0, count, rows, step=32)
-
-    return frame.emit(lambda row, place, target: frame.panel.numbers(row, target, narrow=True), multiply, lambda: e.call("llvm.x86.tilerelease", VOID, []))
-
-
-def _tile(e: Emitter, what: str, tile: int, *arguments: Value) -> None:
-    e.call(f"llvm.x86.{what}", VOID, [e.const(I8, tile), *arguments])
-
-
-def _configure(e: Emitter) -> None:
-    """Eight tiles of 16 rows of 64 bytes."""
-    setting = bytes([1] + [0] * 15 + [64, 0] * 8 + [0] * 16 + [16] * 8 + [0] * 8)
-    at = e.b.alloca(vector(I8, 64))
-    at.align = 64
-    e.b.store(e.lanes(I8, list(setting)), at)
-    e.call("llvm.x86.ldtilecfg", VOID, [at])

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.kernels.dot import as_weights, dot, signed_weights
-from edgellm.kernels.emitter import CACHE_LINE, F32, I8, I32, POINTER, Emitter, Value, ir, vector
+from edgellm.kernels.emitter import CACHE_LINE, F32, I8, I32, Emitter, Value, vector
+from edgellm.kernels.form import Format
 from edgellm.kernels.isa import Isa
+from edgellm.kernels.layout import ROWS_AT_ONCE
 from edgellm.kernels.schedule import next_items
-from edgellm.kernels.weights import Format, load_floats
+from edgellm.kernels.unpack import load_floats
 
-import os
-AHEAD = int(os.environ.get("AHEAD","4096"))
+AHEAD = 2048
+"""Bytes of weights that are asked for ahead: the processor's own prefetcher stops at every page."""
+
 ITEM_ROWS = 32
 """Rows that a thread takes at once."""
 
 
-def emit_matvec(isa: Isa, name: str, form: Format, rows_at_once: int) -> str:
+def emit_int8_matvec(isa: Isa, name: str, form: Format) -> str:
     """out[t] (+)= sum over groups of scale * (codes . activations) * activation scale + bias * activation sum.
 
     Arguments: 1 codes (L, K), 2 scales (L, K/group), 3 sums (L, K/group) of the activations; 4 weight, 5 scales, 6 biases;
     7 rows, 8 groups a row, 9 out, 10 bytes from one token's results to the next's, 11 whether to add to what is there.
     """
-    product = _Matvec(isa, name, form)
-    return product.emit(rows_at_once)
+    return _Matvec(isa, name, form).emit(ROWS_AT_ONCE)
 
 
 class _Matvec:
@@ -62,76 +64,73 @@ class _Matvec:
 
     def products(self, row: Value, count: int, token: Value) -> None:
         """A few rows times one token."""
-        e, lanes, small = self.e, self.isa.lanes, self.small
+        e, form, small = self.e, self.form, self.small
         codes = e.at(self.codes, e.mul(token, self.columns))
         a_scales, a_sums = (e.at(x, e.mul(token, e.mul(self.groups, 4))) for x in (self.a_scales, self.a_sums))
         weights = [e.at(self.weight, e.mul(e.add(row, i), self.row_bytes)) for i in range(count)]
-        scales, biases = (
-            [e.at(x, e.mul(e.add(row, i), self.scale_bytes)) for i in range(count)] for x in (self.scales, self.biases)
-        )
+        factors = [[e.at(x, e.mul(e.add(row, i), self.scale_bytes)) for x in (self.scales, self.biases)] for i in range(count)]
         whole = e.mul(e.div(self.groups, self.block), self.block)
 
+        def read(group: Value, i: int, groups: int) -> tuple[Value, Value, Value]:
+            """Scales times those of the activations, biases, and sums of the activations."""
+            a_scale, a_sum = (e.load(x, e.mul(group, 4), vector(F32, groups)) for x in (a_scales, a_sums))
+            scale, bias = (load_floats(e, x, e.mul(group, form.item_bytes), form.kind, groups) for x in factors[i])
+            if signed_weights(e, form.bits):
+                bias = e.fma(scale, e.const(scale.type, 128.0), bias)
+            return e.b.fmul(scale, a_scale), bias, a_sum
+
         def blocks(group: Value, *totals: Value) -> Sequence[Value]:
-            a_scale, a_sum = (e.load(x, e.mul(group, 4), vector(F32, self.block)) for x in (a_scales, a_sums))
             results: list[Value] = []
             for i in range(count):
                 self.ask_ahead(weights[i], group)
-                scale, bias = (
-                    load_floats(e, x[i], e.mul(group, self.form.item_bytes), self.form.kind, self.block)
-                    for x in (scales, biases)
-                )
-                results += self.scaled_block(codes, weights[i], group, scale, bias, (a_scale, a_sum), totals[2 * i : 2 * i + 2])
-            return results
-
-        zero = [e.const(vector(F32, lanes), 0.0), e.const(vector(F32, self.block), 0.0)] * count
-        totals = e.loop(0, whole, blocks, zero, step=self.block)
-
-        def single(group: Value, *totals: Value) -> Sequence[Value]:
-            a_scale, a_sum = (e.load(x, e.mul(group, 4), vector(F32, 1)) for x in (a_scales, a_sums))
-            results: list[Value] = []
-            for i in range(count):
-                scale, bias = (
-                    load_floats(e, x[i], e.mul(group, self.form.item_bytes), self.form.kind, 1) for x in (scales, biases)
-                )
-                bias = self.mended(scale, bias)
-                ints = self.ints(codes, weights[i], group, 0, small)
-                spread = e.shuffle(e.b.fmul(scale, a_scale), [0] * small)
-                results.append(e.fma(e.b.sitofp(ints, vector(F32, small)), spread, totals[2 * i]))
+                scale, bias, a_sum = read(group, i, self.block)
+                results.append(self.scaled(codes, weights[i], group, scale, totals[2 * i]))
                 results.append(e.fma(bias, a_sum, totals[2 * i + 1]))
             return results
 
-        rest = e.loop(whole, self.groups, single, [e.const(vector(F32, n), 0.0) for n in (small, 1)] * count)
+        def single(group: Value, *totals: Value) -> Sequence[Value]:
+            results: list[Value] = []
+            for i in range(count):
+                scale, bias, a_sum = read(group, i, 1)
+                ints = e.b.sitofp(self.ints(codes, weights[i], group, 0, small), vector(F32, small))
+                results.append(e.fma(ints, e.shuffle(scale, [0] * small), totals[2 * i]))
+                results.append(e.fma(bias, a_sum, totals[2 * i + 1]))
+            return results
+
+        def zeros(*lanes: int) -> list[Value]:
+            return [e.const(vector(F32, number), 0.0) for number in lanes] * count
+
+        totals = e.loop(0, whole, blocks, zeros(self.isa.lanes, self.block), step=self.block)
+        rest = e.loop(whole, self.groups, single, zeros(small, 1))
         for i in range(count):
-            result = e.b.fadd(e.sum(totals[2 * i]), e.sum(totals[2 * i + 1]))
-            tail = e.b.fadd(e.sum(rest[2 * i]), e.b.extract_element(rest[2 * i + 1], ir.Constant(I32, 0)))
-            self.put(e.b.fadd(result, tail), token, e.add(row, i))
+            result, offset, tail, tail_offset = (e.sum(x) for x in (*totals[2 * i : 2 * i + 2], *rest[2 * i : 2 * i + 2]))
+            self.put(e.b.fadd(e.b.fadd(result, offset), e.b.fadd(tail, tail_offset)), token, e.add(row, i))
 
     def ask_ahead(self, weight: Value, group: Value) -> None:
-        """Prefetch what a block of groups further on will need: the processor's own prefetcher stops at each page."""
-        nbytes = self.form.group * self.form.bits // 8
+        """Prefetch what a block of groups further on will need."""
+        nbytes = 4 * self.group_words
         for line in range(0, self.block * nbytes, CACHE_LINE):
             self.e.prefetch(weight, self.e.add(self.e.mul(group, nbytes), AHEAD + line))
 
     @property
-    def small(self) -> int:
-        """32-bit lanes of one group's products."""
-        return min(self.isa.lanes, self.form.group * self.form.bits // 32)
+    def group_words(self) -> int:
+        """Words (4 bytes) of codes in a group: the 32-bit sums that its products make."""
+        return self.form.group * self.form.bits // 32
 
-    def scaled_block(
-        self, codes: Value, weight: Value, group: Value, scale: Value, bias: Value, activations: Sequence[Value], totals: Sequence[Value]
-    ) -> list[Value]:
-        """The running sums of a row, with a block of groups added."""
-        e, lanes = self.e, self.isa.lanes
-        total, offset = totals
-        bias = self.mended(scale, bias)
-        scale = e.b.fmul(scale, activations[0])
-        per_group = self.form.group * self.form.bits // 32
-        for unit in range(self.block * max(per_group, lanes) // max(per_group, lanes) if per_group >= lanes else self.block * per_group // lanes):
-            first = unit if per_group >= lanes else unit * lanes // per_group
-            ints = self.ints(codes, weight, group, unit * (max(per_group, lanes)) // 1, lanes)
-            places = [first + (lane // per_group if per_group < lanes else 0) for lane in range(lanes)]
-            total = e.fma(e.b.sitofp(ints, vector(F32, lanes)), e.shuffle(scale, places), total)
-        return [total, e.fma(bias, activations[1], offset)]
+    @property
+    def small(self) -> int:
+        """Lanes that the sums of one group fill."""
+        return min(self.isa.lanes, self.group_words)
+
+    def scaled(self, codes: Value, weight: Value, group: Value, scale: Value, total: Value) -> Value:
+        """A row's running sums, with a block of groups added."""
+        e, lanes, words = self.e, self.isa.lanes, self.group_words
+        unit = max(words, lanes)
+        for start in range(0, self.block * words, unit):
+            ints = e.b.sitofp(self.ints(codes, weight, group, start, lanes), vector(F32, lanes))
+            places = [(start + lane * (unit // lanes)) // words for lane in range(lanes)]
+            total = e.fma(ints, e.shuffle(scale, places), total)
+        return total
 
     def ints(self, codes: Value, weight: Value, group: Value, start: int, lanes: int) -> Value:
         """Products of the weights from ``group`` and ``start`` words (4 bytes) on, summed in ``lanes`` lanes.
@@ -139,8 +138,7 @@ class _Matvec:
         A group that is wider than the lanes is summed in several rounds.
         """
         e, form = self.e, self.form
-        per_group = form.group * form.bits // 32
-        rounds = max(1, per_group // lanes)
+        rounds = max(1, self.group_words // lanes)
         kind = vector(I8, 4 * lanes)
         total = e.const(vector(I32, lanes), 0)
         for turn in range(rounds):
@@ -153,12 +151,6 @@ class _Matvec:
             total = dot(e, total, low, e.load(codes, at, kind), 4)
             total = dot(e, total, high, e.load(codes, e.add(at, e.b.lshr(self.columns, e.index(1))), kind), 4)
         return total
-
-    def mended(self, scale: Value, bias: Value) -> Value:
-        """The bias, for codes taken as q - 128."""
-        if not signed_weights(self.e, self.form.bits):
-            return bias
-        return self.e.fma(scale, self.e.const(scale.type, 128.0), bias)
 
     def put(self, value: Value, token: Value, row: Value) -> None:
         """Write or add a result."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.form import ITEM_BYTES
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
-from edgellm.kernels.weights import ITEM_BYTES, load_floats
+from edgellm.kernels.unpack import load_floats
 
 
 def emit_norm(isa: Isa, name: str, kind: str) -> str:
@@ -20,16 +21,15 @@ def emit_norm(isa: Isa, name: str, kind: str) -> str:
 
     def one(token: Value) -> None:
         start = e.mul(token, e.mul(width, 4))
-        normalize(e, e.at(x, start), e.at(out, start), (weight, kind), width, eps)
+        normalize(e, (e.at(x, start), e.at(out, start)), (weight, kind), width, eps)
 
     next_items(e, e.tokens, one)
     return e.finish()
 
 
-def normalize(
-    e: Emitter, x: Value, out: Value, weight: tuple[Value, str], width: Value, eps: Value
-) -> None:
-    """Write the norm of ``width`` numbers at ``x``, times a weight (its address and kind), to ``out``."""
+def normalize(e: Emitter, places: tuple[Value, Value], weight: tuple[Value, str], width: Value, eps: Value) -> None:
+    """Write the norm of ``width`` numbers, times a weight (its address and kind), from one place to another."""
+    x, out = places
 
     def squares(place: Value, lanes: int, total: Value) -> Sequence[Value]:
         number = e.load(x, e.mul(place, 4), vector(F32, lanes))

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgellm.cachedir import cache_folder
 from edgellm.errors import BackendError
+from edgellm.kernels.catalog import emitted, function_name
 from edgellm.kernels.isa import Isa
 
 _MAGIC = b"edgellm kernel 1\n"
@@ -43,12 +44,17 @@ class Objects:
         self._engine = llvm.create_mcjit_compiler(module, target_machine(isa))
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))  # a worker may stand in its code until the process ends
 
-    def address(self, name: str, emit: Callable[[], str]) -> int:
-        """The address of the function ``name``, whose module is ``emit()`` if it was never compiled."""
+    def kernel(self, kernel: str, *arguments: object) -> int:
+        """The address of a kernel of the catalog, made for some arguments; compiled if it never was.
+
+        Raises:
+            BackendError: LLVM refuses it.
+        """
+        name = function_name(kernel, *arguments)
         with self._lock:
             found = self._addresses.get(name)
             if found is None:
-                found = self._addresses[name] = self._loaded(name, emit)
+                found = self._addresses[name] = self._loaded(name, lambda: emitted(kernel, self.isa, *arguments))
             return found
 
     def _loaded(self, name: str, emit: Callable[[], str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgellm.kernels.emitter import BFLOAT, F32, I16, I32, Emitter, Value, ir, vector
+from llvmlite import ir
+
+from edgellm.kernels.emitter import BFLOAT, F32, I16, I32, Emitter, Value, vector
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
 
@@ -10,18 +12,18 @@ _ITEM = 16
 """Vectors of words that a thread takes at once."""
 
 
-def emit_pack(isa: Isa, name: str, *, narrow: bool) -> str:
+def emit_pack(isa: Isa, name: str, kind: str) -> str:
     """Words (L, n) become (ceil(L / lanes), n, lanes): a word is four bytes, of one number, or of four codes.
 
-    Arguments: 1 source (L, n words), 2 target, 3 n. With ``narrow`` the source is float32 (L, 2n) and a word is two bfloat16.
-    Lanes past the last token repeat it.
+    Arguments: 1 source (L, n words), 2 target, 3 n. Of the kind ``bf16`` the source is float32 (L, 2n), and a word is two
+    bfloat16. Lanes past the last token repeat it.
     """
     e = Emitter(isa, name)
+    narrow = kind == "bf16"
     source, target, words = e.address(1), e.address(2), e.argument(3)
     lanes, last = isa.lanes, e.sub(e.tokens, 1)
     source_bytes = 8 if narrow else 4
     pieces = e.ceil_div(words, lanes * _ITEM)
-    kind = vector(I32, lanes)
 
     def read(row: Value, place: Value, count: int) -> Value:
         if not narrow:
@@ -32,9 +34,7 @@ def emit_pack(isa: Isa, name: str, *, narrow: bool) -> str:
     def one(item: Value) -> None:
         block, piece = e.div(item, pieces), e.rem(item, pieces)
         first = e.mul(block, lanes)
-        rows = [
-            e.at(source, e.mul(e.min(e.add(first, lane), last), e.mul(words, source_bytes))) for lane in range(lanes)
-        ]
+        rows = [e.at(source, e.mul(e.min(e.add(first, lane), last), e.mul(words, source_bytes))) for lane in range(lanes)]
         out = e.at(target, e.mul(e.mul(block, words), 4 * lanes))
         start = e.mul(piece, lanes * _ITEM)
         stop = e.min(e.add(start, lanes * _ITEM), words)
@@ -45,7 +45,7 @@ def emit_pack(isa: Isa, name: str, *, narrow: bool) -> str:
                 e.store(column, out, e.mul(e.add(place, number), 4 * lanes))
 
         def single(place: Value) -> None:
-            column = ir.Constant(kind, ir.Undefined)
+            column = ir.Constant(vector(I32, lanes), ir.Undefined)
             for lane, row in enumerate(rows):
                 word = e.b.extract_element(read(row, place, 1), e.const(I32, 0))
                 column = e.b.insert_element(column, word, e.const(I32, lane))

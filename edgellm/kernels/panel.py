@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from edgellm.kernels.dot import as_weights
 from edgellm.kernels.emitter import F32, I8, I16, I32, Emitter, Value, vector
+from edgellm.kernels.form import Format
 from edgellm.kernels.pack import to_bf16
-from edgellm.kernels.weights import Format, codes, load_float, load_floats
+from edgellm.kernels.unpack import codes, load_float, load_floats
 
 
 class Panel:
@@ -95,5 +96,3 @@ class Panel:
             e.store(e.b.lshr(packed, e.const(kind, 4)), target, e.add(half, place))
 
         e.loop(0, self.row_bytes, some, step=count)
-
-

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from edgellm.kernels.layout import POOL, POOL_BYTES
 from edgellm.kernels.objects import Objects, function
-from edgellm.kernels.schedule import schedule_addresses
 
 Words = npt.NDArray[np.int64]
 
@@ -48,7 +47,7 @@ class _Native:
     """The pool's state in memory, and the workers that watch it. They hold it, so it lives as long as they do."""
 
     def __init__(self, objects: Objects) -> None:
-        run, work = schedule_addresses(objects)
+        run, work = (objects.kernel(name) for name in ("run", "work"))
         self.lock = threading.Lock()
         self._run = function(run, ctypes.c_void_p)
         self._work = function(work, ctypes.c_void_p)

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.kernels import blocks
-from edgellm.kernels.bias import emit_bias
 from edgellm.kernels.engine import Engine, Step
-from edgellm.kernels.float_matvec import emit_float_matvec
-from edgellm.kernels.matmul import VECTORS, emit_float_matmul, emit_int8_matmul, emit_tile_matmul
-from edgellm.kernels.matvec import emit_matvec
-from edgellm.kernels.pack import emit_pack
-from edgellm.kernels.quantize import emit_quantize
-from edgellm.kernels.weights import Format
+from edgellm.kernels.form import Format
+from edgellm.kernels.layout import block_rows, matmul_scratch
 
 FEW = 4
 """Up to so many tokens each weight is multiplied as it lies; more are worth unpacking it (measured: 3 to 6)."""
-
-_ROWS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +73,7 @@ def product_steps(
             steps += before
         steps.append(_multiply(engine, matrix, how, prepared[key], (out, stride, int(add)), many=many))
         if matrix.bias:
-            steps.append((engine.kernel(emit_bias, matrix.bias_kind), out, stride, matrix.bias, matrix.rows))
+            steps.append((engine.kernel("bias", matrix.bias_kind), out, stride, matrix.bias, matrix.rows))
         out += 4 * matrix.rows
     return steps
 
@@ -101,14 +93,14 @@ def _inputs(
     if how != "int8":
         packed = buffer("packed", 4, columns)
         words = columns // 2 if how == "tiles" else columns
-        return (packed, 0, 0), [(engine.kernel(emit_pack, narrow=how == "tiles"), x, packed, words)]
+        return (packed, 0, 0), [(engine.kernel("pack", "bf16" if how == "tiles" else "words"), x, packed, words)]
     groups = columns // group
     codes, scales, sums = buffer("codes", 1, columns), buffer("scales", 4, groups), buffer("sums", 4, groups)
-    quantize = engine.kernel(emit_quantize, group, split=matrix.form.bits == 4)
+    quantize = engine.kernel("quantize", group, "split" if matrix.form.bits == 4 else "plain")
     steps: list[Step] = [(quantize, x, codes, scales, sums, groups)]
     if not many:
         return (codes, scales, sums), steps
-    pack = engine.kernel(emit_pack, narrow=False)
+    pack = engine.kernel("pack", "words")
     results = []
     for part, source, words in (("codes", codes, columns // 4), ("scales", scales, groups), ("sums", sums, groups)):
         target = buffer(f"packed {part}", 4, words)
@@ -124,15 +116,11 @@ def _multiply(
     head = (*inputs, matrix.weight, matrix.scales, matrix.biases, matrix.rows)
     if not many:
         if how == "int8":
-            return (engine.kernel(emit_matvec, form, _ROWS_AT_ONCE), *head, columns // form.group, *out)
-        return (engine.kernel(emit_float_matvec, form), *head, columns, *out)
-    emit, item_bytes = {
-        "int8": (emit_int8_matmul, 1),
-        "tiles": (emit_tile_matmul, 2),
-        "float": (emit_float_matmul, 4),
-    }[how]
+            return (engine.kernel("int8_matvec", form), *head, columns // form.group, *out)
+        return (engine.kernel("float_matvec", form), *head, columns, *out)
+    kernel, item_bytes = {"int8": ("int8_matmul", 1), "tiles": ("tile_matmul", 2), "float": ("float_matmul", 4)}[how]
     row_bytes = columns * item_bytes
-    rows = blocks.block_rows(engine.isa, row_bytes)
+    rows = block_rows(row_bytes)
     groups = 0 if form.dense else columns // form.group
-    engine.reserve_scratch(blocks.scratch_bytes(engine.isa, rows, row_bytes, VECTORS, groups))
-    return (engine.kernel(emit, form), *head, columns, *out, rows, row_bytes)
+    engine.reserve_scratch(matmul_scratch(engine.isa.lanes, rows, row_bytes, groups))
+    return (engine.kernel(kernel, form), *head, columns, *out, rows, row_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.kernels.emitter import F32, I8, I32, Emitter, Value, ir, vector
+from edgellm.kernels.emitter import F32, I8, I32, Emitter, Value, vector
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.schedule import next_items
 
@@ -11,11 +11,11 @@ _TINY = 1e-30
 """A group of zeros gets this scale, so that nothing is divided by zero."""
 
 
-def emit_quantize(isa: Isa, name: str, group: int, *, split: bool) -> str:
+def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
     """Rows of float32 become codes, a scale a group, and the sum of a group's codes times its scale.
 
     Arguments: 1 rows (L, K) float32, 2 codes (L, K) int8, 3 scales (L, K/group), 4 sums (L, K/group), 5 groups a row.
-    ``split`` puts a row's even places before its odd ones, as the halves of MLX's 4-bit bytes lie.
+    The order ``split`` puts a row's even places before its odd ones, as the halves of MLX's 4-bit bytes lie.
 
     The sum is that of the codes, not of the exact numbers: then the rounding errors of ``scale * q`` and ``bias`` cancel as
     the weight itself does, which halves the error of 4-bit products.
@@ -36,16 +36,14 @@ def emit_quantize(isa: Isa, name: str, group: int, *, split: bool) -> str:
         largest = e.binary("maxnum", e.largest(top), e.const(F32, _TINY))
         scale = e.b.fdiv(largest, e.const(F32, _LARGEST))
         inverse = e.spread(e.b.fdiv(e.const(F32, _LARGEST), largest), lanes)
-        whole = [
-            e.b.fptosi(e.unary("rint", e.b.fmul(number, inverse)), vector(I32, lanes)) for number in numbers
-        ]
+        whole = [e.b.fptosi(e.unary("rint", e.b.fmul(number, inverse)), vector(I32, lanes)) for number in numbers]
         total = whole[0]
         for number in whole[1:]:
             total = e.b.add(total, number)
         e.store(scale, scales, e.mul(item, 4), align=4)
         e.store(e.b.fmul(scale, e.b.sitofp(e.sum(total), F32)), sums, e.mul(item, 4), align=4)
         narrow = e.join([e.b.trunc(number, vector(I8, lanes)) for number in whole])
-        if not split:
+        if order == "plain":
             e.store(narrow, codes, e.mul(item, group))
             return
         row, place = e.div(item, groups), e.rem(item, groups)

@@ -8,8 +8,8 @@ from edgellm.kernels.norm import normalize
 from edgellm.kernels.schedule import next_items
 
 
-def emit_rotary(isa: Isa, name: str, norm: str | None) -> str:
-    """Turn queries in place, put turned keys and plain values into the cache; first norm both heads if ``norm`` says so.
+def emit_rotary(isa: Isa, name: str, norm: str) -> str:
+    """Turn queries in place, put turned keys and plain values into the cache; unless ``norm`` is ``plain``, norm both first.
 
     Arguments: 1 queries, keys and values (L, (H + 2G) D), 2 turns (L, D): cosines, then sines; 3 H, 4 G, 5 D;
     6 keys and 7 values (G, capacity, D), 8 bytes from head to head, 9 the place of the first new token;
@@ -40,11 +40,9 @@ def emit_rotary(isa: Isa, name: str, norm: str | None) -> str:
         token, head = e.div(item, row_heads), e.rem(item, row_heads)
         source = e.at(heads, e.mul(item, nbytes))
         is_query, is_value = e.less(head, queries), e.b.not_(e.less(head, e.add(queries, kept)))
-        if norm is not None:
+        if norm != "plain":
             weight = e.b.select(is_query, e.address(10), e.address(11))
-            e.when(
-                e.b.not_(is_value), lambda: normalize(e, source, source, (weight, norm), width, e.argument(12, F32))
-            )
+            e.when(e.b.not_(is_value), lambda: normalize(e, (source, source), (weight, norm), width, e.argument(12, F32)))
         number = e.rem(e.sub(head, queries), kept)
         cell = e.add(e.mul(number, head_bytes), e.mul(e.add(place, token), nbytes))
         target = e.b.select(is_query, source, e.at(e.b.select(is_value, stores[1], stores[0]), cell))

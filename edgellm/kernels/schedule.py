@@ -7,25 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import llvmlite.ir as ir
+from llvmlite import ir
 
 from edgellm.kernels.emitter import I32, I64, POINTER, VOID, Emitter, Value
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.layout import POOL, STEP_BYTES
-from edgellm.kernels.objects import Objects
 
 _AWAKE_SPINS = 20_000
 _BARRIER_SPINS = 2_000
 """Pauses; one takes about 40 ns on recent x86. After them the thread offers its core to others."""
-
-
-def schedule_addresses(objects: Objects) -> tuple[int, int]:
-    """Addresses of ``edgellm_run(pool)``, which does a call as thread 0, and ``edgellm_work(pool)``, a worker's life."""
-    isa = objects.isa
-    return (
-        objects.address("edgellm_run", lambda: _emit_run(isa)),
-        objects.address("edgellm_work", lambda: _emit_work(isa)),
-    )
 
 
 def next_items(e: Emitter, count: Value, body: Callable[[Value], object]) -> None:
@@ -113,8 +103,9 @@ def _steps(e: Emitter, pool: Value, thread: Value) -> None:
     e.loop(0, count, one)
 
 
-def _emit_run(isa: Isa) -> str:
-    e = Emitter(isa, "edgellm_run", arguments=[POINTER])
+def emit_run(isa: Isa, name: str) -> str:
+    """``void (pool)``: does the call that stands in the pool, as thread 0."""
+    e = Emitter(isa, name, arguments=[POINTER])
     pool = e.arguments[0]
     e.b.atomic_rmw("add", e.at(pool, POOL["generation"]), e.index(1), "seq_cst")
     sleeping = e.less(0, _read(e, pool, "sleepers"))
@@ -130,8 +121,9 @@ def _emit_run(isa: Isa) -> str:
     return e.finish()
 
 
-def _emit_work(isa: Isa) -> str:
-    e = Emitter(isa, "edgellm_work", arguments=[POINTER])
+def emit_work(isa: Isa, name: str) -> str:
+    """``void (pool)``: a worker's life, until the pool says stop."""
+    e = Emitter(isa, name, arguments=[POINTER])
     pool = e.arguments[0]
     mutex, condition = (e.at(pool, POOL[field]) for field in ("mutex", "condition"))
     thread = e.add(e.b.atomic_rmw("add", e.at(pool, POOL["workers"]), e.index(1), "seq_cst"), 1)

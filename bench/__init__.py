@@ -1,0 +1,1 @@
+"""Measurements of models and machines, as records."""

@@ -1,0 +1,184 @@
+"""Tokens a second of a model larger than its budget, and how near they come to what the disk allows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm import device
+from edgellm.checkpoint import Checkpoint, read_checkpoint
+from edgellm.config import LoadSettings
+from edgellm.errors import EdgeLLMError
+from edgellm.locate import locate
+from edgellm.quant import quantization_of
+from edgellm.slot import Slot
+from edgellm.tuning import tuned
+
+from .capped import capped
+from .disk import drop_from_cache, read_all
+from .environment import environment
+from .record import PagingRecord
+
+SAMPLES = 3
+TOKENS = 2
+"""Tokens of one sample."""
+
+SHARES = (0.25, 0.5, 0.75)
+"""Of the model's size: the budgets where none are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagingSettings:
+    """How each budget is measured.
+
+    Attributes:
+        samples: repetitions, a plain read of the streamed files before, between and after them.
+        tokens: of each repetition.
+        context: that the KV cache has room for; None: as the plan decides.
+        threads: of arithmetic; None: as the machine has.
+        headroom: bytes above its budget that the system lets each process have; None: as many as it likes.
+    """
+
+    samples: int = SAMPLES
+    tokens: int = TOKENS
+    context: int | None = None
+    threads: int | None = None
+    headroom: int | None = None
+
+
+def measure_paging(
+    model: str,
+    budgets: Sequence[int] = (),
+    settings: PagingSettings | None = None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[PagingRecord]:
+    """Measure a model inside each budget, in a process of its own, cold.
+
+    A budget that fails becomes a record that says why; the others are measured all the same.
+
+    Raises:
+        ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
+        ConfigError: memory is to be capped and cannot be.
+    """
+    settings = settings or PagingSettings()
+    checkpoint = read_checkpoint(locate(model))
+    where = environment()
+    records = []
+    for budget in budgets or [int(share * checkpoint.nbytes) for share in SHARES]:
+        progress(f"{budget / 1e6:,.0f} MB")
+        common: dict[str, Any] = {
+            "model": model,
+            "backend": "mlx",
+            "device": device.chip_name(),
+            "test": "paging",
+            "environment": where,
+            "tokens": settings.tokens,
+            "threads": settings.threads or device.core_count(),
+            "bits": _bits(checkpoint),
+            "memory_bytes": budget,
+            "layers": len(checkpoint.layers),
+            "cap_bytes": budget + settings.headroom if settings.headroom is not None else None,
+        }
+        try:
+            found = _measure(checkpoint, budget, settings)
+        except _RunError as error:
+            found = {"error": str(error)}
+        records.append(PagingRecord(**common | found))
+    return records
+
+
+class _RunError(Exception):
+    """The process of one budget ended, or said why it could not go on."""
+
+
+def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> dict[str, Any]:
+    files = sorted({extent.file for part in checkpoint.layers for extent in part.extents})
+    tuning = tuned(files)
+    drop_from_cache(sorted(checkpoint.folder.path.glob("*.safetensors")))
+    load = LoadSettings(memory=budget, context=settings.context, threads=settings.threads)
+    cap = budget + settings.headroom if settings.headroom is not None else None
+    with _process(checkpoint, load, cap) as run:
+        begun = run.hear()
+        plan = begun["plan"]
+        extents = [extent for index in plan["streamed"] for extent in checkpoint.layers[index].extents]
+        scratch = Slot(max((extent.nbytes for extent in extents), default=0))
+
+        def plain_read() -> list[float]:
+            return [read_all(extents, tuning, scratch)] if extents else []
+
+        raw, seconds = plain_read(), []
+        for _ in range(settings.samples):
+            seconds.append(run.ask(settings.tokens)["seconds"])
+            raw += plain_read()
+        end = run.ask(0)
+        step = run.hear()
+    return {
+        "seconds": tuple(seconds),
+        "raw_gbps": tuple(raw),
+        "pinned_layers": len(plan["pinned"]),
+        "bytes_per_token": plan["streamed_bytes"],
+        "peak_memory_bytes": end["peak_memory_bytes"],
+        "direct_reads": end["direct_reads"],
+        "resident_seconds": step["resident_seconds"],
+        "weight_bytes_per_token": step["weight_bytes"],
+        "load_seconds": begun["load_seconds"],
+    }
+
+
+class _Run:
+    """A ``pagedrun`` process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, tokens: int) -> dict[str, Any]:
+        """Have it decode so many tokens, or end its answer; returns what it says next."""
+        assert self._process.stdin is not None, "it was opened with a pipe"
+        try:
+            self._process.stdin.write(f"{tokens}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it died of is heard next
+        return self.hear()
+
+    def hear(self) -> dict[str, Any]:
+        """What it says next. Raises _RunError where it says that it failed, or is gone."""
+        assert self._process.stdout is not None, "it was opened with a pipe"
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            # A shell reports a child that signal 9 ended as 137.
+            killed = code in {-9, 137}
+            raise _RunError("the system ended the process: it took too much memory" if killed else f"it ended with code {code}")
+        found: dict[str, Any] = json.loads(line)
+        if "error" in found:
+            raise _RunError(found["error"])
+        return found
+
+
+@contextmanager
+def _process(checkpoint: Checkpoint, load: LoadSettings, cap: int | None) -> Iterator[_Run]:
+    settings = {"memory": load.memory, "context": load.context, "threads": load.threads}
+    command = [sys.executable, "-m", "edgellm.bench.pagedrun", str(checkpoint.folder.path), json.dumps(settings)]
+    with (
+        capped(command, cap) as capped_command,
+        subprocess.Popen(capped_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            yield _Run(process)
+        finally:
+            process.kill()
+
+
+def _bits(checkpoint: Checkpoint) -> int | None:
+    try:
+        usual = quantization_of(checkpoint.folder.config, "")
+    except EdgeLLMError:
+        return None
+    return usual.bits if usual else 16

@@ -1,0 +1,65 @@
+"""Many tokens times a weight in bfloat16 tiles (AMX), summed in float32."""
+
+from __future__ import annotations
+
+from edgellm.kernels.blocks import Frame
+from edgellm.kernels.emitter import I8, VOID, Emitter, Value, vector
+from edgellm.kernels.form import Format
+from edgellm.kernels.isa import Isa
+
+
+def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
+    """Arguments as ``Frame`` has them; activations are packed pairs of bfloat16, and columns a multiple of 32.
+
+    Two tiles of rows by two of tokens: tiles 0-3 hold results, 4-5 weights (16 rows, 32 columns), 6-7 activations (16 pairs
+    of columns, 16 tokens).
+    """
+    frame = Frame(isa, name, form)
+    e = frame.e
+    _configure(e)
+
+    def multiply(count: Value, start: Value, vectors: int) -> None:
+        step = e.mul(frame.columns, 2 * 16)
+        base = e.at(frame.activations, e.mul(start, step))
+
+        def rows(first: Value) -> None:
+            at = e.at(frame.panel_at, e.mul(first, frame.row_bytes))
+            for tile in range(2 * vectors):
+                _tile(e, "tilezero", tile)
+
+            def columns(k: Value) -> None:
+                for v in range(vectors):
+                    _tile(e, "tileloadd64", 6 + v, e.at(base, e.add(e.mul(step, v), e.mul(k, 32))), e.index(64))
+                for r in range(2):
+                    source = e.at(at, e.add(e.mul(frame.row_bytes, 16 * r), e.mul(k, 2)))
+                    _tile(e, "tileloadd64", 4 + r, source, frame.row_bytes)
+                for r in range(2):
+                    for v in range(vectors):
+                        _tile(e, "tdpbf16ps", r * vectors + v, e.const(I8, 4 + r), e.const(I8, 6 + v))
+
+            e.loop(0, frame.columns, columns, step=32)
+            for r in range(2):
+                for v in range(vectors):
+                    place = e.add(e.mul(e.add(first, 16 * r), frame.result_bytes), 64 * v)
+                    _tile(e, "tilestored64", r * vectors + v, e.at(frame.results, place), e.index(frame.result_bytes))
+
+        e.loop(0, count, rows, step=32)
+
+    return frame.emit(
+        lambda row, place, target: frame.panel.numbers(row, target, narrow=True),
+        multiply,
+        lambda: e.call("llvm.x86.tilerelease", VOID, []),
+    )
+
+
+def _tile(e: Emitter, what: str, tile: int, *arguments: Value) -> None:
+    e.call(f"llvm.x86.{what}", VOID, [e.const(I8, tile), *arguments])
+
+
+def _configure(e: Emitter) -> None:
+    """Eight tiles of 16 rows of 64 bytes."""
+    setting = bytes([1] + [0] * 15 + [64, 0] * 8 + [0] * 16 + [16] * 8 + [0] * 8)
+    at = e.b.alloca(vector(I8, 64))
+    at.align = 64
+    e.b.store(e.lanes(I8, list(setting)), at)
+    e.call("llvm.x86.ldtilecfg", VOID, [at])

@@ -1,0 +1,356 @@
+"""The Python door from many threads: nothing waits for ever, nothing is left behind."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+import tiny
+from counting import paged_settings
+
+import edgellm
+from edgellm.device import process_memory
+from edgellm.errors import ClosedError, EdgeLLMError, FormatError, ReadError
+
+PROMPT = [tiny.BEGIN, *range(40, 60)]
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(60)
+
+
+def in_thread(function, *arguments):
+    """What a function returns, or raises, in a new thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result(timeout=30)
+
+
+def open_files():
+    """The descriptors of this process; none where the system does not tell."""
+    folder = Path("/dev/fd")
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+@pytest.fixture
+def llm(open_llm):
+    return open_llm("llama-2", seed=1)
+
+
+@pytest.fixture
+def expected(llm):
+    return [token.id for token in llm.generate(PROMPT, max_tokens=30).tokens]
+
+
+@pytest.fixture
+def open_either(tiny_folder):
+    """A function that loads the same model, wholly or with its layers streamed."""
+    folder = tiny_folder("llama-2", seed=1)
+    opened = []
+
+    def load(*, paged):
+        opened.append(edgellm.load(folder, **(paged_settings(folder) if paged else {"memory": "500MB"})))
+        assert opened[-1].plan.resident != paged
+        return opened[-1]
+
+    yield load
+    for llm in opened:
+        llm.close()
+
+
+def test_loaded_here_streamed_there_closed_elsewhere(tiny_folder, expected):
+    llm = in_thread(edgellm.load, tiny_folder("llama-2", seed=1))
+    for _ in range(3):
+        assert [token.id for token in in_thread(llm.generate, PROMPT).tokens[:30]] == expected
+    assert [token.id for token in llm.generate(PROMPT, max_tokens=30).tokens] == expected
+    in_thread(llm.close)
+    with pytest.raises(ClosedError):
+        llm.generate(PROMPT)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_two_threads_ask_for_the_tokens_of_one_stream_in_turns(paged, open_either, expected):
+    llm = open_either(paged=paged)
+    stream = llm.stream(PROMPT, max_tokens=30, repetition_penalty=1.0)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        ids = [(one, other)[number % 2].submit(next, stream).result().id for number in range(30)]
+    assert ids == expected
+    assert next(stream, None) is None
+
+
+def test_of_two_threads_that_stream_one_waits(llm, expected):
+    times = {}
+
+    def run(name):
+        ids = []
+        for token in llm.stream(PROMPT, max_tokens=30):
+            ids.append(token.id)
+            times.setdefault(name, []).append(time.perf_counter())
+        return ids
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, range(4))) == [expected] * 4
+    spans = sorted((found[0], found[-1]) for found in times.values())
+    assert all(before[1] < after[0] for before, after in pairwise(spans))
+
+
+def test_a_second_stream_in_the_same_thread_is_an_error_and_not_a_deadlock(llm, expected):
+    first = llm.stream(PROMPT, max_tokens=30)
+    next(first)
+    second = llm.stream(PROMPT, max_tokens=30)
+    with pytest.raises(EdgeLLMError, match="unfinished in this thread"):
+        next(second)
+    first.close()
+    assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_a_stream_that_another_thread_goes_on_with_is_waited_for(llm, expected):
+    stream = llm.stream(PROMPT, max_tokens=30)
+    next(stream)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(next, stream).result()
+        rest = other.submit(list, stream)
+        assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+        assert [token.id for token in rest.result()] == expected[2:]
+
+
+def test_a_stream_that_is_dropped_half_way_or_never_begun_holds_nothing(llm, expected):
+    for taken in (0, 1, 5):
+        stream = llm.stream(PROMPT, max_tokens=30)
+        for _ in range(taken):
+            next(stream)
+        del stream
+        gc.collect()
+        assert [token.id for token in llm.generate(PROMPT, max_tokens=30).tokens] == expected
+    stream = llm.stream(PROMPT, max_tokens=30)
+    next(stream)
+    in_thread(stream.close)
+    assert llm.generate(PROMPT, max_tokens=1).stats.completion_tokens == 1
+
+
+def test_what_a_dropped_stream_computed_is_still_cached(llm, expected):
+    stream = llm.stream(PROMPT, max_tokens=30)
+    ids = [next(stream).id for _ in range(6)]
+    stream.close()
+    answer = llm.generate(PROMPT + ids, max_tokens=4, reuse_cache=True)
+    assert answer.stats.cached_tokens >= len(PROMPT) + 5
+    assert [token.id for token in answer.tokens] == expected[6:10]
+
+
+def test_cancelled_from_another_thread(llm, expected):
+    stream = llm.stream(PROMPT, max_tokens=200)
+    ids = [next(stream).id for _ in range(3)]
+    in_thread(llm.cancel)
+    rest = list(stream)
+    assert rest[-1].finish_reason == "cancelled"
+    assert rest[-1].stats.completion_tokens == 3 + len(rest) - 1
+    assert [*ids, *(token.id for token in rest[:-1])] == expected[: 3 + len(rest) - 1]
+    assert len(rest) <= 2
+    assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_cancelling_when_nothing_runs_changes_nothing(llm, expected):
+    llm.cancel()
+    assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_closed_while_another_thread_streams(llm):
+    begun, found = threading.Event(), []
+
+    def run():
+        try:
+            for _ in llm.stream(PROMPT, max_tokens=230):
+                begun.set()
+        except ClosedError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(20)
+    llm.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(found) == 1
+
+
+def test_closing_does_not_wait_for_whoever_reads(llm):
+    stream = llm.stream(PROMPT, max_tokens=30)
+    in_thread(next, stream)  # by a thread that is gone
+    llm.close()
+    with pytest.raises(ClosedError):
+        next(stream)
+    assert next(stream, None) is None
+
+
+def test_closed_in_the_middle_of_ones_own_stream(llm):
+    stream = llm.stream(PROMPT, max_tokens=30)
+    next(stream)
+    llm.close()
+    with pytest.raises(ClosedError):
+        next(stream)
+
+
+def test_closed_from_within_the_arithmetic(llm):
+    stream = llm.stream(PROMPT, max_tokens=30, on_prefill=lambda _: llm.close())
+    with pytest.raises(ClosedError):
+        list(stream)
+    with pytest.raises(ClosedError):
+        llm.stream(PROMPT)
+
+
+def test_those_who_wait_learn_that_it_was_closed(llm):
+    stream = llm.stream(PROMPT, max_tokens=30)
+    next(stream)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(list, llm.stream(PROMPT, max_tokens=5)) for _ in range(2)]
+        time.sleep(0.05)
+        assert not any(future.done() for future in waiting)
+        llm.close()
+        for future in waiting:
+            with pytest.raises(ClosedError):
+                future.result(timeout=20)
+
+
+def test_closed_twice_and_by_many_at_once(open_either):
+    for number in range(6):
+        llm = open_either(paged=number % 2 == 0)
+        stream = llm.stream(PROMPT, max_tokens=30)
+        next(stream)
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(llm.close) for _ in range(4)]:
+                future.result(timeout=20)
+        llm.close()
+        with pytest.raises(ClosedError):
+            next(stream)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("mine"), KeyboardInterrupt()])
+def test_an_exception_from_outside_leaves_the_model_usable(failure, llm, expected):
+    def fail(_):
+        raise failure
+
+    with pytest.raises(type(failure)):
+        list(llm.stream(PROMPT, on_prefill=fail))
+    assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_stop_texts_and_end_tokens_end_the_answer(open_llm, llm, expected):
+    text = llm.tokenizer.decode(expected)
+    for stop in (text[10:13], text[4:30], text[:1]):
+        answer = llm.generate(PROMPT, max_tokens=30, stop=stop)
+        assert (answer.finish_reason, answer.text) == ("stop", text[: text.index(stop)])
+    answer = llm.generate(PROMPT, max_tokens=30, stop=["never said"])
+    assert (answer.finish_reason, answer.text) == ("length", text)
+    place = next(number for number in range(3, 30) if expected[number] not in expected[:number])
+    by_config = open_llm("llama-2", seed=1, config={"eos_token_id": [expected[place], 7]})
+    by_generation_config = open_llm("llama-2", seed=1, generation_config={"eos_token_id": expected[place]})
+    for model in (by_config, by_generation_config):
+        answer = model.generate(PROMPT, max_tokens=30)
+        assert (answer.finish_reason, answer.stats.completion_tokens) == ("stop", place + 1)
+        assert answer.text == llm.tokenizer.decode(expected[:place])
+
+
+def test_sampled_texts_repeat_with_their_seed(llm):
+    texts = {seed: llm.generate(PROMPT, max_tokens=20, temperature=1.0, seed=seed).text for seed in range(4)}
+    assert len(set(texts.values())) == 4
+    for seed, text in texts.items():
+        assert llm.generate(PROMPT, max_tokens=20, temperature=1.0, seed=seed).text == text
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_two_hundred_short_generations_leave_nothing_behind(paged, open_either):
+    llm = open_either(paged=paged)
+
+    def run(count):
+        for number in range(count):
+            settings = {"max_tokens": 3, "temperature": 0.5 * (number % 3), "seed": number, "stop": "xyz"}
+            stream = llm.stream(PROMPT, repetition_penalty=1.1, **settings)
+            next(stream)
+            if number % 2:
+                list(stream)
+            del stream
+        gc.collect()
+        return process_memory(), mx.get_active_memory(), threading.active_count(), open_files()
+
+    run(50)
+    memory_before, arrays_before, *before = run(10)
+    memory_after, arrays_after, *after = run(200)
+    assert before == after
+    assert arrays_after <= arrays_before + 4096
+    assert memory_after - memory_before < 3 << 20
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_a_closed_model_has_given_everything_back(paged, open_either):
+    def open_and_close():
+        with open_either(paged=paged) as llm:
+            stream = llm.stream(PROMPT, max_tokens=30)
+            next(stream)
+        del llm, stream
+        gc.collect()
+        return mx.get_active_memory(), threading.active_count(), open_files()
+
+    open_and_close()
+    before = open_and_close()
+    for _ in range(5):
+        after = open_and_close()
+    assert before == after
+
+
+def test_a_folder_that_cannot_be_loaded_leaves_no_thread_and_no_file(tiny_folder, tmp_path):
+    before = threading.active_count(), open_files()
+    broken = tiny.write_model(tmp_path / "broken", tiny.CONFIGS["llama-2"])
+    file = broken / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1000])
+    with pytest.raises(FormatError):
+        edgellm.load(broken)
+    file.write_bytes(data)
+    with pytest.raises(EdgeLLMError):
+        edgellm.load(broken, memory=1000)
+    assert (threading.active_count(), open_files()) == before
+
+
+def test_a_shard_that_is_cut_short_while_it_is_streamed(tmp_path):
+    folder = tiny.write_model(tmp_path / "cut", tiny.CONFIGS["llama-2"], seed=1)
+    with edgellm.load(folder, **paged_settings(folder)) as llm:
+        expected = llm.generate(PROMPT, max_tokens=5).text
+        file = folder / "model.safetensors"
+        data = file.read_bytes()
+        os.truncate(file, 4096)
+        with pytest.raises(ReadError, match=r"model\.safetensors"):
+            llm.generate(PROMPT, max_tokens=30)
+        with file.open("r+b") as again:
+            again.write(data)
+        assert llm.generate(PROMPT, max_tokens=5).text == expected
+
+
+def test_two_models_at_once(tiny_folder, open_llm, llm, expected):
+    folder = tiny_folder("qwen3")
+    other = open_llm(folder, load=paged_settings(folder))
+    alone = [token.id for token in other.generate(PROMPT, max_tokens=30).tokens]
+    both = list(zip(llm.stream(PROMPT, max_tokens=30), other.stream(PROMPT, max_tokens=30), strict=True))
+    assert [token.id for token, _ in both] == expected
+    assert [token.id for _, token in both] == alone
+
+
+def test_no_socket_is_opened_for_a_local_folder(tiny_folder):
+    code = (
+        "import json, sys\n"
+        "events = []\n"
+        "sys.addaudithook(lambda name, _: events.append(name) if name.startswith('socket.') else None)\n"
+        "import edgellm\n"
+        f"with edgellm.load({str(tiny_folder('llama-2'))!r}) as llm:\n"
+        "    text = llm.generate('Once upon a time', max_tokens=4, beams=2).text\n"
+        "    with llm.chat(system='Be brief.') as chat: chat.send('Hello', max_tokens=4)\n"
+        "print(json.dumps(events))"
+    )
+    environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
