@@ -17,7 +17,6 @@ from edgellm.jsonfile import shown
 from edgellm.layout import tensor_order
 from edgellm.quant import (
     AFFINE_BITS,
-    CONFIG_KEYS,
     DEFAULT_BITS,
     DEFAULT_GROUP_SIZE,
     FLOATS,
@@ -193,8 +192,6 @@ def _stored_forms(
     for path, shape in _matrices(shapes).items():
         parts = {part: source.tensors[f"{path}.{part}"] for part in PARTS if f"{path}.{part}" in source.tensors}
         forms[path] = stored_quantization(raw, path, parts, shape)
-    if not any(forms.values()) and any(raw.get(key) for key in CONFIG_KEYS):
-        quantization_of(raw, "model.embed_tokens")  # names another library's method, if it is one
     return forms
 
 

@@ -58,10 +58,12 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
     """
     if setting is None or setting == "auto":
         return None
-    if isinstance(setting, int):
+    if is_int(setting):
         if setting <= 0:
             raise ConfigError(f"memory is {setting}; it must be above 0")
         return setting
+    if not isinstance(setting, str):
+        raise ConfigError(f"memory is {setting!r}; it is a whole number of bytes, or a text such as '4GB' or '60%'")
     if setting.strip().endswith("%"):
         try:
             share = float(setting.strip()[:-1])
@@ -81,7 +83,7 @@ class Sampling:
 
     Attributes:
         max_tokens: new tokens at the most.
-        temperature: logits are divided by it; 0 is greedy.
+        temperature: logits are divided by it; 0 is greedy, and so is anything below 0.001.
         top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
         top_k: keep this many of the likeliest tokens; 0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one; 0 keeps all.

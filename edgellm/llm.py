@@ -211,7 +211,7 @@ class LLM:
         need, room = (1 + sampling.beams) * each, plan.cache_bytes + plan.budget - plan.total_bytes
         if need > room:
             raise MemoryBudgetError(
-                f"{sampling.beams} beams need {megabytes(need)} for their KV caches, and the plan has {megabytes(room)} for them",
+                f"{sampling.beams} beams need {megabytes(need)} for their KV caches, and the plan has room for {megabytes(room)}",
                 hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
             )
 

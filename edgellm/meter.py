@@ -19,6 +19,7 @@ GLANCE = 6  # reading 64 characters costs as much as making one
 MAX_LAZY_DEPTH = 16  # iterators over iterators are freed one inside the other, on the C stack
 MAX_INT_BITS = 4096
 MAX_INDENT = 32
+MAX_NAME = 256  # characters of an attribute that map, groupby and their like read of every element
 
 VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
 CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple, set, frozenset, *VIEWS)
@@ -108,6 +109,7 @@ class Meter:
 
     def join(self, separator: str, items: Sequence[Any]) -> None:
         """Pay for ``separator.join(items)``."""
+        self.explode(items)
         self.spend(len(separator) * len(items) + self.weight(items))
 
     def percent(self, text: str, arguments: Any) -> None:
@@ -202,9 +204,10 @@ def _round(_: Meter, __: Any, precision: Any = 0, *___: Any, **____: Any) -> Non
 
 
 def _sum(meter: Meter, items: Any, attribute: Any = None, start: Any = 0) -> None:
+    _names(attribute)
     if not isinstance(start, int | float):
         raise RefusedError("a sum that starts from something else than a number")
-    meter.look(items)
+    meter.read(items)
 
 
 def _replace(meter: Meter, text: Any, *rest: Any, **named: Any) -> None:
@@ -215,7 +218,22 @@ def _nothing(*_: Any, **__: Any) -> None:
     pass
 
 
-def _listing(meter: Meter, items: Any, *_: Any, **__: Any) -> None:
+def _names(*names: Any) -> None:
+    if any(isinstance(name, str) and len(name) > MAX_NAME for name in names):
+        raise RefusedError(f"a name of more than {MAX_NAME} characters")
+
+
+def _elements(_: Meter, __: Any = None, *names: Any, **named: Any) -> None:
+    _names(*names, *named.values())
+
+
+def _joining(meter: Meter, items: Any, d: Any = "", attribute: Any = None) -> None:
+    _names(attribute)
+    meter.join(str(d), items)
+
+
+def _listing(meter: Meter, items: Any, *names: Any, **named: Any) -> None:
+    _names(*names, *named.values())
     meter.explode(items)
     meter.read(items)
 
@@ -238,11 +256,11 @@ METHOD_PRICE = FILTER_PRICE = TEST_PRICE = _reading
 FILTER_PRICES: dict[str, Callable[..., None]] = {
     # These take one element, or none before they are asked for it.
     **dict.fromkeys(("attr", "count", "d", "default", "first", "items", "last", "length"), _nothing),
-    **dict.fromkeys(("map", "reject", "rejectattr", "select", "selectattr"), _nothing),
-    **dict.fromkeys(("list", "max", "min", "reverse", "sort", "unique"), _listing),
+    **dict.fromkeys(("map", "reject", "rejectattr", "select", "selectattr"), _elements),
+    **dict.fromkeys(("dictsort", "groupby", "list", "max", "min", "reverse", "sort", "unique"), _listing),
     "format": lambda meter, text, *items, **named: meter.percent(str(text), (items, named)),
     "indent": _indent,
-    "join": lambda meter, items, d="", *_, **__: meter.join(str(d), items),
+    "join": _joining,
     "replace": _replace,
     "round": _round,
     "sum": _sum,

@@ -99,7 +99,9 @@ def stored_quantization(
 
     Raises:
         FormatError: types or shapes fit neither the config nor any quantization.
+        UnsupportedModelError: the model was quantized by another library.
     """
+    said = quantization_of(config, path)
     if "weight" not in tensors:
         raise FormatError(f"tensor {shown(path + '.weight')} is missing", hint="download or convert the model again")
     if "scales" not in tensors:
@@ -110,7 +112,6 @@ def stored_quantization(
                 f"the config needs {shape} in one of {', '.join(FLOATS)}"
             )
         return None
-    said = quantization_of(config, path)
     block = _block(config) or {}
     believed = said is not None and (path in block or _fault(said, tensors, shape) is None)
     quantization = said if believed else _inferred(tensors, shape)

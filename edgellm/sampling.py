@@ -16,6 +16,10 @@ import numpy.typing as npt
 from edgellm.config import Sampling
 
 
+GREEDY = 1e-3
+"""Temperatures below it take the likeliest token: the quotients would leave the range of float32."""
+
+
 class Sampler:
     """Draws tokens as ``Sampling`` says; holds which tokens the sequence has so far, and how many were drawn.
 
@@ -45,7 +49,7 @@ class Sampler:
         logits = logits.astype(mx.float32)
         if self.seen is not None:
             logits = penalized(logits, self.seen, settings.repetition_penalty)
-        if settings.temperature == 0:
+        if settings.temperature < GREEDY:
             token = mx.argmax(logits, axis=-1)
         elif not self._lazy:
             row: npt.NDArray[np.float32] = np.array(logits)[0]

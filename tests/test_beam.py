@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
@@ -12,6 +13,7 @@ from counting import open_counted, paged_settings
 from edgellm.errors import ConfigError, MemoryBudgetError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "beams.json").read_text(encoding="utf-8"))
+LONG = {"max_position_embeddings": 2048}
 PROMPT = [tiny.BEGIN, *range(40, 60)]
 
 
@@ -51,8 +53,8 @@ def test_texts_equal_transformers(kind, tiny_folder, open_llm):
 
 @pytest.mark.parametrize("paged", [False, True])
 def test_all_beams_share_each_pass_over_the_weights(paged, tiny_folder):
-    folder = tiny_folder("llama-2", seed=1)
-    llm, layers = open_counted(folder, **(paged_settings(folder) if paged else {}))
+    folder = tiny_folder("llama-2", seed=1, config=LONG)
+    llm, layers = open_counted(folder, **(paged_settings(folder, context=1024) if paged else {}))
     with llm:
         assert llm.plan.resident != paged
         answer = llm.generate(PROMPT, max_tokens=12, beams=3)
@@ -63,8 +65,8 @@ def test_all_beams_share_each_pass_over_the_weights(paged, tiny_folder):
 
 
 def test_a_streamed_model_is_read_once_a_token(tiny_folder, open_llm):
-    folder = tiny_folder("llama-2", seed=1)
-    llm, resident = open_llm(folder, load=paged_settings(folder)), open_llm(folder)
+    folder = tiny_folder("llama-2", seed=1, config=LONG)
+    llm, resident = open_llm(folder, load=paged_settings(folder, context=1024)), open_llm(folder)
     answer = llm.generate(PROMPT, max_tokens=10, beams=3)
     assert (answer.stats.weight_passes, answer.text) == (10, resident.generate(PROMPT, max_tokens=10, beams=3).text)
 
@@ -107,11 +109,22 @@ def test_cancelled_in_the_middle_it_gives_the_best_so_far(tiny_folder):
         assert llm.generate(PROMPT, max_tokens=20, beams=2).finish_reason == "length"
 
 
-def test_beams_that_the_budget_has_no_room_for_are_refused(open_llm):
-    llm = open_llm("llama-2", load={"memory": "1.5MB", "context": 256})
-    with pytest.raises(MemoryBudgetError, match="64 beams need"):
-        llm.generate(PROMPT, max_tokens=200, beams=64)
-    assert len(llm.generate(PROMPT, max_tokens=5, beams=2).tokens) == 5
+def test_beams_that_the_budget_has_no_room_for_are_refused(tiny_folder, open_llm):
+    folder = tiny_folder("llama-2", seed=1, config=LONG)
+    llm = open_llm(folder, load=paged_settings(folder, context=1024))
+    with pytest.raises(MemoryBudgetError, match="4 beams need"):
+        llm.generate(PROMPT, max_tokens=900, beams=4)
+    assert len(llm.generate(PROMPT, max_tokens=5).tokens) == 5
+
+
+def test_beams_stay_within_the_memory_that_was_checked(tiny_folder, open_llm):
+    folder = tiny_folder("llama-2", seed=1, config=LONG)
+    llm = open_llm(folder, load=paged_settings(folder, context=1024))
+    llm.generate(PROMPT, max_tokens=5)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    llm.generate(PROMPT, max_tokens=60, beams=3)
+    assert mx.get_peak_memory() - before < llm.plan.cache_bytes + llm.plan.budget - llm.plan.total_bytes + (1 << 18)
 
 
 def test_the_prompt_stays_cached(open_llm):

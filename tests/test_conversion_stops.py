@@ -68,7 +68,8 @@ print("done", flush=True)
 @pytest.mark.parametrize("force", [False, True])
 def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(tmp_path, force):
     """Every opening, renaming and removing of a file that a conversion does is, once, the last thing it does."""
-    source = write_model(tmp_path / "source", LLAMA, dtype=mx.bfloat16)
+    config = LLAMA | {"num_hidden_layers": 1}
+    source = write_model(tmp_path / "source", config, dtype=mx.bfloat16, tokenizer=False)
     convert(source, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     made = tmp_path / "made"
@@ -79,7 +80,7 @@ def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(tmp_path, f
                 file.unlink()
             made.rmdir()
         if force:
-            convert(write_model(tmp_path / "old", LLAMA, seed=1), made)
+            convert(write_model(tmp_path / "old", config, seed=1, tokenizer=False), made)
             for path in sorted((tmp_path / "old").iterdir()):
                 path.unlink()
             (tmp_path / "old").rmdir()
@@ -97,7 +98,7 @@ def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(tmp_path, f
             process.stdin.write("\n")
             process.stdin.flush()
         assert process.wait() == 0, process.stderr.read()
-    assert last > 30
+    assert last > 20
 
 
 def test_killed_in_the_middle_of_a_file_it_goes_on_with_the_next(tmp_path):

@@ -96,7 +96,7 @@ def test_the_second_name_of_the_block_is_read():
 @pytest.mark.parametrize("numbers", [{}, {"group_size": 128, "bits": 4}])
 def test_what_other_libraries_quantized_is_named(method, numbers):
     with pytest.raises(UnsupportedModelError, match=str(method)):
-        quantization_of({"quantization_config": {"quant_method": method} | numbers}, "a")
+        stored_quantization({"quantization_config": {"quant_method": method} | numbers}, "a", {}, (4, 128))
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,10 @@ def draw(settings, logits, count, prompt=(), lazy=True):
 
 def test_temperature_0_takes_the_likeliest_whatever_else_is_set():
     logits = np.random.RandomState(1).standard_normal(30)
-    settings = Sampling(temperature=0.0, top_p=0.1, top_k=3, min_p=0.5, seed=3)
-    assert draw(settings, logits, 5) == [int(logits.argmax())] * 5
+    for temperature in (0.0, 1e-300, 1e-4):
+        settings = Sampling(temperature=temperature, top_p=0.1, top_k=3, min_p=0.5, seed=3)
+        for lazy in (True, False):
+            assert draw(settings, logits, 5, lazy=lazy) == [int(logits.argmax())] * 5
 
 
 @pytest.mark.parametrize("lazy", [True, False])

@@ -39,30 +39,27 @@ def loading(name: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 @contextmanager
 def conversion() -> Iterator[Callable[[ConversionStep], None]]:
     """Show how far a conversion is; yields what is to be called with each step."""
+    if not StatusLine.possible():
+        yield lambda step: note(step.message) if step.message else None
+        return
     console = err()
     bar = _byte_bar(console)
     task = bar.add_task("converting", total=None)
-    watched = StatusLine.possible()
 
     def report(step: ConversionStep) -> None:
-        if step.message and watched:
-            console.print(step.message, soft_wrap=True)
-        elif step.message:
-            note(step.message)
+        if step.message:
+            console.print(step.message)
         bar.update(task, completed=step.bytes_done, total=step.bytes_total, description=step.file or "converting")
 
-    if watched:
-        bar.start()
-    try:
+    with bar:
         yield report
-    finally:
-        bar.stop()
 
 
 @contextmanager

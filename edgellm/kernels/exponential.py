@@ -6,18 +6,28 @@ import math
 
 from edgellm.kernels.emitter import F32, I32, Emitter, Value, vector
 
-_TERMS = [math.log(2.0) ** power / math.factorial(power) for power in range(8)]
-"""2^f = sum of (f ln 2)^n / n!; for |f| <= 1/2 the terms left out are below 6e-9."""
+_TERMS = [1 / math.factorial(power) for power in range(8)]
+"""e^r = sum of r^n / n!; for |r| <= ln(2) / 2 the terms left out are below 6e-9."""
+
+_LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.12194440e-4
+"""ln(2) in two parts (Cody and Waite 1980), so that ``x - n ln(2)`` keeps its digits."""
+
+_LOWEST, _HIGHEST = -87.0, 88.0
+"""Beyond these the result stays where it is: float32 has no more room."""
+
+_ROUNDER = 1.5 * 2.0**23
+"""Added and taken away again, it leaves a float32 rounded."""
 
 
 def exp(e: Emitter, x: Value) -> Value:
-    """e^x for float32 lanes, within 2 units of the last place; below 2^-126 it stays there."""
+    """e^x for float32 lanes, to 2e-7 of it."""
     lanes = x.type.count
     floats, words = vector(F32, lanes), vector(I32, lanes)
-    power = e.b.fmul(x, e.const(floats, math.log2(math.e)))
-    power = e.binary("minnum", e.binary("maxnum", power, e.const(floats, -126.0)), e.const(floats, 127.0))
-    whole = e.unary("rint", power)
-    rest = e.b.fsub(power, whole)
+    x = e.binary("minnum", e.binary("maxnum", x, e.const(floats, _LOWEST)), e.const(floats, _HIGHEST))
+    rounder = e.const(floats, _ROUNDER)
+    whole = e.b.fsub(e.fma(x, e.const(floats, math.log2(math.e)), rounder), rounder)
+    rest = e.fma(whole, e.const(floats, -_LOG2_HIGH), x)
+    rest = e.fma(whole, e.const(floats, -_LOG2_LOW), rest)
     result = e.const(floats, _TERMS[-1])
     for term in _TERMS[-2::-1]:
         result = e.fma(result, rest, e.const(floats, term))
