@@ -29,7 +29,7 @@ _UNITS = {
     **{letter: 1000**power for power, letter in enumerate("kmgt", 1)},
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
 }
-_SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,16}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*", re.IGNORECASE)
 MAX_SIZE = 1 << 50
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgellm.console.screen import CONTINUATION, PROMPT
 from edgellm.console.terminal import is_terminal
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.input import Input
-    from prompt_toolkit.key_binding import KeyBindings
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.output import Output
 
 MENU_LINES = 5
@@ -46,16 +46,19 @@ class Editor:
 
         # Where standard output is data for somebody else, the line that is being typed belongs on standard error.
         screen = target or (None if is_terminal(sys.stdout) else create_output(stdout=sys.stderr))
+        self.was_empty = False
+        """Whether nothing had been typed when Ctrl-C was pressed."""
+
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
             prompt_continuation=CONTINUATION,
             history=_history(),
-            completer=_completer(commands, files),
+            completer=slash_completer(commands, files),
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             reserve_space_for_menu=MENU_LINES,
             enable_open_in_editor=True,
-            key_bindings=_keys(),
+            key_bindings=self._keys(),
             input=source,
             output=screen,
         )
@@ -64,10 +67,30 @@ class Editor:
         """Return the next text. Raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
         return self._session.prompt()
 
-    @property
-    def was_empty(self) -> bool:
-        """Whether nothing had been typed when Ctrl-C was pressed."""
-        return not self._session.default_buffer.text
+    def _keys(self) -> KeyBindings:
+        from prompt_toolkit.key_binding import KeyBindings
+
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def send(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            if buffer.document.char_before_cursor == "\\" and buffer.document.is_cursor_at_the_end:
+                buffer.delete_before_cursor()
+                buffer.insert_text("\n")
+            else:
+                buffer.validate_and_handle()
+
+        @keys.add("escape", "enter")
+        def new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @keys.add("c-c")
+        def give_up(event: KeyPressEvent) -> None:
+            self.was_empty = not event.current_buffer.text
+            event.app.exit(exception=KeyboardInterrupt)
+
+        return keys
 
 
 def state_folder() -> Path:
@@ -92,28 +115,8 @@ def _history() -> History:
     return FileHistory(str(file))
 
 
-def _keys() -> KeyBindings:
-    from prompt_toolkit.key_binding import KeyBindings
-
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    def send(event: Any) -> None:
-        buffer = event.current_buffer
-        if buffer.document.char_before_cursor == "\\" and buffer.document.is_cursor_at_the_end:
-            buffer.delete_before_cursor()
-            buffer.insert_text("\n")
-        else:
-            buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def new_line(event: Any) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
-
-
-def _completer(commands: Mapping[str, tuple[str, str]], files: frozenset[str]) -> Completer:
+def slash_completer(commands: Mapping[str, tuple[str, str]], files: frozenset[str]) -> Completer:
+    """Completes the names of commands, and paths after those that take a file."""
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
     from prompt_toolkit.document import Document
 

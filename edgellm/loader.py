@@ -12,8 +12,10 @@ from edgellm import device
 from edgellm.cache import Cache, KVCache, RotatingKVCache
 from edgellm.checkpoint import Checkpoint, Part
 from edgellm.config import LoadSettings
+from edgellm.kernels.engine import Engine
 from edgellm.linear import DenseLinear, QuantizedLinear, linear_from
-from edgellm.model import Block, Layer, Layers, Model, ResidentEmbedding, ResidentLayers
+from edgellm.model import Layer, Layers, Model, ResidentEmbedding, ResidentLayers
+from edgellm.native import engine_for, layer_for, linear_for
 from edgellm.paging import PagedEmbedding, PagedLayers
 from edgellm.plan import Plan
 from edgellm.reader import DiskReader, Reader, Ticket
@@ -32,6 +34,7 @@ class Arithmetic:
     fused_attention: bool
     slots: int
     lag: int
+    kernels: Engine | None = None
 
 
 def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
@@ -39,7 +42,8 @@ def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
     if device.has_gpu():
         return Arithmetic(dtype, fused_attention=True, slots=3, lag=1)
-    return Arithmetic(dtype, fused_attention=False, slots=2, lag=0)
+    kernels = engine_for(settings)
+    return Arithmetic(dtype, fused_attention=kernels is not None, slots=2, lag=0, kernels=kernels)
 
 
 def load_model(
@@ -68,10 +72,10 @@ def load_model(
     mx.eval(weight)
     layers: Layers
     if plan.resident:
-        blocks = [block_of(checkpoint, checkpoint.layers[index], slot) for index, slot in kept.items()]
+        blocks = [block_of(checkpoint, arithmetic, checkpoint.layers[index], slot) for index, slot in kept.items()]
         layers = ResidentLayers(blocks, deferred=device.has_gpu())  # a CPU gains little, and pays for a step past the end
     else:
-        make_layer = partial(block_of, checkpoint)
+        make_layer = partial(block_of, checkpoint, arithmetic)
         layers = PagedLayers(checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag)
     embedding = table_of(checkpoint.embed_tokens, table) if table else None
     if checkpoint.lm_head is not None and head is not None:
@@ -80,7 +84,7 @@ def load_model(
         assert embedding is not None, "a tied head is the resident embedding"
         lm_head = embedding
     embed_tokens = ResidentEmbedding(embedding, dtype) if embedding else PagedEmbedding(checkpoint.embed_tokens, dtype)
-    return Model(config, embed_tokens=embed_tokens, layers=layers, norm=weight, lm_head=lm_head)
+    return Model(config, embed_tokens=embed_tokens, layers=layers, norm=weight, lm_head=linear_for(arithmetic.kernels, lm_head))
 
 
 def disk_reader(checkpoint: Checkpoint, plan: Plan) -> DiskReader:
@@ -110,9 +114,10 @@ class _Loading:
                 self._progress(done, self._total)
 
 
-def block_of(checkpoint: Checkpoint, part: Part, slot: Slot) -> Layer:
+def block_of(checkpoint: Checkpoint, arithmetic: Arithmetic, part: Part, slot: Slot) -> Layer:
     """The decoder layer over what ``part`` places in a slot."""
-    return Block(checkpoint.config, slot.arrays(part.layout), part.quantizations.__getitem__, fused=device.has_gpu())
+    tensors, quantization_of = slot.arrays(part.layout), part.quantizations.__getitem__
+    return layer_for(arithmetic.kernels, checkpoint.config, tensors, quantization_of)
 
 
 def table_of(part: Part, slot: Slot) -> DenseLinear | QuantizedLinear:

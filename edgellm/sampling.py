@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from edgellm.config import Sampling
 
-
 GREEDY = 1e-3
 """Temperatures below it take the likeliest token: the quotients would leave the range of float32."""
 

@@ -21,12 +21,10 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
+from jinja2.ext import loopcontrols
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
 
 from edgellm.meter import (
     CONTAINERS,
@@ -45,6 +43,7 @@ from edgellm.meter import (
     digits,
     limit_bits,
 )
+from edgellm.syntaxtree import Generation, Metering
 
 MAX_NODES = 12_000
 MAX_CODE = 400_000  # characters of Python; it takes up to 100 bytes each to compile
@@ -119,6 +118,10 @@ def _spend(units: int) -> bool:
     return True
 
 
+def _slice(value: Any, start: Any, stop: Any, step: Any) -> Any:
+    return METER.get().pay(value[start:stop:step])
+
+
 def _concatenate(parts: list[Any]) -> str:
     texts = [str(part) for part in parts]
     METER.get().spend(NODE + sum(map(len, texts)))
@@ -179,66 +182,6 @@ class _Formatter(SandboxedFormatter):
         return str(meter.pay(super().format_field(value, format_spec)))
 
 
-class _Generation(Extension):
-    """The block {% generation %}, which marks text to train on: only its scope matters here."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja reads it from the class
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-
-class _Metering(NodeTransformer):
-    """Puts payment into a syntax tree, wherever Jinja's own hooks see nothing."""
-
-    def _paid(self, node: nodes.Node) -> nodes.Filter:
-        return nodes.Filter(self.generic_visit(node), "@pay", [], [], None, None, lineno=node.lineno)
-
-    def _toll(self, within: list[nodes.Node], line: int) -> nodes.Filter:
-        count = sum(1 + sum(1 for _ in node.find_all(nodes.Node)) for node in within)
-        return nodes.Filter(nodes.Const(NODE * (count + 1)), "@spend", [], [], None, None, lineno=line)
-
-    def _tolled(self, node: Any) -> nodes.Node:
-        toll = self._toll(node.body, node.lineno)
-        self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(toll, lineno=node.lineno))
-        return node  # type: ignore[no-any-return]
-
-    visit_Macro = visit_CallBlock = visit_Block = _tolled  # noqa: N815 - Jinja looks for these names
-    visit_List = visit_Dict = _paid  # noqa: N815
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
-        toll = self._toll([node.test], node.lineno) if node.test else None
-        self._tolled(node)
-        if node.test and toll:
-            node.test = nodes.And(toll, node.test, lineno=node.lineno)
-        return node
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
-        return self._paid(node) if node.ctx == "load" else self.generic_visit(node)
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
-        return self._paid(node) if isinstance(node.arg, nodes.Slice) else self.generic_visit(node)
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        return nodes.Filter(nodes.List(node.nodes), "@concatenate", [], [], None, None, lineno=node.lineno)
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        left = node.expr
-        tests: list[nodes.Expr] = []
-        for operand in node.ops:  # a < b < c becomes a < b and b < c
-            arguments = [nodes.Const(operand.op), operand.expr]
-            tests.append(nodes.Filter(left, "@compare", arguments, [], None, None, lineno=node.lineno))
-            left = operand.expr
-        result = tests[0]
-        for test in tests[1:]:
-            result = nodes.And(result, test, lineno=node.lineno)
-        return result
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment in which chat templates are compiled and run; it may serve many threads."""
 
@@ -256,13 +199,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             optimized=False,  # nothing of a template is computed while it is compiled
             finalize=finalize,
-            extensions=[_Generation, loopcontrols],
+            extensions=[Generation, loopcontrols],
         )
         self.filters = {name: _metered_filter(name, self.filters[name]) for name in FILTERS}
         self.filters["tojson"] = _metered_filter("tojson", _tojson)
         self.filters["@spend"] = _spend
         self.filters["@pay"] = lambda value: METER.get().pay(value)
         self.filters["@compare"] = _compare
+        self.filters["@slice"] = _slice
         self.filters["@concatenate"] = _concatenate
         self.tests.update({name: _metered_test(self.tests[name]) for name in READING_TESTS})
         del self.globals["lipsum"]
@@ -274,7 +218,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
             raise ExhaustedError
-        _Metering().visit(tree)
+        Metering().visit(tree)
         tree.set_environment(self)
         return tree
 

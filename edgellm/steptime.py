@@ -12,6 +12,7 @@ import mlx.core as mx
 from edgellm.checkpoint import Checkpoint, Part
 from edgellm.config import LoadSettings
 from edgellm.loader import arithmetic_of, block_of, make_caches, table_of
+from edgellm.native import linear_for
 from edgellm.reader import DiskReader, Reader
 from edgellm.slot import Slot
 
@@ -61,7 +62,7 @@ def measure_step(checkpoint: Checkpoint, settings: LoadSettings, *, reader: Read
 
 def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
     part = checkpoint.layers[len(checkpoint.layers) // 2]
-    layer = block_of(checkpoint, part, _filled(part, reader))
+    layer = block_of(checkpoint, arithmetic_of(checkpoint, settings), part, _filled(part, reader))
     cache = make_caches(checkpoint, capacity=CONTEXT + REPEATS + 1, window=None, reserve=CONTEXT + REPEATS + 1)[0]
     cache.offset = CONTEXT
     hidden = _hidden(checkpoint, settings)
@@ -74,7 +75,7 @@ def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) 
 
 def _time_head(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
     part = checkpoint.lm_head or checkpoint.embed_tokens
-    head = table_of(part, _filled(part, reader))
+    head = linear_for(arithmetic_of(checkpoint, settings).kernels, table_of(part, _filled(part, reader)))
     hidden = _hidden(checkpoint, settings)[:, -1]
     mx.eval(hidden)
     return _median_seconds(lambda: mx.eval(mx.argmax(head(hidden), axis=-1)))

@@ -145,10 +145,9 @@ anything = st.recursive(
 def test_any_config_is_understood_or_our_error(kind, change):
     try:
         config = ModelConfig.from_dict(tiny.CONFIGS[kind] | change)
-    except EdgeLLMError as error:
-        assert len(str(error)) < 300
-    else:
-        assert config.num_attention_heads % config.num_key_value_heads == 0
+    except EdgeLLMError:
+        return
+    assert config.num_attention_heads % config.num_key_value_heads == 0
 
 
 def test_end_tokens_come_as_a_number_a_list_or_not_at_all():

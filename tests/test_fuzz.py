@@ -10,6 +10,7 @@ import pytest
 @pytest.mark.parametrize(("script", "count"), [("fuzz_folders.py", 600), ("fuzz_tokenizers.py", 300)])
 def test_damaged_input_ends_in_our_error(script, count):
     script = Path(__file__).with_name(script)
-    done = subprocess.run([sys.executable, script, "--count", str(count), "--seed", "1000000"], capture_output=True, text=True)
+    command = [sys.executable, script, "--count", str(count), "--seed", "1000000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Error" in done.stdout

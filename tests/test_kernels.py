@@ -82,9 +82,7 @@ def product(engine: Engine, weights: list[Weight], x: np.ndarray, out: np.ndarra
         version = -1
         while version != engine.memory.version:
             version = engine.memory.version
-            steps = product_steps(
-                engine, matrices, x.ctypes.data, result.ctypes.data, tokens=tokens, add=out is not None
-            )
+            steps = product_steps(engine, matrices, x.ctypes.data, result.ctypes.data, tokens=tokens, add=out is not None)
         engine.run(table(steps), tokens)
     return result
 
@@ -101,7 +99,7 @@ forms = st.one_of(
 
 @EXAMPLES
 @given(form=forms, rows=st.integers(1, 150), blocks=st.integers(1, 9), odd=st.integers(0, 7), tokens=st.integers(1, 70))
-def test_the_float_path_is_mlx_own_product(floats, form, rows, blocks, odd, tokens):
+def test_the_float_path_is_mlx_own_product(floats, *, form, rows, blocks, odd, tokens):
     columns = 20 * blocks + odd if form.dense else form.group * blocks
     weight = Weight(form, rows, columns)
     x = np.random.default_rng(1).standard_normal((tokens, columns), dtype=np.float32)
@@ -128,7 +126,7 @@ def bf16(x: np.ndarray) -> np.ndarray:
     blocks=st.integers(1, 20),
     tokens=st.integers(1, 70),
 )
-def test_rounded_products_round_the_activations_and_nothing_else(rounded, bits, group, kind, rows, blocks, tokens):
+def test_rounded_products_round_the_activations_and_nothing_else(rounded, *, bits, group, kind, rows, blocks, tokens):
     weight = Weight(Format(bits, group, kind), rows, group * blocks)
     x = np.random.default_rng(1).standard_normal((tokens, group * blocks), dtype=np.float32)
     left, right = {
@@ -200,7 +198,7 @@ def softmax_attention(queries, keys, values, window):
     window=st.integers(1, 400),
     splits=st.integers(1, 4),
 )
-def test_attention_is_softmax_attention(floats, kept, shared, width, tokens, before, window, splits):
+def test_attention_is_softmax_attention(floats, *, kept, shared, width, tokens, before, window, splits):
     rng = np.random.default_rng(0)
     heads, held = kept * shared, before + tokens
     queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)

@@ -177,7 +177,9 @@ def test_a_process_ends_quietly_with_threads_awake_asleep_or_busy():
 
 
 def test_threads_end_with_their_pool():
-    code = "swiglu(engine); print(threading.active_count()); del engine; import gc; gc.collect(); print(threading.active_count())"
+    code = (
+        "swiglu(engine); print(threading.active_count()); del engine; import gc; gc.collect(); print(threading.active_count())"
+    )
     assert outcome(code) == (0, "3\n1\n")
 
 

@@ -1,0 +1,222 @@
+"""The native decoder layer against MLX's, for every kind of model and of cache."""
+
+import threading
+import warnings
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from tiny import CONFIGS
+
+from edgellm import native
+from edgellm.architecture import ModelConfig
+from edgellm.cache import KVCache, RotatingKVCache
+from edgellm.config import LoadSettings
+from edgellm.kernels.host import engine, unavailable
+from edgellm.layout import STACKS
+from edgellm.linear import linear_from
+from edgellm.model import Block
+from edgellm.native import NativeBlock, NativeLinear, engine_for, layer_for, linear_for
+from edgellm.quant import Quantization
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+
+PLAIN = [None, Quantization(4, 32), Quantization(8, 64), Quantization(3, 32)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_cpu():
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(before)
+
+
+@pytest.fixture(scope="module")
+def floats():
+    return engine(threads=2, activations="float")
+
+
+def tensors_of(config, quantizations, dtype=mx.float16, seed=0):
+    """A layer's tensors, by name inside the layer; members of a stack that are stored alike stacked as well."""
+    key = mx.random.key(seed)
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        key, part = mx.random.split(key)
+        numbers = mx.random.normal(shape, key=part) * (shape[-1] ** -0.5 if len(shape) == 2 else 0.2)
+        path, _, kind = name.rpartition(".")
+        if len(shape) == 1:
+            tensors[name] = (numbers + (1 if "norm" in name else 0)).astype(dtype)
+        elif quantizations(path) is None:
+            tensors[name] = numbers.astype(dtype)
+        else:
+            how = quantizations(path)
+            parts = mx.quantize(numbers.astype(dtype), group_size=how.group_size, bits=how.bits, mode=how.mode)
+            for part_name, array in zip((kind, "scales", "biases"), parts, strict=False):
+                tensors[f"{path}.{part_name}"] = array
+    for stack, members in STACKS.items():
+        for kind in ("weight", "scales", "biases", "bias"):
+            found = [tensors[f"{member}.{kind}"] for member in members if f"{member}.{kind}" in tensors]
+            if len(found) == len(members) > 1 and len({(array.dtype, array.shape[1:]) for array in found}) == 1:
+                tensors[f"{stack}.{kind}"] = mx.concatenate(found)
+    mx.eval(tensors)
+    return tensors
+
+
+def caches_of(config, window):
+    shape = {"heads": config.num_key_value_heads, "head_dim": config.head_dim, "dtype": mx.float32}
+    if window:
+        return [RotatingKVCache(window=window, **shape) for _ in range(2)]
+    return [KVCache(capacity=2000, reserve=10, **shape) for _ in range(2)]
+
+
+def hidden_of(config, length, seed=0):
+    hidden = mx.random.normal((1, length, config.hidden_size), key=mx.random.key(length + seed))
+    mx.eval(hidden)
+    return hidden
+
+
+def distance(found, expected):
+    found, expected = np.array(found, np.float64), np.array(expected, np.float64)
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def follow(config, plain, own, caches, lengths):
+    """The largest distance of what both layers add, over some calls."""
+    worst = 0.0
+    for length in lengths:
+        hidden = hidden_of(config, length)
+        expected = plain(hidden, caches[0])
+        mx.eval(expected, caches[0].keys, caches[0].values)
+        found = own(hidden, caches[1])
+        worst = max(worst, distance(found - hidden, expected - hidden))
+        assert caches[0].offset == caches[1].offset
+    return worst
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_kind_of_layer_is_mlx_own(name, floats):
+    config = ModelConfig.from_dict(CONFIGS[name])
+    for how in PLAIN[: 3 if config.head_dim != 24 else 2]:
+        tensors = tensors_of(config, lambda _, how=how: how)
+        layers = [
+            make(tensors)
+            for make in (
+                lambda t, how=how: Block(config, t, lambda _: how),
+                lambda t, how=how: NativeBlock(floats, config, t, lambda _: how),
+            )
+        ]
+        for window in (0, 7):
+            assert follow(config, *layers, caches_of(config, window), (1, 3, 1, 9, 1, 20, 1, 1)) < 1e-5
+
+
+@pytest.mark.parametrize("window", [0, 100, 700])
+def test_long_prompts_go_through_in_pieces(window, floats):
+    config = ModelConfig.from_dict(CONFIGS["llama-2"])
+    tensors = tensors_of(config, lambda _: None)
+    layers = Block(config, tensors, lambda _: None), NativeBlock(floats, config, tensors, lambda _: None)
+    assert follow(config, *layers, caches_of(config, window), (40, 1100, 1, 30)) < 1e-5
+
+
+def test_matrices_of_a_stack_may_differ(floats):
+    config = ModelConfig.from_dict(CONFIGS["llama-2"])
+
+    def quantizations(path):
+        return {"v": Quantization(8, 32), "u": Quantization(6, 32), "k": None}.get(path.split(".")[1][0], Quantization(4, 32))
+
+    tensors = tensors_of(config, quantizations)
+    layers = Block(config, tensors, quantizations), NativeBlock(floats, config, tensors, quantizations)
+    assert follow(config, *layers, caches_of(config, 0), (1, 12, 1)) < 1e-5
+
+
+def test_int8_activations_stay_close():
+    config = ModelConfig.from_dict(CONFIGS["llama-2"] | {"hidden_size": 256, "intermediate_size": 512})
+    how = Quantization(4, 64)
+    tensors = tensors_of(config, lambda _: how)
+    layers = Block(config, tensors, lambda _: how), NativeBlock(engine(threads=2), config, tensors, lambda _: how)
+    assert follow(config, *layers, caches_of(config, 0), (1, 3, 40, 1)) < 0.03
+
+
+def test_a_layer_follows_its_memory(floats):
+    config = ModelConfig.from_dict(CONFIGS["llama-2"])
+    how = Quantization(4, 32)
+    slot, other = (tensors_of(config, lambda _: how, seed=seed) for seed in (0, 1))
+    own, plain = NativeBlock(floats, config, slot, lambda _: how), Block(config, other, lambda _: how)
+    caches = caches_of(config, 0)
+    assert follow(config, plain, own, caches, (3,)) > 0.1
+    for name, array in slot.items():
+        np.array(array, copy=False)[...] = np.array(other[name])
+    assert follow(config, plain, own, caches_of(config, 0), (3, 1)) < 1e-5
+
+
+def test_a_copied_cache_goes_its_own_way(floats):
+    config = ModelConfig.from_dict(CONFIGS["llama-2"])
+    layer = NativeBlock(floats, config, tensors_of(config, lambda _: None), lambda _: None)
+    cache, again = caches_of(config, 0)
+    for own in (cache, again):
+        layer(hidden_of(config, 5), own)
+    twin = cache.copy()
+    layer(hidden_of(config, 1, seed=7), twin)
+    found, expected = (layer(hidden_of(config, 1), own) for own in (cache, again))
+    assert distance(found, expected) == 0.0
+
+
+@pytest.mark.parametrize("how", PLAIN)
+def test_a_product_is_mlx_own(how, floats):
+    weight = mx.random.normal((70, 128), key=mx.random.key(0))
+    parts = [weight] if how is None else mx.quantize(weight, group_size=how.group_size, bits=how.bits)
+    tensors = dict(zip(("head.weight", "head.scales", "head.biases"), parts, strict=False))
+    linear = linear_from(tensors, "head", how)
+    for shape in ((128,), (1, 128), (2, 3, 128), (1, 40, 128)):
+        x = mx.random.normal(shape, key=mx.random.key(1))
+        found = NativeLinear(floats, linear)(x)
+        assert found.shape == (*shape[:-1], 70)
+        assert distance(found, linear(x)) < 1e-5
+
+
+def test_two_models_in_two_threads():
+    config = ModelConfig.from_dict(CONFIGS["llama-3"])
+    shared = engine(threads=2)
+    layers = [
+        NativeBlock(shared, config, tensors_of(config, lambda _: Quantization(4, 32), seed=seed), lambda _: Quantization(4, 32))
+        for seed in (0, 1)
+    ]
+    inputs = [np.array(hidden_of(config, length)) for length in (1, 30)]
+
+    def results(layer):
+        cache = caches_of(config, 0)[0]
+        return [np.array(layer(mx.array(hidden), cache)) for hidden in inputs * 5]
+
+    expected = [results(layer) for layer in layers]
+    found = [[], []]
+    threads = [threading.Thread(target=lambda n=n: found[n].extend(results(layers[n]))) for n in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mine, theirs in zip(found, expected, strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(mine, theirs, strict=True))
+
+
+def test_forms_without_kernels_run_in_mlx_with_one_warning():
+    config = ModelConfig.from_dict(CONFIGS["llama-2"])
+    how = Quantization(4, 32, "mxfp4")
+    tensors = tensors_of(config, lambda _: how)
+    native._warn.cache_clear()
+    kernels = engine_for(LoadSettings(threads=2))
+    with pytest.warns(RuntimeWarning, match="mxfp4"):
+        layer = layer_for(kernels, config, tensors, lambda _: how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(layer_for(kernels, config, tensors, lambda _: how), Block)
+        head = linear_from(tensors, "self_attn.o_proj", how)
+        assert linear_for(kernels, head) is head
+    assert isinstance(layer, Block)
+    assert layer(hidden_of(config, 3), caches_of(config, 0)[0]).shape == (1, 3, 64)
+
+
+@pytest.mark.parametrize("activations", ["auto", "int8", "float"])
+def test_the_settings_choose_the_arithmetic(activations):
+    kernels = engine_for(LoadSettings(threads=3, activations=activations))
+    assert kernels.threads == 3
+    assert kernels.activations == ("float" if activations == "float" or not kernels.isa.dot else "int8")
