@@ -11,9 +11,7 @@ import typer
 from edgellm.config import parse_size
 from edgellm.errors import ConfigError
 
-app = typer.Typer(
-    help="Measure this machine, and models on it.", rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
-)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, add_completion=False)
 
 EXAMPLE = "\b\nExample:\n  "
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -121,13 +121,13 @@ class PagingRecord(Record):
         cap_bytes: what the system held the process to; None: nothing.
     """
 
-    layers: int = 0
-    pinned_layers: int = 0
-    bytes_per_token: int = 0
+    layers: int | None = None
+    pinned_layers: int | None = None
+    bytes_per_token: int | None = None
     raw_gbps: tuple[float, ...] = ()
     resident_seconds: float | None = None
     load_seconds: float | None = None
-    direct_reads: bool = True
+    direct_reads: bool | None = None
     cap_bytes: int | None = None
 
     DERIVED: ClassVar[tuple[str, ...]] = (
@@ -155,7 +155,7 @@ class PagingRecord(Record):
 
         Each repetition is compared with the plain reads just before and just after it, since disks wander; the median.
         """
-        if not self.seconds or self.resident_seconds is None:
+        if not self.seconds or self.resident_seconds is None or self.bytes_per_token is None:
             return None
         shares = []
         for number, seconds in enumerate(self.seconds):

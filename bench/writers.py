@@ -46,15 +46,15 @@ def as_json(records: Sequence[Record]) -> str:
     return json.dumps({"schema": SCHEMA, "records": [record.as_dict() for record in records]}, indent=2, allow_nan=False)
 
 
-def as_table(records: Sequence[Record], columns: Mapping[str, Column]) -> str:
-    """Lines of aligned columns; a record that failed says why in its line."""
+def as_table(records: Sequence[Record | Mapping[str, Any]], columns: Mapping[str, Column]) -> str:
+    """Lines of aligned columns; a record that failed says why in its line. Records may come as dictionaries, with more keys."""
     heads = list(columns)
-    lines, failures = [heads], {}
+    lines, failures = [heads], dict[int, str]()
     for record in records:
-        found = record.as_dict()
+        found = record.as_dict() if isinstance(record, Record) else record
         lines.append(["-" if found[key] is None else show(found[key]) for key, show in columns.values()])
-        if record.error is not None:
-            failures[len(lines) - 1] = record.error
+        if found["error"] is not None:
+            failures[len(lines) - 1] = found["error"]
     widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
     shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join(line + (f"  {failures[place]}" if place in failures else "") for place, line in enumerate(shown))

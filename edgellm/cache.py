@@ -84,7 +84,7 @@ class KVCache:
 
     def copy(self) -> KVCache:
         """Return a cache of the same tokens that goes its own way."""
-        return _copied(self, self.offset)
+        return _copied(self)
 
     @property
     def nbytes(self) -> int:
@@ -134,7 +134,7 @@ class RotatingKVCache:
 
     def copy(self) -> RotatingKVCache:
         """Return a cache of the same tokens that goes its own way."""
-        return _copied(self, self.window)
+        return _copied(self)
 
     @property
     def nbytes(self) -> int:
@@ -169,10 +169,10 @@ def cache_bytes(*, heads: int, head_dim: int, tokens: int, item_bytes: int) -> i
     return 2 * heads * head_dim * tokens * item_bytes
 
 
-def _copied(cache: AnyCache, used: int) -> AnyCache:
+def _copied(cache: AnyCache) -> AnyCache:
     """A copy whose memory is its own: sharing until one is written to would not do, since CPU kernels write by address."""
     twin = copy(cache)
-    twin.keys, twin.values = (_grown(array, used, array.shape[2]) for array in (cache.keys, cache.values))
+    twin.keys, twin.values = cache.keys * 1, cache.values * 1  # a product, since MLX's other copies share memory
     return twin
 
 

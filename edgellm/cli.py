@@ -16,6 +16,7 @@ from edgellm.commandgroup import Commands, UsageError, renamed_usage_error
 from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, DEFAULT_MODEL, LoadSettings, Sampling, parse_size
 from edgellm.console import terminal
 from edgellm.errors import ConfigError, EdgeLLMError
+from edgellm.quant import DEFAULT_BITS
 
 INTERRUPTED = 130
 EXAMPLE = "\b\nExample:\n  "
@@ -238,6 +239,41 @@ def convert(
 
 
 @app.command(
+    short_help="Make a model of random weights, to measure a machine.",
+    epilog=EXAMPLE + "edgellm synth llama-2-7b ./llama-7b --bits 4",
+)
+def synth(
+    shape: Annotated[str, typer.Argument(metavar="SHAPE", help="A published model's: llama-2-7b, llama-3.2-1b, qwen3-8b, ...")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The model folder to be made.")],
+    *,
+    bits: Annotated[int, typer.Option(metavar="2|3|4|5|6|8|16", help="Bits of a weight; 16 is unquantized.")] = DEFAULT_BITS,
+    group_size: Annotated[int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="float16|bfloat16|float32", help="What is not quantized; left out: as published."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed makes the same weights.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model that is already there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Make a model folder of a known shape with random weights, to measure a machine before anything is downloaded."""
+    _require_backend()
+    from edgellm.console import tables
+    from edgellm.console.progress import conversion
+    from edgellm.info import conversion_facts
+    from edgellm.synth import synthesize
+
+    with conversion() as progress:
+        made = synthesize(
+            shape, destination, bits=bits, group_size=group_size, dtype=dtype, seed=seed, force=force, progress=progress
+        )
+    if json:
+        terminal.write_json(conversion_facts(made))
+    else:
+        tables.show_conversion(made)
+
+
+@app.command(
     short_help="Show what a budget of memory buys.",
     epilog=EXAMPLE + "edgellm plan mlx-community/Meta-Llama-3.1-8B-Instruct-4bit --memory 4GB",
 )
@@ -266,7 +302,7 @@ def plan(
     if json:
         terminal.write_json({"model": model, **found})
     else:
-        tables.show_plan(found, name=model)
+        tables.show_plan(found, name=model, measured=elsewhere == Elsewhere())
 
 
 @app.command(epilog=EXAMPLE + "edgellm info stories")

@@ -20,7 +20,9 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 class Commands(TyperGroup):
     """The group of all commands; one that lives elsewhere is imported when it is called, not when it is listed."""
 
-    elsewhere: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    elsewhere: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "bench": ("edgellm.bench.commands:app", "Measure this machine, and models on it."),
+    }
     """By name: where a command's typer app is (``module:attribute``), and what help says of it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -59,6 +61,8 @@ def renamed_usage_error(error: Any) -> ConfigError:
     known = [name for parameter in context.command.params for name in parameter.opts] if context else []
     if option and option not in known:
         return ConfigError(f"there is no option {option}", hint=did_you_mean(option, known, help_command))
+    if context and error.format_message().startswith(context.get_usage()):  # a group without a command gives its help
+        return ConfigError(f"{context.command_path} needs to know what to do", hint=f"see {help_command}")
     message = " ".join(error.format_message().split()).rstrip(".")
     return ConfigError(message[:1].lower() + message[1:], hint=f"see {help_command}")
 

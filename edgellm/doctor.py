@@ -12,9 +12,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from edgellm.config import DEFAULT_MODEL, LoadSettings
+from edgellm.config import DEFAULT_MODEL
 from edgellm.errors import EdgeLLMError, ReadError
 
 PACKAGES = (
@@ -42,11 +43,7 @@ SAMPLE = 256 << 20
 SPARE = 1 << 30
 """Bytes that must be free on a disk before a sample is written to it."""
 
-PROMPT = "Once upon a time, there was a little dog who"
 NEW_TOKENS = 64
-CLOSE = 0.05
-"""How far logits may be from those of the dequantized weights, in their standard deviation, on average: activations of 16 or
-8 bits stay below half of it, a kernel that mixes up its groups is at 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +91,26 @@ def examine(folder: Path, begin: Callable[[str], None] = lambda _: None) -> Diag
         ("CPU kernels", lambda: _kernels(found)),
         ("disk", lambda: _disk(found, folder)),
         ("bundled model", lambda: _speed(found)),
-        ("paged is resident, bit for bit", _paged_is_resident),
-        ("quantized is dequantized, nearly", _quantized_is_dequantized),
-        ("loaded in one thread, used in another", _threads),
+        ("paged is resident, bit for bit", lambda: _selftest().paged_is_resident()),
+        ("quantized is dequantized, nearly", lambda: _selftest().quantized_is_dequantized()),
+        ("loaded in one thread, used in another", lambda: _selftest().threads_agree()),
     ]
     for name, trial in trials:
         begin(name)
         try:
             found.checks.append(Check(name, True, trial()))
         except EdgeLLMError as error:
-            found.checks.append(Check(name, False, error.message))
+            found.checks.append(Check(name, False, "; ".join(filter(None, (error.message, error.hint)))))
         except Exception as error:  # whatever it is, the report must get to whoever can mend it
             found.checks.append(Check(name, False, f"{type(error).__name__}: {error}"))
     return found
+
+
+def _selftest() -> ModuleType:
+    """Imported late: without MLX it cannot be, and the report is wanted all the same."""
+    from edgellm import selftest
+
+    return selftest
 
 
 def machine_facts() -> dict[str, Any]:
@@ -218,6 +222,7 @@ def _sample(folder: Path) -> Iterator[list[Path]]:
 def _speed(found: Diagnosis) -> str:
     from edgellm.info import answer_facts
     from edgellm.llm import load
+    from edgellm.selftest import PROMPT
 
     begun = time.perf_counter()
     with load(DEFAULT_MODEL) as llm:
@@ -236,68 +241,3 @@ def _speed(found: Diagnosis) -> str:
     if not done.text.strip():
         raise EdgeLLMError("the bundled model says nothing")
     return f"{facts['tokens_per_second']:.1f} tokens/s" if facts["tokens_per_second"] else "too short to time"
-
-
-def _paged_is_resident() -> str:
-    import mlx.core as mx
-
-    from edgellm.llm import load
-
-    settings = LoadSettings(context=64, prefill_chunk=16)
-    with load(DEFAULT_MODEL, settings) as resident:
-        ids = resident.tokenizer.encode(PROMPT)
-        expected = resident.logits(ids)
-        layers = [layer.layout.nbytes for layer in resident.checkpoint.layers]
-        budget = resident.plan.total_bytes - sum(layers) // 4
-    with load(DEFAULT_MODEL, settings, memory=budget) as paged:
-        if paged.plan.resident or paged.plan.prefill_chunk != settings.prefill_chunk:
-            raise EdgeLLMError(f"a budget of {budget} bytes did not make it page as it should")
-        same = all(bool(mx.array_equal(paged.logits(ids), expected)) for _ in range(3))
-        streamed = len(paged.plan.streamed)
-    if not same:
-        raise EdgeLLMError(f"logits differ from the resident model's, with {streamed} layers streamed")
-    return f"{streamed} of {len(layers)} layers streamed"
-
-
-def _quantized_is_dequantized() -> str:
-    import mlx.core as mx
-
-    from edgellm.converters import convert
-    from edgellm.llm import LLM, load
-    from edgellm.locate import locate
-
-    def logits(llm: LLM) -> list[mx.array]:
-        """Of a prompt and of a single token, which other kernels compute."""
-        ids = llm.tokenizer.encode(PROMPT)
-        return [llm.logits(ids), llm.logits(ids[:1])]
-
-    with load(DEFAULT_MODEL) as quantized:
-        found = logits(quantized)
-    with tempfile.TemporaryDirectory(prefix="edgellm-doctor-") as folder:
-        convert(locate(DEFAULT_MODEL), Path(folder) / "plain", bits=16, dtype="float32")
-        with load(Path(folder) / "plain") as plain:
-            expected = logits(plain)
-    off = [float(mx.mean(mx.abs(one - other)) / mx.std(other)) for one, other in zip(found, expected, strict=True)]
-    if not max(off) < CLOSE:
-        raise EdgeLLMError(f"logits are off by {max(off):.1e} of their standard deviation")
-    return f"off by {max(off):.1e} of the logits' standard deviation"
-
-
-def _threads() -> str:
-    import threading
-
-    from edgellm.llm import load
-
-    texts: list[str] = []
-
-    def answer() -> None:
-        texts.append(llm.generate(PROMPT, max_tokens=8).text)
-
-    with load(DEFAULT_MODEL) as llm:
-        thread = threading.Thread(target=answer)
-        thread.start()
-        thread.join()
-        answer()
-    if len(texts) != 2 or texts[0] != texts[1]:
-        raise EdgeLLMError("two threads do not get the same text")
-    return "the same text"

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from edgellm import device
 from edgellm.checkpoint import Checkpoint
-from edgellm.config import LoadSettings, parse_memory
+from edgellm.config import LoadSettings
 from edgellm.device import Memory
-from edgellm.loader import arithmetic_of
-from edgellm.needs import needs_of
-from edgellm.plan import Plan, Speeds, automatic_budget, make_plan
+from edgellm.llm import plan_for
+from edgellm.plan import Plan, Speeds
 from edgellm.steptime import measure_step
 from edgellm.tuning import measure_disk
+
+SMALL_MACHINE = 32 << 30
+"""Bytes; up to it the GPU of an Apple chip may use two thirds of the memory, above it three quarters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,30 +41,18 @@ def forecast(checkpoint: Checkpoint, settings: LoadSettings, elsewhere: Elsewher
         ReadError: a file cannot be read.
     """
     other = elsewhere or Elsewhere()
-    memory = Memory(other.memory, other.memory) if other.memory else device.read_memory()
-    budget = parse_memory(settings.memory, memory.total)
-    arithmetic = arithmetic_of(checkpoint, settings)
-    return make_plan(
-        needs_of(
-            checkpoint,
-            item=arithmetic.dtype.size,
-            window=settings.context_window,
-            fused_attention=arithmetic.fused_attention,
-        ),
-        budget=budget if budget is not None else automatic_budget(memory),
-        slots=arithmetic.slots,
-        context=settings.context,
-        context_window=settings.context_window,
-        prefill_chunk=settings.prefill_chunk,
-        speeds=_speeds(checkpoint, settings, other, here=here),
-    )
+    memory = _described(other.memory) if other.memory else device.read_memory()
+    plan = plan_for(checkpoint, settings, memory=memory)
+    if other.disk is None and not here:
+        return plan
+    disk, weights = other.disk or math.inf, math.inf
+    if other.disk is None and not plan.resident:
+        disk = measure_disk(sorted({extent.file for layer in checkpoint.layers for extent in layer.extents}))
+    if other == Elsewhere():
+        weights = measure_step(checkpoint, settings).weights_per_second
+    return plan_for(checkpoint, settings, memory=memory, speeds=Speeds(disk=disk, weights=weights))
 
 
-def _speeds(checkpoint: Checkpoint, settings: LoadSettings, other: Elsewhere, *, here: bool) -> Speeds | None:
-    if other.disk is not None:
-        return Speeds(disk=other.disk, weights=math.inf)
-    if not here:
-        return None
-    files = sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
-    disk = measure_disk(files)
-    return Speeds(disk=disk, weights=math.inf if other.memory else measure_step(checkpoint, settings).weights_per_second)
+def _described(total: int) -> Memory:
+    """The memory of a machine of which only the size is known, all of it free, and a GPU like Apple's."""
+    return Memory(total, total, total * 2 // 3 if total <= SMALL_MACHINE else total * 3 // 4)

@@ -17,14 +17,16 @@ from edgellm.beam import beam_steps
 from edgellm.cache import Cache, stored
 from edgellm.checkpoint import Checkpoint, read_checkpoint
 from edgellm.config import LoadSettings, Sampling, parse_memory
+from edgellm.device import Memory
 from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
 from edgellm.generate import Progress, Step, generate_steps
+from edgellm.lane import give_back_lane, on_some_lane, take_lane
 from edgellm.loader import LoadProgress, arithmetic_of, disk_reader, load_model, make_caches
 from edgellm.locate import locate
 from edgellm.model import Model
 from edgellm.needs import needs_of
 from edgellm.paging import PagedEmbedding
-from edgellm.plan import Plan, automatic_budget, make_plan, megabytes
+from edgellm.plan import Plan, Speeds, automatic_budget, make_plan, megabytes
 from edgellm.prefix import PrefixCache
 from edgellm.reader import Reader
 from edgellm.stopping import StopFilter
@@ -44,7 +46,8 @@ class LLM:
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
         self._model, self._reader = model, reader
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
-        self._turn = Turn(self._free)
+        self._lane = take_lane()
+        self._turn = Turn(self._lane, self._free)
         self._prefix = PrefixCache(self._make_caches)
 
     def __enter__(self) -> LLM:
@@ -138,6 +141,7 @@ class LLM:
         self._reader.close()
         self._prefix.close()
         del self._model
+        give_back_lane(self._lane)
 
     def _make_caches(self, room: int) -> list[Cache]:
         return make_caches(self.checkpoint, capacity=self.context, window=self.plan.context_window, reserve=room)
@@ -211,7 +215,7 @@ class LLM:
         need, room = (1 + sampling.beams) * each, plan.cache_bytes + plan.budget - plan.total_bytes
         if need > room:
             raise MemoryBudgetError(
-                f"{sampling.beams} beams need {megabytes(need)} for their KV caches, and the plan has room for {megabytes(room)}",
+                f"{sampling.beams} beams need {megabytes(need)} for their KV caches; the plan has room for {megabytes(room)}",
                 hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
             )
 
@@ -263,16 +267,24 @@ def open_llm(
     plan = plan_for(checkpoint, settings)
     reader = reader or disk_reader(checkpoint, plan)
     try:
-        model = load_model(checkpoint, plan, reader, settings, progress=progress)
+        with on_some_lane():
+            model = load_model(checkpoint, plan, reader, settings, progress=progress)
     except BaseException:
         reader.close()
         raise
     return LLM(checkpoint, tokenizer, model, plan, reader)
 
 
-def plan_for(checkpoint: Checkpoint, settings: LoadSettings) -> Plan:
-    """The plan that ``load`` follows on this machine. Raises MemoryBudgetError, ConfigError."""
-    memory = device.read_memory()
+def plan_for(
+    checkpoint: Checkpoint, settings: LoadSettings, *, memory: Memory | None = None, speeds: Speeds | None = None
+) -> Plan:
+    """The plan that ``load`` follows, on this machine or one with other ``memory``; ``speeds`` are for its prediction.
+
+    Raises:
+        MemoryBudgetError: the model cannot run inside the budget.
+        ConfigError: a setting is out of range.
+    """
+    memory = memory or device.read_memory()
     budget = parse_memory(settings.memory, memory.total)
     config = checkpoint.config
     if settings.context is not None and settings.context > config.max_position_embeddings:
@@ -290,6 +302,7 @@ def plan_for(checkpoint: Checkpoint, settings: LoadSettings) -> Plan:
         context=settings.context,
         context_window=settings.context_window,
         prefill_chunk=settings.prefill_chunk,
+        speeds=speeds,
     )
 
 

@@ -71,7 +71,7 @@ class Meter:
             elif isinstance(item, CONTAINERS):
                 waiting += item
             elif isinstance(item, int):
-                total += item.bit_length() >> 3
+                limit_bits(item.bit_length())
             if total > self.largest:
                 raise ExhaustedError
         return total
@@ -124,7 +124,7 @@ class Meter:
 
     def split(self, text: str, sep: str | None = None, *_: Any, **__: Any) -> None:
         """Pay for ``text.split(sep)``: a piece of one character takes about 5 elements' worth."""
-        self.spend(5 * NODE * (text.count(sep) + 1 if sep else len(text) // 2 + 1))
+        self.spend(len(text) + 5 * NODE * (text.count(sep) + 1 if sep else len(text) // 2 + 1))
 
     def split_from_right(self, text: str, sep: str | None = None, *_: Any, **__: Any) -> None:
         """Pay for ``text.rsplit(sep)``."""

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from typing import Protocol
 
 import mlx.core as mx
@@ -47,14 +48,29 @@ class Layers(Protocol):
         ...
 
 
-def swiglu(gate_up: mx.array) -> mx.array:
-    """``silu(gate) * up`` of a stacked (..., 2F)."""
-    gate, up = mx.split(gate_up, 2, axis=-1)
+def gated(gate: mx.array, up: mx.array) -> mx.array:
+    """``silu(gate) * up``."""
     return gate * mx.sigmoid(gate) * up
 
 
-fused_swiglu: Callable[[mx.array], mx.array] = mx.compile(swiglu, shapeless=True)
-"""One kernel on a GPU. On a CPU compiling would call a C++ compiler, so the plain form runs there."""
+class _Compiled(threading.local):
+    """A compiled function for each thread.
+
+    MLX frees a thread's compiled functions after Python has let the thread go, and aborts the process if that ends just then;
+    what is a thread's own is freed before.
+    """
+
+    def __init__(self) -> None:
+        self.gated = mx.compile(gated, shapeless=True)
+
+
+_compiled = _Compiled()
+
+
+def fused_gated(gate: mx.array, up: mx.array) -> mx.array:
+    """``gated`` in one kernel on a GPU. On a CPU compiling would call a C++ compiler, so the plain form runs there."""
+    result: mx.array = _compiled.gated(gate, up)
+    return result
 
 
 class Attention:
@@ -104,11 +120,11 @@ class MLP:
     def __init__(self, tensors: Tensors, quantization_of: QuantizationOf, *, fused: bool) -> None:
         self.gate_up_proj = stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)
         self.down_proj = stacked_linear(tensors, "mlp.down_proj", quantization_of)
-        self.swiglu = fused_swiglu if fused else swiglu
+        self.gated = fused_gated if fused else gated
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return what the feed-forward part adds to (B, L, E)."""
-        return self.down_proj(self.swiglu(self.gate_up_proj(x)))
+        return self.down_proj(self.gated(*mx.split(self.gate_up_proj(x), 2, axis=-1)))
 
 
 class Block:

@@ -46,6 +46,7 @@ from edgellm.meter import (
 from edgellm.syntaxtree import Generation, Metering
 
 MAX_NODES = 12_000
+MAX_NAMES_AND_BRANCHES = 300_000  # multiplied: Jinja copies what is assigned for each branch; known templates have 5,000
 MAX_CODE = 400_000  # characters of Python; it takes up to 100 bytes each to compile
 
 # What chat templates use. The rest of Jinja's filters repeat, pad or search at a cost that is hard to foresee.
@@ -66,6 +67,7 @@ READING_TESTS = [
     "!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan", "lower",
     "lt", "ne", "upper",
 ]  # fmt: skip
+REMAINDER_TESTS = ["divisibleby", "even", "odd"]
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
     "ne": operator.ne,
@@ -105,12 +107,32 @@ def _metered_test(function: Any) -> Callable[..., Any]:
     return metered
 
 
-def _compare(left: Any, name: str, right: Any) -> Any:
-    if name in ("in", "notin"):
-        METER.get().search(left, right)
-        return (left in right) is (name == "in")
-    METER.get().compare(left, right)
-    return COMPARISONS[name](left, right)
+def _of_numbers(function: Any) -> Callable[..., Any]:
+    """Return a test that takes the remainder of numbers only: of a string, ``%`` would be a format of any width."""
+
+    @wraps(function)
+    def checked(*given: Any) -> Any:
+        if not all(isinstance(value, int | float) for value in given):
+            raise RefusedError("a remainder of something that is no number")
+        return function(*given)
+
+    return checked
+
+
+def _compare(left: Any, *rest: Any) -> Any:
+    """Return ``left < right`` or another comparison, or a chain of them; ``rest`` has names and right sides in turn."""
+    meter, result = METER.get(), True
+    for name, right in zip(rest[::2], rest[1::2], strict=True):
+        if name in ("in", "notin"):
+            meter.search(left, right)
+            result = (left in right) is (name == "in")
+        else:
+            meter.compare(left, right)
+            result = COMPARISONS[name](left, right)
+        if not result:
+            break
+        left = right
+    return result
 
 
 def _spend(units: int) -> bool:
@@ -209,6 +231,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters["@slice"] = _slice
         self.filters["@concatenate"] = _concatenate
         self.tests.update({name: _metered_test(self.tests[name]) for name in READING_TESTS})
+        self.tests.update({name: _of_numbers(self.tests[name]) for name in REMAINDER_TESTS})
         del self.globals["lipsum"]
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.globals |= {"dict": _dict, "namespace": _Namespace}
@@ -216,7 +239,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+        stores = sum(name.ctx == "store" for name in tree.find_all(nodes.Name))
+        branches = sum(1 for _ in tree.find_all((nodes.If, nodes.For)))
+        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES or stores * branches > MAX_NAMES_AND_BRANCHES:
             raise ExhaustedError
         Metering().visit(tree)
         tree.set_environment(self)

@@ -18,6 +18,7 @@ class Generation(Extension):
     tags = {"generation"}  # noqa: RUF012 - Jinja reads it from the class
 
     def parse(self, parser: Parser) -> nodes.Node:
+        """Return the block's content, in a scope of its own."""
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
@@ -42,6 +43,7 @@ class Metering(NodeTransformer):
     visit_List = visit_Dict = _paid  # noqa: N815
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+        """Take a toll for each turn, and for each test whether there is one."""
         toll = self._toll([node.test], node.lineno) if node.test else None
         self._tolled(node)
         if node.test and toll:
@@ -49,9 +51,11 @@ class Metering(NodeTransformer):
         return node
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
+        """Take pay for a tuple, unless it is names to assign to."""
         return self._paid(node) if node.ctx == "load" else self.generic_visit(node)
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        """Slice by a filter."""
         self.generic_visit(node)
         if not isinstance(node.arg, nodes.Slice):
             return node
@@ -59,18 +63,12 @@ class Metering(NodeTransformer):
         return nodes.Filter(node.node, "@slice", ends, [], None, None, lineno=node.lineno)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        """Concatenate by a filter."""
         self.generic_visit(node)
         return nodes.Filter(nodes.List(node.nodes), "@concatenate", [], [], None, None, lineno=node.lineno)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        """Compare by a filter; of a chain such as a < b < c every part is computed, which shows in errors at most."""
         self.generic_visit(node)
-        left = node.expr
-        tests: list[nodes.Expr] = []
-        for operand in node.ops:  # a < b < c becomes a < b and b < c
-            arguments = [nodes.Const(operand.op), operand.expr]
-            tests.append(nodes.Filter(left, "@compare", arguments, [], None, None, lineno=node.lineno))
-            left = operand.expr
-        result = tests[0]
-        for test in tests[1:]:
-            result = nodes.And(result, test, lineno=node.lineno)
-        return result
+        rest = [part for operand in node.ops for part in (nodes.Const(operand.op), operand.expr)]
+        return nodes.Filter(node.expr, "@compare", rest, [], None, None, lineno=node.lineno)

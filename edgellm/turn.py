@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import mlx.core as mx
+
 from edgellm.errors import ClosedError, EdgeLLMError
 
 Item = TypeVar("Item")
@@ -16,10 +18,12 @@ class Turn:
     """Given to one answer from its first item to its last; others wait for it.
 
     Args:
+        lane: what arithmetic runs on, whichever thread asks for it.
         free: called once, after ``close``, when nothing computes any more.
     """
 
-    def __init__(self, free: Callable[[], None]) -> None:
+    def __init__(self, lane: mx.Stream, free: Callable[[], None]) -> None:
+        self._lane = lane
         self._free = free
         self._changed = threading.Condition()
         self._taken = False
@@ -61,12 +65,13 @@ class Turn:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Within it, ``close`` waits. Raises ClosedError."""
+        """Within it arithmetic runs on the lane, and ``close`` waits. Raises ClosedError."""
         with self._changed:
             self.require_open()
             self._computing_in = self._advanced_by = threading.get_ident()
         try:
-            yield
+            with mx.stream(self._lane):
+                yield
         finally:
             with self._changed:
                 self._computing_in = None

@@ -65,7 +65,7 @@ def damage_json(document, rng):
             continue
         match rng.randrange(4):
             case 0:
-                parent[key] = rng.choice(JUNK)
+                parent[key] = copy.deepcopy(rng.choice(JUNK))
             case 1:
                 del parent[key]
             case 2 if isinstance(parent, dict):

@@ -23,7 +23,7 @@ from edgellm.checkpoint import read_checkpoint
 from edgellm.config import LoadSettings
 from edgellm.errors import ClosedError, MemoryBudgetError, ReadError
 from edgellm.llm import open_llm, plan_for
-from edgellm.loader import block_of, make_caches
+from edgellm.loader import arithmetic_of, block_of, make_caches
 from edgellm.model import ResidentLayers
 from edgellm.paging import PagedLayers
 from edgellm.reader import DiskReader, Tuning
@@ -124,9 +124,12 @@ def test_every_ring_computes_the_same(models, data):
     window = data.draw(st.sampled_from([None, 1, 5, 64]))
     pieces = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     steps = data.draw(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=2), max_size=3))
+    key = mx.random.key(data.draw(st.integers(0, 1000)))
+
+    arithmetic = arithmetic_of(checkpoint, LoadSettings())
 
     def block(part, slot):
-        return block_of(checkpoint, part, slot)
+        return block_of(checkpoint, arithmetic, part, slot)
 
     reader = DiskReader(Tuning(threads=2, chunk=4096))
     slots_of_all = [Slot(part.layout.nbytes) for part in checkpoint.layers]
@@ -135,7 +138,6 @@ def test_every_ring_computes_the_same(models, data):
     resident = ResidentLayers(list(map(block, checkpoint.layers, slots_of_all)))
     paged = PagedLayers(checkpoint.layers, pinned, slots, reader, block, lag=lag)
     caches = [make_caches(checkpoint, capacity=CONTEXT, window=window, reserve=CONTEXT) for _ in range(2)]
-    key = mx.random.key(data.draw(st.integers(0, 1000)))
     for lengths in [pieces, *steps]:
         states = [mx.random.normal((1, length, checkpoint.config.hidden_size), key=key) for length in lengths]
         one = resident.run(states, [caches[0]] * len(states))

@@ -288,10 +288,10 @@ def test_exit_leaves(session):
 
 
 def test_an_interrupt_at_an_empty_line_says_how_to_leave_and_else_drops_the_line(session, capsys):
-    with keyboard("unfinished\x03/exit\r") as editor:
+    with keyboard("unfinished\x03\x04") as editor:
         talk(session, editor)
     assert "leaves" not in capsys.readouterr().err
-    with keyboard("\x03/exit\r") as editor:
+    with keyboard("\x03\x04") as editor:
         talk(session, editor)
     assert "Ctrl-D or /exit leaves" in capsys.readouterr().err
     assert session.chat.messages == []
@@ -327,9 +327,9 @@ class Terminal:
 
     def __init__(self, *arguments):
         self._master, slave = pty.openpty()
-        code = "import os, sys; os.login_tty(int(sys.argv.pop(1)))\nfrom edgellm.cli import main; sys.exit(main(sys.argv[1:]))"
+        code = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(slave), *arguments],
+            [sys.executable, "-c", code, str(slave), "-m", "edgellm", *arguments],
             pass_fds=[slave],
             env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
         )

@@ -73,6 +73,8 @@ class Activity:
             return plural(self._tokens, "token")
         if self._progress is None:
             return "reading the prompt"
+        if self._progress.prefill_ended_at is not None:
+            return "searching"  # with beams nothing is sure before the end
         total, done = plural(self._progress.prompt_tokens, "token"), self._progress.prefill_done
         return f"reading the prompt, {done:,} of {total}" if done else f"reading the prompt, {total}"
 

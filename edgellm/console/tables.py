@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str]
 
-MINIMUM_WIDTH = 24
-"""Columns that values get however narrow the terminal is."""
+MINIMUM_WIDTH = 20
+"""Columns; where values would have fewer, they stand below their names."""
 
 
 def show_rows(rows: Iterable[Row], *, title: str | None = None, console: Console | None = None) -> None:
@@ -27,14 +27,16 @@ def show_rows(rows: Iterable[Row], *, title: str | None = None, console: Console
 
     console = console or out()
     rows = list(rows)
-    indent = 2 + max(len(name) for name, _ in rows)
-    room = max(MINIMUM_WIDTH, console.width - indent) if console.is_terminal else sys.maxsize
+    column = 2 + max(len(name) for name, _ in rows)
+    width = console.width if console.is_terminal else sys.maxsize
+    beside = width - column >= MINIMUM_WIDTH
+    indent = column if beside else 4
     if title:
         console.print(title, style="bold", soft_wrap=True)
     for name, value in rows:
-        lines = textwrap.wrap(value, room, break_on_hyphens=False) or [""]
-        text = f"\n{' ' * indent}".join(lines)
-        console.print(Text.assemble((name.ljust(indent), "dim"), text), soft_wrap=True)
+        lines = textwrap.wrap(value, width - indent, break_on_hyphens=False) or [""]
+        text = f"\n{' ' * indent}".join(lines if beside else ["", *lines])
+        console.print(Text.assemble((name.ljust(column) if beside else name, "dim"), text), soft_wrap=True)
 
 
 def show_model(facts: Mapping[str, Any]) -> None:
@@ -59,8 +61,8 @@ def show_model(facts: Mapping[str, Any]) -> None:
     show_rows(rows, title=facts["path"])
 
 
-def show_plan(plan: Mapping[str, Any], *, name: str) -> None:
-    """Write what ``Plan.as_dict`` says."""
+def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
+    """Write what ``Plan.as_dict`` says; ``measured`` is whether the arithmetic was, or is taken to keep up with the disk."""
     layers, pinned = plan["layers"], len(plan["pinned"])
     rows = [("weights", f"{size(plan['model_bytes'])} in {plural(layers, 'layer')}, embedding, norm and head")]
     if plan["resident"]:
@@ -80,7 +82,7 @@ def show_plan(plan: Mapping[str, Any], *, name: str) -> None:
         ("read for a token", size(plan["bytes_per_token"]) if plan["bytes_per_token"] else "nothing: it is all in memory"),
     ]
     if plan["tokens_per_second"]:
-        rows.append(("expected", f"{speed(plan['tokens_per_second'])}, limited by {_limit(plan)}"))
+        rows.append(("expected" if measured else "at most", f"{speed(plan['tokens_per_second'])}, limited by {_limit(plan)}"))
     show_rows(rows, title=name)
 
 

@@ -5,12 +5,14 @@ between. Only the beginning of a text gets SentencePiece's dummy prefix (a space
 such a token, unless tokenizer_config.json says ``"legacy": true``.
 
 Where transformers 5 drops one leading space (" Hello" becomes the ids of "Hello"), this keeps it, as SentencePiece, the
-models' training and transformers 4 do.
+models' training and transformers 4 do. A model that collapses spaces (``remove_extra_whitespaces``, no LLaMA's does) also
+loses those beside such tokens.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,10 @@ class PieceVocabulary:
             if text in self._ids:
                 added.setdefault(text, AddedToken(text))
         self._added = added
-        self._cut = re.compile("|".join(re.escape(text) for text in sorted(added, key=len, reverse=True)) or r"(?!)")
+        self._lengths = sorted({len(text) for text in added}, reverse=True)
+        self._starts = re.compile(
+            "[" + "".join(re.escape(start) for start in {text[0] for text in added}) + "]" if added else "(?!)"
+        )
         control = {at for at, kind in enumerate(model.kinds) if kind in (CONTROL, UNKNOWN)}
         self.special_ids = frozenset(control.union(self._ids[token] for token in special if token in self._ids))
         self.size = max(self._tokens) + 1
@@ -91,18 +96,15 @@ class PieceVocabulary:
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""
         ids = list(self._begin) if add_special_tokens else []
-        start, first = 0, True
-        for match in self._cut.finditer(text):
-            token = self._added[match.group()]
-            if token.single_word and _inside_word(text, match.start(), match.end()):
-                continue
-            between = text[start : match.start()]
-            ids += self._encode(between.rstrip() if token.lstrip else between, first=first)
+        start = 0
+        for token, begin, end in self._added_in(text):
+            between = text[start:begin]
+            ids += self._encode(between.rstrip() if token.lstrip else between, first=start == 0)
             ids.append(self._ids[token.content])
-            start, first = match.end(), False
-            if token.rstrip:
-                start += len(text[start:]) - len(text[start:].lstrip())
-        ids += self._encode(text[start:], first=first)
+            start = end
+            while token.rstrip and text[start : start + 1].isspace():
+                start += 1
+        ids += self._encode(text[start:], first=start == 0)
         return ids + self._end if add_special_tokens else ids
 
     def token_of(self, token_id: int) -> str | None:
@@ -112,6 +114,21 @@ class PieceVocabulary:
     def id_of(self, token: str) -> int | None:
         """Return the id of a token, ``None`` where there is none."""
         return self._ids.get(token)
+
+    def _added_in(self, text: str) -> Iterator[tuple[AddedToken, int, int]]:
+        """Each added token in a text with its begin and end: the first, and of those the longest, then on behind it."""
+        at = 0
+        while match := self._starts.search(text, at):
+            begin, at = match.start(), match.end()
+            for length in self._lengths:
+                token = self._added.get(text[begin : begin + length])
+                if token is None:
+                    continue
+                end = begin + len(token.content)
+                if not (token.single_word and _inside_word(text, begin, end)):
+                    yield token, begin, end
+                    at = end
+                    break
 
     def _encode(self, text: str, *, first: bool) -> list[int]:
         processor = self._outer if first else self._inner
