@@ -46,6 +46,8 @@ def workers(files: Mapping[str, tuple[str, Path]], threads: int) -> Iterator[tup
                 running[name] = Worker(backend, file, threads)
             except BackendError as error:
                 failures[name] = error.message
+                if backend == "llama.cpp":  # gcc 12 leaves out what sets its AMX tiles up; without them it runs
+                    running[f"{name} plain"] = Worker("llama.cpp plain", file, threads)
         yield running, failures
     finally:
         for worker in running.values():
@@ -66,8 +68,8 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
     for kind in TYPES[options.bits]:
         path = folder / f"{kind}.gguf"
         write_gguf(path, options.shape, kind)
-        for backend, name in (("llama.cpp", f"llama.cpp {kind}"), ("llama.cpp plain", f"llama.cpp {kind} plain")):
-            files[name], sizes[name] = (backend, path), read_bytes(path, options.shape)
+        files[f"llama.cpp {kind}"] = ("llama.cpp", path)
+        sizes |= dict.fromkeys((f"llama.cpp {kind}", f"llama.cpp {kind} plain"), read_bytes(path, options.shape))
     samples: dict[tuple[str, str, int], list[float]] = {}
     tests = [("tg", options.decode), *(("pp", int(count)) for count in options.prompts.split(","))]
     with workers(files, options.threads) as (running, failures):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from edgellm.checkpoint import checkpoint_of
 from edgellm.errors import ConfigError, ConversionError, FormatError
@@ -22,7 +25,7 @@ from .portable import DTYPE_NAMES
 from .recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from .source import Source
 from .weights import CHUNK_BYTES, WeightStream
-from .workspace import Workspace
+from .workspace import Finished, Workspace
 
 SPARE_BYTES = 32 << 20
 """Room for the index, the config and the filesystem's own books."""
@@ -115,9 +118,20 @@ def open_source(source: str | Path, destination: Path) -> Source:
 
 
 def convert_source(
-    source: Source, destination: Path, settings: ConversionSettings, *, force: bool, report: bool, progress: Progress
+    source: Source,
+    destination: Path,
+    settings: ConversionSettings,
+    *,
+    force: bool,
+    report: bool,
+    progress: Progress,
+    workers: int = 1,
 ) -> ConversionReport:
-    """As ``convert``, from a source that is open."""
+    """As ``convert``, from a source that is open.
+
+    ``workers`` files are made at the same time, each in a thread; more than one only where nothing is quantized, since MLX's
+    arrays belong to threads, and where the source gives rows to several threads.
+    """
     recipe = make_recipe(source, settings)
     _check_tied_head(source, recipe)
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
@@ -128,16 +142,22 @@ def convert_source(
         kept = 0
         if work.restarted:
             meter.say("the source or the settings have changed since a conversion was stopped here: starting anew")
+        waiting = []
         for file in recipe.files:
             done = work.finished.get(file.name)
             if done is not None and (done.errors is not None or not report):
                 kept += 1
-                meter.skip(file)
-                continue
-            meter.file = file.name
-            stream = WeightStream(source, meter.read, measure=report)
+                meter.read(file.name, file.source_bytes)
+            else:
+                waiting.append(file)
+
+        def write(file: OutputFile) -> Finished:
+            stream = WeightStream(source, partial(meter.read, file.name), measure=report)
             tensors = [TensorData(item.name, item.dtype, item.shape, stream.data(item)) for item in file.tensors]
-            work.finish(write_tensors(work.path / file.name, tensors), stream.errors if report else None)
+            return Finished(write_tensors(work.path / file.name, tensors), stream.errors if report else None)
+
+        for finished in _each(write, waiting, workers):
+            work.finish(finished.record, finished.errors)
         _write_companions(source, recipe, work)
         work.commit()
     errors = {path: error for item in work.finished.values() for path, error in (item.errors or {}).items()}
@@ -153,24 +173,34 @@ def convert_source(
 
 
 class _Meter:
-    """Counts the source's bytes for whoever watches."""
+    """Counts the source's bytes for whoever watches; several threads may read."""
 
     def __init__(self, total: int, progress: Progress) -> None:
-        self.file = ""
         self._done = 0
         self._total = total
         self._progress = progress
+        self._lock = Lock()
 
-    def read(self, nbytes: int) -> None:
-        self._done += nbytes
-        self.say(None)
+    def read(self, file: str, nbytes: int) -> None:
+        with self._lock:
+            self._done += nbytes
+            self._progress(ConversionStep(file, self._done, self._total, None))
 
-    def skip(self, file: OutputFile) -> None:
-        self.file = file.name
-        self.read(file.source_bytes)
+    def say(self, message: str) -> None:
+        self._progress(ConversionStep("", self._done, self._total, message))
 
-    def say(self, message: str | None) -> None:
-        self._progress(ConversionStep(self.file, self._done, self._total, message))
+
+def _each(write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], workers: int) -> Iterator[Finished]:
+    """Write files, a few at a time, and yield each as it is finished; after a failure no other one is begun."""
+    if workers == 1:
+        yield from map(write, files)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for done in as_completed([pool.submit(write, file) for file in files]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _require_space(work: Workspace, recipe: Recipe) -> None:

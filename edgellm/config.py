@@ -140,7 +140,7 @@ class LoadSettings:
         context_window: tokens that attention looks back over; older ones are forgotten and their memory reused.
         threads: processor threads for arithmetic on a CPU; None follows the machine.
         activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
-        backend: ``auto`` or ``mlx``.
+        backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
     """
 

@@ -190,7 +190,7 @@ def _disk(found: Diagnosis, folder: Path) -> str:
     files = sorted(folder.glob("model*.safetensors"))
     of_model = sum(file.stat().st_size for file in files) >= SAMPLE
     with nullcontext(files) if of_model else _sample(folder) as chosen:
-        speed = measure_disk(chosen, seconds=1.0)
+        speed = measure_disk(chosen, seconds=0.5)
     found.disk = {"folder": str(folder.resolve()), "bytes_per_second": speed, "read": "model" if of_model else "sample"}
     return f"{speed / 1e9:.2f} GB/s"
 

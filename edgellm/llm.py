@@ -272,6 +272,8 @@ def open_llm(
     except BaseException:
         reader.close()
         raise
+    if plan.resident:
+        reader.close()  # all is read: its threads and files are free
     return LLM(checkpoint, tokenizer, model, plan, reader)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import device
-from edgellm.architecture import ModelConfig
+from edgellm.architecture import ModelConfig, RopeScaling
 from edgellm.cache import Cache, KVCache, RotatingKVCache
 from edgellm.config import LoadSettings
 from edgellm.errors import BackendError
@@ -34,7 +34,7 @@ _KINDS: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16", mx.flo
 
 def engine_for(settings: LoadSettings) -> Engine | None:
     """The kernels that these settings ask for; None where MLX computes on a GPU or, with one warning, where there are none."""
-    if device.has_gpu():
+    if device.has_gpu() or settings.backend == "mlx":
         return None
     reason = unavailable()
     if reason is not None:
@@ -87,7 +87,7 @@ class NativeBlock:
             head_dim=config.head_dim,
             eps=config.rms_norm_eps,
         )
-        self._turns = _Turns(wavelengths(config.head_dim, config.rope_theta, config.rope_scaling))
+        self._turns = _turns_of(config.head_dim, config.rope_theta, config.rope_scaling)
         self._weights = LayerWeights(
             input_norm=_vector(tensors["input_layernorm.weight"]),
             qkv=_matrices(stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)),
@@ -121,7 +121,7 @@ class NativeBlock:
             working = engine.memory.buffer("hidden").array
             working[: rows.size] = rows.ravel()
             angles = self._turns.rows(cache.offset, tokens)
-            engine.memory.buffer("turns").array[: angles.size] = angles.ravel()
+            engine.memory.buffer("turns").array[: angles.size] = angles
             engine.run(table_, tokens)
             out[:] = working[: rows.size].reshape(rows.shape)
             window.keep()
@@ -155,13 +155,20 @@ class _Turns:
 
     def __init__(self, lengths: npt.NDArray[np.float32]) -> None:
         self._lengths = lengths
-        self._key = (-1, -1)
-        self._rows = np.empty((0, 0), np.float32)
+        self._last = ((-1, -1), np.empty(0, np.float32))
 
     def rows(self, start: int, tokens: int) -> npt.NDArray[np.float32]:
-        if self._key != (start, tokens):
-            self._rows, self._key = turns(self._lengths, start, tokens), (start, tokens)
-        return self._rows
+        """Cosines, then sines, of each position: (L, D), flat."""
+        key, found = self._last
+        if key != (start, tokens):
+            found = turns(self._lengths, start, tokens).ravel()
+            self._last = ((start, tokens), found)
+        return found
+
+
+@cache
+def _turns_of(head_dim: int, theta: float, scaling: RopeScaling | None) -> _Turns:
+    return _Turns(wavelengths(head_dim, theta, scaling))
 
 
 class _Window:

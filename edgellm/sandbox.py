@@ -76,6 +76,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
     "gteq": operator.ge,
 }
+METHOD_TYPES = (types.BuiltinMethodType, types.MethodType)  # escaped text is a str with methods in Python
 PLAIN: tuple[type[Any], ...] = (str, bytes, int, float, complex, type, *CONTAINERS)
 
 
@@ -258,11 +259,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return a paid form of ``str.format``, and ``None`` for everything else."""
-        if not isinstance(value, types.BuiltinMethodType) or value.__name__ != "format":
+        if not isinstance(value, METHOD_TYPES) or value.__name__ != "format" or not isinstance(value.__self__, str):
             return None
-        text = value.__self__
-        if not isinstance(text, str):
-            return None
+        text = str(value.__self__)
         return lambda *given, **named: _Formatter(self).vformat(text, given, named)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -280,7 +279,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Call ``obj`` as the sandbox does, with its work and its result paid for."""
         meter = METER.get()
         meter.spend(NODE)
-        owner = getattr(obj, "__self__", None) if isinstance(obj, types.BuiltinMethodType) else None
+        owner = obj.__self__ if isinstance(obj, METHOD_TYPES) else None
         if isinstance(owner, str | list | tuple):
             if obj.__name__ == "join" and given and isinstance(given[0], Iterator):
                 given = (list(given[0]), *given[1:])

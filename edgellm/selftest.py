@@ -16,8 +16,8 @@ from edgellm.locate import locate
 
 PROMPT = "Once upon a time, there was a little dog who"
 CLOSE = 0.05
-"""How far logits may be from those of the dequantized weights, in their standard deviation, on average: activations of 16 or
-8 bits stay below half of it, a kernel that mixes up its groups is at 1."""
+"""How far logits may be from those of the dequantized weights, on average, in their standard deviation. Activations rounded to
+int8 make 0.008 of it; scales that are off by one group make more than 1."""
 
 
 def paged_is_resident() -> str:

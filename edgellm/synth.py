@@ -17,6 +17,7 @@ from edgellm.architecture import ModelConfig
 from edgellm.converters.pipeline import ConversionReport, Progress, convert_source
 from edgellm.converters.recipe import CODES, ConversionSettings
 from edgellm.converters.source import Bytes, SourceTensor
+from edgellm.device import core_count
 from edgellm.quant import DEFAULT_BITS, DEFAULT_GROUP_SIZE, Quantization, chosen_quantization, quantization_block
 from edgellm.shapes import shape_config
 from edgellm.slot import DTYPES
@@ -30,6 +31,9 @@ TEMPLATE = (
     "{% for message in messages %}{{ '<' + message['role'] + '>\n' + message['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>\n' }}{% endif %}"
 )
+WORKERS = 4
+"""Files made at the same time: a disk writes faster than one core makes numbers and their checksums."""
+
 LEVELS = 256
 """Different values of a scale, a norm or a bias: one for each random byte."""
 
@@ -78,6 +82,7 @@ def synthesize(
         force=force,
         report=False,
         progress=progress or (lambda _: None),
+        workers=min(WORKERS, core_count()),
     )
 
 

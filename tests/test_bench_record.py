@@ -106,7 +106,7 @@ def test_the_environment_is_plain_data():
 
 def test_paging_is_measured_in_processes_of_their_own(folder):
     layers = read_checkpoint(folder).layers
-    budget = 3_500_000
+    budget = 1_500_000
     said = []
     settings = PagingSettings(samples=2, tokens=2, context=32)
     paged, failed, resident = measure_paging(str(folder), [budget, 1, 10**9], settings, progress=said.append)

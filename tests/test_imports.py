@@ -34,8 +34,9 @@ ORDER = [
     "info forecast selftest",
     "doctor",
     "console",
-    "editor opening completion options commandgroup",
+    "editor opening completion options commandgroup backend",
     "repl",
+    "talking making looking",
     "cli __main__",
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row.split()}

@@ -30,6 +30,9 @@ QUANTIZED = {
 FLOAT = {"activations": "float"}
 """Exact arithmetic, where a faster one may be the default."""
 
+ARITHMETIC = {"mlx": {"backend": "mlx"}, "best": FLOAT}
+"""MLX's own kernels, which are all that a GPU has; and what runs here."""
+
 
 def golden(name):
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
@@ -39,10 +42,11 @@ def greedy(llm, prompt, new):
     return [token.id for token in llm.generate(prompt, max_tokens=new).tokens]
 
 
+@pytest.mark.parametrize("arithmetic", ARITHMETIC)
 @pytest.mark.parametrize("kind", tiny.CONFIGS)
-def test_logits_and_greedy_text_are_those_that_transformers_gave(kind, open_llm):
+def test_logits_and_greedy_text_are_those_that_transformers_gave(kind, arithmetic, open_llm):
     known = golden(kind)
-    llm = open_llm(kind, seed=known["seed"], load=FLOAT)
+    llm = open_llm(kind, seed=known["seed"], load=ARITHMETIC[arithmetic])
     assert greedy(llm, known["prompt"], len(known["greedy"])) == known["greedy"]
     logits = np.array(llm.logits(known["prompt"]))
     for position, numbers in known["logits"].items():
@@ -55,12 +59,13 @@ def test_logits_and_greedy_text_equal_transformers(kind, tiny_folder, open_llm):
     from make_golden import open_reference, prompt_of, reference_logits, reference_text
 
     folder = tiny_folder(kind, seed=golden(kind)["seed"])
-    reference, llm = open_reference(folder), open_llm(folder, load=FLOAT)
+    reference = open_reference(folder)
     prompt = prompt_of(np.random.RandomState(99), 70)  # longer than every window
-    difference = np.array(llm.logits(prompt)) - reference_logits(reference, prompt)
-    assert np.abs(difference).max() < 1e-4
-    text = greedy(llm, prompt, 64)
-    assert text == reference_text(reference, prompt, 64, eos_token_id=tiny.END)[: len(text)]
+    logits, text = reference_logits(reference, prompt), reference_text(reference, prompt, 64, eos_token_id=tiny.END)
+    for settings in ARITHMETIC.values():
+        llm = open_llm(folder, load=settings)
+        assert np.abs(np.array(llm.logits(prompt)) - logits).max() < 1e-4
+        assert greedy(llm, prompt, 64) == text
 
 
 def mlx_lm_greedy(folder, prompt, new):
@@ -79,19 +84,22 @@ def mlx_lm_greedy(folder, prompt, new):
     return text, np.array(first)
 
 
-def assert_as_mlx_lm(llm, folder, tolerance=1e-4):
+def assert_as_mlx_lm(folder, open_llm):
     prompt = golden("llama-2")["prompt"]
     text, logits = mlx_lm_greedy(folder, prompt, 64)
-    assert np.abs(np.array(llm.logits(prompt)) - logits).max() < tolerance
-    assert greedy(llm, prompt, 64) == text
+    for settings in ARITHMETIC.values():
+        llm = open_llm(folder, load=settings)
+        assert np.abs(np.array(llm.logits(prompt)) - logits).max() < 1e-4
+        assert greedy(llm, prompt, 64) == text
 
 
 @pytest.mark.parametrize("kind", OLD_FORM)
 def test_a_folder_in_hugging_faces_form_means_the_same_to_mlx_lm(kind, tiny_folder, open_llm):
     folder = tiny_folder(kind, config={"tie_word_embeddings": tiny.CONFIGS[kind].get("tie_word_embeddings", False)})
-    assert_as_mlx_lm(open_llm(folder, load=FLOAT), folder)
+    assert_as_mlx_lm(folder, open_llm)
 
 
+@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning")  # which have no such mode
 @pytest.mark.parametrize("form", QUANTIZED)
 @pytest.mark.parametrize("kind", ["llama-3.1", "qwen3"])
 def test_a_folder_that_mlx_lm_quantized_opens_here(form, kind, tiny_folder, open_llm, tmp_path):
@@ -104,7 +112,7 @@ def test_a_folder_that_mlx_lm_quantized_opens_here(form, kind, tiny_folder, open
     save(tmp_path / "made", tmp_path / "empty", model, _NoTokenizer(), config)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, tmp_path / "made")
-    assert_as_mlx_lm(open_llm(tmp_path / "made", load=FLOAT), tmp_path / "made")
+    assert_as_mlx_lm(tmp_path / "made", open_llm)
 
 
 class _NoTokenizer:
@@ -120,10 +128,8 @@ def test_what_mlx_lm_convert_makes_opens_here(tiny_folder, open_llm, tmp_path):
     source = tiny_folder("llama-2", config={"tie_word_embeddings": False}, dtype=mx.float16, shards=2)
     made = tmp_path / "made"
     mlx_lm_convert(str(source), str(made), quantize=True, q_bits=4, q_group_size=64)
-    llm = open_llm(made, load=FLOAT)
-    assert llm.plan.resident
-    assert_as_mlx_lm(llm, made)
-    assert llm.generate("Once upon a time", max_tokens=8).text
+    assert_as_mlx_lm(made, open_llm)
+    assert open_llm(made).generate("Once upon a time", max_tokens=8).text
 
 
 @pytest.mark.parametrize(
@@ -143,17 +149,18 @@ def test_what_mlx_lm_convert_makes_opens_here(tiny_folder, open_llm, tmp_path):
 def test_a_folder_of_ours_opens_in_mlx_lm(bits, kind, tiny_folder, open_llm, tmp_path):
     made = tmp_path / "made"
     convert(tiny_folder(kind, dtype=mx.bfloat16), made, bits=bits)
-    assert_as_mlx_lm(open_llm(made, load=FLOAT), made)
+    assert_as_mlx_lm(made, open_llm)
 
 
 def test_on_a_cpu_arithmetic_runs_in_float32(tiny_folder):
     if mx.default_device().type == mx.DeviceType.gpu:
         pytest.skip("this MLX computes on a GPU")
     for dtype in (mx.float16, mx.bfloat16):
-        llm, layers = open_counted(tiny_folder("qwen3", dtype=dtype))
-        with llm:
-            llm.generate([5, 6, 7], max_tokens=3)
-        assert layers.dtypes == {mx.float32}
+        for settings in ARITHMETIC.values():
+            llm, layers = open_counted(tiny_folder("qwen3", dtype=dtype), **settings)
+            with llm:
+                llm.generate([5, 6, 7], max_tokens=3)
+            assert layers.dtypes == {mx.float32}
 
 
 def test_layers_that_were_closed_refuse():

@@ -93,7 +93,10 @@ class Memory:
 
     def buffer(self, name: str) -> Buffer:
         """The buffer of this name."""
-        return self._buffers.setdefault(name, Buffer(self))
+        found = self._buffers.get(name)
+        if found is None:
+            found = self._buffers[name] = Buffer(self)
+        return found
 
     def reserved(self, name: str, nbytes: int) -> int:
         """The address of a buffer that is at least so large."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.form import Format
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.matvec import ITEM_ROWS
 from edgellm.kernels.schedule import next_items
 from edgellm.kernels.unpack import codes, load_float, load_floats
 
@@ -22,12 +21,12 @@ def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
     """out[t] (+)= weight . x[t].
 
     Arguments: 1 x (L, K) float32; 4 weight, 5 scales, 6 biases, 7 rows, 8 columns, 9 out, 10 bytes from one token's results to
-    the next's, 11 whether to add to what is there.
+    the next's, 11 whether to add to what is there, 12 rows that a thread takes at once.
     """
     e = Emitter(isa, name)
     x, weight, scales, biases = (e.address(number) for number in (1, 4, 5, 6))
     rows, columns, out = e.argument(7), e.argument(8), e.address(9)
-    stride, adds = e.argument(10), e.argument(11)
+    stride, adds, taken = e.argument(10), e.argument(11), e.argument(12)
     unit = 8 * form.item_bytes if form.dense else form.bits
     row_bytes = e.b.lshr(e.mul(columns, unit), e.index(3))
 
@@ -44,11 +43,11 @@ def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
         e.store(e.b.fadd(total, there), out, place, align=4)
 
     def item(number: Value) -> None:
-        first = e.mul(number, ITEM_ROWS)
-        stop = e.min(e.add(first, ITEM_ROWS), rows)
+        first = e.mul(number, taken)
+        stop = e.min(e.add(first, taken), rows)
         e.loop(first, stop, lambda row: e.loop(0, e.tokens, lambda token: one(row, token)))
 
-    next_items(e, e.ceil_div(rows, ITEM_ROWS), item)
+    next_items(e, e.ceil_div(rows, taken), item)
     return e.finish()
 
 
@@ -87,6 +86,7 @@ def _plain(e: Emitter, form: Format, source: Value, inputs: Value, columns: Valu
         return e.fma(numbers, e.load(inputs, e.mul(place, 4), vector(F32, count)), so_far)
 
     def some(place: Value, *sums: Value) -> Sequence[Value]:
+        e.prefetch(source, e.mul(place, form.item_bytes), lanes * _SUMS * form.item_bytes)
         return [add(e.add(place, part * lanes), lanes, so_far) for part, so_far in enumerate(sums)]
 
     zeros = [e.const(vector(F32, lanes), 0.0)] * _SUMS

@@ -43,6 +43,11 @@ _PANEL_BYTES = 1 << 20
 """Rows of a weight, and bytes, that are unpacked at once at the most: half of a core's second-level cache, or less."""
 
 
+def item_rows(rows: int, threads: int) -> int:
+    """Rows of a weight that a thread takes at once, few tokens: long runs of memory, but enough of them to go round."""
+    return max(32, min(512, rows // (8 * threads) // 32 * 32))
+
+
 def block_rows(row_bytes: int) -> int:
     """Rows of a weight that are unpacked at once, a multiple of 32."""
     return max(32, min(_BLOCK_ROWS, _PANEL_BYTES // row_bytes // 32 * 32))

@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.kernels.dot import as_weights, dot, signed_weights
-from edgellm.kernels.emitter import CACHE_LINE, F32, I8, I32, Emitter, Value, vector
+from edgellm.kernels.emitter import F32, I8, I32, Emitter, Value, vector
 from edgellm.kernels.form import Format
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.layout import ROWS_AT_ONCE
 from edgellm.kernels.schedule import next_items
 from edgellm.kernels.unpack import load_floats
 
-AHEAD = 2048
-"""Bytes of weights that are asked for ahead: the processor's own prefetcher stops at every page."""
-
-ITEM_ROWS = 32
-"""Rows that a thread takes at once."""
-
 
 def emit_int8_matvec(isa: Isa, name: str, form: Format) -> str:
     """out[t] (+)= sum over groups of scale * (codes . activations) * activation scale + bias * activation sum.
 
     Arguments: 1 codes (L, K), 2 scales (L, K/group), 3 sums (L, K/group) of the activations; 4 weight, 5 scales, 6 biases;
-    7 rows, 8 groups a row, 9 out, 10 bytes from one token's results to the next's, 11 whether to add to what is there.
+    7 rows, 8 groups a row, 9 out, 10 bytes from one token's results to the next's, 11 whether to add to what is there,
+    12 rows that a thread takes at once.
     """
     return _Matvec(isa, name, form).emit(ROWS_AT_ONCE)
 
@@ -46,16 +41,17 @@ class _Matvec:
 
     def emit(self, rows_at_once: int) -> str:
         e = self.e
+        taken = e.argument(12)
 
         def item(number: Value) -> None:
-            first = e.mul(number, ITEM_ROWS)
-            stop = e.min(e.add(first, ITEM_ROWS), self.rows)
+            first = e.mul(number, taken)
+            stop = e.min(e.add(first, taken), self.rows)
             whole = e.add(first, e.mul(e.div(e.sub(stop, first), rows_at_once), rows_at_once))
             e.loop(first, whole, lambda row: self.some(row, rows_at_once), step=rows_at_once)
             if rows_at_once > 1:
                 e.loop(whole, stop, lambda row: self.some(row, 1))
 
-        next_items(e, e.ceil_div(self.rows, ITEM_ROWS), item)
+        next_items(e, e.ceil_div(self.rows, taken), item)
         return e.finish()
 
     def some(self, row: Value, count: int) -> None:
@@ -109,8 +105,7 @@ class _Matvec:
     def ask_ahead(self, weight: Value, group: Value) -> None:
         """Prefetch what a block of groups further on will need."""
         nbytes = 4 * self.group_words
-        for line in range(0, self.block * nbytes, CACHE_LINE):
-            self.e.prefetch(weight, self.e.add(self.e.mul(group, nbytes), AHEAD + line))
+        self.e.prefetch(weight, self.e.mul(group, nbytes), self.block * nbytes)
 
     @property
     def group_words(self) -> int:

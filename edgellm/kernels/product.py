@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgellm.kernels.engine import Engine, Step
 from edgellm.kernels.form import Format
-from edgellm.kernels.layout import block_rows, matmul_scratch
+from edgellm.kernels.layout import block_rows, item_rows, matmul_scratch
 
 FEW = 4
 """Up to so many tokens each weight is multiplied as it lies; more are worth unpacking it (measured: 3 to 6)."""
@@ -91,8 +91,8 @@ def _inputs(
     if how == "float" and not many:
         return (x, 0, 0), []
     if how != "int8":
-        packed = buffer("packed", 4, columns)
         words = columns // 2 if how == "tiles" else columns
+        packed = buffer("packed", 4, words)
         return (packed, 0, 0), [(engine.kernel("pack", "bf16" if how == "tiles" else "words"), x, packed, words)]
     groups = columns // group
     codes, scales, sums = buffer("codes", 1, columns), buffer("scales", 4, groups), buffer("sums", 4, groups)
@@ -115,9 +115,10 @@ def _multiply(
     form, columns = matrix.form, matrix.columns
     head = (*inputs, matrix.weight, matrix.scales, matrix.biases, matrix.rows)
     if not many:
+        taken = item_rows(matrix.rows, engine.threads)
         if how == "int8":
-            return (engine.kernel("int8_matvec", form), *head, columns // form.group, *out)
-        return (engine.kernel("float_matvec", form), *head, columns, *out)
+            return (engine.kernel("int8_matvec", form), *head, columns // form.group, *out, taken)
+        return (engine.kernel("float_matvec", form), *head, columns, *out, taken)
     kernel, item_bytes = {"int8": ("int8_matmul", 1), "tiles": ("tile_matmul", 2), "float": ("float_matmul", 4)}[how]
     row_bytes = columns * item_bytes
     rows = block_rows(row_bytes)

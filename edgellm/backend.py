@@ -1,0 +1,10 @@
+"""Whether there is anything to compute with."""
+
+from __future__ import annotations
+
+
+def require_backend() -> None:
+    """Raise BackendError, which says what to install, where MLX cannot be imported."""
+    import edgellm
+
+    _ = edgellm.LLM

@@ -1,0 +1,82 @@
+"""The commands that say what there is: ``plan``, ``info`` and ``doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgellm import options
+from edgellm.backend import require_backend
+from edgellm.config import LoadSettings, parse_size
+from edgellm.console import terminal
+from edgellm.errors import ConfigError
+
+
+def plan(
+    model: options.Model,
+    *,
+    memory: options.Memory = None,
+    context: options.Context = None,
+    context_window: options.ContextWindow = None,
+    sim_ram: Annotated[str | None, typer.Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")] = None,
+    sim_disk: Annotated[str | None, typer.Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Show what a model would do with a budget of memory, also before it is downloaded."""
+    settings = LoadSettings(memory=memory, context=context, context_window=context_window)
+    require_backend()
+    from edgellm.console import tables
+    from edgellm.forecast import Elsewhere, forecast
+    from edgellm.info import look_up
+
+    elsewhere = Elsewhere(
+        memory=parse_size(sim_ram) if sim_ram else None, disk=parse_size(sim_disk.removesuffix("/s")) if sim_disk else None
+    )
+    checkpoint, here = look_up(model)
+    found = forecast(checkpoint, settings, elsewhere, here=here).as_dict()
+    if json:
+        terminal.write_json({"model": model, **found})
+    else:
+        tables.show_plan(found, name=model, measured=elsewhere == Elsewhere())
+
+
+def info(model: options.Model, *, json: options.Json = False) -> None:
+    """Show the shape of a model, and what its parts weigh."""
+    require_backend()
+    from edgellm.console import tables
+    from edgellm.info import look_up, model_facts
+    from edgellm.tokenizer import Tokenizer
+
+    checkpoint, here = look_up(model)
+    tokenizer = Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size) if here else None
+    facts = model_facts(checkpoint, tokenizer)
+    if json:
+        terminal.write_json({"model": model, **facts})
+    else:
+        tables.show_model(facts)
+
+
+def doctor(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="A folder on the disk to be measured; left out: this one.")
+    ] = None,
+    *,
+    json: options.Json = False,
+) -> int:
+    """Show what this machine is and how fast, and try whether models run right on it."""
+    from edgellm.console.progress import trying
+    from edgellm.console.report import show_diagnosis
+    from edgellm.doctor import examine
+
+    place = folder or Path()
+    if not place.is_dir():
+        raise ConfigError(f"there is no folder {place}")
+    with trying() as begin:
+        found = examine(place, begin)
+    if json:
+        terminal.write_json(found.as_dict())
+    else:
+        show_diagnosis(found)
+    return 0 if found.passed else 1
