@@ -23,7 +23,7 @@ bench: ## measure this machine
 	@$(BIN)/edgellm bench $(MODEL) $(ARGS)
 
 test: setup ## run the tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 slow: setup ## run the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)

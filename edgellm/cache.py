@@ -104,13 +104,13 @@ class RotatingKVCache:
     def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array, Mask]:
         """Store new keys and values (B, G, L, D); return those in the window (B, G, S, D), and the mask."""
         length = keys.shape[2]
-        if length == 1:
+        if length == 1 or self.offset + length <= self.window:
             place = self.offset % self.window
-            self.keys[:, :, place : place + 1] = keys
-            self.values[:, :, place : place + 1] = values
-            self.offset += 1
+            self.keys[:, :, place : place + length] = keys
+            self.values[:, :, place : place + length] = values
+            self.offset += length
             held = min(self.offset, self.window)
-            return self.keys[:, :, :held], self.values[:, :, :held], None
+            return self.keys[:, :, :held], self.values[:, :, :held], "causal" if length > 1 else None
         seen = min(self.offset, self.window - 1)
         all_keys = mx.concatenate([*self._last(self.keys, seen), keys], axis=2)
         all_values = mx.concatenate([*self._last(self.values, seen), values], axis=2)

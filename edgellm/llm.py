@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
@@ -46,8 +47,9 @@ class LLM:
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
         self._model, self._reader = model, reader
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
-        self._lane = take_lane()
-        self._turn = Turn(self._lane, self._free)
+        lane = take_lane()
+        self._leave_lane = finalize(self, give_back_lane, lane)
+        self._turn = Turn(lane, self._free)
         self._prefix = PrefixCache(self._make_caches)
 
     def __enter__(self) -> LLM:
@@ -93,7 +95,7 @@ class LLM:
             ReadError: while streaming weights.
         """
         sampling = replace(sampling or Sampling(), **settings)
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [index(token) for token in prompt]
         self._check(ids)
         return self._turn.take(self._answer(ids, sampling, reuse_cache=reuse_cache, on_prefill=on_prefill))
 
@@ -141,7 +143,7 @@ class LLM:
         self._reader.close()
         self._prefix.close()
         del self._model
-        give_back_lane(self._lane)
+        self._leave_lane()
 
     def _make_caches(self, room: int) -> list[Cache]:
         return make_caches(self.checkpoint, capacity=self.context, window=self.plan.context_window, reserve=room)

@@ -14,8 +14,8 @@ from edgellm.checkpoint import Checkpoint, Part
 from edgellm.config import LoadSettings
 from edgellm.kernels.engine import Engine
 from edgellm.linear import DenseLinear, QuantizedLinear, linear_from
-from edgellm.model import Layer, Layers, Model, ResidentEmbedding, ResidentLayers
-from edgellm.native import engine_for, layer_for, linear_for
+from edgellm.model import Layer, Layers, Model, ResidentEmbedding
+from edgellm.native import engine_for, layer_for, layers_for, linear_for
 from edgellm.paging import PagedEmbedding, PagedLayers
 from edgellm.plan import Plan
 from edgellm.reader import DiskReader, Reader, Ticket
@@ -73,7 +73,7 @@ def load_model(
     layers: Layers
     if plan.resident:
         blocks = [block_of(checkpoint, arithmetic, checkpoint.layers[index], slot) for index, slot in kept.items()]
-        layers = ResidentLayers(blocks, deferred=device.has_gpu())  # a CPU gains little, and pays for a step past the end
+        layers = layers_for(blocks)
     else:
         make_layer = partial(block_of, checkpoint, arithmetic)
         layers = PagedLayers(checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag)

@@ -1,8 +1,8 @@
 """Jinja's sandbox with a meter: a chat template from anywhere ends, and stays small.
 
 Jinja keeps a template away from Python's inner workings, but not from ``range(100000)`` in a loop in a loop, or from a
-string that doubles forty times. Here every step and every value that a template makes is paid for (see ``meter``); an
-empty purse ends the rendering. That is exact and the same on every machine and in every thread: no signal, no clock.
+string that doubles forty times. Here every step and every value that a template makes is paid for (see ``meter``), and an
+empty purse ends the rendering: without signals or threads, so it works in any thread and leaves nothing running.
 
 This module imports Jinja, so it is itself imported only when a template is used.
 """
@@ -22,7 +22,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
-from jinja2.runtime import Context
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
 
@@ -91,7 +91,7 @@ def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
         arguments = list(given)
         if name == "join" and isinstance(arguments[skip], Iterator):
             arguments[skip] = list(arguments[skip])  # an iterator can be weighed only once it has run
-        meter.spend(NODE)
+        meter.spend(NODE * (len(arguments) + len(named)))
         price(meter, *arguments[skip:], **named)
         result = function(*arguments, **named)
         return Lazy(result, arguments[skip], meter) if isinstance(result, Iterator) else meter.pay(result)
@@ -278,7 +278,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(self, context: Context, obj: Any, /, *given: Any, **named: Any) -> Any:
         """Call ``obj`` as the sandbox does, with its work and its result paid for."""
         meter = METER.get()
-        meter.spend(NODE)
+        meter.spend(NODE * (1 + len(given) + len(named)))  # *range(99999) makes many
+        if not isinstance(obj, Macro):
+            meter.look((given, named))
         owner = obj.__self__ if isinstance(obj, METHOD_TYPES) else None
         if isinstance(owner, str | list | tuple):
             if obj.__name__ == "join" and given and isinstance(given[0], Iterator):

@@ -3,6 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
@@ -162,6 +163,19 @@ def test_a_window_that_has_turned_begins_anew_where_tokens_are_gone(open_llm):
     llm.generate(PROMPT, max_tokens=8)
     answer = llm.generate(PROMPT[:20], max_tokens=8, reuse_cache=True)
     assert (answer.stats.cached_tokens, answer.text) == (0, fresh)
+
+
+def test_a_window_bounds_memory_however_long_the_text_grows(open_llm):
+    llm = open_llm("llama-2", config={"max_position_embeddings": 2048}, load={"context_window": 16})
+
+    def peak(new):
+        mx.reset_peak_memory()
+        answer = llm.generate(PROMPT, max_tokens=new, temperature=1.0, seed=1)
+        assert answer.finish_reason == "length"
+        return mx.get_peak_memory()
+
+    short = peak(30)
+    assert peak(400) <= short + 4096
 
 
 def test_paged_and_resident_logits_are_the_same_bits(tiny_folder, open_llm):

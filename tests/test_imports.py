@@ -22,7 +22,7 @@ ORDER = [
     "device rope cache tokenizer sampling stopping kernels lane turn",
     "layout tensorfile quant store linear",
     "model",
-    "native",
+    "native nativecache",
     "slot checkpoint pieces openfiles reader needs plan tuning",
     "paging",
     "loader hub locate remote",

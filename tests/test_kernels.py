@@ -11,7 +11,7 @@ from edgellm.kernels.form import BITS, GROUPS, Format
 from edgellm.kernels.host import unavailable
 from edgellm.kernels.isa import host_isas
 from edgellm.kernels.objects import Objects
-from edgellm.kernels.product import FEW, Matrix, path, product_steps
+from edgellm.kernels.product import Matrix, path, product_steps
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 ISAS = [] if unavailable() else host_isas()
@@ -133,7 +133,7 @@ def test_rounded_products_round_the_activations_and_nothing_else(rounded, *, bit
         "int8": (int8(x, group), weight.numbers()),
         "tiles": (bf16(x), bf16(weight.numbers())),
         "float": (x, weight.numbers()),
-    }[path(rounded, weight.matrix, many=tokens > FEW)]
+    }[path(rounded, weight.matrix, many=tokens > rounded.few)]
     found = product(rounded, [weight], x)
     # a number between two codes may go either way: a few of them in a thousand differ by one
     assert distance(found, left @ right.T) < 2e-3

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 import tiny
 from counting import paged_settings
@@ -151,6 +152,13 @@ def test_cancelled_from_another_thread(llm, expected):
     assert [*ids, *(token.id for token in rest[:-1])] == expected[: 3 + len(rest) - 1]
     assert len(rest) <= 2
     assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_a_prompt_may_be_any_sequence_of_whole_numbers(llm, expected):
+    for prompt in (tuple(PROMPT), np.array(PROMPT), iter(PROMPT)):
+        assert [token.id for token in llm.generate(prompt, max_tokens=30).tokens] == expected
+    with pytest.raises(TypeError):
+        llm.stream([1.5])
 
 
 def test_cancelling_when_nothing_runs_changes_nothing(llm, expected):
@@ -317,6 +325,19 @@ def test_a_closed_model_has_given_everything_back(paged, open_either):
     for _ in range(5):
         after = open_and_close()
     assert before == after
+
+
+def test_a_model_that_nobody_closed_leaves_no_thread(tiny_folder):
+    folder = tiny_folder("llama-2", seed=1)
+    gc.collect()
+    before = threading.active_count(), open_files()
+    llm = edgellm.load(folder, **paged_settings(folder))
+    stream = llm.stream(PROMPT, max_tokens=30)
+    next(stream)
+    assert threading.active_count() > before[0]
+    del llm, stream
+    gc.collect()
+    assert (threading.active_count(), open_files()) == before
 
 
 def test_a_folder_that_cannot_be_loaded_leaves_no_thread_and_no_file(tiny_folder, tmp_path):

@@ -210,6 +210,14 @@ def test_padding_and_truncation_in_the_file_do_nothing(tmp_path):
     assert Tokenizer.from_folder(folder).encode("The little dog") == plain
 
 
+@given(before=mixed, after=mixed, data=st.data())
+def test_texts_fall_apart_at_borders(every_kind, before, after, data):
+    assert every_kind.bos_token_id in every_kind.border_ids
+    token = every_kind.id_to_token(data.draw(st.sampled_from(sorted(every_kind.border_ids))))
+    first, rest = (every_kind.encode(text, add_special_tokens=False) for text in (before, token + after))
+    assert every_kind.encode(before + token + after, add_special_tokens=False) == first + rest
+
+
 # Streams
 
 

@@ -29,8 +29,9 @@ class _BFloatType(ir.Type):  # type: ignore[misc]
 BFLOAT = _BFloatType()
 
 CACHE_LINE = 64
-AHEAD = 2048
-"""Bytes that weights are asked for ahead: the processor's own prefetcher stops at every page (18 GB/s instead of 14)."""
+AHEAD = 4096
+"""Bytes that weights are asked for ahead, into the second-level cache: the processor's own prefetcher stops at every page, and
+the first level's buffers are few (measured at once: 14 GB/s without, 21.5 into the first level, 23 into the second)."""
 SLOT = 8
 """Bytes; every argument of a kernel takes one slot."""
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.kernels.engine import Engine, Step, float_bits, table
-from edgellm.kernels.layout import attention_scratch
-from edgellm.kernels.product import FEW, Matrix, product_steps
+from edgellm.kernels.layout import SHARE, attention_scratch
+from edgellm.kernels.product import Matrix, product_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,7 @@ class LayerSteps:
         self._engine, self._shape, self._weights, self.tokens = engine, shape, weights, tokens
         self._version = -1
         self._rotary = self._attention = 0
+        self._splits = 2 * engine.threads if tokens <= engine.few else 1
         self._rows = table([])
 
     def rows(self, store: Store) -> npt.NDArray[np.int64]:
@@ -87,14 +88,16 @@ class LayerSteps:
             self._rows = table(self._steps())
         ends = (store.keys, store.values, store.head_bytes)
         self._rows[self._rotary, 6:10] = (*ends, store.place)
-        self._rows[self._attention, 7:12] = (*ends, store.held, store.window)
+        splits = max(1, min(self._splits, min(store.held, store.window) // SHARE))
+        self._rows[self._attention, 7:13] = (*ends, store.held, store.window, splits)
+        self._rows[self._attention + 1, 5] = splits
         return self._rows
 
     def _steps(self) -> list[Step]:
         engine, shape, weights, tokens = self._engine, self._shape, self._weights, self.tokens
         heads, kept, width = shape.heads, shape.kept_heads, shape.head_dim
         row = (heads + 2 * kept) * width
-        splits = 2 * engine.threads if tokens <= FEW else 1
+        splits = self._splits
         engine.reserve_scratch(attention_scratch(engine.isa.lanes, width))
         hidden, normed, qkv, shares, seen, both, gated, turned = (
             engine.memory.reserved(name, 4 * tokens * size)

@@ -29,14 +29,14 @@ CALL: Mapping[str, int] = {"tokens": 0, "scratch": 1, "scratch_bytes": 2}
 
 CALL_SLOTS = 4
 
-ROWS_AT_ONCE = 2
-"""Rows that a product of few tokens sums side by side."""
-
 VECTORS = 2
 """Vectors of tokens that a product of many tokens sums side by side."""
 
 KEY_BLOCK = 128
 """Keys whose scores attention holds at once."""
+
+SHARE = 128
+"""Keys that are worth a share of their own, where heads alone do not keep all threads busy."""
 
 _BLOCK_ROWS = 96
 _PANEL_BYTES = 1 << 20

@@ -8,7 +8,10 @@ from edgellm.kernels.attention import LOWEST
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.exponential import exp
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.schedule import next_items
+from edgellm.kernels.schedule import next_places
+
+_ITEM = 8
+"""Queries that a thread takes at once."""
 
 
 def emit_merge(isa: Isa, name: str) -> str:
@@ -47,5 +50,5 @@ def emit_merge(isa: Isa, name: str) -> str:
 
         e.sweep(width, some)
 
-    next_items(e, e.mul(e.tokens, heads), one)
+    next_places(e, e.mul(e.tokens, heads), _ITEM, one)
     return e.finish()

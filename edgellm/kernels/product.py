@@ -9,9 +9,6 @@ from edgellm.kernels.engine import Engine, Step
 from edgellm.kernels.form import Format
 from edgellm.kernels.layout import block_rows, item_rows, matmul_scratch
 
-FEW = 4
-"""Up to so many tokens each weight is multiplied as it lies; more are worth unpacking it (measured: 3 to 6)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
@@ -61,7 +58,7 @@ def product_steps(
         tokens: the most that L will be.
         add: whether to add to ``out``.
     """
-    many = tokens > FEW
+    many = tokens > engine.few
     stride = 4 * sum(matrix.rows for matrix in matrices)
     steps: list[Step] = []
     prepared: dict[object, Sequence[int]] = {}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from edgellm.kernels.emitter import F32, I8, I32, Emitter, Value, vector
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.schedule import next_items
+from edgellm.kernels.schedule import next_places
 
 _LARGEST = 127.0
 _TINY = 1e-30
 """A group of zeros gets this scale, so that nothing is divided by zero."""
+
+
+_ITEM = 16
+"""Groups that a thread takes at once."""
 
 
 def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
@@ -52,5 +56,5 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
         e.store(e.shuffle(narrow, range(0, group, 2)), codes, base)
         e.store(e.shuffle(narrow, range(1, group, 2)), codes, e.add(base, half))
 
-    next_items(e, e.mul(count, groups), one)
+    next_places(e, e.mul(count, groups), _ITEM, one)
     return e.finish()

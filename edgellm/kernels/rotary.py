@@ -5,7 +5,10 @@ from __future__ import annotations
 from edgellm.kernels.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.isa import Isa
 from edgellm.kernels.norm import normalize
-from edgellm.kernels.schedule import next_items
+from edgellm.kernels.schedule import next_places
+
+_ITEM = 16
+"""Heads that a thread takes at once."""
 
 
 def emit_rotary(isa: Isa, name: str, norm: str) -> str:
@@ -53,5 +56,5 @@ def emit_rotary(isa: Isa, name: str, norm: str) -> str:
 
         e.when(is_value, lambda: e.sweep(width, copy))
 
-    next_items(e, e.mul(e.tokens, row_heads), one)
+    next_places(e, e.mul(e.tokens, row_heads), _ITEM, one)
     return e.finish()

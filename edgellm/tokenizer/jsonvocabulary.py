@@ -45,8 +45,9 @@ class JsonVocabulary:
         further = {token_id: token for token_id, token in settings.added.items() if token.content not in self._ids}
         self._check_added(further)
         special = settings.special_texts
-        roles = [AddedToken(token, special=True) for token in special if token in self._ids]
-        self._tokenizer = rust(lambda: _assemble(normalizer, pre_tokenizer, built, [*added.values(), *further.values()], roles))
+        listed = {token.content: token for token in (*added.values(), *further.values())}
+        roles = [AddedToken(token, special=True) for token in special if token in self._ids and token not in listed]
+        self._tokenizer = rust(lambda: _assemble(normalizer, pre_tokenizer, built, [*listed.values(), *roles]))
         for token_id, token in (*added.items(), *further.items()):
             if self._tokenizer.token_to_id(token.content) != token_id:
                 raise TokenizerError(
@@ -56,6 +57,7 @@ class JsonVocabulary:
         self._begin, self._end = read_frame(document.get("post_processor"), self._ids)
         texts = special.union(token.content for token in added.values() if token.special)
         self.special_ids = frozenset(self._ids[text] for text in texts if text in self._ids)
+        self.border_ids = frozenset(self._ids[token.content] for token in (*listed.values(), *roles) if token.is_border)
         self.named: dict[str, str | None] = dict(settings.named)
         self.size = max(self._tokens) + 1
 
@@ -197,9 +199,7 @@ def _listed(added: Any) -> dict[int, AddedToken]:
     return read_added(by_id)
 
 
-def _assemble(
-    normalizer: Any, pre_tokenizer: Any, model: Callable[[], Any], added: list[AddedToken], roles: list[AddedToken]
-) -> Any:
+def _assemble(normalizer: Any, pre_tokenizer: Any, model: Callable[[], Any], added: list[AddedToken]) -> Any:
     """Return the library's tokenizer, without anything that works after the model."""
     import tokenizers
 
@@ -216,7 +216,7 @@ def _assemble(
     }
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(frame))
     tokenizer.model = model()
-    for token in (*added, *roles):
+    for token in added:
         switches = {name: getattr(token, name) for name in ("special", "lstrip", "rstrip", "single_word", "normalized")}
         tokenizer.add_tokens([tokenizers.AddedToken(token.content, **switches)])
     return tokenizer

@@ -63,6 +63,7 @@ class PieceVocabulary:
         )
         control = {at for at, kind in enumerate(model.kinds) if kind in (CONTROL, UNKNOWN)}
         self.special_ids = frozenset(control.union(self._ids[token] for token in special if token in self._ids))
+        self.border_ids = frozenset(self._ids[text] for text, token in added.items() if not (token.lstrip or token.single_word))
         self.size = max(self._tokens) + 1
         self.decoding = Decoding(replacements=((SPACE, " "),), byte_fallback=True, strip=" ", strip_count=1 if prefix else 0)
         self._begin = self._role("bos_token") if settings.flag("add_bos_token", True) else []

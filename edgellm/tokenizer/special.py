@@ -36,6 +36,11 @@ class AddedToken:
     single_word: bool = False
     normalized: bool = False
 
+    @property
+    def is_border(self) -> bool:
+        """Whether nothing before the token changes it or is changed by it."""
+        return not (self.lstrip or self.single_word or self.normalized)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

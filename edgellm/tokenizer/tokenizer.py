@@ -19,6 +19,7 @@ class Vocabulary(Protocol):
 
     named: dict[str, str | None]
     special_ids: frozenset[int]
+    border_ids: frozenset[int]
     size: int
     decoding: Decoding
 
@@ -44,6 +45,13 @@ class Tokenizer:
     Args:
         vocabulary: the tokens.
         templates: the sources of chat templates by name.
+
+    Attributes:
+        vocab_size: the largest id and one.
+        bos_token_id: the id of the token that begins a text, ``None`` for none.
+        eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name them.
+        border_ids: tokens at which texts fall apart: the ids before one and from it on are those of two separate texts.
+        chat_template: the source of the usual chat template, ``None`` for none.
     """
 
     def __init__(self, vocabulary: Vocabulary, templates: Mapping[str, str]) -> None:
@@ -51,6 +59,7 @@ class Tokenizer:
         self._templates = {name: ChatTemplate(source) for name, source in templates.items()}
         self._detokenizer = Detokenizer(vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding)
         self.vocab_size = vocabulary.size
+        self.border_ids = vocabulary.border_ids
         self.bos_token_id = self._id_of_role("bos_token")
         eos = self._id_of_role("eos_token")
         self.eos_token_ids = frozenset() if eos is None else frozenset({eos})
