@@ -73,7 +73,7 @@ def find_tuning(files: Sequence[Path], *, seconds: float = SECONDS) -> Tuning:
     return best if faster else usual
 
 
-def measure_disk(files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 0.5) -> float:
+def measure_disk(files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 1.0) -> float:
     """Bytes a second of plain sequential reads of these files, past the page cache where that is possible.
 
     Raises:

@@ -152,3 +152,17 @@ def test_a_capped_process_cannot_take_more():
         with capped(command, 200 << 20) as capped_command:
             done = subprocess.run(capped_command, capture_output=True, check=False)
         assert (done.returncode == 0) == survives
+
+
+@pytest.mark.slow
+def test_a_model_keeps_its_budget_and_is_as_fast_as_the_disk(tmp_path):
+    synthesize("tinyllama-1.1b", tmp_path / "model")
+    budgets = [250_000_000, 400_000_000]
+    headroom = 500_000_000 if can_cap() else None
+    records = measure_paging(str(tmp_path / "model"), budgets, PagingSettings(headroom=headroom, context=256))
+    for record, budget in zip(records, budgets, strict=True):
+        assert record.error is None
+        assert record.peak_rss_bytes < budget + 350_000_000
+        assert record.efficiency > 0.7
+    assert records[0].pinned_layers < records[1].pinned_layers
+    assert records[0].bytes_per_token > records[1].bytes_per_token

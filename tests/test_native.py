@@ -12,11 +12,14 @@ from edgellm import native
 from edgellm.architecture import ModelConfig
 from edgellm.cache import KVCache, RotatingKVCache
 from edgellm.config import LoadSettings
+from edgellm.errors import ClosedError
 from edgellm.kernels.host import engine, unavailable
 from edgellm.layout import STACKS
 from edgellm.linear import linear_from
+from edgellm.llm import load
+from edgellm.loader import make_caches
 from edgellm.model import Block
-from edgellm.native import NativeBlock, NativeLinear, engine_for, layer_for, linear_for
+from edgellm.native import NativeBlock, NativeLayers, NativeLinear, engine_for, layer_for, layers_for, linear_for
 from edgellm.quant import Quantization
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
@@ -149,6 +152,24 @@ def test_a_layer_follows_its_memory(floats):
     assert follow(config, plain, own, caches_of(config, 0), (3, 1)) < 1e-5
 
 
+def test_all_layers_in_one_call_are_one_after_the_other(floats):
+    config = ModelConfig.from_dict(CONFIGS["mistral-window"])
+    how = Quantization(4, 32)
+    blocks = [NativeBlock(floats, config, tensors_of(config, lambda _: how, seed=seed), lambda _: how) for seed in range(3)]
+    together = layers_for(blocks)
+    assert isinstance(together, NativeLayers)
+    caches = [[cache for _ in blocks for cache in caches_of(config, 9)[:1]] for _ in range(3)]
+    for length in (4, 1, 30, 1):
+        hidden = expected = hidden_of(config, length)
+        for block, cache in zip(blocks, caches[0], strict=True):
+            expected = block(expected, cache)
+        found = together.run([hidden, hidden], caches[1:])
+        assert all(distance(state, expected) == 0.0 for state in found)
+    together.close()
+    with pytest.raises(ClosedError):
+        together.run([hidden], caches[:1])
+
+
 def test_a_copied_cache_goes_its_own_way(floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
     layer = NativeBlock(floats, config, tensors_of(config, lambda _: None), lambda _: None)
@@ -220,3 +241,26 @@ def test_the_settings_choose_the_arithmetic(activations):
     kernels = engine_for(LoadSettings(threads=3, activations=activations))
     assert kernels.threads == 3
     assert kernels.activations == ("float" if activations == "float" or not kernels.isa.dot else "int8")
+
+
+def test_int8_keeps_the_bundled_model_s_predictions():
+    text = (
+        "Once upon a time, there was a little girl named Lily. She had a red ball and a small dog. One day, the dog ran away"
+        " with the ball. Lily was sad and looked for it under the bed, in the garden and behind the big tree. Then she saw the"
+        ' dog by the river. The dog was wet but happy. Lily hugged him and said, "Let us go home and have some cake."'
+    )
+    found = []
+    for activations in ("float", "int8"):
+        with load("stories", activations=activations, threads=2) as llm:
+            ids = llm.tokenizer.encode(text)
+            caches = make_caches(llm.checkpoint, capacity=len(ids), window=None, reserve=len(ids))
+            half = len(ids) // 2
+            states = [llm._model(mx.array([ids[:half]]), caches)]
+            states += [llm._model(mx.array([[token]]), caches) for token in ids[half:-1]]
+            logits = np.array(mx.concatenate(states, axis=1)[0], np.float64)
+            found.append(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    exact, rounded = found
+    kl = (np.exp(exact) * (exact - rounded)).sum(-1).mean()
+    losses = [-logs[np.arange(len(ids) - 1), ids[1:]].mean() for logs in found]
+    assert 0 < kl < 2e-3
+    assert abs(np.expm1(losses[1] - losses[0])) < 0.005
