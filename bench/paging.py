@@ -13,7 +13,7 @@ from typing import Any
 from edgellm import device
 from edgellm.checkpoint import Checkpoint, read_checkpoint
 from edgellm.config import LoadSettings
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import BackendError, EdgeLLMError, ReadError
 from edgellm.locate import locate
 from edgellm.quant import quantization_of
 from edgellm.slot import Slot
@@ -87,14 +87,10 @@ def measure_paging(
         }
         try:
             found = _measure(checkpoint, budget, settings)
-        except _RunError as error:
-            found = {"error": str(error)}
+        except (BackendError, ReadError) as error:
+            found = {"error": error.message}
         records.append(PagingRecord(**common | found))
     return records
-
-
-class _RunError(Exception):
-    """The process of one budget ended, or said why it could not go on."""
 
 
 def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> dict[str, Any]:
@@ -148,17 +144,19 @@ class _Run:
         return self.hear()
 
     def hear(self) -> dict[str, Any]:
-        """What it says next. Raises _RunError where it says that it failed, or is gone."""
+        """What it says next. Raises BackendError where it says that it failed, or is gone."""
         assert self._process.stdout is not None, "it was opened with a pipe"
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
             # A shell reports a child that signal 9 ended as 137.
             killed = code in {-9, 137}
-            raise _RunError("the system ended the process: it took too much memory" if killed else f"it ended with code {code}")
+            raise BackendError(
+                "the system ended the process: it took too much memory" if killed else f"it ended with code {code}"
+            )
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
-            raise _RunError(found["error"])
+            raise BackendError(found["error"])
         return found
 
 

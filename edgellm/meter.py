@@ -122,6 +122,7 @@ class Meter:
     def join(self, separator: str, items: Sequence[Any]) -> None:
         """Pay for ``separator.join(items)``."""
         self.explode(items)
+        self.look(items)
         self.spend(len(separator) * len(items) + self.weight(items))
 
     def percent(self, text: str, arguments: Any) -> None:
