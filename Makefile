@@ -1,5 +1,5 @@
 # The project's verbs. Works with GNU make 3.81, which macOS ships.
-# MODEL=... names a model for chat and bench, ARGS=... goes on to the program, PYTHON=... chooses the Python of .venv,
+# MODEL=... names a model for chat, ARGS=... goes on to the program, PYTHON=... chooses the Python of .venv,
 # EXTRAS=torch adds optional dependencies.
 
 MODEL =
@@ -18,9 +18,9 @@ chat: ## talk to the bundled model, or to MODEL=...
 	@sh scripts/setup.sh chat
 	@$(BIN)/edgellm chat $(MODEL) $(ARGS)
 
-bench: ## measure this machine
+bench: ## measure: make bench ARGS="paging MODEL"
 	@sh scripts/setup.sh chat
-	@$(BIN)/edgellm bench $(MODEL) $(ARGS)
+	@$(BIN)/edgellm bench $(ARGS)
 
 test: setup ## run the tests
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
