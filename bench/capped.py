@@ -12,6 +12,7 @@ from pathlib import Path
 from edgellm.errors import ConfigError
 
 ROOT = Path("/sys/fs/cgroup")
+NAME = "edgellm"
 LIMITS = ("memory.limit_in_bytes", "memory.max")
 """The file that takes a group's limit, in version 1 and in version 2 of control groups."""
 
@@ -52,7 +53,8 @@ def can_cap() -> bool:
 def _make_group(limit: int) -> Path:
     tried = []
     for version, parent in _parents():
-        group = parent / f"edgellm-{os.getpid()}-{time.monotonic_ns()}"
+        _remove_stale(parent)
+        group = parent / f"{NAME}-{os.getpid()}-{time.monotonic_ns()}"
         try:
             group.mkdir()
         except OSError as error:
@@ -71,6 +73,14 @@ def _make_group(limit: int) -> Path:
         f"memory cannot be capped here: {'; '.join(tried) or 'there are no control groups for memory'}",
         hint="run it as root on Linux, or leave the cap out",
     )
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove empty groups that runs have left which were ended from outside."""
+    for group in parent.glob(f"{NAME}-*-*"):
+        if not Path(f"/proc/{group.name.split('-')[1]}").exists():
+            with suppress(OSError):
+                group.rmdir()
 
 
 def _parents() -> Iterator[tuple[int, Path]]:
