@@ -77,7 +77,7 @@ class Chat:
         tokenizer = self.llm.tokenizer
         if self._said and prompt.startswith(self._said.text):
             new = tokenizer.encode(prompt[len(self._said.text) :], add_special_tokens=False)
-            if new and not tokenizer.decode(new[:1]):  # a special token follows, at which texts fall apart anyway
+            if new and new[0] in tokenizer.border_ids:  # texts fall apart there anyway
                 return [*self._said.ids, *new]
         return tokenizer.encode(prompt, add_special_tokens=False)
 
