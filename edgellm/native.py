@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 import mlx.core as mx
@@ -14,21 +14,20 @@ import numpy.typing as npt
 
 from edgellm import device
 from edgellm.architecture import ModelConfig, RopeScaling
-from edgellm.cache import Cache
 from edgellm.config import LoadSettings
 from edgellm.errors import BackendError, ClosedError
 from edgellm.kernels.engine import Engine, table
 from edgellm.kernels.form import Format
 from edgellm.kernels.host import engine, unavailable
 from edgellm.kernels.layer import LayerSteps, LayerWeights, Shape, Vector, turns
+from edgellm.kernels.layout import MANY
 from edgellm.kernels.product import Matrix, product_steps
 from edgellm.linear import DenseLinear, JoinedLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
-from edgellm.model import Block, Layer, Layers, ResidentLayers
+from edgellm.model import Block, Layer, Layers, ResidentLayers, Rows, Span, always
 from edgellm.nativecache import CacheMemory
 from edgellm.rope import wavelengths
 
-CHUNK = 512
-"""Tokens that go through a layer at once, which bounds working memory."""
+CHUNK = MANY
 
 _KINDS: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16", mx.float32: "f32"}
 
@@ -78,7 +77,7 @@ class NativeBlock:
     """
 
     def __init__(self, engine: Engine, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf) -> None:
-        self.engine = engine
+        self.engine, self.few = engine, engine.few
         self._tensors = tensors  # whose memory the steps point into
         self._shape = Shape(
             hidden=config.hidden_size,
@@ -101,13 +100,13 @@ class NativeBlock:
         )
         self._steps: dict[int, LayerSteps] = {}
 
-    def __call__(self, hidden: mx.array, cache: Cache) -> mx.array:
-        """Return the hidden states (1, L, E) after this layer, and store its keys and values."""
-        return _through([self], hidden, [cache])
+    def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
+        """Return the hidden states (1, L, E) of one or more sequences after this layer, and store their keys and values."""
+        return _through([self], hidden, [Span([cache], length) for cache, length in rows])
 
     def steps(self, tokens: int) -> LayerSteps:
         """This layer's steps for so many tokens."""
-        size = self.engine.few if tokens <= self.engine.few else CHUNK
+        size = self.engine.room(tokens)
         found = self._steps.get(size)
         if found is None:
             found = self._steps[size] = LayerSteps(self.engine, self._shape, self._weights, tokens=size)
@@ -125,12 +124,20 @@ class NativeLayers:
 
     def __init__(self, blocks: Sequence[NativeBlock]) -> None:
         self._blocks = list(blocks)
+        self.few = max((block.few for block in blocks), default=0)
 
-    def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
-        """Return hidden states (1, L, E) after all layers. Raises ClosedError."""
+    def run(
+        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers, or nothing where ``keep_going`` said no. Raises ClosedError."""
         if not self._blocks:
             raise ClosedError("the model was closed")
-        return [_through(self._blocks, hidden, own) for hidden, own in zip(states, caches, strict=True)]
+        moved = []
+        for hidden, own in zip(states, spans, strict=True):
+            if not keep_going():
+                return []
+            moved.append(_through(self._blocks, hidden, own))
+        return moved
 
     def close(self) -> None:
         """Let the weights go."""
@@ -145,29 +152,53 @@ def layers_for(layers: Sequence[Layer]) -> Layers:
     return ResidentLayers(layers, deferred=device.has_gpu())  # a CPU gains little, and pays for a step past the end
 
 
-def _through(blocks: Sequence[NativeBlock], hidden: mx.array, caches: Sequence[Cache]) -> mx.array:
+def _through(blocks: Sequence[NativeBlock], hidden: mx.array, spans: Sequence[Span]) -> mx.array:
     """Send hidden states (1, L, E) through layers that share an engine; keys and values go into the caches."""
     rows: npt.NDArray[np.float32] = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
     out = np.empty_like(rows)
     engine, memory = blocks[0].engine, blocks[0].engine.memory
-    for begin in range(0, len(rows), CHUNK):
-        chunk = rows[begin : begin + CHUNK]
-        tokens = len(chunk)
+    begin = 0
+    for piece in _pieces(spans):
+        tokens = sum(span.length for span in piece)
+        chunk = rows[begin : begin + tokens]
         with engine.lock:
-            windows = [CacheMemory(cache, tokens) for cache in caches]
+            windows = [[CacheMemory(span.caches[layer], span.length) for span in piece] for layer in range(len(blocks))]
             version, steps = -1, []
             while version != memory.version:  # a layer's first steps can move the memory of those before it
                 version = memory.version
-                steps = [block.steps(tokens).rows(window.store) for block, window in zip(blocks, windows, strict=True)]
-            angles = blocks[0].turns.rows(caches[0].offset, tokens)
-            memory.buffer("turns").array[: angles.size] = angles
+                steps = [
+                    block.steps(tokens).rows([(window.store, span.length) for window, span in zip(own, piece, strict=True)])
+                    for block, own in zip(blocks, windows, strict=True)
+                ]
+            place = 0
+            for span in piece:
+                angles = blocks[0].turns.rows(span.caches[0].offset, span.length)
+                memory.buffer("turns").array[place : place + angles.size] = angles
+                place += angles.size
             working = memory.buffer("hidden").array[: chunk.size]
             working[:] = chunk.ravel()
             engine.run(steps[0] if len(steps) == 1 else np.concatenate(steps), tokens)
-            out[begin : begin + CHUNK] = working.reshape(chunk.shape)
-            for window in windows:
+            out[begin : begin + tokens] = working.reshape(chunk.shape)
+            for window in (window for own in windows for window in own):
                 window.keep()
+        begin += tokens
     return mx.array(out[None])
+
+
+def _pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Spans in calls of at most CHUNK rows. A longer one goes through in several, as it would alone."""
+    piece: list[Span] = []
+    for span in spans:
+        if piece and sum(other.length for other in piece) + span.length > CHUNK:
+            yield piece
+            piece = []
+        whole = span.length // CHUNK if span.length > CHUNK else 0
+        for _ in range(whole):
+            yield [Span(span.caches, CHUNK)]
+        if rest := span.length - whole * CHUNK:
+            piece.append(Span(span.caches, rest))
+    if piece:
+        yield piece
 
 
 class NativeLinear:

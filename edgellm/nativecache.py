@@ -4,66 +4,85 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping, Sequence
 
-from edgellm.cache import Cache, KVCache, RotatingKVCache
+import mlx.core as mx
+import numpy as np
+
+from edgellm.cache import Cache, KVCache
 from edgellm.errors import BackendError
 from edgellm.kernels.layer import Store
+from edgellm.kernels.layout import SHARE, WHOLE
+
+_KINDS: Mapping[tuple[int | None, mx.Dtype], str] = {
+    (None, mx.float32): "f32",
+    (None, mx.float16): "f16",
+    (8, mx.float16): "q8",
+    (4, mx.float16): "q4",
+}
+
+_WINDOW_SHARES = 8
+"""Shares that a window has at the least, where it is long enough for them."""
 
 
 class CacheMemory:
     """Where a cache's memory is for a call of some tokens, and what is to be done with it afterwards."""
 
     def __init__(self, cache: Cache, tokens: int) -> None:
-        self._cache, self._tokens = cache, tokens
-        self._scratch: list[npt.NDArray[np.float32]] = []
-        end = cache.offset + tokens
-        if isinstance(cache, KVCache):
-            cache.reserve(end)
-            keys, values = self._arrays()
-            self.store = _store(keys, values, place=cache.offset, held=end, window=end)
-            return
-        if not isinstance(cache, RotatingKVCache):
+        if not isinstance(cache, KVCache):
             raise BackendError(f"there are no kernels for a {type(cache).__name__}")
-        keys, values = self._arrays()
-        if tokens == 1:
-            held = min(end, cache.window)
-            self.store = _store(keys, values, place=cache.offset % cache.window, held=held, window=held)
-            return
-        seen = min(cache.offset, cache.window - 1)
-        order = np.arange(cache.offset - seen, cache.offset) % cache.window
-        _, heads, _, width = keys.shape
-        for stored in (keys, values):
-            unrolled = np.empty((1, heads, seen + tokens, width), np.float32)
-            unrolled[:, :, :seen] = stored[:, :, order]
-            self._scratch.append(unrolled)
-        keys, values = self._scratch
-        self.store = _store(keys, values, place=seen, held=seen + tokens, window=cache.window)
+        self._cache, self._end, self._first = cache, cache.offset + tokens, cache.first
+        self._joined: list[mx.array] = []
+        arrays, base = cache.arrays, cache.base
+        if cache.reserve(tokens):
+            base = cache.base
+        else:  # a window that has no room for so many at once: they are looked at beside what it holds
+            held = cache.part(self._first, cache.offset)
+            new = cache.kept.empty(tokens)
+            arrays = self._joined = [mx.concatenate([*pair], axis=2) for pair in zip(held, new, strict=True)]
+            base = self._first
+        self.store = _store(cache, arrays, base=base, held=self._end)
 
     def keep(self) -> None:
         """Take the new tokens into the cache."""
-        cache = self._cache
-        end = cache.offset + self._tokens
-        if self._scratch and isinstance(cache, RotatingKVCache):
-            kept = min(self._tokens, cache.window)
-            order = np.arange(end - kept, end) % cache.window
-            for stored, unrolled in zip(self._arrays(), self._scratch, strict=True):
-                stored[:, :, order] = unrolled[:, :, unrolled.shape[2] - kept :]
-        cache.offset = end
-
-    def _arrays(self) -> list[npt.NDArray[np.float32]]:
-        """The cache's keys and values (1, G, capacity, D), as memory to write to."""
-        return [np.array(array, copy=False) for array in (self._cache.keys, self._cache.values)]
+        if self._joined:
+            self._cache.replace(self._joined, self._first)
+            mx.eval(self._cache.arrays)
+        else:
+            self._cache.offset = self._end
 
 
-def _store(keys: npt.NDArray[np.float32], values: npt.NDArray[np.float32], *, place: int, held: int, window: int) -> Store:
-    assert keys.dtype == np.float32, "on a CPU the cache is float32"
+def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) -> Store:
+    kept = cache.kept
+    kind = _KINDS.get((kept.bits, kept.dtype))
+    if kind is None:
+        raise BackendError(f"there are no kernels for a cache of {kept.dtype} and {kept.bits} bits")
+    places, heads = [], []
+    for array in arrays:
+        memory = np.array(array, copy=False)
+        _, head_bytes, token_bytes, _ = memory.strides
+        places.append(memory.ctypes.data - base * token_bytes)
+        heads.append(head_bytes)
+    if kept.bits is None:
+        keys, values = places
+        tables = (0, 0, 0, 0)
+    else:  # values lie behind the keys
+        keys, *own = places
+        values, *others = (place + kept.heads * head for place, head in zip(places, heads, strict=True))
+        tables = (own[0], own[1], others[0], others[1])
     return Store(
-        keys=keys.ctypes.data,
-        values=values.ctypes.data,
-        head_bytes=keys.strides[1],
-        place=place,
+        kept=kind,
+        keys=keys,
+        values=values,
+        head_bytes=heads[0],
+        position=cache.offset,
         held=held,
-        window=window,
+        window=held if cache.window is None else cache.window,
+        exponent=WHOLE if cache.window is None else _exponent(cache.window),
+        tables=tables,
     )
+
+
+def _exponent(window: int) -> int:
+    """Of the largest share of a window."""
+    return max(0, (window // (_WINDOW_SHARES * SHARE)).bit_length() - 1)

@@ -14,7 +14,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from edgellm import device
 from edgellm.errors import UnsupportedModelError
+from edgellm.hugepages import in_huge_pages
 from edgellm.layout import ALIGNMENT, STACKS, stack_runs, tensor_order
 from edgellm.store import TensorInfo
 
@@ -95,6 +97,8 @@ class Slot:
         mx.eval(self._array)
         buffer: Any = self._array  # has the buffer protocol, which MLX's stubs do not say
         whole = np.frombuffer(memoryview(buffer), dtype=np.uint8)
+        if not device.has_gpu():
+            in_huge_pages(whole)
         self._start = -whole.ctypes.data % PAGE
         self.memory = memoryview(whole)[self._start : self._start + self.nbytes]
         self._views: dict[SlotLayout, Mapping[str, mx.array]] = {}

@@ -10,6 +10,7 @@ from edgellm.kernels.engine import Engine, float_bits, table
 from edgellm.kernels.form import BITS, GROUPS, Format
 from edgellm.kernels.host import unavailable
 from edgellm.kernels.isa import host_isas
+from edgellm.kernels.layer import Store
 from edgellm.kernels.objects import Objects
 from edgellm.kernels.product import Matrix, path, product_steps
 
@@ -140,6 +141,38 @@ def test_rounded_products_round_the_activations_and_nothing_else(rounded, *, bit
     assert distance(found, x @ weight.numbers().T) < 0.02
 
 
+@EXAMPLES
+@given(
+    form=forms,
+    rows=st.integers(1, 70),
+    blocks=st.integers(1, 19),
+    odd=st.integers(0, 7),
+    tokens=st.integers(2, 16),
+    add=st.booleans(),
+)
+def test_each_of_few_tokens_gets_what_it_gets_alone(floats, rounded, *, form, rows, blocks, odd, tokens, add):
+    columns = 20 * blocks + odd if form.dense else form.group * blocks
+    weight = Weight(form, rows, columns)
+    x = np.random.default_rng(1).standard_normal((tokens, columns), dtype=np.float32)
+    before = np.random.default_rng(2).standard_normal((tokens, rows), dtype=np.float32) if add else None
+    for engine in (floats, rounded):
+        together = product(engine, [weight], x, before)
+        for token in range(tokens):
+            own = slice(token, token + 1)
+            alone = product(engine, [weight], x[own], None if before is None else before[own])
+            assert np.array_equal(together[own], alone)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("rows", [16, 48, 1000])
+@pytest.mark.parametrize("tokens", [2, 3, 4, 7, 15, 16])
+def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits, rows, tokens):
+    weight = Weight(Format(bits, 64, "f16"), rows, 1408)
+    x = np.random.default_rng(1).standard_normal((tokens, 1408), dtype=np.float32)
+    together = product(rounded, [weight], x)
+    assert np.array_equal(together, np.concatenate([product(rounded, [weight], x[n : n + 1]) for n in range(tokens)]))
+
+
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_weights_in_different_forms_stand_side_by_side(floats, tokens):
     weights = [Weight(Format(bits, 32, "f16"), rows, 96, bits) for bits, rows in ((4, 33), (6, 20), (8, 7))]
@@ -196,21 +229,31 @@ def softmax_attention(queries, keys, values, window):
     tokens=st.integers(1, 40),
     before=st.integers(0, 300),
     window=st.integers(1, 400),
-    splits=st.integers(1, 4),
+    whole=st.booleans(),
 )
-def test_attention_is_softmax_attention(floats, *, kept, shared, width, tokens, before, window, splits):
+def test_attention_is_softmax_attention(floats, *, kept, shared, width, tokens, before, window, whole):
     rng = np.random.default_rng(0)
     heads, held = kept * shared, before + tokens
     queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)
     keys, values = rng.standard_normal((2, kept, held + 3, width), dtype=np.float32) * 3
+    store = Store(
+        kept="f32",
+        keys=keys.ctypes.data,
+        values=values.ctypes.data,
+        head_bytes=keys.strides[0],
+        position=before,
+        held=held,
+        window=window,
+    )
+    splits, first, least = store.shares(100 if whole else 1)
     shares = np.empty((tokens, heads, splits, width + 2), np.float32)
     out = np.empty_like(queries)
-    at = [array.ctypes.data for array in (queries, shares, keys, values, out)]
-    attend = (floats.kernel("attention"), at[0], queries.strides[0], at[1], heads, kept, width, at[2], at[3])
-    attend += (keys.strides[0], held, window, splits, float_bits(width**-0.5))
+    at = [array.ctypes.data for array in (queries, shares, out)]
+    attend = (floats.kernel("attention"), at[0], queries.strides[0], at[1], heads, kept, width, store.keys, store.values)
+    attend += (keys.strides[0], held, window, splits, float_bits(width**-0.5), first, least, store.exponent)
     with floats.lock:
         floats.reserve_scratch(1 << 20)
-        floats.run(table([attend, (floats.kernel("merge"), at[1], at[4], heads, width, splits)]), tokens)
+        floats.run(table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), tokens)
     assert np.allclose(out, softmax_attention(queries, keys[:, :held], values[:, :held], window), atol=2e-5)
 
 

@@ -22,14 +22,18 @@ CODED = [(Format(bits, group, "bf16"),) for bits, group in ((4, 32), (4, 128), (
 ODD = [(Format(3, 32, "f16"),), (Format(5, 64, "f32"),), (Format(6, 128, "bf16"),), (Format(0, 0, "f16"),)]
 ARGUMENTS = {
     "norm": [("f16",), ("bf16",), ("f32",)],
-    "rotary": [("plain",), ("f16",)],
+    "rotary": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4")],
+    "attention": [("f32",), ("f16",), ("q8",), ("q4",)],
     "bias": [("bf16",)],
-    "quantize": [(32, "split"), (64, "plain")],
+    "quantize": [(32, "split"), (64, "plain"), (128, "tile")],
     "pack": [("words",), ("bf16",)],
     "int8_matvec": CODED,
+    "int8_few": CODED,
     "int8_matmul": CODED,
     "float_matvec": ODD,
+    "float_few": ODD,
     "float_matmul": ODD,
+    "tile_matvec": CODED,
     "tile_matmul": CODED + ODD,
 }
 
@@ -54,6 +58,7 @@ def test_every_kernel_compiles_for_every_instruction_set(isa):
     ("isa", "kernel", "instruction"),
     [
         ("amx", "tile_matmul", "tdpbf16ps"),
+        ("amx", "tile_matvec", "tdpbusd"),
         ("avx512-vnni", "int8_matvec", "vpdpbusd"),
         ("avx-vnni", "int8_matvec", "vpdpbusd"),
         ("avx2", "int8_matvec", "vpmaddubsw"),

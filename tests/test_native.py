@@ -10,15 +10,16 @@ from tiny import CONFIGS
 
 from edgellm import native
 from edgellm.architecture import ModelConfig
-from edgellm.cache import KVCache, RotatingKVCache
+from edgellm.cache import KVCache, stored
 from edgellm.config import LoadSettings
+from edgellm.door import load
 from edgellm.errors import ClosedError
+from edgellm.kept import Kept
 from edgellm.kernels.host import engine, unavailable
 from edgellm.layout import STACKS
 from edgellm.linear import linear_from
-from edgellm.llm import load
 from edgellm.loader import make_caches
-from edgellm.model import Block
+from edgellm.model import Block, Span
 from edgellm.native import NativeBlock, NativeLayers, NativeLinear, engine_for, layer_for, layers_for, linear_for
 from edgellm.quant import Quantization
 
@@ -67,10 +68,8 @@ def tensors_of(config, quantizations, dtype=mx.float16, seed=0):
 
 
 def caches_of(config, window):
-    shape = {"heads": config.num_key_value_heads, "head_dim": config.head_dim, "dtype": mx.float32}
-    if window:
-        return [RotatingKVCache(window=window, **shape) for _ in range(2)]
-    return [KVCache(capacity=2000, reserve=10, **shape) for _ in range(2)]
+    kept = Kept(config.num_key_value_heads, config.head_dim, mx.float32)
+    return [KVCache(kept, capacity=2000, window=window or None, reserve=10) for _ in range(2)]
 
 
 def hidden_of(config, length, seed=0):
@@ -89,9 +88,9 @@ def follow(config, plain, own, caches, lengths):
     worst = 0.0
     for length in lengths:
         hidden = hidden_of(config, length)
-        expected = plain(hidden, caches[0])
-        mx.eval(expected, caches[0].keys, caches[0].values)
-        found = own(hidden, caches[1])
+        expected = plain(hidden, [(caches[0], length)])
+        mx.eval(expected, *stored(caches[:1]))
+        found = own(hidden, [(caches[1], length)])
         worst = max(worst, distance(found - hidden, expected - hidden))
         assert caches[0].offset == caches[1].offset
     return worst
@@ -140,6 +139,23 @@ def test_int8_activations_stay_close():
     assert follow(config, *layers, caches_of(config, 0), (1, 3, 40, 1)) < 0.03
 
 
+@pytest.mark.parametrize("activations", ["int8", "float"])
+@pytest.mark.parametrize("how", [Quantization(4, 64), Quantization(8, 32), None])
+def test_few_tokens_at_once_are_each_as_alone(activations, how):
+    config = ModelConfig.from_dict(CONFIGS["llama-3"] | {"hidden_size": 256, "intermediate_size": 704})
+    layer = NativeBlock(
+        engine(threads=2, activations=activations), config, tensors_of(config, lambda _: how, dtype=mx.bfloat16), lambda _: how
+    )
+    for count in (2, 3, 4, 9, 16):
+        together, alone = caches_of(config, 0)
+        for cache in (together, alone):
+            layer(hidden_of(config, 5), [(cache, 5)])
+        hidden = hidden_of(config, count)
+        found = layer(hidden, [(together, count)])
+        expected = [layer(hidden[:, place : place + 1], [(alone, 1)]) for place in range(count)]
+        assert np.array_equal(np.array(found), np.array(mx.concatenate(expected, axis=1)))
+
+
 def test_a_layer_follows_its_memory(floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
     how = Quantization(4, 32)
@@ -162,12 +178,12 @@ def test_all_layers_in_one_call_are_one_after_the_other(floats):
     for length in (4, 1, 30, 1):
         hidden = expected = hidden_of(config, length)
         for block, cache in zip(blocks, caches[0], strict=True):
-            expected = block(expected, cache)
-        found = together.run([hidden, hidden], caches[1:])
+            expected = block(expected, [(cache, length)])
+        found = together.run([hidden, hidden], [[Span(own, length)] for own in caches[1:]])
         assert all(distance(state, expected) == 0.0 for state in found)
     together.close()
     with pytest.raises(ClosedError):
-        together.run([hidden], caches[:1])
+        together.run([hidden], [[Span(caches[0], 1)]])
 
 
 def test_a_copied_cache_goes_its_own_way(floats):
@@ -175,10 +191,10 @@ def test_a_copied_cache_goes_its_own_way(floats):
     layer = NativeBlock(floats, config, tensors_of(config, lambda _: None), lambda _: None)
     cache, again = caches_of(config, 0)
     for own in (cache, again):
-        layer(hidden_of(config, 5), own)
+        layer(hidden_of(config, 5), [(own, 5)])
     twin = cache.copy()
-    layer(hidden_of(config, 1, seed=7), twin)
-    found, expected = (layer(hidden_of(config, 1), own) for own in (cache, again))
+    layer(hidden_of(config, 1, seed=7), [(twin, 1)])
+    found, expected = (layer(hidden_of(config, 1), [(own, 1)]) for own in (cache, again))
     assert distance(found, expected) == 0.0
 
 
@@ -206,7 +222,7 @@ def test_two_models_in_two_threads():
 
     def results(layer):
         cache = caches_of(config, 0)[0]
-        return [np.array(layer(mx.array(hidden), cache)) for hidden in inputs * 5]
+        return [np.array(layer(mx.array(hidden), [(cache, hidden.shape[1])])) for hidden in inputs * 5]
 
     expected = [results(layer) for layer in layers]
     found = [[], []]
@@ -233,7 +249,7 @@ def test_forms_without_kernels_run_in_mlx_with_one_warning():
         head = linear_from(tensors, "self_attn.o_proj", how)
         assert linear_for(kernels, head) is head
     assert isinstance(layer, Block)
-    assert layer(hidden_of(config, 3), caches_of(config, 0)[0]).shape == (1, 3, 64)
+    assert layer(hidden_of(config, 3), [(caches_of(config, 0)[0], 3)]).shape == (1, 3, 64)
 
 
 @pytest.mark.parametrize("activations", ["auto", "int8", "float"])
@@ -264,3 +280,29 @@ def test_int8_keeps_the_bundled_model_s_predictions():
     losses = [-logs[np.arange(len(ids) - 1), ids[1:]].mean() for logs in found]
     assert 0 < kl < 2e-3
     assert abs(np.expm1(losses[1] - losses[0])) < 0.005
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_sequences_side_by_side_get_what_they_get_alone(threads):
+    """Whether each of them is looked after by one thread, or one after the other by all."""
+    config = ModelConfig.from_dict(CONFIGS["mistral-window"])
+    how = Quantization(4, 32)
+    shared = engine(threads=threads, activations="float")
+    layer = NativeBlock(shared, config, tensors_of(config, lambda _: how), lambda _: how)
+    for lengths in ([1] * 8, [1] * 16, [1, 1, 300, 1], [40, 50, 60, 45, 5, 7], [700, 3, 600]):
+        before = [(29 * place) % 211 for place in range(len(lengths))]
+        alone, together = ([caches_of(config, 0 if place % 3 else 9)[0] for place in range(len(lengths))] for _ in range(2))
+        for place, count in enumerate(before):
+            for cache in (alone[place], together[place]) if count else ():
+                layer(hidden_of(config, count), [(cache, count)])
+        few = max(lengths) <= layer.few
+        pieces = [hidden_of(config, length, seed=place) for place, length in enumerate(lengths)]
+        expected = [layer(piece, [(cache, piece.shape[1])]) for piece, cache in zip(pieces, alone, strict=True)]
+        found = layer(mx.concatenate(pieces, axis=1), list(zip(together, lengths, strict=True)))
+        assert [cache.offset for cache in together] == [cache.offset for cache in alone]
+        begin = 0
+        for one in expected:
+            mine = found[:, begin : begin + one.shape[1]]
+            same = bool(mx.array_equal(mine, one)) if few else distance(mine, one) < 1e-5
+            assert same, lengths
+            begin += one.shape[1]

@@ -2,6 +2,9 @@
 
 The lanes of a vector are queries: tokens times the heads that share a key head. Maxima and sums are then plain vector
 operations, and every key and value is a broadcast that serves all lanes.
+
+A query's result does not depend on how many rows its call has: blocks and shares of the keys begin at fixed positions, keys
+are taken in their order, and one that a query may not see adds exactly nothing.
 """
 
 from __future__ import annotations
@@ -11,29 +14,33 @@ from collections.abc import Callable, Sequence
 from edgellm.kernels.emitter import F32, I32, Emitter, Value, vector
 from edgellm.kernels.exponential import exp
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.layout import KEY_BLOCK
+from edgellm.kernels.kept import padded, unpack_rows
+from edgellm.kernels.layout import KEY_BLOCK, SHARE
 from edgellm.kernels.schedule import next_items
 
 _TILE = 8
 """Keys, or features, that are summed side by side."""
 
-LOWEST, _HIDDEN = -1e30, -3e38
-"""Where maxima begin, and the score of a key that a query may not see: e^(hidden - lowest) is nothing."""
+LOWEST, _HIDDEN, _SEEN = -1e30, -3e38, -1e38
+"""Where maxima begin, the score of a key that a query may not see, and what is below the score of any that it may."""
 
 
-def emit_attention(isa: Isa, name: str) -> str:
+def emit_attention(isa: Isa, name: str, kept: str = "f32") -> str:
     """For each query and share of the keys: sum of e^(score - largest) * value, then the largest score and the sum of e^.
 
     Arguments: 1 queries (L, row of ``2`` bytes), 3 out (L, H, splits, D + 2), 4 H, 5 G, 6 D, 7 keys and 8 values
-    (G, capacity, D), 9 bytes from head to head, 10 keys held (the last L are the new tokens'), 11 window (tokens that a
-    query sees), 12 splits, 13 the scores' scale (float32).
+    (G, capacity, D) of the kind ``kept``, as if the first place were position 0, 9 bytes from head to head, 10 the position
+    after the last new token's, 11 window (tokens that a query sees), 12 splits (shares of the keys), 13 the scores' scale
+    (float32), 14 the first share, 15 and 16 the least and largest exponent of a share (``layout.share_of``); of packed
+    keys and values 17 and 18 the keys' scales and biases, 19 and 20 the values'.
     """
-    return _Attention(isa, name).emit()
+    return _Attention(isa, name, kept).emit()
 
 
 class _Attention:
-    def __init__(self, isa: Isa, name: str) -> None:
+    def __init__(self, isa: Isa, name: str, kept: str) -> None:
         self.e = e = Emitter(isa, name)
+        self.kept = kept
         self.width_lanes = isa.lanes
         self.floats, self.words = vector(F32, isa.lanes), vector(I32, isa.lanes)
         self.vector_bytes = 4 * isa.lanes
@@ -41,6 +48,11 @@ class _Attention:
         self.queries = e.scratch
         self.results = e.at(self.queries, e.mul(self.head_dim, self.vector_bytes))
         self.scores = e.at(self.results, e.mul(self.head_dim, self.vector_bytes))
+        self.row_bytes = self.nbytes
+        if kept != "f32":  # a block of keys, then of values, is unpacked into this thread's memory
+            self.row_bytes = e.mul(padded(e, self.head_dim), 4)
+            self.block_keys = e.at(self.scores, KEY_BLOCK * self.vector_bytes)
+            self.block_values = e.at(self.block_keys, e.mul(self.row_bytes, KEY_BLOCK))
         self.held, self.window, self.splits = e.argument(10), e.argument(11), e.argument(12)
         self.shared_heads = e.div(e.argument(4), e.argument(5))
         self.rows = e.mul(e.tokens, self.shared_heads)
@@ -65,19 +77,45 @@ class _Attention:
         last = e.sub(e.add(first, count), 1)
         low, _ = self.seen(e.div(first, self.shared_heads))
         _, high = self.seen(e.div(last, self.shared_heads))
-        share = e.ceil_div(e.sub(high, low), self.splits)
-        start = e.min(e.add(low, e.mul(share, split)), high)
-        stop = e.min(e.add(start, share), high)
+        start, stop = self.share(e.add(e.argument(14), split))
+        start, stop = e.max(start, low), e.min(stop, high)
         bounds = self.bounds(first)
-        keys, values = (e.at(e.address(number), e.mul(head, e.argument(9))) for number in (7, 8))
         e.loop(0, self.head_dim, lambda d: e.store(e.const(self.floats, 0.0), self.results, e.mul(d, self.vector_bytes)))
 
         def keys_block(at: Value, largest: Value, total: Value) -> Sequence[Value]:
-            return self.block(keys, values, (at, e.min(e.add(at, KEY_BLOCK), stop)), bounds, (largest, total))
+            part = e.max(at, start), e.min(e.add(at, KEY_BLOCK), stop)
+            return self.block(*self.rows_of(head, part), part, bounds, (largest, total))
 
         carried = [e.const(self.floats, LOWEST), e.const(self.floats, 0.0)]
-        largest, total = e.loop(start, stop, keys_block, carried, step=KEY_BLOCK)
+        aligned = e.mul(e.div(start, KEY_BLOCK), KEY_BLOCK)
+        largest, total = e.loop(aligned, stop, keys_block, carried, step=KEY_BLOCK)
         self.scatter((head, first, split), count, (largest, total))
+
+    def share(self, number: Value) -> tuple[Value, Value]:
+        """The positions of a share, as ``layout.share_of`` has them."""
+        e = self.e
+
+        def start(share: Value) -> Value:
+            octave = e.div(share, 8)
+            exponent = e.max(e.min(e.sub(e.max(octave, 1), 1), e.argument(16)), e.argument(15))
+            return e.mul(e.sub(share, e.mul(exponent, 8)), e.b.shl(e.index(SHARE), exponent))
+
+        return start(number), start(e.add(number, 1))
+
+    def rows_of(self, head: Value, part: tuple[Value, Value]) -> tuple[Value, Value]:
+        """Addresses of the keys and values of a part in float32, where the first of the part lies."""
+        e = self.e
+        begin, end = part
+        head_bytes = e.argument(9)
+        if self.kept == "f32":
+            at = e.add(e.mul(head, head_bytes), e.mul(begin, self.nbytes))
+            return e.at(e.address(7), at), e.at(e.address(8), at)
+        for number, target in ((7, self.block_keys), (8, self.block_values)):
+            scales = 17 if number == 7 else 19
+            places = (e.address(number), e.address(scales), e.address(scales + 1))
+            rows = {"heads": (head, head_bytes), "part": (begin, end), "width": self.head_dim}
+            unpack_rows(e, self.kept, places=places, target=target, **rows)
+        return self.block_keys, self.block_values
 
     def seen(self, token: Value) -> tuple[Value, Value]:
         """The keys that a token sees: from the first to before the last."""
@@ -125,7 +163,7 @@ class _Attention:
         count = e.sub(end, begin)
 
         def score(tile: int, at: Value, largest: Value) -> Sequence[Value]:
-            rows = [e.at(keys, e.mul(e.add(begin, e.add(at, i)), self.nbytes)) for i in range(tile)]
+            rows = [e.at(keys, e.mul(e.add(at, i), self.row_bytes)) for i in range(tile)]
 
             def feature(d: Value, *totals: Value) -> Sequence[Value]:
                 query = e.load(self.queries, e.mul(d, self.vector_bytes), floats, align=4)
@@ -143,7 +181,9 @@ class _Attention:
         [largest] = self.tiled(count, score, [sums[0]])
 
         def weigh(at: Value, total: Value) -> Sequence[Value]:
-            power = exp(e, e.b.fsub(e.load(self.scores, e.mul(at, self.vector_bytes), floats, align=4), largest))
+            found = e.load(self.scores, e.mul(at, self.vector_bytes), floats, align=4)
+            seen = e.b.fcmp_ordered(">", found, e.const(floats, _SEEN))
+            power = e.b.select(seen, exp(e, e.b.fsub(found, largest)), e.const(floats, 0.0))
             e.store(power, self.scores, e.mul(at, self.vector_bytes), align=4)
             return [e.b.fadd(total, power)]
 
@@ -156,7 +196,7 @@ class _Attention:
 
             def key(at: Value, *totals: Value) -> Sequence[Value]:
                 weight = e.load(self.scores, e.mul(at, self.vector_bytes), floats, align=4)
-                row = e.at(values, e.add(e.mul(e.add(begin, at), self.nbytes), e.mul(d, 4)))
+                row = e.at(values, e.add(e.mul(at, self.row_bytes), e.mul(d, 4)))
                 spread = [e.spread(e.load(row, 4 * i, F32, align=4), self.width_lanes) for i in range(tile)]
                 return [e.fma(value, weight, total) for value, total in zip(spread, totals, strict=True)]
 

@@ -10,6 +10,7 @@ from edgellm.kernels.isa import Isa
 EMITTERS: Mapping[str, str] = {
     "run": "schedule:emit_run",
     "work": "schedule:emit_work",
+    "apart": "schedule:emit_apart",
     "norm": "norm:emit_norm",
     "rotary": "rotary:emit_rotary",
     "attention": "attention:emit_attention",
@@ -19,9 +20,12 @@ EMITTERS: Mapping[str, str] = {
     "quantize": "quantize:emit_quantize",
     "pack": "pack:emit_pack",
     "int8_matvec": "matvec:emit_int8_matvec",
+    "int8_few": "matvec:emit_int8_few",
     "float_matvec": "float_matvec:emit_float_matvec",
+    "float_few": "float_matvec:emit_float_few",
     "int8_matmul": "matmul:emit_int8_matmul",
     "float_matmul": "matmul:emit_float_matmul",
+    "tile_matvec": "tile_matvec:emit_tile_matvec",
     "tile_matmul": "tile_matmul:emit_tile_matmul",
 }
 

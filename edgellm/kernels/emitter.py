@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.layout import CALL
+from edgellm.kernels.layout import CALL, STEP_TOKENS
 
 Value = Any
 """An IR value; llvmlite has no types that a checker can read."""
@@ -30,8 +30,8 @@ BFLOAT = _BFloatType()
 
 CACHE_LINE = 64
 AHEAD = 4096
-"""Bytes that weights are asked for ahead, into the second-level cache: the processor's own prefetcher stops at every page, and
-the first level's buffers are few (measured at once: 14 GB/s without, 21.5 into the first level, 23 into the second)."""
+"""Bytes that weights are asked for ahead, into the second-level cache: the processor's own prefetcher stops at every page
+(14 GB/s without, 23 with it; 2 to 16 KB ahead and either cache give the same)."""
 SLOT = 8
 """Bytes; every argument of a kernel takes one slot."""
 
@@ -107,6 +107,11 @@ class Emitter:
         x, y = self.index(x), self.index(y)
         return self.b.select(self.b.icmp_unsigned("<", x, y), x, y)
 
+    def max(self, x: int | Value, y: int | Value) -> Value:
+        """The larger of two 64-bit integers that are not negative."""
+        x, y = self.index(x), self.index(y)
+        return self.b.select(self.b.icmp_unsigned("<", x, y), y, x)
+
     def less(self, x: int | Value, y: int | Value) -> Value:
         """Whether a signed 64-bit integer is below another."""
         return self.b.icmp_signed("<", self.index(x), self.index(y))
@@ -139,6 +144,13 @@ class Emitter:
                 function = ir.Function(self.module, ir.FunctionType(F32, [F32, x.type]), name=name)
             return self.b.call(function, [self.const(F32, -0.0), x], fastmath=("reassoc",))
         return self.call(f"llvm.vector.reduce.add.{_suffix(x.type)}", x.type.element, [x])
+
+    def halved(self, x: Value) -> Value:
+        """The sum of a vector's lanes, always in the same order: one half added to the other until one lane is left."""
+        while x.type.count > 1:
+            half = x.type.count // 2
+            x = self.b.fadd(self.part(x, 0, half), self.part(x, half, half))
+        return x
 
     def largest(self, x: Value) -> Value:
         """The largest of a vector's lanes."""
@@ -203,8 +215,9 @@ class Emitter:
 
     @property
     def tokens(self) -> Value:
-        """How many tokens this call is about."""
-        return self.load(self.arguments[1], SLOT * CALL["tokens"], I64, align=8)
+        """How many tokens this step is about: its own number, or else the call's."""
+        own, all_ = self.argument(STEP_TOKENS), self.load(self.arguments[1], SLOT * CALL["tokens"], I64, align=8)
+        return self.b.select(self.less(0, own), own, all_)
 
     @property
     def scratch(self) -> Value:
@@ -215,10 +228,10 @@ class Emitter:
         )
         return self.at(base, self.mul(nbytes, self.arguments[3]))
 
-    def prefetch(self, base: Value, offset: int | Value, nbytes: int) -> None:
+    def prefetch(self, base: Value, offset: int | Value, nbytes: int, *, ahead: int = AHEAD) -> None:
         """Ask for the bytes that will be read a little after these."""
         for line in range(0, nbytes, CACHE_LINE):
-            arguments = [self.at(base, self.add(offset, AHEAD + line)), *(ir.Constant(I32, value) for value in (0, 3, 1))]
+            arguments = [self.at(base, self.add(offset, ahead + line)), *(ir.Constant(I32, value) for value in (0, 2, 1))]
             self.call("llvm.prefetch.p0", VOID, arguments)
 
     # control

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.layout import CALL, CALL_SLOTS, STEP_SLOTS
+from edgellm.kernels.layout import CALL, CALL_SLOTS, FEW, MANY, SOME, STEP_SLOTS
 from edgellm.kernels.objects import Objects
 from edgellm.kernels.pool import Pool, aligned
 
@@ -61,12 +61,12 @@ class Engine:
 
     @property
     def few(self) -> int:
-        """Up to so many tokens each weight is multiplied as it lies; more are worth unpacking it (measured on 1.1B, 4 bits)."""
-        if self.activations == "float":
-            return 3
-        if self.isa.tiles:
-            return 6
-        return 10 if self.isa.lanes == 16 else 6
+        """Up to so many tokens each gets what it would get alone, and a pass costs little more than for one."""
+        return FEW
+
+    def room(self, tokens: int) -> int:
+        """The tokens that steps for so many should be made for: every size has kernels of its own."""
+        return next(size for size in (1, SOME, FEW, max(tokens, MANY)) if tokens <= size)
 
     @property
     def lock(self) -> threading.Lock:

@@ -15,7 +15,7 @@ _LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.12194440e-4
 _LOWEST, _HIGHEST = -87.0, 88.0
 """Beyond these the result stays where it is: float32 has no more room."""
 
-_ROUNDER = 1.5 * 2.0**23
+ROUNDER = 1.5 * 2.0**23
 """Added and taken away again, it leaves a float32 rounded."""
 
 
@@ -24,7 +24,7 @@ def exp(e: Emitter, x: Value) -> Value:
     lanes = x.type.count
     floats, words = vector(F32, lanes), vector(I32, lanes)
     x = e.binary("minnum", e.binary("maxnum", x, e.const(floats, _LOWEST)), e.const(floats, _HIGHEST))
-    rounder = e.const(floats, _ROUNDER)
+    rounder = e.const(floats, ROUNDER)
     whole = e.b.fsub(e.fma(x, e.const(floats, math.log2(math.e)), rounder), rounder)
     rest = e.fma(whole, e.const(floats, -_LOG2_HIGH), x)
     rest = e.fma(whole, e.const(floats, -_LOG2_LOW), rest)

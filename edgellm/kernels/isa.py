@@ -20,7 +20,7 @@ class Isa:
         features: LLVM's names of what the code may use.
         lanes: float32 numbers in a vector.
         dot: how four products of bytes are added to a 32-bit lane; None: only the float path.
-        tiles: whether 16 x 32 bfloat16 tiles are multiplied at once (AMX).
+        tiles: whether tiles of 16 x 32 bfloat16 numbers or 16 x 64 bytes are multiplied at once (AMX).
         half: whether float16 is converted by an instruction.
         registers: vector registers, which bound the blocks of a matrix product.
     """
@@ -33,6 +33,11 @@ class Isa:
     tiles: bool = False
     half: bool = True
     registers: int = 16
+
+    @property
+    def block(self) -> int:
+        """Groups that a product of few tokens sums side by side."""
+        return max(self.lanes // 2, 4)
 
     @property
     def triple(self) -> str:
@@ -48,7 +53,15 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "a
 ISAS: Mapping[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("amx", "x86_64", (*_AVX512, "avx512bf16", "amx-tile", "amx-bf16"), 16, "vpdpbusd", tiles=True, registers=32),
+        Isa(
+            "amx",
+            "x86_64",
+            (*_AVX512, "avx512bf16", "amx-tile", "amx-bf16", "amx-int8"),
+            16,
+            "vpdpbusd",
+            tiles=True,
+            registers=32,
+        ),
         Isa("avx512-vnni", "x86_64", _AVX512, 16, "vpdpbusd", registers=32),
         Isa("avx-vnni", "x86_64", (*_AVX2, "avxvnni"), 8, "vpdpbusd"),
         Isa("avx2", "x86_64", _AVX2, 8, "pmaddubsw"),

@@ -33,17 +33,20 @@ def emit_merge(isa: Isa, name: str) -> str:
         low, zero = e.const(vector(F32, 1), LOWEST), e.const(vector(F32, 1), 0.0)
         [largest] = e.loop(0, splits, lambda split, so_far: [e.binary("maxnum", so_far, ends(split, 0))], [low])
 
-        def weight(split: Value) -> Value:
-            return exp(e, e.b.fsub(ends(split, 0), largest))
+        def add_up(split: Value, so_far: Value) -> Sequence[Value]:
+            weight = exp(e, e.b.fsub(ends(split, 0), largest))
+            found = e.fma(weight, ends(split, 1), so_far)
+            e.store(weight, rows, e.add(e.mul(split, row_bytes), nbytes))  # in place of the largest score
+            return [found]
 
-        [total] = e.loop(0, splits, lambda split, so_far: [e.fma(weight(split), ends(split, 1), so_far)], [zero])
+        [total] = e.loop(0, splits, add_up, [zero])
 
         def some(at: Value, lanes: int) -> None:
             floats = vector(F32, lanes)
 
             def add(split: Value, so_far: Value) -> Sequence[Value]:
                 found = e.load(rows, e.add(e.mul(split, row_bytes), e.mul(at, 4)), floats)
-                return [e.fma(found, e.shuffle(e.b.fdiv(weight(split), total), [0] * lanes), so_far)]
+                return [e.fma(found, e.shuffle(e.b.fdiv(ends(split, 0), total), [0] * lanes), so_far)]
 
             [mixed] = e.loop(0, splits, add, [e.const(floats, 0.0)])
             e.store(mixed, target, e.mul(at, 4))

@@ -81,7 +81,8 @@ class _Native:
         self._state[:] = 0
         libc = ctypes.CDLL(None)
         libc.pthread_mutex_init(ctypes.c_void_p(self._address + POOL["mutex"]), None)
-        libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL["condition"]), None)
+        for condition in ("condition", "passed"):
+            libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL[condition]), None)
         self._workers = [
             threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True) for number in range(1, threads)
         ]

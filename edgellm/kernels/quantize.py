@@ -19,7 +19,8 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
     """Rows of float32 become codes, a scale a group, and the sum of a group's codes times its scale.
 
     Arguments: 1 rows (L, K) float32, 2 codes (L, K) int8, 3 scales (L, K/group), 4 sums (L, K/group), 5 groups a row.
-    The order ``split`` puts a row's even places before its odd ones, as the halves of MLX's 4-bit bytes lie.
+    The order ``split`` puts a row's even places before its odd ones, as the halves of MLX's 4-bit bytes lie; ``tile`` does so
+    within each 64 places (or a group of 32).
 
     The sum is that of the codes, not of the exact numbers: then the rounding errors of ``scale * q`` and ``bias`` cancel as
     the weight itself does, which halves the error of 4-bit products.
@@ -47,7 +48,11 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
         e.store(scale, scales, e.mul(item, 4), align=4)
         e.store(e.b.fmul(scale, e.b.sitofp(e.sum(total), F32)), sums, e.mul(item, 4), align=4)
         narrow = e.join([e.b.trunc(number, vector(I8, lanes)) for number in whole])
-        if order == "plain":
+        if order == "tile":
+            width = min(64, group)
+            starts = [start + odd for start in range(0, group, width) for odd in (0, 1)]
+            narrow = e.shuffle(narrow, [place for start in starts for place in range(start, start // width * width + width, 2)])
+        if order != "split":
             e.store(narrow, codes, e.mul(item, group))
             return
         row, place = e.div(item, groups), e.rem(item, groups)

@@ -1,7 +1,8 @@
 """The native side of the thread pool: the steps of a call, one after the other, each by all threads, with a barrier between.
 
 Idle threads spin for about 0.1 milliseconds, so that the next layer finds them awake, and then sleep until they are called:
-other libraries' threads want the cores, too.
+other libraries' threads want the cores, too. At a barrier they do the same: where other programs hold the cores, the thread
+that is waited for needs the core of the one that waits.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from llvmlite import ir
 
 from edgellm.kernels.emitter import I32, I64, POINTER, VOID, Emitter, Value
 from edgellm.kernels.isa import Isa
-from edgellm.kernels.layout import POOL, STEP_BYTES
+from edgellm.kernels.layout import GROUP_BYTES, POOL, STEP_BYTES
 
 _AWAKE_SPINS = 3_000
 _BARRIER_SPINS = 2_000
-"""Pauses; one takes about 40 ns on recent x86. After them the thread offers its core to others."""
+"""Pauses; one takes about 40 ns on recent x86. After them the thread sleeps."""
 
 
 def next_items(e: Emitter, count: Value, body: Callable[[Value], object]) -> None:
@@ -78,6 +79,35 @@ def _wait(e: Emitter, spins: int, changed: Callable[[], Value]) -> Value:
     return done
 
 
+def _sleep(e: Emitter, pool: Value, count: str, condition: str, changed: Callable[[], Value]) -> None:
+    """Sleep until something changed and somebody said so; ``count`` holds how many sleep for it."""
+    mutex, signal = (e.at(pool, POOL[field]) for field in ("mutex", condition))
+    e.call("pthread_mutex_lock", I32, [mutex])
+    e.b.atomic_rmw("add", e.at(pool, POOL[count]), e.index(1), "seq_cst")
+    head, inside, after = (e.function.append_basic_block(part) for part in ("asleep", "sleep", "awake"))
+    e.b.branch(head)
+    e.b.position_at_end(head)
+    e.b.cbranch(changed(), after, inside)
+    e.b.position_at_end(inside)
+    e.call("pthread_cond_wait", I32, [signal, mutex])
+    e.b.branch(head)
+    e.b.position_at_end(after)
+    e.b.atomic_rmw("sub", e.at(pool, POOL[count]), e.index(1), "seq_cst")
+    e.call("pthread_mutex_unlock", I32, [mutex])
+
+
+def _wake(e: Emitter, pool: Value, count: str, condition: str) -> None:
+    """Wake those who sleep, if any do."""
+    mutex, signal = (e.at(pool, POOL[field]) for field in ("mutex", condition))
+
+    def wake() -> None:
+        e.call("pthread_mutex_lock", I32, [mutex])
+        e.call("pthread_cond_broadcast", I32, [signal])
+        e.call("pthread_mutex_unlock", I32, [mutex])
+
+    e.when(e.less(0, _read(e, pool, count)), wake)
+
+
 def _barrier(e: Emitter, pool: Value, threads: Value) -> None:
     phase = _read(e, pool, "phase")
     arrived = e.b.atomic_rmw("add", e.at(pool, POOL["arrived"]), e.index(1), "seq_cst")
@@ -87,18 +117,14 @@ def _barrier(e: Emitter, pool: Value, threads: Value) -> None:
     _write(e, pool, "arrived", 0)
     _write(e, pool, "next_item", 0)
     _write(e, pool, "phase", e.add(phase, 1))
+    _wake(e, pool, "waiters", "passed")
     e.b.branch(after)
     e.b.position_at_end(wait)
 
     def changed() -> Value:
         return e.b.icmp_signed("!=", _read(e, pool, "phase"), phase)
 
-    def again() -> Value:
-        missing = e.b.not_(_wait(e, _BARRIER_SPINS, changed))
-        e.when(missing, lambda: e.call("sched_yield", I32, []))
-        return missing
-
-    e.repeat(again)
+    e.when(e.b.not_(_wait(e, _BARRIER_SPINS, changed)), lambda: _sleep(e, pool, "waiters", "passed", changed))
     e.b.branch(after)
     e.b.position_at_end(after)
 
@@ -108,14 +134,42 @@ def _steps(e: Emitter, pool: Value, thread: Value) -> None:
     job = e.at(pool, POOL["job"])
     steps, call = (e.load(job, offset, POINTER, align=8) for offset in (0, 16))
     count, threads = (e.load(job, offset, I64, align=8) for offset in (8, 24))
-    kernel = ir.FunctionType(VOID, [POINTER, POINTER, POINTER, I64]).as_pointer()
 
     def one(number: Value) -> None:
-        step = e.at(steps, e.mul(number, STEP_BYTES))
-        e.b.call(e.load(step, 0, kernel, align=8), [step, call, pool, thread])
+        _do(e, e.at(steps, e.mul(number, STEP_BYTES)), call, pool, thread)
         _barrier(e, pool, threads)
 
     e.loop(0, count, one)
+
+
+def _do(e: Emitter, step: Value, call: Value, pool: Value, thread: Value) -> None:
+    """One step, as far as this thread has a part in it."""
+    kernel = ir.FunctionType(VOID, [POINTER, POINTER, POINTER, I64]).as_pointer()
+    e.b.call(e.load(step, 0, kernel, align=8), [step, call, pool, thread])
+
+
+def emit_apart(isa: Isa, name: str) -> str:
+    """Groups of steps that have nothing to do with each other: each is done by one thread, one step after the other.
+
+    No thread waits for another within a group: 8 sequences of a batch have 24 steps a layer between the products.
+
+    Arguments: 1 the steps, group after group; 2 groups; 3 steps a group; 4 memory for each group (``GROUP_BYTES``).
+    """
+    e = Emitter(isa, name)
+    count = e.argument(3)
+
+    def group(number: Value) -> None:
+        own = e.at(e.address(4), e.mul(number, GROUP_BYTES))
+
+        def one(place: Value) -> None:
+            e.store(e.index(0), own, POOL["next_item"], align=8)
+            step = e.at(e.address(1), e.mul(e.add(e.mul(number, count), place), STEP_BYTES))
+            _do(e, step, e.arguments[1], own, e.arguments[3])
+
+        e.loop(0, count, one)
+
+    next_items(e, e.argument(2), group)
+    return e.finish()
 
 
 def emit_run(isa: Isa, name: str) -> str:
@@ -123,15 +177,7 @@ def emit_run(isa: Isa, name: str) -> str:
     e = Emitter(isa, name, arguments=[POINTER])
     pool = e.arguments[0]
     e.b.atomic_rmw("add", e.at(pool, POOL["generation"]), e.index(1), "seq_cst")
-    sleeping = e.less(0, _read(e, pool, "sleepers"))
-    mutex, condition = (e.at(pool, POOL[field]) for field in ("mutex", "condition"))
-
-    def wake() -> None:
-        e.call("pthread_mutex_lock", I32, [mutex])
-        e.call("pthread_cond_broadcast", I32, [condition])
-        e.call("pthread_mutex_unlock", I32, [mutex])
-
-    e.when(sleeping, wake)
+    _wake(e, pool, "sleepers", "condition")
     _steps(e, pool, e.index(0))
     return e.finish()
 
@@ -140,7 +186,6 @@ def emit_work(isa: Isa, name: str) -> str:
     """``void (pool)``: a worker's life, until the pool says stop."""
     e = Emitter(isa, name, arguments=[POINTER])
     pool = e.arguments[0]
-    mutex, condition = (e.at(pool, POOL[field]) for field in ("mutex", "condition"))
     thread = e.add(e.b.atomic_rmw("add", e.at(pool, POOL["workers"]), e.index(1), "seq_cst"), 1)
     seen = e.b.alloca(I64)
     e.b.store(e.index(0), seen)
@@ -148,24 +193,8 @@ def emit_work(isa: Isa, name: str) -> str:
     def changed() -> Value:
         return e.b.icmp_signed("!=", _read(e, pool, "generation"), e.b.load(seen, typ=I64))
 
-    def sleep() -> None:
-        e.call("pthread_mutex_lock", I32, [mutex])
-        e.b.atomic_rmw("add", e.at(pool, POOL["sleepers"]), e.index(1), "seq_cst")
-        before = e.b.block
-        head, inside, after = (e.function.append_basic_block(part) for part in ("asleep", "sleep", "awake"))
-        assert before is not None
-        e.b.branch(head)
-        e.b.position_at_end(head)
-        e.b.cbranch(changed(), after, inside)
-        e.b.position_at_end(inside)
-        e.call("pthread_cond_wait", I32, [condition, mutex])
-        e.b.branch(head)
-        e.b.position_at_end(after)
-        e.b.atomic_rmw("sub", e.at(pool, POOL["sleepers"]), e.index(1), "seq_cst")
-        e.call("pthread_mutex_unlock", I32, [mutex])
-
     def again() -> Value:
-        e.when(e.b.not_(_wait(e, _AWAKE_SPINS, changed)), sleep)
+        e.when(e.b.not_(_wait(e, _AWAKE_SPINS, changed)), lambda: _sleep(e, pool, "sleepers", "condition", changed))
         e.b.store(_read(e, pool, "generation"), seen)
         running = e.b.icmp_signed("==", _read(e, pool, "stop"), e.index(0))
         e.when(running, lambda: _steps(e, pool, thread))

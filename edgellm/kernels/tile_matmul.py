@@ -16,7 +16,7 @@ def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
     """
     frame = Frame(isa, name, form)
     e = frame.e
-    _configure(e)
+    configure(e)
 
     def multiply(count: Value, start: Value, vectors: int) -> None:
         step = e.mul(frame.columns, 2 * 16)
@@ -24,24 +24,24 @@ def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
 
         def rows(first: Value) -> None:
             at = e.at(frame.panel_at, e.mul(first, frame.row_bytes))
-            for tile in range(2 * vectors):
-                _tile(e, "tilezero", tile)
+            for number in range(2 * vectors):
+                tile(e, "tilezero", number)
 
             def columns(k: Value) -> None:
                 for v in range(vectors):
-                    _tile(e, "tileloadd64", 6 + v, e.at(base, e.add(e.mul(step, v), e.mul(k, 32))), e.index(64))
+                    tile(e, "tileloadd64", 6 + v, e.at(base, e.add(e.mul(step, v), e.mul(k, 32))), e.index(64))
                 for r in range(2):
                     source = e.at(at, e.add(e.mul(frame.row_bytes, 16 * r), e.mul(k, 2)))
-                    _tile(e, "tileloadd64", 4 + r, source, frame.row_bytes)
+                    tile(e, "tileloadd64", 4 + r, source, frame.row_bytes)
                 for r in range(2):
                     for v in range(vectors):
-                        _tile(e, "tdpbf16ps", r * vectors + v, e.const(I8, 4 + r), e.const(I8, 6 + v))
+                        tile(e, "tdpbf16ps", r * vectors + v, e.const(I8, 4 + r), e.const(I8, 6 + v))
 
             e.loop(0, frame.columns, columns, step=32)
             for r in range(2):
                 for v in range(vectors):
                     place = e.add(e.mul(e.add(first, 16 * r), frame.result_bytes), 64 * v)
-                    _tile(e, "tilestored64", r * vectors + v, e.at(frame.results, place), e.index(frame.result_bytes))
+                    tile(e, "tilestored64", r * vectors + v, e.at(frame.results, place), e.index(frame.result_bytes))
 
         e.loop(0, count, rows, step=32)
 
@@ -52,14 +52,18 @@ def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
     )
 
 
-def _tile(e: Emitter, what: str, tile: int, *arguments: Value) -> None:
-    e.call(f"llvm.x86.{what}", VOID, [e.const(I8, tile), *arguments])
+def tile(e: Emitter, what: str, number: int, *arguments: Value) -> None:
+    """An instruction on a tile."""
+    e.call(f"llvm.x86.{what}", VOID, [e.const(I8, number), *arguments])
 
 
-def _configure(e: Emitter) -> None:
-    """Eight tiles of 16 rows of 64 bytes."""
-    setting = bytes([1] + [0] * 15 + [64, 0] * 8 + [0] * 16 + [16] * 8 + [0] * 8)
+def configure(e: Emitter, *, inner: int = 64) -> None:
+    """Eight tiles of 16 rows of 64 bytes; where ``inner`` is less, 1 and 4 have rows of that, and 2 and 5 as many words."""
+    columns, rows = [64] * 8, [16] * 8
+    for left, right in ((1, 2), (4, 5)):
+        columns[left], rows[right] = inner, inner // 4
+    setting = [1, *[0] * 15, *(half for column in columns for half in (column, 0)), *[0] * 16, *rows, *[0] * 8]
     at = e.b.alloca(vector(I8, 64))
     at.align = 64
-    e.b.store(e.lanes(I8, list(setting)), at)
+    e.b.store(e.lanes(I8, setting), at)
     e.call("llvm.x86.ldtilecfg", VOID, [at])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from edgellm.kernels.emitter import F16, F32, I8, I16, I32, I64, Emitter, Value, vector
@@ -16,6 +18,14 @@ def load_floats(e: Emitter, base: Value, offset: int | Value, kind: str, lanes: 
     if e.isa.half:
         return e.b.fpext(e.load(base, offset, vector(F16, lanes)), vector(F32, lanes))
     return _widened_f16(e, e.load(base, offset, vector(I16, lanes)))
+
+
+def load_rows(e: Emitter, bases: Sequence[Value], offset: Value, kind: str, lanes: int) -> Value:
+    """``lanes`` numbers from the same place of several rows, end to end, as float32."""
+    if kind == "f32" or not (kind == "bf16" or e.isa.half):
+        return e.join([load_floats(e, base, offset, kind, lanes) for base in bases])
+    narrow = e.join([e.load(base, offset, vector(F16 if kind == "f16" else I16, lanes)) for base in bases])
+    return widened_bf16(e, narrow) if kind == "bf16" else e.b.fpext(narrow, vector(F32, narrow.type.count))
 
 
 def load_float(e: Emitter, base: Value, offset: int | Value, kind: str) -> Value:
