@@ -1,41 +1,54 @@
 """Keys and values of the tokens so far, one cache a layer."""
 
-# B batch, L new tokens, S tokens that are looked at, G key/value heads, D head size
+# L new tokens, S tokens that are looked at, G key/value heads, D head size
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import mlx.core as mx
+
+from edgellm.kept import Kept, Seen
 
 Mask = mx.array | str | None
 """What attention may look at: everything, ``"causal"``, or true where a query (row) sees a key (column)."""
 
-AnyCache = TypeVar("AnyCache", "KVCache", "RotatingKVCache")
-
 STEP = 256
 """Tokens; storage grows in multiples of it, by doubling."""
+
+ROLLBACK = 32
+"""Tokens that every cache can forget again, whatever it has done since: what a speculation may have gone too far."""
+
+SLACK = 2 * ROLLBACK
+"""Tokens that storage for a window has on top of it. The window moves along it, and back to its beginning once in 33 tokens:
+a copy of a 33rd of the window a token, where attention reads all of it."""
 
 
 class Cache(Protocol):
     """What a layer asks of its cache."""
 
     offset: int
-    keys: mx.array
-    values: mx.array
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array, Mask]:
-        """Store new keys and values (B, G, L, D); return all that are to be looked at (B, G, S, D), and the mask."""
+    def update(self, keys: mx.array, values: mx.array) -> tuple[Seen, Seen, Mask]:
+        """Store new keys and values (1, G, L, D); return all that are to be looked at (1, G, S, D), and the mask."""
         ...
 
     def trim(self, offset: int) -> bool:
-        """Forget all tokens from ``offset`` on; false where they cannot be told apart any more."""
+        """Forget all tokens from ``offset`` on; false where older ones that would be looked at again are gone.
+
+        It never is for up to ``ROLLBACK`` tokens back.
+        """
         ...
 
     def copy(self) -> Cache:
         """Return a cache of the same tokens that goes its own way."""
+        ...
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What holds keys and values, to be evaluated."""
         ...
 
     @property
@@ -45,143 +58,128 @@ class Cache(Protocol):
 
 
 class KVCache:
-    """A cache of every token, up to ``capacity`` of them.
+    """A cache of every token up to ``capacity`` of them, or of those in a window, in the form ``kept``.
 
-    Storage is written in place and doubles when it is full, so a token costs no allocation.
+    Tokens lie in their order, the one at position ``base`` first. Storage is written in place, and doubles when it is full:
+    over a text each token is copied once at the most. Where a window has moved to the end of the storage, what is still in it
+    moves back to the beginning.
     """
 
-    def __init__(self, *, heads: int, head_dim: int, capacity: int, dtype: mx.Dtype, reserve: int = STEP) -> None:
-        self.capacity = capacity
-        self.offset = 0
-        shape = (1, heads, min(capacity, _round_up(reserve)), head_dim)
-        self.keys = mx.zeros(shape, dtype)
-        self.values = mx.zeros(shape, dtype)
-
-    def reserve(self, tokens: int) -> None:
-        """Make room for ``tokens`` tokens in all."""
-        room = self.keys.shape[2]
-        if tokens <= room:
-            return
-        room = min(self.capacity, max(_round_up(tokens), 2 * room))
-        assert tokens <= room, "the loop stops at the capacity"
-        self.keys = _grown(self.keys, self.offset, room)
-        self.values = _grown(self.values, self.offset, room)
-
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array, Mask]:
-        """Store new keys and values (B, G, L, D); return all so far (B, G, S, D), and the mask."""
-        length = keys.shape[2]
-        end = self.offset + length
-        self.reserve(end)
-        self.keys[:, :, self.offset : end] = keys
-        self.values[:, :, self.offset : end] = values
-        self.offset = end
-        return self.keys[:, :, :end], self.values[:, :, :end], "causal" if length > 1 else None
-
-    def trim(self, offset: int) -> bool:
-        """Forget all tokens from ``offset`` on."""
-        self.offset = min(self.offset, offset)
-        return True
-
-    def copy(self) -> KVCache:
-        """Return a cache of the same tokens that goes its own way."""
-        return _copied(self)
+    def __init__(self, kept: Kept, *, capacity: int, window: int | None = None, reserve: int = STEP) -> None:
+        self.kept, self.window = kept, window
+        self.capacity = storage_tokens(capacity, window)
+        self.offset = self.base = 0
+        self.arrays = kept.empty(min(self.capacity, _round_up(reserve)))
 
     @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return int(self.keys.nbytes + self.values.nbytes)
+    def room(self) -> int:
+        """Tokens that storage is made for now."""
+        return int(self.arrays[0].shape[2])
 
+    @property
+    def first(self) -> int:
+        """The oldest token that the next one looks at."""
+        return 0 if self.window is None else max(0, self.offset + 1 - self.window)
 
-class RotatingKVCache:
-    """A cache of the last ``window`` tokens: token ``p`` lies at place ``p % window``, and each new one replaces the oldest."""
+    def reserve(self, tokens: int) -> bool:
+        """Make room for ``tokens`` more; false where the window's storage is too small for so many at once."""
+        end = self.offset + tokens
+        if end - self.base <= self.room:
+            return True
+        if self.window is not None and end - self.base > self.capacity:
+            start = max(self.base, self.first - ROLLBACK)
+            if end - start > self.capacity:
+                return False
+            self._grow(self.capacity)
+            self._move(start)
+            return True
+        assert end - self.base <= self.capacity, "the loop stops at the capacity"
+        self._grow(min(self.capacity, max(_round_up(end - self.base), 2 * self.room)))
+        return True
 
-    def __init__(self, *, heads: int, head_dim: int, window: int, dtype: mx.Dtype) -> None:
-        self.window = window
-        self.offset = 0
-        self.keys = mx.zeros((1, heads, window, head_dim), dtype)
-        self.values = mx.zeros((1, heads, window, head_dim), dtype)
-
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array, Mask]:
-        """Store new keys and values (B, G, L, D); return those in the window (B, G, S, D), and the mask."""
-        length = keys.shape[2]
-        if length == 1 or self.offset + length <= self.window:
-            place = self.offset % self.window
-            self.keys[:, :, place : place + length] = keys
-            self.values[:, :, place : place + length] = values
-            self.offset += length
-            held = min(self.offset, self.window)
-            return self.keys[:, :, :held], self.values[:, :, :held], "causal" if length > 1 else None
-        seen = min(self.offset, self.window - 1)
-        all_keys = mx.concatenate([*self._last(self.keys, seen), keys], axis=2)
-        all_values = mx.concatenate([*self._last(self.values, seen), values], axis=2)
-        distance = mx.arange(seen, seen + length)[:, None] - mx.arange(seen + length)[None]
-        mask = (distance >= 0) & (distance < self.window)
-        kept = min(length, self.window)
-        start = self.offset + length - kept
-        self.keys = self._replaced(self.keys, keys[:, :, length - kept :], start)
-        self.values = self._replaced(self.values, values[:, :, length - kept :], start)
+    def update(self, keys: mx.array, values: mx.array) -> tuple[Seen, Seen, Mask]:
+        """Store new keys and values (1, G, L, D); return those to be looked at (1, G, S, D), and the mask."""
+        length, first = keys.shape[2], self.first
+        new = self.kept.packed(keys, values)
+        mask = self._mask(length)
+        if not self.reserve(length):
+            joined = [mx.concatenate([*pair], axis=2) for pair in zip(self.part(first, self.offset), new, strict=True)]
+            self.replace(joined, first)
+            return *self.kept.seen(joined), mask
+        place = self.offset - self.base
+        for array, piece in zip(self.arrays, new, strict=True):
+            array[:, :, place : place + length] = piece
         self.offset += length
-        return all_keys, all_values, mask
+        return *self.kept.seen(self.part(first, self.offset)), mask
+
+    def part(self, begin: int, end: int) -> list[mx.array]:
+        """The arrays of the tokens from position ``begin`` to before ``end``, which must be held."""
+        return [array[:, :, begin - self.base : end - self.base] for array in self.arrays]
+
+    def replace(self, arrays: list[mx.array], begin: int) -> None:
+        """Hold these tokens, the first at position ``begin``, and no others; of a window, only the last that it needs."""
+        end = begin + int(arrays[0].shape[2])
+        start = begin if self.window is None else max(begin, end + 1 - self.window - ROLLBACK)
+        self.offset = self.base = start
+        assert self.reserve(end - start), "what is kept has room"
+        for array, piece in zip(self.arrays, arrays, strict=True):
+            array[:, :, : end - start] = piece[:, :, start - begin :]
+        self.offset = end
 
     def trim(self, offset: int) -> bool:
-        """Forget all tokens from ``offset`` on; false once older tokens were replaced by those to be forgotten."""
+        """Forget all tokens from ``offset`` on; false where older ones that would be looked at again are gone."""
         if offset >= self.offset:
             return True
-        if self.offset > self.window and offset > 0:
+        if offset == 0:
+            self.base = 0
+        elif self.window is not None and self.base > max(0, offset + 1 - self.window):
             return False
         self.offset = offset
         return True
 
-    def copy(self) -> RotatingKVCache:
+    def copy(self) -> KVCache:
         """Return a cache of the same tokens that goes its own way."""
-        return _copied(self)
+        twin = copy(self)
+        # A product, since MLX's other copies share memory until one is written to, and CPU kernels write by address.
+        twin.arrays = [array * 1 for array in self.arrays]
+        return twin
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return int(self.keys.nbytes + self.values.nbytes)
+        return sum(array.nbytes for array in self.arrays)
 
-    def _last(self, stored: mx.array, count: int) -> list[mx.array]:
-        """The last ``count`` tokens, oldest first, in one or two pieces."""
-        start, end = (self.offset - count) % self.window, self.offset % self.window
-        if count == 0:
-            return []
-        if start < end:
-            return [stored[:, :, start:end]]
-        return [stored[:, :, start:], stored[:, :, :end]]
+    def _mask(self, length: int) -> Mask:
+        if length == 1:
+            return None
+        if self.window is None or self.offset + length <= self.window:
+            return "causal"
+        seen = self.offset - self.first
+        distance = mx.arange(seen, seen + length)[:, None] - mx.arange(seen + length)[None]
+        return (distance >= 0) & (distance < self.window)
 
-    def _replaced(self, stored: mx.array, new: mx.array, start: int) -> mx.array:
-        place, length = start % self.window, new.shape[2]
-        first = min(length, self.window - place)
-        stored[:, :, place : place + first] = new[:, :, :first]
-        if first < length:
-            stored[:, :, : length - first] = new[:, :, first:]
-        return stored
+    def _grow(self, room: int) -> None:
+        used = self.offset - self.base
+        for place, (array, larger) in enumerate(zip(self.arrays, self.kept.empty(room), strict=True)):
+            larger[:, :, :used] = array[:, :, :used]
+            self.arrays[place] = larger
+
+    def _move(self, start: int) -> None:
+        """Let what lies at position ``start`` be first."""
+        for array, rest in zip(self.arrays, self.part(start, self.offset), strict=True):
+            array[:, :, : self.offset - start] = rest
+        self.base = start
 
 
 def stored(caches: Iterable[Cache]) -> list[mx.array]:
     """The arrays of some caches, to be evaluated."""
-    return [array for cache in caches for array in (cache.keys, cache.values)]
+    return [array for cache in caches for array in cache.arrays]
 
 
-def cache_bytes(*, heads: int, head_dim: int, tokens: int, item_bytes: int) -> int:
-    """Bytes that one layer's cache of ``tokens`` tokens takes."""
-    return 2 * heads * head_dim * tokens * item_bytes
-
-
-def _copied(cache: AnyCache) -> AnyCache:
-    """A copy whose memory is its own: sharing until one is written to would not do, since CPU kernels write by address."""
-    twin = copy(cache)
-    twin.keys, twin.values = cache.keys * 1, cache.values * 1  # a product, since MLX's other copies share memory
-    return twin
+def storage_tokens(context: int, window: int | None) -> int:
+    """Tokens that a cache for ``context`` tokens holds at the most."""
+    return context if window is None else min(context, window + SLACK)
 
 
 def _round_up(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
-
-
-def _grown(stored: mx.array, used: int, room: int) -> mx.array:
-    batch, heads, _, head_dim = stored.shape
-    grown = mx.zeros((batch, heads, room, head_dim), stored.dtype)
-    grown[:, :, :used] = stored[:, :, :used]
-    return grown
