@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
@@ -13,15 +14,35 @@ import mlx.core as mx
 from edgellm.architecture import ModelConfig
 from edgellm.cache import Cache
 from edgellm.errors import ClosedError
+from edgellm.kept import attention
 from edgellm.linear import DenseLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
 from edgellm.rope import wavelengths
+
+Rows = Sequence[tuple[Cache, int]]
+"""Whose the rows of a state are: the cache of each sequence in a layer, and how many rows it has, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows of one sequence, which lie side by side in a state: its caches, one a layer, and how many rows."""
+
+    caches: Sequence[Cache]
+    length: int
+
+
+def always() -> bool:
+    """Return true: nobody wants to leave half-way."""
+    return True
 
 
 class Layer(Protocol):
     """One decoder layer."""
 
-    def __call__(self, hidden: mx.array, cache: Cache) -> mx.array:
-        """Return the hidden states (B, L, E) after this layer, and store its keys and values."""
+    few: int
+    """Products of up to so many rows take another way than those of more; on either, a row gets what it gets alone."""
+
+    def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
+        """Return the hidden states (1, L, E) of one or more sequences after this layer, and store their keys and values."""
         ...
 
 
@@ -34,12 +55,18 @@ class Layers(Protocol):
     deferred: bool
     """Whether ``run`` returns before the arithmetic is done, so that the next step can be launched ahead."""
 
-    def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
-        """Return hidden states (B, L, E) after all layers.
+    few: int
+    """As ``Layer`` has it."""
+
+    def run(
+        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; an empty list where ``keep_going`` said no.
 
         Args:
-            states: hidden states to be sent through; consecutive chunks of one sequence, or steps of several.
-            caches: the caches, one a layer, of the sequence that each state belongs to.
+            states: hidden states to be sent through; chunks of prompts, or steps of several sequences side by side.
+            spans: whose the rows of each state are. A sequence has one span in a state at the most.
+            keep_going: asked between layers, or between states; once it says no, caches are left as they are, half-way.
         """
         ...
 
@@ -85,26 +112,35 @@ class Attention:
         self.wavelengths = mx.array(wavelengths(config.head_dim, config.rope_theta, config.rope_scaling))
         mx.eval(self.wavelengths)
 
-    def __call__(self, x: mx.array, cache: Cache) -> mx.array:
-        """Return what attention adds to (B, L, E)."""
-        batch, length, _ = x.shape
-        queries, keys = self.num_heads, self.num_key_value_heads
+    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
+        """Return what attention adds to (1, L, E)."""
         heads = self.qkv_proj(x)
-        if length == 1:  # the same bytes: no transposition, and after attention no copy
-            heads = heads.reshape(batch, -1, 1, self.head_dim)
+        if all(length == 1 for _, length in rows):  # the same bytes: no transposition, and after attention no copy
+            heads = heads.reshape(len(rows), -1, 1, self.head_dim)
+            offsets = [cache.offset for cache, _ in rows]
+            turned = self._rotate(heads, mx.array(offsets) if len(rows) > 1 else offsets[0])
+            seen = [
+                self._look(turned[place : place + 1], heads[place : place + 1], cache) for place, (cache, _) in enumerate(rows)
+            ]
         else:
-            heads = heads.reshape(batch, length, -1, self.head_dim).swapaxes(1, 2)
-        turned = self._rotate(heads[:, : queries + keys], cache.offset)
-        all_keys, all_values, mask = cache.update(turned[:, queries:], heads[:, queries + keys :])
-        seen = mx.fast.scaled_dot_product_attention(
-            turned[:, :queries], all_keys, all_values, scale=self.head_dim**-0.5, mask=mask
-        )
-        if length > 1:
-            seen = seen.swapaxes(1, 2)
-        return self.o_proj(seen.reshape(batch, length, -1))
+            heads = heads.reshape(1, x.shape[1], -1, self.head_dim).swapaxes(1, 2)
+            seen, begin = [], 0
+            for cache, length in rows:
+                own = heads[:, :, begin : begin + length]
+                seen.append(self._look(self._rotate(own, cache.offset), own, cache).swapaxes(1, 2))
+                begin += length
+        parts = [part.reshape(1, -1, self.num_heads * self.head_dim) for part in seen]
+        return self.o_proj(parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1))
 
-    def _rotate(self, heads: mx.array, offset: int) -> mx.array:
-        """Queries and keys (B, H + G, L, D), turned by their positions."""
+    def _look(self, turned: mx.array, heads: mx.array, cache: Cache) -> mx.array:
+        """What the queries of one sequence see (1, H, L, D); its keys and values go into its cache."""
+        queries, keys = self.num_heads, self.num_key_value_heads
+        all_keys, all_values, mask = cache.update(turned[:, queries:], heads[:, queries + keys :])
+        return attention(turned[:, :queries], all_keys, all_values, scale=self.head_dim**-0.5, mask=mask)
+
+    def _rotate(self, heads: mx.array, offset: int | mx.array) -> mx.array:
+        """Queries and keys (B, H + G, L, D) of these heads, turned by their positions."""
+        heads = heads[:, : self.num_heads + self.num_key_value_heads]
         if self.q_norm is not None and self.k_norm is not None:
             query = mx.fast.rms_norm(heads[:, : self.num_heads], self.q_norm, self.eps)
             key = mx.fast.rms_norm(heads[:, self.num_heads :], self.k_norm, self.eps)
@@ -130,6 +166,8 @@ class MLP:
 class Block:
     """One decoder layer over tensors named as inside the layer (``self_attn.q_proj.weight``)."""
 
+    few = 0
+
     def __init__(self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf, *, fused: bool = False) -> None:
         self.eps = config.rms_norm_eps
         self.input_layernorm = tensors["input_layernorm.weight"]
@@ -137,10 +175,15 @@ class Block:
         self.post_attention_layernorm = tensors["post_attention_layernorm.weight"]
         self.mlp = MLP(tensors, quantization_of, fused=fused)
 
-    def __call__(self, hidden: mx.array, cache: Cache) -> mx.array:
-        """Return the hidden states (B, L, E) after this layer."""
-        hidden = hidden + self.self_attn(mx.fast.rms_norm(hidden, self.input_layernorm, self.eps), cache)
+    def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
+        """Return the hidden states (1, L, E) after this layer."""
+        hidden = hidden + self.self_attn(mx.fast.rms_norm(hidden, self.input_layernorm, self.eps), rows)
         return hidden + self.mlp(mx.fast.rms_norm(hidden, self.post_attention_layernorm, self.eps))
+
+
+def rows_of(spans: Sequence[Span], layer: int) -> Rows:
+    """The rows of a state as one layer sees them."""
+    return [(span.caches[layer], span.length) for span in spans]
 
 
 class ResidentLayers:
@@ -150,16 +193,21 @@ class ResidentLayers:
 
     def __init__(self, layers: Sequence[Layer], *, deferred: bool = True) -> None:
         self._layers = list(layers)
+        self.few = max((layer.few for layer in layers), default=0)
         self.deferred = deferred
         self._closed = False
 
-    def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
-        """Return hidden states (B, L, E) after all layers. Raises ClosedError."""
+    def run(
+        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers, or nothing where ``keep_going`` said no. Raises ClosedError."""
         if self._closed:
             raise ClosedError("the model was closed")
         moved = list(states)
         for index, layer in enumerate(self._layers):
-            moved = [layer(hidden, own[index]) for hidden, own in zip(moved, caches, strict=True)]
+            if not keep_going():
+                return []
+            moved = [layer(hidden, rows_of(own, index)) for hidden, own in zip(moved, spans, strict=True)]
         return moved
 
     def close(self) -> None:
@@ -198,9 +246,25 @@ class Model:
         self.config = config
         self.embed_tokens, self.layers, self.norm, self.lm_head = embed_tokens, layers, norm, lm_head
 
-    def hidden(self, tokens: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
-        """Return hidden states (B, L, E) after all layers, of tokens (B, L) with the caches of their sequences."""
-        return self.layers.run([self.embed_tokens(ids) for ids in tokens], caches)
+    def hidden(
+        self,
+        tokens: Sequence[mx.array],
+        caches: Sequence[Sequence[Cache]],
+        *,
+        keep_going: Callable[[], bool] = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers, of tokens (1, L) with the caches of their sequences.
+
+        The list is empty where ``keep_going`` said no between two layers; the caches are then left half-way.
+        """
+        spans = [[Span(own, ids.shape[1])] for ids, own in zip(tokens, caches, strict=True)]
+        return self.hidden_ragged(tokens, spans, keep_going=keep_going)
+
+    def hidden_ragged(
+        self, tokens: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+    ) -> list[mx.array]:
+        """As ``hidden``, where the tokens (1, L) of a state may be those of several sequences, side by side."""
+        return self.layers.run([self.embed_tokens(ids) for ids in tokens], spans, keep_going=keep_going)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Return the logits (..., V) of hidden states (..., E)."""

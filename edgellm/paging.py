@@ -11,11 +11,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.cache import Cache
+from edgellm.cache import stored
 from edgellm.checkpoint import Part
 from edgellm.errors import ClosedError, ReadError
 from edgellm.linear import linear_from
-from edgellm.model import Layer, ResidentEmbedding
+from edgellm.model import Layer, ResidentEmbedding, Span, always, rows_of
 from edgellm.openfiles import OpenFiles
 from edgellm.reader import Reader, Ticket
 from edgellm.slot import DTYPES, Slot
@@ -89,6 +89,7 @@ class PagedLayers:
         self._slots = [Slot(size) for _ in range(slots)]
         layouts = {parts[index].layout: parts[index] for index in self._streamed}
         self._layers = {(id(slot), layout): make_layer(part, slot) for slot in self._slots for layout, part in layouts.items()}
+        self.few = max((layer.few for layer in (*self._pinned.values(), *self._layers.values())), default=0)
         self._ring: deque[_Loaded] = deque()
         self._next = 0
         self._read_ahead(self._slots)
@@ -98,8 +99,12 @@ class PagedLayers:
         """Bytes of weights that a pass reads."""
         return sum(self._parts[index].nbytes for index in self._streamed)
 
-    def run(self, states: Sequence[mx.array], caches: Sequence[Sequence[Cache]]) -> list[mx.array]:
-        """Return hidden states (B, L, E) after all layers; every state goes through a layer before the next one is needed.
+    def run(
+        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; every state goes through a layer before the next one is needed.
+
+        Where ``keep_going`` says no before a layer, the list is empty, and the next call starts with fresh reads.
 
         Raises:
             ReadError: a layer cannot be read; the next call starts with fresh reads.
@@ -112,14 +117,18 @@ class PagedLayers:
         computing: deque[tuple[_Loaded, list[mx.array]]] = deque()
         try:
             for index in range(len(self._parts)):
+                if not keep_going():
+                    mx.synchronize()
+                    self._drop()
+                    return []
                 layer = self._pinned.get(index)
                 loaded = None
                 if layer is None:
                     loaded = self._take(index)
                     layer = self._layers[id(loaded.slot), self._parts[index].layout]
-                moved = [layer(hidden, own[index]) for hidden, own in zip(moved, caches, strict=True)]
+                moved = [layer(hidden, rows_of(own, index)) for hidden, own in zip(moved, spans, strict=True)]
                 if loaded is not None:
-                    results = [*moved, *(array for own in caches for array in (own[index].keys, own[index].values))]
+                    results = [*moved, *stored(span.caches[index] for own in spans for span in own)]
                     mx.async_eval(*results)
                     computing.append((loaded, results))
                 while len(computing) > self._lag:

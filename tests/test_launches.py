@@ -12,8 +12,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from edgellm.cache import KVCache, stored
 from edgellm.checkpoint import read_checkpoint
 from edgellm.converters import convert
+from edgellm.kept import Kept, attention
 from edgellm.loader import make_caches
 from edgellm.model import Block
 from edgellm.reader import DiskReader
@@ -45,18 +47,20 @@ def launches(*arrays):
     return {label: found.count(label) for label in sorted(set(found))}
 
 
-def our_launches(folder):
+def our_launches(folder, sequences=1):
     checkpoint = read_checkpoint(folder)
     part = checkpoint.layers[1]
     slot, reader = Slot(part.layout.nbytes), DiskReader()
     reader.submit(part.extents, slot.memory).wait()
     reader.close()
-    cache = make_caches(checkpoint, capacity=64, window=None, reserve=64)[1]
-    cache.update(*(mx.zeros((1, checkpoint.config.num_key_value_heads, 5, checkpoint.config.head_dim)),) * 2)
-    hidden = mx.zeros((1, 1, checkpoint.config.hidden_size))
-    mx.eval(hidden, cache.keys, cache.values)
+    caches = [make_caches(checkpoint, capacity=64, window=None, reserve=64)[1] for _ in range(sequences)]
+    for number, cache in enumerate(caches):
+        past = (1, checkpoint.config.num_key_value_heads, 5 + number, checkpoint.config.head_dim)
+        cache.update(mx.zeros(past), mx.zeros(past))
+    hidden = mx.zeros((1, sequences, checkpoint.config.hidden_size))
+    mx.eval(hidden, *stored(caches))
     block = Block(checkpoint.config, slot.arrays(part.layout), part.quantizations.__getitem__, fused=True)
-    return launches(block(hidden, cache))
+    return launches(block(hidden, [(cache, 1) for cache in caches]))
 
 
 def their_launches(folder):
@@ -88,6 +92,13 @@ def test_a_layer_and_token_take_fewer_launches_than_mlx_lms(llama):
 
 
 @pytest.mark.usefixtures("whole_kernels")
+def test_eight_sequences_share_all_but_attention_and_their_caches(llama):
+    ours = our_launches(llama, sequences=8)
+    assert sum(ours.values()) <= 10 + 3 * 8 + 1, ours
+    assert ours["SliceUpdate"] == 2 * 8
+
+
+@pytest.mark.usefixtures("whole_kernels")
 @pytest.mark.parametrize(("kind", "most"), [("qwen2", 14), ("qwen3", 16)])
 def test_biases_and_norms_of_heads_add_what_they_must(kind, most, tiny_folder, tmp_path):
     convert(tiny_folder(kind), tmp_path / "made", bits=4)
@@ -114,3 +125,15 @@ def test_threads_that_used_compiled_kernels_leave_a_process_that_ends():
             [sys.executable, "-c", ENDS_WITH_ITS_THREADS], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_attention_over_a_packed_cache_takes_nine_launches():
+    """One that joins keys and values, one that packs, three writes; scale, two products, softmax. Plain ones take three."""
+    cache = KVCache(Kept(4, 64, mx.float16, 8), capacity=64, reserve=64)
+    cache.update(*(mx.zeros((1, 4, 5, 64), mx.float16),) * 2)
+    queries, keys, values = (mx.zeros((1, heads, 1, 64), mx.float16) for heads in (32, 4, 4))
+    mx.eval(queries, keys, values, *cache.arrays)
+    held, behind, mask = cache.update(keys, values)
+    found = launches(attention(queries, held, behind, scale=0.125, mask=mask))
+    assert sum(found.values()) <= 9, found
+    assert found["QuantizedMatmul"] == 2

@@ -19,11 +19,12 @@ import edgellm
 from edgellm import device
 from edgellm.checkpoint import read_checkpoint
 from edgellm.config import LoadSettings
+from edgellm.door import open_llm
 from edgellm.errors import ClosedError, MemoryBudgetError, ReadError
-from edgellm.llm import open_llm, plan_for
 from edgellm.loader import arithmetic_of, block_of, make_caches
-from edgellm.model import ResidentLayers
+from edgellm.model import ResidentLayers, Span
 from edgellm.paging import PagedLayers
+from edgellm.planning import plan_for
 from edgellm.reader import DiskReader, Tuning
 from edgellm.slot import Slot
 from edgellm.synth import synthesize
@@ -138,8 +139,10 @@ def test_every_ring_computes_the_same(models, data):
     caches = [make_caches(checkpoint, capacity=CONTEXT, window=window, reserve=CONTEXT) for _ in range(2)]
     for lengths in [pieces, *steps]:
         states = [mx.random.normal((1, length, checkpoint.config.hidden_size), key=key) for length in lengths]
-        one = resident.run(states, [caches[0]] * len(states))
-        two = paged.run(states, [caches[1]] * len(states))
+        one, two = (
+            layers.run(states, [[Span(own, state.shape[1])] for state in states])
+            for layers, own in zip((resident, paged), caches, strict=True)
+        )
         assert all(bool(mx.array_equal(here, there)) for here, there in zip(one, two, strict=True))
     assert paged.traffic.passes == pytest.approx(1 + len(steps))
     paged.close()
@@ -194,7 +197,7 @@ def test_a_model_on_a_filesystem_without_direct_reads_is_paged(models):
 @pytest.mark.parametrize("new", [1, 2, 5])
 def test_n_new_tokens_after_any_prompt_cost_n_passes(models, length, new):
     folder = models("tiny-llama")
-    with open_model(folder, memory=paged_budget(folder, 2), prefill_chunk=32) as paged:
+    with open_model(folder, memory=paged_budget(folder, 2), prefill_chunk=32, speculate="off") as paged:
         done = paged.generate([7] * length, max_tokens=new)
         assert done.stats.completion_tokens == new
         assert done.stats.weight_passes == new
