@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgellm import device
+from edgellm.errors import EdgeLLMError
 from edgellm.generate import Progress
 from edgellm.model import Model
 from edgellm.paging import PagedEmbedding, PagedLayers
@@ -20,11 +22,15 @@ class Stats:
     Attributes:
         prompt_tokens: tokens of the prompt.
         cached_tokens: those of them that were still in the KV cache and cost nothing.
+        restored_tokens: those of the cached ones that came from the disk.
         completion_tokens: new tokens, an end token included.
         prefill_seconds: from the start until the prompt's logits were there.
         first_token_seconds: from the start until the first token.
         decode_seconds: from the first token to the last.
-        forwards: times that a chunk or a token went through the layers.
+        forwards: times that a chunk, or a token with the guesses after it, went through the layers.
+        decode_passes: those of them after the prompt.
+        drafted_tokens: guesses that were verified.
+        accepted_tokens: guesses that were right.
         weight_passes: reads of all streamed weights; 0 when resident, a fraction where part of a pass was needed.
         bytes_read: from disk, read ahead included.
         read_seconds: in which at least one read was under way.
@@ -35,11 +41,15 @@ class Stats:
 
     prompt_tokens: int
     cached_tokens: int
+    restored_tokens: int
     completion_tokens: int
     prefill_seconds: float
     first_token_seconds: float
     decode_seconds: float
     forwards: int
+    decode_passes: int
+    drafted_tokens: int
+    accepted_tokens: int
     weight_passes: float
     bytes_read: int
     read_seconds: float
@@ -52,13 +62,23 @@ class Stats:
         """Tokens after the first, a second; None where there are none."""
         return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else None
 
+    @property
+    def tokens_per_weight_pass(self) -> float | None:
+        """Tokens after the first, a pass through the weights; None where there are none."""
+        return (self.completion_tokens - 1) / self.decode_passes if self.decode_passes else None
+
+    @property
+    def acceptance(self) -> float | None:
+        """The share of the verified guesses that was right; None where there were none."""
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else None
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """A new token and the text that it completes; the last one of an answer also says why it ended.
 
     ``finish_reason`` is ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the context is full) or
-    ``cancelled``; in the last case ``id`` may be None: the token only closes the answer.
+    ``cancelled``; in the last case ``id`` may be None: the token only closes the answer. In a batch it may be ``error``.
     """
 
     id: int | None
@@ -66,16 +86,26 @@ class Token:
     logprob: float | None = None
     finish_reason: str | None = None
     stats: Stats | None = None
+    error: EdgeLLMError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer."""
+    """A whole answer; ``error`` says why there is none where ``finish_reason`` is ``error``."""
 
     text: str
     tokens: tuple[Token, ...]
     finish_reason: str
     stats: Stats
+    error: EdgeLLMError | None = None
+
+
+def completed(tokens: Sequence[Token]) -> Completion:
+    """The answer that some tokens make, the last of which closes it."""
+    last = tokens[-1]
+    assert last.finish_reason is not None, "the last token closes the answer"
+    assert last.stats is not None, "and says what it cost"
+    return Completion("".join(token.text for token in tokens), tuple(tokens), last.finish_reason, last.stats, last.error)
 
 
 class Bill:
@@ -87,7 +117,7 @@ class Bill:
         self._reader, self._plan = reader, plan
         self._before = self._counts()
 
-    def stats(self, progress: Progress, *, cached: int, produced: int) -> Stats:
+    def stats(self, progress: Progress, *, cached: int, produced: int, restored: int = 0) -> Stats:
         """The cost so far of ``produced`` tokens after a prompt of which ``cached`` tokens cost nothing."""
         now = time.perf_counter()
         first = progress.first_token_at or now
@@ -96,16 +126,23 @@ class Bill:
         return Stats(
             prompt_tokens=progress.prompt_tokens,
             cached_tokens=cached,
+            restored_tokens=restored,
             completion_tokens=produced,
             prefill_seconds=(progress.prefill_ended_at or first) - progress.begun,
             first_token_seconds=first - progress.begun,
             decode_seconds=last - first,
             forwards=progress.forwards,
+            decode_passes=progress.passes,
+            drafted_tokens=progress.drafted,
+            accepted_tokens=progress.accepted,
             weight_passes=round(passes, 6),
             bytes_read=int(read),
             read_seconds=busy,
             waited_seconds=waited,
-            resident_bytes=self._plan.pinned_bytes + self._plan.outer_bytes + self._plan.slots * self._plan.slot_bytes,
+            resident_bytes=self._plan.pinned_bytes
+            + self._plan.outer_bytes
+            + self._plan.slots * self._plan.slot_bytes
+            + self._plan.draft_bytes,
             peak_memory_bytes=device.peak_process_memory(),
         )
 

@@ -1,9 +1,9 @@
-"""The Python door: load a model, stream from it, and close it, from any thread."""
+"""A loaded model: stream from it, one answer or many, and close it, from any thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -12,27 +12,27 @@ from weakref import finalize
 
 import mlx.core as mx
 
-from edgellm import device
-from edgellm.answer import Bill, Completion, Token
-from edgellm.beam import beam_steps
+from edgellm.answer import Bill, Completion, Stats, Token, completed
+from edgellm.batch import Batch
+from edgellm.beam import beam_steps, require_room
 from edgellm.cache import Cache, stored
-from edgellm.checkpoint import Checkpoint, read_checkpoint
-from edgellm.config import LoadSettings, Sampling, parse_memory
-from edgellm.device import Memory
-from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
+from edgellm.checkpoint import Checkpoint
+from edgellm.config import Sampling
+from edgellm.errors import ClosedError, ConfigError, ContextError
 from edgellm.generate import Progress, Step, generate_steps
-from edgellm.lane import give_back_lane, on_some_lane, take_lane
-from edgellm.loader import LoadProgress, arithmetic_of, disk_reader, load_model, make_caches
-from edgellm.locate import locate
+from edgellm.lane import give_back_lane, take_lane
+from edgellm.loader import caches_bytes, make_caches
 from edgellm.model import Model
-from edgellm.needs import needs_of
 from edgellm.paging import PagedEmbedding
-from edgellm.plan import Plan, Speeds, automatic_budget, make_plan, megabytes
+from edgellm.plan import Plan
 from edgellm.prefix import PrefixCache
+from edgellm.promptcache import PromptCache
 from edgellm.reader import Reader
-from edgellm.stopping import StopFilter
+from edgellm.seat import Seating
+from edgellm.speculation import Speculation
 from edgellm.tokenizer import Tokenizer
 from edgellm.turn import Turn
+from edgellm.writing import Writing
 
 if TYPE_CHECKING:
     from edgellm.chat import Chat
@@ -41,16 +41,26 @@ if TYPE_CHECKING:
 class LLM:
     """A loaded model. One generation runs at a time; others wait for it. ``with`` closes it."""
 
-    def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, model: Model, plan: Plan, reader: Reader) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        model: Model,
+        plan: Plan,
+        reader: Reader,
+        *,
+        speculation: Speculation | None = None,
+        kept: PromptCache | None = None,
+    ) -> None:
         self.checkpoint, self.config, self.tokenizer, self.plan = checkpoint, checkpoint.config, tokenizer, plan
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
-        self._model, self._reader = model, reader
+        self._model, self._reader, self._speculation = model, reader, speculation
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
         lane = take_lane()
         self._leave_lane = finalize(self, give_back_lane, lane)
         self._turn = Turn(lane, self._free)
-        self._prefix = PrefixCache(self._make_caches)
+        self._prefix = PrefixCache(self._make_caches, kept)
 
     def __enter__(self) -> LLM:
         """Return the model."""
@@ -97,15 +107,93 @@ class LLM:
         sampling = replace(sampling or Sampling(), **settings)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [index(token) for token in prompt]
         self._check(ids)
-        return self._turn.take(self._answer(ids, sampling, reuse_cache=reuse_cache, on_prefill=on_prefill))
+        continues = isinstance(prompt, str)
+        return self._turn.take(self._answer(ids, sampling, continues=continues, reuse_cache=reuse_cache, on_prefill=on_prefill))
 
     def generate(self, prompt: str | Sequence[int], sampling: Sampling | None = None, **settings: Any) -> Completion:
         """Return the whole continuation of a prompt; arguments and errors are those of ``stream``."""
-        tokens = tuple(self.stream(prompt, sampling, **settings))
-        last = tokens[-1]
-        assert last.finish_reason is not None, "the last token closes the answer"
-        assert last.stats is not None, "and says what it cost"
-        return Completion("".join(token.text for token in tokens), tokens, last.finish_reason, last.stats)
+        return completed(list(self.stream(prompt, sampling, **settings)))
+
+    def stream_batch(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        *,
+        at_once: int | None = None,
+        **settings: Any,
+    ) -> Generator[tuple[int, Token]]:
+        """Yield tokens that continue some prompts side by side, each with its prompt's place, as they come.
+
+        All that fit into memory share each pass over the weights; the others join when one ends. A prompt that cannot run gets
+        one token with the ``finish_reason`` ``error`` and the error, and the others go on.
+
+        Args:
+            prompts: texts or token ids.
+            sampling: how tokens are drawn, one for all or one a prompt; ``settings`` are as in ``stream``.
+            at_once: sequences that are computed side by side at the most; None for as many as there is memory for.
+
+        Raises:
+            ConfigError: a setting is out of range, a prompt is empty, or beams are asked for.
+            ClosedError, ReadError: as ``stream`` does.
+        """
+        if at_once is not None and at_once < 1:
+            raise ConfigError(f"at_once is {at_once}; it must be at least 1")
+        if isinstance(prompts, str):
+            raise ConfigError("prompts is one text", hint="give a list of them, or use stream")
+        each = [sampling or Sampling()] * len(prompts) if sampling is None or isinstance(sampling, Sampling) else list(sampling)
+        if len(each) != len(prompts):
+            raise ConfigError(f"there are {len(each)} samplings for {len(prompts)} prompts", hint="give one, or one a prompt")
+        return self._side_by_side(prompts, [replace(one, **settings) for one in each], at_once)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        *,
+        at_once: int | None = None,
+        **settings: Any,
+    ) -> list[Completion]:
+        """Return the continuations of some prompts, in their order; arguments and errors are those of ``stream_batch``."""
+        tokens: list[list[Token]] = [[] for _ in prompts]
+        for place, token in self.stream_batch(prompts, sampling, at_once=at_once, **settings):
+            tokens[place].append(token)
+        return list(map(completed, tokens))
+
+    def batch(self, *, at_once: int | None = None) -> Batch:
+        """Return an engine whose sequences come and go: what a server stands on. It has the turn until it is closed.
+
+        Its sequences take the memory of the KV cache; a conversation after it computes its first turn anew.
+
+        Args:
+            at_once: sequences at the most; None for as many as there is memory for. The others wait.
+
+        Raises:
+            ClosedError: the model was closed.
+            EdgeLLMError: this thread has an unfinished stream of this model.
+        """
+        plan = self.plan
+        window, kv_bits = plan.context_window, plan.kv_bits
+        size = partial(caches_bytes, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context)
+        make = partial(make_caches, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context)
+        batch = Batch(
+            Seating(
+                model=self._model,
+                tokenizer=self.tokenizer,
+                turn=self._turn,
+                check=self._check,
+                end_tokens=self.eos_token_ids,
+                context=self.context,
+                chunk=plan.prefill_chunk,
+                room=plan.cache_bytes + plan.budget - plan.total_bytes,
+                caches=lambda tokens: make(capacity=tokens, reserve=tokens),
+                cache_bytes=lambda tokens: size(capacity=tokens),
+                bill=partial(Bill, self._model, self._reader, plan),
+                at_once=at_once,
+            )
+        )
+        with self._turn.computing():
+            self._prefix.close()
+        return batch
 
     def chat(self, system: str | None = None, sampling: Sampling | None = None, **settings: Any) -> Chat:
         """Return a conversation. Raises TemplateError where the model has no chat template."""
@@ -141,12 +229,23 @@ class LLM:
         if isinstance(self._model.embed_tokens, PagedEmbedding):
             self._model.embed_tokens.close()
         self._reader.close()
+        if self._speculation is not None:
+            self._speculation.close()
         self._prefix.close()
         del self._model
         self._leave_lane()
 
     def _make_caches(self, room: int) -> list[Cache]:
-        return make_caches(self.checkpoint, capacity=self.context, window=self.plan.context_window, reserve=room)
+        plan = self.plan
+        return make_caches(
+            self.checkpoint, capacity=self.context, window=plan.context_window, reserve=room, kv_bits=plan.kv_bits
+        )
+
+    def _side_by_side(
+        self, prompts: Sequence[str | Sequence[int]], samplings: Sequence[Sampling], at_once: int | None
+    ) -> Generator[tuple[int, Token]]:
+        with self.batch(at_once=at_once) as batch:
+            yield from batch.answers(prompts, samplings)
 
     def _check(self, ids: Sequence[int]) -> None:
         self._turn.require_open()
@@ -165,61 +264,59 @@ class LLM:
         ids: list[int],
         sampling: Sampling,
         *,
+        continues: bool,
         reuse_cache: bool,
         on_prefill: Callable[[Progress], None] | None,
     ) -> Generator[Token]:
         progress, bill = Progress(len(ids)), Bill(self._model, self._reader, self.plan)
-        decoder, stops = self.tokenizer.decoder(), StopFilter(sampling.stop)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
+        decoder = self.tokenizer.decoder(continues=continues)
+        writing = Writing(decoder, stop=sampling.stop, end_tokens=self.eos_token_ids, limit=limit)
         tokens = min(self.context, len(ids) + limit)
-        caches, cached = self._prefix.begin(ids, tokens, reuse=reuse_cache)
-        make_steps = self._search(sampling, caches, tokens) if sampling.beams > 1 else generate_steps
-        produced: list[int] = []
+        caches, cached = self._prefix.begin(ids, tokens, reuse=reuse_cache, restore=True)
+        plain = partial(generate_steps, speculation=self._speculation)
+        make_steps = self._search(sampling, caches, tokens) if sampling.beams > 1 else plain
+        told = -1
 
         def keep_going() -> bool:
-            if on_prefill is not None and progress.first_token_at is None:
+            nonlocal told
+            if on_prefill is not None and progress.first_token_at is None and progress.prefill_done != told:
+                told = progress.prefill_done
                 on_prefill(progress)
             return not self._turn.cancelled.is_set()
 
+        def stats() -> Stats:
+            return bill.stats(progress, cached=cached, restored=self._prefix.restored, produced=len(writing.tokens))
+
+        steps = make_steps(
+            self._model,
+            ids[cached:],
+            caches,
+            sampling,
+            chunk=self.plan.prefill_chunk,
+            limit=limit,
+            progress=progress,
+            keep_going=keep_going,
+            seen=ids,
+        )
         try:
-            for step in make_steps(
-                self._model,
-                ids[cached:],
-                caches,
-                sampling,
-                chunk=self.plan.prefill_chunk,
-                limit=limit,
-                progress=progress,
-                keep_going=keep_going,
-                seen=ids,
-            ):
-                produced.append(step.token)
-                ended = step.token in self.eos_token_ids
-                text = stops.add("" if ended else decoder.add(step.token))
-                if ended or stops.stopped or len(produced) == limit:
-                    text += stops.add(decoder.finish())
-                    reason = "stop" if ended or stops.stopped else "length"
-                    stats = bill.stats(progress, cached=cached, produced=len(produced))
-                    yield Token(step.token, text + stops.finish(), step.logprob, reason, stats)
+            for step in steps:
+                text, reason = writing.add(step.token)
+                yield Token(step.token, text, step.logprob, reason, stats() if reason else None)
+                if reason:
                     return
-                yield Token(step.token, text, step.logprob)
             if self._turn.closed:
                 raise ClosedError("the model was closed during the answer")
-            text = stops.add(decoder.finish()) + stops.finish()
-            yield Token(None, text, None, "cancelled", bill.stats(progress, cached=cached, produced=len(produced)))
+            yield Token(None, writing.broken_off(), None, "cancelled", stats())
         finally:
-            self._prefix.keep([*ids, *produced])
+            steps.close()
+            self._prefix.keep([*ids, *writing.tokens])
 
     def _search(self, sampling: Sampling, caches: Sequence[Cache], tokens: int) -> Callable[..., Generator[Step]]:
         """Beam search in ``tokens`` tokens, prompt and all. Raises MemoryBudgetError where the budget has no room for it."""
         plan = self.plan
         each = max(sum(cache.nbytes for cache in caches), plan.cache_bytes * tokens // self.context)
-        need, room = (1 + sampling.beams) * each, plan.cache_bytes + plan.budget - plan.total_bytes
-        if need > room:
-            raise MemoryBudgetError(
-                f"{sampling.beams} beams need {megabytes(need)} for their KV caches; the plan has room for {megabytes(room)}",
-                hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
-            )
+        require_room(sampling.beams, each, plan.cache_bytes + plan.budget - plan.total_bytes)
 
         def ends(produced: Sequence[int]) -> bool:
             if produced[-1] in self.eos_token_ids:
@@ -228,88 +325,3 @@ class LLM:
             return any(stop in text for stop in sampling.stop)
 
         return partial(beam_steps, ends=ends, end_tokens=len(self.eos_token_ids))
-
-
-def load(
-    model: str | Path,
-    settings: LoadSettings | None = None,
-    *,
-    progress: LoadProgress | None = None,
-    **keywords: Any,
-) -> LLM:
-    """Load a model.
-
-    Args:
-        model: a folder, a Hub id (downloaded once) or a bundled name (``stories``).
-        settings: how; instead of it, or on top of it, its fields as keywords (``memory="4GB"``).
-        progress: called with bytes read and bytes in all.
-        keywords: fields of ``LoadSettings``.
-
-    Raises:
-        ModelNotFoundError, DownloadError: nothing has this name, or it cannot be had.
-        FormatError, UnsupportedModelError, TokenizerError, ReadError: the folder cannot be used.
-        MemoryBudgetError: the model cannot run inside the budget.
-        ConfigError: a setting is out of range.
-    """
-    settings = replace(settings or LoadSettings(), **keywords)
-    checkpoint = read_checkpoint(locate(model))
-    tokenizer = Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
-    return open_llm(checkpoint, tokenizer, settings, progress=progress)
-
-
-def open_llm(
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    settings: LoadSettings,
-    *,
-    reader: Reader | None = None,
-    progress: LoadProgress | None = None,
-) -> LLM:
-    """Load a model whose folder has been looked through; ``reader`` may be another than the disk's own."""
-    plan = plan_for(checkpoint, settings)
-    reader = reader or disk_reader(checkpoint, plan)
-    try:
-        with on_some_lane():
-            model = load_model(checkpoint, plan, reader, settings, progress=progress)
-    except BaseException:
-        reader.close()
-        raise
-    if plan.resident:
-        reader.close()  # all is read: its threads and files are free
-    return LLM(checkpoint, tokenizer, model, plan, reader)
-
-
-def plan_for(
-    checkpoint: Checkpoint, settings: LoadSettings, *, memory: Memory | None = None, speeds: Speeds | None = None
-) -> Plan:
-    """The plan that ``load`` follows, on this machine or one with other ``memory``; ``speeds`` are for its prediction.
-
-    Raises:
-        MemoryBudgetError: the model cannot run inside the budget.
-        ConfigError: a setting is out of range.
-    """
-    memory = memory or device.read_memory()
-    budget = parse_memory(settings.memory, memory.total)
-    config = checkpoint.config
-    if settings.context is not None and settings.context > config.max_position_embeddings:
-        raise ConfigError(f"context is {settings.context}; the model's own limit is {config.max_position_embeddings}")
-    arithmetic = arithmetic_of(checkpoint, settings)
-    return make_plan(
-        needs_of(
-            checkpoint,
-            item=arithmetic.dtype.size,
-            window=settings.context_window,
-            fused_attention=arithmetic.fused_attention,
-        ),
-        budget=budget if budget is not None else automatic_budget(memory),
-        slots=arithmetic.slots,
-        context=settings.context,
-        context_window=settings.context_window,
-        prefill_chunk=settings.prefill_chunk,
-        speeds=speeds,
-    )
-
-
-def fields_of(settings: type[Sampling | LoadSettings]) -> tuple[str, ...]:
-    """The names of a settings class, for those who pass keywords on."""
-    return tuple(field.name for field in fields(settings))

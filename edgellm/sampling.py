@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +19,34 @@ from edgellm.config import Sampling
 
 GREEDY = 1e-3
 """Temperatures below it take the likeliest token: the quotients would leave the range of float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """The tokens that can be drawn, and the probability of each."""
+
+    tokens: npt.NDArray[np.int64]
+    shares: npt.NDArray[np.float64]
+
+    def of(self, token: int) -> float:
+        """The probability of a token."""
+        return float(self.shares[self.tokens == token].sum())
+
+    def drawn(self, uniform: float) -> int:
+        """The token in whose share the number ``uniform``, of [0, 1), falls."""
+        return _drawn(self.tokens, self.shares, uniform)
+
+    def beyond(self, other: Odds) -> Odds:
+        """What is left of these where the other ones are taken away: nothing below zero, and one in all.
+
+        Where nothing is left, which only rounding can do, they stay as they are.
+        """
+        order = np.argsort(other.tokens)
+        places = np.minimum(np.searchsorted(other.tokens[order], self.tokens), len(order) - 1)
+        found = order[places]
+        taken = np.where(other.tokens[found] == self.tokens, other.shares[found], 0.0)
+        left = np.maximum(self.shares - taken, 0.0)
+        return Odds(self.tokens, left / left.sum()) if left.sum() > 0 else self
 
 
 class Sampler:
@@ -56,10 +86,40 @@ class Sampler:
         else:
             kept = keep_likely(logits / settings.temperature, settings)
             token = mx.random.categorical(kept, key=mx.array([self._seed, self._drawn], dtype=mx.uint32))
+        self._note(token)
+        return token
+
+    def judge(self, logits: mx.array, guess: int, odds: Odds | None) -> int:
+        """Return the next token for logits (1, V), distributed as if there were no guess; often it is the guess.
+
+        Args:
+            logits: of one row.
+            guess: the token that is expected.
+            odds: what the guess was drawn from. Then it is taken or refused by rejection sampling (Leviathan et al. 2023,
+                arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318). None where it was not drawn: the token is then drawn as
+                always, and is the guess as often as rejection sampling would take it.
+        """
+        if odds is None or self.sampling.temperature < GREEDY:
+            drawn: Any = self(logits).tolist()
+            return int(drawn[0])
+        row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0]
+        seen = None if self.seen is None else np.array(self.seen)[0]
+        wanted = odds_of(row, self.sampling, seen)
+        token = guess
+        if self._random.random() * odds.of(guess) >= wanted.of(guess):
+            token = wanted.beyond(odds).drawn(self._random.random())
+        self._note(token)
+        return token
+
+    @property
+    def plain_greedy(self) -> bool:
+        """Whether the next token is the likeliest one, whatever came before."""
+        return self.sampling.temperature < GREEDY and self.seen is None
+
+    def _note(self, token: mx.array | int) -> None:
         self._drawn += 1
         if self.seen is not None:
             self.seen[0, token] = True
-        return token
 
 
 def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
@@ -104,6 +164,23 @@ def likely_tokens(logits: npt.NDArray[np.float32], settings: Sampling) -> tuple[
         kept = weights >= settings.min_p * weights.max()
         tokens, weights = tokens[kept], weights[kept]
     return tokens, weights
+
+
+def odds_of(row: npt.NDArray[np.float32], settings: Sampling, seen: npt.NDArray[np.bool_] | None) -> Odds:
+    """Return what a token is drawn from after logits (V,), of which those of tokens ``seen`` (V,) are penalized."""
+    row = penalized_row(row, settings, seen)
+    tokens, weights = likely_tokens(row / np.float32(settings.temperature), settings)
+    return Odds(tokens, weights / weights.sum())
+
+
+def penalized_row(
+    row: npt.NDArray[np.float32], settings: Sampling, seen: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32]:
+    """``penalized`` for one row (V,) in NumPy; the row itself where nothing is penalized."""
+    if seen is None:
+        return row
+    penalty = np.float32(settings.repetition_penalty)
+    return np.where(seen, np.where(row > 0, row / penalty, row * penalty), row)
 
 
 def _drawn(tokens: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], uniform: float) -> int:

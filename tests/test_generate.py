@@ -9,6 +9,7 @@ import pytest
 import tiny
 from counting import open_counted, paged_settings
 
+import edgellm
 from edgellm.errors import ConfigError, ContextError
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
@@ -160,7 +161,7 @@ def test_what_two_prompts_have_in_common_is_computed_once(tiny_folder):
 def test_a_window_that_has_turned_begins_anew_where_tokens_are_gone(open_llm):
     llm = open_llm("llama-2", load={"context_window": 12})
     fresh = llm.generate(PROMPT[:20], max_tokens=8).text
-    llm.generate(PROMPT, max_tokens=8)
+    llm.generate([*PROMPT, *PROMPT], max_tokens=8)  # more than the storage of a window has room for
     answer = llm.generate(PROMPT[:20], max_tokens=8, reuse_cache=True)
     assert (answer.stats.cached_tokens, answer.text) == (0, fresh)
 
@@ -200,3 +201,14 @@ def test_nothing_stays_unevaluated_after_a_token(open_llm):
             with ThreadPoolExecutor(1) as thread:
                 ids.append(thread.submit(next, stream).result().id)
         assert ids == expected
+
+
+def test_a_text_and_what_continues_it_read_as_one():
+    """The bundled model's tokenizer marks words by a space before them; an answer to token ids begins a text of its own."""
+    with edgellm.load("stories") as llm:
+        for prompt in ("Once", "Once upon a", "The cat", "Lily and"):
+            answer = llm.generate(prompt, max_tokens=8)
+            ids = [token.id for token in answer.tokens]
+            assert prompt + answer.text == llm.tokenizer.decode([*llm.tokenizer.encode(prompt), *ids])
+            alone = llm.generate(llm.tokenizer.encode(prompt), max_tokens=8)
+            assert alone.text == llm.tokenizer.decode(ids)
