@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgellm.errors import FormatError, ModelNotFoundError, ReadError
+from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.jsonfile import read_json, shown
 from edgellm.store import CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, inside, read_headers, weight_files
 
-from .source import Bytes, SourceTensor
+from .filerows import files_fingerprint, read_rows
+from .source import AS_SHOWN, Bytes, SourceTensor
 from .torchfile import TorchTensor, read_torch_file
 
 TORCH_FILES = "pytorch_model*.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 
-COMPANIONS = (
-    GENERATION_CONFIG,
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -31,10 +27,8 @@ COMPANIONS = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
-    "LICENSE*",
-    "NOTICE*",
-    "USE_POLICY*",
 )
+COMPANIONS = (GENERATION_CONFIG, *TOKENIZER_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*")
 """The files that go along; never a program, and no model card, which would tell of the unconverted model."""
 
 LEFT_OUT = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
@@ -49,6 +43,9 @@ class HuggingFaceSource:
         FormatError: a file is missing, damaged, or holds anything but weights.
         ReadError: a file cannot be read.
     """
+
+    notes: Sequence[str] = ()
+    forms = AS_SHOWN
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
@@ -77,23 +74,11 @@ class HuggingFaceSource:
         """Names, sizes and times of all files that the conversion reads."""
         files = {tensor.info.file for tensor in self._places.values()} | {self.path / CONFIG}
         files |= {file for file in self.companions.values() if isinstance(file, Path)}
-        digest = hashlib.sha256()
-        for file in sorted(files):
-            status = file.stat()
-            digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        return digest.hexdigest()
+        return files_fingerprint(files)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """The bytes of some rows, gathered where PyTorch has stored a view that is not contiguous."""
-        tensor, shape = self._places[name], self.tensors[name]
-        if tensor.strides is None:
-            return _read(tensor.info.file, tensor.info.offset + start * shape.row_bytes, (stop - start) * shape.row_bytes)
-        lengths = (stop - start, *tensor.info.shape[1:])
-        width = shape.row_bytes // math.prod(tensor.info.shape[1:])
-        span = sum((length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True)) + width
-        content = _read(tensor.info.file, tensor.info.offset + start * tensor.strides[0], span)
-        view = np.ndarray((*lengths, width), np.uint8, content, 0, (*tensor.strides, 1))
-        return np.ascontiguousarray(view).reshape(-1)
+        return read_rows(self._places[name], start, stop)
 
 
 def _read_places(path: Path) -> dict[str, TorchTensor]:
@@ -108,19 +93,3 @@ def _read_places(path: Path) -> dict[str, TorchTensor]:
     else:
         places = {name: TorchTensor(info, None) for name, info in read_headers(weight_files(path)).items()}
     return {name: place for name, place in places.items() if not name.endswith(LEFT_OUT)}
-
-
-def _read(path: Path, offset: int, length: int) -> Bytes:
-    content = np.empty(length, np.uint8)
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            done = 0
-            while done < length:
-                count = file.readinto(memoryview(content)[done:])
-                if not count:
-                    raise ReadError(f"{path} ends at byte {offset + done}; it was cut short while it was read")
-                done += count
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read at byte {offset}: {error.strerror}") from error
-    return content

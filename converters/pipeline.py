@@ -5,22 +5,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
 from edgellm.checkpoint import checkpoint_of
-from edgellm.errors import ConfigError, ConversionError, FormatError
+from edgellm.errors import ConfigError, ConversionError, FormatError, ModelNotFoundError
 from edgellm.hub import download
 from edgellm.jsonfile import write_json
-from edgellm.locate import is_hub_id, locate
+from edgellm.locate import bundled_names, is_hub_id, locate
 from edgellm.quant import PARTS, Quantization
 from edgellm.store import CONFIG, ModelFolder, read_headers, write_checksums, write_index
 from edgellm.tensorfile import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.wholefile import FileRecord, file_pieces, write_file
 
-from .huggingface import HuggingFaceSource
+from .adapter import AdapterSource
+from .formats import FORMATS, open_format
+from .giventokenizer import GivenTokenizer
+from .mixed import mix, mixed_settings
 from .portable import DTYPE_NAMES
 from .recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from .source import Source
@@ -29,6 +33,9 @@ from .workspace import Finished, Workspace
 
 SPARE_BYTES = 32 << 20
 """Room for the index, the config and the filesystem's own books."""
+
+MOVERS = 2
+"""Files that are made at the same time where bytes only move: one is written while another is read."""
 
 Progress = Callable[["ConversionStep"], None]
 
@@ -54,7 +61,9 @@ class ConversionReport:
         quantization: the usual form of a matrix; None: unquantized.
         exceptions: how the matrices are stored that differ from it, by their path; None: unquantized.
         kept_files: files that an earlier, stopped run had finished.
-        errors: the relative root-mean-square error of each matrix quantized here, if it was asked for.
+        errors: the relative root-mean-square error of each matrix quantized here, if it was asked for or if the source was
+            quantized already.
+        merged: tensors that an adapter has changed.
     """
 
     path: Path
@@ -64,6 +73,7 @@ class ConversionReport:
     exceptions: Mapping[str, Quantization | None]
     kept_files: int
     errors: Mapping[str, float] | None
+    merged: int = 0
 
 
 def convert(
@@ -73,21 +83,31 @@ def convert(
     bits: int | None = None,
     group_size: int | None = None,
     dtype: str | None = None,
+    recipe: str | None = None,
+    average_bits: float | None = None,
+    calibration: str | Path | None = None,
+    adapter: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     force: bool = False,
     report: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
-    """Make a model folder from a Hugging Face folder or a Hub repository.
+    """Make a model folder from a model in any format that ``formats`` lists, or from a Hub repository.
 
     Weights go through a few rows at a time. A run that was stopped, in whatever way, goes on where it stopped when the same
     call is made again, and ends in the same bytes.
 
     Args:
-        source: a folder, or a Hub id (``owner/name``), which is downloaded first.
+        source: a folder or file, or a Hub id (``owner/name``), which is downloaded first.
         destination: the folder to be made.
         bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
         group_size: weights a scale, 32, 64 or 128; None: 64.
         dtype: ``float16``, ``bfloat16`` or ``float32``; None: the source's.
+        recipe: ``uniform``, or ``mixed``: more bits for the matrices that need them, as is measured on a text.
+        average_bits: of a weight in a mixed recipe, scales and biases counted; None: 4.5.
+        calibration: the text file that a mixed recipe is measured on; None: a short text that comes along.
+        adapter: the folder of a LoRA adapter, PEFT's or mlx-lm's, to be merged into the model.
+        tokenizer: a tokenizer's file, or a folder that has one, to be taken in place of the source's.
         force: replace the model that is at the destination, once the new one is whole.
         report: also measure what quantization changes, which takes about as long again as the conversion.
         progress: called after each piece of the source.
@@ -99,22 +119,58 @@ def convert(
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
     settings = ConversionSettings(bits=bits, group_size=group_size, dtype=dtype)
+    mixed = mixed_settings(recipe, average_bits, calibration, bits=bits)
+    say = progress or (lambda _: None)
     target = Path(destination).expanduser().resolve()
-    return convert_source(
-        open_source(source, target), target, settings, force=force, report=report, progress=progress or (lambda _: None)
+    opened = open_source(source, target)
+    merged = 0
+    if tokenizer is not None:
+        opened = GivenTokenizer(opened, Path(tokenizer).expanduser())
+    if adapter is not None:
+        opened = AdapterSource(opened, Path(adapter).expanduser())
+        merged = opened.merged
+    chosen = None
+    if mixed is not None:
+        chosen, settings = mix(opened, settings, mixed, progress=lambda *step: say(ConversionStep(*step)))
+    made = convert_source(
+        opened,
+        target,
+        settings,
+        chosen=chosen,
+        force=force,
+        report=report,
+        progress=say,
+        workers=None if adapter is None else 1,
     )
+    return replace(made, merged=merged)
 
 
 def open_source(source: str | Path, destination: Path) -> Source:
     """Whatever format ``source`` is in, as a source; ``destination`` must be another folder."""
-    folder = Path(source).expanduser()
-    if not folder.exists():
-        folder = download(str(source), torch_files=True) if is_hub_id(str(source)) else locate(source)
-    if folder.is_file():
-        raise FormatError(f"{source} is a file", hint="name the folder that holds the model's files, or a Hub id")
-    if folder.resolve() == destination:
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = _elsewhere(str(source))
+    if path.resolve() == destination:
         raise ConfigError(f"{source} cannot be converted into itself", hint="name another destination")
-    return HuggingFaceSource(folder)
+    opened = open_format(path)
+    if opened is None:
+        known = ", ".join(item.name for item in FORMATS)
+        raise FormatError(
+            f"{source} is a file in no format that edgellm knows",  # any folder is taken for one in Hugging Face's form
+            hint=f"name the folder that holds the model's files, or a file or folder of {known}",
+        )
+    return opened
+
+
+def _elsewhere(name: str) -> Path:
+    """The folder of a source that is not a path here. Raises ModelNotFoundError, DownloadError."""
+    if is_hub_id(name):
+        return download(name, torch_files=True)
+    if name not in bundled_names() and (Path(name).suffix or Path(name).name != name):
+        raise ModelNotFoundError(
+            f"there is no file or folder {name}", hint="check the path; a model on the Hub is named owner/name"
+        )
+    return locate(name)
 
 
 def convert_source(
@@ -125,20 +181,28 @@ def convert_source(
     force: bool,
     report: bool,
     progress: Progress,
-    workers: int = 1,
+    chosen: Mapping[str, Quantization] | None = None,
+    workers: int | None = None,
 ) -> ConversionReport:
-    """As ``convert``, from a source that is open.
+    """As ``convert``, from a source that is open; ``chosen`` are the forms of single matrices.
 
-    ``workers`` files are made at the same time, each in a thread; more than one only where nothing is quantized, since MLX's
-    arrays belong to threads, and where the source gives rows to several threads.
+    ``workers`` files are made at the same time, each in a thread; more than one only where the source gives rows to several
+    threads. None: two of those whose weights are taken as the source has them, one where some are to be quantized.
     """
-    recipe = make_recipe(source, settings)
+    recipe = make_recipe(source, settings, chosen)
     _check_tied_head(source, recipe)
+    companions = source.companions
+    again = _quantizes_again(source, recipe)
+    report = report or again
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
     work = Workspace(destination, origin, replace=force)
     meter = _Meter(sum(file.source_bytes for file in recipe.files), progress)
     with work.opened():
         _require_space(work, recipe)
+        for note in source.notes:
+            meter.say(note)
+        if again:
+            meter.say("weights that were quantized are quantized again: the errors of both add up")
         kept = 0
         if work.restarted:
             meter.say("the source or the settings have changed since a conversion was stopped here: starting anew")
@@ -156,9 +220,11 @@ def convert_source(
             tensors = [TensorData(item.name, item.dtype, item.shape, stream.data(item)) for item in file.tensors]
             return Finished(write_tensors(work.path / file.name, tensors), stream.errors if report else None)
 
-        for finished in _each(write, waiting, workers):
+        moved = [file for file in waiting if _only_moves(file)]
+        others = [file for file in waiting if not _only_moves(file)]
+        for finished in chain(_each(write, moved, workers or MOVERS), _each(write, others, workers or 1)):
             work.finish(finished.record, finished.errors)
-        _write_companions(source, recipe, work)
+        _write_companions(companions, recipe, work)
         work.commit()
     errors = {path: error for item in work.finished.values() for path, error in (item.errors or {}).items()}
     return ConversionReport(
@@ -170,6 +236,11 @@ def convert_source(
         kept_files=kept,
         errors=errors if report else None,
     )
+
+
+def _only_moves(file: OutputFile) -> bool:
+    """Whether none of a file's matrices is quantized on the way."""
+    return all(item.matrix is None or item.matrix.form in (item.matrix.stored, None) for item in file.tensors)
 
 
 class _Meter:
@@ -214,6 +285,15 @@ def _require_space(work: Workspace, recipe: Recipe) -> None:
         )
 
 
+def _quantizes_again(source: Source, recipe: Recipe) -> bool:
+    """Whether values that come from codes become other codes; what that costs is then measured."""
+    return any(
+        matrix.form and matrix.form != matrix.stored
+        for path, matrix in recipe.matrices.items()
+        if matrix.stored or path in source.forms
+    )
+
+
 def _check_tied_head(source: Source, recipe: Recipe) -> None:
     """A head that is stored beside the embedding it is tied to must be the same; it is then left out."""
     if not recipe.tied_head:
@@ -233,11 +313,11 @@ def _check_tied_head(source: Source, recipe: Recipe) -> None:
             )
 
 
-def _write_companions(source: Source, recipe: Recipe, work: Workspace) -> None:
+def _write_companions(companions: Mapping[str, Path | bytes], recipe: Recipe, work: Workspace) -> None:
     """Everything but the weights; then look at the whole as any reader will."""
     folder = work.path
     records: list[FileRecord] = [item.record for item in work.finished.values()]
-    for name, content in source.companions.items():
+    for name, content in companions.items():
         records.append(write_file(folder / name, [content] if isinstance(content, bytes) else file_pieces(content)))
     records.append(write_json(folder / CONFIG, recipe.config))
     files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}

@@ -129,8 +129,13 @@ class Recipe:
         return hashlib.sha256(json.dumps([tensors, self.config], sort_keys=True).encode()).hexdigest()
 
 
-def make_recipe(source: Source, settings: ConversionSettings) -> Recipe:
+def make_recipe(source: Source, settings: ConversionSettings, chosen: Mapping[str, Quantization] | None = None) -> Recipe:
     """Check a source's names, types and shapes against its config, and decide what becomes of each tensor.
+
+    Args:
+        source: where the weights come from.
+        settings: what they become.
+        chosen: the forms of single matrices, by path, where they are not to have the usual one.
 
     Raises:
         ConfigError: the settings ask for what this source cannot become.
@@ -149,12 +154,12 @@ def make_recipe(source: Source, settings: ConversionSettings) -> Recipe:
     named.append((HEAD_FILE, outer))
     shapes = {name: shape for _, group in named for name, shape in group.items()}
     stored = _stored_forms(source, raw, shapes)
-    quantized = any(stored.values())
-    default, as_it_is = _default(settings, raw, quantized=quantized)
+    default, as_it_is = _default(settings, raw, stored, source.forms)
     cast = CODES[settings.dtype] if settings.dtype else None if as_it_is else _usual_dtype(source.tensors)
     matrices = {}
     for path, shape in _matrices(shapes).items():
-        form = stored[path] if as_it_is else _form(shape, default)
+        form = (stored[path] or source.forms.get(path)) if as_it_is else _form(shape, default)
+        form = chosen.get(path, form) if chosen else form
         dtype = cast or source.tensors[f"{path}.scales" if stored[path] else f"{path}.weight"].dtype
         matrices[path] = Matrix(path, shape, stored[path], form, dtype)
     files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
@@ -195,23 +200,26 @@ def _stored_forms(
     return forms
 
 
-def _default(settings: ConversionSettings, raw: Mapping[str, Any], *, quantized: bool) -> tuple[Quantization | None, bool]:
+def _default(
+    settings: ConversionSettings,
+    raw: Mapping[str, Any],
+    stored: Mapping[str, Quantization | None],
+    wished: Mapping[str, Quantization],
+) -> tuple[Quantization | None, bool]:
     """The folder's usual form (None: unquantized), and whether a quantized source is taken as it is."""
-    if not quantized:
-        bits = settings.bits or DEFAULT_BITS
-        wished = Quantization(bits, settings.group_size or DEFAULT_GROUP_SIZE)
-        return (None if bits == UNQUANTIZED_BITS else wished), False
     if settings.bits == UNQUANTIZED_BITS:
         return None, False
-    default = quantization_of(raw, "")
+    if not any(stored.values()) and not wished:
+        return Quantization(settings.bits or DEFAULT_BITS, settings.group_size or DEFAULT_GROUP_SIZE), False
+    default = quantization_of(raw, "") or next(iter(Counter(wished.values()).most_common(1)), (None,))[0]
     if default is None:
         raise FormatError("the source holds quantized tensors and its config says nothing of them")
-    if settings.bits not in (None, default.bits) or settings.group_size not in (None, default.group_size):
-        raise ConfigError(
-            f"the source is already quantized, to {default.bits} bits in groups of {default.group_size}",
-            hint="leave out --bits and --group-size, or convert the original 16-bit model",
-        )
-    return default, True
+    bits, group_size = settings.bits or default.bits, settings.group_size or default.group_size
+    if (bits, group_size) == (default.bits, default.group_size):
+        return default, True
+    if group_size not in GROUP_SIZES:  # 16, which only another mode has
+        group_size = DEFAULT_GROUP_SIZE
+    return Quantization(bits, group_size), False
 
 
 def _form(shape: tuple[int, int], default: Quantization | None) -> Quantization | None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.quant import Quantization
 from edgellm.tensorfile import DTYPE_BYTES
 
 Bytes = npt.NDArray[np.uint8]
+
+AS_SHOWN: Mapping[str, Quantization] = MappingProxyType({})
+"""The ``forms`` of most sources: what is shown unquantized was so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,19 @@ class Source(Protocol):
         """Every tensor by Hugging Face's name."""
 
     @property
+    def forms(self) -> Mapping[str, Quantization]:
+        """How a matrix that is shown unquantized is stored where no other form is asked for, by its path; mostly nothing."""
+
+    @property
     def companions(self) -> Mapping[str, Path | bytes]:
-        """The files that go along unchanged (tokenizer, template, license): a file to copy, or its content."""
+        """The files that go along unchanged (tokenizer, template, license): a file to copy, or its content.
+
+        Raises TokenizerError where the format has no tokenizer of its own and none lies beside it.
+        """
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know of how this source is read, said when its conversion begins; mostly nothing."""
 
     @property
     def fingerprint(self) -> str:

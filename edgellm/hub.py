@@ -11,6 +11,7 @@ from edgellm.wholefile import NO_SPACE
 FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"
+META_WEIGHTS = "consolidated*.pth"
 """What is fetched of a repository: data, never a program."""
 
 
@@ -20,7 +21,7 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
     Args:
         repository: ``owner/name``.
         revision: a branch, tag or commit; None: the main branch.
-        torch_files: whether PyTorch's weight files will do where there is no safetensors.
+        torch_files: whether PyTorch's weight files will do where there is no safetensors, Hugging Face's or Meta's.
 
     ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface-hub's own, and respected.
 
@@ -32,11 +33,11 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
     if any(folder.glob(WEIGHTS)):
         return folder
     if torch_files:
-        folder = _snapshot(repository, revision, [*FILES, TORCH_WEIGHTS])
-        if any(folder.glob(TORCH_WEIGHTS)):
-            return folder
-    if torch_files:
-        raise ModelNotFoundError(f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS}")
+        for weights in (TORCH_WEIGHTS, META_WEIGHTS):
+            folder = _snapshot(repository, revision, [*FILES, weights])
+            if any(folder.glob(weights)):
+                return folder
+        raise ModelNotFoundError(f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}")
     raise ModelNotFoundError(
         f"{repository} on the Hub holds no {WEIGHTS}", hint=f"convert it first: edgellm convert {repository} FOLDER"
     )

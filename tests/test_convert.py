@@ -12,7 +12,7 @@ from tiny import CONFIGS, random_tensors, write_model
 
 from edgellm.checkpoint import read_checkpoint
 from edgellm.converters import convert
-from edgellm.errors import ConfigError, FormatError
+from edgellm.errors import FormatError
 from edgellm.quant import AFFINE_BITS, GROUP_SIZES, Quantization
 from edgellm.store import changed_files, layer_file, open_folder, read_header
 
@@ -238,14 +238,26 @@ def test_mixed_recipes_of_mlx_lm_are_kept(tmp_path):
     assert greedy(tmp_path / "inferred") == greedy(tmp_path / "theirs")
 
 
-def test_quantizing_what_is_quantized_is_refused(tmp_path):
+def test_what_is_quantized_is_quantized_again_and_the_error_said(tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
     convert(source, tmp_path / "four")
     convert(tmp_path / "four", tmp_path / "again", bits=4, group_size=64)
     assert (tmp_path / "again" / layer_file(0)).read_bytes() == (tmp_path / "four" / layer_file(0)).read_bytes()
-    for settings in ({"bits": 8}, {"group_size": 32}):
-        with pytest.raises(ConfigError, match="already quantized"):
-            convert(tmp_path / "four", tmp_path / "eight", **settings)
+    four, steps = tensors_of(tmp_path / "four"), []
+    for bits, group, low, high in ((8, 64, 0, 0.01), (4, 32, 0.01, 0.2), (2, 64, 0.2, 0.7)):
+        name = f"{bits} {group}"
+        report = convert(tmp_path / "four", tmp_path / name, bits=bits, group_size=group, progress=steps.append)
+        assert any(step.message and "quantized again" in step.message for step in steps)
+        assert report.quantization == Quantization(bits, group)
+        made = tensors_of(tmp_path / name)
+        for path, error in report.errors.items():
+            given, parts = ([tensors[f"{path}.{part}"] for part in ("weight", "scales", "biases")] for tensors in (four, made))
+            weight, restored = mx.dequantize(*given, 64, 4), mx.dequantize(*parts, group, bits)
+            assert error == pytest.approx(
+                float(mx.sqrt(mx.square(weight - restored).sum() / mx.square(weight).sum())), rel=1e-3
+            )
+            assert low <= error < high
+        assert len(report.errors) == len([name for name in four if name.endswith(".scales")])
 
 
 def test_shards_and_pytorch_files_make_the_same_bytes(tmp_path):

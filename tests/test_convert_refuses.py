@@ -1,5 +1,7 @@
 """What the converter will not take, said with the tensor's name; and what it leaves out."""
 
+import re
+
 import mlx.core as mx
 import pytest
 from test_convert import LLAMA, change, tensors_of
@@ -78,6 +80,18 @@ def test_values_too_large_for_the_type_are_refused(tmp_path, bits):
         convert(source, tmp_path / "made", bits=bits, dtype="float16")
     assert "down_proj" in caught.value.message
     convert(source, tmp_path / "made", bits=bits)
+
+
+@pytest.mark.parametrize("name", ["nosuch.gguf", "./x", "some/where/else"])
+def test_a_path_that_leads_nowhere_is_said_to_be_one(tmp_path, name):
+    with pytest.raises(ModelNotFoundError, match=f"^there is no file or folder {re.escape(name)}$") as caught:
+        convert(name, tmp_path / "made")
+    assert caught.value.hint
+
+
+def test_a_name_that_is_no_path_is_taken_for_a_models(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="there is no model 'nosuch'"):
+        convert("nosuch", tmp_path / "made")
 
 
 def test_other_models_and_settings_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from metafiles import write_meta
 from test_torchfile import write_arrays
 from tiny import CONFIGS, random_tensors, write_model
 
@@ -79,7 +80,8 @@ def hub(tmp_path_factory):
     bare = root / "bare"
     bare.mkdir()
     (bare / "config.json").write_text("{}")
-    Hub.repositories = {"owner/whole": whole, "owner/old": old, "owner/bare": bare, "owner/gated": whole}
+    meta = write_meta(root / "meta", LLAMA | {"vocab_size": 448}, params={"hidden_dim": 128})
+    Hub.repositories = {"owner/whole": whole, "owner/meta": meta, "owner/old": old, "owner/bare": bare, "owner/gated": whole}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -177,8 +179,9 @@ def test_no_network_and_offline_are_told_apart(tmp_path):
     assert "HF_HUB_OFFLINE" in ask(nobody, tmp_path, call, offline=True)[0][1]
 
 
-def test_a_hub_id_is_converted(hub, tmp_path):
-    code = "import sys; from edgellm.converters import convert; print(convert('owner/old', sys.argv[1]).dtype)"
+@pytest.mark.parametrize("name", ["owner/old", "owner/meta"])
+def test_a_hub_id_is_converted(hub, tmp_path, name):
+    code = f"import sys; from edgellm.converters import convert; print(convert({name!r}, sys.argv[1]).dtype)"
     environment = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "made")], capture_output=True, text=True, env=environment, check=False

@@ -1,0 +1,92 @@
+"""The formats that a model can be converted from: what each looks like, and the source that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from struct import Struct
+from typing import cast
+
+from edgellm.store import CONFIG
+
+from .source import Source
+
+GGUF_MAGIC = b"GGUF"
+LLAMA2C_MAGIC = b"24ka"
+LLAMA2C_NUMBERS = Struct("<7i")
+META_SHARDS = "consolidated*.pth"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFormat:
+    """One format.
+
+    Attributes:
+        name: what people call it.
+        matches: whether a path, file or folder, is in this format, from names and first bytes alone.
+        source: ``module:Class`` in this package, imported on use; the class takes the path.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    source: str
+
+
+def begins_with(path: Path, magic: bytes) -> bool:
+    """Whether a plain file begins with these bytes; False where it cannot be read."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
+
+
+def _is_gguf(path: Path) -> bool:
+    if path.is_dir():
+        return not (path / CONFIG).exists() and any(path.glob("*.gguf"))
+    return path.suffix == ".gguf" or begins_with(path, GGUF_MAGIC)
+
+
+def _is_meta(path: Path) -> bool:
+    return path.is_dir() and not (path / CONFIG).exists() and any(path.glob(META_SHARDS))
+
+
+def _is_llama2c(path: Path) -> bool:
+    """Version 0 has no mark: seven numbers that a model could have, in a file that is called .bin."""
+    if begins_with(path, LLAMA2C_MAGIC):
+        return True
+    if path.suffix != ".bin" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(LLAMA2C_NUMBERS.size)
+    except OSError:
+        return False
+    numbers = LLAMA2C_NUMBERS.unpack(head) if len(head) == LLAMA2C_NUMBERS.size else ()
+    return bool(numbers) and all(0 < abs(number) < 1 << 22 for number in numbers)
+
+
+FORMATS = (
+    SourceFormat("GGUF", _is_gguf, "gguf_source:GgufSource"),
+    SourceFormat("Meta's own", _is_meta, "meta:MetaSource"),
+    SourceFormat("llama2.c", _is_llama2c, "llama2c:Llama2cSource"),
+    SourceFormat("Hugging Face", Path.is_dir, "huggingface:HuggingFaceSource"),
+)
+"""The most specific first: the first that matches is taken."""
+
+
+def open_format(path: Path) -> Source | None:
+    """The file or folder as a source; None: it is in no format that is known.
+
+    Raises:
+        FormatError, ReadError, UnsupportedModelError: as the format's source does.
+    """
+    for known in FORMATS:
+        if known.matches(path):
+            module, _, name = known.source.partition(":")
+            return cast(Callable[[Path], Source], getattr(import_module(f".{module}", __package__), name))(path)
+    return None
