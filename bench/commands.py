@@ -1,96 +1,49 @@
-"""``edgellm bench``: the commands that measure."""
+"""``edgellm bench``: the table of its commands; each lives with others that do the like."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from edgellm.config import parse_size
-from edgellm.errors import ConfigError
+from . import agreeing, asking, comparing, leaving, measuring, running
+from .modelgroup import DEFAULT, ModelGroup
 
-app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, add_completion=False)
+app = typer.Typer(cls=ModelGroup, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 EXAMPLE = "\b\nExample:\n  "
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLE + "edgellm bench stories --threads 1,2 --output report.html")
 def bench() -> None:
     """Measure this machine, and models on it."""
 
 
-@app.command(
+app.command(DEFAULT, hidden=True)(running.run)
+app.command(
     short_help="Measure what the disk gives.", epilog=EXAMPLE + "edgellm bench disk ./llama-7b --threads 1,4 --chunk 1MiB,8MiB"
-)
-def disk(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a folder with files: a model's, best.")],
-    *,
-    threads: Annotated[str, typer.Option(metavar="N,N,...", help="Reads at once.")] = "1,2,4,8",
-    chunk: Annotated[str, typer.Option(metavar="SIZE,...", help="Bytes of one read.")] = "1MiB,8MiB,32MiB",
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Times that each combination is tried.")] = 3,
-    json: Json = False,
-) -> None:
-    """Measure plain sequential reads, past the system's cache, with the reader that pages models."""
-    from edgellm.pieces import SECTOR
-
-    from .disk import measure_disk_sweep
-    from .writers import DISK_COLUMNS, as_json, as_table
-
-    counts = [_count(text) for text in threads.split(",")]
-    chunks = [parse_size(text) for text in chunk.split(",")]
-    if any(size % SECTOR for size in chunks):
-        raise ConfigError(f"a piece is a multiple of {SECTOR} bytes", hint="write it as 1MiB, 8MiB")
-    records = measure_disk_sweep(path, threads=counts, chunks=chunks, repeats=repeats, progress=_progress)
-    typer.echo(as_json(records) if json else as_table(records, DISK_COLUMNS))
-
-
-@app.command(
+)(measuring.disk)
+app.command(
     short_help="Measure a model inside budgets of memory.",
     epilog=EXAMPLE + "edgellm bench paging ./llama-7b --memory 1GB,2GB,3GB",
+)(measuring.paging)
+app.command(
+    short_help="Ask models questions on several numbers of threads.",
+    epilog=EXAMPLE + "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
+)(asking.queries)
+app.command(
+    short_help="Score the answers to those questions.",
+    epilog=EXAMPLE + "edgellm bench rate answers.json --judge http://localhost:8080/v1",
+)(asking.rate)
+app.command(short_help="Put result files beside each other.", epilog=EXAMPLE + "edgellm bench compare mac.json server.json")(
+    comparing.compare
 )
-def paging(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")],
-    *,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE,...", help="Budgets; left out: a quarter, a half, three quarters of the model.")
-    ] = "",
-    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Repetitions of each.")] = 3,
-    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a repetition.")] = 2,
-    context: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")] = None,
-    headroom: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Cap each process at its budget and this much (Linux, with control groups)."),
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Measure tokens a second of a model larger than its budget, and how near they come to the disk's own speed."""
-    from .paging import PagingSettings, measure_paging
-    from .writers import PAGING_COLUMNS, as_json, as_table
-
-    budgets = [parse_size(text) for text in memory.split(",")] if memory else []
-    settings = PagingSettings(
-        samples=samples,
-        tokens=tokens,
-        context=context,
-        threads=threads,
-        headroom=parse_size(headroom) if headroom else None,
-    )
-    records = measure_paging(model, budgets, settings, progress=_progress)
-    typer.echo(as_json(records) if json else as_table(records, PAGING_COLUMNS))
-    return 1 if any(record.error for record in records) else 0
-
-
-def _count(text: str) -> int:
-    if not text.strip().isdigit() or not 0 < int(text) <= 64:
-        raise ConfigError(f"{text.strip()!r} is no number of threads", hint="write them as 1,2,4")
-    return int(text)
-
-
-def _progress(text: str) -> None:
-    """Show on a terminal what is being measured."""
-    if sys.stderr.isatty():
-        typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
+app.command(
+    short_help="Make one page of result files.", epilog=EXAMPLE + "edgellm bench report mac.json server.json --html both.html"
+)(comparing.report)
+app.command(
+    short_help="Compare what models or backends say.",
+    epilog=EXAMPLE + "edgellm bench parity stories --backend mlx,cpu --activations float",
+)(agreeing.parity)
+app.command(
+    short_help="Measure what each part is worth.",
+    epilog=EXAMPLE + "edgellm bench ablate ./llama-7b --memory 2GB",
+)(leaving.ablate)

@@ -26,8 +26,8 @@ def edgellm_runner(folder: str, threads: int) -> Run:
     from edgellm.cache import stored
     from edgellm.checkpoint import read_checkpoint
     from edgellm.config import LoadSettings
+    from edgellm.door import load
     from edgellm.generate import prefill
-    from edgellm.llm import load
     from edgellm.loader import make_caches
 
     llm = load(folder, threads=threads, memory=64 << 30)

@@ -17,9 +17,11 @@ import mlx.core as mx
 from edgellm import device
 from edgellm.checkpoint import read_checkpoint
 from edgellm.config import LoadSettings
+from edgellm.door import open_llm
 from edgellm.errors import EdgeLLMError
-from edgellm.llm import LLM, open_llm, plan_for
+from edgellm.llm import LLM
 from edgellm.loader import disk_reader
+from edgellm.planning import plan_for
 from edgellm.reader import DiskReader
 from edgellm.steptime import measure_step
 from edgellm.tokenizer import Tokenizer
@@ -30,7 +32,7 @@ PROMPT_TOKEN = 1
 def main(folder: str, settings: str) -> None:
     """Load a model, say what was planned, and follow what standard input says until it ends."""
     try:
-        _serve(Path(folder), LoadSettings(**json.loads(settings)))
+        _serve(Path(folder), LoadSettings(**{**json.loads(settings), "speculate": "off"}))
     except EdgeLLMError as error:
         _say({"error": error.message})
 

@@ -7,14 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm import device
 from edgellm.checkpoint import Checkpoint, read_checkpoint
 from edgellm.config import LoadSettings
-from edgellm.errors import BackendError, EdgeLLMError, ReadError
+from edgellm.errors import BackendError, ConfigError, EdgeLLMError, ReadError
 from edgellm.locate import locate
+from edgellm.plan import megabytes
+from edgellm.planning import least_memory, plan_for
 from edgellm.quant import quantization_of
 from edgellm.slot import Slot
 from edgellm.tuning import tuned
@@ -64,13 +66,13 @@ def measure_paging(
 
     Raises:
         ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
-        ConfigError: memory is to be capped and cannot be.
+        ConfigError: memory is to be capped and cannot be; no budget is given, and none pages the model.
     """
     settings = settings or PagingSettings()
     checkpoint = read_checkpoint(locate(model))
     where = environment()
     records = []
-    for budget in budgets or [int(share * checkpoint.nbytes) for share in SHARES]:
+    for budget in budgets or default_budgets(checkpoint, settings):
         progress(f"{budget / 1e6:,.0f} MB")
         common: dict[str, Any] = {
             "model": model,
@@ -91,6 +93,24 @@ def measure_paging(
             found = {"error": error.message}
         records.append(PagingRecord(**common | found))
     return records
+
+
+def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[int]:
+    """Shares of the model's size, none below what it runs in, without those that hold the whole model.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    load = LoadSettings(context=settings.context, threads=settings.threads, speculate="off")
+    least = least_memory(checkpoint, load)
+    wished = dict.fromkeys(max(least, int(share * checkpoint.nbytes)) for share in SHARES)
+    found = [budget for budget in wished if not plan_for(checkpoint, replace(load, memory=budget)).resident]
+    if not found:
+        raise ConfigError(
+            f"{checkpoint.folder.path.name} is so small that the least it runs in, {megabytes(least)}, holds the whole of it",
+            hint="name a larger model, or give budgets with --memory",
+        )
+    return found
 
 
 def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> dict[str, Any]:

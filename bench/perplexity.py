@@ -1,6 +1,6 @@
 """How well a model expects a text: the perplexity of held-out documents.
 
-    python -m edgellm.bench.perplexity FILE MODEL [MODEL ...] [--separator TEXT] [--limit TOKENS]
+    python -m edgellm.bench.perplexity FILE MODEL [MODEL ...] [--separator TEXT] [--limit TOKENS] [--kv-bits 16 8 4]
 
 Each document stands alone, after the model's first token; a longer one is cut at the window. Perplexity is
 exp(mean negative log-likelihood a token), in float32 sums.
@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import mlx.core as mx
 
-from edgellm.llm import LLM, load
+from edgellm.door import load
+from edgellm.llm import LLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def documents_of(llm: LLM, text: str, *, separator: str, window: int) -> Iterato
 
 
 def main() -> None:
-    """Print the perplexity of each model, and how far it is from the first."""
+    """Print the perplexity of each model and kind of KV cache, and how far it is from the first."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("models", nargs="+")
@@ -62,16 +64,17 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--activations", default="auto")
+    parser.add_argument("--kv-bits", type=int, nargs="*", default=[None])
     arguments = parser.parse_args()
     first = None
-    for name in arguments.models:
-        with load(name, activations=arguments.activations) as llm:
+    for name, kv_bits in product(arguments.models, arguments.kv_bits):
+        with load(name, activations=arguments.activations, kv_bits=kv_bits) as llm:
             documents = documents_of(llm, arguments.file.read_text(), separator=arguments.separator, window=arguments.window)
             result = measure(llm, documents, limit=arguments.limit)
         first = first or result.perplexity
         sys.stdout.write(
-            f"{name}: perplexity {result.perplexity:.4f} over {result.tokens} tokens "
-            f"({100 * (result.perplexity / first - 1):+.2f}%), {result.seconds:.1f} s\n"
+            f"{name}{f', KV cache in {kv_bits} bits' if kv_bits else ''}: perplexity {result.perplexity:.4f} over "
+            f"{result.tokens} tokens ({100 * (result.perplexity / first - 1):+.3f}%), {result.seconds:.1f} s\n"
         )
 
 

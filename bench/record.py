@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -49,6 +50,9 @@ class Record:
     floor_seconds: float | None = None
     error: str | None = None
 
+    KIND: ClassVar[str] = "record"
+    """Which class a record in a file is of; written as ``kind``."""
+
     DERIVED: ClassVar[tuple[str, ...]] = ("tokens_per_second", "achieved_gbps", "roofline_share")
     """Properties that are written with the fields."""
 
@@ -80,7 +84,108 @@ class Record:
         names = [field.name for field in fields(self)]
         found = {name: getattr(self, name) for name in (*names, *self.DERIVED)}
         environment = found.pop("environment")
-        return found | {"environment": dict(environment)}
+        return {"kind": self.KIND} | found | {"environment": dict(environment)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedRecord(Record):
+    """A prompt (``pp512``) or a generation (``tg128``) through one backend, after ``depth`` tokens.
+
+    Attributes:
+        depth: tokens of a sequence that came before, untimed.
+        dtype: of activations, as it was asked for; None is the backend's own choice.
+        arithmetic: which path ran.
+        model_bytes: of the weights' files.
+        load_seconds: from the start of loading until the model could compute.
+        step_seconds: of single steps, each waited for, in a pass of their own; their percentiles are the latencies.
+        first_token_seconds: of each repetition, where it was measured apart (an endpoint); else a prompt's own seconds.
+        read_gbps: what this machine reads from memory at the most, measured in the same run, in GB/s.
+        compute_gflops: what it multiplies at the most, in 10^9 operations a second.
+        flops: operations in matrix products of one repetition.
+        energy_joules: of each repetition, where the machine tells it.
+        energy_source: what told it.
+        slept: repetitions thrown away since the machine slept through a part of them.
+    """
+
+    KIND: ClassVar[str] = "speed"
+
+    depth: int = 0
+    dtype: str | None = None
+    arithmetic: str | None = None
+    model_bytes: int | None = None
+    load_seconds: float | None = None
+    step_seconds: tuple[float, ...] = ()
+    first_token_seconds: tuple[float, ...] = ()
+    read_gbps: float | None = None
+    compute_gflops: float | None = None
+    flops: float | None = None
+    energy_joules: tuple[float, ...] = ()
+    energy_source: str | None = None
+    slept: int = 0
+
+    DERIVED: ClassVar[tuple[str, ...]] = (
+        *Record.DERIVED,
+        "time_to_first_token",
+        "step_p50",
+        "step_p90",
+        "step_p99",
+        "joules_per_token",
+        "spread",
+    )
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a prompt was measured, and not a generation."""
+        return self.test.startswith("pp")
+
+    @property
+    def achieved_gbps(self) -> float | None:
+        """Weights read, in GB a second: all of them once a step of a generation, or once a prompt."""
+        seconds = self.median_seconds
+        if not seconds or not self.weight_bytes_per_token:
+            return None
+        return (1 if self.is_prompt else self.tokens) * self.weight_bytes_per_token / seconds / 1e9
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Seconds until the first token is known; of a prompt on this machine, until its last logits are."""
+        if self.first_token_seconds:
+            return statistics.median(self.first_token_seconds)
+        return self.median_seconds if self.is_prompt else None
+
+    @property
+    def step_p50(self) -> float | None:
+        """Seconds that half of the steps stay below."""
+        return percentile(self.step_seconds, 50)
+
+    @property
+    def step_p90(self) -> float | None:
+        """Seconds that nine of ten steps stay below."""
+        return percentile(self.step_seconds, 90)
+
+    @property
+    def step_p99(self) -> float | None:
+        """Seconds that 99 of 100 steps stay below."""
+        return percentile(self.step_seconds, 99)
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Energy of the median repetition by its tokens, those of all sequences."""
+        tokens = self.tokens * self.batch
+        return statistics.median(self.energy_joules) / tokens if self.energy_joules and tokens else None
+
+    @property
+    def spread(self) -> float | None:
+        """How far repetitions lie apart: half the distance of slowest and fastest, as a share of the median."""
+        seconds = self.median_seconds
+        return (max(self.seconds) - min(self.seconds)) / 2 / seconds if seconds and len(self.seconds) > 1 else None
+
+
+def percentile(samples: Sequence[float], share: float) -> float | None:
+    """The sample that ``share`` percent of them do not exceed (nearest rank); None of none."""
+    if not samples:
+        return None
+    return sorted(samples)[max(0, math.ceil(share / 100 * len(samples)) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +197,8 @@ class DiskRecord(Record):
         read_bytes: of one repetition.
         direct_reads: whether they went past the page cache.
     """
+
+    KIND: ClassVar[str] = "disk"
 
     chunk_bytes: int
     read_bytes: int
@@ -120,6 +227,8 @@ class PagingRecord(Record):
         direct_reads: whether reads went past the page cache.
         cap_bytes: what the system held the process to; None: nothing.
     """
+
+    KIND: ClassVar[str] = "paging"
 
     layers: int | None = None
     pinned_layers: int | None = None

@@ -5,15 +5,20 @@ import subprocess
 import sys
 
 import pytest
+from tiny import CONFIGS, write_model
 
 from edgellm.bench.capped import can_cap, capped
 from edgellm.bench.disk import files_of, measure_disk_sweep
 from edgellm.bench.environment import environment
-from edgellm.bench.paging import PagingSettings, measure_paging
+from edgellm.bench.paging import SHARES, PagingSettings, default_budgets, measure_paging
 from edgellm.bench.record import SCHEMA, PagingRecord, Record
 from edgellm.bench.writers import DISK_COLUMNS, PAGING_COLUMNS, as_json, as_table
 from edgellm.checkpoint import read_checkpoint
+from edgellm.cli import main
+from edgellm.config import LoadSettings
 from edgellm.errors import ConfigError
+from edgellm.locate import locate
+from edgellm.planning import least_memory, plan_for
 from edgellm.synth import synthesize
 
 COMMON = {"model": "m", "backend": "mlx", "device": "d", "test": "tg128", "environment": {"cores": 2}}
@@ -127,6 +132,27 @@ def test_paging_is_measured_in_processes_of_their_own(folder):
     assert resident.tokens_per_second > 0
     assert as_table([paged, failed, resident], PAGING_COLUMNS)
     json.loads(as_json([paged, failed, resident]))
+
+
+def test_the_usual_budgets_page_the_model_and_it_runs_in_them(folder, tmp_path):
+    for path, context in ((folder, 32), (locate("stories"), None)):
+        checkpoint = read_checkpoint(path)
+        budgets = default_budgets(checkpoint, PagingSettings(context=context))
+        assert budgets == sorted(set(budgets))
+        assert len(budgets) <= len(SHARES)
+        assert not any(plan_for(checkpoint, LoadSettings(memory=budget, context=context)).resident for budget in budgets)
+    assert budgets == [least_memory(checkpoint, LoadSettings())], "the shares are too small for it, and become one budget"
+    single = write_model(tmp_path / "single", CONFIGS["llama-3.2"] | {"num_hidden_layers": 1, "tie_word_embeddings": True})
+    with pytest.raises(ConfigError, match="holds the whole of it") as caught:
+        default_budgets(read_checkpoint(single), PagingSettings(context=32))
+    assert caught.value.hint
+
+
+def test_a_budget_that_is_too_small_is_said_on_standard_error(folder, capsys):
+    assert main(["bench", "paging", str(folder), "--memory", "1MB", "--json"]) == 1
+    streams = capsys.readouterr()
+    (record,) = json.loads(streams.out)["records"]
+    assert streams.err == f"{folder}, 1 MB: {record['error']}\n"
 
 
 def test_the_disk_is_measured_in_every_combination(tmp_path):

@@ -1,0 +1,33 @@
+"""Records as they come: kept, put on disk at once, and their failures said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from .documents import Output
+    from .record import Record
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+Found = TypeVar("Found", bound="Record")
+
+
+def collect(found: Generator[Found], outputs: Sequence[Output], note: Callable[[str], None]) -> tuple[list[Found], bool]:
+    """The records that come, each on disk before the next is measured, and whether Ctrl-C has ended them."""
+    records: list[Found] = []
+    try:
+        for record in found:
+            records.append(record)
+            written = record.as_dict()
+            for output in outputs:
+                output.add(written)
+            if record.error:
+                note(f"{record.backend}, {record.model}, {record.test}: {record.error}")
+    except KeyboardInterrupt:
+        return records, True
+    finally:
+        found.close()
+    return records, False

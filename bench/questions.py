@@ -1,0 +1,71 @@
+"""What is asked of a model, and how: five questions of very different kinds, or a file of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.errors import ConfigError
+
+QUESTIONS = (
+    "What is the value of pi?",
+    "What is the weather today?",
+    "Write a MongoDB query that finds all documents whose coordinates lie within a triangle, then one for a square, "
+    "and one for a decagon.",
+    "Compute the integral of (4x^(2/3)) cos(x) sin(2x^3) / e^x.",
+    "Write a short story about a parent and a child.",
+)
+"""A fact, one that a model cannot know, code, mathematics that has no closed form, and prose."""
+
+THREADS = (1, 2, 4, 8)
+MAX_TOKENS = 256
+TIMEOUT = 900.0
+MAX_BYTES = 1 << 20
+HINT = "name a text file with one question a line"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySettings:
+    """How the questions are asked.
+
+    Attributes:
+        threads: numbers of threads, each in a process of its own.
+        max_tokens: of an answer.
+        repetitions: times that each is asked.
+        temperature: 0 takes the likeliest tokens, so that every number of threads says the same.
+        seed: of the first repetition, where tokens are drawn; the next takes the next number.
+        memory: the budget in bytes.
+        timeout: seconds in which an answer must be there.
+    """
+
+    threads: Sequence[int] = THREADS
+    max_tokens: int = MAX_TOKENS
+    repetitions: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+    memory: int | None = None
+    timeout: float = TIMEOUT
+
+
+def read_questions(path: Path) -> tuple[str, ...]:
+    """The questions in a text file, one a line; blank lines are left out.
+
+    Raises:
+        ConfigError: the file cannot be read, is larger than 1 MiB, is no text, or holds no question.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=HINT) from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint=HINT)
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text", hint=HINT) from error
+    questions = tuple(line.strip() for line in lines if line.strip())
+    if not questions:
+        raise ConfigError(f"{path} holds no question", hint=HINT)
+    return questions
