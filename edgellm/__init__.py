@@ -17,11 +17,12 @@ from edgellm.errors import BackendError, EdgeLLMError
 if TYPE_CHECKING:
     from edgellm.answer import Completion, Stats, Token
     from edgellm.chat import Chat
-    from edgellm.llm import LLM, load
+    from edgellm.door import load
+    from edgellm.llm import LLM
 
 __all__ = ["LLM", "Chat", "Completion", "EdgeLLMError", "LoadSettings", "Sampling", "Stats", "Token", "load"]
 
-_PLACES = {"Chat": "edgellm.chat", **dict.fromkeys(("Completion", "Stats", "Token"), "edgellm.answer")}
+_PLACES = {"Chat": "edgellm.chat", **dict.fromkeys(("Completion", "Stats", "Token"), "edgellm.answer"), "load": "edgellm.door"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from edgellm.cache import Cache, stored
 from edgellm.config import Sampling
+from edgellm.errors import MemoryBudgetError
 from edgellm.generate import Progress, Step, prefill
 from edgellm.model import Model
+from edgellm.plan import megabytes
 from edgellm.sampling import log_probabilities, penalized
 
 
@@ -82,6 +84,7 @@ def beam_steps(
         logits = model.logits(mx.concatenate([state[:, -1] for state in hidden]))
         mx.eval(logits, *(array for own in held for array in stored(own)))
         progress.forwards += len(running)
+        progress.passes += 1
     best = (finished or running)[0]
     progress.last_token_at = time.perf_counter()
     yield from map(Step, best.tokens, best.logprobs if sampling.logprobs else [None] * len(best.tokens))
@@ -117,3 +120,13 @@ def _forked(held: Sequence[list[Cache]], parents: Sequence[int], *, original: bo
         last = parent not in parents[place + 1 :] and not original
         forked.append(held[parent] if last else [cache.copy() for cache in held[parent]])
     return forked
+
+
+def require_room(beams: int, each: int, room: int) -> None:
+    """Raise MemoryBudgetError where the caches of so many beams, ``each`` of so many bytes, do not fit into ``room`` bytes."""
+    need = (1 + beams) * each
+    if need > room:
+        raise MemoryBudgetError(
+            f"{beams} beams need {megabytes(need)} for their KV caches; the plan has room for {megabytes(room)}",
+            hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
+        )

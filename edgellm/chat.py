@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling
+from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling, is_int
 from edgellm.errors import FormatError, TemplateError
 from edgellm.jsonfile import read_json, write_json
 
 if TYPE_CHECKING:
     from edgellm.answer import Token
     from edgellm.llm import LLM
+    from edgellm.tokenizer import Tokenizer
 
 Message = dict[str, str]
 
@@ -28,15 +29,20 @@ class _Said:
     ids: list[int]
 
 
+def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
+    """Raise TemplateError where a model has no chat template."""
+    if tokenizer.chat_template is None:
+        raise TemplateError(
+            f"{name} has no chat template: it completes text, it does not converse",
+            hint="use `edgellm generate`, or take an instruct model",
+        )
+
+
 class Chat:
     """A conversation with a model. The KV cache stays between turns, so a turn costs its new tokens alone."""
 
     def __init__(self, llm: LLM, *, system: str | None = None, sampling: Sampling | None = None, **settings: Any) -> None:
-        if llm.tokenizer.chat_template is None:
-            raise TemplateError(
-                f"{llm.path.name} has no chat template: it completes text, it does not converse",
-                hint="use `edgellm generate`, or take an instruct model",
-            )
+        require_chat_template(llm.tokenizer, llm.path.name)
         self.llm = llm
         self.sampling = replace(sampling or CHAT_SAMPLING, **settings)
         self.messages: list[Message] = []
@@ -110,14 +116,29 @@ class Chat:
 
     def save(self, path: Path) -> None:
         """Write the messages as JSON, whole or not at all. Raises ConversionError where the disk refuses."""
-        write_json(path, {"edgellm_chat": 1, "messages": self.messages})
+        said = {"said": {"text": self._said.text, "ids": self._said.ids}} if self._said else {}
+        write_json(path, {"edgellm_chat": 1, "messages": self.messages, **said})
 
     def load(self, path: Path) -> None:
         """Replace the messages by those of a file that ``save`` wrote. Raises FormatError, ReadError."""
-        messages = read_json(path).get("messages")
+        document = read_json(path)
+        messages = document.get("messages")
         if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
             raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")
         self.messages = [{"role": item["role"], "content": item["content"]} for item in messages]
+        self._said = _said_in(document.get("said"), self.llm.config.vocab_size)
+
+
+def _said_in(claim: Any, vocab_size: int) -> _Said | None:
+    """What a file says that the model has read and made; nothing where it could not have."""
+    text, ids = (claim.get("text"), claim.get("ids")) if isinstance(claim, dict) else (None, None)
+    if (
+        not isinstance(text, str)
+        or not isinstance(ids, list)
+        or not all(is_int(token) and 0 <= token < vocab_size for token in ids)
+    ):
+        return None
+    return _Said(text, ids)
 
 
 def _is_message(item: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -23,6 +24,13 @@ app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (the process's own where none is given), and return its exit code."""
     terminal.prepare_streams()
+    with warnings.catch_warnings():
+        warnings.showwarning = terminal.show_warning
+        return _ended(arguments)
+
+
+def _ended(arguments: Sequence[str] | None) -> int:
+    """The exit code of a command line, its errors shown."""
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except EdgeLLMError as error:
@@ -66,6 +74,10 @@ app.command(
     epilog=EXAMPLE + "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",
 )(making.convert)
 app.command(
+    short_help="Write a model as a GGUF file.",
+    epilog=EXAMPLE + "edgellm export ./llama-1b llama-1b.gguf",
+)(making.export)
+app.command(
     short_help="Make a model of random weights, to measure a machine.",
     epilog=EXAMPLE + "edgellm synth llama-2-7b ./llama-7b --bits 4",
 )(making.synth)
@@ -74,4 +86,8 @@ app.command(
     epilog=EXAMPLE + "edgellm plan mlx-community/Meta-Llama-3.1-8B-Instruct-4bit --memory 4GB",
 )(looking.plan)
 app.command(epilog=EXAMPLE + "edgellm info stories")(looking.info)
+app.command(
+    short_help="Check that a model is whole and computes.",
+    epilog=EXAMPLE + "edgellm verify ./llama-1b",
+)(looking.verify)
 app.command(short_help="Look this machine over.", epilog=EXAMPLE + "edgellm doctor ~/models")(looking.doctor)

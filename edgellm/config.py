@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeGuard
 
 from edgellm.errors import ConfigError
@@ -18,6 +19,17 @@ CHAT_TOP_P = 0.95
 CHAT_MAX_TOKENS = 1024
 PREFILL_CHUNK = 512
 """Prompt tokens that go through a layer at once."""
+
+PROMPT_CACHE_BYTES = 4_000_000_000
+PROMPT_CACHE_SHARE = 0.1
+"""What prompts kept on disk may take at the most: bytes, and of what is free with them."""
+
+KV_BITS = (4, 8, 16)
+KV_PLAIN_BITS = 16
+"""Of keys and values that are kept as plain numbers; fewer are packed."""
+
+BATCH = 8
+"""Prompts of a file that are continued side by side."""
 
 MAX_CONTEXT = 1 << 27
 MAX_VOCABULARY = 1 << 22
@@ -142,6 +154,11 @@ class LoadSettings:
         activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
         backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
+        kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are computed.
+        prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or the folder to keep them in.
+        speculate: guess tokens ahead and verify several in a pass: ``auto`` (with the draft if there is one, else as
+            ``ngram``), ``ngram`` (by what the text has said before) or ``off``. Answers stay what they would be.
+        draft: a smaller model with the same tokenizer that guesses; None for none.
     """
 
     memory: str | int | None = None
@@ -151,6 +168,10 @@ class LoadSettings:
     activations: Literal["auto", "int8", "float"] = "auto"
     backend: str = "auto"
     prefill_chunk: int = PREFILL_CHUNK
+    kv_bits: int | None = None
+    prompt_cache: bool | str | Path = False
+    speculate: Literal["auto", "ngram", "off"] = "auto"
+    draft: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -161,10 +182,18 @@ class LoadSettings:
         if self.threads is not None:
             _require_int("threads", self.threads, 1, 1024)
         _require_int("prefill_chunk", self.prefill_chunk, 1, 1 << 16)
+        if self.kv_bits is not None and (not is_int(self.kv_bits) or self.kv_bits not in KV_BITS):
+            raise ConfigError(f"kv_bits is {str(self.kv_bits)[:40]}", hint="choose 16, 8 or 4")
+        if not isinstance(self.prompt_cache, bool | str | Path) or self.prompt_cache == "":
+            raise ConfigError(f"prompt_cache is {str(self.prompt_cache)[:40]!r}", hint="give true, false or a folder")
         if self.activations not in ("auto", "int8", "float"):
             raise ConfigError(f"activations is {self.activations!r}", hint="choose auto, int8 or float")
         if self.backend not in ("auto", "mlx"):
             raise ConfigError(f"backend is {self.backend!r}", hint="choose auto or mlx")
+        if self.speculate not in ("auto", "ngram", "off"):
+            raise ConfigError(f"speculate is {self.speculate!r}", hint="choose auto, ngram or off")
+        if self.draft is not None and self.speculate != "auto":
+            raise ConfigError(f"a draft model has nothing to do with speculate {self.speculate}", hint="leave out one of them")
 
 
 def is_int(value: object) -> TypeGuard[int]:

@@ -220,8 +220,8 @@ def _sample(folder: Path) -> Iterator[list[Path]]:
 
 
 def _speed(found: Diagnosis) -> str:
+    from edgellm.door import load
     from edgellm.info import answer_facts
-    from edgellm.llm import load
     from edgellm.selftest import PROMPT
 
     begun = time.perf_counter()

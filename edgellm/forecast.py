@@ -9,8 +9,8 @@ from edgellm import device
 from edgellm.checkpoint import Checkpoint
 from edgellm.config import LoadSettings
 from edgellm.device import Memory
-from edgellm.llm import plan_for
 from edgellm.plan import Plan, Speeds
+from edgellm.planning import plan_for
 from edgellm.steptime import measure_step
 from edgellm.tuning import measure_disk
 

@@ -8,14 +8,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm.cache import cache_bytes
 from edgellm.checkpoint import Checkpoint, Part, read_checkpoint
 from edgellm.locate import bundled_names, is_hub_id, locate
 from edgellm.quant import Quantization
 
 if TYPE_CHECKING:
     from edgellm.answer import Stats, Token
-    from edgellm.converters import ConversionReport
+    from edgellm.converters import ConversionReport, ExportReport
     from edgellm.plan import Plan
     from edgellm.tokenizer import Tokenizer
 
@@ -78,8 +77,7 @@ def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str
             "head": checkpoint.lm_head.nbytes if checkpoint.lm_head else 0,
             "total": checkpoint.nbytes,
         },
-        "kv_cache_bytes_per_token": config.num_hidden_layers
-        * cache_bytes(heads=config.num_key_value_heads, head_dim=config.head_dim, tokens=1, item_bytes=2),
+        "kv_cache_bytes_per_token": config.num_hidden_layers * (2 * config.num_key_value_heads * config.head_dim * 2),
         "files": len({extent.file for part in _parts(checkpoint) for extent in part.extents}),
         "tokenizer": tokenizer_facts(tokenizer) if tokenizer else None,
     }
@@ -106,6 +104,8 @@ def answer_facts(stats: Stats, plan: Plan) -> dict[str, Any]:
     layers = len(plan.pinned) + len(plan.streamed)
     return asdict(stats) | {
         "tokens_per_second": stats.decode_tokens_per_second,
+        "tokens_per_weight_pass": stats.tokens_per_weight_pass,
+        "acceptance": stats.acceptance,
         "prompt_tokens_per_second": computed / stats.prefill_seconds if stats.prefill_seconds > 0 else None,
         "read_gbps": stats.bytes_read / stats.read_seconds / 1e9 if stats.read_seconds > 0 else None,
         "pinned_layers": len(plan.pinned),
@@ -136,7 +136,19 @@ def conversion_facts(report: ConversionReport) -> dict[str, Any]:
         "quantization": report.quantization.as_config() if report.quantization else None,
         "exceptions": exceptions,
         "kept_files": report.kept_files,
+        "merged": report.merged,
         "errors": dict(report.errors) if report.errors is not None else None,
+    }
+
+
+def export_facts(report: ExportReport) -> dict[str, Any]:
+    """What an export has made."""
+    return {
+        "path": str(report.path),
+        "file_bytes": report.file_bytes,
+        "matrices": dict(report.kinds),
+        "errors": dict(report.errors),
+        "notes": list(report.notes),
     }
 
 

@@ -9,13 +9,15 @@ from functools import partial
 import mlx.core as mx
 
 from edgellm import device
-from edgellm.cache import Cache, KVCache, RotatingKVCache
+from edgellm.cache import Cache, KVCache, storage_tokens, stored
 from edgellm.checkpoint import Checkpoint, Part
-from edgellm.config import LoadSettings
+from edgellm.config import KV_PLAIN_BITS, LoadSettings
+from edgellm.kept import Kept
 from edgellm.kernels.engine import Engine
 from edgellm.linear import DenseLinear, QuantizedLinear, linear_from
 from edgellm.model import Layer, Layers, Model, ResidentEmbedding
 from edgellm.native import engine_for, layer_for, layers_for, linear_for
+from edgellm.needs import windows_of
 from edgellm.paging import PagedEmbedding, PagedLayers
 from edgellm.plan import Plan
 from edgellm.reader import DiskReader, Reader, Ticket
@@ -126,19 +128,46 @@ def table_of(part: Part, slot: Slot) -> DenseLinear | QuantizedLinear:
     return linear_from(tensors, "table", part.quantizations[""])
 
 
-def make_caches(checkpoint: Checkpoint, *, capacity: int, window: int | None, reserve: int) -> list[Cache]:
-    """One cache a layer: of all tokens up to ``capacity``, or of a window where the model or the setting has one."""
+def kept_of(checkpoint: Checkpoint, kv_bits: int | None) -> Kept:
+    """How keys and values are kept: as they are computed, in 16 bits, or packed with 16-bit scales."""
     config = checkpoint.config
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
-    heads, head_dim = config.num_key_value_heads, config.head_dim
-    caches: list[Cache] = []
-    for index in range(config.num_hidden_layers):
-        windows = [window] if window else []
-        if config.sliding_window and index in config.sliding_layers:
-            windows.append(config.sliding_window)
-        if windows and min(windows) < capacity:
-            caches.append(RotatingKVCache(heads=heads, head_dim=head_dim, window=min(windows), dtype=dtype))
-        else:
-            caches.append(KVCache(heads=heads, head_dim=head_dim, capacity=capacity, reserve=reserve, dtype=dtype))
-    mx.eval(*(array for cache in caches for array in (cache.keys, cache.values)))
+    if kv_bits is not None and dtype == mx.float32:
+        dtype = mx.float16
+    return Kept(config.num_key_value_heads, config.head_dim, dtype, bits=None if kv_bits == KV_PLAIN_BITS else kv_bits)
+
+
+def make_caches(
+    checkpoint: Checkpoint,
+    *,
+    capacity: int,
+    window: int | None,
+    reserve: int,
+    kv_bits: int | None = None,
+    context: int | None = None,
+) -> list[Cache]:
+    """One cache a layer: of all tokens up to ``capacity``, or of a window where the model or the setting has one.
+
+    ``context`` is what a sequence might have, where this one has less: windows count where they are shorter than it, so that
+    attention over a short text is split as it would be for a long one.
+    """
+    kept = kept_of(checkpoint, kv_bits)
+    caches: list[Cache] = [
+        KVCache(kept, capacity=capacity, window=own, reserve=reserve)
+        for own in _windows(checkpoint, window, context or capacity)
+    ]
+    mx.eval(stored(caches))
     return caches
+
+
+def caches_bytes(
+    checkpoint: Checkpoint, *, capacity: int, window: int | None, kv_bits: int | None = None, context: int | None = None
+) -> int:
+    """Bytes of what ``make_caches`` makes where it reserves the whole capacity."""
+    each = kept_of(checkpoint, kv_bits).token_bytes
+    return sum(each * storage_tokens(capacity, own) for own in _windows(checkpoint, window, context or capacity))
+
+
+def _windows(checkpoint: Checkpoint, window: int | None, context: int) -> list[int | None]:
+    """The window of each layer's cache; None where it would hold the whole context."""
+    return [own if own and own < context else None for own in windows_of(checkpoint.config, window)]

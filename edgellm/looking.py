@@ -20,12 +20,14 @@ def plan(
     memory: options.Memory = None,
     context: options.Context = None,
     context_window: options.ContextWindow = None,
+    kv_bits: options.KvBits = None,
+    draft: options.Draft = None,
     sim_ram: Annotated[str | None, typer.Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")] = None,
     sim_disk: Annotated[str | None, typer.Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")] = None,
     json: options.Json = False,
 ) -> None:
     """Show what a model would do with a budget of memory, also before it is downloaded."""
-    settings = LoadSettings(memory=memory, context=context, context_window=context_window)
+    settings = LoadSettings(memory=memory, context=context, context_window=context_window, kv_bits=kv_bits, draft=draft)
     require_backend()
     from edgellm.console import tables
     from edgellm.forecast import Elsewhere, forecast
@@ -56,6 +58,24 @@ def info(model: options.Model, *, json: options.Json = False) -> None:
         terminal.write_json({"model": model, **facts})
     else:
         tables.show_model(facts)
+
+
+def verify(model: options.Model, *, json: options.Json = False) -> int:
+    """Check a model: files, index, shapes, checksums, values, tokenizer, and one pass through it."""
+    require_backend()
+    from edgellm.console.progress import verification
+    from edgellm.console.report import show_verification
+    from edgellm.locate import locate
+    from edgellm.verify import verify as examine_folder
+
+    folder = locate(model)
+    with verification() as progress:
+        found = examine_folder(folder, progress)
+    if json:
+        terminal.write_json({"model": model, **found.as_dict()})
+    else:
+        show_verification(found)
+    return 0 if found.passed else 1
 
 
 def doctor(

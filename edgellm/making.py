@@ -1,4 +1,4 @@
-"""The commands that make model folders: ``convert`` and ``synth``."""
+"""The commands that make model folders, and files of them for other programs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,26 @@ def convert(
         str | None,
         typer.Option(metavar="float16|bfloat16|float32", help="What is not quantized; left out: as in the source."),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="uniform|mixed", help="mixed: more bits for the matrices that need them, as is measured."),
+    ] = None,
+    average_bits: Annotated[
+        float | None, typer.Option(metavar="X", help="Of a weight in a mixed recipe, scales counted; left out: 4.5.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The text that a mixed recipe is measured on; left out: a short one of ours."),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A LoRA adapter, PEFT's or mlx-lm's, to be merged into the model.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A tokenizer's file or folder, in place of the source's own.")
+    ] = None,
+    upload: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Then upload it to the Hub, with a model card.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is already there.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Measure and list the error of each quantized matrix.")] = False,
     json: options.Json = False,
@@ -35,15 +55,73 @@ def convert(
     from edgellm.console import tables
     from edgellm.console.progress import conversion
     from edgellm.info import conversion_facts
+    from edgellm.locate import bundled_names
+    from edgellm.modelcard import model_card
+    from edgellm.upload import require_account
+    from edgellm.upload import upload as publish
 
+    if upload is not None:
+        require_account(upload)
     with conversion() as progress:
         made = converters.convert(
-            source, destination, bits=bits, group_size=group_size, dtype=dtype, force=force, report=report, progress=progress
+            source,
+            destination,
+            bits=bits,
+            group_size=group_size,
+            dtype=dtype,
+            recipe=recipe,
+            average_bits=average_bits,
+            calibration=calibration,
+            adapter=adapter,
+            tokenizer=tokenizer,
+            force=force,
+            report=report,
+            progress=progress,
         )
+    address = None
+    if upload is not None:
+        options_given = {
+            "bits": bits,
+            "group-size": group_size,
+            "dtype": dtype,
+            "recipe": recipe,
+            "average-bits": average_bits,
+            "adapter": adapter and adapter.name,
+        }
+        settings = " ".join(f"--{name} {value}" for name, value in options_given.items() if value is not None)
+        base = None if Path(source).expanduser().exists() or source in bundled_names() else source
+        address = publish(made.path, upload, model_card(made, upload, base=base, settings=settings))
     if json:
-        terminal.write_json(conversion_facts(made))
+        terminal.write_json(conversion_facts(made) | ({"uploaded": address} if address else {}))
     else:
-        tables.show_conversion(made)
+        tables.show_conversion(made, listed=report)
+        if address:
+            terminal.note(f"uploaded: {address}")
+
+
+def export(
+    model: options.Model,
+    destination: Annotated[Path, typer.Argument(metavar="DEST.gguf", help="The file to be made.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is already there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Write a model as one GGUF file, which llama.cpp opens: 4, 5 and 8 bits as Q4_1, Q5_1 and Q8_0, others as F16.
+
+    Codes of 4 and 5 bits are kept; what changes (8-bit weights with a bias of their own do) is listed with its error.
+    """
+    require_backend()
+    from edgellm import converters
+    from edgellm.console import tables
+    from edgellm.console.progress import conversion
+    from edgellm.info import export_facts
+
+    with conversion() as progress:
+        made = converters.export(model, destination, force=force, progress=progress)
+    if json:
+        terminal.write_json(export_facts(made))
+    else:
+        tables.show_export(made)
 
 
 def synth(
@@ -84,4 +162,4 @@ def synth(
     if json:
         terminal.write_json(conversion_facts(made))
     else:
-        tables.show_conversion(made)
+        tables.show_conversion(made, listed=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgellm.checkpoint import Checkpoint, read_checkpoint
 from edgellm.config import LoadSettings
 from edgellm.console.progress import loading
-from edgellm.llm import LLM, open_llm
+from edgellm.door import open_llm
+from edgellm.llm import LLM
 from edgellm.locate import locate
 from edgellm.tokenizer import Tokenizer
 

@@ -46,6 +46,7 @@ class Plan:
     resident: bool
     context: int
     context_window: int | None
+    kv_bits: int | None
     prefill_chunk: int
     pinned: tuple[int, ...]
     streamed: tuple[int, ...]
@@ -56,6 +57,8 @@ class Plan:
     outer_bytes: int
     cache_bytes: int
     working_bytes: int
+    draft_bytes: int
+    draft_cache_bytes: int
     total_bytes: int
     model_bytes: int
     streamed_bytes: int
@@ -87,6 +90,7 @@ def make_plan(
     slots: int,
     context: int | None = None,
     context_window: int | None = None,
+    kv_bits: int | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
     speeds: Speeds | None = None,
 ) -> Plan:
@@ -98,21 +102,20 @@ def make_plan(
         slots: that the ring has where layers are streamed.
         context: tokens that the KV cache must have room for; None: what a quarter of the budget holds.
         context_window: tokens that attention looks back over, for the record.
+        kv_bits: of the numbers in the KV cache, for the record.
         prefill_chunk: the most prompt tokens that go through a layer at once; less where the budget is small.
         speeds: for the prediction.
 
     Raises:
         MemoryBudgetError: not even the smallest layout fits; the hint says the smallest budget that would do.
     """
-    ring = min(slots, len(needs.layers)) * max(needs.layers)
     everything = tuple(range(len(needs.layers)))
-    smallest = []
-    for resident, held in ((True, needs.weights), (False, needs.outer + ring)):
-        least = context or min(RESIDENT_CONTEXT if resident else MINIMUM_CONTEXT, needs.max_context)
-        room = budget - held
-        smallest.append((held + needs.prompt(least) + needs.chunk(CHUNK_STEP, least), held, least))
-        if smallest[-1][0] > budget:
+    draft = needs.draft_weights
+    smallest = _smallest(needs, slots, context)
+    for resident, (total, held, least) in zip((True, False), smallest, strict=True):
+        if total > budget:
             continue
+        room = budget - held
         share = min(int(budget * CONTEXT_SHARE), room * 3 // 4)
         tokens = context or max(least, _most_context(needs, share, room))
         chunk = _most_chunk(needs, prefill_chunk, tokens, min(int(budget * CHUNK_SHARE), room - needs.prompt(tokens)))
@@ -130,16 +133,23 @@ def make_plan(
             prefill_chunk=chunk,
             budget=budget,
             context_window=context_window,
+            kv_bits=kv_bits,
             slots=slots,
             speeds=speeds,
         )
     total, held, tokens = min(smallest)
     raise MemoryBudgetError(
         f"the budget is {megabytes(budget)}, and the least that this model runs in is {megabytes(total)}: "
-        f"{megabytes(needs.outer)} for norm and head, {megabytes(held - needs.outer)} for layers in transit, "
+        f"{megabytes(needs.outer)} for norm and head, {megabytes(held - needs.outer - draft)} for layers in transit, "
+        f"{f'{megabytes(draft)} for the draft model, ' if draft else ''}"
         f"{megabytes(total - held)} for {tokens} tokens of context",
         hint=f"use --memory {megabytes(total).replace(' ', '')} or more, a shorter --context, or convert with fewer --bits",
     )
+
+
+def least_budget(needs: Needs, *, slots: int, context: int | None = None) -> int:
+    """The smallest budget in bytes that ``make_plan`` takes; arguments are as there."""
+    return min(_smallest(needs, slots, context))[0]
 
 
 def megabytes(nbytes: int) -> str:
@@ -150,6 +160,16 @@ def megabytes(nbytes: int) -> str:
 def spread(count: int, total: int) -> tuple[int, ...]:
     """``count`` of the numbers below ``total``, as evenly as they can lie."""
     return tuple((2 * number + 1) * total // (2 * count) for number in range(count))
+
+
+def _smallest(needs: Needs, slots: int, context: int | None) -> list[tuple[int, int, int]]:
+    """Of the resident and of the paged layout: the least bytes, those of them for weights, and the tokens of context."""
+    ring = min(slots, len(needs.layers)) * max(needs.layers)
+    found = []
+    for held, usual in ((needs.weights, RESIDENT_CONTEXT), (needs.outer + ring, MINIMUM_CONTEXT)):
+        weights, least = held + needs.draft_weights, context or min(usual, needs.max_context)
+        found.append((weights + needs.prompt(least) + needs.chunk(CHUNK_STEP, least), weights, least))
+    return found
 
 
 def _most_context(needs: Needs, share: int, room: int) -> int:
@@ -189,6 +209,7 @@ def _priced(
     prefill_chunk: int,
     budget: int,
     context_window: int | None,
+    kv_bits: int | None,
     slots: int,
     speeds: Speeds | None,
 ) -> Plan:
@@ -202,7 +223,8 @@ def _priced(
     streamed_bytes = sum(needs.layers[index] for index in streamed)
     row = 0 if in_memory else needs.embedding_row
     caches = needs.cache(context)
-    working = needs.prompt(context) - caches + needs.chunk(prefill_chunk, context)
+    draft_caches = needs.draft_cache(context)
+    working = needs.prompt(context) - caches - draft_caches + needs.chunk(prefill_chunk, context)
     weights = sum(needs.layers) + needs.outer
     seconds, bound = None, None
     if speeds is not None:
@@ -213,6 +235,7 @@ def _priced(
         resident=resident,
         context=context,
         context_window=context_window,
+        kv_bits=kv_bits,
         prefill_chunk=prefill_chunk,
         pinned=pinned,
         streamed=streamed,
@@ -223,7 +246,9 @@ def _priced(
         outer_bytes=outer,
         cache_bytes=caches,
         working_bytes=working,
-        total_bytes=pinned_bytes + slots * slot + outer + caches + working,
+        draft_bytes=needs.draft_weights,
+        draft_cache_bytes=draft_caches,
+        total_bytes=pinned_bytes + slots * slot + outer + caches + working + needs.draft_weights + draft_caches,
         model_bytes=needs.weights,
         streamed_bytes=streamed_bytes + row,
         weight_bytes_per_token=weights,

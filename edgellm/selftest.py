@@ -10,8 +10,9 @@ import mlx.core as mx
 
 from edgellm.config import DEFAULT_MODEL, LoadSettings
 from edgellm.converters import convert
+from edgellm.door import load
 from edgellm.errors import EdgeLLMError
-from edgellm.llm import LLM, load
+from edgellm.llm import LLM
 from edgellm.locate import locate
 
 PROMPT = "Once upon a time, there was a little dog who"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from edgellm.cache import stored
 from edgellm.checkpoint import Checkpoint, Part
 from edgellm.config import LoadSettings
 from edgellm.loader import arithmetic_of, block_of, make_caches, table_of
@@ -68,7 +69,7 @@ def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) 
     hidden = _hidden(checkpoint, settings)
 
     def step() -> None:
-        mx.eval(layer(hidden, cache), cache.keys, cache.values)
+        mx.eval(layer(hidden, [(cache, 1)]), *stored([cache]))
 
     return _median_seconds(step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgellm.architecture import ModelConfig
 from edgellm.converters.pipeline import ConversionReport, Progress, convert_source
 from edgellm.converters.recipe import CODES, ConversionSettings
-from edgellm.converters.source import Bytes, SourceTensor
+from edgellm.converters.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.device import core_count
 from edgellm.quant import DEFAULT_BITS, DEFAULT_GROUP_SIZE, Quantization, chosen_quantization, quantization_block
 from edgellm.shapes import shape_config
@@ -92,6 +92,9 @@ class SyntheticSource:
     Codes are uniform, and scales such that a matrix keeps the size of what it multiplies, so that activations stay in range
     through any number of layers.
     """
+
+    notes: Sequence[str] = ()
+    forms = AS_SHOWN
 
     def __init__(self, shape: str, quantization: Quantization | None, *, dtype: str | None = None, seed: int = 0) -> None:
         raw = dict(shape_config(shape)) | {"bos_token_id": BYTES, "eos_token_id": BYTES + 1}

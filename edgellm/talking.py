@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from edgellm import options
 from edgellm.backend import require_backend
-from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, DEFAULT_MODEL, LoadSettings, Sampling
+from edgellm.config import BATCH, CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, DEFAULT_MODEL, LoadSettings, Sampling
 from edgellm.console import terminal
 from edgellm.errors import ConfigError
 
+PROMPT_LINES = "name a text file that has a prompt a line, or - for standard input"
 USUAL, USUAL_LOAD = Sampling(), LoadSettings()
 
 
@@ -22,13 +24,20 @@ def chat(
     model: options.Model = DEFAULT_MODEL,
     *,
     system: options.System = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Take up the last conversation with this model; implies --cache.")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are, not as markdown.")] = False,
     memory: options.Memory = None,
     context: options.Context = None,
     context_window: options.ContextWindow = None,
+    kv_bits: options.KvBits = None,
     threads: options.Threads = None,
     backend: options.Backend = USUAL_LOAD.backend,
     activations: options.Activations = USUAL_LOAD.activations,
+    speculate: options.Speculate = USUAL_LOAD.speculate,
+    draft: options.Draft = None,
+    cache: options.Cache = False,
     max_tokens: options.MaxTokens = CHAT_MAX_TOKENS,
     temperature: options.Temperature = CHAT_TEMPERATURE,
     top_p: options.TopP = CHAT_TOP_P,
@@ -56,26 +65,43 @@ def chat(
         memory=memory,
         context=context,
         context_window=context_window,
+        kv_bits=kv_bits,
         threads=threads,
         backend=backend,
         activations=cast(Any, activations),
+        speculate=cast(Any, speculate),
+        draft=draft,
+        prompt_cache=cache or go_on,
     )
     require_backend()
+    from edgellm import lastchat
+    from edgellm.chat import require_chat_template
     from edgellm.console import screen
     from edgellm.console.answer import PlainAnswer, answer_view
     from edgellm.opening import looked_through, watched_load
     from edgellm.repl import Session, talk, talk_in_lines
 
     checkpoint, tokenizer = looked_through(model)
+    require_chat_template(tokenizer, checkpoint.folder.path.name)
     if model == DEFAULT_MODEL:
         screen.say_bundled()
     with watched_load(model, checkpoint, tokenizer, settings) as llm:
         conversation = llm.chat(system=system, sampling=sampling)
-        if terminal.is_terminal(sys.stdin):
-            screen.greet(llm, model)
-            talk(Session(conversation, partial(answer_view, plain=plain)))
-        else:
-            talk_in_lines(Session(conversation, PlainAnswer), sys.stdin)
+        found = lastchat.go_on(conversation) if go_on else False
+        if system:
+            conversation.set_system(system)
+        on_terminal = terminal.is_terminal(sys.stdin)
+        try:
+            if on_terminal:
+                screen.greet(llm, model)
+                if go_on:
+                    screen.say_continued(conversation.messages if found else [])
+                talk(Session(conversation, partial(answer_view, plain=plain)))
+            else:
+                talk_in_lines(Session(conversation, PlainAnswer), sys.stdin)
+        finally:
+            if on_terminal or go_on:
+                lastchat.keep_chat(conversation)
 
 
 def generate(
@@ -84,6 +110,8 @@ def generate(
     prompt: Annotated[
         str, typer.Option("--prompt", "-p", metavar="TEXT", help="The text to go on from; - reads standard input.")
     ] = "",
+    prompt_file: options.PromptFile = None,
+    batch: options.Batch = BATCH,
     as_chat: Annotated[bool, typer.Option("--chat", help="Take the prompt as a turn of a conversation.")] = False,
     system: options.System = None,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="With --json: tokens and their log-probabilities.")] = False,
@@ -91,9 +119,13 @@ def generate(
     memory: options.Memory = None,
     context: options.Context = None,
     context_window: options.ContextWindow = None,
+    kv_bits: options.KvBits = None,
     threads: options.Threads = None,
     backend: options.Backend = USUAL_LOAD.backend,
     activations: options.Activations = USUAL_LOAD.activations,
+    speculate: options.Speculate = USUAL_LOAD.speculate,
+    draft: options.Draft = None,
+    cache: options.Cache = False,
     max_tokens: options.MaxTokens = USUAL.max_tokens,
     temperature: options.Temperature = USUAL.temperature,
     top_p: options.TopP = USUAL.top_p,
@@ -104,7 +136,7 @@ def generate(
     seed: options.Seed = None,
     stop: options.Stop = None,
 ) -> None:
-    """Continue a text."""
+    """Continue a text, or each line of a file, side by side: then --json prints a document a line, as they end."""
     sampling = Sampling(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -121,29 +153,57 @@ def generate(
         memory=memory,
         context=context,
         context_window=context_window,
+        kv_bits=kv_bits,
         threads=threads,
         backend=backend,
         activations=cast(Any, activations),
+        speculate=cast(Any, speculate),
+        draft=draft,
+        prompt_cache=cache,
     )
-    if not prompt:
+    if prompt and prompt_file:
+        raise ConfigError("--prompt and --prompt-file are both given", hint="leave out one of them")
+    if not prompt and not prompt_file:
         raise ConfigError("there is no prompt", hint="give one with --prompt TEXT, or --prompt - to read standard input")
+    if batch < 1:
+        raise ConfigError(f"--batch is {batch}; it must be at least 1", hint=f"leave it out for {BATCH} lines side by side")
+    if beams > 1 and prompt_file:
+        raise ConfigError("beam search does not run side by side", hint="use --prompt, or leave out --beams")
     if logprobs and not json:
         raise ConfigError("log-probabilities are printed as JSON", hint="add --json")
     if system and not as_chat:
         raise ConfigError("a system message needs a conversation", hint="add --chat")
     require_backend()
-    from edgellm.completion import complete
+    from edgellm.completion import complete, complete_all
     from edgellm.opening import looked_through, watched_load
 
     checkpoint, tokenizer = looked_through(model)
-    text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
+    lines = _lines(prompt_file) if prompt_file else {1: sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt}
+    texts = list(lines.values())
     if as_chat:
         messages = [{"role": "system", "content": system}] if system else []
-        ids = tokenizer.apply_chat_template([*messages, {"role": "user", "content": text}])
+        prompts = [tokenizer.apply_chat_template([*messages, {"role": "user", "content": text}]) for text in texts]
     else:
-        ids = tokenizer.encode(text)
+        prompts = [tokenizer.encode(text) for text in texts]
     if settings.context is None:
-        needed = min(len(ids) + max_tokens, checkpoint.config.max_position_embeddings)
-        settings = replace(settings, context=max(1, needed))
+        needed = min(batch, len(prompts)) * (max(map(len, prompts)) + max_tokens)
+        settings = replace(settings, context=max(1, min(needed, checkpoint.config.max_position_embeddings)))
     with watched_load(model, checkpoint, tokenizer, settings) as llm:
-        complete(llm, ids, sampling, json=json)
+        if prompt_file:
+            complete_all(llm, dict(zip(lines, prompts if as_chat else texts, strict=True)), sampling, at_once=batch, json=json)
+        else:
+            complete(llm, prompts[0] if as_chat else texts[0], sampling, json=json)
+
+
+def _lines(file: str) -> dict[int, str]:
+    """The lines of a file that are not empty, by their number from 1. Raises ConfigError where there are none."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", hint=PROMPT_LINES) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text in UTF-8", hint=PROMPT_LINES) from error
+    lines = {number: line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    if not lines:
+        raise ConfigError(f"{file} has no prompts", hint="write one a line")
+    return lines

@@ -44,7 +44,7 @@ def _sections(name: str, command: Any) -> Iterator[str]:
         lines += ["```console", f"$ {example}", "```", ""]
     yield "\n".join(lines)
     for inner, nested in getattr(command, "commands", {}).items():
-        yield from _sections(f"{name} {inner}", nested)
+        yield from _sections(name if nested.hidden else f"{name} {inner}", nested)  # hidden: what the group does by itself
 
 
 def _usage(argument: Any) -> str:

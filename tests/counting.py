@@ -2,8 +2,9 @@
 
 from edgellm.checkpoint import read_checkpoint
 from edgellm.config import LoadSettings
-from edgellm.llm import LLM, plan_for
+from edgellm.llm import LLM
 from edgellm.loader import load_model
+from edgellm.planning import plan_for
 from edgellm.reader import DiskReader
 from edgellm.tokenizer import Tokenizer
 
@@ -14,15 +15,16 @@ class CountingLayers:
     def __init__(self, layers, *, deferred=None):
         self._layers = layers
         self.one_pass = layers.one_pass
+        self.few = layers.few
         self.deferred = layers.deferred if deferred is None else deferred
         self.passes = 0
         self.lengths = []
         self.dtypes = set()
 
-    def run(self, states, caches):
+    def run(self, states, spans, **settings):
         self.passes += 1
         self.lengths += [state.shape[1] for state in states]
-        moved = self._layers.run(states, caches)
+        moved = self._layers.run(states, spans, **settings)
         self.dtypes |= {state.dtype for state in [*states, *moved]}
         return moved
 
@@ -30,25 +32,29 @@ class CountingLayers:
         self._layers.close()
 
 
-def open_counted(folder, *, deferred=None, **settings):
-    """A loaded model, and its counting layers; ``deferred`` overrides what fits this machine."""
+def open_counted(folder, *, deferred=None, speculation=None, **settings):
+    """A loaded model, and its counting layers; ``deferred`` overrides what fits this machine.
+
+    ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it nothing does.
+    """
     settings = LoadSettings(**{"memory": "500MB"} | settings)
     checkpoint = read_checkpoint(folder)
     plan, reader = plan_for(checkpoint, settings), DiskReader()
     model = load_model(checkpoint, plan, reader, settings)
     model.layers = layers = CountingLayers(model.layers, deferred=deferred)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
-    return LLM(checkpoint, tokenizer, model, plan, reader), layers
+    guesses = speculation(model, tokenizer, settings, plan) if speculation else None
+    return LLM(checkpoint, tokenizer, model, plan, reader, speculation=guesses), layers
 
 
-def paged_settings(folder, *, context=64):
-    """Settings with which a model just does not fit, and its layers are streamed."""
+def paged_settings(folder, *, context=64, **load):
+    """Settings with which a model just does not fit, and its layers are streamed: every token, once guesses are off."""
     checkpoint = read_checkpoint(folder)
 
     def plan(memory):
-        return plan_for(checkpoint, LoadSettings(memory=memory, context=context))
+        return plan_for(checkpoint, LoadSettings(memory=memory, context=context, **load))
 
     memory = plan("500MB").total_bytes
     while plan(memory).resident:
         memory -= 4096
-    return {"memory": memory, "context": context}
+    return {"memory": memory, "context": context, "speculate": "off", **load}

@@ -95,10 +95,10 @@ def test_cancelled_in_the_middle_it_gives_the_best_so_far(tiny_folder):
     llm, layers = open_counted(tiny_folder("llama-2", seed=1))
     run = layers.run
 
-    def cancel_at_the_fifth(states, caches):
+    def cancel_at_the_fifth(states, spans, **settings):
         if layers.passes == 4:
             llm.cancel()
-        return run(states, caches)
+        return run(states, spans, **settings)
 
     layers.run = cancel_at_the_fifth
     with llm:

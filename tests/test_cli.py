@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,7 +52,11 @@ def leaves(command=None, words=()):
     if inner is None:
         return [list(words)]
     elsewhere = {name: command.imported(name) for name in getattr(command, "elsewhere", ())}
-    return [leaf for name, nested in (inner | elsewhere).items() for leaf in leaves(nested, (*words, name))]
+    return [
+        leaf
+        for name, nested in (inner | elsewhere).items()
+        for leaf in leaves(nested, words if nested.hidden else (*words, name))
+    ]
 
 
 def start(*arguments, **settings):
@@ -217,6 +222,34 @@ def test_generate_takes_a_prompt_as_a_turn(run, model):
     assert out == f"{answer}\n"
 
 
+def test_generate_continues_each_line_of_a_file(run, model, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("Once upon\n\nThe little dog was\nOnce\n", encoding="utf-8")
+    alone = [run("generate", model, "-p", text, "--max-tokens", 8)[1] for text in ("Once upon", "The little dog was", "Once")]
+    shown = "".join(f"--- {line}\n{text}" for line, text in zip((1, 3, 4), alone, strict=True))
+    assert run("generate", model, "--prompt-file", file, "--max-tokens", 8) == (0, shown, "")
+    code, out, _ = run("generate", model, "--prompt-file", file, "--max-tokens", 8, "--batch", 2, "--json")
+    documents = sorted(map(json.loads, out.splitlines()), key=lambda document: document["index"])
+    assert (code, [f"{document['text']}\n" for document in documents]) == (0, alone)
+    assert [document["index"] for document in documents] == [1, 3, 4]
+    code, _, err = run("generate", model, "--prompt-file", tmp_path / "none.txt")
+    assert (code, "cannot be read: No such file or directory\n\nhint: name a text file" in err) == (2, True)
+    code, _, err = run("generate", model, "--prompt-file", file, "--batch", 0)
+    assert (code, err.startswith("error: --batch is 0"), "\n\nhint: " in err) == (2, True, True)
+    code, _, err = run("generate", model, "--prompt-file", file, "--beams", 2)
+    assert (code, err.endswith("hint: use --prompt, or leave out --beams\n")) == (2, True)
+    code, out, err = run("generate", model, "--prompt-file", file, "--max-tokens", 2, "--context", 4)
+    assert (code, out.count("---"), "prompt 3: " in err, "the context 4" in err) == (0, 3, True, True)
+
+
+def test_prompts_of_a_file_go_on_as_one_alone_does(run, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("Once upon\n")
+    alone = run("generate", "stories", "--prompt", "Once upon", "--max-tokens", 4)[1]
+    assert alone.startswith(" a time")
+    assert run("generate", "stories", "--prompt-file", file, "--max-tokens", 4)[1] == f"--- 1\n{alone}"
+
+
 def test_generate_json_is_one_document_with_everything(run, model):
     code, out, err = run("generate", model, "-p", "Once upon", "--max-tokens", 6, "--json", "--logprobs")
     document = json.loads(out)
@@ -300,6 +333,17 @@ def test_info_is_a_table_that_a_pipe_gets_whole(run, model):
     assert rows["layers"].endswith("KB")
     assert "with a chat template" in rows["tokenizer"]
     assert not any(line.endswith(" ") for line in out.splitlines())
+
+
+def test_chat_asks_for_a_chat_template_before_it_loads(run, model, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(model, plain)
+    config = json.loads((plain / "tokenizer_config.json").read_text())
+    del config["chat_template"]
+    (plain / "tokenizer_config.json").write_text(json.dumps(config))
+    code, out, err = run("chat", str(plain), "--memory", "1KB")  # which loading would refuse
+    assert (code, out) == (1, "")
+    assert err.startswith("error: plain has no chat template")
 
 
 def test_plan_for_another_machine_is_limited_by_its_disk(run, model):

@@ -18,20 +18,22 @@ FOLDERS = {"edgellm": "edgellm", "converters": "edgellm.converters", "bench": "e
 ORDER = [
     "errors",
     "cachedir config wholefile jsonfile",
-    "architecture shapes meter syntaxtree sandbox template",
-    "device rope cache tokenizer sampling stopping kernels lane turn",
+    "kept architecture shapes meter syntaxtree sandbox template",
+    "device hugepages rope cache tokenizer sampling stopping kernels lane turn",
     "layout tensorfile quant store linear",
     "model",
     "native nativecache",
     "slot checkpoint pieces openfiles reader needs plan tuning",
-    "paging",
+    "paging fingerprint keptfile",
     "loader hub locate remote",
-    "steptime",
-    "generate beam prefix answer",
+    "steptime promptcache",
+    "guess ngrams pace speculation draftmodel drafting planning generate beam prefix answer writing feed seat batch",
     "llm chat",
+    "door",
+    "lastchat",
     "edgellm",
     "synth converters bench",
-    "info forecast selftest",
+    "info forecast selftest verify modelcard upload",
     "doctor",
     "console",
     "editor opening completion options commandgroup backend",
@@ -46,7 +48,7 @@ LIBRARIES = "torch transformers mlx_lm numba llvmlite"
 HEAVY = set(f"{LIBRARIES} typer rich prompt_toolkit tokenizers sentencepiece jinja2 huggingface_hub".split())
 OPTIONAL = set(f"{LIBRARIES} accelerate gguf llama_cpp".split())
 # Modules that write for one optional library and are imported only where it is there.
-MAY_NEED = {"edgellm.kernels.": "llvmlite"}
+MAY_NEED = {"edgellm.kernels.": "llvmlite", "edgellm.bench.torch_": "torch", "edgellm.bench.triton_": "torch"}
 
 
 def modules() -> dict[str, Path]:

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgellm.cache import SLACK
 from edgellm.config import parse_size
 from edgellm.device import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.needs import Needs
-from edgellm.plan import MINIMUM_CONTEXT, RESIDENT_CONTEXT, Speeds, automatic_budget, make_plan, spread
+from edgellm.plan import MINIMUM_CONTEXT, RESIDENT_CONTEXT, Speeds, automatic_budget, least_budget, make_plan, spread
 
 MB = 1_000_000
 
@@ -90,6 +91,15 @@ def test_the_smallest_budget_that_an_error_names_does(situation):
             make_plan(model, budget=least - MB, **settings)
 
 
+@given(situations())
+def test_the_least_budget_does_and_a_byte_less_does_not(situation):
+    model, settings, _, _ = situation
+    least = least_budget(model, slots=settings["slots"], context=settings["context"])
+    assert make_plan(model, budget=least, **settings).total_bytes <= least
+    with pytest.raises(MemoryBudgetError):
+        make_plan(model, budget=least - 1, **settings)
+
+
 @given(situations(), shares, shares)
 def test_a_larger_budget_never_reads_more(situation, first, second):
     model, settings, least, _ = situation
@@ -152,7 +162,7 @@ def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():
 
 def test_a_window_bounds_the_cache():
     window = replace(MODEL, windows=(256,) * 32)
-    assert window.cache(8192) == MODEL.cache(256)
+    assert window.cache(8192) == MODEL.cache(256 + SLACK)
     assert len(make_plan(window, budget=2000 * MB, slots=2).pinned) > len(make_plan(MODEL, budget=2000 * MB, slots=2).pinned)
 
 

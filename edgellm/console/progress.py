@@ -63,6 +63,18 @@ def conversion() -> Iterator[Callable[[ConversionStep], None]]:
 
 
 @contextmanager
+def verification() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what is checked and how far; yields what is to be called with the check's name, bytes done and bytes in all."""
+    if not StatusLine.possible():
+        yield lambda _name, _done, _total: None
+        return
+    bar = _byte_bar(err())
+    task = bar.add_task("checking", total=None)
+    with bar:
+        yield lambda name, done, total: bar.update(task, completed=done, total=total or None, description=name)
+
+
+@contextmanager
 def trying() -> Iterator[Callable[[str], None]]:
     """Show what is being tried; yields what is to be called with its name."""
     console = err()

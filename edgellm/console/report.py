@@ -10,6 +10,7 @@ from edgellm.console.terminal import out
 
 if TYPE_CHECKING:
     from edgellm.doctor import Diagnosis
+    from edgellm.verify import Verification
 
 
 def show_diagnosis(found: Diagnosis) -> None:
@@ -35,6 +36,17 @@ def show_diagnosis(found: Diagnosis) -> None:
         style = "green" if check.passed else "bold red"
         console.print(f"{'ok' if check.passed else 'FAILED':6}", style=style, end="  ")
         console.print(f"{check.name}: {check.detail}", soft_wrap=True)
+
+
+def show_verification(found: Verification) -> None:
+    """Write a line a check to standard output, and the next step under what failed."""
+    console = out()
+    for verdict in found.verdicts:
+        word, style = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}[verdict.passed]
+        console.print(f"{word:6}", style=style, end="  ")
+        console.print(f"{verdict.name}: {verdict.detail}", soft_wrap=True, markup=False, highlight=False)
+        if verdict.hint and verdict.passed is False:
+            console.print(f"        hint: {verdict.hint}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _memory(found: Diagnosis) -> list[Row]:

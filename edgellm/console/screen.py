@@ -20,6 +20,10 @@ A_REAL_MODEL = "mlx-community/Llama-3.2-1B-Instruct-4bit"
 """Small enough for a first try: 0.7 GB."""
 
 
+LAST_WORDS = 200
+"""Characters of the last message that are shown where a conversation goes on."""
+
+
 def say_bundled() -> None:
     """Say in one line what the bundled model is, and how to get a real one."""
     note(f"This is the bundled story model, a toy; for a real one: edgellm chat {A_REAL_MODEL} (downloads 0.7 GB)")
@@ -73,6 +77,21 @@ def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:
     for message in messages:
         note(f"{PROMPT if message['role'] == 'user' else ''}{message['content']}")
     note(f"loaded {plural(len(messages), 'message')}")
+
+
+def say_continued(messages: Sequence[Mapping[str, str]]) -> None:
+    """Say how far the conversation is that goes on, and how it ended."""
+    if not messages:
+        note("there is no conversation with this model yet; this one is kept")
+    else:
+        note(f"going on after {plural(len(messages), 'message')}; /clear begins a new conversation")
+        note(_short(messages[-1]["content"]))
+    gap()
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LAST_WORDS else f"... {line[-LAST_WORDS:]}"
 
 
 def show_chat_error(error: EdgeLLMError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from edgellm.console.terminal import note, out
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgellm.converters import ConversionReport
+    from edgellm.converters import ConversionReport, ExportReport
 
 Row = tuple[str, str]
 
@@ -76,7 +77,8 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
             ("in transit", f"{plural(plan['slots'], 'slot')} of {size(plan['slot_bytes'])}"),
         ]
     rows += [
-        ("KV cache", f"{size(plan['cache_bytes'])} for {plural(plan['context'], 'token')}{_window(plan)}"),
+        ("KV cache", f"{size(plan['cache_bytes'])} for {plural(plan['context'], 'token')}{_kept(plan)}{_window(plan)}"),
+        *_draft(plan),
         ("activations", f"{size(plan['working_bytes'])}, {plural(plan['prefill_chunk'], 'prompt token')} at a time"),
         ("together", f"{size(plan['total_bytes'])} of a budget of {size(plan['budget'])}"),
         ("read for a token", size(plan["bytes_per_token"]) if plan["bytes_per_token"] else "nothing: it is all in memory"),
@@ -86,16 +88,34 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
     show_rows(rows, title=name)
 
 
-def show_conversion(report: ConversionReport) -> None:
-    """Write a table of quantization errors to standard output if there is one, and what was made to standard error."""
-    if report.errors:
+def show_conversion(report: ConversionReport, *, listed: bool) -> None:
+    """Write what was made to standard error and, if it is wanted, a table of quantization errors to standard output."""
+    if report.errors and listed:
         rows = [(path, f"{error:.5f}") for path, error in sorted(report.errors.items(), key=lambda item: -item[1])]
         show_rows(rows, title="relative error of each quantized matrix, the largest first")
     form = report.quantization
     stored = f"{form.bits} bits in groups of {form.group_size}" if form else report.dtype
-    note(f"{report.path}: {size(report.weight_bytes)}, {stored}")
+    others = sorted({item.bits for item in report.exceptions.values() if item is not None} - {form.bits if form else 0})
+    mixed = f", others of {', '.join(map(str, others))}" if others else ""
+    note(f"{report.path}: {size(report.weight_bytes)}, {stored}{mixed}")
+    if report.merged:
+        note(f"the adapter has changed {plural(report.merged, 'tensor')}")
+    if report.errors:
+        worst = max(report.errors, key=report.errors.__getitem__)
+        mean = math.sqrt(sum(error**2 for error in report.errors.values()) / len(report.errors))
+        note(f"relative error of quantizing: {mean:.5f}, at most {report.errors[worst]:.5f} in {worst}")
     if report.kept_files:
         note(f"{plural(report.kept_files, 'file')} of an earlier run that was stopped went into it")
+
+
+def show_export(report: ExportReport) -> None:
+    """Write a table of what changed to standard output if anything did, and what was made to standard error."""
+    if report.errors:
+        rows = [(path, f"{error:.5f}") for path, error in sorted(report.errors.items(), key=lambda item: -item[1])]
+        show_rows(rows, title="relative error of each matrix that is not exactly what it was, the largest first")
+    kinds = ", ".join(f"{count} in {kind}" for kind, count in report.kinds.items())
+    exact = "" if report.errors else ", none of them changed"
+    note(f"{report.path}: {size(report.file_bytes)}; matrices: {kinds}{exact}")
 
 
 def cost_rows(facts: Mapping[str, Any]) -> list[Row]:
@@ -106,6 +126,9 @@ def cost_rows(facts: Mapping[str, Any]) -> list[Row]:
     if facts["tokens_per_second"]:
         tokens += f", {speed(facts['tokens_per_second'])}"
     rows = [("prompt", prompt), ("answer", tokens)]
+    if facts["drafted_tokens"]:
+        right = f"{share(facts['acceptance'])} of {plural(facts['drafted_tokens'], 'guessed token')} right"
+        rows.append(("speculation", f"{facts['tokens_per_weight_pass']:.2f} tokens a weight pass, {right}"))
     if facts["efficiency"] is not None:
         reading = f", {rate(facts['read_gbps'] * 1e9)}" if facts["read_gbps"] else ""
         passes = f"{facts['weight_passes']:.1f} passes"
@@ -148,8 +171,18 @@ def _tokenizer(facts: Mapping[str, Any] | None) -> str:
     return f"{facts['vocab_size']:,} tokens, {template}"
 
 
+def _kept(plan: Mapping[str, Any]) -> str:
+    return f" in {plan['kv_bits']} bits" if plan["kv_bits"] else ""
+
+
 def _window(plan: Mapping[str, Any]) -> str:
     return f", looking back over {plan['context_window']:,}" if plan["context_window"] else ""
+
+
+def _draft(plan: Mapping[str, Any]) -> list[Row]:
+    if not plan["draft_bytes"]:
+        return []
+    return [("draft model", f"{size(plan['draft_bytes'])} in memory, and {size(plan['draft_cache_bytes'])} for its KV cache")]
 
 
 def _limit(plan: Mapping[str, Any]) -> str:

@@ -67,9 +67,9 @@ def write(text: str) -> None:
         raise EdgeLLMError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def write_json(document: Any) -> None:
-    """Write one JSON document to standard output."""
-    write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+def write_json(document: Any, *, line: bool = False) -> None:
+    """Write one JSON document to standard output; ``line``: in one line, since others follow."""
+    write(json.dumps(document, indent=None if line else 2, ensure_ascii=False) + "\n")
 
 
 def note(text: str) -> None:
@@ -86,6 +86,12 @@ def show_error(error: EdgeLLMError) -> None:
     if error.hint:
         console.print()
         console.print(_labelled("hint: ", error.hint, "bold cyan"), soft_wrap=whole)
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Write a warning to standard error: in place of Python's own form, which tells where in the program it came from."""
+    console = err()
+    console.print(_labelled("warning: ", str(message), "bold yellow"), soft_wrap=not console.is_terminal)
 
 
 def show_interrupted() -> None:

@@ -82,8 +82,8 @@ class PieceVocabulary:
             raise TokenizerError(error.message) from error
         if TIKTOKEN.match(data):
             raise TokenizerError(
-                f"{path} holds tiktoken ranks (the form of Meta's own Llama 3 folders), which edgellm does not read yet",
-                hint="take a folder in Hugging Face's form, with a tokenizer.json",
+                f"{path} holds tiktoken ranks (the form of Meta's own Llama 3 folders), not a SentencePiece model",
+                hint="convert the folder: edgellm convert SOURCE DEST",
             )
         if data.startswith(b"version https://git-lfs"):
             raise TokenizerError(f"{path} is a pointer of git-lfs, not the file", hint="download it again, or git lfs pull")

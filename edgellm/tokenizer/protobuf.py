@@ -16,7 +16,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # Fields of ModelProto, NormalizerSpec and TrainerSpec in sentencepiece_model.proto.
 PIECES, TRAINER, NORMALIZER, SELF_TEST, DENORMALIZER = 1, 2, 3, 4, 5
 CHARSMAP, DUMMY_PREFIX = 2, 3
-SUFFIX, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID = 24, 35, 40, 41, 42
+MODEL_TYPE, SUFFIX, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID = 3, 24, 35, 40, 41, 42
+UNIGRAM, BPE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +28,25 @@ class PieceModel:
         data: the model without its self-test.
         pieces: the tokens.
         kinds: of each piece: ``NORMAL``, ``CONTROL`` and so on.
+        scores: of each piece: the higher, the sooner it is merged.
         charsmaps: the normalization tables.
         dummy_prefix: whether a space is put before a text.
         suffix: whether white space belongs to the word before it.
         bos_id: the piece that begins a text, -1 for none.
         eos_id: the piece that ends a text, -1 for none.
+        merging: whether pieces are merged (BPE), as LLaMA's are; else the likeliest of all ways is looked for.
     """
 
     data: bytes
     pieces: list[str]
     kinds: list[int]
+    scores: list[float]
     charsmaps: list[bytes]
     dummy_prefix: bool
     suffix: bool
     bos_id: int
     eos_id: int
+    merging: bool
 
 
 def read_piece_model(data: bytes) -> PieceModel:
@@ -49,14 +54,16 @@ def read_piece_model(data: bytes) -> PieceModel:
     kept: list[bytes] = []
     pieces: list[str] = []
     kinds: list[int] = []
+    scores: list[float] = []
     charsmaps: list[bytes] = []
-    dummy_prefix, numbers = True, {BOS_ID: 1, EOS_ID: 2, SUFFIX: 0}
+    dummy_prefix, numbers = True, {BOS_ID: 1, EOS_ID: 2, SUFFIX: 0, MODEL_TYPE: UNIGRAM}
     at = 0
     for number, value, end in _fields(data):
         if number == PIECES and isinstance(value, bytes):
-            piece, kind = _piece(value)
+            piece, kind, score = _piece(value)
             pieces.append(piece)
             kinds.append(kind)
+            scores.append(score)
         elif number in (NORMALIZER, DENORMALIZER) and isinstance(value, bytes):
             for inner, setting, _ in _fields(value):
                 if inner == CHARSMAP and isinstance(setting, bytes):
@@ -72,8 +79,18 @@ def read_piece_model(data: bytes) -> PieceModel:
         raise TokenizerError(f"the SentencePiece model has {len(pieces)} pieces; it must have 1 to {MAX_PIECES}")
     if len(set(pieces)) < len(pieces):
         raise TokenizerError("the SentencePiece model has a piece twice")
-    special = (numbers[BOS_ID], numbers[EOS_ID])
-    return PieceModel(b"".join(kept), pieces, kinds, charsmaps, dummy_prefix, bool(numbers[SUFFIX]), *special)
+    return PieceModel(
+        data=b"".join(kept),
+        pieces=pieces,
+        kinds=kinds,
+        scores=scores,
+        charsmaps=charsmaps,
+        dummy_prefix=dummy_prefix,
+        suffix=bool(numbers[SUFFIX]),
+        bos_id=numbers[BOS_ID],
+        eos_id=numbers[EOS_ID],
+        merging=numbers[MODEL_TYPE] == BPE,
+    )
 
 
 def without_dummy_prefix(data: bytes) -> bytes:
@@ -82,7 +99,7 @@ def without_dummy_prefix(data: bytes) -> bytes:
     return data + bytes([NORMALIZER << 3 | BYTES, len(off)]) + off
 
 
-def _piece(data: bytes) -> tuple[str, int]:
+def _piece(data: bytes) -> tuple[str, int, float]:
     piece, kind, score = b"", NORMAL, 0.0
     for number, value, _ in _fields(data):
         if number == 1 and isinstance(value, bytes):
@@ -94,7 +111,7 @@ def _piece(data: bytes) -> tuple[str, int]:
     if not 0 < len(piece) <= MAX_PIECE or not NORMAL <= kind <= BYTE or not -1e30 < score < 1e30:
         raise TokenizerError("a piece of the SentencePiece model has no text, an unknown kind or an impossible score")
     try:
-        return piece.decode("utf-8"), kind
+        return piece.decode("utf-8"), kind, score
     except UnicodeDecodeError as error:
         raise TokenizerError("a piece of the SentencePiece model is not UTF-8") from error
 

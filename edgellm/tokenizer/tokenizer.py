@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgellm.errors import TokenizerError
+from edgellm.jsonfile import shown
 from edgellm.template import DEFAULT, ChatTemplate, choose, find_templates
 from edgellm.tokenizer.decoding import Decoding, Detokenizer, StreamDecoder
 from edgellm.tokenizer.jsonvocabulary import JsonVocabulary
 from edgellm.tokenizer.pieces import PieceVocabulary
 from edgellm.tokenizer.special import read_settings
+
+SPLIT = (
+    "Once upon a time, in a land far away, there lived a king who had three daughters.",
+    "def mean(values):\n    return sum(values) / len(values)  # 3.14159, 2024-02-29",
+    "Stra\u00dfe, na\u00efve caf\u00e9; \u0442\u0435\u043a\u0441\u0442 \u65e5\u672c\u8a9e \u0e44\u0e17\u0e22  \U0001f600",
+)
+"""Texts that tokenizers with equal tokens and other rules split in different ways."""
 
 
 class Vocabulary(Protocol):
@@ -169,6 +177,21 @@ class Tokenizer:
         """
         text = self.render(messages, add_generation_prompt=add_generation_prompt, template=template, **variables)
         return self.encode(text, add_special_tokens=False)
+
+    def difference(self, other: Tokenizer) -> str | None:
+        """Say how another tokenizer gives texts other ids, for an error message; ``None`` where it does not.
+
+        Ids beyond the smaller vocabulary do not count: a model often has a few tokens more than its smaller brother.
+        """
+        mine, theirs = self._vocabulary, other._vocabulary
+        for token_id in range(min(mine.size, theirs.size)):
+            one, two = mine.token_of(token_id), theirs.token_of(token_id)
+            if one != two and one is not None and two is not None:
+                return f"token {token_id} is {shown(one)} in one and {shown(two)} in the other"
+        for text in SPLIT:
+            if self.encode(text, add_special_tokens=False) != other.encode(text, add_special_tokens=False):
+                return f"they split {shown(text)} in different ways"
+        return None
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token, ``None`` where there is none."""
