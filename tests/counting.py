@@ -37,7 +37,7 @@ def open_counted(folder, *, deferred=None, speculation=None, **settings):
 
     ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it nothing does.
     """
-    settings = LoadSettings(**{"memory": "500MB"} | settings)
+    settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)  # tests run side by side on all cores
     checkpoint = read_checkpoint(folder)
     plan, reader = plan_for(checkpoint, settings), DiskReader()
     model = load_model(checkpoint, plan, reader, settings)

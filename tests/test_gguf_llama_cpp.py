@@ -1,4 +1,7 @@
-"""What we export, in llama.cpp itself; left out where llama-cpp-python is not installed."""
+"""What we export, in llama.cpp itself; left out where llama-cpp-python is not installed.
+
+Marked slow, since some builds of llama.cpp bring down the process that they run in: `make slow`, or by name.
+"""
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +14,7 @@ import edgellm
 from edgellm.converters import convert, export
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+pytestmark = pytest.mark.slow
 
 PROMPTS = ["Once upon a time", "The little dog", "One day, Lily and Tom went to the"]
 TOKENS = 64

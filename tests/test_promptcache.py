@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import edgellm
+from edgellm.checkpoint import read_checkpoint
 from edgellm.config import LoadSettings
 from edgellm.errors import ConfigError
 from edgellm.fingerprint import fingerprint
@@ -93,14 +93,14 @@ def test_settings_that_change_the_numbers_have_sequences_of_their_own(answer, ot
 
 
 def test_another_model_of_the_same_shape_has_sequences_of_its_own(open_llm, tmp_path, tiny_folder):
-    one, other = (edgellm.llm.read_checkpoint(tiny_folder("llama-2", seed=seed)) for seed in (1, 2))
+    one, other = (read_checkpoint(tiny_folder("llama-2", seed=seed)) for seed in (1, 2))
     assert fingerprint(one) != fingerprint(other)
     copied = tmp_path / "copy"
     copied.mkdir()
     for file in one.folder.path.iterdir():
         (copied / file.name).write_bytes(file.read_bytes())
         os.utime(copied / file.name, ns=(file.stat().st_mtime_ns,) * 2)
-    assert fingerprint(edgellm.llm.read_checkpoint(copied)) == fingerprint(one), "wherever it lies"
+    assert fingerprint(read_checkpoint(copied)) == fingerprint(one), "wherever it lies"
 
 
 def test_a_sequence_takes_the_place_of_its_beginnings(answer, tmp_path):
