@@ -11,7 +11,7 @@ import typer
 from edgellm.errors import ConfigError
 
 from .asking import Outputs
-from .collecting import INTERRUPTED, collect
+from .collecting import collect, exit_code
 from .measuring import Json
 from .writers import Column
 
@@ -64,9 +64,7 @@ def parity(
     elif records:
         typer.echo(as_table(records, COLUMNS))
         typer.echo("\n" + "\n".join(side_by_side(records)))
-    if stopped:
-        return INTERRUPTED
-    return 1 if any(record.error for record in records) else 0
+    return exit_code(records, stopped=stopped)
 
 
 COLUMNS: Mapping[str, Column] = {

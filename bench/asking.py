@@ -12,7 +12,7 @@ import typer
 from edgellm.config import parse_size
 from edgellm.errors import ConfigError
 
-from .collecting import INTERRUPTED, collect
+from .collecting import INTERRUPTED, collect, exit_code
 from .differing import counted
 from .measuring import Json
 from .questions import MAX_TOKENS, THREADS, TIMEOUT
@@ -81,9 +81,7 @@ def queries(
         scaled = scalings(found)
         if scaled:
             typer.echo("\n" + "\n".join(scaling_sentence(model, scaling) for model, scaling in scaled.items()))
-    if stopped:
-        return INTERRUPTED
-    return 1 if any(record.error for record in found) else 0
+    return exit_code(found, stopped=stopped)
 
 
 def rate(

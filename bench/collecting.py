@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
+FAILED = 1
+
 Found = TypeVar("Found", bound="Record")
 
 
@@ -31,3 +33,10 @@ def collect(found: Generator[Found], outputs: Sequence[Output], note: Callable[[
     finally:
         found.close()
     return records, False
+
+
+def exit_code(records: Sequence[Record], *, stopped: bool) -> int:
+    """What a command ends with: whether Ctrl-C has ended it, or anything has failed."""
+    if stopped:
+        return INTERRUPTED
+    return FAILED if any(record.error for record in records) else 0

@@ -10,7 +10,7 @@ import typer
 from edgellm.config import parse_size
 
 from .asking import Outputs
-from .collecting import INTERRUPTED, collect
+from .collecting import collect, exit_code
 from .measuring import Json
 from .writers import Column, megabytes, number
 
@@ -63,6 +63,4 @@ def ablate(
         typer.echo(as_json(records))
     elif records:
         typer.echo(as_table(records, COLUMNS))
-    if stopped:
-        return INTERRUPTED
-    return 1 if any(record.error for record in records) else 0
+    return exit_code(records, stopped=stopped)

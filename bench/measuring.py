@@ -11,6 +11,8 @@ import typer
 from edgellm.config import parse_size
 from edgellm.errors import ConfigError
 
+from .collecting import exit_code
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -72,7 +74,7 @@ def paging(
         if record.error:
             typer.echo(f"{record.model}, {megabytes(record.memory_bytes)}: {record.error}", err=True)
     typer.echo(as_json(records) if json else as_table(records, PAGING_COLUMNS))
-    return 1 if any(record.error for record in records) else 0
+    return exit_code(records, stopped=False)
 
 
 def _count(text: str) -> int:

@@ -12,10 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgellm.errors import BackendError, EdgeLLMError
-
 from .backends import Runtime, RuntimeSettings, open_runtime
-from .worker import Say, failure, foreign, speaker
+from .worker import Say, speaker, telling
 
 
 @runtime_checkable
@@ -31,7 +29,7 @@ def main() -> None:
     """Load what the first line names, then compute."""
     say = speaker()
     order = json.loads(sys.stdin.readline())
-    try:
+    with telling(say):
         runtime = open_runtime(order["backend"], order["model"], RuntimeSettings(**order["settings"]))
         try:
             say({"device": runtime.device, "arithmetic": runtime.arithmetic})
@@ -39,12 +37,6 @@ def main() -> None:
                 _do(runtime, json.loads(line), say)
         finally:
             runtime.close()
-    except EdgeLLMError as error:
-        say(failure(error))
-    except MemoryError:
-        say(failure(BackendError("there is not enough memory")))
-    except Exception as error:  # a foreign runtime may raise anything
-        say(failure(foreign(error)))
 
 
 def _do(runtime: Runtime, order: Mapping[str, Any], say: Say) -> None:

@@ -57,8 +57,7 @@ def _speed_section(title: str, unit: str, rows: Sequence[Row], styles: Mapping[s
     several_machines = len({_machine(row) for row in rows}) > 1
 
     def panel(group: Sequence[Row]) -> str:
-        names = [name for name in differing(group, INSIDE_A_PANEL) if name != "device"]
-        names = names if "backend" in names else ["backend", *names]
+        names = _names(group)
         found = [
             Bar(
                 _named(row, names, several_machines),
@@ -75,6 +74,12 @@ def _speed_section(title: str, unit: str, rows: Sequence[Row], styles: Mapping[s
     return f"<h2>{title}</h2><p>{unit[:1].upper()}{unit[1:]}. {note}</p>{_panels(_by(rows, 'model', 'test'), panel)}"
 
 
+def _names(group: Sequence[Row]) -> list[str]:
+    """What tells the bars of a panel apart: always the backend."""
+    names = [name for name in differing(group, INSIDE_A_PANEL) if name != "device"]
+    return names if "backend" in names else ["backend", *names]
+
+
 def _roofline_section(rows: Sequence[Row], styles: Mapping[str, int]) -> str:
     shown = [row for row in rows if row.get("roofline_share")]
     if not shown:
@@ -82,8 +87,7 @@ def _roofline_section(rows: Sequence[Row], styles: Mapping[str, int]) -> str:
     several_machines = len({_machine(row) for row in shown}) > 1
 
     def panel(group: Sequence[Row]) -> str:
-        names = [name for name in differing(group, INSIDE_A_PANEL) if name != "device"]
-        names = names if "backend" in names else ["backend", *names]
+        names = _names(group)
         found = [
             Bar(
                 _named(row, names, several_machines),

@@ -13,7 +13,7 @@ from edgellm.config import parse_size
 from edgellm.errors import ConfigError, ModelNotFoundError
 
 from .backends import BACKENDS, ENDPOINT
-from .collecting import INTERRUPTED, collect
+from .collecting import collect, exit_code
 from .workload import GEN_TOKENS, MAX_SECONDS, PROMPT_TOKENS, REPETITIONS, TIMEOUT, Workload
 
 NUMBERS = "N,N,..."
@@ -107,9 +107,7 @@ def run(
     for target in outputs:
         target.replace([record.as_dict() for record in records])
     _print(records, json=json)
-    if stopped:
-        return INTERRUPTED
-    return 1 if any(record.error for record in records) else 0
+    return exit_code(records, stopped=stopped)
 
 
 def _print(records: Sequence[Any], *, json: bool) -> None:

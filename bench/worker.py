@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from edgellm.errors import BackendError, EdgeLLMError
@@ -28,13 +28,20 @@ def main() -> None:
     """Load what the first line names, then serve."""
     say = speaker()
     order = json.loads(sys.stdin.readline())
-    try:
+    with telling(say):
         if order["backend"] == ENDPOINT:
             from .endpoint import serve_endpoint
 
             serve_endpoint(order, sys.stdin, say)
             return
         serve(order, sys.stdin, say)
+
+
+@contextmanager
+def telling(say: Say) -> Iterator[None]:
+    """Within it an error, whoever's it is, is said instead of raised."""
+    try:
+        yield
     except EdgeLLMError as error:
         say(failure(error))
     except MemoryError:

@@ -17,7 +17,7 @@ from .floats import Floats, floats, stored
 from .lora import LowRank, read_adapter, whole_values
 from .recipe import ConversionSettings, Matrix, make_recipe
 from .source import Bytes, Source, SourceTensor
-from .weights import as_array, dequantize
+from .weights import float_rows
 
 EMBEDDING = "model.embed_tokens"
 
@@ -81,7 +81,7 @@ class AdapterSource:
             return stored(floats(read_rows(whole, start, stop), whole.info.dtype), self.tensors[name].dtype)
         up, down, magnitude = self._parts(path, change)
         if whole is None:
-            weight = self._values(self._changed[path], start, stop)
+            weight = float_rows(self._base, self._changed[path], start, stop)
         else:  # PEFT saves an embedding that it changes with the change
             weight = floats(read_rows(whole, start, stop), whole.info.dtype).reshape(stop - start, -1)
         merged = change.applied(weight, up[start:stop], down, None if magnitude is None else magnitude[start:stop])
@@ -122,15 +122,6 @@ class AdapterSource:
                     raise FormatError(f"the adapter's change of {path} holds a value that is infinite or not a number")
             self._loaded = (path, up.T if change.up_turned else up, down.T if change.down_turned else down, magnitude)
         return self._loaded[1:]
-
-    def _values(self, matrix: Matrix, start: int, stop: int) -> Floats:
-        """Some rows of a matrix of the base, in float32."""
-        if matrix.stored is None:
-            name = f"{matrix.path}.weight"
-            return floats(self._base.rows(name, start, stop), self._base.tensors[name].dtype).reshape(stop - start, -1)
-        names = [f"{matrix.path}.{part}" for part in matrix.stored.stored(*matrix.shape, matrix.dtype)]
-        parts = [as_array(self._base.rows(name, start, stop), self._base.tensors[name]) for name in names]
-        return np.array(dequantize(parts, matrix.stored))
 
 
 def _own_dtype(base: Source, matrix: Matrix) -> str:

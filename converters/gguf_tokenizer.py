@@ -17,6 +17,7 @@ from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.protobuf import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from edgellm.wholefile import write_file
 
+from .bytelevel import byte_level_document
 from .gguf_splitting import BEGUN, COMPOSED, WHOLE_WORDS, pre_tokenizer_of, splitting_of
 from .piecefile import Piece, piece_model
 
@@ -163,34 +164,19 @@ def _byte_level(said: _Said) -> tuple[dict[str, bytes], dict[str, Any]]:
     splitting = said.splitting()
     begin = said.place("bos_token_id") if said.flag("add_bos_token", splitting in BEGUN) else None
     end = said.place("eos_token_id") if said.flag("add_eos_token", False) else None
-    added = [
-        {"id": place, "content": token, "special": kind in (CONTROL, UNKNOWN), "normalized": False}
-        | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-        for place, (token, kind) in enumerate(zip(said.tokens, said.kinds, strict=True))
-        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
-    ]
-    document = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "NFC"} if splitting in COMPOSED else None,
-        "pre_tokenizer": pre_tokenizer_of(splitting),
-        "post_processor": _frame(said.tokens, begin, end),
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": splitting in WHOLE_WORDS,
-            "vocab": {token: place for place, token in enumerate(said.tokens)},
-            "merges": [merge.split(" ") for merge in said.listed("merges")],
-        },
-    }
+    document = byte_level_document(
+        said.tokens,
+        [merge.split(" ") for merge in said.listed("merges")],
+        added=[
+            (place, token, kind in (CONTROL, UNKNOWN))
+            for place, (token, kind) in enumerate(zip(said.tokens, said.kinds, strict=True))
+            if kind in (CONTROL, UNKNOWN, USER_DEFINED)
+        ],
+        splitting=pre_tokenizer_of(splitting),
+        frame=_frame(said.tokens, begin, end),
+        normalizer={"type": "NFC"} if splitting in COMPOSED else None,
+        whole_words=splitting in WHOLE_WORDS,
+    )
     content = json.dumps(document, ensure_ascii=False).encode()
     return {"tokenizer.json": content}, {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -13,6 +13,8 @@ from edgellm.errors import FormatError, ReadError
 from edgellm.jsonfile import require_regular_file, shown
 from edgellm.tokenizer.pieces import TIKTOKEN
 
+from .bytelevel import byte_level_document
+
 TOKENIZER = "tokenizer.model"
 MAX_FILE_BYTES = 16 << 20
 MAX_RANKS = 1 << 19
@@ -122,45 +124,26 @@ def tokenizer_document(ranks: Sequence[bytes], special: Sequence[str]) -> dict[s
             if token[:at] in rank_of and token[at:] in rank_of
         ]
         merges += [[spelled[left], spelled[right]] for left, right in sorted(halves)]
-    added = [
-        {"id": len(ranks) + at, "content": token, "special": True, "normalized": False}
-        | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-        for at, token in enumerate(special)
-    ]
     begin = {"id": special[0], "ids": [len(ranks)], "tokens": [special[0]]}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": {
+    return byte_level_document(
+        spelled,
+        merges,
+        added=[(len(ranks) + at, token, True) for at, token in enumerate(special)],
+        splitting={
             "type": "Sequence",
             "pretokenizers": [
                 {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False},
                 {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
             ],
         },
-        "post_processor": {
+        frame={
             "type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": special[0], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
             "special_tokens": {special[0]: begin},
         },
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,
-            "vocab": {token: rank for rank, token in enumerate(spelled)},
-            "merges": merges,
-        },
-    }
+        whole_words=True,
+    )
 
 
 def _letters() -> dict[int, int]:

@@ -25,7 +25,7 @@ from .calculus import Floats
 from .floats import floats
 from .recipe import Matrix, Recipe
 from .source import Source
-from .weights import CHUNK_BYTES, MLX_TYPES, as_array, dequantize, quantize
+from .weights import CHUNK_BYTES, MLX_TYPES, dequantize, float_rows, quantize
 
 SAMPLED_ROWS = 512
 """Rows of a matrix that are quantized to see what it costs; they lie evenly among the others."""
@@ -125,13 +125,7 @@ class _Reading:
 
     def rows(self, path: str, start: int, stop: int) -> Floats:
         """Some rows of a matrix in float32."""
-        matrix = self._matrices[path]
-        if matrix.stored is None:
-            name = f"{path}.weight"
-            return floats(self._source.rows(name, start, stop), self._source.tensors[name].dtype).reshape(stop - start, -1)
-        names = [f"{path}.{part}" for part in matrix.stored.stored(*matrix.shape, matrix.dtype)]
-        parts = [as_array(self._source.rows(name, start, stop), self._source.tensors[name]) for name in names]
-        return np.array(dequantize(parts, matrix.stored))
+        return float_rows(self._source, self._matrices[path], start, stop)
 
     def cost_of_rows(self, path: str, tokens: Sequence[int], weights: Floats) -> None:
         """Note what bits cost a table of which some rows were looked up; ``weights`` (N, in) are the derivatives' squares."""

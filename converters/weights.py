@@ -15,6 +15,7 @@ from edgellm.quant import Quantization
 from edgellm.tensorfile import DTYPE_BYTES
 from edgellm.wholefile import Data
 
+from .floats import Floats, floats
 from .packing import affine_values
 from .portable import DTYPE_NAMES
 from .recipe import Matrix, OutputTensor
@@ -139,6 +140,16 @@ def as_array(rows: Bytes, tensor: SourceTensor) -> mx.array:
     """Rows of a source's tensor as an MLX array, shape (rows, ...)."""
     same_width = {1: np.uint8, 2: np.uint16, 4: np.uint32}[DTYPE_BYTES[tensor.dtype]]
     return mx.array(rows.view(same_width).reshape(-1, *tensor.shape[1:])).view(MLX_TYPES[tensor.dtype])
+
+
+def float_rows(source: Source, matrix: Matrix, start: int, stop: int) -> Floats:
+    """Some rows of a matrix (rows, columns) in float32, however the source stores it."""
+    if matrix.stored is None:
+        name = f"{matrix.path}.weight"
+        return floats(source.rows(name, start, stop), source.tensors[name].dtype).reshape(stop - start, -1)
+    names = [f"{matrix.path}.{part}" for part in matrix.stored.stored(*matrix.shape, matrix.dtype)]
+    parts = [as_array(source.rows(name, start, stop), source.tensors[name]) for name in names]
+    return np.array(dequantize(parts, matrix.stored))
 
 
 def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.array]:

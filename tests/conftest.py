@@ -92,6 +92,17 @@ def tiny_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def on_the_cpu():
+    """MLX computes on the processor while a module's tests run, whatever else is here."""
+    import mlx.core as mx
+
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(before)
+
+
 @pytest.fixture
 def open_llm(tiny_folder):
     """A function that loads a tiny model (see ``tiny_folder``) or any folder; closed when the test ends."""

@@ -3,17 +3,13 @@
 python tests/fuzz_folders.py --count 100000
 """
 
-import argparse
 import json
 import random
-import resource
-import sys
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
-from fuzz_tokenizers import MEMORY, SECONDS, UNIT, damage_bytes, damage_json
+from fuzz_tokenizers import MEMORY, SECONDS, damage_bytes, damage_json
+from fuzzing import measured, show
 from tiny import CONFIGS, LLAMA, write_model
 
 from edgellm.checkpoint import read_checkpoint
@@ -104,33 +100,15 @@ def run(rng, folder, whole):
 
 def fuzz(count, seed):
     """Run ``count`` cases and return what came of them; a case that breaks a limit is an AssertionError that names it."""
-    results = Counter()
     with tempfile.TemporaryDirectory(prefix="edgellm-fuzz-") as made:
         model = write_model(Path(made) / "model", LLAMA | {"num_hidden_layers": 1}, tokenizer=False)
         whole = {path.name: path.read_bytes() for path in model.iterdir()}
         folder = Path(made) / "case"
         folder.mkdir()
         run(random.Random(0), folder, whole)  # what a first call imports is not the input's doing
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
-        for number in range(seed, seed + count):
-            begun = time.process_time()
-            results[run(random.Random(number), folder, whole)] += 1
-            took = time.process_time() - begun
-            assert took < SECONDS, f"case {number} took {took:.1f} s"
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT - before
-        assert grown < MEMORY, f"memory grew by {grown >> 20} MiB"
-    return results
-
-
-def main():
-    """Print what came of the cases."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    for result, times in sorted(fuzz(arguments.count, arguments.seed).items()):
-        sys.stdout.write(f"{times:8} {result}\n")
+        numbers = range(seed, seed + count)
+        return measured(lambda rng: run(rng, folder, whole), numbers, seconds=SECONDS, memory=MEMORY)
 
 
 if __name__ == "__main__":
-    main()
+    show(fuzz, __doc__, count=100_000)

@@ -3,16 +3,11 @@
 python tests/fuzz_gguf.py --count 100000 --seed 0
 """
 
-import argparse
-import random
-import resource
 import struct
-import sys
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
+from fuzzing import measured, show
 from ggufs import add_byte_level, write_gguf
 from tiny import CONFIGS
 
@@ -24,7 +19,6 @@ SECONDS = 5.0
 """Of processor time for a case; an intact file takes a tenth of a second."""
 
 MEMORY = 400 << 20
-UNIT = 1 if sys.platform == "darwin" else 1024
 NUMBERS = [
     0,
     1,
@@ -83,7 +77,6 @@ def run(rng, file, wholes):
 
 def fuzz(count, seed):
     """Run ``count`` cases and return what came of them; a case that breaks a limit is an AssertionError that names it."""
-    results = Counter()
     config = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
     with tempfile.TemporaryDirectory(prefix="edgellm-fuzz-") as made:
         wholes = []
@@ -95,26 +88,9 @@ def fuzz(count, seed):
         for whole in wholes:
             file.write_bytes(whole)
             make_recipe(GgufSource(file), ConversionSettings())  # what a first call imports is not the input's doing
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
-        for number in range(seed, seed + count):
-            begun = time.process_time()
-            results[run(random.Random(number), file, wholes)] += 1
-            took = time.process_time() - begun
-            assert took < SECONDS, f"case {number} took {took:.1f} s"
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT - before
-        assert grown < MEMORY, f"memory grew by {grown >> 20} MiB"
-    return results
-
-
-def main():
-    """Print what came of the cases."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    for result, times in sorted(fuzz(arguments.count, arguments.seed).items()):
-        sys.stdout.write(f"{times:8} {result}\n")
+        numbers = range(seed, seed + count)
+        return measured(lambda rng: run(rng, file, wholes), numbers, seconds=SECONDS, memory=MEMORY)
 
 
 if __name__ == "__main__":
-    main()
+    show(fuzz, __doc__, count=10_000)

@@ -3,18 +3,14 @@
 python tests/fuzz_tokenizers.py --count 100000
 """
 
-import argparse
 import copy
 import json
 import os
 import random
-import resource
-import sys
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
+from fuzzing import measured, show
 from tinytokenizers import LLAMA, TEMPLATE, json_text, piece_model
 
 from edgellm.errors import EdgeLLMError
@@ -23,7 +19,6 @@ from edgellm.tokenizer import Tokenizer
 
 SECONDS = 1.0  # of this process, a case
 MEMORY = 64 << 20  # bytes, all cases together
-UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; what ru_maxrss counts in
 
 TEXT = "Hello <s><|user|> wörld 😀   x\n\n 12345 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"
 JUNK = [
@@ -216,28 +211,14 @@ def run(rng, folder):
 
 def fuzz(count, seed):
     """Run ``count`` cases and return what came of them; a case that breaks a limit is an AssertionError that names it."""
-    results = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for warm in range(20):
             run(random.Random(-1 - warm), folder)
-        before = peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for number in range(seed, seed + count):
-            started = time.process_time()
-            results[run(random.Random(number), folder)] += 1
-            seconds = time.process_time() - started
-            assert seconds < SECONDS, f"case {number} took {seconds:.2f} s"
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            assert (peak - before) * UNIT < MEMORY, f"case {number} needed more than {MEMORY} bytes"
-    results["MiB needed"] = (peak - before) * UNIT >> 20
-    return results
+        numbers = range(seed, seed + count)
+        return measured(lambda rng: run(rng, folder), numbers, seconds=SECONDS, memory=MEMORY)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    for result, times in fuzz(arguments.count, arguments.seed).most_common():
-        sys.stdout.write(f"{times:8} {result}\n")
+    show(fuzz, __doc__, count=1000)

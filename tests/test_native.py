@@ -23,17 +23,12 @@ from edgellm.model import Block, Span
 from edgellm.native import NativeBlock, NativeLayers, NativeLinear, engine_for, layer_for, layers_for, linear_for
 from edgellm.quant import Quantization
 
-pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+pytestmark = [
+    pytest.mark.skipif(unavailable() is not None, reason=str(unavailable())),
+    pytest.mark.usefixtures("on_the_cpu"),
+]
 
 PLAIN = [None, Quantization(4, 32), Quantization(8, 64), Quantization(3, 32)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
 
 
 @pytest.fixture(scope="module")

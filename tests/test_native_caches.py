@@ -21,18 +21,13 @@ from edgellm.model import Block
 from edgellm.native import NativeBlock
 from edgellm.nativecache import CacheMemory
 
-pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+pytestmark = [
+    pytest.mark.skipif(unavailable() is not None, reason=str(unavailable())),
+    pytest.mark.usefixtures("on_the_cpu"),
+]
 
 KINDS = {"f32": (mx.float32, None), "f16": (mx.float16, None), "q8": (mx.float16, 8), "q4": (mx.float16, 4)}
 EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def on_the_cpu():
-    before = mx.default_device()
-    mx.set_default_device(mx.cpu)
-    yield
-    mx.set_default_device(before)
 
 
 def layers(name, isa):
