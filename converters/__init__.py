@@ -1,6 +1,6 @@
 """From other formats to the model folder, and from it to llama.cpp's."""
 
-from .gguf_export import ExportReport, export
-from .pipeline import ConversionReport, ConversionStep, convert
+from edgellm.converters.convert import ConversionReport, ConversionStep, convert
+from edgellm.converters.gguf_export.export import ExportReport, export
 
 __all__ = ["ConversionReport", "ConversionStep", "ExportReport", "convert", "export"]

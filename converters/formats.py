@@ -9,9 +9,8 @@ from pathlib import Path
 from struct import Struct
 from typing import cast
 
-from edgellm.store import CONFIG
-
-from .source import Source
+from edgellm.checkpoint.folder import CONFIG
+from edgellm.converters.tensors.source import Source
 
 GGUF_MAGIC = b"GGUF"
 LLAMA2C_MAGIC = b"24ka"
@@ -71,10 +70,10 @@ def _is_llama2c(path: Path) -> bool:
 
 
 FORMATS = (
-    SourceFormat("GGUF", _is_gguf, "gguf_source:GgufSource"),
-    SourceFormat("Meta's own", _is_meta, "meta:MetaSource"),
-    SourceFormat("llama2.c", _is_llama2c, "llama2c:Llama2cSource"),
-    SourceFormat("Hugging Face", Path.is_dir, "huggingface:HuggingFaceSource"),
+    SourceFormat("GGUF", _is_gguf, "gguf.source:GgufSource"),
+    SourceFormat("Meta's own", _is_meta, "meta.source:MetaSource"),
+    SourceFormat("llama2.c", _is_llama2c, "llama2c.source:Llama2cSource"),
+    SourceFormat("Hugging Face", Path.is_dir, "huggingface.source:HuggingFaceSource"),
 )
 """The most specific first: the first that matches is taken."""
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgellm.checkpoint.folder import CHECKSUMS, CONFIG, MANIFEST
 from edgellm.errors import ConversionError, FormatError, ReadError
-from edgellm.jsonfile import read_json, write_json
-from edgellm.store import CHECKSUMS, CONFIG, MANIFEST
-from edgellm.wholefile import FileRecord, sync_folder, write_error
+from edgellm.files.atomic import FileRecord, sync_folder, write_error
+from edgellm.files.strict_json import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgellm.config import LoadSettings, Sampling
 from edgellm.errors import BackendError, EdgeLLMError
+from edgellm.settings import LoadSettings, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.answer import Completion, Stats, Token
     from edgellm.chat import Chat
-    from edgellm.door import load
+    from edgellm.generation.output import Completion, Stats, Token
     from edgellm.llm import LLM
+    from edgellm.open_llm import load
 
 __all__ = ["LLM", "Chat", "Completion", "EdgeLLMError", "LoadSettings", "Sampling", "Stats", "Token", "load"]
 
-_PLACES = {"Chat": "edgellm.chat", **dict.fromkeys(("Completion", "Stats", "Token"), "edgellm.answer"), "load": "edgellm.door"}
+_PLACES = {
+    "Chat": "edgellm.chat",
+    **dict.fromkeys(("Completion", "Stats", "Token"), "edgellm.generation.output"),
+    "load": "edgellm.open_llm",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,6 @@
 
 import sys
 
-from edgellm.cli import main
+from edgellm.cli.app import main
 
 sys.exit(main())

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm.config import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling, is_int
 from edgellm.errors import FormatError, TemplateError
-from edgellm.jsonfile import read_json, write_json
+from edgellm.files.strict_json import read_json, write_json
+from edgellm.settings import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling, is_int
 
 if TYPE_CHECKING:
-    from edgellm.answer import Token
+    from edgellm.generation.output import Token
     from edgellm.llm import LLM
     from edgellm.tokenizer import Tokenizer
 

@@ -12,27 +12,27 @@ from weakref import finalize
 
 import mlx.core as mx
 
-from edgellm.answer import Bill, Completion, Stats, Token, completed
-from edgellm.batch import Batch
-from edgellm.beam import beam_steps, require_room
-from edgellm.cache import Cache, stored
-from edgellm.checkpoint import Checkpoint
-from edgellm.config import Sampling
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device.exclusive import Turn
+from edgellm.device.streams import give_back_lane, take_lane
+from edgellm.engine.scheduler import Batch
+from edgellm.engine.sequence import Seating
 from edgellm.errors import ClosedError, ConfigError, ContextError
-from edgellm.generate import Progress, Step, generate_steps
-from edgellm.lane import give_back_lane, take_lane
-from edgellm.loader import caches_bytes, make_caches
-from edgellm.model import Model
-from edgellm.paging import PagedEmbedding
-from edgellm.plan import Plan
-from edgellm.prefix import PrefixCache
-from edgellm.promptcache import PromptCache
-from edgellm.reader import Reader
-from edgellm.seat import Seating
-from edgellm.speculation import Speculation
+from edgellm.generation.beam_search import beam_steps, require_room
+from edgellm.generation.decode import Progress, Step, generate_steps
+from edgellm.generation.output import Bill, Completion, Stats, Token, completed
+from edgellm.generation.text_stream import Writing
+from edgellm.kv_cache.cache import Cache, stored
+from edgellm.models.llama import Model
+from edgellm.models.paged_layers import PagedEmbedding
+from edgellm.plan.plan import Plan
+from edgellm.prompt_cache.disk_cache import PromptCache
+from edgellm.prompt_cache.prefix_cache import PrefixCache
+from edgellm.reading.disk_reader import Reader
+from edgellm.runtime.loader import caches_bytes, make_caches
+from edgellm.settings import Sampling
+from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
-from edgellm.turn import Turn
-from edgellm.writing import Writing
 
 if TYPE_CHECKING:
     from edgellm.chat import Chat

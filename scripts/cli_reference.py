@@ -9,8 +9,8 @@ from typing import Any
 
 from typer.main import get_command
 
-from edgellm.cli import app
-from edgellm.commandgroup import Commands
+from edgellm.cli.app import app
+from edgellm.cli.command_group import Commands
 
 INTRODUCTION = Path(__file__).with_suffix(".md")
 """What stands above the commands."""

@@ -78,7 +78,7 @@ def tiny_folder(tmp_path_factory):
 
     Keywords are those of ``tiny.write_model``, and ``config``: keys that replace the kind's own.
     """
-    import tiny
+    from support import tiny
 
     written = {}
 

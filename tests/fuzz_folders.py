@@ -9,15 +9,15 @@ import tempfile
 from pathlib import Path
 
 from fuzz_tokenizers import MEMORY, SECONDS, damage_bytes, damage_json
-from fuzzing import measured, show
-from tiny import CONFIGS, LLAMA, write_model
+from support.fuzzing import measured, show
+from support.tiny import CONFIGS, LLAMA, write_model
 
-from edgellm.checkpoint import read_checkpoint
-from edgellm.converters.huggingface import HuggingFaceSource
-from edgellm.converters.recipe import ConversionSettings, make_recipe
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters.huggingface.source import HuggingFaceSource
+from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from edgellm.errors import EdgeLLMError
-from edgellm.needs import needs_of
-from edgellm.plan import make_plan
+from edgellm.plan.memory_estimate import needs_of
+from edgellm.plan.plan import make_plan
 
 NUMBERS = [-1, 0, 1, 2, 3, 7, 2**31, 2**32, 2**63, 2**64, 10**40, 1e308, float("nan"), float("inf")]
 NUMBERS += [True, "8", None, [8], {"a": 1}]

@@ -7,12 +7,12 @@ import struct
 import tempfile
 from pathlib import Path
 
-from fuzzing import measured, show
-from ggufs import add_byte_level, write_gguf
-from tiny import CONFIGS
+from support.fuzzing import measured, show
+from support.gguf_files import add_byte_level, write_gguf
+from support.tiny import CONFIGS
 
-from edgellm.converters.gguf_source import GgufSource
-from edgellm.converters.recipe import ConversionSettings, make_recipe
+from edgellm.converters.gguf.source import GgufSource
+from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from edgellm.errors import EdgeLLMError
 
 SECONDS = 5.0

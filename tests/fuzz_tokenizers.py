@@ -10,11 +10,11 @@ import random
 import tempfile
 from pathlib import Path
 
-from fuzzing import measured, show
-from tinytokenizers import LLAMA, TEMPLATE, json_text, piece_model
+from support.fuzzing import measured, show
+from support.tiny_tokenizers import LLAMA, TEMPLATE, json_text, piece_model
 
+from edgellm.chat_template.template import ChatTemplate
 from edgellm.errors import EdgeLLMError
-from edgellm.template import ChatTemplate
 from edgellm.tokenizer import Tokenizer
 
 SECONDS = 1.0  # of this process, a case

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import tiny
 import torch
 import transformers
+from support import tiny
+from support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 PROMPT_TOKENS = 24
 NEW_TOKENS = 64
 POSITIONS = (0, 10, 23)

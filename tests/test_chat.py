@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import tiny
-from counting import open_counted
+from support import tiny
+from support.counting import open_counted
 
 from edgellm.errors import ConfigError, ContextError, FormatError, ReadError, TemplateError
 

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = {"edgellm": "edgellm", "converters": "edgellm.converters", "bench": "edgellm.bench"}
 
 # Lowest first; a name imports from its own row and from those before it. `edgellm` is the package's __init__.py.

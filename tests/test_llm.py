@@ -14,14 +14,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-import tiny
-from counting import paged_settings
+from support import tiny
+from support.counting import paged_settings
+from support.paths import ROOT
 
 import edgellm
 from edgellm.errors import ClosedError, EdgeLLMError, FormatError, ReadError
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(60)
 
 
@@ -272,7 +272,7 @@ def test_sampled_texts_repeat_with_their_seed(llm):
 MANY_GENERATIONS = """
 import gc, json, os, sys, threading
 import edgellm, mlx.core as mx
-from edgellm.device import process_memory
+from edgellm.device.machine import process_memory
 llm = edgellm.load(sys.argv[1], **json.loads(sys.argv[2]))
 def answer(number):
     settings = {"max_tokens": 3, "temperature": 0.5 * (number % 3), "seed": number, "stop": "xyz"}

@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"edgellm": "edgellm", "converters": "edgellm/converters", "bench": "edgellm/bench"}
 CLUTTER = shutil.ignore_patterns("__pycache__", ".*")

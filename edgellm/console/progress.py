@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from edgellm.console.activity import StatusLine
+from edgellm.console.status_line import StatusLine
 from edgellm.console.terminal import err, note
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgellm.console.quantities import count, plural, rate, seconds, share, size, speed
 from edgellm.console.terminal import note, out
+from edgellm.console.units import count, plural, rate, seconds, share, size, speed
 
 if TYPE_CHECKING:
     from rich.console import Console

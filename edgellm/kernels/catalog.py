@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from edgellm.kernels.isa import Isa
+from edgellm.kernels.codegen.isa import Isa
 
 EMITTERS: Mapping[str, str] = {
-    "run": "schedule:emit_run",
-    "work": "schedule:emit_work",
-    "apart": "schedule:emit_apart",
-    "norm": "norm:emit_norm",
-    "rotary": "rotary:emit_rotary",
-    "attention": "attention:emit_attention",
-    "merge": "merge:emit_merge",
-    "swiglu": "swiglu:emit_swiglu",
-    "bias": "bias:emit_bias",
-    "quantize": "quantize:emit_quantize",
-    "pack": "pack:emit_pack",
-    "int8_matvec": "matvec:emit_int8_matvec",
-    "int8_few": "matvec:emit_int8_few",
-    "float_matvec": "float_matvec:emit_float_matvec",
-    "float_few": "float_matvec:emit_float_few",
-    "int8_matmul": "matmul:emit_int8_matmul",
-    "float_matmul": "matmul:emit_float_matmul",
-    "tile_matvec": "tile_matvec:emit_tile_matvec",
-    "tile_matmul": "tile_matmul:emit_tile_matmul",
+    "run": "codegen.schedule:emit_run",
+    "work": "codegen.schedule:emit_work",
+    "apart": "codegen.schedule:emit_apart",
+    "norm": "elementwise.rms_norm:emit_norm",
+    "rotary": "elementwise.rope:emit_rotary",
+    "attention": "attention.attention:emit_attention",
+    "merge": "attention.merge:emit_merge",
+    "swiglu": "elementwise.swiglu:emit_swiglu",
+    "bias": "elementwise.bias:emit_bias",
+    "quantize": "elementwise.quantize_activations:emit_quantize",
+    "pack": "elementwise.pack:emit_pack",
+    "int8_matvec": "matmul.int8_matvec:emit_int8_matvec",
+    "int8_few": "matmul.int8_matvec:emit_int8_few",
+    "float_matvec": "matmul.float_matvec:emit_float_matvec",
+    "float_few": "matmul.float_matvec:emit_float_few",
+    "int8_matmul": "matmul.matmul:emit_int8_matmul",
+    "float_matmul": "matmul.matmul:emit_float_matmul",
+    "tile_matvec": "matmul.amx_matvec:emit_tile_matvec",
+    "tile_matmul": "matmul.amx_matmul:emit_tile_matmul",
 }
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.kernels.isa import Isa
-from edgellm.kernels.layout import CALL, CALL_SLOTS, FEW, MANY, SOME, STEP_SLOTS
-from edgellm.kernels.objects import Objects
-from edgellm.kernels.pool import Pool, aligned
+from edgellm.kernels.code_cache import Objects
+from edgellm.kernels.codegen.abi import CALL, CALL_SLOTS, FEW, MANY, SOME, STEP_SLOTS
+from edgellm.kernels.codegen.isa import Isa
+from edgellm.kernels.thread_pool import Pool, aligned
 
 Activations = Literal["int8", "float"]
 Step = Sequence[int]

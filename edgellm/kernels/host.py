@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 
 from edgellm.errors import BackendError
+from edgellm.kernels.code_cache import Objects, default_folder
+from edgellm.kernels.codegen.isa import Isa, host_isas, isa_named
 from edgellm.kernels.engine import Activations, Engine
-from edgellm.kernels.isa import Isa, host_isas, isa_named
-from edgellm.kernels.objects import Objects, default_folder
 
 _lock = threading.Lock()
 _engines: dict[tuple[str, int, str], Engine] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.tokenizer.decoding import StreamDecoder
+from edgellm.tokenizer.detokenizer import StreamDecoder
 from edgellm.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["StreamDecoder", "Tokenizer"]

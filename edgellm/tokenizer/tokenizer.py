@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose, find_templates
 from edgellm.errors import TokenizerError
-from edgellm.jsonfile import shown
-from edgellm.template import DEFAULT, ChatTemplate, choose, find_templates
-from edgellm.tokenizer.decoding import Decoding, Detokenizer, StreamDecoder
-from edgellm.tokenizer.jsonvocabulary import JsonVocabulary
-from edgellm.tokenizer.pieces import PieceVocabulary
-from edgellm.tokenizer.special import read_settings
+from edgellm.files.strict_json import shown
+from edgellm.tokenizer.added_tokens import read_settings
+from edgellm.tokenizer.detokenizer import Decoding, Detokenizer, StreamDecoder
+from edgellm.tokenizer.spm import PieceVocabulary
+from edgellm.tokenizer.tokenizer_json import JsonVocabulary
 
 SPLIT = (
     "Once upon a time, in a land far away, there lived a king who had three daughters.",

@@ -1,0 +1,136 @@
+"""edgellm itself, on whatever MLX has here, as the bench's backend ``mlx``."""
+
+# B sequences at once, L tokens, V words of the vocabulary
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.bench.backends.registry import Rates, RuntimeSettings
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.device import machine as device
+from edgellm.engine.batched_forward import Feed, feed
+from edgellm.generation.decode import Progress, generate_steps, prefill
+from edgellm.kv_cache.cache import Cache
+from edgellm.llm import LLM
+from edgellm.open_llm import load
+from edgellm.runtime.loader import arithmetic_of, make_caches
+from edgellm.settings import LoadSettings, Sampling
+
+Activations = Literal["auto", "int8", "float"]
+READ_BYTES = 1 << 30
+SIZE = 4096
+PASSES = 8
+
+
+class MLXRuntime:
+    """A folder as ``edgellm.load`` loads it: resident, or paged inside a budget of memory."""
+
+    def __init__(self, model: str, settings: RuntimeSettings) -> None:
+        self._checkpoint = read_checkpoint(Path(model))
+        context = min(settings.context, self._checkpoint.config.max_position_embeddings) if settings.context else None
+        loading = LoadSettings(
+            threads=settings.threads,
+            memory=settings.memory,
+            context=context,
+            activations=cast("Activations", settings.activations),
+        )
+        self._llm: LLM = load(model, loading)
+        self._model, self._chunk = self._llm._model, self._llm.plan.prefill_chunk
+        self._caches: list[list[Cache]] = []
+        self._tokens: list[int] = []
+        self._logits: mx.array | None = None
+        self.device = device.chip_name()
+        self.arithmetic = _describe(self._checkpoint, loading, paged=not self._llm.plan.resident)
+        head = self._checkpoint.lm_head or self._checkpoint.embed_tokens
+        layers = sum(part.nbytes for part in self._checkpoint.layers)
+        self.weight_bytes_per_token: int | None = layers + self._checkpoint.norm.nbytes + head.nbytes
+
+    def begin(self, *, batch: int, capacity: int) -> None:
+        """Make empty caches."""
+        self._caches = [make_caches(self._checkpoint, capacity=capacity, window=None, reserve=capacity) for _ in range(batch)]
+        self._tokens, self._logits = [], None
+
+    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+        """Send tokens (B, L) through the model; the prompts of several sequences share the passes over the weights."""
+        rows: list[list[int]] = tokens.tolist()
+        if len(rows) == 1:
+            self._logits = prefill(self._model, rows[0], self._caches[0], chunk=self._chunk)
+        else:
+            self._logits = self._feed(rows)
+        self._tokens = []
+
+    def decode(self, count: int) -> None:
+        """Take greedy steps: one sequence in the loop that every answer comes from, several as the batch engine does."""
+        if not self._tokens:
+            assert self._logits is not None, "a generation comes after a prompt"
+            self._tokens = _likeliest(self._logits)
+        if len(self._tokens) > 1:
+            for _ in range(count):
+                self._tokens = _likeliest(self._feed([[token] for token in self._tokens]))
+            return
+        steps = generate_steps(
+            self._model, self._tokens, self._caches[0], Sampling(), chunk=self._chunk, limit=count, progress=Progress(1)
+        )
+        for step in steps:
+            self._tokens = [step.token]
+
+    def _feed(self, rows: Sequence[Sequence[int]]) -> mx.array:
+        feeds = [Feed(tokens, caches) for tokens, caches in zip(rows, self._caches, strict=True)]
+        logits, _ = feed(self._model, feeds, chunk=self._chunk)
+        assert logits is not None, "nobody breaks it off"
+        return logits
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits (L, V) after each token."""
+        return np.array(self._llm.logits(tokens), dtype=np.float32)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._caches, self._logits = [], None
+        del self._model
+        self._llm.close()
+
+    def measure_rates(self) -> Rates | None:
+        """Of the GPU that MLX computes on; None where that is the processor."""
+        if not device.has_gpu():
+            return None
+        data = mx.ones((READ_BYTES // 4,), dtype=mx.float32)
+        matrix = mx.ones((SIZE, SIZE), dtype=mx.bfloat16)
+        mx.eval(data, matrix)
+        reading = READ_BYTES / _fastest(lambda: mx.max(data))
+        return Rates(reading, 2 * SIZE**3 / _fastest(lambda: matrix @ matrix))
+
+    def peak_device_memory(self) -> int | None:
+        """MLX's own count on a GPU with memory of its own; Apple's share is in the process's footprint."""
+        return mx.get_peak_memory() if device.backend_name() == "cuda" else None
+
+
+def _likeliest(logits: mx.array) -> list[int]:
+    """The tokens of the largest logits (B, V)."""
+    return list(cast("list[int]", mx.argmax(logits, axis=-1).tolist()))
+
+
+def _describe(checkpoint: Checkpoint, settings: LoadSettings, *, paged: bool) -> str:
+    arithmetic = arithmetic_of(checkpoint, settings)
+    if arithmetic.kernels is None:
+        path = f"mlx {device.backend_name()}, {str(arithmetic.dtype).removeprefix('mlx.core.')}"
+    else:
+        path = f"{arithmetic.kernels.activations} kernels, {arithmetic.kernels.isa.name}"
+    return f"{path}, paged" if paged else path
+
+
+def _fastest(work: Callable[[], mx.array]) -> float:
+    best = float("inf")
+    for _ in range(PASSES):
+        begun = time.perf_counter()
+        mx.eval(work())
+        best = min(best, time.perf_counter() - begun)
+    return best

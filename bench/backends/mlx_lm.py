@@ -1,0 +1,76 @@
+"""mlx-lm on the same folder, as the bench's backend ``mlx-lm``."""
+
+# B sequences at once, L tokens, V words of the vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.bench.backends.registry import RuntimeSettings
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.device import machine as device
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+CHUNK = 2048
+"""Prompt tokens at once, as mlx-lm's own generation has them."""
+
+
+class MLXLMRuntime:
+    """A folder as mlx-lm loads it; without a GPU its floats become float32 unless ``dtype`` says otherwise."""
+
+    def __init__(self, model: str, settings: RuntimeSettings) -> None:
+        from mlx_lm.utils import load_model
+
+        dtype = settings.dtype or (None if device.has_gpu() else "float32")
+        self._model: Any = load_model(Path(model))[0]
+        if dtype is not None:
+            self._model.set_dtype(DTYPES[dtype])
+        mx.eval(self._model.parameters())
+        self._cache: list[Any] = []
+        self._token = mx.array([0])
+        checkpoint = read_checkpoint(Path(model))
+        head = checkpoint.lm_head or checkpoint.embed_tokens
+        layers = sum(part.nbytes for part in checkpoint.layers)
+        self.device = device.chip_name()
+        self.arithmetic = f"mlx {device.backend_name()}, {dtype or 'as stored'}"
+        self.weight_bytes_per_token: int | None = layers + checkpoint.norm.nbytes + head.nbytes
+
+    def begin(self, *, batch: int, capacity: int) -> None:
+        """Make empty caches; they grow by themselves, and take any batch."""
+        del batch, capacity
+        from mlx_lm.models.cache import make_prompt_cache
+
+        self._cache = make_prompt_cache(self._model)
+
+    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+        """Send tokens (B, L) through the model in chunks."""
+        ids = mx.array(tokens)
+        for begin in range(0, ids.shape[1], CHUNK):
+            logits = self._model(ids[:, begin : begin + CHUNK], cache=self._cache)
+            mx.eval([cache.state for cache in self._cache])
+        self._token = mx.argmax(logits[:, -1], axis=-1)
+        mx.eval(self._token)
+
+    def decode(self, count: int) -> None:
+        """Take greedy steps; the next is launched before the last one is waited for, as mlx-lm itself does."""
+        for _ in range(count):
+            before = self._token
+            self._token = mx.argmax(self._model(before[:, None], cache=self._cache)[:, -1], axis=-1)
+            mx.async_eval(self._token)
+            mx.eval(before)
+        mx.eval(self._token)
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits (L, V) after each token."""
+        return np.array(self._model(mx.array([list(tokens)]))[0].astype(mx.float32))
+
+    def close(self) -> None:
+        """Free the model."""
+        self._cache, self._model = [], None
+        mx.clear_cache()

@@ -1,0 +1,155 @@
+"""What a batch is worth: tokens/s of one sequence, of several side by side, and of a prompt, in turns, resident or paged.
+
+    python -m edgellm.bench.studies.batching MODEL [--batch 8] [--memory 2GB] [--steps 16] [--rounds 5]
+
+Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the least that a batch
+should yield: 0.8 of what the arithmetic allows, min(batch, prompt rate / decode rate), and paged 6 of 8. Records go to stdout
+as JSON, figures to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from edgellm.bench.machine.environment import environment
+from edgellm.bench.records.record import Record
+from edgellm.bench.records.text_tables import Column, as_json, as_table, number
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.device import machine as device
+from edgellm.engine.batched_forward import Feed, feed
+from edgellm.hub.resolve import locate
+from edgellm.llm import LLM
+from edgellm.open_llm import load
+from edgellm.runtime.loader import make_caches
+
+COLUMNS: Mapping[str, Column] = {
+    "test": ("test", str),
+    "batch": ("batch", str),
+    "tokens/s": ("tokens_per_second", number(2)),
+}
+SHORTEST = 8
+"""Tokens of the first sequence's prompt; the others have three more each."""
+
+PROMPT = 256
+"""Tokens of the prompt whose rate is measured."""
+
+SHARE, PAGED_SHARE = 0.8, 0.75
+"""Of what is possible; the least that a batch should yield."""
+
+
+def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
+    """A function that takes some greedy steps with ``batch`` sequences, each time from where it was, and says the seconds."""
+    model, chunk = llm._model, llm.plan.prefill_chunk
+    lengths = [SHORTEST + 3 * number for number in range(batch)]
+    room = lengths[-1] + steps + 1
+    caches = [make_caches(llm.checkpoint, capacity=room, window=None, reserve=room) for _ in lengths]
+    prompts = [[(31 * number + place) % 1000 + 3 for place in range(length)] for number, length in enumerate(lengths)]
+    feeds = [Feed(*pair) for pair in zip(prompts, caches, strict=True)]
+    first, _ = feed(model, feeds, chunk=chunk)
+    assert first is not None, "nobody breaks it off"
+    begin = _likeliest(first)
+
+    def run() -> float:
+        for own, length in zip(caches, lengths, strict=True):
+            for cache in own:
+                cache.trim(length)
+        tokens = begin
+        begun = time.perf_counter()
+        for _ in range(steps):
+            logits, _ = feed(model, [Feed([token], own) for token, own in zip(tokens, caches, strict=True)], chunk=chunk)
+            assert logits is not None, "nobody breaks it off"
+            tokens = _likeliest(logits)
+        return time.perf_counter() - begun
+
+    return run
+
+
+def _likeliest(logits: mx.array) -> list[int]:
+    tokens: Any = mx.argmax(logits, axis=-1).tolist()
+    return list(tokens)
+
+
+def prompt_runner(llm: LLM) -> Callable[[], float]:
+    """A function that sends a prompt through the model, and says the seconds."""
+    caches = make_caches(llm.checkpoint, capacity=PROMPT, window=None, reserve=PROMPT)
+
+    def run() -> float:
+        for cache in caches:
+            cache.trim(0)
+        begun = time.perf_counter()
+        feed(llm._model, [Feed(range(3, 3 + PROMPT), caches)], chunk=llm.plan.prefill_chunk)
+        return time.perf_counter() - begun
+
+    return run
+
+
+def measure(llm: LLM, *, name: str, batch: int, steps: int, rounds: int) -> list[Record]:
+    """Records of one sequence, of a batch, and, where the model is in memory, of a prompt; they take turns."""
+    runs: dict[tuple[str, int, int], Callable[[], float]] = {
+        (f"tg{steps}", 1, steps): decode_runner(llm, 1, steps),
+        (f"tg{steps}", batch, steps): decode_runner(llm, batch, steps),
+    }
+    if llm.plan.resident:
+        runs[f"pp{PROMPT}", 1, PROMPT] = prompt_runner(llm)
+    samples: dict[tuple[str, int, int], list[float]] = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, run in runs.items():
+            samples[key].append(run())
+    where = environment()
+    return [
+        Record(
+            model=name,
+            backend="mlx",
+            device=device.chip_name(),
+            test=test,
+            batch=count,
+            tokens=tokens,
+            seconds=tuple(seconds),
+            memory_bytes=llm.plan.budget,
+            environment=where,
+        )
+        for (test, count, tokens), seconds in samples.items()
+    ]
+
+
+def verdict(records: Sequence[Record], *, batch: int) -> str:
+    """How many times the tokens/s of one sequence a batch yields, and how many it should."""
+    one, many, *prompt = (record.tokens_per_second or 0.0 for record in records)
+    goal = SHARE * min(batch, prompt[0] / one) if prompt else PAGED_SHARE * batch
+    return f"{batch} sequences: {many / one:.2f} times the tokens/s of one; goal {goal:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edgellm.bench.studies.batching", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("model", help="a folder, a Hub id or a bundled name")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--memory", help="the budget, as load takes it")
+    parser.add_argument("--context", type=int, help="tokens that the plan has room for, those of all sequences together")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--steps", type=int, default=16, help="tokens of each sequence in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    folder = locate(options.model)
+    least = sum(SHORTEST + 3 * number + options.steps + 1 for number in range(options.batch))
+    context = options.context or min(2 * least, read_checkpoint(folder).config.max_position_embeddings)
+    with load(folder, memory=options.memory, threads=options.threads, context=context, speculate="off") as llm:
+        name = Path(options.model).name
+        records = measure(llm, name=name, batch=options.batch, steps=options.steps, rounds=options.rounds)
+        sys.stderr.write(f"{len(llm.plan.pinned)} of {len(llm.checkpoint.layers)} layers in memory\n")
+    sys.stderr.write(f"{as_table(records, COLUMNS)}\n\n{verdict(records, batch=options.batch)}\n")
+    sys.stdout.write(as_json(records) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,166 @@
+"""Programs that ``cpu_kernels`` compares: each loads a model in a process of its own and is told what to time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import BackendError
+
+FIRST_TOKEN = 300
+"""The prompts are ids from here on: behind the special tokens of every vocabulary."""
+
+Run = Callable[[str, int], float]
+"""Do a test (``pp``, a prompt, or ``tg``, token by token) of so many tokens; returns seconds."""
+
+
+def edgellm_runner(folder: str, threads: int) -> Run:
+    """edgellm itself, as the folder is loaded here."""
+    import mlx.core as mx
+
+    from edgellm.checkpoint.checkpoint import read_checkpoint
+    from edgellm.generation.decode import prefill
+    from edgellm.kv_cache.cache import stored
+    from edgellm.open_llm import load
+    from edgellm.runtime.loader import make_caches
+    from edgellm.settings import LoadSettings
+
+    llm = load(folder, threads=threads, memory=64 << 30)
+    model, settings = llm._model, LoadSettings()
+    checkpoint = read_checkpoint(Path(folder))
+
+    def run(test: str, tokens: int) -> float:
+        caches = make_caches(checkpoint, capacity=tokens + 8, window=None, reserve=tokens + 8)
+        ids = [FIRST_TOKEN + place for place in range(tokens)]
+        if test == "tg":
+            prefill(model, ids[:1], caches, chunk=settings.prefill_chunk)
+        begun = time.perf_counter()
+        if test == "pp":
+            prefill(model, ids, caches, chunk=settings.prefill_chunk)
+        else:
+            for token in ids:
+                hidden = model.hidden([mx.array([[token]])], [caches])[0]
+                mx.eval(model.logits(hidden[:, -1]), *stored(caches))
+        return time.perf_counter() - begun
+
+    return run
+
+
+def mlx_lm_runner(folder: str, threads: int) -> Run:
+    """mlx-lm on the same folder, in float32 (16 bits are slower still on a CPU)."""
+    del threads
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(Path(folder))
+    model.set_dtype(mx.float32)
+
+    def run(test: str, tokens: int) -> float:
+        cache = make_prompt_cache(model)
+        ids = mx.array([[FIRST_TOKEN + place for place in range(tokens)]])
+        if test == "tg":
+            mx.eval(model(ids[:, :1], cache=cache))
+        begun = time.perf_counter()
+        if test == "pp":
+            mx.eval(model(ids, cache=cache)[:, -1])
+        else:
+            for place in range(tokens):
+                mx.eval(model(ids[:, place : place + 1], cache=cache))
+        return time.perf_counter() - begun
+
+    return run
+
+
+def llama_cpp_runner(file: str, threads: int, *, extra_buffers: bool = True) -> Run:
+    """llama.cpp through llama-cpp-python; extra buffers are its repacked weights (AMX among them)."""
+    import llama_cpp
+
+    settings = llama_cpp.llama_cpp.llama_model_default_params
+
+    def without() -> Any:
+        found = settings()
+        found.use_extra_bufts = False
+        return found
+
+    if not extra_buffers:
+        llama_cpp.llama_cpp.llama_model_default_params = without
+    model = llama_cpp.Llama(
+        file, n_threads=threads, n_threads_batch=threads, n_ctx=2048, n_batch=512, n_ubatch=512, verbose=False
+    )
+
+    def run(test: str, tokens: int) -> float:
+        model.reset()
+        ids = [FIRST_TOKEN + place for place in range(tokens)]
+        if test == "tg":
+            model.eval(ids[:1])
+        begun = time.perf_counter()
+        if test == "pp":
+            model.eval(ids)
+        else:
+            for token in ids:
+                model.eval([token])
+        return time.perf_counter() - begun
+
+    return run
+
+
+def llama_cpp_plain_runner(file: str, threads: int) -> Run:
+    """llama.cpp with its weights as they lie in the file."""
+    return llama_cpp_runner(file, threads, extra_buffers=False)
+
+
+RUNNERS: Mapping[str, Callable[[str, int], Run]] = {
+    "edgellm": edgellm_runner,
+    "mlx-lm": mlx_lm_runner,
+    "llama.cpp": llama_cpp_runner,
+    "llama.cpp plain": llama_cpp_plain_runner,
+}
+
+
+class Worker:
+    """A process that holds one model and does tests when it is told to."""
+
+    def __init__(self, backend: str, file: Path, threads: int) -> None:
+        command = [sys.executable, "-m", "edgellm.bench.studies.cpu_runners", backend, str(file), str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.run("pp", 8)
+
+    def run(self, test: str, tokens: int) -> float:
+        """Seconds of a test. Raises BackendError where the process ends instead of answering."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps([test, tokens]) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise BackendError(f"it ended with status {self.process.wait()}")
+        return float(json.loads(line))
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def serve(backend: str, file: str, threads: int) -> None:
+    """Be a worker: read tests from stdin, write seconds to stdout."""
+    run = RUNNERS[backend](file, threads)
+    for line in sys.stdin:
+        test, tokens = json.loads(line)
+        sys.stdout.write(json.dumps(run(test, tokens)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,69 @@
+"""What is being measured, on a terminal's standard error: which of how many tests, and the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from edgellm.bench.speed.speed import Status
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class StatusLine:
+    """A bar that is drawn while the ``with`` lasts; where standard error is no terminal, only notes are written."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> StatusLine:
+        """Begin to draw."""
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
+                console=Console(stderr=True, markup=False, highlight=False, emoji=False),
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=None, left="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wipe it off."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, status: Status) -> None:
+        """Draw what is being done."""
+        if self._bar is None or self._task is None:
+            return
+        done = max(0, status.number - 1)
+        left = time_left(time.monotonic() - self._begun, done, status.total)
+        text = f"{status.title}: {status.doing}"
+        self._bar.update(self._task, description=text, completed=done, total=status.total, left=left)
+
+    def note(self, text: str) -> None:
+        """Say something that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, style="dim")
+        else:
+            sys.stderr.write(f"{text}\n")
+
+
+def time_left(elapsed: float, done: int, total: int) -> str:
+    """What the tests that are left will take if they are as the ones so far; nothing before the first is done."""
+    if done == 0:
+        return ""
+    left = round(elapsed / done * (total - done))
+    return f"{left} s left" if left < 100 else f"{round(left / 60)} min left"

@@ -1,0 +1,94 @@
+"""A Hugging Face folder as a source: safetensors or PyTorch files, in one piece or many, quantized by MLX or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgellm.checkpoint.folder import CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, inside, read_headers, weight_files
+from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
+from edgellm.converters.tensors.file_rows import files_fingerprint, read_rows
+from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
+from edgellm.errors import FormatError, ModelNotFoundError
+from edgellm.files.strict_json import read_json, shown
+
+TORCH_FILES = "pytorch_model*.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+COMPANIONS = (GENERATION_CONFIG, *TOKENIZER_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*")
+"""The files that go along; never a program, and no model card, which would tell of the unconverted model."""
+
+LEFT_OUT = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
+"""Tables that old checkpoints hold and every reader computes."""
+
+
+class HuggingFaceSource:
+    """A folder with ``config.json`` and weights in one of Hugging Face's formats.
+
+    Raises:
+        ModelNotFoundError: there is no such folder.
+        FormatError: a file is missing, damaged, or holds anything but weights.
+        ReadError: a file cannot be read.
+    """
+
+    notes: Sequence[str] = ()
+    forms = AS_SHOWN
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise ModelNotFoundError(f"there is no folder {path}")
+        if (path / MANIFEST).exists():
+            raise FormatError(f"{path} is itself a conversion that has not finished")
+        if not (path / CONFIG).exists():
+            raise FormatError(f"{path} has no {CONFIG}", hint="name the folder that holds the model's files")
+        self.path = path
+        self.config: Mapping[str, Any] = read_json(inside(path, CONFIG))
+        if (path / GENERATION_CONFIG).exists():
+            read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
+        self._places = _read_places(path)
+        self.tensors: Mapping[str, SourceTensor] = {
+            name: SourceTensor(tensor.info.dtype, tensor.info.shape) for name, tensor in self._places.items()
+        }
+        self.companions: Mapping[str, Path | bytes] = {
+            file.name: inside(path, file.name)
+            for pattern in COMPANIONS
+            for file in sorted(path.glob(pattern))
+            if not file.is_dir()
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Names, sizes and times of all files that the conversion reads."""
+        files = {tensor.info.file for tensor in self._places.values()} | {self.path / CONFIG}
+        files |= {file for file in self.companions.values() if isinstance(file, Path)}
+        return files_fingerprint(files)
+
+    def rows(self, name: str, start: int, stop: int) -> Bytes:
+        """The bytes of some rows, gathered where PyTorch has stored a view that is not contiguous."""
+        return read_rows(self._places[name], start, stop)
+
+
+def _read_places(path: Path) -> dict[str, TorchTensor]:
+    """Where each tensor lies: from safetensors if the folder has them, else from PyTorch's files."""
+    if not list(path.glob("model*.safetensors")) and not (path / INDEX).exists():
+        places: dict[str, TorchTensor] = {}
+        for file in weight_files(path, pattern=TORCH_FILES, index=TORCH_INDEX):
+            for name, tensor in read_torch_file(file).items():
+                if name in places:
+                    raise FormatError(f"tensor {shown(name)} lies in {places[name].info.file.name} and in {file.name}")
+                places[name] = tensor
+    else:
+        places = {name: TorchTensor(info, None) for name, info in read_headers(weight_files(path)).items()}
+    return {name: place for name, place in places.items() if not name.endswith(LEFT_OUT)}

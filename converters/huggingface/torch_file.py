@@ -1,0 +1,209 @@
+"""PyTorch's weight files: where each tensor lies, in the zip layout (torch 1.6 and later) and in the older one."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from edgellm.checkpoint.safetensors_file import DTYPE_BYTES, MAX_RANK, TensorInfo
+from edgellm.converters.huggingface.unpickler import MAX_TEXT_BYTES, PickledTensor, Storage, read_pickle
+from edgellm.errors import FormatError, ReadError
+from edgellm.files.strict_json import require_regular_file, shown
+
+STORAGE_DTYPES: Final[Mapping[str, str]] = {
+    "BFloat16Storage": "BF16",
+    "HalfStorage": "F16",
+    "FloatStorage": "F32",
+    "DoubleStorage": "F64",
+    "BoolStorage": "BOOL",
+    "ByteStorage": "U8",
+    "CharStorage": "I8",
+    "ShortStorage": "I16",
+    "IntStorage": "I32",
+    "LongStorage": "I64",
+}
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""The first pickle of the older layout."""
+
+MAX_DIRECTORY_BYTES = 4 << 20
+ZIP64 = 0xFFFFFFFF
+END = struct.Struct("<4s4H2IH")
+LOCATOR64 = struct.Struct("<4sIQI")
+END64 = struct.Struct("<4sQ2H2I4Q")
+ENTRY = struct.Struct("<4s6H3I5H2I")
+LOCAL = struct.Struct("<4s5H3I2H")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchTensor:
+    """A tensor's place; ``strides`` in bytes, one an axis, or None where its bytes lie in order without gaps."""
+
+    info: TensorInfo
+    strides: tuple[int, ...] | None
+
+
+def read_torch_file(path: Path) -> dict[str, TorchTensor]:
+    """The tensors of a PyTorch weight file by name; nothing in it is run.
+
+    Raises:
+        FormatError: it is damaged, lies, or holds anything but tensors.
+        ReadError: it cannot be read.
+    """
+    size = require_regular_file(path)
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+            pickled, places = _read_zip(file, path, size) if zipped else _read_legacy(file, path, size)
+    except struct.error as error:
+        raise FormatError(f"{path} is cut short", hint="download it again") from error
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(pickled, dict):
+        raise FormatError(f"{path} holds no dictionary of tensors")
+    tensors = {}
+    for name, tensor in pickled.items():
+        if not isinstance(tensor, PickledTensor):
+            raise FormatError(f"{path} holds {shown(name)}, which is no tensor")
+        tensors[name] = _place(name, tensor, places, path)
+    return tensors
+
+
+def _place(name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int]], path: Path) -> TorchTensor:
+    """The tensor's absolute place, after checking that it lies within its storage, and the storage within the file."""
+    where = f"tensor {shown(name)} of {path}"
+    dtype = STORAGE_DTYPES.get(tensor.storage.kind)
+    if dtype is None:
+        raise FormatError(f"{where} has the unknown type {shown(tensor.storage.kind)}")
+    if tensor.storage.key not in places or len(tensor.shape) > MAX_RANK:
+        raise FormatError(f"{where} has no bytes, or an impossible shape")
+    start, nbytes = places[tensor.storage.key]
+    width = DTYPE_BYTES[dtype]
+    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True))
+    empty = 0 in tensor.shape
+    if tensor.storage.count * width > nbytes or (not empty and tensor.offset + last >= tensor.storage.count):
+        raise FormatError(f"{where} lies beyond the bytes it has")
+    info = TensorInfo(name, dtype, tensor.shape, path, start + tensor.offset * width, math.prod(tensor.shape) * width)
+    plain, step = True, 1
+    for length, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
+        plain &= length == 1 or stride == step
+        step *= length
+    return TorchTensor(info, None if plain or empty else tuple(stride * width for stride in tensor.strides))
+
+
+def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, tuple[int, int]]]:
+    """The pickle, and (offset, bytes) of each storage by its key."""
+    members = _zip_members(file, path, size)
+    pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise FormatError(f"{path} is no PyTorch weight file: it holds no data.pkl")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if f"{prefix}byteorder" in members and _content(file, *members[f"{prefix}byteorder"]) != b"little":
+        raise FormatError(f"{path} was written on a big-endian machine", hint="use the model's safetensors files")
+    offset, length = members[pickles[0]]
+    if length > MAX_TEXT_BYTES:
+        raise FormatError(f"the pickle in {path} has {length} bytes; at most {MAX_TEXT_BYTES} are read")
+    value = read_pickle(BytesIO(_content(file, offset, length)), f"the pickle in {path}")
+    data = f"{prefix}data/"
+    return value, {name.removeprefix(data): place for name, place in members.items() if name.startswith(data)}
+
+
+def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, int]]:
+    """(offset of the data, bytes) of each member of a zip file whose members are stored as they are."""
+    tail_length = min(size, END.size + 0xFFFF)
+    tail = _content(file, size - tail_length, tail_length)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0:
+        raise FormatError(f"{path} is cut short: its directory is missing", hint="download it again")
+    length, start = END.unpack_from(tail, at)[5:7]
+    locator = size - tail_length + at - LOCATOR64.size
+    if locator >= 0:
+        magic, _, end64, _ = LOCATOR64.unpack(_content(file, locator, LOCATOR64.size))
+        if magic == b"PK\x06\x07":
+            length, start = END64.unpack(_content(file, min(end64, size), END64.size))[8:10]
+    if length > MAX_DIRECTORY_BYTES or start + length > size:
+        raise FormatError(f"{path} is damaged: its directory claims {length} bytes at {start} of {size}")
+    directory, at, members = _content(file, start, length), 0, {}
+    while at < len(directory):
+        (magic, _, _, flags, method, _, _, _, packed, nbytes, name_length, extra_length, comment_length, *_, offset) = (
+            ENTRY.unpack_from(directory, at)
+        )
+        name_end = at + ENTRY.size + name_length
+        name = directory[at + ENTRY.size : name_end].decode("utf-8", "replace")
+        extra = directory[name_end : name_end + extra_length]
+        packed, nbytes, offset = _wide(nbytes, packed, offset, extra)
+        at = name_end + extra_length + comment_length
+        if magic != b"PK\x01\x02" or method or flags & 1 or packed != nbytes or name in members:
+            raise FormatError(f"{path} is damaged, or its member {shown(name)} is packed")
+        members[name] = (_data_offset(file, path, min(offset, size)), nbytes)
+        if members[name][0] + nbytes > size:
+            raise FormatError(f"{path} is cut short: {shown(name)} ends beyond it", hint="download it again")
+    return members
+
+
+def _wide(nbytes: int, packed: int, offset: int, extra: bytes) -> tuple[int, int, int]:
+    """(packed size, size, offset) with those that did not fit 32 bits taken from the zip64 field."""
+    at, wide = 0, b""
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == 1:
+            wide = extra[at + 4 : at + 4 + length]
+        at += 4 + length
+    numbers = [nbytes, packed, offset]
+    place = 0
+    for index, number in enumerate(numbers):
+        if number == ZIP64:
+            (numbers[index],) = struct.unpack_from("<Q", wide, place)
+            place += 8
+    return numbers[1], numbers[0], numbers[2]
+
+
+def _data_offset(file: BinaryIO, path: Path, offset: int) -> int:
+    magic, *_, name_length, extra_length = LOCAL.unpack(_content(file, offset, LOCAL.size))
+    if magic != ZIP_MAGIC:
+        raise FormatError(f"{path} is damaged: no member begins at byte {offset}")
+    return offset + LOCAL.size + int(name_length) + int(extra_length)
+
+
+def _read_legacy(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, tuple[int, int]]]:
+    """Five pickles (magic, protocol, machine, tensors, storage keys), then each storage behind its length."""
+    stream = BytesIO(_content(file, 0, min(size, MAX_TEXT_BYTES)))
+    name = f"the pickle in {path}"
+    if read_pickle(stream, name) != LEGACY_MAGIC:
+        raise FormatError(f"{path} is no PyTorch weight file")
+    read_pickle(stream, name)
+    machine = read_pickle(stream, name)
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise FormatError(f"{path} was written on a big-endian machine", hint="use the model's safetensors files")
+    value, keys = read_pickle(stream, name), read_pickle(stream, name)
+    tensors = value.values() if isinstance(value, dict) else ()
+    storages = {item.storage.key: item.storage for item in tensors if isinstance(item, PickledTensor)}
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
+        raise FormatError(f"{path} lists storages that no tensor has")
+    at, places = stream.tell(), {}
+    for key in keys:
+        (count,) = struct.unpack("<q", _content(file, at, 8))
+        nbytes = count * _width(storages[key], path)
+        if count != storages[key].count or at + 8 + nbytes > size:
+            raise FormatError(f"{path} is cut short", hint="download it again")
+        places[key] = (at + 8, nbytes)
+        at += 8 + nbytes
+    return value, places
+
+
+def _width(storage: Storage, path: Path) -> int:
+    if storage.kind not in STORAGE_DTYPES:
+        raise FormatError(f"{path} holds the unknown type {shown(storage.kind)}")
+    return DTYPE_BYTES[STORAGE_DTYPES[storage.kind]]
+
+
+def _content(file: BinaryIO, offset: int, length: int) -> bytes:
+    """Exactly these bytes; a shorter answer fails in the unpacking that follows."""
+    file.seek(offset)
+    return file.read(length)

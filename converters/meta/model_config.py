@@ -1,0 +1,147 @@
+"""What Meta's params.json says, as Hugging Face's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.checkpoint.model_config import LIMITS
+from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.files.strict_json import shown
+from edgellm.settings import is_int
+
+PARAMS = "params.json"
+LLAMA_3_THETA = 500_000.0
+CODE_LLAMA_THETA = 1_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class MetaShape:
+    """The numbers that the tensors follow from."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+
+
+def shape_of(params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...]], shards: int) -> MetaShape:
+    """The shape that params.json gives.
+
+    Args:
+        params: the file.
+        first_shard: the shapes of the first shard's tensors, by Hugging Face's names.
+        shards: how many there are.
+
+    Raises:
+        FormatError: a number is missing or impossible.
+        UnsupportedModelError: a model with experts, or with a part for pictures.
+    """
+    for key in ("moe", "moe_args", "vision_chunk_size", "vision_args"):
+        if params.get(key) not in (None, -1):
+            raise UnsupportedModelError(f"{PARAMS} sets {key}", hint="edgellm runs dense models for text")
+    hidden, heads = _count(params, "dim", "hidden_size"), _count(params, "n_heads", "num_attention_heads")
+    if "head_dim" not in params and hidden % heads:
+        raise FormatError(f"{PARAMS}: {heads} heads cannot share {hidden} numbers")
+    return MetaShape(
+        hidden_size=hidden,
+        intermediate_size=_intermediate(params, hidden, first_shard, shards),
+        layers=_count(params, "n_layers", "num_hidden_layers"),
+        heads=heads,
+        key_value_heads=_count(params, "n_kv_heads", "num_key_value_heads", default=heads),
+        head_dim=_count(params, "head_dim", "head_dim", default=max(2, hidden // heads)),
+    )
+
+
+def config_of(
+    params: Mapping[str, Any], shape: MetaShape, *, vocabulary: int, tied: bool, ends: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Hugging Face's config.
+
+    Args:
+        params: params.json.
+        shape: what ``shape_of`` returned.
+        vocabulary: rows of the embedding: params.json may say -1.
+        tied: whether the head is the embedding.
+        ends: bos_token_id and eos_token_id, from the tokenizer.
+    """
+    said = params.get("vocab_size", -1)
+    if said not in (-1, vocabulary):
+        raise FormatError(f"{PARAMS}: vocab_size is {shown(said)} and the embedding has {vocabulary} rows")
+    theta = params.get("rope_theta", 10_000.0)
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": vocabulary,
+        "rms_norm_eps": params.get("norm_eps", 1e-5),
+        "rope_theta": theta,
+        "max_position_embeddings": _positions(params, shape, theta),
+        "tie_word_embeddings": tied,
+        **ends,
+    }
+    if params.get("sliding_window"):
+        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": params["sliding_window"]}
+    if params.get("use_scaled_rope"):
+        config["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": params.get("rope_scaling_factor") or (32.0 if tied else 8.0),  # 3.2, whose heads are tied, has 32
+            "low_freq_factor": 1.0,
+            "high_freq_factor": params.get("rope_high_freq_factor") or 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+    return config
+
+
+def _intermediate(params: Mapping[str, Any], hidden: int, first_shard: Mapping[str, tuple[int, ...]], shards: int) -> int:
+    """The width of the feed-forward part: said, computed as Meta's code does, or else the first layer's own."""
+    if "hidden_dim" in params:  # Mistral's files
+        return _count(params, "hidden_dim", "intermediate_size")
+    if "multiple_of" in params:
+        multiple, factor = params["multiple_of"], params.get("ffn_dim_multiplier") or 1.0
+        if not is_int(multiple) or not 1 <= multiple <= 1 << 16:
+            raise FormatError(f"{PARAMS}: multiple_of is {shown(multiple)}")
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 100:
+            raise FormatError(f"{PARAMS}: ffn_dim_multiplier is {shown(factor)}")
+        width = int(2 * 4 * hidden / 3)
+        width = int(factor * width)
+        return multiple * -(-width // multiple)
+    shape = first_shard.get("model.layers.0.mlp.gate_proj.weight", ())
+    if len(shape) != 2:
+        raise FormatError(f"{PARAMS} says nothing of the feed-forward width")
+    return shape[0] * shards
+
+
+def _positions(params: Mapping[str, Any], shape: MetaShape, theta: object) -> int:
+    """The context a model was trained for, which most params.json leave to be known."""
+    for key in ("max_seq_len", "max_position_embeddings"):
+        if key in params:
+            return _count(params, key, "max_position_embeddings")
+    if params.get("use_scaled_rope"):
+        return 131_072
+    if theta == LLAMA_3_THETA:
+        return 8192
+    if theta == CODE_LLAMA_THETA:
+        return 16_384
+    # Llama 1 has 2,048; only it has an epsilon of 1e-6, or 64 heads that share nothing (65B).
+    first = params.get("norm_eps") == 1e-6 or (shape.heads == 64 and shape.key_value_heads == 64)
+    return 2048 if first else 4096
+
+
+def _count(params: Mapping[str, Any], name: str, limit: str, default: int | None = None) -> int:
+    value = params.get(name)
+    value = default if value is None else value
+    low, high = LIMITS[limit]
+    if not is_int(value) or not low <= value <= high:
+        said = "missing" if value is None else shown(value)
+        raise FormatError(f"{PARAMS}: {name} is {said}; it must be a whole number between {low} and {high}")
+    return value

@@ -1,0 +1,53 @@
+"""The folder's ``config.json``, in the one form that edgellm, mlx-lm and transformers all understand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
+from edgellm.checkpoint.quantization import CONFIG_KEYS
+
+DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+"""What a config calls each type, by safetensors' code."""
+
+REWRITTEN = {*CONFIG_KEYS, "_name_or_path", "auto_map", "dtype", "torch_dtype", "rope_parameters", "rope_scaling"}
+"""Left out or said anew; ``auto_map`` names programs, which are not copied."""
+
+
+def portable_config(
+    raw: Mapping[str, Any], config: ModelConfig, dtype: str, quantization: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A config that leaves nothing to a reader's defaults, which differ.
+
+    mlx-lm takes a missing ``tie_word_embeddings`` for true and knows ``rope_parameters`` for few models only; transformers 5
+    reads ``rope_theta`` with ``rope_scaling``. mlx-lm and the Hub's pages look for the quantization under two names.
+    """
+    written = {key: value for key, value in raw.items() if key not in REWRITTEN}
+    written |= {
+        "model_type": config.model_type,
+        "head_dim": config.head_dim,
+        "num_key_value_heads": config.num_key_value_heads,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _rope_scaling(config.rope_scaling),
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "torch_dtype": DTYPE_NAMES[dtype],
+    }
+    if quantization is not None:
+        written |= {key: dict(quantization) for key in CONFIG_KEYS}
+    return dict(sorted(written.items()))
+
+
+def _rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    written: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        written |= {
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_position_embeddings,
+        }
+    return written

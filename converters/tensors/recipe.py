@@ -1,0 +1,270 @@
+"""What a conversion will write, decided before a weight is read: files, tensors, types, and the config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.checkpoint.folder import EMBEDDING_FILE, HEAD_FILE, LAYER_PREFIX, layer_file
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.checkpoint.quantization import (
+    AFFINE_BITS,
+    DEFAULT_BITS,
+    DEFAULT_GROUP_SIZE,
+    FLOATS,
+    GROUP_SIZES,
+    PARTS,
+    Quantization,
+    chosen_quantization,
+    quantization_block,
+    quantization_of,
+    stored_quantization,
+)
+from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
+from edgellm.checkpoint.tensor_order import tensor_order
+from edgellm.converters.tensors.dtypes import DTYPE_NAMES, portable_config
+from edgellm.converters.tensors.source import Source, SourceTensor
+from edgellm.errors import ConfigError, FormatError
+from edgellm.files.strict_json import shown
+from edgellm.settings import is_int
+
+EMBEDDING = "model.embed_tokens.weight"
+UNQUANTIZED_BITS = 16
+BITS = (*AFFINE_BITS, UNQUANTIZED_BITS)
+CODES = {name: code for code, name in DTYPE_NAMES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionSettings:
+    """What the weights become; None leaves the choice to the source.
+
+    Attributes:
+        bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
+        group_size: weights a scale, 32, 64 or 128; None: 64.
+        dtype: ``float16``, ``bfloat16`` or ``float32``, of everything unquantized and of scales; None: the source's.
+    """
+
+    bits: int | None = None
+    group_size: int | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        if self.bits is not None and not (is_int(self.bits) and self.bits in BITS):
+            raise ConfigError(f"bits is {self.bits}", hint=f"choose one of {', '.join(map(str, BITS))}")
+        if self.group_size is not None and not (is_int(self.group_size) and self.group_size in GROUP_SIZES):
+            sizes = ", ".join(map(str, GROUP_SIZES))
+            raise ConfigError(f"group size is {self.group_size}", hint=f"choose one of {sizes}")
+        if self.group_size is not None and self.bits == UNQUANTIZED_BITS:
+            raise ConfigError("a group size has no meaning with 16 bits", hint="leave out one of the two")
+        if self.dtype is not None and self.dtype not in CODES:
+            raise ConfigError(f"dtype is {self.dtype!r}", hint=f"choose one of {', '.join(CODES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One weight matrix (out, in): how the source stores it and how the folder will (None: unquantized).
+
+    ``dtype`` is what its unquantized values, or its scales, have in the folder.
+    """
+
+    path: str
+    shape: tuple[int, int]
+    stored: Quantization | None
+    form: Quantization | None
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """One tensor of the folder; ``matrix`` is what it is a part of, None for a vector."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    matrix: Matrix | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes."""
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One file of the folder, its tensors in their order."""
+
+    name: str
+    tensors: tuple[OutputTensor, ...]
+    source_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a conversion will write, save the values."""
+
+    files: tuple[OutputFile, ...]
+    matrices: Mapping[str, Matrix]
+    config: dict[str, Any]
+    dtype: str
+    quantization: Quantization | None
+    tied_head: str | None
+    """The head's tensor in a source that ties it to the embedding and stores it all the same."""
+
+    @property
+    def digest(self) -> str:
+        """A text that two recipes share only if they write the same from the same source."""
+        tensors = [(file.name, [(item.name, item.dtype, item.shape) for item in file.tensors]) for file in self.files]
+        return hashlib.sha256(json.dumps([tensors, self.config], sort_keys=True).encode()).hexdigest()
+
+
+def make_recipe(source: Source, settings: ConversionSettings, chosen: Mapping[str, Quantization] | None = None) -> Recipe:
+    """Check a source's names, types and shapes against its config, and decide what becomes of each tensor.
+
+    Args:
+        source: where the weights come from.
+        settings: what they become.
+        chosen: the forms of single matrices, by path, where they are not to have the usual one.
+
+    Raises:
+        ConfigError: the settings ask for what this source cannot become.
+        FormatError: a tensor is missing, unknown, or of another type or shape than the config says.
+        UnsupportedModelError: another kind of model.
+    """
+    raw = dict(source.config)
+    if raw.get("tie_word_embeddings") is None and "lm_head.weight" not in source.tensors:
+        raw["tie_word_embeddings"] = True
+    config = ModelConfig.from_dict(raw)
+    layer = config.tensor_shapes()
+    outer = config.outer_shapes()
+    named = [(EMBEDDING_FILE, {EMBEDDING: outer.pop(EMBEDDING)})]
+    for index in range(config.num_hidden_layers):
+        named.append((layer_file(index), {f"{LAYER_PREFIX}{index}.{name}": shape for name, shape in layer.items()}))
+    named.append((HEAD_FILE, outer))
+    shapes = {name: shape for _, group in named for name, shape in group.items()}
+    stored = _stored_forms(source, raw, shapes)
+    default, as_it_is = _default(settings, raw, stored, source.forms)
+    cast = CODES[settings.dtype] if settings.dtype else None if as_it_is else _usual_dtype(source.tensors)
+    matrices = {}
+    for path, shape in _matrices(shapes).items():
+        form = (stored[path] or source.forms.get(path)) if as_it_is else _form(shape, default)
+        form = chosen.get(path, form) if chosen else form
+        dtype = cast or source.tensors[f"{path}.scales" if stored[path] else f"{path}.weight"].dtype
+        matrices[path] = Matrix(path, shape, stored[path], form, dtype)
+    files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
+    known = {name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)} | shapes.keys()
+    head = "lm_head.weight" if config.tie_word_embeddings and "lm_head.weight" in source.tensors else None
+    _refuse_unknown(source, known | ({f"lm_head.{part}" for part in PARTS} if head else set()))
+    block = quantization_block(default, {path: matrix.form for path, matrix in matrices.items()}) if default else None
+    dtype = next(tensor.dtype for tensor in files[-1].tensors if tensor.name == "model.norm.weight")
+    return Recipe(files, matrices, portable_config(raw, config, dtype, block), dtype, default, head)
+
+
+def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    return {name.removesuffix(".weight"): (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
+
+
+def _parts(path: str, form: Quantization | None) -> list[str]:
+    parts = PARTS if form and form.mode == "affine" else PARTS[:2] if form else PARTS[:1]
+    return [f"{path}.{part}" for part in parts]
+
+
+def _stored_forms(
+    source: Source, raw: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Quantization | None]:
+    """How the source stores each matrix; vectors are checked on the way."""
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            tensor = source.tensors.get(name)
+            if tensor is None:
+                raise FormatError(f"tensor {name} is missing", hint="download the model again")
+            if tensor.shape != shape or tensor.dtype not in FLOATS:
+                raise FormatError(
+                    f"tensor {name} is {tensor.dtype} {tensor.shape}; the config needs {shape} in one of {', '.join(FLOATS)}"
+                )
+    forms = {}
+    for path, shape in _matrices(shapes).items():
+        parts = {part: source.tensors[f"{path}.{part}"] for part in PARTS if f"{path}.{part}" in source.tensors}
+        forms[path] = stored_quantization(raw, path, parts, shape)
+    return forms
+
+
+def _default(
+    settings: ConversionSettings,
+    raw: Mapping[str, Any],
+    stored: Mapping[str, Quantization | None],
+    wished: Mapping[str, Quantization],
+) -> tuple[Quantization | None, bool]:
+    """The folder's usual form (None: unquantized), and whether a quantized source is taken as it is."""
+    if settings.bits == UNQUANTIZED_BITS:
+        return None, False
+    if not any(stored.values()) and not wished:
+        return Quantization(settings.bits or DEFAULT_BITS, settings.group_size or DEFAULT_GROUP_SIZE), False
+    default = quantization_of(raw, "") or next(iter(Counter(wished.values()).most_common(1)), (None,))[0]
+    if default is None:
+        raise FormatError("the source holds quantized tensors and its config says nothing of them")
+    bits, group_size = settings.bits or default.bits, settings.group_size or default.group_size
+    if (bits, group_size) == (default.bits, default.group_size):
+        return default, True
+    if group_size not in GROUP_SIZES:  # 16, which only another mode has
+        group_size = DEFAULT_GROUP_SIZE
+    return Quantization(bits, group_size), False
+
+
+def _form(shape: tuple[int, int], default: Quantization | None) -> Quantization | None:
+    return chosen_quantization(shape[1], default.bits, default.group_size) if default else None
+
+
+def _usual_dtype(tensors: Mapping[str, SourceTensor]) -> str:
+    """The floating type that most of the weights have."""
+    sizes: Counter[str] = Counter()
+    for tensor in tensors.values():
+        if tensor.dtype in FLOATS:
+            sizes[tensor.dtype] += math.prod(tensor.shape)
+    return sizes.most_common(1)[0][0]
+
+
+def _file(
+    name: str, shapes: Mapping[str, tuple[int, ...]], matrices: Mapping[str, Matrix], source: Source, cast: str | None
+) -> OutputFile:
+    tensors: dict[str, OutputTensor] = {}
+    read = 0
+    for origin, shape in shapes.items():
+        path = origin.removesuffix(".weight")
+        matrix = matrices[path] if len(shape) == 2 else None
+        read += sum(source.tensors[item].nbytes for item in (_parts(path, matrix.stored) if matrix else [origin]))
+        if matrix and matrix.form:
+            for part, (dtype, part_shape) in matrix.form.stored(*matrix.shape, matrix.dtype).items():
+                tensors[f"{path}.{part}"] = OutputTensor(f"{path}.{part}", dtype, part_shape, matrix)
+        else:
+            dtype = matrix.dtype if matrix else cast or source.tensors[origin].dtype
+            tensors[origin] = OutputTensor(origin, dtype, shape, matrix)
+    prefix = _layer_prefix(shapes)
+    order = tensor_order({item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()})
+    return OutputFile(name, tuple(tensors[prefix + item] for item in order), read)
+
+
+def _layer_prefix(names: Mapping[str, object]) -> str:
+    """``model.layers.N.`` for the tensors of a layer, else nothing: what ``tensor_order`` leaves out."""
+    first = next(iter(names))
+    return ".".join(first.split(".")[:3]) + "." if first.startswith(LAYER_PREFIX) else ""
+
+
+def _refuse_unknown(source: Source, known: set[str]) -> None:
+    unknown = sorted(source.tensors.keys() - known)
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise FormatError(
+            f"the source holds tensors that its config does not account for: {', '.join(map(shown, unknown[:3]))}{more}",
+            hint="the config may belong to another model",
+        )

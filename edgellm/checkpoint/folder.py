@@ -1,0 +1,195 @@
+"""The model folder: its file names, index and checksums.
+
+Exactly the layout of Hugging Face and mlx-lm; our own folders have one file a layer, one for the embedding and one for
+norm and head, so that a layer is one aligned sequential read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgellm.checkpoint.safetensors_file import TensorData, TensorInfo, read_header, write_tensors
+from edgellm.errors import FormatError, ModelNotFoundError
+from edgellm.files.atomic import FileRecord, file_record
+from edgellm.files.strict_json import read_json, require_regular_file, shown, write_json
+
+__all__ = [
+    "FileRecord",
+    "ModelFolder",
+    "TensorData",
+    "TensorInfo",
+    "open_folder",
+    "read_header",
+    "read_json",
+    "weight_files",
+    "write_index",
+    "write_tensors",
+]
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+INDEX = "model.safetensors.index.json"
+CHECKSUMS = "edgellm.json"
+MANIFEST = "edgellm-conversion.json"
+"""In a folder whose conversion has not finished; a whole folder never has it."""
+
+LAYER_PREFIX = "model.layers."
+DOWNLOAD_AGAIN = "download or convert the model again"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder that has been looked through: its config, and where each tensor lies. No weight has been read."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    generation_config: dict[str, Any]
+
+    def layer(self, index: int) -> dict[str, TensorInfo]:
+        """The tensors of one layer by their names inside it (``self_attn.q_proj.weight``)."""
+        prefix = f"{LAYER_PREFIX}{index}."
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+def layer_file(index: int) -> str:
+    """The name of the file that holds layer ``index``; mlx-lm takes every ``model*.safetensors``."""
+    return f"model-layer-{index:05d}.safetensors"
+
+
+EMBEDDING_FILE = "model-embedding.safetensors"
+HEAD_FILE = "model-head.safetensors"
+
+
+def open_folder(path: Path) -> ModelFolder:
+    """What a model folder holds, every header checked.
+
+    Raises:
+        ModelNotFoundError: there is no such folder.
+        FormatError: a file is missing, damaged or lies; or the folder was only half written.
+        ReadError: a file cannot be read.
+    """
+    if not path.is_dir():
+        raise ModelNotFoundError(f"there is no folder {path}")
+    if (path / MANIFEST).exists():
+        raise FormatError(
+            f"{path} is only half converted", hint="run the same `edgellm convert` again: it goes on where it stopped"
+        )
+    if not (path / CONFIG).exists():
+        raise FormatError(f"{path} has no {CONFIG}", hint="name the folder that holds the model's files")
+    config = read_json(inside(path, CONFIG))
+    generation_config = read_json(inside(path, GENERATION_CONFIG)) if (path / GENERATION_CONFIG).exists() else {}
+    return ModelFolder(path, config, read_headers(weight_files(path)), generation_config)
+
+
+def weight_files(path: Path, *, pattern: str = "model*.safetensors", index: str = INDEX) -> list[Path]:
+    """The files that make up a folder's weights: those its index names, or else those that match ``pattern``.
+
+    Raises:
+        FormatError: one is missing or would lie outside the folder, or there is none.
+    """
+    present = sorted(file.name for file in path.glob(pattern))
+    whole = pattern.replace("*", "")
+    names = [whole] if whole in present else present  # beside a model.safetensors, variants of it may lie
+    if (path / index).exists():
+        listed = _index_files(path, index)
+        # Folders exist whose index was left over from another sharding: mlx-lm never looks at it, transformers neither
+        # when there is a single model.safetensors.
+        names = listed if set(listed) & set(present) or not names else names
+    if not names:
+        others = any(file.suffix in {".bin", ".gguf", ".safetensors", ".pth"} for file in path.iterdir())
+        hint = "convert the model first: edgellm convert SOURCE DEST" if others else DOWNLOAD_AGAIN
+        raise FormatError(f"{path} has no {pattern}", hint=hint)
+    for name in names:
+        part = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.\w+)", name)
+        if part and len(names) < int(part[2]):
+            raise FormatError(f"{path} holds {len(names)} of the {int(part[2])} files of {part[1]}", hint=DOWNLOAD_AGAIN)
+    return [inside(path, name) for name in names]
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:
+    """All tensors of several files. Raises FormatError, also where two files hold a tensor of the same name."""
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        for name, tensor in read_header(file)[0].items():
+            if name in tensors:
+                raise FormatError(f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}")
+            tensors[name] = tensor
+    if not tensors:
+        raise FormatError("the model's files hold no tensor", hint=DOWNLOAD_AGAIN)
+    return tensors
+
+
+def inside(path: Path, name: str) -> Path:
+    """The file ``name`` of a folder, if it is a plain file that really lies there.
+
+    A link may lead to another file of the folder or, as in the Hub's cache, from ``snapshots/X`` to ``blobs``; one that
+    leads elsewhere could have a stranger's folder copy a private file.
+
+    Raises:
+        FormatError: the name has a path in it, or the link leads outside, or there is no such plain file.
+    """
+    if Path(name).name != name or "\\" in name or "\0" in name or len(name.encode()) > 255:
+        raise FormatError(f"{path} names a file that is not its own: {shown(name)}")
+    file = path / name
+    if not file.exists():
+        raise FormatError(f"{path} lacks the file {shown(name)}", hint=DOWNLOAD_AGAIN)
+    require_regular_file(file)
+    if file.is_symlink():
+        folder, target = path.resolve(), file.resolve()
+        blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+        if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
+            raise FormatError(f"{file} is a link to a file elsewhere", hint="put the file itself into the folder")
+    return file
+
+
+def write_index(path: Path, weight_map: Mapping[str, str], total_size: int) -> FileRecord:
+    """Write the index: which file holds which tensor."""
+    index = {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
+    return write_json(path / INDEX, index)
+
+
+def write_checksums(path: Path, files: Iterable[FileRecord]) -> None:
+    """Record size and SHA-256 of the folder's files, for ``changed_files``."""
+    records = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}
+    write_json(path / CHECKSUMS, {"format": 1, "files": dict(sorted(records.items()))})
+
+
+def read_checksums(path: Path) -> list[FileRecord]:
+    """What ``write_checksums`` recorded. Raises FormatError, also for folders made by others, which have no record."""
+    files = read_json(inside(path, CHECKSUMS)).get("files")
+    if not isinstance(files, dict):
+        raise FormatError(f"{path / CHECKSUMS} lists no files")
+    records = []
+    for name, claim in files.items():
+        size, digest = (claim.get("size"), claim.get("sha256")) if isinstance(claim, dict) else (None, None)
+        if type(size) is not int or not isinstance(digest, str):
+            raise FormatError(f"{path / CHECKSUMS} has no size and sha256 for {shown(name)}")
+        records.append(FileRecord(name, size, digest))
+    return records
+
+
+def changed_files(path: Path) -> list[str]:
+    """The names of the files whose bytes are no longer those recorded, or which are gone."""
+    changed = []
+    for record in read_checksums(path):
+        try:
+            intact = file_record(inside(path, record.name)) == record
+        except FormatError:
+            intact = False
+        if not intact:
+            changed.append(record.name)
+    return changed
+
+
+def _index_files(path: Path, index: str) -> list[str]:
+    weight_map = read_json(inside(path, index)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{path / index} has no weight_map")
+    if not all(isinstance(name, str) for name in weight_map.values()):
+        raise FormatError(f"{path / index} names a file that is no text")
+    return sorted(set(weight_map.values()))

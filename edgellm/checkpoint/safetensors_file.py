@@ -1,0 +1,186 @@
+"""One safetensors file: its header read and checked before anything trusts it, and written aligned and whole.
+
+The format: 8 bytes little-endian header length, a JSON header that may end in spaces, the tensors' bytes without holes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgellm.errors import FormatError, ReadError
+from edgellm.files.atomic import Data, FileRecord, write_file
+from edgellm.files.strict_json import MAX_BYTES, parse_json, require_regular_file, shown
+
+DTYPE_BYTES: Mapping[str, int] = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
+"""Bytes of one value, by the format's code."""
+
+DATA_ALIGNMENT = 16 * 1024
+"""Bytes; where the data of our files begins: a page of every machine we know (macOS: 16 KiB)."""
+
+MAX_RANK = 8
+LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor lies; ``offset`` is absolute in the file, ``dtype`` the format's code (``BF16``)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorData:
+    """One tensor to be written: ``data`` holds its bytes, or yields them in pieces when their turn comes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Data | Iterable[Data]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, from type and shape."""
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The tensors of a safetensors file in the order of their bytes, and its metadata.
+
+    Every claim is checked against the file: afterwards each tensor's bytes lie inside it, apart from all others.
+
+    Raises:
+        FormatError: the header is damaged or lies.
+        ReadError: the file cannot be read.
+    """
+    size = require_regular_file(path)
+    if size < LENGTH_BYTES:
+        raise FormatError(f"{path} is cut short: it has {size} bytes", hint="download or convert the model again")
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+            if length > size - LENGTH_BYTES:
+                raise FormatError(
+                    f"{path} is cut short or no safetensors file: its header claims {length} bytes of {size}",
+                    hint="download or convert the model again",
+                )
+            if length > MAX_BYTES:
+                raise FormatError(f"the header of {path} claims {length} bytes; at most {MAX_BYTES} are read")
+            text = file.read(length)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read at offset 0: {error.strerror}") from error
+    if not text.startswith(b"{"):
+        raise FormatError(f"the header of {path} does not begin with a brace")
+    header = parse_json(text, f"the header of {path}")
+    metadata = _metadata(header.pop("__metadata__", None), path)
+    tensors = [_tensor(name, claim, path, LENGTH_BYTES + length) for name, claim in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
+    end = LENGTH_BYTES + length
+    for tensor in tensors:
+        if tensor.offset != end:
+            fault = "overlaps the one before it" if tensor.offset < end else "leaves a hole before it"
+            raise FormatError(f"tensor {shown(tensor.name)} of {path} {fault}")
+        end += tensor.nbytes
+    if end != size:
+        fault = "is cut short" if end > size else "has bytes that no tensor claims"
+        raise FormatError(
+            f"{path} {fault}: its tensors end at byte {end}, the file at {size}",
+            hint="download or convert the model again",
+        )
+    return {tensor.name: tensor for tensor in tensors}, metadata
+
+
+def write_tensors(path: Path, tensors: Sequence[TensorData], *, metadata: Mapping[str, str] | None = None) -> FileRecord:
+    """Write a safetensors file whose data begins on a 16 KiB boundary, whole or not at all.
+
+    Tensors are written in the order given, each consumed when its turn comes, so that one that yields pieces is never
+    in memory whole. The file appears under its name only when every byte of it is on the disk.
+
+    Raises:
+        ConversionError: the disk is full or refuses; nothing is left behind.
+    """
+    return write_file(path, chain([_header(tensors, dict(metadata or {"format": "mlx"}))], *map(_pieces, tensors)))
+
+
+def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for tensor in tensors:
+        if tensor.name in entries:
+            raise AssertionError(f"{tensor.name} comes twice")
+        offsets = [end, end := end + tensor.nbytes]
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    text = json.dumps(entries, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def _pieces(tensor: TensorData) -> Iterator[Data]:
+    whole = isinstance(tensor.data, bytes | bytearray | memoryview | np.ndarray)
+    written = 0
+    for piece in cast(Iterable[Data], [tensor.data] if whole else tensor.data):
+        written += piece.nbytes if isinstance(piece, memoryview | np.ndarray) else len(piece)
+        yield piece
+    if written != tensor.nbytes:
+        raise AssertionError(f"{tensor.name}: {written} bytes given, {tensor.nbytes} declared")
+
+
+def _metadata(claim: Any, path: Path) -> dict[str, str]:
+    if claim is None:  # MLX writes null where there is none
+        return {}
+    if not isinstance(claim, dict) or not all(isinstance(value, str) for value in claim.values()):
+        raise FormatError(f"the metadata of {path} is not text by name")
+    return claim
+
+
+def _tensor(name: str, claim: Any, path: Path, start: int) -> TensorInfo:
+    where = f"tensor {shown(name)} of {path}"
+    if not isinstance(claim, dict) or not claim.keys() >= {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"{where} has no dtype, shape and data_offsets")
+    dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise FormatError(f"{where} has the unknown dtype {shown(dtype)}")
+    if not _is_counts(shape) or len(shape) > MAX_RANK:
+        raise FormatError(f"{where} has an impossible shape: {shown(shape)}")
+    if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise FormatError(f"{where} has impossible offsets: {shown(offsets)}")
+    nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
+    if nbytes != offsets[1] - offsets[0]:
+        raise FormatError(
+            f"{where} needs {nbytes} bytes by its shape and has {offsets[1] - offsets[0]} by its offsets",
+        )
+    return TensorInfo(name, dtype, tuple(shape), path, start + offsets[0], nbytes)
+
+
+def _is_counts(value: Any) -> bool:
+    """Whether it is a list of whole numbers from 0 to 2**63 - 1; JSON's true is no number."""
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)

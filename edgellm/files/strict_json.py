@@ -1,0 +1,127 @@
+"""JSON from strangers, read within fixed bounds of time and memory; and our own, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgellm.errors import FormatError, ReadError
+from edgellm.files.atomic import FileRecord, write_file
+
+MAX_BYTES = 4 << 20
+"""Bytes; the largest document taken. The index of a 405B model has 0.4 MB."""
+
+MAX_ITEMS = 200_000
+"""Values in one document; parsed, each takes up to 200 bytes, so that a whole document stays within 64 MiB."""
+
+MAX_DEPTH = 32
+"""Levels of nesting; real configs have 4."""
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FormatError: it is no JSON object, too large, too deep, names a key twice, or holds a number that is not finite.
+        ReadError: the file cannot be read.
+    """
+    require_regular_file(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_json(data, str(path), max_bytes=max_bytes, max_items=max_items)
+
+
+def parse_json(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS) -> dict[str, Any]:
+    """The JSON object in ``data``; ``name`` says in errors where it came from. Raises FormatError."""
+    if len(data) > max_bytes:
+        raise FormatError(f"{name} is larger than {max_bytes} bytes")
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > max_items:
+        raise FormatError(f"{name} holds more than {max_items} values")
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except RecursionError as error:
+        raise FormatError(f"{name} is nested too deeply") from error
+    except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits, or one of the three hooks below
+        raise FormatError(f"{name} is no valid JSON: {_brief(error)}") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{name} holds no JSON object")
+    _check_values(value, name)
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> FileRecord:
+    """Write ``value``, whole or not at all. Raises ConversionError."""
+    return write_file(path, [(json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")])
+
+
+def require_regular_file(path: Path) -> int:
+    """The size in bytes of a plain file; opening a pipe or a device could wait, or read, for ever.
+
+    Raises:
+        ReadError: there is nothing, or nothing that may be looked at.
+        FormatError: it is a folder, a pipe, a device.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ReadError(f"{path} cannot be read: {reason}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path} is no plain file")
+    return status.st_size
+
+
+def shown(name: object) -> str:
+    """A stranger's name made safe to print: escapes for control characters, and not longer than a line."""
+    text = ascii(name)
+    return text if len(text) <= 100 else f"{text[:90]}...{text[-1]}"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {shown(twice)} comes twice")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is too large")
+    return value
+
+
+def _brief(error: ValueError) -> str:
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+def _check_values(value: dict[str, Any], name: str) -> None:
+    """Refuse deep nesting, which later recursive readers could not bear, and strings that are no Unicode text."""
+    stack: list[tuple[Any, int]] = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, str):
+            if not item.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item):
+                raise FormatError(f"{name} holds a string that is no Unicode text: {shown(item)}")
+        elif isinstance(item, dict | list):
+            if depth > MAX_DEPTH:
+                raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
+            inner = (*item, *item.values()) if isinstance(item, dict) else item
+            stack.extend((part, depth + 1) for part in inner if isinstance(part, str | dict | list))

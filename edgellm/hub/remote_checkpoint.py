@@ -1,0 +1,33 @@
+"""A Hub repository looked through without its weights: headers and config alone, a few hundred KB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgellm.checkpoint.checkpoint import Checkpoint, checkpoint_of
+from edgellm.checkpoint.folder import CONFIG, ModelFolder
+from edgellm.checkpoint.safetensors_file import TensorInfo
+from edgellm.files.strict_json import read_json
+from edgellm.hub.download import renamed_error
+
+
+def remote_checkpoint(repository: str) -> Checkpoint:
+    """Return what is known of a repository on the Hub before its weights are downloaded, for a plan.
+
+    Raises:
+        ModelNotFoundError, DownloadError: as ``hub.download``.
+        FormatError, UnsupportedModelError: the model cannot run here.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        config = Path(hf_hub_download(repository, CONFIG))
+        metadata = HfApi().get_safetensors_metadata(repository)
+    except Exception as error:
+        raise renamed_error(error, repository) from error
+    tensors = {}
+    for file, header in metadata.files_metadata.items():
+        for name, tensor in header.tensors.items():
+            begin, end = tensor.data_offsets
+            tensors[name] = TensorInfo(name, tensor.dtype, tuple(tensor.shape), Path(file), begin, end - begin)
+    return checkpoint_of(ModelFolder(Path(repository), read_json(config), tensors, {}))

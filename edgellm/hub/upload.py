@@ -1,0 +1,76 @@
+"""A model folder to the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgellm.errors import ConfigError, DownloadError, EdgeLLMError
+from edgellm.files.atomic import write_file
+from edgellm.files.strict_json import shown
+from edgellm.hub.model_card import CARD
+from edgellm.hub.resolve import is_hub_id
+
+SIGN_IN = "make a token that may write at huggingface.co/settings/tokens, then: hf auth login"
+
+
+def require_account(repository: str) -> None:
+    """Find out before hours of work whether the Hub knows who is asking.
+
+    Raises:
+        ConfigError: the name is none that a repository can have.
+        DownloadError: the Hub cannot be reached, or does not know the token.
+    """
+    if not is_hub_id(repository):
+        raise ConfigError(f"{repository!r} is no name of a Hub repository", hint="name it as owner/name")
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:
+        raise _renamed(error, repository) from error
+
+
+def upload(folder: Path, repository: str, card: str, *, private: bool = False) -> str:
+    """Write the card into the folder, upload the whole in one commit, and return its address.
+
+    Args:
+        folder: a whole model folder.
+        repository: ``owner/name``; made if it is not there.
+        card: the model card, Markdown.
+        private: whether a repository that is made is for its owner alone.
+
+    ``HF_ENDPOINT`` and ``HF_TOKEN`` are huggingface-hub's own, and respected.
+
+    Raises:
+        ConversionError: the card cannot be written.
+        DownloadError: the Hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    write_file(folder / CARD, [card.encode()])
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True, private=private)
+        done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Converted by edgellm")
+    except Exception as error:
+        raise _renamed(error, repository, folder) from error
+    return str(done.commit_url)
+
+
+def _renamed(error: Exception, repository: str, folder: Path | None = None) -> EdgeLLMError:
+    """What huggingface-hub says, in our words."""
+    from huggingface_hub import errors
+
+    again = f"try again: hf upload {repository} {folder}" if folder else "try again later"
+    match error:
+        case errors.LocalTokenNotFoundError():
+            return DownloadError("the Hub takes models only from those it knows", hint=SIGN_IN)
+        case errors.OfflineModeIsEnabled():
+            return DownloadError("HF_HUB_OFFLINE forbids to upload", hint="unset HF_HUB_OFFLINE")
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            return DownloadError(f"the Hub does not let you write to {repository}", hint=SIGN_IN)
+        case errors.HfHubHTTPError():
+            fact = f"the Hub answered {error.response.status_code} when {repository} was to be written"
+            return DownloadError(fact, hint=again)
+    reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
+    return DownloadError(f"{repository} could not be uploaded: {reason}", hint=again)

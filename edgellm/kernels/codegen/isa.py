@@ -1,0 +1,115 @@
+"""Instruction sets: what each one needs, how wide it is, and which of them this processor has."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from edgellm.errors import BackendError, ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Isa:
+    """One form of the kernels.
+
+    Attributes:
+        name: as ``edgellm doctor`` shows it.
+        machine: the processor family, as in an LLVM triple.
+        features: LLVM's names of what the code may use.
+        lanes: float32 numbers in a vector.
+        dot: how four products of bytes are added to a 32-bit lane; None: only the float path.
+        tiles: whether tiles of 16 x 32 bfloat16 numbers or 16 x 64 bytes are multiplied at once (AMX).
+        half: whether float16 is converted by an instruction.
+        registers: vector registers, which bound the blocks of a matrix product.
+    """
+
+    name: str
+    machine: str
+    features: tuple[str, ...]
+    lanes: int
+    dot: str | None
+    tiles: bool = False
+    half: bool = True
+    registers: int = 16
+
+    @property
+    def block(self) -> int:
+        """Groups that a product of few tokens sums side by side."""
+        return max(self.lanes // 2, 4)
+
+    @property
+    def triple(self) -> str:
+        """The LLVM triple."""
+        system = {"Darwin": "apple-darwin", "Windows": "pc-windows-msvc"}.get(platform.system(), "unknown-linux-gnu")
+        machine = "arm64" if self.machine == "aarch64" and platform.system() == "Darwin" else self.machine
+        return f"{machine}-{system}"
+
+
+_AVX2 = ("avx2", "fma", "f16c", "bmi2", "popcnt", "sse4.2", "lzcnt")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512vnni")
+
+ISAS: Mapping[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa(
+            "amx",
+            "x86_64",
+            (*_AVX512, "avx512bf16", "amx-tile", "amx-bf16", "amx-int8"),
+            16,
+            "vpdpbusd",
+            tiles=True,
+            registers=32,
+        ),
+        Isa("avx512-vnni", "x86_64", _AVX512, 16, "vpdpbusd", registers=32),
+        Isa("avx-vnni", "x86_64", (*_AVX2, "avxvnni"), 8, "vpdpbusd"),
+        Isa("avx2", "x86_64", _AVX2, 8, "pmaddubsw"),
+        Isa("arm64-dot", "aarch64", ("neon", "dotprod"), 4, "sdot", registers=32),
+        Isa("x86-64", "x86_64", ("sse2",), 4, None, half=False),
+        Isa("arm64", "aarch64", ("neon",), 4, None, registers=32),
+    )
+}
+"""Fastest first within a processor family."""
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """LLVM's names of what this processor (and the operating system's saved state) offers."""
+    import llvmlite.binding as llvm
+
+    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+
+
+def host_machine() -> str:
+    """This processor's family, as in an LLVM triple."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def host_isas() -> list[Isa]:
+    """The instruction sets that this processor has, best first.
+
+    Raises:
+        BackendError: there is none.
+    """
+    from edgellm.kernels.codegen.amx import tiles_allowed
+
+    found = [isa for isa in ISAS.values() if isa.machine == host_machine() and host_features() >= set(isa.features)]
+    found = [isa for isa in found if not isa.tiles or tiles_allowed()]
+    if not found:
+        raise BackendError(f"there are no kernels for {platform.machine()} processors")
+    return found
+
+
+def isa_named(name: str) -> Isa:
+    """An instruction set that this processor has.
+
+    Raises:
+        ConfigError: no such name, or this processor has it not.
+    """
+    for isa in host_isas():
+        if isa.name == name:
+            return isa
+    known = ", ".join(isa.name for isa in host_isas())
+    raise ConfigError(f"this processor does not run {name!r}", hint=f"it runs {known}")

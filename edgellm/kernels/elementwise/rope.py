@@ -1,0 +1,71 @@
+"""Rotary positions, and the way of new keys and values into the cache."""
+
+from __future__ import annotations
+
+from edgellm.kernels.attention.kv_unpack import pack_row
+from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.codegen.isa import Isa
+from edgellm.kernels.codegen.schedule import next_places
+from edgellm.kernels.elementwise.rms_norm import normalize
+
+_ITEM = 16
+"""Heads that a thread takes at once."""
+
+
+def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
+    """Turn queries in place, put turned keys and plain values into the cache; unless ``norm`` is ``plain``, norm both first.
+
+    Arguments: 1 queries, keys and values (L, (H + 2G) D), 2 turns (L, D): cosines, then sines; 3 H, 4 G, 5 D;
+    6 keys and 7 values (G, capacity, D) of the kind ``kept``, as if the first place were position 0, 8 bytes from head to head,
+    9 the position of the first new token; 10 query norm and 11 key norm (D) of the kind ``norm``, 12 eps (float32);
+    of packed keys and values 13 and 14 the keys' scales and biases, 15 and 16 the values'.
+    """
+    e = Emitter(isa, name)
+    heads, turns, width = e.address(1), e.address(2), e.argument(5)
+    queries, groups = e.argument(3), e.argument(4)
+    stores = e.address(6), e.address(7)
+    head_bytes, place = e.argument(8), e.argument(9)
+    row_heads = e.add(queries, e.mul(groups, 2))
+    nbytes, half = e.mul(width, 4), e.div(width, 2)
+
+    def turn(source: Value, target: Value, token: Value) -> None:
+        cosines = e.at(turns, e.mul(token, nbytes))
+
+        def some(at: Value, lanes: int) -> None:
+            floats = vector(F32, lanes)
+            low, high = e.mul(at, 4), e.mul(e.add(at, half), 4)
+            x, y = e.load(source, low, floats), e.load(source, high, floats)
+            cosine, sine = e.load(cosines, low, floats), e.load(cosines, high, floats)
+            e.store(e.b.fsub(e.b.fmul(x, cosine), e.b.fmul(y, sine)), target, low)
+            e.store(e.fma(x, sine, e.b.fmul(y, cosine)), target, high)
+
+        e.sweep(half, some)
+
+    def pack(source: Value, places: list[Value], row: tuple[Value, Value]) -> None:
+        pack_row(e, kept, source=source, places=(places[0], places[1], places[2]), row=row, width=width)
+
+    def one(item: Value) -> None:
+        token, head = e.div(item, row_heads), e.rem(item, row_heads)
+        source = e.at(heads, e.mul(item, nbytes))
+        is_query, is_value = e.less(head, queries), e.b.not_(e.less(head, e.add(queries, groups)))
+        if norm != "plain":
+            weight = e.b.select(is_query, e.address(10), e.address(11))
+            e.when(e.b.not_(is_value), lambda: normalize(e, (source, source), (weight, norm), width, e.argument(12, F32)))
+        number = e.rem(e.sub(head, queries), groups)
+        if kept != "f32":
+            e.when(e.b.not_(is_value), lambda: turn(source, source, token))
+            places = [e.b.select(is_value, e.address(last), e.address(first)) for first, last in ((6, 7), (13, 15), (14, 16))]
+            row = e.mul(number, head_bytes), e.add(place, token)
+            e.when(e.b.not_(is_query), lambda: pack(source, places, row))
+            return
+        cell = e.add(e.mul(number, head_bytes), e.mul(e.add(place, token), nbytes))
+        target = e.b.select(is_query, source, e.at(e.b.select(is_value, stores[1], stores[0]), cell))
+        e.when(e.b.not_(is_value), lambda: turn(source, target, token))
+
+        def copy(at: Value, lanes: int) -> None:
+            e.store(e.load(source, e.mul(at, 4), vector(F32, lanes)), target, e.mul(at, 4))
+
+        e.when(is_value, lambda: e.sweep(width, copy))
+
+    next_places(e, e.mul(e.tokens, row_heads), _ITEM, one)
+    return e.finish()

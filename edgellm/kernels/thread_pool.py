@@ -1,0 +1,101 @@
+"""Threads that do the steps of a call together. They live in native code, without the interpreter's lock."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.kernels.code_cache import Objects, function
+from edgellm.kernels.codegen.abi import POOL, POOL_BYTES
+
+Words = npt.NDArray[np.int64]
+
+_PATIENCE = 1.0
+"""Seconds that the end of the process waits for a call that is under way."""
+
+
+class Pool:
+    """``threads`` threads, the caller's among them. One call at a time; others wait.
+
+    Args:
+        objects: where the native side of the pool is compiled.
+        threads: how many work on a call.
+    """
+
+    def __init__(self, objects: Objects, *, threads: int) -> None:
+        self.threads = threads
+        self._native = _Native(objects)
+        weakref.finalize(self, self._native.stop)  # also at the process's end: then no thread stands in code that goes away
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while a call is prepared and done."""
+        return self._native.lock
+
+    def run(self, steps: Words, call: Words) -> None:
+        """Do all steps with a call's arguments. The caller holds ``lock``."""
+        self._native.call(steps, call, self.threads)
+
+
+class _Native:
+    """The pool's state in memory, and the workers that watch it. They hold it, so it lives as long as they do."""
+
+    def __init__(self, objects: Objects) -> None:
+        run, work = (objects.kernel(name) for name in ("run", "work"))
+        self.lock = threading.Lock()
+        self._run = function(run, ctypes.c_void_p)
+        self._work = function(work, ctypes.c_void_p)
+        self._state = aligned(POOL_BYTES, np.int64)
+        self._address = int(self._state.ctypes.data)
+        self._job = self._state[POOL["job"] // 8 :]
+        self._workers: list[threading.Thread] = []
+        self._process = 0
+
+    def call(self, steps: Words, call: Words, threads: int) -> None:
+        if self._process != os.getpid():  # at first, and after a fork, which copies no threads
+            self._start(threads)
+        self._job[:4] = (steps.ctypes.data, len(steps), call.ctypes.data, threads)
+        self._run(self._address)
+
+    def stop(self) -> None:
+        if not self._workers or self._process != os.getpid() or not self.lock.acquire(timeout=_PATIENCE):
+            return
+        try:
+            self._state[POOL["stop"] // 8] = 1
+            self._job[:4] = (0, 0, 0, 1)
+            self._run(self._address)
+            for worker in self._workers:
+                worker.join()
+            self._workers.clear()
+            self._process = 0
+        finally:
+            self.lock.release()
+
+    def _start(self, threads: int) -> None:
+        self._state[:] = 0
+        libc = ctypes.CDLL(None)
+        libc.pthread_mutex_init(ctypes.c_void_p(self._address + POOL["mutex"]), None)
+        for condition in ("condition", "passed"):
+            libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL[condition]), None)
+        self._workers = [
+            threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True) for number in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+        self._process = os.getpid()
+
+    def _live(self) -> None:
+        self._work(self._address)
+
+
+def aligned(nbytes: int, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """Zeroed memory that begins on a cache line."""
+    whole = np.zeros(nbytes + 64, np.uint8)
+    start = -whole.ctypes.data % 64
+    return whole[start : start + nbytes].view(kind)

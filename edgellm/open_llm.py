@@ -1,0 +1,71 @@
+"""The Python door: from the name of a model and settings to a model that runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.device.streams import on_some_lane
+from edgellm.hub.resolve import locate
+from edgellm.llm import LLM
+from edgellm.plan.plan import Plan
+from edgellm.plan.planner import plan_for
+from edgellm.prompt_cache.disk_cache import prompt_cache_for
+from edgellm.reading.disk_reader import Reader
+from edgellm.runtime.loader import LoadProgress, disk_reader, load_model
+from edgellm.settings import LoadSettings
+from edgellm.speculation.factory import speculation_for
+from edgellm.tokenizer import Tokenizer
+
+
+def load(
+    model: str | Path,
+    settings: LoadSettings | None = None,
+    *,
+    progress: LoadProgress | None = None,
+    **keywords: Any,
+) -> LLM:
+    """Load a model.
+
+    Args:
+        model: a folder, a Hub id (downloaded once) or a bundled name (``stories``).
+        settings: how; instead of it, or on top of it, its fields as keywords (``memory="4GB"``).
+        progress: called with bytes read and bytes in all.
+        keywords: fields of ``LoadSettings``.
+
+    Raises:
+        ModelNotFoundError, DownloadError: nothing has this name, or it cannot be had.
+        FormatError, UnsupportedModelError, TokenizerError, ReadError: the folder cannot be used.
+        MemoryBudgetError: the model cannot run inside the budget.
+        ConfigError: a setting is out of range.
+    """
+    settings = replace(settings or LoadSettings(), **keywords)
+    checkpoint = read_checkpoint(locate(model))
+    tokenizer = Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
+    return open_llm(checkpoint, tokenizer, settings, progress=progress)
+
+
+def open_llm(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    settings: LoadSettings,
+    *,
+    reader: Reader | None = None,
+    plan: Plan | None = None,
+    progress: LoadProgress | None = None,
+) -> LLM:
+    """Load a model whose folder has been looked through; ``reader`` and ``plan`` may be others than its own."""
+    plan = plan or plan_for(checkpoint, settings)
+    reader = reader or disk_reader(checkpoint, plan)
+    try:
+        with on_some_lane():
+            model = load_model(checkpoint, plan, reader, settings, progress=progress)
+            speculation = speculation_for(model, tokenizer, settings, plan)
+    except BaseException:
+        reader.close()
+        raise
+    if plan.resident:
+        reader.close()  # all is read: its threads and files are free
+    return LLM(checkpoint, tokenizer, model, plan, reader, speculation=speculation, kept=prompt_cache_for(checkpoint, settings))

@@ -1,0 +1,175 @@
+"""What the small files beside a vocabulary say: special and added tokens, and how a text begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import EdgeLLMError, TokenizerError
+from edgellm.files.strict_json import read_json, shown
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MAX_ADDED = 20_000
+MAX_TOKEN = 1024  # characters
+MAX_ID = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is found in a text before the vocabulary sees it.
+
+    Attributes:
+        content: how it is written.
+        special: whether it is control and not text.
+        lstrip: whether it takes the white space before it.
+        rstrip: whether it takes the white space after it.
+        single_word: whether it counts only between word borders.
+        normalized: whether it is looked for after the text is normalized.
+    """
+
+    content: str
+    special: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+
+    @property
+    def is_border(self) -> bool:
+        """Whether nothing before the token changes it or is changed by it."""
+        return not (self.lstrip or self.single_word or self.normalized)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What tokenizer_config.json, special_tokens_map.json and added_tokens.json say together.
+
+    Attributes:
+        named: tokens with a role such as "bos_token"; ``None`` where a file says that there is none.
+        extra: further special tokens, without a role.
+        added: tokens with ids.
+        config: tokenizer_config.json.
+    """
+
+    named: Mapping[str, str | None] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    added: Mapping[int, AddedToken] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a switch of tokenizer_config.json. Raises TokenizerError where it is neither true nor false."""
+        value = self.config.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise TokenizerError(f"tokenizer_config.json: {name} is {shown(value)}; it must be true or false")
+        return value
+
+    @property
+    def special_texts(self) -> frozenset[str]:
+        """Every token that is control and not text."""
+        texts = {token for token in self.named.values() if token}
+        return frozenset(texts.union(self.extra, (token.content for token in self.added.values() if token.special)))
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return what the small files of a folder say; files that are not there say nothing.
+
+    Where tokenizer_config.json lists added tokens, the two older files are not asked, as in transformers 5.
+
+    Raises:
+        TokenizerError: one of them is damaged or too large.
+    """
+    config = _read(folder / "tokenizer_config.json")
+    listed = config.get("added_tokens_decoder")
+    older = {} if listed is not None else _read(folder / "special_tokens_map.json")
+    roles = {**config, **older}
+    named: dict[str, str | None] = {}
+    for role, value in roles.items():
+        if role in NAMED or (role.endswith("_token") and isinstance(value, str | dict)):
+            named[role] = None if value is None else _content(value, role)
+    extra = []
+    for role in ("additional_special_tokens", "extra_special_tokens"):
+        for value in _listing(roles.get(role), role):
+            extra.append(_content(value, role))
+    special = {token for token in named.values() if token}.union(extra)
+    if listed is None:
+        listed = _by_id(_read(folder / "added_tokens.json"), special)
+    return Settings(named=named, extra=tuple(extra), added=read_added(listed), config=config)
+
+
+def read_added(listed: Any) -> dict[int, AddedToken]:
+    """Return added tokens by their ids, lowest first.
+
+    Args:
+        listed: a mapping of ids, as digits, to mappings with "content".
+
+    Raises:
+        TokenizerError: it is damaged, or two of them are the same.
+    """
+    if not isinstance(listed, Mapping) or len(listed) > MAX_ADDED:
+        raise TokenizerError(f"added tokens must be a mapping of at most {MAX_ADDED} ids")
+    added: dict[int, AddedToken] = {}
+    for key, value in listed.items():
+        if not (isinstance(key, int) or (key.isascii() and key.isdigit() and len(key) < 10)) or int(key) >= MAX_ID:
+            raise TokenizerError(f"an added token has the id {shown(key)}")
+        if int(key) in added:
+            raise TokenizerError(f"two added tokens have the id {int(key)}")
+        added[int(key)] = added_token(value)
+    added = {token_id: token for token_id, token in added.items() if token.content}
+    if len({token.content for token in added.values()}) < len(added):
+        raise TokenizerError("an added token is listed twice")
+    return dict(sorted(added.items()))
+
+
+def added_token(value: Any) -> AddedToken:
+    """Return an added token from its JSON. Raises TokenizerError."""
+    if not isinstance(value, Mapping):
+        raise TokenizerError(f"an added token is {shown(value)}; it must be an object with a content")
+    content = _content(value, "an added token")
+    switches = {name: value.get(name, False) for name in ("special", "lstrip", "rstrip", "single_word")}
+    switches["normalized"] = value.get("normalized", not switches["special"])
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise TokenizerError(f"added token {shown(content)}: {name} is {shown(switch)}; it must be true or false")
+    return AddedToken(content, **switches)
+
+
+def _content(value: Any, role: str) -> str:
+    content = value.get("content") if isinstance(value, Mapping) else value
+    if not isinstance(content, str) or len(content) > MAX_TOKEN:
+        raise TokenizerError(f"{role} is {shown(content)}; it must be a text of at most {MAX_TOKEN} characters")
+    return content
+
+
+def _listing(value: Any, role: str) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if not isinstance(value, list):
+        raise TokenizerError(f"{role} is {shown(value)}; it must be a list")
+    return value
+
+
+def _by_id(tokens: Mapping[str, Any], special: set[str]) -> dict[int, Any]:
+    """Turn added_tokens.json, token -> id, round."""
+    listed: dict[int, Any] = {}
+    for content, token_id in tokens.items():
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < MAX_ID:
+            raise TokenizerError(f"added_tokens.json: {shown(content)} has the id {shown(token_id)}")
+        if token_id in listed:
+            raise TokenizerError(f"added_tokens.json: two tokens have the id {token_id}")
+        listed[token_id] = {"content": content, "special": content in special}
+    return listed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path)
+    except EdgeLLMError as error:
+        raise TokenizerError(error.message) from error

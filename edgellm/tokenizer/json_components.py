@@ -1,0 +1,115 @@
+"""The parts of a tokenizer.json around its vocabulary: checked before the Rust library has them.
+
+That library panics, or aborts the process, on some files that are valid JSON: each check here stands for one that did.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.errors import TokenizerError
+from edgellm.files.strict_json import shown
+from edgellm.tokenizer.detokenizer import kind_of, steps_of
+from edgellm.tokenizer.spm_charsmap import check_charsmap
+
+MAX_STEPS = 64
+MAX_PATTERN = 16_384  # characters
+MAX_INSERT = 64  # characters that a step may put in
+MAX_GROWTH = 64  # how many times longer all steps together may make a text
+
+NORMALIZERS = [
+    "Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "ByteLevel",
+    "Precompiled",
+]  # fmt: skip
+PRE_TOKENIZERS = ["Split", "ByteLevel", "Metaspace", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"]
+
+
+def check_components(normalizer: Any, pre_tokenizer: Any) -> None:
+    """Raise TokenizerError unless both are of kinds that cannot panic and cannot make a text much longer."""
+    growth = 1.0
+    for component, name, known in (
+        (normalizer, "normalizers", NORMALIZERS),
+        (pre_tokenizer, "pretokenizers", PRE_TOKENIZERS),
+    ):
+        steps = steps_of(component, name)
+        if len(steps) > MAX_STEPS:
+            raise TokenizerError(f"tokenizer.json has {len(steps)} {name}; {MAX_STEPS} are the most")
+        for step in steps:
+            if not isinstance(step, Mapping) or step.get("type") not in known:
+                raise TokenizerError(f"tokenizer.json has {name} that edgellm does not know: {kind_of(step)}")
+            growth *= _growth(step)
+    if growth > MAX_GROWTH:
+        raise TokenizerError("tokenizer.json would make a text many times longer before it is encoded")
+
+
+def read_frame(post_processor: Any, ids: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """Return the ids that a post-processor puts before and after a text.
+
+    Args:
+        post_processor: a mapping with a "type", or ``None``.
+        ids: the whole vocabulary.
+
+    Raises:
+        TokenizerError: it is damaged, or of a kind that no LLaMA-like model uses.
+    """
+    before: list[int] = []
+    after: list[int] = []
+    for step in steps_of(post_processor, "processors"):
+        match step:
+            case {"type": "ByteLevel"}:  # concerns offsets only
+                continue
+            case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(tokens)}:
+                texts = [at for at, item in enumerate(single) if isinstance(item, dict) and "Sequence" in item]
+                if len(texts) != 1:
+                    raise TokenizerError("the template of tokenizer.json must hold the text once")
+                before = [*_special_ids(single[: texts[0]], tokens, ids), *before]
+                after += _special_ids(single[texts[0] + 1 :], tokens, ids)
+            case _:
+                raise TokenizerError(f"tokenizer.json ends in a processor that edgellm does not know: {kind_of(step)}")
+    return before, after
+
+
+def _growth(step: Mapping[str, Any]) -> float:
+    match step:
+        case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if old:
+            return _limit(max(1.0, len(new) / len(old)), new)
+        case {"type": "Replace", "pattern": {"Regex": str(pattern)}, "content": str(new)}:
+            return _limit(1.0 + len(new), pattern[MAX_PATTERN - MAX_INSERT :])
+        case {"type": "Prepend", "prepend": str(new)}:
+            return _limit(1.0, new)
+        case {"type": "Split", "pattern": {"Regex": str(pattern)} | {"String": str(pattern)}}:
+            return _limit(1.0, pattern[MAX_PATTERN - MAX_INSERT :])
+        case {"type": "Replace" | "Prepend" | "Split"}:
+            raise TokenizerError(f"tokenizer.json has a damaged {kind_of(step)}")
+        case {"type": "Precompiled"}:
+            try:
+                check_charsmap(base64.b64decode(step["precompiled_charsmap"], validate=True) or b"\0")
+            except (KeyError, TypeError, ValueError) as error:
+                raise TokenizerError("the normalization table in tokenizer.json is damaged") from error
+            return 1.0
+        case {"type": "ByteLevel"}:
+            return 2.0
+    return 1.0
+
+
+def _limit(growth: float, text: str) -> float:
+    if len(text) > MAX_INSERT:
+        raise TokenizerError(f"tokenizer.json has a pattern or an insertion that is too long: {shown(text)}")
+    return growth
+
+
+def _special_ids(items: list[Any], tokens: Mapping[str, Any], ids: Mapping[str, int]) -> list[int]:
+    known = set(ids.values())
+    found: list[int] = []
+    for item in items:
+        match item:
+            case {"SpecialToken": {"id": str(name)}} if isinstance(tokens.get(name), dict):
+                listed = tokens[name].get("ids")
+                if not isinstance(listed, list) or not all(type(token_id) is int and token_id in known for token_id in listed):
+                    raise TokenizerError(f"the template of tokenizer.json has impossible ids for {shown(name)}")
+                found += listed
+            case _:
+                raise TokenizerError("the template of tokenizer.json is damaged")
+    return found

@@ -1,0 +1,93 @@
+"""`edgellm bench ablate`: the same tokens with a part left out, and what that costs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from edgellm.bench.ablation.ablate import VARIANTS, AblationSettings, measure_ablations, paged_budget
+from edgellm.bench.ablation.worker import LateReader, unpinned
+from edgellm.bench.records.record import Record
+from edgellm.checkpoint.buffer import Extent, Slot
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.cli.app import main
+from edgellm.converters import convert
+from edgellm.errors import BackendError
+from edgellm.hub.resolve import BUNDLED
+from edgellm.plan.planner import plan_for
+from edgellm.reading.disk_reader import DiskReader
+from edgellm.settings import LoadSettings
+
+QUICK = AblationSettings(prompt_tokens=8, tokens=2, repetitions=1)
+
+
+def test_every_part_of_the_bundled_model_is_left_out_in_turn():
+    records = list(measure_ablations("stories", QUICK))
+    assert [record.error for record in records] == [None] * len(VARIANTS)
+    assert [record.variant for record in records] == [variant.title for variant in VARIANTS]
+    found = {(record.without, record.memory_bytes is not None): record for record in records}
+    for paged in (False, True):
+        assert found[None, paged].slowdown == 1
+    assert all(len(record.seconds) == 1 and record.slowdown > 0 for record in records)
+    assert (found["quantization", False].bits, found[None, False].bits) == (16, 4)
+    assert found[None, False].bytes_per_token == 0
+    whole, bare = found[None, True], found["pinning", True]
+    assert 0 < whole.pinned_layers < whole.layers
+    assert bare.pinned_layers == 0
+    assert bare.bytes_per_token > whole.bytes_per_token > 0
+    assert found["prefetch", True].bytes_per_token == whole.bytes_per_token
+
+
+def test_a_model_that_is_not_quantized_says_so_and_the_rest_goes_on(tiny_folder):
+    records = list(measure_ablations(str(tiny_folder("llama-3.2", dtype=mx.bfloat16)), replace(QUICK, memory=500_000_000)))
+    errors = {record.variant: record.error for record in records}
+    assert "not quantized" in errors["no quantization"]
+    assert errors["no KV cache"] is None
+    assert "holds the whole model" in errors["paged, all parts"]
+
+
+def test_the_exit_status_says_that_a_variant_failed(tiny_folder, capfd):
+    folder = str(tiny_folder("llama-3.2", dtype=mx.bfloat16))
+    assert main(["bench", "ablate", folder, "--tokens", "1", "--prompt-tokens", "4", "--repetitions", "1", "--json"]) == 1
+    records = json.loads(capfd.readouterr().out)["records"]
+    assert {"variant", "without", "slowdown", "seconds_per_token"} <= records[0].keys()
+    assert all(Record.KIND != record["kind"] == "ablation" for record in records)
+
+
+def test_a_plan_without_pinning_streams_every_layer():
+    checkpoint = read_checkpoint(BUNDLED / "stories")
+    budget = paged_budget(checkpoint, QUICK)
+    plan = plan_for(checkpoint, LoadSettings(memory=budget, context=11))
+    assert plan.pinned
+    bare = unpinned(plan)
+    assert bare.pinned == ()
+    assert bare.streamed == tuple(range(8))
+    assert bare.streamed_bytes == plan.streamed_bytes + plan.pinned_bytes
+    assert plan.total_bytes - bare.total_bytes == plan.pinned_bytes
+
+
+def test_a_model_that_no_budget_pages_is_an_error(tiny_folder, tmp_path):
+    convert(str(tiny_folder("llama-1", dtype=mx.bfloat16)), tmp_path / "q", bits=4, group_size=32)
+    checkpoint = read_checkpoint(tmp_path / "q")
+    with pytest.raises(BackendError, match="too small to be paged"):
+        paged_budget(checkpoint, QUICK)
+
+
+def test_a_late_reader_reads_when_it_is_waited_for(tmp_path):
+    data = np.random.RandomState(0).bytes(50_000)
+    file = Path(tmp_path / "data")
+    file.write_bytes(data)
+    inner = DiskReader(direct=False)
+    reader = LateReader(inner)
+    slot = Slot(50_000)
+    ticket = reader.submit([Extent(file, 0, 50_000, 0)], slot.memory)
+    assert not ticket.done()
+    assert reader.bytes_read == 0
+    ticket.wait()
+    assert ticket.done()
+    assert bytes(slot.memory[:50_000]) == data
+    assert reader.bytes_read == inner.bytes_read == 50_000
+    reader.close()

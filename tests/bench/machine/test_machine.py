@@ -1,0 +1,112 @@
+"""What the bench asks of the machine: energy where it is told, and the limits of memory and arithmetic."""
+
+import stat
+import time
+
+import pytest
+
+from edgellm.bench.backends.registry import Rates
+from edgellm.bench.machine.energy import PowerMeter, RAPLMeter, apple_milliwatts, find_meter, nvidia_meter
+from edgellm.bench.machine.roofline import processor_rates, read_rate
+from edgellm.bench.speed.defaults import too_slow, usual_backends
+from edgellm.bench.speed.speed import floor_seconds
+
+
+def zone(root, number, name, energy, limit=1000):
+    folder = root / f"intel-rapl:{number}"
+    folder.mkdir(parents=True)
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "energy_uj").write_text(f"{energy}\n")
+    (folder / "max_energy_range_uj").write_text(f"{limit}\n")
+    return folder / "energy_uj"
+
+
+def test_counters_of_packages_are_added_and_followed_past_their_end(tmp_path):
+    first, second = zone(tmp_path, 0, "package-0", 900), zone(tmp_path, 1, "package-1", 0)
+    zone(tmp_path, 2, "core", 5)  # a part of a package, which counts it already
+    meter = RAPLMeter(tmp_path)
+    assert meter.source == "RAPL: package-0, package-1"
+    assert meter.joules() == 0.0
+    first.write_text("100\n")
+    second.write_text("50\n")
+    assert meter.joules() == pytest.approx((200 + 50) / 1e6)
+    first.write_text("150\n")
+    assert meter.joules() == pytest.approx((250 + 50) / 1e6)
+
+
+def test_a_machine_without_counters_has_no_meter(tmp_path):
+    with pytest.raises(OSError, match="no counter"):
+        RAPLMeter(tmp_path)
+    zone(tmp_path, 0, "psys", 5)
+    with pytest.raises(OSError, match="no counter"):
+        RAPLMeter(tmp_path)
+
+
+def program(path, script):
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_power_that_is_told_again_and_again_becomes_an_energy(tmp_path, monkeypatch):
+    program(tmp_path / "nvidia-smi", 'echo "$@" >&2; while :; do echo 200.00; sleep 0.05; done')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    meter = nvidia_meter()
+    try:
+        before, begun = meter.joules(), time.perf_counter()
+        time.sleep(0.3)
+        used, took = meter.joules() - before, time.perf_counter() - begun
+        assert used == pytest.approx(200.0 * took, rel=0.2)
+    finally:
+        meter.close()
+
+
+@pytest.mark.parametrize("script", ["echo '[N/A]'", "exit 1", "echo 0.0; sleep 5"])
+def test_a_program_that_tells_no_power_is_no_meter(tmp_path, monkeypatch, script):
+    program(tmp_path / "nvidia-smi", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(OSError, match="tells no power"):
+        nvidia_meter()
+
+
+def test_a_program_that_is_silent_is_no_meter(tmp_path):
+    program(tmp_path / "silent", "exec sleep 60")
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="tells no power"):
+        PowerMeter([str(tmp_path / "silent")], lambda _: None, "nobody", patience=0.2)
+    assert time.monotonic() - begun < 30
+
+
+def test_what_powermetrics_says():
+    assert apple_milliwatts("Combined Power (CPU + GPU + ANE): 1234 mW\n") == 1234.0
+    assert apple_milliwatts("CPU Power: 800 mW\n") is None
+    assert apple_milliwatts("\n") is None
+
+
+def test_without_a_gpu_there_is_no_meter_of_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert find_meter(gpu=True) is None
+
+
+def test_the_limits_of_this_machine_are_measured():
+    found = processor_rates(1)
+    assert found.bytes_per_second > 1e8
+    assert found.flops_per_second > 1e8
+    assert read_rate(2, 8 << 20) > 1e8
+
+
+def test_thefloor_seconds_is_reading_or_multiplying_whichever_is_longer():
+    rates = Rates(bytes_per_second=100.0, flops_per_second=10.0)
+    assert floor_seconds(50, 1.0, rates, passes=2) == pytest.approx(1.0)
+    assert floor_seconds(50, 30.0, rates, passes=2) == pytest.approx(3.0)
+    assert floor_seconds(50, None, rates, passes=1) == pytest.approx(0.5)
+    assert floor_seconds(None, 30.0, rates, passes=1) is None
+    assert floor_seconds(50, 30.0, None, passes=1) is None
+
+
+def test_the_usual_backends_run_here():
+    names = usual_backends()
+    assert "mlx" in names
+    assert "endpoint" not in names
+    slow = too_slow(names, ["small", "large"])
+    assert all(model == "large" for _, model in slow)

@@ -1,0 +1,165 @@
+"""The founding experiment: questions, what threads bring, and ratings."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgellm.bench.commands.queries import scaling_sentence
+from edgellm.bench.queries.queries import QueryRecord, measure_queries, scalings
+from edgellm.bench.queries.questions import QUESTIONS, QuerySettings, read_questions
+from edgellm.bench.records.amdahl import Scaling
+from edgellm.cli.app import main
+from edgellm.errors import ConfigError
+
+COUNTS = st.lists(st.integers(1, 128), min_size=2, max_size=6, unique=True)
+
+
+@given(share=st.floats(0, 1), counts=COUNTS, one=st.floats(1e-3, 1e3))
+def test_amdahls_share_is_found_again(share, counts, one):
+    base = min(counts)
+    found = Scaling(seconds={threads: one * (1 - share + share * base / threads) for threads in counts})
+    assert found.base == base
+    assert found.speed_up(base) == found.efficiency(base) == 1
+    assert found.parallel_share == pytest.approx(share, abs=1e-6)
+
+
+def test_efficiency_is_speed_up_a_thread():
+    found = Scaling(seconds={1: 8.0, 4: 2.5})
+    assert found.speed_up(4) == pytest.approx(3.2)
+    assert found.efficiency(4) == pytest.approx(0.8)
+    assert Scaling(seconds={2: 1.0}).parallel_share is None
+
+
+def test_no_share_of_the_work_is_said_where_threads_hinder():
+    assert scaling_sentence("m", Scaling(seconds={1: 2.0, 2: 1.0})) == (
+        "m: 2 threads 2.00 times (100% each); Amdahl: threads divide 100% of the work"
+    )
+    assert (
+        scaling_sentence("m", Scaling(seconds={1: 1.0, 2: 4.0}))
+        == "m: 2 threads 0.25 times (12% each); more threads hinder here"
+    )
+
+
+def test_a_slow_down_gives_a_share_below_zero():
+    found = Scaling(seconds={1: 1.0, 2: 1.5}).parallel_share
+    assert found is not None
+    assert found < 0
+
+
+def test_the_five_questions():
+    assert len(QUESTIONS) == 5
+    assert all("\n" not in question for question in QUESTIONS)
+
+
+def test_questions_come_from_a_file(tmp_path):
+    file = tmp_path / "questions.txt"
+    file.write_text("Who?\n\n  Why?  \n")
+    assert read_questions(file) == ("Who?", "Why?")
+    file.write_text("\n \n")
+    with pytest.raises(ConfigError, match="holds no question"):
+        read_questions(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="no UTF-8 text"):
+        read_questions(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_questions(tmp_path / "none.txt")
+
+
+def test_every_answer_and_time_is_recorded_and_threads_are_compared():
+    settings = QuerySettings(threads=(1, 2), max_tokens=4, repetitions=2)
+    found = list(measure_queries(["stories", "no-such-model"], QUESTIONS[:2], settings))
+    assert [(record.model, record.threads, record.question) for record in found[:-1]] == [
+        ("stories", threads, question) for threads in (1, 2) for question in QUESTIONS[:2]
+    ]
+    for record in found[:-1]:
+        assert record.error is None
+        assert record.answer
+        assert len(record.seconds) == len(record.first_token_seconds) == 2
+        assert record.tokens == 4
+        assert record.finish_reason == "length"
+        assert record.model_bytes
+        assert record.as_dict()["seconds_per_token"] == pytest.approx(record.median_seconds / 4)
+    assert found[0].answer == found[2].answer, "the likeliest tokens, whatever the threads"
+    assert "no-such-model" in found[-1].error
+    assert set(scalings(found)) == {"stories"}
+    assert set(scalings(found)["stories"].seconds) == {1, 2}
+
+
+def test_a_question_that_does_not_fit_fails_alone():
+    found = list(measure_queries(["stories"], ["word " * 3000, "Hello"], QuerySettings(threads=(1,), max_tokens=2)))
+    assert "context" in found[0].error
+    assert found[1].answer
+
+
+def test_scaling_counts_all_questions_of_a_model():
+    common = {"model": "m", "backend": "mlx", "device": "cpu", "test": "query", "environment": {}}
+    records = [
+        QueryRecord(**common, threads=1, tokens=10, seconds=(4.0,)),
+        QueryRecord(**common, threads=1, tokens=30, seconds=(6.0, 8.0, 100.0)),
+        QueryRecord(**common, threads=2, tokens=10, seconds=(2.0,)),
+        QueryRecord(**common, threads=2, error="it broke"),
+    ]
+    assert scalings(records)["m"].seconds == {1: pytest.approx(0.3), 2: pytest.approx(0.2)}
+
+
+class JudgeHandler(BaseHTTPRequestHandler):
+    """A server whose model grades by length, and wants to be asked with a key."""
+
+    def do_GET(self):
+        self._answer({"data": [{"id": "judge-1"}]})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.headers["Authorization"] == "Bearer secret"
+        assert asked["model"] == "judge-1"
+        self._answer({"choices": [{"message": {"content": f"{len(asked['messages'][1]['content']) % 10 + 1}/10"}}]})
+
+    def _answer(self, found):
+        data = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def judge_url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), JudgeHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_questions_are_asked_and_a_judge_scores_the_answers(tmp_path, capsys, monkeypatch, judge_url):
+    questions, answers = tmp_path / "questions.txt", tmp_path / "answers.json"
+    questions.write_text("Who are you?\nTell a story.\n")
+    command = ["bench", "queries", "stories", "--questions", str(questions), "--threads", "1,2", "--max-tokens", "3"]
+    assert main([*command, "--output", str(answers)]) == 0
+    shown = capsys.readouterr().out
+    assert "stories: 2 threads" in shown
+    assert main(["bench", "rate", str(answers)]) == 2, "nobody is there to ask"
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    assert main(["bench", "rate", str(answers), "--judge", judge_url, "--key-variable", "JUDGE_KEY"]) == 0
+    records = json.loads(answers.read_text())["records"]
+    assert [record["number"] for record in records] == [1, 2, 1, 2]
+    assert all(1 <= record["score"] <= 10 and record["scored_by"] == "judge-1" for record in records)
+    assert records[0]["score"] == records[2]["score"]
+    assert main(["bench", "rate", str(answers), "--judge", judge_url]) == 0
+    assert "no answer without a score" in capsys.readouterr().err
+
+
+def test_a_model_that_is_missing_is_said_once_with_a_next_step(tmp_path, capsys):
+    assert main(["bench", "queries", str(tmp_path / "nothing"), "--threads", "1"]) == 1
+    shown = capsys.readouterr()
+    assert "(hint: name a folder" in shown.err
+    assert not shown.out.endswith("\n\n")

@@ -1,0 +1,371 @@
+"""GGUF in and out: weights, config, rotary order, shards, tokenizers."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support.gguf_files import add_byte_level, dequantized, write_gguf
+from support.tiny import CONFIGS, LLAMA3_SCALING, TEMPLATE, random_tensors, write_model
+from support.tiny_tokenizers import LLAMA as PIECES
+from support.tiny_tokenizers import write_pieces
+
+import edgellm
+from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
+from edgellm.checkpoint.quantization import Quantization
+from edgellm.converters import convert, export
+from edgellm.converters.gguf.header import open_gguf
+from edgellm.converters.gguf.model_config import gguf_name, huggingface_name, read_stretch, stretch_factors
+from edgellm.converters.gguf.pretokenizers import SPLITTINGS, pre_tokenizer_of, splitting_in
+from edgellm.errors import ConversionError, FormatError, TokenizerError, UnsupportedModelError
+from edgellm.tokenizer import Tokenizer
+from edgellm.tokenizer.detokenizer import steps_of
+
+WIDE = CONFIGS["llama-2"] | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512}
+"""Rows of 256, which every block type takes."""
+
+TEXTS = ["Once upon a time", " there  was\n\na dog, 123456 years old!", "", "<s>x</s> y", "glücklich 日本 🙂"]
+
+
+def arrays(path):
+    """A folder's tensors as float32, dequantized."""
+    tensors = {}
+    for file in sorted(path.glob("model*.safetensors")):
+        tensors |= mx.load(str(file))
+    found = {}
+    config = json.loads((path / "config.json").read_text())
+    block = config.get("quantization") or {}
+    for name, stored in tensors.items():
+        stem, _, part = name.rpartition(".")
+        if part not in ("weight", "bias"):
+            continue
+        values = stored
+        if part == "weight" and f"{stem}.scales" in tensors:
+            form = block | block[stem] if isinstance(block.get(stem), dict) else block
+            wide = [tensors[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases")]
+            values = mx.dequantize(stored, *wide, form["group_size"], form["bits"], dtype=mx.float32)
+        found[name] = np.array(values.astype(mx.float32))
+    return found
+
+
+def every(kind):
+    return lambda name: kind
+
+
+def k_m(name):
+    """As llama.cpp mixes Q4_K_M: some matrices in six bits, one left as it is."""
+    if "v_proj" in name or name == "lm_head.weight":
+        return "Q6_K"
+    return "F16" if "o_proj" in name else "Q4_K"
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_codes_scales_and_order_are_exact(tmp_path, kind):
+    made = write_gguf(tmp_path / "model.gguf", WIDE, kinds=every(kind))
+    report = convert(tmp_path / "model.gguf", tmp_path / "made")
+    assert report.dtype == "float16"
+    assert report.quantization == Quantization({"Q4": 4, "Q5": 5, "Q8": 8}[kind[:2]], 32)
+    found = arrays(tmp_path / "made")
+    assert found.keys() == made.keys()
+    for name, (own, stored) in made.items():
+        expected = dequantized(own, stored) if found[name].ndim == 2 else stored.astype(np.float16).astype(np.float32)
+        assert np.array_equal(found[name], expected), name
+    edgellm.load(tmp_path / "made").close()
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_plain_types_stay_what_they_are(tmp_path, kind):
+    made = write_gguf(tmp_path / "model.gguf", WIDE, kinds=every(kind))
+    report = convert(tmp_path / "model.gguf", tmp_path / "made", bits=16)
+    assert report.dtype == {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[kind]
+    found = arrays(tmp_path / "made")
+    for name, (own, stored) in made.items():
+        if found[name].ndim == 2:
+            assert np.array_equal(found[name], dequantized(own, stored)), name
+
+
+def test_a_mixed_file_keeps_what_it_can_and_says_what_it_cannot(tmp_path):
+    made = write_gguf(tmp_path / "model.gguf", WIDE, kinds=k_m)
+    said = []
+    report = convert(tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message))
+    assert report.quantization == Quantization(4, 32)
+    assert report.exceptions == {
+        **{f"model.layers.{layer}.self_attn.v_proj": Quantization(6, 32) for layer in range(2)},
+        **{f"model.layers.{layer}.self_attn.o_proj": None for layer in range(2)},
+        "lm_head": Quantization(6, 32),
+    }
+    assert any("3 matrices of type Q6_K" in message for message in said if message)
+    found = arrays(tmp_path / "made")
+    for name, (kind, stored) in made.items():
+        expected = dequantized(kind, stored)
+        error = np.sqrt(np.square(found[name] - expected).mean() / np.square(expected).mean())
+        assert error < {"Q4_K": 1e-3, "Q6_K": 0.03}.get(kind, 1e-3), (name, error)
+    assert edgellm.load(tmp_path / "made").generate("Once", max_tokens=4, temperature=0.0) is not None
+
+
+def test_a_file_that_mlx_has_no_type_for_becomes_as_many_bits(tmp_path):
+    write_gguf(tmp_path / "model.gguf", WIDE, kinds=every("Q3_K"))
+    assert convert(tmp_path / "model.gguf", tmp_path / "made").quantization == Quantization(4, 32)
+    assert convert(tmp_path / "model.gguf", tmp_path / "other", bits=16).quantization is None
+
+
+def test_scales_that_float16_cannot_say_are_refused(tmp_path):
+    def huge(kind, rows, columns, seed):
+        return np.tile(np.array([[0xFF, 0x7B, *[7] * 32]], np.uint8), (rows, columns // 32))  # 65504 * -128
+
+    write_gguf(tmp_path / "model.gguf", WIDE, kinds=every("Q8_0"), blocks=huge)
+    with pytest.raises(FormatError, match="infinite"):
+        convert(tmp_path / "model.gguf", tmp_path / "made")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("qwen3-biases",)])
+def test_a_model_goes_out_and_comes_back(tmp_path, name):
+    source = write_model(tmp_path / "model", CONFIGS[name], dtype=mx.float16, generation_config={"eos_token_id": [1, 3]})
+    export(source, tmp_path / "out.gguf")
+    convert(tmp_path / "out.gguf", tmp_path / "back", bits=16)
+    before, after = arrays(source), arrays(tmp_path / "back")
+    for tensor, values in after.items():
+        assert np.array_equal(before[tensor], values), tensor
+    config = ModelConfig.from_dict(json.loads((tmp_path / "back" / "config.json").read_text()))
+    own = ModelConfig.from_dict(CONFIGS[name])
+    for field in ("hidden_size", "head_dim", "num_key_value_heads", "rms_norm_eps", "rope_theta", "rope_scaling"):
+        assert getattr(config, field) == getattr(own, field)
+    assert config.tie_word_embeddings == own.tie_word_embeddings
+    assert config.eos_token_ids == {1, 3}
+    first, second = (Tokenizer.from_folder(folder) for folder in (source, tmp_path / "back"))
+    for text in TEXTS:
+        assert first.encode(text) == second.encode(text)
+    assert second.chat_template == TEMPLATE
+    assert second.eos_token_ids == first.eos_token_ids
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 5])
+def test_four_and_five_bits_keep_their_codes_both_ways(tmp_path, bits, group_size):
+    source = write_model(tmp_path / "model", WIDE, dtype=mx.float16)
+    convert(source, tmp_path / "ours", bits=bits, group_size=group_size)
+    report = export(tmp_path / "ours", tmp_path / "out.gguf")
+    assert report.errors == {}
+    assert report.kinds == {f"Q{bits}_1": 2 + 7 * 2}
+    convert(tmp_path / "out.gguf", tmp_path / "back")
+    before, after = (mx.load(str(tmp_path / folder / "model-layer-00001.safetensors")) for folder in ("ours", "back"))
+    for name, values in before.items():
+        if name.endswith(".weight") and values.ndim == 2:
+            assert mx.array_equal(values, after[name]), name
+    for name, values in arrays(tmp_path / "ours").items():
+        assert np.array_equal(values, arrays(tmp_path / "back")[name]), name
+
+
+def test_what_eight_bits_and_others_lose_is_said(tmp_path):
+    source = write_model(tmp_path / "model", WIDE, dtype=mx.bfloat16)
+    convert(source, tmp_path / "eight", bits=8)
+    report = export(tmp_path / "eight", tmp_path / "eight.gguf")
+    assert report.kinds == {"Q8_0": 16}
+    assert len(report.errors) == 16
+    assert all(0.001 < error < 0.01 for error in report.errors.values())
+    convert(tmp_path / "eight.gguf", tmp_path / "back")
+    again = export(tmp_path / "back", tmp_path / "again.gguf")  # now without biases of its own
+    assert again.errors == {}
+    first, second = (open_gguf(tmp_path / name) for name in ("eight.gguf", "again.gguf"))
+    for name, tensor in first.tensors.items():
+        bytes_of = [
+            file.read_bytes()[place.offset : place.offset + place.nbytes]
+            for file, place in ((tensor.file, tensor), (second.tensors[name].file, second.tensors[name]))
+        ]
+        assert bytes_of[0] == bytes_of[1], name
+    convert(source, tmp_path / "three", bits=3)
+    report = export(tmp_path / "three", tmp_path / "three.gguf")
+    assert report.kinds == {"F16": 16}
+    assert all(error < 1e-3 for error in report.errors.values())
+
+
+def test_a_written_file_is_what_the_gguf_library_reads(tmp_path):
+    import gguf
+
+    source = write_model(tmp_path / "model", CONFIGS["llama-3.1"], dtype=mx.float16)
+    export(source, tmp_path / "out.gguf")
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+    assert reader.get_field("llama.attention.head_count_kv").contents() == 2
+    assert reader.get_field("tokenizer.ggml.model").contents() == "gpt2"
+    assert len(reader.get_field("tokenizer.ggml.tokens").contents()) == 320
+    mine = open_gguf(tmp_path / "out.gguf").tensors
+    assert {tensor.name: tensor.data_offset for tensor in reader.tensors} == {
+        name: tensor.offset for name, tensor in mine.items()
+    }
+
+
+def test_shards_are_one_model_and_a_folder_of_them_too(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    made = write_gguf(folder / "model.gguf", WIDE, kinds=every("Q4_0"), shards=8)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"model-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
+    convert(folder / names[1], tmp_path / "made")
+    convert(folder, tmp_path / "other")
+    assert arrays(tmp_path / "made").keys() == made.keys() == arrays(tmp_path / "other").keys()
+    (folder / names[2]).unlink()
+    with pytest.raises(FormatError, match="lacks the file"):
+        convert(folder / names[0], tmp_path / "third")
+
+
+def test_a_folder_of_two_models_is_refused(tmp_path):
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        write_gguf(folder / name, WIDE)
+    with pytest.raises(FormatError, match="not one GGUF model but 2"):
+        convert(folder, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        RopeScaling(kind="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0),
+        RopeScaling(
+            kind="llama3", factor=8.0, low_freq_factor=1.5, high_freq_factor=6.0, original_max_position_embeddings=3000
+        ),
+        RopeScaling(kind="linear", factor=4.0),
+    ],
+)
+def test_rotary_factors_become_the_scaling_that_made_them(scaling):
+    config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
+    factors = stretch_factors(128, 500000.0, scaling)
+    said = read_stretch({}, config, factors)
+    assert said["rope_type"] == scaling.kind
+    found = RopeScaling(**{"kind": said.pop("rope_type"), **said})
+    np.testing.assert_allclose(stretch_factors(128, 500000.0, found), factors, rtol=1e-4)
+
+
+def test_rotary_factors_of_another_kind_are_refused():
+    config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
+    with pytest.raises(UnsupportedModelError, match="rotary"):
+        read_stretch({}, config, np.linspace(1, 9, 64, dtype=np.float32))
+    with pytest.raises(UnsupportedModelError, match="yarn"):
+        read_stretch({"llama.rope.scaling.type": "yarn"}, config, None)
+
+
+def test_names_go_both_ways():
+    for name in random_tensors(CONFIGS["qwen3-biases"]):
+        assert huggingface_name(gguf_name(name)) == name
+    for name in ("blk.0.ffn_gate_exps.weight", "blk.x.attn_q.weight", "blk.01.attn_q.weight", "v.blk.0.attn_q.weight", ""):
+        assert huggingface_name(name) is None
+
+
+@pytest.mark.parametrize("splitting", SPLITTINGS)
+def test_each_way_to_cut_a_text_is_known_again(splitting):
+    assert splitting_in(steps_of(pre_tokenizer_of(splitting), "pretokenizers")) == splitting
+
+
+@pytest.mark.parametrize("splitting", SPLITTINGS)
+def test_byte_level_tokenizers_come_in(tmp_path, splitting):
+    def metadata(writer):
+        writer.add_chat_template([{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}])
+
+    def vocabulary(writer, size):
+        add_byte_level(writer, size, pre=splitting)
+
+    path = tmp_path / "model.gguf"
+    write_gguf(path, CONFIGS["llama-2"], vocabulary=vocabulary, metadata=metadata)
+    convert(path, tmp_path / "made")
+    tokenizer = Tokenizer.from_folder(tmp_path / "made")
+    assert tokenizer.encode("<|begin|>a<|end|>", add_special_tokens=False)[::2] == [0, 1]
+    assert tokenizer.encode("", add_special_tokens=True) == [0]
+    for text in TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.chat_template == "A"
+
+
+def test_sentencepiece_goes_out_and_comes_back(tmp_path):
+    source = write_model(tmp_path / "model", WIDE, dtype=mx.float16, tokenizer=False)
+    write_pieces(source, PIECES | {"legacy": True})
+    export(source, tmp_path / "out.gguf")
+    convert(tmp_path / "out.gguf", tmp_path / "back")
+    first, second = (Tokenizer.from_folder(folder) for folder in (source, tmp_path / "back"))
+    for text in [*TEXTS, "<|user|>Hello<|end|>"]:
+        assert first.encode(text) == second.encode(text)
+    assert (first.bos_token_id, first.eos_token_ids) == (second.bos_token_id, second.eos_token_ids)
+    assert second.chat_template == first.chat_template
+    assert first.vocab_size == second.vocab_size
+
+
+def test_other_models_are_refused(tmp_path):
+    def experts(writer):
+        writer.add_expert_count(8)
+
+    write_gguf(tmp_path / "moe.gguf", WIDE, metadata=experts)
+    with pytest.raises(UnsupportedModelError, match="mixture"):
+        convert(tmp_path / "moe.gguf", tmp_path / "made")
+    write_gguf(tmp_path / "kind.gguf", WIDE, architecture="gemma")
+    with pytest.raises(UnsupportedModelError, match="gemma"):
+        convert(tmp_path / "kind.gguf", tmp_path / "made")
+    write_gguf(tmp_path / "pre.gguf", WIDE, vocabulary=lambda writer, size: add_byte_level(writer, size, pre="strange"))
+    with pytest.raises(TokenizerError, match="strange"):
+        convert(tmp_path / "pre.gguf", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_export_keeps_what_is_there_and_leaves_nothing_half_made(tmp_path):
+    source = write_model(tmp_path / "model", CONFIGS["llama-2"], dtype=mx.float16)
+    export(source, tmp_path / "out.gguf")
+    before = (tmp_path / "out.gguf").read_bytes()
+    with pytest.raises(ConversionError, match="already exists"):
+        export(source, tmp_path / "out.gguf")
+
+    def stop(step):
+        if step.bytes_done > step.bytes_total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(source, tmp_path / "out.gguf", force=True, progress=stop)
+    assert (tmp_path / "out.gguf").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.gguf"]
+    export(source, tmp_path / "out.gguf", force=True)
+    assert (tmp_path / "out.gguf").read_bytes() == before
+    with pytest.raises(ConversionError, match="is a folder"):
+        export(source, tmp_path, force=True)
+
+
+def test_llama_3_s_scaling_is_what_the_tensor_says():
+    scaling = RopeScaling(
+        **{"kind": LLAMA3_SCALING["rope_type"]} | {k: v for k, v in LLAMA3_SCALING.items() if k != "rope_type"}
+    )
+    factors = stretch_factors(32, 500000.0, scaling)
+    assert factors[0] == 1
+    assert factors[-1] == 8
+
+
+def test_the_command_says_what_it_made_and_what_changed(tmp_path, capsys):
+    from edgellm.cli.app import main
+
+    source = write_model(tmp_path / "model", WIDE, dtype=mx.float16)
+    convert(source, tmp_path / "eight", bits=8)
+    assert main(["export", str(tmp_path / "eight"), str(tmp_path / "out.gguf"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["matrices"] == {"Q8_0": 16}
+    assert document["file_bytes"] == (tmp_path / "out.gguf").stat().st_size
+    assert document["errors"].keys() >= {"lm_head", "model.layers.0.self_attn.q_proj"}
+    assert main(["export", str(tmp_path / "eight"), str(tmp_path / "out.gguf")]) == 1
+    assert "already exists" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "eight"), str(tmp_path / "out.gguf"), "--force"]) == 0
+    shown = capsys.readouterr()
+    assert "lm_head" in shown.out
+    assert "16 in Q8_0" in shown.err
+    assert main(["export", str(tmp_path / "out.gguf"), str(tmp_path / "other.gguf")]) == 1
+    assert "edgellm convert" in capsys.readouterr().err
+
+
+def test_scales_that_float16_rounds_keep_their_codes_and_say_the_error(tmp_path):
+    source = write_model(tmp_path / "model", WIDE, dtype=mx.float32)
+    convert(source, tmp_path / "ours", bits=4)  # float32 scales
+    report = export(tmp_path / "ours", tmp_path / "out.gguf")
+    assert report.kinds == {"Q4_1": 16}
+    assert len(report.errors) == 16
+    assert all(0 < error < 1e-3 for error in report.errors.values())
+    convert(tmp_path / "out.gguf", tmp_path / "back")
+    before, after = (mx.load(str(tmp_path / folder / "model-layer-00000.safetensors")) for folder in ("ours", "back"))
+    assert mx.array_equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+    values, rounded = arrays(tmp_path / "ours"), arrays(tmp_path / "back")
+    name = "model.layers.0.mlp.up_proj"
+    change = np.sqrt(np.square(rounded[f"{name}.weight"] - values[f"{name}.weight"]).sum())
+    assert change / np.sqrt(np.square(values[f"{name}.weight"]).sum()) == pytest.approx(report.errors[name], rel=1e-2)

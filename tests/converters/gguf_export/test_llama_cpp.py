@@ -1,0 +1,102 @@
+"""What we export, in llama.cpp itself; left out where llama-cpp-python is not installed.
+
+Marked slow, since some builds of llama.cpp bring down the process that they run in: `make slow`, or by name.
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support.tiny import CONFIGS, write_model
+from support.tiny_tokenizers import LLAMA as PIECES
+from support.tiny_tokenizers import write_pieces
+
+import edgellm
+from edgellm.converters import convert, export
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+pytestmark = pytest.mark.slow
+
+PROMPTS = ["Once upon a time", "The little dog", "One day, Lily and Tom went to the"]
+TOKENS = 64
+TEXTS = [*PROMPTS, "", " two  spaces\n\nand lines", "123 4567", "glücklich 日本 🙂", "<|end|>after a special token"]
+RUNS = {name: config for name, config in CONFIGS.items() if name not in ("mistral-window", "qwen2-window", "qwen3-biases")}
+"""What llama.cpp computes as we do."""
+
+
+def opened(path):
+    """A model as llama.cpp computes it without repacked weights: some of its builds crash with them where there is AMX."""
+    library, usual = llama_cpp.llama_cpp, llama_cpp.llama_cpp.llama_model_default_params
+
+    def plain():
+        found = usual()
+        found.use_extra_bufts = False
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:  # llama-cpp-python has no setting for it
+        patch.setattr(library, "llama_model_default_params", plain)
+        return llama_cpp.Llama(str(path), n_ctx=512, n_threads=2, verbose=False, logits_all=True, type_k=0, type_v=0)  # float32
+
+
+def greedy(llm, prompt, count):
+    return [token.id for token in llm.stream(prompt, max_tokens=count, temperature=0.0)]
+
+
+def likeliest(model, ids):
+    model.reset()
+    model.eval(ids)
+    return np.array(model.scores[: len(ids)]).argmax(axis=-1).tolist()
+
+
+@pytest.fixture(scope="module", params=["F16", "4 bits"])
+def bundled(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundled")
+    source = "stories"
+    if request.param == "F16":
+        source = convert("stories", folder / "sixteen", bits=16, dtype="float16").path
+    report = export(source, folder / "model.gguf")
+    assert report.kinds.keys() == {"F16" if request.param == "F16" else "Q4_1"}
+    with edgellm.load(source, activations="float") as llm:
+        yield request.param, llm, opened(folder / "model.gguf")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_bundled_model_says_the_same(bundled, prompt):
+    kind, llm, model = bundled
+    ids, answer = llm.tokenizer.encode(prompt), greedy(llm, prompt, TOKENS)
+    assert len(answer) == TOKENS
+    after = likeliest(model, [*ids, *answer])[len(ids) - 1 : -1]
+    agreed = sum(one == other for one, other in zip(answer, after, strict=True))
+    # llama.cpp rounds activations to eight bits where weights are quantized
+    assert agreed >= (TOKENS if kind == "F16" else TOKENS - 2)
+    if kind == "F16":
+        model.reset()
+        stream = model.generate(ids, temp=0.0, top_k=1)
+        assert [next(stream) for _ in range(TOKENS)] == answer
+
+
+def test_the_bundled_model_s_texts_become_the_same_tokens(bundled):
+    _, llm, model = bundled
+    for text in TEXTS[:-1]:  # after a special token llama.cpp puts a space, and this tokenizer says not to ("legacy": false)
+        assert model.tokenize(text.encode(), add_bos=True, special=True) == llm.tokenizer.encode(text), text
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_kind_of_model_computes_the_same(tmp_path, name):
+    source = write_model(tmp_path / "model", RUNS[name], dtype=mx.float16)
+    export(source, tmp_path / "out.gguf")
+    model = opened(tmp_path / "out.gguf")
+    with edgellm.load(source, activations="float") as llm:
+        for text in TEXTS:
+            assert model.tokenize(text.encode(), add_bos=True, special=True) == llm.tokenizer.encode(text), text
+        prompt = "Once upon a time there was a little dog. They went to the park, all day long"
+        ids, answer = llm.tokenizer.encode(prompt), greedy(llm, prompt, 32)
+        assert likeliest(model, [*ids, *answer])[len(ids) - 1 : -1] == answer
+
+
+def test_a_sentencepiece_tokenizer_finds_the_same_tokens(tmp_path):
+    source = write_model(tmp_path / "model", CONFIGS["llama-2"] | {"vocab_size": 512}, dtype=mx.float16, tokenizer=False)
+    write_pieces(source, PIECES | {"legacy": True})
+    export(source, tmp_path / "out.gguf")
+    model, tokenizer = opened(tmp_path / "out.gguf"), edgellm.load(source).tokenizer
+    for text in [*TEXTS, "<|user|>Hello there<|end|><|assistant|>"]:
+        assert model.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(text), text

@@ -1,0 +1,190 @@
+"""Downloads, from a stand-in for the Hub on this machine: what is fetched, what is kept, and what is said when it fails."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from support.meta_files import write_meta
+from support.tiny import CONFIGS, random_tensors, write_model
+from support.torch_files import write_arrays
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The three questions that a download asks: the commit of a branch, the files of a commit, the bytes of a file."""
+
+    repositories: dict[str, Path] = {}  # noqa: RUF012
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = unquote(self.path.partition("?")[0])
+        self.asked.append(path)
+        parts = path.strip("/").split("/")
+        name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+        folder = self.repositories.get(name)
+        if name == "broken/hub":
+            self.answer(503, b"")
+        elif folder is None:
+            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+        elif parts[0] != "api":
+            gated = name == "owner/gated"
+            self.answer(*((403, b"", {"X-Error-Code": "GatedRepo"}) if gated else self.file(folder / parts[4])))
+        elif parts[4] == "revision" and parts[5] not in {"main", COMMIT}:
+            self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        elif parts[4] == "revision":
+            self.answer(200, json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode())
+        else:
+            files = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "a" * 40} for file in folder.iterdir()
+            ]
+            self.answer(200, json.dumps(files).encode())
+
+    def file(self, path):
+        content = path.read_bytes()
+        return 200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+
+    def answer(self, status, content, headers=None):
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """The address of a Hub with a few repositories."""
+    root = tmp_path_factory.mktemp("hub")
+    whole = write_model(root / "whole", LLAMA, shards=2)
+    for name in ("modeling_evil.py", "pytorch_model.bin", "README.md", "weights.gguf"):
+        (whole / name).write_text("not wanted")
+    old = write_model(root / "old", LLAMA)
+    (old / "model.safetensors").unlink()
+    write_arrays(old / "pytorch_model.bin", {name: value.astype(np.float32) for name, value in random_tensors(LLAMA).items()})
+    bare = root / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text("{}")
+    meta = write_meta(root / "meta", LLAMA | {"vocab_size": 448}, params={"hidden_dim": 128})
+    Hub.repositories = {"owner/whole": whole, "owner/meta": meta, "owner/old": old, "owner/bare": bare, "owner/gated": whole}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+RUN = """
+import json, resource, signal, sys
+from edgellm.errors import EdgeLLMError
+from edgellm.hub.download import download
+answers = []
+for call in json.loads(sys.argv[1]):
+    try:
+        if limit := call.pop("limit", 0):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        folder = download(**call)
+        answers.append(["folder", str(folder), sorted(path.name for path in folder.iterdir())])
+    except EdgeLLMError as error:
+        answers.append([type(error).__name__, error.message, error.hint])
+print(json.dumps(answers))
+"""
+
+
+def ask(address, home, *calls, offline=False):
+    """What ``download`` answers to each call, in one fresh interpreter."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "1" if offline else "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(calls)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
+    Hub.asked.clear()
+    first, old = ask(hub, tmp_path, {"repository": "owner/whole"}, {"repository": "owner/old", "torch_files": True})
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert first[2] == ["config.json", *shards, "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+    assert old[2] == ["config.json", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json"]
+    assert not any("evil" in path or "gguf" in path for path in Hub.asked)
+    Hub.asked.clear()
+    assert ask(hub, tmp_path, {"repository": "owner/whole"}) == [first]
+    assert not any("/resolve/" in path for path in Hub.asked)
+    Hub.asked.clear()
+    assert ask(hub, tmp_path, {"repository": "owner/whole"}, offline=True) == [first]
+    assert Hub.asked == []
+
+
+def test_what_fails_is_said(hub, tmp_path):
+    calls = {
+        "missing": {"repository": "nobody/nothing"},
+        "gated": {"repository": "owner/gated"},
+        "revision": {"repository": "owner/whole", "revision": "v9"},
+        "broken": {"repository": "broken/hub"},
+        "name": {"repository": "owner/--x"},
+        "no weights": {"repository": "owner/bare"},
+        "no weights at all": {"repository": "owner/bare", "torch_files": True},
+        "torch alone": {"repository": "owner/old"},
+        "full": {"repository": "owner/whole", "limit": 20_000},
+    }
+    answers = dict(zip(calls, ask(hub, tmp_path, *calls.values()), strict=True))
+    said = {
+        "missing": ("ModelNotFoundError", "there is no nobody/nothing on the Hub", "hf auth login"),
+        "gated": ("DownloadError", "is gated", "accept its terms"),
+        "revision": ("ModelNotFoundError", "no revision v9", None),
+        "broken": ("DownloadError", "the Hub answered 503", "later"),
+        "name": ("ModelNotFoundError", "no name", "owner/name"),
+        "no weights": ("ModelNotFoundError", "holds no model*.safetensors", "edgellm convert owner/bare"),
+        "no weights at all": ("ModelNotFoundError", "nor pytorch_model*.bin", None),
+        "torch alone": ("ModelNotFoundError", "holds no model*.safetensors", "edgellm convert owner/old"),
+        "full": ("DownloadError", "no space left", "HF_HOME"),
+    }
+    for case, (kind, fact, hint) in said.items():
+        assert answers[case][0] == kind, answers[case]
+        assert fact in answers[case][1]
+        assert hint is answers[case][2] if hint is None else hint in answers[case][2]
+        assert "\n" not in answers[case][1]
+
+
+def test_no_network_and_offline_are_told_apart(tmp_path):
+    call = {"repository": "owner/whole"}
+    nobody = "http://127.0.0.1:9"
+    assert ask(nobody, tmp_path, call)[0][:2] == [
+        "DownloadError",
+        "owner/whole is not in the cache and the Hub cannot be reached",
+    ]
+    assert "HF_HUB_OFFLINE" in ask(nobody, tmp_path, call, offline=True)[0][1]
+
+
+@pytest.mark.parametrize("name", ["owner/old", "owner/meta"])
+def test_a_hub_id_is_converted(hub, tmp_path, name):
+    code = f"import sys; from edgellm.converters import convert; print(convert({name!r}, sys.argv[1]).dtype)"
+    environment = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "made")], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout == "float32\n", done.stderr
+    assert (tmp_path / "made" / "model-head.safetensors").exists()

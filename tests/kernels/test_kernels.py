@@ -1,0 +1,268 @@
+"""The CPU kernels against MLX's own, and against the same arithmetic written down in NumPy."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgellm.kernels.code_cache import Objects
+from edgellm.kernels.codegen.isa import host_isas
+from edgellm.kernels.codegen.weight_format import BITS, GROUPS, Format
+from edgellm.kernels.engine import Engine, float_bits, table
+from edgellm.kernels.host import unavailable
+from edgellm.kernels.layer_steps import Store
+from edgellm.kernels.product_steps import Matrix, path, product_steps
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+ISAS = [] if unavailable() else host_isas()
+KINDS = {"f16": mx.float16, "bf16": mx.bfloat16, "f32": mx.float32}
+EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module", params=ISAS, ids=lambda isa: isa.name)
+def objects(request):
+    return Objects(request.param, folder=None)
+
+
+@pytest.fixture(scope="module")
+def floats(objects):
+    return Engine(objects, threads=2, activations="float")
+
+
+@pytest.fixture(scope="module")
+def rounded(objects):
+    return Engine(objects, threads=2, activations="int8")
+
+
+def address(array: mx.array) -> int:
+    view = array.view(mx.uint8)
+    mx.eval(view)
+    return np.array(view, copy=False).ctypes.data
+
+
+class Weight:
+    """A weight in MLX's memory, and as a matrix for the kernels."""
+
+    def __init__(self, form: Format, rows: int, columns: int, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        numbers = mx.array(rng.standard_normal((rows, columns), dtype=np.float32) * columns**-0.5).astype(KINDS[form.kind])
+        self.form = form
+        if form.dense:
+            self.parts = [numbers]
+        else:
+            self.parts = list(mx.quantize(numbers, group_size=form.group, bits=form.bits))
+        mx.eval(self.parts)
+        self.matrix = Matrix(form, rows, columns, *map(address, self.parts))
+
+    def numbers(self) -> np.ndarray:
+        """The weight in float32, unrounded."""
+        if self.form.dense:
+            return np.array(self.parts[0].astype(mx.float32))
+        codes, scales, biases = self.parts
+        wide = (scales.astype(mx.float32), biases.astype(mx.float32))
+        return np.array(mx.dequantize(codes, *wide, group_size=self.form.group, bits=self.form.bits))
+
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """MLX's own product, in float32."""
+        if self.form.dense:
+            return np.array(mx.array(x) @ self.parts[0].astype(mx.float32).T)
+        codes, scales, biases = (part if part.dtype == mx.uint32 else part.astype(mx.float32) for part in self.parts)
+        return np.array(
+            mx.quantized_matmul(
+                mx.array(x), codes, scales=scales, biases=biases, group_size=self.form.group, bits=self.form.bits
+            )
+        )
+
+
+def product(engine: Engine, weights: list[Weight], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    tokens, rows = len(x), sum(weight.matrix.rows for weight in weights)
+    result = np.full((tokens, rows), np.nan, np.float32) if out is None else out.copy()
+    matrices = [weight.matrix for weight in weights]
+    with engine.lock:
+        version = -1
+        while version != engine.memory.version:
+            version = engine.memory.version
+            steps = product_steps(engine, matrices, x.ctypes.data, result.ctypes.data, tokens=tokens, add=out is not None)
+        engine.run(table(steps), tokens)
+    return result
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+forms = st.one_of(
+    st.builds(Format, st.sampled_from(BITS), st.sampled_from(GROUPS), st.sampled_from(sorted(KINDS))),
+    st.sampled_from([Format(0, 0, kind) for kind in KINDS]),
+)
+
+
+@EXAMPLES
+@given(form=forms, rows=st.integers(1, 150), blocks=st.integers(1, 9), odd=st.integers(0, 7), tokens=st.integers(1, 70))
+def test_the_float_path_is_mlx_own_product(floats, *, form, rows, blocks, odd, tokens):
+    columns = 20 * blocks + odd if form.dense else form.group * blocks
+    weight = Weight(form, rows, columns)
+    x = np.random.default_rng(1).standard_normal((tokens, columns), dtype=np.float32)
+    assert distance(product(floats, [weight], x), weight.times(x)) < 1e-5
+
+
+def int8(x: np.ndarray, group: int) -> np.ndarray:
+    """What rounding to int8 a group leaves of activations."""
+    grouped = x.reshape(len(x), -1, group)
+    largest = np.abs(grouped).max(-1, keepdims=True)
+    return (np.rint(grouped * (np.float32(127) / largest)) * (largest / np.float32(127))).reshape(x.shape)
+
+
+def bf16(x: np.ndarray) -> np.ndarray:
+    return np.array(mx.array(x).astype(mx.bfloat16).astype(mx.float32))
+
+
+@EXAMPLES
+@given(
+    bits=st.sampled_from([4, 8]),
+    group=st.sampled_from(GROUPS),
+    kind=st.sampled_from(sorted(KINDS)),
+    rows=st.integers(1, 150),
+    blocks=st.integers(1, 20),
+    tokens=st.integers(1, 70),
+)
+def test_rounded_products_round_the_activations_and_nothing_else(rounded, *, bits, group, kind, rows, blocks, tokens):
+    weight = Weight(Format(bits, group, kind), rows, group * blocks)
+    x = np.random.default_rng(1).standard_normal((tokens, group * blocks), dtype=np.float32)
+    left, right = {
+        "int8": (int8(x, group), weight.numbers()),
+        "tiles": (bf16(x), bf16(weight.numbers())),
+        "float": (x, weight.numbers()),
+    }[path(rounded, weight.matrix, many=tokens > rounded.few)]
+    found = product(rounded, [weight], x)
+    # a number between two codes may go either way: a few of them in a thousand differ by one
+    assert distance(found, left @ right.T) < 2e-3
+    assert distance(found, x @ weight.numbers().T) < 0.02
+
+
+@EXAMPLES
+@given(
+    form=forms,
+    rows=st.integers(1, 70),
+    blocks=st.integers(1, 19),
+    odd=st.integers(0, 7),
+    tokens=st.integers(2, 16),
+    add=st.booleans(),
+)
+def test_each_of_few_tokens_gets_what_it_gets_alone(floats, rounded, *, form, rows, blocks, odd, tokens, add):
+    columns = 20 * blocks + odd if form.dense else form.group * blocks
+    weight = Weight(form, rows, columns)
+    x = np.random.default_rng(1).standard_normal((tokens, columns), dtype=np.float32)
+    before = np.random.default_rng(2).standard_normal((tokens, rows), dtype=np.float32) if add else None
+    for engine in (floats, rounded):
+        together = product(engine, [weight], x, before)
+        for token in range(tokens):
+            own = slice(token, token + 1)
+            alone = product(engine, [weight], x[own], None if before is None else before[own])
+            assert np.array_equal(together[own], alone)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("rows", [16, 48, 1000])
+@pytest.mark.parametrize("tokens", [2, 3, 4, 7, 15, 16])
+def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits, rows, tokens):
+    weight = Weight(Format(bits, 64, "f16"), rows, 1408)
+    x = np.random.default_rng(1).standard_normal((tokens, 1408), dtype=np.float32)
+    together = product(rounded, [weight], x)
+    assert np.array_equal(together, np.concatenate([product(rounded, [weight], x[n : n + 1]) for n in range(tokens)]))
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_weights_in_different_forms_stand_side_by_side(floats, tokens):
+    weights = [Weight(Format(bits, 32, "f16"), rows, 96, bits) for bits, rows in ((4, 33), (6, 20), (8, 7))]
+    x = np.random.default_rng(1).standard_normal((tokens, 96), dtype=np.float32)
+    expected = np.concatenate([weight.times(x) for weight in weights], axis=1)
+    assert distance(product(floats, weights, x), expected) < 1e-5
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_results_are_added_to_what_is_there(rounded, tokens):
+    weight = Weight(Format(4, 64, "bf16"), 100, 128)
+    x = np.random.default_rng(1).standard_normal((tokens, 128), dtype=np.float32)
+    before = np.random.default_rng(2).standard_normal((tokens, 100), dtype=np.float32)
+    found = product(rounded, [weight], x, before)
+    assert np.allclose(found, before + product(rounded, [weight], x), atol=1e-6)
+
+
+def test_new_contents_at_the_same_place_are_seen(rounded):
+    weight, other = (Weight(Format(4, 64, "f16"), 64, 256, seed) for seed in (0, 1))
+    x = np.random.default_rng(1).standard_normal((1, 256), dtype=np.float32)
+    first = product(rounded, [weight], x)
+    for part, new in zip(weight.parts, other.parts, strict=True):
+        np.array(part, copy=False)[:] = np.array(new)
+    assert distance(product(rounded, [weight], x), product(rounded, [other], x)) == 0.0
+    assert distance(first, product(rounded, [weight], x)) > 0.1
+
+
+def test_a_row_of_zeros_gives_zeros(rounded):
+    weight = Weight(Format(4, 64, "f16"), 64, 256)
+    assert not product(rounded, [weight], np.zeros((1, 256), np.float32)).any()
+
+
+def softmax_attention(queries, keys, values, window):
+    """(L, H, D) queries, (G, S, D) keys and values, of which the last L are the queries' own."""
+    tokens, heads, width = queries.shape
+    kept, held, _ = keys.shape
+    result = np.empty_like(queries)
+    for token in range(tokens):
+        end = held - tokens + token + 1
+        seen = slice(max(0, end - window), end)
+        for head in range(heads):
+            group = head // (heads // kept)
+            scores = keys[group, seen] @ queries[token, head] * width**-0.5
+            weights = np.exp(scores - scores.max())
+            result[token, head] = weights @ values[group, seen] / weights.sum()
+    return result
+
+
+@EXAMPLES
+@given(
+    kept=st.integers(1, 3),
+    shared=st.integers(1, 5),
+    width=st.sampled_from([2, 10, 32, 64, 80]),
+    tokens=st.integers(1, 40),
+    before=st.integers(0, 300),
+    window=st.integers(1, 400),
+    whole=st.booleans(),
+)
+def test_attention_is_softmax_attention(floats, *, kept, shared, width, tokens, before, window, whole):
+    rng = np.random.default_rng(0)
+    heads, held = kept * shared, before + tokens
+    queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)
+    keys, values = rng.standard_normal((2, kept, held + 3, width), dtype=np.float32) * 3
+    store = Store(
+        kept="f32",
+        keys=keys.ctypes.data,
+        values=values.ctypes.data,
+        head_bytes=keys.strides[0],
+        position=before,
+        held=held,
+        window=window,
+    )
+    splits, first, least = store.shares(100 if whole else 1)
+    shares = np.empty((tokens, heads, splits, width + 2), np.float32)
+    out = np.empty_like(queries)
+    at = [array.ctypes.data for array in (queries, shares, out)]
+    attend = (floats.kernel("attention"), at[0], queries.strides[0], at[1], heads, kept, width, store.keys, store.values)
+    attend += (keys.strides[0], held, window, splits, float_bits(width**-0.5), first, least, store.exponent)
+    with floats.lock:
+        floats.reserve_scratch(1 << 20)
+        floats.run(table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), tokens)
+    assert np.allclose(out, softmax_attention(queries, keys[:, :held], values[:, :held], window), atol=2e-5)
+
+
+def test_the_gate_is_silu_even_far_out(floats):
+    gate = np.concatenate([np.linspace(-100, 100, 4001), [0.0, -1e4, 1e4]]).astype(np.float32)
+    both = np.concatenate([gate, np.ones_like(gate)])[None]
+    out = np.empty_like(gate)
+    step = (floats.kernel("swiglu"), both.ctypes.data, out.ctypes.data, len(gate))
+    with floats.lock:
+        floats.run(table([step]), 1)
+    wide = gate.astype(np.float64)
+    assert np.allclose(out, wide / (1 + np.exp(np.minimum(-wide, 700))), rtol=2e-6, atol=1e-30)

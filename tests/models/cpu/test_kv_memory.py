@@ -1,0 +1,164 @@
+"""Attention of the native layers over every kind of cache: what is held, what is looked at, and that rows stand alone."""
+
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.decoder_layers import distance, hidden_of, tensors_of
+from support.tiny import CONFIGS
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.kernels.codegen.abi import SPLIT_ROWS, share_of
+from edgellm.kernels.codegen.isa import host_isas
+from edgellm.kernels.engine import float_bits, table
+from edgellm.kernels.host import engine, unavailable
+from edgellm.kv_cache.cache import ROLLBACK, KVCache
+from edgellm.kv_cache.kv_format import GROUP, Kept
+from edgellm.models.cpu.block import NativeBlock
+from edgellm.models.cpu.kv_memory import CacheMemory
+from edgellm.models.llama import Block
+
+pytestmark = [
+    pytest.mark.skipif(unavailable() is not None, reason=str(unavailable())),
+    pytest.mark.usefixtures("on_the_cpu"),
+]
+
+KINDS = {"f32": (mx.float32, None), "f16": (mx.float16, None), "q8": (mx.float16, 8), "q4": (mx.float16, 4)}
+EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def layers(name, isa):
+    """A layer's config, and the layer in native code and in MLX."""
+    config = ModelConfig.from_dict(CONFIGS[name])
+    tensors = tensors_of(config, lambda _: None)
+    floats = engine(threads=2, activations="float", isa=isa.name)
+    return config, NativeBlock(floats, config, tensors, lambda _: None), Block(config, tensors, lambda _: None)
+
+
+ISAS = [] if unavailable() else host_isas()
+# Heads of 16 on the best instruction set, heads of 24 on the plainest.
+LAYERS = {name: layers(name, isa) for name, isa in zip(("llama-2", "qwen3"), (ISAS[:1] + ISAS[-1:]), strict=False)}
+
+
+def cache_of(config, kind, window):
+    kept = Kept(config.num_key_value_heads, config.head_dim, *KINDS[kind])
+    return KVCache(kept, capacity=5000, window=window, reserve=10)
+
+
+def numbers(cache):
+    """The keys and values that a cache holds, (2, G, S, D) in float32."""
+    part, kept = cache.part(cache.base, cache.offset), cache.kept
+    if kept.bits is not None:
+        codes, *tables = (array if array.dtype == mx.uint32 else array.astype(mx.float32) for array in part)
+        part = mx.split(mx.dequantize(codes, *tables, group_size=GROUP, bits=kept.bits), 2, axis=1)
+    return np.concatenate([np.array(array.astype(mx.float32)) for array in part])[..., : kept.head_dim]
+
+
+class Held:
+    """A cache whose keys and values are given: those that another one holds, its last tokens being the new ones."""
+
+    def __init__(self, cache, length):
+        self.keys, self.values = (mx.array(part[None]) for part in numbers(cache))
+        self.offset, self.base, self.window = cache.offset - length, cache.base, cache.window or 10**6
+
+    def update(self, keys, values):
+        queries = self.offset + mx.arange(keys.shape[2])[:, None]
+        distance = queries - (self.base + mx.arange(self.keys.shape[2]))[None]
+        return self.keys, self.values, (distance >= 0) & (distance < self.window)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("window", [None, 7, 100])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_sees_what_a_cache_holds(kind, window, name):
+    config, own, plain = LAYERS[name]
+    cache = cache_of(config, kind, window)
+    for length in (1, 3, 30, 1, 32, 1, 1, 20, 32, 32, 32, 5, 1):
+        hidden = hidden_of(config, length)
+        found = own(hidden, [(cache, length)])
+        expected = plain(hidden, [(Held(cache, length), length)])
+        assert distance(found - hidden, expected - hidden) < 1e-5
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize(("kind", "codes"), [("f16", 2**12), ("q8", 2**8 - 1), ("q4", 2**4 - 1)])
+def test_what_is_held_is_rounded_to_the_nearest(kind, codes, window, name):
+    config, own, _ = LAYERS[name]
+    packed, exact = cache_of(config, kind, window), cache_of(config, "f32", window)
+    for length in (1, 3, 300, 1):
+        for cache in (packed, exact):
+            own(hidden_of(config, length), [(cache, length)])
+    mine, theirs = numbers(packed), numbers(exact)
+    assert mine.shape == theirs.shape
+    for start in range(0, config.head_dim, GROUP):
+        group, rounded = theirs[..., start : start + GROUP], mine[..., start : start + GROUP]
+        low, high = np.minimum(group.min(-1), 0), np.maximum(group.max(-1), 0)  # the last group is filled up with zeros
+        step, largest = (high - low) / codes, np.abs(group).max(-1)
+        assert (np.abs(rounded - group).max(-1) <= 0.51 * step + largest * 2**-10).all()
+
+
+def attended(floats, config, store, queries):
+    """What queries (L, H, D) see of a store."""
+    length, heads, width = queries.shape
+    splits, first, least = store.shares(length)
+    shares, out = np.empty((length, heads, splits, width + 2), np.float32), np.empty_like(queries)
+    at = [array.ctypes.data for array in (queries, shares, out)]
+    shape = (heads, config.num_key_value_heads, width)
+    attend = (floats.kernel("attention", store.kept), at[0], queries.strides[0], at[1], *shape, store.keys, store.values)
+    attend += (store.head_bytes, store.held, store.window, splits, float_bits(width**-0.5))
+    attend += (first, least, store.exponent, *store.tables)
+    with floats.lock:
+        floats.reserve_scratch(1 << 20)
+        floats.run(table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), length)
+    return out
+
+
+@EXAMPLES
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    window=st.one_of(st.none(), st.integers(1, 2500)),
+    before=st.integers(0, 3500),
+    length=st.integers(2, SPLIT_ROWS),
+    name=st.sampled_from(sorted(LAYERS)),
+)
+def test_a_query_gets_the_same_bits_in_any_call(kind, window, before, length, name):
+    config, own, _ = LAYERS[name]
+    cache = cache_of(config, kind, window)
+    own(hidden_of(config, before + length), [(cache, before + length)])
+    assert cache.trim(before)
+    store = CacheMemory(cache, length).store
+    shape = (length, config.num_attention_heads, config.head_dim)
+    queries = np.random.default_rng(before).standard_normal(shape, dtype=np.float32) * 3
+    found = attended(own.engine, config, store, queries)
+    for place in range(length):
+        position = before + place
+        alone = replace(store, position=position, held=position + 1, window=window or position + 1)
+        assert np.array_equal(found[place], attended(own.engine, config, alone, queries[place : place + 1])[0])
+
+
+@given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 40))
+def test_shares_go_up_with_positions(one, other, largest):
+    low, high = sorted((one, other))
+    assert share_of(low, largest) <= share_of(high, largest)
+    assert share_of(low, largest) <= 16 + 8 * max(0, low.bit_length() - 11) or largest < 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("window", [None, 5, 300])
+def test_a_forgotten_speculation_leaves_no_trace(window, kind):
+    """Tokens that were stored and forgotten again, up to ROLLBACK of them at a time, change nothing of what comes after."""
+    config, own, _ = LAYERS["llama-2"]
+    tried, plain = (cache_of(config, kind, window) for _ in range(2))
+    rng = np.random.default_rng(0)
+    for step in range(60):
+        wrong = int(rng.integers(1, ROLLBACK + 1))
+        own(hidden_of(config, wrong, seed=1000 + step), [(tried, wrong)])
+        assert tried.trim(plain.offset)
+        length = int(rng.integers(1, 17))
+        hidden = hidden_of(config, length, seed=step)
+        found, expected = (np.array(own(hidden, [(cache, length)])) for cache in (tried, plain))
+        assert np.array_equal(found, expected)

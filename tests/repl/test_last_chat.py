@@ -1,0 +1,105 @@
+"""A conversation that another process goes on with."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from edgellm.cli import app as cli
+from edgellm.errors import FormatError
+from edgellm.files.locations import cache_folder
+from edgellm.repl.last_chat import go_on, keep_chat, last_chat_file
+
+LONG = {"max_position_embeddings": 2048}
+SAYINGS = ["Hello little dog, where have you been all this time?", "And what did the big red ball do then, near the river?"]
+
+
+@pytest.fixture(autouse=True)
+def own_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tmp_path in cache_folder().parents
+
+
+@pytest.fixture
+def chat(open_llm, tmp_path):
+    """A function that begins a conversation as a new process would."""
+
+    def begin(**load):
+        llm = open_llm("llama-2", seed=1, config=LONG, load={"prompt_cache": tmp_path / "kept", "speculate": "off"} | load)
+        return llm.chat(system="Be kind to everybody who asks, and brief.", temperature=1.0, seed=7, max_tokens=60)
+
+    return begin
+
+
+def test_a_conversation_goes_on_in_another_process_and_computes_only_what_is_new(chat):
+    first = chat()
+    assert not go_on(first)
+    first.send(SAYINGS[0])
+    keep_chat(first)
+    first.llm.close()
+    whole = chat(prompt_cache=False)
+    whole.send(SAYINGS[0])
+    expected = list(whole.stream(SAYINGS[1]))
+    second = chat()
+    assert go_on(second)
+    found = list(second.stream(SAYINGS[1]))
+    assert [token.id for token in found] == [token.id for token in expected]
+    assert second.messages == whole.messages
+    stats = found[-1].stats
+    assert stats.cached_tokens == expected[-1].stats.cached_tokens, "the answer's own tokens are known again"
+    assert stats.restored_tokens == stats.cached_tokens > 100
+
+
+def test_nothing_said_is_nothing_kept(chat):
+    conversation = chat()
+    keep_chat(conversation)
+    assert not last_chat_file(conversation).exists()
+
+
+@pytest.mark.parametrize("said", [None, 3, {"text": 4}, {"text": "a", "ids": [1, -2]}, {"text": "a", "ids": [True]}], ids=str)
+def test_what_was_said_is_only_believed_where_it_can_be(chat, said):
+    conversation = chat()
+    conversation.send(SAYINGS[0])
+    keep_chat(conversation)
+    path = last_chat_file(conversation)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"said": said}))
+    again = chat()
+    assert go_on(again)
+    assert again.messages == conversation.messages
+    assert again.send(SAYINGS[1])
+    path.write_text("[]")
+    with pytest.raises(FormatError):
+        go_on(again)
+
+
+def run(monkeypatch, capsys, *arguments, lines=()):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    code = cli.main([str(argument) for argument in arguments])
+    found = capsys.readouterr()
+    return code, found.out, found.err
+
+
+def test_chat_continue_on_the_command_line(monkeypatch, capsys, tiny_folder):
+    model = tiny_folder("llama-2", seed=1, config=LONG)
+    options = ["--memory", "500MB", "--temperature", 0, "--max-tokens", 20]
+    code, together, _ = run(monkeypatch, capsys, "chat", model, *options, lines=SAYINGS)
+    assert code == 0
+    assert not (cache_folder() / "chats").exists(), "a script's conversation is not the last one"
+    answers = [run(monkeypatch, capsys, "chat", model, "--continue", *options, lines=[line])[1] for line in SAYINGS]
+    assert "".join(answers) == together
+    [kept] = (cache_folder() / "chats").iterdir()
+    assert [message["role"] for message in json.loads(kept.read_text())["messages"]] == ["user", "assistant"] * 2
+    assert kept.stat().st_mode & 0o077 == 0 or kept.parent.stat().st_mode & 0o077 == 0
+
+
+def test_generate_cache_on_the_command_line(monkeypatch, capsys, tiny_folder):
+    model = tiny_folder("llama-2", seed=1, config=LONG)
+    command = ["generate", model, "--memory", "500MB", "-p", "word " * 100, "--max-tokens", 3, "--json"]
+    plain = json.loads(run(monkeypatch, capsys, *command)[1])
+    assert not (cache_folder() / "prompts").exists()
+    first, second = (json.loads(run(monkeypatch, capsys, *command, "--cache")[1]) for _ in range(2))
+    assert plain["text"] == first["text"] == second["text"]
+    assert (plain["restored_tokens"], first["restored_tokens"]) == (0, 0)
+    assert second["restored_tokens"] == second["cached_tokens"] == second["prompt_tokens"] - 1

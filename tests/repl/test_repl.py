@@ -1,0 +1,385 @@
+"""The chat screen: lines, commands, keys, and what Ctrl-C does."""
+
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from support import tiny
+
+import edgellm
+from edgellm.chat import Chat
+from edgellm.cli import app as cli
+from edgellm.console.answer_view import PlainAnswer
+from edgellm.errors import ConfigError, EdgeLLMError
+from edgellm.repl.line_editor import Editor, slash_completer
+from edgellm.repl.repl import COMMANDS, FILE_COMMANDS, Session, described_commands, talk
+
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a random model that can hold a conversation."""
+    return tiny.write_model(tmp_path_factory.mktemp("models") / "tiny", tiny.CONFIGS["llama-3.2"], seed=3)
+
+
+@pytest.fixture(scope="module")
+def llm(model):
+    with edgellm.load(model) as llm:
+        yield llm
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    """A history of the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def session(llm):
+    return Session(Chat(llm, **GREEDY), PlainAnswer)
+
+
+class Interrupting(PlainAnswer):
+    """Shows text, and presses Ctrl-C as often as it is told when so many tokens are there."""
+
+    def __init__(self, activity, *, after, presses):
+        super().__init__(activity)
+        self._after, self._presses = after, presses
+
+    def add(self, text):
+        super().add(text)
+        self._after -= 1
+        if self._after == 0:
+            for _ in range(self._presses):
+                signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def keyboard(keys):
+    """An editor at which these keys are pressed."""
+    with create_pipe_input() as source:
+        source.send_text(keys)
+        yield Editor(described_commands(), files=FILE_COMMANDS, source=source, target=DummyOutput())
+
+
+def replies(model, *texts, **settings):
+    """What the Python door answers."""
+    with edgellm.load(model) as llm, llm.chat(**{**GREEDY, **settings}) as chat:
+        return [chat.send(text) for text in texts]
+
+
+# Commands
+
+
+def test_help_names_every_command(session, capsys):
+    session.take("/help")
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert all(f"/{name}" in streams.err for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("/stast", "/stats"), ("/hlep", "/help"), ("/Save x", "/save")])
+def test_an_unknown_command_is_answered_with_the_closest_one(session, typed, meant):
+    with pytest.raises(ConfigError) as caught:
+        session.take(typed)
+    assert caught.value.hint == f"did you mean {meant}?"
+    assert session.chat.messages == []
+
+
+def test_a_blank_before_a_slash_makes_it_text(session):
+    session.take(" /etc")
+    assert session.chat.messages[0]["content"] == " /etc"
+
+
+def test_clear_keeps_the_system_message(session):
+    session.take("/system Be brief.")
+    session.take("hello")
+    assert len(session.chat.messages) == 3
+    session.take("/clear")
+    assert session.chat.messages == [{"role": "system", "content": "Be brief."}]
+
+
+def test_system_sets_shows_and_removes(session, capsys):
+    session.take("/system")
+    assert "there is no system message" in capsys.readouterr().err
+    session.take("/system Be [bold]brief[/bold].")
+    session.take("/system")
+    assert capsys.readouterr().err.count("Be [bold]brief[/bold].") == 2
+    session.take("/system off")
+    assert session.chat.messages == []
+
+
+def test_a_conversation_that_is_saved_goes_on_as_if_nothing_had_happened(session, llm, tmp_path):
+    file = tmp_path / "talk.json"
+    session.take("hello")
+    session.take(f"/save {file}")
+    session.take("more")
+    other = Session(Chat(llm, **GREEDY), PlainAnswer)
+    other.take(f"/load {file}")
+    assert other.chat.messages == session.chat.messages[:2]
+    other.take("more")
+    assert len(other.chat.messages) == 4
+    other.take(f"/save {file}")
+    assert len(json.loads(file.read_text(encoding="utf-8"))["messages"]) == 4, "our own files are replaced"
+
+
+def test_save_does_not_replace_what_it_did_not_write(session, tmp_path):
+    file = tmp_path / "letter.txt"
+    file.write_text("dear", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no saved conversation"):
+        session.take(f"/save {file}")
+    assert file.read_text(encoding="utf-8") == "dear"
+    with pytest.raises(EdgeLLMError):
+        session.take(f"/save {tmp_path / 'nowhere' / 'talk.json'}")
+    with pytest.raises(EdgeLLMError):
+        session.take(f"/load {file}")
+    with pytest.raises(ConfigError, match="which file"):
+        session.take("/save")
+
+
+def test_stats_tell_what_the_last_answer_has_cost(session, capsys):
+    session.take("/stats")
+    assert re.search(r"context +0 of 256 tokens", capsys.readouterr().err)
+    session.take("hello")
+    session.take("again")
+    capsys.readouterr()
+    session.take("/stats")
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert session.stats.cached_tokens > 0
+    assert f"{session.stats.prompt_tokens} tokens ({session.stats.cached_tokens} of them known)" in streams.err
+    assert f"{session.stats.prompt_tokens + session.stats.completion_tokens} of 256 tokens" in streams.err
+
+
+def test_stats_of_a_model_that_pages_tell_of_the_disk(model, capsys):
+    with edgellm.load(model, context=64, prefill_chunk=32) as llm:
+        budget = llm.plan.total_bytes - 1
+    with edgellm.load(model, context=64, memory=budget) as llm:
+        session = Session(Chat(llm, **GREEDY), PlainAnswer)
+        session.take("hi")
+        session.take("/stats")
+    told = capsys.readouterr().err
+    assert re.search(r"read from disk +\d.* in 8\.0 passes", told)
+    assert re.search(r"pinned +\d+% of the layers", told)
+    assert re.search(r"efficiency +the disk was busy \d+% of the time", told)
+
+
+# A script
+
+
+def test_lines_are_turns_and_nothing_but_replies_is_printed(model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/help\nand then?\n/exit\nnever\n"))
+    assert cli.main(["chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "8"]) == 0
+    assert capsys.readouterr().out == "".join(f"{reply}\n" for reply in replies(model, "hello", "and then?"))
+
+
+def test_the_system_message_and_the_seed_arrive(model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello"))
+    cli.main(["chat", str(model), "--seed", "5", "--max-tokens", "8", "--system", "Be brief."])
+    expected = replies(model, "hello", system="Be brief.", seed=5, temperature=0.7, top_p=0.95)
+    assert capsys.readouterr().out == f"{expected[0]}\n"
+
+
+def test_a_script_ends_at_the_first_failure(model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n" + "long " * 400 + "\nnever\n"))
+    assert cli.main(["chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "8"]) == 1
+    streams = capsys.readouterr()
+    assert streams.out == f"{replies(model, 'hello')[0]}\n"
+    assert streams.err.count("error: the prompt has ") == 1
+
+
+def test_the_bundled_model_says_in_one_line_how_to_get_a_real_one(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Tell me a story.\n"))
+    assert cli.main(["chat", "--max-tokens", "40", "--seed", "1"]) == 0
+    streams = capsys.readouterr()
+    assert len(streams.out.split()) > 10
+    lines = [line for line in streams.err.splitlines() if "edgellm chat " in line]
+    assert len(lines) == 1
+
+
+def test_a_model_without_a_template_is_refused(model, tmp_path, monkeypatch, capsys):
+    folder = tiny.write_model(tmp_path / "base", tiny.CONFIGS["llama-2"])
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del config["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello"))
+    assert cli.main(["chat", str(folder)]) == 1
+    assert "has no chat template" in capsys.readouterr().err
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ("hello\r", "hello"),
+        ("one\x1b\rtwo\r", "one\ntwo"),
+        ("one\\\rtwo\r", "one\ntwo"),
+        ("\x1b[200~one\r\n  two\nthree\x1b[201~\r", "one\n  two\nthree"),
+        ("helo\x1b[D\x1b[Dl\r", "hello"),
+        ("hello there\x17you\r", "hello you"),
+    ],
+)
+def test_what_is_typed_is_what_is_asked(keys, text):
+    with keyboard(keys) as editor:
+        assert editor.ask() == text
+
+
+def test_commands_and_files_are_completed(tmp_path):
+    (tmp_path / "talk.json").touch()
+    completer = slash_completer(described_commands(), FILE_COMMANDS)
+
+    def completed(text):
+        document = Document(text)
+        found = completer.get_completions(document, CompleteEvent())
+        return [text[: len(text) + one.start_position] + one.text for one in found]
+
+    assert completed("/s") == ["/system ", "/save ", "/stats"]
+    assert completed("/hel") == ["/help"]
+    assert completed(f"/load {tmp_path}/ta") == [f"/load {tmp_path}/talk.json"]
+    assert completed("hel") == completed("/system ") == []
+
+
+def test_history_is_kept_for_the_next_chat_and_for_nobody_else(tmp_path):
+    with keyboard("first\r") as editor:
+        editor.ask()
+    with keyboard("\x1b[A\r") as editor:
+        assert editor.ask() == "first"
+    files = [path for path in tmp_path.rglob("history") if path.is_file()]
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o600]
+
+
+def test_a_chat_goes_on_where_no_history_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with keyboard("hello\r") as editor:
+        assert editor.ask() == "hello"
+
+
+def test_a_conversation_on_the_screen(session, model, capsys):
+    with keyboard("hello\r/stast\rand then?\r\x04") as editor:
+        talk(session, editor)
+    streams = capsys.readouterr()
+    assert streams.out == "".join(f"{reply}\n" for reply in replies(model, "hello", "and then?"))
+    assert "did you mean /stats?" in streams.err
+
+
+def test_exit_leaves(session):
+    with keyboard("/exit\rnever\r") as editor:
+        talk(session, editor)
+    assert session.chat.messages == []
+
+
+def test_an_interrupt_at_an_empty_line_says_how_to_leave_and_else_drops_the_line(session, capsys):
+    with keyboard("unfinished\x03\x04") as editor:
+        talk(session, editor)
+    assert "leaves" not in capsys.readouterr().err
+    with keyboard("\x03\x04") as editor:
+        talk(session, editor)
+    assert "Ctrl-D or /exit leaves" in capsys.readouterr().err
+    assert session.chat.messages == []
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupt_stops_the_answer_and_not_the_program(llm, capsys, presses):
+    handler = signal.getsignal(signal.SIGINT)
+    chat = Chat(llm, **{**GREEDY, "max_tokens": 100})
+    session = Session(chat, lambda activity: Interrupting(activity, after=3, presses=presses))
+    with keyboard("hello\r\x04") as editor:
+        talk(session, editor)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert "stopped" in capsys.readouterr().err
+    said = chat.messages[-1]["content"]
+    assert chat.messages[-1]["role"] == "assistant"
+
+    fresh = Chat(llm, **{**GREEDY, "max_tokens": 3 if presses == 2 else 4})
+    assert fresh.send("hello").startswith(said), "what was said until then stays in the conversation"
+    with keyboard("again\r\x04") as editor:
+        talk(Session(chat, PlainAnswer), editor)
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+
+
+# The real thing
+
+
+class Terminal:
+    """A program on a pseudo-terminal."""
+
+    READY = "\x1b[?2004h"
+    """The editor switches bracketed paste on when it begins to ask."""
+
+    def __init__(self, *arguments):
+        self._master, slave = pty.openpty()
+        code = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, str(slave), "-m", "edgellm", *arguments],
+            pass_fds=[slave],
+            env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def wait_for(self, text, seconds=60):
+        """Read until a text appears; return what came with it."""
+        begun = time.monotonic()
+        from_here = len(self.seen)
+        while text not in self.seen[from_here:]:
+            assert time.monotonic() - begun < seconds, self.seen
+            ready, _, _ = select.select([self._master], [], [], 0.2)
+            if ready:
+                try:
+                    got = os.read(self._master, 65536).decode(errors="replace")
+                except OSError:
+                    got = ""
+                assert got, f"it ended: {self.seen}"
+                self.seen += got
+                if "\x1b[6n" in got:  # the editor asks where the cursor is
+                    self.type("\x1b[1;1R")
+        return self.seen[from_here:]
+
+    def type(self, keys):
+        os.write(self._master, keys.encode())
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+def test_a_chat_on_a_real_terminal(model):
+    answer = replies(model, "hello", max_tokens=200)[0]
+    terminal = Terminal("chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "200")
+    try:
+        terminal.wait_for(terminal.READY)
+        terminal.type("hello\r")
+        shown = terminal.wait_for(terminal.READY)
+        words = re.findall(r"[a-z]{4,}", answer)
+        assert words
+        assert all(word in shown for word in words)
+        terminal.type("/stats\r")
+        assert "tokens/s" in terminal.wait_for(terminal.READY)
+        terminal.type("\x03")
+        assert "Ctrl-D or /exit leaves" in terminal.wait_for(terminal.READY)
+        terminal.type("\x04")
+        assert terminal.process.wait(30) == 0
+        assert "Traceback" not in terminal.seen
+    finally:
+        terminal.close()

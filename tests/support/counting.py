@@ -1,0 +1,60 @@
+"""Models that are opened in a special way: with layers that count, or in too little memory."""
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.llm import LLM
+from edgellm.plan.planner import plan_for
+from edgellm.reading.disk_reader import DiskReader
+from edgellm.runtime.loader import load_model
+from edgellm.settings import LoadSettings
+from edgellm.tokenizer import Tokenizer
+
+
+class CountingLayers:
+    """The ``Layers`` of a model, with a note of each state that goes through them."""
+
+    def __init__(self, layers, *, deferred=None):
+        self._layers = layers
+        self.one_pass = layers.one_pass
+        self.few = layers.few
+        self.deferred = layers.deferred if deferred is None else deferred
+        self.passes = 0
+        self.lengths = []
+        self.dtypes = set()
+
+    def run(self, states, spans, **settings):
+        self.passes += 1
+        self.lengths += [state.shape[1] for state in states]
+        moved = self._layers.run(states, spans, **settings)
+        self.dtypes |= {state.dtype for state in [*states, *moved]}
+        return moved
+
+    def close(self):
+        self._layers.close()
+
+
+def open_counted(folder, *, deferred=None, speculation=None, **settings):
+    """A loaded model, and its counting layers; ``deferred`` overrides what fits this machine.
+
+    ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it nothing does.
+    """
+    settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)  # tests run side by side on all cores
+    checkpoint = read_checkpoint(folder)
+    plan, reader = plan_for(checkpoint, settings), DiskReader()
+    model = load_model(checkpoint, plan, reader, settings)
+    model.layers = layers = CountingLayers(model.layers, deferred=deferred)
+    tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
+    guesses = speculation(model, tokenizer, settings, plan) if speculation else None
+    return LLM(checkpoint, tokenizer, model, plan, reader, speculation=guesses), layers
+
+
+def paged_settings(folder, *, context=64, **load):
+    """Settings with which a model just does not fit, and its layers are streamed: every token, once guesses are off."""
+    checkpoint = read_checkpoint(folder)
+
+    def plan(memory):
+        return plan_for(checkpoint, LoadSettings(memory=memory, context=context, **load))
+
+    memory = plan("500MB").total_bytes
+    while plan(memory).resident:
+        memory -= 4096
+    return {"memory": memory, "context": context, "speculate": "off", **load}

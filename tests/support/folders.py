@@ -1,0 +1,41 @@
+"""Model folders: their tensors, changed ones, and what mlx-lm makes of them."""
+
+import json
+
+import mlx.core as mx
+from support.tiny import CONFIGS
+
+LLAMA = CONFIGS["llama-2"]
+
+
+PROMPT = [3, 50, 7, 120, 9]
+
+
+def tensors_of(path):
+    """Every tensor of a folder, by MLX's own reader."""
+    found = {}
+    for file in sorted(path.glob("model*.safetensors")):
+        found |= mx.load(str(file))
+    return found
+
+
+def change(path, edit, *, config=None):
+    """Write a model's weights again after ``edit`` has changed them."""
+    tensors = tensors_of(path)
+    mx.eval(tensors)
+    edit(tensors)
+    mx.save_safetensors(str(path / "model.safetensors"), tensors, metadata={"format": "pt"})
+    if config is not None:
+        (path / "config.json").write_text(json.dumps(json.loads((path / "config.json").read_text()) | config))
+    return path
+
+
+def greedy(path, tokens=24):
+    """What mlx-lm continues the prompt with."""
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(path)
+    ids = list(PROMPT)
+    for _ in range(tokens):
+        ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
+    return ids
