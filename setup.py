@@ -7,7 +7,11 @@ ROOTS = {"edgellm": "edgellm", "converters": "edgellm.converters", "bench": "edg
 
 def packages() -> list[str]:
     """Every folder with modules, and the folders of the bundled models, by the names under which they install."""
-    folders = [name for root in ROOTS for name in (root, *(f"{root}.{inner}" for inner in find_packages(root)))]
+    folders = [
+        name
+        for root in ROOTS
+        for name in (root, *(f"{root}.{inner}" for inner in find_packages(root)))
+    ]
     folders += [f"edgellm.bundled.{name}" for name in find_namespace_packages("edgellm/bundled")]
     return [ROOTS[name.partition(".")[0]] + name[len(name.partition(".")[0]) :] for name in folders]
 

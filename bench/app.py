@@ -24,7 +24,9 @@ from edgellm.bench.commands import (
     run as running,
 )
 
-app = typer.Typer(cls=ModelGroup, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    cls=ModelGroup, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+)
 
 EXAMPLE = "\b\nExample:\n  "
 
@@ -36,7 +38,8 @@ def bench() -> None:
 
 app.command(DEFAULT, hidden=True)(running.run)
 app.command(
-    short_help="Measure what the disk gives.", epilog=EXAMPLE + "edgellm bench disk ./llama-7b --threads 1,4 --chunk 1MiB,8MiB"
+    short_help="Measure what the disk gives.",
+    epilog=EXAMPLE + "edgellm bench disk ./llama-7b --threads 1,4 --chunk 1MiB,8MiB",
 )(measuring.disk)
 app.command(
     short_help="Measure a model inside budgets of memory.",
@@ -44,17 +47,20 @@ app.command(
 )(measuring.paging)
 app.command(
     short_help="Ask models questions on several numbers of threads.",
-    epilog=EXAMPLE + "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
+    epilog=EXAMPLE
+    + "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
 )(asking.queries)
 app.command(
     short_help="Score the answers to those questions.",
     epilog=EXAMPLE + "edgellm bench rate answers.json --judge http://localhost:8080/v1",
 )(asking.rate)
-app.command(short_help="Put result files beside each other.", epilog=EXAMPLE + "edgellm bench compare mac.json server.json")(
-    comparing.compare
-)
 app.command(
-    short_help="Make one page of result files.", epilog=EXAMPLE + "edgellm bench report mac.json server.json --html both.html"
+    short_help="Put result files beside each other.",
+    epilog=EXAMPLE + "edgellm bench compare mac.json server.json",
+)(comparing.compare)
+app.command(
+    short_help="Make one page of result files.",
+    epilog=EXAMPLE + "edgellm bench report mac.json server.json --html both.html",
 )(comparing.report)
 app.command(
     short_help="Compare what models or backends say.",

@@ -15,7 +15,9 @@ class ModelGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Put the default command before arguments that begin with none."""
-        if (not args and not ctx.resilient_parsing) or (args and args[0] not in self.commands and args[0] != "--help"):
+        if (not args and not ctx.resilient_parsing) or (
+            args and args[0] not in self.commands and args[0] != "--help"
+        ):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
@@ -30,7 +32,11 @@ class ModelGroup(TyperGroup):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Show the default command's options, then the other commands."""
-        records = [record for item in self.commands[DEFAULT].get_params(ctx) if (record := item.get_help_record(ctx))]
+        records = [
+            record
+            for item in self.commands[DEFAULT].get_params(ctx)
+            if (record := item.get_help_record(ctx))
+        ]
         with formatter.section("Options"):
             formatter.write_dl(records)
         self.format_commands(ctx, formatter)

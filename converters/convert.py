@@ -12,7 +12,13 @@ from pathlib import Path
 from threading import Lock
 
 from edgellm.checkpoint.checkpoint import checkpoint_of
-from edgellm.checkpoint.folder import CONFIG, ModelFolder, read_headers, write_checksums, write_index
+from edgellm.checkpoint.folder import (
+    CONFIG,
+    ModelFolder,
+    read_headers,
+    write_checksums,
+    write_index,
+)
 from edgellm.checkpoint.quantization import PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.converters.formats import FORMATS, open_format
@@ -58,10 +64,11 @@ class ConversionReport:
         weight_bytes: bytes of all tensors.
         dtype: of everything unquantized, and of scales.
         quantization: the usual form of a matrix; None: unquantized.
-        exceptions: how the matrices are stored that differ from it, by their path; None: unquantized.
+        exceptions: how the matrices are stored that differ from it, by their path; None:
+            unquantized.
         kept_files: files that an earlier, stopped run had finished.
-        errors: the relative root-mean-square error of each matrix quantized here, if it was asked for or if the source was
-            quantized already.
+        errors: the relative root-mean-square error of each matrix quantized here, if it was asked
+            for or if the source was quantized already.
         merged: tensors that an adapter has changed.
     """
 
@@ -93,8 +100,8 @@ def convert(
 ) -> ConversionReport:
     """Make a model folder from a model in any format that ``formats`` lists, or from a Hub repository.
 
-    Weights go through a few rows at a time. A run that was stopped, in whatever way, goes on where it stopped when the same
-    call is made again, and ends in the same bytes.
+    Weights go through a few rows at a time. A run that was stopped, in whatever way, goes on where
+    it stopped when the same call is made again, and ends in the same bytes.
 
     Args:
         source: a folder or file, or a Hub id (``owner/name``), which is downloaded first.
@@ -102,13 +109,17 @@ def convert(
         bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
         group_size: weights a scale, 32, 64 or 128; None: 64.
         dtype: ``float16``, ``bfloat16`` or ``float32``; None: the source's.
-        recipe: ``uniform``, or ``mixed``: more bits for the matrices that need them, as is measured on a text.
+        recipe: ``uniform``, or ``mixed``: more bits for the matrices that need them, as is measured
+            on a text.
         average_bits: of a weight in a mixed recipe, scales and biases counted; None: 4.5.
-        calibration: the text file that a mixed recipe is measured on; None: a short text that comes along.
+        calibration: the text file that a mixed recipe is measured on; None: a short text that comes
+            along.
         adapter: the folder of a LoRA adapter, PEFT's or mlx-lm's, to be merged into the model.
-        tokenizer: a tokenizer's file, or a folder that has one, to be taken in place of the source's.
+        tokenizer: a tokenizer's file, or a folder that has one, to be taken in place of the
+            source's.
         force: replace the model that is at the destination, once the new one is whole.
-        report: also measure what quantization changes, which takes about as long again as the conversion.
+        report: also measure what quantization changes, which takes about as long again as the
+            conversion.
         progress: called after each piece of the source.
 
     Raises:
@@ -130,7 +141,9 @@ def convert(
         merged = opened.merged
     chosen = None
     if mixed is not None:
-        chosen, settings = mix(opened, settings, mixed, progress=lambda *step: say(ConversionStep(*step)))
+        chosen, settings = mix(
+            opened, settings, mixed, progress=lambda *step: say(ConversionStep(*step))
+        )
     made = convert_source(
         opened,
         target,
@@ -150,12 +163,15 @@ def open_source(source: str | Path, destination: Path) -> Source:
     if not path.exists():
         path = _elsewhere(str(source))
     if path.resolve() == destination:
-        raise ConfigError(f"{source} cannot be converted into itself", hint="name another destination")
+        raise ConfigError(
+            f"{source} cannot be converted into itself", hint="name another destination"
+        )
     opened = open_format(path)
     if opened is None:
         known = ", ".join(item.name for item in FORMATS)
         raise FormatError(
-            f"{source} is a file in no format that edgellm knows",  # any folder is taken for one in Hugging Face's form
+            # any folder is taken for one in Hugging Face's form
+            f"{source} is a file in no format that edgellm knows",
             hint=f"name the folder that holds the model's files, or a file or folder of {known}",
         )
     return opened
@@ -167,7 +183,8 @@ def _elsewhere(name: str) -> Path:
         return download(name, torch_files=True)
     if name not in bundled_names() and (Path(name).suffix or Path(name).name != name):
         raise ModelNotFoundError(
-            f"there is no file or folder {name}", hint="check the path; a model on the Hub is named owner/name"
+            f"there is no file or folder {name}",
+            hint="check the path; a model on the Hub is named owner/name",
         )
     return locate(name)
 
@@ -185,8 +202,9 @@ def convert_source(
 ) -> ConversionReport:
     """As ``convert``, from a source that is open; ``chosen`` are the forms of single matrices.
 
-    ``workers`` files are made at the same time, each in a thread; more than one only where the source gives rows to several
-    threads. None: two of those whose weights are taken as the source has them, one where some are to be quantized.
+    ``workers`` files are made at the same time, each in a thread; more than one only where the
+    source gives rows to several threads. None: two of those whose weights are taken as the source
+    has them, one where some are to be quantized.
     """
     recipe = make_recipe(source, settings, chosen)
     _check_tied_head(source, recipe)
@@ -204,7 +222,9 @@ def convert_source(
             meter.say("weights that were quantized are quantized again: the errors of both add up")
         kept = 0
         if work.restarted:
-            meter.say("the source or the settings have changed since a conversion was stopped here: starting anew")
+            meter.say(
+                "the source or the settings have changed since a conversion was stopped here: starting anew"
+            )
         waiting = []
         for file in recipe.files:
             done = work.finished.get(file.name)
@@ -216,22 +236,37 @@ def convert_source(
 
         def write(file: OutputFile) -> Finished:
             stream = WeightStream(source, partial(meter.read, file.name), measure=report)
-            tensors = [TensorData(item.name, item.dtype, item.shape, stream.data(item)) for item in file.tensors]
-            return Finished(write_tensors(work.path / file.name, tensors), stream.errors if report else None)
+            tensors = [
+                TensorData(item.name, item.dtype, item.shape, stream.data(item))
+                for item in file.tensors
+            ]
+            return Finished(
+                write_tensors(work.path / file.name, tensors), stream.errors if report else None
+            )
 
         moved = [file for file in waiting if _only_moves(file)]
         others = [file for file in waiting if not _only_moves(file)]
-        for finished in chain(_each(write, moved, workers or MOVERS), _each(write, others, workers or 1)):
+        for finished in chain(
+            _each(write, moved, workers or MOVERS), _each(write, others, workers or 1)
+        ):
             work.finish(finished.record, finished.errors)
         _write_companions(companions, recipe, work)
         work.commit()
-    errors = {path: error for item in work.finished.values() for path, error in (item.errors or {}).items()}
+    errors = {
+        path: error
+        for item in work.finished.values()
+        for path, error in (item.errors or {}).items()
+    }
     return ConversionReport(
         path=destination,
         weight_bytes=sum(file.nbytes for file in recipe.files),
         dtype=DTYPE_NAMES[recipe.dtype],
         quantization=recipe.quantization,
-        exceptions={path: item.form for path, item in recipe.matrices.items() if item.form != recipe.quantization},
+        exceptions={
+            path: item.form
+            for path, item in recipe.matrices.items()
+            if item.form != recipe.quantization
+        },
         kept_files=kept,
         errors=errors if report else None,
     )
@@ -239,7 +274,10 @@ def convert_source(
 
 def _only_moves(file: OutputFile) -> bool:
     """Whether none of a file's matrices is quantized on the way."""
-    return all(item.matrix is None or item.matrix.form in (item.matrix.stored, None) for item in file.tensors)
+    return all(
+        item.matrix is None or item.matrix.form in (item.matrix.stored, None)
+        for item in file.tensors
+    )
 
 
 class _Meter:
@@ -260,7 +298,9 @@ class _Meter:
         self._progress(ConversionStep("", self._done, self._total, message))
 
 
-def _each(write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], workers: int) -> Iterator[Finished]:
+def _each(
+    write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], workers: int
+) -> Iterator[Finished]:
     """Write files, a few at a time, and yield each as it is finished; after a failure no other one is begun."""
     if workers == 1:
         yield from map(write, files)
@@ -275,7 +315,9 @@ def _each(write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], 
 
 def _require_space(work: Workspace, recipe: Recipe) -> None:
     """Refuse at once what cannot end well."""
-    needed = SPARE_BYTES + sum(file.nbytes + DATA_ALIGNMENT for file in recipe.files if file.name not in work.finished)
+    needed = SPARE_BYTES + sum(
+        file.nbytes + DATA_ALIGNMENT for file in recipe.files if file.name not in work.finished
+    )
     free = shutil.disk_usage(work.path).free
     if needed > free:
         raise ConversionError(
@@ -303,8 +345,13 @@ def _check_tied_head(source: Source, recipe: Recipe) -> None:
         same = tensor == source.tensors.get(embedding)
         if same and tensor is not None:
             step = max(1, CHUNK_BYTES // tensor.row_bytes)
-            spans = ((start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step))
-            same = all(bytes(source.rows(head, *span)) == bytes(source.rows(embedding, *span)) for span in spans)
+            spans = (
+                (start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)
+            )
+            same = all(
+                bytes(source.rows(head, *span)) == bytes(source.rows(embedding, *span))
+                for span in spans
+            )
         if not same:
             raise FormatError(
                 "the config ties the head to the embedding, and the source has a head of its own that differs",
@@ -312,14 +359,24 @@ def _check_tied_head(source: Source, recipe: Recipe) -> None:
             )
 
 
-def _write_companions(companions: Mapping[str, Path | bytes], recipe: Recipe, work: Workspace) -> None:
+def _write_companions(
+    companions: Mapping[str, Path | bytes], recipe: Recipe, work: Workspace
+) -> None:
     """Everything but the weights; then look at the whole as any reader will."""
     folder = work.path
     records: list[FileRecord] = [item.record for item in work.finished.values()]
     for name, content in companions.items():
-        records.append(write_file(folder / name, [content] if isinstance(content, bytes) else file_pieces(content)))
+        records.append(
+            write_file(
+                folder / name, [content] if isinstance(content, bytes) else file_pieces(content)
+            )
+        )
     records.append(write_json(folder / CONFIG, recipe.config))
     files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
     records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))
     write_checksums(folder, records)
-    checkpoint_of(ModelFolder(folder, recipe.config, read_headers(folder / file.name for file in recipe.files), {}))
+    checkpoint_of(
+        ModelFolder(
+            folder, recipe.config, read_headers(folder / file.name for file in recipe.files), {}
+        )
+    )

@@ -24,7 +24,8 @@ class SourceFormat:
 
     Attributes:
         name: what people call it.
-        matches: whether a path, file or folder, is in this format, from names and first bytes alone.
+        matches: whether a path, file or folder, is in this format, from names and first bytes
+            alone.
         source: ``module:Class`` in this package, imported on use; the class takes the path.
     """
 
@@ -87,5 +88,7 @@ def open_format(path: Path) -> Source | None:
     for known in FORMATS:
         if known.matches(path):
             module, _, name = known.source.partition(":")
-            return cast(Callable[[Path], Source], getattr(import_module(f".{module}", __package__), name))(path)
+            return cast(
+                Callable[[Path], Source], getattr(import_module(f".{module}", __package__), name)
+            )(path)
     return None

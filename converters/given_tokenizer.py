@@ -33,16 +33,24 @@ class GivenTokenizer:
         self.forms: Mapping[str, Quantization] = base.forms
         self.notes: Sequence[str] = base.notes
         try:
-            kept = {name: file for name, file in base.companions.items() if name not in TOKENIZER_FILES}
+            kept = {
+                name: file for name, file in base.companions.items() if name not in TOKENIZER_FILES
+            }
         except TokenizerError:  # it has none: that is why one was named
             kept = {}
         vocabulary = base.config.get("vocab_size")
-        self.companions: Mapping[str, Path | bytes] = kept | _files(path, vocabulary if is_int(vocabulary) else 0)
+        self.companions: Mapping[str, Path | bytes] = kept | _files(
+            path, vocabulary if is_int(vocabulary) else 0
+        )
 
     @property
     def fingerprint(self) -> str:
         """The base's and the tokenizer's."""
-        files = [self._path] if self._path.is_file() else [item for item in self.companions.values() if isinstance(item, Path)]
+        files = (
+            [self._path]
+            if self._path.is_file()
+            else [item for item in self.companions.values() if isinstance(item, Path)]
+        )
         return self._base.fingerprint + files_fingerprint(files)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
@@ -52,9 +60,14 @@ class GivenTokenizer:
 
 def _files(path: Path, vocabulary: int) -> dict[str, Path | bytes]:
     if path.is_dir():
-        found: dict[str, Path | bytes] = {name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()}
+        found: dict[str, Path | bytes] = {
+            name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()
+        }
         if not {"tokenizer.json", "tokenizer.model"} & found.keys():
-            raise ConfigError(f"{path} has no tokenizer.json and no tokenizer.model", hint="name the tokenizer's file")
+            raise ConfigError(
+                f"{path} has no tokenizer.json and no tokenizer.model",
+                hint="name the tokenizer's file",
+            )
         return found
     if path.suffix == ".bin" and path.is_file():
         return llama2c_files(path, vocabulary=vocabulary)
@@ -62,4 +75,7 @@ def _files(path: Path, vocabulary: int) -> dict[str, Path | bytes]:
         return meta_files(path, scaled=False)[0]
     if path.suffix == ".json" and path.is_file():
         return {"tokenizer.json": path}
-    raise ConfigError(f"{path} is no tokenizer", hint="name a tokenizer.json, tokenizer.model or tokenizer.bin, or a folder")
+    raise ConfigError(
+        f"{path} is no tokenizer",
+        hint="name a tokenizer.json, tokenizer.model or tokenizer.bin, or a folder",
+    )

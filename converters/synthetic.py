@@ -95,14 +95,21 @@ def synthesize(
 class SyntheticSource:
     """A shape as a source of random numbers, already quantized: any row can be had at any time, and is always the same.
 
-    Codes are uniform, and scales such that a matrix keeps the size of what it multiplies, so that activations stay in range
-    through any number of layers.
+    Codes are uniform, and scales such that a matrix keeps the size of what it multiplies, so that
+    activations stay in range through any number of layers.
     """
 
     notes: Sequence[str] = ()
     forms = AS_SHOWN
 
-    def __init__(self, shape: str, quantization: Quantization | None, *, dtype: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        shape: str,
+        quantization: Quantization | None,
+        *,
+        dtype: str | None = None,
+        seed: int = 0,
+    ) -> None:
         raw = dict(shape_config(shape)) | {"bos_token_id": BYTES, "eos_token_id": BYTES + 1}
         if dtype is not None:
             raw["torch_dtype"] = dtype
@@ -110,7 +117,10 @@ class SyntheticSource:
         config = ModelConfig.from_dict(raw)
         shapes = config.outer_shapes()
         for index in range(config.num_hidden_layers):
-            shapes |= {f"model.layers.{index}.{name}": size for name, size in config.tensor_shapes().items()}
+            shapes |= {
+                f"model.layers.{index}.{name}": size
+                for name, size in config.tensor_shapes().items()
+            }
         self.tensors: Mapping[str, SourceTensor] = {}
         self._tables: dict[str, npt.NDArray[Any]] = {}
         self._columns: dict[str, int] = {}
@@ -118,22 +128,33 @@ class SyntheticSource:
         for name, size in shapes.items():
             path, _, part = name.rpartition(".")
             if len(size) == 2:
-                forms[path] = chosen_quantization(size[1], quantization.bits, quantization.group_size) if quantization else None
+                forms[path] = (
+                    chosen_quantization(size[1], quantization.bits, quantization.group_size)
+                    if quantization
+                    else None
+                )
             form = forms.get(path)
             if len(size) == 2 and form is not None:
                 self.tensors |= {
-                    f"{path}.{part}": SourceTensor(*stored) for part, stored in form.stored(size[0], size[1], code).items()
+                    f"{path}.{part}": SourceTensor(*stored)
+                    for part, stored in form.stored(size[0], size[1], code).items()
                 }
-                self._tables |= {f"{path}.{part}": table for part, table in _scales(form, size[1], code).items()}
+                self._tables |= {
+                    f"{path}.{part}": table for part, table in _scales(form, size[1], code).items()
+                }
                 continue
             self.tensors |= {name: SourceTensor(code, size)}
             if len(size) == 2:
                 self._columns[name] = size[1]
             else:
-                self._tables[name] = _stored(np.linspace(-0.1, 0.1, LEVELS) + (part == "weight"), code)
+                self._tables[name] = _stored(
+                    np.linspace(-0.1, 0.1, LEVELS) + (part == "weight"), code
+                )
         block = quantization_block(quantization, forms) if quantization else {}
         self.config: Mapping[str, Any] = raw | ({"quantization": block} if block else {})
-        self.companions: Mapping[str, Path | bytes] = tokenizer_files(config.vocab_size, config.max_position_embeddings)
+        self.companions: Mapping[str, Path | bytes] = tokenizer_files(
+            config.vocab_size, config.max_position_embeddings
+        )
         self._seed = seed
 
     @property
@@ -167,7 +188,10 @@ def _scales(form: Quantization, columns: int, code: str) -> dict[str, npt.NDArra
     """The values of scales and biases, by random byte: of uniform codes they make numbers of variance 1 / columns."""
     deviation = math.sqrt((4**form.bits - 1) / 12)
     scales = np.linspace(0.75, 1.25, LEVELS) / (deviation * math.sqrt(columns))
-    return {"scales": _stored(scales, code), "biases": _stored(scales * -(2**form.bits - 1) / 2, code)}
+    return {
+        "scales": _stored(scales, code),
+        "biases": _stored(scales * -(2**form.bits - 1) / 2, code),
+    }
 
 
 def _stored(values: npt.NDArray[np.float64], code: str) -> npt.NDArray[Any]:
@@ -179,7 +203,8 @@ def _stored(values: npt.NDArray[np.float64], code: str) -> npt.NDArray[Any]:
 def _make_floats(numbers: Bytes, code: str, deviation: float) -> None:
     """Turn random bytes into random floats in place: sign, fraction and the lowest bit of the exponent stay as they are.
 
-    What comes out lies between 1 and 4 times a power of 4, with a deviation of 2.4 times that power.
+    What comes out lies between 1 and 4 times a power of 4, with a deviation of 2.4 times that
+    power.
     """
     unsigned, fraction, exponent = _FLOAT_BITS[code]
     words = numbers.view(unsigned)
@@ -195,19 +220,38 @@ def tokenizer_files(vocabulary: int, context: int) -> dict[str, Path | bytes]:
     specials = {BEGIN: BYTES, END: BYTES + 1}
     vocab |= specials
     vocab |= {f"Ġ<{number}>": number for number in range(len(vocab), vocabulary)}
-    plain = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    plain = {
+        "special": True,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
+    by_bytes = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": number, "content": token} | plain for token, number in specials.items()],
+        "added_tokens": [
+            {"id": number, "content": token} | plain for token, number in specials.items()
+        ],
         "normalizer": None,
         "pre_tokenizer": by_bytes,
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": BEGIN, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "single": [
+                {"SpecialToken": {"id": BEGIN, "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
             "special_tokens": {BEGIN: {"id": BEGIN, "ids": [BYTES], "tokens": [BEGIN]}},
         },
         "decoder": by_bytes,

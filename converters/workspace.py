@@ -31,7 +31,8 @@ class Workspace:
 
     Args:
         destination: the folder that the conversion becomes.
-        origin: what the manifest must hold for its files to be kept: the source's fingerprint and the recipe's digest.
+        origin: what the manifest must hold for its files to be kept: the source's fingerprint and
+            the recipe's digest.
         replace: whether a model that is already at the destination gives way at the end.
     """
 
@@ -51,7 +52,8 @@ class Workspace:
         """Hold the folder, and know what is finished in it; where nothing of use is made, nothing is left.
 
         Raises:
-            ConversionError: the destination is taken, another conversion is at work on it, or the disk refuses.
+            ConversionError: the destination is taken, another conversion is at work on it, or the
+                disk refuses.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -118,20 +120,28 @@ class Workspace:
         if not any(self.destination.iterdir()):
             return
         if not self._replace:
-            raise ConversionError(f"{self.destination} already exists", hint="name another one, or replace it with --force")
+            raise ConversionError(
+                f"{self.destination} already exists",
+                hint="name another one, or replace it with --force",
+            )
         if not (self.destination / CONFIG).is_file():
             raise ConversionError(
-                f"{self.destination} is no model folder and will not be replaced", hint="name another destination"
+                f"{self.destination} is no model folder and will not be replaced",
+                hint="name another destination",
             )
 
     def _lock(self, descriptor: int) -> None:
-        busy = ConversionError(f"another conversion is writing {self.path}", hint="wait for it, or name another destination")
+        busy = ConversionError(
+            f"another conversion is writing {self.path}",
+            hint="wait for it, or name another destination",
+        )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise busy from error
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a network disk without locks goes without
+            # a network disk without locks goes without
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
                 raise
         if not self.path.exists() or not os.path.samestat(os.fstat(descriptor), self.path.stat()):
             raise busy  # which has just put the folder in place
@@ -139,10 +149,15 @@ class Workspace:
     def _resume(self) -> None:
         """Keep the finished files of this very conversion; give up all others."""
         names = [entry.name for entry in self.path.iterdir()]
-        ours = MANIFEST in names or CHECKSUMS in names or all(name.endswith(".partial") for name in names)
+        ours = (
+            MANIFEST in names
+            or CHECKSUMS in names
+            or all(name.endswith(".partial") for name in names)
+        )
         if not ours:
             raise ConversionError(
-                f"{self.path} is in the way: it was not made by a conversion", hint="move it, or name another destination"
+                f"{self.path} is in the way: it was not made by a conversion",
+                hint="move it, or name another destination",
             )
         self._held = True
         try:
@@ -151,7 +166,9 @@ class Workspace:
             claimed = dict(_finished(manifest)) if same else {}
         except (FormatError, ReadError):
             same, claimed = False, {}
-        self.finished = {name: item for name, item in claimed.items() if self._is_there(item.record)}
+        self.finished = {
+            name: item for name, item in claimed.items() if self._is_there(item.record)
+        }
         self.restarted = MANIFEST in names and not same
         for name in names:
             if name not in self.finished and name != MANIFEST:
@@ -167,7 +184,11 @@ class Workspace:
 
     def _is_there(self, record: FileRecord) -> bool:
         file = self.path / record.name
-        return Path(record.name).name == record.name and file.is_file() and file.stat().st_size == record.size
+        return (
+            Path(record.name).name == record.name
+            and file.is_file()
+            and file.stat().st_size == record.size
+        )
 
     def _write_manifest(self) -> None:
         files = {
@@ -181,7 +202,11 @@ def _finished(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Finished]]:
     """The files that a manifest lists. Raises FormatError."""
     try:
         for name, item in manifest["files"].items():
-            errors = None if item["errors"] is None else {path: float(error) for path, error in item["errors"].items()}
+            errors = (
+                None
+                if item["errors"] is None
+                else {path: float(error) for path, error in item["errors"].items()}
+            )
             yield name, Finished(FileRecord(name, int(item["size"]), str(item["sha256"])), errors)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"the manifest of a conversion is damaged: {error}") from error

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from edgellm.llm import LLM
     from edgellm.open_llm import load
 
-__all__ = ["LLM", "Chat", "Completion", "EdgeLLMError", "LoadSettings", "Sampling", "Stats", "Token", "load"]
+__all__ = [
+    "LLM",
+    "Chat",
+    "Completion",
+    "EdgeLLMError",
+    "LoadSettings",
+    "Sampling",
+    "Stats",
+    "Token",
+    "load",
+]
 
 _PLACES = {
     "Chat": "edgellm.chat",
@@ -44,6 +54,7 @@ def __getattr__(name: str) -> Any:
     except ImportError as error:
         if error.name == "mlx" or "libmlx" in str(error):
             raise BackendError(
-                "MLX has no backend here", hint="install one of them: pip install 'edgellm[cpu]' or 'edgellm[cuda]'"
+                "MLX has no backend here",
+                hint="install one of them: pip install 'edgellm[cpu]' or 'edgellm[cuda]'",
             ) from error
         raise

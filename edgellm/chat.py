@@ -41,7 +41,14 @@ def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
 class Chat:
     """A conversation with a model. The KV cache stays between turns, so a turn costs its new tokens alone."""
 
-    def __init__(self, llm: LLM, *, system: str | None = None, sampling: Sampling | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        system: str | None = None,
+        sampling: Sampling | None = None,
+        **settings: Any,
+    ) -> None:
         require_chat_template(llm.tokenizer, llm.path.name)
         self.llm = llm
         self.sampling = replace(sampling or CHAT_SAMPLING, **settings)
@@ -76,7 +83,9 @@ class Chat:
         turn = {"role": "user", "content": text}
         prompt = self.llm.tokenizer.render([*self.messages, turn])
         ids = self._ids_of(prompt)
-        return self._stream(turn, prompt, ids, self.llm.stream(ids, self.sampling, reuse_cache=True, **settings))
+        return self._stream(
+            turn, prompt, ids, self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)
+        )
 
     def _ids_of(self, prompt: str) -> list[int]:
         """The ids of a conversation. Those that were computed stay: an answer's own tokens may be others than its text's."""
@@ -87,7 +96,9 @@ class Chat:
                 return [*self._said.ids, *new]
         return tokenizer.encode(prompt, add_special_tokens=False)
 
-    def _stream(self, turn: Message, prompt: str, ids: list[int], tokens: Generator[Token]) -> Generator[Token]:
+    def _stream(
+        self, turn: Message, prompt: str, ids: list[int], tokens: Generator[Token]
+    ) -> Generator[Token]:
         answer, produced, reason = "", list[int](), None
         self.messages.append(turn)
         try:
@@ -107,7 +118,8 @@ class Chat:
     def _what_was_said(self, text: str, ids: list[int], reason: str | None) -> _Said | None:
         if reason != "stop":
             return _Said(text, ids)
-        # An end token is no part of the text: the template writes it, or another. A stop text may have begun inside a token.
+        # An end token is no part of the text: the template writes it, or another. A stop text may
+        # have begun inside a token.
         return _Said(text, ids[:-1]) if ids[-1] in self.llm.eos_token_ids else None
 
     def send(self, text: str, **settings: Any) -> str:
@@ -142,4 +154,6 @@ def _said_in(claim: Any, vocab_size: int) -> _Said | None:
 
 
 def _is_message(item: Any) -> bool:
-    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in ("role", "content"))
+    return isinstance(item, dict) and all(
+        isinstance(item.get(key), str) for key in ("role", "content")
+    )

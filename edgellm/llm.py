@@ -52,7 +52,12 @@ class LLM:
         speculation: Speculation | None = None,
         kept: PromptCache | None = None,
     ) -> None:
-        self.checkpoint, self.config, self.tokenizer, self.plan = checkpoint, checkpoint.config, tokenizer, plan
+        self.checkpoint, self.config, self.tokenizer, self.plan = (
+            checkpoint,
+            checkpoint.config,
+            tokenizer,
+            plan,
+        )
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
         self._model, self._reader, self._speculation = model, reader, speculation
@@ -73,7 +78,9 @@ class LLM:
     @property
     def context(self) -> int:
         """Tokens that prompt and answer may have together."""
-        return self.config.max_position_embeddings if self.plan.context_window else self.plan.context
+        return (
+            self.config.max_position_embeddings if self.plan.context_window else self.plan.context
+        )
 
     @property
     def bytes_read(self) -> int:
@@ -94,7 +101,8 @@ class LLM:
         Args:
             prompt: a text (special tokens are added) or token ids.
             sampling: how tokens are drawn; instead of it, or on top of it, its fields as keywords.
-            reuse_cache: compute only what differs from the tokens of the generation before; a chat does so.
+            reuse_cache: compute only what differs from the tokens of the generation before; a chat
+                does so.
             on_prefill: called before and while the prompt is computed.
             settings: fields of ``Sampling``.
 
@@ -105,12 +113,22 @@ class LLM:
             ReadError: while streaming weights.
         """
         sampling = replace(sampling or Sampling(), **settings)
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [index(token) for token in prompt]
+        ids = (
+            self.tokenizer.encode(prompt)
+            if isinstance(prompt, str)
+            else [index(token) for token in prompt]
+        )
         self._check(ids)
         continues = isinstance(prompt, str)
-        return self._turn.take(self._answer(ids, sampling, continues=continues, reuse_cache=reuse_cache, on_prefill=on_prefill))
+        return self._turn.take(
+            self._answer(
+                ids, sampling, continues=continues, reuse_cache=reuse_cache, on_prefill=on_prefill
+            )
+        )
 
-    def generate(self, prompt: str | Sequence[int], sampling: Sampling | None = None, **settings: Any) -> Completion:
+    def generate(
+        self, prompt: str | Sequence[int], sampling: Sampling | None = None, **settings: Any
+    ) -> Completion:
         """Return the whole continuation of a prompt; arguments and errors are those of ``stream``."""
         return completed(list(self.stream(prompt, sampling, **settings)))
 
@@ -124,13 +142,16 @@ class LLM:
     ) -> Generator[tuple[int, Token]]:
         """Yield tokens that continue some prompts side by side, each with its prompt's place, as they come.
 
-        All that fit into memory share each pass over the weights; the others join when one ends. A prompt that cannot run gets
-        one token with the ``finish_reason`` ``error`` and the error, and the others go on.
+        All that fit into memory share each pass over the weights; the others join when one ends. A
+        prompt that cannot run gets one token with the ``finish_reason`` ``error`` and the error,
+        and the others go on.
 
         Args:
             prompts: texts or token ids.
-            sampling: how tokens are drawn, one for all or one a prompt; ``settings`` are as in ``stream``.
-            at_once: sequences that are computed side by side at the most; None for as many as there is memory for.
+            sampling: how tokens are drawn, one for all or one a prompt; ``settings`` are as in
+                ``stream``.
+            at_once: sequences that are computed side by side at the most; None for as many as there
+                is memory for.
 
         Raises:
             ConfigError: a setting is out of range, a prompt is empty, or beams are asked for.
@@ -140,9 +161,16 @@ class LLM:
             raise ConfigError(f"at_once is {at_once}; it must be at least 1")
         if isinstance(prompts, str):
             raise ConfigError("prompts is one text", hint="give a list of them, or use stream")
-        each = [sampling or Sampling()] * len(prompts) if sampling is None or isinstance(sampling, Sampling) else list(sampling)
+        each = (
+            [sampling or Sampling()] * len(prompts)
+            if sampling is None or isinstance(sampling, Sampling)
+            else list(sampling)
+        )
         if len(each) != len(prompts):
-            raise ConfigError(f"there are {len(each)} samplings for {len(prompts)} prompts", hint="give one, or one a prompt")
+            raise ConfigError(
+                f"there are {len(each)} samplings for {len(prompts)} prompts",
+                hint="give one, or one a prompt",
+            )
         return self._side_by_side(prompts, [replace(one, **settings) for one in each], at_once)
 
     def generate_batch(
@@ -162,10 +190,12 @@ class LLM:
     def batch(self, *, at_once: int | None = None) -> Batch:
         """Return an engine whose sequences come and go: what a server stands on. It has the turn until it is closed.
 
-        Its sequences take the memory of the KV cache; a conversation after it computes its first turn anew.
+        Its sequences take the memory of the KV cache; a conversation after it computes its first
+        turn anew.
 
         Args:
-            at_once: sequences at the most; None for as many as there is memory for. The others wait.
+            at_once: sequences at the most; None for as many as there is memory for. The others
+                wait.
 
         Raises:
             ClosedError: the model was closed.
@@ -173,8 +203,12 @@ class LLM:
         """
         plan = self.plan
         window, kv_bits = plan.context_window, plan.kv_bits
-        size = partial(caches_bytes, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context)
-        make = partial(make_caches, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context)
+        size = partial(
+            caches_bytes, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context
+        )
+        make = partial(
+            make_caches, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context
+        )
         batch = Batch(
             Seating(
                 model=self._model,
@@ -195,7 +229,9 @@ class LLM:
             self._prefix.close()
         return batch
 
-    def chat(self, system: str | None = None, sampling: Sampling | None = None, **settings: Any) -> Chat:
+    def chat(
+        self, system: str | None = None, sampling: Sampling | None = None, **settings: Any
+    ) -> Chat:
         """Return a conversation. Raises TemplateError where the model has no chat template."""
         from edgellm.chat import Chat
 
@@ -207,9 +243,14 @@ class LLM:
         with self._turn.hold(), self._turn.computing():
             caches, _ = self._prefix.begin(tokens, len(tokens), reuse=False)
             chunk = self.plan.prefill_chunk
-            rows = [mx.array(list(tokens[begin : begin + chunk]))[None] for begin in range(0, len(tokens), chunk)]
+            rows = [
+                mx.array(list(tokens[begin : begin + chunk]))[None]
+                for begin in range(0, len(tokens), chunk)
+            ]
             hidden = self._model.hidden(rows, [caches] * len(rows))
-            logits = mx.concatenate([self._model.logits(state)[0] for state in hidden]).astype(mx.float32)
+            logits = mx.concatenate([self._model.logits(state)[0] for state in hidden]).astype(
+                mx.float32
+            )
             mx.eval(logits, *stored(caches))
             return logits
 
@@ -220,7 +261,8 @@ class LLM:
     def close(self) -> None:
         """End what is running, and free weights, caches, threads and files. May be called twice, from any thread.
 
-        It waits for the arithmetic of a token, not for whoever reads them: a stream that is asked for more then raises.
+        It waits for the arithmetic of a token, not for whoever reads them: a stream that is asked
+        for more then raises.
         """
         self._turn.close()
 
@@ -238,11 +280,18 @@ class LLM:
     def _make_caches(self, room: int) -> list[Cache]:
         plan = self.plan
         return make_caches(
-            self.checkpoint, capacity=self.context, window=plan.context_window, reserve=room, kv_bits=plan.kv_bits
+            self.checkpoint,
+            capacity=self.context,
+            window=plan.context_window,
+            reserve=room,
+            kv_bits=plan.kv_bits,
         )
 
     def _side_by_side(
-        self, prompts: Sequence[str | Sequence[int]], samplings: Sequence[Sampling], at_once: int | None
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        samplings: Sequence[Sampling],
+        at_once: int | None,
     ) -> Generator[tuple[int, Token]]:
         with self.batch(at_once=at_once) as batch:
             yield from batch.answers(prompts, samplings)
@@ -280,13 +329,22 @@ class LLM:
 
         def keep_going() -> bool:
             nonlocal told
-            if on_prefill is not None and progress.first_token_at is None and progress.prefill_done != told:
+            if (
+                on_prefill is not None
+                and progress.first_token_at is None
+                and progress.prefill_done != told
+            ):
                 told = progress.prefill_done
                 on_prefill(progress)
             return not self._turn.cancelled.is_set()
 
         def stats() -> Stats:
-            return bill.stats(progress, cached=cached, restored=self._prefix.restored, produced=len(writing.tokens))
+            return bill.stats(
+                progress,
+                cached=cached,
+                restored=self._prefix.restored,
+                produced=len(writing.tokens),
+            )
 
         steps = make_steps(
             self._model,
@@ -312,7 +370,9 @@ class LLM:
             steps.close()
             self._prefix.keep([*ids, *writing.tokens])
 
-    def _search(self, sampling: Sampling, caches: Sequence[Cache], tokens: int) -> Callable[..., Generator[Step]]:
+    def _search(
+        self, sampling: Sampling, caches: Sequence[Cache], tokens: int
+    ) -> Callable[..., Generator[Step]]:
         """Beam search in ``tokens`` tokens, prompt and all. Raises MemoryBudgetError where the budget has no room for it."""
         plan = self.plan
         each = max(sum(cache.nbytes for cache in caches), plan.cache_bytes * tokens // self.context)

@@ -43,7 +43,9 @@ def load(
     """
     settings = replace(settings or LoadSettings(), **keywords)
     checkpoint = read_checkpoint(locate(model))
-    tokenizer = Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
+    tokenizer = Tokenizer.from_folder(
+        checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
+    )
     return open_llm(checkpoint, tokenizer, settings, progress=progress)
 
 
@@ -68,4 +70,12 @@ def open_llm(
         raise
     if plan.resident:
         reader.close()  # all is read: its threads and files are free
-    return LLM(checkpoint, tokenizer, model, plan, reader, speculation=speculation, kept=prompt_cache_for(checkpoint, settings))
+    return LLM(
+        checkpoint,
+        tokenizer,
+        model,
+        plan,
+        reader,
+        speculation=speculation,
+        kept=prompt_cache_for(checkpoint, settings),
+    )

@@ -1,6 +1,7 @@
 """Settings, checked at the door: how a model is loaded and how its next token is drawn.
 
-Every default value and every valid range stands here; the command line takes its own from these classes.
+Every default value and every valid range stands here; the command line takes its own from these
+classes.
 """
 
 from __future__ import annotations
@@ -54,10 +55,15 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
-        raise ConfigError(f"{text!r} is not a size", hint="write it as 4GB (10^9 bytes), 512MB, 1.5GiB (2^30) or 60%")
+        raise ConfigError(
+            f"{text!r} is not a size",
+            hint="write it as 4GB (10^9 bytes), 512MB, 1.5GiB (2^30) or 60%",
+        )
     size = int(float(match.group(1)) * unit)
     if not 0 < size <= MAX_SIZE:
-        raise ConfigError(f"{text!r} is {size} bytes; a size is above 0 and at most {MAX_SIZE // 1024**4} TiB")
+        raise ConfigError(
+            f"{text!r} is {size} bytes; a size is above 0 and at most {MAX_SIZE // 1024**4} TiB"
+        )
     return size
 
 
@@ -65,7 +71,8 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
     """Return the budget in bytes that ``--memory`` asks for; None means that the plan decides.
 
     Args:
-        setting: ``4GB``, ``60%`` (of ``available``), ``auto``, a number of bytes, or None (as ``auto``).
+        setting: ``4GB``, ``60%`` (of ``available``), ``auto``, a number of bytes, or None (as
+            ``auto``).
         available: bytes that a percentage refers to.
     """
     if setting is None or setting == "auto":
@@ -75,14 +82,19 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
             raise ConfigError(f"memory is {setting}; it must be above 0")
         return setting
     if not isinstance(setting, str):
-        raise ConfigError(f"memory is {setting!r}; it is a whole number of bytes, or a text such as '4GB' or '60%'")
+        raise ConfigError(
+            f"memory is {setting!r}; it is a whole number of bytes, or a text such as '4GB' or '60%'"
+        )
     if setting.strip().endswith("%"):
         try:
             share = float(setting.strip()[:-1])
         except ValueError:
             share = math.nan
         if not 0 < share <= 100:
-            raise ConfigError(f"{setting!r} is not a share of memory", hint="write a percentage above 0 and up to 100%")
+            raise ConfigError(
+                f"{setting!r} is not a share of memory",
+                hint="write a percentage above 0 and up to 100%",
+            )
         return int(available * share / 100)
     return parse_size(setting)
 
@@ -91,7 +103,8 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
 class Sampling:
     """How the next token is drawn; temperature 0 takes the likeliest.
 
-    The steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p (the order of transformers).
+    The steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p (the order
+    of transformers).
 
     Attributes:
         max_tokens: new tokens at the most.
@@ -99,7 +112,8 @@ class Sampling:
         top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
         top_k: keep this many of the likeliest tokens; 0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one; 0 keeps all.
-        repetition_penalty: divides (or multiplies, below 0) the logits of tokens seen; 1 leaves them.
+        repetition_penalty: divides (or multiplies, below 0) the logits of tokens seen; 1 leaves
+            them.
         beams: sequences that beam search keeps; 1 is plain decoding.
         seed: equal seeds draw equal texts; None draws a new one each time.
         stop: texts that end the answer and are left out of it.
@@ -135,11 +149,17 @@ class Sampling:
         if not 0.0 <= self.min_p <= 1.0:
             raise ConfigError(f"min_p is {self.min_p}; it must be between 0 and 1")
         if not 0.01 <= self.repetition_penalty <= 100.0:
-            raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; it must be between 0.01 and 100")
+            raise ConfigError(
+                f"repetition_penalty is {self.repetition_penalty}; it must be between 0.01 and 100"
+            )
         if any(not isinstance(text, str) or not text for text in self.stop):
-            raise ConfigError("a stop text is empty", hint="leave it out, or give the text that ends the answer")
+            raise ConfigError(
+                "a stop text is empty", hint="leave it out, or give the text that ends the answer"
+            )
         if self.beams > 1 and self.temperature > 0:
-            raise ConfigError("beam search is not sampled", hint="leave out temperature, or set beams to 1")
+            raise ConfigError(
+                "beam search is not sampled", hint="leave out temperature, or set beams to 1"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,17 +167,22 @@ class LoadSettings:
     """How a model is loaded.
 
     Attributes:
-        memory: the budget (``4GB``, ``60%``, bytes, or ``auto``): weights, KV cache and working memory together.
+        memory: the budget (``4GB``, ``60%``, bytes, or ``auto``): weights, KV cache and working
+            memory together.
         context: tokens that the KV cache holds room for; None lets the plan decide.
-        context_window: tokens that attention looks back over; older ones are forgotten and their memory reused.
+        context_window: tokens that attention looks back over; older ones are forgotten and their
+            memory reused.
         threads: processor threads for arithmetic on a CPU; None follows the machine.
         activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
         backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
-        kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are computed.
-        prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or the folder to keep them in.
-        speculate: guess tokens ahead and verify several in a pass: ``auto`` (with the draft if there is one, else as
-            ``ngram``), ``ngram`` (by what the text has said before) or ``off``. Answers stay what they would be.
+        kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are
+            computed.
+        prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or the
+            folder to keep them in.
+        speculate: guess tokens ahead and verify several in a pass: ``auto`` (with the draft if
+            there is one, else as ``ngram``), ``ngram`` (by what the text has said before) or
+            ``off``. Answers stay what they would be.
         draft: a smaller model with the same tokenizer that guesses; None for none.
     """
 
@@ -185,15 +210,23 @@ class LoadSettings:
         if self.kv_bits is not None and (not is_int(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {str(self.kv_bits)[:40]}", hint="choose 16, 8 or 4")
         if not isinstance(self.prompt_cache, bool | str | Path) or self.prompt_cache == "":
-            raise ConfigError(f"prompt_cache is {str(self.prompt_cache)[:40]!r}", hint="give true, false or a folder")
+            raise ConfigError(
+                f"prompt_cache is {str(self.prompt_cache)[:40]!r}",
+                hint="give true, false or a folder",
+            )
         if self.activations not in ("auto", "int8", "float"):
-            raise ConfigError(f"activations is {self.activations!r}", hint="choose auto, int8 or float")
+            raise ConfigError(
+                f"activations is {self.activations!r}", hint="choose auto, int8 or float"
+            )
         if self.backend not in ("auto", "mlx"):
             raise ConfigError(f"backend is {self.backend!r}", hint="choose auto or mlx")
         if self.speculate not in ("auto", "ngram", "off"):
             raise ConfigError(f"speculate is {self.speculate!r}", hint="choose auto, ngram or off")
         if self.draft is not None and self.speculate != "auto":
-            raise ConfigError(f"a draft model has nothing to do with speculate {self.speculate}", hint="leave out one of them")
+            raise ConfigError(
+                f"a draft model has nothing to do with speculate {self.speculate}",
+                hint="leave out one of them",
+            )
 
 
 def is_int(value: object) -> TypeGuard[int]:
@@ -203,4 +236,6 @@ def is_int(value: object) -> TypeGuard[int]:
 
 def _require_int(name: str, value: object, low: int, high: int) -> None:
     if not is_int(value) or not low <= value <= high:
-        raise ConfigError(f"{name} is {str(value)[:40]}; it must be a whole number between {low} and {high}")
+        raise ConfigError(
+            f"{name} is {str(value)[:40]}; it must be a whole number between {low} and {high}"
+        )

@@ -24,7 +24,9 @@ def reference() -> str:
     names = group.list_commands(context)
     sections = [INTRODUCTION.read_text(encoding="utf-8")]
     for name in names:
-        command = group.imported(name) if name in group.elsewhere else group.get_command(context, name)
+        command = (
+            group.imported(name) if name in group.elsewhere else group.get_command(context, name)
+        )
         sections += _sections(f"edgellm {name}", command)
     return "\n".join(sections)
 
@@ -32,19 +34,29 @@ def reference() -> str:
 def _sections(name: str, command: Any) -> Iterator[str]:
     """The text of a command, and of the commands in it."""
     arguments = [item for item in command.params if item.param_type_name == "argument"]
-    options = [item for item in command.params if item.param_type_name == "option" and item.name != "help" and not item.hidden]
-    usage = " ".join([name, *(_usage(item) for item in arguments), *(["[options]"] if options else [])])
+    options = [
+        item
+        for item in command.params
+        if item.param_type_name == "option" and item.name != "help" and not item.hidden
+    ]
+    usage = " ".join(
+        [name, *(_usage(item) for item in arguments), *(["[options]"] if options else [])]
+    )
     lines = [f"## `{usage}`", "", *_paragraphs(command.help or ""), ""]
     if arguments or options:
         lines += ["| | | default |", "|---|---|---|"]
-        lines += [f"| `{_name(item)}` | {item.help or ''} | {_default(item)} |" for item in [*arguments, *options]]
+        lines += [
+            f"| `{_name(item)}` | {item.help or ''} | {_default(item)} |"
+            for item in [*arguments, *options]
+        ]
         lines.append("")
     example = (command.epilog or "").replace("\b\nExample:\n", "").strip()
     if example:
         lines += ["```console", f"$ {example}", "```", ""]
     yield "\n".join(lines)
     for inner, nested in getattr(command, "commands", {}).items():
-        yield from _sections(name if nested.hidden else f"{name} {inner}", nested)  # hidden: what the group does by itself
+        # hidden: what the group does by itself
+        yield from _sections(name if nested.hidden else f"{name} {inner}", nested)
 
 
 def _usage(argument: Any) -> str:

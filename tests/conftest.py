@@ -112,7 +112,8 @@ def open_llm(tiny_folder):
 
     def load(model="llama-3.2", *, load=None, **settings):
         folder = tiny_folder(model, **settings) if isinstance(model, str) else model
-        loading = {"memory": "500MB", "threads": 1} | (load or {})  # tests run side by side on all cores
+        # tests run side by side on all cores
+        loading = {"memory": "500MB", "threads": 1} | (load or {})
         opened.append(edgellm.load(folder, **loading))
         return opened[-1]
 

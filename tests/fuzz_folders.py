@@ -29,7 +29,9 @@ def damage_header(data, rng):
     header, rest = data[8 : 8 + length], data[8 + length :]
     match rng.randrange(5):
         case 0:
-            length = rng.choice([0, 1, 7, length - 1, length + 1, len(data), 2**31, 2**63, 2**64 - 1])
+            length = rng.choice(
+                [0, 1, 7, length - 1, length + 1, len(data), 2**31, 2**63, 2**64 - 1]
+            )
             return length.to_bytes(8, "little") + header + rest
         case 1:
             header = damage_bytes(header, rng)
@@ -41,14 +43,18 @@ def damage_header(data, rng):
                 tensor = tensors.get(rng.choice(list(tensors)))
                 if isinstance(tensor, dict) and "shape" in tensor:
                     offsets, shape = tensor["data_offsets"], tensor["shape"]
-                    near = [value + step for value in offsets if type(value) is int for step in (-1, 1)]
+                    near = [
+                        value + step for value in offsets if type(value) is int for step in (-1, 1)
+                    ]
                     match rng.randrange(3):
                         case 0:
                             offsets[rng.randrange(2)] = rng.choice([*NUMBERS, *near])
                         case 1 if shape:
                             shape[rng.randrange(len(shape))] = rng.choice(NUMBERS)
                         case _:
-                            tensor["dtype"] = rng.choice(["F16", "F64", "I4", "", None, 7, "F8_E4M3", "BOOL"])
+                            tensor["dtype"] = rng.choice(
+                                ["F16", "F64", "I4", "", None, 7, "F8_E4M3", "BOOL"]
+                            )
             header = json.dumps(tensors).encode()
         case 4:
             return damage_bytes(data, rng)
@@ -59,8 +65,20 @@ def damage_config(config, rng):
     """Numbers that no model has, and JSON that is none."""
     config = dict(config)
     for _ in range(rng.randint(1, 3)):
-        key = rng.choice([*config, "quantization", "rope_scaling", "head_dim", "sliding_window", "num_experts", "layer_types"])
-        config[key] = rng.choice([*NUMBERS, {"bits": rng.choice(NUMBERS), "group_size": rng.choice(NUMBERS)}])
+        key = rng.choice(
+            [
+                *config,
+                "quantization",
+                "rope_scaling",
+                "head_dim",
+                "sliding_window",
+                "num_experts",
+                "layer_types",
+            ]
+        )
+        config[key] = rng.choice(
+            [*NUMBERS, {"bits": rng.choice(NUMBERS), "group_size": rng.choice(NUMBERS)}]
+        )
     text = json.dumps(config)
     if rng.random() < 0.3:
         return damage_json(config, rng)
@@ -72,7 +90,11 @@ def damage_config(config, rng):
 def run(rng, folder, whole):
     """One case; returns what came of it."""
     kind = rng.choice(["header", "header", "config", "config", "index"])
-    names = {"header": "model.safetensors", "config": "config.json", "index": "model.safetensors.index.json"}
+    names = {
+        "header": "model.safetensors",
+        "config": "config.json",
+        "index": "model.safetensors.index.json",
+    }
     for path in folder.iterdir():
         path.unlink()
     for name, data in whole.items():
@@ -83,15 +105,29 @@ def run(rng, folder, whole):
     elif kind == "config":
         file.write_bytes(damage_config(rng.choice([LLAMA, *CONFIGS.values()]), rng))
     else:
-        index = {"metadata": {"total_size": 1}, "weight_map": {"model.norm.weight": "model.safetensors"}}
+        index = {
+            "metadata": {"total_size": 1},
+            "weight_map": {"model.norm.weight": "model.safetensors"},
+        }
         damaged = damage_json(index, rng)
         if rng.random() < 0.3:
-            name = rng.choice(["../x.safetensors", "/etc/passwd", "a/b", "", "\x00", "model-00001-of-00002.safetensors"])
+            name = rng.choice(
+                [
+                    "../x.safetensors",
+                    "/etc/passwd",
+                    "a/b",
+                    "",
+                    "\x00",
+                    "model-00001-of-00002.safetensors",
+                ]
+            )
             damaged = json.dumps({"weight_map": {"model.norm.weight": name}}).encode()
         file.write_bytes(damaged)
     try:
         checkpoint = read_checkpoint(folder)
-        make_plan(needs_of(checkpoint, item=4, window=None, fused_attention=True), budget=1 << 30, slots=2)
+        make_plan(
+            needs_of(checkpoint, item=4, window=None, fused_attention=True), budget=1 << 30, slots=2
+        )
         make_recipe(HuggingFaceSource(folder), ConversionSettings(bits=4))
     except EdgeLLMError as error:
         return f"{kind}: {type(error).__name__}"
@@ -107,7 +143,9 @@ def fuzz(count, seed):
         folder.mkdir()
         run(random.Random(0), folder, whole)  # what a first call imports is not the input's doing
         numbers = range(seed, seed + count)
-        return measured(lambda rng: run(rng, folder, whole), numbers, seconds=SECONDS, memory=MEMORY)
+        return measured(
+            lambda rng: run(rng, folder, whole), numbers, seconds=SECONDS, memory=MEMORY
+        )
 
 
 if __name__ == "__main__":

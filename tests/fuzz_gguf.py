@@ -87,7 +87,8 @@ def fuzz(count, seed):
         file = Path(made) / "case.gguf"
         for whole in wholes:
             file.write_bytes(whole)
-            make_recipe(GgufSource(file), ConversionSettings())  # what a first call imports is not the input's doing
+            # what a first call imports is not the input's doing
+            make_recipe(GgufSource(file), ConversionSettings())
         numbers = range(seed, seed + count)
         return measured(lambda rng: run(rng, file, wholes), numbers, seconds=SECONDS, memory=MEMORY)
 

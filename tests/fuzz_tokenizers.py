@@ -46,7 +46,13 @@ def damage_bytes(data, rng):
         case 4:
             data[place:place] = data[place : place + rng.randrange(200)]
         case 5:
-            field = bytes([rng.choice((8, 16, 24, 32, 192)), *([1] if rng.random() < 0.3 else []), rng.choice((0, 1, 2, 127))])
+            field = bytes(
+                [
+                    rng.choice((8, 16, 24, 32, 192)),
+                    *([1] if rng.random() < 0.3 else []),
+                    rng.choice((0, 1, 2, 127)),
+                ]
+            )
             data += bytes([rng.randrange(1, 7) << 3 | 2, len(field)]) + field
     return bytes(data)
 
@@ -81,7 +87,11 @@ def _place(document, rng):
     for _ in range(rng.randint(1, 6)):
         if not isinstance(parent, dict | list) or not parent:
             return None, None
-        key = rng.choice(list(parent)[:60]) if isinstance(parent, dict) else rng.randrange(min(len(parent), 30))
+        key = (
+            rng.choice(list(parent)[:60])
+            if isinstance(parent, dict)
+            else rng.randrange(min(len(parent), 30))
+        )
         if not isinstance(parent[key], dict | list) or rng.random() < 0.3:
             return parent, key
         parent = parent[key]
@@ -140,10 +150,14 @@ def expression(rng, depth):
 
 def template(rng, depth=3):
     """A random template: loops, macros and growing values, which often never end or never fit."""
-    parts = ["{% set ns = namespace(a='ab', b=[1]) %}{% macro m(x) %}{{ x }}{{ caller is defined }}{% endmacro %}"]
+    parts = [
+        "{% set ns = namespace(a='ab', b=[1]) %}{% macro m(x) %}{{ x }}{{ caller is defined }}{% endmacro %}"
+    ]
     for _ in range(rng.randint(1, 5)):
         value = expression(rng, rng.randint(1, 4))
-        body = template(rng, depth - 1) if depth > 0 and rng.random() < 0.4 else f"{{{{ {value} }}}}"
+        body = (
+            template(rng, depth - 1) if depth > 0 and rng.random() < 0.4 else f"{{{{ {value} }}}}"
+        )
         parts.append(
             rng.choice(
                 [
@@ -187,18 +201,35 @@ def run(rng, folder):
     for path in folder.iterdir():
         path.unlink()
     form = rng.choice(["byte-level", "metaspace", "unigram", "pieces"])
-    config = LLAMA | {"added_tokens_decoder": {"700": {"content": "<t>", "special": True}}, "chat_template": TEMPLATE}
+    config = LLAMA | {
+        "added_tokens_decoder": {"700": {"content": "<t>", "special": True}},
+        "chat_template": TEMPLATE,
+    }
     if kind == "json" or (kind == "config" and form != "pieces"):
         form = "byte-level" if form == "pieces" else form
         whole = json_text(form)
         data = damage_json(json.loads(whole), rng) if kind == "json" else whole.encode()
         (folder / "tokenizer.json").write_bytes(data)
     else:
-        options = rng.choice([{}, {"model_type": "unigram", "normalization_rule_name": "nmt_nfkc", "vocab_size": 350}])
+        options = rng.choice(
+            [
+                {},
+                {"model_type": "unigram", "normalization_rule_name": "nmt_nfkc", "vocab_size": 350},
+            ]
+        )
         data = piece_model(**options)
-        (folder / "tokenizer.model").write_bytes(damage_bytes(data, rng) if kind == "pieces" else data)
+        (folder / "tokenizer.model").write_bytes(
+            damage_bytes(data, rng) if kind == "pieces" else data
+        )
     if kind == "config":
-        name = rng.choice(["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"])
+        name = rng.choice(
+            [
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "added_tokens.json",
+                "chat_template.json",
+            ]
+        )
         document = {"<a>": 500, "<b>": 501} if name == "added_tokens.json" else config
         (folder / name).write_bytes(damage_json(document, rng))
     try:

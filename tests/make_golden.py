@@ -27,7 +27,9 @@ BEAM_ENDS = 24
 
 def open_reference(folder):
     """The model as transformers computes it, without the shortcuts that round differently."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     return model.eval()
 
 
@@ -41,8 +43,11 @@ def reference_text(model, ids, new, **settings):
     """New tokens after ``ids``; settings are those of ``generate``."""
     settings = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0} | settings
     with torch.no_grad():
-        mask = torch.ones((1, len(ids)), dtype=torch.int64)  # else the padding token, which may begin a prompt, is masked
-        out = model.generate(torch.tensor([ids]), attention_mask=mask, max_new_tokens=new, **settings)
+        # else the padding token, which may begin a prompt, is masked
+        mask = torch.ones((1, len(ids)), dtype=torch.int64)
+        out = model.generate(
+            torch.tensor([ids]), attention_mask=mask, max_new_tokens=new, **settings
+        )
     return out[0, len(ids) :].tolist()
 
 
@@ -54,7 +59,11 @@ def prompt_of(random, length):
 def greedy_record(folder, name):
     """The first seed whose greedy text is clear, varied and without an end; with the logits of its prompt."""
     for seed in range(100):
-        model = open_reference(tiny.write_model(folder / f"{name}-{seed}", tiny.CONFIGS[name], seed=seed, tokenizer=False))
+        model = open_reference(
+            tiny.write_model(
+                folder / f"{name}-{seed}", tiny.CONFIGS[name], seed=seed, tokenizer=False
+            )
+        )
         prompt = prompt_of(np.random.RandomState(seed), PROMPT_TOKENS)
         text = reference_text(model, prompt, NEW_TOKENS)
         logits = reference_logits(model, prompt + text[:-1])
@@ -69,15 +78,24 @@ def greedy_record(folder, name):
 
 def beam_records(folder, name):
     """Texts by beam search, with and without a repetition penalty."""
-    ends = sorted(np.random.RandomState(7).choice(tiny.VOCABULARY, BEAM_ENDS, replace=False).tolist())
+    ends = sorted(
+        np.random.RandomState(7).choice(tiny.VOCABULARY, BEAM_ENDS, replace=False).tolist()
+    )
     config = tiny.CONFIGS[name] | {"eos_token_id": ends}
     model = open_reference(tiny.write_model(folder / name, config, tokenizer=False))
     texts = []
     for number, (beams, penalty) in enumerate([(2, 1.0), (4, 1.0), (4, 1.3), (5, 1.0), (3, 1.0)]):
         prompt = prompt_of(np.random.RandomState(number), 3 + 4 * number)
-        settings = {"num_beams": beams, "length_penalty": 1.0, "early_stopping": False, "repetition_penalty": penalty}
+        settings = {
+            "num_beams": beams,
+            "length_penalty": 1.0,
+            "early_stopping": False,
+            "repetition_penalty": penalty,
+        }
         text = reference_text(model, prompt, 20, eos_token_id=[tiny.END, *ends], **settings)
-        texts.append({"prompt": prompt, "beams": beams, "repetition_penalty": penalty, "text": text})
+        texts.append(
+            {"prompt": prompt, "beams": beams, "repetition_penalty": penalty, "text": text}
+        )
     return {"eos_token_id": ends, "texts": texts}
 
 

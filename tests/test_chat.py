@@ -27,7 +27,9 @@ def rendered(messages):
 @pytest.mark.parametrize("ends", [{"max_tokens": 9}, {"max_tokens": 400}])
 def test_a_turn_computes_its_new_tokens_alone(deferred, ends, tiny_folder):
     """Also where the answer, made of random tokens, is no text that the tokenizer would cut in the same way."""
-    folder = tiny_folder("llama-2", seed=1, config=LONG | {"eos_token_id": [tiny.END, 77, 78, 79, 80]})
+    folder = tiny_folder(
+        "llama-2", seed=1, config=LONG | {"eos_token_id": [tiny.END, 77, 78, 79, 80]}
+    )
     llm, layers = open_counted(folder, deferred=deferred, context=2048)
     last = None
     with llm, llm.chat(system="Be kind.", temperature=1.0, seed=3, **ends) as chat:
@@ -40,7 +42,9 @@ def test_a_turn_computes_its_new_tokens_alone(deferred, ends, tiny_folder):
             ahead = deferred and not cut_off  # a step past the end, which computes the end token
             assert sum(layers.lengths) == computed + stats.completion_tokens - 1 + ahead
             if last:
-                new = llm.tokenizer.encode(f"<|end|><|user|>{saying}<|end|><|assistant|>", add_special_tokens=False)
+                new = llm.tokenizer.encode(
+                    f"<|end|><|user|>{saying}<|end|><|assistant|>", add_special_tokens=False
+                )
                 assert computed == len(new) + cut_off - (ahead and last == tiny.END)
             last = tokens[-1].id
 
@@ -53,7 +57,10 @@ def test_the_answer_is_that_of_the_whole_conversation(chat, open_llm):
         again = fresh.generate(ids, max_tokens=12)
         if saying == SAYINGS[0]:
             assert again.text == answer
-        assert chat.messages[-2:] == [{"role": "user", "content": saying}, {"role": "assistant", "content": answer}]
+        assert chat.messages[-2:] == [
+            {"role": "user", "content": saying},
+            {"role": "assistant", "content": answer},
+        ]
 
 
 def test_the_answers_own_tokens_are_what_the_model_reads_again(chat):
@@ -61,7 +68,9 @@ def test_the_answers_own_tokens_are_what_the_model_reads_again(chat):
     llm = chat.llm
     tokens = list(chat.stream("Hello"))
     before = llm.tokenizer.encode(rendered(chat.messages[:-1]), add_special_tokens=False)
-    after = llm.tokenizer.encode("<|end|><|user|>More<|end|><|assistant|>", add_special_tokens=False)
+    after = llm.tokenizer.encode(
+        "<|end|><|user|>More<|end|><|assistant|>", add_special_tokens=False
+    )
     expected = llm.generate([*before, *(token.id for token in tokens), *after], max_tokens=12)
     assert chat.send("More", temperature=0.0) == expected.text
 
@@ -73,7 +82,8 @@ def test_a_stop_text_is_no_part_of_what_is_read_again(chat):
     answer = chat.send("Hello", temperature=0.0, stop=stop)
     assert answer == whole[: whole.index(stop)]
     fresh = chat.llm.generate(
-        rendered([*chat.messages, {"role": "user", "content": "More"}]).removeprefix("<|begin|>"), max_tokens=12
+        rendered([*chat.messages, {"role": "user", "content": "More"}]).removeprefix("<|begin|>"),
+        max_tokens=12,
     )
     assert chat.send("More", temperature=0.0) == fresh.text
 
@@ -83,7 +93,9 @@ def test_system_and_clear(chat):
     chat.send("Hello")
     assert [message["role"] for message in chat.messages] == ["system", "user", "assistant"]
     chat.set_system("Be long.")
-    assert [message["content"] for message in chat.messages if message["role"] == "system"] == ["Be long."]
+    assert [message["content"] for message in chat.messages if message["role"] == "system"] == [
+        "Be long."
+    ]
     chat.clear()
     assert chat.messages == [{"role": "system", "content": "Be long."}]
     chat.set_system(None)
@@ -94,7 +106,10 @@ def test_an_answer_that_was_stopped_stays(chat):
     stream = chat.stream("Hello")
     text = "".join(next(stream).text for _ in range(5))
     stream.close()
-    assert chat.messages == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": text}]
+    assert chat.messages == [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": text},
+    ]
     assert chat.send("Go on.")
 
 
@@ -136,7 +151,16 @@ def test_saved_and_loaded_again(chat, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"messages": 3}', '{"messages": [{"role": "user"}]}', '{"messages": [1]}', "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"messages": 3}',
+        '{"messages": [{"role": "user"}]}',
+        '{"messages": [1]}',
+        "\xff",
+    ],
 )
 def test_a_file_that_is_no_conversation_changes_nothing(text, chat, tmp_path):
     file = tmp_path / "talk.json"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("script", "count"), [("fuzz_folders.py", 600), ("fuzz_tokenizers.py", 300)])
+@pytest.mark.parametrize(
+    ("script", "count"), [("fuzz_folders.py", 600), ("fuzz_tokenizers.py", 300)]
+)
 def test_damaged_input_ends_in_our_error(script, count):
     script = Path(__file__).with_name(script)
     command = [sys.executable, script, "--count", str(count), "--seed", "1000000"]

@@ -14,7 +14,8 @@ from support.paths import ROOT
 
 FOLDERS = {"edgellm": "edgellm", "converters": "edgellm.converters", "bench": "edgellm.bench"}
 
-# Lowest first; a name imports from its own row and from those before it. `edgellm` is the package's __init__.py.
+# Lowest first; a name imports from its own row and from those before it. `edgellm` is the package's
+# __init__.py.
 ORDER = [
     "errors",
     "cachedir config wholefile jsonfile",
@@ -45,16 +46,24 @@ RANK = {name: rank for rank, row in enumerate(ORDER) for name in row.split()}
 STRANGERS = [set(ORDER[3].split()), {"converters", "bench"}]
 
 LIBRARIES = "torch transformers mlx_lm numba llvmlite"
-HEAVY = set(f"{LIBRARIES} typer rich prompt_toolkit tokenizers sentencepiece jinja2 huggingface_hub".split())
+HEAVY = set(
+    f"{LIBRARIES} typer rich prompt_toolkit tokenizers sentencepiece jinja2 huggingface_hub".split()
+)
 OPTIONAL = set(f"{LIBRARIES} accelerate gguf llama_cpp".split())
 # Modules that write for one optional library and are imported only where it is there.
-MAY_NEED = {"edgellm.kernels.": "llvmlite", "edgellm.bench.torch_": "torch", "edgellm.bench.triton_": "torch"}
+MAY_NEED = {
+    "edgellm.kernels.": "llvmlite",
+    "edgellm.bench.torch_": "torch",
+    "edgellm.bench.triton_": "torch",
+}
 
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     return {
-        ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(".__init__"): path
+        ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): path
         for folder, package in FOLDERS.items()
         for path in sorted((ROOT / folder).rglob("*.py"))
     }
@@ -81,7 +90,9 @@ def noun(module: str) -> str:
 
 def fresh_python(code: str) -> str:
     """What a new interpreter prints on running the code."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -96,7 +107,9 @@ def test_imports_run_one_way(module):
     for target in imported(module, modules()[module]):
         other = noun(target)
         assert RANK[other] <= RANK[own], f"{module} imports {target}, which stands above it"
-        assert other == own or not any({own, other} <= group for group in STRANGERS), f"{module} must not know {target}"
+        assert other == own or not any({own, other} <= group for group in STRANGERS), (
+            f"{module} must not know {target}"
+        )
 
 
 def test_import_edgellm_is_light_and_has_no_effects():
@@ -123,11 +136,19 @@ def test_every_module_loads_without_the_optional_libraries():
         "print(json.dumps(needs))"
     )
     for module, library in json.loads(fresh_python(code)).items():
-        assert any(module.startswith(prefix) and library == MAY_NEED[prefix] for prefix in MAY_NEED), (module, library)
+        assert any(
+            module.startswith(prefix) and library == MAY_NEED[prefix] for prefix in MAY_NEED
+        ), (module, library)
 
 
 def test_the_changelog_begins_with_this_version():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    headings = [line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line[:3] == "## "]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    headings = [
+        line
+        for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+        if line[:3] == "## "
+    ]
     assert headings[0] == f"## {version}"
     assert metadata.version("edgellm") == version

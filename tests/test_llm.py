@@ -54,7 +54,9 @@ def open_either(tiny_folder):
     opened = []
 
     def load(*, paged):
-        opened.append(edgellm.load(folder, **(paged_settings(folder) if paged else {"memory": "500MB"})))
+        opened.append(
+            edgellm.load(folder, **(paged_settings(folder) if paged else {"memory": "500MB"}))
+        )
         assert opened[-1].plan.resident != paged
         return opened[-1]
 
@@ -255,7 +257,9 @@ def test_stop_texts_and_end_tokens_end_the_answer(open_llm, llm, expected):
     assert (answer.finish_reason, answer.text) == ("length", text)
     place = next(number for number in range(3, 30) if expected[number] not in expected[:number])
     by_config = open_llm("llama-2", seed=1, config={"eos_token_id": [expected[place], 7]})
-    by_generation_config = open_llm("llama-2", seed=1, generation_config={"eos_token_id": expected[place]})
+    by_generation_config = open_llm(
+        "llama-2", seed=1, generation_config={"eos_token_id": expected[place]}
+    )
     for model in (by_config, by_generation_config):
         answer = model.generate(PROMPT, max_tokens=30)
         assert (answer.finish_reason, answer.stats.completion_tokens) == ("stop", place + 1)
@@ -263,7 +267,10 @@ def test_stop_texts_and_end_tokens_end_the_answer(open_llm, llm, expected):
 
 
 def test_sampled_texts_repeat_with_their_seed(llm):
-    texts = {seed: llm.generate(PROMPT, max_tokens=20, temperature=1.0, seed=seed).text for seed in range(4)}
+    texts = {
+        seed: llm.generate(PROMPT, max_tokens=20, temperature=1.0, seed=seed).text
+        for seed in range(4)
+    }
     assert len(set(texts.values())) == 4
     for seed, text in texts.items():
         assert llm.generate(PROMPT, max_tokens=20, temperature=1.0, seed=seed).text == text
@@ -368,7 +375,9 @@ def test_two_models_at_once(tiny_folder, open_llm, llm, expected):
     folder = tiny_folder("qwen3")
     other = open_llm(folder, load=paged_settings(folder))
     alone = [token.id for token in other.generate(PROMPT, max_tokens=30).tokens]
-    both = list(zip(llm.stream(PROMPT, max_tokens=30), other.stream(PROMPT, max_tokens=30), strict=True))
+    both = list(
+        zip(llm.stream(PROMPT, max_tokens=30), other.stream(PROMPT, max_tokens=30), strict=True)
+    )
     assert [token.id for token, _ in both] == expected
     assert [token.id for _, token in both] == alone
 
@@ -385,6 +394,13 @@ def test_no_socket_is_opened_for_a_local_folder(tiny_folder):
         "print(json.dumps(events))"
     )
     environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []

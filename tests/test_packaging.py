@@ -30,7 +30,9 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
-    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = (source / "dist").glob("*.whl")
     return built
@@ -65,7 +67,9 @@ def test_the_wheel_runs_away_from_the_tree(wheel, tmp_path):
         "import importlib\n"
         f"for name in {PROJECT['tool']['setuptools']['packages']!r}: print(importlib.import_module(name).__file__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert all(Path(line).is_relative_to(tmp_path) for line in done.stdout.splitlines())

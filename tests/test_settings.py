@@ -30,7 +30,22 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "GB", "-1", "0", "0.0001b", "4XB", "4 G B", "1e9", "nan", "inf", "9999999TB", "4GB!", "1" * 99]
+    "text",
+    [
+        "",
+        "GB",
+        "-1",
+        "0",
+        "0.0001b",
+        "4XB",
+        "4 G B",
+        "1e9",
+        "nan",
+        "inf",
+        "9999999TB",
+        "4GB!",
+        "1" * 99,
+    ],
 )
 def test_what_is_no_size(text):
     with pytest.raises(ConfigError):
@@ -79,7 +94,10 @@ SAMPLING_ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in SAMPLING_ERRORS.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in SAMPLING_ERRORS.items() for value in values],
+)
 def test_sampling_settings_out_of_range(name, value):
     with pytest.raises(ConfigError) as caught:
         Sampling(**{name: value})
@@ -97,7 +115,9 @@ LOAD_ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in LOAD_ERRORS.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in LOAD_ERRORS.items() for value in values]
+)
 def test_load_settings_out_of_range(name, value):
     with pytest.raises(ConfigError) as caught:
         LoadSettings(**{name: value})
@@ -117,5 +137,8 @@ def test_settings_are_frozen_and_know_their_names():
 def test_an_error_is_a_fact_and_a_hint():
     with pytest.raises(EdgeLLMError) as caught:
         parse_size("many")
-    assert (caught.value.message, str(caught.value)) == ("'many' is not a size", "'many' is not a size")
+    assert (caught.value.message, str(caught.value)) == (
+        "'many' is not a size",
+        "'many' is not a size",
+    )
     assert "4GB" in caught.value.hint

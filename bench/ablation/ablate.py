@@ -52,8 +52,10 @@ class AblationSettings:
     """How each variant is measured.
 
     Attributes:
-        memory: the budget of the paged ones; None: about half the model, or the least that it runs in.
-        prompt_tokens: that come before, and that a model without a KV cache computes anew for every token.
+        memory: the budget of the paged ones; None: about half the model, or the least that it runs
+            in.
+        prompt_tokens: that come before, and that a model without a KV cache computes anew for every
+            token.
         tokens: of a repetition.
         repetitions: of each variant; one more warms up.
         threads: of arithmetic; None: as the machine has.
@@ -158,7 +160,9 @@ def paged_budget(checkpoint: Checkpoint, settings: AblationSettings) -> int:
             continue
         if plan.pinned and not plan.resident:
             return budget
-    raise BackendError("the model is too small to be paged", hint="name a larger one, or a budget with --memory")
+    raise BackendError(
+        "the model is too small to be paged", hint="name a larger one, or a budget with --memory"
+    )
 
 
 def _loading(settings: AblationSettings, memory: int | None) -> LoadSettings:
@@ -182,7 +186,11 @@ def _measure(
 
 
 def _timed(
-    checkpoint: Checkpoint, folder: Path, variant: Variant, settings: AblationSettings, say: Callable[[str], None]
+    checkpoint: Checkpoint,
+    folder: Path,
+    variant: Variant,
+    settings: AblationSettings,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     budget = paged_budget(checkpoint, settings) if variant.paged else None
     load = _loading(settings, budget)

@@ -1,6 +1,7 @@
 """A process of its own for a model with one part left out: loads it, and times tokens when it is told to.
 
-It speaks lines of JSON as ``worker`` does: the first says what to load and what to leave out, each one after it what to time.
+It speaks lines of JSON as ``worker`` does: the first says what to load and what to leave out, each
+one after it what to time.
 """
 
 from __future__ import annotations
@@ -99,7 +100,14 @@ def main() -> None:
         with _load(order) as llm:
             plan = llm.plan
             layers, pinned = len(plan.pinned) + len(plan.streamed), len(plan.pinned)
-            say({"layers": layers, "pinned": pinned, "resident": plan.resident, "streamed_bytes": plan.streamed_bytes})
+            say(
+                {
+                    "layers": layers,
+                    "pinned": pinned,
+                    "resident": plan.resident,
+                    "streamed_bytes": plan.streamed_bytes,
+                }
+            )
             for line in sys.stdin:
                 _time(llm, json.loads(line), say, cached=order["without"] != "cache")
     except EdgeLLMError as error:

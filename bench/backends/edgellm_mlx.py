@@ -35,7 +35,11 @@ class MLXRuntime:
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         self._checkpoint = read_checkpoint(Path(model))
-        context = min(settings.context, self._checkpoint.config.max_position_embeddings) if settings.context else None
+        context = (
+            min(settings.context, self._checkpoint.config.max_position_embeddings)
+            if settings.context
+            else None
+        )
         loading = LoadSettings(
             threads=settings.threads,
             memory=settings.memory,
@@ -51,11 +55,16 @@ class MLXRuntime:
         self.arithmetic = _describe(self._checkpoint, loading, paged=not self._llm.plan.resident)
         head = self._checkpoint.lm_head or self._checkpoint.embed_tokens
         layers = sum(part.nbytes for part in self._checkpoint.layers)
-        self.weight_bytes_per_token: int | None = layers + self._checkpoint.norm.nbytes + head.nbytes
+        self.weight_bytes_per_token: int | None = (
+            layers + self._checkpoint.norm.nbytes + head.nbytes
+        )
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches."""
-        self._caches = [make_caches(self._checkpoint, capacity=capacity, window=None, reserve=capacity) for _ in range(batch)]
+        self._caches = [
+            make_caches(self._checkpoint, capacity=capacity, window=None, reserve=capacity)
+            for _ in range(batch)
+        ]
         self._tokens, self._logits = [], None
 
     def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
@@ -77,7 +86,13 @@ class MLXRuntime:
                 self._tokens = _likeliest(self._feed([[token] for token in self._tokens]))
             return
         steps = generate_steps(
-            self._model, self._tokens, self._caches[0], Sampling(), chunk=self._chunk, limit=count, progress=Progress(1)
+            self._model,
+            self._tokens,
+            self._caches[0],
+            Sampling(),
+            chunk=self._chunk,
+            limit=count,
+            progress=Progress(1),
         )
         for step in steps:
             self._tokens = [step.token]

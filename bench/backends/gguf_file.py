@@ -22,7 +22,9 @@ def write_gguf(path: Path, shape: str, kind: str) -> None:
     import gguf
 
     config = shape_config(shape)
-    hidden, inner, vocabulary = (config[name] for name in ("hidden_size", "intermediate_size", "vocab_size"))
+    hidden, inner, vocabulary = (
+        config[name] for name in ("hidden_size", "intermediate_size", "vocab_size")
+    )
     heads, kept = config["num_attention_heads"], config["num_key_value_heads"]
     key = kept * hidden // heads
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -37,7 +39,9 @@ def write_gguf(path: Path, shape: str, kind: str) -> None:
     writer.add_vocab_size(vocabulary)
     writer.add_tokenizer_model("llama")
     named = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256))]
-    writer.add_token_list([*named, *(f"t{place}".encode() for place in range(vocabulary - SPECIAL_TOKENS))])
+    writer.add_token_list(
+        [*named, *(f"t{place}".encode() for place in range(vocabulary - SPECIAL_TOKENS))]
+    )
     writer.add_token_scores([0.0] * vocabulary)
     writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (vocabulary - SPECIAL_TOKENS))
     writer.add_bos_token_id(1)
@@ -80,7 +84,13 @@ def write_gguf(path: Path, shape: str, kind: str) -> None:
 def read_bytes(path: Path, shape: str) -> int:
     """Bytes of the weights that a token's arithmetic goes through: all but the embedding."""
     config = shape_config(shape)
-    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    hidden, inner, heads = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["num_attention_heads"],
+    )
     key = hidden // heads * config["num_key_value_heads"]
-    rows = 2 * config["vocab_size"] + config["num_hidden_layers"] * (2 * hidden + 2 * key + 3 * inner)
+    rows = 2 * config["vocab_size"] + config["num_hidden_layers"] * (
+        2 * hidden + 2 * key + 3 * inner
+    )
     return int(path.stat().st_size * (rows - config["vocab_size"]) // rows)

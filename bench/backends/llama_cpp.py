@@ -45,7 +45,10 @@ class LlamaCppRuntime:
         self._threads = settings.threads or device.core_count()
         self._model: Any = c.llama_model_load_from_file(os.fsencode(model), parameters)
         if not self._model:
-            raise BackendError(f"llama.cpp cannot load {model}", hint="the file may be damaged, or newer than llama-cpp-python")
+            raise BackendError(
+                f"llama.cpp cannot load {model}",
+                hint="the file may be damaged, or newer than llama-cpp-python",
+            )
         self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
         self._context: Any = None
         self._batch: Any = None
@@ -116,7 +119,9 @@ class LlamaCppRuntime:
         self._batch = c.llama_batch_init(max(CHUNK, batch), 0, 1)
         self._made = (batch, capacity)
 
-    def _send(self, tokens: npt.NDArray[np.int64], *, last_only: bool, all_rows: bool = False) -> list[int]:
+    def _send(
+        self, tokens: npt.NDArray[np.int64], *, last_only: bool, all_rows: bool = False
+    ) -> list[int]:
         """Compute tokens (B, L) after those before; returns the rows of the batch that have logits."""
         batch, (sequences, length) = self._batch, tokens.shape
         rows = []
@@ -134,7 +139,9 @@ class LlamaCppRuntime:
         batch.n_tokens = sequences * length
         status = self._c.llama_decode(self._context, batch)
         if status:
-            raise BackendError(f"llama.cpp failed to compute {batch.n_tokens} tokens: status {status}")
+            raise BackendError(
+                f"llama.cpp failed to compute {batch.n_tokens} tokens: status {status}"
+            )
         self._c.llama_synchronize(self._context)
         self._place += length
         return rows
@@ -171,7 +178,9 @@ def _weight_bytes(path: Path) -> int | None:
     except ImportError:
         return None
     sizes = {tensor.name: int(tensor.n_bytes) for tensor in GGUFReader(path).tensors}
-    return sum(sizes.values()) - (sizes.get("token_embd.weight", 0) if "output.weight" in sizes else 0)
+    return sum(sizes.values()) - (
+        sizes.get("token_embd.weight", 0) if "output.weight" in sizes else 0
+    )
 
 
 def _ignore(level: int, text: bytes, data: ctypes.c_void_p) -> None:

@@ -1,7 +1,8 @@
 """An OpenAI-compatible URL, streamed: the time to the first token, and tokens a second after it.
 
-What a server does inside it does not tell: prompts are texts of as many words as tokens are wanted, and how many tokens they
-were is what the server says. Each begins with other words, so that no server answers from a cache. Times hold the network's.
+What a server does inside it does not tell: prompts are texts of as many words as tokens are wanted,
+and how many tokens they were is what the server says. Each begins with other words, so that no
+server answers from a cache. Times hold the network's.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def server_parts(url: str) -> SplitResult:
     except ValueError:
         parts = SplitResult("", "", "", "", "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"{url!r} is no URL of a server", hint="write it as http://localhost:8080/v1")
+        raise ConfigError(
+            f"{url!r} is no URL of a server", hint="write it as http://localhost:8080/v1"
+        )
     return parts
 
 
@@ -83,12 +86,23 @@ class Endpoint:
         """How answers are asked for: ``completions``, or ``chat/completions`` where the server knows no other."""
         return self._routes[0]
 
-    def answer(self, prompt: str, max_tokens: int, clock: Callable[[], float] = time.perf_counter) -> Answer:
+    def answer(
+        self, prompt: str, max_tokens: int, clock: Callable[[], float] = time.perf_counter
+    ) -> Answer:
         """Ask for so many tokens, and note when they come. Raises BackendError."""
-        body: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "temperature": 0, "stream": True}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+        }
         body["stream_options"] = {"include_usage": True}
         while True:
-            asked = {"prompt": prompt} if self.route == ROUTES[0] else {"messages": [{"role": "user", "content": prompt}]}
+            asked = (
+                {"prompt": prompt}
+                if self.route == ROUTES[0]
+                else {"messages": [{"role": "user", "content": prompt}]}
+            )
             begun = clock()
             try:
                 with self._open(self.route, body | asked) as stream:
@@ -104,7 +118,12 @@ class Endpoint:
 
     def reply(self, messages: Sequence[Mapping[str, str]], max_tokens: int = 64) -> str:
         """What a conversation is answered with, whole. Raises BackendError."""
-        body = {"model": self.model, "max_tokens": max_tokens, "temperature": 0, "messages": list(messages)}
+        body = {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "messages": list(messages),
+        }
         try:
             with self._open(ROUTES[1], body) as stream:
                 return str(json.loads(stream.read(MAX_LINE))["choices"][0]["message"]["content"])
@@ -113,7 +132,9 @@ class Endpoint:
         except OSError as error:
             raise self._unreachable(error) from error
         except (ValueError, LookupError, TypeError) as error:
-            raise BackendError(f"{self.host} has answered with no message", hint="is it for conversations?") from error
+            raise BackendError(
+                f"{self.host} has answered with no message", hint="is it for conversations?"
+            ) from error
 
     def _listen(self, stream: IO[bytes], begun: float, clock: Callable[[], float]) -> Answer:
         answer = Answer()
@@ -123,11 +144,16 @@ class Endpoint:
             usage = event.get("usage")
             if isinstance(usage, dict):
                 answer.prompt_tokens = usage.get("prompt_tokens") or answer.prompt_tokens
-                answer.completion_tokens = usage.get("completion_tokens") or answer.completion_tokens
+                answer.completion_tokens = (
+                    usage.get("completion_tokens") or answer.completion_tokens
+                )
             if any(_text(choice) for choice in event.get("choices") or ()):
                 answer.seconds.append(clock() - begun)
         if not answer.seconds:
-            raise BackendError(f"{self.host} has streamed no token", hint="see whether it can stream, and knows the model")
+            raise BackendError(
+                f"{self.host} has streamed no token",
+                hint="see whether it can stream, and knows the model",
+            )
         return answer
 
     def _first_model(self) -> str:
@@ -139,10 +165,15 @@ class Endpoint:
         except (OSError, ValueError, LookupError, TypeError) as error:
             if isinstance(error, OSError):
                 raise self._unreachable(error) from error
-            raise BackendError(f"{self.host} does not say what models it has", hint="name one: edgellm bench NAME") from error
+            raise BackendError(
+                f"{self.host} does not say what models it has", hint="name one: edgellm bench NAME"
+            ) from error
 
     def _open(self, route: str, body: Mapping[str, Any] | None) -> Any:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream, application/json",
+        }
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         data = json.dumps(body).encode() if body is not None else None
@@ -156,21 +187,34 @@ class Endpoint:
             said = _words(json.loads(said)["error"])
         except (ValueError, LookupError, TypeError):
             said = " ".join(said.split())[:200]
-        hint = "name the variable that holds its key: --key-variable NAME" if error.code in {401, 403} else None
+        hint = (
+            "name the variable that holds its key: --key-variable NAME"
+            if error.code in {401, 403}
+            else None
+        )
         return BackendError(f"{self.host} answers {error.code}: {said or error.reason}", hint=hint)
 
     def _unreachable(self, error: Exception) -> BackendError:
         reason = getattr(error, "reason", None) or error
-        return BackendError(f"{self.host} cannot be reached: {reason}", hint="is the server running, and the URL right?")
+        return BackendError(
+            f"{self.host} cannot be reached: {reason}",
+            hint="is the server running, and the URL right?",
+        )
 
 
-def serve_endpoint(order: Mapping[str, Any], lines: IO[str], say: Callable[[Mapping[str, Any]], None]) -> None:
+def serve_endpoint(
+    order: Mapping[str, Any], lines: IO[str], say: Callable[[Mapping[str, Any]], None]
+) -> None:
     """Be the worker of an endpoint: do the tests that come."""
     variable = order.get("key_variable")
     if variable and variable not in os.environ:
-        raise ConfigError(f"there is no variable {variable} in the environment", hint=f"export {variable}=...")
+        raise ConfigError(
+            f"there is no variable {variable} in the environment", hint=f"export {variable}=..."
+        )
     begun = time.perf_counter()
-    endpoint = Endpoint(order["endpoint"], order["model"], key=os.environ[variable] if variable else None)
+    endpoint = Endpoint(
+        order["endpoint"], order["model"], key=os.environ[variable] if variable else None
+    )
     say(
         {
             "device": endpoint.host,
@@ -191,7 +235,12 @@ def serve_endpoint(order: Mapping[str, Any], lines: IO[str], say: Callable[[Mapp
             say({"error": error.message, "hint": error.hint})
 
 
-def _do(endpoint: Endpoint, task: Mapping[str, Any], numbers: Iterator[int], say: Callable[[Mapping[str, Any]], None]) -> None:
+def _do(
+    endpoint: Endpoint,
+    task: Mapping[str, Any],
+    numbers: Iterator[int],
+    say: Callable[[Mapping[str, Any]], None],
+) -> None:
     test, clock = Test(**task["test"]), Clock()
     _ask(endpoint, test, numbers)
     say({"warm": True})
@@ -205,23 +254,41 @@ def _do(endpoint: Endpoint, task: Mapping[str, Any], numbers: Iterator[int], say
         first = min(answer.seconds[0] for answer in answers)
         if test.kind == "pp":
             seconds = max(answer.seconds[0] for answer in answers)
-            tokens = round(sum(answer.prompt_tokens or test.tokens for answer in answers) / len(answers))
+            tokens = round(
+                sum(answer.prompt_tokens or test.tokens for answer in answers) / len(answers)
+            )
         else:
             seconds = max(answer.seconds[-1] for answer in answers) - first
             tokens = round(sum(answer.tokens - 1 for answer in answers) / len(answers))
-            steps += [after - before for answer in answers for before, after in pairwise(answer.seconds)]
+            steps += [
+                after - before for answer in answers for before, after in pairwise(answer.seconds)
+            ]
         if not slept:
             say({"seconds": seconds, "joules": None, "slept": False, "first": first})
         else:
             say({"slept": True})
     if tokens < 1:
-        raise BackendError(f"{endpoint.host} answers with a single token: there is nothing to time after it")
-    say({"done": True, "steps": steps, "peak_memory_bytes": None, "energy_source": None, "tokens": tokens})
+        raise BackendError(
+            f"{endpoint.host} answers with a single token: there is nothing to time after it"
+        )
+    say(
+        {
+            "done": True,
+            "steps": steps,
+            "peak_memory_bytes": None,
+            "energy_source": None,
+            "tokens": tokens,
+        }
+    )
 
 
 def _ask(endpoint: Endpoint, test: Test, numbers: Iterator[int]) -> list[Answer]:
     """As many answers at once as the test has sequences."""
-    prompt, more = (test.depth + test.tokens, 1) if test.kind == "pp" else (max(8, test.depth), test.tokens + 1)
+    prompt, more = (
+        (test.depth + test.tokens, 1)
+        if test.kind == "pp"
+        else (max(8, test.depth), test.tokens + 1)
+    )
     texts = [_prompt(next(numbers), prompt) for _ in range(test.batch)]
     if test.batch == 1:
         return [endpoint.answer(texts[0], more)]
@@ -254,7 +321,13 @@ def _text(choice: Any) -> str:
     if not isinstance(choice, dict):
         return ""
     delta = choice.get("delta") or {}
-    return str(choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or "")
+    return str(
+        choice.get("text")
+        or delta.get("content")
+        or delta.get("reasoning_content")
+        or delta.get("reasoning")
+        or ""
+    )
 
 
 def _words(error: Any) -> str:

@@ -54,7 +54,8 @@ class Runtime(Protocol):
     """One model in memory, as one runtime computes it. Made from a model's folder (or file) and ``RuntimeSettings``.
 
     Raises:
-        BackendError: when it is made: a package is missing (the hint is the command that installs it), or the device is.
+        BackendError: when it is made: a package is missing (the hint is the command that installs
+            it), or the device is.
     """
 
     device: str
@@ -157,7 +158,10 @@ ENDPOINT = "endpoint"
 
 BACKENDS: Mapping[str, Backend] = {
     "mlx": Backend(
-        target="edgellm.bench.backends.edgellm_mlx:MLXRuntime", about="edgellm on what MLX has here", memory=True, dtype=False
+        target="edgellm.bench.backends.edgellm_mlx:MLXRuntime",
+        about="edgellm on what MLX has here",
+        memory=True,
+        dtype=False,
     ),
     "cuda": Backend(
         target="edgellm.bench.torch_backend.runtime:CUDARuntime",
@@ -226,7 +230,9 @@ def backend_named(name: str) -> Backend:
 def missing_package(name: str) -> BackendError:
     """What to say of a backend whose package is not installed."""
     backend = backend_named(name)
-    return BackendError(f"the {name} backend needs {backend.package}, which is not installed", hint=backend.install)
+    return BackendError(
+        f"the {name} backend needs {backend.package}, which is not installed", hint=backend.install
+    )
 
 
 def open_runtime(name: str, model: str, settings: RuntimeSettings) -> Runtime:

@@ -21,8 +21,9 @@ from edgellm.reading.disk_reader import DiskReader
 class TransformersRuntime:
     """A folder's weights in a causal model of transformers, on the GPU that torch has, or on the processor.
 
-    A processor computes in float32 and a GPU in bfloat16 unless ``dtype`` says otherwise. The attention is transformers' own
-    default, its cache grows, and nothing is compiled: what a person gets who calls ``generate``.
+    A processor computes in float32 and a GPU in bfloat16 unless ``dtype`` says otherwise. The
+    attention is transformers' own default, its cache grows, and nothing is compiled: what a person
+    gets who calls ``generate``.
     """
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
@@ -67,7 +68,9 @@ class TransformersRuntime:
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (L, V) after each token."""
         with self._torch.inference_mode():
-            found = self._model(input_ids=self._torch.tensor([list(tokens)], device=self._place), use_cache=False)
+            found = self._model(
+                input_ids=self._torch.tensor([list(tokens)], device=self._place), use_cache=False
+            )
         logits: npt.NDArray[np.float32] = found.logits[0].float().cpu().numpy()
         return logits
 
@@ -89,7 +92,9 @@ class TransformersRuntime:
 
     def _step(self, ids: Any) -> None:
         with self._torch.inference_mode():
-            found = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            found = self._model(
+                input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            )
             self._token = found.logits[:, -1].argmax(-1, keepdim=True)
 
     def _wait(self) -> None:
@@ -129,7 +134,9 @@ def _make_rotary(model: Any, config: Any, place: str) -> None:
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(place)
 
 
-def _tensors(checkpoint: Checkpoint, reader: DiskReader) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _tensors(
+    checkpoint: Checkpoint, reader: DiskReader
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Every parameter by its name, in float32, dequantized."""
     for index, layer in enumerate(checkpoint.layers):
         yield from _of_part(layer, f"model.layers.{index}.", reader)
@@ -139,7 +146,9 @@ def _tensors(checkpoint: Checkpoint, reader: DiskReader) -> Iterator[tuple[str, 
         yield from _of_part(checkpoint.lm_head, "lm_head.", reader)
 
 
-def _of_part(part: Part, prefix: str, reader: DiskReader) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _of_part(
+    part: Part, prefix: str, reader: DiskReader
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     import mlx.core as mx
 
     slot = Slot(part.layout.nbytes)
@@ -153,7 +162,9 @@ def _of_part(part: Part, prefix: str, reader: DiskReader) -> Iterator[tuple[str,
             continue
         if form is not None and last == "weight":
             stem = f"{base}." if base else ""
-            scales, biases = (arrays[f"{stem}{kind}"].astype(mx.float32) for kind in ("scales", "biases"))
+            scales, biases = (
+                arrays[f"{stem}{kind}"].astype(mx.float32) for kind in ("scales", "biases")
+            )
             array = mx.dequantize(array, scales, biases, group_size=form.group_size, bits=form.bits)
         yield prefix + name, np.array(array.astype(mx.float32))
 

@@ -28,16 +28,31 @@ COLUMNS: Mapping[str, Column] = {
 
 
 def ablate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model."
+        ),
+    ],
     *,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Budget of the paged ones; left out: about half the model.")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Budget of the paged ones; left out: about half the model."
+        ),
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens that come before, untimed.")] = 64,
+    prompt_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens that come before, untimed.")
+    ] = 64,
     tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a repetition.")] = 8,
     repetitions: Annotated[int, typer.Option(metavar="N", min=1, help="Of each variant.")] = 3,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")] = 900.0,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed."),
+    ] = 900.0,
     output: Outputs = None,
     json: Json = False,
 ) -> int:
@@ -57,7 +72,9 @@ def ablate(
     )
     outputs = [Output(path) for path in output or ()]
     with StatusLine() as status:
-        records, stopped = collect(measure_ablations(model, settings, progress=status.show), outputs, status.note)
+        records, stopped = collect(
+            measure_ablations(model, settings, progress=status.show), outputs, status.note
+        )
     if json:
         typer.echo(as_json(records))
     elif records:

@@ -13,10 +13,16 @@ from edgellm.errors import ConfigError
 if TYPE_CHECKING:
     from edgellm.bench.records.compare import Change, Compared
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
+]
 
 
-def compare(files: Files, *, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def compare(
+    files: Files,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
     """Put result files beside each other, from this machine or others: what differs, and whether that is more than noise."""
     from edgellm.bench.records import compare as comparison
     from edgellm.bench.report.result_files import read_some_records
@@ -34,13 +40,23 @@ def compare(files: Files, *, json: Annotated[bool, typer.Option("--json", help="
     typer.echo(_lines(compared, names))
     places = comparison.environments(found)
     if places:
-        typer.echo("\n" + _aligned([["where they differ", *names], *([name, *values] for name, values in places.items())]))
+        typer.echo(
+            "\n"
+            + _aligned(
+                [
+                    ["where they differ", *names],
+                    *([name, *values] for name, values in places.items()),
+                ]
+            )
+        )
 
 
 def report(
     files: Files,
     *,
-    html: Annotated[Path, typer.Option(metavar="FILE", help="The page to be written.")] = Path("report.html"),
+    html: Annotated[Path, typer.Option(metavar="FILE", help="The page to be written.")] = Path(
+        "report.html"
+    ),
 ) -> None:
     """Make one page of result files, from this machine or others."""
     from edgellm.bench.report.result_files import read_some_records, write_records
@@ -55,7 +71,11 @@ def _lines(compared: Sequence[Compared], names: Sequence[str]) -> str:
     """A line a measurement: what tells it apart, each file's figure, and each change from the first."""
     from edgellm.bench.records.text_tables import number, seconds, throughput
 
-    keys = [name for name in (compared[0].key if compared else ()) if len({str(item.key[name]) for item in compared}) > 1]
+    keys = [
+        name
+        for name in (compared[0].key if compared else ())
+        if len({str(item.key[name]) for item in compared}) > 1
+    ]
 
     def figure(row: Mapping[str, Any] | None) -> str:
         if row is None:
@@ -68,7 +88,11 @@ def _lines(compared: Sequence[Compared], names: Sequence[str]) -> str:
             return f"{throughput(row['tokens_per_second'])} t/s"
         return seconds(sorted(row["seconds"])[len(row["seconds"]) // 2]) if row["seconds"] else "-"
 
-    heads = [*(key.removesuffix("_bytes") for key in keys), *names, *(f"change {name}" for name in names[1:])]
+    heads = [
+        *(key.removesuffix("_bytes") for key in keys),
+        *names,
+        *(f"change {name}" for name in names[1:]),
+    ]
     lines = [
         [
             *("-" if item.key[key] is None else str(item.key[key]) for key in keys),
@@ -98,4 +122,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

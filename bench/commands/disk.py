@@ -16,11 +16,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def disk(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file, or a folder with files: a model's, best.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A file, or a folder with files: a model's, best."),
+    ],
     *,
     threads: Annotated[str, typer.Option(metavar="N,N,...", help="Reads at once.")] = "1,2,4,8",
-    chunk: Annotated[str, typer.Option(metavar="SIZE,...", help="Bytes of one read.")] = "1MiB,8MiB,32MiB",
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Times that each combination is tried.")] = 3,
+    chunk: Annotated[
+        str, typer.Option(metavar="SIZE,...", help="Bytes of one read.")
+    ] = "1MiB,8MiB,32MiB",
+    repeats: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Times that each combination is tried.")
+    ] = 3,
     json: Json = False,
 ) -> None:
     """Measure plain sequential reads, past the system's cache, with the reader that pages models."""
@@ -32,26 +39,41 @@ def disk(
     chunks = [parse_size(text) for text in chunk.split(",")]
     if any(size % SECTOR for size in chunks):
         raise ConfigError(f"a piece is a multiple of {SECTOR} bytes", hint="write it as 1MiB, 8MiB")
-    records = measure_disk_sweep(path, threads=counts, chunks=chunks, repeats=repeats, progress=_progress)
+    records = measure_disk_sweep(
+        path, threads=counts, chunks=chunks, repeats=repeats, progress=_progress
+    )
     typer.echo(as_json(records) if json else as_table(records, DISK_COLUMNS))
 
 
 def paging(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model."
+        ),
+    ],
     *,
     memory: Annotated[
         str,
         typer.Option(
-            metavar="SIZE,...", help="Budgets; left out: a quarter, a half, three quarters of the model, where it runs in them."
+            metavar="SIZE,...",
+            help="Budgets; left out: a quarter, a half, three quarters of the model, where it runs in them.",
         ),
     ] = "",
     samples: Annotated[int, typer.Option(metavar="N", min=1, help="Repetitions of each.")] = 3,
     tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a repetition.")] = 2,
-    context: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")] = None,
+    context: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")
+    ] = None,
     headroom: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Cap each process at its budget and this much (Linux, with control groups)."),
+        typer.Option(
+            metavar="SIZE",
+            help="Cap each process at its budget and this much (Linux, with control groups).",
+        ),
     ] = None,
     json: Json = False,
 ) -> int:
@@ -70,7 +92,9 @@ def paging(
     records = measure_paging(model, budgets, settings, progress=_progress)
     for record in records:
         if record.error:
-            typer.echo(f"{record.model}, {megabytes(record.memory_bytes)}: {record.error}", err=True)
+            typer.echo(
+                f"{record.model}, {megabytes(record.memory_bytes)}: {record.error}", err=True
+            )
     typer.echo(as_json(records) if json else as_table(records, PAGING_COLUMNS))
     return exit_code(records, stopped=False)
 

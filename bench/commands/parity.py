@@ -19,21 +19,48 @@ if TYPE_CHECKING:
 
 
 def parity(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL ...", help="Folders, Hub ids, the name of the bundled model.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL ...", help="Folders, Hub ids, the name of the bundled model."
+        ),
+    ],
     *,
     backend: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Left out: mlx for several models, mlx and cpu for one.")
+        str,
+        typer.Option(
+            metavar="NAME,...", help="Left out: mlx for several models, mlx and cpu for one."
+        ),
     ] = "",
-    text: Annotated[Path | None, typer.Option(metavar="FILE", help="A text to be led through; left out: our own.")] = None,
-    tokens: Annotated[int, typer.Option(metavar="N", min=17, help="Tokens of the text at the most.")] = 256,
-    window: Annotated[int, typer.Option(metavar="N", min=17, help="Tokens that are led through together.")] = 512,
-    new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of the greedy texts.")] = 32,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best.")
+    text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A text to be led through; left out: our own."),
     ] = None,
-    activations: Annotated[str, typer.Option(metavar="KIND", help="Of our own CPU kernels: auto, int8, float.")] = "auto",
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")] = 900.0,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", min=17, help="Tokens of the text at the most.")
+    ] = 256,
+    window: Annotated[
+        int, typer.Option(metavar="N", min=17, help="Tokens that are led through together.")
+    ] = 512,
+    new_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens of the greedy texts.")
+    ] = 32,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."
+        ),
+    ] = None,
+    activations: Annotated[
+        str, typer.Option(metavar="KIND", help="Of our own CPU kernels: auto, int8, float.")
+    ] = "auto",
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed."),
+    ] = 900.0,
     output: Outputs = None,
     json: Json = False,
 ) -> int:
@@ -45,7 +72,9 @@ def parity(
     from edgellm.bench.report.result_files import Output
     from edgellm.bench.worker.status_line import StatusLine
 
-    names = [name.strip() for name in backend.split(",") if name.strip()] or (["mlx"] if len(models) > 1 else ["mlx", "cpu"])
+    names = [name.strip() for name in backend.split(",") if name.strip()] or (
+        ["mlx"] if len(models) > 1 else ["mlx", "cpu"]
+    )
     sides = sides_of(models, names)
     settings = ParitySettings(
         text=_read(text) if text else PASSAGE,
@@ -57,7 +86,9 @@ def parity(
     )
     outputs = [Output(path) for path in output or ()]
     with StatusLine() as status:
-        records, stopped = collect(compare(sides, settings, progress=status.show), outputs, status.note)
+        records, stopped = collect(
+            compare(sides, settings, progress=status.show), outputs, status.note
+        )
     if json:
         typer.echo(as_json(records))
     elif records:
@@ -84,13 +115,21 @@ def side_by_side(records: Sequence[ParityRecord]) -> list[str]:
     """Which arithmetic ran, and what each said by itself; the reference first."""
     first = records[0]
     bits = f", {first.reference_bits} bits" if first.reference_bits else ""
-    lines = [f"compared with {first.reference_backend}, {first.reference_model}{bits}: {first.reference_arithmetic}"]
-    known = next((record.reference_text for record in records if record.reference_text is not None), None)
+    lines = [
+        f"compared with {first.reference_backend}, {first.reference_model}{bits}: {first.reference_arithmetic}"
+    ]
+    known = next(
+        (record.reference_text for record in records if record.reference_text is not None), None
+    )
     lines += [f"  {_line(known)}"] if known is not None else []
     for record in records:
         if record.error is None and record.text is not None:
             lines.append(f"{record.backend}, {record.model}: {record.arithmetic}")
-            same = "the same" if record.text_equal else f"the same for {record.equal_tokens} tokens, then: {_line(record.text)}"
+            same = (
+                "the same"
+                if record.text_equal
+                else f"the same for {record.equal_tokens} tokens, then: {_line(record.text)}"
+            )
             lines.append(f"  {same}")
     return lines
 

@@ -24,28 +24,47 @@ if TYPE_CHECKING:
 Outputs = Annotated[
     list[Path] | None,
     typer.Option(
-        "--output", metavar="FILE", help="Write json, jsonl, csv, md or html, by the suffix; may be given several times."
+        "--output",
+        metavar="FILE",
+        help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
     ),
 ]
 
 
 def queries(
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL ...]", help="Folders, Hub ids; left out: the bundled model.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL ...]", help="Folders, Hub ids; left out: the bundled model."
+        ),
     ] = None,
     *,
     questions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Questions of your own, one a line; left out: the five.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Questions of your own, one a line; left out: the five."),
     ] = None,
-    threads: Annotated[str, typer.Option(metavar="N,N,...", help="Processor threads for arithmetic.")] = ",".join(
-        map(str, THREADS)
-    ),
-    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of an answer at the most.")] = MAX_TOKENS,
-    repetitions: Annotated[int, typer.Option(metavar="N", min=1, help="Times that each is asked.")] = 1,
-    temperature: Annotated[float, typer.Option(metavar="X", help="0: always the likeliest, the same with any threads.")] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the first repetition, where tokens are drawn.")] = 0,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of memory for each model.")] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="An answer that takes longer has failed.")] = TIMEOUT,
+    threads: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Processor threads for arithmetic.")
+    ] = ",".join(map(str, THREADS)),
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens of an answer at the most.")
+    ] = MAX_TOKENS,
+    repetitions: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Times that each is asked.")
+    ] = 1,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="0: always the likeliest, the same with any threads.")
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the first repetition, where tokens are drawn.")
+    ] = 0,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Budget of memory for each model.")
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="An answer that takes longer has failed."),
+    ] = TIMEOUT,
     output: Outputs = None,
     json: Json = False,
 ) -> int:
@@ -71,30 +90,50 @@ def queries(
     names = models or [DEFAULT_MODEL]
     outputs = [Output(path) for path in output or ()]
     with StatusLine() as status:
-        found, stopped = collect(measure_queries(names, asked, settings, progress=status.show), outputs, status.note)
+        found, stopped = collect(
+            measure_queries(names, asked, settings, progress=status.show), outputs, status.note
+        )
     if json:
         typer.echo(as_json(found))
     elif found:
         typer.echo(as_table(found, QUERY_COLUMNS))
         scaled = scalings(found)
         if scaled:
-            typer.echo("\n" + "\n".join(scaling_sentence(model, scaling) for model, scaling in scaled.items()))
+            typer.echo(
+                "\n"
+                + "\n".join(scaling_sentence(model, scaling) for model, scaling in scaled.items())
+            )
     return exit_code(found, stopped=stopped)
 
 
 def rate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote."
+        ),
+    ],
     *,
     judge: Annotated[
-        str | None, typer.Option(metavar="URL", help="Let a model behind an OpenAI-compatible URL score; left out: you do.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Let a model behind an OpenAI-compatible URL score; left out: you do.",
+        ),
     ] = None,
     judge_model: Annotated[
-        str, typer.Option(metavar="NAME", help="What the server calls the judge; left out: its first model.")
+        str,
+        typer.Option(
+            metavar="NAME", help="What the server calls the judge; left out: its first model."
+        ),
     ] = "",
     key_variable: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The environment variable that holds the server's key.")
+        str | None,
+        typer.Option(metavar="NAME", help="The environment variable that holds the server's key."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the order, which does not tell the models apart.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the order, which does not tell the models apart.")
+    ] = 0,
 ) -> int:
     """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go on."""
     from edgellm.bench.queries.rating import RatedFile, rate_all
@@ -111,17 +150,26 @@ def rate(
         from edgellm.bench.backends.openai_endpoint import Endpoint
 
         if key_variable is not None and key_variable not in os.environ:
-            raise ConfigError(f"there is no variable {key_variable} in the environment", hint=f"export {key_variable}=...")
-        server = Endpoint(judge, judge_model, key=os.environ[key_variable] if key_variable else None)
+            raise ConfigError(
+                f"there is no variable {key_variable} in the environment",
+                hint=f"export {key_variable}=...",
+            )
+        server = Endpoint(
+            judge, judge_model, key=os.environ[key_variable] if key_variable else None
+        )
         rater, name = judging(server.reply), server.model
     elif not sys.stdin.isatty():
-        raise ConfigError("there is nobody to ask: standard input is no terminal", hint="use --judge URL")
+        raise ConfigError(
+            "there is nobody to ask: standard input is no terminal", hint="use --judge URL"
+        )
     scores = []
     try:
         for number, (answer, score) in enumerate(rate_all(rated, rater, name, seed=seed), 1):
             scores += [score] if score is not None else []
             if judge is not None:
-                typer.echo(f"{number} of {len(waiting)}: {score:g}  {answer.question[:60]}", err=True)
+                typer.echo(
+                    f"{number} of {len(waiting)}: {score:g}  {answer.question[:60]}", err=True
+                )
     except EOFError:  # q, or the end of what is typed: a way out like any other
         typer.echo("\nstopped; the scores so far are kept", err=True)
     except KeyboardInterrupt:
@@ -129,7 +177,10 @@ def rate(
         return INTERRUPTED
     finally:
         if scores:
-            typer.echo(f"{counted(len(scores), 'answer')} scored, {sum(scores) / len(scores):.1f} in the middle", err=True)
+            typer.echo(
+                f"{counted(len(scores), 'answer')} scored, {sum(scores) / len(scores):.1f} in the middle",
+                err=True,
+            )
     return 0
 
 
@@ -142,7 +193,8 @@ class _Person:
     def __call__(self, question: str, answer: str) -> float | None:
         self._number += 1
         typer.echo(
-            f"\n{self._number} of {self._total}\n\n{typer.style(question, bold=True)}\n\n{answer or '(nothing)'}\n", err=True
+            f"\n{self._number} of {self._total}\n\n{typer.style(question, bold=True)}\n\n{answer or '(nothing)'}\n",
+            err=True,
         )
         while True:
             typer.echo(f"{LOWEST} to {HIGHEST}, s to skip, q to stop: ", err=True, nl=False)
@@ -165,7 +217,11 @@ def scaling_sentence(model: str, scaling: Scaling) -> str:
     share = scaling.parallel_share
     fitted = ""
     if share is not None:
-        fitted = f"; Amdahl: threads divide {100 * share:.0f}% of the work" if share >= 0 else "; more threads hinder here"
+        fitted = (
+            f"; Amdahl: threads divide {100 * share:.0f}% of the work"
+            if share >= 0
+            else "; more threads hinder here"
+        )
     return f"{model}: {', '.join(parts) or 'one number of threads'}{fitted}"
 
 

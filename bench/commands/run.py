@@ -11,7 +11,14 @@ import typer
 
 from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
 from edgellm.bench.records.collect import collect, exit_code
-from edgellm.bench.speed.workload import GEN_TOKENS, MAX_SECONDS, PROMPT_TOKENS, REPETITIONS, TIMEOUT, Workload
+from edgellm.bench.speed.workload import (
+    GEN_TOKENS,
+    MAX_SECONDS,
+    PROMPT_TOKENS,
+    REPETITIONS,
+    TIMEOUT,
+    Workload,
+)
 from edgellm.errors import ConfigError, ModelNotFoundError
 from edgellm.settings import parse_size
 
@@ -28,42 +35,75 @@ def run(
     ] = None,
     *,
     backend: Annotated[
-        str, typer.Option(metavar="NAME,...", help=f"From {', '.join(BACKENDS)}; left out: all that are installed.")
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"From {', '.join(BACKENDS)}; left out: all that are installed.",
+        ),
     ] = "",
-    prompt_tokens: Annotated[str, typer.Option(metavar=NUMBERS, help="Lengths of prompts; 0: none.")] = ",".join(
-        map(str, PROMPT_TOKENS)
-    ),
-    gen_tokens: Annotated[str, typer.Option(metavar=NUMBERS, help="Lengths of generations; 0: none.")] = ",".join(
-        map(str, GEN_TOKENS)
-    ),
-    depth: Annotated[str, typer.Option(metavar=NUMBERS, help="Tokens that come before, untimed.")] = "0",
+    prompt_tokens: Annotated[
+        str, typer.Option(metavar=NUMBERS, help="Lengths of prompts; 0: none.")
+    ] = ",".join(map(str, PROMPT_TOKENS)),
+    gen_tokens: Annotated[
+        str, typer.Option(metavar=NUMBERS, help="Lengths of generations; 0: none.")
+    ] = ",".join(map(str, GEN_TOKENS)),
+    depth: Annotated[
+        str, typer.Option(metavar=NUMBERS, help="Tokens that come before, untimed.")
+    ] = "0",
     threads: Annotated[
-        str, typer.Option(metavar=NUMBERS, help="Processor threads for arithmetic; left out: as the machine has.")
+        str,
+        typer.Option(
+            metavar=NUMBERS, help="Processor threads for arithmetic; left out: as the machine has."
+        ),
     ] = "",
     batch: Annotated[str, typer.Option(metavar=NUMBERS, help="Sequences at once.")] = "1",
     bits: Annotated[
-        str, typer.Option(metavar=NUMBERS, help="Bits of a weight: variants of a 16-bit model, made once and kept.")
+        str,
+        typer.Option(
+            metavar=NUMBERS,
+            help="Bits of a weight: variants of a 16-bit model, made once and kept.",
+        ),
     ] = "",
-    memory: Annotated[str, typer.Option(metavar="SIZE,...", help="Budgets for mlx, which pages what is larger.")] = "",
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE,...", help="Budgets for mlx, which pages what is larger.")
+    ] = "",
     dtype: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best.")
+        str | None,
+        typer.Option(
+            metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."
+        ),
     ] = None,
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server, for the backend endpoint.")
+        str | None,
+        typer.Option(metavar="URL", help="An OpenAI-compatible server, for the backend endpoint."),
     ] = None,
     key_variable: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The environment variable that holds the endpoint's key.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The environment variable that holds the endpoint's key."
+        ),
     ] = None,
     repetitions: Annotated[int, typer.Option(metavar="N", help="Of each test.")] = REPETITIONS,
     max_seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="No further repetition of a test begins after so many.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, help="No further repetition of a test begins after so many."
+        ),
     ] = MAX_SECONDS,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="What says nothing for so long is ended, and has failed.")
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="What says nothing for so long is ended, and has failed.",
+        ),
     ] = TIMEOUT,
     output: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Write json, jsonl, csv, md or html, by the suffix; may be given several times."),
+        typer.Option(
+            metavar="FILE",
+            help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
@@ -101,7 +141,9 @@ def run(
     with StatusLine() as status:
         for sentence in left_out(workload):
             status.note(sentence)
-        records, stopped = collect(Speed(workload, progress=status.show).records(), outputs, status.note)
+        records, stopped = collect(
+            Speed(workload, progress=status.show).records(), outputs, status.note
+        )
     records = settled(records)
     for target in outputs:
         target.replace([record.as_dict() for record in records])
@@ -115,7 +157,11 @@ def _print(records: Sequence[Any], *, json: bool) -> None:
     if json:
         typer.echo(as_json(records))
     elif records:
-        typer.echo(as_table([record.as_dict() | {"error": None} for record in records], speed_columns(records)))
+        typer.echo(
+            as_table(
+                [record.as_dict() | {"error": None} for record in records], speed_columns(records)
+            )
+        )
 
 
 def _backends(
@@ -148,11 +194,16 @@ def _check_names(models: Sequence[str]) -> None:
     from edgellm.hub.resolve import is_hub_id, locate
     from edgellm.models.presets import SHAPES
 
-    names = [str(command.name or getattr(command.callback, "__name__", "")) for command in app.registered_commands]
+    names = [
+        str(command.name or getattr(command.callback, "__name__", ""))
+        for command in app.registered_commands
+    ]
     for model in models:
         close = get_close_matches(model, names, n=1, cutoff=0.75)
         if close and not Path(model).exists():
-            raise ModelNotFoundError(f"there is no model {model!r}", hint=f"did you mean edgellm bench {close[0]}?")
+            raise ModelNotFoundError(
+                f"there is no model {model!r}", hint=f"did you mean edgellm bench {close[0]}?"
+            )
         if model not in SHAPES and not is_hub_id(model) and Path(model).suffix != GGUF:
             locate(model)
 

@@ -32,12 +32,19 @@ class Comparison:
     agreed: int = 0
     losses: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
-    def add(self, reference: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ids: Sequence[int]) -> None:
+    def add(
+        self, reference: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ids: Sequence[int]
+    ) -> None:
         """Compare logits (L, V) after each of the tokens ``ids``. Raises BackendError where they cannot be compared."""
         if reference.shape != other.shape:
-            raise BackendError(f"it has logits of {other.shape}, and the reference of {reference.shape}")
+            raise BackendError(
+                f"it has logits of {other.shape}, and the reference of {reference.shape}"
+            )
         for begin in range(0, len(ids), ROWS):
-            rows = [np.asarray(logits[begin : begin + ROWS], dtype=np.float64) for logits in (reference, other)]
+            rows = [
+                np.asarray(logits[begin : begin + ROWS], dtype=np.float64)
+                for logits in (reference, other)
+            ]
             if not all(np.isfinite(part).all() for part in rows):
                 raise BackendError("there are logits that are no numbers")
             self._add(rows, ids[begin + 1 : begin + 1 + ROWS])
@@ -56,11 +63,15 @@ class Comparison:
 
     def as_fields(self) -> dict[str, Any]:
         """The figures, as a record has them."""
-        first, second = (math.exp(min(loss / self.predicted, 700.0)) if self.predicted else None for loss in self.losses)
+        first, second = (
+            math.exp(min(loss / self.predicted, 700.0)) if self.predicted else None
+            for loss in self.losses
+        )
         return {
             "tokens": self.tokens,
             "max_logit_difference": self.largest,
-            "kl": max(0.0, self.divergence / self.tokens),  # rounding may take the divergence of equals below 0
+            # rounding may take the divergence of equals below 0
+            "kl": max(0.0, self.divergence / self.tokens),
             "kl_max": max(0.0, self.worst),
             "top1_agreement": self.agreed / self.tokens,
             "reference_perplexity": first,

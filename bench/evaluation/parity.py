@@ -123,19 +123,24 @@ def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:
     sides = list(dict.fromkeys(Side(model, backend) for model in models for backend in backends))
     if len(sides) < 2:
         raise ConfigError(
-            "one model in one backend has nothing to be compared with", hint="add --backend mlx,cpu, or a second model"
+            "one model in one backend has nothing to be compared with",
+            hint="add --backend mlx,cpu, or a second model",
         )
     return sides
 
 
-def compare(sides: Sequence[Side], settings: ParitySettings, *, progress: Progress = lambda _: None) -> Generator[ParityRecord]:
+def compare(
+    sides: Sequence[Side], settings: ParitySettings, *, progress: Progress = lambda _: None
+) -> Generator[ParityRecord]:
     """Yield a record for each side but the first, as it is compared with that one; one that fails says why.
 
     Raises:
         EdgeLLMError: the reference itself fails.
     """
     tokenizer, ids = _tokens(sides, settings)
-    windows = [ids[begin : begin + settings.window] for begin in range(0, len(ids), settings.window)]
+    windows = [
+        ids[begin : begin + settings.window] for begin in range(0, len(ids), settings.window)
+    ]
 
     def said(number: int) -> Say:
         return lambda doing: progress(Status(number, len(sides), sides[number - 1].title, doing))
@@ -149,11 +154,18 @@ def compare(sides: Sequence[Side], settings: ParitySettings, *, progress: Progre
                     yield _record(reference, answer, windows, tokenizer)
             except EdgeLLMError as error:
                 sentence = f"{error.message} ({error.hint})" if error.hint else error.message
-                yield ParityRecord(**reference.as_reference(), **_identity(side), device="", error=sentence)
+                yield ParityRecord(
+                    **reference.as_reference(), **_identity(side), device="", error=sentence
+                )
 
 
 def _identity(side: Side) -> dict[str, Any]:
-    return {"model": side.model, "backend": side.backend, "test": "parity", "environment": environment()}
+    return {
+        "model": side.model,
+        "backend": side.backend,
+        "test": "parity",
+        "environment": environment(),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +180,14 @@ class _Answer:
     greedy: tuple[int, ...]
 
     @classmethod
-    def of(cls, side: Side, settings: ParitySettings, windows: Sequence[Sequence[int]], folder: Path, say: Say) -> _Answer:
+    def of(
+        cls,
+        side: Side,
+        settings: ParitySettings,
+        windows: Sequence[Sequence[int]],
+        folder: Path,
+        say: Say,
+    ) -> _Answer:
         say("loading")
         variant = variant_of(side.model, None, side.backend)
         threads = settings.runtime.threads
@@ -179,7 +198,13 @@ class _Answer:
             way_round=backend_named(side.backend).way_round,
         )
         try:
-            worker.tell({"backend": side.backend, "model": str(variant.path), "settings": asdict(settings.runtime)})
+            worker.tell(
+                {
+                    "backend": side.backend,
+                    "model": str(variant.path),
+                    "settings": asdict(settings.runtime),
+                }
+            )
             found = _heard(worker)
             files = []
             for number, window in enumerate(windows):
@@ -188,11 +213,15 @@ class _Answer:
                 worker.tell({"tokens": list(window), "file": str(files[-1])})
                 _heard(worker)
             say("going on by itself")
-            worker.tell({"tokens": list(windows[0][: settings.prompt_tokens]), "count": settings.new_tokens})
+            worker.tell(
+                {"tokens": list(windows[0][: settings.prompt_tokens]), "count": settings.new_tokens}
+            )
             greedy = _heard(worker)["greedy"]
         finally:
             worker.close()
-        return cls(side, variant.bits, found["device"], found["arithmetic"], tuple(files), tuple(greedy))
+        return cls(
+            side, variant.bits, found["device"], found["arithmetic"], tuple(files), tuple(greedy)
+        )
 
     def as_reference(self) -> dict[str, Any]:
         return {
@@ -210,12 +239,16 @@ def _heard(worker: WorkerProcess) -> Mapping[str, Any]:
     return found
 
 
-def _record(reference: _Answer, answer: _Answer, windows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> ParityRecord:
+def _record(
+    reference: _Answer, answer: _Answer, windows: Sequence[Sequence[int]], tokenizer: Tokenizer
+) -> ParityRecord:
     comparison = Comparison()
     for own, other, ids in zip(reference.files, answer.files, windows, strict=True):
         comparison.add(np.load(own, mmap_mode="r"), np.load(other, mmap_mode="r"), ids)
     pairs = zip(reference.greedy, answer.greedy, strict=True)
-    alike = next((number for number, (one, two) in enumerate(pairs) if one != two), len(answer.greedy))
+    alike = next(
+        (number for number, (one, two) in enumerate(pairs) if one != two), len(answer.greedy)
+    )
     return ParityRecord(
         **reference.as_reference(),
         **_identity(answer.side),
@@ -236,16 +269,28 @@ def _tokens(sides: Sequence[Side], settings: ParitySettings) -> tuple[Tokenizer,
     Raises:
         ConfigError: there is no folder, the text is too short, or folders split it differently.
     """
-    models = [model for model in dict.fromkeys(side.model for side in sides) if Path(model).suffix != GGUF]
+    models = [
+        model for model in dict.fromkeys(side.model for side in sides) if Path(model).suffix != GGUF
+    ]
     if not models:
-        raise ConfigError("a GGUF file alone does not say how a text is split", hint="name the folder that it came from first")
+        raise ConfigError(
+            "a GGUF file alone does not say how a text is split",
+            hint="name the folder that it came from first",
+        )
     found: list[tuple[Tokenizer, list[int]]] = []
     for model in models:
         checkpoint = read_checkpoint(locate(model))
-        tokenizer = Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
+        tokenizer = Tokenizer.from_folder(
+            checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
+        )
         found.append((tokenizer, tokenizer.encode(settings.text)[: settings.tokens]))
         if found[-1][1] != found[0][1]:
-            raise ConfigError(f"{model} and {models[0]} split the text differently", hint="compare models of one vocabulary")
+            raise ConfigError(
+                f"{model} and {models[0]} split the text differently",
+                hint="compare models of one vocabulary",
+            )
     if len(found[0][1]) <= settings.prompt_tokens:
-        raise ConfigError(f"the text has {len(found[0][1])} tokens; {settings.prompt_tokens + 1} are the least")
+        raise ConfigError(
+            f"the text has {len(found[0][1])} tokens; {settings.prompt_tokens + 1} are the least"
+        )
     return found[0]

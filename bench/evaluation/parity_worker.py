@@ -1,6 +1,7 @@
 """A process of its own that says what one model in one runtime makes of a text: its logits, in files, and how it goes on.
 
-It speaks lines of JSON as ``worker`` does: the first names the runtime and the model, each one after it what to compute.
+It speaks lines of JSON as ``worker`` does: the first names the runtime and the model, each one
+after it what to compute.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def main() -> None:
     say = speaker()
     order = json.loads(sys.stdin.readline())
     with telling(say):
-        runtime = open_runtime(order["backend"], order["model"], RuntimeSettings(**order["settings"]))
+        runtime = open_runtime(
+            order["backend"], order["model"], RuntimeSettings(**order["settings"])
+        )
         try:
             say({"device": runtime.device, "arithmetic": runtime.arithmetic})
             for line in sys.stdin:

@@ -1,9 +1,10 @@
 """How well a model expects a text: the perplexity of held-out documents.
 
-    python -m edgellm.bench.evaluation.perplexity FILE MODEL [MODEL ...] [--separator TEXT] [--limit TOKENS] [--kv-bits 16 8 4]
+    python -m edgellm.bench.evaluation.perplexity FILE MODEL [MODEL ...] [--separator TEXT] [--limit
+    TOKENS] [--kv-bits 16 8 4]
 
-Each document stands alone, after the model's first token; a longer one is cut at the window. Perplexity is
-exp(mean negative log-likelihood a token), in float32 sums.
+Each document stands alone, after the model's first token; a longer one is cut at the window.
+Perplexity is exp(mean negative log-likelihood a token), in float32 sums.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Perplexity:
     seconds: float
 
 
-def measure(llm: LLM, documents: Iterable[Sequence[int]], *, limit: int | None = None) -> Perplexity:
+def measure(
+    llm: LLM, documents: Iterable[Sequence[int]], *, limit: int | None = None
+) -> Perplexity:
     """Return the perplexity of documents of token ids, at most ``limit`` predicted tokens in all."""
     begun, total, count = time.perf_counter(), 0.0, 0
     for ids in documents:
@@ -40,7 +43,10 @@ def measure(llm: LLM, documents: Iterable[Sequence[int]], *, limit: int | None =
             break
         logits = llm.logits(ids[:-1])
         targets = mx.array(list(ids[1:]))
-        losses = mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        losses = (
+            mx.logsumexp(logits, axis=-1)
+            - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        )
         total += float(mx.sum(losses).item())  # type: ignore[arg-type]
         count += len(ids) - 1
     return Perplexity(math.exp(total / count), count, time.perf_counter() - begun)
@@ -69,7 +75,12 @@ def main() -> None:
     first = None
     for name, kv_bits in product(arguments.models, arguments.kv_bits):
         with load(name, activations=arguments.activations, kv_bits=kv_bits) as llm:
-            documents = documents_of(llm, arguments.file.read_text(), separator=arguments.separator, window=arguments.window)
+            documents = documents_of(
+                llm,
+                arguments.file.read_text(),
+                separator=arguments.separator,
+                window=arguments.window,
+            )
             result = measure(llm, documents, limit=arguments.limit)
         first = first or result.perplexity
         sys.stdout.write(

@@ -33,8 +33,8 @@ def measure_disk_sweep(
 ) -> list[DiskRecord]:
     """Read a file, or the files of a folder, in every combination of threads and piece sizes.
 
-    The combinations take turns, and each turn reads other parts of the files, so that neither a disk that wanders nor a cache
-    below the system's favours one of them.
+    The combinations take turns, and each turn reads other parts of the files, so that neither a
+    disk that wanders nor a cache below the system's favours one of them.
 
     Raises:
         ConfigError: there is nothing to read.
@@ -79,17 +79,26 @@ def read_all(extents: Sequence[Extent], tuning: Tuning, slot: Slot) -> float:
     Raises:
         ReadError: a file cannot be read.
     """
-    seconds, _ = _read(tuning, [Extent(extent.file, extent.offset, extent.nbytes, 0) for extent in extents], slot)
+    seconds, _ = _read(
+        tuning, [Extent(extent.file, extent.offset, extent.nbytes, 0) for extent in extents], slot
+    )
     return sum(extent.nbytes for extent in extents) / seconds / 1e9
 
 
 def files_of(path: Path) -> list[Path]:
     """The file, or the files of a folder, that are worth reading. Raises ConfigError."""
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file()) if path.is_dir() else []
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.glob("*") if file.is_file())
+        if path.is_dir()
+        else []
+    )
     files = [file for file in files if file.stat().st_size >= 1 << 20]
     if not files:
         raise ConfigError(
-            f"{path} is no file of a megabyte and no folder with one", hint="name a model's folder; `edgellm synth` makes one"
+            f"{path} is no file of a megabyte and no folder with one",
+            hint="name a model's folder; `edgellm synth` makes one",
         )
     return files
 

@@ -41,9 +41,13 @@ class RAPLMeter:
     """
 
     def __init__(self, root: Path = RAPL) -> None:
-        zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if (zone / "energy_uj").exists()]
+        zones = [
+            zone for zone in sorted(root.glob("intel-rapl:*")) if (zone / "energy_uj").exists()
+        ]
         names = {zone: (zone / "name").read_text().strip() for zone in zones}
-        self._zones = [zone for zone in zones if names[zone].startswith("package") or names[zone] == "dram"]
+        self._zones = [
+            zone for zone in zones if names[zone].startswith("package") or names[zone] == "dram"
+        ]
         if not self._zones:
             raise FileNotFoundError(f"{root} has no counter of a processor package")
         self.source = "RAPL: " + ", ".join(names[zone] for zone in self._zones)
@@ -74,7 +78,12 @@ class PowerMeter:
     """
 
     def __init__(
-        self, command: list[str], milliwatts: Callable[[str], float | None], source: str, *, patience: float = 5.0
+        self,
+        command: list[str],
+        milliwatts: Callable[[str], float | None],
+        source: str,
+        *,
+        patience: float = 5.0,
     ) -> None:
         self.source = source
         self._milliwatts = milliwatts
@@ -121,7 +130,15 @@ def nvidia_meter() -> PowerMeter:
     """The board of the first NVIDIA GPU. Raises OSError."""
     program = _program("nvidia-smi")
     every = str(int(INTERVAL * 1000))
-    command = [program, "-i", "0", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-lms", every]
+    command = [
+        program,
+        "-i",
+        "0",
+        "--query-gpu=power.draw",
+        "--format=csv,noheader,nounits",
+        "-lms",
+        every,
+    ]
     return PowerMeter(command, lambda line: _number(line, 1000.0), "nvidia-smi: GPU board")
 
 
@@ -142,7 +159,9 @@ def apple_milliwatts(line: str) -> float | None:
 
 def find_meter(*, gpu: bool) -> Meter | None:
     """What counts the energy of the part of the machine that computes; None where nothing does."""
-    makers: list[Callable[[], Meter]] = [apple_meter] if sys.platform == "darwin" else [nvidia_meter] if gpu else [RAPLMeter]
+    makers: list[Callable[[], Meter]] = (
+        [apple_meter] if sys.platform == "darwin" else [nvidia_meter] if gpu else [RAPLMeter]
+    )
     for make in makers:
         with suppress(OSError, ValueError):
             return make()

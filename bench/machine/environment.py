@@ -13,7 +13,17 @@ from typing import Any
 
 from edgellm.device import machine as device
 
-PACKAGES = ("edgellm", "mlx", "numpy", "llvmlite", "torch", "triton", "transformers", "mlx-lm", "llama-cpp-python")
+PACKAGES = (
+    "edgellm",
+    "mlx",
+    "numpy",
+    "llvmlite",
+    "torch",
+    "triton",
+    "transformers",
+    "mlx-lm",
+    "llama-cpp-python",
+)
 SUPPLIES = Path("/sys/class/power_supply")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 PATIENCE = 10
@@ -56,7 +66,9 @@ def commit(folder: Path) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    found = _said([git, "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"])
+    found = _said(
+        [git, "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    )
     tracked = _said([git, "-C", str(folder), "ls-files", Path(__file__).name])
     return found if tracked else None  # an installed copy may lie inside somebody else's checkout
 
@@ -76,7 +88,9 @@ def _apple_power() -> str | None:
 
 def _said(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE, errors="replace")
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=PATIENCE, errors="replace"
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

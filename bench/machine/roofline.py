@@ -2,7 +2,8 @@
 
     python -m edgellm.bench.machine.roofline THREADS
 
-prints one line of JSON. It is a process of its own, since the number of threads of NumPy's products is fixed when it loads.
+prints one line of JSON. It is a process of its own, since the number of threads of NumPy's products
+is fixed when it loads.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def processor_rates(threads: int, *, timeout: float = 120.0) -> Rates:
     command = [sys.executable, "-m", "edgellm.bench.machine.roofline", str(threads)]
     environment = os.environ | dict.fromkeys(VARIABLES, str(threads))
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=timeout, check=True
+        )
         found = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         raise BackendError(f"the machine's own limits could not be measured: {error}") from error
@@ -48,7 +51,8 @@ def read_rate(threads: int, nbytes: int = READ_BYTES) -> float:
 
     share = nbytes // threads // 64 * 64
     parts = [np.ones(share // 8, dtype=np.int64) for _ in range(threads)]
-    # The largest of 64-bit integers costs one vector instruction for 64 bytes; NumPy gives up the interpreter's lock for it.
+    # The largest of 64-bit integers costs one vector instruction for 64 bytes; NumPy gives up the
+    # interpreter's lock for it.
     return threads * share / _best(lambda: _at_once([part.max for part in parts]))
 
 
@@ -100,7 +104,9 @@ def main() -> None:
             break
         except MemoryError:
             nbytes //= 2
-    sys.stdout.write(json.dumps({"bytes_per_second": reading, "flops_per_second": multiply_rate(threads)}) + "\n")
+    sys.stdout.write(
+        json.dumps({"bytes_per_second": reading, "flops_per_second": multiply_rate(threads)}) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class PagingSettings:
         tokens: of each repetition.
         context: that the KV cache has room for; None: as the plan decides.
         threads: of arithmetic; None: as the machine has.
-        headroom: bytes above its budget that the system lets each process have; None: as many as it likes.
+        headroom: bytes above its budget that the system lets each process have; None: as many as it
+            likes.
     """
 
     samples: int = SAMPLES
@@ -65,7 +66,8 @@ def measure_paging(
 
     Raises:
         ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
-        ConfigError: memory is to be capped and cannot be; no budget is given, and none pages the model.
+        ConfigError: memory is to be capped and cannot be; no budget is given, and none pages the
+            model.
     """
     settings = settings or PagingSettings()
     checkpoint = read_checkpoint(locate(model))
@@ -103,7 +105,11 @@ def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[in
     load = LoadSettings(context=settings.context, threads=settings.threads, speculate="off")
     least = least_memory(checkpoint, load)
     wished = dict.fromkeys(max(least, int(share * checkpoint.nbytes)) for share in SHARES)
-    found = [budget for budget in wished if not plan_for(checkpoint, replace(load, memory=budget)).resident]
+    found = [
+        budget
+        for budget in wished
+        if not plan_for(checkpoint, replace(load, memory=budget)).resident
+    ]
     if not found:
         raise ConfigError(
             f"{checkpoint.folder.path.name} is so small that the least it runs in, {megabytes(least)}, holds the whole of it",
@@ -121,7 +127,9 @@ def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> d
     with _process(checkpoint, load, cap) as run:
         begun = run.hear()
         plan = begun["plan"]
-        extents = [extent for index in plan["streamed"] for extent in checkpoint.layers[index].extents]
+        extents = [
+            extent for index in plan["streamed"] for extent in checkpoint.layers[index].extents
+        ]
         scratch = Slot(max((extent.nbytes for extent in extents), default=0))
 
         def plain_read() -> list[float]:
@@ -171,7 +179,9 @@ class _Run:
             # A shell reports a child that signal 9 ended as 137.
             killed = code in {-9, 137}
             raise BackendError(
-                "the system ended the process: it took too much memory" if killed else f"it ended with code {code}"
+                "the system ended the process: it took too much memory"
+                if killed
+                else f"it ended with code {code}"
             )
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
@@ -182,10 +192,18 @@ class _Run:
 @contextmanager
 def _process(checkpoint: Checkpoint, load: LoadSettings, cap: int | None) -> Iterator[_Run]:
     settings = {"memory": load.memory, "context": load.context, "threads": load.threads}
-    command = [sys.executable, "-m", "edgellm.bench.paging.worker", str(checkpoint.folder.path), json.dumps(settings)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgellm.bench.paging.worker",
+        str(checkpoint.folder.path),
+        json.dumps(settings),
+    ]
     with (
         capped(command, cap) as capped_command,
-        subprocess.Popen(capped_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            capped_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
     ):
         try:
             yield _Run(process)

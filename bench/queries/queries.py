@@ -75,7 +75,12 @@ def measure_queries(
         except EdgeLLMError as error:
             said = f"{error.message} (hint: {error.hint})" if error.hint else error.message
             yield QueryRecord(
-                model=model, backend="mlx", device=device.chip_name(), test="query", environment=where, error=said
+                model=model,
+                backend="mlx",
+                device=device.chip_name(),
+                test="query",
+                environment=where,
+                error=said,
             )
             continue
         for count, threads in enumerate(settings.threads):
@@ -104,7 +109,8 @@ def scalings(records: Sequence[QueryRecord]) -> dict[str, Scaling]:
     return {
         model: Scaling(
             seconds={
-                threads: sum(record.median_seconds or 0.0 for record in asked) / sum(record.tokens for record in asked)
+                threads: sum(record.median_seconds or 0.0 for record in asked)
+                / sum(record.tokens for record in asked)
                 for threads, asked in sorted(counts.items())
             }
         )
@@ -120,7 +126,11 @@ def _asked(
     progress: Callable[[int, str], None],
 ) -> Generator[QueryRecord]:
     load = {"memory": settings.memory, "threads": common["threads"]}
-    sampling = {"max_tokens": settings.max_tokens, "temperature": settings.temperature, "seed": settings.seed}
+    sampling = {
+        "max_tokens": settings.max_tokens,
+        "temperature": settings.temperature,
+        "seed": settings.seed,
+    }
     command = [sys.executable, "-m", "edgellm.bench.queries.worker", str(checkpoint.folder.path)]
     command.append(json.dumps({"load": load, "sampling": sampling}))
     process = WorkerProcess(timeout=settings.timeout, command=command)
@@ -129,7 +139,11 @@ def _asked(
         unloaded = _heard(process).get("error")
         for number, question in enumerate(questions, 1):
             progress(number, question)
-            said = [{"error": unloaded}] if unloaded else _answers(process, question, settings.repetitions)
+            said = (
+                [{"error": unloaded}]
+                if unloaded
+                else _answers(process, question, settings.repetitions)
+            )
             yield QueryRecord(**common, number=number, question=question, **_summary(said))
     finally:
         process.kill()

@@ -52,7 +52,8 @@ def read_questions(path: Path) -> tuple[str, ...]:
     """The questions in a text file, one a line; blank lines are left out.
 
     Raises:
-        ConfigError: the file cannot be read, is larger than 1 MiB, is no text, or holds no question.
+        ConfigError: the file cannot be read, is larger than 1 MiB, is no text, or holds no
+            question.
     """
     try:
         with path.open("rb") as file:

@@ -23,8 +23,14 @@ def main(model: str, settings: str) -> None:
     try:
         begun = time.perf_counter()
         with load(model, LoadSettings(**found["load"])) as llm:
-            _say({"load_seconds": time.perf_counter() - begun, "chat": llm.tokenizer.chat_template is not None})
-            answer(llm, "Hello", Sampling(max_tokens=2))  # what is compiled or read at first use is not the question's
+            _say(
+                {
+                    "load_seconds": time.perf_counter() - begun,
+                    "chat": llm.tokenizer.chat_template is not None,
+                }
+            )
+            # what is compiled or read at first use is not the question's
+            answer(llm, "Hello", Sampling(max_tokens=2))
             sampling = Sampling(**found["sampling"])
             for line in sys.stdin:
                 order = json.loads(line)

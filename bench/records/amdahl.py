@@ -34,10 +34,15 @@ class Scaling:
     def parallel_share(self) -> float | None:
         """Amdahl's share p of the work that threads divide, fitted by least squares; None of one number of threads.
 
-        With n threads for each of the fewest the time is ``1 - p + p / n`` of theirs. Below 0 threads hinder; a little above
-        1 is noise, or caches that only several cores have.
+        With n threads for each of the fewest the time is ``1 - p + p / n`` of theirs. Below 0
+        threads hinder; a little above 1 is noise, or caches that only several cores have.
 
-        Source: G. M. Amdahl, "Validity of the single processor approach to achieving large scale computing capabilities", 1967.
+        Source: G. M. Amdahl, "Validity of the single processor approach to achieving large scale
+            computing capabilities", 1967.
         """
-        saved = [(1 - self.base / threads, 1 - 1 / self.speed_up(threads)) for threads in self.seconds if threads != self.base]
+        saved = [
+            (1 - self.base / threads, 1 - 1 / self.speed_up(threads))
+            for threads in self.seconds
+            if threads != self.base
+        ]
         return sum(x * y for x, y in saved) / sum(x * x for x, _ in saved) if saved else None

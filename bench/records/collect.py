@@ -17,7 +17,9 @@ FAILED = 1
 Found = TypeVar("Found", bound="Record")
 
 
-def collect(found: Generator[Found], outputs: Sequence[Output], note: Callable[[str], None]) -> tuple[list[Found], bool]:
+def collect(
+    found: Generator[Found], outputs: Sequence[Output], note: Callable[[str], None]
+) -> tuple[list[Found], bool]:
     """The records that come, each on disk before the next is measured, and whether Ctrl-C has ended them."""
     records: list[Found] = []
     try:

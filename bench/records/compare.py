@@ -29,7 +29,8 @@ class Change:
     Attributes:
         ratio: the median of all pairs' ratios; above 1 the second is faster.
         low, high: its interval; None where one side has a single sample.
-        confidence: of that interval: with few samples none of 95% exists, and the widest there is has less.
+        confidence: of that interval: with few samples none of 95% exists, and the widest there is
+            has less.
     """
 
     ratio: float
@@ -44,7 +45,12 @@ class Change:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
-        found: dict[str, Any] = {"ratio": self.ratio, "low": self.low, "high": self.high, "confidence": self.confidence}
+        found: dict[str, Any] = {
+            "ratio": self.ratio,
+            "low": self.low,
+            "high": self.high,
+            "confidence": self.confidence,
+        }
         return found | {"within_noise": self.within_noise}
 
 
@@ -67,7 +73,9 @@ def compare(files: Sequence[Sequence[Row]]) -> list[Compared]:
             found.setdefault(key, [None] * len(files))[number] = row
     return [
         Compared(
-            dict(zip(keys, key, strict=True)), tuple(records), tuple(_change(records[0], record) for record in records[1:])
+            dict(zip(keys, key, strict=True)),
+            tuple(records),
+            tuple(_change(records[0], record) for record in records[1:]),
         )
         for key, records in found.items()
     ]
@@ -76,8 +84,9 @@ def compare(files: Sequence[Sequence[Row]]) -> list[Compared]:
 def change(before: Sequence[float], after: Sequence[float]) -> Change:
     """How many times as fast ``after`` is, from seconds of equal work.
 
-    The estimate is the median of the ratios of all pairs, and the interval is made of the ratios between which it lies with 95%
-    confidence whatever the distribution (Hodges and Lehmann 1963; the rank-sum test turned round).
+    The estimate is the median of the ratios of all pairs, and the interval is made of the ratios
+    between which it lies with 95% confidence whatever the distribution (Hodges and Lehmann 1963;
+    the rank-sum test turned round).
     """
     ratios = sorted(first / second for first, second in product(before, after))
     middle = statistics.median(ratios)
@@ -97,7 +106,9 @@ def environments(files: Sequence[Sequence[Row]]) -> dict[str, tuple[str, ...]]:
                 facts.setdefault(name, {})[value] = None
         found.append(facts)
     names = dict.fromkeys(name for facts in found for name in facts)
-    values = {name: tuple(", ".join(facts.get(name, {})) or "-" for facts in found) for name in names}
+    values = {
+        name: tuple(", ".join(facts.get(name, {})) or "-" for facts in found) for name in names
+    }
     return {name: shown for name, shown in values.items() if len(set(shown)) > 1}
 
 
@@ -109,9 +120,12 @@ def as_document(compared: Sequence[Compared], names: Sequence[str]) -> dict[str,
         "comparisons": [
             {
                 **item.key,
-                "tokens_per_second": [row.get("tokens_per_second") if row else None for row in item.records],
+                "tokens_per_second": [
+                    row.get("tokens_per_second") if row else None for row in item.records
+                ],
                 "median_seconds": [
-                    statistics.median(row["seconds"]) if row and row["seconds"] else None for row in item.records
+                    statistics.median(row["seconds"]) if row and row["seconds"] else None
+                    for row in item.records
                 ],
                 "changes": [found.as_dict() if found else None for found in item.changes],
             }
@@ -169,7 +183,8 @@ def _cut(first: int, second: int) -> tuple[int, float]:
 def _rank_sums(first: int, second: int) -> list[int]:
     """In how many ways each value of the rank-sum statistic comes about, were both sides alike (Mann and Whitney 1947)."""
     counts = [1] + [0] * (first * second)
-    for number in range(1, first + 1):  # the Gaussian binomial coefficient, a factor of it at a time
+    # the Gaussian binomial coefficient, a factor of it at a time
+    for number in range(1, first + 1):
         for place in range(len(counts) - 1, second + number - 1, -1):
             counts[place] -= counts[place - second - number]
         for place in range(number, len(counts)):

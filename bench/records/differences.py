@@ -44,11 +44,19 @@ def short_model(name: str) -> str:
 
 def flat_environment(row: Row) -> dict[str, str]:
     """A row's environment as names with points, and texts; the time left out, which always differs."""
-    return {name: str(value) for name, value in _flat(row["environment"], "") if name != "time" and value is not None}
+    return {
+        name: str(value)
+        for name, value in _flat(row["environment"], "")
+        if name != "time" and value is not None
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, value)]
+        found += (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else [(prefix + name, value)]
+        )
     return found

@@ -71,7 +71,11 @@ class Record:
     def achieved_gbps(self) -> float | None:
         """Weights that went through the arithmetic, in GB a second."""
         rate = self.tokens_per_second
-        return rate / self.batch * self.weight_bytes_per_token / 1e9 if rate and self.weight_bytes_per_token else None
+        return (
+            rate / self.batch * self.weight_bytes_per_token / 1e9
+            if rate and self.weight_bytes_per_token
+            else None
+        )
 
     @property
     def roofline_share(self) -> float | None:
@@ -97,9 +101,12 @@ class SpeedRecord(Record):
         arithmetic: which path ran.
         model_bytes: of the weights' files.
         load_seconds: from the start of loading until the model could compute.
-        step_seconds: of single steps, each waited for, in a pass of their own; their percentiles are the latencies.
-        first_token_seconds: of each repetition, where it was measured apart (an endpoint); else a prompt's own seconds.
-        read_gbps: what this machine reads from memory at the most, measured in the same run, in GB/s.
+        step_seconds: of single steps, each waited for, in a pass of their own; their percentiles
+            are the latencies.
+        first_token_seconds: of each repetition, where it was measured apart (an endpoint); else a
+            prompt's own seconds.
+        read_gbps: what this machine reads from memory at the most, measured in the same run, in
+            GB/s.
         compute_gflops: what it multiplies at the most, in 10^9 operations a second.
         flops: operations in matrix products of one repetition.
         energy_joules: of each repetition, where the machine tells it.
@@ -172,13 +179,21 @@ class SpeedRecord(Record):
     def joules_per_token(self) -> float | None:
         """Energy of the median repetition by its tokens, those of all sequences."""
         tokens = self.tokens * self.batch
-        return statistics.median(self.energy_joules) / tokens if self.energy_joules and tokens else None
+        return (
+            statistics.median(self.energy_joules) / tokens
+            if self.energy_joules and tokens
+            else None
+        )
 
     @property
     def spread(self) -> float | None:
         """How far repetitions lie apart: half the distance of slowest and fastest, as a share of the median."""
         seconds = self.median_seconds
-        return (max(self.seconds) - min(self.seconds)) / 2 / seconds if seconds and len(self.seconds) > 1 else None
+        return (
+            (max(self.seconds) - min(self.seconds)) / 2 / seconds
+            if seconds and len(self.seconds) > 1
+            else None
+        )
 
 
 def percentile(samples: Sequence[float], share: float) -> float | None:
@@ -221,7 +236,8 @@ class PagingRecord(Record):
         layers: of the model.
         pinned_layers: those that stayed in memory.
         bytes_per_token: read from disk for a token.
-        raw_gbps: GB a second of plain reads of the same files, before and after each repetition: one more than those.
+        raw_gbps: GB a second of plain reads of the same files, before and after each repetition:
+            one more than those.
         resident_seconds: of one token, were all weights in memory.
         load_seconds: until the first token could begin.
         direct_reads: whether reads went past the page cache.
@@ -262,7 +278,8 @@ class PagingRecord(Record):
     def efficiency(self) -> float | None:
         """``max(missed bytes / raw disk rate, resident step time) / measured step time``: 1 is the physical limit.
 
-        Each repetition is compared with the plain reads just before and just after it, since disks wander; the median.
+        Each repetition is compared with the plain reads just before and just after it, since disks
+        wander; the median.
         """
         if not self.seconds or self.resident_seconds is None or self.bytes_per_token is None:
             return None

@@ -103,7 +103,9 @@ def speed_columns(records: Rows) -> dict[str, Column]:
 
     def shown(name: str, key: str) -> bool:
         values = {str(row.get(key)) for row in rows}
-        return len(values) > 1 if name in SETTINGS else values != {"None"} or name not in WHERE_KNOWN
+        return (
+            len(values) > 1 if name in SETTINGS else values != {"None"} or name not in WHERE_KNOWN
+        )
 
     return {name: column for name, column in SPEED_COLUMNS.items() if shown(name, column[0])}
 
@@ -140,7 +142,9 @@ def as_markdown(records: Rows) -> str:
         lines.append([*cells, row.get("error") or ""] if len(heads) > len(cells) else cells)
     table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
     places = list(dict.fromkeys(_place(row["environment"]) for row in rows))
-    return "\n".join(["# edgellm bench", "", table, "", *(f"- {_escaped(place)}" for place in places)])
+    return "\n".join(
+        ["# edgellm bench", "", table, "", *(f"- {_escaped(place)}" for place in places)]
+    )
 
 
 def as_table(records: Rows, columns: Mapping[str, Column]) -> str:
@@ -152,8 +156,14 @@ def as_table(records: Rows, columns: Mapping[str, Column]) -> str:
         if found["error"] is not None:
             failures[len(lines) - 1] = found["error"]
     widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
-    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(line + (f"  {failures[place]}" if place in failures else "") for place, line in enumerate(shown))
+    shown = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    ]
+    return "\n".join(
+        line + (f"  {failures[place]}" if place in failures else "")
+        for place, line in enumerate(shown)
+    )
 
 
 def _cell(row: Mapping[str, Any], column: Column) -> str:
@@ -167,14 +177,20 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            flat[prefix + name] = (
+                " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            )
     return flat
 
 
 def _place(environment: Mapping[str, Any]) -> str:
     cores, memory = environment.get("cores"), environment.get("memory_bytes")
     size = f", {memory / 1e9:.0f} GB" if memory else ""
-    versions = [f"{name} {version}" for name, version in (environment.get("packages") or {}).items() if version]
+    versions = [
+        f"{name} {version}"
+        for name, version in (environment.get("packages") or {}).items()
+        if version
+    ]
     return f"{environment.get('chip')}, {cores} cores{size}, {environment.get('system')}; {', '.join(versions)}"
 
 

@@ -29,14 +29,27 @@ def _accuracy(rows: Sequence[Row]) -> str:
         return ""
     models = list(dict.fromkeys((row["model"], row["model_bytes"]) for row in scored))
     means = {
-        model: statistics.mean(row["score"] for row in scored if (row["model"], row["model_bytes"]) == model)
+        model: statistics.mean(
+            row["score"] for row in scored if (row["model"], row["model_bytes"]) == model
+        )
         for model in models
     }
     unit, name = (1e9, "GB") if max(model[1] for model in models) >= 1e9 else (1e6, "MB")
-    lines = [Line(short_model(model[0]), [(model[1] / unit, means[model])], style) for style, model in enumerate(models)]
-    drawn = chart(lines, x_name=f"weights in {name}", y_name="mean score, 1 to 10", y_limit=10.0, connected=False)
+    lines = [
+        Line(short_model(model[0]), [(model[1] / unit, means[model])], style)
+        for style, model in enumerate(models)
+    ]
+    drawn = chart(
+        lines,
+        x_name=f"weights in {name}",
+        y_name="mean score, 1 to 10",
+        y_limit=10.0,
+        connected=False,
+    )
     raters = ", ".join(dict.fromkeys(str(row.get("scored_by")) for row in scored))
-    cells = [[short_model(model[0]), megabytes(model[1]), f"{means[model]:.1f}"] for model in models]
+    cells = [
+        [short_model(model[0]), megabytes(model[1]), f"{means[model]:.1f}"] for model in models
+    ]
     under = table(["model", "weights", "mean score"], cells)
     return f'<section><h3>Accuracy and size</h3>{drawn}{under}<p class="soft">Scored by {escape(raters)}.</p></section>'
 
@@ -50,7 +63,8 @@ def _cores(rows: Sequence[Row]) -> str:
     scalings = {
         model: Scaling(
             seconds={
-                threads: sum(statistics.median(row["seconds"]) for row in group) / sum(row["tokens"] for row in group)
+                threads: sum(statistics.median(row["seconds"]) for row in group)
+                / sum(row["tokens"] for row in group)
                 for threads, group in sorted(counts.items())
             }
         )
@@ -59,12 +73,22 @@ def _cores(rows: Sequence[Row]) -> str:
     if not scalings:
         return ""
     ticks = sorted({threads for scaling in scalings.values() for threads in scaling.seconds})
-    unit, name = (1.0, "seconds") if max(max(scaling.seconds.values()) for scaling in scalings.values()) >= 1 else (1e3, "ms")
+    unit, name = (
+        (1.0, "seconds")
+        if max(max(scaling.seconds.values()) for scaling in scalings.values()) >= 1
+        else (1e3, "ms")
+    )
     lines = [
-        Line(short_model(model), [(threads, unit * taken) for threads, taken in scaling.seconds.items()], style)
+        Line(
+            short_model(model),
+            [(threads, unit * taken) for threads, taken in scaling.seconds.items()],
+            style,
+        )
         for style, (model, scaling) in enumerate(scalings.items())
     ]
-    drawn = chart(lines, x_name="threads", y_name=f"{name} a token", x_ticks=ticks, logarithmic=len(ticks) > 1)
+    drawn = chart(
+        lines, x_name="threads", y_name=f"{name} a token", x_ticks=ticks, logarithmic=len(ticks) > 1
+    )
     cells = [
         [
             short_model(model),
@@ -77,7 +101,9 @@ def _cores(rows: Sequence[Row]) -> str:
         for model, scaling in scalings.items()
         for threads in scaling.seconds
     ]
-    under = table(["model", "threads", "s/token", "speed-up", "efficiency", "shared work (Amdahl)"], cells)
+    under = table(
+        ["model", "threads", "s/token", "speed-up", "efficiency", "shared work (Amdahl)"], cells
+    )
     return f"<section><h3>Time and cores</h3>{drawn}{under}</section>"
 
 
@@ -87,7 +113,9 @@ def _answers(rows: Sequence[Row]) -> str:
     parts = []
     for question in questions:
         said = dict.fromkeys(
-            (short_model(row["model"]), str(row["answer"]), row.get("score")) for row in rows if row["question"] == question
+            (short_model(row["model"]), str(row["answer"]), row.get("score"))
+            for row in rows
+            if row["question"] == question
         )
         items = "".join(
             f"<dt>{escape(model)}{f' ({score:g})' if score is not None else ''}</dt><dd>{escape(answer)}</dd>"

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edgellm.bench.records.differences import SETTINGS, Row, differing, flat_environment, label, short_model
+from edgellm.bench.records.differences import (
+    SETTINGS,
+    Row,
+    differing,
+    flat_environment,
+    label,
+    short_model,
+)
 from edgellm.bench.records.text_tables import (
     DISK_COLUMNS,
     PAGING_COLUMNS,
@@ -30,12 +37,22 @@ Groups = Mapping[tuple[str, ...], Sequence[Row]]
 def as_html(records: Sequence[Any]) -> str:
     """A whole document; records are ``Record`` or what ``Record.as_dict`` says."""
     rows = as_rows(records)
-    speeds = [row for row in rows if row.get("kind") == "speed" and not row.get("error") and row["seconds"]]
-    prompts, generations = ([row for row in speeds if row["test"].startswith(kind)] for kind in ("pp", "tg"))
-    styles = {name: number for number, name in enumerate(dict.fromkeys(row["backend"] for row in rows))}
+    speeds = [
+        row
+        for row in rows
+        if row.get("kind") == "speed" and not row.get("error") and row["seconds"]
+    ]
+    prompts, generations = (
+        [row for row in speeds if row["test"].startswith(kind)] for kind in ("pp", "tg")
+    )
+    styles = {
+        name: number for number, name in enumerate(dict.fromkeys(row["backend"] for row in rows))
+    }
     parts = [
         _head(rows),
-        _speed_section("Generation", "tokens a second, all sequences of a batch together", generations, styles),
+        _speed_section(
+            "Generation", "tokens a second, all sequences of a batch together", generations, styles
+        ),
         _speed_section("Prompt", "prompt tokens a second", prompts, styles),
         _roofline_section(generations, styles),
         _threads_section(speeds, styles),
@@ -43,7 +60,9 @@ def as_html(records: Sequence[Any]) -> str:
         answers_section(rows),
         parity_section(rows),
         ablation_section(rows),
-        _plain_section("Paging", "A model inside a budget of memory.", rows, "paging", PAGING_COLUMNS),
+        _plain_section(
+            "Paging", "A model inside a budget of memory.", rows, "paging", PAGING_COLUMNS
+        ),
         _plain_section("Disk", "Plain sequential reads.", rows, "disk", DISK_COLUMNS),
         _failures(rows),
         _everything(speeds),
@@ -135,7 +154,11 @@ def _threads_section(rows: Sequence[Row], styles: Mapping[str, int]) -> str:
         for row in group:
             series.setdefault(label(row, names), []).append(row)
         return [
-            Line(name, [(row["threads"], row["tokens_per_second"]) for row in members], styles[members[0]["backend"]])
+            Line(
+                name,
+                [(row["threads"], row["tokens_per_second"]) for row in members],
+                styles[members[0]["backend"]],
+            )
             for name, members in series.items()
             if len({row["threads"] for row in members}) > 1
         ]
@@ -144,7 +167,11 @@ def _threads_section(rows: Sequence[Row], styles: Mapping[str, int]) -> str:
         counts = sorted({row["threads"] for row in group})
         columns: Mapping[str, Column] = {"tokens/s": ("tokens_per_second", throughput)}
         drawn = chart(
-            lines(group), x_name="threads", y_name="tokens a second", x_ticks=counts, logarithmic=counts[0] < counts[-1]
+            lines(group),
+            x_name="threads",
+            y_name="tokens a second",
+            x_ticks=counts,
+            logarithmic=counts[0] < counts[-1],
         )
         return drawn + _folded(_rows_table(group, ["backend", "threads"], columns))
 
@@ -164,12 +191,22 @@ def _latency_section(rows: Sequence[Row]) -> str:
         "99% below": ("step_p99", seconds),
         "steps": ("step_seconds", lambda value: str(len(value))),
     }
-    names = ["backend", *(name for name in differing(shown, ("model", "bits", "threads", "batch", "test", "memory_bytes")))]
+    names = [
+        "backend",
+        *(
+            name
+            for name in differing(
+                shown, ("model", "bits", "threads", "batch", "test", "memory_bytes")
+            )
+        ),
+    ]
     note = "Steps of a generation timed one by one, each waited for."
     return f"<h2>Time of a single token</h2><p>{note}</p>{_rows_table(shown, names, columns)}"
 
 
-def _plain_section(title: str, note: str, rows: Sequence[Row], kind: str, columns: Mapping[str, Column]) -> str:
+def _plain_section(
+    title: str, note: str, rows: Sequence[Row], kind: str, columns: Mapping[str, Column]
+) -> str:
     shown = [row for row in rows if row.get("kind") == kind]
     if not shown:
         return ""
@@ -180,7 +217,9 @@ def _failures(rows: Sequence[Row]) -> str:
     failed = [row for row in rows if row.get("error")]
     if not failed:
         return ""
-    names = differing(failed, [name for name in SETTINGS if name not in {"backend", "model", "test"}])
+    names = differing(
+        failed, [name for name in SETTINGS if name not in {"backend", "model", "test"}]
+    )
     heads = ["backend", "model", "test", *names, "what went wrong"]
     cells = [[_text(row, name) for name in heads[:-1]] + [str(row["error"])] for row in failed]
     return f"<h2>What went wrong</h2>{table(heads, cells, prose=heads[-1])}"
@@ -197,27 +236,43 @@ def _places(rows: Sequence[Row]) -> str:
     for row in rows:
         found = flat_environment(row)
         places.setdefault(repr(sorted(found.items())), found)
-    drawn = [f"<h3>{escape(found.get('chip', 'machine'))}</h3>{facts(_said(found))}" for found in places.values()]
+    drawn = [
+        f"<h3>{escape(found.get('chip', 'machine'))}</h3>{facts(_said(found))}"
+        for found in places.values()
+    ]
     return f'<h2>Where it was measured</h2><div class="panels">{"".join(f"<div>{part}</div>" for part in drawn)}</div>'
 
 
 def _said(found: Mapping[str, str]) -> dict[str, str]:
-    named = {name.removeprefix("packages.").replace("_", " ").replace(".", " "): value for name, value in found.items()}
+    named = {
+        name.removeprefix("packages.").replace("_", " ").replace(".", " "): value
+        for name, value in found.items()
+    }
     memory = found.get("memory_bytes", "")
     if memory.isdecimal():
-        named = {("memory" if name == "memory bytes" else name): value for name, value in named.items()}
+        named = {
+            ("memory" if name == "memory bytes" else name): value for name, value in named.items()
+        }
         named["memory"] = f"{int(memory) / 1e9:.1f} GB"
     return named
 
 
 def _speed_table(rows: Sequence[Row], *, folded: bool = True) -> str:
     columns = speed_columns(rows)
-    found = table(list(columns), [[_shown(row, column) for column in columns.values()] for row in rows])
+    found = table(
+        list(columns), [[_shown(row, column) for column in columns.values()] for row in rows]
+    )
     return _folded(found) if folded else found
 
 
 def _rows_table(rows: Sequence[Row], names: Sequence[str], columns: Mapping[str, Column]) -> str:
-    cells = [[*(_text(row, name) for name in names), *(_shown(row, column) for column in columns.values())] for row in rows]
+    cells = [
+        [
+            *(_text(row, name) for name in names),
+            *(_shown(row, column) for column in columns.values()),
+        ]
+        for row in rows
+    ]
     return table([*(name.removesuffix("_bytes") for name in names), *columns], cells)
 
 
@@ -226,7 +281,10 @@ def _folded(found: str) -> str:
 
 
 def _panels(groups: Groups, panel: Callable[[Sequence[Row]], str]) -> str:
-    drawn = [f"<section><h3>{escape(', '.join(names))}</h3>{panel(group)}</section>" for names, group in groups.items()]
+    drawn = [
+        f"<section><h3>{escape(', '.join(names))}</h3>{panel(group)}</section>"
+        for names, group in groups.items()
+    ]
     return f'<div class="panels">{"".join(drawn)}</div>'
 
 
@@ -241,7 +299,13 @@ def _text(row: Row, name: str) -> str:
     value = row.get(name)
     if value is None:
         return "-"
-    return short_model(str(value)) if name == "model" else megabytes(value) if name == "memory_bytes" else str(value)
+    return (
+        short_model(str(value))
+        if name == "model"
+        else megabytes(value)
+        if name == "memory_bytes"
+        else str(value)
+    )
 
 
 def _shown(row: Row, column: Column) -> str:
@@ -269,4 +333,8 @@ def _machine(row: Row) -> str:
 def _range(row: Row) -> tuple[float | None, float | None]:
     """Tokens a second of the slowest and of the fastest repetition."""
     times, work = row["seconds"], row["tokens"] * (row.get("batch") or 1)
-    return (work / max(times), work / min(times)) if len(times) > 1 and min(times) > 0 else (None, None)
+    return (
+        (work / max(times), work / min(times))
+        if len(times) > 1 and min(times) > 0
+        else (None, None)
+    )

@@ -63,7 +63,10 @@ def page(title: str, body: str) -> str:
 
 
 def _style() -> str:
-    colours = [";".join(f"--c{number}:{value}" for number, value in enumerate(theme)) for theme in (LIGHT, DARK)]
+    colours = [
+        ";".join(f"--c{number}:{value}" for number, value in enumerate(theme))
+        for theme in (LIGHT, DARK)
+    ]
     series = "".join(
         f".s{number}{{background:{pattern}{',' if pattern else ''}var(--c{number})}}"
         f".c{number}{{stroke:var(--c{number});fill:var(--c{number})}}.line.c{number}{{fill:none}}"

@@ -15,11 +15,24 @@ def parity_section(rows: Sequence[Row]) -> str:
     compared = [row for row in rows if row.get("kind") == "parity" and not row.get("error")]
     if not compared:
         return ""
-    heads = ["what", "compared with", "largest difference", "KL", "same top token", "perplexity", "the other's", "same text"]
+    heads = [
+        "what",
+        "compared with",
+        "largest difference",
+        "KL",
+        "same top token",
+        "perplexity",
+        "the other's",
+        "same text",
+    ]
     cells = [
         [
             _side(row["model"], row["backend"], row.get("bits")),
-            _side(str(row.get("reference_model", "")), str(row.get("reference_backend", "")), row.get("reference_bits")),
+            _side(
+                str(row.get("reference_model", "")),
+                str(row.get("reference_backend", "")),
+                row.get("reference_bits"),
+            ),
             _digits(row.get("max_logit_difference")),
             _digits(row.get("kl")),
             "-" if row.get("top1_agreement") is None else percent(row["top1_agreement"]),
@@ -39,7 +52,11 @@ def parity_section(rows: Sequence[Row]) -> str:
 
 def ablation_section(rows: Sequence[Row]) -> str:
     """Seconds a token with one part left out."""
-    measured = [row for row in rows if row.get("kind") == "ablation" and not row.get("error") and row.get("seconds_per_token")]
+    measured = [
+        row
+        for row in rows
+        if row.get("kind") == "ablation" and not row.get("error") and row.get("seconds_per_token")
+    ]
     parts = []
     for model in dict.fromkeys(row["model"] for row in measured):
         own = [row for row in measured if row["model"] == model]
@@ -61,7 +78,9 @@ def ablation_section(rows: Sequence[Row]) -> str:
             for row in own
         ]
         under = table(["variant", "s/token", "as long as with it"], cells)
-        parts.append(f"<section><h3>{escape(short_model(model))}</h3>{bars(drawn)}{under}</section>")
+        parts.append(
+            f"<section><h3>{escape(short_model(model))}</h3>{bars(drawn)}{under}</section>"
+        )
     if not parts:
         return ""
     return f'<h2>What each part is worth</h2><p>Seconds a token.</p><div class="panels">{"".join(parts)}</div>'
@@ -77,7 +96,13 @@ def _accuracy(rows: Sequence[Row]) -> str:
     if len(ticks) < 2:
         return ""
     lines = [Line(backend, points, style) for style, (backend, points) in enumerate(found.items())]
-    return chart(lines, x_name="bits of a weight", y_name="KL divergence, nats a token", x_ticks=ticks, logarithmic=True)
+    return chart(
+        lines,
+        x_name="bits of a weight",
+        y_name="KL divergence, nats a token",
+        x_ticks=ticks,
+        logarithmic=True,
+    )
 
 
 def _texts(rows: Sequence[Row]) -> str:
@@ -89,12 +114,18 @@ def _texts(rows: Sequence[Row]) -> str:
         sides = [
             (_side(row["model"], row["backend"], row.get("bits")), row["text"]),
             (
-                _side(str(row.get("reference_model", "")), str(row.get("reference_backend", "")), None),
+                _side(
+                    str(row.get("reference_model", "")), str(row.get("reference_backend", "")), None
+                ),
                 row.get("reference_text"),
             ),
         ]
-        items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in sides)
-        parts.append(f"<details><summary>{escape(sides[0][0])}: texts</summary><dl>{items}</dl></details>")
+        items = "".join(
+            f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in sides
+        )
+        parts.append(
+            f"<details><summary>{escape(sides[0][0])}: texts</summary><dl>{items}</dl></details>"
+        )
     return "".join(parts)
 
 

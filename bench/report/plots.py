@@ -25,7 +25,9 @@ MARKS: Sequence[Callable[[float, float], str]] = (
     lambda x, y: f'<path class="open" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>',
     lambda x, y: f'<path d="M{x:.1f} {y + 5:.1f}l4.6 -8.4h-9.2z"/>',
     lambda x, y: f'<circle class="open" cx="{x:.1f}" cy="{y:.1f}" r="4"/>',
-    lambda x, y: f'<rect class="open" x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>',
+    lambda x, y: (
+        f'<rect class="open" x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>'
+    ),
 )
 DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 2", "1 3", "12 4", "6 2 1 2 1 2")
 
@@ -91,7 +93,9 @@ def chart(
     top = levels[-1] or 1.0
 
     def across(x: float) -> float:
-        low, high, here = (math.log(value) for value in (left, right, x)) if logarithmic else (left, right, x)
+        low, high, here = (
+            (math.log(value) for value in (left, right, x)) if logarithmic else (left, right, x)
+        )
         share = (here - low) / (high - low) if high > low else 0.5
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
@@ -116,8 +120,12 @@ def chart(
         places = [(across(x), up(y)) for x, y in sorted(line.points)]
         if connected and len(places) > 1:
             path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-            parts.append(f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M{path}"/>')
-        parts.append(f'<g class="mark c{style}">{"".join(MARKS[style](x, y) for x, y in places)}</g>')
+            parts.append(
+                f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M{path}"/>'
+            )
+        parts.append(
+            f'<g class="mark c{style}">{"".join(MARKS[style](x, y) for x, y in places)}</g>'
+        )
     parts.append("</svg>")
     return f"<figure><figcaption>{escape(y_name)}</figcaption>{''.join(parts)}{_legend(lines, connected=connected)}</figure>"
 
@@ -125,15 +133,27 @@ def chart(
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, prose: str | None = None) -> str:
     """A table whose cells are texts; it scrolls by itself where the page is narrow. The column ``prose`` has broken lines."""
     kinds = [' class="long"' if text == prose else "" for text in heads]
-    head = "".join(f'<th scope="col"{kind}>{escape(text)}</th>' for text, kind in zip(heads, kinds, strict=True))
-    lines = ("".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) for row in rows)
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(text)}</th>'
+        for text, kind in zip(heads, kinds, strict=True)
+    )
+    lines = (
+        "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True))
+        for row in rows
+    )
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def facts(values: Mapping[str, str]) -> str:
     """Names and what they are."""
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items()) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(
+            f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items()
+        )
+        + "</dl>"
+    )
 
 
 def steps(low: float, high: float) -> list[float]:
@@ -159,7 +179,11 @@ def _legend(lines: Sequence[Line], *, connected: bool) -> str:
     items = []
     for line in lines:
         style = line.style % STYLES
-        stroke = f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M1 8H37"/>' if connected else ""
+        stroke = (
+            f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M1 8H37"/>'
+            if connected
+            else ""
+        )
         mark = f'<g class="mark c{style}">{MARKS[style](19, 8)}</g>'
         picture = f'<svg class="key" viewBox="0 0 38 16" aria-hidden="true">{stroke}{mark}</svg>'
         items.append(f"<li>{picture}{escape(line.name)}</li>")

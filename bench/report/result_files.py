@@ -42,7 +42,9 @@ class Output:
     def __init__(self, path: Path) -> None:
         if path.suffix not in {*WRITERS, JSONL}:
             known = ", ".join([JSONL, *WRITERS])
-            raise ConfigError(f"{path.name} says no format that is known", hint=f"end it with one of {known}")
+            raise ConfigError(
+                f"{path.name} says no format that is known", hint=f"end it with one of {known}"
+            )
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"there is no folder {path.parent}", hint="make it first")
         self.path = path
@@ -74,7 +76,9 @@ class Output:
 def write_records(path: Path, records: Sequence[Written]) -> None:
     """Replace a file, at once or not at all, in the format of its suffix. Raises BackendError where the disk refuses."""
     lines = path.suffix == JSONL
-    data = b"".join(map(_line, records)) if lines else WRITERS[path.suffix](records).encode() + b"\n"
+    data = (
+        b"".join(map(_line, records)) if lines else WRITERS[path.suffix](records).encode() + b"\n"
+    )
     partial = path.with_name(path.name + ".partial")
     try:
         _flushed(partial, data, "wb")
@@ -97,11 +101,17 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="name a json file of edgellm bench") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="name a json file of edgellm bench"
+        ) from error
     except UnicodeDecodeError as error:
         raise _strange(path, "it is no text") from error
     try:
-        documents = [json.loads(text)] if path.suffix != JSONL else [json.loads(line) for line in _whole_lines(text)]
+        documents = (
+            [json.loads(text)]
+            if path.suffix != JSONL
+            else [json.loads(line) for line in _whole_lines(text)]
+        )
     except (ValueError, RecursionError) as error:
         raise _strange(path, "it is no JSON") from error
     found: list[dict[str, Any]] = []
@@ -109,8 +119,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         if not isinstance(document, dict):
             raise _strange(path, "it is no object")
         if document.get("schema") != SCHEMA:
-            raise _strange(path, f"its schema is {str(document.get('schema'))[:20]}, and this edgellm knows {SCHEMA}")
-        records = [_without_schema(document)] if path.suffix == JSONL else document.get("records", [])
+            raise _strange(
+                path,
+                f"its schema is {str(document.get('schema'))[:20]}, and this edgellm knows {SCHEMA}",
+            )
+        records = (
+            [_without_schema(document)] if path.suffix == JSONL else document.get("records", [])
+        )
         if not isinstance(records, list) or not all(_is_record(record) for record in records):
             raise _strange(path, "its records are none")
         found += records
@@ -156,12 +171,17 @@ def _is_record(record: object) -> bool:
         return False
     texts = all(isinstance(record.get(name), str) for name in ("model", "backend", "test"))
     seconds = record.get("seconds")
-    numbers = isinstance(seconds, list) and all(isinstance(value, int | float) and value >= 0 for value in seconds)
+    numbers = isinstance(seconds, list) and all(
+        isinstance(value, int | float) and value >= 0 for value in seconds
+    )
     return texts and numbers and isinstance(record.get("environment"), dict)
 
 
 def _strange(path: Path, why: str) -> FormatError:
-    return FormatError(f"{path} holds no records of edgellm bench: {why}", hint="write them with --output FILE.json")
+    return FormatError(
+        f"{path} holds no records of edgellm bench: {why}",
+        hint="write them with --output FILE.json",
+    )
 
 
 def _refused(path: Path, error: OSError) -> BackendError:

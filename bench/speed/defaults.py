@@ -17,7 +17,9 @@ ON_REQUEST = (ENDPOINT, "llama.cpp-plain")
 
 def usual_backends() -> tuple[str, ...]:
     """All that are installed and have their device."""
-    found = [name for name, backend in BACKENDS.items() if backend.installed and name not in ON_REQUEST]
+    found = [
+        name for name, backend in BACKENDS.items() if backend.installed and name not in ON_REQUEST
+    ]
     return tuple(name for name in found if name != "cuda" or shutil.which("nvidia-smi"))
 
 
@@ -25,4 +27,6 @@ def too_slow(backends: Sequence[str], models: Sequence[str]) -> frozenset[tuple[
     """Pairs of backend and model that a page made in minutes does without: only the first model is small enough for all."""
     if device.has_gpu():
         return frozenset()
-    return frozenset((name, model) for name in backends if name in SLOW_ON_PROCESSORS for model in models[1:])
+    return frozenset(
+        (name, model) for name in backends if name in SLOW_ON_PROCESSORS for model in models[1:]
+    )

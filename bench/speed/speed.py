@@ -57,7 +57,13 @@ class Speed:
         worker: the command that starts a worker.
     """
 
-    def __init__(self, workload: Workload, *, progress: Progress = lambda _: None, worker: tuple[str, ...] = WORKER) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        progress: Progress = lambda _: None,
+        worker: tuple[str, ...] = WORKER,
+    ) -> None:
         self._workload, self._progress, self._worker = workload, progress, worker
         self._sessions, self._tests = workload.sessions(), workload.tests()
         self._rates: dict[int, Rates] = {}
@@ -87,7 +93,9 @@ class Speed:
                     test = waiting.pop(0)
                     self._number += 1
                     samples = self._measure(worker, session, test, variant)
-                    yield _record(session, test, variant, loaded=loaded, samples=samples, rates=rates)
+                    yield _record(
+                        session, test, variant, loaded=loaded, samples=samples, rates=rates
+                    )
                     if samples.error is not None and not samples.done:
                         break  # it is gone: what is left gets a new one
             except EdgeLLMError as error:
@@ -113,7 +121,9 @@ class Speed:
             found = processor_rates(threads)
             best = self._rates.get(threads, found)
             flops = max(found.flops_per_second or 0.0, best.flops_per_second or 0.0)
-            self._rates[threads] = Rates(max(found.bytes_per_second, best.bytes_per_second), flops or None)
+            self._rates[threads] = Rates(
+                max(found.bytes_per_second, best.bytes_per_second), flops or None
+            )
         return self._rates.get(threads)
 
     def _start(self, session: Session) -> WorkerProcess:
@@ -126,7 +136,9 @@ class Speed:
             way_round=backend_named(session.backend).way_round,
         )
 
-    def _load(self, worker: WorkerProcess, session: Session, variant: Variant | None) -> Mapping[str, Any]:
+    def _load(
+        self, worker: WorkerProcess, session: Session, variant: Variant | None
+    ) -> Mapping[str, Any]:
         self._say(session, "loading")
         order = {
             "backend": session.backend,
@@ -141,7 +153,9 @@ class Speed:
             raise BackendError(found["error"], hint=found["hint"])
         return found
 
-    def _measure(self, worker: WorkerProcess, session: Session, test: Test, variant: Variant | None) -> _Samples:
+    def _measure(
+        self, worker: WorkerProcess, session: Session, test: Test, variant: Variant | None
+    ) -> _Samples:
         workload, samples = self._workload, _Samples()
         if variant and variant.context and test.depth + test.tokens > variant.context:
             fact = f"{test.name} takes {test.depth + test.tokens} tokens, and the model's context is {variant.context}"
@@ -168,7 +182,11 @@ class Speed:
                     _add(samples, found)
                 if not samples.done:
                     count = len(samples.seconds)
-                    of = f"repetition {count + 1} of {workload.repetitions}" if count < workload.repetitions else "single steps"
+                    of = (
+                        f"repetition {count + 1} of {workload.repetitions}"
+                        if count < workload.repetitions
+                        else "single steps"
+                    )
                     self._say(session, f"{test.name}{_batch(test)}, {of}")
         except EdgeLLMError as error:
             samples.error = _sentence(error.message, error.hint)
@@ -232,7 +250,10 @@ def _record(
 def _failed(session: Session, error: EdgeLLMError) -> SpeedRecord:
     """The record of a session that could not begin."""
     return SpeedRecord(
-        **_common(session, None), device=device.chip_name(), test=LOAD, error=_sentence(error.message, error.hint)
+        **_common(session, None),
+        device=device.chip_name(),
+        test=LOAD,
+        error=_sentence(error.message, error.hint),
     )
 
 
@@ -250,12 +271,18 @@ def _common(session: Session, variant: Variant | None) -> dict[str, Any]:
     }
 
 
-def floor_seconds(weights: int | None, flops: float | None, rates: Rates | None, *, passes: int) -> float | None:
+def floor_seconds(
+    weights: int | None, flops: float | None, rates: Rates | None, *, passes: int
+) -> float | None:
     """The least seconds in which this machine could read the weights so often, and multiply."""
     if rates is None or weights is None:
         return None
     reading = passes * weights / rates.bytes_per_second
-    return max(reading, flops / rates.flops_per_second) if flops and rates.flops_per_second else reading
+    return (
+        max(reading, flops / rates.flops_per_second)
+        if flops and rates.flops_per_second
+        else reading
+    )
 
 
 def settled(records: Sequence[SpeedRecord]) -> list[SpeedRecord]:
@@ -265,7 +292,9 @@ def settled(records: Sequence[SpeedRecord]) -> list[SpeedRecord]:
         if record.read_gbps is not None:
             before = best.get((record.device, record.threads), Rates(0.0, 0.0))
             flops = max(before.flops_per_second or 0.0, 1e9 * (record.compute_gflops or 0.0))
-            best[record.device, record.threads] = Rates(max(before.bytes_per_second, 1e9 * record.read_gbps), flops)
+            best[record.device, record.threads] = Rates(
+                max(before.bytes_per_second, 1e9 * record.read_gbps), flops
+            )
     return [_with_rates(record, best.get((record.device, record.threads))) for record in records]
 
 
@@ -277,7 +306,9 @@ def _with_rates(record: SpeedRecord, rates: Rates | None) -> SpeedRecord:
         record,
         read_gbps=rates.bytes_per_second / 1e9,
         compute_gflops=rates.flops_per_second / 1e9 if rates.flops_per_second else None,
-        floor_seconds=floor_seconds(record.weight_bytes_per_token, record.flops, rates, passes=passes),
+        floor_seconds=floor_seconds(
+            record.weight_bytes_per_token, record.flops, rates, passes=passes
+        ),
     )
 
 

@@ -54,17 +54,30 @@ def token_ids(count: int, vocabulary: int | None, batch: int) -> npt.NDArray[np.
 
     last = min(LAST_ID, vocabulary or LAST_ID)
     first = FIRST_ID if last > 2 * FIRST_ID else 0
-    rows = [np.random.default_rng(number).integers(first, last, size=count) for number in range(batch)]
+    rows = [
+        np.random.default_rng(number).integers(first, last, size=count) for number in range(batch)
+    ]
     return np.stack(rows).astype(np.int64)
 
 
 class Trial:
     """A test on a runtime."""
 
-    def __init__(self, runtime: Runtime, test: Test, vocabulary: int | None, *, meter: Meter | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        test: Test,
+        vocabulary: int | None,
+        *,
+        meter: Meter | None,
+        clock: Clock,
+    ) -> None:
         self._runtime, self._test, self._meter, self._clock = runtime, test, meter, clock
         tokens = token_ids(test.depth + test.tokens + 1, vocabulary, test.batch)
-        self._before, self._prompt = tokens[:, : test.depth], tokens[:, test.depth : test.depth + test.tokens]
+        self._before, self._prompt = (
+            tokens[:, : test.depth],
+            tokens[:, test.depth : test.depth + test.tokens],
+        )
         self._first = tokens[:, : max(1, test.depth)]
 
     def warm_up(self) -> None:

@@ -1,6 +1,7 @@
 """The file or folder that a backend is to open for a model: the model itself, other bits of it, or its weights as GGUF.
 
-What has to be made is made once, by the command line's own ``convert``, ``synth`` and ``export``, and kept in the cache folder.
+What has to be made is made once, by the command line's own ``convert``, ``synth`` and ``export``,
+and kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -55,12 +56,18 @@ class Variant:
         """Operations in matrix products, attention aside; a prompt needs the last product once a sequence."""
         if self.layer_parameters is None or self.head_parameters is None:
             return None
-        return 2.0 * batch * (self.layer_parameters * tokens + self.head_parameters * (1 if prompt else tokens))
+        return (
+            2.0
+            * batch
+            * (self.layer_parameters * tokens + self.head_parameters * (1 if prompt else tokens))
+        )
 
 
 def default_models() -> list[str]:
     """The bundled model, and a shape that fits this machine."""
-    memory = device.read_memory().total if device.has_gpu() else min(device.read_memory().total, 23e9)
+    memory = (
+        device.read_memory().total if device.has_gpu() else min(device.read_memory().total, 23e9)
+    )
     return [DEFAULT_MODEL, next(shape for least, shape in SHAPE_MEMORY if memory >= least)]
 
 
@@ -68,7 +75,8 @@ def variant_of(model: str, bits: int | None, backend: str) -> Variant:
     """What ``backend`` opens for a model in so many bits; it is made where it is not there yet.
 
     Raises:
-        ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError: the model cannot be had.
+        ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError: the model cannot be
+        had.
         BackendError: this backend cannot open it, or it cannot be had in these bits.
     """
     if Path(model).suffix == GGUF:
@@ -94,7 +102,9 @@ def made_folder() -> Path:
 
 def _given_file(path: Path, backend: str) -> Variant:
     if backend not in READS_GGUF:
-        raise BackendError(f"{backend} opens no GGUF file", hint=f"convert it first: edgellm convert {path} FOLDER")
+        raise BackendError(
+            f"{backend} opens no GGUF file", hint=f"convert it first: edgellm convert {path} FOLDER"
+        )
     if not path.is_file():
         raise ModelNotFoundError(f"there is no file {path}")
     return Variant(path=path, nbytes=path.stat().st_size)
@@ -117,7 +127,10 @@ def _in_bits(folder: Path, bits: int | None) -> Path:
     if bits == stored:
         return folder
     if stored != 16:
-        raise BackendError(f"{folder.name} is stored with {stored} bits", hint="give a 16-bit model for other bits of it")
+        raise BackendError(
+            f"{folder.name} is stored with {stored} bits",
+            hint="give a 16-bit model for other bits of it",
+        )
     made = made_folder() / f"{folder.name}-{_mark(folder)}-{bits}bit"
     if not made.exists():
         run_command(["convert", str(folder), str(made), "--bits", str(bits)], made)
@@ -147,8 +160,12 @@ def run_command(arguments: Sequence[str], made: Path) -> None:
     except subprocess.CalledProcessError as error:
         _remove(made)
         said = [line for line in error.stderr.splitlines() if line.strip()]
-        why = next((line for line in said if line.startswith("error: ")), said[-1] if said else "").removeprefix("error: ")
-        raise BackendError(f"edgellm {arguments[0]} {arguments[1]} failed: {why or f'status {error.returncode}'}") from error
+        why = next(
+            (line for line in said if line.startswith("error: ")), said[-1] if said else ""
+        ).removeprefix("error: ")
+        raise BackendError(
+            f"edgellm {arguments[0]} {arguments[1]} failed: {why or f'status {error.returncode}'}"
+        ) from error
 
 
 def _remove(made: Path) -> None:
@@ -162,14 +179,24 @@ def _remove(made: Path) -> None:
 def _mark(folder: Path) -> str:
     """Tells folders of one name apart, and a folder from what it was before."""
     files = sorted(folder.glob("*.safetensors"))
-    facts = [(str(folder.resolve()), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files))]
+    facts = [
+        (
+            str(folder.resolve()),
+            *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files),
+        )
+    ]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
 
 
 def _bits(checkpoint: Checkpoint) -> int:
     """Of most matrices of the layers; 16 stands for weights that are not quantized."""
-    forms: list[Quantization | None] = [form for layer in checkpoint.layers for form in layer.quantizations.values()]
-    counts = {bits: sum((form.bits if form else 16) == bits for form in forms) for bits in (2, 3, 4, 5, 6, 8, 16)}
+    forms: list[Quantization | None] = [
+        form for layer in checkpoint.layers for form in layer.quantizations.values()
+    ]
+    counts = {
+        bits: sum((form.bits if form else 16) == bits for form in forms)
+        for bits in (2, 3, 4, 5, 6, 8, 16)
+    }
     return max(counts, key=lambda bits: counts[bits])
 
 

@@ -1,7 +1,8 @@
 """A process of its own that holds one model in one runtime, and measures what it is told to.
 
-It speaks lines of JSON: standard input says what to do, and standard output what was found. The first line names the
-runtime and the model; each one after it a test. It ends when standard input does.
+It speaks lines of JSON: standard input says what to do, and standard output what was found. The
+first line names the runtime and the model; each one after it a test. It ends when standard input
+does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from edgellm.bench.backends.registry import ENDPOINT, HasVocabulary, OnDevice, Runtime, RuntimeSettings, open_runtime
+from edgellm.bench.backends.registry import (
+    ENDPOINT,
+    HasVocabulary,
+    OnDevice,
+    Runtime,
+    RuntimeSettings,
+    open_runtime,
+)
 from edgellm.bench.machine.energy import Meter, find_meter
 from edgellm.bench.speed.timing import Clock, Trial
 from edgellm.bench.speed.workload import Test
@@ -93,7 +101,14 @@ def _do(runtime: Runtime, order: Mapping[str, Any], meter: Meter | None, say: Sa
     except EdgeLLMError as error:
         say(failure(error))
         return
-    say({"done": True, "steps": steps, "peak_memory_bytes": _peak(runtime), "energy_source": meter and meter.source})
+    say(
+        {
+            "done": True,
+            "steps": steps,
+            "peak_memory_bytes": _peak(runtime),
+            "energy_source": meter and meter.source,
+        }
+    )
 
 
 def _peak(runtime: Runtime) -> int:

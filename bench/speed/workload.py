@@ -63,9 +63,9 @@ class Workload:
 
     Attributes:
         models: folders, files, names; what an endpoint calls a model.
-        backends: names in the table of backends.
-        prompt_tokens, gen_tokens, depth, batch: the tests of each session.
-        threads, memory, bits: with backends and models they make the sessions; None is what the machine or the model has.
+        backends: names in the table of backends. prompt_tokens, gen_tokens, depth, batch: the tests
+            of each session. threads, memory, bits: with backends and models they make the sessions;
+            None is what the machine or the model has.
         dtype: of activations; None is the backend's own choice.
         repetitions: of each test.
         max_seconds: no further repetition of a test begins after so many.
@@ -107,20 +107,28 @@ class Workload:
             for value in values:
                 if not low <= value <= high:
                     raise ConfigError(
-                        f"{option} is {value}; it must be between {low} and {high}", hint=f"--{option} {usual} is usual"
+                        f"{option} is {value}; it must be between {low} and {high}",
+                        hint=f"--{option} {usual} is usual",
                     )
         for threads in self.threads:
             if threads is not None and not 1 <= threads <= MAX_THREADS:
                 raise ConfigError(
-                    f"threads is {threads}; it must be between 1 and {MAX_THREADS}", hint="leave it out for all that are here"
+                    f"threads is {threads}; it must be between 1 and {MAX_THREADS}",
+                    hint="leave it out for all that are here",
                 )
         for bits in self.bits:
             if bits is not None and bits not in BITS:
-                raise ConfigError(f"bits is {bits}", hint=f"choose from {', '.join(map(str, BITS))}")
+                raise ConfigError(
+                    f"bits is {bits}", hint=f"choose from {', '.join(map(str, BITS))}"
+                )
         if not self.tests():
-            raise ConfigError("there is nothing to measure", hint="give --prompt-tokens or --gen-tokens above 0")
+            raise ConfigError(
+                "there is nothing to measure", hint="give --prompt-tokens or --gen-tokens above 0"
+            )
         if ENDPOINT in self.backends and not self.endpoint:
-            raise ConfigError("the endpoint backend needs a URL", hint="pass --endpoint http://localhost:8080/v1")
+            raise ConfigError(
+                "the endpoint backend needs a URL", hint="pass --endpoint http://localhost:8080/v1"
+            )
 
     def tests(self) -> list[Test]:
         """The tests of a session, each once."""

@@ -1,10 +1,11 @@
 """What a batch is worth: tokens/s of one sequence, of several side by side, and of a prompt, in turns, resident or paged.
 
-    python -m edgellm.bench.studies.batching MODEL [--batch 8] [--memory 2GB] [--steps 16] [--rounds 5]
+    python -m edgellm.bench.studies.batching MODEL [--batch 8] [--memory 2GB] [--steps 16] [--rounds
+    5]
 
-Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the least that a batch
-should yield: 0.8 of what the arithmetic allows, min(batch, prompt rate / decode rate), and paged 6 of 8. Records go to stdout
-as JSON, figures to stderr.
+Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the
+least that a batch should yield: 0.8 of what the arithmetic allows, min(batch, prompt rate / decode
+rate), and paged 6 of 8. Records go to stdout as JSON, figures to stderr.
 """
 
 from __future__ import annotations
@@ -49,8 +50,13 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
     model, chunk = llm._model, llm.plan.prefill_chunk
     lengths = [SHORTEST + 3 * number for number in range(batch)]
     room = lengths[-1] + steps + 1
-    caches = [make_caches(llm.checkpoint, capacity=room, window=None, reserve=room) for _ in lengths]
-    prompts = [[(31 * number + place) % 1000 + 3 for place in range(length)] for number, length in enumerate(lengths)]
+    caches = [
+        make_caches(llm.checkpoint, capacity=room, window=None, reserve=room) for _ in lengths
+    ]
+    prompts = [
+        [(31 * number + place) % 1000 + 3 for place in range(length)]
+        for number, length in enumerate(lengths)
+    ]
     feeds = [Feed(*pair) for pair in zip(prompts, caches, strict=True)]
     first, _ = feed(model, feeds, chunk=chunk)
     assert first is not None, "nobody breaks it off"
@@ -63,7 +69,11 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
         tokens = begin
         begun = time.perf_counter()
         for _ in range(steps):
-            logits, _ = feed(model, [Feed([token], own) for token, own in zip(tokens, caches, strict=True)], chunk=chunk)
+            logits, _ = feed(
+                model,
+                [Feed([token], own) for token, own in zip(tokens, caches, strict=True)],
+                chunk=chunk,
+            )
             assert logits is not None, "nobody breaks it off"
             tokens = _likeliest(logits)
         return time.perf_counter() - begun
@@ -129,23 +139,36 @@ def verdict(records: Sequence[Record], *, batch: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m edgellm.bench.studies.batching", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m edgellm.bench.studies.batching",
+        description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("model", help="a folder, a Hub id or a bundled name")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--memory", help="the budget, as load takes it")
-    parser.add_argument("--context", type=int, help="tokens that the plan has room for, those of all sequences together")
+    parser.add_argument(
+        "--context",
+        type=int,
+        help="tokens that the plan has room for, those of all sequences together",
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--steps", type=int, default=16, help="tokens of each sequence in a round")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     folder = locate(options.model)
     least = sum(SHORTEST + 3 * number + options.steps + 1 for number in range(options.batch))
-    context = options.context or min(2 * least, read_checkpoint(folder).config.max_position_embeddings)
-    with load(folder, memory=options.memory, threads=options.threads, context=context, speculate="off") as llm:
+    context = options.context or min(
+        2 * least, read_checkpoint(folder).config.max_position_embeddings
+    )
+    with load(
+        folder, memory=options.memory, threads=options.threads, context=context, speculate="off"
+    ) as llm:
         name = Path(options.model).name
-        records = measure(llm, name=name, batch=options.batch, steps=options.steps, rounds=options.rounds)
-        sys.stderr.write(f"{len(llm.plan.pinned)} of {len(llm.checkpoint.layers)} layers in memory\n")
+        records = measure(
+            llm, name=name, batch=options.batch, steps=options.steps, rounds=options.rounds
+        )
+        sys.stderr.write(
+            f"{len(llm.plan.pinned)} of {len(llm.checkpoint.layers)} layers in memory\n"
+        )
     sys.stderr.write(f"{as_table(records, COLUMNS)}\n\n{verdict(records, batch=options.batch)}\n")
     sys.stdout.write(as_json(records) + "\n")
     return 0

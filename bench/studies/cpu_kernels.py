@@ -2,9 +2,10 @@
 
     python -m edgellm.bench.studies.cpu_kernels --shape tinyllama-1.1b --bits 4 --threads 2
 
-Every program is a process of its own that holds its model and waits; they work one after the other, round after round, so that
-a machine that others use too slows all of them alike. Records go to stdout as JSON, tables of medians to stderr. It needs
-llama-cpp-python and gguf; mlx-lm is there anyway.
+Every program is a process of its own that holds its model and waits; they work one after the other,
+round after round, so that a machine that others use too slows all of them alike. Records go to
+stdout as JSON, tables of medians to stderr. It needs llama-cpp-python and gguf; mlx-lm is there
+anyway.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ OWN = "edgellm"
 
 
 @contextmanager
-def workers(files: Mapping[str, tuple[str, Path]], threads: int) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
+def workers(
+    files: Mapping[str, tuple[str, Path]], threads: int
+) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
     """Start a worker for each name (backend and file); also gives why some could not start."""
     running, failures = {}, {}
     try:
@@ -45,7 +48,8 @@ def workers(files: Mapping[str, tuple[str, Path]], threads: int) -> Iterator[tup
                 running[name] = Worker(backend, file, threads)
             except BackendError as error:
                 failures[name] = error.message
-                if backend == "llama.cpp":  # gcc 12 leaves out what sets its AMX tiles up; without them it runs
+                # gcc 12 leaves out what sets its AMX tiles up; without them it runs
+                if backend == "llama.cpp":
                     running[f"{name} plain"] = Worker("llama.cpp plain", file, threads)
         yield running, failures
     finally:
@@ -68,7 +72,9 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
         path = folder / f"{kind}.gguf"
         write_gguf(path, options.shape, kind)
         files[f"llama.cpp {kind}"] = ("llama.cpp", path)
-        sizes |= dict.fromkeys((f"llama.cpp {kind}", f"llama.cpp {kind} plain"), read_bytes(path, options.shape))
+        sizes |= dict.fromkeys(
+            (f"llama.cpp {kind}", f"llama.cpp {kind} plain"), read_bytes(path, options.shape)
+        )
     samples: dict[tuple[str, str, int], list[float]] = {}
     tests = [("tg", options.decode), *(("pp", int(count)) for count in options.prompts.split(","))]
     with workers(files, options.threads) as (running, failures):
@@ -79,14 +85,21 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
                         continue  # minutes, and nobody's measure
                     count = 1 if name == "mlx-lm" else tokens
                     try:
-                        samples.setdefault((name, test, count), []).append(running[name].run(test, count))
+                        samples.setdefault((name, test, count), []).append(
+                            running[name].run(test, count)
+                        )
                     except BackendError as error:
                         failures[name] = error.message
                         running.pop(name).close()
     where = environment()
 
     def record(name: str, test: str, **found: Any) -> Record:
-        fields = {"backend": name, "test": test, "bits": options.bits, "threads": options.threads} | found
+        fields = {
+            "backend": name,
+            "test": test,
+            "bits": options.bits,
+            "threads": options.threads,
+        } | found
         return Record(model=options.shape, device="cpu", environment=where, **fields)
 
     return [
@@ -110,7 +123,9 @@ def comparison(records: Sequence[Record]) -> str:
         if own is None or peer.backend == OWN or not peer.seconds:
             continue
         pairs = zip(own.seconds, peer.seconds, strict=False)
-        ratio = statistics.median(theirs / peer.tokens / (ours / own.tokens) for ours, theirs in pairs)
+        ratio = statistics.median(
+            theirs / peer.tokens / (ours / own.tokens) for ours, theirs in pairs
+        )
         lines.append(f"{peer.test}: {ratio:.2f} times {peer.backend}")
     return "\n".join(sorted(lines))
 
@@ -118,16 +133,21 @@ def comparison(records: Sequence[Record]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m edgellm.bench.studies.cpu_kernels", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m edgellm.bench.studies.cpu_kernels",
+        description=(__doc__ or "").partition("\n")[0],
     )
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tinyllama-1.1b", metavar="NAME")
     parser.add_argument("--bits", type=int, choices=sorted(TYPES), default=4)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7, help="times that each program takes its turn")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="times that each program takes its turn"
+    )
     parser.add_argument("--decode", type=int, default=16, help="tokens of one turn's decoding")
     parser.add_argument("--prompts", default="128,512", help="lengths of prompts")
     parser.add_argument("--no-mlx-lm", dest="mlx_lm", action="store_false")
-    parser.add_argument("--folder", type=Path, help="where the models are made; left out: a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="where the models are made; left out: a temporary folder"
+    )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         records = measure(options, Path(folder))

@@ -91,7 +91,13 @@ def llama_cpp_runner(file: str, threads: int, *, extra_buffers: bool = True) -> 
     if not extra_buffers:
         llama_cpp.llama_cpp.llama_model_default_params = without
     model = llama_cpp.Llama(
-        file, n_threads=threads, n_threads_batch=threads, n_ctx=2048, n_batch=512, n_ubatch=512, verbose=False
+        file,
+        n_threads=threads,
+        n_threads_batch=threads,
+        n_ctx=2048,
+        n_batch=512,
+        n_ubatch=512,
+        verbose=False,
     )
 
     def run(test: str, tokens: int) -> float:
@@ -127,9 +133,20 @@ class Worker:
     """A process that holds one model and does tests when it is told to."""
 
     def __init__(self, backend: str, file: Path, threads: int) -> None:
-        command = [sys.executable, "-m", "edgellm.bench.studies.cpu_runners", backend, str(file), str(threads)]
+        command = [
+            sys.executable,
+            "-m",
+            "edgellm.bench.studies.cpu_runners",
+            backend,
+            str(file),
+            str(threads),
+        ]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self.run("pp", 8)
 

@@ -54,7 +54,9 @@ def llama_cpp(model: Path, memory: str) -> Iterator[int]:
         one = (c.llama_token * 1)(token)
         if c.llama_decode(context, c.llama_batch_get_one(one, 1)):
             raise BackendError("llama.cpp failed to decode")
-        logits = np.ctypeslib.as_array(ctypes.cast(c.llama_get_logits(context), ctypes.POINTER(ctypes.c_float)), (words,))
+        logits = np.ctypeslib.as_array(
+            ctypes.cast(c.llama_get_logits(context), ctypes.POINTER(ctypes.c_float)), (words,)
+        )
         token = int(logits.argmax())
         yield token
 
@@ -66,7 +68,11 @@ def accelerate(model: Path, memory: str) -> Iterator[int]:
 
     with tempfile.TemporaryDirectory(dir=model.parent) as offload:
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.bfloat16, device_map="auto", max_memory={"cpu": memory}, offload_folder=offload
+            model,
+            dtype=torch.bfloat16,
+            device_map="auto",
+            max_memory={"cpu": memory},
+            offload_folder=offload,
         )
         yield from _torch_tokens(loaded)
 
@@ -76,7 +82,9 @@ def airllm(model: Path, memory: str) -> Iterator[int]:
     from airllm import AutoModel
 
     shards = usual_names(model)
-    yield from _torch_tokens(AutoModel.from_pretrained(str(shards), device="cpu", layer_shards_saving_path=str(shards)))
+    yield from _torch_tokens(
+        AutoModel.from_pretrained(str(shards), device="cpu", layer_shards_saving_path=str(shards))
+    )
 
 
 def usual_names(model: Path) -> Path:
@@ -87,7 +95,10 @@ def usual_names(model: Path) -> Path:
     partial = shards.with_suffix(".partial")
     partial.mkdir(parents=True)
     files = sorted(model.glob("*.safetensors"))
-    names = {file.name: f"model-{number:05}-of-{len(files):05}.safetensors" for number, file in enumerate(files, 1)}
+    names = {
+        file.name: f"model-{number:05}-of-{len(files):05}.safetensors"
+        for number, file in enumerate(files, 1)
+    }
     for file in model.iterdir():
         (partial / names.get(file.name, file.name)).hardlink_to(file)
     index = json.loads((model / INDEX).read_text())
@@ -122,7 +133,9 @@ RUNTIMES: Mapping[str, Callable[[Path, str], Iterator[int]]] = {
 def main(runtime: str, model: str, tokens: str, memory: str) -> None:
     """Decode, the first token for warmth; print the seconds of each of the others, and the most memory held."""
     begun = time.perf_counter()
-    times = [time.perf_counter() for _ in islice(RUNTIMES[runtime](Path(model), memory), int(tokens) + 1)]
+    times = [
+        time.perf_counter() for _ in islice(RUNTIMES[runtime](Path(model), memory), int(tokens) + 1)
+    ]
     found = {
         "first_token_seconds": times[0] - begun,
         "seconds": [after - before for before, after in pairwise(times)],

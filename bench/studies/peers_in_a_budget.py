@@ -1,10 +1,12 @@
 """edgellm beside its peers where memory is short: the same shapes, the same bytes, the same cap, in turns.
 
-    python -m edgellm.bench.studies.peers_in_a_budget FOLDER [--rounds N] [--cap SIZE] [--only NAME,...] [--json]
+    python -m edgellm.bench.studies.peers_in_a_budget FOLDER [--rounds N] [--cap SIZE] [--only
+    NAME,...] [--json]
 
-FOLDER is where the random models are made (about 13 GB, once; they stay for the next time). Each run is a process of its own
-that the system holds to 1.5 GB, page cache included; that takes Linux, and the right to make control groups. A peer that is not
-installed, or that fails, says so in its line.
+FOLDER is where the random models are made (about 13 GB, once; they stay for the next time). Each
+run is a process of its own that the system holds to 1.5 GB, page cache included; that takes Linux,
+and the right to make control groups. A peer that is not installed, or that fails, says so in its
+line.
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ CONTESTS = (
         "1.1B, 4 bits beside accelerate's 16",
         "tinyllama-1.1b",
         3,
-        {"edgellm": ("tinyllama-1.1b-4bit", BUDGET), "accelerate": ("tinyllama-1.1b-16bit", PEER_BUDGET)},
+        {
+            "edgellm": ("tinyllama-1.1b-4bit", BUDGET),
+            "accelerate": ("tinyllama-1.1b-16bit", PEER_BUDGET),
+        },
     ),
 )
 
@@ -82,7 +87,9 @@ class _Found:
     error: str | None = None
 
 
-def compare(contest: Contest, folder: Path, *, rounds: int, cap: int, say: Callable[[str], None]) -> list[Record]:
+def compare(
+    contest: Contest, folder: Path, *, rounds: int, cap: int, say: Callable[[str], None]
+) -> list[Record]:
     """Run a contest in turns, so that a disk that wanders favours nobody; one record a runtime."""
     models = {name: _model(folder, name, contest.shape, say) for name, _ in contest.runs.values()}
     found = {runtime: _Found() for runtime in contest.runs}
@@ -111,9 +118,18 @@ def compare(contest: Contest, folder: Path, *, rounds: int, cap: int, say: Calla
 
 def _run(found: _Found, runtime: str, model: Path, more: Sequence[str], cap: int) -> None:
     drop_from_cache([model] if model.is_file() else sorted(model.glob("*.safetensors")))
-    command = [sys.executable, "-m", "edgellm.bench.studies.peer_runners", runtime, str(model), *more]
+    command = [
+        sys.executable,
+        "-m",
+        "edgellm.bench.studies.peer_runners",
+        runtime,
+        str(model),
+        *more,
+    ]
     with capped(command, cap) as capped_command:
-        done = subprocess.run(capped_command, capture_output=True, text=True, check=False, errors="replace")
+        done = subprocess.run(
+            capped_command, capture_output=True, text=True, check=False, errors="replace"
+        )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         killed = done.returncode in {-9, 137}
@@ -174,13 +190,19 @@ def main() -> int:
     parser.add_argument("--only", default="", help="contests by number: 1,3")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    chosen = [CONTESTS[int(number) - 1] for number in options.only.split(",")] if options.only else list(CONTESTS)
+    chosen = (
+        [CONTESTS[int(number) - 1] for number in options.only.split(",")]
+        if options.only
+        else list(CONTESTS)
+    )
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
     found = {
-        contest.name: compare(contest, options.folder, rounds=options.rounds, cap=parse_size(options.cap), say=say)
+        contest.name: compare(
+            contest, options.folder, rounds=options.rounds, cap=parse_size(options.cap), say=say
+        )
         for contest in chosen
     }
     everything = [record for records in found.values() for record in records]

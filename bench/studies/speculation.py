@@ -4,9 +4,10 @@
     python -m edgellm.bench.studies.speculation --prompts FILE.jsonl --count 200      prompts of a file, one {"prompt": ...} a line
     python -m edgellm.bench.studies.speculation --paged ./llama-7b --memory 1.5GB     also on a large model, with acceptances replayed
 
-Every text is compared with that of plain decoding. A model of random weights says nothing that could be guessed, so on the
-large one the guesses are its own text, with errors put where the draft's were on the bundled model. What a draft for a model of
-that size would cost itself is not in it. The result is one JSON document on standard output.
+Every text is compared with that of plain decoding. A model of random weights says nothing that
+could be guessed, so on the large one the guesses are its own text, with errors put where the
+draft's were on the bundled model. What a draft for a model of that size would cost itself is not in
+it. The result is one JSON document on standard output.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Recording(Speculation):
 
     Args:
         drafter: makes the guesses.
-        slow: whether to guess as if every pass took a second, whatever it verifies: as where the disk is the limit.
+        slow: whether to guess as if every pass took a second, whatever it verifies: as where the
+            disk is the limit.
     """
 
     def __init__(self, drafter: Drafter, *, most: int, slow: bool) -> None:
@@ -148,16 +150,26 @@ class Opened:
     def llm(self, make: Any = None) -> tuple[LLM, Any]:
         """A loaded model, and the speculation that ``make(model, tokenizer, plan)`` makes for it."""
         plan = plan_for(self.checkpoint, self.settings)
-        tokenizer = Tokenizer.from_folder(self.checkpoint.folder.path, vocab_size=self.checkpoint.config.vocab_size)
+        tokenizer = Tokenizer.from_folder(
+            self.checkpoint.folder.path, vocab_size=self.checkpoint.config.vocab_size
+        )
         reader = disk_reader(self.checkpoint, plan)
         with on_some_lane():
             model = load_model(self.checkpoint, plan, reader, self.settings)
             speculation = make(model, tokenizer, plan) if make else None
-        return LLM(self.checkpoint, tokenizer, model, plan, reader, speculation=speculation), speculation
+        return LLM(
+            self.checkpoint, tokenizer, model, plan, reader, speculation=speculation
+        ), speculation
 
 
 def measure(
-    opened: Opened, prompts: Sequence[str], tokens: int, draft: Path | None, *, slow: bool, least: float = 0.0
+    opened: Opened,
+    prompts: Sequence[str],
+    tokens: int,
+    draft: Path | None,
+    *,
+    slow: bool,
+    least: float = 0.0,
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """Tokens a weight pass, and whether the texts are those of plain decoding; with what became of each pass.
 
@@ -165,7 +177,11 @@ def measure(
     """
 
     def make(model: Any, tokenizer: Tokenizer, plan: Any) -> Recording:
-        drafter = load_draft(read_checkpoint(draft), model, tokenizer, opened.settings, plan) if draft else NGrams()
+        drafter = (
+            load_draft(read_checkpoint(draft), model, tokenizer, opened.settings, plan)
+            if draft
+            else NGrams()
+        )
         return Recording(drafter, most=most_guesses(model), slow=slow)
 
     plain, _ = opened.llm()
@@ -174,12 +190,18 @@ def measure(
     with plain, guessed:
         for prompt in prompts:
             whole = plain.generate(prompt, max_tokens=tokens)
-            if repeated(plain.tokenizer.encode(prompt), [token.id or 0 for token in whole.tokens]) < least:
+            if (
+                repeated(plain.tokenizer.encode(prompt), [token.id or 0 for token in whole.tokens])
+                < least
+            ):
                 continue
             answer = guessed.generate(prompt, max_tokens=tokens)
             equal += [token.id for token in whole.tokens] == [token.id for token in answer.tokens]
             answers.append(answer.stats)
-            plain_seconds, seconds = plain_seconds + whole.stats.decode_seconds, seconds + answer.stats.decode_seconds
+            plain_seconds, seconds = (
+                plain_seconds + whole.stats.decode_seconds,
+                seconds + answer.stats.decode_seconds,
+            )
     made = sum(stats.completion_tokens - 1 for stats in answers)
     passes = sum(stats.decode_passes for stats in answers)
     drafted = sum(stats.drafted_tokens for stats in answers)
@@ -192,13 +214,17 @@ def measure(
         "tokens": made,
         "tokens_per_weight_pass": made / passes,
         "drafted_tokens": drafted,
-        "acceptance": sum(stats.accepted_tokens for stats in answers) / drafted if drafted else None,
+        "acceptance": sum(stats.accepted_tokens for stats in answers) / drafted
+        if drafted
+        else None,
         "tokens_per_second": made / seconds,
         "plain_tokens_per_second": made / plain_seconds,
     }, speculation.passes
 
 
-def replayed(folder: Path, memory: str, passes: Sequence[Sequence[int]], *, count: int, rounds: int) -> dict[str, Any]:
+def replayed(
+    folder: Path, memory: str, passes: Sequence[Sequence[int]], *, count: int, rounds: int
+) -> dict[str, Any]:
     """Seconds a token of a paged model, plain and with replayed guesses, in turns."""
     checkpoint = read_checkpoint(folder)
     chosen = spread(sorted((rows - 1, got - 1) for rows, got in passes), count)
@@ -232,7 +258,9 @@ def replayed(folder: Path, memory: str, passes: Sequence[Sequence[int]], *, coun
                 got[active].append((stats.completion_tokens - 1) / stats.decode_passes)
             place += new
     plain, guessed = statistics.median(seconds[False]), statistics.median(seconds[True])
-    gain = statistics.median(one / other for one, other in zip(seconds[False], seconds[True], strict=True))
+    gain = statistics.median(
+        one / other for one, other in zip(seconds[False], seconds[True], strict=True)
+    )
     return {
         "model": str(folder),
         "memory": memory,
@@ -284,7 +312,11 @@ def main() -> None:
             stories = [json.loads(line)["prompt"] for line in islice(lines, options.count)]
     opened = Opened(read_checkpoint(locate(options.model)), LoadSettings())
     draft, found, passes = locate(options.draft), list[dict[str, Any]](), list[list[int]]()
-    for name, prompts, drafter in (("stories", stories, draft), ("stories", stories, None), ("repeating", REPEATING, None)):
+    for name, prompts, drafter in (
+        ("stories", stories, draft),
+        ("stories", stories, None),
+        ("repeating", REPEATING, None),
+    ):
         for slow in (True, False):
             least = REPEATED if name == "repeating" else 0.0
             record, seen = measure(opened, prompts, options.tokens, drafter, slow=slow, least=least)
@@ -293,7 +325,9 @@ def main() -> None:
             sys.stderr.write(f"{json.dumps(found[-1])}\n")
     document: dict[str, Any] = {"schema": 1, "environment": environment(), "records": found}
     if options.paged:
-        document["paged"] = replayed(options.paged, options.memory, passes, count=options.passes, rounds=options.rounds)
+        document["paged"] = replayed(
+            options.paged, options.memory, passes, count=options.passes, rounds=options.rounds
+        )
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 

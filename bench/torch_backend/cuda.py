@@ -33,7 +33,10 @@ class GroupedBytes:
         self.wide = matrix.bits > 4
         self.bias = bias if bias is None else bias.to(device, torch.bfloat16)
         self.codes = (matrix.codes if self.wide else nibbles(matrix.codes)).to(device)
-        self.scales, self.biases = matrix.scales.to(device).contiguous(), matrix.biases.to(device).contiguous()
+        self.scales, self.biases = (
+            matrix.scales.to(device).contiguous(),
+            matrix.biases.to(device).contiguous(),
+        )
 
     @property
     def nbytes(self) -> int:
@@ -49,14 +52,22 @@ class GroupedBytes:
             y = matvec(flat.contiguous(), self.codes, self.scales, self.biases, wide=self.wide)
         else:
             step = max(1, self.SLICE // self.columns)
-            y = torch.cat([F.linear(flat, self.numbers(begin, begin + step)) for begin in range(0, self.rows, step)], dim=-1)
+            y = torch.cat(
+                [
+                    F.linear(flat, self.numbers(begin, begin + step))
+                    for begin in range(0, self.rows, step)
+                ],
+                dim=-1,
+            )
         return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], self.rows)
 
     def numbers(self, begin: int, end: int) -> torch.Tensor:
         """Some rows as bfloat16."""
         stored = self.codes[begin:end]
         codes = stored if self.wide else torch.stack([stored & 15, stored >> 4], dim=-1)
-        scales, biases = (part[begin:end].bfloat16()[..., None] for part in (self.scales, self.biases))
+        scales, biases = (
+            part[begin:end].bfloat16()[..., None] for part in (self.scales, self.biases)
+        )
         grouped = codes.view(stored.shape[0], scales.shape[1], -1).bfloat16()
         return torch.addcmul(biases, grouped, scales).view(stored.shape[0], self.columns)
 
@@ -106,7 +117,11 @@ class CUDAProducts:
     def _fastest(self, made: Mapping[str, Product], columns: int) -> str:
         """The name of the product that takes one token soonest."""
         x = torch.ones((1, columns), dtype=self.dtype, device=self.device)
-        return min(made, key=lambda name: _seconds(made[name], x)) if len(made) > 1 else next(iter(made))
+        return (
+            min(made, key=lambda name: _seconds(made[name], x))
+            if len(made) > 1
+            else next(iter(made))
+        )
 
 
 TORCH_KERNEL = "torch's int4 kernel"

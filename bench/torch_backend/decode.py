@@ -16,7 +16,8 @@ class Sequences:
         model: the weights.
         batch: sequences.
         capacity: tokens of each.
-        static: whether a step is the same arithmetic for every position, and recorded where the device can.
+        static: whether a step is the same arithmetic for every position, and recorded where the
+            device can.
     """
 
     PROMPT_CHUNK = 2048
@@ -36,7 +37,9 @@ class Sequences:
         self.token.zero_()
         self.position.zero_()
 
-    def prompt(self, tokens: torch.Tensor, *, keep: Callable[[torch.Tensor], None] | None = None) -> None:
+    def prompt(
+        self, tokens: torch.Tensor, *, keep: Callable[[torch.Tensor], None] | None = None
+    ) -> None:
         """Send tokens (B, L) through the model, and take the likeliest next one of each.
 
         ``keep`` is given the hidden states (B, chunk, E) of every chunk.
@@ -80,7 +83,11 @@ class Sequences:
         def step() -> None:
             self._step(None)
 
-        return recorded(step, (self.token, self.position)) if self.model.device.type == "cuda" else step
+        return (
+            recorded(step, (self.token, self.position))
+            if self.model.device.type == "cuda"
+            else step
+        )
 
 
 def recorded(step: Callable[[], None], state: tuple[torch.Tensor, ...]) -> Callable[[], None]:
@@ -94,7 +101,8 @@ def recorded(step: Callable[[], None], state: tuple[torch.Tensor, ...]) -> Calla
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(2):  # kernels are chosen and workspaces made at first use, which a graph cannot hold
+        # kernels are chosen and workspaces made at first use, which a graph cannot hold
+        for _ in range(2):
             step()
             restore()
     torch.cuda.current_stream().wait_stream(side)

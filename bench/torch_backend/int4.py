@@ -1,9 +1,10 @@
 """Products with quantized weights through torch's own int4 kernels.
 
-The kernels compute ``w = (code - 8) * scale + zero`` with codes of 4 bits and groups of 32, 64 or 128; MLX's affine form is
-that with ``zero = bias + 8 * scale``. Codes of 2 and 3 bits are such codes too. A code of 5 to 8 bits is two, ``16 * high +
-low``: a row [low | high] with scales [scale | 16 * scale] times [x, x], so that 8 bits keep their groups, which torch's own
-int8 kernel has not, and are read once.
+The kernels compute ``w = (code - 8) * scale + zero`` with codes of 4 bits and groups of 32, 64 or
+128; MLX's affine form is that with ``zero = bias + 8 * scale``. Codes of 2 and 3 bits are such
+codes too. A code of 5 to 8 bits is two, ``16 * high + low``: a row [low | high] with scales [scale
+| 16 * scale] times [x, x], so that 8 bits keep their groups, which torch's own int8 kernel has not,
+and are read once.
 """
 
 # M tokens, N rows (outputs), K columns (inputs), G groups of a row
@@ -34,7 +35,8 @@ def split(matrix: Codes) -> torch.Tensor:
 def tables(matrix: Codes, dtype: torch.dtype) -> torch.Tensor:
     """Scales and zeros (G, N, 2) as the kernels read them; of wide codes those of low and high, (2 G, N, 2).
 
-    The zeros of low and high may share their sum in any way: the second holds what rounding the first has lost.
+    The zeros of low and high may share their sum in any way: the second holds what rounding the
+    first has lost.
     """
     scales, biases = matrix.scales.float(), matrix.biases.float()
     if matrix.bits <= 4:
@@ -54,7 +56,9 @@ def filled(matrix: Codes) -> Codes:
     if not missing:
         return matrix
     pad = torch.nn.functional.pad
-    codes, scales, biases = (pad(part, (0, 0, 0, missing)) for part in (matrix.codes, matrix.scales, matrix.biases))
+    codes, scales, biases = (
+        pad(part, (0, 0, 0, missing)) for part in (matrix.codes, matrix.scales, matrix.biases)
+    )
     return Codes(codes, scales, biases, matrix.bits)
 
 
@@ -62,8 +66,8 @@ def filled(matrix: Codes) -> Codes:
 def packed_rows() -> tuple[int, tuple[int, ...]] | None:
     """How this processor's packing lies: rows of a block, and which row of it each place holds; found by packing.
 
-    Blocks of rows, in each column after column, a byte for two rows: the low nibbles' rows, then the high ones'. None where
-    it is laid out otherwise.
+    Blocks of rows, in each column after column, a byte for two rows: the low nibbles' rows, then
+    the high ones'. None where it is laid out otherwise.
     """
     numbers = torch.arange(ROWS, dtype=torch.int32)[:, None].expand(ROWS, 32)
     lower, upper = (_pack(half.contiguous()) for half in (numbers % 16, numbers // 16))
@@ -71,19 +75,25 @@ def packed_rows() -> tuple[int, tuple[int, ...]] | None:
         both = (lower[0].view(-1, block // 2), upper[0].view(-1, block // 2))
         low, high = ((both[0] >> shift & 15) + 16 * (both[1] >> shift & 15) for shift in (0, 4))
         found = torch.cat([low, high], dim=1)[:32].long()
-        if torch.equal(found, found[:1].expand_as(found)) and sorted(found[0].tolist()) == list(range(block)):
+        if torch.equal(found, found[:1].expand_as(found)) and sorted(found[0].tolist()) == list(
+            range(block)
+        ):
             order = tuple(found[0].tolist())
             return (block, order) if _lies_so(block, order) else None
     return None
 
 
 def _pack(codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return (torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1).view(torch.uint8).flatten(),)
+    return (
+        torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1).view(torch.uint8).flatten(),
+    )
 
 
 def _lies_so(block: int, order: tuple[int, ...]) -> bool:
     """Whether a random matrix, packed, reads as expected."""
-    codes = torch.randint(0, 16, (2 * ROWS, 64), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    codes = torch.randint(
+        0, 16, (2 * ROWS, 64), dtype=torch.int32, generator=torch.Generator().manual_seed(0)
+    )
     stored = _pack(codes)[0].view(-1, 64, block // 2)
     found = torch.cat([stored & 15, stored >> 4], dim=2)  # (blocks, K, block)
     expected = codes.view(-1, block, 64)[:, list(order)].transpose(1, 2)
@@ -93,7 +103,8 @@ def _lies_so(block: int, order: tuple[int, ...]) -> bool:
 class Scratch:
     """Memory for a slice of weights while a prompt goes through it; all products of a model share it.
 
-    A slice of some thousand rows stays in the processor's caches, and memory that is not given back costs no page faults.
+    A slice of some thousand rows stays in the processor's caches, and memory that is not given back
+    costs no page faults.
     """
 
     def __init__(self) -> None:
@@ -121,9 +132,22 @@ class Int4CPU:
     SLICE = 1 << 20
     """Weights that are dequantized at once."""
 
-    def __init__(self, matrix: Codes, bias: torch.Tensor | None, dtype: torch.dtype, scratch: Scratch, *, many: int) -> None:
+    def __init__(
+        self,
+        matrix: Codes,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        scratch: Scratch,
+        *,
+        many: int,
+    ) -> None:
         self.rows, self.columns = matrix.codes.shape
-        self.wide, self.group, self.dtype, self.many = matrix.bits > 4, matrix.group_size, dtype, many
+        self.wide, self.group, self.dtype, self.many = (
+            matrix.bits > 4,
+            matrix.group_size,
+            dtype,
+            many,
+        )
         self.bias = bias
         self._scratch = scratch
         whole = filled(matrix)
@@ -135,7 +159,8 @@ class Int4CPU:
             places = torch.arange(whole.codes.shape[0]).view(-1, block)[:, list(order)]
             # (blocks, G, 1, block): beside codes (blocks, G, group, block)
             self._scales, self._biases = (
-                part[places].transpose(1, 2).unsqueeze(2).to(dtype).contiguous() for part in (whole.scales, whole.biases)
+                part[places].transpose(1, 2).unsqueeze(2).to(dtype).contiguous()
+                for part in (whole.scales, whole.biases)
             )
             self._order = None if order == tuple(range(block)) else places.flatten().argsort()
 
@@ -151,7 +176,9 @@ class Int4CPU:
             y = self._many(flat)
         else:
             inputs = torch.cat([flat, flat], dim=1) if self.wide else flat.contiguous()
-            y = torch.ops.aten._weight_int4pack_mm_for_cpu(inputs, self._packed, self.group, self._tables)
+            y = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                inputs, self._packed, self.group, self._tables
+            )
         if y.shape[1] != self.rows:
             y = y[:, : self.rows]
         return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], self.rows)
@@ -171,8 +198,12 @@ class Int4CPU:
         """The numbers (K, rows) of some blocks, in the packing's order of rows."""
         assert self._layout is not None
         block, columns, count = self._layout[0], self.columns, end - begin
-        stored = self._packed.view(torch.uint8).view(-1, columns * (2 if self.wide else 1), block // 2)[begin:end]
-        codes = self._scratch.take("codes", count * columns * block, self.dtype).view(count, columns, block)
+        stored = self._packed.view(torch.uint8).view(
+            -1, columns * (2 if self.wide else 1), block // 2
+        )[begin:end]
+        codes = self._scratch.take("codes", count * columns * block, self.dtype).view(
+            count, columns, block
+        )
         low, high = codes[..., : block // 2], codes[..., block // 2 :]
         if self.wide:
             lower, upper = stored[:, :columns], stored[:, columns:]
@@ -181,7 +212,9 @@ class Int4CPU:
         else:
             low.copy_(stored & 15)
             high.copy_(stored >> 4)
-        numbers = self._scratch.take("numbers", count * columns * block, self.dtype).view(columns, count, block)
+        numbers = self._scratch.take("numbers", count * columns * block, self.dtype).view(
+            columns, count, block
+        )
         shape = (count, -1, self.group, block)
         out = numbers.view(-1, self.group, count, block).permute(2, 0, 1, 3)
         torch.addcmul(self._biases[begin:end], codes.view(shape), self._scales[begin:end], out=out)
@@ -191,12 +224,16 @@ class Int4CPU:
 class Int4CUDA:
     """A quantized weight on an NVIDIA GPU through torch's int4 kernel, which wants bfloat16."""
 
-    def __init__(self, matrix: Codes, bias: torch.Tensor | None, device: torch.device | str) -> None:
+    def __init__(
+        self, matrix: Codes, bias: torch.Tensor | None, device: torch.device | str
+    ) -> None:
         self.rows, self.columns = matrix.codes.shape
         self.wide, self.group = matrix.bits > 4, matrix.group_size
         self.bias = bias if bias is None else bias.to(device, torch.bfloat16)
         whole = filled(matrix)
-        self._packed = torch.ops.aten._convert_weight_to_int4pack(cuda_pairs(split(whole)).to(device), INNER_TILES)
+        self._packed = torch.ops.aten._convert_weight_to_int4pack(
+            cuda_pairs(split(whole)).to(device), INNER_TILES
+        )
         self._tables = tables(whole, torch.bfloat16).to(device)
 
     @staticmethod
@@ -213,7 +250,9 @@ class Int4CUDA:
         """Return ``x @ weight.T (+ bias)`` of (..., K)."""
         flat = x.reshape(-1, self.columns)
         inputs = torch.cat([flat, flat], dim=1) if self.wide else flat.contiguous()
-        y = torch.ops.aten._weight_int4pack_mm(inputs, self._packed, self.group, self._tables)[:, : self.rows]
+        y = torch.ops.aten._weight_int4pack_mm(inputs, self._packed, self.group, self._tables)[
+            :, : self.rows
+        ]
         return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], self.rows)
 
 

@@ -15,8 +15,8 @@ from edgellm.bench.torch_backend.weights import Codes, Matrix, unpack
 
 MANY = 48
 """Tokens from which on a processor dequantizes for a product: torch's kernel takes 0.25 ms a token for 11 million weights
-(one thread of a Sapphire Rapids), dequantizing 11 ms and the product with AMX 3 ms for 128 tokens. Fused by torch.compile,
-dequantizing took 7 ms after 28 s of compiling."""
+(one thread of a Sapphire Rapids), dequantizing 11 ms and the product with AMX 3 ms for 128 tokens.
+Fused by torch.compile, dequantizing took 7 ms after 28 s of compiling."""
 
 
 class Product(Protocol):
@@ -80,13 +80,28 @@ class Joined:
 class PackedTable:
     """An embedding of 2, 4 or 8 bits as MLX packs it; rows are dequantized when they are looked up."""
 
-    def __init__(self, words: torch.Tensor, scales: torch.Tensor, biases: torch.Tensor, bits: int, dtype: torch.dtype) -> None:
-        self.words, self.scales, self.biases, self.bits, self.dtype = words, scales, biases, bits, dtype
+    def __init__(
+        self,
+        words: torch.Tensor,
+        scales: torch.Tensor,
+        biases: torch.Tensor,
+        bits: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.words, self.scales, self.biases, self.bits, self.dtype = (
+            words,
+            scales,
+            biases,
+            bits,
+            dtype,
+        )
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embeddings (..., E) of tokens (...)."""
         flat = tokens.reshape(-1)
-        rows = Codes(unpack(self.words[flat], self.bits), self.scales[flat], self.biases[flat], self.bits)
+        rows = Codes(
+            unpack(self.words[flat], self.bits), self.scales[flat], self.biases[flat], self.bits
+        )
         return rows.dequantized(self.dtype).view(*tokens.shape, -1)
 
 
@@ -104,7 +119,8 @@ class Table:
 class CPUProducts:
     """Products on a processor: in bfloat16 codes of any bits through torch's int4 kernel, all else as numbers.
 
-    In float32 and float16 torch's int4 kernel is a plain loop, 35 times slower than in bfloat16: there codes become numbers.
+    In float32 and float16 torch's int4 kernel is a plain loop, 35 times slower than in bfloat16:
+    there codes become numbers.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """LLaMA in plain torch: tensors in, tensors out; with a static cache, so that a step can be recorded as a graph."""
 
-# B sequences, L new tokens, S places of the cache that are looked at, E hidden, V vocabulary, H query heads, G key/value
-# heads, D head size
+# B sequences, L new tokens, S places of the cache that are looked at, E hidden, V vocabulary, H
+# query heads, G key/value heads, D head size
 
 from __future__ import annotations
 
@@ -65,16 +65,25 @@ class StaticCache:
         self.cosines, self.sines = angles(config, capacity, model.device)
 
 
-def angles(config: ModelConfig, capacity: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def angles(
+    config: ModelConfig, capacity: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines (capacity, 1, D) in float32, those of a pair of features at both of its places."""
-    lengths = torch.from_numpy(wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)).double()
+    lengths = torch.from_numpy(
+        wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
+    ).double()
     turns = torch.arange(capacity, dtype=torch.float64)[:, None] / lengths
     both = torch.cat([turns, turns], dim=-1)[:, None]
     return both.cos().float().to(device), both.sin().float().to(device)
 
 
 def hidden_states(
-    model: Model, tokens: torch.Tensor, cache: StaticCache, positions: torch.Tensor, *, seen: int | None
+    model: Model,
+    tokens: torch.Tensor,
+    cache: StaticCache,
+    positions: torch.Tensor,
+    *,
+    seen: int | None,
 ) -> torch.Tensor:
     """Hidden states (B, L, E) after all layers, before the last norm.
 
@@ -83,12 +92,16 @@ def hidden_states(
         tokens: (B, L).
         cache: where keys and values go, and come from.
         positions: (L,) of the tokens, one after the other, on the model's device.
-        seen: places of the cache that hold tokens once these are stored: what attention looks at. None looks at the whole
-            cache behind a mask made of ``positions``: the same arithmetic for every step, as a recorded graph needs it.
+        seen: places of the cache that hold tokens once these are stored: what attention looks at.
+            None looks at the whole cache behind a mask made of ``positions``: the same arithmetic
+            for every step, as a recorded graph needs it.
     """
     hidden = model.embed_tokens(tokens)
     turn = (cache.cosines[positions], cache.sines[positions])
-    masks = {window: mask_of(positions, cache.capacity, seen, window) for window in {one.window for one in model.layers}}
+    masks = {
+        window: mask_of(positions, cache.capacity, seen, window)
+        for window in {one.window for one in model.layers}
+    }
     places = cache.capacity if seen is None else seen
     for layer, keys, values in zip(model.layers, cache.keys, cache.values, strict=True):
         x = norm(hidden, layer.input_layernorm, model)
@@ -122,7 +135,10 @@ def heads_of(
     heads = joined.view(batch, length, queries + 2 * keys, config.head_dim)
     turned, value = heads[:, :, : queries + keys], heads[:, :, queries + keys :]
     if layer.q_norm is not None and layer.k_norm is not None:
-        query, key = norm(turned[:, :, :queries], layer.q_norm, model), norm(turned[:, :, queries:], layer.k_norm, model)
+        query, key = (
+            norm(turned[:, :, :queries], layer.q_norm, model),
+            norm(turned[:, :, queries:], layer.k_norm, model),
+        )
         turned = torch.cat([query, key], dim=2)
     turned = rotated(turned, *turn).transpose(1, 2)
     return turned[:, :queries], turned[:, queries:], value.transpose(1, 2)
@@ -143,17 +159,25 @@ def mask_of(positions: torch.Tensor, capacity: int, seen: int | None, window: in
             return None
         if length == seen:
             return CAUSAL
-    distance = positions[:, None] - torch.arange(capacity if seen is None else seen, device=positions.device)
-    seen_by: torch.Tensor = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    distance = positions[:, None] - torch.arange(
+        capacity if seen is None else seen, device=positions.device
+    )
+    seen_by: torch.Tensor = (
+        distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    )
     return seen_by
 
 
-def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: Mask) -> torch.Tensor:
+def attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: Mask
+) -> torch.Tensor:
     """What each token gathers, (B, L, H D), of queries (B, H, L, D) and places (B, G, S, D)."""
     batch, heads, length, size = query.shape
     groups = keys.shape[1]
     if length == 1:  # query heads that share a key head stand as its rows: no copy of keys
-        found = F.scaled_dot_product_attention(query.reshape(batch, groups, -1, size), keys, values, attn_mask=mask)
+        found = F.scaled_dot_product_attention(
+            query.reshape(batch, groups, -1, size), keys, values, attn_mask=mask
+        )
         return found.reshape(batch, 1, heads * size)
     if groups != heads:
         keys, values = (part.repeat_interleave(heads // groups, dim=1) for part in (keys, values))

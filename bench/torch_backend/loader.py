@@ -86,7 +86,10 @@ def _vector(part: Part, name: str, products: Products) -> torch.Tensor:
 def _embedding(part: Part, products: Products) -> Callable[[torch.Tensor], torch.Tensor]:
     form = part.quantizations[""]
     if form is not None and form.mode == "affine" and form.bits in LOOKED_UP:
-        words, scales, biases = (read_tensor(part.tensors[name]).to(products.device) for name in ("weight", "scales", "biases"))
+        words, scales, biases = (
+            read_tensor(part.tensors[name]).to(products.device)
+            for name in ("weight", "scales", "biases")
+        )
         return PackedTable(words, scales, biases, form.bits, products.dtype)
     weight = read_matrix(part, "").weight
     numbers = weight.dequantized(products.dtype) if isinstance(weight, Codes) else weight

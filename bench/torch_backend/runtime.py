@@ -33,7 +33,9 @@ class TorchRuntime:
         self._static = static
         self._sequences: Sequences | None = None
         self.weight_bytes_per_token: int | None = loaded.weight_bytes_per_token
-        self.arithmetic = ", ".join([f"torch {str(products.dtype).removeprefix('torch.')}", *sorted(products.notes)])
+        self.arithmetic = ", ".join(
+            [f"torch {str(products.dtype).removeprefix('torch.')}", *sorted(products.notes)]
+        )
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches for ``batch`` sequences with room for ``capacity`` tokens each. Raises ClosedError."""
@@ -45,7 +47,9 @@ class TorchRuntime:
                 held.restart()  # a graph that was recorded for it stays good
                 return
             self._sequences = None
-            self._sequences = Sequences(self._model, batch=batch, capacity=capacity, static=self._static)
+            self._sequences = Sequences(
+                self._model, batch=batch, capacity=capacity, static=self._static
+            )
 
     def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
         """Send tokens (B, L) through the model; returns when the logits after the last ones are computed."""
@@ -111,7 +115,9 @@ class CUDARuntime(TorchRuntime):
         checkpoint = read_checkpoint(locate(model))
         dtype = getattr(torch, settings.dtype) if settings.dtype else best_dtype(checkpoint)
         with torch.inference_mode():
-            super().__init__(CUDAProducts(dtype, torch.device("cuda")), checkpoint, static=settings.compile)
+            super().__init__(
+                CUDAProducts(dtype, torch.device("cuda")), checkpoint, static=settings.compile
+            )
         self.device = str(torch.cuda.get_device_name())
         self.arithmetic += ", CUDA graph" if settings.compile else ""
 
@@ -141,11 +147,14 @@ def require_gpu() -> None:
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     raise BackendError(
         f"there is no NVIDIA GPU that torch can use: torch {torch.__version__}, {build}, found {machine.chip_name()}",
-        hint="choose --backend cpu" + ("" if torch.version.cuda else ", or install a build of torch with CUDA"),
+        hint="choose --backend cpu"
+        + ("" if torch.version.cuda else ", or install a build of torch with CUDA"),
     )
 
 
 def best_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The type that the folder is stored in; bfloat16 where its matrices are quantized, which is what int4 kernels want."""
-    quantized = any(form is not None for part in checkpoint.layers for form in part.quantizations.values())
+    quantized = any(
+        form is not None for part in checkpoint.layers for form in part.quantizations.values()
+    )
     return torch.bfloat16 if quantized else STORED[checkpoint.dtype]

@@ -59,7 +59,8 @@ class Codes:
 class Matrix:
     """One product's weight: codes or numbers (N, K), and the bias (N,) that is added to the result, if there is one.
 
-    ``expanded`` is set where the folder holds a form that torch has no kernel for, and the numbers were made from it.
+    ``expanded`` is set where the folder holds a form that torch has no kernel for, and the numbers
+    were made from it.
     """
 
     weight: Codes | torch.Tensor
@@ -72,7 +73,9 @@ def read_tensor(tensor: TensorInfo) -> torch.Tensor:
     try:
         stored = np.fromfile(tensor.file, dtype=np.uint8, count=tensor.nbytes, offset=tensor.offset)
     except OSError as error:
-        raise ReadError(f"{tensor.file} cannot be read at offset {tensor.offset}: {error.strerror}") from error
+        raise ReadError(
+            f"{tensor.file} cannot be read at offset {tensor.offset}: {error.strerror}"
+        ) from error
     if stored.nbytes != tensor.nbytes:
         raise ReadError(f"{tensor.file} ends before byte {tensor.offset + tensor.nbytes}")
     return torch.from_numpy(stored).view(DTYPES[tensor.dtype]).reshape(tensor.shape)
@@ -87,7 +90,9 @@ def read_stack(part: Part, stack: str) -> list[Matrix]:
 def read_matrix(part: Part, name: str) -> Matrix:
     """The matrix ``name`` of a part; an empty name is the part's only one."""
     stem = f"{name}." if name else ""
-    tensors = {key.removeprefix(stem): info for key, info in part.tensors.items() if key.startswith(stem)}
+    tensors = {
+        key.removeprefix(stem): info for key, info in part.tensors.items() if key.startswith(stem)
+    }
     bias = read_tensor(tensors["bias"]) if "bias" in tensors else None
     weight, form = read_tensor(tensors["weight"]), part.quantizations[name]
     if form is None:
@@ -95,7 +100,9 @@ def read_matrix(part: Part, name: str) -> Matrix:
     scales = read_tensor(tensors["scales"])
     if form.mode != "affine":
         return Matrix(_from_mlx(weight, scales, form), bias, expanded=form.mode)
-    return Matrix(Codes(unpack(weight, form.bits), scales, read_tensor(tensors["biases"]), form.bits), bias)
+    return Matrix(
+        Codes(unpack(weight, form.bits), scales, read_tensor(tensors["biases"]), form.bits), bias
+    )
 
 
 def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
@@ -117,8 +124,14 @@ def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
 def _from_mlx(weight: torch.Tensor, scales: torch.Tensor, form: Quantization) -> torch.Tensor:
     """The numbers of a form that is not affine, as MLX reads it; bfloat16 holds them all exactly but nvfp4's, to 1 in 256."""
     words, own = mx.array(weight.numpy().view(np.uint32)), mx.array(scales.numpy())
-    plain = mx.dequantize(words, own, group_size=form.group_size, bits=form.bits, mode=form.mode).astype(mx.float32)
-    return torch.from_numpy(np.array(plain)).bfloat16() if form.mode != "nvfp4" else torch.from_numpy(np.array(plain))
+    plain = mx.dequantize(
+        words, own, group_size=form.group_size, bits=form.bits, mode=form.mode
+    ).astype(mx.float32)
+    return (
+        torch.from_numpy(np.array(plain)).bfloat16()
+        if form.mode != "nvfp4"
+        else torch.from_numpy(np.array(plain))
+    )
 
 
 def _alike(members: Sequence[Matrix]) -> bool:
@@ -127,7 +140,9 @@ def _alike(members: Sequence[Matrix]) -> bool:
     for member in members:
         weight = member.weight
         if isinstance(weight, Codes):
-            kinds.add((weight.bits > 4, weight.group_size, weight.scales.dtype, member.bias is None))
+            kinds.add(
+                (weight.bits > 4, weight.group_size, weight.scales.dtype, member.bias is None)
+            )
         else:
             kinds.add((None, 0, weight.dtype, member.bias is None))
     return len(kinds) == 1
@@ -139,6 +154,11 @@ def _stacked(members: Sequence[Matrix]) -> Matrix:
     bias = torch.cat([member.bias for member in members]) if members[0].bias is not None else None
     codes = [member.weight for member in members if isinstance(member.weight, Codes)]
     if codes:
-        joined = [torch.cat([getattr(one, field) for one in codes]) for field in ("codes", "scales", "biases")]
+        joined = [
+            torch.cat([getattr(one, field) for one in codes])
+            for field in ("codes", "scales", "biases")
+        ]
         return Matrix(Codes(joined[0], joined[1], joined[2], max(one.bits for one in codes)), bias)
-    return Matrix(torch.cat([member.weight for member in members]), bias, expanded=members[0].expanded)
+    return Matrix(
+        torch.cat([member.weight for member in members]), bias, expanded=members[0].expanded
+    )

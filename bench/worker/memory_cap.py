@@ -24,17 +24,21 @@ def capped(command: Sequence[str], limit: int | None) -> Iterator[list[str]]:
     """Give the command that runs ``command`` with at most ``limit`` bytes, its share of the page cache included.
 
     Raises:
-        ConfigError: this system does not let us; that takes Linux, and the right to make control groups.
+        ConfigError: this system does not let us; that takes Linux, and the right to make control
+            groups.
     """
     if limit is None:
         yield list(command)
         return
     group = _make_group(limit)
     try:
-        enter = f"echo $$ > {shlex.quote(str(group / 'cgroup.procs'))} && exec {shlex.join(command)}"
+        enter = (
+            f"echo $$ > {shlex.quote(str(group / 'cgroup.procs'))} && exec {shlex.join(command)}"
+        )
         yield ["/bin/sh", "-c", enter]
     finally:
-        for _ in range(100):  # a group can be removed only when the last of its processes is really gone
+        # a group can be removed only when the last of its processes is really gone
+        for _ in range(100):
             with suppress(OSError):
                 group.rmdir()
                 break
@@ -93,4 +97,6 @@ def _parents() -> Iterator[tuple[int, Path]]:
             yield 0, ROOT / "memory" / place
         elif number == "0":
             folder = ROOT / place
-            yield from ((1, parent) for parent in (folder, *folder.parents) if parent.is_relative_to(ROOT))
+            yield from (
+                (1, parent) for parent in (folder, *folder.parents) if parent.is_relative_to(ROOT)
+            )

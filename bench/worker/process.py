@@ -74,7 +74,8 @@ class WorkerProcess:
         except queue.Empty:
             self._end()
             raise BackendError(
-                f"it said nothing for {self._timeout:g} seconds, and was ended", hint="give it more with --timeout"
+                f"it said nothing for {self._timeout:g} seconds, and was ended",
+                hint="give it more with --timeout",
             ) from None
         if line is None:
             message, status = self._death()
@@ -119,7 +120,11 @@ class WorkerProcess:
         status = self._process.wait()
         self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, self._words.tell() - 4096))
-        words = [line.strip() for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
+        words = [
+            line.strip()
+            for line in self._words.read().decode(errors="replace").splitlines()
+            if line.strip()
+        ]
         last = f": {words[-1][:SAID]}" if words else ""
         if status == -signal.SIGKILL:
             return f"the system killed it, most likely for want of memory{last}", status

@@ -24,7 +24,13 @@ class StatusLine:
         """Begin to draw."""
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+            )
 
             self._bar = Progress(
                 SpinnerColumn(),
@@ -51,7 +57,9 @@ class StatusLine:
         done = max(0, status.number - 1)
         left = time_left(time.monotonic() - self._begun, done, status.total)
         text = f"{status.title}: {status.doing}"
-        self._bar.update(self._task, description=text, completed=done, total=status.total, left=left)
+        self._bar.update(
+            self._task, description=text, completed=done, total=status.total, left=left
+        )
 
     def note(self, text: str) -> None:
         """Say something that stays."""

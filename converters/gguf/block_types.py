@@ -1,8 +1,9 @@
 """ggml's block types as MLX stores them, and back.
 
-Both write a weight as scale * code + bias over runs of 32. Where a type says just that, its codes are kept; where it says
-w = d * (q - 8), the bias is -8 * d, which float16 holds exactly. A block has its scales, then its codes, mostly two a byte: the
-low halves are the first 16 weights, the high halves the last 16.
+Both write a weight as scale * code + bias over runs of 32. Where a type says just that, its codes
+are kept; where it says w = d * (q - 8), the bias is -8 * d, which float16 holds exactly. A block
+has its scales, then its codes, mostly two a byte: the low halves are the first 16 weights, the high
+halves the last 16.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ FLOATS: Mapping[str, str] = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 def split_blocks(kind: str, rows: Bytes) -> Parts:
     """Rows of blocks, shape (R, bytes), as MLX stores them.
 
-    Exact, save the scales of Q4_K and Q5_K, which are products of a float16 and six bits and are rounded to float16.
+    Exact, save the scales of Q4_K and Q5_K, which are products of a float16 and six bits and are
+    rounded to float16.
     """
     bits, block, take = AFFINE[kind]
     count, per_row = rows.shape[0], rows.shape[1] // block
@@ -41,7 +43,8 @@ def split_blocks(kind: str, rows: Bytes) -> Parts:
     scales = np.empty((len(blocks), groups // per_row), np.float16)
     biases = np.empty_like(scales)
     step = max(1, PIECE_BYTES // block)
-    with np.errstate(all="ignore"):  # what overflows becomes infinite, and is refused where it is written
+    # what overflows becomes infinite, and is refused where it is written
+    with np.errstate(all="ignore"):
         for start in range(0, len(blocks), step):
             piece = slice(start, start + step)
             weight[piece], scales[piece], biases[piece] = take(blocks[piece])
@@ -76,7 +79,9 @@ def _half(blocks: Bytes, at: int) -> Halves:
 @cache
 def _products(factor: int) -> Halves:
     """Every float16 times a power of two: a table, since NumPy multiplies float16 one by one."""
-    return (np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32) * factor).astype(np.float16)
+    return (
+        np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32) * factor
+    ).astype(np.float16)
 
 
 def _times(halves: Halves, factor: int) -> Halves:

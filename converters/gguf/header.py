@@ -1,7 +1,8 @@
 """A GGUF file's header: read and checked before anything trusts it.
 
-The gguf library maps the whole file and believes what it says of itself: a length of 2**60 or an array of arrays keeps it busy
-for ever. So the header is read here, within fixed bounds; from the library come the names and sizes of the block types.
+The gguf library maps the whole file and believes what it says of itself: a length of 2**60 or an
+array of arrays keeps it busy for ever. So the header is read here, within fixed bounds; from the
+library come the names and sizes of the block types.
 """
 
 from __future__ import annotations
@@ -88,14 +89,18 @@ def open_gguf(path: Path) -> GgufModel:
     if len(files) > 1 or metadata.get("split.count", 1) not in (0, 1):
         said = metadata.get("split.count", 0), metadata.get("split.no", 0)
         if said != (len(files), 0):
-            raise FormatError(f"{files[0]} is named as the first of {len(files)} files and says another thing of itself")
+            raise FormatError(
+                f"{files[0]} is named as the first of {len(files)} files and says another thing of itself"
+            )
     for number, file in enumerate(files[1:], start=1):
         own, further = _read_header(file)
         if (own.get("split.no"), own.get("split.count")) != (number, len(files)):
             raise FormatError(f"{file} is not the shard that its name says")
         for name, tensor in further.items():
             if name in tensors:
-                raise FormatError(f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}")
+                raise FormatError(
+                    f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}"
+                )
             tensors[name] = tensor
     if not tensors:
         raise FormatError(f"{files[0]} holds no tensor", hint=DOWNLOAD_AGAIN)
@@ -104,10 +109,17 @@ def open_gguf(path: Path) -> GgufModel:
 
 def _only_model(folder: Path) -> Path:
     names = sorted(file.name for file in folder.glob("*.gguf"))
-    first = [name for name in names if (part := SHARD.fullmatch(name)) is None or int(part["number"]) == 1]
+    first = [
+        name
+        for name in names
+        if (part := SHARD.fullmatch(name)) is None or int(part["number"]) == 1
+    ]
     if len(first) != 1:
         listed = ", ".join(map(shown, (first or names)[:5])) or "none"
-        raise FormatError(f"{folder} holds not one GGUF model but {len(first)}: {listed}", hint="name one of the files")
+        raise FormatError(
+            f"{folder} holds not one GGUF model but {len(first)}: {listed}",
+            hint="name one of the files",
+        )
     return inside(folder, first[0])
 
 
@@ -118,7 +130,10 @@ def _shards(path: Path) -> tuple[Path, ...]:
     count = int(part["count"])
     if not 1 <= count <= MAX_SHARDS:
         raise FormatError(f"{path} is named as one of {count} files; {MAX_SHARDS} are the most")
-    return tuple(inside(path.parent, f"{part['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1))
+    return tuple(
+        inside(path.parent, f"{part['stem']}-{number:05d}-of-{count:05d}.gguf")
+        for number in range(1, count + 1)
+    )
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
@@ -147,11 +162,16 @@ class _Header:
         """Move on by ``count`` bytes, which are then there; returns where they begin."""
         start, end = self.at, self.at + count
         if end > MAX_HEADER:
-            raise self.fault(f"its header claims {end} bytes or more; at most {MAX_HEADER} are read")
+            raise self.fault(
+                f"its header claims {end} bytes or more; at most {MAX_HEADER} are read"
+            )
         while len(self._bytes) < end:
             more = self._file.read(max(READ_CHUNK, end - len(self._bytes)))
             if not more:
-                raise FormatError(f"{self.path} is cut short: its header goes on past its end", hint=DOWNLOAD_AGAIN)
+                raise FormatError(
+                    f"{self.path} is cut short: its header goes on past its end",
+                    hint=DOWNLOAD_AGAIN,
+                )
             self._bytes += more
         self.at = end
         return start
@@ -218,7 +238,11 @@ def _parse(header: _Header, path: Path, size: int) -> tuple[dict[str, Any], dict
         metadata[key] = header.value(header.numbers("I")[0], key)
     claims = [_claim(header) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", ALIGNMENT)
-    if type(alignment) is not int or not 1 <= alignment <= READ_CHUNK or alignment & (alignment - 1):
+    if (
+        type(alignment) is not int
+        or not 1 <= alignment <= READ_CHUNK
+        or alignment & (alignment - 1)
+    ):
         raise header.fault(f"its alignment is {shown(alignment)}")
     begin = -(-header.at // alignment) * alignment
     return metadata, _tensors(claims, header, begin, alignment, size)
@@ -240,7 +264,11 @@ def _claim(header: _Header) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _tensors(
-    claims: list[tuple[str, tuple[int, ...], int, int]], header: _Header, begin: int, alignment: int, size: int
+    claims: list[tuple[str, tuple[int, ...], int, int]],
+    header: _Header,
+    begin: int,
+    alignment: int,
+    size: int,
 ) -> dict[str, GgufTensor]:
     """The tensors in the order of their bytes: each inside the file, apart from all others."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -254,12 +282,16 @@ def _tensors(
         except (ValueError, KeyError) as error:
             raise header.fault(f"tensor {shown(name)} has the unknown type {number}") from error
         if shape[-1] % block:
-            raise header.fault(f"tensor {shown(name)} has rows of {shape[-1]}, which are no whole blocks of {block}")
+            raise header.fault(
+                f"tensor {shown(name)} has rows of {shape[-1]}, which are no whole blocks of {block}"
+            )
         nbytes = math.prod(shape) // block * block_bytes
         if name in tensors:
             raise header.fault(f"tensor {shown(name)} comes twice")
         if offset % alignment or begin + offset < end:
-            raise header.fault(f"tensor {shown(name)} begins inside another one or off the alignment")
+            raise header.fault(
+                f"tensor {shown(name)} begins inside another one or off the alignment"
+            )
         end = begin + offset + nbytes
         if end > size:
             raise FormatError(

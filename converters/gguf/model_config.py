@@ -14,7 +14,11 @@ from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import shown
 from edgellm.models.rope import wavelengths
 
-ARCHITECTURES: Mapping[str, str] = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES: Mapping[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
 """What GGUF calls each kind of model, and Hugging Face its class; ``model_type`` is called as in GGUF."""
 
 OUTER: Mapping[str, str] = {
@@ -63,7 +67,13 @@ def huggingface_name(name: str) -> str | None:
         return f"{_OUTER[path]}.{part}"
     block, _, rest = path.partition(".")
     index, _, inner = rest.partition(".")
-    if block != "blk" or inner not in _INNER or not index.isdecimal() or not index.isascii() or str(int(index)) != index:
+    if (
+        block != "blk"
+        or inner not in _INNER
+        or not index.isdecimal()
+        or not index.isascii()
+        or str(int(index)) != index
+    ):
         return None
     return f"model.layers.{index}.{_INNER[inner]}.{part}"
 
@@ -75,12 +85,15 @@ _INNER = {theirs: ours for ours, theirs in INNER.items()}
 def rotary_rows(rows: int, heads: int) -> npt.NDArray[np.int64]:
     """For each row of a query or key matrix in Hugging Face's order, where GGUF's llama has it; shape (rows,).
 
-    Hugging Face turns feature i of a head together with feature i + D/2, llama.cpp's llama 2i with 2i + 1.
+    Hugging Face turns feature i of a head together with feature i + D/2, llama.cpp's llama 2i with
+    2i + 1.
     """
     return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
-def read_config(metadata: Mapping[str, Any], vocabulary: int, tensors: Mapping[str, Any]) -> dict[str, Any]:
+def read_config(
+    metadata: Mapping[str, Any], vocabulary: int, tensors: Mapping[str, Any]
+) -> dict[str, Any]:
     """Hugging Face's config, save for the rotary scaling of ``read_stretch``.
 
     Args:
@@ -96,19 +109,32 @@ def read_config(metadata: Mapping[str, Any], vocabulary: int, tensors: Mapping[s
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
-            f"the GGUF file's architecture {shown(kind)} is not supported", hint=f"edgellm runs: {known}"
+            f"the GGUF file's architecture {shown(kind)} is not supported",
+            hint=f"edgellm runs: {known}",
         )
     said = _Said(metadata, kind)
     if said.number("expert_count", 0):
-        raise UnsupportedModelError("the GGUF file holds a mixture of experts, which is not supported")
+        raise UnsupportedModelError(
+            "the GGUF file holds a mixture of experts, which is not supported"
+        )
     hidden, heads = said.number("embedding_length"), said.number("attention.head_count")
     head_dim = said.number("attention.key_length", hidden // max(1, heads))
     for key in ("attention.value_length", "rope.dimension_count"):
         if said.number(key, head_dim) != head_dim:
-            raise UnsupportedModelError(f"{kind}.{key} is not {head_dim}, the size of a head: this is not supported")
-    for key in ("logit_scale", "residual_scale", "embedding_scale", "attention.scale", "attention.clamp_kqv"):
+            raise UnsupportedModelError(
+                f"{kind}.{key} is not {head_dim}, the size of a head: this is not supported"
+            )
+    for key in (
+        "logit_scale",
+        "residual_scale",
+        "embedding_scale",
+        "attention.scale",
+        "attention.clamp_kqv",
+    ):
         if f"{kind}.{key}" in metadata:
-            raise UnsupportedModelError(f"the GGUF file sets {kind}.{key}, which edgellm does not know")
+            raise UnsupportedModelError(
+                f"the GGUF file sets {kind}.{key}, which edgellm does not know"
+            )
     biases = {name.removeprefix("model.layers.0.") for name in tensors if name.endswith(".bias")}
     return {
         "architectures": [ARCHITECTURES[kind]],
@@ -138,19 +164,31 @@ def read_stretch(
     Args:
         metadata: the file's.
         config: as ``read_config`` gives it.
-        factors: what the file multiplies each wavelength by, shape (head_dim / 2,); None: it says nothing.
+        factors: what the file multiplies each wavelength by, shape (head_dim / 2,); None: it says
+            nothing.
 
     Raises:
         UnsupportedModelError: a scaling that edgellm does not know.
     """
     said = _Said(metadata, str(config["model_type"]))
-    kind = metadata.get(f"{said.kind}.rope.scaling.type", "linear" if f"{said.kind}.rope.scale_linear" in metadata else "none")
+    kind = metadata.get(
+        f"{said.kind}.rope.scaling.type",
+        "linear" if f"{said.kind}.rope.scale_linear" in metadata else "none",
+    )
     if kind not in ("none", "linear"):
-        raise UnsupportedModelError(f"rotary scaling {shown(kind)} is not supported", hint="edgellm runs: linear, llama3")
-    factor = _short(said.real("rope.scaling.factor", said.real("rope.scale_linear", 1.0))) if kind == "linear" else 1.0
+        raise UnsupportedModelError(
+            f"rotary scaling {shown(kind)} is not supported", hint="edgellm runs: linear, llama3"
+        )
+    factor = (
+        _short(said.real("rope.scaling.factor", said.real("rope.scale_linear", 1.0)))
+        if kind == "linear"
+        else 1.0
+    )
     if factors is None or np.all(factors == 1):
         return {"rope_type": "linear", "factor": factor} if factor not in (0.0, 1.0) else None
-    refusal = UnsupportedModelError(f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows")
+    refusal = UnsupportedModelError(
+        f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows"
+    )
     if (
         config["rope_theta"] <= 0
         or factor != 1.0
@@ -159,7 +197,9 @@ def read_stretch(
         or factors.min() <= 0
     ):
         raise refusal
-    for stretch in _stretches(factors, config, said.number("rope.scaling.original_context_length", 0)):
+    for stretch in _stretches(
+        factors, config, said.number("rope.scaling.original_context_length", 0)
+    ):
         if np.allclose(_factors(stretch, config), factors, rtol=1e-4, atol=0):
             return {"rope_type": stretch.kind, "factor": stretch.factor} | (
                 {
@@ -179,17 +219,21 @@ def stretch_factors(head_dim: int, theta: float, scaling: RopeScaling) -> npt.ND
     return (wavelengths(head_dim, theta, scaling) / plain).astype(np.float32)
 
 
-def _stretches(factors: npt.NDArray[np.float32], config: Mapping[str, Any], original: int) -> list[RopeScaling]:
+def _stretches(
+    factors: npt.NDArray[np.float32], config: Mapping[str, Any], original: int
+) -> list[RopeScaling]:
     """Settings that may have made these factors: one factor for all, a published model's, or one that is solved for.
 
-    Between its two borders Llama 3's blend is a straight line over 1 / wavelength; its slope and its place give the ratio of
-    context, low and high factor, of which one can be chosen.
+    Between its two borders Llama 3's blend is a straight line over 1 / wavelength; its slope and
+    its place give the ratio of context, low and high factor, of which one can be chosen.
     """
     factor = _short(float(factors.max()))
     if np.all(factors == factors[0]):
         return [RopeScaling(kind="linear", factor=factor)]
     known = [*KNOWN_STRETCHES, *([(original, 1.0, 4.0)] if original > 0 else [])]
-    plain = wavelengths(int(config["head_dim"]), float(config["rope_theta"]), None).astype(np.float64)
+    plain = wavelengths(int(config["head_dim"]), float(config["rope_theta"]), None).astype(
+        np.float64
+    )
     inside = (factors > 1) & (factors < factors.max())
     if np.count_nonzero(inside) > 1 and factor > 1:
         blend = (1 / factors[inside].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
@@ -231,13 +275,21 @@ class _Said:
         if isinstance(value, np.ndarray) and value.size and np.all(value == value[0]):
             value = value[0].item()
         if isinstance(value, np.ndarray):
-            raise UnsupportedModelError(f"{self.kind}.{key} differs from layer to layer, which is not supported")
+            raise UnsupportedModelError(
+                f"{self.kind}.{key} differs from layer to layer, which is not supported"
+            )
         if type(value) is not int:
-            raise FormatError(f"the GGUF file's {self.kind}.{key} is {'missing' if value is None else shown(value)}")
+            raise FormatError(
+                f"the GGUF file's {self.kind}.{key} is {'missing' if value is None else shown(value)}"
+            )
         return value
 
     def real(self, key: str, default: float) -> float:
         value = self._metadata.get(f"{self.kind}.{key}", default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise FormatError(f"the GGUF file's {self.kind}.{key} is {shown(value)}")
         return float(value)

@@ -67,7 +67,14 @@ def pre_tokenizer_of(splitting: str) -> dict[str, Any]:
         else {"type": "Split", "pattern": {"Regex": cut}, "behavior": "Isolated", "invert": False}
         for cut in cuts
     ]
-    steps.append({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": last == GPT2})
+    steps.append(
+        {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": last == GPT2,
+        }
+    )
     return steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps}
 
 
@@ -76,7 +83,9 @@ def splitting_in(steps: Sequence[Mapping[str, Any]]) -> str | None:
     cuts: list[str] = []
     for step in steps:
         match step:
-            case {"type": "Split", "pattern": {"Regex": str(cut)}, "behavior": "Isolated"} if not step.get("invert"):
+            case {"type": "Split", "pattern": {"Regex": str(cut)}, "behavior": "Isolated"} if (
+                not step.get("invert")
+            ):
                 cuts.append(cut)
             case {"type": "Digits", "individual_digits": True}:
                 cuts.append(DIGITS)

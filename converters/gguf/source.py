@@ -15,9 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import PARTS, Quantization, quantization_block
-from edgellm.converters.gguf.block_types import AFFINE, FLOATS, GROUP, REQUANTIZED, dequantize_blocks, split_blocks
+from edgellm.converters.gguf.block_types import (
+    AFFINE,
+    FLOATS,
+    GROUP,
+    REQUANTIZED,
+    dequantize_blocks,
+    split_blocks,
+)
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
-from edgellm.converters.gguf.model_config import PERMUTED, ROPE_FACTORS, huggingface_name, read_config, read_stretch
+from edgellm.converters.gguf.model_config import (
+    PERMUTED,
+    ROPE_FACTORS,
+    huggingface_name,
+    read_config,
+    read_stretch,
+)
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
 from edgellm.converters.tensors.floats import floats, stored
@@ -48,7 +61,8 @@ class _Place:
 class GgufSource:
     """A GGUF file of a dense LLaMA-like model, with its other shards, or a folder with one such model.
 
-    If any matrix is quantized, everything unquantized is shown as float16, so that the model has one type throughout.
+    If any matrix is quantized, everything unquantized is shown as float16, so that the model has
+    one type throughout.
 
     Raises:
         FormatError: the file is damaged or lies, a tensor is missing.
@@ -72,16 +86,24 @@ class GgufSource:
             raise FormatError("the GGUF file has no embedding (token_embd.weight)")
         config = read_config(model.metadata, embedding.shape[0], found)
         factors = model.tensors.get(ROPE_FACTORS)
-        config["rope_scaling"] = read_stretch(model.metadata, config, None if factors is None else _factors(factors))
+        config["rope_scaling"] = read_stretch(
+            model.metadata, config, None if factors is None else _factors(factors)
+        )
         self.companions: Mapping[str, Path | bytes]
         self.companions, ids = tokenizer_files(model.metadata, embedding.shape[0])
         self._quantized = any(tensor.kind not in FLOATS for tensor in found.values())
         self._places: dict[str, _Place] = {}
         self.tensors: dict[str, SourceTensor] = {}
         for name, tensor in found.items():
-            head_dim = config["head_dim"] if config["model_type"] == "llama" and name.endswith(_PERMUTED) else None
+            head_dim = (
+                config["head_dim"]
+                if config["model_type"] == "llama" and name.endswith(_PERMUTED)
+                else None
+            )
             if head_dim and (head_dim < 2 or tensor.shape[0] % head_dim or head_dim % 2):
-                raise FormatError(f"tensor {tensor.name} has {tensor.shape[0]} rows, which are no whole heads of {head_dim}")
+                raise FormatError(
+                    f"tensor {tensor.name} has {tensor.shape[0]} rows, which are no whole heads of {head_dim}"
+                )
             self._add(name, tensor, head_dim)
         self.config: Mapping[str, Any] = config | ids | self._quantization(found)
         self.forms: Mapping[str, Quantization] = {
@@ -107,7 +129,11 @@ class GgufSource:
         tensor, kind = place.tensor, place.tensor.kind
         if kind in FLOATS:
             content = self._read(place, start, stop)
-            return content if self.tensors[name].dtype == kind else stored(floats(content, kind), "F16")
+            return (
+                content
+                if self.tensors[name].dtype == kind
+                else stored(floats(content, kind), "F16")
+            )
         if kind in REQUANTIZED:
             rows = self._read(place, start, stop).reshape(stop - start, -1)
             return stored(np.concatenate(_shared(partial(dequantize_blocks, kind), rows)), "F16")
@@ -131,7 +157,9 @@ class GgufSource:
             self.tensors[name] = SourceTensor(dtype, tensor.shape)
             self._places[name] = _Place(tensor, "", head_dim)
         elif kind not in AFFINE:
-            raise UnsupportedModelError(f"tensor {tensor.name} is of type {kind}, which edgellm does not know")
+            raise UnsupportedModelError(
+                f"tensor {tensor.name} is of type {kind}, which edgellm does not know"
+            )
         elif len(tensor.shape) != 2 or path == name:
             raise FormatError(f"tensor {tensor.name} is quantized and no matrix")
         else:
@@ -146,7 +174,9 @@ class GgufSource:
             return {}
         bits = {kind: value[0] for kind, value in AFFINE.items()} | dict(REQUANTIZED)
         forms = {
-            name.removesuffix(".weight"): Quantization(bits[tensor.kind], GROUP) if tensor.kind in bits else None
+            name.removesuffix(".weight"): Quantization(bits[tensor.kind], GROUP)
+            if tensor.kind in bits
+            else None
             for name, tensor in found.items()
             if len(tensor.shape) == 2
         }
@@ -155,23 +185,37 @@ class GgufSource:
             form = forms.get(name.removesuffix(".weight"))
             if form is not None:
                 sizes[form] += prod(tensor.shape)
-        return {"quantization": quantization_block(sizes.most_common(1)[0][0], forms)} if sizes else {}
+        return (
+            {"quantization": quantization_block(sizes.most_common(1)[0][0], forms)} if sizes else {}
+        )
 
     def _read(self, place: _Place, start: int, stop: int) -> Bytes:
         """The file's bytes of some rows, in our order."""
         tensor = place.tensor
 
         def read(first: int, last: int) -> Bytes:
-            return read_span(tensor.file, tensor.offset + first * tensor.row_bytes, (last - first) * tensor.row_bytes)
+            return read_span(
+                tensor.file,
+                tensor.offset + first * tensor.row_bytes,
+                (last - first) * tensor.row_bytes,
+            )
 
-        return read(start, stop) if place.head_dim is None else halves_from_pairs(read, place.head_dim, start, stop)
+        return (
+            read(start, stop)
+            if place.head_dim is None
+            else halves_from_pairs(read, place.head_dim, start, stop)
+        )
 
-    def _keep(self, stem: str, parts: Mapping[str, npt.NDArray[Any]], start: int, stop: int) -> None:
+    def _keep(
+        self, stem: str, parts: Mapping[str, npt.NDArray[Any]], start: int, stop: int
+    ) -> None:
         """Hold the scales and biases that came along with a piece of the weights until they are asked for."""
         for part in PARTS[1:]:
             name = stem + part
             shape = self.tensors[name].shape
-            whole, done = self._waiting.get(name, (None, 0)) if start else (np.empty(shape, np.float16), 0)
+            whole, done = (
+                self._waiting.get(name, (None, 0)) if start else (np.empty(shape, np.float16), 0)
+            )
             if whole is not None and done == start:
                 whole[start:stop] = parts[part]
                 self._waiting[name] = (whole, stop)

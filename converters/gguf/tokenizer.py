@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from edgellm.chat_template.template import DEFAULT
-from edgellm.converters.gguf.pretokenizers import BEGUN, COMPOSED, WHOLE_WORDS, pre_tokenizer_of, splitting_of
+from edgellm.converters.gguf.pretokenizers import (
+    BEGUN,
+    COMPOSED,
+    WHOLE_WORDS,
+    pre_tokenizer_of,
+    splitting_of,
+)
 from edgellm.converters.tokenizers.byte_level import byte_level_document
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import TokenizerError
@@ -26,7 +32,9 @@ ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 """The keys of tokens that end an answer."""
 
 
-def tokenizer_files(metadata: Mapping[str, Any], vocabulary: int) -> tuple[dict[str, bytes], dict[str, Any]]:
+def tokenizer_files(
+    metadata: Mapping[str, Any], vocabulary: int
+) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The tokenizer's files, checked to load, and the config's bos_token_id and eos_token_id.
 
     Args:
@@ -34,7 +42,8 @@ def tokenizer_files(metadata: Mapping[str, Any], vocabulary: int) -> tuple[dict[
         vocabulary: rows of the embedding.
 
     Raises:
-        TokenizerError: the tokenizer is damaged, does not fit the model, or is of a kind that edgellm does not know.
+        TokenizerError: the tokenizer is damaged, does not fit the model, or is of a kind that
+            edgellm does not know.
         TemplateError: the chat template is too large.
     """
     said = _Said(metadata, vocabulary)
@@ -45,14 +54,21 @@ def tokenizer_files(metadata: Mapping[str, Any], vocabulary: int) -> tuple[dict[
         files, config = _byte_level(said)
     else:
         raise TokenizerError(
-            f"the GGUF file's tokenizer is of the kind {shown(kind)}", hint="edgellm knows llama (SentencePiece) and gpt2 (BPE)"
+            f"the GGUF file's tokenizer is of the kind {shown(kind)}",
+            hint="edgellm knows llama (SentencePiece) and gpt2 (BPE)",
         )
     ends = list(dict.fromkeys(end for key in ENDS if (end := said.place(key)) is not None))
     config |= {"bos_token": said.named("bos_token_id"), "eos_token": said.named("eos_token_id")}
-    config |= {"pad_token": said.named("padding_token_id")} if said.place("padding_token_id") is not None else {}
+    config |= (
+        {"pad_token": said.named("padding_token_id")}
+        if said.place("padding_token_id") is not None
+        else {}
+    )
     templates = _templates(metadata)
     if len(templates) > 1 or (templates and DEFAULT not in templates):
-        config["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
+        config["chat_template"] = [
+            {"name": name, "template": text} for name, text in templates.items()
+        ]
     elif templates:
         files["chat_template.jinja"] = templates[DEFAULT].encode()
     files["tokenizer_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
@@ -60,7 +76,10 @@ def tokenizer_files(metadata: Mapping[str, Any], vocabulary: int) -> tuple[dict[
         for name, content in files.items():
             write_file(Path(folder) / name, [content])
         Tokenizer.from_folder(folder, vocab_size=vocabulary)
-    ids = {"bos_token_id": said.place("bos_token_id"), "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
+    ids = {
+        "bos_token_id": said.place("bos_token_id"),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+    }
     return files, {name: value for name, value in ids.items() if value is not None}
 
 
@@ -73,7 +92,9 @@ class _Said:
         if not isinstance(tokens, list) or not tokens:
             raise TokenizerError("the GGUF file has no list of tokens")
         if len(tokens) > vocabulary:
-            raise TokenizerError(f"the GGUF file has {len(tokens)} tokens and an embedding of {vocabulary} rows")
+            raise TokenizerError(
+                f"the GGUF file has {len(tokens)} tokens and an embedding of {vocabulary} rows"
+            )
         self.tokens: list[str] = tokens
         kinds = [int(kind) for kind in self._numbers("token_type", NORMAL)]
         scores = [float(score) for score in self._numbers("scores", 0.0)]
@@ -92,13 +113,17 @@ class _Said:
             return [default] * len(self.tokens)
         values = np.atleast_1d(values)
         if values.dtype.kind not in "iuf" or len(values) != len(self.tokens):
-            raise TokenizerError(f"the GGUF file's {KEY}{key} is not one number for each of {len(self.tokens)} tokens")
+            raise TokenizerError(
+                f"the GGUF file's {KEY}{key} is not one number for each of {len(self.tokens)} tokens"
+            )
         return values.tolist()  # type: ignore[no-any-return]
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._metadata.get(KEY + key, default)
         if not isinstance(value, bool):
-            raise TokenizerError(f"the GGUF file's {KEY}{key} is {shown(value)}; it must be true or false")
+            raise TokenizerError(
+                f"the GGUF file's {KEY}{key} is {shown(value)}; it must be true or false"
+            )
         return value
 
     def place(self, key: str) -> int | None:
@@ -188,20 +213,32 @@ def _frame(tokens: Sequence[str], begin: int | None, end: int | None) -> dict[st
     if begin is None and end is None:
         return None
     text = [{"Sequence": {"id": "A", "type_id": 0}}]
-    before, after = ([] if place is None else [{"SpecialToken": {"id": tokens[place], "type_id": 0}}] for place in (begin, end))
+    before, after = (
+        [] if place is None else [{"SpecialToken": {"id": tokens[place], "type_id": 0}}]
+        for place in (begin, end)
+    )
     special = {
         tokens[place]: {"id": tokens[place], "ids": [place], "tokens": [tokens[place]]}
         for place in (begin, end)
         if place is not None
     }
     pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
-    return {"type": "TemplateProcessing", "single": [*before, *text, *after], "pair": pair, "special_tokens": special}
+    return {
+        "type": "TemplateProcessing",
+        "single": [*before, *text, *after],
+        "pair": pair,
+        "special_tokens": special,
+    }
 
 
 def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
     """The chat templates by name."""
     found = {DEFAULT: metadata[TEMPLATE]} if TEMPLATE in metadata else {}
-    found |= {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
+    found |= {
+        key.removeprefix(f"{TEMPLATE}."): text
+        for key, text in metadata.items()
+        if key.startswith(f"{TEMPLATE}.")
+    }
     if not all(isinstance(text, str) for text in found.values()):
         raise TokenizerError("the GGUF file has a chat template that is no text")
     return found

@@ -38,8 +38,8 @@ class ExportReport:
         path: the file.
         file_bytes: its size.
         kinds: matrices of each of llama.cpp's types.
-        errors: of each matrix that is not exactly what it was, by its path: the root mean square of the change over that of
-            the weights.
+        errors: of each matrix that is not exactly what it was, by its path: the root mean square of
+            the change over that of the weights.
         notes: where llama.cpp will not compute what edgellm does.
     """
 
@@ -51,12 +51,16 @@ class ExportReport:
 
 
 def export(
-    model: str | Path, destination: str | Path, *, force: bool = False, progress: Progress | None = None
+    model: str | Path,
+    destination: str | Path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> ExportReport:
     """Make a GGUF file of a model folder.
 
-    4-bit matrices become Q4_1, 5-bit ones Q5_1, with their own codes; 8-bit ones Q8_0; other quantized ones F16; unquantized
-    ones stay as they are.
+    4-bit matrices become Q4_1, 5-bit ones Q5_1, with their own codes; 8-bit ones Q8_0; other
+    quantized ones F16; unquantized ones stay as they are.
 
     Args:
         model: a folder, a bundled name or a Hub id.
@@ -65,7 +69,8 @@ def export(
         progress: called after each piece of the model.
 
     Raises:
-        ModelNotFoundError, DownloadError, FormatError, ReadError, TokenizerError: the model is not there, or damaged.
+        ModelNotFoundError, DownloadError, FormatError, ReadError, TokenizerError: the model is not
+        there, or damaged.
         UnsupportedModelError: llama.cpp does not run such a model.
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
@@ -73,19 +78,27 @@ def export(
     if path.is_dir():
         raise ConversionError(f"{path} is a folder", hint="name a file that ends in .gguf")
     if path.exists() and not force:
-        raise ConversionError(f"{path} already exists", hint="name another one, or replace it with --force")
+        raise ConversionError(
+            f"{path} already exists", hint="name another one, or replace it with --force"
+        )
     folder = locate(model)
     source = HuggingFaceSource(folder)
     recipe = make_recipe(source, ConversionSettings(bits=16))
     config = ModelConfig.from_dict(recipe.config)
-    read = _Meter(path.name, sum(file.source_bytes for file in recipe.files), progress or (lambda _: None))
+    read = _Meter(
+        path.name, sum(file.source_bytes for file in recipe.files), progress or (lambda _: None)
+    )
     matrices = {
         tensor.name: GgufMatrix(
             source=source,
-            path=tensor.name if tensor.matrix is None or tensor.matrix.stored is None else tensor.matrix.path,
+            path=tensor.name
+            if tensor.matrix is None or tensor.matrix.stored is None
+            else tensor.matrix.path,
             shape=tensor.shape,
             stored=tensor.matrix.stored if tensor.matrix else None,
-            head_dim=config.head_dim if _kind(config) == "llama" and tensor.name.endswith(_PERMUTED) else None,
+            head_dim=config.head_dim
+            if _kind(config) == "llama" and tensor.name.endswith(_PERMUTED)
+            else None,
             on_read=read,
         )
         for file in recipe.files
@@ -94,13 +107,18 @@ def export(
     ends = config.eos_token_ids
     if (folder / GENERATION_CONFIG).exists():
         ends |= token_ids(read_json(folder / GENERATION_CONFIG).get("eos_token_id"))
-    metadata = _metadata(config, folder.resolve().name, {name: matrix.kind for name, matrix in matrices.items()})
+    metadata = _metadata(
+        config, folder.resolve().name, {name: matrix.kind for name, matrix in matrices.items()}
+    )
     vocabulary = vocabulary_metadata(folder, config.vocab_size, ends)
     metadata |= vocabulary
     notes = _notes(config, folder, vocabulary)
     for note in notes:
         read.say(note)
-    outputs = [*_stretch(config), *(GgufOutput(gguf_name(name), m.kind, m.shape, m.pieces) for name, m in matrices.items())]
+    outputs = [
+        *_stretch(config),
+        *(GgufOutput(gguf_name(name), m.kind, m.shape, m.pieces) for name, m in matrices.items()),
+    ]
     _require_space(path, sum(output.nbytes for output in outputs))
     record = write_gguf(path, metadata, outputs)
     wide = {name: matrix for name, matrix in matrices.items() if len(matrix.shape) > 1}
@@ -108,7 +126,11 @@ def export(
         path=path,
         file_bytes=record.size,
         kinds=Counter(matrix.kind for matrix in wide.values()),
-        errors={name.removesuffix(".weight"): matrix.error for name, matrix in wide.items() if matrix.error},
+        errors={
+            name.removesuffix(".weight"): matrix.error
+            for name, matrix in wide.items()
+            if matrix.error
+        },
         notes=tuple(notes),
     )
 
@@ -140,17 +162,23 @@ def _kind(config: ModelConfig) -> str:
 def _notes(config: ModelConfig, folder: Path, vocabulary: Mapping[str, Any]) -> list[str]:
     notes = []
     if config.sliding_window is not None:
-        notes.append(f"llama.cpp attends to all tokens, also to those before this model's window of {config.sliding_window}")
+        notes.append(
+            f"llama.cpp attends to all tokens, also to those before this model's window of {config.sliding_window}"
+        )
     pieces = not (folder / "tokenizer.json").exists() and vocabulary[ADD_SPACE]
     if pieces and not read_settings(folder).flag("legacy", False):
-        notes.append("after a special token within a text llama.cpp puts a space, and this model's tokenizer does not")
+        notes.append(
+            "after a special token within a text llama.cpp puts a space, and this model's tokenizer does not"
+        )
     return notes
 
 
 def _metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> dict[str, Any]:
     """What the file says of the model's shape."""
     kind = _kind(config)
-    usual = Counter(kinds[name] for name in kinds if name.startswith("model.layers.0.") and "_proj" in name).most_common(1)
+    usual = Counter(
+        kinds[name] for name in kinds if name.startswith("model.layers.0.") and "_proj" in name
+    ).most_common(1)
     scaling = config.rope_scaling
     said: dict[str, Any] = {
         "block_count": config.num_hidden_layers,
@@ -196,7 +224,9 @@ def _require_space(path: Path, needed: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
     except OSError as error:
-        raise ConversionError(f"{path} cannot be written: {error.strerror or os.strerror(errno.EIO)}") from error
+        raise ConversionError(
+            f"{path} cannot be written: {error.strerror or os.strerror(errno.EIO)}"
+        ) from error
     if needed + SPARE_BYTES > free:
         raise ConversionError(
             f"{path} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free",

@@ -38,7 +38,8 @@ class GgufMatrix:
         stored: how the source has it; None: unquantized.
         head_dim: rows of a head where llama.cpp wants them in pairs; None: the order stays.
         on_read: called with the bytes of each piece of the source.
-        error: once it is written, the root mean square of the change over that of the weights; 0.0: there was none.
+        error: once it is written, the root mean square of the change over that of the weights; 0.0:
+            there was none.
     """
 
     source: Source
@@ -79,11 +80,17 @@ class GgufMatrix:
             return self._plain if len(self.shape) > 1 else self._vector
         if self.kind == "F16":
             return self._dequantized
-        scales, biases = (self._values(part, 0, self.shape[0], counted=False) for part in ("scales", "biases"))
+        scales, biases = (
+            self._values(part, 0, self.shape[0], counted=False) for part in ("scales", "biases")
+        )
         exact = bool(np.all(_halved(scales, self.path) == scales))
         if form.bits == 8:
             return self._codes if exact and np.all(biases == -128 * scales) else self._rounded
-        return self._codes if exact and np.all(_halved(biases, self.path) == biases) else self._codes_measured
+        return (
+            self._codes
+            if exact and np.all(_halved(biases, self.path) == biases)
+            else self._codes_measured
+        )
 
     def _plain(self, start: int, stop: int) -> Bytes:
         return self._rows("", start, stop)
@@ -94,8 +101,12 @@ class GgufMatrix:
     def _codes(self, start: int, stop: int) -> Bytes:
         form = self._form
         weight = self._rows("weight", start, stop).reshape(stop - start, -1)
-        scales, biases = (_halved(self._values(part, start, stop), self.path) for part in ("scales", "biases"))
-        scales, biases = (np.repeat(part, form.group_size // GROUP, axis=1) for part in (scales, biases))
+        scales, biases = (
+            _halved(self._values(part, start, stop), self.path) for part in ("scales", "biases")
+        )
+        scales, biases = (
+            np.repeat(part, form.group_size // GROUP, axis=1) for part in (scales, biases)
+        )
         if form.bits == 8:
             return join_q8_0((weight ^ 0x80).view(np.int8), scales)
         return (join_q4_1 if form.bits == 4 else join_q5_1)(weight, scales, biases)
@@ -115,7 +126,9 @@ class GgufMatrix:
         values = self._dequantize(start, stop).reshape(-1, GROUP)
         scales = _halved(np.abs(values).max(axis=1, keepdims=True) / 127, self.path)
         wide = scales.astype(np.float32)
-        codes = np.rint(np.divide(values, wide, out=np.zeros_like(values), where=wide > 0)).clip(-127, 127)
+        codes = np.rint(np.divide(values, wide, out=np.zeros_like(values), where=wide > 0)).clip(
+            -127, 127
+        )
         self._measure(codes * wide - values, values)
         return join_q8_0(codes.astype(np.int8).reshape(stop - start, -1), scales)
 
@@ -138,15 +151,27 @@ class GgufMatrix:
         form = self._form
         if form.mode == "affine":
             weight = self._rows("weight", start, stop).reshape(stop - start, -1)
-            return affine_values(weight, *(self._values(part, start, stop) for part in ("scales", "biases")), bits=form.bits)
-        return np.array(dequantize([self._array(part, start, stop) for part in form.stored(1, 128, "F16")], form))
+            return affine_values(
+                weight,
+                *(self._values(part, start, stop) for part in ("scales", "biases")),
+                bits=form.bits,
+            )
+        return np.array(
+            dequantize(
+                [self._array(part, start, stop) for part in form.stored(1, 128, "F16")], form
+            )
+        )
 
     def _array(self, part: str, start: int, stop: int) -> mx.array:
         dtype = self.source.tensors[f"{self.path}.{part}"].dtype
         width = {1: np.uint8, 2: np.uint16, 4: np.uint32}[DTYPE_BYTES[dtype]]
-        return mx.array(self._rows(part, start, stop).view(width).reshape(stop - start, -1)).view(MLX_TYPES[dtype])
+        return mx.array(self._rows(part, start, stop).view(width).reshape(stop - start, -1)).view(
+            MLX_TYPES[dtype]
+        )
 
-    def _values(self, part: str, start: int, stop: int, *, counted: bool = True) -> npt.NDArray[np.float32]:
+    def _values(
+        self, part: str, start: int, stop: int, *, counted: bool = True
+    ) -> npt.NDArray[np.float32]:
         """A part's floating numbers, shape (rows, ...)."""
         dtype = self.source.tensors[self._name(part)].dtype
         raw = self._rows(part, start, stop, counted=counted)
@@ -158,7 +183,11 @@ class GgufMatrix:
         def read(first: int, last: int) -> Bytes:
             return self.source.rows(name, first, last)
 
-        rows = read(start, stop) if self.head_dim is None else pairs_from_halves(read, self.head_dim, start, stop)
+        rows = (
+            read(start, stop)
+            if self.head_dim is None
+            else pairs_from_halves(read, self.head_dim, start, stop)
+        )
         if counted:
             self.on_read(rows.nbytes)
         return rows

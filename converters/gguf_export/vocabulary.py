@@ -17,7 +17,15 @@ from edgellm.errors import UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.added_tokens import Settings, read_settings
 from edgellm.tokenizer.detokenizer import BYTE_TOKEN, steps_of
-from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_piece_model
+from edgellm.tokenizer.spm_proto import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    read_piece_model,
+)
 
 ADDED_SCORE = -1000.0
 """Of tokens that are never merged; what llama.cpp's own converter writes."""
@@ -45,7 +53,10 @@ def vocabulary_metadata(folder: Path, vocabulary: int, ends: frozenset[int]) -> 
         metadata, pieces = _from_json(document, settings)
     else:
         metadata, pieces = _from_model((folder / "tokenizer.model").read_bytes(), settings)
-    listed = [pieces.get(place) or Piece(f"[PAD{place}]", ADDED_SCORE, UNUSED) for place in range(vocabulary)]
+    listed = [
+        pieces.get(place) or Piece(f"[PAD{place}]", ADDED_SCORE, UNUSED)
+        for place in range(vocabulary)
+    ]
     metadata[f"{KEY}tokens"] = [piece.text for piece in listed]
     metadata[f"{KEY}token_type"] = np.array([piece.kind for piece in listed], np.int32)
     if metadata[f"{KEY}model"] == "llama":
@@ -69,17 +80,23 @@ def _from_model(data: bytes, settings: Settings) -> tuple[dict[str, Any], dict[i
     """A SentencePiece model; added tokens replace its pieces and come behind them."""
     model = read_piece_model(data)
     if not model.merging:
-        raise UnsupportedModelError("llama.cpp merges pieces, and this SentencePiece model is not made for that")
+        raise UnsupportedModelError(
+            "llama.cpp merges pieces, and this SentencePiece model is not made for that"
+        )
     pieces = dict(enumerate(map(Piece, model.pieces, model.scores, model.kinds)))
     metadata: dict[str, Any] = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
     metadata |= {ADD_SPACE: model.dummy_prefix and settings.flag("add_prefix_space", True)}
     return metadata, pieces | _added(settings, pieces)
 
 
-def _from_json(document: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Any], dict[int, Piece]]:
+def _from_json(
+    document: Mapping[str, Any], settings: Settings
+) -> tuple[dict[str, Any], dict[int, Piece]]:
     model = document["model"]
     if not isinstance(model.get("vocab"), dict):
-        raise UnsupportedModelError("llama.cpp merges pieces, and this tokenizer.json is not made for that")
+        raise UnsupportedModelError(
+            "llama.cpp merges pieces, and this tokenizer.json is not made for that"
+        )
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     steps = steps_of(document.get("pre_tokenizer"), "pretokenizers")
     byte_level = any(step.get("type") == "ByteLevel" for step in steps)
@@ -88,17 +105,28 @@ def _from_json(document: Mapping[str, Any], settings: Settings) -> tuple[dict[st
     for rank, (first, second) in enumerate(merges):
         ranks.setdefault(first + second, rank)
     pieces = {
-        place: Piece(token, -float(ranks.get(token, len(merges))), _kind(token, unknown, bytes_too=not byte_level))
+        place: Piece(
+            token,
+            -float(ranks.get(token, len(merges))),
+            _kind(token, unknown, bytes_too=not byte_level),
+        )
         for token, place in model["vocab"].items()
     }
     for token in document.get("added_tokens") or []:
-        kind = UNKNOWN if token["content"] == unknown else CONTROL if token.get("special") else USER_DEFINED
+        kind = (
+            UNKNOWN
+            if token["content"] == unknown
+            else CONTROL
+            if token.get("special")
+            else USER_DEFINED
+        )
         pieces[token["id"]] = Piece(token["content"], ADDED_SCORE, kind)
     pieces |= _added(settings, pieces)
     if not byte_level:
         metadata: dict[str, Any] = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
         return metadata | {ADD_SPACE: _has_prefix(document, steps)}, pieces
-    splitting = splitting_in(steps) or (None if merges else "gpt-2")  # where nothing merges, no cut shows
+    # where nothing merges, no cut shows
+    splitting = splitting_in(steps) or (None if merges else "gpt-2")
     if splitting is None or any(len(part.split()) != 1 for merge in merges for part in merge):
         raise UnsupportedModelError(NO_SPLITTING)
     joined = [f"{first} {second}" for first, second in merges]
@@ -115,7 +143,11 @@ def _added(settings: Settings, pieces: Mapping[int, Piece]) -> dict[int, Piece]:
     """The tokens of the small files; one that the vocabulary has as unknown stays so."""
     special = settings.special_texts
     return {
-        place: Piece(token.content, ADDED_SCORE, CONTROL if token.special or token.content in special else USER_DEFINED)
+        place: Piece(
+            token.content,
+            ADDED_SCORE,
+            CONTROL if token.special or token.content in special else USER_DEFINED,
+        )
         for place, token in settings.added.items()
         if place not in pieces or pieces[place].kind in (NORMAL, UNUSED)
     }
@@ -125,5 +157,6 @@ def _has_prefix(document: Mapping[str, Any], steps: Sequence[Mapping[str, Any]])
     """Whether a text gets a space in front."""
     normalizers = steps_of(document.get("normalizer"), "normalizers")
     return any(step.get("type") == "Prepend" for step in normalizers) or any(
-        step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never" for step in steps
+        step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never"
+        for step in steps
     )

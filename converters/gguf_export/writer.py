@@ -1,6 +1,7 @@
 """A GGUF file written whole or not at all.
 
-The gguf library writes to a file of its own, under the final name; here the header's bytes are made for ``write_file``.
+The gguf library writes to a file of its own, under the final name; here the header's bytes are made
+for ``write_file``.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ class GgufOutput:
         return prod(self.shape) // int(block) * int(block_bytes)
 
 
-def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> FileRecord:
+def write_gguf(
+    path: Path, metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]
+) -> FileRecord:
     """Write a file of version 3.
 
     Args:
         path: the file to be made.
-        metadata: texts, flags, numbers (whole ones as uint32, others as float32), lists of texts, NumPy arrays.
+        metadata: texts, flags, numbers (whole ones as uint32, others as float32), lists of texts,
+            NumPy arrays.
         tensors: in the order in which they are written.
 
     Raises:

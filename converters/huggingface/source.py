@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgellm.checkpoint.folder import CONFIG, GENERATION_CONFIG, INDEX, MANIFEST, inside, read_headers, weight_files
+from edgellm.checkpoint.folder import (
+    CONFIG,
+    GENERATION_CONFIG,
+    INDEX,
+    MANIFEST,
+    inside,
+    read_headers,
+    weight_files,
+)
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_rows
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
@@ -52,14 +60,17 @@ class HuggingFaceSource:
         if (path / MANIFEST).exists():
             raise FormatError(f"{path} is itself a conversion that has not finished")
         if not (path / CONFIG).exists():
-            raise FormatError(f"{path} has no {CONFIG}", hint="name the folder that holds the model's files")
+            raise FormatError(
+                f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
+            )
         self.path = path
         self.config: Mapping[str, Any] = read_json(inside(path, CONFIG))
         if (path / GENERATION_CONFIG).exists():
             read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
         self._places = _read_places(path)
         self.tensors: Mapping[str, SourceTensor] = {
-            name: SourceTensor(tensor.info.dtype, tensor.info.shape) for name, tensor in self._places.items()
+            name: SourceTensor(tensor.info.dtype, tensor.info.shape)
+            for name, tensor in self._places.items()
         }
         self.companions: Mapping[str, Path | bytes] = {
             file.name: inside(path, file.name)
@@ -87,8 +98,12 @@ def _read_places(path: Path) -> dict[str, TorchTensor]:
         for file in weight_files(path, pattern=TORCH_FILES, index=TORCH_INDEX):
             for name, tensor in read_torch_file(file).items():
                 if name in places:
-                    raise FormatError(f"tensor {shown(name)} lies in {places[name].info.file.name} and in {file.name}")
+                    raise FormatError(
+                        f"tensor {shown(name)} lies in {places[name].info.file.name} and in {file.name}"
+                    )
                 places[name] = tensor
     else:
-        places = {name: TorchTensor(info, None) for name, info in read_headers(weight_files(path)).items()}
+        places = {
+            name: TorchTensor(info, None) for name, info in read_headers(weight_files(path)).items()
+        }
     return {name: place for name, place in places.items() if not name.endswith(LEFT_OUT)}

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES, MAX_RANK, TensorInfo
-from edgellm.converters.huggingface.unpickler import MAX_TEXT_BYTES, PickledTensor, Storage, read_pickle
+from edgellm.converters.huggingface.unpickler import (
+    MAX_TEXT_BYTES,
+    PickledTensor,
+    Storage,
+    read_pickle,
+)
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.strict_json import require_regular_file, shown
 
@@ -60,7 +65,9 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     try:
         with path.open("rb") as file:
             zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-            pickled, places = _read_zip(file, path, size) if zipped else _read_legacy(file, path, size)
+            pickled, places = (
+                _read_zip(file, path, size) if zipped else _read_legacy(file, path, size)
+            )
     except struct.error as error:
         raise FormatError(f"{path} is cut short", hint="download it again") from error
     except OSError as error:
@@ -75,7 +82,9 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     return tensors
 
 
-def _place(name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int]], path: Path) -> TorchTensor:
+def _place(
+    name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int]], path: Path
+) -> TorchTensor:
     """The tensor's absolute place, after checking that it lies within its storage, and the storage within the file."""
     where = f"tensor {shown(name)} of {path}"
     dtype = STORAGE_DTYPES.get(tensor.storage.kind)
@@ -85,16 +94,29 @@ def _place(name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int
         raise FormatError(f"{where} has no bytes, or an impossible shape")
     start, nbytes = places[tensor.storage.key]
     width = DTYPE_BYTES[dtype]
-    last = sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True))
+    last = sum(
+        (length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True)
+    )
     empty = 0 in tensor.shape
-    if tensor.storage.count * width > nbytes or (not empty and tensor.offset + last >= tensor.storage.count):
+    if tensor.storage.count * width > nbytes or (
+        not empty and tensor.offset + last >= tensor.storage.count
+    ):
         raise FormatError(f"{where} lies beyond the bytes it has")
-    info = TensorInfo(name, dtype, tensor.shape, path, start + tensor.offset * width, math.prod(tensor.shape) * width)
+    info = TensorInfo(
+        name,
+        dtype,
+        tensor.shape,
+        path,
+        start + tensor.offset * width,
+        math.prod(tensor.shape) * width,
+    )
     plain, step = True, 1
     for length, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         plain &= length == 1 or stride == step
         step *= length
-    return TorchTensor(info, None if plain or empty else tuple(stride * width for stride in tensor.strides))
+    return TorchTensor(
+        info, None if plain or empty else tuple(stride * width for stride in tensor.strides)
+    )
 
 
 def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, tuple[int, int]]]:
@@ -104,14 +126,23 @@ def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, 
     if len(pickles) != 1:
         raise FormatError(f"{path} is no PyTorch weight file: it holds no data.pkl")
     prefix = pickles[0].removesuffix("data.pkl")
-    if f"{prefix}byteorder" in members and _content(file, *members[f"{prefix}byteorder"]) != b"little":
-        raise FormatError(f"{path} was written on a big-endian machine", hint="use the model's safetensors files")
+    if (
+        f"{prefix}byteorder" in members
+        and _content(file, *members[f"{prefix}byteorder"]) != b"little"
+    ):
+        raise FormatError(
+            f"{path} was written on a big-endian machine", hint="use the model's safetensors files"
+        )
     offset, length = members[pickles[0]]
     if length > MAX_TEXT_BYTES:
-        raise FormatError(f"the pickle in {path} has {length} bytes; at most {MAX_TEXT_BYTES} are read")
+        raise FormatError(
+            f"the pickle in {path} has {length} bytes; at most {MAX_TEXT_BYTES} are read"
+        )
     value = read_pickle(BytesIO(_content(file, offset, length)), f"the pickle in {path}")
     data = f"{prefix}data/"
-    return value, {name.removeprefix(data): place for name, place in members.items() if name.startswith(data)}
+    return value, {
+        name.removeprefix(data): place for name, place in members.items() if name.startswith(data)
+    }
 
 
 def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, int]]:
@@ -120,7 +151,9 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
     tail = _content(file, size - tail_length, tail_length)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0:
-        raise FormatError(f"{path} is cut short: its directory is missing", hint="download it again")
+        raise FormatError(
+            f"{path} is cut short: its directory is missing", hint="download it again"
+        )
     length, start = END.unpack_from(tail, at)[5:7]
     locator = size - tail_length + at - LOCATOR64.size
     if locator >= 0:
@@ -128,12 +161,28 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
         if magic == b"PK\x06\x07":
             length, start = END64.unpack(_content(file, min(end64, size), END64.size))[8:10]
     if length > MAX_DIRECTORY_BYTES or start + length > size:
-        raise FormatError(f"{path} is damaged: its directory claims {length} bytes at {start} of {size}")
+        raise FormatError(
+            f"{path} is damaged: its directory claims {length} bytes at {start} of {size}"
+        )
     directory, at, members = _content(file, start, length), 0, {}
     while at < len(directory):
-        (magic, _, _, flags, method, _, _, _, packed, nbytes, name_length, extra_length, comment_length, *_, offset) = (
-            ENTRY.unpack_from(directory, at)
-        )
+        (
+            magic,
+            _,
+            _,
+            flags,
+            method,
+            _,
+            _,
+            _,
+            packed,
+            nbytes,
+            name_length,
+            extra_length,
+            comment_length,
+            *_,
+            offset,
+        ) = ENTRY.unpack_from(directory, at)
         name_end = at + ENTRY.size + name_length
         name = directory[at + ENTRY.size : name_end].decode("utf-8", "replace")
         extra = directory[name_end : name_end + extra_length]
@@ -143,7 +192,9 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
             raise FormatError(f"{path} is damaged, or its member {shown(name)} is packed")
         members[name] = (_data_offset(file, path, min(offset, size)), nbytes)
         if members[name][0] + nbytes > size:
-            raise FormatError(f"{path} is cut short: {shown(name)} ends beyond it", hint="download it again")
+            raise FormatError(
+                f"{path} is cut short: {shown(name)} ends beyond it", hint="download it again"
+            )
     return members
 
 
@@ -171,7 +222,9 @@ def _data_offset(file: BinaryIO, path: Path, offset: int) -> int:
     return offset + LOCAL.size + int(name_length) + int(extra_length)
 
 
-def _read_legacy(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, tuple[int, int]]]:
+def _read_legacy(
+    file: BinaryIO, path: Path, size: int
+) -> tuple[object, dict[str, tuple[int, int]]]:
     """Five pickles (magic, protocol, machine, tensors, storage keys), then each storage behind its length."""
     stream = BytesIO(_content(file, 0, min(size, MAX_TEXT_BYTES)))
     name = f"the pickle in {path}"
@@ -180,11 +233,17 @@ def _read_legacy(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[st
     read_pickle(stream, name)
     machine = read_pickle(stream, name)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise FormatError(f"{path} was written on a big-endian machine", hint="use the model's safetensors files")
+        raise FormatError(
+            f"{path} was written on a big-endian machine", hint="use the model's safetensors files"
+        )
     value, keys = read_pickle(stream, name), read_pickle(stream, name)
     tensors = value.values() if isinstance(value, dict) else ()
-    storages = {item.storage.key: item.storage for item in tensors if isinstance(item, PickledTensor)}
-    if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
+    storages = {
+        item.storage.key: item.storage for item in tensors if isinstance(item, PickledTensor)
+    }
+    if not isinstance(keys, list) or not all(
+        isinstance(key, str) and key in storages for key in keys
+    ):
         raise FormatError(f"{path} lists storages that no tensor has")
     at, places = stream.tell(), {}
     for key in keys:

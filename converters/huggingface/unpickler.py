@@ -1,8 +1,9 @@
 """The pickles inside PyTorch's weight files, read without running them.
 
-A pickle is a program for a stack machine that may import and call anything. This machine knows only the instructions that a
-dictionary of tensors needs, and three names: an ordered dictionary, a tensor made from a storage, a parameter made from a
-tensor. It builds descriptions; it cannot import, and there is nothing that it could call.
+A pickle is a program for a stack machine that may import and call anything. This machine knows only
+the instructions that a dictionary of tensors needs, and three names: an ordered dictionary, a
+tensor made from a storage, a parameter made from a tensor. It builds descriptions; it cannot
+import, and there is nothing that it could call.
 """
 
 from __future__ import annotations
@@ -133,7 +134,11 @@ class _Machine:
 
     def update(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, dict) or len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
+        if (
+            not isinstance(target, dict)
+            or len(items) % 2
+            or not all(isinstance(key, str) for key in items[::2])
+        ):
             raise TypeError("keys that are no text, or a target that is no dictionary")
         target.update(zip(items[::2], items[1::2], strict=True))
 
@@ -142,7 +147,9 @@ class _Machine:
         self.update([key, value])
 
     def push_name(self, module: Any, name: Any) -> None:
-        if (module, name) not in CALLABLES and not (module == "torch" and str(name).endswith("Storage")):
+        if (module, name) not in CALLABLES and not (
+            module == "torch" and str(name).endswith("Storage")
+        ):
             raise self.refusal(f"the name {shown(f'{module}.{name}')}")
         self.stack.append(Name(module, name))
 
@@ -184,7 +191,9 @@ def _tensor(arguments: Any) -> PickledTensor:
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_):
             numbers = (offset, *shape, *strides)
-            if len(shape) == len(strides) and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+            if len(shape) == len(strides) and all(
+                type(number) is int and 0 <= number < 1 << 63 for number in numbers
+            ):
                 return PickledTensor(storage, offset, shape, strides)
     raise TypeError("a tensor of impossible shape")
 
@@ -202,7 +211,13 @@ CALLABLES: Final[Mapping[tuple[str, str], Callable[[Any], Any]]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
 
-CONSTANTS: Final[Mapping[str, Any]] = {"MARK": MARK, "NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+CONSTANTS: Final[Mapping[str, Any]] = {
+    "MARK": MARK,
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_TUPLE": (),
+}
 
 LITERALS: Final = frozenset(
     [

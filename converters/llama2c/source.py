@@ -1,6 +1,7 @@
 """llama2.c's model files as a source: versions 0 and 1 in float32, version 2 in groups of int8.
 
-All begin with seven numbers and hold the tensors one after the other, each kind for all layers; heads are in Meta's order.
+All begin with seven numbers and hold the tensors one after the other, each kind for all layers;
+heads are in Meta's order.
 """
 
 from __future__ import annotations
@@ -91,14 +92,18 @@ class Llama2cSource:
         """Whether int8 values cannot be kept."""
         if not self._group or self._kept:
             return ()
-        return (f"rows are no whole groups of a size that MLX has (here {self._group}): the int8 values are quantized again",)
+        return (
+            f"rows are no whole groups of a size that MLX has (here {self._group}): the int8 values are quantized again",
+        )
 
     @property
     def companions(self) -> Mapping[str, Path | bytes]:
         """The tokenizer. Raises TokenizerError where there is none."""
         file = self.path.with_name(TOKENIZER)
         if not file.exists():
-            raise TokenizerError(f"there is no {TOKENIZER} beside {self.path}", hint="name one with --tokenizer")
+            raise TokenizerError(
+                f"there is no {TOKENIZER} beside {self.path}", hint="name one with --tokenizer"
+            )
         return tokenizer_files(file, vocabulary=self._model.vocab_size)
 
     @property
@@ -110,7 +115,9 @@ class Llama2cSource:
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """The bytes of some rows, heads in Hugging Face's order."""
         if name.rpartition(".")[0].endswith(ROTATED):
-            return halves_from_pairs(lambda first, last: self._rows(name, first, last), self._model.head_dim, start, stop)
+            return halves_from_pairs(
+                lambda first, last: self._rows(name, first, last), self._model.head_dim, start, stop
+            )
         return self._rows(name, start, stop)
 
     def _is_quantized(self, shape: tuple[int, ...]) -> bool:
@@ -119,11 +126,15 @@ class Llama2cSource:
     def _show(self, name: str, shape: tuple[int, ...]) -> None:
         path = name.removesuffix(".weight")
         if self._is_quantized(shape) and self._kept:
-            for part, stored in Quantization(INT8_BITS, self._group).stored(shape[0], shape[1], "F32").items():
+            for part, stored in (
+                Quantization(INT8_BITS, self._group).stored(shape[0], shape[1], "F32").items()
+            ):
                 self.tensors[f"{path}.{part}"] = SourceTensor(*stored)
             return
         self.tensors[name] = SourceTensor("F32", shape)
-        form = chosen_quantization(shape[1], INT8_BITS, FITTING) if self._is_quantized(shape) else None
+        form = (
+            chosen_quantization(shape[1], INT8_BITS, FITTING) if self._is_quantized(shape) else None
+        )
         if form is not None:
             self.forms[path] = form
 
@@ -137,9 +148,12 @@ class Llama2cSource:
             return read_span(self.path, place + start * columns * 4, (stop - start) * columns * 4)
         first, last = start * columns, stop * columns
         if self._kept and part == "weight":
-            return read_span(self.path, place + first, last - first) ^ np.uint8(0x80)  # int8 from -128 on: codes from 0 on
+            # int8 from -128 on: codes from 0 on
+            return read_span(self.path, place + first, last - first) ^ np.uint8(0x80)
         low, high = first // self._group, -(-last // self._group)
-        scales = read_span(self.path, place + math.prod(shape) + low * 4, (high - low) * 4).view(np.float32)
+        scales = read_span(self.path, place + math.prod(shape) + low * 4, (high - low) * 4).view(
+            np.float32
+        )
         if not self._kept:
             codes = read_span(self.path, place + first, last - first).view(np.int8)
             spread = np.repeat(scales, self._group)[first - low * self._group :][: last - first]
@@ -161,8 +175,15 @@ def _read_header(path: Path) -> Header:
         group = GROUP.unpack_from(head, HEADER.size)[0] if version == 2 else 0
     except struct.error as error:
         raise FormatError(f"{path} is cut short") from error
-    if version not in (1, 2) or tied not in (0, 1) or (version == 2 and not 1 <= group <= 1 << 16) or len(head) < HEADER_BYTES:
-        raise FormatError(f"{path} is damaged, or of a version of llama2.c's that edgellm does not know ({version})")
+    if (
+        version not in (1, 2)
+        or tied not in (0, 1)
+        or (version == 2 and not 1 <= group <= 1 << 16)
+        or len(head) < HEADER_BYTES
+    ):
+        raise FormatError(
+            f"{path} is damaged, or of a version of llama2.c's that edgellm does not know ({version})"
+        )
     return Header(version, _config(values, tied=bool(tied)), group, HEADER_BYTES)
 
 

@@ -19,10 +19,19 @@ MAX_FILE_BYTES = 16 << 20
 MAX_TOKEN_BYTES = 1024
 ENTRY = struct.Struct("<fi")
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-FIRST: Mapping[int, tuple[str, int]] = {0: ("<unk>", UNKNOWN), 1: ("<s>", CONTROL), 2: ("</s>", CONTROL)}
+FIRST: Mapping[int, tuple[str, int]] = {
+    0: ("<unk>", UNKNOWN),
+    1: ("<s>", CONTROL),
+    2: ("</s>", CONTROL),
+}
 """The ids that llama2.c's program knows by heart."""
 
-CONFIG = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": False}
+CONFIG = {
+    "tokenizer_class": "LlamaTokenizer",
+    "add_bos_token": True,
+    "add_eos_token": False,
+    "legacy": False,
+}
 
 
 def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
@@ -46,14 +55,26 @@ def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
             raise FormatError(f"{where} is cut short", hint="make or download the file again")
         score, length = ENTRY.unpack_from(data, at)
         at += ENTRY.size
-        if not 0 <= length <= MAX_TOKEN_BYTES or at + length > len(data) or not math.isfinite(score):
-            raise FormatError(f"{where} has {length} bytes or the score {score}", hint="make or download the file again")
+        if (
+            not 0 <= length <= MAX_TOKEN_BYTES
+            or at + length > len(data)
+            or not math.isfinite(score)
+        ):
+            raise FormatError(
+                f"{where} has {length} bytes or the score {score}",
+                hint="make or download the file again",
+            )
         if len(pieces) == vocabulary:
-            raise FormatError(f"{path} has more tokens than the model, which has {vocabulary}", hint="it is another model's")
+            raise FormatError(
+                f"{path} has more tokens than the model, which has {vocabulary}",
+                hint="it is another model's",
+            )
         pieces.append(_piece(data[at : at + length], score, len(pieces), where))
         at += length
     if len(pieces) <= max(FIRST):
-        raise FormatError(f"{path} holds {len(pieces)} tokens", hint="make or download the file again")
+        raise FormatError(
+            f"{path} holds {len(pieces)} tokens", hint="make or download the file again"
+        )
     if len({piece.text for piece in pieces}) < len(pieces):
         raise FormatError(f"{path} holds a token twice")
     return {

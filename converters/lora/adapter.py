@@ -28,7 +28,9 @@ MLX_FILE = "adapters.safetensors"
 PEFT_NAME = re.compile(
     r"(?:base_model\.model\.)?(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
 )
-PEFT_WHOLE = re.compile(r"(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?|\.base_layer)?\.(weight|bias)")
+PEFT_WHOLE = re.compile(
+    r"(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?|\.base_layer)?\.(weight|bias)"
+)
 MLX_NAME = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 
 CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
@@ -57,7 +59,9 @@ class LowRank:
 
     def applied(self, weight: Floats, up: Floats, down: Floats, magnitude: Floats | None) -> Floats:
         """Some rows of the matrix with the change; ``up`` and ``magnitude`` are those rows' own."""
-        changed: Floats = (weight + (np.float32(self.scale) * up) @ down).astype(np.float32, copy=False)
+        changed: Floats = (weight + (np.float32(self.scale) * up) @ down).astype(
+            np.float32, copy=False
+        )
         if magnitude is None:
             return changed
         lengths = np.linalg.norm(changed, axis=1)
@@ -90,7 +94,9 @@ def read_adapter(path: Path) -> Adapter:
     config = read_json(inside(path, ADAPTER_CONFIG))
     name = next((name for name in (*PEFT_FILES, MLX_FILE) if (path / name).exists()), None)
     if name is None:
-        raise FormatError(f"{path} has neither {PEFT_FILES[0]} nor {MLX_FILE}", hint="name the adapter's folder")
+        raise FormatError(
+            f"{path} has neither {PEFT_FILES[0]} nor {MLX_FILE}", hint="name the adapter's folder"
+        )
     file = inside(path, name)
     tensors = (
         read_torch_file(file)
@@ -99,8 +105,12 @@ def read_adapter(path: Path) -> Adapter:
     )
     for key, tensor in tensors.items():
         if tensor.info.dtype not in FLOATS or not 1 <= len(tensor.info.shape) <= 2:
-            raise FormatError(f"{shown(key)} of {file} is {tensor.info.dtype} {tensor.info.shape}, which no adapter has")
-    changes, whole = _read_mlx(config, tensors, file) if name == MLX_FILE else _read_peft(config, tensors, file)
+            raise FormatError(
+                f"{shown(key)} of {file} is {tensor.info.dtype} {tensor.info.shape}, which no adapter has"
+            )
+    changes, whole = (
+        _read_mlx(config, tensors, file) if name == MLX_FILE else _read_peft(config, tensors, file)
+    )
     if not changes and not whole:
         raise FormatError(f"{file} holds no adapter")
     return Adapter(changes, whole, (file, path / ADAPTER_CONFIG))
@@ -124,7 +134,9 @@ def _read_peft(
         elif (found := PEFT_WHOLE.fullmatch(name)) and "lora_" not in name:
             whole[f"{found[1]}.{found[2]}"] = tensor
         else:
-            raise UnsupportedModelError(f"{file} holds {shown(name)}, which is no part of LoRA or DoRA")
+            raise UnsupportedModelError(
+                f"{file} holds {shown(name)}, which is no part of LoRA or DoRA"
+            )
     changes = {}
     for path, part in parts.items():
         embedding = "embedding_A" in part
@@ -135,7 +147,9 @@ def _read_peft(
             down, up = up, down
         rank = _shape(up, embedding)[1]
         scale = _scale(config, path, rank)
-        changes[path] = _checked(LowRank(up, down, embedding, embedding, scale, part.get("magnitude_vector")), path, file)
+        changes[path] = _checked(
+            LowRank(up, down, embedding, embedding, scale, part.get("magnitude_vector")), path, file
+        )
     return changes, whole
 
 
@@ -143,7 +157,9 @@ def _require_plain(config: Mapping[str, Any]) -> None:
     """Refuse what would be merged wrongly."""
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
-        raise UnsupportedModelError(f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA")
+        raise UnsupportedModelError(
+            f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA"
+        )
     begun = config.get("init_lora_weights")
     if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES):
         raise UnsupportedModelError(
@@ -151,7 +167,9 @@ def _require_plain(config: Mapping[str, Any]) -> None:
             hint="save it again with PEFT's path_initial_model_for_weight_conversion, which makes it plain LoRA",
         )
     if config.get("lora_bias") or config.get("alora_invocation_tokens"):
-        raise UnsupportedModelError("the adapter has biases of its own, or works from some token on; it cannot be merged")
+        raise UnsupportedModelError(
+            "the adapter has biases of its own, or works from some token on; it cannot be merged"
+        )
 
 
 def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
@@ -162,7 +180,12 @@ def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
         if path == pattern or path.endswith(f".{pattern}"):
             alpha = value
             break
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha) or rank < 1:
+    if (
+        isinstance(alpha, bool)
+        or not isinstance(alpha, int | float)
+        or not math.isfinite(alpha)
+        or rank < 1
+    ):
         raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {shown(alpha)}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
@@ -172,7 +195,9 @@ def _read_mlx(
 ) -> tuple[dict[str, LowRank], dict[str, TorchTensor]]:
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora", "full"):
-        raise UnsupportedModelError(f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA")
+        raise UnsupportedModelError(
+            f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA"
+        )
     parameters = config.get("lora_parameters")
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     parts: dict[str, dict[str, TorchTensor]] = {}
@@ -183,14 +208,17 @@ def _read_mlx(
             parts.setdefault(found[1], {})[found[2]] = tensor
         else:
             whole[name] = tensor
-    if parts and (isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale)):
+    if parts and (
+        isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale)
+    ):
         raise FormatError(f"{ADAPTER_CONFIG}: the scale in lora_parameters is {shown(scale)}")
     changes = {}
     for path, part in parts.items():
         if not {"lora_a", "lora_b"} <= part.keys():
             raise FormatError(f"{file} has only half of the change of {shown(path)}")
         a, b = part["lora_a"], part["lora_b"]
-        embedding = path.endswith("embed_tokens")  # a is (tokens, rank), b (rank, features); else (in, rank), (rank, out)
+        # a is (tokens, rank), b (rank, features); else (in, rank), (rank, out)
+        embedding = path.endswith("embed_tokens")
         up, down = (a, b) if embedding else (b, a)
         change = LowRank(up, down, not embedding, not embedding, float(scale or 0), part.get("m"))
         changes[path] = _checked(change, path, file)
@@ -202,9 +230,13 @@ def _checked(change: LowRank, path: str, file: Path) -> LowRank:
         raise FormatError(f"the change of {shown(path)} in {file} is no product of two matrices")
     inner = _shape(change.up, change.up_turned)[1], _shape(change.down, change.down_turned)[0]
     if inner[0] != inner[1] or not inner[0]:
-        raise FormatError(f"the two parts of the change of {shown(path)} in {file} have the ranks {inner[0]} and {inner[1]}")
+        raise FormatError(
+            f"the two parts of the change of {shown(path)} in {file} have the ranks {inner[0]} and {inner[1]}"
+        )
     if change.magnitude is not None and math.prod(change.magnitude.info.shape) != change.shape[0]:
-        raise FormatError(f"the lengths for {shown(path)} in {file} are {change.magnitude.info.shape}")
+        raise FormatError(
+            f"the lengths for {shown(path)} in {file} are {change.magnitude.info.shape}"
+        )
     return change
 
 

@@ -37,7 +37,9 @@ class AdapterSource:
         self._base = base
         self._adapter = read_adapter(path)
         recipe = make_recipe(base, ConversionSettings())
-        self._changed: dict[str, Matrix] = {name: recipe.matrices[name] for name in self._require_known(recipe.matrices)}
+        self._changed: dict[str, Matrix] = {
+            name: recipe.matrices[name] for name in self._require_known(recipe.matrices)
+        }
         self.merged = len(self._adapter.changes) + len(self._adapter.whole)
         self.config: Mapping[str, Any] = base.config
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
@@ -77,18 +79,26 @@ class AdapterSource:
         if change is None or not name.endswith(".weight"):
             if whole is None:
                 return self._base.rows(name, start, stop)
-            return stored(floats(read_rows(whole, start, stop), whole.info.dtype), self.tensors[name].dtype)
+            return stored(
+                floats(read_rows(whole, start, stop), whole.info.dtype), self.tensors[name].dtype
+            )
         up, down, magnitude = self._parts(path, change)
         if whole is None:
             weight = float_rows(self._base, self._changed[path], start, stop)
         else:  # PEFT saves an embedding that it changes with the change
-            weight = floats(read_rows(whole, start, stop), whole.info.dtype).reshape(stop - start, -1)
-        merged = change.applied(weight, up[start:stop], down, None if magnitude is None else magnitude[start:stop])
+            weight = floats(read_rows(whole, start, stop), whole.info.dtype).reshape(
+                stop - start, -1
+            )
+        merged = change.applied(
+            weight, up[start:stop], down, None if magnitude is None else magnitude[start:stop]
+        )
         return stored(merged, self.tensors[name].dtype)
 
     def _require_known(self, matrices: Mapping[str, Matrix]) -> list[str]:
         """The paths of the matrices that change, after a look at each change's shape."""
-        whole = {name.removesuffix(".weight"): tensor for name, tensor in self._adapter.whole.items()}
+        whole = {
+            name.removesuffix(".weight"): tensor for name, tensor in self._adapter.whole.items()
+        }
         unknown = [path for path in self._adapter.changes if path not in matrices]
         unknown += [name for name in self._adapter.whole if name not in self._base.tensors]
         if unknown:
@@ -98,14 +108,24 @@ class AdapterSource:
                 hint="it may belong to another model; adapter_config.json names its base",
             )
         if EMBEDDING in {*self._adapter.changes, *whole} and "lm_head" not in matrices:
-            raise UnsupportedModelError("the adapter changes the embedding, which in this model is the head as well")
+            raise UnsupportedModelError(
+                "the adapter changes the embedding, which in this model is the head as well"
+            )
         for path, change in self._adapter.changes.items():
             if change.shape != matrices[path].shape:
-                raise FormatError(f"the adapter's change of {path} is {change.shape}; the matrix is {matrices[path].shape}")
+                raise FormatError(
+                    f"the adapter's change of {path} is {change.shape}; the matrix is {matrices[path].shape}"
+                )
         for path, tensor in whole.items():
-            shape = matrices[path].shape if path in matrices else self._base.tensors[self._name(path)].shape
+            shape = (
+                matrices[path].shape
+                if path in matrices
+                else self._base.tensors[self._name(path)].shape
+            )
             if tensor.info.shape != shape:
-                raise FormatError(f"the adapter brings {path} as {tensor.info.shape}; the model has {shape}")
+                raise FormatError(
+                    f"the adapter brings {path} as {tensor.info.shape}; the model has {shape}"
+                )
         return [path for path in {**self._adapter.changes, **whole} if path in matrices]
 
     def _name(self, path: str) -> str:
@@ -115,11 +135,20 @@ class AdapterSource:
         """The change's factors; those of one matrix are kept, since its rows are asked for in turn."""
         if self._loaded is None or self._loaded[0] != path:
             up, down = whole_values(change.up), whole_values(change.down)
-            magnitude = None if change.magnitude is None else whole_values(change.magnitude).reshape(-1)
+            magnitude = (
+                None if change.magnitude is None else whole_values(change.magnitude).reshape(-1)
+            )
             for values in (up, down, *([] if magnitude is None else [magnitude])):
                 if not np.isfinite(values).all():
-                    raise FormatError(f"the adapter's change of {path} holds a value that is infinite or not a number")
-            self._loaded = (path, up.T if change.up_turned else up, down.T if change.down_turned else down, magnitude)
+                    raise FormatError(
+                        f"the adapter's change of {path} holds a value that is infinite or not a number"
+                    )
+            self._loaded = (
+                path,
+                up.T if change.up_turned else up,
+                down.T if change.down_turned else down,
+                magnitude,
+            )
         return self._loaded[1:]
 
 

@@ -28,7 +28,9 @@ class MetaShape:
     head_dim: int
 
 
-def shape_of(params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...]], shards: int) -> MetaShape:
+def shape_of(
+    params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...]], shards: int
+) -> MetaShape:
     """The shape that params.json gives.
 
     Args:
@@ -42,8 +44,13 @@ def shape_of(params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...
     """
     for key in ("moe", "moe_args", "vision_chunk_size", "vision_args"):
         if params.get(key) not in (None, -1):
-            raise UnsupportedModelError(f"{PARAMS} sets {key}", hint="edgellm runs dense models for text")
-    hidden, heads = _count(params, "dim", "hidden_size"), _count(params, "n_heads", "num_attention_heads")
+            raise UnsupportedModelError(
+                f"{PARAMS} sets {key}", hint="edgellm runs dense models for text"
+            )
+    hidden, heads = (
+        _count(params, "dim", "hidden_size"),
+        _count(params, "n_heads", "num_attention_heads"),
+    )
     if "head_dim" not in params and hidden % heads:
         raise FormatError(f"{PARAMS}: {heads} heads cannot share {hidden} numbers")
     return MetaShape(
@@ -57,7 +64,12 @@ def shape_of(params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...
 
 
 def config_of(
-    params: Mapping[str, Any], shape: MetaShape, *, vocabulary: int, tied: bool, ends: Mapping[str, Any]
+    params: Mapping[str, Any],
+    shape: MetaShape,
+    *,
+    vocabulary: int,
+    tied: bool,
+    ends: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Hugging Face's config.
 
@@ -70,7 +82,9 @@ def config_of(
     """
     said = params.get("vocab_size", -1)
     if said not in (-1, vocabulary):
-        raise FormatError(f"{PARAMS}: vocab_size is {shown(said)} and the embedding has {vocabulary} rows")
+        raise FormatError(
+            f"{PARAMS}: vocab_size is {shown(said)} and the embedding has {vocabulary} rows"
+        )
     theta = params.get("rope_theta", 10_000.0)
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
@@ -90,11 +104,16 @@ def config_of(
         **ends,
     }
     if params.get("sliding_window"):
-        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": params["sliding_window"]}
+        config |= {
+            "model_type": "mistral",
+            "architectures": ["MistralForCausalLM"],
+            "sliding_window": params["sliding_window"],
+        }
     if params.get("use_scaled_rope"):
         config["rope_scaling"] = {
             "rope_type": "llama3",
-            "factor": params.get("rope_scaling_factor") or (32.0 if tied else 8.0),  # 3.2, whose heads are tied, has 32
+            # 3.2, whose heads are tied, has 32
+            "factor": params.get("rope_scaling_factor") or (32.0 if tied else 8.0),
             "low_freq_factor": 1.0,
             "high_freq_factor": params.get("rope_high_freq_factor") or 4.0,
             "original_max_position_embeddings": 8192,
@@ -102,7 +121,9 @@ def config_of(
     return config
 
 
-def _intermediate(params: Mapping[str, Any], hidden: int, first_shard: Mapping[str, tuple[int, ...]], shards: int) -> int:
+def _intermediate(
+    params: Mapping[str, Any], hidden: int, first_shard: Mapping[str, tuple[int, ...]], shards: int
+) -> int:
     """The width of the feed-forward part: said, computed as Meta's code does, or else the first layer's own."""
     if "hidden_dim" in params:  # Mistral's files
         return _count(params, "hidden_dim", "intermediate_size")
@@ -143,5 +164,7 @@ def _count(params: Mapping[str, Any], name: str, limit: str, default: int | None
     low, high = LIMITS[limit]
     if not is_int(value) or not low <= value <= high:
         said = "missing" if value is None else shown(value)
-        raise FormatError(f"{PARAMS}: {name} is {said}; it must be a whole number between {low} and {high}")
+        raise FormatError(
+            f"{PARAMS}: {name} is {said}; it must be a whole number between {low} and {high}"
+        )
     return value

@@ -1,7 +1,8 @@
 """Meta's own folders as a source: params.json, consolidated.*.pth, tokenizer.model.
 
-A large model comes in shards, one for each GPU that it was trained on; each holds some of the rows or of the columns of every
-matrix, and the whole of every vector. Rows are put together when they are asked for.
+A large model comes in shards, one for each GPU that it was trained on; each holds some of the rows
+or of the columns of every matrix, and the whole of every vector. Rows are put together when they
+are asked for.
 """
 
 from __future__ import annotations
@@ -65,9 +66,13 @@ class Divided:
         shapes = [part.info.shape for part in self.parts]
         first = shapes[0]
         if self.axis == ROWS:
-            return SourceTensor(self.parts[0].info.dtype, (sum(shape[0] for shape in shapes), *first[1:]))
+            return SourceTensor(
+                self.parts[0].info.dtype, (sum(shape[0] for shape in shapes), *first[1:])
+            )
         if self.axis == COLUMNS:
-            return SourceTensor(self.parts[0].info.dtype, (first[0], sum(shape[1] for shape in shapes)))
+            return SourceTensor(
+                self.parts[0].info.dtype, (first[0], sum(shape[1] for shape in shapes))
+            )
         return SourceTensor(self.parts[0].info.dtype, first)
 
 
@@ -75,7 +80,8 @@ class MetaSource:
     """A folder as Meta distributes it, of one shard or several.
 
     Raises:
-        FormatError: a file is missing, damaged, or holds anything but weights; shards do not fit each other.
+        FormatError: a file is missing, damaged, or holds anything but weights; shards do not fit
+            each other.
         ReadError: a file cannot be read.
         UnsupportedModelError: another kind of model.
     """
@@ -86,20 +92,36 @@ class MetaSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         params = read_json(inside(path, PARAMS))
-        self._files = [inside(path, name) for name in sorted(file.name for file in path.glob(META_SHARDS))]
+        self._files = [
+            inside(path, name) for name in sorted(file.name for file in path.glob(META_SHARDS))
+        ]
         _require_all(self._files, path)
         shards = [_named(read_torch_file(file), file) for file in self._files]
-        self._shape = shape_of(params, {name: tensor.info.shape for name, tensor in shards[0].items()}, len(shards))
+        self._shape = shape_of(
+            params, {name: tensor.info.shape for name, tensor in shards[0].items()}, len(shards)
+        )
         _require_last(shards[0], self._files, self._shape)
         self._tensors = _joined(shards, self._files, self._shape)
-        self.tensors: Mapping[str, SourceTensor] = {name: tensor.whole for name, tensor in self._tensors.items()}
+        self.tensors: Mapping[str, SourceTensor] = {
+            name: tensor.whole for name, tensor in self._tensors.items()
+        }
         tokenizer = _tokenizer_file(path)
         files, ends = tokenizer_files(tokenizer, scaled=bool(params.get("use_scaled_rope")))
-        legal = {file.name: inside(path, file.name) for pattern in LEGAL for file in sorted(path.glob(pattern))}
+        legal = {
+            file.name: inside(path, file.name)
+            for pattern in LEGAL
+            for file in sorted(path.glob(pattern))
+        }
         self.companions: Mapping[str, Path | bytes] = {**legal, **files}
         self._read = [*self._files, path / PARAMS, tokenizer]
-        rows = self.tensors["model.embed_tokens.weight"].rows if "model.embed_tokens.weight" in self.tensors else 0
-        self.config: Mapping[str, Any] = config_of(params, self._shape, vocabulary=rows, tied=self._tied(), ends=ends)
+        rows = (
+            self.tensors["model.embed_tokens.weight"].rows
+            if "model.embed_tokens.weight" in self.tensors
+            else 0
+        )
+        self.config: Mapping[str, Any] = config_of(
+            params, self._shape, vocabulary=rows, tied=self._tied(), ends=ends
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -110,18 +132,28 @@ class MetaSource:
         """The bytes of some rows, from the shards that have them, in Hugging Face's order."""
         tensor = self._tensors[name]
         if tensor.rotated:
-            return halves_from_pairs(lambda first, last: _joined_rows(tensor, first, last), self._shape.head_dim, start, stop)
+            return halves_from_pairs(
+                lambda first, last: _joined_rows(tensor, first, last),
+                self._shape.head_dim,
+                start,
+                stop,
+            )
         return _joined_rows(tensor, start, stop)
 
     def _tied(self) -> bool:
         """Whether the head is missing, or is the embedding once more, as in Llama 3.2. Reads until they differ."""
-        head, embedding = self.tensors.get("lm_head.weight"), self.tensors.get("model.embed_tokens.weight")
+        head, embedding = (
+            self.tensors.get("lm_head.weight"),
+            self.tensors.get("model.embed_tokens.weight"),
+        )
         if head is None or head != embedding:
             return head is None
         step = max(1, (16 << 20) // head.row_bytes)
         for start in range(0, head.rows, step):
             span = start, min(start + step, head.rows)
-            if not np.array_equal(self.rows("lm_head.weight", *span), self.rows("model.embed_tokens.weight", *span)):
+            if not np.array_equal(
+                self.rows("lm_head.weight", *span), self.rows("model.embed_tokens.weight", *span)
+            ):
                 return False
         return True
 
@@ -130,10 +162,14 @@ def _require_all(files: Sequence[Path], path: Path) -> None:
     """Shards are numbered from 00; one that is missing in the middle shows here, one at the end in ``_require_last``."""
     for number, file in enumerate(files):
         if file.name not in (f"consolidated.{number:02d}.pth", "consolidated.pth"):
-            raise FormatError(f"{path} lacks consolidated.{number:02d}.pth", hint="download the model again")
+            raise FormatError(
+                f"{path} lacks consolidated.{number:02d}.pth", hint="download the model again"
+            )
 
 
-def _require_last(first: Mapping[str, TorchTensor], files: Sequence[Path], shape: MetaShape) -> None:
+def _require_last(
+    first: Mapping[str, TorchTensor], files: Sequence[Path], shape: MetaShape
+) -> None:
     """Each shard holds an equal part of the queries' rows: where all parts together are too few, shards are missing."""
     queries = first.get(f"model.layers.0.{ROTATED[0]}")
     rows = queries.info.shape[0] if queries is not None and queries.info.shape else 0
@@ -160,7 +196,9 @@ def _named(tensors: Mapping[str, TorchTensor], file: Path) -> dict[str, TorchTen
     return named
 
 
-def _joined(shards: Sequence[Mapping[str, TorchTensor]], files: Sequence[Path], shape: MetaShape) -> dict[str, Divided]:
+def _joined(
+    shards: Sequence[Mapping[str, TorchTensor]], files: Sequence[Path], shape: MetaShape
+) -> dict[str, Divided]:
     """Each tensor's parts over all shards, which must agree in everything but values."""
     divisions = dict([*OUTER.values(), *INNER.values()])
     joined = {}
@@ -171,8 +209,14 @@ def _joined(shards: Sequence[Mapping[str, TorchTensor]], files: Sequence[Path], 
             )
     for name, first in shards[0].items():
         parts = tuple(shard[name] for shard in shards)
-        if any(part.info.shape != first.info.shape or part.info.dtype != first.info.dtype for part in parts):
-            raise FormatError(f"{shown(name)} is of another type or shape in each shard", hint="download the model again")
+        if any(
+            part.info.shape != first.info.shape or part.info.dtype != first.info.dtype
+            for part in parts
+        ):
+            raise FormatError(
+                f"{shown(name)} is of another type or shape in each shard",
+                hint="download the model again",
+            )
         inner = name.split(".", 3)[-1] if name.startswith("model.layers.") else name
         axis = divisions[inner]
         if inner == "model.embed_tokens.weight" and first.info.shape[1:] == (shape.hidden_size,):
@@ -188,7 +232,11 @@ def _joined_rows(tensor: Divided, start: int, stop: int) -> Bytes:
         return read_rows(tensor.parts[0], start, stop)
     if tensor.axis == COLUMNS:
         pieces = [read_rows(part, start, stop).reshape(stop - start, -1) for part in tensor.parts]
-        return pieces[0].reshape(-1) if len(pieces) == 1 else np.concatenate(pieces, axis=1).reshape(-1)
+        return (
+            pieces[0].reshape(-1)
+            if len(pieces) == 1
+            else np.concatenate(pieces, axis=1).reshape(-1)
+        )
     size = tensor.parts[0].info.shape[0]
     found = []
     for index, part in enumerate(tensor.parts):

@@ -38,14 +38,20 @@ def tokenizer_files(path: Path, *, scaled: bool) -> tuple[dict[str, Path | bytes
 
     Args:
         path: Meta's ``tokenizer.model``.
-        scaled: whether the model is Llama 3.1 or later, which give more of the special tokens a meaning.
+        scaled: whether the model is Llama 3.1 or later, which give more of the special tokens a
+            meaning.
 
     Raises:
         FormatError: the table of ranks is damaged.
         ReadError: the file cannot be read.
     """
     if not _is_ranks(path):
-        config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": False}
+        config = {
+            "tokenizer_class": "LlamaTokenizer",
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "legacy": False,
+        }
         files: dict[str, Path | bytes] = {TOKENIZER: path, "tokenizer_config.json": _json(config)}
         return files, {"bos_token_id": 1, "eos_token_id": 2}
     ranks = read_ranks(path)
@@ -88,10 +94,15 @@ def read_ranks(path: Path) -> list[bytes]:
         except binascii.Error:
             token = b""
         if not 0 < len(token) <= MAX_TOKEN_BYTES or rank != str(len(tokens)).encode():
-            raise FormatError(f"{path} is damaged: rank {len(tokens)} is {shown(line[:80])}", hint="download it again")
+            raise FormatError(
+                f"{path} is damaged: rank {len(tokens)} is {shown(line[:80])}",
+                hint="download it again",
+            )
         tokens.append(token)
     if len(set(tokens)) < len(tokens) or not {bytes([byte]) for byte in range(256)} <= set(tokens):
-        raise FormatError(f"{path} is damaged: a token comes twice, or one of the 256 bytes is missing")
+        raise FormatError(
+            f"{path} is damaged: a token comes twice, or one of the 256 bytes is missing"
+        )
     return tokens
 
 
@@ -103,10 +114,14 @@ def special_tokens(*, scaled: bool) -> list[str]:
         reserved = 3
     else:
         named = "begin_of_text end_of_text reserved_special_token_0 reserved_special_token_1 reserved_special_token_2 "
-        named += "reserved_special_token_3 start_header_id end_header_id reserved_special_token_4 eot_id"
+        named += (
+            "reserved_special_token_3 start_header_id end_header_id reserved_special_token_4 eot_id"
+        )
         reserved = 5
     names = named.split()
-    names += [f"reserved_special_token_{reserved + at}" for at in range(SPECIAL_TOKENS - len(names))]
+    names += [
+        f"reserved_special_token_{reserved + at}" for at in range(SPECIAL_TOKENS - len(names))
+    ]
     return [f"<|{name}|>" for name in names]
 
 
@@ -131,14 +146,30 @@ def tokenizer_document(ranks: Sequence[bytes], special: Sequence[str]) -> dict[s
         splitting={
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": PATTERN},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {
+                    "type": "ByteLevel",
+                    "add_prefix_space": False,
+                    "trim_offsets": True,
+                    "use_regex": False,
+                },
             ],
         },
         frame={
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": special[0], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "single": [
+                {"SpecialToken": {"id": special[0], "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
             "special_tokens": {special[0]: begin},
         },
         whole_words=True,

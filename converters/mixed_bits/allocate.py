@@ -14,7 +14,12 @@ from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.mixed_bits.calibration import calibration_tokens
 from edgellm.converters.mixed_bits.fisher import EMBEDDING, Costs, measure
-from edgellm.converters.tensors.recipe import UNQUANTIZED_BITS, ConversionSettings, Matrix, make_recipe
+from edgellm.converters.tensors.recipe import (
+    UNQUANTIZED_BITS,
+    ConversionSettings,
+    Matrix,
+    make_recipe,
+)
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError, ReadError
 from edgellm.files.strict_json import require_regular_file
@@ -44,7 +49,8 @@ class MixedSettings:
         """Check the range."""
         if not 2.0 <= self.average_bits <= 16.0:
             raise ConfigError(
-                f"average_bits is {self.average_bits}; it must be between 2 and 16", hint=f"{DEFAULT_AVERAGE_BITS} is usual"
+                f"average_bits is {self.average_bits}; it must be between 2 and 16",
+                hint=f"{DEFAULT_AVERAGE_BITS} is usual",
             )
 
     def text(self) -> str | None:
@@ -60,23 +66,42 @@ class MixedSettings:
 
 
 def mixed_settings(
-    recipe: str | None, average_bits: float | None, calibration: str | Path | None, *, bits: int | None
+    recipe: str | None,
+    average_bits: float | None,
+    calibration: str | Path | None,
+    *,
+    bits: int | None,
 ) -> MixedSettings | None:
     """The settings of a mixed recipe; None: every matrix gets the same bits. Raises ConfigError."""
     if recipe is not None and recipe not in RECIPES:
-        raise ConfigError(f"there is no recipe {recipe!r}", hint=f"choose one of {', '.join(RECIPES)}")
+        raise ConfigError(
+            f"there is no recipe {recipe!r}", hint=f"choose one of {', '.join(RECIPES)}"
+        )
     if recipe != "mixed":
         if average_bits is not None or calibration is not None:
-            raise ConfigError("an average of bits and a calibration text belong to the mixed recipe", hint="add --recipe mixed")
+            raise ConfigError(
+                "an average of bits and a calibration text belong to the mixed recipe",
+                hint="add --recipe mixed",
+            )
         return None
     if bits is not None:
-        raise ConfigError("a mixed recipe chooses the bits itself", hint="leave out --bits, or give --average-bits")
+        raise ConfigError(
+            "a mixed recipe chooses the bits itself",
+            hint="leave out --bits, or give --average-bits",
+        )
     wished = DEFAULT_AVERAGE_BITS if average_bits is None else average_bits
-    return MixedSettings(average_bits=wished, calibration=None if calibration is None else Path(calibration).expanduser())
+    return MixedSettings(
+        average_bits=wished,
+        calibration=None if calibration is None else Path(calibration).expanduser(),
+    )
 
 
 def mix(
-    source: Source, settings: ConversionSettings, mixed: MixedSettings, *, progress: Callable[[str, int, int], None]
+    source: Source,
+    settings: ConversionSettings,
+    mixed: MixedSettings,
+    *,
+    progress: Callable[[str, int, int], None],
 ) -> tuple[dict[str, Quantization], ConversionSettings]:
     """Measure a source, and say the form of each of its matrices and the settings that go with them.
 
@@ -95,9 +120,15 @@ def mix(
     vocabulary = recipe.matrices[EMBEDDING].shape[0]
     sequences = calibration_tokens(source.companions, mixed.text(), vocabulary=vocabulary)
     costs, _ = measure(
-        source, recipe, sequences, group_size=group_size, progress=lambda done, total: progress(MEASURING, done, total)
+        source,
+        recipe,
+        sequences,
+        group_size=group_size,
+        progress=lambda done, total: progress(MEASURING, done, total),
     )
-    forms = choose_forms(recipe.matrices, costs, average_bits=mixed.average_bits, group_size=group_size)
+    forms = choose_forms(
+        recipe.matrices, costs, average_bits=mixed.average_bits, group_size=group_size
+    )
     usual = Counter(form.bits for form in forms.values()).most_common(1)[0][0]
     return forms, replace(settings, bits=usual, group_size=group_size)
 
@@ -116,15 +147,19 @@ def choose_forms(
 ) -> dict[str, Quantization]:
     """The form of each matrix such that the whole costs least at an average, scales and biases counted.
 
-    Matrices that are stacked (queries, keys and values; gate and up) get the same bits, so that they stay one product. Every
-    unit begins with the fewest bits; then the step that saves most for its bytes is taken, again and again, along each unit's
-    convex hull, while it fits.
+    Matrices that are stacked (queries, keys and values; gate and up) get the same bits, so that
+    they stay one product. Every unit begins with the fewest bits; then the step that saves most for
+    its bytes is taken, again and again, along each unit's convex hull, while it fits.
 
     Raises:
         ConfigError: no recipe has such an average.
     """
     units = {name: paths for name, paths in _units(costs).items() if costs[paths[0]]}
-    weights = sum(matrices[path].shape[0] * matrices[path].shape[1] for paths in units.values() for path in paths)
+    weights = sum(
+        matrices[path].shape[0] * matrices[path].shape[1]
+        for paths in units.values()
+        for path in paths
+    )
     hulls = {
         name: _hull(
             _Choice(
@@ -139,9 +174,17 @@ def choose_forms(
     room = average_bits / 8 * weights - sum(hull[0].nbytes for hull in hulls.values())
     if not hulls or room < 0 or average_bits > 16:
         low = sum(hull[0].nbytes for hull in hulls.values()) * 8 / weights if weights else 0
-        raise ConfigError(f"an average of {average_bits} bits cannot be had", hint=f"choose one from {low:.2f} to 16")
+        raise ConfigError(
+            f"an average of {average_bits} bits cannot be had",
+            hint=f"choose one from {low:.2f} to 16",
+        )
     steps = [
-        ((before.cost - after.cost) / (after.nbytes - before.nbytes), name, at, after.nbytes - before.nbytes)
+        (
+            (before.cost - after.cost) / (after.nbytes - before.nbytes),
+            name,
+            at,
+            after.nbytes - before.nbytes,
+        )
         for name, hull in hulls.items()
         for at, (before, after) in enumerate(itertools.pairwise(hull), start=1)
     ]
@@ -152,7 +195,9 @@ def choose_forms(
     forms = {}
     for name, paths in units.items():
         for path in paths:
-            form = chosen_quantization(matrices[path].shape[1], hulls[name][taken[name]].bits, group_size)
+            form = chosen_quantization(
+                matrices[path].shape[1], hulls[name][taken[name]].bits, group_size
+            )
             assert form is not None, "a matrix with costs fits a group"
             forms[path] = form
     return forms
@@ -174,14 +219,21 @@ def _units(paths: Iterable[str]) -> dict[str, list[str]]:
 def _nbytes(matrix: Matrix, bits: int, group_size: int) -> float:
     form = chosen_quantization(matrix.shape[1], bits, group_size)
     assert form is not None, "a matrix with costs fits a group"
-    return matrix.shape[0] * matrix.shape[1] * (bits / 8 + 2 * DTYPE_BYTES[matrix.dtype] / form.group_size)
+    return (
+        matrix.shape[0]
+        * matrix.shape[1]
+        * (bits / 8 + 2 * DTYPE_BYTES[matrix.dtype] / form.group_size)
+    )
 
 
 def _hull(choices: Iterable[_Choice]) -> list[_Choice]:
     """The choices that some price of a byte makes the best, the smallest first."""
     hull: list[_Choice] = []
     for choice in choices:
-        while hull and (choice.cost >= hull[-1].cost or (len(hull) > 1 and not _bends(hull[-2], hull[-1], choice))):
+        while hull and (
+            choice.cost >= hull[-1].cost
+            or (len(hull) > 1 and not _bends(hull[-2], hull[-1], choice))
+        ):
             if choice.cost >= hull[-1].cost:
                 break
             hull.pop()

@@ -50,7 +50,9 @@ others." And in the spring, there were four tiny eggs in the house, and everyone
 """
 
 
-def calibration_tokens(companions: Mapping[str, Path | bytes], text: str | None, *, vocabulary: int) -> list[list[int]]:
+def calibration_tokens(
+    companions: Mapping[str, Path | bytes], text: str | None, *, vocabulary: int
+) -> list[list[int]]:
     """Sequences of one length, of a text's first tokens.
 
     Args:
@@ -64,12 +66,20 @@ def calibration_tokens(companions: Mapping[str, Path | bytes], text: str | None,
     """
     with tempfile.TemporaryDirectory(prefix="edgellm-") as name:
         for file, content in companions.items():
-            (Path(name) / file).write_bytes(content if isinstance(content, bytes) else _bytes(content))
-        ids = Tokenizer.from_folder(name, vocab_size=vocabulary).encode(TEXT if text is None else text)
+            (Path(name) / file).write_bytes(
+                content if isinstance(content, bytes) else _bytes(content)
+            )
+        ids = Tokenizer.from_folder(name, vocab_size=vocabulary).encode(
+            TEXT if text is None else text
+        )
     length = min(SEQUENCE, len(ids))
     if length < 16:
-        raise ConfigError(f"the calibration text has {length} tokens", hint="give some hundred words")
-    return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][:MAX_SEQUENCES]
+        raise ConfigError(
+            f"the calibration text has {length} tokens", hint="give some hundred words"
+        )
+    return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][
+        :MAX_SEQUENCES
+    ]
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,10 +1,11 @@
 """How much each matrix of a model suffers from fewer bits, measured on a text that it reads.
 
-A change of a matrix by ``d`` changes a token's loss by about half of ``sum(g[o]^2 x[j]^2 d[o,j]^2)``: x is what the matrix
-reads, g the derivative of the loss by what it writes, and squares are taken for independent (the diagonal of the Fisher
-information, whose outer product of means is kept for each matrix). Layers are gone through forwards and then backwards, each
-computed again from what went into it, a few rows of one matrix at a time: three reads of the source, and memory for what every
-layer reads.
+A change of a matrix by ``d`` changes a token's loss by about half of ``sum(g[o]^2 x[j]^2
+d[o,j]^2)``: x is what the matrix reads, g the derivative of the loss by what it writes, and squares
+are taken for independent (the diagonal of the Fisher information, whose outer product of means is
+kept for each matrix). Layers are gone through forwards and then backwards, each computed again from
+what went into it, a few rows of one matrix at a time: three reads of the source, and memory for
+what every layer reads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from edgellm.converters.mixed_bits.llama_grad import Floats
 from edgellm.converters.tensors.floats import floats
 from edgellm.converters.tensors.recipe import Matrix, Recipe
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, MLX_TYPES, dequantize, float_rows, quantize
+from edgellm.converters.tensors.weight_stream import (
+    CHUNK_BYTES,
+    MLX_TYPES,
+    dequantize,
+    float_rows,
+    quantize,
+)
 from edgellm.errors import FormatError
 from edgellm.models.rope import wavelengths
 
@@ -59,15 +66,22 @@ def measure(
     with np.errstate(all="ignore"):  # looked at in the end
         reading = _Reading(source, recipe, group_size, progress)
         loss = _Pass(reading, np.array(sequences)).run()
-    if not np.isfinite([loss, *(cost for costs in reading.costs.values() for cost in costs.values())]).all():
-        raise FormatError("the model's logits or their derivatives are not finite", hint="look at it with edgellm verify")
+    if not np.isfinite(
+        [loss, *(cost for costs in reading.costs.values() for cost in costs.values())]
+    ).all():
+        raise FormatError(
+            "the model's logits or their derivatives are not finite",
+            hint="look at it with edgellm verify",
+        )
     return reading.costs, loss
 
 
 class _Reading:
     """A source's matrices as factors, read a few rows at a time."""
 
-    def __init__(self, source: Source, recipe: Recipe, group_size: int, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, source: Source, recipe: Recipe, group_size: int, progress: Callable[[int, int], None]
+    ) -> None:
         self.config = ModelConfig.from_dict(recipe.config)
         self.head = HEAD if HEAD in recipe.matrices else EMBEDDING
         self.costs: dict[str, dict[int, float]] = {}
@@ -77,13 +91,21 @@ class _Reading:
         self._progress = progress
         self._done = 0
         sizes = {path: self._nbytes(matrix) for path, matrix in recipe.matrices.items()}
-        layers = sum(size * (2 if path.endswith("down_proj") else 3) for path, size in sizes.items() if ".layers." in path)
+        layers = sum(
+            size * (2 if path.endswith("down_proj") else 3)
+            for path, size in sizes.items()
+            if ".layers." in path
+        )
         self._total = layers + 2 * sizes[self.head]
 
     def vector(self, name: str) -> Floats | None:
         """A norm's weight or a bias; None where the model has none."""
         tensor = self._source.tensors.get(name)
-        return None if tensor is None else floats(self._source.rows(name, 0, tensor.rows), tensor.dtype)
+        return (
+            None
+            if tensor is None
+            else floats(self._source.rows(name, 0, tensor.rows), tensor.dtype)
+        )
 
     def product(self, path: str, x: Floats) -> Floats:
         """``x`` times the matrix, and its bias added: (N, in) to (N, out)."""
@@ -132,10 +154,20 @@ class _Reading:
         found = np.concatenate([self.rows(path, token, token + 1) for token in wanted])
         place = np.searchsorted(wanted, tokens)
         errors = _errors(found, self._matrices[path], self._group_size)
-        self.note(path, {bits: float(np.sum(error[place] * weights)) / 2 / len(tokens) for bits, error in errors.items()})
+        self.note(
+            path,
+            {
+                bits: float(np.sum(error[place] * weights)) / 2 / len(tokens)
+                for bits, error in errors.items()
+            },
+        )
 
     def _nbytes(self, matrix: Matrix) -> int:
-        parts = [f"{matrix.path}.{part}" for part in matrix.stored.stored(*matrix.shape, "F32")] if matrix.stored else [""]
+        parts = (
+            [f"{matrix.path}.{part}" for part in matrix.stored.stored(*matrix.shape, "F32")]
+            if matrix.stored
+            else [""]
+        )
         names = [name or f"{matrix.path}.weight" for name in parts]
         return sum(self._source.tensors[name].nbytes for name in names)
 
@@ -195,7 +227,9 @@ class _Pass:
     def run(self) -> float:
         """Note every matrix's costs, and return the mean loss."""
         reading, ids = self._reading, self._tokens.reshape(-1)
-        hidden = np.concatenate([reading.rows(EMBEDDING, int(token), int(token) + 1) for token in ids])
+        hidden = np.concatenate(
+            [reading.rows(EMBEDDING, int(token), int(token) + 1) for token in ids]
+        )
         inputs = []
         for index in range(reading.config.num_hidden_layers):
             inputs.append(hidden)
@@ -203,7 +237,9 @@ class _Pass:
             hidden = layer.hidden + layer.product("mlp.down_proj", layer.inner)
         loss, gradient = self._head(hidden)
         while inputs:
-            layer = _Layer(self._reading, len(inputs) - 1, inputs.pop(), self._sequences, self._angles)
+            layer = _Layer(
+                self._reading, len(inputs) - 1, inputs.pop(), self._sequences, self._angles
+            )
             gradient = layer.back(gradient)
         reading.cost_of_rows(EMBEDDING, ids.tolist(), np.square(gradient))
         return loss
@@ -238,31 +274,52 @@ class _Pass:
             gradient += part @ rows
             cost.look_at(start, rows)
         reading.note(reading.head, cost.found())
-        return float((spread - found)[counted].mean()), calculus.norm_back(hidden, weight, eps, gradient)
+        return float((spread - found)[counted].mean()), calculus.norm_back(
+            hidden, weight, eps, gradient
+        )
 
 
 class _Layer:
     """One layer's forward half up to what ``down_proj`` reads, and its backward half."""
 
-    def __init__(self, reading: _Reading, index: int, inputs: Floats, sequences: int, angles: Floats) -> None:
+    def __init__(
+        self, reading: _Reading, index: int, inputs: Floats, sequences: int, angles: Floats
+    ) -> None:
         config = reading.config
-        self._reading, self._prefix, self._sequences, self._angles = reading, f"model.layers.{index}.", sequences, angles
+        self._reading, self._prefix, self._sequences, self._angles = (
+            reading,
+            f"model.layers.{index}.",
+            sequences,
+            angles,
+        )
         self._eps = config.rms_norm_eps
         self._window = config.sliding_window if index in config.sliding_layers else None
         self._inputs = inputs
         self._normed = calculus.norm(inputs, self._weight("input_layernorm.weight"), self._eps)
-        heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
+        heads = {
+            "q": config.num_attention_heads,
+            "k": config.num_key_value_heads,
+            "v": config.num_key_value_heads,
+        }
         self._plain = {
-            letter: calculus.split(self.product(f"self_attn.{letter}_proj", self._normed), sequences, count)
+            letter: calculus.split(
+                self.product(f"self_attn.{letter}_proj", self._normed), sequences, count
+            )
             for letter, count in heads.items()
         }
         self._queries, self._keys = (self._positioned(letter) for letter in "qk")
         self._values = self._plain["v"]
-        self._mixed = calculus.join(calculus.attention(self._queries, self._keys, self._values, self._window))
+        self._mixed = calculus.join(
+            calculus.attention(self._queries, self._keys, self._values, self._window)
+        )
         self.hidden = inputs + self.product("self_attn.o_proj", self._mixed)
         """What the feed-forward half begins with, (N, E)."""
-        self._normed_again = calculus.norm(self.hidden, self._weight("post_attention_layernorm.weight"), self._eps)
-        self._gate, self._up = (self.product(f"mlp.{name}_proj", self._normed_again) for name in ("gate", "up"))
+        self._normed_again = calculus.norm(
+            self.hidden, self._weight("post_attention_layernorm.weight"), self._eps
+        )
+        self._gate, self._up = (
+            self.product(f"mlp.{name}_proj", self._normed_again) for name in ("gate", "up")
+        )
         self.inner = calculus.gated(self._gate, self._up)
         """What ``down_proj`` reads."""
 
@@ -272,20 +329,32 @@ class _Layer:
 
     def back(self, gradient: Floats) -> Floats:
         """The derivative by what went into the layer, from that by what came out of it."""
-        by_gate, by_up = calculus.gated_back(self._gate, self._up, self._back("mlp.down_proj", self.inner, gradient))
+        by_gate, by_up = calculus.gated_back(
+            self._gate, self._up, self._back("mlp.down_proj", self.inner, gradient)
+        )
         by_normed = self._back("mlp.gate_proj", self._normed_again, by_gate)
         by_normed += self._back("mlp.up_proj", self._normed_again, by_up)
         weight = self._weight("post_attention_layernorm.weight")
         by_hidden = gradient + calculus.norm_back(self.hidden, weight, self._eps, by_normed)
         by_mixed = calculus.split(
-            self._back("self_attn.o_proj", self._mixed, by_hidden), self._sequences, self._queries.shape[1]
+            self._back("self_attn.o_proj", self._mixed, by_hidden),
+            self._sequences,
+            self._queries.shape[1],
         )
-        turned = calculus.attention_back(self._queries, self._keys, self._values, self._window, by_mixed)
-        parts = {"q": self._unpositioned("q", turned[0]), "k": self._unpositioned("k", turned[1]), "v": turned[2]}
+        turned = calculus.attention_back(
+            self._queries, self._keys, self._values, self._window, by_mixed
+        )
+        parts = {
+            "q": self._unpositioned("q", turned[0]),
+            "k": self._unpositioned("k", turned[1]),
+            "v": turned[2],
+        }
         by_normed = np.zeros_like(self._normed)
         for letter, part in parts.items():
             by_normed += self._back(f"self_attn.{letter}_proj", self._normed, calculus.join(part))
-        return by_hidden + calculus.norm_back(self._inputs, self._weight("input_layernorm.weight"), self._eps, by_normed)
+        return by_hidden + calculus.norm_back(
+            self._inputs, self._weight("input_layernorm.weight"), self._eps, by_normed
+        )
 
     def _back(self, name: str, x: Floats, gradient: Floats) -> Floats:
         return self._reading.back(self._prefix + name, x, gradient)
@@ -296,12 +365,18 @@ class _Layer:
     def _positioned(self, letter: str) -> Floats:
         weight = self._reading.vector(f"{self._prefix}self_attn.{letter}_norm.weight")
         plain = self._plain[letter]
-        return calculus.turned(plain if weight is None else calculus.norm(plain, weight, self._eps), self._angles)
+        return calculus.turned(
+            plain if weight is None else calculus.norm(plain, weight, self._eps), self._angles
+        )
 
     def _unpositioned(self, letter: str, gradient: Floats) -> Floats:
         weight = self._reading.vector(f"{self._prefix}self_attn.{letter}_norm.weight")
         straight = calculus.turned(gradient, -self._angles)
-        return straight if weight is None else calculus.norm_back(self._plain[letter], weight, self._eps, straight)
+        return (
+            straight
+            if weight is None
+            else calculus.norm_back(self._plain[letter], weight, self._eps, straight)
+        )
 
 
 def _required(vector: Floats | None) -> Floats:

@@ -1,7 +1,8 @@
 """A LLaMA layer's parts and their derivatives in NumPy, in float32: what a measured recipe needs, on any machine.
 
-N tokens, B sequences, T tokens of each (N = B * T), E features, H query heads, G key/value heads, D head size.
-Each ``..._back`` takes the derivative of the loss by a result and returns those by what it was made from.
+N tokens, B sequences, T tokens of each (N = B * T), E features, H query heads, G key/value heads, D
+head size. Each ``..._back`` takes the derivative of the loss by a result and returns those by what
+it was made from.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def attention(queries: Floats, keys: Floats, values: Floats, window: int | None)
     share = queries.shape[1] // keys.shape[1]
     out = np.empty_like(queries)
     for head in range(queries.shape[1]):
-        out[:, head] = _weights(queries[:, head], keys[:, head // share], window) @ values[:, head // share]
+        out[:, head] = (
+            _weights(queries[:, head], keys[:, head // share], window) @ values[:, head // share]
+        )
     return out
 
 
@@ -60,12 +63,20 @@ def attention_back(
 ) -> tuple[Floats, Floats, Floats]:
     """The derivatives by queries, keys and values."""
     share, scale = queries.shape[1] // keys.shape[1], 1 / math.sqrt(queries.shape[-1])
-    by_queries, by_keys, by_values = np.empty_like(queries), np.zeros_like(keys), np.zeros_like(values)
+    by_queries, by_keys, by_values = (
+        np.empty_like(queries),
+        np.zeros_like(keys),
+        np.zeros_like(values),
+    )
     for head in range(queries.shape[1]):
         group = head // share
         weights = _weights(queries[:, head], keys[:, group], window)
         by_weights = gradient[:, head] @ values[:, group].swapaxes(1, 2)
-        by_scores = weights * (by_weights - np.sum(by_weights * weights, axis=-1, keepdims=True)) * np.float32(scale)
+        by_scores = (
+            weights
+            * (by_weights - np.sum(by_weights * weights, axis=-1, keepdims=True))
+            * np.float32(scale)
+        )
         by_queries[:, head] = by_scores @ keys[:, group]
         by_keys[:, group] += by_scores.swapaxes(1, 2) @ queries[:, head]
         by_values[:, group] += weights.swapaxes(1, 2) @ gradient[:, head]

@@ -18,7 +18,8 @@ def pack(codes: Bytes, bits: int) -> Bytes:
         made: Bytes = (pairs | pairs >> 4).astype(np.uint8)
         return made
     words = codes.view("<u8")
-    for width, kept in ((8, bits), (16, 2 * bits), (32, 4 * bits)):  # two codes become one of twice the bits, three times
+    # two codes become one of twice the bits, three times
+    for width, kept in ((8, bits), (16, 2 * bits), (32, 4 * bits)):
         low = _mask(width, kept)
         words = words & low | words >> (width - kept) & np.uint64((int(low) << kept) & (2**64 - 1))
     return _bytes(words)[..., :bits].reshape(*codes.shape[:-1], -1)
@@ -44,7 +45,9 @@ def unpack(packed: Bytes, bits: int) -> Bytes:
 
 def affine_values(weight: Bytes, scales: Floats, biases: Floats, *, bits: int) -> Floats:
     """The matrix (rows, columns) that packed codes (rows, bytes) with scales and biases (rows, groups) stand for."""
-    values = np.multiply(unpack(weight, bits).reshape(*scales.shape, -1), scales[..., None], dtype=np.float32)
+    values = np.multiply(
+        unpack(weight, bits).reshape(*scales.shape, -1), scales[..., None], dtype=np.float32
+    )
     values += biases[..., None]
     return values.reshape(len(weight), -1)
 

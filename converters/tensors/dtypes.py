@@ -11,7 +11,15 @@ from edgellm.checkpoint.quantization import CONFIG_KEYS
 DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 """What a config calls each type, by safetensors' code."""
 
-REWRITTEN = {*CONFIG_KEYS, "_name_or_path", "auto_map", "dtype", "torch_dtype", "rope_parameters", "rope_scaling"}
+REWRITTEN = {
+    *CONFIG_KEYS,
+    "_name_or_path",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "rope_parameters",
+    "rope_scaling",
+}
 """Left out or said anew; ``auto_map`` names programs, which are not copied."""
 
 
@@ -20,8 +28,9 @@ def portable_config(
 ) -> dict[str, Any]:
     """A config that leaves nothing to a reader's defaults, which differ.
 
-    mlx-lm takes a missing ``tie_word_embeddings`` for true and knows ``rope_parameters`` for few models only; transformers 5
-    reads ``rope_theta`` with ``rope_scaling``. mlx-lm and the Hub's pages look for the quantization under two names.
+    mlx-lm takes a missing ``tie_word_embeddings`` for true and knows ``rope_parameters`` for few
+    models only; transformers 5 reads ``rope_theta`` with ``rope_scaling``. mlx-lm and the Hub's
+    pages look for the quantization under two names.
     """
     written = {key: value for key, value in raw.items() if key not in REWRITTEN}
     written |= {

@@ -24,7 +24,9 @@ def read_span(path: Path, offset: int, length: int) -> Bytes:
             while done < length:
                 count = file.readinto(memoryview(content)[done:])
                 if not count:
-                    raise ReadError(f"{path} ends at byte {offset + done}; it was cut short while it was read")
+                    raise ReadError(
+                        f"{path} ends at byte {offset + done}; it was cut short while it was read"
+                    )
                 done += count
     except OSError as error:
         raise ReadError(f"{path} cannot be read at byte {offset}: {error.strerror}") from error
@@ -40,7 +42,10 @@ def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
         row = math.prod(info.shape[1:]) * width
         return read_span(info.file, info.offset + start * row, (stop - start) * row)
     lengths = (stop - start, *info.shape[1:])
-    span = sum((length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True)) + width
+    span = (
+        sum((length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True))
+        + width
+    )
     content = read_span(info.file, info.offset + start * tensor.strides[0], span)
     view = np.ndarray((*lengths, width), np.uint8, content, 0, (*tensor.strides, 1))
     return np.ascontiguousarray(view).reshape(-1)

@@ -29,5 +29,7 @@ def stored(values: Floats, dtype: str) -> Bytes:
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
     whole = np.isfinite(values)
-    kept = rounded if whole.all() else np.where(whole, rounded, bits >> 16 | 0x40 * np.isnan(values))
+    kept = (
+        rounded if whole.all() else np.where(whole, rounded, bits >> 16 | 0x40 * np.isnan(values))
+    )
     return kept.astype(np.uint16).reshape(-1).view(np.uint8)

@@ -46,7 +46,8 @@ class ConversionSettings:
     Attributes:
         bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
         group_size: weights a scale, 32, 64 or 128; None: 64.
-        dtype: ``float16``, ``bfloat16`` or ``float32``, of everything unquantized and of scales; None: the source's.
+        dtype: ``float16``, ``bfloat16`` or ``float32``, of everything unquantized and of scales;
+            None: the source's.
     """
 
     bits: int | None = None
@@ -56,12 +57,18 @@ class ConversionSettings:
     def __post_init__(self) -> None:
         """Check every range."""
         if self.bits is not None and not (is_int(self.bits) and self.bits in BITS):
-            raise ConfigError(f"bits is {self.bits}", hint=f"choose one of {', '.join(map(str, BITS))}")
-        if self.group_size is not None and not (is_int(self.group_size) and self.group_size in GROUP_SIZES):
+            raise ConfigError(
+                f"bits is {self.bits}", hint=f"choose one of {', '.join(map(str, BITS))}"
+            )
+        if self.group_size is not None and not (
+            is_int(self.group_size) and self.group_size in GROUP_SIZES
+        ):
             sizes = ", ".join(map(str, GROUP_SIZES))
             raise ConfigError(f"group size is {self.group_size}", hint=f"choose one of {sizes}")
         if self.group_size is not None and self.bits == UNQUANTIZED_BITS:
-            raise ConfigError("a group size has no meaning with 16 bits", hint="leave out one of the two")
+            raise ConfigError(
+                "a group size has no meaning with 16 bits", hint="leave out one of the two"
+            )
         if self.dtype is not None and self.dtype not in CODES:
             raise ConfigError(f"dtype is {self.dtype!r}", hint=f"choose one of {', '.join(CODES)}")
 
@@ -124,11 +131,18 @@ class Recipe:
     @property
     def digest(self) -> str:
         """A text that two recipes share only if they write the same from the same source."""
-        tensors = [(file.name, [(item.name, item.dtype, item.shape) for item in file.tensors]) for file in self.files]
-        return hashlib.sha256(json.dumps([tensors, self.config], sort_keys=True).encode()).hexdigest()
+        tensors = [
+            (file.name, [(item.name, item.dtype, item.shape) for item in file.tensors])
+            for file in self.files
+        ]
+        return hashlib.sha256(
+            json.dumps([tensors, self.config], sort_keys=True).encode()
+        ).hexdigest()
 
 
-def make_recipe(source: Source, settings: ConversionSettings, chosen: Mapping[str, Quantization] | None = None) -> Recipe:
+def make_recipe(
+    source: Source, settings: ConversionSettings, chosen: Mapping[str, Quantization] | None = None
+) -> Recipe:
     """Check a source's names, types and shapes against its config, and decide what becomes of each tensor.
 
     Args:
@@ -149,12 +163,23 @@ def make_recipe(source: Source, settings: ConversionSettings, chosen: Mapping[st
     outer = config.outer_shapes()
     named = [(EMBEDDING_FILE, {EMBEDDING: outer.pop(EMBEDDING)})]
     for index in range(config.num_hidden_layers):
-        named.append((layer_file(index), {f"{LAYER_PREFIX}{index}.{name}": shape for name, shape in layer.items()}))
+        named.append(
+            (
+                layer_file(index),
+                {f"{LAYER_PREFIX}{index}.{name}": shape for name, shape in layer.items()},
+            )
+        )
     named.append((HEAD_FILE, outer))
     shapes = {name: shape for _, group in named for name, shape in group.items()}
     stored = _stored_forms(source, raw, shapes)
     default, as_it_is = _default(settings, raw, stored, source.forms)
-    cast = CODES[settings.dtype] if settings.dtype else None if as_it_is else _usual_dtype(source.tensors)
+    cast = (
+        CODES[settings.dtype]
+        if settings.dtype
+        else None
+        if as_it_is
+        else _usual_dtype(source.tensors)
+    )
     matrices = {}
     for path, shape in _matrices(shapes).items():
         form = (stored[path] or source.forms.get(path)) if as_it_is else _form(shape, default)
@@ -162,16 +187,30 @@ def make_recipe(source: Source, settings: ConversionSettings, chosen: Mapping[st
         dtype = cast or source.tensors[f"{path}.scales" if stored[path] else f"{path}.weight"].dtype
         matrices[path] = Matrix(path, shape, stored[path], form, dtype)
     files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
-    known = {name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)} | shapes.keys()
-    head = "lm_head.weight" if config.tie_word_embeddings and "lm_head.weight" in source.tensors else None
+    known = {
+        name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)
+    } | shapes.keys()
+    head = (
+        "lm_head.weight"
+        if config.tie_word_embeddings and "lm_head.weight" in source.tensors
+        else None
+    )
     _refuse_unknown(source, known | ({f"lm_head.{part}" for part in PARTS} if head else set()))
-    block = quantization_block(default, {path: matrix.form for path, matrix in matrices.items()}) if default else None
+    block = (
+        quantization_block(default, {path: matrix.form for path, matrix in matrices.items()})
+        if default
+        else None
+    )
     dtype = next(tensor.dtype for tensor in files[-1].tensors if tensor.name == "model.norm.weight")
     return Recipe(files, matrices, portable_config(raw, config, dtype, block), dtype, default, head)
 
 
 def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
-    return {name.removesuffix(".weight"): (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
+    return {
+        name.removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if len(shape) == 2
+    }
 
 
 def _parts(path: str, form: Quantization | None) -> list[str]:
@@ -194,7 +233,11 @@ def _stored_forms(
                 )
     forms = {}
     for path, shape in _matrices(shapes).items():
-        parts = {part: source.tensors[f"{path}.{part}"] for part in PARTS if f"{path}.{part}" in source.tensors}
+        parts = {
+            part: source.tensors[f"{path}.{part}"]
+            for part in PARTS
+            if f"{path}.{part}" in source.tensors
+        }
         forms[path] = stored_quantization(raw, path, parts, shape)
     return forms
 
@@ -209,8 +252,12 @@ def _default(
     if settings.bits == UNQUANTIZED_BITS:
         return None, False
     if not any(stored.values()) and not wished:
-        return Quantization(settings.bits or DEFAULT_BITS, settings.group_size or DEFAULT_GROUP_SIZE), False
-    default = quantization_of(raw, "") or next(iter(Counter(wished.values()).most_common(1)), (None,))[0]
+        return Quantization(
+            settings.bits or DEFAULT_BITS, settings.group_size or DEFAULT_GROUP_SIZE
+        ), False
+    default = (
+        quantization_of(raw, "") or next(iter(Counter(wished.values()).most_common(1)), (None,))[0]
+    )
     if default is None:
         raise FormatError("the source holds quantized tensors and its config says nothing of them")
     bits, group_size = settings.bits or default.bits, settings.group_size or default.group_size
@@ -235,22 +282,35 @@ def _usual_dtype(tensors: Mapping[str, SourceTensor]) -> str:
 
 
 def _file(
-    name: str, shapes: Mapping[str, tuple[int, ...]], matrices: Mapping[str, Matrix], source: Source, cast: str | None
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    matrices: Mapping[str, Matrix],
+    source: Source,
+    cast: str | None,
 ) -> OutputFile:
     tensors: dict[str, OutputTensor] = {}
     read = 0
     for origin, shape in shapes.items():
         path = origin.removesuffix(".weight")
         matrix = matrices[path] if len(shape) == 2 else None
-        read += sum(source.tensors[item].nbytes for item in (_parts(path, matrix.stored) if matrix else [origin]))
+        read += sum(
+            source.tensors[item].nbytes
+            for item in (_parts(path, matrix.stored) if matrix else [origin])
+        )
         if matrix and matrix.form:
-            for part, (dtype, part_shape) in matrix.form.stored(*matrix.shape, matrix.dtype).items():
-                tensors[f"{path}.{part}"] = OutputTensor(f"{path}.{part}", dtype, part_shape, matrix)
+            for part, (dtype, part_shape) in matrix.form.stored(
+                *matrix.shape, matrix.dtype
+            ).items():
+                tensors[f"{path}.{part}"] = OutputTensor(
+                    f"{path}.{part}", dtype, part_shape, matrix
+                )
         else:
             dtype = matrix.dtype if matrix else cast or source.tensors[origin].dtype
             tensors[origin] = OutputTensor(origin, dtype, shape, matrix)
     prefix = _layer_prefix(shapes)
-    order = tensor_order({item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()})
+    order = tensor_order(
+        {item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()}
+    )
     return OutputFile(name, tuple(tensors[prefix + item] for item in order), read)
 
 

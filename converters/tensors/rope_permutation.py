@@ -1,6 +1,7 @@
 """The two orders in which a head's rows are stored.
 
-Meta rotates neighbours, rows (2i, 2i + 1); Hugging Face rotates halves, rows (i, i + D/2). The rows are the same.
+Meta rotates neighbours, rows (2i, 2i + 1); Hugging Face rotates halves, rows (i, i + D/2). The rows
+are the same.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import numpy as np
 from edgellm.converters.tensors.source import Bytes
 
 
-def halves_from_pairs(read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int) -> Bytes:
+def halves_from_pairs(
+    read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int
+) -> Bytes:
     """Rows ``start`` to ``stop`` in Hugging Face's order of a matrix, or a bias, that is stored in Meta's.
 
     Args:
@@ -28,7 +31,9 @@ def halves_from_pairs(read: Callable[[int, int], Bytes], head_dim: int, start: i
     return halves[start - first * head_dim : stop - first * head_dim].reshape(-1)
 
 
-def pairs_from_halves(read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int) -> Bytes:
+def pairs_from_halves(
+    read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int
+) -> Bytes:
     """The inverse of ``halves_from_pairs``: rows in Meta's order of a matrix that is stored in Hugging Face's."""
     first, last = start // head_dim, -(-stop // head_dim)
     halves = read(first * head_dim, last * head_dim).reshape(last - first, 2, head_dim // 2, -1)

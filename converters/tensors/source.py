@@ -47,7 +47,8 @@ class SourceTensor:
 class Source(Protocol):
     """A model in some format, read a few rows of one tensor at a time.
 
-    A quantized source shows each matrix as MLX stores it (``.weight``, ``.scales``, ``.biases``) and says so in its config.
+    A quantized source shows each matrix as MLX stores it (``.weight``, ``.scales``, ``.biases``)
+    and says so in its config.
     """
 
     @property

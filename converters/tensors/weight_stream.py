@@ -26,9 +26,17 @@ CROSSING = (3, 5, 6)
 CHUNK_BYTES = 16 << 20
 """Bytes of the source that are in work at once; what bounds the converter's memory."""
 
-MLX_TYPES: Final = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32, "U32": mx.uint32, "U8": mx.uint8}
+MLX_TYPES: Final = {
+    "BF16": mx.bfloat16,
+    "F16": mx.float16,
+    "F32": mx.float32,
+    "U32": mx.uint32,
+    "U8": mx.uint8,
+}
 
-_INFINITY: Final[dict[str, tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]], int, int]]] = {
+_INFINITY: Final[
+    dict[str, tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]], int, int]]
+] = {
     "BF16": (np.int16, np.uint16, 0x7F80, 0xFF80),
     "F16": (np.int16, np.uint16, 0x7C00, 0xFC00),
     "F32": (np.int32, np.uint32, 0x7F800000, 0xFF800000),
@@ -76,21 +84,31 @@ class WeightStream:
             if dtype == tensor.dtype:
                 yield rows
             else:
-                yield _stored(as_array(rows, self._source.tensors[tensor.name]), tensor.dtype, tensor.name)
+                yield _stored(
+                    as_array(rows, self._source.tensors[tensor.name]), tensor.dtype, tensor.name
+                )
 
-    def _dequantized(self, tensor: OutputTensor, matrix: Matrix, stored: Quantization) -> Iterator[Data]:
+    def _dequantized(
+        self, tensor: OutputTensor, matrix: Matrix, stored: Quantization
+    ) -> Iterator[Data]:
         for values in self._restored(matrix, stored):
             yield _stored(values, tensor.dtype, tensor.name)
 
     def _quantize(self, matrix: Matrix, form: Quantization) -> None:
         """Quantize a whole matrix, whose parts then wait until the turn of each comes."""
-        waiting: dict[str, list[Data]] = {f"{matrix.path}.{part}": [] for part in form.stored(*matrix.shape, matrix.dtype)}
+        waiting: dict[str, list[Data]] = {
+            f"{matrix.path}.{part}": [] for part in form.stored(*matrix.shape, matrix.dtype)
+        }
         change = size = 0.0
         begun: list[list[mx.array]] = []
         for values in chain(self._values(matrix), [None]):
             if values is not None:  # one piece is computed while the next is read
                 parts = quantize(values, form, MLX_TYPES[matrix.dtype])
-                sums = [mx.square(dequantize(parts, form) - values).sum(), mx.square(values).sum()] if self._measure else []
+                sums = (
+                    [mx.square(dequantize(parts, form) - values).sum(), mx.square(values).sum()]
+                    if self._measure
+                    else []
+                )
                 mx.async_eval(parts, sums)
                 begun.append([*parts, *sums])
             if len(begun) > 1 or values is None:
@@ -118,7 +136,10 @@ class WeightStream:
         step = max(1, CHUNK_BYTES // (2 * matrix.shape[1]))
         for pieces in zip(*(self._pieces(name, step) for name in names), strict=True):
             tensors = (self._source.tensors[name] for name in names)
-            yield dequantize([as_array(piece, tensor) for piece, tensor in zip(pieces, tensors, strict=True)], stored)
+            yield dequantize(
+                [as_array(piece, tensor) for piece, tensor in zip(pieces, tensors, strict=True)],
+                stored,
+            )
 
     def _pieces(self, name: str, step: int | None = None) -> Iterator[Bytes]:
         """The tensor's bytes, a few rows at a time, checked to be finite."""
@@ -138,14 +159,18 @@ class WeightStream:
 def as_array(rows: Bytes, tensor: SourceTensor) -> mx.array:
     """Rows of a source's tensor as an MLX array, shape (rows, ...)."""
     same_width = {1: np.uint8, 2: np.uint16, 4: np.uint32}[DTYPE_BYTES[tensor.dtype]]
-    return mx.array(rows.view(same_width).reshape(-1, *tensor.shape[1:])).view(MLX_TYPES[tensor.dtype])
+    return mx.array(rows.view(same_width).reshape(-1, *tensor.shape[1:])).view(
+        MLX_TYPES[tensor.dtype]
+    )
 
 
 def float_rows(source: Source, matrix: Matrix, start: int, stop: int) -> Floats:
     """Some rows of a matrix (rows, columns) in float32, however the source stores it."""
     if matrix.stored is None:
         name = f"{matrix.path}.weight"
-        return floats(source.rows(name, start, stop), source.tensors[name].dtype).reshape(stop - start, -1)
+        return floats(source.rows(name, start, stop), source.tensors[name].dtype).reshape(
+            stop - start, -1
+        )
     names = [f"{matrix.path}.{part}" for part in matrix.stored.stored(*matrix.shape, matrix.dtype)]
     parts = [as_array(source.rows(name, start, stop), source.tensors[name]) for name in names]
     return np.array(dequantize(parts, matrix.stored))
@@ -154,8 +179,9 @@ def float_rows(source: Source, matrix: Matrix, start: int, stop: int) -> Floats:
 def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.array]:
     """Weight, scales and (in affine mode) biases of a float32 matrix (rows, columns); scales and biases in ``dtype``.
 
-    8-bit codes are taken again with the scales as they are stored: rounded to bfloat16, a scale is off by up to half a
-    256th, and codes made for the exact one would be off by that much at the far end (error 0.0068 instead of 0.0054).
+    8-bit codes are taken again with the scales as they are stored: rounded to bfloat16, a scale is
+    off by up to half a 256th, and codes made for the exact one would be off by that much at the far
+    end (error 0.0068 instead of 0.0054).
     """
     parts = mx.quantize(values, form.group_size, form.bits, form.mode)
     if form.mode != "affine":
@@ -163,8 +189,12 @@ def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.a
     weight, scales, biases = parts[0], parts[1].astype(dtype), parts[2].astype(dtype)
     if form.bits == 8 and dtype != mx.float32:
         groups = values.reshape(values.shape[0], -1, form.group_size)
-        exact = (groups - biases[..., None].astype(mx.float32)) / scales[..., None].astype(mx.float32)
-        weight = mx.clip(mx.round(exact), 0, 255).astype(mx.uint8).reshape(values.shape).view(mx.uint32)
+        exact = (groups - biases[..., None].astype(mx.float32)) / scales[..., None].astype(
+            mx.float32
+        )
+        weight = (
+            mx.clip(mx.round(exact), 0, 255).astype(mx.uint8).reshape(values.shape).view(mx.uint32)
+        )
     return [weight, scales, biases]
 
 
@@ -177,13 +207,17 @@ def dequantize(parts: Sequence[mx.array], form: Quantization) -> mx.array:
     if form.mode == "affine":
         scales = [part.astype(mx.float32) for part in scales]
     biases = scales[1] if len(scales) > 1 else None
-    return mx.dequantize(weight, scales[0], biases, form.group_size, form.bits, form.mode, dtype=mx.float32)
+    return mx.dequantize(
+        weight, scales[0], biases, form.group_size, form.bits, form.mode, dtype=mx.float32
+    )
 
 
 def is_finite(values: Bytes, dtype: str) -> bool:
     """Whether no value is infinite or NaN, from its bits (two passes at the memory's speed, nothing allocated)."""
     signed, unsigned, positive, negative = _INFINITY[dtype]
-    return not values.size or bool(values.view(signed).max() < positive and values.view(unsigned).max() < negative)
+    return not values.size or bool(
+        values.view(signed).max() < positive and values.view(unsigned).max() < negative
+    )
 
 
 def _stored(array: mx.array, code: str | None, name: str) -> Bytes:
@@ -193,6 +227,7 @@ def _stored(array: mx.array, code: str | None, name: str) -> Bytes:
     content = np.array(array.view(mx.uint8), copy=False).reshape(-1)
     if code in _INFINITY and not is_finite(content, code):
         raise FormatError(
-            f"tensor {name} holds values too large for {DTYPE_NAMES[code]}", hint="convert with --dtype bfloat16 or float32"
+            f"tensor {name} holds values too large for {DTYPE_NAMES[code]}",
+            hint="convert with --dtype bfloat16 or float32",
         )
     return content

@@ -21,7 +21,8 @@ def byte_level_document(
     Args:
         vocabulary: tokens in the order of their ids, their bytes as letters.
         merges: pairs of tokens, the earliest first.
-        added: id, text, and whether it is special, of tokens that are found before any text is split.
+        added: id, text, and whether it is special, of tokens that are found before any text is
+            split.
         splitting: the pre-tokenizer.
         frame: the post-processor, which puts special tokens round a text.
         normalizer: what happens to a text before.
@@ -39,7 +40,12 @@ def byte_level_document(
         "normalizer": normalizer,
         "pre_tokenizer": splitting,
         "post_processor": frame,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
         "model": {
             "type": "BPE",
             "dropout": None,

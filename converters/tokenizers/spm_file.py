@@ -26,20 +26,35 @@ class Piece:
     kind: int
 
 
-def piece_model(pieces: Sequence[Piece], *, dummy_prefix: bool = True, roles: tuple[int, int, int] = (0, 1, 2)) -> bytes:
+def piece_model(
+    pieces: Sequence[Piece], *, dummy_prefix: bool = True, roles: tuple[int, int, int] = (0, 1, 2)
+) -> bytes:
     """The bytes of a ``tokenizer.model``; ``roles`` are the ids of unknown, beginning and end (-1: none).
 
-    Bytes that no piece has become byte pieces if all 256 are there; else what looks like one is plain text.
+    Bytes that no piece has become byte pieces if all 256 are there; else what looks like one is
+    plain text.
     """
     fallback = len({piece.text for piece in pieces if piece.kind == BYTE}) == 256
     written = []
     for piece in pieces:
         kind = piece.kind if fallback or piece.kind != BYTE else NORMAL
-        content = _bytes(1, piece.text.encode()) + _key(2, FIXED32) + struct.pack("<f", piece.score) + _number(3, kind)
+        content = (
+            _bytes(1, piece.text.encode())
+            + _key(2, FIXED32)
+            + struct.pack("<f", piece.score)
+            + _number(3, kind)
+        )
         written.append(_bytes(PIECES, content))
     trainer = _number(MODEL_TYPE, BPE) + _number(BYTE_FALLBACK, fallback)
-    trainer += b"".join(_number(*field) for field in zip((UNK_ID, BOS_ID, EOS_ID, PAD_ID), (*roles, -1), strict=True))
-    normalizer = _bytes(NAME, b"identity") + _number(ADD_DUMMY_PREFIX, dummy_prefix) + _number(REMOVE_EXTRA_WHITESPACES, 0)
+    trainer += b"".join(
+        _number(*field)
+        for field in zip((UNK_ID, BOS_ID, EOS_ID, PAD_ID), (*roles, -1), strict=True)
+    )
+    normalizer = (
+        _bytes(NAME, b"identity")
+        + _number(ADD_DUMMY_PREFIX, dummy_prefix)
+        + _number(REMOVE_EXTRA_WHITESPACES, 0)
+    )
     return b"".join([*written, _bytes(TRAINER, trainer), _bytes(NORMALIZER, normalizer)])
 
 

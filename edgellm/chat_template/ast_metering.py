@@ -20,18 +20,24 @@ class Generation(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         """Return the block's content, in a scope of its own."""
         line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+        return nodes.Scope(
+            parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line
+        )
 
 
 class Metering(NodeTransformer):
     """Puts payment into a syntax tree, wherever Jinja's own hooks see nothing."""
 
     def _paid(self, node: nodes.Node) -> nodes.Filter:
-        return nodes.Filter(self.generic_visit(node), "@pay", [], [], None, None, lineno=node.lineno)
+        return nodes.Filter(
+            self.generic_visit(node), "@pay", [], [], None, None, lineno=node.lineno
+        )
 
     def _toll(self, within: list[nodes.Node], line: int) -> nodes.Filter:
         count = sum(1 + sum(1 for _ in node.find_all(nodes.Node)) for node in within)
-        return nodes.Filter(nodes.Const(NODE * (count + 1)), "@spend", [], [], None, None, lineno=line)
+        return nodes.Filter(
+            nodes.Const(NODE * (count + 1)), "@spend", [], [], None, None, lineno=line
+        )
 
     def _tolled(self, node: Any) -> nodes.Node:
         toll = self._toll(node.body, node.lineno)
@@ -65,7 +71,9 @@ class Metering(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         """Concatenate by a filter."""
         self.generic_visit(node)
-        return nodes.Filter(nodes.List(node.nodes), "@concatenate", [], [], None, None, lineno=node.lineno)
+        return nodes.Filter(
+            nodes.List(node.nodes), "@concatenate", [], [], None, None, lineno=node.lineno
+        )
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         """Compare by a filter; of a chain such as a < b < c every part is computed, which shows in errors at most."""

@@ -1,8 +1,9 @@
 """Jinja's sandbox with a meter: a chat template from anywhere ends, and stays small.
 
-Jinja keeps a template away from Python's inner workings, but not from ``range(100000)`` in a loop in a loop, or from a
-string that doubles forty times. Here every step and every value that a template makes is paid for (see ``meter``), and an
-empty purse ends the rendering: without signals or threads, so it works in any thread and leaves nothing running.
+Jinja keeps a template away from Python's inner workings, but not from ``range(100000)`` in a loop
+in a loop, or from a string that doubles forty times. Here every step and every value that a
+template makes is paid for (see ``meter``), and an empty purse ends the rendering: without signals
+or threads, so it works in any thread and leaves nothing running.
 
 This module imports Jinja, so it is itself imported only when a template is used.
 """
@@ -46,10 +47,12 @@ from edgellm.chat_template.work_budget import (
 )
 
 MAX_NODES = 12_000
-MAX_NAMES_AND_BRANCHES = 300_000  # multiplied: Jinja copies what is assigned for each branch; known templates have 5,000
+# multiplied: Jinja copies what is assigned for each branch; known templates have 5,000
+MAX_NAMES_AND_BRANCHES = 300_000
 MAX_CODE = 400_000  # characters of Python; it takes up to 100 bytes each to compile
 
-# What chat templates use. The rest of Jinja's filters repeat, pad or search at a cost that is hard to foresee.
+# What chat templates use. The rest of Jinja's filters repeat, pad or search at a cost that is hard
+# to foresee.
 FILTERS = [
     "abs", "attr", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "format",
     "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject",
@@ -76,25 +79,32 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
     "gteq": operator.ge,
 }
-METHOD_TYPES = (types.BuiltinMethodType, types.MethodType)  # escaped text is a str with methods in Python
+# escaped text is a str with methods in Python
+METHOD_TYPES = (types.BuiltinMethodType, types.MethodType)
 PLAIN: tuple[type[Any], ...] = (str, bytes, int, float, complex, type, *CONTAINERS)
 
 
 def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with its work and its result paid for."""
     price = FILTER_PRICES.get(name, FILTER_PRICE)
-    skip = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context or the environment comes first
+    # the context or the environment comes first
+    skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)  # keeps Jinja's mark that asks for that first argument
     def metered(*given: Any, **named: Any) -> Any:
         meter = METER.get()
         arguments = list(given)
         if name == "join" and isinstance(arguments[skip], Iterator):
-            arguments[skip] = list(arguments[skip])  # an iterator can be weighed only once it has run
+            # an iterator can be weighed only once it has run
+            arguments[skip] = list(arguments[skip])
         meter.spend(NODE * (len(arguments) + len(named)))
         price(meter, *arguments[skip:], **named)
         result = function(*arguments, **named)
-        return Lazy(result, arguments[skip], meter) if isinstance(result, Iterator) else meter.pay(result)
+        return (
+            Lazy(result, arguments[skip], meter)
+            if isinstance(result, Iterator)
+            else meter.pay(result)
+        )
 
     return metered
 
@@ -151,13 +161,26 @@ def _concatenate(parts: list[Any]) -> str:
     return "".join(texts)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
     """Return ``value`` as JSON, without the HTML escapes of Jinja's own filter, as chat templates expect."""
     for text in (indent, *(separators or ())):
         if (len(text) if isinstance(text, str) else text or 0) > MAX_INDENT:
-            raise RefusedError(f"JSON that is indented or separated by more than {MAX_INDENT} characters")
+            raise RefusedError(
+                f"JSON that is indented or separated by more than {MAX_INDENT} characters"
+            )
     meter = METER.get()
-    encoder = json.JSONEncoder(ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys))
+    encoder = json.JSONEncoder(
+        ensure_ascii=bool(ensure_ascii),
+        indent=indent,
+        separators=separators,
+        sort_keys=bool(sort_keys),
+    )
     parts = []
     for part in encoder.iterencode(value):
         meter.spend(len(part))
@@ -242,7 +265,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         stores = sum(name.ctx == "store" for name in tree.find_all(nodes.Name))
         branches = sum(1 for _ in tree.find_all((nodes.If, nodes.For)))
-        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES or stores * branches > MAX_NAMES_AND_BRANCHES:
+        if (
+            sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES
+            or stores * branches > MAX_NAMES_AND_BRANCHES
+        ):
             raise ExhaustedError
         Metering().visit(tree)
         tree.set_environment(self)
@@ -255,11 +281,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether a template may use ``obj.attr``: of plain data only the methods in ``METHODS``."""
-        return super().is_safe_attribute(obj, attr, value) and (not isinstance(obj, PLAIN) or attr in METHODS)
+        return super().is_safe_attribute(obj, attr, value) and (
+            not isinstance(obj, PLAIN) or attr in METHODS
+        )
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return a paid form of ``str.format``, and ``None`` for everything else."""
-        if not isinstance(value, METHOD_TYPES) or value.__name__ != "format" or not isinstance(value.__self__, str):
+        if (
+            not isinstance(value, METHOD_TYPES)
+            or value.__name__ != "format"
+            or not isinstance(value.__self__, str)
+        ):
             return None
         text = str(value.__self__)
         return lambda *given, **named: _Formatter(self).vformat(text, given, named)
@@ -285,7 +317,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str | list | tuple):
             if obj.__name__ == "join" and given and isinstance(given[0], Iterator):
                 given = (list(given[0]), *given[1:])
-            own = {name: value for name, value in named.items() if not name.startswith("_")}  # the rest is Jinja's
+            # the rest is Jinja's
+            own = {name: value for name, value in named.items() if not name.startswith("_")}
             METHOD_PRICES.get(obj.__name__, METHOD_PRICE)(meter, owner, *given, **own)
         return meter.pay(super().call(context, obj, *given, **named))
 

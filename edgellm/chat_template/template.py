@@ -1,7 +1,8 @@
 """Chat templates: found in a model folder, rendered in a metered sandbox.
 
-A template is a program by a stranger. It runs in Jinja's immutable sandbox, on copies of plain data only, and with a
-purse (see ``meter``): one that loops, recurses or swells without end is stopped after a fraction of a second.
+A template is a program by a stranger. It runs in Jinja's immutable sandbox, on copies of plain data
+only, and with a purse (see ``meter``): one that loops, recurses or swells without end is stopped
+after a fraction of a second.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ class ChatTemplate:
         """Return the text of a conversation.
 
         Args:
-            messages: plain data: mappings with "role", "content" and whatever else the template knows.
+            messages: plain data: mappings with "role", "content" and whatever else the template
+                knows.
             variables: what the template sees beside ``messages``, plain data too.
 
         Raises:
-            TemplateError: the template is damaged, fails, refuses the conversation or takes too long.
+            TemplateError: the template is damaged, fails, refuses the conversation or takes too
+                long.
         """
         import jinja2
 
@@ -57,29 +60,41 @@ class ChatTemplate:
         except EdgeLLMError:
             raise
         except ExhaustedError as error:
-            raise TemplateError("the chat template takes more time or memory than a conversation calls for") from error
+            raise TemplateError(
+                "the chat template takes more time or memory than a conversation calls for"
+            ) from error
         except RefusedError as error:
-            raise TemplateError(f"the chat template asks for {error}, which is not allowed") from error
+            raise TemplateError(
+                f"the chat template asks for {error}, which is not allowed"
+            ) from error
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"the chat template is damaged in line {error.lineno}: {_brief(error)}") from error
+            raise TemplateError(
+                f"the chat template is damaged in line {error.lineno}: {_brief(error)}"
+            ) from error
         except (jinja2.TemplateRuntimeError, jinja2.TemplateNotFound) as error:
             raise TemplateError(f"the chat template fails: {_brief(error)}") from error
         except jinja2.TemplateError as error:  # what raise_exception raises
-            raise TemplateError(f"the chat template refuses the conversation: {_brief(error)}") from error
+            raise TemplateError(
+                f"the chat template refuses the conversation: {_brief(error)}"
+            ) from error
         except Exception as error:  # a stranger's program can fail in any way
-            raise TemplateError(f"the chat template fails: {type(error).__name__}: {_brief(error)}") from error
+            raise TemplateError(
+                f"the chat template fails: {type(error).__name__}: {_brief(error)}"
+            ) from error
 
     def _compile(self) -> CodeType:
         if len(self.source) > MAX_SOURCE:
-            raise TemplateError(f"the chat template has {len(self.source)} characters; {MAX_SOURCE} are the most")
+            raise TemplateError(
+                f"the chat template has {len(self.source)} characters; {MAX_SOURCE} are the most"
+            )
         return _sandbox().compile(self.source)
 
 
 def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """Return the sources of a folder's chat templates by name; the usual one is called "default".
 
-    ``chat_template.jinja`` and ``chat_templates/NAME.jinja`` go before ``chat_template.json``, and that goes before
-    ``tokenizer_config.json``.
+    ``chat_template.jinja`` and ``chat_templates/NAME.jinja`` go before ``chat_template.json``, and
+    that goes before ``tokenizer_config.json``.
 
     Args:
         folder: the model folder.
@@ -90,7 +105,9 @@ def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """
     found = _named(config.get("chat_template"), "tokenizer_config.json")
     if (folder / "chat_template.json").exists():
-        found |= _named(_read(folder / "chat_template.json").get("chat_template"), "chat_template.json")
+        found |= _named(
+            _read(folder / "chat_template.json").get("chat_template"), "chat_template.json"
+        )
     for path in sorted((folder / "chat_templates").glob("*.jinja")):
         found[path.stem] = _text(path)
     if (folder / "chat_template.jinja").exists():
@@ -110,9 +127,12 @@ def choose(templates: Mapping[str, ChatTemplate], name: str | None, *, tools: bo
         return templates[name]
     if not templates:
         raise TemplateError(
-            "this model has no chat template", hint="it completes text: use it with generate, or choose a chat model"
+            "this model has no chat template",
+            hint="it completes text: use it with generate, or choose a chat model",
         )
-    raise TemplateError(f"there is no chat template {name!r}", hint=f"there are: {', '.join(sorted(templates))}")
+    raise TemplateError(
+        f"there is no chat template {name!r}", hint=f"there are: {', '.join(sorted(templates))}"
+    )
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -124,12 +144,15 @@ def plain(value: Any, depth: int = 0) -> Any:
         TemplateError: there is something else in it, or it is nested too deeply.
     """
     if depth > MAX_DEPTH:
-        raise TemplateError(f"what a chat template is given is nested more than {MAX_DEPTH} levels deep")
+        raise TemplateError(
+            f"what a chat template is given is nested more than {MAX_DEPTH} levels deep"
+        )
     if value is None or isinstance(value, bool):
         return value
     for kind, cast in _CASTS.items():
         if isinstance(value, kind):
-            return value if type(value) is kind else cast(value)  # a subclass could bring methods of its own
+            # a subclass could bring methods of its own
+            return value if type(value) is kind else cast(value)
     if isinstance(value, Mapping):
         return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
@@ -140,7 +163,11 @@ def plain(value: Any, depth: int = 0) -> Any:
     )
 
 
-_CASTS: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
+_CASTS: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
 
 
 @functools.cache
@@ -167,7 +194,11 @@ def _named(template: Any, file: str) -> dict[str, str]:
         raise TemplateError(f"{file} has a chat_template that is no text")
     found = {}
     for entry in template:
-        name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, Mapping) else (None, None)
+        name, text = (
+            (entry.get("name"), entry.get("template"))
+            if isinstance(entry, Mapping)
+            else (None, None)
+        )
         if not isinstance(name, str) or not isinstance(text, str):
             raise TemplateError(f"{file} has a chat_template without a name or a text")
         found[name] = text

@@ -1,8 +1,9 @@
 """What a chat template may spend, and what each of its steps costs.
 
-One unit pays for one character that is made or for about 20 ns of work. The purse grows with the conversation, so that
-a long chat never runs dry, while a hostile template on a short one ends after 0.1 to 0.5 s (one 2.5 GHz core) and 16 MB.
-Should a price be wrong, the thread's own clock ends what takes several times as long as was paid for.
+One unit pays for one character that is made or for about 20 ns of work. The purse grows with the
+conversation, so that a long chat never runs dry, while a hostile template on a short one ends after
+0.1 to 0.5 s (one 2.5 GHz core) and 16 MB. Should a price be wrong, the thread's own clock ends what
+takes several times as long as was paid for.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Meter:
 
         Args:
             value: anything.
-            glance: how many times to halve the lengths of strings; above 0 the value is read and not made.
+            glance: how many times to halve the lengths of strings; above 0 the value is read and
+                not made.
         """
         total, waiting = 0, [value]
         while waiting:
@@ -146,7 +148,10 @@ class Meter:
 
     def split_lines(self, text: str, *_: Any, **__: Any) -> None:
         """Pay for ``text.splitlines()``."""
-        self.spend(len(text) + 5 * NODE * (sum(map(text.count, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")) + 1))
+        self.spend(
+            len(text)
+            + 5 * NODE * (sum(map(text.count, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")) + 1)
+        )
 
     def find(self, place: Any, sought: Any = "", *_: Any) -> None:
         """Pay for a search, which from the right end of a text takes as long as both lengths multiplied."""
@@ -257,7 +262,9 @@ def _reading(meter: Meter, first: Any = None, *rest: Any, **_: Any) -> None:
 
 
 METHOD_PRICES: dict[str, Callable[..., None]] = {
-    **dict.fromkeys(("count", "find", "index", "partition", "rfind", "rindex", "rpartition"), Meter.find),
+    **dict.fromkeys(
+        ("count", "find", "index", "partition", "rfind", "rindex", "rpartition"), Meter.find
+    ),
     **dict.fromkeys(("strip", "lstrip", "rstrip"), Meter.strip),
     "join": Meter.join,
     "replace": Meter.replace,
@@ -268,9 +275,13 @@ METHOD_PRICES: dict[str, Callable[..., None]] = {
 METHOD_PRICE = FILTER_PRICE = TEST_PRICE = _reading
 FILTER_PRICES: dict[str, Callable[..., None]] = {
     # These take one element, or none before they are asked for it.
-    **dict.fromkeys(("attr", "count", "d", "default", "first", "items", "last", "length"), _nothing),
+    **dict.fromkeys(
+        ("attr", "count", "d", "default", "first", "items", "last", "length"), _nothing
+    ),
     **dict.fromkeys(("map", "reject", "rejectattr", "select", "selectattr"), _elements),
-    **dict.fromkeys(("dictsort", "groupby", "list", "max", "min", "reverse", "sort", "unique"), _listing),
+    **dict.fromkeys(
+        ("dictsort", "groupby", "list", "max", "min", "reverse", "sort", "unique"), _listing
+    ),
     "format": lambda meter, text, *items, **named: meter.percent(str(text), (items, named)),
     "indent": _indent,
     "join": _joining,

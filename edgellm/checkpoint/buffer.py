@@ -1,6 +1,7 @@
 """A slot: one aligned buffer that a layer's bytes are read into, and MLX arrays that share its memory.
 
-The arrays are made once for each inner layout; when other bytes of the same layout are read into the slot, they show those.
+The arrays are made once for each inner layout; when other bytes of the same layout are read into
+the slot, they show those.
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ def lay_out(tensors: Mapping[str, TensorInfo]) -> tuple[SlotLayout, tuple[Extent
         placements.append(Placement(name, tensor.dtype, tensor.shape, place))
         end = place + tensor.nbytes
         last = extents[-1] if extents else None
-        if last and last.file == tensor.file and tensor.offset - last.offset == place - last.place == last.nbytes:
+        if (
+            last
+            and last.file == tensor.file
+            and tensor.offset - last.offset == place - last.place == last.nbytes
+        ):
             extents[-1] = Extent(last.file, last.offset, last.nbytes + tensor.nbytes, last.place)
         elif tensor.nbytes:
             extents.append(Extent(tensor.file, tensor.offset, tensor.nbytes, place))
@@ -119,7 +124,9 @@ class Slot:
             if _is_one_matrix(run):
                 rows = sum(member.shape[0] for member in run)
                 first = run[0]
-                placed[f"{stack}.{part}"] = Placement("", first.dtype, (rows, *first.shape[1:]), first.offset)
+                placed[f"{stack}.{part}"] = Placement(
+                    "", first.dtype, (rows, *first.shape[1:]), first.offset
+                )
         views = {name: self._view(placement) for name, placement in placed.items()}
         mx.eval(*views.values())
         return views
@@ -127,7 +134,11 @@ class Slot:
     def _view(self, placement: Placement) -> mx.array:
         dtype = DTYPES[placement.dtype]
         begin = self._start + placement.offset
-        return self._array[begin : begin + prod(placement.shape) * dtype.size].view(dtype).reshape(placement.shape)
+        return (
+            self._array[begin : begin + prod(placement.shape) * dtype.size]
+            .view(dtype)
+            .reshape(placement.shape)
+        )
 
 
 def _stacks(placed: Mapping[str, Placement]) -> list[tuple[str, str, list[Placement]]]:

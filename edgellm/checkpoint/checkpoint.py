@@ -48,7 +48,11 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights."""
-        outer = self.embed_tokens.nbytes + self.norm.nbytes + (self.lm_head.nbytes if self.lm_head else 0)
+        outer = (
+            self.embed_tokens.nbytes
+            + self.norm.nbytes
+            + (self.lm_head.nbytes if self.lm_head else 0)
+        )
         return outer + sum(layer.nbytes for layer in self.layers)
 
 
@@ -56,8 +60,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Look a model folder through.
 
     Raises:
-        ModelNotFoundError, FormatError, UnsupportedModelError, ReadError: as ``store.open_folder``; a tensor is missing or
-        has another type or shape than the config says.
+        ModelNotFoundError, FormatError, UnsupportedModelError, ReadError: as ``store.open_folder``;
+        a tensor is missing or has another type or shape than the config says.
     """
     return checkpoint_of(open_folder(path))
 
@@ -69,9 +73,12 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
         raw["tie_word_embeddings"] = True  # no head and nothing said: mlx-lm writes folders so
     config = ModelConfig.from_dict(raw)
     shapes = config.tensor_shapes()
-    layers = tuple(_part(folder, f"model.layers.{index}.", shapes) for index in range(config.num_hidden_layers))
+    layers = tuple(
+        _part(folder, f"model.layers.{index}.", shapes) for index in range(config.num_hidden_layers)
+    )
     outer = {
-        name: _part(folder, name.removesuffix("weight"), {"weight": shape}) for name, shape in config.outer_shapes().items()
+        name: _part(folder, name.removesuffix("weight"), {"weight": shape})
+        for name, shape in config.outer_shapes().items()
     }
     norm = outer["model.norm.weight"]
     return Checkpoint(
@@ -82,7 +89,8 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
         norm=norm,
         lm_head=outer.get("lm_head.weight"),
         dtype=norm.tensors["weight"].dtype,
-        eos_token_ids=config.eos_token_ids | token_ids(folder.generation_config.get("eos_token_id")),
+        eos_token_ids=config.eos_token_ids
+        | token_ids(folder.generation_config.get("eos_token_id")),
     )
 
 
@@ -95,7 +103,9 @@ def _part(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]
         stem = f"{prefix}{base}." if base else prefix
         if name.endswith("weight") and len(shape) == 2:
             parts = {
-                part: folder.tensors[stem + part] for part in ("weight", "scales", "biases") if stem + part in folder.tensors
+                part: folder.tensors[stem + part]
+                for part in ("weight", "scales", "biases")
+                if stem + part in folder.tensors
             }
             form = stored_quantization(folder.config, stem.rstrip("."), parts, (shape[0], shape[1]))
             quantizations[base] = form
@@ -105,7 +115,8 @@ def _part(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]
     for name, tensor in wanted.items():
         if tensor.dtype == "F64":
             raise UnsupportedModelError(
-                f"{prefix}{name} is stored as F64", hint="convert the model: edgellm convert SOURCE DEST"
+                f"{prefix}{name} is stored as F64",
+                hint="convert the model: edgellm convert SOURCE DEST",
             )
     layout, extents = lay_out(wanted)
     return Part(layout, extents, quantizations, wanted)

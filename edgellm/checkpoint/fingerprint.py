@@ -17,8 +17,9 @@ SAMPLES, SAMPLE_BYTES = 4, 4096
 def fingerprint(checkpoint: Checkpoint) -> str:
     """A digest that two folders share only if they hold the same model.
 
-    It is made of the config, every tensor's place, samples of the weights, and the checksums that our own folders record. Where
-    there are none, the files' times stand in for them: a copy then counts as another model, which only costs computing again.
+    It is made of the config, every tensor's place, samples of the weights, and the checksums that
+    our own folders record. Where there are none, the files' times stand in for them: a copy then
+    counts as another model, which only costs computing again.
 
     Raises:
         ReadError: a file cannot be read.
@@ -26,9 +27,13 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     folder = checkpoint.folder
     digest = hashlib.sha256(json.dumps(folder.config, sort_keys=True).encode())
     for name, tensor in sorted(folder.tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape} {tensor.file.name} {tensor.offset}\n".encode())
+        digest.update(
+            f"{name} {tensor.dtype} {tensor.shape} {tensor.file.name} {tensor.offset}\n".encode()
+        )
     try:
-        recorded = {record.name: f"{record.size} {record.sha256}" for record in read_checksums(folder.path)}
+        recorded = {
+            record.name: f"{record.size} {record.sha256}" for record in read_checksums(folder.path)
+        }
     except (FormatError, ReadError):
         recorded = {}
     for file in sorted({tensor.file for tensor in folder.tensors.values()}):

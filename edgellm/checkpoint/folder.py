@@ -1,7 +1,7 @@
 """The model folder: its file names, index and checksums.
 
-Exactly the layout of Hugging Face and mlx-lm; our own folders have one file a layer, one for the embedding and one for
-norm and head, so that a layer is one aligned sequential read.
+Exactly the layout of Hugging Face and mlx-lm; our own folders have one file a layer, one for the
+embedding and one for norm and head, so that a layer is one aligned sequential read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ class ModelFolder:
     def layer(self, index: int) -> dict[str, TensorInfo]:
         """The tensors of one layer by their names inside it (``self_attn.q_proj.weight``)."""
         prefix = f"{LAYER_PREFIX}{index}."
-        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
 
 def layer_file(index: int) -> str:
@@ -77,16 +81,23 @@ def open_folder(path: Path) -> ModelFolder:
         raise ModelNotFoundError(f"there is no folder {path}")
     if (path / MANIFEST).exists():
         raise FormatError(
-            f"{path} is only half converted", hint="run the same `edgellm convert` again: it goes on where it stopped"
+            f"{path} is only half converted",
+            hint="run the same `edgellm convert` again: it goes on where it stopped",
         )
     if not (path / CONFIG).exists():
-        raise FormatError(f"{path} has no {CONFIG}", hint="name the folder that holds the model's files")
+        raise FormatError(
+            f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
+        )
     config = read_json(inside(path, CONFIG))
-    generation_config = read_json(inside(path, GENERATION_CONFIG)) if (path / GENERATION_CONFIG).exists() else {}
+    generation_config = (
+        read_json(inside(path, GENERATION_CONFIG)) if (path / GENERATION_CONFIG).exists() else {}
+    )
     return ModelFolder(path, config, read_headers(weight_files(path)), generation_config)
 
 
-def weight_files(path: Path, *, pattern: str = "model*.safetensors", index: str = INDEX) -> list[Path]:
+def weight_files(
+    path: Path, *, pattern: str = "model*.safetensors", index: str = INDEX
+) -> list[Path]:
     """The files that make up a folder's weights: those its index names, or else those that match ``pattern``.
 
     Raises:
@@ -94,20 +105,26 @@ def weight_files(path: Path, *, pattern: str = "model*.safetensors", index: str 
     """
     present = sorted(file.name for file in path.glob(pattern))
     whole = pattern.replace("*", "")
-    names = [whole] if whole in present else present  # beside a model.safetensors, variants of it may lie
+    # beside a model.safetensors, variants of it may lie
+    names = [whole] if whole in present else present
     if (path / index).exists():
         listed = _index_files(path, index)
-        # Folders exist whose index was left over from another sharding: mlx-lm never looks at it, transformers neither
-        # when there is a single model.safetensors.
+        # Folders exist whose index was left over from another sharding: mlx-lm never looks at it,
+        # transformers neither when there is a single model.safetensors.
         names = listed if set(listed) & set(present) or not names else names
     if not names:
-        others = any(file.suffix in {".bin", ".gguf", ".safetensors", ".pth"} for file in path.iterdir())
+        others = any(
+            file.suffix in {".bin", ".gguf", ".safetensors", ".pth"} for file in path.iterdir()
+        )
         hint = "convert the model first: edgellm convert SOURCE DEST" if others else DOWNLOAD_AGAIN
         raise FormatError(f"{path} has no {pattern}", hint=hint)
     for name in names:
         part = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.\w+)", name)
         if part and len(names) < int(part[2]):
-            raise FormatError(f"{path} holds {len(names)} of the {int(part[2])} files of {part[1]}", hint=DOWNLOAD_AGAIN)
+            raise FormatError(
+                f"{path} holds {len(names)} of the {int(part[2])} files of {part[1]}",
+                hint=DOWNLOAD_AGAIN,
+            )
     return [inside(path, name) for name in names]
 
 
@@ -117,7 +134,9 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:
     for file in files:
         for name, tensor in read_header(file)[0].items():
             if name in tensors:
-                raise FormatError(f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}")
+                raise FormatError(
+                    f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}"
+                )
             tensors[name] = tensor
     if not tensors:
         raise FormatError("the model's files hold no tensor", hint=DOWNLOAD_AGAIN)
@@ -127,11 +146,12 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:
 def inside(path: Path, name: str) -> Path:
     """The file ``name`` of a folder, if it is a plain file that really lies there.
 
-    A link may lead to another file of the folder or, as in the Hub's cache, from ``snapshots/X`` to ``blobs``; one that
-    leads elsewhere could have a stranger's folder copy a private file.
+    A link may lead to another file of the folder or, as in the Hub's cache, from ``snapshots/X`` to
+    ``blobs``; one that leads elsewhere could have a stranger's folder copy a private file.
 
     Raises:
-        FormatError: the name has a path in it, or the link leads outside, or there is no such plain file.
+        FormatError: the name has a path in it, or the link leads outside, or there is no such plain
+            file.
     """
     if Path(name).name != name or "\\" in name or "\0" in name or len(name.encode()) > 255:
         raise FormatError(f"{path} names a file that is not its own: {shown(name)}")
@@ -143,7 +163,9 @@ def inside(path: Path, name: str) -> Path:
         folder, target = path.resolve(), file.resolve()
         blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
         if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
-            raise FormatError(f"{file} is a link to a file elsewhere", hint="put the file itself into the folder")
+            raise FormatError(
+                f"{file} is a link to a file elsewhere", hint="put the file itself into the folder"
+            )
     return file
 
 
@@ -166,7 +188,9 @@ def read_checksums(path: Path) -> list[FileRecord]:
         raise FormatError(f"{path / CHECKSUMS} lists no files")
     records = []
     for name, claim in files.items():
-        size, digest = (claim.get("size"), claim.get("sha256")) if isinstance(claim, dict) else (None, None)
+        size, digest = (
+            (claim.get("size"), claim.get("sha256")) if isinstance(claim, dict) else (None, None)
+        )
         if type(size) is not int or not isinstance(digest, str):
             raise FormatError(f"{path / CHECKSUMS} has no size and sha256 for {shown(name)}")
         records.append(FileRecord(name, size, digest))

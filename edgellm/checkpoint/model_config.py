@@ -74,10 +74,15 @@ class ModelConfig:
         kind = raw.get("model_type")
         if kind not in MODEL_TYPES:
             shown = repr(kind)[:60]
-            raise UnsupportedModelError(f"model_type {shown} is not supported", hint=f"edgellm runs: {', '.join(MODEL_TYPES)}")
+            raise UnsupportedModelError(
+                f"model_type {shown} is not supported",
+                hint=f"edgellm runs: {', '.join(MODEL_TYPES)}",
+            )
         activation = raw.get("hidden_act", "silu")
         if activation not in ("silu", "swish"):
-            raise UnsupportedModelError(f"hidden_act {str(activation)[:40]!r} is not supported", hint="edgellm runs: silu")
+            raise UnsupportedModelError(
+                f"hidden_act {str(activation)[:40]!r} is not supported", hint="edgellm runs: silu"
+            )
         for key in ("num_local_experts", "num_experts", "n_routed_experts"):
             if raw.get(key):
                 raise UnsupportedModelError(
@@ -90,9 +95,13 @@ class ModelConfig:
         head_dim = _number(raw, "head_dim", default=max(1, hidden // heads))
         layers = _number(raw, "num_hidden_layers")
         if heads % key_value_heads:
-            raise FormatError(f"config.json: {heads} query heads cannot share {key_value_heads} key/value heads")
+            raise FormatError(
+                f"config.json: {heads} query heads cannot share {key_value_heads} key/value heads"
+            )
         if head_dim % 2:
-            raise FormatError(f"config.json: head_dim is {head_dim}; rotary positions need an even number")
+            raise FormatError(
+                f"config.json: head_dim is {head_dim}; rotary positions need an even number"
+            )
         theta, scaling = _rope(raw)
         window, sliding_layers = _window(raw, kind, layers)
         attention_bias = _flag(raw, "attention_bias", default=kind == "qwen2")
@@ -124,7 +133,10 @@ class ModelConfig:
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The unquantized shape of every tensor of one layer, by its name inside the layer, in (out, in) order."""
         hidden, inner = self.hidden_size, self.intermediate_size
-        query, key = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        query, key = (
+            self.num_attention_heads * self.head_dim,
+            self.num_key_value_heads * self.head_dim,
+        )
         shapes: dict[str, tuple[int, ...]] = {
             "input_layernorm.weight": (hidden,),
             "self_attn.q_proj.weight": (query, hidden),
@@ -142,9 +154,16 @@ class ModelConfig:
         if self.output_bias:
             shapes["self_attn.o_proj.bias"] = (hidden,)
         if self.query_key_norm:
-            shapes |= {"self_attn.q_norm.weight": (self.head_dim,), "self_attn.k_norm.weight": (self.head_dim,)}
+            shapes |= {
+                "self_attn.q_norm.weight": (self.head_dim,),
+                "self_attn.k_norm.weight": (self.head_dim,),
+            }
         if self.mlp_bias:
-            shapes |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
+            shapes |= {
+                "mlp.gate_proj.bias": (inner,),
+                "mlp.up_proj.bias": (inner,),
+                "mlp.down_proj.bias": (hidden,),
+            }
         return shapes
 
     def outer_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -171,7 +190,9 @@ def _number(raw: Mapping[str, Any], name: str, default: int | None = None) -> in
     low, high = LIMITS[name]
     if not is_int(value) or not low <= value <= high:
         said = "missing" if value is None else str(value)[:40]
-        raise FormatError(f"config.json: {name} is {said}; it must be a whole number between {low} and {high}")
+        raise FormatError(
+            f"config.json: {name} is {said}; it must be a whole number between {low} and {high}"
+        )
     return value
 
 
@@ -180,7 +201,9 @@ def _real(raw: Mapping[str, Any], name: str, default: float, *, low: float, high
     if value is None:
         value = default
     if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
-        raise FormatError(f"config.json: {name} is {str(value)[:40]}; it must be a number above {low} and up to {high}")
+        raise FormatError(
+            f"config.json: {name} is {str(value)[:40]}; it must be a number above {low} and up to {high}"
+        )
     return float(value)
 
 
@@ -195,21 +218,31 @@ def _flag(raw: Mapping[str, Any], name: str, *, default: bool) -> bool:
 
 def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     both: dict[str, Any] = {}
-    for key in ("rope_parameters", "rope_scaling"):  # transformers believes the second where both are there
+    # transformers believes the second where both are there
+    for key in ("rope_parameters", "rope_scaling"):
         value = raw.get(key)
         if value is None:
             continue
         if not isinstance(value, Mapping):
             raise FormatError(f"config.json: {key} is {str(value)[:40]}; it must be an object")
         both |= {name: item for name, item in value.items() if item is not None}
-    theta = _real({"rope_theta": both.get("rope_theta", raw.get("rope_theta"))}, "rope_theta", 10000.0, low=0.0, high=1e12)
+    theta = _real(
+        {"rope_theta": both.get("rope_theta", raw.get("rope_theta"))},
+        "rope_theta",
+        10000.0,
+        low=0.0,
+        high=1e12,
+    )
     for holder in (raw, both):
         if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
-            raise UnsupportedModelError("partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads")
+            raise UnsupportedModelError(
+                "partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads"
+            )
     kind = both.get("rope_type", both.get("type", "default"))
     if kind not in ROPE_TYPES:
         raise UnsupportedModelError(
-            f"rope_scaling of type {str(kind)[:40]!r} is not supported", hint=f"edgellm runs: {', '.join(ROPE_TYPES)}"
+            f"rope_scaling of type {str(kind)[:40]!r} is not supported",
+            hint=f"edgellm runs: {', '.join(ROPE_TYPES)}",
         )
     if kind == "default":
         return theta, None
@@ -219,7 +252,9 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     low = _real(both, "low_freq_factor", math.nan, low=0.0, high=1e6)
     high = _real(both, "high_freq_factor", math.nan, low=0.0, high=1e6)
     if high <= low:
-        raise FormatError(f"config.json: high_freq_factor {high} must be above low_freq_factor {low}")
+        raise FormatError(
+            f"config.json: high_freq_factor {high} must be above low_freq_factor {low}"
+        )
     original = both.get("original_max_position_embeddings")
     if not is_int(original) or not 1 <= original <= MAX_CONTEXT:
         raise FormatError(f"config.json: original_max_position_embeddings is {str(original)[:40]}")
@@ -236,12 +271,20 @@ def _window(raw: Mapping[str, Any], kind: str, layers: int) -> tuple[int | None,
     """The window and the layers that have it; what is left out is as in transformers."""
     switched = kind in ("qwen2", "qwen3")
     window = raw.get("sliding_window", 4096)
-    if window is None or kind == "llama" or (switched and not _flag(raw, "use_sliding_window", default=False)):
+    if (
+        window is None
+        or kind == "llama"
+        or (switched and not _flag(raw, "use_sliding_window", default=False))
+    ):
         return None, frozenset()
     if not is_int(window) or window < 1:
-        raise FormatError(f"config.json: sliding_window is {str(window)[:40]}; it must be a whole number above 0")
+        raise FormatError(
+            f"config.json: sliding_window is {str(window)[:40]}; it must be a whole number above 0"
+        )
     types = raw.get("layer_types")
     if switched and isinstance(types, list) and len(types) == layers:
-        return window, frozenset(index for index, item in enumerate(types) if item == "sliding_attention")
+        return window, frozenset(
+            index for index, item in enumerate(types) if item == "sliding_attention"
+        )
     first = raw.get("max_window_layers", 28) if switched else 0
     return window, frozenset(range(first if is_int(first) and first >= 0 else 0, layers))

@@ -1,7 +1,8 @@
 """Which tensors are quantized, to how many bits, in groups of what size.
 
-MLX stores a quantized matrix (out, in) as ``weight`` (uint32, out x in*bits/32) and ``scales`` (out x in/group), and in
-affine mode ``biases`` (as scales): w = scale * q + bias. The other modes have one byte a scale and no biases.
+MLX stores a quantized matrix (out, in) as ``weight`` (uint32, out x in*bits/32) and ``scales`` (out
+x in/group), and in affine mode ``biases`` (as scales): w = scale * q + bias. The other modes have
+one byte a scale and no biases.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Quantization:
 
     def stored(self, rows: int, columns: int, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of each part of a matrix (rows, columns) whose unquantized type is ``dtype``."""
-        parts: dict[str, tuple[str, tuple[int, ...]]] = {"weight": ("U32", (rows, columns * self.bits // 32))}
+        parts: dict[str, tuple[str, tuple[int, ...]]] = {
+            "weight": ("U32", (rows, columns * self.bits // 32))
+        }
         scale = (rows, columns // self.group_size)
         if self.mode == "affine":
             return parts | {"scales": (dtype, scale), "biases": (dtype, scale)}
@@ -67,8 +70,8 @@ class Quantization:
 def quantization_of(config: Mapping[str, Any], path: str) -> Quantization | None:
     """How a config says that the matrix at ``path`` (``model.layers.3.self_attn.q_proj``) is stored; None: as it is.
 
-    An exception for the path comes before the default. Whether a matrix *is* quantized its tensors decide: see
-    ``stored_quantization``.
+    An exception for the path comes before the default. Whether a matrix *is* quantized its tensors
+    decide: see ``stored_quantization``.
 
     Raises:
         FormatError: the block is damaged, or says what MLX does not have.
@@ -84,7 +87,10 @@ def quantization_of(config: Mapping[str, Any], path: str) -> Quantization | None
 
 
 def stored_quantization(
-    config: Mapping[str, Any], path: str, tensors: Mapping[str, StoredTensor], shape: tuple[int, int]
+    config: Mapping[str, Any],
+    path: str,
+    tensors: Mapping[str, StoredTensor],
+    shape: tuple[int, int],
 ) -> Quantization | None:
     """How the matrix (out, in) at ``path`` really is stored; None: unquantized.
 
@@ -94,8 +100,8 @@ def stored_quantization(
         tensors: its own tensors by their part (``weight``, ``scales``, ``biases``).
         shape: (out, in) as the config demands.
 
-    As in mlx-lm, an exception of the config that names the path is believed; where none does and the default does not
-    fit, the stored shapes say how it was packed.
+    As in mlx-lm, an exception of the config that names the path is believed; where none does and
+    the default does not fit, the stored shapes say how it was packed.
 
     Raises:
         FormatError: types or shapes fit neither the config nor any quantization.
@@ -103,7 +109,10 @@ def stored_quantization(
     """
     said = quantization_of(config, path)
     if "weight" not in tensors:
-        raise FormatError(f"tensor {shown(path + '.weight')} is missing", hint="download or convert the model again")
+        raise FormatError(
+            f"tensor {shown(path + '.weight')} is missing",
+            hint="download or convert the model again",
+        )
     if "scales" not in tensors:
         weight = tensors["weight"]
         if weight.shape != shape or weight.dtype not in FLOATS:
@@ -115,7 +124,11 @@ def stored_quantization(
     block = _block(config) or {}
     believed = said is not None and (path in block or _fault(said, tensors, shape) is None)
     quantization = said if believed else _inferred(tensors, shape)
-    fault = "it is in no form that MLX has" if quantization is None else _fault(quantization, tensors, shape)
+    fault = (
+        "it is in no form that MLX has"
+        if quantization is None
+        else _fault(quantization, tensors, shape)
+    )
     if quantization is None or fault:
         raise FormatError(f"the quantized matrix {shown(path)} does not fit its config: {fault}")
     return quantization
@@ -132,9 +145,15 @@ def chosen_quantization(columns: int, bits: int, group_size: int) -> Quantizatio
     return Quantization(bits, max(groups)) if groups else None
 
 
-def quantization_block(default: Quantization, matrices: Mapping[str, Quantization | None]) -> dict[str, Any]:
+def quantization_block(
+    default: Quantization, matrices: Mapping[str, Quantization | None]
+) -> dict[str, Any]:
     """The config's block: the default, and an exception for each matrix that differs from it (false: unquantized)."""
-    exceptions = {path: item.as_config() if item else False for path, item in matrices.items() if item != default}
+    exceptions = {
+        path: item.as_config() if item else False
+        for path, item in matrices.items()
+        if item != default
+    }
     return default.as_config() | dict(sorted(exceptions.items()))
 
 
@@ -169,14 +188,25 @@ def _parse(block: Any, path: str) -> Quantization:
     mode = block.get("mode", "affine")
     if not isinstance(mode, str) or mode not in MODES:
         raise FormatError(f"{where} has the mode {shown(mode)}; there are {', '.join(MODES)}")
-    bits, group_size = (block.get(key, usual) for key, usual in zip(("bits", "group_size"), MODES[mode], strict=True))
-    known = bits in AFFINE_BITS and group_size in GROUP_SIZES if mode == "affine" else (bits, group_size) == MODES[mode]
+    bits, group_size = (
+        block.get(key, usual)
+        for key, usual in zip(("bits", "group_size"), MODES[mode], strict=True)
+    )
+    known = (
+        bits in AFFINE_BITS and group_size in GROUP_SIZES
+        if mode == "affine"
+        else (bits, group_size) == MODES[mode]
+    )
     if type(bits) is not int or type(group_size) is not int or not known:
-        raise FormatError(f"{where} has {shown(bits)} bits in groups of {shown(group_size)}, which {mode} has not")
+        raise FormatError(
+            f"{where} has {shown(bits)} bits in groups of {shown(group_size)}, which {mode} has not"
+        )
     return Quantization(bits, group_size, mode)
 
 
-def _fault(quantization: Quantization, tensors: Mapping[str, StoredTensor], shape: tuple[int, int]) -> str | None:
+def _fault(
+    quantization: Quantization, tensors: Mapping[str, StoredTensor], shape: tuple[int, int]
+) -> str | None:
     rows, columns = shape
     if columns % quantization.group_size:
         return f"rows of {columns} are no whole groups of {quantization.group_size}"

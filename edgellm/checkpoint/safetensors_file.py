@@ -1,6 +1,7 @@
 """One safetensors file: its header read and checked before anything trusts it, and written aligned and whole.
 
-The format: 8 bytes little-endian header length, a JSON header that may end in spaces, the tensors' bytes without holes.
+The format: 8 bytes little-endian header length, a JSON header that may end in spaces, the tensors'
+bytes without holes.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class TensorData:
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """The tensors of a safetensors file in the order of their bytes, and its metadata.
 
-    Every claim is checked against the file: afterwards each tensor's bytes lie inside it, apart from all others.
+    Every claim is checked against the file: afterwards each tensor's bytes lie inside it, apart
+    from all others.
 
     Raises:
         FormatError: the header is damaged or lies.
@@ -84,7 +86,9 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """
     size = require_regular_file(path)
     if size < LENGTH_BYTES:
-        raise FormatError(f"{path} is cut short: it has {size} bytes", hint="download or convert the model again")
+        raise FormatError(
+            f"{path} is cut short: it has {size} bytes", hint="download or convert the model again"
+        )
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -94,7 +98,9 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
                     hint="download or convert the model again",
                 )
             if length > MAX_BYTES:
-                raise FormatError(f"the header of {path} claims {length} bytes; at most {MAX_BYTES} are read")
+                raise FormatError(
+                    f"the header of {path} claims {length} bytes; at most {MAX_BYTES} are read"
+                )
             text = file.read(length)
     except OSError as error:
         raise ReadError(f"{path} cannot be read at offset 0: {error.strerror}") from error
@@ -107,7 +113,9 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     end = LENGTH_BYTES + length
     for tensor in tensors:
         if tensor.offset != end:
-            fault = "overlaps the one before it" if tensor.offset < end else "leaves a hole before it"
+            fault = (
+                "overlaps the one before it" if tensor.offset < end else "leaves a hole before it"
+            )
             raise FormatError(f"tensor {shown(tensor.name)} of {path} {fault}")
         end += tensor.nbytes
     if end != size:
@@ -119,16 +127,21 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     return {tensor.name: tensor for tensor in tensors}, metadata
 
 
-def write_tensors(path: Path, tensors: Sequence[TensorData], *, metadata: Mapping[str, str] | None = None) -> FileRecord:
+def write_tensors(
+    path: Path, tensors: Sequence[TensorData], *, metadata: Mapping[str, str] | None = None
+) -> FileRecord:
     """Write a safetensors file whose data begins on a 16 KiB boundary, whole or not at all.
 
-    Tensors are written in the order given, each consumed when its turn comes, so that one that yields pieces is never
-    in memory whole. The file appears under its name only when every byte of it is on the disk.
+    Tensors are written in the order given, each consumed when its turn comes, so that one that
+    yields pieces is never in memory whole. The file appears under its name only when every byte of
+    it is on the disk.
 
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    return write_file(path, chain([_header(tensors, dict(metadata or {"format": "mlx"}))], *map(_pieces, tensors)))
+    return write_file(
+        path, chain([_header(tensors, dict(metadata or {"format": "mlx"}))], *map(_pieces, tensors))
+    )
 
 
 def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
@@ -138,7 +151,11 @@ def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
         if tensor.name in entries:
             raise AssertionError(f"{tensor.name} comes twice")
         offsets = [end, end := end + tensor.nbytes]
-        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": offsets,
+        }
     text = json.dumps(entries, separators=(",", ":")).encode("utf-8")
     text += b" " * (-(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
@@ -183,4 +200,6 @@ def _tensor(name: str, claim: Any, path: Path, start: int) -> TensorInfo:
 
 def _is_counts(value: Any) -> bool:
     """Whether it is a list of whole numbers from 0 to 2**63 - 1; JSON's true is no number."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+    return isinstance(value, list) and all(
+        type(item) is int and 0 <= item < 1 << 63 for item in value
+    )

@@ -1,7 +1,7 @@
 """The order of one layer's tensors, in a file and in memory.
 
-Matrices that read the same input stand next to each other (weights with weights, scales with scales), so that their bytes *are*
-the stacked matrix and one product serves them all.
+Matrices that read the same input stand next to each other (weights with weights, scales with
+scales), so that their bytes *are* the stacked matrix and one product serves them all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def tensor_order(sizes: Mapping[str, int]) -> list[str]:
     Args:
         sizes: bytes of each tensor, by its name inside the layer (``self_attn.q_proj.weight``).
 
-    Runs of tensors that belong together stay together; runs whose size is no multiple of 16 come last, so that those before
-    them are aligned without holes (which safetensors forbids).
+    Runs of tensors that belong together stay together; runs whose size is no multiple of 16 come
+    last, so that those before them are aligned without holes (which safetensors forbids).
     """
     runs = stack_runs(sizes)
     taken = {name for run in runs for name in run}

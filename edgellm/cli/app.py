@@ -63,14 +63,21 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Language models on the machine in front of you, also those larger than its memory."""
 
 
-app.command(epilog=EXAMPLE + "edgellm chat mlx-community/Llama-3.2-1B-Instruct-4bit --memory 4GB")(talking.chat)
-app.command(epilog=EXAMPLE + 'edgellm generate stories --prompt "Once upon a time" --max-tokens 100')(talking.generate)
+app.command(epilog=EXAMPLE + "edgellm chat mlx-community/Llama-3.2-1B-Instruct-4bit --memory 4GB")(
+    talking.chat
+)
+app.command(
+    epilog=EXAMPLE + 'edgellm generate stories --prompt "Once upon a time" --max-tokens 100'
+)(talking.generate)
 app.command(
     short_help="Make a model folder of any model.",
     epilog=EXAMPLE + "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",
@@ -92,4 +99,6 @@ app.command(
     short_help="Check that a model is whole and computes.",
     epilog=EXAMPLE + "edgellm verify ./llama-1b",
 )(looking.verify)
-app.command(short_help="Look this machine over.", epilog=EXAMPLE + "edgellm doctor ~/models")(looking.doctor)
+app.command(short_help="Look this machine over.", epilog=EXAMPLE + "edgellm doctor ~/models")(
+    looking.doctor
+)

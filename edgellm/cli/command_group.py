@@ -13,7 +13,8 @@ from typer.main import get_command
 
 from edgellm.errors import ConfigError
 
-# Of the errors that typer makes of wrong usage it exports one, in versions with and without click; they share this base.
+# Of the errors that typer makes of wrong usage it exports one, in versions with and without click;
+# they share this base.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
@@ -44,7 +45,9 @@ class Commands(TyperGroup):
             return name, self.imported(name), args[1:]
         known = self.list_commands(ctx)
         if name not in known and not ctx.resilient_parsing:
-            raise ConfigError(f"there is no command {name!r}", hint=did_you_mean(name, known, "edgellm --help"))
+            raise ConfigError(
+                f"there is no command {name!r}", hint=did_you_mean(name, known, "edgellm --help")
+            )
         return super().resolve_command(ctx, args)
 
     def imported(self, name: str) -> Any:
@@ -58,11 +61,18 @@ def renamed_usage_error(error: Any) -> ConfigError:
     context = error.ctx
     help_command = f"{context.command_path if context else 'edgellm'} --help"
     option = getattr(error, "option_name", "").partition("=")[0]
-    known = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    known = (
+        [name for parameter in context.command.params for name in parameter.opts] if context else []
+    )
     if option and option not in known:
-        return ConfigError(f"there is no option {option}", hint=did_you_mean(option, known, help_command))
-    if context and error.format_message().startswith(context.get_usage()):  # a group without a command gives its help
-        return ConfigError(f"{context.command_path} needs to know what to do", hint=f"see {help_command}")
+        return ConfigError(
+            f"there is no option {option}", hint=did_you_mean(option, known, help_command)
+        )
+    # a group without a command gives its help
+    if context and error.format_message().startswith(context.get_usage()):
+        return ConfigError(
+            f"{context.command_path} needs to know what to do", hint=f"see {help_command}"
+        )
     message = " ".join(error.format_message().split()).rstrip(".")
     return ConfigError(message[:1].lower() + message[1:], hint=f"see {help_command}")
 

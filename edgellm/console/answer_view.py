@@ -19,7 +19,13 @@ class Answer(Protocol):
         """Begin."""
         ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
         """End the answer's last line, and wipe off what was there for the time being."""
         ...
 
@@ -30,7 +36,12 @@ class Answer(Protocol):
 
 def answer_view(activity: Activity, *, plain: bool) -> Answer:
     """The way to show an answer that suits standard output."""
-    markdown = not plain and is_terminal(sys.stdout) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    markdown = (
+        not plain
+        and is_terminal(sys.stdout)
+        and "NO_COLOR" not in os.environ
+        and os.environ.get("TERM") != "dumb"
+    )
     if not markdown:
         return PlainAnswer(activity)
     from edgellm.console.markdown_view import MarkdownAnswer

@@ -26,7 +26,9 @@ LAST_WORDS = 200
 
 def say_bundled() -> None:
     """Say in one line what the bundled model is, and how to get a real one."""
-    note(f"This is the bundled story model, a toy; for a real one: edgellm chat {A_REAL_MODEL} (downloads 0.7 GB)")
+    note(
+        f"This is the bundled story model, a toy; for a real one: edgellm chat {A_REAL_MODEL} (downloads 0.7 GB)"
+    )
 
 
 def greet(llm: LLM, name: str) -> None:

@@ -27,7 +27,10 @@ def show_diagnosis(found: Diagnosis) -> None:
         *_kernels(found),
         *_disk(found),
         *_model(found),
-        ("packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version)),
+        (
+            "packages",
+            ", ".join(f"{name} {version}" for name, version in found.packages.items() if version),
+        ),
     ]
     show_rows(rows)
     console = out()
@@ -42,11 +45,17 @@ def show_verification(found: Verification) -> None:
     """Write a line a check to standard output, and the next step under what failed."""
     console = out()
     for verdict in found.verdicts:
-        word, style = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}[verdict.passed]
+        word, style = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}[
+            verdict.passed
+        ]
         console.print(f"{word:6}", style=style, end="  ")
-        console.print(f"{verdict.name}: {verdict.detail}", soft_wrap=True, markup=False, highlight=False)
+        console.print(
+            f"{verdict.name}: {verdict.detail}", soft_wrap=True, markup=False, highlight=False
+        )
         if verdict.hint and verdict.passed is False:
-            console.print(f"        hint: {verdict.hint}", soft_wrap=True, markup=False, highlight=False)
+            console.print(
+                f"        hint: {verdict.hint}", soft_wrap=True, markup=False, highlight=False
+            )
 
 
 def _memory(found: Diagnosis) -> list[Row]:
@@ -61,8 +70,15 @@ def _mlx(found: Diagnosis) -> list[Row]:
     mlx = found.mlx
     if not mlx:
         return []
-    details = ", ".join(f"{key} {value}" for key, value in sorted(mlx["device_info"].items()) if key != "device_name")
-    return [("mlx", f"{mlx['backend']} on {mlx['device']}, arithmetic in {mlx['arithmetic']}"), ("mlx device", details)]
+    details = ", ".join(
+        f"{key} {value}"
+        for key, value in sorted(mlx["device_info"].items())
+        if key != "device_name"
+    )
+    return [
+        ("mlx", f"{mlx['backend']} on {mlx['device']}, arithmetic in {mlx['arithmetic']}"),
+        ("mlx device", details),
+    ]
 
 
 def _kernels(found: Diagnosis) -> list[Row]:
@@ -89,6 +105,10 @@ def _model(found: Diagnosis) -> list[Row]:
     model = found.model
     if not model or not model["tokens_per_second"]:
         return []
-    prompt = f"prompt {speed(model['prompt_tokens_per_second'])}" if model["prompt_tokens_per_second"] else "prompt not timed"
+    prompt = (
+        f"prompt {speed(model['prompt_tokens_per_second'])}"
+        if model["prompt_tokens_per_second"]
+        else "prompt not timed"
+    )
     cost = f"loaded in {seconds(model['load_seconds'])}, peak memory {size(model['peak_memory_bytes'])}"
     return [("bundled model", f"{speed(model['tokens_per_second'])}, {prompt}, {cost}")]

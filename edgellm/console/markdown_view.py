@@ -46,7 +46,9 @@ class MarkdownAnswer:
         )
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._draw_now_and_then, name="edgellm-drawing", daemon=True)
+        self._thread = threading.Thread(
+            target=self._draw_now_and_then, name="edgellm-drawing", daemon=True
+        )
 
     def __enter__(self) -> MarkdownAnswer:
         """Begin."""
@@ -63,11 +65,13 @@ class MarkdownAnswer:
 
     def add(self, text: str) -> None:
         """Show more text."""
-        with self._lock:  # or the screen would be drawn between taking a block from the end and printing it
+        # or the screen would be drawn between taking a block from the end and printing it
+        with self._lock:
             self._text += text
             finished, rest = finished_blocks(self._text) if "\n" in text else ("", "")
             if finished:
-                self._text, self._next_drawing = rest, 0.0  # what was drawn still shows the finished blocks
+                # what was drawn still shows the finished blocks
+                self._text, self._next_drawing = rest, 0.0
                 self._print(finished)
 
     def draw(self) -> None:
@@ -101,7 +105,9 @@ class MarkdownAnswer:
 
     def _tail(self, width: int) -> list[list[Segment]]:
         text, now = self._text, time.perf_counter()
-        if (text, width) != self._drawn[:2] and (now >= self._next_drawing or width != self._drawn[1]):
+        if (text, width) != self._drawn[:2] and (
+            now >= self._next_drawing or width != self._drawn[1]
+        ):
             self._drawn = (text, width, self._laid_out(text))
             self._next_drawing = now + (time.perf_counter() - now) / DRAWING_SHARE
         return self._drawn[2] if text else []
@@ -110,7 +116,9 @@ class MarkdownAnswer:
         """The lines of some blocks, an empty one between them and before the first if others stand above."""
         lines: list[list[Segment]] = []
         for block in blocks(text):
-            drawn = [_stripped(line) for line in self._console.render_lines(markdown(block), pad=False)]
+            drawn = [
+                _stripped(line) for line in self._console.render_lines(markdown(block), pad=False)
+            ]
             filled = [number for number, line in enumerate(drawn) if line]
             if filled:
                 above: list[list[Segment]] = [[]] if lines or self._printed else []
@@ -154,7 +162,9 @@ def finished_blocks(text: str) -> tuple[str, str]:
 def blocks(text: str) -> list[str]:
     """The blocks that markdown consists of: paragraphs, lists, code and so on; there is at least one."""
     tokens = _parser().parse(text)
-    begins = [token.map[0] for token in tokens if token.level == 0 and token.map and token.nesting >= 0]
+    begins = [
+        token.map[0] for token in tokens if token.level == 0 and token.map and token.nesting >= 0
+    ]
     lines = text.split("\n")
     cuts = [0, *begins[1:], len(lines)]
     return ["\n".join(lines[begin:end]) for begin, end in pairwise(cuts)]

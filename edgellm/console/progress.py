@@ -56,7 +56,12 @@ def conversion() -> Iterator[Callable[[ConversionStep], None]]:
     def report(step: ConversionStep) -> None:
         if step.message:
             console.print(step.message)
-        bar.update(task, completed=step.bytes_done, total=step.bytes_total, description=step.file or "converting")
+        bar.update(
+            task,
+            completed=step.bytes_done,
+            total=step.bytes_total,
+            description=step.file or "converting",
+        )
 
     with bar:
         yield report
@@ -71,7 +76,9 @@ def verification() -> Iterator[Callable[[str, int, int], None]]:
     bar = _byte_bar(err())
     task = bar.add_task("checking", total=None)
     with bar:
-        yield lambda name, done, total: bar.update(task, completed=done, total=total or None, description=name)
+        yield lambda name, done, total: bar.update(
+            task, completed=done, total=total or None, description=name
+        )
 
 
 @contextmanager
@@ -86,7 +93,14 @@ def trying() -> Iterator[Callable[[str], None]]:
 
 
 def _byte_bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     columns: list[ProgressColumn | str] = [
         TextColumn("{task.description}", markup=False, table_column=_narrow()),

@@ -33,7 +33,9 @@ class Activity:
         clock: tells the seconds.
     """
 
-    def __init__(self, bytes_read: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, bytes_read: Callable[[], int], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._clock, self._bytes_read = clock, bytes_read
         self._read_before = bytes_read()
         self._begun = self._last = clock()
@@ -53,7 +55,9 @@ class Activity:
     @property
     def quiet(self) -> bool:
         """Whether nothing has come for so long that the line should show."""
-        return self.stopping or self._clock() - self._last > (PATIENCE if self._tokens else FIRST_PATIENCE)
+        return self.stopping or self._clock() - self._last > (
+            PATIENCE if self._tokens else FIRST_PATIENCE
+        )
 
     def line(self, room: int) -> str:
         """As much of what is going on as fits into ``room`` columns, the most important first."""
@@ -76,13 +80,16 @@ class Activity:
         if self._progress.prefill_ended_at is not None:
             return "searching"  # with beams nothing is sure before the end
         total, done = plural(self._progress.prompt_tokens, "token"), self._progress.prefill_done
-        return f"reading the prompt, {done:,} of {total}" if done else f"reading the prompt, {total}"
+        return (
+            f"reading the prompt, {done:,} of {total}" if done else f"reading the prompt, {total}"
+        )
 
 
 class StatusLine:
     """Draws an activity behind the text that is being written, from a thread of its own, and wipes it off again.
 
-    It is drawn on standard error, and only on a terminal: what is written to standard output stays clean.
+    It is drawn on standard error, and only on a terminal: what is written to standard output stays
+    clean.
     """
 
     def __init__(self, activity: Activity) -> None:
@@ -131,7 +138,8 @@ class StatusLine:
     def _draw(self) -> None:
         width = shutil.get_terminal_size().columns
         gap = 2 if self._column else 0
-        # The last column stays free: a terminal that wraps there would not come back to where the text stands.
+        # The last column stays free: a terminal that wraps there would not come back to where the
+        # text stands.
         line = self._activity.line(width - self._column - gap - 1)
         if not line or (self._column == 0 and self._column >= width):
             return

@@ -22,7 +22,9 @@ MINIMUM_WIDTH = 20
 """Columns; where values would have fewer, they stand below their names."""
 
 
-def show_rows(rows: Iterable[Row], *, title: str | None = None, console: Console | None = None) -> None:
+def show_rows(
+    rows: Iterable[Row], *, title: str | None = None, console: Console | None = None
+) -> None:
     """Write names and values in two columns; lines are broken on a terminal, and left whole where a program reads them."""
     from rich.text import Text
 
@@ -37,7 +39,9 @@ def show_rows(rows: Iterable[Row], *, title: str | None = None, console: Console
     for name, value in rows:
         lines = textwrap.wrap(value, width - indent, break_on_hyphens=False) or [""]
         text = f"\n{' ' * indent}".join(lines if beside else ["", *lines])
-        console.print(Text.assemble((name.ljust(column) if beside else name, "dim"), text), soft_wrap=True)
+        console.print(
+            Text.assemble((name.ljust(column) if beside else name, "dim"), text), soft_wrap=True
+        )
 
 
 def show_model(facts: Mapping[str, Any]) -> None:
@@ -48,12 +52,24 @@ def show_model(facts: Mapping[str, Any]) -> None:
     rows = [
         ("type", facts["model_type"]),
         ("parameters", count(facts["parameters"])),
-        ("shape", f"{plural(layers, 'layer')}, width {facts['hidden_size']}, inner width {facts['intermediate_size']}"),
-        ("attention", heads + (f", window {facts['sliding_window']}" if facts["sliding_window"] else "")),
-        ("context", f"{facts['max_position_embeddings']:,} tokens, {size(facts['kv_cache_bytes_per_token'])} each in 16 bits"),
+        (
+            "shape",
+            f"{plural(layers, 'layer')}, width {facts['hidden_size']}, inner width {facts['intermediate_size']}",
+        ),
+        (
+            "attention",
+            heads + (f", window {facts['sliding_window']}" if facts["sliding_window"] else ""),
+        ),
+        (
+            "context",
+            f"{facts['max_position_embeddings']:,} tokens, {size(facts['kv_cache_bytes_per_token'])} each in 16 bits",
+        ),
         ("positions", _positions(facts)),
         ("stored", _stored(facts)),
-        ("embedding", size(nbytes["embedding"]) + (", also the head" if facts["tie_word_embeddings"] else "")),
+        (
+            "embedding",
+            size(nbytes["embedding"]) + (", also the head" if facts["tie_word_embeddings"] else ""),
+        ),
         ("layers", f"{size(nbytes['layers'])}, the largest {size(nbytes['largest_layer'])}"),
         ("norm and head", size(nbytes["norm"] + nbytes["head"])),
         ("all weights", f"{size(nbytes['total'])} in {plural(facts['files'], 'file')}"),
@@ -65,11 +81,22 @@ def show_model(facts: Mapping[str, Any]) -> None:
 def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
     """Write what ``Plan.as_dict`` says; ``measured`` is whether the arithmetic was, or is taken to keep up with the disk."""
     layers, pinned = plan["layers"], len(plan["pinned"])
-    rows = [("weights", f"{size(plan['model_bytes'])} in {plural(layers, 'layer')}, embedding, norm and head")]
+    rows = [
+        (
+            "weights",
+            f"{size(plan['model_bytes'])} in {plural(layers, 'layer')}, embedding, norm and head",
+        )
+    ]
     if plan["resident"]:
-        rows.append(("in memory", f"all of them: {size(plan['pinned_bytes'] + plan['outer_bytes'])}"))
+        rows.append(
+            ("in memory", f"all of them: {size(plan['pinned_bytes'] + plan['outer_bytes'])}")
+        )
     else:
-        outer = "embedding, norm and head" if plan["embedding_resident"] else "norm and head; the embedding is read by row"
+        outer = (
+            "embedding, norm and head"
+            if plan["embedding_resident"]
+            else "norm and head; the embedding is read by row"
+        )
         kept = f"{pinned} of {plural(layers, 'layer')} ({share(pinned / layers)}), {size(plan['pinned_bytes'])}"
         rows += [
             ("pinned", kept),
@@ -77,25 +104,47 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
             ("in transit", f"{plural(plan['slots'], 'slot')} of {size(plan['slot_bytes'])}"),
         ]
     rows += [
-        ("KV cache", f"{size(plan['cache_bytes'])} for {plural(plan['context'], 'token')}{_kept(plan)}{_window(plan)}"),
+        (
+            "KV cache",
+            f"{size(plan['cache_bytes'])} for {plural(plan['context'], 'token')}{_kept(plan)}{_window(plan)}",
+        ),
         *_draft(plan),
-        ("activations", f"{size(plan['working_bytes'])}, {plural(plan['prefill_chunk'], 'prompt token')} at a time"),
+        (
+            "activations",
+            f"{size(plan['working_bytes'])}, {plural(plan['prefill_chunk'], 'prompt token')} at a time",
+        ),
         ("together", f"{size(plan['total_bytes'])} of a budget of {size(plan['budget'])}"),
-        ("read for a token", size(plan["bytes_per_token"]) if plan["bytes_per_token"] else "nothing: it is all in memory"),
+        (
+            "read for a token",
+            size(plan["bytes_per_token"])
+            if plan["bytes_per_token"]
+            else "nothing: it is all in memory",
+        ),
     ]
     if plan["tokens_per_second"]:
-        rows.append(("expected" if measured else "at most", f"{speed(plan['tokens_per_second'])}, limited by {_limit(plan)}"))
+        rows.append(
+            (
+                "expected" if measured else "at most",
+                f"{speed(plan['tokens_per_second'])}, limited by {_limit(plan)}",
+            )
+        )
     show_rows(rows, title=name)
 
 
 def show_conversion(report: ConversionReport, *, listed: bool) -> None:
     """Write what was made to standard error and, if it is wanted, a table of quantization errors to standard output."""
     if report.errors and listed:
-        rows = [(path, f"{error:.5f}") for path, error in sorted(report.errors.items(), key=lambda item: -item[1])]
+        rows = [
+            (path, f"{error:.5f}")
+            for path, error in sorted(report.errors.items(), key=lambda item: -item[1])
+        ]
         show_rows(rows, title="relative error of each quantized matrix, the largest first")
     form = report.quantization
     stored = f"{form.bits} bits in groups of {form.group_size}" if form else report.dtype
-    others = sorted({item.bits for item in report.exceptions.values() if item is not None} - {form.bits if form else 0})
+    others = sorted(
+        {item.bits for item in report.exceptions.values() if item is not None}
+        - {form.bits if form else 0}
+    )
     mixed = f", others of {', '.join(map(str, others))}" if others else ""
     note(f"{report.path}: {size(report.weight_bytes)}, {stored}{mixed}")
     if report.merged:
@@ -103,7 +152,9 @@ def show_conversion(report: ConversionReport, *, listed: bool) -> None:
     if report.errors:
         worst = max(report.errors, key=report.errors.__getitem__)
         mean = math.sqrt(sum(error**2 for error in report.errors.values()) / len(report.errors))
-        note(f"relative error of quantizing: {mean:.5f}, at most {report.errors[worst]:.5f} in {worst}")
+        note(
+            f"relative error of quantizing: {mean:.5f}, at most {report.errors[worst]:.5f} in {worst}"
+        )
     if report.kept_files:
         note(f"{plural(report.kept_files, 'file')} of an earlier run that was stopped went into it")
 
@@ -111,8 +162,14 @@ def show_conversion(report: ConversionReport, *, listed: bool) -> None:
 def show_export(report: ExportReport) -> None:
     """Write a table of what changed to standard output if anything did, and what was made to standard error."""
     if report.errors:
-        rows = [(path, f"{error:.5f}") for path, error in sorted(report.errors.items(), key=lambda item: -item[1])]
-        show_rows(rows, title="relative error of each matrix that is not exactly what it was, the largest first")
+        rows = [
+            (path, f"{error:.5f}")
+            for path, error in sorted(report.errors.items(), key=lambda item: -item[1])
+        ]
+        show_rows(
+            rows,
+            title="relative error of each matrix that is not exactly what it was, the largest first",
+        )
     kinds = ", ".join(f"{count} in {kind}" for kind, count in report.kinds.items())
     exact = "" if report.errors else ", none of them changed"
     note(f"{report.path}: {size(report.file_bytes)}; matrices: {kinds}{exact}")
@@ -121,14 +178,18 @@ def show_export(report: ExportReport) -> None:
 def cost_rows(facts: Mapping[str, Any]) -> list[Row]:
     """What ``info.answer_facts`` says of an answer."""
     reused = f" ({facts['cached_tokens']:,} of them known)" if facts["cached_tokens"] else ""
-    prompt = f"{plural(facts['prompt_tokens'], 'token')}{reused} in {seconds(facts['prefill_seconds'])}"
+    prompt = (
+        f"{plural(facts['prompt_tokens'], 'token')}{reused} in {seconds(facts['prefill_seconds'])}"
+    )
     tokens = plural(facts["completion_tokens"], "token")
     if facts["tokens_per_second"]:
         tokens += f", {speed(facts['tokens_per_second'])}"
     rows = [("prompt", prompt), ("answer", tokens)]
     if facts["drafted_tokens"]:
         right = f"{share(facts['acceptance'])} of {plural(facts['drafted_tokens'], 'guessed token')} right"
-        rows.append(("speculation", f"{facts['tokens_per_weight_pass']:.2f} tokens a weight pass, {right}"))
+        rows.append(
+            ("speculation", f"{facts['tokens_per_weight_pass']:.2f} tokens a weight pass, {right}")
+        )
     if facts["efficiency"] is not None:
         reading = f", {rate(facts['read_gbps'] * 1e9)}" if facts["read_gbps"] else ""
         passes = f"{facts['weight_passes']:.1f} passes"
@@ -155,9 +216,17 @@ def _stored(facts: Mapping[str, Any]) -> str:
     bits = f"{facts['bits_per_parameter']:.2f} bits a parameter"
     if form is None:
         return f"{facts['dtype']}, {bits}"
-    usual = f"{form['bits']} bits in groups of {form['group_size']} ({form['mode']})" if "group_size" in form else "unquantized"
+    usual = (
+        f"{form['bits']} bits in groups of {form['group_size']} ({form['mode']})"
+        if "group_size" in form
+        else "unquantized"
+    )
     others = ", ".join(f"{number} {_bits(kind)}" for kind, number in form["others"].items())
-    return f"{usual}" + (f", of the matrices {others}" if others else "") + f", the rest {facts['dtype']}; {bits}"
+    return (
+        f"{usual}"
+        + (f", of the matrices {others}" if others else "")
+        + f", the rest {facts['dtype']}; {bits}"
+    )
 
 
 def _bits(kind: str) -> str:
@@ -182,7 +251,12 @@ def _window(plan: Mapping[str, Any]) -> str:
 def _draft(plan: Mapping[str, Any]) -> list[Row]:
     if not plan["draft_bytes"]:
         return []
-    return [("draft model", f"{size(plan['draft_bytes'])} in memory, and {size(plan['draft_cache_bytes'])} for its KV cache")]
+    return [
+        (
+            "draft model",
+            f"{size(plan['draft_bytes'])} in memory, and {size(plan['draft_cache_bytes'])} for its KV cache",
+        )
+    ]
 
 
 def _limit(plan: Mapping[str, Any]) -> str:

@@ -40,8 +40,15 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
     from rich.theme import Theme
 
-    # Inline code and headings without a background of their own, which a light terminal would show as black bars.
-    theme = Theme({"markdown.code": "bold cyan", "markdown.code_block": "cyan", "markdown.h1": "bold underline"})
+    # Inline code and headings without a background of their own, which a light terminal would show
+    # as black bars.
+    theme = Theme(
+        {
+            "markdown.code": "bold cyan",
+            "markdown.code_block": "cyan",
+            "markdown.h1": "bold underline",
+        }
+    )
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, theme=theme)
 
 
@@ -91,7 +98,9 @@ def show_error(error: EdgeLLMError) -> None:
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Write a warning to standard error: in place of Python's own form, which tells where in the program it came from."""
     console = err()
-    console.print(_labelled("warning: ", str(message), "bold yellow"), soft_wrap=not console.is_terminal)
+    console.print(
+        _labelled("warning: ", str(message), "bold yellow"), soft_wrap=not console.is_terminal
+    )
 
 
 def show_interrupted() -> None:

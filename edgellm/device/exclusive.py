@@ -38,7 +38,8 @@ class Turn:
         """Yield what ``answer`` yields, once it is its turn. Threads may take it in turns to ask for the next item.
 
         Raises:
-            EdgeLLMError: this thread itself holds the turn with an answer that is unfinished; it would wait for ever.
+            EdgeLLMError: this thread itself holds the turn with an answer that is unfinished; it
+                would wait for ever.
             ClosedError: ``close`` was called.
         """
         with self.hold():
@@ -102,7 +103,8 @@ class Turn:
         with self._changed:
             if self._taken and self._advanced_by == threading.get_ident():
                 raise EdgeLLMError(
-                    "another stream of this model is unfinished in this thread", hint="finish it, or close it with .close()"
+                    "another stream of this model is unfinished in this thread",
+                    hint="finish it, or close it with .close()",
                 )
             self._changed.wait_for(lambda: self.closed or not self._taken)
             self.require_open()

@@ -18,8 +18,9 @@ _HUGE, _FORGET = (getattr(mmap, name, None) for name in ("MADV_HUGEPAGE", "MADV_
 def in_huge_pages(zeros: npt.NDArray[np.uint8]) -> int:
     """Put zeroed memory that belongs to one array alone into huge pages; returns how many bytes of it.
 
-    Only whole huge pages inside the array change, so it takes no more memory than before. Their small pages are given back, and
-    the next writes find huge ones. A system that refuses leaves everything as it was.
+    Only whole huge pages inside the array change, so it takes no more memory than before. Their
+    small pages are given back, and the next writes find huge ones. A system that refuses leaves
+    everything as it was.
     """
     begin = int(zeros.ctypes.data)
     start = -(-begin // SIZE) * SIZE

@@ -70,13 +70,17 @@ def read_memory() -> Memory:
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError) as error:
-        raise BackendError("this system does not tell how much memory it has", hint="pass --memory SIZE") from error
+        raise BackendError(
+            "this system does not tell how much memory it has", hint="pass --memory SIZE"
+        ) from error
     if sys.platform == "darwin":
         info = mx.device_info() if has_gpu() else {}
         limit = info.get("max_recommended_working_set_size")
         import psutil
 
-        return Memory(total, psutil.virtual_memory().available, limit if isinstance(limit, int) else None)
+        return Memory(
+            total, psutil.virtual_memory().available, limit if isinstance(limit, int) else None
+        )
     limit, used = _group_limit()
     available = _meminfo("MemAvailable") or total
     if limit is not None and limit < total:
@@ -96,7 +100,8 @@ def peak_process_memory() -> int:
     if sys.platform == "darwin":
         return _footprint()[1]
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):  # ru_maxrss would count what the process that started this one held then
+        # ru_maxrss would count what the process that started this one held then
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -111,14 +116,20 @@ def _meminfo(name: str) -> int | None:
 def _group_limit() -> tuple[int | None, int]:
     """The tightest memory limit of the control groups that this process is in, and what is used of it."""
     tightest: tuple[int | None, int] = (None, 0)
-    for line in Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else ():
+    for line in (
+        Path("/proc/self/cgroup").read_text().splitlines()
+        if Path("/proc/self/cgroup").exists()
+        else ()
+    ):
         number, controllers, group = line.split(":", 2)
         if number != "0" and "memory" not in controllers.split(","):
             continue
         second = number == "0"
         root = Path("/sys/fs/cgroup") if second else Path("/sys/fs/cgroup/memory")
         limit_name, used_name = (
-            ("memory.max", "memory.current") if second else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            ("memory.max", "memory.current")
+            if second
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         )
         folder = root / group.lstrip("/")
         for place in (folder, *folder.parents):
@@ -146,6 +157,6 @@ def _footprint() -> tuple[int, int]:
     if library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(words)) != 0:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak, peak
-    # 16 bytes of uuid, then 64-bit fields: user, system, pkg_idle_wkups, interrupt_wkups, pageins, wired, resident,
-    # phys_footprint, ...; lifetime_max_phys_footprint is the 29th of them
+    # 16 bytes of uuid, then 64-bit fields: user, system, pkg_idle_wkups, interrupt_wkups, pageins,
+    # wired, resident, phys_footprint, ...; lifetime_max_phys_footprint is the 29th of them
     return int(words[2 + 7]), int(words[2 + 28])

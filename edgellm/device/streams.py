@@ -1,7 +1,8 @@
 """Lanes: MLX streams that any thread may compute on, one thread at a time.
 
-MLX gives each thread a stream of its own, which it keeps when the thread is gone (on a CPU with a system thread and 24 KB),
-and on which no other thread can evaluate what was left lazy. A model has one lane instead, wherever it is used from.
+MLX gives each thread a stream of its own, which it keeps when the thread is gone (on a CPU with a
+system thread and 24 KB), and on which no other thread can evaluate what was left lazy. A model has
+one lane instead, wherever it is used from.
 """
 
 from __future__ import annotations

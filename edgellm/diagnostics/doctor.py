@@ -100,7 +100,9 @@ def examine(folder: Path, begin: Callable[[str], None] = lambda _: None) -> Diag
         try:
             found.checks.append(Check(name, True, trial()))
         except EdgeLLMError as error:
-            found.checks.append(Check(name, False, "; ".join(filter(None, (error.message, error.hint)))))
+            found.checks.append(
+                Check(name, False, "; ".join(filter(None, (error.message, error.hint))))
+            )
         except Exception as error:  # whatever it is, the report must get to whoever can mend it
             found.checks.append(Check(name, False, f"{type(error).__name__}: {error}"))
     return found
@@ -121,7 +123,9 @@ def machine_facts() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
 
@@ -143,11 +147,22 @@ def _cpu_name() -> str:
         import subprocess
 
         asked = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+            ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return asked.stdout.strip() or platform.machine()
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "hardware")))
+    lines = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
+    names = (
+        line.partition(":")[2].strip()
+        for line in lines
+        if line.lower().startswith(("model name", "hardware"))
+    )
     return next(names, platform.processor() or platform.machine())
 
 
@@ -168,7 +183,9 @@ def _mlx(found: Diagnosis) -> str:
         "metal": mx.metal.is_available(),
         "cuda": mx.cuda.is_available(),
         "arithmetic": str(device.compute_dtype(mx.bfloat16)).removeprefix("mlx.core."),
-        "device_info": {key: value for key, value in info.items() if isinstance(value, int | float | str)},
+        "device_info": {
+            key: value for key, value in info.items() if isinstance(value, int | float | str)
+        },
     }
     product = mx.ones((2, 3)) @ mx.ones((3, 2))
     if product.tolist() != [[3.0, 3.0], [3.0, 3.0]]:
@@ -191,7 +208,11 @@ def _disk(found: Diagnosis, folder: Path) -> str:
     of_model = sum(file.stat().st_size for file in files) >= SAMPLE
     with nullcontext(files) if of_model else _sample(folder) as chosen:
         speed = measure_disk(chosen, seconds=0.5)
-    found.disk = {"folder": str(folder.resolve()), "bytes_per_second": speed, "read": "model" if of_model else "sample"}
+    found.disk = {
+        "folder": str(folder.resolve()),
+        "bytes_per_second": speed,
+        "read": "model" if of_model else "sample",
+    }
     return f"{speed / 1e9:.2f} GB/s"
 
 
@@ -202,14 +223,17 @@ def _sample(folder: Path) -> Iterator[list[Path]]:
 
     free = shutil.disk_usage(folder).free
     if free < SPARE:
-        raise ReadError(f"{folder} has {free / 1e9:.1f} GB free; 1 GB is needed to measure its disk")
+        raise ReadError(
+            f"{folder} has {free / 1e9:.1f} GB free; 1 GB is needed to measure its disk"
+        )
     noise = os.urandom(1 << 20)
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".edgellm-doctor-") as file:
             if sys.platform == "darwin":
                 import fcntl
 
-                fcntl.fcntl(file.fileno(), 48, 1)  # F_NOCACHE: what is written must not be read back from memory
+                # F_NOCACHE: what is written must not be read back from memory
+                fcntl.fcntl(file.fileno(), 48, 1)
             for _ in range(SAMPLE >> 20):
                 file.write(noise)
             file.flush()
@@ -240,4 +264,8 @@ def _speed(found: Diagnosis) -> str:
         }
     if not done.text.strip():
         raise EdgeLLMError("the bundled model says nothing")
-    return f"{facts['tokens_per_second']:.1f} tokens/s" if facts["tokens_per_second"] else "too short to time"
+    return (
+        f"{facts['tokens_per_second']:.1f} tokens/s"
+        if facts["tokens_per_second"]
+        else "too short to time"
+    )

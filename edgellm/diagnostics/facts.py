@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 def look_up(model: str | Path) -> tuple[Checkpoint, bool]:
     """What is known of a model without its weights, and whether they are on this machine.
 
-    A Hub repository that was never downloaded is looked through over the network, a few hundred KB of it.
+    A Hub repository that was never downloaded is looked through over the network, a few hundred KB
+    of it.
 
     Raises:
-        ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError, ReadError: as ``load``.
+        ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError, ReadError: as
+        ``load``.
     """
     name = str(model)
     if not Path(model).expanduser().exists() and name not in bundled_names() and is_hub_id(name):
@@ -48,7 +50,9 @@ def _cached(repository: str) -> Path | None:
 def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The shape of a model, and what each of its parts weighs. Sizes in bytes."""
     config = checkpoint.config
-    parameters = config.num_hidden_layers * _count(config.tensor_shapes()) + _count(config.outer_shapes())
+    parameters = config.num_hidden_layers * _count(config.tensor_shapes()) + _count(
+        config.outer_shapes()
+    )
     layers = [layer.nbytes for layer in checkpoint.layers]
     return {
         "path": str(checkpoint.folder.path),
@@ -77,7 +81,8 @@ def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str
             "head": checkpoint.lm_head.nbytes if checkpoint.lm_head else 0,
             "total": checkpoint.nbytes,
         },
-        "kv_cache_bytes_per_token": config.num_hidden_layers * (2 * config.num_key_value_heads * config.head_dim * 2),
+        "kv_cache_bytes_per_token": config.num_hidden_layers
+        * (2 * config.num_key_value_heads * config.head_dim * 2),
         "files": len({extent.file for part in _parts(checkpoint) for extent in part.extents}),
         "tokenizer": tokenizer_facts(tokenizer) if tokenizer else None,
     }
@@ -96,8 +101,8 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
 def answer_facts(stats: Stats, plan: Plan) -> dict[str, Any]:
     """What an answer has cost, and what follows from it. Sizes in bytes, times in seconds, ``read_gbps`` in 10^9 bytes/s.
 
-    ``efficiency`` is the share of the time in which the disk was reading for it: 1 where the disk is the limit and never
-    rests, None where everything is in memory.
+    ``efficiency`` is the share of the time in which the disk was reading for it: 1 where the disk
+    is the limit and never rests, None where everything is in memory.
     """
     computed = stats.prompt_tokens - stats.cached_tokens
     elapsed = stats.prefill_seconds + stats.decode_seconds
@@ -106,11 +111,17 @@ def answer_facts(stats: Stats, plan: Plan) -> dict[str, Any]:
         "tokens_per_second": stats.decode_tokens_per_second,
         "tokens_per_weight_pass": stats.tokens_per_weight_pass,
         "acceptance": stats.acceptance,
-        "prompt_tokens_per_second": computed / stats.prefill_seconds if stats.prefill_seconds > 0 else None,
-        "read_gbps": stats.bytes_read / stats.read_seconds / 1e9 if stats.read_seconds > 0 else None,
+        "prompt_tokens_per_second": computed / stats.prefill_seconds
+        if stats.prefill_seconds > 0
+        else None,
+        "read_gbps": stats.bytes_read / stats.read_seconds / 1e9
+        if stats.read_seconds > 0
+        else None,
         "pinned_layers": len(plan.pinned),
         "pinned_share": len(plan.pinned) / layers,
-        "efficiency": None if plan.resident or elapsed <= 0 else min(1.0, stats.read_seconds / elapsed),
+        "efficiency": None
+        if plan.resident or elapsed <= 0
+        else min(1.0, stats.read_seconds / elapsed),
         "budget_bytes": plan.budget,
         "context": plan.context,
     }
@@ -120,15 +131,22 @@ def completion_facts(tokens: Sequence[Token], plan: Plan, *, logprobs: bool) -> 
     """A whole answer; the last token must have closed it."""
     last = tokens[-1]
     assert last.stats is not None, "the last token says what the answer has cost"
-    facts: dict[str, Any] = {"text": "".join(token.text for token in tokens), "finish_reason": last.finish_reason}
+    facts: dict[str, Any] = {
+        "text": "".join(token.text for token in tokens),
+        "finish_reason": last.finish_reason,
+    }
     if logprobs:
-        facts["tokens"] = [{"id": token.id, "text": token.text, "logprob": token.logprob} for token in tokens]
+        facts["tokens"] = [
+            {"id": token.id, "text": token.text, "logprob": token.logprob} for token in tokens
+        ]
     return facts | answer_facts(last.stats, plan)
 
 
 def conversion_facts(report: ConversionReport) -> dict[str, Any]:
     """What a conversion has made."""
-    exceptions = {path: form.as_config() if form else None for path, form in report.exceptions.items()}
+    exceptions = {
+        path: form.as_config() if form else None for path, form in report.exceptions.items()
+    }
     return {
         "path": str(report.path),
         "weight_bytes": report.weight_bytes,
@@ -169,4 +187,8 @@ def _usual_quantization(checkpoint: Checkpoint) -> dict[str, Any] | None:
     if usual is None and len(kinds) < 2:
         return None
     others = {str(kind.bits) if kind else "none": forms.count(kind) for kind in kinds[1:]}
-    return {**(usual.as_config() if usual else {"bits": 16}), "matrices": forms.count(usual), "others": others}
+    return {
+        **(usual.as_config() if usual else {"bits": 16}),
+        "matrices": forms.count(usual),
+        "others": others,
+    }

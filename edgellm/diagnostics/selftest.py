@@ -35,7 +35,9 @@ def paged_is_resident() -> str:
         same = all(bool(mx.array_equal(paged.logits(ids), expected)) for _ in range(3))
         streamed = len(paged.plan.streamed)
     if not same:
-        raise EdgeLLMError(f"logits differ from the resident model's, with {streamed} layers streamed")
+        raise EdgeLLMError(
+            f"logits differ from the resident model's, with {streamed} layers streamed"
+        )
     return f"{streamed} of {len(layers)} layers streamed"
 
 
@@ -53,7 +55,10 @@ def quantized_is_dequantized() -> str:
         convert(locate(DEFAULT_MODEL), Path(folder) / "plain", bits=16, dtype="float32")
         with load(Path(folder) / "plain") as plain:
             expected = logits(plain)
-    off = [float(mx.mean(mx.abs(one - other)) / mx.std(other)) for one, other in zip(found, expected, strict=True)]
+    off = [
+        float(mx.mean(mx.abs(one - other)) / mx.std(other))
+        for one, other in zip(found, expected, strict=True)
+    ]
     if not max(off) < CLOSE:
         raise EdgeLLMError(f"logits are off by {max(off):.1e} of their standard deviation")
     return f"off by {max(off):.1e} of the logits' standard deviation"

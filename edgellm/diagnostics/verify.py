@@ -11,7 +11,15 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import Checkpoint, checkpoint_of
-from edgellm.checkpoint.folder import CHECKSUMS, DOWNLOAD_AGAIN, INDEX, inside, open_folder, read_checksums, weight_files
+from edgellm.checkpoint.folder import (
+    CHECKSUMS,
+    DOWNLOAD_AGAIN,
+    INDEX,
+    inside,
+    open_folder,
+    read_checksums,
+    weight_files,
+)
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES, TensorInfo
 from edgellm.converters.tensors.file_rows import read_span
@@ -129,9 +137,13 @@ class _Folder:
         weight_map = read_json(inside(self._path, INDEX)).get("weight_map")
         claimed = weight_map if isinstance(weight_map, dict) else {}
         found = {name: tensor.file.name for name, tensor in tensors.items()}
-        wrong = sorted(name for name in claimed.keys() | found.keys() if claimed.get(name) != found.get(name))
+        wrong = sorted(
+            name for name in claimed.keys() | found.keys() if claimed.get(name) != found.get(name)
+        )
         if wrong:
-            raise FormatError(f"{INDEX} is wrong about {len(wrong)} tensors, {shown(wrong[0])} among them")
+            raise FormatError(
+                f"{INDEX} is wrong about {len(wrong)} tensors, {shown(wrong[0])} among them"
+            )
         return f"{len(found)} tensors where it says"
 
     def shapes(self) -> str:
@@ -145,7 +157,12 @@ class _Folder:
         records = self._records()
         if not records:
             raise _NotTried("the folder records none: only edgellm's own and the Hub's cache do")
-        changed, missing, done, total = list[str](), list[str](), 0, sum(record.size for record, _ in records)
+        changed, missing, done, total = (
+            list[str](),
+            list[str](),
+            0,
+            sum(record.size for record, _ in records),
+        )
         for record, file in records:
             try:
                 same = file_record(file) == FileRecord(file.name, record.size, record.sha256)
@@ -155,7 +172,11 @@ class _Folder:
                 (changed if file.exists() else missing).append(record.name)
             done += record.size
             self._progress("checksums", done, total)
-        facts = [f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
+        facts = (
+            [f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"]
+            if missing
+            else []
+        )
         facts += [f"{_listed(changed)} changed since the model was made"] if changed else []
         if facts:
             raise FormatError("; ".join(facts))
@@ -168,12 +189,12 @@ class _Folder:
         for tensor in tensors:
             for piece in _pieces(tensor):
                 if not is_finite(piece, tensor.dtype):
-                    raise FormatError(f"{shown(tensor.name)} in {tensor.file.name} holds an infinity or no number")
+                    raise FormatError(
+                        f"{shown(tensor.name)} in {tensor.file.name} holds an infinity or no number"
+                    )
                 done += piece.nbytes
                 self._progress("values", done, total)
-        return (
-            f"{sum(tensor.nbytes // DTYPE_BYTES[tensor.dtype] for tensor in tensors):,} numbers that are not codes are finite"
-        )
+        return f"{sum(tensor.nbytes // DTYPE_BYTES[tensor.dtype] for tensor in tensors):,} numbers that are not codes are finite"
 
     def tokenizer(self) -> str:
         """Ids lie within the vocabulary, and a text comes back as it went in."""
@@ -182,10 +203,19 @@ class _Folder:
         ids = found.encode(SAMPLE)
         back = found.decode(ids)
         if back.strip() != SAMPLE.strip():
-            raise TokenizerError(f"a text comes back as {shown(back)}", hint="copy the tokenizer from the original model")
-        outside = sorted(token for token in _require(self._checkpoint).eos_token_ids if token >= config.vocab_size)
+            raise TokenizerError(
+                f"a text comes back as {shown(back)}",
+                hint="copy the tokenizer from the original model",
+            )
+        outside = sorted(
+            token
+            for token in _require(self._checkpoint).eos_token_ids
+            if token >= config.vocab_size
+        )
         if outside:
-            raise TokenizerError(f"the config ends texts by token {outside[0]}, and there are {config.vocab_size}")
+            raise TokenizerError(
+                f"the config ends texts by token {outside[0]}, and there are {config.vocab_size}"
+            )
         self._found = found
         return f"{found.vocab_size:,} of the model's {config.vocab_size:,} ids"
 
@@ -196,23 +226,35 @@ class _Folder:
         settings = LoadSettings(context=TOKENS)
         try:
             with open_llm(
-                checkpoint, tokenizer, settings, progress=lambda done, total: self._progress("forward pass", done, total)
+                checkpoint,
+                tokenizer,
+                settings,
+                progress=lambda done, total: self._progress("forward pass", done, total),
             ) as llm:
                 logits = llm.logits(ids)
                 finite = bool(mx.all(mx.isfinite(logits)).item())
         except MemoryBudgetError as error:
             raise _NotTried(f"it does not fit here: {error.message}") from error
         if not finite:
-            raise FormatError("the model's logits are not finite", hint="its weights are damaged: " + DOWNLOAD_AGAIN)
+            raise FormatError(
+                "the model's logits are not finite",
+                hint="its weights are damaged: " + DOWNLOAD_AGAIN,
+            )
         return f"{len(ids)} tokens, logits finite"
 
     def _records(self) -> list[tuple[FileRecord, Path]]:
         """What each file should be: as we recorded it, or as the Hub's cache names it."""
         if (self._path / CHECKSUMS).exists():
             return [(record, self._path / record.name) for record in read_checksums(self._path)]
-        links = [(file, file.resolve()) for file in sorted(self._path.iterdir()) if file.is_symlink()]
-        blobs = [(file, blob) for file, blob in links if BLOB.fullmatch(blob.name) and blob.is_file()]
-        return [(FileRecord(file.name, blob.stat().st_size, blob.name), blob) for file, blob in blobs]
+        links = [
+            (file, file.resolve()) for file in sorted(self._path.iterdir()) if file.is_symlink()
+        ]
+        blobs = [
+            (file, blob) for file, blob in links if BLOB.fullmatch(blob.name) and blob.is_file()
+        ]
+        return [
+            (FileRecord(file.name, blob.stat().st_size, blob.name), blob) for file, blob in blobs
+        ]
 
 
 def _require(known: Known | None) -> Known:

@@ -36,9 +36,9 @@ def feed(
 ) -> tuple[mx.array | None, int]:
     """Send the next tokens of some sequences through the model; their keys and values go into their caches.
 
-    Rows of several sequences share a product where that leaves each as it would be alone: steps of one token with each other,
-    and chunks of prompts with each other. Prompts are cut where ``generate.prefill`` cuts them. Where layers cost reads,
-    everything goes through in one pass.
+    Rows of several sequences share a product where that leaves each as it would be alone: steps of
+    one token with each other, and chunks of prompts with each other. Prompts are cut where
+    ``generate.prefill`` cuts them. Where layers cost reads, everything goes through in one pass.
 
     Args:
         model: the model.
@@ -47,7 +47,8 @@ def feed(
         keep_going: where it says no, the logits are None and the caches are left half-way.
 
     Returns:
-        Logits (wanted feeds, V) after each wanted feed's last token, evaluated like the caches; and passes over the weights.
+        Logits (wanted feeds, V) after each wanted feed's last token, evaluated like the caches; and
+        passes over the weights.
     """
     states = _packed(feeds, few=model.layers.few, chunk=chunk)
     tokens = [mx.array(state.tokens)[None] for state in states]
@@ -62,7 +63,10 @@ def feed(
             last[number] = rows[0, end - 1 : end]
     wanted = [last[number] for number, one in enumerate(feeds) if one.wanted]
     at_once = model.layers.few or max(1, len(wanted))
-    logits = [model.logits(mx.concatenate(wanted[at : at + at_once])) for at in range(0, len(wanted), at_once)]
+    logits = [
+        model.logits(mx.concatenate(wanted[at : at + at_once]))
+        for at in range(0, len(wanted), at_once)
+    ]
     together = mx.concatenate(logits) if logits else mx.zeros((0, model.config.vocab_size))
     mx.eval(together, *stored(cache for one in feeds for cache in one.caches))
     return together, 1 if model.layers.one_pass else len(states)
@@ -75,7 +79,8 @@ def _packed(feeds: Sequence[Feed], *, few: int, chunk: int) -> list[_State]:
         small = len(tokens) <= max(1, few)
         kind, limit = packed[small], few if small and few else chunk
         full = not kind or len(kind[-1].tokens) + len(tokens) > limit
-        if full or (begin > 0 and kind[-1].feeds[-1] == number):  # a sequence's chunks follow each other
+        # a sequence's chunks follow each other
+        if full or (begin > 0 and kind[-1].feeds[-1] == number):
             kind.append(_State())
         kind[-1].tokens += tokens
         kind[-1].spans.append(Span(feeds[number].caches, len(tokens)))

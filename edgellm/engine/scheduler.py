@@ -107,7 +107,9 @@ class Batch:
         ids = seating.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         seating.check(ids)
         if sampling.beams > 1:
-            raise ConfigError("beam search does not run in a batch", hint="use generate, or set beams to 1")
+            raise ConfigError(
+                "beam search does not run in a batch", hint="use generate, or set beams to 1"
+            )
         sequence = Seat(seating, ids, sampling, continues=isinstance(prompt, str))
         if sequence.nbytes > seating.room:
             raise MemoryBudgetError(
@@ -120,11 +122,13 @@ class Batch:
             self._waiting.append((self._number, sequence))
             return self._number
 
-    def answers(self, prompts: Sequence[str | Sequence[int]], samplings: Sequence[Sampling]) -> Generator[tuple[int, Token]]:
+    def answers(
+        self, prompts: Sequence[str | Sequence[int]], samplings: Sequence[Sampling]
+    ) -> Generator[tuple[int, Token]]:
         """Yield the tokens that continue some prompts, as they come, with the prompts' places; nothing else may be submitted.
 
-        The last token of a prompt that is too long, or for whose cache the budget has no room, has the ``finish_reason``
-        ``error`` and the error; others are raised at once.
+        The last token of a prompt that is too long, or for whose cache the budget has no room, has
+        the ``finish_reason`` ``error`` and the error; others are raised at once.
         """
         places: dict[int, int] = {}
         refused: list[tuple[int, Token]] = []
@@ -170,8 +174,8 @@ class Batch:
     def step(self) -> list[tuple[int, Token]]:
         """Go one step on with all sequences; return new tokens, each with its sequence's number.
 
-        Where the model is in memory, prompts go through a chunk a step, so that those who are already answering go on; else all
-        of them go through with the next pass over the weights.
+        Where the model is in memory, prompts go through a chunk a step, so that those who are
+        already answering go on; else all of them go through with the next pass over the weights.
 
         Raises:
             ReadError: a layer cannot be read; no sequence is lost, and the next step tries again.
@@ -195,7 +199,9 @@ class Batch:
             here = {**self._running, **dict(self._waiting)}
             gone = {number: one for number, one in here.items() if one.cancelled or everybody}
             self._waiting = deque(item for item in self._waiting if item[0] not in gone)
-            self._running = {number: one for number, one in self._running.items() if number not in gone}
+            self._running = {
+                number: one for number, one in self._running.items() if number not in gone
+            }
         if everybody and not turn.closed:
             turn.cancelled.clear()
         self._ended += len(gone)
@@ -225,7 +231,10 @@ class Batch:
         finished = False
         try:
             logits, passes = feed(
-                self._seating.model, list(feeds.values()), chunk=chunk, keep_going=lambda: not turn.cancelled.is_set()
+                self._seating.model,
+                list(feeds.values()),
+                chunk=chunk,
+                keep_going=lambda: not turn.cancelled.is_set(),
             )
             finished = logits is not None
         finally:
@@ -276,7 +285,9 @@ class Batch:
         if progress.prefill_done == progress.prompt_tokens:
             progress.prefill_ended_at = time.perf_counter()
 
-    def _drawn(self, drawing: Sequence[tuple[int, Seat]], logits: mx.array) -> list[tuple[int, Token]]:
+    def _drawn(
+        self, drawing: Sequence[tuple[int, Seat]], logits: mx.array
+    ) -> list[tuple[int, Token]]:
         """The next tokens of some sequences after logits (sequences, V); those that end leave."""
         lazy: list[tuple[mx.array, mx.array | None]] = []
         seen: list[mx.array] = []
@@ -284,7 +295,9 @@ class Batch:
             own, sampler = logits[row : row + 1], sequence.sampler
             assert sampler is not None, "it has joined"
             token = sampler(own)
-            lazy.append((token, log_probability(own, token) if sequence.sampling.logprobs else None))
+            lazy.append(
+                (token, log_probability(own, token) if sequence.sampling.logprobs else None)
+            )
             seen += [] if sampler.seen is None else [sampler.seen]
         mx.eval(*seen, *(array for pair in lazy for array in pair if array is not None))
         answers = []

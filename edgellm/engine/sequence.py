@@ -54,7 +54,9 @@ class Seating:
 class Seat:
     """One text on its way: its tokens, and how many of them are in its caches."""
 
-    def __init__(self, seating: Seating, ids: Sequence[int], sampling: Sampling, *, continues: bool = False) -> None:
+    def __init__(
+        self, seating: Seating, ids: Sequence[int], sampling: Sampling, *, continues: bool = False
+    ) -> None:
         self.sampling, self.tokens, self.prompt = sampling, list(ids), len(ids)
         self.limit = min(sampling.max_tokens, max(1, seating.context - len(ids)))
         self.room = min(seating.context, len(ids) + self.limit)
@@ -65,12 +67,16 @@ class Seat:
         self.sampler: Sampler | None = None
         self.progress, self._bill = Progress(len(ids)), seating.bill()
         decoder = seating.tokenizer.decoder(continues=continues)
-        self._writing = Writing(decoder, stop=sampling.stop, end_tokens=seating.end_tokens, limit=self.limit)
+        self._writing = Writing(
+            decoder, stop=sampling.stop, end_tokens=seating.end_tokens, limit=self.limit
+        )
 
     def join(self, seating: Seating) -> None:
         """Take memory; what it costs is counted from here on."""
         self.caches, self._bill = seating.caches(self.room), seating.bill()
-        self.sampler = Sampler(self.sampling, self.tokens, seating.model.config.vocab_size, lazy=device.has_gpu())
+        self.sampler = Sampler(
+            self.sampling, self.tokens, seating.model.config.vocab_size, lazy=device.has_gpu()
+        )
 
     def begin_again(self) -> None:
         """Forget what is in the caches: a pass that failed has left them half-way."""

@@ -97,5 +97,11 @@ def write_error(path: Path, error: OSError) -> ConversionError:
 
 
 def _bytes_of(piece: Data) -> memoryview:
-    array = piece if isinstance(piece, np.ndarray) else np.frombuffer(piece, np.uint8) if len(piece) else np.empty(0)
+    array = (
+        piece
+        if isinstance(piece, np.ndarray)
+        else np.frombuffer(piece, np.uint8)
+        if len(piece)
+        else np.empty(0)
+    )
     return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -21,11 +21,14 @@ MAX_DEPTH = 32
 """Levels of nesting; real configs have 4."""
 
 
-def read_json(path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS) -> dict[str, Any]:
+def read_json(
+    path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS
+) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        FormatError: it is no JSON object, too large, too deep, names a key twice, or holds a number that is not finite.
+        FormatError: it is no JSON object, too large, too deep, names a key twice, or holds a number
+            that is not finite.
         ReadError: the file cannot be read.
     """
     require_regular_file(path)
@@ -37,7 +40,9 @@ def read_json(path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_IT
     return parse_json(data, str(path), max_bytes=max_bytes, max_items=max_items)
 
 
-def parse_json(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS) -> dict[str, Any]:
+def parse_json(
+    data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS
+) -> dict[str, Any]:
     """The JSON object in ``data``; ``name`` says in errors where it came from. Raises FormatError."""
     if len(data) > max_bytes:
         raise FormatError(f"{name} is larger than {max_bytes} bytes")
@@ -52,7 +57,8 @@ def parse_json(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_items:
         )
     except RecursionError as error:
         raise FormatError(f"{name} is nested too deeply") from error
-    except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits, or one of the three hooks below
+    # no UTF-8, no JSON, a number of thousands of digits, or one of the three hooks below
+    except ValueError as error:
         raise FormatError(f"{name} is no valid JSON: {_brief(error)}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{name} holds no JSON object")

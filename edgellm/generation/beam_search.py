@@ -1,7 +1,8 @@
 """Beam search: several continuations side by side, of which the one with the best mean log-probability is kept.
 
-The rules are those of transformers with ``length_penalty=1`` and ``early_stopping=False``: a finished text is worth its
-log-probability divided by its length, and the search ends when no running one can still beat the worst of the finished.
+The rules are those of transformers with ``length_penalty=1`` and ``early_stopping=False``: a
+finished text is worth its log-probability divided by its length, and the search ends when no
+running one can still beat the worst of the finished.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ def beam_steps(
 ) -> Generator[Step]:
     """Yield the best continuation of up to ``limit`` tokens, once it is found; arguments are those of ``generate_steps``.
 
-    All beams go through a layer together: a token costs one pass over the weights. ``caches`` are left with the prompt alone.
+    All beams go through a layer together: a token costs one pass over the weights. ``caches`` are
+    left with the prompt alone.
 
     Args:
         ends: whether these new tokens are a finished text.
-        end_tokens: how many tokens end a text; so many more candidates are looked at, so that enough of them go on.
+        end_tokens: how many tokens end a text; so many more candidates are looked at, so that
+            enough of them go on.
     """
     logits = prefill(model, prompt, caches, chunk=chunk, progress=progress, keep_going=keep_going)
     if logits is None:
@@ -71,14 +74,20 @@ def beam_steps(
         for rank, beam in enumerate(_candidates(running, logits, sampling, seen, width)):
             if length < limit and not ends(beam.tokens):
                 going_on.append(beam)
-            elif rank < sampling.beams:  # a worse one is looked at only so that enough of them go on
+            # a worse one is looked at only so that enough of them go on
+            elif rank < sampling.beams:
                 over.append(beam)
         finished = sorted([*finished, *over], key=lambda beam: -beam.worth)[: sampling.beams]
         running = going_on[: sampling.beams]
-        if not running or (len(finished) == sampling.beams and running[0].worth <= finished[-1].worth) or not keep_going():
+        if (
+            not running
+            or (len(finished) == sampling.beams and running[0].worth <= finished[-1].worth)
+            or not keep_going()
+        ):
             break
         held = _forked(held, [beam.parent for beam in running], original=length == 1)
-        mx.eval(*(array for own in held for array in stored(own)))  # before a parent's memory is written to
+        # before a parent's memory is written to
+        mx.eval(*(array for own in held for array in stored(own)))
         rows = [mx.array([beam.tokens[-1:]]) for beam in running]
         hidden = model.hidden(rows, held)
         logits = model.logits(mx.concatenate([state[:, -1] for state in hidden]))
@@ -87,10 +96,14 @@ def beam_steps(
         progress.passes += 1
     best = (finished or running)[0]
     progress.last_token_at = time.perf_counter()
-    yield from map(Step, best.tokens, best.logprobs if sampling.logprobs else [None] * len(best.tokens))
+    yield from map(
+        Step, best.tokens, best.logprobs if sampling.logprobs else [None] * len(best.tokens)
+    )
 
 
-def _candidates(running: Sequence[_Beam], logits: mx.array, sampling: Sampling, seen: Sequence[int], width: int) -> list[_Beam]:
+def _candidates(
+    running: Sequence[_Beam], logits: mx.array, sampling: Sampling, seen: Sequence[int], width: int
+) -> list[_Beam]:
     """The ``width`` best continuations by a token, best first, of beams with the logits (beams, V)."""
     plain = log_probabilities(logits)
     ranked = plain
@@ -109,11 +122,20 @@ def _candidates(running: Sequence[_Beam], logits: mx.array, sampling: Sampling, 
     for number in sorted(range(width), key=lambda item: (-scores[item], chosen[item])):
         parent, token = divmod(chosen[number], logits.shape[-1])
         old = running[parent]
-        beams.append(_Beam((*old.tokens, token), (*old.logprobs, float(logprobs[number])), scores[number], parent))
+        beams.append(
+            _Beam(
+                (*old.tokens, token),
+                (*old.logprobs, float(logprobs[number])),
+                scores[number],
+                parent,
+            )
+        )
     return beams
 
 
-def _forked(held: Sequence[list[Cache]], parents: Sequence[int], *, original: bool) -> list[list[Cache]]:
+def _forked(
+    held: Sequence[list[Cache]], parents: Sequence[int], *, original: bool
+) -> list[list[Cache]]:
     """The caches of each parent: copies, save for a parent's last child, which takes the parent's own (not the original's)."""
     forked = []
     for place, parent in enumerate(parents):

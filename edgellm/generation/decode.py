@@ -54,10 +54,14 @@ def prefill(
 ) -> mx.array | None:
     """Send a prompt through the model in chunks, and return the logits (1, V) after its last token.
 
-    Layers that cost reads get all chunks at once, so that one pass over the weights serves any prompt; else the chunks go one
-    after another, so that activations stay small and the prompt can be left half-way (the result is then None).
+    Layers that cost reads get all chunks at once, so that one pass over the weights serves any
+    prompt; else the chunks go one after another, so that activations stay small and the prompt can
+    be left half-way (the result is then None).
     """
-    rows = [mx.array(list(tokens[begin : begin + chunk]))[None] for begin in range(0, len(tokens), chunk)]
+    rows = [
+        mx.array(list(tokens[begin : begin + chunk]))[None]
+        for begin in range(0, len(tokens), chunk)
+    ]
     groups = [rows] if model.layers.one_pass else [[row] for row in rows]
     hidden = None
     for group in groups:
@@ -74,7 +78,8 @@ def prefill(
             mx.eval(hidden, *stored(caches))
     assert hidden is not None, "a prompt has a token"
     logits = model.logits(hidden[:, -1])
-    mx.eval(logits, *stored(caches))  # nothing stays lazy: MLX's streams belong to threads, and another may go on from here
+    # nothing stays lazy: MLX's streams belong to threads, and another may go on from here
+    mx.eval(logits, *stored(caches))
     return logits
 
 
@@ -93,17 +98,20 @@ def generate_steps(
 ) -> Generator[Step]:
     """Yield up to ``limit`` new tokens after ``prompt``, whose last token at least is not yet in the caches.
 
-    P prompt tokens and N new ones cost ceil(P / chunk) + N - 1 forwards at the most: the first token comes out of the prefill,
-    no step is launched past the last one, and guesses that turn out to be right save forwards. Where arithmetic is deferred (a
-    GPU), a step without guesses is launched before the token before it is read; a text that ends at an end token then costs one
+    P prompt tokens and N new ones cost ceil(P / chunk) + N - 1 forwards at the most: the first
+    token comes out of the prefill, no step is launched past the last one, and guesses that turn out
+    to be right save forwards. Where arithmetic is deferred (a GPU), a step without guesses is
+    launched before the token before it is read; a text that ends at an end token then costs one
     forward more.
 
     Args:
         limit: new tokens at the most; the caches have room for all of them but the last.
         progress: is brought up to date as the loop goes.
         keep_going: asked before each forward; false ends the loop.
-        seen: all tokens so far, where the caches hold some already; the repetition penalty looks at them.
-        speculation: has looked at the same tokens; None for plain decoding, which is speculation without guesses.
+        seen: all tokens so far, where the caches hold some already; the repetition penalty looks at
+            them.
+        speculation: has looked at the same tokens; None for plain decoding, which is speculation
+            without guesses.
     """
     sampler = Sampler(sampling, seen or prompt, model.config.vocab_size, lazy=device.has_gpu())
     logits = prefill(model, prompt, caches, chunk=chunk, progress=progress, keep_going=keep_going)
@@ -118,7 +126,12 @@ def generate_steps(
     try:
         while launched is not None:
             ahead = None
-            if left > 1 and model.layers.deferred and keep_going() and not (speculation and speculation.likely()):
+            if (
+                left > 1
+                and model.layers.deferred
+                and keep_going()
+                and not (speculation and speculation.likely())
+            ):
                 ahead = steps.after(launched)
             begun = max(launched.begun, progress.last_token_at or 0.0)
             found = steps.read(launched)
@@ -172,7 +185,12 @@ class _Steps:
     """Launches passes, each after the one before, and reads their tokens."""
 
     def __init__(
-        self, model: Model, caches: Sequence[Cache], sampler: Sampler, progress: Progress, keep_going: Callable[[], bool]
+        self,
+        model: Model,
+        caches: Sequence[Cache],
+        sampler: Sampler,
+        progress: Progress,
+        keep_going: Callable[[], bool],
     ) -> None:
         self._model, self._caches, self._sampler = model, caches, sampler
         self._progress, self._keep_going = progress, keep_going
@@ -186,7 +204,9 @@ class _Steps:
         assert before.token is not None, "a pass with guesses is read before the next is launched"
         token = before.token
         if guesses:
-            token = mx.concatenate([token, mx.array([guess.token for guess in guesses], dtype=token.dtype)])
+            token = mx.concatenate(
+                [token, mx.array([guess.token for guess in guesses], dtype=token.dtype)]
+            )
         offset, begun = self._caches[0].offset, time.perf_counter()
         states = self._model.hidden([token[None]], [self._caches], keep_going=self._keep_going)
         if not states:
@@ -225,12 +245,22 @@ class _Steps:
         launched.token = sampler(launched.logits)
         if sampler.sampling.logprobs:
             launched.logprob = log_probability(launched.logits, launched.token)
-        mx.async_eval(*(array for array in (launched.token, launched.logprob, sampler.seen) if array is not None))
+        mx.async_eval(
+            *(
+                array
+                for array in (launched.token, launched.logprob, sampler.seen)
+                if array is not None
+            )
+        )
         return launched
 
     def _verified(self, logits: mx.array, guesses: Sequence[Guess]) -> list[int]:
         """The tokens that logits (rows, V) give, up to the first that is not as guessed."""
-        likeliest: Any = mx.argmax(logits.astype(mx.float32), axis=-1).tolist() if self._sampler.plain_greedy else None
+        likeliest: Any = (
+            mx.argmax(logits.astype(mx.float32), axis=-1).tolist()
+            if self._sampler.plain_greedy
+            else None
+        )
         tokens: list[int] = []
         for row in range(len(guesses) + 1):
             guess = guesses[row] if row < len(guesses) else None

@@ -31,7 +31,8 @@ class Stats:
         decode_passes: those of them after the prompt.
         drafted_tokens: guesses that were verified.
         accepted_tokens: guesses that were right.
-        weight_passes: reads of all streamed weights; 0 when resident, a fraction where part of a pass was needed.
+        weight_passes: reads of all streamed weights; 0 when resident, a fraction where part of a
+            pass was needed.
         bytes_read: from disk, read ahead included.
         read_seconds: in which at least one read was under way.
         waited_seconds: in which the arithmetic waited for the disk.
@@ -60,7 +61,9 @@ class Stats:
     @property
     def decode_tokens_per_second(self) -> float | None:
         """Tokens after the first, a second; None where there are none."""
-        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else None
+        return (
+            (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else None
+        )
 
     @property
     def tokens_per_weight_pass(self) -> float | None:
@@ -77,8 +80,9 @@ class Stats:
 class Token:
     """A new token and the text that it completes; the last one of an answer also says why it ended.
 
-    ``finish_reason`` is ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the context is full) or
-    ``cancelled``; in the last case ``id`` may be None: the token only closes the answer. In a batch it may be ``error``.
+    ``finish_reason`` is ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the
+    context is full) or ``cancelled``; in the last case ``id`` may be None: the token only closes
+    the answer. In a batch it may be ``error``.
     """
 
     id: int | None
@@ -105,7 +109,13 @@ def completed(tokens: Sequence[Token]) -> Completion:
     last = tokens[-1]
     assert last.finish_reason is not None, "the last token closes the answer"
     assert last.stats is not None, "and says what it cost"
-    return Completion("".join(token.text for token in tokens), tuple(tokens), last.finish_reason, last.stats, last.error)
+    return Completion(
+        "".join(token.text for token in tokens),
+        tuple(tokens),
+        last.finish_reason,
+        last.stats,
+        last.error,
+    )
 
 
 class Bill:
@@ -122,7 +132,9 @@ class Bill:
         now = time.perf_counter()
         first = progress.first_token_at or now
         last = progress.last_token_at or first
-        passes, waited, read, busy = (after - before for after, before in zip(self._counts(), self._before, strict=True))
+        passes, waited, read, busy = (
+            after - before for after, before in zip(self._counts(), self._before, strict=True)
+        )
         return Stats(
             prompt_tokens=progress.prompt_tokens,
             cached_tokens=cached,
@@ -150,4 +162,9 @@ class Bill:
         """Passes, seconds waited, bytes read, seconds of reading; since the model was loaded."""
         traffic = self._layers.traffic if self._layers else None
         read = self._reader.bytes_read + (self._table.bytes_read if self._table else 0)
-        return traffic.passes if traffic else 0.0, traffic.waited if traffic else 0.0, read, self._reader.busy_seconds
+        return (
+            traffic.passes if traffic else 0.0,
+            traffic.waited if traffic else 0.0,
+            read,
+            self._reader.busy_seconds,
+        )

@@ -19,7 +19,9 @@ class StopFilter:
         if self.stopped:
             return ""
         held = self._held + text
-        found = [(place + len(stop), place) for stop in self._stops if (place := held.find(stop)) >= 0]
+        found = [
+            (place + len(stop), place) for stop in self._stops if (place := held.find(stop)) >= 0
+        ]
         if found:
             self.stopped, self._held = True, ""
             return held[: min(found)[1]]

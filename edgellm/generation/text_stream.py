@@ -30,8 +30,15 @@ class Writing:
         limit: tokens at the most.
     """
 
-    def __init__(self, decoder: Decoder, *, stop: Sequence[str], end_tokens: Set[int], limit: int) -> None:
-        self._decoder, self._stops, self._end_tokens, self._limit = decoder, StopFilter(stop), end_tokens, limit
+    def __init__(
+        self, decoder: Decoder, *, stop: Sequence[str], end_tokens: Set[int], limit: int
+    ) -> None:
+        self._decoder, self._stops, self._end_tokens, self._limit = (
+            decoder,
+            StopFilter(stop),
+            end_tokens,
+            limit,
+        )
         self.tokens: list[int] = []
 
     def add(self, token: int) -> tuple[str, str | None]:

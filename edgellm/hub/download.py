@@ -21,12 +21,15 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
     Args:
         repository: ``owner/name``.
         revision: a branch, tag or commit; None: the main branch.
-        torch_files: whether PyTorch's weight files will do where there is no safetensors, Hugging Face's or Meta's.
+        torch_files: whether PyTorch's weight files will do where there is no safetensors, Hugging
+            Face's or Meta's.
 
-    ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface-hub's own, and respected.
+    ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface-hub's own, and
+    respected.
 
     Raises:
-        ModelNotFoundError: the repository or revision does not exist, or holds no weights of a kind we read.
+        ModelNotFoundError: the repository or revision does not exist, or holds no weights of a kind
+            we read.
         DownloadError: it is gated, the Hub cannot be reached or refuses, or the disk is full.
     """
     folder = _snapshot(repository, revision, [*FILES, WEIGHTS])
@@ -37,9 +40,12 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
             folder = _snapshot(repository, revision, [*FILES, weights])
             if any(folder.glob(weights)):
                 return folder
-        raise ModelNotFoundError(f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}")
+        raise ModelNotFoundError(
+            f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}"
+        )
     raise ModelNotFoundError(
-        f"{repository} on the Hub holds no {WEIGHTS}", hint=f"convert it first: edgellm convert {repository} FOLDER"
+        f"{repository} on the Hub holds no {WEIGHTS}",
+        hint=f"convert it first: edgellm convert {repository} FOLDER",
     )
 
 
@@ -48,7 +54,8 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
 
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the HTTP library beneath has a tree of errors of its own, and has changed twice
+    # the HTTP library beneath has a tree of errors of its own, and has changed twice
+    except Exception as error:
         raise renamed_error(error, repository, revision) from error
 
 
@@ -63,12 +70,22 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
             fact = f"{repository} on the Hub is gated: its owner must let you in"
             hint = f"accept its terms at huggingface.co/{repository}, then: hf auth login"
         case errors.RevisionNotFoundError():
-            kind, fact, hint = ModelNotFoundError, f"{repository} on the Hub has no revision {revision or 'main'}", None
+            kind, fact, hint = (
+                ModelNotFoundError,
+                f"{repository} on the Hub has no revision {revision or 'main'}",
+                None,
+            )
         case errors.RepositoryNotFoundError():
-            kind, fact = ModelNotFoundError, f"there is no {repository} on the Hub, or it is private"
+            kind, fact = (
+                ModelNotFoundError,
+                f"there is no {repository} on the Hub, or it is private",
+            )
             hint = "check the name; if it is private: hf auth login"
         case errors.HFValidationError():
-            kind, fact = ModelNotFoundError, f"{shown(repository)} is no name that a Hub repository can have"
+            kind, fact = (
+                ModelNotFoundError,
+                f"{shown(repository)} is no name that a Hub repository can have",
+            )
             hint = "name it as owner/name"
         case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
             fact = f"{repository} is not in the cache and the Hub answered {cause.response.status_code}"

@@ -13,20 +13,25 @@ if TYPE_CHECKING:
 CARD = "README.md"
 
 
-def model_card(report: ConversionReport, repository: str, *, base: str | None, settings: str) -> str:
+def model_card(
+    report: ConversionReport, repository: str, *, base: str | None, settings: str
+) -> str:
     """Markdown with the metadata that the Hub reads.
 
     Args:
         report: what the conversion has made.
         repository: where it goes, ``owner/name``.
-        base: the Hub repository that was converted; None: something on this machine, whose path is not told.
+        base: the Hub repository that was converted; None: something on this machine, whose path is
+            not told.
         settings: the options of the command that made it.
     """
     head = ["library_name: mlx", "pipeline_tag: text-generation", "tags:", "- mlx", "- edgellm"]
     if base:
         head += [
             f"base_model: {base}",
-            "base_model_relation: quantized" if report.quantization else "base_model_relation: finetune",
+            "base_model_relation: quantized"
+            if report.quantization
+            else "base_model_relation: finetune",
         ]
     made = f"[{base}](https://huggingface.co/{base})" if base else "a model on its maker's machine"
     command = " ".join(filter(None, ["edgellm convert", base or "SOURCE", "DEST", settings]))
@@ -70,7 +75,10 @@ def _facts(report: ConversionReport) -> list[tuple[str, str]]:
         facts.append(("type", report.dtype))
         return facts
     facts.append(("most matrices", _said(form)))
-    for other in sorted({item for item in report.exceptions.values() if item is not None}, key=lambda item: item.bits):
+    for other in sorted(
+        {item for item in report.exceptions.values() if item is not None},
+        key=lambda item: item.bits,
+    ):
         paths = sum(item == other for item in report.exceptions.values())
         facts.append((f"{paths} {'matrix' if paths == 1 else 'matrices'}", _said(other)))
     facts.append(("scales and norms", report.dtype))

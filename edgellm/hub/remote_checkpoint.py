@@ -29,5 +29,7 @@ def remote_checkpoint(repository: str) -> Checkpoint:
     for file, header in metadata.files_metadata.items():
         for name, tensor in header.tensors.items():
             begin, end = tensor.data_offsets
-            tensors[name] = TensorInfo(name, tensor.dtype, tuple(tensor.shape), Path(file), begin, end - begin)
+            tensors[name] = TensorInfo(
+                name, tensor.dtype, tuple(tensor.shape), Path(file), begin, end - begin
+            )
     return checkpoint_of(ModelFolder(Path(repository), read_json(config), tensors, {}))

@@ -12,7 +12,9 @@ BUNDLED = Path(__file__).parents[1] / "bundled"
 
 def bundled_names() -> list[str]:
     """The models that come with the package."""
-    return sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
+    return (
+        sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
+    )
 
 
 def locate(model: str | Path) -> Path:
@@ -30,7 +32,8 @@ def locate(model: str | Path) -> Path:
         return BUNDLED / name
     if path.exists():
         raise ModelNotFoundError(
-            f"{name} is a file, not a model folder", hint=f"convert it first: edgellm convert {name} FOLDER"
+            f"{name} is a file, not a model folder",
+            hint=f"convert it first: edgellm convert {name} FOLDER",
         )
     if is_hub_id(name):
         from edgellm.hub.download import download
@@ -49,4 +52,8 @@ def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a Hub repository, ``owner/name``."""
     owner, slash, repository = name.partition("/")
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-    return bool(slash and owner and repository) and owner not in {".", "..", "~"} and set(owner + repository) <= allowed
+    return (
+        bool(slash and owner and repository)
+        and owner not in {".", "..", "~"}
+        and set(owner + repository) <= allowed
+    )

@@ -21,7 +21,9 @@ def require_account(repository: str) -> None:
         DownloadError: the Hub cannot be reached, or does not know the token.
     """
     if not is_hub_id(repository):
-        raise ConfigError(f"{repository!r} is no name of a Hub repository", hint="name it as owner/name")
+        raise ConfigError(
+            f"{repository!r} is no name of a Hub repository", hint="name it as owner/name"
+        )
     from huggingface_hub import HfApi
 
     try:
@@ -51,7 +53,9 @@ def upload(folder: Path, repository: str, card: str, *, private: bool = False) -
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True, private=private)
-        done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Converted by edgellm")
+        done = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Converted by edgellm"
+        )
     except Exception as error:
         raise _renamed(error, repository, folder) from error
     return str(done.commit_url)
@@ -70,7 +74,9 @@ def _renamed(error: Exception, repository: str, folder: Path | None = None) -> E
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
             return DownloadError(f"the Hub does not let you write to {repository}", hint=SIGN_IN)
         case errors.HfHubHTTPError():
-            fact = f"the Hub answered {error.response.status_code} when {repository} was to be written"
+            fact = (
+                f"the Hub answered {error.response.status_code} when {repository} was to be written"
+            )
             return DownloadError(fact, hint=again)
     reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
     return DownloadError(f"{repository} could not be uploaded: {reason}", hint=again)

@@ -42,7 +42,8 @@ class Objects:
         self._machine = target_machine(isa)
         module = llvm.parse_assembly(f'target triple = "{isa.triple}"')
         self._engine = llvm.create_mcjit_compiler(module, target_machine(isa))
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))  # a worker may stand in its code until the process ends
+        # a worker may stand in its code until the process ends
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))
 
     def kernel(self, kernel: str, *arguments: object) -> int:
         """The address of a kernel of the catalog, made for some arguments; compiled if it never was.
@@ -54,7 +55,9 @@ class Objects:
         with self._lock:
             found = self._addresses.get(name)
             if found is None:
-                found = self._addresses[name] = self._loaded(name, lambda: emitted(kernel, self.isa, *arguments))
+                found = self._addresses[name] = self._loaded(
+                    name, lambda: emitted(kernel, self.isa, *arguments)
+                )
             return found
 
     def _loaded(self, name: str, emit: Callable[[], str]) -> int:
@@ -75,7 +78,11 @@ class Objects:
         return address
 
     def _path(self, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{name}-{self.isa.name}-{_fingerprint()}.bin"
+        return (
+            None
+            if self.folder is None
+            else self.folder / f"{name}-{self.isa.name}-{_fingerprint()}.bin"
+        )
 
     def _read(self, name: str) -> bytes | None:
         """The code on disk, unless there is none or it is damaged."""
@@ -137,7 +144,9 @@ def compiled(text: str, machine: Any) -> bytes:
     except RuntimeError as error:
         raise BackendError(f"LLVM refused a kernel: {error}") from error
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = False
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = (
+        options.loop_interleaving
+    ) = False
     builder = llvm.create_pass_builder(machine, options)
     passes = llvm.create_new_module_pass_manager()
     passes.add_simplify_cfg_pass()

@@ -25,7 +25,8 @@ class Engine:
     Args:
         objects: compiled code for the instruction set.
         threads: how many work on a call.
-        activations: whether products round activations to int8 (or tiles of bfloat16), or stay in float32.
+        activations: whether products round activations to int8 (or tiles of bfloat16), or stay in
+            float32.
     """
 
     def __init__(self, objects: Objects, *, threads: int, activations: Activations) -> None:
@@ -121,7 +122,9 @@ class Memory:
 
 def table(steps: Sequence[Step]) -> npt.NDArray[np.int64]:
     """Steps as the pool reads them, (count, slots)."""
-    rows = aligned(8 * STEP_SLOTS * max(1, len(steps)), np.int64).reshape(-1, STEP_SLOTS)[: len(steps)]
+    rows = aligned(8 * STEP_SLOTS * max(1, len(steps)), np.int64).reshape(-1, STEP_SLOTS)[
+        : len(steps)
+    ]
     for row, step in zip(rows, steps, strict=True):
         row[: len(step)] = step
     return rows

@@ -71,13 +71,17 @@ def engine(*, threads: int, activations: Activations = "int8", isa: str | None =
     """
     reason = unavailable()
     if reason is not None:
-        raise BackendError(f"there are no CPU kernels: {reason}", hint="install them: pip install 'edgellm[cpu]'")
+        raise BackendError(
+            f"there are no CPU kernels: {reason}", hint="install them: pip install 'edgellm[cpu]'"
+        )
     chosen = isa_named(isa) if isa else host_isas()[0]
     key = (chosen.name, threads, activations)
     with _lock:
         found = _engines.get(key)
         if found is None:
-            found = _engines[key] = Engine(_objects(chosen), threads=threads, activations=activations)
+            found = _engines[key] = Engine(
+                _objects(chosen), threads=threads, activations=activations
+            )
         return found
 
 

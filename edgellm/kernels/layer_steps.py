@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.kernels.codegen.abi import GROUP_BYTES, SPLIT_ROWS, STEP_TOKENS, WHOLE, attention_scratch, share_of
+from edgellm.kernels.codegen.abi import (
+    GROUP_BYTES,
+    SPLIT_ROWS,
+    STEP_TOKENS,
+    WHOLE,
+    attention_scratch,
+    share_of,
+)
 from edgellm.kernels.engine import Engine, Step, float_bits, table
 from edgellm.kernels.product_steps import Matrix, product_steps
 
@@ -58,7 +65,8 @@ class Store:
 
     Attributes:
         kept: ``f32``, ``f16``, ``q8`` or ``q4`` (``kernels.kept``).
-        keys: address of (G, capacity, D), less what would lie before it if its first place were position 0.
+        keys: address of (G, capacity, D), less what would lie before it if its first place were
+            position 0.
         values: likewise.
         head_bytes: from one head to the next.
         position: of the first new token.
@@ -89,9 +97,10 @@ class Store:
 class LayerSteps:
     """One layer's steps for up to ``tokens`` tokens, which read and write the engine's buffer ``hidden`` (L, E).
 
-    The tokens may be of several sequences, side by side: products, norms and the gate see all of them at once, rotary positions
-    and attention (three steps) go sequence by sequence: one after the other, each by all threads; or, where that keeps all
-    threads busy, side by side, each by one thread.
+    The tokens may be of several sequences, side by side: products, norms and the gate see all of
+    them at once, rotary positions and attention (three steps) go sequence by sequence: one after
+    the other, each by all threads; or, where that keeps all threads busy, side by side, each by one
+    thread.
     """
 
     def __init__(self, engine: Engine, shape: Shape, weights: LayerWeights, *, tokens: int) -> None:
@@ -105,7 +114,8 @@ class LayerSteps:
         """The steps of a call; the caller holds the engine's lock.
 
         Args:
-            spans: of each sequence, in the order of its tokens: where its keys and values are, and how many tokens it has.
+            spans: of each sequence, in the order of its tokens: where its keys and values are, and
+                how many tokens it has.
         """
         memory = self._engine.memory
         heads, width = self._shape.heads, self._shape.head_dim
@@ -118,7 +128,8 @@ class LayerSteps:
         memory.reserved("groups", GROUP_BYTES * len(spans))
         work = [length * (_TURN + min(store.held, store.window)) for store, length in spans]
         apart = len(spans) > 1 and self._engine.threads * max(work) <= sum(work)
-        while self._version != memory.version:  # making steps can move memory that earlier steps were made with
+        # making steps can move memory that earlier steps were made with
+        while self._version != memory.version:
             self._version = memory.version
             rows = table(self._steps())
             self._rows = {(1, False): (rows, rows[self._rotary : self._rotary + 3])}
@@ -126,7 +137,9 @@ class LayerSteps:
             self._rows[len(spans), apart] = self._repeated(len(spans), apart=apart)
         rows, found = self._rows[len(spans), apart]
         one = self._rows[1, False][1]
-        qkv, turned, row_bytes, part, seen = (int(place) for place in (*one[0, 1:3], *one[1, 2:4], one[2, 2]))
+        qkv, turned, row_bytes, part, seen = (
+            int(place) for place in (*one[0, 1:3], *one[1, 2:4], one[2, 2])
+        )
         first = 0
         for number, (store, length) in enumerate(spans):
             at = 3 * number
@@ -153,10 +166,15 @@ class LayerSteps:
         if found is None:
             weights, engine = self._weights, self._engine
             kind = "plain" if weights.query_norm is None else weights.query_norm.kind
-            found = self._by_kind[kept] = engine.kernel("rotary", kind, kept), engine.kernel("attention", kept)
+            found = self._by_kind[kept] = (
+                engine.kernel("rotary", kind, kept),
+                engine.kernel("attention", kept),
+            )
         return found
 
-    def _repeated(self, count: int, *, apart: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _repeated(
+        self, count: int, *, apart: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The steps for ``count`` sequences, and those of them between the products, three each."""
         rows, begin, end = self._rows[1, False][0], self._rotary, self._rotary + 3
         steps = np.tile(rows[begin:end], (count, 1))
@@ -191,9 +209,18 @@ class LayerSteps:
             norms = (weights.query_norm.address, weights.key_norm.address)
 
         def norm(weight: Vector) -> Step:
-            return (engine.kernel("norm", weight.kind), hidden, weight.address, normed, shape.hidden, eps)
+            return (
+                engine.kernel("norm", weight.kind),
+                hidden,
+                weight.address,
+                normed,
+                shape.hidden,
+                eps,
+            )
 
-        def product(matrices: Sequence[Matrix], x: int, out: int, *, add: bool = False) -> list[Step]:
+        def product(
+            matrices: Sequence[Matrix], x: int, out: int, *, add: bool = False
+        ) -> list[Step]:
             return product_steps(engine, matrices, x, out, tokens=tokens, add=add)
 
         rotary = (0, qkv, turned, heads, kept, width, 0, 0, 0, 0, *norms, eps)
@@ -215,5 +242,6 @@ class LayerSteps:
 
 def turns(wavelengths: npt.NDArray[np.float32], start: int, tokens: int) -> npt.NDArray[np.float32]:
     """Cosines, then sines, of each position's angles: (L, D)."""
-    angles = np.arange(start, start + tokens, dtype=np.float32)[:, None] * (1 / wavelengths)[None]  # as MLX rounds it
+    # as MLX rounds it
+    angles = np.arange(start, start + tokens, dtype=np.float32)[:, None] * (1 / wavelengths)[None]
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

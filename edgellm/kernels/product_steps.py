@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.kernels.codegen.abi import SOME, TILE, block_rows, item_rows, matmul_scratch, tile_scratch
+from edgellm.kernels.codegen.abi import (
+    SOME,
+    TILE,
+    block_rows,
+    item_rows,
+    matmul_scratch,
+    tile_scratch,
+)
 from edgellm.kernels.codegen.weight_format import Format
 from edgellm.kernels.engine import Engine, Step
 
@@ -38,8 +45,8 @@ class Matrix:
 def path(engine: Engine, matrix: Matrix, *, many: bool) -> str:
     """``int8``, ``tiles`` or ``float``: how a product is done.
 
-    Unquantized weights of 16 bits are multiplied in float32 for few tokens. For many, bfloat16 ones go into tiles as they are;
-    float16 ones would lose three bits there, so they stay in float32.
+    Unquantized weights of 16 bits are multiplied in float32 for few tokens. For many, bfloat16 ones
+    go into tiles as they are; float16 ones would lose three bits there, so they stay in float32.
     """
     coded = matrix.form.bits in (4, 8) and engine.isa.dot is not None
     if engine.activations == "float":
@@ -73,11 +80,15 @@ def product_steps(
         way = _WAYS[kernel]
         key = (way, matrix.form.group, matrix.form.bits == 4) if way.codes else way
         if key not in prepared:
-            prepared[key], before = _inputs(engine, matrix, x, way, tokens=tokens, name=f"inputs {len(prepared)}")
+            prepared[key], before = _inputs(
+                engine, matrix, x, way, tokens=tokens, name=f"inputs {len(prepared)}"
+            )
             steps += before
         steps.append(_multiply(engine, matrix, kernel, prepared[key], (out, stride, int(add))))
         if matrix.bias:
-            steps.append((engine.kernel("bias", matrix.bias_kind), out, stride, matrix.bias, matrix.rows))
+            steps.append(
+                (engine.kernel("bias", matrix.bias_kind), out, stride, matrix.bias, matrix.rows)
+            )
         out += 4 * matrix.rows
     return steps
 
@@ -88,7 +99,8 @@ class _Way:
 
     Attributes:
         codes: the order of the halves of 4-bit codes (``split``, ``tile``); empty for numbers.
-        packed: what tokens are laid side by side (``words``, ``bf16``); empty where they stay one after the other.
+        packed: what tokens are laid side by side (``words``, ``bf16``); empty where they stay one
+            after the other.
         panel: bytes of a weight in the rows that are unpacked for many tokens; 0 for few.
     """
 
@@ -121,7 +133,9 @@ def _kernel(engine: Engine, matrix: Matrix, tokens: int) -> str:
     return f"{how}_few"
 
 
-def _inputs(engine: Engine, matrix: Matrix, x: int, way: _Way, *, tokens: int, name: str) -> tuple[Sequence[int], list[Step]]:
+def _inputs(
+    engine: Engine, matrix: Matrix, x: int, way: _Way, *, tokens: int, name: str
+) -> tuple[Sequence[int], list[Step]]:
     """Addresses of activations, scales and sums in the form that a product takes, and the steps that make them."""
     columns, group = matrix.columns, matrix.form.group
     padded = -(-tokens // engine.isa.lanes) * engine.isa.lanes
@@ -136,28 +150,50 @@ def _inputs(engine: Engine, matrix: Matrix, x: int, way: _Way, *, tokens: int, n
         packed = buffer("packed", 4, words)
         return (packed, 0, 0), [(engine.kernel("pack", way.packed), x, packed, words)]
     groups = columns // group
-    codes, scales, sums = buffer("codes", 1, columns), buffer("scales", 4, groups), buffer("sums", 4, groups)
+    codes, scales, sums = (
+        buffer("codes", 1, columns),
+        buffer("scales", 4, groups),
+        buffer("sums", 4, groups),
+    )
     quantize = engine.kernel("quantize", group, way.codes if matrix.form.bits == 4 else "plain")
     steps: list[Step] = [(quantize, x, codes, scales, sums, groups)]
     if not way.packed:
         return (codes, scales, sums), steps
     pack = engine.kernel("pack", way.packed)
     results = []
-    for part, source, words in (("codes", codes, columns // 4), ("scales", scales, groups), ("sums", sums, groups)):
+    for part, source, words in (
+        ("codes", codes, columns // 4),
+        ("scales", scales, groups),
+        ("sums", sums, groups),
+    ):
         target = buffer(f"packed {part}", 4, words)
         steps.append((pack, source, target, words))
         results.append(target)
     return results, steps
 
 
-def _multiply(engine: Engine, matrix: Matrix, kernel: str, inputs: Sequence[int], out: tuple[int, int, int]) -> Step:
+def _multiply(
+    engine: Engine, matrix: Matrix, kernel: str, inputs: Sequence[int], out: tuple[int, int, int]
+) -> Step:
     form, columns, way = matrix.form, matrix.columns, _WAYS[kernel]
-    head = (engine.kernel(kernel, form), *inputs, matrix.weight, matrix.scales, matrix.biases, matrix.rows)
+    head = (
+        engine.kernel(kernel, form),
+        *inputs,
+        matrix.weight,
+        matrix.scales,
+        matrix.biases,
+        matrix.rows,
+    )
     groups = 0 if form.dense else columns // form.group
     if not way.panel:
         if kernel == "tile_matvec":
             engine.reserve_scratch(tile_scratch(groups))
-        return (*head, groups if way.codes else columns, *out, item_rows(matrix.rows, engine.threads))
+        return (
+            *head,
+            groups if way.codes else columns,
+            *out,
+            item_rows(matrix.rows, engine.threads),
+        )
     row_bytes = columns * way.panel
     rows = block_rows(row_bytes)
     engine.reserve_scratch(matmul_scratch(engine.isa.lanes, rows, row_bytes, groups))

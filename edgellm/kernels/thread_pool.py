@@ -31,7 +31,8 @@ class Pool:
     def __init__(self, objects: Objects, *, threads: int) -> None:
         self.threads = threads
         self._native = _Native(objects)
-        weakref.finalize(self, self._native.stop)  # also at the process's end: then no thread stands in code that goes away
+        # also at the process's end: then no thread stands in code that goes away
+        weakref.finalize(self, self._native.stop)
 
     @property
     def lock(self) -> threading.Lock:
@@ -64,7 +65,11 @@ class _Native:
         self._run(self._address)
 
     def stop(self) -> None:
-        if not self._workers or self._process != os.getpid() or not self.lock.acquire(timeout=_PATIENCE):
+        if (
+            not self._workers
+            or self._process != os.getpid()
+            or not self.lock.acquire(timeout=_PATIENCE)
+        ):
             return
         try:
             self._state[POOL["stop"] // 8] = 1
@@ -84,7 +89,8 @@ class _Native:
         for condition in ("condition", "passed"):
             libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL[condition]), None)
         self._workers = [
-            threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True) for number in range(1, threads)
+            threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True)
+            for number in range(1, threads)
         ]
         for worker in self._workers:
             worker.start()

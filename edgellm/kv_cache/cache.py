@@ -60,12 +60,14 @@ class Cache(Protocol):
 class KVCache:
     """A cache of every token up to ``capacity`` of them, or of those in a window, in the form ``kept``.
 
-    Tokens lie in their order, the one at position ``base`` first. Storage is written in place, and doubles when it is full:
-    over a text each token is copied once at the most. Where a window has moved to the end of the storage, what is still in it
-    moves back to the beginning.
+    Tokens lie in their order, the one at position ``base`` first. Storage is written in place, and
+    doubles when it is full: over a text each token is copied once at the most. Where a window has
+    moved to the end of the storage, what is still in it moves back to the beginning.
     """
 
-    def __init__(self, kept: Kept, *, capacity: int, window: int | None = None, reserve: int = STEP) -> None:
+    def __init__(
+        self, kept: Kept, *, capacity: int, window: int | None = None, reserve: int = STEP
+    ) -> None:
         self.kept, self.window = kept, window
         self.capacity = storage_tokens(capacity, window)
         self.offset = self.base = 0
@@ -103,7 +105,10 @@ class KVCache:
         new = self.kept.packed(keys, values)
         mask = self._mask(length)
         if not self.reserve(length):
-            joined = [mx.concatenate([*pair], axis=2) for pair in zip(self.part(first, self.offset), new, strict=True)]
+            joined = [
+                mx.concatenate([*pair], axis=2)
+                for pair in zip(self.part(first, self.offset), new, strict=True)
+            ]
             self.replace(joined, first)
             return *self.kept.seen(joined), mask
         place = self.offset - self.base
@@ -140,7 +145,8 @@ class KVCache:
     def copy(self) -> KVCache:
         """Return a cache of the same tokens that goes its own way."""
         twin = copy(self)
-        # A product, since MLX's other copies share memory until one is written to, and CPU kernels write by address.
+        # A product, since MLX's other copies share memory until one is written to, and CPU kernels
+        # write by address.
         twin.arrays = [array * 1 for array in self.arrays]
         return twin
 
@@ -160,7 +166,9 @@ class KVCache:
 
     def _grow(self, room: int) -> None:
         used = self.offset - self.base
-        for place, (array, larger) in enumerate(zip(self.arrays, self.kept.empty(room), strict=True)):
+        for place, (array, larger) in enumerate(
+            zip(self.arrays, self.kept.empty(room), strict=True)
+        ):
             larger[:, :, :used] = array[:, :, :used]
             self.arrays[place] = larger
 

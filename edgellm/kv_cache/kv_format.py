@@ -64,7 +64,8 @@ class Kept:
         """New keys and values (1, G, L, D) in this form."""
         if self.bits is None:
             return [keys.astype(self.dtype), values.astype(self.dtype)]
-        both = mx.concatenate([keys, values], axis=1).astype(self.dtype)  # one launch that quantizes, three that write
+        # one launch that quantizes, three that write
+        both = mx.concatenate([keys, values], axis=1).astype(self.dtype)
         if self._width != self.head_dim:
             both = mx.pad(both, [(0, 0), (0, 0), (0, 0), (0, self._width - self.head_dim)])
         return list(mx.quantize(both, group_size=GROUP, bits=self.bits))
@@ -73,18 +74,28 @@ class Kept:
         """Keys and values in arrays of this form."""
         if self.bits is None:
             return arrays[0], arrays[1]
-        keys, values = ([array[:, start : start + self.heads] for array in arrays] for start in (0, self.heads))
-        return Packed(keys[0], keys[1], keys[2], self.bits), Packed(values[0], values[1], values[2], self.bits)
+        keys, values = (
+            [array[:, start : start + self.heads] for array in arrays] for start in (0, self.heads)
+        )
+        return Packed(keys[0], keys[1], keys[2], self.bits), Packed(
+            values[0], values[1], values[2], self.bits
+        )
 
     @property
     def token_bytes(self) -> int:
         """Bytes that a token takes in one layer."""
         if self.bits is None:
             return 2 * self.heads * self.head_dim * self.dtype.size
-        return 2 * self.heads * (self._width * self.bits // 8 + 2 * (self._width // GROUP) * self.dtype.size)
+        return (
+            2
+            * self.heads
+            * (self._width * self.bits // 8 + 2 * (self._width // GROUP) * self.dtype.size)
+        )
 
 
-def attention(queries: mx.array, keys: Seen, values: Seen, *, scale: float, mask: mx.array | str | None) -> mx.array:
+def attention(
+    queries: mx.array, keys: Seen, values: Seen, *, scale: float, mask: mx.array | str | None
+) -> mx.array:
     """What queries (1, H, L, D) see (1, H, L, D)."""
     if not isinstance(keys, Packed) or not isinstance(values, Packed):
         assert not isinstance(keys, Packed)
@@ -95,7 +106,8 @@ def attention(queries: mx.array, keys: Seen, values: Seen, *, scale: float, mask
     filled = keys.scales.shape[3] * GROUP
     if filled != width:
         queries = mx.pad(queries, [(0, 0), (0, 0), (0, 0), (0, filled - width)])
-    # The heads that share a key are rows of one product, so that codes are unpacked once for all of them.
+    # The heads that share a key are rows of one product, so that codes are unpacked once for all of
+    # them.
     rows = (queries * scale).reshape(1, groups, -1, filled)
     scores = _product(rows, keys, transpose=True)
     if isinstance(mask, str):
@@ -113,4 +125,6 @@ def _product(x: mx.array, packed: Packed, *, transpose: bool) -> mx.array:
     dtype = x.dtype
     if scales.dtype != dtype and dtype == mx.float32:
         scales, biases = scales.astype(dtype), biases.astype(dtype)
-    return mx.quantized_matmul(x, codes, scales, biases, transpose=transpose, group_size=GROUP, bits=bits)
+    return mx.quantized_matmul(
+        x, codes, scales, biases, transpose=transpose, group_size=GROUP, bits=bits
+    )

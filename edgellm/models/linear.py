@@ -94,21 +94,32 @@ class JoinedLinear:
         return mx.concatenate([part(x) for part in self.parts], axis=-1)
 
 
-def linear_from(tensors: Tensors, name: str, quantization: Quantization | None) -> DenseLinear | QuantizedLinear:
+def linear_from(
+    tensors: Tensors, name: str, quantization: Quantization | None
+) -> DenseLinear | QuantizedLinear:
     """The weight ``name`` of some tensors."""
     weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
     if quantization is None:
         return DenseLinear(weight, bias)
-    return QuantizedLinear(weight, tensors[f"{name}.scales"], tensors.get(f"{name}.biases"), quantization, bias)
+    return QuantizedLinear(
+        weight, tensors[f"{name}.scales"], tensors.get(f"{name}.biases"), quantization, bias
+    )
 
 
 def stacked_linear(tensors: Tensors, stack: str, quantization_of: QuantizationOf) -> Linear:
     """A stack of ``layout.STACKS`` as one product, or joined from its members where they are stored differently."""
     members = STACKS[stack]
     kinds = {quantization_of(member) for member in members}
-    parts = {part for member in members for part in ("weight", "scales", "biases", "bias") if f"{member}.{part}" in tensors}
+    parts = {
+        part
+        for member in members
+        for part in ("weight", "scales", "biases", "bias")
+        if f"{member}.{part}" in tensors
+    }
     if len(members) == 1:
         return linear_from(tensors, stack, quantization_of(stack))
     if len(kinds) == 1 and all(f"{stack}.{part}" in tensors for part in parts):
         return linear_from(tensors, stack, kinds.pop())
-    return JoinedLinear([linear_from(tensors, member, quantization_of(member)) for member in members])
+    return JoinedLinear(
+        [linear_from(tensors, member, quantization_of(member)) for member in members]
+    )

@@ -1,6 +1,7 @@
 """LLaMA in MLX: the decoder block, and the model that stacks it. Attributes carry the checkpoint's names."""
 
-# B batch, L new tokens, S tokens that are looked at, E hidden, V vocabulary, H query heads, G key/value heads, D head size
+# B batch, L new tokens, S tokens that are looked at, E hidden, V vocabulary, H query heads, G
+# key/value heads, D head size
 
 from __future__ import annotations
 
@@ -15,7 +16,14 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import Cache
 from edgellm.kv_cache.kv_format import attention
-from edgellm.models.linear import DenseLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
+from edgellm.models.linear import (
+    DenseLinear,
+    Linear,
+    QuantizationOf,
+    QuantizedLinear,
+    Tensors,
+    stacked_linear,
+)
 from edgellm.models.rope import wavelengths
 
 Rows = Sequence[tuple[Cache, int]]
@@ -59,14 +67,20 @@ class Layers(Protocol):
     """As ``Layer`` has it."""
 
     def run(
-        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+        self,
+        states: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; an empty list where ``keep_going`` said no.
 
         Args:
-            states: hidden states to be sent through; chunks of prompts, or steps of several sequences side by side.
+            states: hidden states to be sent through; chunks of prompts, or steps of several
+                sequences side by side.
             spans: whose the rows of each state are. A sequence has one span in a state at the most.
-            keep_going: asked between layers, or between states; once it says no, caches are left as they are, half-way.
+            keep_going: asked between layers, or between states; once it says no, caches are left as
+                they are, half-way.
         """
         ...
 
@@ -83,8 +97,8 @@ def gated(gate: mx.array, up: mx.array) -> mx.array:
 class _Compiled(threading.local):
     """A compiled function for each thread.
 
-    MLX frees a thread's compiled functions after Python has let the thread go, and aborts the process if that ends just then;
-    what is a thread's own is freed before.
+    MLX frees a thread's compiled functions after Python has let the thread go, and aborts the
+    process if that ends just then; what is a thread's own is freed before.
     """
 
     def __init__(self) -> None:
@@ -103,24 +117,36 @@ def fused_gated(gate: mx.array, up: mx.array) -> mx.array:
 class Attention:
     """Self-attention with grouped heads; the product of queries, keys and values is one."""
 
-    def __init__(self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf) -> None:
-        self.num_heads, self.num_key_value_heads = config.num_attention_heads, config.num_key_value_heads
+    def __init__(
+        self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
+    ) -> None:
+        self.num_heads, self.num_key_value_heads = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+        )
         self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
         self.qkv_proj = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
         self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
-        self.q_norm, self.k_norm = tensors.get("self_attn.q_norm.weight"), tensors.get("self_attn.k_norm.weight")
-        self.wavelengths = mx.array(wavelengths(config.head_dim, config.rope_theta, config.rope_scaling))
+        self.q_norm, self.k_norm = (
+            tensors.get("self_attn.q_norm.weight"),
+            tensors.get("self_attn.k_norm.weight"),
+        )
+        self.wavelengths = mx.array(
+            wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
+        )
         mx.eval(self.wavelengths)
 
     def __call__(self, x: mx.array, rows: Rows) -> mx.array:
         """Return what attention adds to (1, L, E)."""
         heads = self.qkv_proj(x)
-        if all(length == 1 for _, length in rows):  # the same bytes: no transposition, and after attention no copy
+        # the same bytes: no transposition, and after attention no copy
+        if all(length == 1 for _, length in rows):
             heads = heads.reshape(len(rows), -1, 1, self.head_dim)
             offsets = [cache.offset for cache, _ in rows]
             turned = self._rotate(heads, mx.array(offsets) if len(rows) > 1 else offsets[0])
             seen = [
-                self._look(turned[place : place + 1], heads[place : place + 1], cache) for place, (cache, _) in enumerate(rows)
+                self._look(turned[place : place + 1], heads[place : place + 1], cache)
+                for place, (cache, _) in enumerate(rows)
             ]
         else:
             heads = heads.reshape(1, x.shape[1], -1, self.head_dim).swapaxes(1, 2)
@@ -136,7 +162,9 @@ class Attention:
         """What the queries of one sequence see (1, H, L, D); its keys and values go into its cache."""
         queries, keys = self.num_heads, self.num_key_value_heads
         all_keys, all_values, mask = cache.update(turned[:, queries:], heads[:, queries + keys :])
-        return attention(turned[:, :queries], all_keys, all_values, scale=self.head_dim**-0.5, mask=mask)
+        return attention(
+            turned[:, :queries], all_keys, all_values, scale=self.head_dim**-0.5, mask=mask
+        )
 
     def _rotate(self, heads: mx.array, offset: int | mx.array) -> mx.array:
         """Queries and keys (B, H + G, L, D) of these heads, turned by their positions."""
@@ -146,7 +174,13 @@ class Attention:
             key = mx.fast.rms_norm(heads[:, self.num_heads :], self.k_norm, self.eps)
             heads = mx.concatenate([query, key], axis=1)
         return mx.fast.rope(
-            heads, self.head_dim, traditional=False, base=None, scale=1.0, offset=offset, freqs=self.wavelengths
+            heads,
+            self.head_dim,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=offset,
+            freqs=self.wavelengths,
         )
 
 
@@ -168,7 +202,14 @@ class Block:
 
     few = 0
 
-    def __init__(self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf, *, fused: bool = False) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Tensors,
+        quantization_of: QuantizationOf,
+        *,
+        fused: bool = False,
+    ) -> None:
         self.eps = config.rms_norm_eps
         self.input_layernorm = tensors["input_layernorm.weight"]
         self.self_attn = Attention(config, tensors, quantization_of)
@@ -177,7 +218,9 @@ class Block:
 
     def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
         """Return the hidden states (1, L, E) after this layer."""
-        hidden = hidden + self.self_attn(mx.fast.rms_norm(hidden, self.input_layernorm, self.eps), rows)
+        hidden = hidden + self.self_attn(
+            mx.fast.rms_norm(hidden, self.input_layernorm, self.eps), rows
+        )
         return hidden + self.mlp(mx.fast.rms_norm(hidden, self.post_attention_layernorm, self.eps))
 
 
@@ -198,7 +241,11 @@ class ResidentLayers:
         self._closed = False
 
     def run(
-        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+        self,
+        states: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers, or nothing where ``keep_going`` said no. Raises ClosedError."""
         if self._closed:
@@ -207,7 +254,9 @@ class ResidentLayers:
         for index, layer in enumerate(self._layers):
             if not keep_going():
                 return []
-            moved = [layer(hidden, rows_of(own, index)) for hidden, own in zip(moved, spans, strict=True)]
+            moved = [
+                layer(hidden, rows_of(own, index)) for hidden, own in zip(moved, spans, strict=True)
+            ]
         return moved
 
     def close(self) -> None:
@@ -241,10 +290,21 @@ class Model:
     """Embedding, layers, norm and head."""
 
     def __init__(
-        self, config: ModelConfig, *, embed_tokens: Embedding, layers: Layers, norm: mx.array, lm_head: Linear
+        self,
+        config: ModelConfig,
+        *,
+        embed_tokens: Embedding,
+        layers: Layers,
+        norm: mx.array,
+        lm_head: Linear,
     ) -> None:
         self.config = config
-        self.embed_tokens, self.layers, self.norm, self.lm_head = embed_tokens, layers, norm, lm_head
+        self.embed_tokens, self.layers, self.norm, self.lm_head = (
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+        )
 
     def hidden(
         self,
@@ -255,16 +315,23 @@ class Model:
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers, of tokens (1, L) with the caches of their sequences.
 
-        The list is empty where ``keep_going`` said no between two layers; the caches are then left half-way.
+        The list is empty where ``keep_going`` said no between two layers; the caches are then left
+        half-way.
         """
         spans = [[Span(own, ids.shape[1])] for ids, own in zip(tokens, caches, strict=True)]
         return self.hidden_ragged(tokens, spans, keep_going=keep_going)
 
     def hidden_ragged(
-        self, tokens: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+        self,
+        tokens: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """As ``hidden``, where the tokens (1, L) of a state may be those of several sequences, side by side."""
-        return self.layers.run([self.embed_tokens(ids) for ids in tokens], spans, keep_going=keep_going)
+        return self.layers.run(
+            [self.embed_tokens(ids) for ids in tokens], spans, keep_going=keep_going
+        )
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Return the logits (..., V) of hidden states (..., E)."""

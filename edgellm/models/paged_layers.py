@@ -44,9 +44,9 @@ class _Loaded:
 class PagedLayers:
     """Decoder layers of which only the pinned ones are always in memory.
 
-    The ring is filled in the order of the layers, round and round: while one layer computes, the next ones are read, across the
-    borders of tokens and turns. A slot is refilled only when everything that computes from it is evaluated. No weight memory is
-    allocated after construction.
+    The ring is filled in the order of the layers, round and round: while one layer computes, the
+    next ones are read, across the borders of tokens and turns. A slot is refilled only when
+    everything that computes from it is evaluated. No weight memory is allocated after construction.
 
     Args:
         parts: the layers, in their order.
@@ -54,7 +54,8 @@ class PagedLayers:
         slots: of the ring.
         reader: fills them.
         make_layer: builds a layer over a slot.
-        lag: streamed layers that may still compute while the next is launched, so that a GPU never waits for a launch.
+        lag: streamed layers that may still compute while the next is launched, so that a GPU never
+            waits for a launch.
     """
 
     one_pass = True
@@ -88,8 +89,14 @@ class PagedLayers:
         size = max((parts[index].layout.nbytes for index in self._streamed), default=0)
         self._slots = [Slot(size) for _ in range(slots)]
         layouts = {parts[index].layout: parts[index] for index in self._streamed}
-        self._layers = {(id(slot), layout): make_layer(part, slot) for slot in self._slots for layout, part in layouts.items()}
-        self.few = max((layer.few for layer in (*self._pinned.values(), *self._layers.values())), default=0)
+        self._layers = {
+            (id(slot), layout): make_layer(part, slot)
+            for slot in self._slots
+            for layout, part in layouts.items()
+        }
+        self.few = max(
+            (layer.few for layer in (*self._pinned.values(), *self._layers.values())), default=0
+        )
         self._ring: deque[_Loaded] = deque()
         self._next = 0
         self._read_ahead(self._slots)
@@ -100,11 +107,16 @@ class PagedLayers:
         return sum(self._parts[index].nbytes for index in self._streamed)
 
     def run(
-        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+        self,
+        states: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; every state goes through a layer before the next one is needed.
 
-        Where ``keep_going`` says no before a layer, the list is empty, and the next call starts with fresh reads.
+        Where ``keep_going`` says no before a layer, the list is empty, and the next call starts
+        with fresh reads.
 
         Raises:
             ReadError: a layer cannot be read; the next call starts with fresh reads.
@@ -126,7 +138,10 @@ class PagedLayers:
                 if layer is None:
                     loaded = self._take(index)
                     layer = self._layers[id(loaded.slot), self._parts[index].layout]
-                moved = [layer(hidden, rows_of(own, index)) for hidden, own in zip(moved, spans, strict=True)]
+                moved = [
+                    layer(hidden, rows_of(own, index))
+                    for hidden, own in zip(moved, spans, strict=True)
+                ]
                 if loaded is not None:
                     results = [*moved, *stored(span.caches[index] for own in spans for span in own)]
                     mx.async_eval(*results)
@@ -212,7 +227,9 @@ class PagedEmbedding:
     def __call__(self, tokens: mx.array) -> mx.array:
         """Return the embeddings (B, L, E) of tokens (B, L). Raises ReadError."""
         rows, where = np.unique(np.array(tokens), return_inverse=True)
-        tensors = {f"table.{name}": self._read(tensor, rows) for name, tensor in self._part.tensors.items()}
+        tensors = {
+            f"table.{name}": self._read(tensor, rows) for name, tensor in self._part.tensors.items()
+        }
         table = linear_from(tensors, "table", self._part.quantizations[""])
         return ResidentEmbedding(table, self._dtype)(mx.array(where.reshape(tokens.shape)))
 
@@ -232,6 +249,9 @@ class PagedEmbedding:
                     f"reading {width} bytes at offset {offset} of {tensor.file} failed: {failure.strerror}"
                 ) from failure
             if count != width:
-                raise ReadError(f"{tensor.file} ends at offset {offset + count}", hint="download or convert the model again")
+                raise ReadError(
+                    f"{tensor.file} ends at offset {offset + count}",
+                    hint="download or convert the model again",
+                )
         self.bytes_read += found.nbytes
         return mx.array(found).view(DTYPES[tensor.dtype]).reshape(len(rows), *tensor.shape[1:])

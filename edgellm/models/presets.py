@@ -12,7 +12,15 @@ Config = Mapping[str, Any]
 
 
 def _shape(  # noqa: PLR0917
-    hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int, context: int, /, **more: Any
+    hidden: int,
+    inner: int,
+    layers: int,
+    heads: int,
+    groups: int,
+    vocabulary: int,
+    context: int,
+    /,
+    **more: Any,
 ) -> Config:
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -33,13 +41,24 @@ def _shape(  # noqa: PLR0917
 
 
 def _scaled(factor: float) -> Config:
-    bounds = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-    return {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": factor} | bounds}
+    bounds = {
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    return {
+        "rope_theta": 500000.0,
+        "rope_scaling": {"rope_type": "llama3", "factor": factor} | bounds,
+    }
 
 
 _LLAMA2: Config = {"torch_dtype": "float16"}
 _LLAMA3: Config = {"rope_theta": 500000.0}
-_MISTRAL: Config = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "rope_theta": 1e6}
+_MISTRAL: Config = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "rope_theta": 1e6,
+}
 _QWEN2: Config = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -47,7 +66,12 @@ _QWEN2: Config = {
     "rope_theta": 1e6,
     "use_sliding_window": False,
 }
-_QWEN3: Config = {**_QWEN2, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128}
+_QWEN3: Config = {
+    **_QWEN2,
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "head_dim": 128,
+}
 _TIED: Config = {"tie_word_embeddings": True}
 
 SHAPES: Mapping[str, Config] = {
@@ -58,8 +82,12 @@ SHAPES: Mapping[str, Config] = {
     "llama-3-8b": _shape(4096, 14336, 32, 32, 8, 128256, 8192, **_LLAMA3),
     "llama-3-70b": _shape(8192, 28672, 80, 64, 8, 128256, 8192, **_LLAMA3),
     "llama-3.1-8b": _shape(4096, 14336, 32, 32, 8, 128256, 131072, **_scaled(8.0)),
-    "llama-3.2-1b": _shape(2048, 8192, 16, 32, 8, 128256, 131072, head_dim=64, **_scaled(32.0), **_TIED),
-    "llama-3.2-3b": _shape(3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_scaled(32.0), **_TIED),
+    "llama-3.2-1b": _shape(
+        2048, 8192, 16, 32, 8, 128256, 131072, head_dim=64, **_scaled(32.0), **_TIED
+    ),
+    "llama-3.2-3b": _shape(
+        3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_scaled(32.0), **_TIED
+    ),
     "mistral-7b": _shape(4096, 14336, 32, 32, 8, 32768, 32768, **_MISTRAL),
     "qwen2.5-0.5b": _shape(896, 4864, 24, 14, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-1.5b": _shape(1536, 8960, 28, 12, 2, 151936, 32768, **_QWEN2, **_TIED),
@@ -74,7 +102,8 @@ SHAPES: Mapping[str, Config] = {
     "qwen3-8b": _shape(4096, 12288, 36, 32, 8, 151936, 40960, **_QWEN3),
     "qwen3-14b": _shape(5120, 17408, 40, 40, 8, 151936, 40960, **_QWEN3),
     "qwen3-32b": _shape(5120, 25600, 64, 64, 8, 151936, 40960, **_QWEN3),
-    # A fraction of a megabyte each: every kind of layer, for tests and for a first try of a command.
+    # A fraction of a megabyte each: every kind of layer, for tests and for a first try of a
+    # command.
     "tiny-llama": _shape(128, 192, 6, 4, 2, 640, 2048),
     "tiny-llama-tied": _shape(128, 192, 6, 4, 2, 640, 16384, **_scaled(8.0), **_TIED),
     "tiny-mistral": _shape(128, 192, 6, 4, 2, 640, 2048, **_MISTRAL, sliding_window=64),

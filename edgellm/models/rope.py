@@ -10,11 +10,14 @@ import numpy.typing as npt
 from edgellm.checkpoint.model_config import RopeScaling
 
 
-def wavelengths(head_dim: int, theta: float, scaling: RopeScaling | None) -> npt.NDArray[np.float32]:
+def wavelengths(
+    head_dim: int, theta: float, scaling: RopeScaling | None
+) -> npt.NDArray[np.float32]:
     """Return positions per radian for each of the ``head_dim / 2`` pairs, shape (head_dim / 2,).
 
-    A feature pair at position ``p`` turns by ``p / wavelength``. ``linear`` stretches every pair (Chen et al. 2023,
-    arXiv:2306.15595); ``llama3`` stretches slow pairs, leaves fast ones and blends between (Llama 3.1's configuration).
+    A feature pair at position ``p`` turns by ``p / wavelength``. ``linear`` stretches every pair
+    (Chen et al. 2023, arXiv:2306.15595); ``llama3`` stretches slow pairs, leaves fast ones and
+    blends between (Llama 3.1's configuration).
     """
     lengths = theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if scaling is None:

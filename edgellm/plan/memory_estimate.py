@@ -33,7 +33,10 @@ class Needs:
     def cache(self, context: int) -> int:
         """Bytes of all KV caches for ``context`` tokens."""
         each = self.cache_per_token // len(self.layers)
-        return sum(each * storage_tokens(context, window if window and window < context else None) for window in self.windows)
+        return sum(
+            each * storage_tokens(context, window if window and window < context else None)
+            for window in self.windows
+        )
 
     def prompt(self, context: int) -> int:
         """Bytes of all that grows with the context: the KV caches, and a prompt's hidden states before and after a layer."""
@@ -51,7 +54,11 @@ class Needs:
     def chunk(self, chunk: int, context: int) -> int:
         """Bytes of what one layer, the draft's included, makes of a prefill chunk, at the end of the context."""
         own = min(chunk, context) * (self.chunk_per_token + context * self.scores_per_pair)
-        return max(own, self.draft.chunk(chunk, min(context, self.draft.max_context))) if self.draft else own
+        return (
+            max(own, self.draft.chunk(chunk, min(context, self.draft.max_context)))
+            if self.draft
+            else own
+        )
 
     @property
     def weights(self) -> int:
@@ -74,7 +81,12 @@ def windows_of(config: ModelConfig, window: int | None) -> list[int | None]:
 
 
 def needs_of(
-    checkpoint: Checkpoint, *, item: int, window: int | None, fused_attention: bool, kept_bytes: int | None = None
+    checkpoint: Checkpoint,
+    *,
+    item: int,
+    window: int | None,
+    fused_attention: bool,
+    kept_bytes: int | None = None,
 ) -> Needs:
     """What a checkpoint needs.
 
@@ -86,7 +98,11 @@ def needs_of(
         kept_bytes: of a token in one layer's KV cache; None: of numbers like the activations.
     """
     config = checkpoint.config
-    each = 2 * config.num_key_value_heads * config.head_dim * item if kept_bytes is None else kept_bytes
+    each = (
+        2 * config.num_key_value_heads * config.head_dim * item
+        if kept_bytes is None
+        else kept_bytes
+    )
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
     table = checkpoint.embed_tokens
     return Needs(
@@ -100,7 +116,8 @@ def needs_of(
         windows=tuple(windows_of(config, window)),
         item=item,
         hidden_per_token=config.hidden_size * item,
-        chunk_per_token=item * (3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size),
+        chunk_per_token=item
+        * (3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size),
         scores_per_pair=0 if fused_attention else 2 * item * config.num_attention_heads,
         max_context=config.max_position_embeddings,
     )

@@ -1,7 +1,8 @@
 """A memory budget becomes a layout: what stays in memory, what is read anew for every token, and what that will cost.
 
-A pass over the layers is a cyclic scan, for which keeping the most recently used layers never hits. So as many layers as fit
-are pinned, spread evenly so that reads and arithmetic alternate, and the others stream through a ring of slots.
+A pass over the layers is a cyclic scan, for which keeping the most recently used layers never hits.
+So as many layers as fit are pinned, spread evenly so that reads and arithmetic alternate, and the
+others stream through a ring of slots.
 """
 
 from __future__ import annotations
@@ -98,16 +99,20 @@ def make_plan(
 
     Args:
         needs: of the model.
-        budget: bytes for weights, KV cache and activations together; the interpreter and its libraries come on top.
+        budget: bytes for weights, KV cache and activations together; the interpreter and its
+            libraries come on top.
         slots: that the ring has where layers are streamed.
-        context: tokens that the KV cache must have room for; None: what a quarter of the budget holds.
+        context: tokens that the KV cache must have room for; None: what a quarter of the budget
+            holds.
         context_window: tokens that attention looks back over, for the record.
         kv_bits: of the numbers in the KV cache, for the record.
-        prefill_chunk: the most prompt tokens that go through a layer at once; less where the budget is small.
+        prefill_chunk: the most prompt tokens that go through a layer at once; less where the budget
+            is small.
         speeds: for the prediction.
 
     Raises:
-        MemoryBudgetError: not even the smallest layout fits; the hint says the smallest budget that would do.
+        MemoryBudgetError: not even the smallest layout fits; the hint says the smallest budget that
+            would do.
     """
     everything = tuple(range(len(needs.layers)))
     draft = needs.draft_weights
@@ -118,9 +123,14 @@ def make_plan(
         room = budget - held
         share = min(int(budget * CONTEXT_SHARE), room * 3 // 4)
         tokens = context or max(least, _most_context(needs, share, room))
-        chunk = _most_chunk(needs, prefill_chunk, tokens, min(int(budget * CHUNK_SHARE), room - needs.prompt(tokens)))
-        # Where context and chunk could be larger, their whole shares are kept free: with what they really take, a larger
-        # budget, in which they are one step longer, could pin a layer less.
+        chunk = _most_chunk(
+            needs,
+            prefill_chunk,
+            tokens,
+            min(int(budget * CHUNK_SHARE), room - needs.prompt(tokens)),
+        )
+        # Where context and chunk could be larger, their whole shares are kept free: with what they
+        # really take, a larger budget, in which they are one step longer, could pin a layer less.
         prompt, activations = needs.prompt(tokens), needs.chunk(chunk, tokens)
         if context is None and tokens < needs.max_context:
             prompt = max(prompt, int(budget * CONTEXT_SHARE))
@@ -168,7 +178,9 @@ def _smallest(needs: Needs, slots: int, context: int | None) -> list[tuple[int, 
     found = []
     for held, usual in ((needs.weights, RESIDENT_CONTEXT), (needs.outer + ring, MINIMUM_CONTEXT)):
         weights, least = held + needs.draft_weights, context or min(usual, needs.max_context)
-        found.append((weights + needs.prompt(least) + needs.chunk(CHUNK_STEP, least), weights, least))
+        found.append(
+            (weights + needs.prompt(least) + needs.chunk(CHUNK_STEP, least), weights, least)
+        )
     return found
 
 
@@ -248,7 +260,13 @@ def _priced(
         working_bytes=working,
         draft_bytes=needs.draft_weights,
         draft_cache_bytes=draft_caches,
-        total_bytes=pinned_bytes + slots * slot + outer + caches + working + needs.draft_weights + draft_caches,
+        total_bytes=pinned_bytes
+        + slots * slot
+        + outer
+        + caches
+        + working
+        + needs.draft_weights
+        + draft_caches,
         model_bytes=needs.weights,
         streamed_bytes=streamed_bytes + row,
         weight_bytes_per_token=weights,

@@ -16,7 +16,11 @@ from edgellm.speculation.factory import draft_checkpoint, draft_needs
 
 
 def plan_for(
-    checkpoint: Checkpoint, settings: LoadSettings, *, memory: Memory | None = None, speeds: Speeds | None = None
+    checkpoint: Checkpoint,
+    settings: LoadSettings,
+    *,
+    memory: Memory | None = None,
+    speeds: Speeds | None = None,
 ) -> Plan:
     """The plan that ``load`` follows, on this machine or one with other ``memory``; ``speeds`` are for its prediction.
 
@@ -49,14 +53,17 @@ def _asked(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, 
     """What the settings ask of the machine. Raises ConfigError."""
     config = checkpoint.config
     if settings.context is not None and settings.context > config.max_position_embeddings:
-        raise ConfigError(f"context is {settings.context}; the model's own limit is {config.max_position_embeddings}")
+        raise ConfigError(
+            f"context is {settings.context}; the model's own limit is {config.max_position_embeddings}"
+        )
     arithmetic, kept = arithmetic_of(checkpoint, settings), kept_of(checkpoint, settings.kv_bits)
     draft = draft_checkpoint(settings)
     needs = needs_of(
         checkpoint,
         item=arithmetic.dtype.size,
         window=settings.context_window,
-        fused_attention=arithmetic.fused_attention and (arithmetic.kernels is not None or kept.bits is None),
+        fused_attention=arithmetic.fused_attention
+        and (arithmetic.kernels is not None or kept.bits is None),
         kept_bytes=kept.token_bytes,
     )
     return arithmetic, replace(needs, draft=draft_needs(draft, settings)) if draft else needs

@@ -1,8 +1,9 @@
 """KV caches on disk: what a prompt has cost once need not be computed again by another process.
 
-A sequence is one safetensors file: its tokens, and each layer's keys and values as the cache keeps them. Files lie in a folder
-named by the model and by all settings that change the numbers. A file appears under its name only when it is whole, and its
-checksum is verified before it is used; one that is damaged or foreign is left aside with a warning.
+A sequence is one safetensors file: its tokens, and each layer's keys and values as the cache keeps
+them. Files lie in a folder named by the model and by all settings that change the numbers. A file
+appears under its name only when it is whole, and its checksum is verified before it is used; one
+that is damaged or foreign is left aside with a warning.
 """
 
 from __future__ import annotations
@@ -58,11 +59,15 @@ class PromptCache:
 
     Args:
         folder: of all models' sequences; it need not exist.
-        identity: tells the model and its settings, and is asked for once, when something is looked for or kept.
-        limit: bytes that all sequences may take; None: ``PROMPT_CACHE_BYTES``, or less where the disk has little room.
+        identity: tells the model and its settings, and is asked for once, when something is looked
+            for or kept.
+        limit: bytes that all sequences may take; None: ``PROMPT_CACHE_BYTES``, or less where the
+            disk has little room.
     """
 
-    def __init__(self, folder: Path, identity: Callable[[], str], *, limit: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, identity: Callable[[], str], *, limit: int | None = None
+    ) -> None:
         self.folder, self._identity, self._limit = folder, identity, limit
         self._place: Path | None = None
 
@@ -83,9 +88,14 @@ class PromptCache:
         for path in sorted(self.place.glob(f"*{SUFFIX}"))[:MAX_FILES]:
             try:
                 found = look_into(path, self.place.name, tokens)
-                if found.common < WORTH_KEEPING or (best is not None and found.common <= best.common):
+                if found.common < WORTH_KEEPING or (
+                    best is not None and found.common <= best.common
+                ):
                     continue
-                if all(goes_on(cache, base, found.common) for cache, base, _ in layers_of(found, caches)):
+                if all(
+                    goes_on(cache, base, found.common)
+                    for cache, base, _ in layers_of(found, caches)
+                ):
                     best = found
             except (EdgeLLMError, OSError) as error:
                 _ignore(path, error)
@@ -94,7 +104,8 @@ class PromptCache:
     def load(self, found: Found, caches: Sequence[Cache]) -> int:
         """Fill the caches with what a file and a prompt have in common; returns how many tokens that is.
 
-        Where it is 0, the caches may hold anything. A layer is read at a time, so that little memory is needed besides theirs.
+        Where it is 0, the caches may hold anything. A layer is read at a time, so that little
+        memory is needed besides theirs.
         """
         try:
             fill(found, layers_of(found, caches), found.common)
@@ -115,7 +126,8 @@ class PromptCache:
             if not self._make_room(size):
                 return
             name = hashlib.sha256(np.array(tokens, np.int32).tobytes()).hexdigest()[:32]
-            whole = self.place / f"{name}.{os.getpid()}.{next(_numbers)}.new"  # two processes may keep the same sequence
+            # two processes may keep the same sequence
+            whole = self.place / f"{name}.{os.getpid()}.{next(_numbers)}.new"
             write_sequence(whole, tensors, kept, key=self.place.name)
             whole.replace(self.place / f"{name}{SUFFIX}")
         except (EdgeLLMError, OSError) as error:
@@ -137,7 +149,10 @@ class PromptCache:
         held = sum(nbytes for _, nbytes, _ in files)
         limit = self._limit
         if limit is None:
-            limit = min(PROMPT_CACHE_BYTES, int(PROMPT_CACHE_SHARE * (shutil.disk_usage(self.folder).free + held)))
+            limit = min(
+                PROMPT_CACHE_BYTES,
+                int(PROMPT_CACHE_SHARE * (shutil.disk_usage(self.folder).free + held)),
+            )
         if size > limit:
             return False
         for _, nbytes, path in sorted(files):
@@ -165,7 +180,10 @@ def prompt_cache_for(checkpoint: Checkpoint, settings: LoadSettings) -> PromptCa
     folder = default_folder() if settings.prompt_cache is True else Path(settings.prompt_cache)
 
     def identity() -> str:
-        arithmetic, kept = arithmetic_of(checkpoint, settings), kept_of(checkpoint, settings.kv_bits)
+        arithmetic, kept = (
+            arithmetic_of(checkpoint, settings),
+            kept_of(checkpoint, settings.kv_bits),
+        )
         kernels = arithmetic.kernels
         how = f"{kernels.isa.name} {kernels.activations}" if kernels else device.backend_name()
         return f"{fingerprint(checkpoint)} {kept.dtype} {kept.bits} {settings.context_window} {arithmetic.dtype} {how}"

@@ -16,8 +16,9 @@ class PrefixCache:
 
     Args:
         make: makes caches.
-        kept: sequences on disk. What begins there is read from there; a sequence is written when another one takes its place
-            and when the model is closed, so that the turns of a conversation cost nothing in between.
+        kept: sequences on disk. What begins there is read from there; a sequence is written when
+            another one takes its place and when the model is closed, so that the turns of a
+            conversation cost nothing in between.
     """
 
     def __init__(self, make: MakeCaches, kept: PromptCache | None = None) -> None:
@@ -28,7 +29,9 @@ class PrefixCache:
         self.restored = 0
         """Tokens of the last prompt that came from the disk."""
 
-    def begin(self, ids: Sequence[int], room: int, *, reuse: bool, restore: bool = False) -> tuple[list[Cache], int]:
+    def begin(
+        self, ids: Sequence[int], room: int, *, reuse: bool, restore: bool = False
+    ) -> tuple[list[Cache], int]:
         """Return the caches, and how many of ``ids`` they hold; never all, since the last one's logits are wanted.
 
         Args:
@@ -49,7 +52,8 @@ class PrefixCache:
         if common < len(self._tokens):
             self._write()
         self._tokens, self._on_disk = [], min(self._on_disk, common)
-        # No tokens until ``keep``: a failure in between leaves the caches in no state to go on from.
+        # No tokens until ``keep``: a failure in between leaves the caches in no state to go on
+        # from.
         if not all(cache.trim(common) for cache in self._caches):
             common = self._on_disk = 0
             self._empty(self._caches)
@@ -90,7 +94,11 @@ class PrefixCache:
 
     def _write(self) -> None:
         """Keep the sequence on disk, if it has grown there enough to be worth it."""
-        if self._kept is not None and self._caches is not None and len(self._tokens) >= self._on_disk + WORTH_KEEPING:
+        if (
+            self._kept is not None
+            and self._caches is not None
+            and len(self._tokens) >= self._on_disk + WORTH_KEEPING
+        ):
             self._kept.save(self._tokens, self._caches)
             self._on_disk = len(self._tokens)
 

@@ -20,7 +20,12 @@ from edgellm.kv_cache.cache import Cache, KVCache
 VERSION = "1"
 FORMAT = "edgellm prompt cache"
 
-_CODES: Mapping[mx.Dtype, str] = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
+_CODES: Mapping[mx.Dtype, str] = {
+    mx.float32: "F32",
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.uint32: "U32",
+}
 _WORDS: Mapping[mx.Dtype, mx.Dtype] = {
     mx.float32: mx.uint32,
     mx.float16: mx.uint16,
@@ -47,10 +52,19 @@ _Layer = tuple[KVCache, int, list[TensorInfo]]
 def look_into(path: Path, key: str, tokens: Sequence[int]) -> Found:
     """How much of a file's sequence ``tokens`` begin with. Raises FormatError, ReadError, OSError."""
     tensors, metadata = read_header(path)
-    if (metadata.get("format"), metadata.get("version"), metadata.get("key")) != (FORMAT, VERSION, key):
+    if (metadata.get("format"), metadata.get("version"), metadata.get("key")) != (
+        FORMAT,
+        VERSION,
+        key,
+    ):
         raise FormatError("it is of another kind, version or model")
     info = tensors.get("tokens")
-    if info is None or info.dtype != "I32" or len(info.shape) != 1 or info.offset != min(t.offset for t in tensors.values()):
+    if (
+        info is None
+        or info.dtype != "I32"
+        or len(info.shape) != 1
+        or info.offset != min(t.offset for t in tensors.values())
+    ):
         raise FormatError("it has no tokens")
     with path.open("rb") as file:
         file.seek(info.offset)
@@ -73,7 +87,11 @@ def layers_of(found: Found, caches: Sequence[Cache]) -> list[_Layer]:
             raise FormatError(f"it cannot fill a {type(cache).__name__}")
         own = list(islice(infos, len(cache.kept.names)))
         expected = [
-            (f"layers.{number}.{name}", _CODES[empty.dtype], (*empty.shape[:2], total - base, empty.shape[3]))
+            (
+                f"layers.{number}.{name}",
+                _CODES[empty.dtype],
+                (*empty.shape[:2], total - base, empty.shape[3]),
+            )
             for name, empty in zip(cache.kept.names, cache.kept.empty(0), strict=True)
         ]
         if [(info.name, info.dtype, info.shape) for info in own] != expected:
@@ -101,7 +119,9 @@ def fill(found: Found, layers: Sequence[_Layer], length: int) -> None:
             for info, empty in zip(infos, cache.kept.empty(0), strict=True):
                 data = _bytes(file, info)
                 digest.update(data)
-                words = data.view(np.uint16 if empty.dtype.size == 2 else np.uint32).reshape(info.shape)
+                words = data.view(np.uint16 if empty.dtype.size == 2 else np.uint32).reshape(
+                    info.shape
+                )
                 arrays.append(mx.array(words[:, :, : length - base]).view(empty.dtype))
             cache.replace(arrays, base)
             mx.eval(cache.arrays)
@@ -121,8 +141,15 @@ def tensors_of(tokens: Sequence[int], caches: Sequence[KVCache]) -> list[TensorD
     tensors = [TensorData("tokens", "I32", (len(tokens),), np.array(tokens, np.int32))]
     for layer, cache in enumerate(caches):
         for name, array in zip(cache.kept.names, cache.part(cache.base, cache.offset), strict=True):
-            shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]), int(array.shape[3]))
-            tensors.append(TensorData(f"layers.{layer}.{name}", _CODES[array.dtype], shape, _Words(array)))
+            shape = (
+                int(array.shape[0]),
+                int(array.shape[1]),
+                int(array.shape[2]),
+                int(array.shape[3]),
+            )
+            tensors.append(
+                TensorData(f"layers.{layer}.{name}", _CODES[array.dtype], shape, _Words(array))
+            )
     return tensors
 
 
@@ -133,7 +160,9 @@ class _Words:
         self._array = array
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        yield np.ascontiguousarray(np.array(self._array.view(_WORDS[self._array.dtype]), copy=False))
+        yield np.ascontiguousarray(
+            np.array(self._array.view(_WORDS[self._array.dtype]), copy=False)
+        )
 
 
 def _digest(pieces: Any) -> str:
@@ -144,7 +173,9 @@ def _digest(pieces: Any) -> str:
     return digest.hexdigest()
 
 
-def write_sequence(path: Path, tensors: Sequence[TensorData], caches: Sequence[KVCache], *, key: str) -> None:
+def write_sequence(
+    path: Path, tensors: Sequence[TensorData], caches: Sequence[KVCache], *, key: str
+) -> None:
     """Write a sequence, whole or not at all. Raises ConversionError."""
     metadata = {
         "format": FORMAT,

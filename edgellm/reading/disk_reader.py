@@ -97,11 +97,14 @@ class DiskReader:
 
     Args:
         tuning: threads and piece size.
-        files: opened at once, so that a folder which is replaced later is read on as it was; others when they are first read.
+        files: opened at once, so that a folder which is replaced later is read on as it was; others
+            when they are first read.
         direct: whether to go past the page cache.
     """
 
-    def __init__(self, tuning: Tuning | None = None, *, files: Iterable[Path] = (), direct: bool = True) -> None:
+    def __init__(
+        self, tuning: Tuning | None = None, *, files: Iterable[Path] = (), direct: bool = True
+    ) -> None:
         self.tuning = tuning or Tuning()
         self._files = OpenFiles(direct=direct)
         self._direct = direct
@@ -117,7 +120,8 @@ class DiskReader:
             self._files.close()
             raise
         self._threads = [
-            threading.Thread(target=self._serve, name=f"edgellm-reader-{n}", daemon=True) for n in range(self.tuning.threads)
+            threading.Thread(target=self._serve, name=f"edgellm-reader-{n}", daemon=True)
+            for n in range(self.tuning.threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -183,7 +187,8 @@ class DiskReader:
                     raise ReadError("the model was closed during a read")
                 if not ticket.failed():
                     self._read(piece, memory, bounce)
-            except Exception as failure:  # whatever it is: the thread goes on, and who waits must learn of it
+            # whatever it is: the thread goes on, and who waits must learn of it
+            except Exception as failure:
                 error = _read_error(piece, failure)
             with self._lock:
                 self._under_way -= 1

@@ -61,7 +61,11 @@ class OpenFiles:
                         raise
                     self._buffered.add(path)
                     self.refused, key = True, (path, False)
-                    opened = self._open[key] if key in self._open else open_for_reading(path, direct=False)
+                    opened = (
+                        self._open[key]
+                        if key in self._open
+                        else open_for_reading(path, direct=False)
+                    )
                 self._open[key] = opened
                 self._state.setdefault(path, _state(opened))
             return self._open[key]

@@ -42,7 +42,8 @@ def plan_pieces(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[
     Args:
         extents: what is wanted; their places must not overlap.
         chunk: bytes; a multiple of a sector.
-        direct: whether reads must be of whole sectors. The slot then has room for the whole of its last one.
+        direct: whether reads must be of whole sectors. The slot then has room for the whole of its
+            last one.
     """
     extents = sorted(extents, key=lambda extent: (str(extent.file), extent.offset))
     if not direct:
@@ -59,13 +60,26 @@ def plan_pieces(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[
         if extent.offset % SECTOR or extent.place % SECTOR:
             foreign.append(extent)
             continue
-        last = extent.place + extent.nbytes == end  # what the last sector holds more goes into the slot's padding
+        # what the last sector holds more goes into the slot's padding
+        last = extent.place + extent.nbytes == end
         whole = extent.nbytes if last else extent.nbytes // SECTOR * SECTOR
         for begin in range(0, whole, chunk):
             needed = min(chunk, whole - begin)
-            pieces.append(Piece(extent.file, extent.offset + begin, _sectors(needed), needed, extent.place + begin))
+            pieces.append(
+                Piece(
+                    extent.file,
+                    extent.offset + begin,
+                    _sectors(needed),
+                    needed,
+                    extent.place + begin,
+                )
+            )
         if whole < extent.nbytes:
-            foreign.append(Extent(extent.file, extent.offset + whole, extent.nbytes - whole, extent.place + whole))
+            foreign.append(
+                Extent(
+                    extent.file, extent.offset + whole, extent.nbytes - whole, extent.place + whole
+                )
+            )
     return pieces + _bounced(foreign, chunk)
 
 
@@ -74,7 +88,11 @@ def _bounced(extents: Sequence[Extent], chunk: int) -> list[Piece]:
     runs: list[list[Extent]] = []
     for extent in extents:
         last = runs[-1][-1] if runs else None
-        if last and last.file == extent.file and 0 <= extent.offset - (last.offset + last.nbytes) < GAP:
+        if (
+            last
+            and last.file == extent.file
+            and 0 <= extent.offset - (last.offset + last.nbytes) < GAP
+        ):
             runs[-1].append(extent)
         else:
             runs.append([extent])
@@ -86,9 +104,14 @@ def _bounced(extents: Sequence[Extent], chunk: int) -> list[Piece]:
             stop = min(start + chunk, end)
             copies = []
             for extent in run:
-                first, last_byte = max(start, extent.offset), min(stop, extent.offset + extent.nbytes)
+                first, last_byte = (
+                    max(start, extent.offset),
+                    min(stop, extent.offset + extent.nbytes),
+                )
                 if first < last_byte:
-                    copies.append((first - start, extent.place + first - extent.offset, last_byte - first))
+                    copies.append(
+                        (first - start, extent.place + first - extent.offset, last_byte - first)
+                    )
             if copies:
                 needed = max(at + length for at, _, length in copies)
                 pieces.append(Piece(run[0].file, start, _sectors(needed), needed, 0, tuple(copies)))

@@ -73,7 +73,9 @@ def find_tuning(files: Sequence[Path], *, seconds: float = SECONDS) -> Tuning:
     return best if faster else usual
 
 
-def measure_disk(files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 1.0) -> float:
+def measure_disk(
+    files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 1.0
+) -> float:
     """Bytes a second of plain sequential reads of these files, past the page cache where that is possible.
 
     Raises:
@@ -86,7 +88,9 @@ def _rate(tuning: Tuning, spans: Iterator[Extent], *, seconds: float) -> float:
     """Bytes a second over at least two spans and ``seconds``."""
     whole = np.empty(2 * SPAN + SECTOR, np.uint8)
     start = -whole.ctypes.data % SECTOR
-    halves = [memoryview(whole)[start + half * SPAN : start + (half + 1) * SPAN] for half in range(2)]
+    halves = [
+        memoryview(whole)[start + half * SPAN : start + (half + 1) * SPAN] for half in range(2)
+    ]
     reader = DiskReader(tuning)
     try:
         begun = time.perf_counter()
@@ -124,8 +128,18 @@ def _remembered() -> dict[str, Tuning]:
     found: dict[str, Tuning] = {}
     with suppress(EdgeLLMError):
         for disk, entry in read_json(_memory()).items():
-            threads, chunk = (entry.get("threads"), entry.get("chunk")) if isinstance(entry, dict) else (None, None)
-            if is_int(threads) and is_int(chunk) and 0 < threads <= 64 and 0 < chunk <= 1 << 28 and chunk % SECTOR == 0:
+            threads, chunk = (
+                (entry.get("threads"), entry.get("chunk"))
+                if isinstance(entry, dict)
+                else (None, None)
+            )
+            if (
+                is_int(threads)
+                and is_int(chunk)
+                and 0 < threads <= 64
+                and 0 < chunk <= 1 << 28
+                and chunk % SECTOR == 0
+            ):
                 found[disk] = Tuning(threads, chunk)
     return found
 
@@ -134,4 +148,10 @@ def _remember(tunings: dict[str, Tuning]) -> None:
     """Write them down; where that is not allowed they are found out anew each time."""
     with suppress(EdgeLLMError, OSError):
         _memory().parent.mkdir(parents=True, exist_ok=True)
-        write_json(_memory(), {disk: {"threads": item.threads, "chunk": item.chunk} for disk, item in tunings.items()})
+        write_json(
+            _memory(),
+            {
+                disk: {"threads": item.threads, "chunk": item.chunk}
+                for disk, item in tunings.items()
+            },
+        )

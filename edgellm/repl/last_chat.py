@@ -31,5 +31,7 @@ def keep_chat(chat: Chat) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise EdgeLLMError(f"the conversation cannot be kept in {path.parent}: {error.strerror}") from error
+            raise EdgeLLMError(
+                f"the conversation cannot be kept in {path.parent}: {error.strerror}"
+            ) from error
         chat.save(path)

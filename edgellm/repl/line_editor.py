@@ -44,7 +44,8 @@ class Editor:
         from prompt_toolkit.filters import Condition
         from prompt_toolkit.output import create_output
 
-        # Where standard output is data for somebody else, the line that is being typed belongs on standard error.
+        # Where standard output is data for somebody else, the line that is being typed belongs on
+        # standard error.
         screen = target or (None if is_terminal(sys.stdout) else create_output(stdout=sys.stderr))
         self.was_empty = False
         """Whether nothing had been typed when Ctrl-C was pressed."""
@@ -55,7 +56,9 @@ class Editor:
             prompt_continuation=CONTINUATION,
             history=_history(),
             completer=slash_completer(commands, files),
-            complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
+            complete_while_typing=Condition(
+                lambda: self._session.default_buffer.text.startswith("/")
+            ),
             reserve_space_for_menu=MENU_LINES,
             enable_open_in_editor=True,
             key_bindings=self._keys(),
@@ -123,7 +126,9 @@ def slash_completer(commands: Mapping[str, tuple[str, str]], files: frozenset[st
     paths = PathCompleter(expanduser=True)
 
     class SlashCompleter(Completer):
-        def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
+        def get_completions(
+            self, document: Document, complete_event: CompleteEvent
+        ) -> Iterator[Completion]:
             text = document.text_before_cursor
             if not text.startswith("/"):
                 return
@@ -131,7 +136,12 @@ def slash_completer(commands: Mapping[str, tuple[str, str]], files: frozenset[st
             if not blank:
                 for name, (wants, does) in commands.items():
                     if name.startswith(word):
-                        yield Completion(f"{name} " if wants else name, -len(word), display=f"/{name}", display_meta=does)
+                        yield Completion(
+                            f"{name} " if wants else name,
+                            -len(word),
+                            display=f"/{name}",
+                            display_meta=does,
+                        )
             elif word in files:
                 yield from paths.get_completions(Document(argument), complete_event)
 

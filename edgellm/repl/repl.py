@@ -72,7 +72,10 @@ class Session:
                     reason, self.stats = token.finish_reason, token.stats or self.stats
         finally:
             self._activity = None
-        full = self.stats is not None and self.stats.prompt_tokens + self.stats.completion_tokens >= llm.context
+        full = (
+            self.stats is not None
+            and self.stats.prompt_tokens + self.stats.completion_tokens >= llm.context
+        )
         screen.say_end(reason, full=full, max_tokens=self.chat.sampling.max_tokens)
 
 
@@ -102,7 +105,8 @@ def talk_in_lines(session: Session, lines: Iterable[str]) -> None:
     """Take each line as a turn.
 
     Raises:
-        EdgeLLMError: the first failure ends it, since what follows was meant for a conversation that went on.
+        EdgeLLMError: the first failure ends it, since what follows was meant for a conversation
+            that went on.
     """
     for line in lines:
         session.take(line.rstrip("\r\n"))
@@ -148,7 +152,9 @@ def command_named(word: str) -> Command:
         return COMMANDS[word]
     close = get_close_matches(word, COMMANDS, n=1)
     hint = (
-        f"did you mean /{close[0]}?" if close else "/help lists the commands; with a blank before it the line is sent as text"
+        f"did you mean /{close[0]}?"
+        if close
+        else "/help lists the commands; with a blank before it the line is sent as text"
     )
     raise ConfigError(f"there is no command /{word}", hint=hint)
 
@@ -218,7 +224,9 @@ def _is_conversation(path: Path) -> bool:
 COMMANDS = {
     "help": Command("", "lists commands and keys", _help),
     "clear": Command("", "begins a new conversation", _clear),
-    "system": Command("TEXT", f"sets the system message; without TEXT shows it, `{NO_SYSTEM}` removes it", _system),
+    "system": Command(
+        "TEXT", f"sets the system message; without TEXT shows it, `{NO_SYSTEM}` removes it", _system
+    ),
     "save": Command("FILE", "writes the conversation to a file", _save),
     "load": Command("FILE", "goes on with a conversation that was saved", _load),
     "stats": Command("", "says what the last answer has cost", _stats),

@@ -26,15 +26,22 @@ class Elsewhere:
     disk: float | None = None
 
 
-def forecast(checkpoint: Checkpoint, settings: LoadSettings, elsewhere: Elsewhere | None = None, *, here: bool) -> Plan:
+def forecast(
+    checkpoint: Checkpoint,
+    settings: LoadSettings,
+    elsewhere: Elsewhere | None = None,
+    *,
+    here: bool,
+) -> Plan:
     """The plan for a budget, with the time of a token.
 
     Args:
         checkpoint: the model.
         settings: as for ``load``.
-        elsewhere: another machine. Its arithmetic is taken to be faster than its disk, since nothing is known of it; a
-            model that fits whole then has no prediction.
-        here: whether the model's files are on this machine, so that its disk and arithmetic can be measured.
+        elsewhere: another machine. Its arithmetic is taken to be faster than its disk, since
+            nothing is known of it; a model that fits whole then has no prediction.
+        here: whether the model's files are on this machine, so that its disk and arithmetic can be
+            measured.
 
     Raises:
         MemoryBudgetError, ConfigError: as ``load``.
@@ -47,7 +54,9 @@ def forecast(checkpoint: Checkpoint, settings: LoadSettings, elsewhere: Elsewher
         return plan
     disk, weights = other.disk or math.inf, math.inf
     if other.disk is None and not plan.resident:
-        disk = measure_disk(sorted({extent.file for layer in checkpoint.layers for extent in layer.extents}))
+        disk = measure_disk(
+            sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
+        )
     if other == Elsewhere():
         weights = measure_step(checkpoint, settings).weights_per_second
     return plan_for(checkpoint, settings, memory=memory, speeds=Speeds(disk=disk, weights=weights))

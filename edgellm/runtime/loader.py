@@ -65,7 +65,10 @@ def load_model(
     dtype = arithmetic.dtype
     total = plan.pinned_bytes + plan.outer_bytes
     loading = _Loading(reader, total, progress)
-    kept = {index: loading.begin(checkpoint.layers[index]) for index in (plan.pinned if plan.resident else ())}
+    kept = {
+        index: loading.begin(checkpoint.layers[index])
+        for index in (plan.pinned if plan.resident else ())
+    }
     norm = loading.begin(checkpoint.norm)
     table = loading.begin(checkpoint.embed_tokens) if plan.embedding_resident else None
     head = loading.begin(checkpoint.lm_head) if checkpoint.lm_head else None
@@ -74,19 +77,34 @@ def load_model(
     mx.eval(weight)
     layers: Layers
     if plan.resident:
-        blocks = [block_of(checkpoint, arithmetic, checkpoint.layers[index], slot) for index, slot in kept.items()]
+        blocks = [
+            block_of(checkpoint, arithmetic, checkpoint.layers[index], slot)
+            for index, slot in kept.items()
+        ]
         layers = layers_for(blocks)
     else:
         make_layer = partial(block_of, checkpoint, arithmetic)
-        layers = PagedLayers(checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag)
+        layers = PagedLayers(
+            checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag
+        )
     embedding = table_of(checkpoint.embed_tokens, table) if table else None
     if checkpoint.lm_head is not None and head is not None:
         lm_head = table_of(checkpoint.lm_head, head)
     else:
         assert embedding is not None, "a tied head is the resident embedding"
         lm_head = embedding
-    embed_tokens = ResidentEmbedding(embedding, dtype) if embedding else PagedEmbedding(checkpoint.embed_tokens, dtype)
-    return Model(config, embed_tokens=embed_tokens, layers=layers, norm=weight, lm_head=linear_for(arithmetic.kernels, lm_head))
+    embed_tokens = (
+        ResidentEmbedding(embedding, dtype)
+        if embedding
+        else PagedEmbedding(checkpoint.embed_tokens, dtype)
+    )
+    return Model(
+        config,
+        embed_tokens=embed_tokens,
+        layers=layers,
+        norm=weight,
+        lm_head=linear_for(arithmetic.kernels, lm_head),
+    )
 
 
 def disk_reader(checkpoint: Checkpoint, plan: Plan) -> DiskReader:
@@ -134,7 +152,12 @@ def kept_of(checkpoint: Checkpoint, kv_bits: int | None) -> Kept:
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
     if kv_bits is not None and dtype == mx.float32:
         dtype = mx.float16
-    return Kept(config.num_key_value_heads, config.head_dim, dtype, bits=None if kv_bits == KV_PLAIN_BITS else kv_bits)
+    return Kept(
+        config.num_key_value_heads,
+        config.head_dim,
+        dtype,
+        bits=None if kv_bits == KV_PLAIN_BITS else kv_bits,
+    )
 
 
 def make_caches(
@@ -148,8 +171,8 @@ def make_caches(
 ) -> list[Cache]:
     """One cache a layer: of all tokens up to ``capacity``, or of a window where the model or the setting has one.
 
-    ``context`` is what a sequence might have, where this one has less: windows count where they are shorter than it, so that
-    attention over a short text is split as it would be for a long one.
+    ``context`` is what a sequence might have, where this one has less: windows count where they are
+    shorter than it, so that attention over a short text is split as it would be for a long one.
     """
     kept = kept_of(checkpoint, kv_bits)
     caches: list[Cache] = [
@@ -161,11 +184,19 @@ def make_caches(
 
 
 def caches_bytes(
-    checkpoint: Checkpoint, *, capacity: int, window: int | None, kv_bits: int | None = None, context: int | None = None
+    checkpoint: Checkpoint,
+    *,
+    capacity: int,
+    window: int | None,
+    kv_bits: int | None = None,
+    context: int | None = None,
 ) -> int:
     """Bytes of what ``make_caches`` makes where it reserves the whole capacity."""
     each = kept_of(checkpoint, kv_bits).token_bytes
-    return sum(each * storage_tokens(capacity, own) for own in _windows(checkpoint, window, context or capacity))
+    return sum(
+        each * storage_tokens(capacity, own)
+        for own in _windows(checkpoint, window, context or capacity)
+    )
 
 
 def _windows(checkpoint: Checkpoint, window: int | None, context: int) -> list[int | None]:

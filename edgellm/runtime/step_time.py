@@ -42,7 +42,9 @@ class StepTime:
         return self.weight_bytes / self.seconds
 
 
-def measure_step(checkpoint: Checkpoint, settings: LoadSettings, *, reader: Reader | None = None) -> StepTime:
+def measure_step(
+    checkpoint: Checkpoint, settings: LoadSettings, *, reader: Reader | None = None
+) -> StepTime:
     """Time one layer and the head, filled with the model's own weights; it holds no more than those two in memory.
 
     Raises:
@@ -64,7 +66,9 @@ def measure_step(checkpoint: Checkpoint, settings: LoadSettings, *, reader: Read
 def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
     part = checkpoint.layers[len(checkpoint.layers) // 2]
     layer = block_of(checkpoint, arithmetic_of(checkpoint, settings), part, _filled(part, reader))
-    cache = make_caches(checkpoint, capacity=CONTEXT + REPEATS + 1, window=None, reserve=CONTEXT + REPEATS + 1)[0]
+    cache = make_caches(
+        checkpoint, capacity=CONTEXT + REPEATS + 1, window=None, reserve=CONTEXT + REPEATS + 1
+    )[0]
     cache.offset = CONTEXT
     hidden = _hidden(checkpoint, settings)
 
@@ -76,7 +80,9 @@ def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) 
 
 def _time_head(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
     part = checkpoint.lm_head or checkpoint.embed_tokens
-    head = linear_for(arithmetic_of(checkpoint, settings).kernels, table_of(part, _filled(part, reader)))
+    head = linear_for(
+        arithmetic_of(checkpoint, settings).kernels, table_of(part, _filled(part, reader))
+    )
     hidden = _hidden(checkpoint, settings)[:, -1]
     mx.eval(hidden)
     return _median_seconds(lambda: mx.eval(mx.argmax(head(hidden), axis=-1)))

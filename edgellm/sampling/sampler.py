@@ -1,7 +1,7 @@
 """From logits to the next token: one order of steps.
 
-On a GPU they stay lazy, so that nothing waits for them. On a CPU NumPy draws: sorting a vocabulary of 128,000 takes MLX 35 ms
-there, and looking only at what can be drawn 1 ms.
+On a GPU they stay lazy, so that nothing waits for them. On a CPU NumPy draws: sorting a vocabulary
+of 128,000 takes MLX 35 ms there, and looking only at what can be drawn 1 ms.
 """
 
 from __future__ import annotations
@@ -56,12 +56,17 @@ class Sampler:
         sampling: how.
         prompt: the tokens so far.
         vocab_size: logits of a row.
-        lazy: whether tokens are drawn on the device, unevaluated; equal seeds then draw other tokens than without.
+        lazy: whether tokens are drawn on the device, unevaluated; equal seeds then draw other
+            tokens than without.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int], vocab_size: int, *, lazy: bool = True) -> None:
+    def __init__(
+        self, sampling: Sampling, prompt: Sequence[int], vocab_size: int, *, lazy: bool = True
+    ) -> None:
         self.sampling, self._lazy = sampling, lazy
-        seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8), "little")
+        seed = (
+            sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8), "little")
+        )
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._random = np.random.default_rng(seed)
         self._drawn = 0
@@ -82,10 +87,19 @@ class Sampler:
             token = mx.argmax(logits, axis=-1)
         elif not self._lazy:
             row: npt.NDArray[np.float32] = np.array(logits)[0]
-            token = mx.array([_drawn(*likely_tokens(row / np.float32(settings.temperature), settings), self._random.random())])
+            token = mx.array(
+                [
+                    _drawn(
+                        *likely_tokens(row / np.float32(settings.temperature), settings),
+                        self._random.random(),
+                    )
+                ]
+            )
         else:
             kept = keep_likely(logits / settings.temperature, settings)
-            token = mx.random.categorical(kept, key=mx.array([self._seed, self._drawn], dtype=mx.uint32))
+            token = mx.random.categorical(
+                kept, key=mx.array([self._seed, self._drawn], dtype=mx.uint32)
+            )
         self._note(token)
         return token
 
@@ -95,9 +109,10 @@ class Sampler:
         Args:
             logits: of one row.
             guess: the token that is expected.
-            odds: what the guess was drawn from. Then it is taken or refused by rejection sampling (Leviathan et al. 2023,
-                arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318). None where it was not drawn: the token is then drawn as
-                always, and is the guess as often as rejection sampling would take it.
+            odds: what the guess was drawn from. Then it is taken or refused by rejection sampling
+                (Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318). None
+                where it was not drawn: the token is then drawn as always, and is the guess as often
+                as rejection sampling would take it.
         """
         if odds is None or self.sampling.temperature < GREEDY:
             drawn: Any = self(logits).tolist()
@@ -125,7 +140,8 @@ class Sampler:
 def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
     """Return logits (1, V) with those outside top-k, top-p and min-p at minus infinity; the likeliest always stays.
 
-    Top-p is nucleus sampling (Holtzman et al. 2020), min-p from Nguyen et al. 2024 (arXiv:2407.01082).
+    Top-p is nucleus sampling (Holtzman et al. 2020), min-p from Nguyen et al. 2024
+    (arXiv:2407.01082).
     """
     vocabulary = logits.shape[-1]
     nothing = mx.array(-float("inf"), dtype=logits.dtype)
@@ -134,9 +150,13 @@ def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
         logits = mx.where(logits < threshold, nothing, logits)
     if settings.top_p < 1:
         order = mx.argsort(-logits, axis=-1)
-        probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1, precise=True)
+        probabilities = mx.softmax(
+            mx.take_along_axis(logits, order, axis=-1), axis=-1, precise=True
+        )
         before = mx.cumsum(probabilities, axis=-1, inclusive=False)
-        dropped = mx.put_along_axis(mx.zeros(logits.shape, mx.bool_), order, before >= settings.top_p, axis=-1)
+        dropped = mx.put_along_axis(
+            mx.zeros(logits.shape, mx.bool_), order, before >= settings.top_p, axis=-1
+        )
         logits = mx.where(dropped, nothing, logits)
     if settings.min_p > 0:
         best = mx.max(logits, axis=-1, keepdims=True)
@@ -144,16 +164,21 @@ def keep_likely(logits: mx.array, settings: Sampling) -> mx.array:
     return logits
 
 
-def likely_tokens(logits: npt.NDArray[np.float32], settings: Sampling) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def likely_tokens(
+    logits: npt.NDArray[np.float32], settings: Sampling
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the tokens that ``keep_likely`` keeps of logits (V,), and weights in proportion to their probabilities."""
     vocabulary = len(logits)
     tokens = np.arange(vocabulary)
     if 0 < settings.top_k < vocabulary:
-        tokens = np.flatnonzero(logits >= np.partition(logits, vocabulary - settings.top_k)[vocabulary - settings.top_k])
+        tokens = np.flatnonzero(
+            logits >= np.partition(logits, vocabulary - settings.top_k)[vocabulary - settings.top_k]
+        )
     weights = np.exp(logits[tokens] - logits.max()).astype(np.float64)
     if settings.top_p < 1:
         wanted = settings.top_p * weights.sum()
-        # All tokens below this together cannot make up what top-p leaves out, so they need no sorting.
+        # All tokens below this together cannot make up what top-p leaves out, so they need no
+        # sorting.
         floor = 0.5 * (weights.sum() - wanted) / len(weights)
         order = np.flatnonzero(weights >= floor)
         order = order[np.argsort(-weights[order], kind="stable")]
@@ -166,7 +191,9 @@ def likely_tokens(logits: npt.NDArray[np.float32], settings: Sampling) -> tuple[
     return tokens, weights
 
 
-def odds_of(row: npt.NDArray[np.float32], settings: Sampling, seen: npt.NDArray[np.bool_] | None) -> Odds:
+def odds_of(
+    row: npt.NDArray[np.float32], settings: Sampling, seen: npt.NDArray[np.bool_] | None
+) -> Odds:
     """Return what a token is drawn from after logits (V,), of which those of tokens ``seen`` (V,) are penalized."""
     row = penalized_row(row, settings, seen)
     tokens, weights = likely_tokens(row / np.float32(settings.temperature), settings)
@@ -186,7 +213,9 @@ def penalized_row(
 def _drawn(tokens: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], uniform: float) -> int:
     """The token in whose share of the weights the number ``uniform``, of [0, 1), falls."""
     ends = np.cumsum(weights)
-    return int(tokens[min(int(np.searchsorted(ends, uniform * ends[-1], side="right")), len(tokens) - 1)])
+    return int(
+        tokens[min(int(np.searchsorted(ends, uniform * ends[-1], side="right")), len(tokens) - 1)]
+    )
 
 
 def penalized(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:

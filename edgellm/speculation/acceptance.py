@@ -45,7 +45,8 @@ class Chances:
 class PassCost:
     """Seconds that a pass of some rows takes: so much for one, and so much for each further one.
 
-    Passes of one row and of several fade apart, so that what several cost is still known after a long time without guesses.
+    Passes of one row and of several fade apart, so that what several cost is still known after a
+    long time without guesses.
 
     Args:
         share: what a further row costs of the first, before it was measured.
@@ -72,10 +73,13 @@ class PassCost:
         if weight == 0:
             return 1.0 + self._share * (rows - 1)
         x, y = several.x / weight, (one.y + several.y) / weight
-        # A line through what was measured, drawn towards the assumed one where rows hardly differed.
+        # A line through what was measured, drawn towards the assumed one where rows hardly
+        # differed.
         drawn = PRIOR_WEIGHT / weight
         spread, both = several.xx / weight - x * x, several.xy / weight - x * y
-        slope = max(0.0, (both + drawn * self._share * y / (1 + self._share * x)) / (spread + drawn))
+        slope = max(
+            0.0, (both + drawn * self._share * y / (1 + self._share * x)) / (spread + drawn)
+        )
         return max(y - slope * x, 0.1 * y) + slope * (rows - 1)
 
 

@@ -23,8 +23,9 @@ TRIAL = 4
 class Speculation:
     """Says which guesses to verify in the next pass: those with which the most tokens a second are to be expected.
 
-    What is right how often, and what a pass and a guess cost, is measured as it goes, over all answers. Guesses that cost
-    nothing are also compared with the text while they are not verified, so that a text that begins to repeat itself is noticed.
+    What is right how often, and what a pass and a guess cost, is measured as it goes, over all
+    answers. Guesses that cost nothing are also compared with the text while they are not verified,
+    so that a text that begins to repeat itself is noticed.
 
     Args:
         drafter: makes the guesses.
@@ -34,7 +35,11 @@ class Speculation:
 
     def __init__(self, drafter: Drafter, *, most: int = MOST, row_share: float) -> None:
         self._drafter, self._most = drafter, most
-        self._chances, self._passes, self._guess = Chances(drafter.chances), PassCost(row_share), GuessCost()
+        self._chances, self._passes, self._guess = (
+            Chances(drafter.chances),
+            PassCost(row_share),
+            GuessCost(),
+        )
         self._open: list[Guess] = []
         self._rest = self._pause = 0
         self._trial = False
@@ -67,7 +72,11 @@ class Speculation:
         """Whether guesses are to be expected after the next token, so that no pass should be launched before it is known."""
         if self._drafter.costs:
             return self._rest == 0
-        return bool(self._open) and self._chances.of(self._open[0].trust) > 0.5 and bool(self._chosen(self._open[1:]))
+        return (
+            bool(self._open)
+            and self._chances.of(self._open[0].trust) > 0.5
+            and bool(self._chosen(self._open[1:]))
+        )
 
     def look_on(self) -> None:
         """Take note that the next pass was launched without guesses."""

@@ -24,7 +24,8 @@ BEHIND = 32
 class DraftModel:
     """Guesses with a model.
 
-    Its caches go along with the sequence: what a guess added and the sequence did not take is given back.
+    Its caches go along with the sequence: what a guess added and the sequence did not take is given
+    back.
 
     Args:
         model: the draft; all of it in memory.
@@ -37,7 +38,9 @@ class DraftModel:
     costs = True
     chances = tuple((step + 0.5) / TRUSTS for step in range(TRUSTS))
 
-    def __init__(self, model: Model, caches: Sequence[Cache], *, context: int, chunk: int, vocab_size: int) -> None:
+    def __init__(
+        self, model: Model, caches: Sequence[Cache], *, context: int, chunk: int, vocab_size: int
+    ) -> None:
         self._model, self._caches = model, caches
         self._context, self._chunk = context, chunk
         self._vocabulary = min(vocab_size, model.config.vocab_size)
@@ -51,12 +54,16 @@ class DraftModel:
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """Look at another sequence.
 
-        Where tokens are drawn, so are guesses. With a seed the likeliest token is guessed instead: the text is then the one
-        that the seed draws without guesses.
+        Where tokens are drawn, so are guesses. With a seed the likeliest token is guessed instead:
+        the text is then the one that the seed draws without guesses.
         """
         self._tokens, self._sampling = list(tokens), sampling
         self._agreed = 0
-        self._random = np.random.default_rng() if sampling.temperature >= GREEDY and sampling.seed is None else None
+        self._random = (
+            np.random.default_rng()
+            if sampling.temperature >= GREEDY and sampling.seed is None
+            else None
+        )
         self._seen = None
         if sampling.repetition_penalty != 1.0:
             self._seen = np.zeros(self._vocabulary, np.bool_)
@@ -82,7 +89,9 @@ class DraftModel:
         self._go_back()
         new = self._tokens[len(self._held) :]
         seen = None if self._seen is None else self._seen.copy()
-        while len(self._held) + len(new) <= self._context and max(new) < self._model.config.vocab_size:
+        while (
+            len(self._held) + len(new) <= self._context and max(new) < self._model.config.vocab_size
+        ):
             guess = self._guess(self._read(new), seen)
             if seen is not None:
                 seen[guess.token] = True

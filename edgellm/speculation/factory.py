@@ -31,11 +31,16 @@ def draft_needs(draft: Checkpoint, settings: LoadSettings) -> Needs:
     """What a draft model needs in memory."""
     arithmetic = arithmetic_of(draft, settings)
     return needs_of(
-        draft, item=arithmetic.dtype.size, window=settings.context_window, fused_attention=arithmetic.fused_attention
+        draft,
+        item=arithmetic.dtype.size,
+        window=settings.context_window,
+        fused_attention=arithmetic.fused_attention,
     )
 
 
-def speculation_for(model: Model, tokenizer: Tokenizer, settings: LoadSettings, plan: Plan) -> Speculation | None:
+def speculation_for(
+    model: Model, tokenizer: Tokenizer, settings: LoadSettings, plan: Plan
+) -> Speculation | None:
     """What guesses for a model; None where nothing does. A draft model is loaded.
 
     Raises:
@@ -45,7 +50,9 @@ def speculation_for(model: Model, tokenizer: Tokenizer, settings: LoadSettings, 
     if settings.speculate == "off":
         return None
     draft = draft_checkpoint(settings)
-    drafter: Drafter = NGrams() if draft is None else load_draft(draft, model, tokenizer, settings, plan)
+    drafter: Drafter = (
+        NGrams() if draft is None else load_draft(draft, model, tokenizer, settings, plan)
+    )
     place = "gpu" if device.has_gpu() else "kernels" if model.layers.few else "mlx"
     share = ROW_SHARE["mlx" if place == "mlx" else place if plan.resident else "paged"]
     return Speculation(drafter, most=most_guesses(model), row_share=share)
@@ -57,7 +64,9 @@ def most_guesses(model: Model) -> int:
     return min(MOST, few - 1) if few else MOST
 
 
-def load_draft(draft: Checkpoint, model: Model, tokenizer: Tokenizer, settings: LoadSettings, plan: Plan) -> DraftModel:
+def load_draft(
+    draft: Checkpoint, model: Model, tokenizer: Tokenizer, settings: LoadSettings, plan: Plan
+) -> DraftModel:
     """Load a draft model for a model. Raises EdgeLLMError, as ``speculation_for``."""
     own = Tokenizer.from_folder(draft.folder.path, vocab_size=draft.config.vocab_size)
     difference = tokenizer.difference(own)
@@ -69,11 +78,19 @@ def load_draft(draft: Checkpoint, model: Model, tokenizer: Tokenizer, settings: 
     needs = draft_needs(draft, settings)
     context = min(plan.context, needs.max_context)
     everything = needs.weights + needs.prompt(context) + needs.chunk(plan.prefill_chunk, context)
-    layout = make_plan(needs, budget=everything, slots=1, context=context, prefill_chunk=plan.prefill_chunk)
+    layout = make_plan(
+        needs, budget=everything, slots=1, context=context, prefill_chunk=plan.prefill_chunk
+    )
     reader = disk_reader(draft, layout)
     try:
         loaded = load_model(draft, layout, reader, settings)
     finally:
         reader.close()
     caches = make_caches(draft, capacity=context, window=settings.context_window, reserve=1)
-    return DraftModel(loaded, caches, context=context, chunk=plan.prefill_chunk, vocab_size=model.config.vocab_size)
+    return DraftModel(
+        loaded,
+        caches,
+        context=context,
+        chunk=plan.prefill_chunk,
+        vocab_size=model.config.vocab_size,
+    )

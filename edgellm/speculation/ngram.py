@@ -22,7 +22,8 @@ CANDIDATES = 16
 class NGrams:
     """Looks up the longest run of last tokens that has occurred before (of equal ones the latest), and says what followed.
 
-    The guesses go on past the end of the text with what they have guessed, so a text that repeats itself is followed for ever.
+    The guesses go on past the end of the text with what they have guessed, so a text that repeats
+    itself is followed for ever.
     """
 
     costs = False
@@ -78,6 +79,9 @@ class NGrams:
     def _match(self, earlier: int, end: int) -> int:
         """How many tokens before ``earlier`` are those before ``end``."""
         tokens, length = self._tokens, PAIR
-        while length < min(LONGEST, earlier) and tokens[earlier - length - 1] == tokens[end - length - 1]:
+        while (
+            length < min(LONGEST, earlier)
+            and tokens[earlier - length - 1] == tokens[end - length - 1]
+        ):
             length += 1
         return length

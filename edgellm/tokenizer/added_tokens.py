@@ -47,7 +47,8 @@ class Settings:
     """What tokenizer_config.json, special_tokens_map.json and added_tokens.json say together.
 
     Attributes:
-        named: tokens with a role such as "bos_token"; ``None`` where a file says that there is none.
+        named: tokens with a role such as "bos_token"; ``None`` where a file says that there is
+            none.
         extra: further special tokens, without a role.
         added: tokens with ids.
         config: tokenizer_config.json.
@@ -64,20 +65,27 @@ class Settings:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise TokenizerError(f"tokenizer_config.json: {name} is {shown(value)}; it must be true or false")
+            raise TokenizerError(
+                f"tokenizer_config.json: {name} is {shown(value)}; it must be true or false"
+            )
         return value
 
     @property
     def special_texts(self) -> frozenset[str]:
         """Every token that is control and not text."""
         texts = {token for token in self.named.values() if token}
-        return frozenset(texts.union(self.extra, (token.content for token in self.added.values() if token.special)))
+        return frozenset(
+            texts.union(
+                self.extra, (token.content for token in self.added.values() if token.special)
+            )
+        )
 
 
 def read_settings(folder: Path) -> Settings:
     """Return what the small files of a folder say; files that are not there say nothing.
 
-    Where tokenizer_config.json lists added tokens, the two older files are not asked, as in transformers 5.
+    Where tokenizer_config.json lists added tokens, the two older files are not asked, as in
+    transformers 5.
 
     Raises:
         TokenizerError: one of them is damaged or too large.
@@ -113,7 +121,10 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
         raise TokenizerError(f"added tokens must be a mapping of at most {MAX_ADDED} ids")
     added: dict[int, AddedToken] = {}
     for key, value in listed.items():
-        if not (isinstance(key, int) or (key.isascii() and key.isdigit() and len(key) < 10)) or int(key) >= MAX_ID:
+        if (
+            not (isinstance(key, int) or (key.isascii() and key.isdigit() and len(key) < 10))
+            or int(key) >= MAX_ID
+        ):
             raise TokenizerError(f"an added token has the id {shown(key)}")
         if int(key) in added:
             raise TokenizerError(f"two added tokens have the id {int(key)}")
@@ -127,20 +138,28 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
 def added_token(value: Any) -> AddedToken:
     """Return an added token from its JSON. Raises TokenizerError."""
     if not isinstance(value, Mapping):
-        raise TokenizerError(f"an added token is {shown(value)}; it must be an object with a content")
+        raise TokenizerError(
+            f"an added token is {shown(value)}; it must be an object with a content"
+        )
     content = _content(value, "an added token")
-    switches = {name: value.get(name, False) for name in ("special", "lstrip", "rstrip", "single_word")}
+    switches = {
+        name: value.get(name, False) for name in ("special", "lstrip", "rstrip", "single_word")
+    }
     switches["normalized"] = value.get("normalized", not switches["special"])
     for name, switch in switches.items():
         if not isinstance(switch, bool):
-            raise TokenizerError(f"added token {shown(content)}: {name} is {shown(switch)}; it must be true or false")
+            raise TokenizerError(
+                f"added token {shown(content)}: {name} is {shown(switch)}; it must be true or false"
+            )
     return AddedToken(content, **switches)
 
 
 def _content(value: Any, role: str) -> str:
     content = value.get("content") if isinstance(value, Mapping) else value
     if not isinstance(content, str) or len(content) > MAX_TOKEN:
-        raise TokenizerError(f"{role} is {shown(content)}; it must be a text of at most {MAX_TOKEN} characters")
+        raise TokenizerError(
+            f"{role} is {shown(content)}; it must be a text of at most {MAX_TOKEN} characters"
+        )
     return content
 
 
@@ -158,8 +177,14 @@ def _by_id(tokens: Mapping[str, Any], special: set[str]) -> dict[int, Any]:
     """Turn added_tokens.json, token -> id, round."""
     listed: dict[int, Any] = {}
     for content, token_id in tokens.items():
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < MAX_ID:
-            raise TokenizerError(f"added_tokens.json: {shown(content)} has the id {shown(token_id)}")
+        if (
+            not isinstance(token_id, int)
+            or isinstance(token_id, bool)
+            or not 0 <= token_id < MAX_ID
+        ):
+            raise TokenizerError(
+                f"added_tokens.json: {shown(content)} has the id {shown(token_id)}"
+            )
         if token_id in listed:
             raise TokenizerError(f"added_tokens.json: two tokens have the id {token_id}")
         listed[token_id] = {"content": content, "special": content in special}

@@ -45,12 +45,15 @@ class Detokenizer:
         decoding: the rule.
     """
 
-    def __init__(self, token_of: Callable[[int], str | None], special: Iterable[int], decoding: Decoding) -> None:
+    def __init__(
+        self, token_of: Callable[[int], str | None], special: Iterable[int], decoding: Decoding
+    ) -> None:
         self._token_of, self._special, self._decoding = token_of, frozenset(special), decoding
         self._known: dict[int, bytes | None] = {}
         self.errors = "replace"
         if decoding.byte_fallback:
-            # SentencePiece shows each broken byte as a sign of its own, ByteLevel each broken sequence.
+            # SentencePiece shows each broken byte as a sign of its own, ByteLevel each broken
+            # sequence.
             codecs.register_error(PIECEWISE, _each_byte)
             self.errors = PIECEWISE
 
@@ -156,20 +159,30 @@ def read_decoding(decoder: Any) -> Decoding:
                 rule["byte_fallback"] = True
             case {"type": "Fuse"}:
                 fused = True
-            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if not fused:
+            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if (
+                not fused
+            ):
                 if not old or len(new) > MAX_TEXT:
-                    raise TokenizerError("the decoder of tokenizer.json has an impossible replacement")
+                    raise TokenizerError(
+                        "the decoder of tokenizer.json has an impossible replacement"
+                    )
                 rule["replacements"] = (*rule.get("replacements", ()), (old, new))
             case {"type": "Strip", "content": str(strip), "start": int(count), "stop": 0} if fused:
                 if len(strip) != 1 or not 0 <= count <= MAX_TEXT:
-                    raise TokenizerError("the decoder of tokenizer.json strips an impossible amount")
+                    raise TokenizerError(
+                        "the decoder of tokenizer.json strips an impossible amount"
+                    )
                 rule |= {"strip": strip, "strip_count": count}
             case {"type": "Metaspace", "replacement": str(space)} if len(space) == 1 and not fused:
                 rule["replacements"] = (*rule.get("replacements", ()), (space, " "))
-                if step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True):
+                if step.get("prepend_scheme", "always") != "never" and step.get(
+                    "add_prefix_space", True
+                ):
                     rule["bare_start"] = space
             case _:
-                raise TokenizerError(f"tokenizer.json decodes by a rule that edgellm does not know: {kind_of(step)}")
+                raise TokenizerError(
+                    f"tokenizer.json decodes by a rule that edgellm does not know: {kind_of(step)}"
+                )
     if rule.get("byte_level") and len(rule) > 1:
         raise TokenizerError("tokenizer.json decodes by ByteLevel and another rule at once")
     if not rule:
@@ -204,7 +217,9 @@ def _byte_table() -> dict[str, int]:
     """Return GPT-2's table: printable Latin-1 characters stand for themselves, the other bytes from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + at): byte for at, byte in enumerate(others)
+    }
 
 
 BYTE_OF = _byte_table()

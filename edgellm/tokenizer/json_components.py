@@ -1,6 +1,7 @@
 """The parts of a tokenizer.json around its vocabulary: checked before the Rust library has them.
 
-That library panics, or aborts the process, on some files that are valid JSON: each check here stands for one that did.
+That library panics, or aborts the process, on some files that are valid JSON: each check here
+stands for one that did.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ NORMALIZERS = [
     "Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "ByteLevel",
     "Precompiled",
 ]  # fmt: skip
-PRE_TOKENIZERS = ["Split", "ByteLevel", "Metaspace", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"]
+PRE_TOKENIZERS = [
+    "Split",
+    "ByteLevel",
+    "Metaspace",
+    "Digits",
+    "Punctuation",
+    "Whitespace",
+    "WhitespaceSplit",
+]
 
 
 def check_components(normalizer: Any, pre_tokenizer: Any) -> None:
@@ -35,13 +44,19 @@ def check_components(normalizer: Any, pre_tokenizer: Any) -> None:
     ):
         steps = steps_of(component, name)
         if len(steps) > MAX_STEPS:
-            raise TokenizerError(f"tokenizer.json has {len(steps)} {name}; {MAX_STEPS} are the most")
+            raise TokenizerError(
+                f"tokenizer.json has {len(steps)} {name}; {MAX_STEPS} are the most"
+            )
         for step in steps:
             if not isinstance(step, Mapping) or step.get("type") not in known:
-                raise TokenizerError(f"tokenizer.json has {name} that edgellm does not know: {kind_of(step)}")
+                raise TokenizerError(
+                    f"tokenizer.json has {name} that edgellm does not know: {kind_of(step)}"
+                )
             growth *= _growth(step)
     if growth > MAX_GROWTH:
-        raise TokenizerError("tokenizer.json would make a text many times longer before it is encoded")
+        raise TokenizerError(
+            "tokenizer.json would make a text many times longer before it is encoded"
+        )
 
 
 def read_frame(post_processor: Any, ids: Mapping[str, int]) -> tuple[list[int], list[int]]:
@@ -60,14 +75,24 @@ def read_frame(post_processor: Any, ids: Mapping[str, int]) -> tuple[list[int], 
         match step:
             case {"type": "ByteLevel"}:  # concerns offsets only
                 continue
-            case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(tokens)}:
-                texts = [at for at, item in enumerate(single) if isinstance(item, dict) and "Sequence" in item]
+            case {
+                "type": "TemplateProcessing",
+                "single": list(single),
+                "special_tokens": dict(tokens),
+            }:
+                texts = [
+                    at
+                    for at, item in enumerate(single)
+                    if isinstance(item, dict) and "Sequence" in item
+                ]
                 if len(texts) != 1:
                     raise TokenizerError("the template of tokenizer.json must hold the text once")
                 before = [*_special_ids(single[: texts[0]], tokens, ids), *before]
                 after += _special_ids(single[texts[0] + 1 :], tokens, ids)
             case _:
-                raise TokenizerError(f"tokenizer.json ends in a processor that edgellm does not know: {kind_of(step)}")
+                raise TokenizerError(
+                    f"tokenizer.json ends in a processor that edgellm does not know: {kind_of(step)}"
+                )
     return before, after
 
 
@@ -85,9 +110,13 @@ def _growth(step: Mapping[str, Any]) -> float:
             raise TokenizerError(f"tokenizer.json has a damaged {kind_of(step)}")
         case {"type": "Precompiled"}:
             try:
-                check_charsmap(base64.b64decode(step["precompiled_charsmap"], validate=True) or b"\0")
+                check_charsmap(
+                    base64.b64decode(step["precompiled_charsmap"], validate=True) or b"\0"
+                )
             except (KeyError, TypeError, ValueError) as error:
-                raise TokenizerError("the normalization table in tokenizer.json is damaged") from error
+                raise TokenizerError(
+                    "the normalization table in tokenizer.json is damaged"
+                ) from error
             return 1.0
         case {"type": "ByteLevel"}:
             return 2.0
@@ -96,7 +125,9 @@ def _growth(step: Mapping[str, Any]) -> float:
 
 def _limit(growth: float, text: str) -> float:
     if len(text) > MAX_INSERT:
-        raise TokenizerError(f"tokenizer.json has a pattern or an insertion that is too long: {shown(text)}")
+        raise TokenizerError(
+            f"tokenizer.json has a pattern or an insertion that is too long: {shown(text)}"
+        )
     return growth
 
 
@@ -107,8 +138,12 @@ def _special_ids(items: list[Any], tokens: Mapping[str, Any], ids: Mapping[str, 
         match item:
             case {"SpecialToken": {"id": str(name)}} if isinstance(tokens.get(name), dict):
                 listed = tokens[name].get("ids")
-                if not isinstance(listed, list) or not all(type(token_id) is int and token_id in known for token_id in listed):
-                    raise TokenizerError(f"the template of tokenizer.json has impossible ids for {shown(name)}")
+                if not isinstance(listed, list) or not all(
+                    type(token_id) is int and token_id in known for token_id in listed
+                ):
+                    raise TokenizerError(
+                        f"the template of tokenizer.json has impossible ids for {shown(name)}"
+                    )
                 found += listed
             case _:
                 raise TokenizerError("the template of tokenizer.json is damaged")

@@ -1,12 +1,13 @@
 """A vocabulary in a SentencePiece model (tokenizer.model), used as LLaMA's tokenizer in transformers uses it.
 
-Special, added and user-defined tokens are cut out of a text first, longest first; SentencePiece encodes what lies
-between. Only the beginning of a text gets SentencePiece's dummy prefix (a space before the first word), not what follows
-such a token, unless tokenizer_config.json says ``"legacy": true``.
+Special, added and user-defined tokens are cut out of a text first, longest first; SentencePiece
+encodes what lies between. Only the beginning of a text gets SentencePiece's dummy prefix (a space
+before the first word), not what follows such a token, unless tokenizer_config.json says ``"legacy":
+true``.
 
-Where transformers 5 drops one leading space (" Hello" becomes the ids of "Hello"), this keeps it, as SentencePiece, the
-models' training and transformers 4 do. A model that collapses spaces (``remove_extra_whitespaces``, no LLaMA's does) also
-loses those beside such tokens.
+Where transformers 5 drops one leading space (" Hello" becomes the ids of "Hello"), this keeps it,
+as SentencePiece, the models' training and transformers 4 do. A model that collapses spaces
+(``remove_extra_whitespaces``, no LLaMA's does) also loses those beside such tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from edgellm.files.strict_json import require_regular_file, shown
 from edgellm.tokenizer.added_tokens import AddedToken, Settings
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap
-from edgellm.tokenizer.spm_proto import CONTROL, UNKNOWN, USER_DEFINED, PieceModel, read_piece_model, without_dummy_prefix
+from edgellm.tokenizer.spm_proto import (
+    CONTROL,
+    UNKNOWN,
+    USER_DEFINED,
+    PieceModel,
+    read_piece_model,
+    without_dummy_prefix,
+)
 
 MAX_BYTES = 16 << 20
 SPACE = "\u2581"
@@ -42,7 +50,11 @@ class PieceVocabulary:
         self._legacy = settings.flag("legacy", False)
         prefix = model.dummy_prefix and settings.flag("add_prefix_space", True)
         self._outer = _processor(model.data if prefix else without_dummy_prefix(model.data))
-        self._inner = self._outer if self._legacy or not prefix else _processor(without_dummy_prefix(model.data))
+        self._inner = (
+            self._outer
+            if self._legacy or not prefix
+            else _processor(without_dummy_prefix(model.data))
+        )
         self._tokens: dict[int, str] = dict(enumerate(model.pieces))
         self._ids = {piece: at for at, piece in enumerate(model.pieces)}
         for token_id, token in settings.added.items():
@@ -59,13 +71,26 @@ class PieceVocabulary:
         self._added = added
         self._lengths = sorted({len(text) for text in added}, reverse=True)
         self._starts = re.compile(
-            "[" + "".join(re.escape(start) for start in {text[0] for text in added}) + "]" if added else "(?!)"
+            "[" + "".join(re.escape(start) for start in {text[0] for text in added}) + "]"
+            if added
+            else "(?!)"
         )
         control = {at for at, kind in enumerate(model.kinds) if kind in (CONTROL, UNKNOWN)}
-        self.special_ids = frozenset(control.union(self._ids[token] for token in special if token in self._ids))
-        self.border_ids = frozenset(self._ids[text] for text, token in added.items() if not (token.lstrip or token.single_word))
+        self.special_ids = frozenset(
+            control.union(self._ids[token] for token in special if token in self._ids)
+        )
+        self.border_ids = frozenset(
+            self._ids[text]
+            for text, token in added.items()
+            if not (token.lstrip or token.single_word)
+        )
         self.size = max(self._tokens) + 1
-        self.decoding = Decoding(replacements=((SPACE, " "),), byte_fallback=True, strip=" ", strip_count=1 if prefix else 0)
+        self.decoding = Decoding(
+            replacements=((SPACE, " "),),
+            byte_fallback=True,
+            strip=" ",
+            strip_count=1 if prefix else 0,
+        )
         self._begin = self._role("bos_token") if settings.flag("add_bos_token", True) else []
         self._end = self._role("eos_token") if settings.flag("add_eos_token", False) else []
 
@@ -86,12 +111,17 @@ class PieceVocabulary:
                 hint="convert the folder: edgellm convert SOURCE DEST",
             )
         if data.startswith(b"version https://git-lfs"):
-            raise TokenizerError(f"{path} is a pointer of git-lfs, not the file", hint="download it again, or git lfs pull")
+            raise TokenizerError(
+                f"{path} is a pointer of git-lfs, not the file",
+                hint="download it again, or git lfs pull",
+            )
         model = read_piece_model(data)
         for table in model.charsmaps:
             check_charsmap(table)
         if model.suffix:
-            raise TokenizerError(f"{path} puts white space at the end of words, which edgellm does not know")
+            raise TokenizerError(
+                f"{path} puts white space at the end of words, which edgellm does not know"
+            )
         return cls(model, settings)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -153,7 +183,9 @@ class PieceVocabulary:
     def _add(self, token_id: int, token: AddedToken) -> None:
         text = token.content
         if self._tokens.get(token_id, text) != text or self._ids.get(text, token_id) != token_id:
-            raise TokenizerError(f"added token {shown(text)} has the id {token_id}, which belongs to another token")
+            raise TokenizerError(
+                f"added token {shown(text)} has the id {token_id}, which belongs to another token"
+            )
         self._tokens[token_id], self._ids[text] = text, token_id
 
 
@@ -169,5 +201,7 @@ def _processor(data: bytes) -> Any:
     try:
         processor.LoadFromSerializedProto(data)
     except Exception as error:  # the library raises plain RuntimeError and ValueError
-        raise TokenizerError(f"the SentencePiece model is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise TokenizerError(
+            f"the SentencePiece model is damaged: {' '.join(str(error).split())[:200]}"
+        ) from error
     return processor

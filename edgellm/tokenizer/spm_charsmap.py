@@ -12,9 +12,10 @@ MAX_REPLACEMENT = 128  # bytes; NFKC's longest has 33
 def check_charsmap(table: bytes) -> None:
     """Raise TokenizerError unless every step through the table stays inside it.
 
-    The table is a double array (Yata, "Dictionary tries and their applications"; the layout is darts-clone's) and
-    then the replacements, each ended by a zero byte. A unit holds a label in bits 0-7, in bit 8 whether a value hangs
-    on it, in bits 10-30 the distance to its children, counted in 256s if bit 9 is set; bit 31 marks a value.
+    The table is a double array (Yata, "Dictionary tries and their applications"; the layout is
+    darts-clone's) and then the replacements, each ended by a zero byte. A unit holds a label in
+    bits 0-7, in bit 8 whether a value hangs on it, in bits 10-30 the distance to its children,
+    counted in 256s if bit 9 is set; bit 31 marks a value.
     """
     if not table:
         return
@@ -34,4 +35,6 @@ def check_charsmap(table: bytes) -> None:
     if replacements[-1] != 0 or np.any(values >= len(replacements)):
         raise TokenizerError("the normalization table of the tokenizer points outside itself")
     if np.max(np.diff(ends, prepend=-1)) > MAX_REPLACEMENT:
-        raise TokenizerError(f"the normalization table replaces a character by more than {MAX_REPLACEMENT} bytes")
+        raise TokenizerError(
+            f"the normalization table replaces a character by more than {MAX_REPLACEMENT} bytes"
+        )

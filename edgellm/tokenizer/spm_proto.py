@@ -34,7 +34,8 @@ class PieceModel:
         suffix: whether white space belongs to the word before it.
         bos_id: the piece that begins a text, -1 for none.
         eos_id: the piece that ends a text, -1 for none.
-        merging: whether pieces are merged (BPE), as LLaMA's are; else the likeliest of all ways is looked for.
+        merging: whether pieces are merged (BPE), as LLaMA's are; else the likeliest of all ways is
+            looked for.
     """
 
     data: bytes
@@ -71,12 +72,18 @@ def read_piece_model(data: bytes) -> PieceModel:
                 elif inner == DUMMY_PREFIX and number == NORMALIZER:
                     dummy_prefix = bool(setting)
         elif number == TRAINER and isinstance(value, bytes):
-            numbers |= {inner: _signed(setting) for inner, setting, _ in _fields(value) if isinstance(setting, int)}
+            numbers |= {
+                inner: _signed(setting)
+                for inner, setting, _ in _fields(value)
+                if isinstance(setting, int)
+            }
         if number != SELF_TEST:  # it would be run while the model is loaded
             kept.append(data[at:end])
         at = end
     if not pieces or len(pieces) > MAX_PIECES:
-        raise TokenizerError(f"the SentencePiece model has {len(pieces)} pieces; it must have 1 to {MAX_PIECES}")
+        raise TokenizerError(
+            f"the SentencePiece model has {len(pieces)} pieces; it must have 1 to {MAX_PIECES}"
+        )
     if len(set(pieces)) < len(pieces):
         raise TokenizerError("the SentencePiece model has a piece twice")
     return PieceModel(
@@ -109,7 +116,9 @@ def _piece(data: bytes) -> tuple[str, int, float]:
         elif number == 3 and isinstance(value, int):
             kind = value
     if not 0 < len(piece) <= MAX_PIECE or not NORMAL <= kind <= BYTE or not -1e30 < score < 1e30:
-        raise TokenizerError("a piece of the SentencePiece model has no text, an unknown kind or an impossible score")
+        raise TokenizerError(
+            "a piece of the SentencePiece model has no text, an unknown kind or an impossible score"
+        )
     try:
         return piece.decode("utf-8"), kind, score
     except UnicodeDecodeError as error:
@@ -143,9 +152,13 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
                 (value,) = struct.unpack_from("<q", data, at)
                 at += 8
             else:
-                raise TokenizerError("the SentencePiece model is damaged: a field of an unknown kind")
+                raise TokenizerError(
+                    "the SentencePiece model is damaged: a field of an unknown kind"
+                )
             if at > size or not key >> 3:
-                raise TokenizerError("the SentencePiece model is damaged: a field reaches past its end")
+                raise TokenizerError(
+                    "the SentencePiece model is damaged: a field reaches past its end"
+                )
             yield key >> 3, value, at
     except (IndexError, struct.error) as error:
         raise TokenizerError("the SentencePiece model is cut off") from error

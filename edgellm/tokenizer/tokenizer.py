@@ -47,8 +47,9 @@ class Vocabulary(Protocol):
 class Tokenizer:
     """Text to ids and back; it may serve many threads.
 
-    A text that spells a special token becomes that token, in chat messages too: that is what transformers does, and what
-    templates rely on. Whoever passes strangers' text on and minds, takes such strings out first.
+    A text that spells a special token becomes that token, in chat messages too: that is what
+    transformers does, and what templates rely on. Whoever passes strangers' text on and minds,
+    takes such strings out first.
 
     Args:
         vocabulary: the tokens.
@@ -57,15 +58,19 @@ class Tokenizer:
     Attributes:
         vocab_size: the largest id and one.
         bos_token_id: the id of the token that begins a text, ``None`` for none.
-        eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name them.
-        border_ids: tokens at which texts fall apart: the ids before one and from it on are those of two separate texts.
+        eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name
+            them.
+        border_ids: tokens at which texts fall apart: the ids before one and from it on are those of
+            two separate texts.
         chat_template: the source of the usual chat template, ``None`` for none.
     """
 
     def __init__(self, vocabulary: Vocabulary, templates: Mapping[str, str]) -> None:
         self._vocabulary = vocabulary
         self._templates = {name: ChatTemplate(source) for name, source in templates.items()}
-        self._detokenizer = Detokenizer(vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding)
+        self._detokenizer = Detokenizer(
+            vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding
+        )
         self.vocab_size = vocabulary.size
         self.border_ids = vocabulary.border_ids
         self.bos_token_id = self._id_of_role("bos_token")
@@ -82,7 +87,8 @@ class Tokenizer:
             vocab_size: how many ids the model knows.
 
         Raises:
-            TokenizerError: there is no tokenizer, it is damaged, or it has ids that the model does not know.
+            TokenizerError: there is no tokenizer, it is damaged, or it has ids that the model does
+                not know.
             TemplateError: a file with a chat template is damaged.
         """
         folder = Path(path)
@@ -109,7 +115,8 @@ class Tokenizer:
 
         Args:
             text: any text; special tokens in it count as such.
-            add_special_tokens: whether to add what the tokenizer puts around a text, such as ``<s>``.
+            add_special_tokens: whether to add what the tokenizer puts around a text, such as
+                ``<s>``.
 
         Raises:
             TokenizerError: the text holds half a surrogate pair, or the tokenizer fails on it.
@@ -117,7 +124,9 @@ class Tokenizer:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise TokenizerError(f"the text has no valid Unicode character at place {error.start}") from error
+            raise TokenizerError(
+                f"the text has no valid Unicode character at place {error.start}"
+            ) from error
         return self._vocabulary.encode(text, add_special_tokens=add_special_tokens)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -129,15 +138,19 @@ class Tokenizer:
         """
         return self._detokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def decoder(self, *, skip_special_tokens: bool = True, continues: bool = False) -> StreamDecoder:
+    def decoder(
+        self, *, skip_special_tokens: bool = True, continues: bool = False
+    ) -> StreamDecoder:
         """Return what turns ids that come one by one into text; all it returns together is what ``decode`` returns.
 
         Args:
             skip_special_tokens: whether tokens such as ``</s>`` add nothing.
-            continues: whether the text goes on from another, a prompt for example: then the space before its first word
-                is kept, so that prompt and text together read as one.
+            continues: whether the text goes on from another, a prompt for example: then the space
+                before its first word is kept, so that prompt and text together read as one.
         """
-        return StreamDecoder(self._detokenizer, skip_special_tokens=skip_special_tokens, continues=continues)
+        return StreamDecoder(
+            self._detokenizer, skip_special_tokens=skip_special_tokens, continues=continues
+        )
 
     def render(
         self,
@@ -152,15 +165,21 @@ class Tokenizer:
         Args:
             messages: mappings with "role" and "content".
             add_generation_prompt: whether the text ends where the model's answer begins.
-            template: the name of one of the folder's templates; without it "tool_use" where there are tools and such a
-                template, else "default".
+            template: the name of one of the folder's templates; without it "tool_use" where there
+                are tools and such a template, else "default".
             variables: what else the template knows, such as ``tools``; plain data.
 
         Raises:
             TemplateError: there is no such template, it fails, or it refuses the conversation.
         """
         roles = {role: token for role, token in self._vocabulary.named.items() if token is not None}
-        given = {"tools": None, "documents": None, **roles, **variables, "add_generation_prompt": add_generation_prompt}
+        given = {
+            "tools": None,
+            "documents": None,
+            **roles,
+            **variables,
+            "add_generation_prompt": add_generation_prompt,
+        }
         return choose(self._templates, template, tools=bool(given["tools"])).render(messages, given)
 
     def apply_chat_template(
@@ -175,13 +194,16 @@ class Tokenizer:
 
         The template writes ``<s>`` and its like itself: nothing is added.
         """
-        text = self.render(messages, add_generation_prompt=add_generation_prompt, template=template, **variables)
+        text = self.render(
+            messages, add_generation_prompt=add_generation_prompt, template=template, **variables
+        )
         return self.encode(text, add_special_tokens=False)
 
     def difference(self, other: Tokenizer) -> str | None:
         """Say how another tokenizer gives texts other ids, for an error message; ``None`` where it does not.
 
-        Ids beyond the smaller vocabulary do not count: a model often has a few tokens more than its smaller brother.
+        Ids beyond the smaller vocabulary do not count: a model often has a few tokens more than its
+        smaller brother.
         """
         mine, theirs = self._vocabulary, other._vocabulary
         for token_id in range(min(mine.size, theirs.size)):
@@ -189,7 +211,9 @@ class Tokenizer:
             if one != two and one is not None and two is not None:
                 return f"token {token_id} is {shown(one)} in one and {shown(two)} in the other"
         for text in SPLIT:
-            if self.encode(text, add_special_tokens=False) != other.encode(text, add_special_tokens=False):
+            if self.encode(text, add_special_tokens=False) != other.encode(
+                text, add_special_tokens=False
+            ):
                 return f"they split {shown(text)} in different ways"
         return None
 
@@ -201,7 +225,9 @@ class Tokenizer:
         """Return the token of an id, as the vocabulary writes it. Raises TokenizerError where there is none."""
         token = self._vocabulary.token_of(token_id)
         if token is None:
-            raise TokenizerError(f"there is no token {token_id}; the vocabulary has {self.vocab_size} ids")
+            raise TokenizerError(
+                f"there is no token {token_id}; the vocabulary has {self.vocab_size} ids"
+            )
         return token
 
     def _id_of_role(self, role: str) -> int | None:

@@ -1,7 +1,7 @@
 """A vocabulary in tokenizer.json (BPE or Unigram), encoded by the Rust library ``tokenizers``.
 
-The file is parsed and checked here; the library gets the checked parts and never sees the file, and what it would do
-after encoding (special tokens, padding, truncation, decoding) is done here too.
+The file is parsed and checked here; the library gets the checked parts and never sees the file, and
+what it would do after encoding (special tokens, padding, truncation, decoding) is done here too.
 """
 
 from __future__ import annotations
@@ -42,22 +42,35 @@ class JsonVocabulary:
         self._tokens = {token_id: token for token, token_id in self._ids.items()}
         added = _listed(document.get("added_tokens"))
         self._check_added(added)
-        further = {token_id: token for token_id, token in settings.added.items() if token.content not in self._ids}
+        further = {
+            token_id: token
+            for token_id, token in settings.added.items()
+            if token.content not in self._ids
+        }
         self._check_added(further)
         special = settings.special_texts
         listed = {token.content: token for token in (*added.values(), *further.values())}
-        roles = [AddedToken(token, special=True) for token in special if token in self._ids and token not in listed]
-        self._tokenizer = rust(lambda: _assemble(normalizer, pre_tokenizer, built, [*listed.values(), *roles]))
+        roles = [
+            AddedToken(token, special=True)
+            for token in special
+            if token in self._ids and token not in listed
+        ]
+        self._tokenizer = rust(
+            lambda: _assemble(normalizer, pre_tokenizer, built, [*listed.values(), *roles])
+        )
         for token_id, token in (*added.items(), *further.items()):
             if self._tokenizer.token_to_id(token.content) != token_id:
                 raise TokenizerError(
                     f"added token {shown(token.content)} is said to have the id {token_id}, but the ids before it have gaps"
                 )
-            self._tokens[token_id] = self._tokenizer.id_to_token(token_id)  # normalized, as it is found in a text
+            # normalized, as it is found in a text
+            self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
         self._begin, self._end = read_frame(document.get("post_processor"), self._ids)
         texts = special.union(token.content for token in added.values() if token.special)
         self.special_ids = frozenset(self._ids[text] for text in texts if text in self._ids)
-        self.border_ids = frozenset(self._ids[token.content] for token in (*listed.values(), *roles) if token.is_border)
+        self.border_ids = frozenset(
+            self._ids[token.content] for token in (*listed.values(), *roles) if token.is_border
+        )
         self.named: dict[str, str | None] = dict(settings.named)
         self.size = max(self._tokens) + 1
 
@@ -82,8 +95,13 @@ class JsonVocabulary:
     def _check_added(self, added: Mapping[int, AddedToken]) -> None:
         for token_id, token in added.items():
             content = token.content
-            if self._tokens.get(token_id, content) != content or self._ids.get(content, token_id) != token_id:
-                raise TokenizerError(f"added token {shown(content)} has the id {token_id}, which belongs to another token")
+            if (
+                self._tokens.get(token_id, content) != content
+                or self._ids.get(content, token_id) != token_id
+            ):
+                raise TokenizerError(
+                    f"added token {shown(content)} has the id {token_id}, which belongs to another token"
+                )
             self._tokens[token_id], self._ids[content] = content, token_id
 
 
@@ -95,7 +113,9 @@ def rust(work: Callable[[], Result]) -> Result:
         raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(f"the tokenizer fails: {' '.join(str(error).split())[:200]}") from error
+            raise TokenizerError(
+                f"the tokenizer fails: {' '.join(str(error).split())[:200]}"
+            ) from error
         raise
 
 
@@ -106,7 +126,9 @@ def _build(model: Mapping[str, Any]) -> tuple[dict[str, int], Callable[[], Any]]
         return _bpe(model)
     if kind == "Unigram":
         return _unigram(model)
-    raise TokenizerError(f"tokenizer.json holds a model of type {shown(kind)}; edgellm knows BPE and Unigram")
+    raise TokenizerError(
+        f"tokenizer.json holds a model of type {shown(kind)}; edgellm knows BPE and Unigram"
+    )
 
 
 def _bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Callable[[], Any]]:
@@ -124,9 +146,13 @@ def _bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Callable[[], Any]]:
         raise TokenizerError("tokenizer.json gives one id to two tokens")
     for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(affix):
-            raise TokenizerError(f"tokenizer.json marks words by {affix}, which edgellm does not know")
+            raise TokenizerError(
+                f"tokenizer.json marks words by {affix}, which edgellm does not know"
+            )
     if unknown is not None and (not isinstance(unknown, str) or unknown not in vocabulary):
-        raise TokenizerError(f"the unknown token {shown(unknown)} of tokenizer.json is not in its vocabulary")
+        raise TokenizerError(
+            f"the unknown token {shown(unknown)} of tokenizer.json is not in its vocabulary"
+        )
     merges = _merges(model.get("merges"), vocabulary)
     switches = {name: _flag(model, name) for name in ("fuse_unk", "byte_fallback", "ignore_merges")}
     given = {**switches, "unk_token": unknown} if unknown is not None else switches
@@ -147,11 +173,18 @@ def _merges(listed: Any, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]
     if set(map(type, pairs)) - {list} or set(map(len, pairs)) - {2}:
         raise TokenizerError("a merge in tokenizer.json does not name two tokens")
     firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
-    if set(map(type, firsts)) - {str} or set(map(type, seconds)) - {str} or "" in firsts or "" in seconds:
+    if (
+        set(map(type, firsts)) - {str}
+        or set(map(type, seconds)) - {str}
+        or "" in firsts
+        or "" in seconds
+    ):
         raise TokenizerError("a merge in tokenizer.json does not name two tokens")
     needed = {*firsts, *seconds, *map(add, firsts, seconds)}
     if missing := needed - vocabulary.keys():
-        raise TokenizerError(f"tokenizer.json merges {shown(min(missing))}, which is not in its vocabulary")
+        raise TokenizerError(
+            f"tokenizer.json merges {shown(min(missing))}, which is not in its vocabulary"
+        )
     return list(zip(firsts, seconds, strict=True))
 
 
@@ -191,15 +224,21 @@ def _flag(model: Mapping[str, Any], name: str) -> bool:
 def _listed(added: Any) -> dict[int, AddedToken]:
     if added is None:
         return {}
-    if not isinstance(added, list) or not all(isinstance(token, Mapping) and type(token.get("id")) is int for token in added):
-        raise TokenizerError("the added tokens of tokenizer.json must be a list of objects with an id")
+    if not isinstance(added, list) or not all(
+        isinstance(token, Mapping) and type(token.get("id")) is int for token in added
+    ):
+        raise TokenizerError(
+            "the added tokens of tokenizer.json must be a list of objects with an id"
+        )
     by_id = {token["id"]: token for token in added}
     if len(by_id) < len(added) or min(by_id, default=0) < 0:
         raise TokenizerError("tokenizer.json gives one id to two added tokens, or a negative one")
     return read_added(by_id)
 
 
-def _assemble(normalizer: Any, pre_tokenizer: Any, model: Callable[[], Any], added: list[AddedToken]) -> Any:
+def _assemble(
+    normalizer: Any, pre_tokenizer: Any, model: Callable[[], Any], added: list[AddedToken]
+) -> Any:
     """Return the library's tokenizer, without anything that works after the model."""
     import tokenizers
 
@@ -217,7 +256,10 @@ def _assemble(normalizer: Any, pre_tokenizer: Any, model: Callable[[], Any], add
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(frame))
     tokenizer.model = model()
     for token in added:
-        switches = {name: getattr(token, name) for name in ("special", "lstrip", "rstrip", "single_word", "normalized")}
+        switches = {
+            name: getattr(token, name)
+            for name in ("special", "lstrip", "rstrip", "single_word", "normalized")
+        }
         tokenizer.add_tokens([tokenizers.AddedToken(token.content, **switches)])
     return tokenizer
 
@@ -229,7 +271,9 @@ def _parse(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8").strip()
         if text[:1] != "{" or text[-1:] != "}":  # cut off, or something else: not worth parsing
             raise TokenizerError(f"{path} is cut off, or is no JSON object")
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite)
+        document = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite
+        )
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from error
     except TokenizerError:
@@ -237,7 +281,9 @@ def _parse(path: Path) -> dict[str, Any]:
     except EdgeLLMError as error:
         raise TokenizerError(error.message) from error
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is no valid JSON: {' '.join(str(error).split())[:200]}") from error
+        raise TokenizerError(
+            f"{path} is no valid JSON: {' '.join(str(error).split())[:200]}"
+        ) from error
     if not isinstance(document, dict):
         raise TokenizerError(f"{path} holds no JSON object")
     return document

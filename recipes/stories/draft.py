@@ -3,9 +3,10 @@
     edgellm convert stories TEACHER --bits 16
     python draft.py --teacher TEACHER --data FOLDER --out FOLDER --minutes 40
 
-FOLDER of `--data` holds tinystories_train.txt. The draft learns the teacher's own probabilities, on texts that the teacher has
-written (likeliest tokens and drawn ones) and on the corpus it was trained with. Its table begins as the teacher's, seen along
-the directions in which that varies most. It saves what it has every two minutes. Needs torch, transformers and sentencepiece.
+FOLDER of `--data` holds tinystories_train.txt. The draft learns the teacher's own probabilities, on
+texts that the teacher has written (likeliest tokens and drawn ones) and on the corpus it was
+trained with. Its table begins as the teacher's, seen along the directions in which that varies
+most. It saves what it has every two minutes. Needs torch, transformers and sentencepiece.
 """
 
 import argparse
@@ -31,7 +32,9 @@ WIDTH, INNER, LAYERS, HEADS = 128, 384, 3, 4
 
 
 @torch.no_grad()
-def written(teacher: LlamaForCausalLM, begun: list[list[int]], *, temperature: float, tokens: int) -> list[list[int]]:
+def written(
+    teacher: LlamaForCausalLM, begun: list[list[int]], *, temperature: float, tokens: int
+) -> list[list[int]]:
     """What the teacher makes of beginnings of equal length."""
     texts = teacher.generate(
         torch.tensor(begun),
@@ -59,7 +62,11 @@ def beginnings(ids: np.ndarray, rng: random.Random, *, count: int) -> list[list[
         answers = np.flatnonzero(text[:60] == 5)  # <|assistant|>
         length = int(answers[0]) + 1 if len(answers) else rng.choice((6, 12, 24, 36))
         by_length[length].append(text[:length].tolist())
-    return [texts[:128] for texts in by_length.values() if len(texts) >= 24 and len({len(text) for text in texts}) == 1]
+    return [
+        texts[:128]
+        for texts in by_length.values()
+        if len(texts) >= 24 and len({len(text) for text in texts}) == 1
+    ]
 
 
 class Lessons:
@@ -108,7 +115,9 @@ def new_draft(teacher: LlamaForCausalLM) -> LlamaForCausalLM:
         )
     )
     table = teacher.model.embed_tokens.weight.detach().float()
-    _, _, directions = torch.linalg.svd(table * teacher.model.norm.weight.detach().float(), full_matrices=False)
+    _, _, directions = torch.linalg.svd(
+        table * teacher.model.norm.weight.detach().float(), full_matrices=False
+    )
     with torch.no_grad():
         draft.model.embed_tokens.weight.copy_(table @ directions[:WIDTH].T)
     return draft
@@ -116,7 +125,9 @@ def new_draft(teacher: LlamaForCausalLM) -> LlamaForCausalLM:
 
 def save(draft: LlamaForCausalLM, teacher: Path, out: Path) -> None:
     """The model, with the teacher's tokenizer."""
-    LlamaForCausalLM.save_pretrained(draft, out, state_dict={k: v.to(torch.bfloat16) for k, v in draft.state_dict().items()})
+    LlamaForCausalLM.save_pretrained(
+        draft, out, state_dict={k: v.to(torch.bfloat16) for k, v in draft.state_dict().items()}
+    )
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copy(teacher / name, out / name)
 
@@ -131,7 +142,9 @@ class Clock:
         return (time.time() - self._begun) / 60 / self._minutes
 
 
-def own_texts(teacher: LlamaForCausalLM, corpus: np.ndarray, cache: Path, clock: Clock, *, until: float) -> np.ndarray:
+def own_texts(
+    teacher: LlamaForCausalLM, corpus: np.ndarray, cache: Path, clock: Clock, *, until: float
+) -> np.ndarray:
     """What the teacher writes in a share of the time; a file of an earlier run serves instead."""
     if cache.exists():
         return np.load(cache)
@@ -140,7 +153,9 @@ def own_texts(teacher: LlamaForCausalLM, corpus: np.ndarray, cache: Path, clock:
         if not queue:
             queue = beginnings(corpus, rng, count=6000)
             rng.shuffle(queue)
-        for text in written(teacher, queue.pop(), temperature=(0.0, 0.6, 0.9)[turn % 3], tokens=256):
+        for text in written(
+            teacher, queue.pop(), temperature=(0.0, 0.6, 0.9)[turn % 3], tokens=256
+        ):
             texts += text
         turn += 1
         print(f"{turn} batches, {len(texts) / 1e6:.2f} M tokens written", flush=True)
@@ -148,25 +163,35 @@ def own_texts(teacher: LlamaForCausalLM, corpus: np.ndarray, cache: Path, clock:
     return np.asarray(texts, dtype=np.int64)
 
 
-def teach(draft: LlamaForCausalLM, lessons: list[Lessons], clock: Clock, args: argparse.Namespace) -> list[dict]:
+def teach(
+    draft: LlamaForCausalLM, lessons: list[Lessons], clock: Clock, args: argparse.Namespace
+) -> list[dict]:
     """Train until the time is up; returns the log."""
     decay = [p for p in draft.parameters() if p.ndim > 1]
     rest = [p for p in draft.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=args.rate, betas=(0.9, 0.98)
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+        lr=args.rate,
+        betas=(0.9, 0.98),
     )
     order = np.random.default_rng(0)
     start, step, saved, log = clock.spent(), 0, time.time(), []
     queues: list[list[np.ndarray]] = [[], []]
     while clock.spent() < 1:
         done = (clock.spent() - start) / (1 - start)
-        rate = args.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+        rate = (
+            args.rate
+            * min(1.0, (step + 1) / 100)
+            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         which = int(order.random() < 0.35)  # one text in three is the corpus's own
         if not queues[which]:
             rows = len(lessons[which].table)
-            queues[which] = list(np.array_split(order.permutation(rows), max(1, rows // args.batch)))
+            queues[which] = list(
+                np.array_split(order.permutation(rows), max(1, rows // args.batch))
+            )
         rows, tokens, shares = lessons[which].batch(queues[which].pop())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = draft(input_ids=rows).logits
@@ -181,7 +206,14 @@ def teach(draft: LlamaForCausalLM, lessons: list[Lessons], clock: Clock, args: a
         if step % 50 == 0:
             best = tokens.gather(-1, shares.argmax(-1, keepdim=True))[..., 0]
             equal = (logits.argmax(-1) == best).float().mean().item()
-            log.append({"step": step, "written": which == 0, "loss": round(loss.item(), 4), "top1_equal": round(equal, 4)})
+            log.append(
+                {
+                    "step": step,
+                    "written": which == 0,
+                    "loss": round(loss.item(), 4),
+                    "top1_equal": round(equal, 4),
+                }
+            )
             print(log[-1], flush=True)
         if time.time() - saved > 120:
             save(draft, args.teacher, args.out)
@@ -195,7 +227,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--writing", type=float, default=0.2, help="share of the time in which the teacher writes texts")
+    parser.add_argument(
+        "--writing",
+        type=float,
+        default=0.2,
+        help="share of the time in which the teacher writes texts",
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -204,10 +241,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
-    teacher = LlamaForCausalLM.from_pretrained(args.teacher, dtype=torch.bfloat16).eval().requires_grad_(requires_grad=False)
+    teacher = (
+        LlamaForCausalLM.from_pretrained(args.teacher, dtype=torch.bfloat16)
+        .eval()
+        .requires_grad_(requires_grad=False)
+    )
     teacher.generation_config.pad_token_id = 0
-    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(args.teacher / "tokenizer.model"))
-    corpus = tokens_of(documents(read_stories(args.data / "tinystories_train.txt"), seed=1), tokenizer)
+    tokenizer = sentencepiece.SentencePieceProcessor(
+        model_file=str(args.teacher / "tokenizer.model")
+    )
+    corpus = tokens_of(
+        documents(read_stories(args.data / "tinystories_train.txt"), seed=1), tokenizer
+    )
     own = own_texts(teacher, corpus, args.out / "written.npy", clock, until=args.writing)
     draft = new_draft(teacher)
     print(f"{sum(p.numel() for p in draft.parameters()) / 1e6:.3f} M parameters", flush=True)

@@ -2,7 +2,8 @@
 
     python train.py --data FOLDER --out FOLDER --minutes 90     FOLDER holds tinystories_train.txt and tinystories_valid.txt
 
-Needs torch, transformers and sentencepiece. On two CPU cores 90 minutes see about five epochs of 9 MB of text.
+Needs torch, transformers and sentencepiece. On two CPU cores 90 minutes see about five epochs of 9
+MB of text.
 """
 
 import argparse
@@ -29,7 +30,11 @@ CHAT_TEMPLATE = (
 
 
 def read_stories(path: Path) -> list[str]:
-    return [story.strip() for story in path.read_text().split("<|endoftext|>") if len(story.strip()) > 100]
+    return [
+        story.strip()
+        for story in path.read_text().split("<|endoftext|>")
+        if len(story.strip()) > 100
+    ]
 
 
 def train_tokenizer(corpus: Path, out: Path) -> sentencepiece.SentencePieceProcessor:
@@ -83,7 +88,9 @@ def main() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
 
-    train, valid = (read_stories(args.data / f"tinystories_{part}.txt") for part in ("train", "valid"))
+    train, valid = (
+        read_stories(args.data / f"tinystories_{part}.txt") for part in ("train", "valid")
+    )
     tokenizer = train_tokenizer(args.data / "tinystories_train.txt", args.out)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -108,7 +115,10 @@ def main() -> None:
         betas=(0.9, 0.95),
     )
     held_out = tokens_of(documents(valid, seed=1), tokenizer)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(train)} stories", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(train)} stories",
+        flush=True,
+    )
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
         with torch.autocast(args.device, dtype=torch.bfloat16):
@@ -117,7 +127,9 @@ def main() -> None:
     @torch.no_grad()
     def validate() -> float:
         model.eval()
-        losses = [loss_of(rows).item() for rows in batches(held_out, args.batch, np.random.default_rng(0))]
+        losses = [
+            loss_of(rows).item() for rows in batches(held_out, args.batch, np.random.default_rng(0))
+        ]
         model.train()
         return sum(losses) / len(losses)
 
@@ -143,7 +155,9 @@ def main() -> None:
             seen += rows.numel()
             if step % 100 == 0:
                 minutes = (time.time() - begun) / 60
-                progress = f"step {step} epoch {epoch} loss {loss.item():.3f} tokens {seen / 1e6:.2f}M"
+                progress = (
+                    f"step {step} epoch {epoch} loss {loss.item():.3f} tokens {seen / 1e6:.2f}M"
+                )
                 print(f"{progress} {minutes:.1f} min", flush=True)
             if step % 500 == 0:
                 log.append({"step": step, "tokens": seen, "validation_loss": round(validate(), 4)})

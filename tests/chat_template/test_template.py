@@ -15,7 +15,13 @@ from edgellm.chat_template.work_budget import TOTAL_UNITS
 from edgellm.errors import TemplateError
 from edgellm.tokenizer import Tokenizer
 
-NAMES = {"bos_token": "<s>", "eos_token": "</s>", "tools": None, "documents": None, "add_generation_prompt": True}
+NAMES = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "tools": None,
+    "documents": None,
+    "add_generation_prompt": True,
+}
 HELLO = [{"role": "user", "content": "Hello"}]
 TALK = [
     {"role": "system", "content": "Be brief. "},
@@ -29,13 +35,22 @@ TOOLS = [
         "function": {
             "name": "weather",
             "description": "Say <how> the weather is & 'was' é",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
         },
     }
 ]
 CALL = [
     *HELLO,
-    {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Zürich", "days": [1, 2]}}}]},
+    {
+        "role": "assistant",
+        "tool_calls": [
+            {"function": {"name": "weather", "arguments": {"city": "Zürich", "days": [1, 2]}}}
+        ],
+    },
     {"role": "tool", "content": "sunny"},
 ]
 
@@ -114,7 +129,9 @@ def reference():
         from transformers.utils.chat_template_utils import render_jinja_template
 
     def render(source, messages, variables):
-        return render_jinja_template([copy.deepcopy(messages)], chat_template=source, **copy.deepcopy(variables))[0][0]
+        return render_jinja_template(
+            [copy.deepcopy(messages)], chat_template=source, **copy.deepcopy(variables)
+        )[0][0]
 
     return render
 
@@ -139,7 +156,11 @@ def test_the_text_is_that_of_transformers(reference, name, messages, tools):
 
 def test_what_a_template_is_given():
     assert (
-        render("{{ bos_token }}{{ add_generation_prompt }}{{ tools }}{{ mood }}{{ missing }}", mood="gay") == "<s>TrueNonegay"
+        render(
+            "{{ bos_token }}{{ add_generation_prompt }}{{ tools }}{{ mood }}{{ missing }}",
+            mood="gay",
+        )
+        == "<s>TrueNonegay"
     )
 
 
@@ -163,7 +184,9 @@ ENDLESS = {
     "macros that branch": "{% macro m(n) %}{% if n < 30 %}{{ m(n + 1) }}{{ m(n + 1) }}{% endif %}{% endmacro %}{{ m(0) }}",
     "a block in itself": "{% block a %}{{ self.a() }}{% endblock %}",
     "a big output": "{% for i in range(99999) %}" + "y" * 1000 + "{% endfor %}",
-    "a big block": "{% set x %}{% for i in range(99999) %}" + "y" * 1000 + "{% endfor %}{% endset %}{{ x | length }}",
+    "a big block": "{% set x %}{% for i in range(99999) %}"
+    + "y" * 1000
+    + "{% endfor %}{% endset %}{{ x | length }}",
     "a long string": "{{ 'x' * 10 ** 9 }}",
     "a long list": "{{ [0] * 10 ** 9 }}",
     "a list of lists": "{{ [[0] * 1000] * 1000 }}",
@@ -186,7 +209,11 @@ ENDLESS = {
     "repeated fields": "{{ ('{0}' * 9999).format(" + LONG + ") }}",
     "a large replace": "{{ ('a' * 1000).replace('a', " + LONG + ") }}",
     "a large replace of nothing": "{{ ('a' * 1000) | replace('', " + LONG + ") }}",
-    "a long join": "{{ ['a'] * 9999 | join(" + LONG + ") }}{{ (['a'] * 9999) | join(" + LONG + ") }}",
+    "a long join": "{{ ['a'] * 9999 | join("
+    + LONG
+    + ") }}{{ (['a'] * 9999) | join("
+    + LONG
+    + ") }}",
     "a long join by a method": "{{ (" + LONG + ").join(range(9999) | map('string')) }}",
     "an indent": "{{ 'a' | indent(10 ** 9) }}",
     "an indent of many lines": "{{ ('a\n' * 9999) | indent(9999) }}",
@@ -201,19 +228,28 @@ ENDLESS = {
     "letters": "{{ ('é中' * 200000) | list | length }}",
     "comparisons": "{% set l = range(9999) | list %}{% for i in range(99999) %}{% set x = l == [] or 1 in l %}{% endfor %}",
     "reading a list": "{% set l = range(9999) | list %}{% for i in range(99999) %}{% set x = l | max %}{% endfor %}",
-    "reading a string": "{% set s = " + LONG + " %}{% for i in range(99999) %}{% set x = s.islower() %}{% endfor %}",
+    "reading a string": "{% set s = "
+    + LONG
+    + " %}{% for i in range(99999) %}{% set x = s.islower() %}{% endfor %}",
     "reading a range": "{% for i in range(99999) %}{% set x = range(99999) | sum + (0.5 in range(99999)) %}{% endfor %}",
     "reading a loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = loop | max %}{% endfor %}{% endfor %}",
     "many arguments": "{% for i in range(99999) %}{% set x = dict(*range(99999)) %}{% endfor %}",
     "what has changed": "{% for i in range(99999) %}{% set x = loop.changed(range(9999) | list) %}{% endfor %}",
-    "slices": "{% set s = " + LONG + " %}{% for i in range(99999) %}{% set x = s[1:] %}{% endfor %}",
+    "slices": "{% set s = "
+    + LONG
+    + " %}{% for i in range(99999) %}{% set x = s[1:] %}{% endfor %}",
     "iterators in iterators": repeated("ns.v | map('abs')", "[1]"),
     "tuples in tuples": repeated("(ns.v,)") + "{{ {ns.v: 1} }}",
     "a padded date": "{{ strftime_now('%99999999d') }}",
     "parentheses": "{{ " + "(" * 9000 + "1" + ")" * 9000 + " }}",
     "a sum of many": "{{ " + "+".join(["1"] * 9000) + " }}",
     "lists in lists": "{{ " + "[" * 900 + "]" * 900 + " }}",
-    "chains in chains": "{{ " + "1 < (" * 40 + "1" + ") < 3" * 40 + " }}" + repeated("ns.v * 9 ** 99"),
+    "chains in chains": "{{ "
+    + "1 < (" * 40
+    + "1"
+    + ") < 3" * 40
+    + " }}"
+    + repeated("ns.v * 9 ** 99"),
     "blocks in blocks": "{% if 1 %}" * 150 + "{% endif %}" * 150,
     "loops in loops": "{% for x in y %}" * 50 + "{% endfor %}" * 50,
     "many parts": "{{ a }}" * 9000,
@@ -229,9 +265,13 @@ def test_it_ends(name):
 
 
 def test_an_empty_purse_is_said_plainly():
-    with pytest.raises(TemplateError, match="takes more time or memory than a conversation calls for"):
+    with pytest.raises(
+        TemplateError, match="takes more time or memory than a conversation calls for"
+    ):
         render(ENDLESS["loops"])
-    with pytest.raises(TemplateError, match=r"a format with \* for its width, which is not allowed"):
+    with pytest.raises(
+        TemplateError, match=r"a format with \* for its width, which is not allowed"
+    ):
         render(ENDLESS["a starred format"])
 
 
@@ -240,9 +280,15 @@ def test_a_long_conversation_fills_the_purse():
     quadratic = "{% for m in messages %}" + inner + "{{ m.content }}{% endfor %}"
     assert len(render(quadratic, [{"role": "user", "content": "word " * 200}] * 200)) == 200 * 1000
     with pytest.raises(TemplateError, match="more time or memory"):
-        render(quadratic.replace("{% for m", "{% for i in range(999) %}{% for m") + "{% endfor %}", HELLO * 20)
+        render(
+            quadratic.replace("{% for m", "{% for i in range(999) %}{% for m") + "{% endfor %}",
+            HELLO * 20,
+        )
     huge = [{"role": "user", "content": "a" * (2 * TOTAL_UNITS)}]
-    assert len(render("{% for m in messages %}{{ '<' + m.content | trim + '>' }}{% endfor %}", huge)) == 2 * TOTAL_UNITS + 2
+    assert (
+        len(render("{% for m in messages %}{{ '<' + m.content | trim + '>' }}{% endfor %}", huge))
+        == 2 * TOTAL_UNITS + 2
+    )
 
 
 def test_threads_have_purses_of_their_own():
@@ -327,7 +373,9 @@ def test_spending_less_than_nothing_fills_no_purse():
         render(refund + "{% endfor %}{% endfor %}")
 
 
-@pytest.mark.parametrize("value", [object(), SimpleNamespace(a=1), print, {1, 2}, b"bytes", [[object()]]])
+@pytest.mark.parametrize(
+    "value", [object(), SimpleNamespace(a=1), print, {1, 2}, b"bytes", [[object()]]]
+)
 def test_a_template_is_given_plain_data_only(value):
     with pytest.raises(TemplateError, match="takes plain data, not a"):
         render("{{ thing }}", thing=value)
@@ -348,7 +396,10 @@ def test_subclasses_of_plain_data_come_without_their_methods():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{{ raise_exception('roles must alternate') }}", "refuses the conversation: roles must alternate"),
+        (
+            "{{ raise_exception('roles must alternate') }}",
+            "refuses the conversation: roles must alternate",
+        ),
         ("a\n{% if %}", "damaged in line 2"),
         ("{{ 'a' | nonsense }}", "damaged in line 1: No filter named 'nonsense'"),
         ("{{ messages[9].content.x }}", "fails: list object has no element 9"),
@@ -367,18 +418,30 @@ def test_what_an_error_says(source, message):
 
 def test_files_and_their_order(tmp_path):
     assert find_templates(tmp_path, {}) == {}
-    config = {"chat_template": [{"name": "default", "template": "config"}, {"name": "tool_use", "template": "tools"}]}
+    config = {
+        "chat_template": [
+            {"name": "default", "template": "config"},
+            {"name": "tool_use", "template": "tools"},
+        ]
+    }
     assert find_templates(tmp_path, config) == {"default": "config", "tool_use": "tools"}
     write_config(tmp_path, {"chat_template": "json"}, "chat_template.json")
     assert find_templates(tmp_path, config) == {"default": "json", "tool_use": "tools"}
     (tmp_path / "chat_template.jinja").write_text("jinja é", encoding="utf-8")
     (tmp_path / "chat_templates").mkdir()
     (tmp_path / "chat_templates" / "rag.jinja").write_text("rag")
-    assert find_templates(tmp_path, config) == {"default": "jinja é", "tool_use": "tools", "rag": "rag"}
+    assert find_templates(tmp_path, config) == {
+        "default": "jinja é",
+        "tool_use": "tools",
+        "rag": "rag",
+    }
 
 
 def test_templates_by_name(tmp_path):
-    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "{{ tools | length }}"}]
+    named = [
+        {"name": "default", "template": "plain"},
+        {"name": "tool_use", "template": "{{ tools | length }}"},
+    ]
     tokenizer = Tokenizer.from_folder(write_pieces(tmp_path, LLAMA | {"chat_template": named}))
     assert tokenizer.chat_template == "plain"
     assert tokenizer.render(HELLO) == "plain"

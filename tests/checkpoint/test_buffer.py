@@ -29,7 +29,11 @@ def stored_tensors(folder, index):
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= mx.load(str(file))
     prefix = f"model.layers.{index}."
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 @pytest.fixture(params=["as it is", "4-bit", "8-bit", "shards"])
@@ -38,7 +42,12 @@ def folder(request, tiny_folder, tmp_path):
         return tiny_folder("llama-biases", dtype=mx.bfloat16)
     if request.param == "shards":
         return tiny_folder("qwen3", dtype=mx.float16, shards=3)
-    convert(tiny_folder("qwen2", dtype=mx.float16), tmp_path / "made", bits=int(request.param[0]), group_size=32)
+    convert(
+        tiny_folder("qwen2", dtype=mx.float16),
+        tmp_path / "made",
+        bits=int(request.param[0]),
+        group_size=32,
+    )
     return tmp_path / "made"
 
 
@@ -53,7 +62,11 @@ def test_every_tensor_and_every_stack_shows_what_was_read(folder):
         expected = stored_tensors(folder, index)
         for stack, members in STACKS.items():
             for part in ("weight", "scales", "biases", "bias"):
-                run = [expected[f"{member}.{part}"] for member in members if f"{member}.{part}" in expected]
+                run = [
+                    expected[f"{member}.{part}"]
+                    for member in members
+                    if f"{member}.{part}" in expected
+                ]
                 if len(run) == len(members) > 1:
                     expected[f"{stack}.{part}"] = mx.concatenate(run)
         assert arrays.keys() == expected.keys()
@@ -85,11 +98,16 @@ def test_arithmetic_follows_what_is_written(tiny_folder):
 
 
 names = [
-    f"{member}.{part}" for members in STACKS.values() for member in members for part in ("weight", "scales", "biases", "bias")
+    f"{member}.{part}"
+    for members in STACKS.values()
+    for member in members
+    for part in ("weight", "scales", "biases", "bias")
 ]
 layers = st.dictionaries(
     st.sampled_from([*names, "input_layernorm.weight", "self_attn.q_norm.weight"]),
-    st.tuples(st.sampled_from(["F16", "BF16", "F32", "U32", "U8"]), st.integers(1, 40), st.integers(1, 9)),
+    st.tuples(
+        st.sampled_from(["F16", "BF16", "F32", "U32", "U8"]), st.integers(1, 40), st.integers(1, 9)
+    ),
     min_size=1,
 )
 
@@ -104,7 +122,9 @@ def test_any_layer_can_be_laid_out(tmp_path_factory, sizes, random):
         dtype, rows, columns = sizes[name]
         offset += random.choice([0, 0, 3, 16])
         nbytes = rows * columns * widths[dtype]
-        tensors[name] = TensorInfo(name=name, dtype=dtype, shape=(rows, columns), file=file, offset=offset, nbytes=nbytes)
+        tensors[name] = TensorInfo(
+            name=name, dtype=dtype, shape=(rows, columns), file=file, offset=offset, nbytes=nbytes
+        )
         offset += nbytes
     content = np.random.RandomState(len(tensors)).randint(0, 256, offset, np.uint8)
     file.write_bytes(content.tobytes())
@@ -121,7 +141,9 @@ def test_any_layer_can_be_laid_out(tmp_path_factory, sizes, random):
     )
     memory = np.zeros(layout.nbytes, np.uint8)
     for extent in extents:
-        memory[extent.place : extent.place + extent.nbytes] = content[extent.offset : extent.offset + extent.nbytes]
+        memory[extent.place : extent.place + extent.nbytes] = content[
+            extent.offset : extent.offset + extent.nbytes
+        ]
     for placement in layout.placements:
         tensor = tensors[placement.name]
         place = slice(placement.offset, placement.offset + tensor.nbytes)
@@ -129,14 +151,19 @@ def test_any_layer_can_be_laid_out(tmp_path_factory, sizes, random):
 
 
 def test_what_no_kernel_reads_is_refused(tmp_path):
-    tensor = TensorInfo(name="x", dtype="F64", shape=(2,), file=tmp_path / "x.safetensors", offset=0, nbytes=16)
+    tensor = TensorInfo(
+        name="x", dtype="F64", shape=(2,), file=tmp_path / "x.safetensors", offset=0, nbytes=16
+    )
     with pytest.raises(UnsupportedModelError, match="stored as F64"):
         lay_out({"input_layernorm.weight": tensor})
 
 
 def test_the_order_of_a_layers_tensors():
     """Matrices that read the same input are neighbours, and what would misalign the others comes last."""
-    sizes = {name: 4 * shape[0] * (shape[1] if len(shape) == 2 else 1) for name, shape in layer_shapes().items()}
+    sizes = {
+        name: 4 * shape[0] * (shape[1] if len(shape) == 2 else 1)
+        for name, shape in layer_shapes().items()
+    }
     order = tensor_order(sizes)
     assert sorted(order) == sorted(sizes)
     for run in stack_runs(sizes):
@@ -149,4 +176,8 @@ def test_the_order_of_a_layers_tensors():
 def layer_shapes():
     prefix = "model.layers.0."
     shapes = tiny.tensor_shapes(tiny.CONFIGS["llama-biases"])
-    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): shape
+        for name, shape in shapes.items()
+        if name.startswith(prefix)
+    }

@@ -32,7 +32,9 @@ def folder(tiny_folder):
 
 def test_all_bytes_are_accounted_for(folder):
     checkpoint = read_checkpoint(folder)
-    assert checkpoint.nbytes == sum(tensor.nbytes for tensor in mx.load(str(folder / "model.safetensors")).values())
+    assert checkpoint.nbytes == sum(
+        tensor.nbytes for tensor in mx.load(str(folder / "model.safetensors")).values()
+    )
     assert len(checkpoint.layers) == tiny.LAYERS
     assert len({layer.layout for layer in checkpoint.layers}) == 1
     assert checkpoint.dtype == "F32"
@@ -61,7 +63,9 @@ def test_a_head_that_is_tied(tiny_folder, tmp_path):
     tied = read_checkpoint(tiny_folder("llama-3.2"))
     assert (tied.config.tie_word_embeddings, tied.lm_head) == (True, None)
     # mlx-lm's default is tied, so a folder may say nothing and have no head
-    silent = changed(tiny_folder("llama-2"), tmp_path / "silent", lambda tensors: tensors.pop("lm_head.weight"))
+    silent = changed(
+        tiny_folder("llama-2"), tmp_path / "silent", lambda tensors: tensors.pop("lm_head.weight")
+    )
     raw = json.loads((silent / "config.json").read_text(encoding="utf-8"))
     with pytest.raises(FormatError, match=r"lm_head\.weight' is missing"):
         read_checkpoint(silent)
@@ -75,7 +79,10 @@ def test_tensors_that_no_layer_asks_for_are_left_alone(folder, tmp_path):
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = mx.zeros((8,))
         tensors["model.layers.9.mlp.up_proj.weight"] = mx.zeros((8,))
 
-    assert read_checkpoint(changed(folder, tmp_path / "more", add)).nbytes == read_checkpoint(folder).nbytes
+    assert (
+        read_checkpoint(changed(folder, tmp_path / "more", add)).nbytes
+        == read_checkpoint(folder).nbytes
+    )
 
 
 LAYER = "model.layers.1.self_attn.q_proj.weight"
@@ -85,13 +92,22 @@ LAYER = "model.layers.1.self_attn.q_proj.weight"
     ("change", "said"),
     [
         (lambda tensors: tensors.pop(LAYER), "q_proj.weight' is missing"),
-        (lambda tensors: tensors.pop("model.layers.3.input_layernorm.weight"), "input_layernorm.weight is missing"),
+        (
+            lambda tensors: tensors.pop("model.layers.3.input_layernorm.weight"),
+            "input_layernorm.weight is missing",
+        ),
         (lambda tensors: tensors.pop("model.norm.weight"), "norm.weight is missing"),
         (lambda tensors: tensors.update({LAYER: tensors[LAYER][:-1]}), "needs"),
         (lambda tensors: tensors.update({LAYER: tensors[LAYER].T[:, :32]}), "needs"),
         (lambda tensors: tensors.update({LAYER: tensors[LAYER].astype(mx.int32)}), "needs"),
-        (lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:3]}), "the config needs"),
-        (lambda tensors: tensors.update({LAYER.replace("weight", "scales"): mx.zeros((64, 2))}), "does not fit"),
+        (
+            lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:3]}),
+            "the config needs",
+        ),
+        (
+            lambda tensors: tensors.update({LAYER.replace("weight", "scales"): mx.zeros((64, 2))}),
+            "does not fit",
+        ),
     ],
 )
 def test_a_folder_that_does_not_fit_its_config(change, said, folder, tmp_path):

@@ -5,7 +5,13 @@ import json
 import pytest
 from support.tiny import CONFIGS, tensor_shapes, write_model
 
-from edgellm.checkpoint.folder import MANIFEST, changed_files, open_folder, weight_files, write_checksums
+from edgellm.checkpoint.folder import (
+    MANIFEST,
+    changed_files,
+    open_folder,
+    weight_files,
+    write_checksums,
+)
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.atomic import file_record
 
@@ -17,13 +23,17 @@ def test_a_folder_in_shards_is_one_model(tmp_path):
     assert folder.config["model_type"] == "llama"
     assert folder.tensors.keys() == tensor_shapes(LLAMA).keys()
     assert len({tensor.file for tensor in folder.tensors.values()}) == 3
-    assert folder.layer(1)["self_attn.q_proj.weight"].name == "model.layers.1.self_attn.q_proj.weight"
+    assert (
+        folder.layer(1)["self_attn.q_proj.weight"].name == "model.layers.1.self_attn.q_proj.weight"
+    )
     assert folder.layer(LLAMA["num_hidden_layers"]) == {}
 
 
 def test_an_index_left_over_from_another_sharding_is_passed_over(tmp_path):
     path = write_model(tmp_path / "model", LLAMA)
-    (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    (path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    )
     (path / "model.fp16.safetensors").write_bytes(b"a variant that nobody asked for")
     assert [file.name for file in weight_files(path)] == ["model.safetensors"]
 
@@ -58,12 +68,16 @@ def test_what_is_no_folder_or_half_a_folder_is_refused(tmp_path):
 def test_the_same_tensor_in_two_files_is_refused(tmp_path):
     path = write_model(tmp_path / "model", LLAMA, shards=2)
     (path / "model.safetensors.index.json").unlink()
-    (path / "model-extra.safetensors").write_bytes((path / "model-00001-of-00002.safetensors").read_bytes())
+    (path / "model-extra.safetensors").write_bytes(
+        (path / "model-00001-of-00002.safetensors").read_bytes()
+    )
     with pytest.raises(FormatError, match="lies in"):
         open_folder(path)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "x" * 300, "a\0b", "config"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "x" * 300, "a\0b", "config"]
+)
 def test_an_index_cannot_name_files_elsewhere(tmp_path, name):
     path = write_model(tmp_path / "model", LLAMA, shards=2)
     (tmp_path / "secret").write_bytes(b"private")
@@ -73,7 +87,10 @@ def test_an_index_cannot_name_files_elsewhere(tmp_path, name):
         open_folder(path)
 
 
-@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": []}', "x"])
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": []}', "x"],
+)
 def test_a_damaged_index_is_refused(tmp_path, index):
     path = write_model(tmp_path / "model", LLAMA)
     (path / "model.safetensors.index.json").write_text(index)

@@ -23,9 +23,15 @@ def theirs(folder, raw):
 
 
 VARIANTS = tiny.CONFIGS | {
-    "mistral-silent": {key: value for key, value in tiny.MISTRAL.items() if key != "sliding_window"},
+    "mistral-silent": {
+        key: value for key, value in tiny.MISTRAL.items() if key != "sliding_window"
+    },
     "qwen2-layer-types": tiny.QWEN2
-    | {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    | {
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
     "qwen2-silent-window": tiny.QWEN2 | {"use_sliding_window": True, "num_hidden_layers": 30},
     "both-forms": LLAMA
     | {
@@ -33,9 +39,11 @@ VARIANTS = tiny.CONFIGS | {
         "rope_scaling": {"rope_type": "linear", "factor": 2.0, "rope_theta": 7000.0},
         "rope_parameters": {"rope_type": "default", "rope_theta": 9000.0},
     },
-    "theta-in-both": LLAMA | {"rope_theta": 5000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 9000.0}},
+    "theta-in-both": LLAMA
+    | {"rope_theta": 5000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 9000.0}},
     "null-scaling": LLAMA | {"rope_scaling": None, "rope_theta": 123.0},
-    "scaling-by-rope-type": LLAMA | {"rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 3.0}},
+    "scaling-by-rope-type": LLAMA
+    | {"rope_scaling": {"rope_type": "linear", "type": "linear", "factor": 3.0}},
 }
 
 
@@ -68,12 +76,17 @@ def test_a_config_means_what_it_means_to_transformers(kind, tmp_path):
         assert ours.rope_scaling.factor == rope["factor"]
     if rope["rope_type"] == "llama3":
         assert ours.rope_scaling == RopeScaling(
-            kind="llama3", **{name: rope[name] for name in rope if name not in ("rope_type", "rope_theta")}
+            kind="llama3",
+            **{name: rope[name] for name in rope if name not in ("rope_type", "rope_theta")},
         )
     layers = range(other.num_hidden_layers)
     types = getattr(other, "layer_types", None)
     windowed = (
-        [index for index in layers if (types[index] == "sliding_attention" if types else other.sliding_window)]
+        [
+            index
+            for index in layers
+            if (types[index] == "sliding_attention" if types else other.sliding_window)
+        ]
         if (getattr(other, "sliding_window", None))
         else []
     )
@@ -105,8 +118,16 @@ def test_tensors_are_those_of_the_checkpoint(kind):
         ({"rope_parameters": {"rope_type": "dynamic"}}, UnsupportedModelError, "dynamic"),
         ({"rope_scaling": 3}, FormatError, "rope_scaling"),
         ({"rope_scaling": {"type": "linear"}}, FormatError, "factor"),
-        ({"rope_scaling": tiny.LLAMA3_SCALING | {"high_freq_factor": 0.5}}, FormatError, "high_freq_factor"),
-        ({"rope_scaling": tiny.LLAMA3_SCALING | {"original_max_position_embeddings": 0}}, FormatError, "original_max"),
+        (
+            {"rope_scaling": tiny.LLAMA3_SCALING | {"high_freq_factor": 0.5}},
+            FormatError,
+            "high_freq_factor",
+        ),
+        (
+            {"rope_scaling": tiny.LLAMA3_SCALING | {"original_max_position_embeddings": 0}},
+            FormatError,
+            "original_max",
+        ),
         ({"rope_theta": 0}, FormatError, "rope_theta"),
         ({"rope_theta": "10000"}, FormatError, "rope_theta"),
         ({"hidden_size": None}, FormatError, "hidden_size is missing"),
@@ -132,7 +153,8 @@ def test_what_cannot_be_run_is_named(change, error, said):
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["rope_type", "factor", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["rope_type", "factor", "x"]), inner, max_size=3)
     ),
     max_leaves=4,
 )
@@ -140,7 +162,9 @@ anything = st.recursive(
 
 @given(
     st.sampled_from(sorted(tiny.CONFIGS)),
-    st.dictionaries(st.sampled_from(sorted(set().union(*tiny.CONFIGS.values()))), anything, max_size=3),
+    st.dictionaries(
+        st.sampled_from(sorted(set().union(*tiny.CONFIGS.values()))), anything, max_size=3
+    ),
 )
 def test_any_config_is_understood_or_our_error(kind, change):
     try:

@@ -22,8 +22,16 @@ from edgellm.checkpoint.quantization import (
 from edgellm.errors import FormatError, UnsupportedModelError
 
 AFFINE = [Quantization(bits, group) for bits in AFFINE_BITS for group in GROUP_SIZES]
-FORMS = AFFINE + [Quantization(*numbers, mode) for mode, numbers in MODES.items() if mode != "affine"]
-CODES = {mx.uint32: "U32", mx.uint8: "U8", mx.float16: "F16", mx.bfloat16: "BF16", mx.float32: "F32"}
+FORMS = AFFINE + [
+    Quantization(*numbers, mode) for mode, numbers in MODES.items() if mode != "affine"
+]
+CODES = {
+    mx.uint32: "U32",
+    mx.uint8: "U8",
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.float32: "F32",
+}
 
 
 @dataclass
@@ -35,7 +43,10 @@ class Stored:
 def made_by_mlx(form, rows, columns, dtype=mx.float16):
     """The parts that MLX makes of a matrix."""
     arrays = mx.quantize(mx.ones((rows, columns), dtype), form.group_size, form.bits, form.mode)
-    return {part: Stored(CODES[array.dtype], array.shape) for part, array in zip(PARTS, arrays, strict=False)}
+    return {
+        part: Stored(CODES[array.dtype], array.shape)
+        for part, array in zip(PARTS, arrays, strict=False)
+    }
 
 
 def config(form, **exceptions):
@@ -46,7 +57,9 @@ def config(form, **exceptions):
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
 def test_shapes_and_types_are_those_of_mlx(form, dtype):
     made = made_by_mlx(form, 3, 256, dtype)
-    assert {part: (item.dtype, item.shape) for part, item in made.items()} == form.stored(3, 256, CODES[dtype])
+    assert {part: (item.dtype, item.shape) for part, item in made.items()} == form.stored(
+        3, 256, CODES[dtype]
+    )
     assert stored_quantization(config(form), "a", made, (3, 256)) == form
 
 
@@ -83,20 +96,26 @@ def test_exceptions_come_before_the_default():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_alone_means_its_own_numbers_as_in_mlx(mode):
     layer = nn.Linear(256, 2).to_quantized(mode=mode)
-    assert quantization_of({"quantization": {"mode": mode}}, "a") == Quantization(layer.bits, layer.group_size, mode)
+    assert quantization_of({"quantization": {"mode": mode}}, "a") == Quantization(
+        layer.bits, layer.group_size, mode
+    )
 
 
 def test_the_second_name_of_the_block_is_read():
     block = {"group_size": 128, "bits": 2}
     assert quantization_of({"quantization_config": block}, "a") == Quantization(2, 128)
-    assert quantization_of({"quantization_config": block, "quantization": {"bits": 8}}, "a") == Quantization(8, 64)
+    assert quantization_of(
+        {"quantization_config": block, "quantization": {"bits": 8}}, "a"
+    ) == Quantization(8, 64)
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors", 7])
 @pytest.mark.parametrize("numbers", [{}, {"group_size": 128, "bits": 4}])
 def test_what_other_libraries_quantized_is_named(method, numbers):
     with pytest.raises(UnsupportedModelError, match=str(method)):
-        stored_quantization({"quantization_config": {"quant_method": method} | numbers}, "a", {}, (4, 128))
+        stored_quantization(
+            {"quantization_config": {"quant_method": method} | numbers}, "a", {}, (4, 128)
+        )
 
 
 @pytest.mark.parametrize(
@@ -126,16 +145,25 @@ def test_a_damaged_block_is_refused(block):
 
 def test_shapes_decide_where_the_config_names_no_path():
     made = made_by_mlx(Quantization(8, 32), 4, 128)
-    assert stored_quantization(config(Quantization(4, 64)), "a", made, (4, 128)) == Quantization(8, 32)
+    assert stored_quantization(config(Quantization(4, 64)), "a", made, (4, 128)) == Quantization(
+        8, 32
+    )
     assert stored_quantization({}, "a", made, (4, 128)) == Quantization(8, 32)
     with pytest.raises(FormatError, match="does not fit"):
-        stored_quantization(config(Quantization(8, 32), a={"bits": 4, "group_size": 32}), "a", made, (4, 128))
+        stored_quantization(
+            config(Quantization(8, 32), a={"bits": 4, "group_size": 32}), "a", made, (4, 128)
+        )
 
 
 def test_an_unquantized_matrix_is_one_whatever_the_config_says():
     plain = {"weight": Stored("BF16", (4, 128))}
     assert stored_quantization(config(Quantization(4, 64)), "a", plain, (4, 128)) is None
-    for wrong in (Stored("BF16", (128, 4)), Stored("U32", (4, 128)), Stored("I64", (4, 128)), Stored("BF16", (512,))):
+    for wrong in (
+        Stored("BF16", (128, 4)),
+        Stored("U32", (4, 128)),
+        Stored("I64", (4, 128)),
+        Stored("BF16", (512,)),
+    ):
         with pytest.raises(FormatError, match=r"'a\.weight'"):
             stored_quantization({}, "a", {"weight": wrong}, (4, 128))
     with pytest.raises(FormatError, match="missing"):
@@ -163,7 +191,9 @@ def test_parts_that_do_not_fit_are_refused(form, part, dtype, shape):
         assert parts == {"weight": Stored(dtype, (4, 128))} or "scales" not in parts
     else:
         scales = parts["scales"].dtype
-        assert {name: (item.dtype, item.shape) for name, item in parts.items()} == found.stored(4, 128, scales)
+        assert {name: (item.dtype, item.shape) for name, item in parts.items()} == found.stored(
+            4, 128, scales
+        )
 
 
 def test_the_largest_group_that_divides_is_chosen():

@@ -38,7 +38,9 @@ def test_what_is_written_is_read_by_everyone(tmp_path):
     codes = {"a": "F32", "b": "U8", "c": "F16"}
     path = tmp_path / "x.safetensors"
     record = write_tensors(
-        path, [TensorData(name, codes[name], value.shape, value) for name, value in values.items()], metadata={"k": "v"}
+        path,
+        [TensorData(name, codes[name], value.shape, value) for name, value in values.items()],
+        metadata={"k": "v"},
     )
     tensors, metadata = read_header(path)
     assert metadata == {"k": "v"}
@@ -57,7 +59,9 @@ def test_what_is_written_is_read_by_everyone(tmp_path):
 def test_headers_by_others_are_read(tmp_path):
     values = {"w": np.arange(6, dtype=np.float16).reshape(2, 3), "v": np.zeros(3, np.float32)}
     save_file(values, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    mx.save_safetensors(str(tmp_path / "mlx.safetensors"), {name: mx.array(value) for name, value in values.items()})
+    mx.save_safetensors(
+        str(tmp_path / "mlx.safetensors"), {name: mx.array(value) for name, value in values.items()}
+    )
     for file in ("theirs", "mlx"):
         tensors, _ = read_header(tmp_path / f"{file}.safetensors")
         raw = (tmp_path / f"{file}.safetensors").read_bytes()
@@ -74,7 +78,9 @@ def test_pieces_are_asked_for_one_at_a_time(tmp_path):
             asked.append(name)
             yield bytes([index] * 2)
 
-    write_tensors(tmp_path / "x.safetensors", [TensorData(name, "U8", (8,), pieces(name)) for name in "ab"])
+    write_tensors(
+        tmp_path / "x.safetensors", [TensorData(name, "U8", (8,), pieces(name)) for name in "ab"]
+    )
     assert asked == ["a"] * 4 + ["b"] * 4
     assert (tmp_path / "x.safetensors").read_bytes()[16384:] == b"\0\0\1\1\2\2\3\3" * 2
 
@@ -87,7 +93,9 @@ LIES = {
     "no brace": pack(b" {}"),
     "no JSON": pack(b"{hello}"),
     "no UTF-8": pack(b'{"\xff":1}'),
-    "lone surrogate": pack(b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"x" * 8),
+    "lone surrogate": pack(
+        b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"x" * 8
+    ),
     "a list": pack(b"[]"),
     "deep": pack(b'{"a":' * 3000 + b"1" + b"}" * 3000),
     "not quite so deep": pack(b'{"a":' * 100 + b"1" + b"}" * 100),
@@ -109,7 +117,9 @@ LIES = {
     "two negatives": pack({"a": entry(shape=(-2, -1))}, b"x" * 8),
     "shape and offsets differ": pack({"a": entry(shape=(3,))}, b"x" * 8),
     "product wraps at 2**64": pack({"a": entry(shape=(1 << 62, 4))}, b"x" * 8),
-    "huge number": pack(b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,8]}}' % (b"9" * 5000), b"x" * 8),
+    "huge number": pack(
+        b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,8]}}' % (b"9" * 5000), b"x" * 8
+    ),
     "a float": pack(b'{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}', b"x" * 8),
     "true is no length": pack(b'{"a":{"dtype":"U8","shape":[true],"data_offsets":[0,1]}}', b"x"),
     "three offsets": pack(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,8]}}', b"x" * 8),
@@ -160,7 +170,9 @@ def test_a_damaged_header_is_refused_or_true(tmp_path_factory, data):
     raw = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw)
+    path.write_bytes(
+        raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
+    )
     check(path)
 
 
@@ -219,7 +231,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "x.safetensors")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "x.safetensors")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.startswith("no space left for")
     assert "goes on where it stopped" in done.stdout

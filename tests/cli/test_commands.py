@@ -30,7 +30,9 @@ SLOW_START = "import sys; from edgellm.cli.app import main; sys.exit(main(sys.ar
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A folder with a random model."""
-    return str(tiny.write_model(tmp_path_factory.mktemp("models") / "tiny", tiny.CONFIGS["llama-3.2"]))
+    return str(
+        tiny.write_model(tmp_path_factory.mktemp("models") / "tiny", tiny.CONFIGS["llama-3.2"])
+    )
 
 
 @pytest.fixture
@@ -113,15 +115,47 @@ def test_version(run):
     [
         (["generat"], "there is no command 'generat'", "did you mean generate?"),
         (["xyzzy"], "there is no command 'xyzzy'", "see edgellm --help"),
-        (["generate", "--tempeature", "1"], "there is no option --tempeature", "did you mean --temperature?"),
-        (["generate", "--tempeature=1"], "there is no option --tempeature", "did you mean --temperature?"),
+        (
+            ["generate", "--tempeature", "1"],
+            "there is no option --tempeature",
+            "did you mean --temperature?",
+        ),
+        (
+            ["generate", "--tempeature=1"],
+            "there is no option --tempeature",
+            "did you mean --temperature?",
+        ),
         (["info", "x", "--xyzzy"], "there is no option --xyzzy", "see edgellm info --help"),
-        (["generate", "-p", "x", "--temperature", "-1"], "temperature is -1.0; it must be between 0 and 100", None),
-        (["generate", "-p", "x", "--stop", ""], "a stop text is empty", "leave it out, or give the text that ends the answer"),
-        (["generate", "-p", "x", "--backend", "abacus"], "backend is 'abacus'", "choose auto or mlx"),
-        (["generate"], "there is no prompt", "give one with --prompt TEXT, or --prompt - to read standard input"),
-        (["generate", "-p", "x", "--logprobs"], "log-probabilities are printed as JSON", "add --json"),
-        (["generate", "-p", "x", "--system", "y"], "a system message needs a conversation", "add --chat"),
+        (
+            ["generate", "-p", "x", "--temperature", "-1"],
+            "temperature is -1.0; it must be between 0 and 100",
+            None,
+        ),
+        (
+            ["generate", "-p", "x", "--stop", ""],
+            "a stop text is empty",
+            "leave it out, or give the text that ends the answer",
+        ),
+        (
+            ["generate", "-p", "x", "--backend", "abacus"],
+            "backend is 'abacus'",
+            "choose auto or mlx",
+        ),
+        (
+            ["generate"],
+            "there is no prompt",
+            "give one with --prompt TEXT, or --prompt - to read standard input",
+        ),
+        (
+            ["generate", "-p", "x", "--logprobs"],
+            "log-probabilities are printed as JSON",
+            "add --json",
+        ),
+        (
+            ["generate", "-p", "x", "--system", "y"],
+            "a system message needs a conversation",
+            "add --chat",
+        ),
     ],
 )
 def test_wrong_usage_is_a_fact_and_a_next_step(run, arguments, fact, hint):
@@ -150,9 +184,12 @@ def test_wrong_usage_that_typer_notices_names_what_is_wrong(run, arguments, name
     assert hint.endswith(" --help\n")
 
 
-def test_a_command_that_lives_elsewhere_is_imported_when_it_is_called(tmp_path, monkeypatch, capsys):
+def test_a_command_that_lives_elsewhere_is_imported_when_it_is_called(
+    tmp_path, monkeypatch, capsys
+):
     (tmp_path / "late_commands.py").write_text(
-        "import typer\napp = typer.Typer()\n@app.command()\ndef greet(name: str): print('hello', name)\n", encoding="utf-8"
+        "import typer\napp = typer.Typer()\n@app.command()\ndef greet(name: str): print('hello', name)\n",
+        encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -182,7 +219,11 @@ def test_the_reference_is_up_to_date():
 def test_generate_prints_the_text_and_nothing_else(run, model):
     with edgellm.load(model) as llm:
         text = llm.generate("Once upon", max_tokens=12).text
-    assert run("generate", model, "--prompt", "Once upon", "--max-tokens", 12) == (0, f"{text}\n", "")
+    assert run("generate", model, "--prompt", "Once upon", "--max-tokens", 12) == (
+        0,
+        f"{text}\n",
+        "",
+    )
 
 
 def test_generate_reads_the_prompt_from_standard_input(run, model, monkeypatch):
@@ -192,17 +233,28 @@ def test_generate_reads_the_prompt_from_standard_input(run, model, monkeypatch):
 
 
 def test_generate_hands_on_every_option_of_sampling(run, model):
-    options = {"temperature": 1.3, "top_p": 0.9, "top_k": 40, "min_p": 0.01, "repetition_penalty": 1.2, "seed": 7}
+    options = {
+        "temperature": 1.3,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.01,
+        "repetition_penalty": 1.2,
+        "seed": 7,
+    }
     with edgellm.load(model) as llm:
         text = llm.generate("Once", max_tokens=20, **options).text
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = [
+        word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
     assert run("generate", model, "-p", "Once", "--max-tokens", 20, *words)[1] == f"{text}\n"
 
 
 def test_generate_stops_at_any_of_the_texts(run, model):
     code, whole, _ = run("generate", model, "-p", "Once", "--max-tokens", 20)
     stop = whole[3:6]
-    assert run("generate", model, "-p", "Once", "--max-tokens", 20, "--stop", "@@@@", "--stop", stop) == (
+    assert run(
+        "generate", model, "-p", "Once", "--max-tokens", 20, "--stop", "@@@@", "--stop", stop
+    ) == (
         code,
         whole.partition(stop)[0] + "\n",
         "",
@@ -216,30 +268,50 @@ def test_generate_searches_with_beams(run, model):
 
 
 def test_generate_takes_a_prompt_as_a_turn(run, model):
-    with edgellm.load(model) as llm, llm.chat(system="Be brief.", temperature=0.0, top_p=1.0, max_tokens=10) as chat:
+    with (
+        edgellm.load(model) as llm,
+        llm.chat(system="Be brief.", temperature=0.0, top_p=1.0, max_tokens=10) as chat,
+    ):
         answer = chat.send("hello")
-    _, out, _ = run("generate", model, "-p", "hello", "--chat", "--system", "Be brief.", "--max-tokens", 10)
+    _, out, _ = run(
+        "generate", model, "-p", "hello", "--chat", "--system", "Be brief.", "--max-tokens", 10
+    )
     assert out == f"{answer}\n"
 
 
 def test_generate_continues_each_line_of_a_file(run, model, tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("Once upon\n\nThe little dog was\nOnce\n", encoding="utf-8")
-    alone = [run("generate", model, "-p", text, "--max-tokens", 8)[1] for text in ("Once upon", "The little dog was", "Once")]
+    alone = [
+        run("generate", model, "-p", text, "--max-tokens", 8)[1]
+        for text in ("Once upon", "The little dog was", "Once")
+    ]
     shown = "".join(f"--- {line}\n{text}" for line, text in zip((1, 3, 4), alone, strict=True))
     assert run("generate", model, "--prompt-file", file, "--max-tokens", 8) == (0, shown, "")
-    code, out, _ = run("generate", model, "--prompt-file", file, "--max-tokens", 8, "--batch", 2, "--json")
+    code, out, _ = run(
+        "generate", model, "--prompt-file", file, "--max-tokens", 8, "--batch", 2, "--json"
+    )
     documents = sorted(map(json.loads, out.splitlines()), key=lambda document: document["index"])
     assert (code, [f"{document['text']}\n" for document in documents]) == (0, alone)
     assert [document["index"] for document in documents] == [1, 3, 4]
     code, _, err = run("generate", model, "--prompt-file", tmp_path / "none.txt")
-    assert (code, "cannot be read: No such file or directory\n\nhint: name a text file" in err) == (2, True)
+    assert (code, "cannot be read: No such file or directory\n\nhint: name a text file" in err) == (
+        2,
+        True,
+    )
     code, _, err = run("generate", model, "--prompt-file", file, "--batch", 0)
     assert (code, err.startswith("error: --batch is 0"), "\n\nhint: " in err) == (2, True, True)
     code, _, err = run("generate", model, "--prompt-file", file, "--beams", 2)
     assert (code, err.endswith("hint: use --prompt, or leave out --beams\n")) == (2, True)
-    code, out, err = run("generate", model, "--prompt-file", file, "--max-tokens", 2, "--context", 4)
-    assert (code, out.count("---"), "prompt 3: " in err, "the context 4" in err) == (0, 3, True, True)
+    code, out, err = run(
+        "generate", model, "--prompt-file", file, "--max-tokens", 2, "--context", 4
+    )
+    assert (code, out.count("---"), "prompt 3: " in err, "the context 4" in err) == (
+        0,
+        3,
+        True,
+        True,
+    )
 
 
 def test_prompts_of_a_file_go_on_as_one_alone_does(run, tmp_path):
@@ -247,14 +319,20 @@ def test_prompts_of_a_file_go_on_as_one_alone_does(run, tmp_path):
     file.write_text("Once upon\n")
     alone = run("generate", "stories", "--prompt", "Once upon", "--max-tokens", 4)[1]
     assert alone.startswith(" a time")
-    assert run("generate", "stories", "--prompt-file", file, "--max-tokens", 4)[1] == f"--- 1\n{alone}"
+    assert (
+        run("generate", "stories", "--prompt-file", file, "--max-tokens", 4)[1] == f"--- 1\n{alone}"
+    )
 
 
 def test_generate_json_is_one_document_with_everything(run, model):
-    code, out, err = run("generate", model, "-p", "Once upon", "--max-tokens", 6, "--json", "--logprobs")
+    code, out, err = run(
+        "generate", model, "-p", "Once upon", "--max-tokens", 6, "--json", "--logprobs"
+    )
     document = json.loads(out)
     assert (code, err) == (0, "")
-    assert document["text"] + "\n" == run("generate", model, "-p", "Once upon", "--max-tokens", 6)[1]
+    assert (
+        document["text"] + "\n" == run("generate", model, "-p", "Once upon", "--max-tokens", 6)[1]
+    )
     promised = (
         "text prompt_tokens completion_tokens finish_reason prefill_seconds decode_seconds first_token_seconds "
         "peak_memory_bytes resident_bytes weight_passes bytes_read read_seconds tokens_per_second read_gbps pinned_share "
@@ -262,15 +340,23 @@ def test_generate_json_is_one_document_with_everything(run, model):
     )
     assert set(promised.split()) <= document.keys()
     assert (document["completion_tokens"], document["finish_reason"]) == (6, "length")
-    assert document["context"] == document["prompt_tokens"] + 6, "one completion holds no more room than it needs"
-    assert (document["weight_passes"], document["bytes_read"], document["efficiency"]) == (0, 0, None)
+    assert document["context"] == document["prompt_tokens"] + 6, (
+        "one completion holds no more room than it needs"
+    )
+    assert (document["weight_passes"], document["bytes_read"], document["efficiency"]) == (
+        0,
+        0,
+        None,
+    )
     assert [set(token) for token in document["tokens"]] == [{"id", "text", "logprob"}] * 6
     assert all(token["logprob"] <= 0 for token in document["tokens"])
 
 
 def test_every_key_of_the_json_is_in_the_reference(run, model):
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    document = json.loads(run("generate", model, "-p", "Once", "--max-tokens", 2, "--json", "--logprobs")[1])
+    document = json.loads(
+        run("generate", model, "-p", "Once", "--max-tokens", 2, "--json", "--logprobs")[1]
+    )
     assert [key for key in document if f"`{key}`" not in page] == []
 
 
@@ -291,7 +377,9 @@ def test_a_model_that_pages_says_what_it_read(run, model):
 
 def test_convert_then_info_and_plan(run, model, tmp_path):
     made = tmp_path / "made"
-    code, out, err = run("convert", model, made, "--bits", 8, "--group-size", 32, "--json", "--report")
+    code, out, err = run(
+        "convert", model, made, "--bits", 8, "--group-size", 32, "--json", "--report"
+    )
     document = json.loads(out)
     assert (code, err) == (0, "")
     assert document["quantization"] == {"group_size": 32, "bits": 8, "mode": "affine"}
@@ -300,7 +388,9 @@ def test_convert_then_info_and_plan(run, model, tmp_path):
     facts = json.loads(run("info", made, "--json")[1])
     assert facts["quantization"]["bits"] == 8
     assert facts["num_hidden_layers"] == tiny.LAYERS
-    assert facts["bytes"]["total"] == sum(facts["bytes"][part] for part in ("embedding", "layers", "norm", "head"))
+    assert facts["bytes"]["total"] == sum(
+        facts["bytes"][part] for part in ("embedding", "layers", "norm", "head")
+    )
     assert facts["bytes"]["total"] == document["weight_bytes"]
     assert facts["tokenizer"]["chat_template"] is True
 
@@ -318,7 +408,10 @@ def test_convert_says_what_it_made_and_does_not_replace_it(run, model, tmp_path)
     assert "4 bits in groups of" in err
     code, out, err = run("convert", model, made)
     assert (code, out) == (1, "")
-    assert err == f"error: {made} already exists\n\nhint: name another one, or replace it with --force\n"
+    assert (
+        err
+        == f"error: {made} already exists\n\nhint: name another one, or replace it with --force\n"
+    )
     code, out, _ = run("convert", model, made, "--force", "--report")
     assert code == 0
     assert "model.layers.0.mlp.down_proj" in out
@@ -358,7 +451,11 @@ def test_plan_for_another_machine_is_limited_by_its_disk(run, model):
 
 
 def test_plan_takes_a_share_of_another_machines_memory(run, model):
-    planned = json.loads(run("plan", model, "--memory", "50%", "--sim-ram", "16GB", "--sim-disk", "3GB/s", "--json")[1])
+    planned = json.loads(
+        run("plan", model, "--memory", "50%", "--sim-ram", "16GB", "--sim-disk", "3GB/s", "--json")[
+            1
+        ]
+    )
     assert planned["budget"] == 8 * 10**9
 
 
@@ -399,14 +496,30 @@ def test_doctor_fails_where_a_check_does(run, tmp_path, monkeypatch):
 
 
 def test_doctor_wants_a_folder(run, tmp_path):
-    assert run("doctor", tmp_path / "nowhere") == (2, "", f"error: there is no folder {tmp_path / 'nowhere'}\n")
+    assert run("doctor", tmp_path / "nowhere") == (
+        2,
+        "",
+        f"error: there is no folder {tmp_path / 'nowhere'}\n",
+    )
 
 
 def test_the_report_of_a_failure_says_so(capsys):
-    found = Diagnosis(machine={"system": "S", "architecture": "A", "python": "P", "cpu": "C", "cores": 2, "usable_cores": 1})
+    found = Diagnosis(
+        machine={
+            "system": "S",
+            "architecture": "A",
+            "python": "P",
+            "cpu": "C",
+            "cores": 2,
+            "usable_cores": 1,
+        }
+    )
     found.checks += [Check("one", True, "fine"), Check("other", False, "it is broken")]
     show_diagnosis(found)
-    assert capsys.readouterr().out.splitlines()[-2:] == ["ok      one: fine", "FAILED  other: it is broken"]
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "ok      one: fine",
+        "FAILED  other: it is broken",
+    ]
 
 
 # Streams
@@ -424,7 +537,17 @@ def test_a_full_disk_is_said(model):
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     with Path("/dev/full").open("wb") as full:
-        command = [sys.executable, "-c", SLOW_START, "generate", model, "-p", "Once", "--max-tokens", "3"]
+        command = [
+            sys.executable,
+            "-c",
+            SLOW_START,
+            "generate",
+            model,
+            "-p",
+            "Once",
+            "--max-tokens",
+            "3",
+        ]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: standard output cannot be written: ")
@@ -439,7 +562,19 @@ def test_a_closed_standard_output_is_like_nobody_listening(model):
 
 def test_any_text_can_be_printed_on_any_terminal(model):
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    process = start("generate", model, "-p", "Once é", "--max-tokens", 40, "--temperature", 2, "--seed", 1, env=environment)
+    process = start(
+        "generate",
+        model,
+        "-p",
+        "Once é",
+        "--max-tokens",
+        40,
+        "--temperature",
+        2,
+        "--seed",
+        1,
+        env=environment,
+    )
     out, err = process.communicate()
     assert (process.returncode, err) == (0, b"")
     assert out.decode("ascii")
@@ -464,7 +599,10 @@ def waits(pid):
         time.sleep(3)
         return True
     libraries = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
-    return "tokenizers" in libraries and Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] == "S"
+    return (
+        "tokenizers" in libraries
+        and Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] == "S"
+    )
 
 
 def test_a_local_folder_opens_no_socket(model):
@@ -477,5 +615,7 @@ def test_a_local_folder_opens_no_socket(model):
         "for words in (['generate', '-p', 'x', '--max-tokens', '2'], ['info'], ['plan']):\n"
         "    assert main([*words, sys.argv[1]]) == 0\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, model], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")

@@ -52,7 +52,15 @@ def f(x):
 The last paragraph, long enough to be broken in a terminal of sixty columns or of forty.
 """
 
-BLOCKS = ["A paragraph.", "# Title", "- a\n- b\n\n- c", "```\ncode\n\nmore\n```", "> said", "1. x\n2. y", "| a |\n|---|\n| 1 |"]
+BLOCKS = [
+    "A paragraph.",
+    "# Title",
+    "- a\n- b\n\n- c",
+    "```\ncode\n\nmore\n```",
+    "> said",
+    "1. x\n2. y",
+    "| a |\n|---|\n| 1 |",
+]
 
 
 class Screen:
@@ -76,7 +84,9 @@ class Screen:
         elif move:
             self.row -= int(move[1] or 1)
             assert self.row >= 0
-            assert len(self.lines) - self.row <= self.height, "what has scrolled away cannot be written to"
+            assert len(self.lines) - self.row <= self.height, (
+                "what has scrolled away cannot be written to"
+            )
         elif part in {"\x1b[2K", "\x1b[K"}:
             self.lines[self.row] = self.lines[self.row][: 0 if part == "\x1b[2K" else self.column]
         elif not part.startswith("\x1b"):
@@ -95,7 +105,14 @@ class Screen:
 def shown(pieces, *, width=60, height=12):
     """What is on the screen after an answer came in pieces, each of which was drawn."""
     screen = Screen(height)
-    console = Console(file=screen, force_terminal=True, width=width, height=height, color_system=None, legacy_windows=False)
+    console = Console(
+        file=screen,
+        force_terminal=True,
+        width=width,
+        height=height,
+        color_system=None,
+        legacy_windows=False,
+    )
     with MarkdownAnswer(Activity(lambda: 0), console) as view:
         for piece in pieces:
             view.add(piece)
@@ -108,7 +125,10 @@ def shown(pieces, *, width=60, height=12):
 @pytest.mark.parametrize("width", [40, 60])
 def test_markdown_that_comes_in_pieces_ends_as_if_it_had_come_at_once(size, width):
     whole = shown([DOCUMENT], width=width, height=100)
-    assert shown([DOCUMENT[at : at + size] for at in range(0, len(DOCUMENT), size)], width=width) == whole
+    assert (
+        shown([DOCUMENT[at : at + size] for at in range(0, len(DOCUMENT), size)], width=width)
+        == whole
+    )
     assert whole.count("The last paragraph") == 1
     assert "Roses are red,\nViolets are blue, <b>and</b> tags, code," in whole
 
@@ -190,7 +210,16 @@ def test_the_line_fits_into_what_room_there_is(room, tokens, elapsed, read):
 
 
 @pytest.mark.parametrize(
-    ("line", "column"), [("", 0), ("abc", 3), ("a" * 10, 10), ("a" * 11, 1), ("aaaaaaaaa界", 2), ("界" * 5, 10), ("a\tb", 9)]
+    ("line", "column"),
+    [
+        ("", 0),
+        ("abc", 3),
+        ("a" * 10, 10),
+        ("a" * 11, 1),
+        ("aaaaaaaaa界", 2),
+        ("界" * 5, 10),
+        ("a\tb", 9),
+    ],
 )
 def test_the_column_after_a_wrapped_line(line, column):
     assert last_column(line, 10) == column
@@ -255,14 +284,22 @@ def test_sizes(value, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0004, "0 ms"), (0.42, "420 ms"), (1, "1.0 s"), (99.9, "99.9 s"), (125, "2 min 05 s"), (7260, "2 h 01 min")],
+    [
+        (0.0004, "0 ms"),
+        (0.42, "420 ms"),
+        (1, "1.0 s"),
+        (99.9, "99.9 s"),
+        (125, "2 min 05 s"),
+        (7260, "2 h 01 min"),
+    ],
 )
 def test_times(value, text):
     assert quantities.seconds(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(42.04, "42.0 tokens/s"), (1234, "1234 tokens/s"), (0.5, "0.50 tokens/s (2.0 s each)")]
+    ("value", "text"),
+    [(42.04, "42.0 tokens/s"), (1234, "1234 tokens/s"), (0.5, "0.50 tokens/s (2.0 s each)")],
 )
 def test_speeds(value, text):
     assert quantities.speed(value) == text
@@ -271,7 +308,10 @@ def test_speeds(value, text):
 def test_counts():
     assert quantities.count(6_950_000) == "6.95 million"
     assert quantities.count(70_600_000_000) == "70.6 billion"
-    assert (quantities.plural(1, "layer"), quantities.plural(2000, "token")) == ("1 layer", "2,000 tokens")
+    assert (quantities.plural(1, "layer"), quantities.plural(2000, "token")) == (
+        "1 layer",
+        "2,000 tokens",
+    )
 
 
 def test_what_a_stranger_wrote_is_not_taken_for_markup(capsys):

@@ -19,7 +19,11 @@ from edgellm.errors import FormatError
 
 
 def same(left, right):
-    return left.dtype == right.dtype and left.shape == right.shape and bool(mx.array_equal(left, right))
+    return (
+        left.dtype == right.dtype
+        and left.shape == right.shape
+        and bool(mx.array_equal(left, right))
+    )
 
 
 def test_a_layer_is_one_aligned_file_with_its_stacks_side_by_side(tmp_path):
@@ -37,7 +41,11 @@ def test_a_layer_is_one_aligned_file_with_its_stacks_side_by_side(tmp_path):
             assert names[names.index(f"mlp.gate_proj.{part}") + 1] == f"mlp.up_proj.{part}"
     assert len(orders) == 1
     files = {file.name for file in (tmp_path / "made").glob("*.safetensors")}
-    assert files == {*(layer_file(index) for index in range(layers)), "model-embedding.safetensors", "model-head.safetensors"}
+    assert files == {
+        *(layer_file(index) for index in range(layers)),
+        "model-embedding.safetensors",
+        "model-head.safetensors",
+    }
     index = json.loads((tmp_path / "made" / "model.safetensors.index.json").read_text())
     assert index["weight_map"].keys() == tensors_of(tmp_path / "made").keys()
     assert changed_files(tmp_path / "made") == []
@@ -45,18 +53,32 @@ def test_a_layer_is_one_aligned_file_with_its_stacks_side_by_side(tmp_path):
 
 def test_everything_but_programs_goes_along(tmp_path):
     source = write_model(tmp_path / "source", LLAMA, generation_config={"eos_token_id": [1, 4]})
-    for name in ("LICENSE", "USE_POLICY.md", "chat_template.jinja", "modeling.py", "README.md", "added_tokens.json"):
+    for name in (
+        "LICENSE",
+        "USE_POLICY.md",
+        "chat_template.jinja",
+        "modeling.py",
+        "README.md",
+        "added_tokens.json",
+    ):
         (source / name).write_text("{}")
     convert(source, tmp_path / "made")
     made = {file.name for file in (tmp_path / "made").iterdir()}
-    assert made >= {"LICENSE", "USE_POLICY.md", "chat_template.jinja", "added_tokens.json", "tokenizer.json"}
+    assert made >= {
+        "LICENSE",
+        "USE_POLICY.md",
+        "chat_template.jinja",
+        "added_tokens.json",
+        "tokenizer.json",
+    }
     assert not made & {"modeling.py", "README.md"}
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (tmp_path / "made" / name).read_bytes() == (source / name).read_bytes()
     assert open_folder(tmp_path / "made").generation_config == {"eos_token_id": [1, 4]}
 
 
-@pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - {"qwen3-biases"}))  # which mlx-lm does not have
+# which mlx-lm does not have
+@pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - {"qwen3-biases"}))
 @pytest.mark.parametrize("bits", [4, 16])
 def test_every_kind_opens_in_mlx_lm_with_the_text_of_its_own_conversion(tmp_path, kind, bits):
     from mlx_lm.convert import convert as convert_by_mlx_lm
@@ -69,7 +91,9 @@ def test_every_kind_opens_in_mlx_lm_with_the_text_of_its_own_conversion(tmp_path
     said = json.loads((tmp_path / "ours" / "config.json").read_text())
     plain = {key: value for key, value in said.items() if "quantization" not in key}
     (source / "config.json").write_text(json.dumps(plain))
-    convert_by_mlx_lm(str(source), str(tmp_path / "theirs"), quantize=bits == 4, q_group_size=32, q_bits=4)
+    convert_by_mlx_lm(
+        str(source), str(tmp_path / "theirs"), quantize=bits == 4, q_group_size=32, q_bits=4
+    )
     ours, theirs = tensors_of(tmp_path / "ours"), tensors_of(tmp_path / "theirs")
     assert ours.keys() == theirs.keys()
     assert all(same(ours[name], theirs[name]) for name in ours)
@@ -111,7 +135,9 @@ def test_codes_are_those_of_mlx_and_eight_bits_are_closer(tmp_path, bits, dtype)
             assert measured[0] < 0.9 * measured[1]
     assert report.quantization == Quantization(bits, 64)
     assert report.dtype == dtype
-    assert {str(tensor.dtype) for name, tensor in made.items() if tensor.dtype != mx.uint32} == {f"mlx.core.{dtype}"}
+    assert {str(tensor.dtype) for name, tensor in made.items() if tensor.dtype != mx.uint32} == {
+        f"mlx.core.{dtype}"
+    }
 
 
 def relative_error(weight, parts, bits):
@@ -131,13 +157,20 @@ def test_dtype_casts_everything(tmp_path, dtype):
 
 def test_a_mixed_source_becomes_the_type_of_most_of_it(tmp_path):
     source = write_model(tmp_path / "source", LLAMA, dtype=mx.bfloat16)
-    change(source, lambda tensors: tensors.update({"model.norm.weight": mx.ones((64,), mx.float32)}))
+    change(
+        source, lambda tensors: tensors.update({"model.norm.weight": mx.ones((64,), mx.float32)})
+    )
     assert convert(source, tmp_path / "made", bits=16).dtype == "bfloat16"
     assert {tensor.dtype for tensor in tensors_of(tmp_path / "made").values()} == {mx.bfloat16}
 
 
 def test_rows_that_fit_no_group_stay_and_the_folder_says_so(tmp_path):
-    odd = LLAMA | {"intermediate_size": 100, "hidden_size": 96, "head_dim": 24, "num_hidden_layers": 1}
+    odd = LLAMA | {
+        "intermediate_size": 100,
+        "hidden_size": 96,
+        "head_dim": 24,
+        "num_hidden_layers": 1,
+    }
     report = convert(write_model(tmp_path / "source", odd, dtype=mx.float16), tmp_path / "made")
     block = json.loads((tmp_path / "made" / "config.json").read_text())["quantization"]
     assert block["model.layers.0.mlp.down_proj"] is False
@@ -146,7 +179,8 @@ def test_rows_that_fit_no_group_stay_and_the_folder_says_so(tmp_path):
     read_checkpoint(tmp_path / "made")
     made = tensors_of(tmp_path / "made")
     assert same(
-        made["model.layers.0.mlp.down_proj.weight"], tensors_of(tmp_path / "source")["model.layers.0.mlp.down_proj.weight"]
+        made["model.layers.0.mlp.down_proj.weight"],
+        tensors_of(tmp_path / "source")["model.layers.0.mlp.down_proj.weight"],
     )
     assert len(greedy(tmp_path / "made")) == 29
 
@@ -162,13 +196,27 @@ def test_the_largest_group_wished_for_is_taken(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "bits", "group"),
-    [("affine", 4, 64), ("affine", 3, 32), ("affine", 8, 64), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)],
+    [
+        ("affine", 4, 64),
+        ("affine", 3, 32),
+        ("affine", 8, 64),
+        ("mxfp4", 4, 32),
+        ("mxfp8", 8, 32),
+        ("nvfp4", 4, 16),
+    ],
 )
 def test_a_folder_by_mlx_lm_is_taken_bit_by_bit(tmp_path, mode, bits, group):
     from mlx_lm.convert import convert as convert_by_mlx_lm
 
     source = write_model(tmp_path / "source", CONFIGS["qwen3"], dtype=mx.bfloat16)
-    convert_by_mlx_lm(str(source), str(tmp_path / "theirs"), quantize=True, q_group_size=group, q_bits=bits, q_mode=mode)
+    convert_by_mlx_lm(
+        str(source),
+        str(tmp_path / "theirs"),
+        quantize=True,
+        q_group_size=group,
+        q_bits=bits,
+        q_mode=mode,
+    )
     report = convert(tmp_path / "theirs", tmp_path / "ours")
     theirs, ours = tensors_of(tmp_path / "theirs"), tensors_of(tmp_path / "ours")
     assert theirs.keys() == ours.keys()
@@ -181,8 +229,15 @@ def test_a_folder_by_mlx_lm_is_taken_bit_by_bit(tmp_path, mode, bits, group):
     plain = tensors_of(tmp_path / "plain")
     assert plain.keys() == {name for name in theirs if not name.endswith((".scales", ".biases"))}
     name = "model.layers.1.mlp.down_proj"
-    parts = [theirs[f"{name}.{part}"] for part in ("weight", "scales", "biases") if f"{name}.{part}" in theirs]
-    wide = [parts[0], *(part.astype(mx.float32) if mode == "affine" else part for part in parts[1:])]
+    parts = [
+        theirs[f"{name}.{part}"]
+        for part in ("weight", "scales", "biases")
+        if f"{name}.{part}" in theirs
+    ]
+    wide = [
+        parts[0],
+        *(part.astype(mx.float32) if mode == "affine" else part for part in parts[1:]),
+    ]
     restored = mx.dequantize(*wide, group_size=group, bits=bits, mode=mode, dtype=mx.float32)
     assert same(plain[f"{name}.weight"], restored.astype(mx.bfloat16))
 
@@ -191,14 +246,21 @@ def test_mixed_recipes_of_mlx_lm_are_kept(tmp_path):
     from mlx_lm.convert import convert as convert_by_mlx_lm
 
     source = write_model(tmp_path / "source", LLAMA, dtype=mx.float16)
-    convert_by_mlx_lm(str(source), str(tmp_path / "theirs"), quantize=True, q_group_size=64, quant_predicate="mixed_3_6")
+    convert_by_mlx_lm(
+        str(source),
+        str(tmp_path / "theirs"),
+        quantize=True,
+        q_group_size=64,
+        quant_predicate="mixed_3_6",
+    )
     report = convert(tmp_path / "theirs", tmp_path / "ours")
     assert Quantization(6, 64) in report.exceptions.values()
     assert greedy(tmp_path / "ours") == greedy(tmp_path / "theirs")
     block = json.loads((tmp_path / "ours" / "config.json").read_text())["quantization"]
     (tmp_path / "theirs" / "config.json").write_text(
         json.dumps(
-            json.loads((tmp_path / "theirs" / "config.json").read_text()) | {"quantization": {"bits": 3, "group_size": 64}}
+            json.loads((tmp_path / "theirs" / "config.json").read_text())
+            | {"quantization": {"bits": 3, "group_size": 64}}
         )
     )
     convert(tmp_path / "theirs", tmp_path / "inferred")  # no exceptions said: the shapes say them
@@ -210,19 +272,27 @@ def test_what_is_quantized_is_quantized_again_and_the_error_said(tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
     convert(source, tmp_path / "four")
     convert(tmp_path / "four", tmp_path / "again", bits=4, group_size=64)
-    assert (tmp_path / "again" / layer_file(0)).read_bytes() == (tmp_path / "four" / layer_file(0)).read_bytes()
+    assert (tmp_path / "again" / layer_file(0)).read_bytes() == (
+        tmp_path / "four" / layer_file(0)
+    ).read_bytes()
     four, steps = tensors_of(tmp_path / "four"), []
     for bits, group, low, high in ((8, 64, 0, 0.01), (4, 32, 0.01, 0.2), (2, 64, 0.2, 0.7)):
         name = f"{bits} {group}"
-        report = convert(tmp_path / "four", tmp_path / name, bits=bits, group_size=group, progress=steps.append)
+        report = convert(
+            tmp_path / "four", tmp_path / name, bits=bits, group_size=group, progress=steps.append
+        )
         assert any(step.message and "quantized again" in step.message for step in steps)
         assert report.quantization == Quantization(bits, group)
         made = tensors_of(tmp_path / name)
         for path, error in report.errors.items():
-            given, parts = ([tensors[f"{path}.{part}"] for part in ("weight", "scales", "biases")] for tensors in (four, made))
+            given, parts = (
+                [tensors[f"{path}.{part}"] for part in ("weight", "scales", "biases")]
+                for tensors in (four, made)
+            )
             weight, restored = mx.dequantize(*given, 64, 4), mx.dequantize(*parts, group, bits)
             assert error == pytest.approx(
-                float(mx.sqrt(mx.square(weight - restored).sum() / mx.square(weight).sum())), rel=1e-3
+                float(mx.sqrt(mx.square(weight - restored).sum() / mx.square(weight).sum())),
+                rel=1e-3,
             )
             assert low <= error < high
         assert len(report.errors) == len([name for name in four if name.endswith(".scales")])
@@ -248,7 +318,9 @@ def test_shards_and_pytorch_files_make_the_same_bytes(tmp_path):
         file = f"pytorch_model-{part + 1:05d}-of-00002.bin"
         write_arrays(sources["torch in two"] / file, {name: values[name] for name in names})
         weight_map |= dict.fromkeys(names, file)
-    (sources["torch in two"] / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (sources["torch in two"] / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"weight_map": weight_map})
+    )
     for name, source in sources.items():
         convert(source, tmp_path / f"{name} made")
         for file in (tmp_path / f"{name} made").iterdir():

@@ -81,7 +81,9 @@ def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(tmp_path, f
 
     prepare()
     script = [sys.executable, "-c", KILLS, source, made, "force" if force else "no"]
-    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             assert contents(made) == expected, f"after step {line}"
             assert {path.name for path in tmp_path.iterdir()} == {"source", "whole", "made"}
@@ -200,7 +202,13 @@ def test_what_is_there_is_replaced_only_by_force_and_only_if_it_is_a_model(tmp_p
     for itself in (source, tmp_path / "eight" / ".." / "source"):
         with pytest.raises(ConfigError, match="into itself"):
             convert(source, itself, force=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"source", "made", "eight", "file", "new.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "source",
+        "made",
+        "eight",
+        "file",
+        "new.partial",
+    }
 
 
 def test_a_model_that_could_not_be_replaced_stays(tmp_path):

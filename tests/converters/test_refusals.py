@@ -8,7 +8,13 @@ from support.folders import LLAMA, change, tensors_of
 from support.tiny import random_tensors, write_model
 
 from edgellm.converters import convert
-from edgellm.errors import ConfigError, EdgeLLMError, FormatError, ModelNotFoundError, UnsupportedModelError
+from edgellm.errors import (
+    ConfigError,
+    EdgeLLMError,
+    FormatError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
 
 
 def stale(tensors):
@@ -30,7 +36,9 @@ def test_a_tied_head_is_left_out_if_it_is_the_embedding(tmp_path):
     source = change(write_model(tmp_path / "source", tied), add_head)
     convert(source, tmp_path / "made")
     assert not any(name.startswith("lm_head") for name in tensors_of(tmp_path / "made"))
-    change(source, lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"] + 1}))
+    change(
+        source, lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"] + 1})
+    )
     with pytest.raises(FormatError, match="head of its own"):
         convert(source, tmp_path / "other")
     change(source, add_head, config={"tie_word_embeddings": False})
@@ -39,21 +47,35 @@ def test_a_tied_head_is_left_out_if_it_is_the_embedding(tmp_path):
 
 
 def put(name, value):
-    return lambda tensors: tensors.update({name: value(tensors[name]) if callable(value) else value})
+    return lambda tensors: tensors.update(
+        {name: value(tensors[name]) if callable(value) else value}
+    )
 
 
 WEIGHT = "model.layers.1.mlp.down_proj.weight"
 FAULTS = {
     "missing": (lambda tensors: tensors.pop(WEIGHT), "down_proj.weight' is missing"),
-    "missing norm": (lambda tensors: tensors.pop("model.norm.weight"), "model.norm.weight is missing"),
+    "missing norm": (
+        lambda tensors: tensors.pop("model.norm.weight"),
+        "model.norm.weight is missing",
+    ),
     "missing head": (lambda tensors: tensors.pop("lm_head.weight"), "lm_head.weight' is missing"),
-    "unknown": (put("model.layers.99.mlp.up_proj.weight", mx.ones((2, 2))), "layers.99.mlp.up_proj.weight"),
+    "unknown": (
+        put("model.layers.99.mlp.up_proj.weight", mx.ones((2, 2))),
+        "layers.99.mlp.up_proj.weight",
+    ),
     "bias": (put("model.layers.0.mlp.up_proj.bias", mx.ones((128,))), "up_proj.bias"),
     "turned": (put(WEIGHT, lambda weight: mx.contiguous(weight.T)), "down_proj.weight"),
     "norm of a wrong length": (put("model.norm.weight", mx.ones((65,))), "model.norm.weight"),
     "whole numbers": (put(WEIGHT, lambda weight: weight.astype(mx.int32)), "I32"),
-    "NaN": (put(WEIGHT, lambda weight: mx.where(weight == weight[3, 5], mx.nan, weight)), "not a number"),
-    "infinite": (put(WEIGHT, lambda weight: mx.where(weight == weight[63, 127], mx.inf, weight)), "infinite"),
+    "NaN": (
+        put(WEIGHT, lambda weight: mx.where(weight == weight[3, 5], mx.nan, weight)),
+        "not a number",
+    ),
+    "infinite": (
+        put(WEIGHT, lambda weight: mx.where(weight == weight[63, 127], mx.inf, weight)),
+        "infinite",
+    ),
     "minus infinite norm": (
         put("model.norm.weight", lambda norm: mx.concatenate([norm[:63], mx.array([-mx.inf])])),
         "infinite",
@@ -65,7 +87,9 @@ FAULTS = {
 @pytest.mark.parametrize("bits", [4, 16])
 def test_a_faulty_source_is_refused_and_the_tensor_named(tmp_path, fault, bits):
     edit, said = FAULTS[fault]
-    source = change(write_model(tmp_path / "source", LLAMA), edit, config={"tie_word_embeddings": False})
+    source = change(
+        write_model(tmp_path / "source", LLAMA), edit, config={"tie_word_embeddings": False}
+    )
     with pytest.raises(FormatError) as caught:
         convert(source, tmp_path / "made", bits=bits)
     assert said in caught.value.message
@@ -84,7 +108,9 @@ def test_values_too_large_for_the_type_are_refused(tmp_path, bits):
 
 @pytest.mark.parametrize("name", ["nosuch.gguf", "./x", "some/where/else"])
 def test_a_path_that_leads_nowhere_is_said_to_be_one(tmp_path, name):
-    with pytest.raises(ModelNotFoundError, match=f"^there is no file or folder {re.escape(name)}$") as caught:
+    with pytest.raises(
+        ModelNotFoundError, match=f"^there is no file or folder {re.escape(name)}$"
+    ) as caught:
         convert(name, tmp_path / "made")
     assert caught.value.hint
 
@@ -96,7 +122,13 @@ def test_a_name_that_is_no_path_is_taken_for_a_models(tmp_path):
 
 def test_other_models_and_settings_are_refused(tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
-    for settings in ({"bits": 7}, {"bits": True}, {"group_size": 48}, {"dtype": "int8"}, {"bits": 16, "group_size": 64}):
+    for settings in (
+        {"bits": 7},
+        {"bits": True},
+        {"group_size": 48},
+        {"dtype": "int8"},
+        {"bits": 16, "group_size": 64},
+    ):
         with pytest.raises(ConfigError):
             convert(source, tmp_path / "made", **settings)
     with pytest.raises(ModelNotFoundError):
@@ -105,7 +137,10 @@ def test_other_models_and_settings_are_refused(tmp_path):
         convert(source / "model.safetensors", tmp_path / "made")
     for change_of_config, error in (
         ({"model_type": "gpt2"}, UnsupportedModelError),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}, UnsupportedModelError),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+            UnsupportedModelError,
+        ),
         ({"num_hidden_layers": 10**9}, FormatError),
         ({"hidden_size": -1}, FormatError),
     ):

@@ -13,7 +13,13 @@ from support.processes import python
 from support.tiny import CONFIGS
 from support.tiny_tokenizers import piece_model
 
-SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 1, "vocab_size": 448}
+SHAPE = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 1,
+    "vocab_size": 448,
+}
 CONFIG = CONFIGS["llama-1"] | SHAPE
 LAYER = {
     "attention.wq": (4096, 4096),
@@ -29,11 +35,19 @@ LAYER = {
 def meta(path, shards):
     path.mkdir()
     shapes = {"norm.weight": (4096,)}
-    shapes |= {f"layers.0.{name}.weight": (4096,) for name in NAMES.values() if name.endswith("norm")}
-    for name, (rows, columns) in {"tok_embeddings": (448, 4096), "output": (448, 4096), **LAYER}.items():
+    shapes |= {
+        f"layers.0.{name}.weight": (4096,) for name in NAMES.values() if name.endswith("norm")
+    }
+    for name, (rows, columns) in {
+        "tok_embeddings": (448, 4096),
+        "output": (448, 4096),
+        **LAYER,
+    }.items():
         by_columns = name in ("tok_embeddings", "attention.wo", "feed_forward.w2")
         stem = name if "." not in name else f"layers.0.{name}"
-        shapes[f"{stem}.weight"] = (rows, columns // shards) if by_columns else (rows // shards, columns)
+        shapes[f"{stem}.weight"] = (
+            (rows, columns // shards) if by_columns else (rows // shards, columns)
+        )
     for number in range(shards):
         sparse_shard(path / f"consolidated.{number:02d}.pth", shapes)
     (path / "params.json").write_text(json.dumps(params_of(CONFIG, multiple_of=256)))
@@ -46,8 +60,12 @@ def llama2c(path, version):
     write_tokenizer_bin(path / "tokenizer.bin", piece_model())
     weights = sum(rows * columns for rows, columns in LAYER.values()) + 448 * 4096
     with (path / "model.bin").open("wb") as file:
-        file.write(struct.pack("<Ii7iBi", 0x616B3432, version, 4096, 11008, 1, 32, 32, 448, 256, 1, 64))
-        file.truncate(256 + 3 * 4096 * 4 + (weights * 4 if version == 1 else weights + weights // 64 * 4))
+        file.write(
+            struct.pack("<Ii7iBi", 0x616B3432, version, 4096, 11008, 1, 32, 32, 448, 256, 1, 64)
+        )
+        file.truncate(
+            256 + 3 * 4096 * 4 + (weights * 4 if version == 1 else weights + weights // 64 * 4)
+        )
     return path / "model.bin"
 
 
@@ -73,7 +91,19 @@ def test_llama2c(tmp_path, version):
 def test_an_adapter(tmp_path):
     source = sparse_model(tmp_path / "source", CONFIG)
     names = dict(
-        zip(LAYER, ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.down", "mlp.up"), strict=True)
+        zip(
+            LAYER,
+            (
+                "self_attn.q",
+                "self_attn.k",
+                "self_attn.v",
+                "self_attn.o",
+                "mlp.gate",
+                "mlp.down",
+                "mlp.up",
+            ),
+            strict=True,
+        )
     )
     tensors = {}
     for name, (rows, columns) in LAYER.items():

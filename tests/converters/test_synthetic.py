@@ -59,7 +59,9 @@ def dequantized(arrays, path, bits):
 def test_a_shape_is_that_of_the_published_model(name):
     config = ModelConfig.from_dict(shape_config(name))
     each = sum(math.prod(shape) for shape in config.tensor_shapes().values())
-    count = config.num_hidden_layers * each + sum(math.prod(shape) for shape in config.outer_shapes().values())
+    count = config.num_hidden_layers * each + sum(
+        math.prod(shape) for shape in config.outer_shapes().values()
+    )
     assert round(count / 1e6) == MILLIONS.get(name, 1)
 
 
@@ -135,11 +137,18 @@ def test_equal_arguments_make_equal_bytes_and_another_seed_makes_others(tmp_path
 
 def test_any_rows_are_those_of_the_whole():
     source = SyntheticSource("tiny-llama", Quantization(3, 64))
-    for name in ("model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.scales", "model.layers.1.mlp.up_proj.biases"):
+    for name in (
+        "model.layers.1.mlp.up_proj.weight",
+        "model.layers.1.mlp.up_proj.scales",
+        "model.layers.1.mlp.up_proj.biases",
+    ):
         tensor = source.tensors[name]
         whole = source.rows(name, 0, tensor.rows)
         for start, stop in ((0, 1), (1, 4), (5, 6), (7, tensor.rows)):
-            assert (source.rows(name, start, stop) == whole[start * tensor.row_bytes : stop * tensor.row_bytes]).all()
+            assert (
+                source.rows(name, start, stop)
+                == whole[start * tensor.row_bytes : stop * tensor.row_bytes]
+            ).all()
 
 
 def test_what_is_there_is_replaced_only_on_demand(tmp_path):

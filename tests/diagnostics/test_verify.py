@@ -21,7 +21,11 @@ ORDER = ["files", "index", "shapes", "checksums", "values", "tokenizer", "forwar
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify")
-    convert(write_model(folder / "source", LLAMA | {"vocab_size": 320}), folder / "made", dtype="float16")
+    convert(
+        write_model(folder / "source", LLAMA | {"vocab_size": 320}),
+        folder / "made",
+        dtype="float16",
+    )
     return folder / "made"
 
 
@@ -102,15 +106,34 @@ DAMAGE = {
     ),
     "no config": (lambda path: (path / "config.json").unlink(), "files", "config.json"),
     "a lying index": (
-        lambda path: edit_json(path / "model.safetensors.index.json", weight_map={SCALES: layer_file(0), "x": layer_file(1)}),
+        lambda path: edit_json(
+            path / "model.safetensors.index.json",
+            weight_map={SCALES: layer_file(0), "x": layer_file(1)},
+        ),
         "index",
         "wrong about",
     ),
-    "another shape": (lambda path: edit_json(path / "config.json", num_key_value_heads=4), "shapes", "k_proj"),
+    "another shape": (
+        lambda path: edit_json(path / "config.json", num_key_value_heads=4),
+        "shapes",
+        "k_proj",
+    ),
     "one bit": (lambda path: last_byte(path / layer_file(3)), "checksums", layer_file(3)),
-    "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), "tokenizer", "no tokenizer.json"),
-    "not a number": (lambda path: put(path, SCALES, lambda scales: scales * mx.nan), "values", SCALES),
-    "an infinite norm": (lambda path: put(path, "model.norm.weight", lambda norm: norm * mx.inf), "values", "model.norm"),
+    "no tokenizer": (
+        lambda path: (path / "tokenizer.json").unlink(),
+        "tokenizer",
+        "no tokenizer.json",
+    ),
+    "not a number": (
+        lambda path: put(path, SCALES, lambda scales: scales * mx.nan),
+        "values",
+        SCALES,
+    ),
+    "an infinite norm": (
+        lambda path: put(path, "model.norm.weight", lambda norm: norm * mx.inf),
+        "values",
+        "model.norm",
+    ),
     "too large together": (
         lambda path: put(path, SCALES, lambda scales: mx.full(scales.shape, 60000, mx.float16)),
         "checksums",

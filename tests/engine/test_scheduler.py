@@ -15,7 +15,14 @@ import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.engine.batched_forward import Feed, feed
-from edgellm.errors import ClosedError, ConfigError, ContextError, EdgeLLMError, MemoryBudgetError, ReadError
+from edgellm.errors import (
+    ClosedError,
+    ConfigError,
+    ContextError,
+    EdgeLLMError,
+    MemoryBudgetError,
+    ReadError,
+)
 from edgellm.open_llm import open_llm as open_checkpoint
 from edgellm.runtime.loader import make_caches
 from edgellm.settings import LoadSettings, Sampling
@@ -40,7 +47,10 @@ def models(tiny_folder, tmp_path_factory):
 
     def load(kind):
         if kind not in opened:
-            keywords = {"memory": "500MB", "activations": "auto" if kind.startswith("int8") else "float"}
+            keywords = {
+                "memory": "500MB",
+                "activations": "auto" if kind.startswith("int8") else "float",
+            }
             if kind.endswith("paged"):
                 keywords |= paged_settings(folder(kind), context=200)
             if kind == "turning":
@@ -86,7 +96,13 @@ def test_whoever_joins_and_leaves_answers_are_those_alone(models, kind, data):
     load, answer = models
     llm = load(kind)
     lengths = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 64, 70]))
-    coming = data.draw(st.lists(st.tuples(st.integers(0, 6), lengths, samplings, st.integers(0, 40)), min_size=1, max_size=12))
+    coming = data.draw(
+        st.lists(
+            st.tuples(st.integers(0, 6), lengths, samplings, st.integers(0, 40)),
+            min_size=1,
+            max_size=12,
+        )
+    )
     asked = [
         (after, [(7 * n + 3 * i) % 300 + 5 for i in range(length)], how, gone)
         for n, (after, length, how, gone) in enumerate(coming)
@@ -105,7 +121,9 @@ def test_whoever_joins_and_leaves_answers_are_those_alone(models, kind, data):
                 found[numbers[number]].append(token)
             steps += 1
         assert batch.stats.sequences == len(asked)
-        assert batch.stats.completion_tokens == sum(token.id is not None for tokens in found for token in tokens)
+        assert batch.stats.completion_tokens == sum(
+            token.id is not None for tokens in found for token in tokens
+        )
     for tokens, alone in zip(found, expected, strict=True):
         if tokens[-1].finish_reason == "cancelled":
             assert seen(tokens[:-1]) == alone[: len(tokens) - 1]
@@ -128,7 +146,9 @@ def test_texts_settings_and_places(open_llm):
     llm = open_llm()
     prompts = ["Once upon a time", "The dog", [5, 6, 7]]
     each = [Sampling(max_tokens=5), Sampling(max_tokens=9), Sampling(temperature=1.0, seed=3)]
-    alone = [llm.generate(prompt, how, logprobs=True) for prompt, how in zip(prompts, each, strict=True)]
+    alone = [
+        llm.generate(prompt, how, logprobs=True) for prompt, how in zip(prompts, each, strict=True)
+    ]
     together = llm.generate_batch(prompts, each, logprobs=True)
     assert [done.text for done in together] == [done.text for done in alone]
     assert [seen(done.tokens) for done in together] == [seen(done.tokens) for done in alone]
@@ -152,7 +172,9 @@ def test_eight_prompts_of_any_length_cost_the_passes_of_one(tiny_folder):
         llm.eos_token_ids = frozenset()
         one = llm.generate(PROMPT, max_tokens=6).stats
         with llm.batch() as batch:
-            answers = list(batch.answers([PROMPT[: 1 + 5 * n] for n in range(8)], [Sampling(max_tokens=6)] * 8))
+            answers = list(
+                batch.answers([PROMPT[: 1 + 5 * n] for n in range(8)], [Sampling(max_tokens=6)] * 8)
+            )
             stats = batch.stats
         assert stats.passes == stats.weight_passes == 6
         assert stats.tokens_per_weight_pass == 8
@@ -256,7 +278,9 @@ def test_cancel_leaves_a_pass_between_two_layers(tiny_folder):
         assert len(taken) == 1 < len(llm.plan.streamed)
         assert llm.generate(PROMPT, max_tokens=3, reuse_cache=True).text == expected
         taken.clear()
-        assert [done.finish_reason for done in llm.generate_batch([PROMPT, PROMPT[:5]], max_tokens=3)] == ["cancelled"] * 2
+        assert [
+            done.finish_reason for done in llm.generate_batch([PROMPT, PROMPT[:5]], max_tokens=3)
+        ] == ["cancelled"] * 2
         assert llm.generate_batch([PROMPT], max_tokens=3)[0].text == expected
 
 
@@ -294,7 +318,9 @@ def test_a_batch_has_the_turn_until_it_is_closed(open_llm):
         with pytest.raises(EdgeLLMError, match="another stream"):
             llm.generate(PROMPT, max_tokens=4)
         texts = []
-        thread = threading.Thread(target=lambda: texts.append(llm.generate(PROMPT, max_tokens=4).text))
+        thread = threading.Thread(
+            target=lambda: texts.append(llm.generate(PROMPT, max_tokens=4).text)
+        )
         thread.start()
         batch.step()
         assert not texts
@@ -317,9 +343,17 @@ def test_the_lowest_step_gives_logits_for_rows_of_tokens(open_llm):
     ):
         llm = open_llm(kind, load=keywords)
         prompts = [PROMPT[:3], PROMPT[:17], PROMPT, PROMPT[:1]]
-        caches = [make_caches(llm.checkpoint, capacity=64, window=None, reserve=64) for _ in prompts]
-        found, passes = feed(llm._model, [Feed(*pair) for pair in zip(prompts, caches, strict=True)], chunk=16)
-        more, again = feed(llm._model, [Feed([9 + n], own, wanted=n != 1) for n, own in enumerate(caches)], chunk=16)
+        caches = [
+            make_caches(llm.checkpoint, capacity=64, window=None, reserve=64) for _ in prompts
+        ]
+        found, passes = feed(
+            llm._model, [Feed(*pair) for pair in zip(prompts, caches, strict=True)], chunk=16
+        )
+        more, again = feed(
+            llm._model,
+            [Feed([9 + n], own, wanted=n != 1) for n, own in enumerate(caches)],
+            chunk=16,
+        )
         assert (found.shape, more.shape) == ((4, tiny.VOCABULARY), (3, tiny.VOCABULARY))
         assert again == 1 <= passes
         for n, prompt in enumerate(prompts):
@@ -327,4 +361,7 @@ def test_the_lowest_step_gives_logits_for_rows_of_tokens(open_llm):
             np.testing.assert_allclose(np.array(found[n]), expected[0], atol=2e-4)
             if n != 1:
                 np.testing.assert_allclose(np.array(more[n - (n > 1)]), expected[1], atol=2e-4)
-        assert feed(llm._model, [Feed([5], caches[0])], chunk=16, keep_going=lambda: False) == (None, 0)
+        assert feed(llm._model, [Feed([5], caches[0])], chunk=16, keep_going=lambda: False) == (
+            None,
+            0,
+        )

@@ -24,11 +24,15 @@ def ids_of(answer):
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_texts_are_those_that_transformers_gave(kind, open_llm):
     known = GOLDEN[kind]
-    llm = open_llm(kind, config={"eos_token_id": known["eos_token_id"]}, load={"activations": "float"})
+    llm = open_llm(
+        kind, config={"eos_token_id": known["eos_token_id"]}, load={"activations": "float"}
+    )
     ended = set()
     for text in known["texts"]:
         penalty = text["repetition_penalty"]
-        answer = llm.generate(text["prompt"], max_tokens=20, beams=text["beams"], repetition_penalty=penalty)
+        answer = llm.generate(
+            text["prompt"], max_tokens=20, beams=text["beams"], repetition_penalty=penalty
+        )
         assert ids_of(answer) == text["text"]
         ended.add(answer.finish_reason)
         assert (answer.finish_reason == "stop") == (text["text"][-1] in llm.eos_token_ids)
@@ -47,8 +51,15 @@ def test_texts_equal_transformers(kind, tiny_folder, open_llm):
     for beams, penalty in ((2, 1.0), (4, 1.0), (4, 1.2), (7, 1.0)):
         prompt = random.randint(5, tiny.VOCABULARY, random.randint(1, 20)).tolist()
         answer = llm.generate(prompt, max_tokens=16, beams=beams, repetition_penalty=penalty)
-        settings = {"num_beams": beams, "length_penalty": 1.0, "early_stopping": False, "repetition_penalty": penalty}
-        assert ids_of(answer) == reference_text(reference, prompt, 16, eos_token_id=[tiny.END, *ends], **settings)
+        settings = {
+            "num_beams": beams,
+            "length_penalty": 1.0,
+            "early_stopping": False,
+            "repetition_penalty": penalty,
+        }
+        assert ids_of(answer) == reference_text(
+            reference, prompt, 16, eos_token_id=[tiny.END, *ends], **settings
+        )
 
 
 @pytest.mark.parametrize("paged", [False, True])
@@ -68,7 +79,10 @@ def test_a_streamed_model_is_read_once_a_token(tiny_folder, open_llm):
     folder = tiny_folder("llama-2", seed=1, config=LONG)
     llm, resident = open_llm(folder, load=paged_settings(folder, context=1024)), open_llm(folder)
     answer = llm.generate(PROMPT, max_tokens=10, beams=3)
-    assert (answer.stats.weight_passes, answer.text) == (10, resident.generate(PROMPT, max_tokens=10, beams=3).text)
+    assert (answer.stats.weight_passes, answer.text) == (
+        10,
+        resident.generate(PROMPT, max_tokens=10, beams=3).text,
+    )
 
 
 def test_more_beams_than_tokens_to_choose_from(open_llm):
@@ -124,7 +138,10 @@ def test_beams_stay_within_the_memory_that_was_checked(tiny_folder, open_llm):
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     llm.generate(PROMPT, max_tokens=60, beams=3)
-    assert mx.get_peak_memory() - before < llm.plan.cache_bytes + llm.plan.budget - llm.plan.total_bytes + (1 << 18)
+    assert (
+        mx.get_peak_memory() - before
+        < llm.plan.cache_bytes + llm.plan.budget - llm.plan.total_bytes + (1 << 18)
+    )
 
 
 def test_the_prompt_stays_cached(open_llm):
@@ -139,8 +156,14 @@ def test_a_wider_beam_finds_a_likelier_text_than_greedy(open_llm):
     """True of most texts, and of these."""
     llm = open_llm("qwen3", seed=3)
     for start in range(5, 200, 40):
-        greedy, wide = (llm.generate([start, start + 1], max_tokens=8, beams=beams, logprobs=True) for beams in (1, 8))
-        assert sum(token.logprob for token in wide.tokens) >= sum(token.logprob for token in greedy.tokens) - 1e-4
+        greedy, wide = (
+            llm.generate([start, start + 1], max_tokens=8, beams=beams, logprobs=True)
+            for beams in (1, 8)
+        )
+        assert (
+            sum(token.logprob for token in wide.tokens)
+            >= sum(token.logprob for token in greedy.tokens) - 1e-4
+        )
         assert all(math.isfinite(token.logprob) for token in wide.tokens)
 
 

@@ -16,9 +16,14 @@ PROMPT = [tiny.BEGIN, *range(20, 60)]
 
 
 @pytest.mark.parametrize("deferred", [True, False])
-@pytest.mark.parametrize(("prompt", "chunk", "new"), [(1, 8, 1), (8, 8, 5), (9, 8, 6), (40, 8, 1), (41, 16, 20), (30, 512, 12)])
+@pytest.mark.parametrize(
+    ("prompt", "chunk", "new"),
+    [(1, 8, 1), (8, 8, 5), (9, 8, 6), (40, 8, 1), (41, 16, 20), (30, 512, 12)],
+)
 def test_no_forward_is_made_beyond_those_needed(prompt, chunk, new, deferred, tiny_folder):
-    llm, layers = open_counted(tiny_folder("llama-2", seed=1), deferred=deferred, prefill_chunk=chunk)
+    llm, layers = open_counted(
+        tiny_folder("llama-2", seed=1), deferred=deferred, prefill_chunk=chunk
+    )
     with llm:
         answer = llm.generate(PROMPT[:prompt], max_tokens=new)
     assert answer.finish_reason == "length"
@@ -49,7 +54,9 @@ def test_the_prompt_may_be_computed_in_chunks_of_any_size(kind, open_llm):
     for chunk in (1, 7, 8, 9, 10, 40):
         llm = open_llm(kind, load={"prefill_chunk": chunk})
         np.testing.assert_allclose(np.array(llm.logits(PROMPT)), logits, atol=1e-4)
-        assert [token.id for token in llm.generate(PROMPT, max_tokens=24).tokens] == [token.id for token in text.tokens]
+        assert [token.id for token in llm.generate(PROMPT, max_tokens=24).tokens] == [
+            token.id for token in text.tokens
+        ]
 
 
 def test_one_answer_after_another_is_as_if_it_were_the_first(open_llm):
@@ -69,7 +76,10 @@ def test_the_answer_is_what_the_stream_yields(open_llm):
     assert [token.finish_reason for token in tokens[:-1]] == [None] * 29
     assert all(token.stats is None for token in tokens[:-1])
     stats = tokens[-1].stats
-    assert (stats.prompt_tokens, stats.completion_tokens) == (len(llm.tokenizer.encode("Once upon a time")), 30)
+    assert (stats.prompt_tokens, stats.completion_tokens) == (
+        len(llm.tokenizer.encode("Once upon a time")),
+        30,
+    )
     assert 0 < stats.prefill_seconds <= stats.first_token_seconds
     assert stats.decode_seconds > 0
     assert stats.decode_tokens_per_second == pytest.approx(29 / stats.decode_seconds)
@@ -80,7 +90,12 @@ def test_the_answer_is_what_the_stream_yields(open_llm):
 
 def test_log_probabilities_are_those_of_the_logits(open_llm):
     llm = open_llm()
-    for settings in ({}, {"temperature": 1.0, "seed": 1, "top_k": 5}, {"beams": 3}, {"repetition_penalty": 1.5}):
+    for settings in (
+        {},
+        {"temperature": 1.0, "seed": 1, "top_k": 5},
+        {"beams": 3},
+        {"repetition_penalty": 1.5},
+    ):
         answer = llm.generate(PROMPT, max_tokens=12, logprobs=True, **settings)
         ids = [token.id for token in answer.tokens]
         logits = np.array(llm.logits(PROMPT + ids[:-1]), dtype=np.float64)[len(PROMPT) - 1 :]
@@ -137,7 +152,9 @@ def test_cancelled_in_the_middle_of_the_prompt(deferred, tiny_folder):
         tokens = list(llm.stream(PROMPT, max_tokens=4, on_prefill=watch))
         assert asked == [0, 8, 16]
         assert layers.lengths == [8, 8]
-        assert [(token.id, token.text, token.finish_reason) for token in tokens] == [(None, "", "cancelled")]
+        assert [(token.id, token.text, token.finish_reason) for token in tokens] == [
+            (None, "", "cancelled")
+        ]
         assert tokens[-1].stats.completion_tokens == 0
         again = llm.generate(PROMPT, max_tokens=4, reuse_cache=True)
         assert (again.text, again.stats.cached_tokens) == (expected, 16)
@@ -187,14 +204,23 @@ def test_paged_and_resident_logits_are_the_same_bits(tiny_folder, open_llm):
     for prompt in (PROMPT[:20], PROMPT[:1]):  # one chunk in either
         assert np.array_equal(np.array(paged.logits(prompt)), np.array(resident.logits(prompt)))
         answer = paged.generate(prompt, max_tokens=16)
-        assert (answer.text, answer.stats.weight_passes) == (resident.generate(prompt, max_tokens=16).text, 16)
+        assert (answer.text, answer.stats.weight_passes) == (
+            resident.generate(prompt, max_tokens=16).text,
+            16,
+        )
 
 
 def test_nothing_stays_unevaluated_after_a_token(open_llm):
     """What is still lazy could not be evaluated by another thread: a new one goes on at every border."""
-    for kind, settings in (("mistral-window", {"repetition_penalty": 1.2}), ("llama-2", {"temperature": 1.0, "seed": 4})):
+    for kind, settings in (
+        ("mistral-window", {"repetition_penalty": 1.2}),
+        ("llama-2", {"temperature": 1.0, "seed": 4}),
+    ):
         llm = open_llm(kind)
-        expected = [token.id for token in llm.generate(PROMPT, max_tokens=9, logprobs=True, **settings).tokens]
+        expected = [
+            token.id
+            for token in llm.generate(PROMPT, max_tokens=9, logprobs=True, **settings).tokens
+        ]
         stream = llm.stream(PROMPT, max_tokens=9, logprobs=True, **settings)
         ids = []
         for _ in range(9):
@@ -209,6 +235,8 @@ def test_a_text_and_what_continues_it_read_as_one():
         for prompt in ("Once", "Once upon a", "The cat", "Lily and"):
             answer = llm.generate(prompt, max_tokens=8)
             ids = [token.id for token in answer.tokens]
-            assert prompt + answer.text == llm.tokenizer.decode([*llm.tokenizer.encode(prompt), *ids])
+            assert prompt + answer.text == llm.tokenizer.decode(
+                [*llm.tokenizer.encode(prompt), *ids]
+            )
             alone = llm.generate(llm.tokenizer.encode(prompt), max_tokens=8)
             assert alone.text == llm.tokenizer.decode(ids)

@@ -28,7 +28,9 @@ def run(pieces, stops):
 few_letters = st.text("ab", max_size=12)
 
 
-@given(st.lists(few_letters, max_size=12), st.lists(st.text("ab", min_size=1, max_size=6), max_size=3))
+@given(
+    st.lists(few_letters, max_size=12), st.lists(st.text("ab", min_size=1, max_size=6), max_size=3)
+)
 def test_it_lets_through_what_a_naive_search_does_wherever_tokens_begin(pieces, stops):
     shown, stopped, steps = run(pieces, stops)
     assert (shown, stopped) == naive("".join(pieces), stops)
@@ -37,7 +39,9 @@ def test_it_lets_through_what_a_naive_search_does_wherever_tokens_begin(pieces, 
         assert shown.startswith(step), "what was shown is never taken back"
         held = max(map(len, stops), default=1) - 1
         if not naive(so_far, stops)[1]:
-            assert len(step) >= len(so_far) - held, "no more is held back than could become a stop text"
+            assert len(step) >= len(so_far) - held, (
+                "no more is held back than could become a stop text"
+            )
 
 
 @given(st.lists(st.text(), max_size=8))
@@ -49,6 +53,11 @@ def test_without_stop_texts_everything_comes_at_once(pieces):
 
 def test_after_the_stop_nothing_comes():
     stopping = StopFilter(["END"])
-    assert [stopping.add(piece) for piece in ("one E", "N", "D two", " three")] == ["one ", "", "", ""]
+    assert [stopping.add(piece) for piece in ("one E", "N", "D two", " three")] == [
+        "one ",
+        "",
+        "",
+        "",
+    ]
     assert stopping.stopped
     assert stopping.finish() == ""

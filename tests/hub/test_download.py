@@ -40,20 +40,31 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         elif parts[0] != "api":
             gated = name == "owner/gated"
-            self.answer(*((403, b"", {"X-Error-Code": "GatedRepo"}) if gated else self.file(folder / parts[4])))
+            self.answer(
+                *(
+                    (403, b"", {"X-Error-Code": "GatedRepo"})
+                    if gated
+                    else self.file(folder / parts[4])
+                )
+            )
         elif parts[4] == "revision" and parts[5] not in {"main", COMMIT}:
             self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif parts[4] == "revision":
             self.answer(200, json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode())
         else:
             files = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "a" * 40} for file in folder.iterdir()
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "a" * 40}
+                for file in folder.iterdir()
             ]
             self.answer(200, json.dumps(files).encode())
 
     def file(self, path):
         content = path.read_bytes()
-        return 200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        return (
+            200,
+            content,
+            {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT},
+        )
 
     def answer(self, status, content, headers=None):
         self.send_response(status)
@@ -76,12 +87,21 @@ def hub(tmp_path_factory):
         (whole / name).write_text("not wanted")
     old = write_model(root / "old", LLAMA)
     (old / "model.safetensors").unlink()
-    write_arrays(old / "pytorch_model.bin", {name: value.astype(np.float32) for name, value in random_tensors(LLAMA).items()})
+    write_arrays(
+        old / "pytorch_model.bin",
+        {name: value.astype(np.float32) for name, value in random_tensors(LLAMA).items()},
+    )
     bare = root / "bare"
     bare.mkdir()
     (bare / "config.json").write_text("{}")
     meta = write_meta(root / "meta", LLAMA | {"vocab_size": 448}, params={"hidden_dim": 128})
-    Hub.repositories = {"owner/whole": whole, "owner/meta": meta, "owner/old": old, "owner/bare": bare, "owner/gated": whole}
+    Hub.repositories = {
+        "owner/whole": whole,
+        "owner/meta": meta,
+        "owner/old": old,
+        "owner/bare": bare,
+        "owner/gated": whole,
+    }
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -117,7 +137,11 @@ def ask(address, home, *calls, offline=False):
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(calls)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", RUN, json.dumps(calls)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -125,9 +149,20 @@ def ask(address, home, *calls, offline=False):
 
 def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
     Hub.asked.clear()
-    first, old = ask(hub, tmp_path, {"repository": "owner/whole"}, {"repository": "owner/old", "torch_files": True})
+    first, old = ask(
+        hub,
+        tmp_path,
+        {"repository": "owner/whole"},
+        {"repository": "owner/old", "torch_files": True},
+    )
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    assert first[2] == ["config.json", *shards, "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+    assert first[2] == [
+        "config.json",
+        *shards,
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert old[2] == ["config.json", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json"]
     assert not any("evil" in path or "gguf" in path for path in Hub.asked)
     Hub.asked.clear()
@@ -157,9 +192,17 @@ def test_what_fails_is_said(hub, tmp_path):
         "revision": ("ModelNotFoundError", "no revision v9", None),
         "broken": ("DownloadError", "the Hub answered 503", "later"),
         "name": ("ModelNotFoundError", "no name", "owner/name"),
-        "no weights": ("ModelNotFoundError", "holds no model*.safetensors", "edgellm convert owner/bare"),
+        "no weights": (
+            "ModelNotFoundError",
+            "holds no model*.safetensors",
+            "edgellm convert owner/bare",
+        ),
         "no weights at all": ("ModelNotFoundError", "nor pytorch_model*.bin", None),
-        "torch alone": ("ModelNotFoundError", "holds no model*.safetensors", "edgellm convert owner/old"),
+        "torch alone": (
+            "ModelNotFoundError",
+            "holds no model*.safetensors",
+            "edgellm convert owner/old",
+        ),
         "full": ("DownloadError", "no space left", "HF_HOME"),
     }
     for case, (kind, fact, hint) in said.items():
@@ -184,7 +227,11 @@ def test_a_hub_id_is_converted(hub, tmp_path, name):
     code = f"import sys; from edgellm.converters import convert; print(convert({name!r}, sys.argv[1]).dtype)"
     environment = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "made")], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", code, str(tmp_path / "made")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.stdout == "float32\n", done.stderr
     assert (tmp_path / "made" / "model-head.safetensors").exists()

@@ -30,7 +30,13 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.partition("?")[0]
         if path == "/api/whoami-v2":
-            self.answer(*((200, {"name": "owner", "type": "user"}) if self.known() else (401, {"error": "who?"})))
+            self.answer(
+                *(
+                    (200, {"name": "owner", "type": "user"})
+                    if self.known()
+                    else (401, {"error": "who?"})
+                )
+            )
         elif "/resolve/" in path:
             name, _, rest = path.partition("/resolve/")
             files = self.server.state["files"].get(name.strip("/"))
@@ -39,17 +45,29 @@ class Hub(BaseHTTPRequestHandler):
             else:
                 self.file(files.get(rest.partition("/")[2]))
         elif path.startswith("/api/models/"):
-            name = path.removeprefix("/api/models/").partition("/revision/")[0].partition("/tree/")[0]
+            name = (
+                path.removeprefix("/api/models/").partition("/revision/")[0].partition("/tree/")[0]
+            )
             files = self.server.state["files"].get(name)
             if files is None:
                 self.answer(404, {"error": "none"}, {"X-Error-Code": "RepoNotFound"})
             elif "/tree/" in path:
                 self.answer(
                     200,
-                    [{"type": "file", "path": file, "size": len(content), "oid": "a" * 40} for file, content in files.items()],
+                    [
+                        {"type": "file", "path": file, "size": len(content), "oid": "a" * 40}
+                        for file, content in files.items()
+                    ],
                 )
             else:
-                self.answer(200, {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]})
+                self.answer(
+                    200,
+                    {
+                        "id": name,
+                        "sha": COMMIT,
+                        "siblings": [{"rfilename": file} for file in files],
+                    },
+                )
         else:
             self.answer(404, {})
 
@@ -65,20 +83,38 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(200, {"url": f"{self.address}/{asked['organization']}/{asked['name']}"})
         elif path.endswith("/preupload/main"):
             files = [
-                {"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular"}
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                }
                 for file in json.loads(body)["files"]
             ]
-            self.answer(200, {"files": [file | {"shouldIgnore": False, "oid": None} for file in files]})
+            self.answer(
+                200, {"files": [file | {"shouldIgnore": False, "oid": None} for file in files]}
+            )
         elif path.endswith("/info/lfs/objects/batch"):
             href = f"{self.address}/lfs/"
             objects = [
-                {"oid": item["oid"], "size": item["size"], "actions": {"upload": {"href": href + item["oid"]}}}
+                {
+                    "oid": item["oid"],
+                    "size": item["size"],
+                    "actions": {"upload": {"href": href + item["oid"]}},
+                }
                 for item in json.loads(body)["objects"]
             ]
-            self.answer(200, {"transfer": "basic", "objects": objects}, kind="application/vnd.git-lfs+json")
+            self.answer(
+                200, {"transfer": "basic", "objects": objects}, kind="application/vnd.git-lfs+json"
+            )
         elif path.endswith("/commit/main"):
             state["commits"].append([json.loads(line) for line in body.splitlines()])
-            self.answer(200, {"commitUrl": f"{self.address}/owner/tiny/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+            self.answer(
+                200,
+                {
+                    "commitUrl": f"{self.address}/owner/tiny/commit/{COMMIT}",
+                    "commitOid": COMMIT,
+                    "success": True,
+                },
+            )
         elif path == "/api/validate-yaml":
             self.answer(200, {"errors": [], "warnings": []})
         else:
@@ -120,7 +156,11 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, status, value, headers=None, kind="application/json"):
         content = json.dumps(value).encode()
         self.send_response(status)
-        for name, said in {"Content-Length": str(len(content)), "Content-Type": kind, **(headers or {})}.items():
+        for name, said in {
+            "Content-Length": str(len(content)),
+            "Content-Type": kind,
+            **(headers or {}),
+        }.items():
             self.send_header(name, said)
         self.end_headers()
         if self.command != "HEAD":
@@ -157,7 +197,16 @@ def edgellm(hub, home, *arguments, token=TOKEN):
 def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):
     source = write_model(tmp_path / "a private name", LLAMA)
     done = edgellm(
-        hub, tmp_path / "home", "convert", source, tmp_path / "made", "--bits", "4", "--upload", "owner/tiny", "--json"
+        hub,
+        tmp_path / "home",
+        "convert",
+        source,
+        tmp_path / "made",
+        "--bits",
+        "4",
+        "--upload",
+        "owner/tiny",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["uploaded"].endswith(f"/owner/tiny/commit/{COMMIT}")
@@ -184,7 +233,16 @@ def test_nothing_is_made_for_who_may_not_upload(hub, tmp_path):
         ("hf_" + "b" * 34, "owner/tiny", "does not let you write"),
         (TOKEN, "no name", "no name of a Hub repository"),
     ):
-        done = edgellm(hub, tmp_path / "home", "convert", source, tmp_path / "made", "--upload", name, token=token)
+        done = edgellm(
+            hub,
+            tmp_path / "home",
+            "convert",
+            source,
+            tmp_path / "made",
+            "--upload",
+            name,
+            token=token,
+        )
         assert done.returncode in (1, 2)
         assert said in done.stderr
         assert "hint: " in done.stderr
@@ -194,7 +252,9 @@ def test_nothing_is_made_for_who_may_not_upload(hub, tmp_path):
 def test_a_refusal_leaves_the_folder_and_says_how_to_go_on(hub, tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
     hub.state["refuses"] = 403
-    done = edgellm(hub, tmp_path / "home", "convert", source, tmp_path / "made", "--upload", "other/tiny")
+    done = edgellm(
+        hub, tmp_path / "home", "convert", source, tmp_path / "made", "--upload", "other/tiny"
+    )
     assert done.returncode == 1
     assert "does not let you write to other/tiny" in done.stderr
     assert (tmp_path / "made" / "model-head.safetensors").exists()
@@ -214,7 +274,9 @@ def test_the_card_tells_the_base_and_every_form(tmp_path):
 
 def test_a_repository_is_planned_for_before_it_is_downloaded(hub, tmp_path):
     convert(write_model(tmp_path / "source", LLAMA), tmp_path / "made")
-    hub.state["files"]["owner/made"] = {file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()}
+    hub.state["files"]["owner/made"] = {
+        file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()
+    }
     done = edgellm(hub, tmp_path / "home", "info", "owner/made", "--json")
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout)

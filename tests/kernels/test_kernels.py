@@ -17,7 +17,9 @@ from edgellm.kernels.product_steps import Matrix, path, product_steps
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 ISAS = [] if unavailable() else host_isas()
 KINDS = {"f16": mx.float16, "bf16": mx.bfloat16, "f32": mx.float32}
-EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module", params=ISAS, ids=lambda isa: isa.name)
@@ -46,7 +48,9 @@ class Weight:
 
     def __init__(self, form: Format, rows: int, columns: int, seed: int = 0):
         rng = np.random.default_rng(seed)
-        numbers = mx.array(rng.standard_normal((rows, columns), dtype=np.float32) * columns**-0.5).astype(KINDS[form.kind])
+        numbers = mx.array(
+            rng.standard_normal((rows, columns), dtype=np.float32) * columns**-0.5
+        ).astype(KINDS[form.kind])
         self.form = form
         if form.dense:
             self.parts = [numbers]
@@ -61,21 +65,32 @@ class Weight:
             return np.array(self.parts[0].astype(mx.float32))
         codes, scales, biases = self.parts
         wide = (scales.astype(mx.float32), biases.astype(mx.float32))
-        return np.array(mx.dequantize(codes, *wide, group_size=self.form.group, bits=self.form.bits))
+        return np.array(
+            mx.dequantize(codes, *wide, group_size=self.form.group, bits=self.form.bits)
+        )
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """MLX's own product, in float32."""
         if self.form.dense:
             return np.array(mx.array(x) @ self.parts[0].astype(mx.float32).T)
-        codes, scales, biases = (part if part.dtype == mx.uint32 else part.astype(mx.float32) for part in self.parts)
+        codes, scales, biases = (
+            part if part.dtype == mx.uint32 else part.astype(mx.float32) for part in self.parts
+        )
         return np.array(
             mx.quantized_matmul(
-                mx.array(x), codes, scales=scales, biases=biases, group_size=self.form.group, bits=self.form.bits
+                mx.array(x),
+                codes,
+                scales=scales,
+                biases=biases,
+                group_size=self.form.group,
+                bits=self.form.bits,
             )
         )
 
 
-def product(engine: Engine, weights: list[Weight], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def product(
+    engine: Engine, weights: list[Weight], x: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
     tokens, rows = len(x), sum(weight.matrix.rows for weight in weights)
     result = np.full((tokens, rows), np.nan, np.float32) if out is None else out.copy()
     matrices = [weight.matrix for weight in weights]
@@ -83,7 +98,14 @@ def product(engine: Engine, weights: list[Weight], x: np.ndarray, out: np.ndarra
         version = -1
         while version != engine.memory.version:
             version = engine.memory.version
-            steps = product_steps(engine, matrices, x.ctypes.data, result.ctypes.data, tokens=tokens, add=out is not None)
+            steps = product_steps(
+                engine,
+                matrices,
+                x.ctypes.data,
+                result.ctypes.data,
+                tokens=tokens,
+                add=out is not None,
+            )
         engine.run(table(steps), tokens)
     return result
 
@@ -93,13 +115,21 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 forms = st.one_of(
-    st.builds(Format, st.sampled_from(BITS), st.sampled_from(GROUPS), st.sampled_from(sorted(KINDS))),
+    st.builds(
+        Format, st.sampled_from(BITS), st.sampled_from(GROUPS), st.sampled_from(sorted(KINDS))
+    ),
     st.sampled_from([Format(0, 0, kind) for kind in KINDS]),
 )
 
 
 @EXAMPLES
-@given(form=forms, rows=st.integers(1, 150), blocks=st.integers(1, 9), odd=st.integers(0, 7), tokens=st.integers(1, 70))
+@given(
+    form=forms,
+    rows=st.integers(1, 150),
+    blocks=st.integers(1, 9),
+    odd=st.integers(0, 7),
+    tokens=st.integers(1, 70),
+)
 def test_the_float_path_is_mlx_own_product(floats, *, form, rows, blocks, odd, tokens):
     columns = 20 * blocks + odd if form.dense else form.group * blocks
     weight = Weight(form, rows, columns)
@@ -111,7 +141,9 @@ def int8(x: np.ndarray, group: int) -> np.ndarray:
     """What rounding to int8 a group leaves of activations."""
     grouped = x.reshape(len(x), -1, group)
     largest = np.abs(grouped).max(-1, keepdims=True)
-    return (np.rint(grouped * (np.float32(127) / largest)) * (largest / np.float32(127))).reshape(x.shape)
+    return (np.rint(grouped * (np.float32(127) / largest)) * (largest / np.float32(127))).reshape(
+        x.shape
+    )
 
 
 def bf16(x: np.ndarray) -> np.ndarray:
@@ -127,7 +159,9 @@ def bf16(x: np.ndarray) -> np.ndarray:
     blocks=st.integers(1, 20),
     tokens=st.integers(1, 70),
 )
-def test_rounded_products_round_the_activations_and_nothing_else(rounded, *, bits, group, kind, rows, blocks, tokens):
+def test_rounded_products_round_the_activations_and_nothing_else(
+    rounded, *, bits, group, kind, rows, blocks, tokens
+):
     weight = Weight(Format(bits, group, kind), rows, group * blocks)
     x = np.random.default_rng(1).standard_normal((tokens, group * blocks), dtype=np.float32)
     left, right = {
@@ -150,11 +184,15 @@ def test_rounded_products_round_the_activations_and_nothing_else(rounded, *, bit
     tokens=st.integers(2, 16),
     add=st.booleans(),
 )
-def test_each_of_few_tokens_gets_what_it_gets_alone(floats, rounded, *, form, rows, blocks, odd, tokens, add):
+def test_each_of_few_tokens_gets_what_it_gets_alone(
+    floats, rounded, *, form, rows, blocks, odd, tokens, add
+):
     columns = 20 * blocks + odd if form.dense else form.group * blocks
     weight = Weight(form, rows, columns)
     x = np.random.default_rng(1).standard_normal((tokens, columns), dtype=np.float32)
-    before = np.random.default_rng(2).standard_normal((tokens, rows), dtype=np.float32) if add else None
+    before = (
+        np.random.default_rng(2).standard_normal((tokens, rows), dtype=np.float32) if add else None
+    )
     for engine in (floats, rounded):
         together = product(engine, [weight], x, before)
         for token in range(tokens):
@@ -170,12 +208,16 @@ def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits,
     weight = Weight(Format(bits, 64, "f16"), rows, 1408)
     x = np.random.default_rng(1).standard_normal((tokens, 1408), dtype=np.float32)
     together = product(rounded, [weight], x)
-    assert np.array_equal(together, np.concatenate([product(rounded, [weight], x[n : n + 1]) for n in range(tokens)]))
+    assert np.array_equal(
+        together, np.concatenate([product(rounded, [weight], x[n : n + 1]) for n in range(tokens)])
+    )
 
 
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_weights_in_different_forms_stand_side_by_side(floats, tokens):
-    weights = [Weight(Format(bits, 32, "f16"), rows, 96, bits) for bits, rows in ((4, 33), (6, 20), (8, 7))]
+    weights = [
+        Weight(Format(bits, 32, "f16"), rows, 96, bits) for bits, rows in ((4, 33), (6, 20), (8, 7))
+    ]
     x = np.random.default_rng(1).standard_normal((tokens, 96), dtype=np.float32)
     expected = np.concatenate([weight.times(x) for weight in weights], axis=1)
     assert distance(product(floats, weights, x), expected) < 1e-5
@@ -231,7 +273,9 @@ def softmax_attention(queries, keys, values, window):
     window=st.integers(1, 400),
     whole=st.booleans(),
 )
-def test_attention_is_softmax_attention(floats, *, kept, shared, width, tokens, before, window, whole):
+def test_attention_is_softmax_attention(
+    floats, *, kept, shared, width, tokens, before, window, whole
+):
     rng = np.random.default_rng(0)
     heads, held = kept * shared, before + tokens
     queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)
@@ -249,12 +293,35 @@ def test_attention_is_softmax_attention(floats, *, kept, shared, width, tokens, 
     shares = np.empty((tokens, heads, splits, width + 2), np.float32)
     out = np.empty_like(queries)
     at = [array.ctypes.data for array in (queries, shares, out)]
-    attend = (floats.kernel("attention"), at[0], queries.strides[0], at[1], heads, kept, width, store.keys, store.values)
-    attend += (keys.strides[0], held, window, splits, float_bits(width**-0.5), first, least, store.exponent)
+    attend = (
+        floats.kernel("attention"),
+        at[0],
+        queries.strides[0],
+        at[1],
+        heads,
+        kept,
+        width,
+        store.keys,
+        store.values,
+    )
+    attend += (
+        keys.strides[0],
+        held,
+        window,
+        splits,
+        float_bits(width**-0.5),
+        first,
+        least,
+        store.exponent,
+    )
     with floats.lock:
         floats.reserve_scratch(1 << 20)
-        floats.run(table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), tokens)
-    assert np.allclose(out, softmax_attention(queries, keys[:, :held], values[:, :held], window), atol=2e-5)
+        floats.run(
+            table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), tokens
+        )
+    assert np.allclose(
+        out, softmax_attention(queries, keys[:, :held], values[:, :held], window), atol=2e-5
+    )
 
 
 def test_the_gate_is_silu_even_far_out(floats):

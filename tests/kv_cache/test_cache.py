@@ -15,7 +15,12 @@ HEADS, DIM = 2, 4
 
 
 PLAIN = Kept(HEADS, DIM, mx.float32)
-KEPT = [PLAIN, Kept(HEADS, DIM, mx.float16), Kept(HEADS, DIM, mx.float16, 8), Kept(HEADS, DIM, mx.float16, 4)]
+KEPT = [
+    PLAIN,
+    Kept(HEADS, DIM, mx.float16),
+    Kept(HEADS, DIM, mx.float16, 8),
+    Kept(HEADS, DIM, mx.float16, 4),
+]
 
 
 def full(capacity=1000, reserve=1, kept=PLAIN):
@@ -97,16 +102,23 @@ def test_after_trim_it_goes_on_as_if_it_had_never_been_further(lengths, place, m
     start = min(place, sum(lengths))
     assert cache.offset == start
     back = window or 10**6
-    assert feed(cache, more) == [set(range(max(0, at + 1 - back), at + 1)) for at in range(start, start + sum(more))]
+    assert feed(cache, more) == [
+        set(range(max(0, at + 1 - back), at + 1)) for at in range(start, start + sum(more))
+    ]
 
 
-@given(st.lists(st.tuples(st.integers(1, ROLLBACK), st.integers(0, ROLLBACK)), max_size=60), st.integers(1, 40))
+@given(
+    st.lists(st.tuples(st.integers(1, ROLLBACK), st.integers(0, ROLLBACK)), max_size=60),
+    st.integers(1, 40),
+)
 def test_speculation_can_always_be_taken_back(steps, window):
     """Each step stores some tokens and forgets the last of them, as many as a speculation may have been wrong about."""
     cache = windowed(window)
     for length, wrong in steps:
         start = cache.offset
-        assert feed(cache, [length]) == [set(range(max(0, at + 1 - window), at + 1)) for at in range(start, start + length)]
+        assert feed(cache, [length]) == [
+            set(range(max(0, at + 1 - window), at + 1)) for at in range(start, start + length)
+        ]
         assert cache.trim(start + length - min(wrong, length))
 
 
@@ -130,7 +142,9 @@ def test_a_copy_goes_its_own_way(lengths, mine, others, window):
     assert len(addresses) == 4, "CPU kernels write by address"
     back, start = window or 10**6, sum(lengths)
     for one, more in ((cache, mine), (twin, others)):
-        assert feed(one, more) == [set(range(max(0, at + 1 - back), at + 1)) for at in range(start, start + sum(more))]
+        assert feed(one, more) == [
+            set(range(max(0, at + 1 - back), at + 1)) for at in range(start, start + sum(more))
+        ]
         assert one.offset == start + sum(more)
 
 
@@ -191,7 +205,9 @@ def test_a_window_is_attention_with_a_banded_mask(window, chunk):
     for begin, end in pairwise(borders):
         some_keys, some_values, mask = cache.update(keys[:, :, begin:end], values[:, :, begin:end])
         rows = queries[:, :, begin:end]
-        found.append(mx.fast.scaled_dot_product_attention(rows, some_keys, some_values, scale=0.5, mask=mask))
+        found.append(
+            mx.fast.scaled_dot_product_attention(rows, some_keys, some_values, scale=0.5, mask=mask)
+        )
     np.testing.assert_allclose(np.array(mx.concatenate(found, axis=2)), expected, atol=1e-5)
 
 
@@ -204,17 +220,23 @@ def test_attention_over_packed_keys_is_attention_over_what_they_say(window, bits
     cache = KVCache(kept, capacity=1000, window=window, reserve=1)
     for length in (1, 7, 1, 60, 1, 30, 1):
         queries = mx.random.normal((1, shared * HEADS, length, 48))
-        keys, values, mask = cache.update(*(mx.random.normal((1, HEADS, length, 48)) for _ in range(2)))
+        keys, values, mask = cache.update(
+            *(mx.random.normal((1, HEADS, length, 48)) for _ in range(2))
+        )
         found = attention(queries, keys, values, scale=0.2, mask=mask)
         numbers = [
-            mx.dequantize(part.codes, part.scales, part.biases, group_size=GROUP, bits=bits)[..., :48]
+            mx.dequantize(part.codes, part.scales, part.biases, group_size=GROUP, bits=bits)[
+                ..., :48
+            ]
             for part in (keys, values)
         ]
         expected = mx.fast.scaled_dot_product_attention(queries, *numbers, scale=0.2, mask=mask)
         np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
 
 
-@pytest.mark.parametrize(("kept", "share"), [(KEPT[1], 1.0), (KEPT[2], 0.5625), (KEPT[3], 0.3125)], ids=str)
+@pytest.mark.parametrize(
+    ("kept", "share"), [(KEPT[1], 1.0), (KEPT[2], 0.5625), (KEPT[3], 0.3125)], ids=str
+)
 def test_memory_is_as_promised(kept, share):
     sixteen = 2 * 2 * 4 * 64
     kept = Kept(4, 64, mx.float16, kept.bits)

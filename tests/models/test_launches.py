@@ -1,6 +1,7 @@
 """How many kernels a GPU launches for one layer and one token, counted in the graph, beside mlx-lm's own Llama.
 
-On a CPU MLX takes its fast kernels apart, so here each is replaced by a single operation on the same arrays.
+On a CPU MLX takes its fast kernels apart, so here each is replaced by a single operation on the
+same arrays.
 """
 
 import io
@@ -21,7 +22,17 @@ from edgellm.models.llama import Block
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import make_caches
 
-VIEWS = {"Slice", "Reshape", "Flatten", "Unflatten", "Transpose", "Broadcast", "Split", "Squeeze", "ExpandDims"}
+VIEWS = {
+    "Slice",
+    "Reshape",
+    "Flatten",
+    "Unflatten",
+    "Transpose",
+    "Broadcast",
+    "Split",
+    "Squeeze",
+    "ExpandDims",
+}
 """What only says how memory is read, and launches nothing."""
 
 
@@ -42,7 +53,9 @@ def launches(*arrays):
     """The operations that these unevaluated arrays stand for, save views, and how often each."""
     graph = io.StringIO()
     mx.export_to_dot(graph, *arrays)
-    found = [label for label in re.findall(r'label ="(\w+)"', graph.getvalue()) if label not in VIEWS]
+    found = [
+        label for label in re.findall(r'label ="(\w+)"', graph.getvalue()) if label not in VIEWS
+    ]
     return {label: found.count(label) for label in sorted(set(found))}
 
 
@@ -52,13 +65,17 @@ def our_launches(folder, sequences=1):
     slot, reader = Slot(part.layout.nbytes), DiskReader()
     reader.submit(part.extents, slot.memory).wait()
     reader.close()
-    caches = [make_caches(checkpoint, capacity=64, window=None, reserve=64)[1] for _ in range(sequences)]
+    caches = [
+        make_caches(checkpoint, capacity=64, window=None, reserve=64)[1] for _ in range(sequences)
+    ]
     for number, cache in enumerate(caches):
         past = (1, checkpoint.config.num_key_value_heads, 5 + number, checkpoint.config.head_dim)
         cache.update(mx.zeros(past), mx.zeros(past))
     hidden = mx.zeros((1, sequences, checkpoint.config.hidden_size))
     mx.eval(hidden, *stored(caches))
-    block = Block(checkpoint.config, slot.arrays(part.layout), part.quantizations.__getitem__, fused=True)
+    block = Block(
+        checkpoint.config, slot.arrays(part.layout), part.quantizations.__getitem__, fused=True
+    )
     return launches(block(hidden, [(cache, 1) for cache in caches]))
 
 
@@ -68,7 +85,9 @@ def their_launches(folder):
 
     model, config = load_model(folder)
     cache = make_prompt_cache(model)[1]
-    cache.update_and_fetch(*(mx.zeros((1, config["num_key_value_heads"], 5, config["head_dim"])),) * 2)
+    cache.update_and_fetch(
+        *(mx.zeros((1, config["num_key_value_heads"], 5, config["head_dim"])),) * 2
+    )
     hidden = mx.zeros((1, 1, config["hidden_size"]))
     mx.eval(hidden, cache.keys, cache.values)
     return launches(model.layers[1](hidden, None, cache))
@@ -121,7 +140,11 @@ def test_threads_that_used_compiled_kernels_leave_a_process_that_ends():
     """With one compiled function for all threads, 7 of 20 such processes were aborted."""
     for _ in range(6):
         done = subprocess.run(
-            [sys.executable, "-c", ENDS_WITH_ITS_THREADS], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-c", ENDS_WITH_ITS_THREADS],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -14,7 +14,11 @@ from edgellm.converters import convert
 from edgellm.errors import ClosedError
 from edgellm.models.llama import ResidentLayers
 
-OLD_FORM = [name for name, config in tiny.CONFIGS.items() if "rope_parameters" not in config and "window" not in name]
+OLD_FORM = [
+    name
+    for name, config in tiny.CONFIGS.items()
+    if "rope_parameters" not in config and "window" not in name
+]
 """The configs that mlx-lm reads alike: it knows neither rope_parameters nor the windows of these families."""
 
 QUANTIZED = {
@@ -60,7 +64,10 @@ def test_logits_and_greedy_text_equal_transformers(kind, tiny_folder, open_llm):
     folder = tiny_folder(kind, seed=golden(kind)["seed"])
     reference = open_reference(folder)
     prompt = prompt_of(np.random.RandomState(99), 70)  # longer than every window
-    logits, text = reference_logits(reference, prompt), reference_text(reference, prompt, 64, eos_token_id=tiny.END)
+    logits, text = (
+        reference_logits(reference, prompt),
+        reference_text(reference, prompt, 64, eos_token_id=tiny.END),
+    )
     for settings in ARITHMETIC.values():
         llm = open_llm(folder, load=settings)
         assert np.abs(np.array(llm.logits(prompt)) - logits).max() < 1e-4
@@ -94,11 +101,14 @@ def assert_as_mlx_lm(folder, open_llm):
 
 @pytest.mark.parametrize("kind", OLD_FORM)
 def test_a_folder_in_hugging_faces_form_means_the_same_to_mlx_lm(kind, tiny_folder, open_llm):
-    folder = tiny_folder(kind, config={"tie_word_embeddings": tiny.CONFIGS[kind].get("tie_word_embeddings", False)})
+    folder = tiny_folder(
+        kind, config={"tie_word_embeddings": tiny.CONFIGS[kind].get("tie_word_embeddings", False)}
+    )
     assert_as_mlx_lm(folder, open_llm)
 
 
-@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning")  # which have no such mode
+# which have no such mode
+@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning")
 @pytest.mark.parametrize("form", QUANTIZED)
 @pytest.mark.parametrize("kind", ["llama-3.1", "qwen3"])
 def test_a_folder_that_mlx_lm_quantized_opens_here(form, kind, tiny_folder, open_llm, tmp_path):
@@ -124,7 +134,9 @@ class _NoTokenizer:
 def test_what_mlx_lm_convert_makes_opens_here(tiny_folder, open_llm, tmp_path):
     from mlx_lm import convert as mlx_lm_convert
 
-    source = tiny_folder("llama-2", config={"tie_word_embeddings": False}, dtype=mx.float16, shards=2)
+    source = tiny_folder(
+        "llama-2", config={"tie_word_embeddings": False}, dtype=mx.float16, shards=2
+    )
     made = tmp_path / "made"
     mlx_lm_convert(str(source), str(made), quantize=True, q_bits=4, q_group_size=64)
     assert_as_mlx_lm(made, open_llm)

@@ -51,12 +51,16 @@ def models(tmp_path_factory):
 def open_model(folder, reader=None, **keywords):
     checkpoint = read_checkpoint(folder)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
-    return open_llm(checkpoint, tokenizer, LoadSettings(**{"context": CONTEXT} | keywords), reader=reader)
+    return open_llm(
+        checkpoint, tokenizer, LoadSettings(**{"context": CONTEXT} | keywords), reader=reader
+    )
 
 
 def least_budget(folder, **keywords):
     with pytest.raises(MemoryBudgetError) as raised:
-        plan_for(read_checkpoint(folder), LoadSettings(**{"context": CONTEXT, "memory": 1} | keywords))
+        plan_for(
+            read_checkpoint(folder), LoadSettings(**{"context": CONTEXT, "memory": 1} | keywords)
+        )
     return int(raised.value.hint.split("--memory ")[1].split("MB")[0]) * 1_000_000
 
 
@@ -67,7 +71,9 @@ def paged_budget(folder, pinned, **keywords):
     while low < high:
         middle = (low + high) // 2
         try:
-            plan = plan_for(checkpoint, LoadSettings(**{"context": CONTEXT, "memory": middle} | keywords))
+            plan = plan_for(
+                checkpoint, LoadSettings(**{"context": CONTEXT, "memory": middle} | keywords)
+            )
             high = middle if len(plan.pinned) >= pinned else high
             low = low if len(plan.pinned) >= pinned else middle + 1
         except MemoryBudgetError:
@@ -92,7 +98,15 @@ def census():
 @pytest.mark.parametrize("pinned", [0, 1, 3])
 @pytest.mark.parametrize(
     "model",
-    ["tiny-llama 4", "tiny-llama 8", "tiny-llama 16", "tiny-llama-tied 3", "tiny-mistral 4", "tiny-qwen2 4", "tiny-qwen3 6"],
+    [
+        "tiny-llama 4",
+        "tiny-llama 8",
+        "tiny-llama 16",
+        "tiny-llama-tied 3",
+        "tiny-mistral 4",
+        "tiny-qwen2 4",
+        "tiny-qwen3 6",
+    ],
 )
 def test_logits_and_texts_are_those_of_the_resident_model(models, model, pinned):
     shape, bits = model.split()
@@ -136,9 +150,14 @@ def test_every_ring_computes_the_same(models, data):
         reader.submit(part.extents, slot.memory).wait()
     resident = ResidentLayers(list(map(block, checkpoint.layers, slots_of_all)))
     paged = PagedLayers(checkpoint.layers, pinned, slots, reader, block, lag=lag)
-    caches = [make_caches(checkpoint, capacity=CONTEXT, window=window, reserve=CONTEXT) for _ in range(2)]
+    caches = [
+        make_caches(checkpoint, capacity=CONTEXT, window=window, reserve=CONTEXT) for _ in range(2)
+    ]
     for lengths in [pieces, *steps]:
-        states = [mx.random.normal((1, length, checkpoint.config.hidden_size), key=key) for length in lengths]
+        states = [
+            mx.random.normal((1, length, checkpoint.config.hidden_size), key=key)
+            for length in lengths
+        ]
         one, two = (
             layers.run(states, [[Span(own, state.shape[1])] for state in states])
             for layers, own in zip((resident, paged), caches, strict=True)
@@ -158,7 +177,11 @@ def test_a_foreign_folder_is_paged_through_unaligned_shards(models, tmp_path):
             expected = logits_of(ours)
         budget = paged_budget(foreign, 2)
         with open_model(foreign, memory=budget, prefill_chunk=32) as paged:
-            offsets = {extent.offset % 4096 for layer in paged.checkpoint.layers for extent in layer.extents}
+            offsets = {
+                extent.offset % 4096
+                for layer in paged.checkpoint.layers
+                for extent in layer.extents
+            }
             assert offsets != {0}, "otherwise this test shows nothing"
             assert len(paged.plan.streamed) == 4
             for _ in range(2):
@@ -184,7 +207,10 @@ def test_a_model_on_a_filesystem_without_direct_reads_is_paged(models):
     folder = Path("/dev/shm") / f"edgellm-test-model-{os.getpid()}"
     shutil.copytree(models("tiny-llama"), folder)
     try:
-        with open_model(folder) as resident, open_model(folder, memory=paged_budget(folder, 2)) as paged:
+        with (
+            open_model(folder) as resident,
+            open_model(folder, memory=paged_budget(folder, 2)) as paged,
+        ):
             assert (logits_of(paged) == logits_of(resident)).all()
     finally:
         shutil.rmtree(folder)
@@ -197,7 +223,9 @@ def test_a_model_on_a_filesystem_without_direct_reads_is_paged(models):
 @pytest.mark.parametrize("new", [1, 2, 5])
 def test_n_new_tokens_after_any_prompt_cost_n_passes(models, length, new):
     folder = models("tiny-llama")
-    with open_model(folder, memory=paged_budget(folder, 2), prefill_chunk=32, speculate="off") as paged:
+    with open_model(
+        folder, memory=paged_budget(folder, 2), prefill_chunk=32, speculate="off"
+    ) as paged:
         done = paged.generate([7] * length, max_tokens=new)
         assert done.stats.completion_tokens == new
         assert done.stats.weight_passes == new
@@ -247,7 +275,9 @@ def test_reading_goes_on_between_tokens_and_turns(models):
         asked = len(reader.submitted)
         paged.generate(PROMPT, max_tokens=1)
         layers, slots = len(paged.checkpoint.layers), paged.plan.slots
-        assert len(reader.submitted) == asked + layers, "the first layers of the next pass are already being read"
+        assert len(reader.submitted) == asked + layers, (
+            "the first layers of the next pass are already being read"
+        )
         wanted = [layer.extents for layer in paged.checkpoint.layers]
         assert reader.submitted[-slots:] == wanted[:slots]
         paged.generate(PROMPT, max_tokens=2)
@@ -362,14 +392,26 @@ def test_closing_ends_everything(models):
 def test_two_models_at_once(models):
     first, second = models("tiny-llama"), models("tiny-mistral")
     with open_model(first) as one, open_model(second) as two:
-        expected = [one.generate(PROMPT, max_tokens=8).text, two.generate(PROMPT, max_tokens=8).text]
-    with open_model(first, memory=paged_budget(first, 1)) as one, open_model(second, memory=paged_budget(second, 3)) as two:
-        streams = zip(one.stream(PROMPT, max_tokens=8), two.stream(PROMPT, max_tokens=8), strict=True)
+        expected = [
+            one.generate(PROMPT, max_tokens=8).text,
+            two.generate(PROMPT, max_tokens=8).text,
+        ]
+    with (
+        open_model(first, memory=paged_budget(first, 1)) as one,
+        open_model(second, memory=paged_budget(second, 3)) as two,
+    ):
+        streams = zip(
+            one.stream(PROMPT, max_tokens=8), two.stream(PROMPT, max_tokens=8), strict=True
+        )
         texts = zip(*((here.text, there.text) for here, there in streams), strict=True)
         assert ["".join(text) for text in texts] == expected
         found = {}
         threads = [
-            threading.Thread(target=lambda llm=llm, n=n: found.update({n: llm.generate(PROMPT, max_tokens=8).text}))
+            threading.Thread(
+                target=lambda llm=llm, n=n: found.update(
+                    {n: llm.generate(PROMPT, max_tokens=8).text}
+                )
+            )
             for n, llm in enumerate((one, two))
         ]
         for thread in threads:

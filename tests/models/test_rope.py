@@ -10,7 +10,11 @@ from edgellm.checkpoint.model_config import RopeScaling
 from edgellm.models.rope import wavelengths
 
 LLAMA3 = RopeScaling(
-    kind="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
+    kind="llama3",
+    factor=32.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=8192,
 )
 
 
@@ -56,8 +60,17 @@ def test_frequencies_are_those_of_transformers(scaling, head_dim, theta):
     if scaling:
         parameters["factor"] = scaling.factor
     if scaling is LLAMA3:
-        parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-    config = LlamaConfig(hidden_size=4 * head_dim, num_attention_heads=4, head_dim=head_dim, rope_parameters=parameters)
+        parameters |= {
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+    config = LlamaConfig(
+        hidden_size=4 * head_dim,
+        num_attention_heads=4,
+        head_dim=head_dim,
+        rope_parameters=parameters,
+    )
     frequencies = LlamaRotaryEmbedding(config).inv_freq.numpy()
     np.testing.assert_allclose(wavelengths(head_dim, theta, scaling), 1 / frequencies, rtol=2e-6)
 
@@ -67,8 +80,19 @@ def test_a_pair_turns_by_position_over_wavelength():
     lengths = wavelengths(8, 100.0, None)
     x = np.random.RandomState(0).standard_normal((1, 1, 1, 8)).astype(np.float32)
     for position in (0, 1, 77):
-        turned = mx.fast.rope(mx.array(x), 8, traditional=False, base=None, scale=1.0, offset=position, freqs=mx.array(lengths))
+        turned = mx.fast.rope(
+            mx.array(x),
+            8,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=position,
+            freqs=mx.array(lengths),
+        )
         angle = position / lengths.astype(np.float64)
         first, second = x[..., :4], x[..., 4:]
-        expected = [first * np.cos(angle) - second * np.sin(angle), first * np.sin(angle) + second * np.cos(angle)]
+        expected = [
+            first * np.cos(angle) - second * np.sin(angle),
+            first * np.sin(angle) + second * np.cos(angle),
+        ]
         np.testing.assert_allclose(np.array(turned), np.concatenate(expected, axis=-1), atol=2e-5)

@@ -11,7 +11,15 @@ from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
 from edgellm.plan.memory_estimate import Needs
-from edgellm.plan.plan import MINIMUM_CONTEXT, RESIDENT_CONTEXT, Speeds, automatic_budget, least_budget, make_plan, spread
+from edgellm.plan.plan import (
+    MINIMUM_CONTEXT,
+    RESIDENT_CONTEXT,
+    Speeds,
+    automatic_budget,
+    least_budget,
+    make_plan,
+    spread,
+)
 from edgellm.settings import parse_size
 
 MB = 1_000_000
@@ -48,7 +56,11 @@ def situations(draw):
     """A model, the settings of a plan, and the smallest budget that they need."""
     model = draw(needs())
     context = draw(st.none() | st.integers(1, 20_000))
-    settings = {"slots": draw(st.integers(1, 4)), "context": context, "prefill_chunk": draw(st.sampled_from([1, 32, 100, 512]))}
+    settings = {
+        "slots": draw(st.integers(1, 4)),
+        "context": context,
+        "prefill_chunk": draw(st.sampled_from([1, 32, 100, 512])),
+    }
     with pytest.raises(MemoryBudgetError) as raised:
         make_plan(model, budget=1, **settings)
     said = re.search(r"the least that this model runs in is (\d+) MB", raised.value.message)
@@ -68,7 +80,13 @@ def test_a_plan_never_exceeds_its_budget_and_adds_up(situation, share):
     assert plan.resident == (not plan.streamed) == (plan.slots == 0)
     assert plan.slots * plan.slot_bytes <= settings["slots"] * max(model.layers)
     assert all(plan.slot_bytes >= model.layers[index] for index in plan.streamed)
-    held = plan.pinned_bytes + plan.outer_bytes + plan.slots * plan.slot_bytes + plan.cache_bytes + plan.working_bytes
+    held = (
+        plan.pinned_bytes
+        + plan.outer_bytes
+        + plan.slots * plan.slot_bytes
+        + plan.cache_bytes
+        + plan.working_bytes
+    )
     assert plan.total_bytes == held
     assert plan.pinned_bytes == sum(model.layers[index] for index in plan.pinned)
     streamed = sum(model.layers[index] for index in plan.streamed)
@@ -103,7 +121,9 @@ def test_the_least_budget_does_and_a_byte_less_does_not(situation):
 @given(situations(), shares, shares)
 def test_a_larger_budget_never_reads_more(situation, first, second):
     model, settings, least, _ = situation
-    small, large = (make_plan(model, budget=int(least * share), **settings) for share in sorted((first, second)))
+    small, large = (
+        make_plan(model, budget=int(least * share), **settings) for share in sorted((first, second))
+    )
     assert large.streamed_bytes <= small.streamed_bytes
     assert large.resident >= small.resident
     assert len(large.pinned) >= len(small.pinned)
@@ -116,7 +136,10 @@ def test_pinned_layers_are_spread_evenly(total, data):
     assert len(set(chosen)) == count
     assert list(chosen) == sorted(chosen)
     assert 0 <= chosen[0] <= chosen[-1] < total
-    gaps = [after - before for before, after in zip(chosen, [*chosen[1:], chosen[0] + total], strict=True)]
+    gaps = [
+        after - before
+        for before, after in zip(chosen, [*chosen[1:], chosen[0] + total], strict=True)
+    ]
     assert max(gaps) - min(gaps) <= 1, "round and round, gaps differ by one layer at the most"
 
 
@@ -149,11 +172,15 @@ def test_what_does_not_fit_streams_and_keeps_a_quarter_for_the_context():
     plan = make_plan(MODEL, budget=2000 * MB, slots=2)
     assert not plan.resident
     assert 0.2 * plan.budget < plan.cache_bytes <= 0.25 * plan.budget
-    assert plan.budget - plan.total_bytes < 1.25 * max(MODEL.layers), "what is left over holds no layer more"
+    assert plan.budget - plan.total_bytes < 1.25 * max(MODEL.layers), (
+        "what is left over holds no layer more"
+    )
 
 
 def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():
-    short, long = (make_plan(MODEL, budget=2000 * MB, slots=2, context=context) for context in (100, 2000))
+    short, long = (
+        make_plan(MODEL, budget=2000 * MB, slots=2, context=context) for context in (100, 2000)
+    )
     assert (short.context, long.context) == (100, 2000)
     assert len(short.pinned) > len(long.pinned)
     with pytest.raises(MemoryBudgetError, match="8000 tokens of context"):
@@ -163,7 +190,9 @@ def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():
 def test_a_window_bounds_the_cache():
     window = replace(MODEL, windows=(256,) * 32)
     assert window.cache(8192) == MODEL.cache(256 + SLACK)
-    assert len(make_plan(window, budget=2000 * MB, slots=2).pinned) > len(make_plan(MODEL, budget=2000 * MB, slots=2).pinned)
+    assert len(make_plan(window, budget=2000 * MB, slots=2).pinned) > len(
+        make_plan(MODEL, budget=2000 * MB, slots=2).pinned
+    )
 
 
 def test_a_tied_embedding_stays_in_memory_because_it_is_the_head():

@@ -15,15 +15,30 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
 from edgellm.errors import ConfigError
-from edgellm.prompt_cache.disk_cache import ABANDONED_SECONDS, WORTH_KEEPING, PromptCache, kept_bytes
+from edgellm.prompt_cache.disk_cache import (
+    ABANDONED_SECONDS,
+    WORTH_KEEPING,
+    PromptCache,
+    kept_bytes,
+)
 from edgellm.settings import LoadSettings
 
 LONG = {"max_position_embeddings": 2048}
-KINDS = [{}, {"kv_bits": 16}, {"kv_bits": 8}, {"kv_bits": 4}, {"context_window": 40}, {"context_window": 40, "kv_bits": 8}]
+KINDS = [
+    {},
+    {"kv_bits": 16},
+    {"kv_bits": 8},
+    {"kv_bits": 4},
+    {"context_window": 40},
+    {"context_window": 40, "kv_bits": 8},
+]
 
 
 def prompt(length, seed=0):
-    return [seed + 20, *(int(token) for token in np.random.default_rng(seed).integers(40, 250, length - 1))]
+    return [
+        seed + 20,
+        *(int(token) for token in np.random.default_rng(seed).integers(40, 250, length - 1)),
+    ]
 
 
 @pytest.fixture
@@ -32,7 +47,9 @@ def answer(open_llm, tmp_path):
 
     def generate(ids, *, cache=True, model="llama-2", load=None, **settings):
         kept = {"prompt_cache": tmp_path / "kept"} if cache else {}
-        with open_llm(model, seed=1, config=LONG, load={"speculate": "off"} | kept | (load or {})) as llm:
+        with open_llm(
+            model, seed=1, config=LONG, load={"speculate": "off"} | kept | (load or {})
+        ) as llm:
             done = llm.generate(ids, **{"max_tokens": 12} | settings)
         return [token.id for token in done.tokens], done.stats
 
@@ -50,7 +67,8 @@ def test_the_second_run_of_a_prompt_computes_only_its_last_token(answer, load, t
     assert (first.cached_tokens, first.restored_tokens) == (0, 0)
     found, second = answer(ids, load=load)
     assert found == expected
-    windowed = "context_window" in load  # whose first tokens are gone: only the whole sequence goes on
+    # whose first tokens are gone: only the whole sequence goes on
+    windowed = "context_window" in load
     if windowed:
         assert second.restored_tokens in (0, 299)
     else:
@@ -82,7 +100,9 @@ def test_a_window_goes_on_from_where_it_ended(answer):
 
 
 @pytest.mark.parametrize(
-    "other", [{"kv_bits": 8}, {"activations": "float", "backend": "mlx"}, {"context_window": 500}], ids=str
+    "other",
+    [{"kv_bits": 8}, {"activations": "float", "backend": "mlx"}, {"context_window": 500}],
+    ids=str,
 )
 def test_settings_that_change_the_numbers_have_sequences_of_their_own(answer, other):
     ids = prompt(200)
@@ -117,7 +137,12 @@ def test_short_prompts_are_not_kept(answer, tmp_path):
 
 
 def test_one_process_keeps_a_sequence_when_another_takes_its_place(open_llm, tmp_path):
-    llm = open_llm("llama-2", seed=1, config=LONG, load={"prompt_cache": str(tmp_path / "kept"), "speculate": "off"})
+    llm = open_llm(
+        "llama-2",
+        seed=1,
+        config=LONG,
+        load={"prompt_cache": str(tmp_path / "kept"), "speculate": "off"},
+    )
     for seed in range(3):
         assert llm.generate(prompt(200, seed), max_tokens=2).stats.cached_tokens == 0
         assert len(files(tmp_path / "kept")) == seed
@@ -182,7 +207,9 @@ for seed in range(1000):
 """
 
 
-def test_a_process_that_is_killed_while_it_saves_leaves_nothing_that_is_used(answer, tiny_folder, tmp_path):
+def test_a_process_that_is_killed_while_it_saves_leaves_nothing_that_is_used(
+    answer, tiny_folder, tmp_path
+):
     folder, kept = tiny_folder("llama-2", seed=1, config=LONG), tmp_path / "kept"
     ids = [1, *(40 + place * 31 % 200 for place in range(1800))]
     expected, _ = answer(ids, cache=False)
@@ -210,7 +237,9 @@ def test_many_processes_at_once_agree(answer, tiny_folder, tmp_path):
     folder = tiny_folder("llama-2", seed=1, config=LONG)
     code = SAVES.replace("range(1000)", "range(3)")
     command = [sys.executable, "-W", "error", "-c", code, str(folder), str(tmp_path / "kept")]
-    running = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     errors = [process.communicate()[1] for process in running]
     assert errors == [""] * 3
     assert [process.returncode for process in running] == [0] * 3

@@ -83,7 +83,8 @@ def test_pieces_bring_every_byte_exactly_once(extents, chunk, direct):
             assert begin + length <= piece.needed
             times[place : place + length] += 1
             origin[place : place + length] = np.arange(length) + piece.offset + begin
-        if not piece.copies:  # what a direct read brings beyond its need must fall on nobody's bytes
+        # what a direct read brings beyond its need must fall on nobody's bytes
+        if not piece.copies:
             beyond = slice(piece.place + piece.needed, piece.place + piece.nbytes)
             assert beyond.start in {beyond.stop, end}
     wanted = np.zeros(len(times), np.uint8)
@@ -198,10 +199,14 @@ def test_a_file_that_is_gone_is_an_error(file, reader):
     assert threads() == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a file whose reads fail, which Linux has")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="needs a file whose reads fail, which Linux has"
+)
 def test_an_error_of_the_system_says_file_and_offset(reader):
     slot = Slot(SECTOR)
-    with pytest.raises(ReadError, match=r"at offset 0 of /proc/self/mem failed: Input/output error"):
+    with pytest.raises(
+        ReadError, match=r"at offset 0 of /proc/self/mem failed: Input/output error"
+    ):
         reader.submit([Extent(Path("/proc/self/mem"), 0, SECTOR, 0)], slot.memory).wait()
 
 
@@ -271,7 +276,9 @@ def test_a_tuning_is_remembered_for_each_disk(tmp_path, monkeypatch):
     found = tuned([large])
     disk = f"{large.stat().st_dev:x}"
     assert disk in memory.read_text()
-    memory.write_text(f'{{"{disk}": {{"threads": 7, "chunk": 4096}}, "other": {{"threads": -1, "chunk": "no"}}}}')
+    memory.write_text(
+        f'{{"{disk}": {{"threads": 7, "chunk": 4096}}, "other": {{"threads": -1, "chunk": "no"}}}}'
+    )
     assert tuned([large]) == Tuning(threads=7, chunk=4096)
     memory.write_text("damaged")
     assert isinstance(found, Tuning)

@@ -12,7 +12,10 @@ from edgellm.files.locations import cache_folder
 from edgellm.repl.last_chat import go_on, keep_chat, last_chat_file
 
 LONG = {"max_position_embeddings": 2048}
-SAYINGS = ["Hello little dog, where have you been all this time?", "And what did the big red ball do then, near the river?"]
+SAYINGS = [
+    "Hello little dog, where have you been all this time?",
+    "And what did the big red ball do then, near the river?",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +30,18 @@ def chat(open_llm, tmp_path):
     """A function that begins a conversation as a new process would."""
 
     def begin(**load):
-        llm = open_llm("llama-2", seed=1, config=LONG, load={"prompt_cache": tmp_path / "kept", "speculate": "off"} | load)
-        return llm.chat(system="Be kind to everybody who asks, and brief.", temperature=1.0, seed=7, max_tokens=60)
+        llm = open_llm(
+            "llama-2",
+            seed=1,
+            config=LONG,
+            load={"prompt_cache": tmp_path / "kept", "speculate": "off"} | load,
+        )
+        return llm.chat(
+            system="Be kind to everybody who asks, and brief.",
+            temperature=1.0,
+            seed=7,
+            max_tokens=60,
+        )
 
     return begin
 
@@ -48,7 +61,9 @@ def test_a_conversation_goes_on_in_another_process_and_computes_only_what_is_new
     assert [token.id for token in found] == [token.id for token in expected]
     assert second.messages == whole.messages
     stats = found[-1].stats
-    assert stats.cached_tokens == expected[-1].stats.cached_tokens, "the answer's own tokens are known again"
+    assert stats.cached_tokens == expected[-1].stats.cached_tokens, (
+        "the answer's own tokens are known again"
+    )
     assert stats.restored_tokens == stats.cached_tokens > 100
 
 
@@ -58,7 +73,11 @@ def test_nothing_said_is_nothing_kept(chat):
     assert not last_chat_file(conversation).exists()
 
 
-@pytest.mark.parametrize("said", [None, 3, {"text": 4}, {"text": "a", "ids": [1, -2]}, {"text": "a", "ids": [True]}], ids=str)
+@pytest.mark.parametrize(
+    "said",
+    [None, 3, {"text": 4}, {"text": "a", "ids": [1, -2]}, {"text": "a", "ids": [True]}],
+    ids=str,
+)
 def test_what_was_said_is_only_believed_where_it_can_be(chat, said):
     conversation = chat()
     conversation.send(SAYINGS[0])
@@ -87,16 +106,32 @@ def test_chat_continue_on_the_command_line(monkeypatch, capsys, tiny_folder):
     code, together, _ = run(monkeypatch, capsys, "chat", model, *options, lines=SAYINGS)
     assert code == 0
     assert not (cache_folder() / "chats").exists(), "a script's conversation is not the last one"
-    answers = [run(monkeypatch, capsys, "chat", model, "--continue", *options, lines=[line])[1] for line in SAYINGS]
+    answers = [
+        run(monkeypatch, capsys, "chat", model, "--continue", *options, lines=[line])[1]
+        for line in SAYINGS
+    ]
     assert "".join(answers) == together
     [kept] = (cache_folder() / "chats").iterdir()
-    assert [message["role"] for message in json.loads(kept.read_text())["messages"]] == ["user", "assistant"] * 2
+    assert [message["role"] for message in json.loads(kept.read_text())["messages"]] == [
+        "user",
+        "assistant",
+    ] * 2
     assert kept.stat().st_mode & 0o077 == 0 or kept.parent.stat().st_mode & 0o077 == 0
 
 
 def test_generate_cache_on_the_command_line(monkeypatch, capsys, tiny_folder):
     model = tiny_folder("llama-2", seed=1, config=LONG)
-    command = ["generate", model, "--memory", "500MB", "-p", "word " * 100, "--max-tokens", 3, "--json"]
+    command = [
+        "generate",
+        model,
+        "--memory",
+        "500MB",
+        "-p",
+        "word " * 100,
+        "--max-tokens",
+        3,
+        "--json",
+    ]
     plain = json.loads(run(monkeypatch, capsys, *command)[1])
     assert not (cache_folder() / "prompts").exists()
     first, second = (json.loads(run(monkeypatch, capsys, *command, "--cache")[1]) for _ in range(2))

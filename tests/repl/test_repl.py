@@ -33,7 +33,9 @@ GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 8}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A folder with a random model that can hold a conversation."""
-    return tiny.write_model(tmp_path_factory.mktemp("models") / "tiny", tiny.CONFIGS["llama-3.2"], seed=3)
+    return tiny.write_model(
+        tmp_path_factory.mktemp("models") / "tiny", tiny.CONFIGS["llama-3.2"], seed=3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,9 @@ def test_help_names_every_command(session, capsys):
     assert all(f"/{name}" in streams.err for name in COMMANDS)
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("/stast", "/stats"), ("/hlep", "/help"), ("/Save x", "/save")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("/stast", "/stats"), ("/hlep", "/help"), ("/Save x", "/save")]
+)
 def test_an_unknown_command_is_answered_with_the_closest_one(session, typed, meant):
     with pytest.raises(ConfigError) as caught:
         session.take(typed)
@@ -135,7 +139,9 @@ def test_a_conversation_that_is_saved_goes_on_as_if_nothing_had_happened(session
     other.take("more")
     assert len(other.chat.messages) == 4
     other.take(f"/save {file}")
-    assert len(json.loads(file.read_text(encoding="utf-8"))["messages"]) == 4, "our own files are replaced"
+    assert len(json.loads(file.read_text(encoding="utf-8"))["messages"]) == 4, (
+        "our own files are replaced"
+    )
 
 
 def test_save_does_not_replace_what_it_did_not_write(session, tmp_path):
@@ -162,8 +168,14 @@ def test_stats_tell_what_the_last_answer_has_cost(session, capsys):
     streams = capsys.readouterr()
     assert streams.out == ""
     assert session.stats.cached_tokens > 0
-    assert f"{session.stats.prompt_tokens} tokens ({session.stats.cached_tokens} of them known)" in streams.err
-    assert f"{session.stats.prompt_tokens + session.stats.completion_tokens} of 256 tokens" in streams.err
+    assert (
+        f"{session.stats.prompt_tokens} tokens ({session.stats.cached_tokens} of them known)"
+        in streams.err
+    )
+    assert (
+        f"{session.stats.prompt_tokens + session.stats.completion_tokens} of 256 tokens"
+        in streams.err
+    )
 
 
 def test_stats_of_a_model_that_pages_tell_of_the_disk(model, capsys):
@@ -184,8 +196,13 @@ def test_stats_of_a_model_that_pages_tell_of_the_disk(model, capsys):
 
 def test_lines_are_turns_and_nothing_but_replies_is_printed(model, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\n/help\nand then?\n/exit\nnever\n"))
-    assert cli.main(["chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "8"]) == 0
-    assert capsys.readouterr().out == "".join(f"{reply}\n" for reply in replies(model, "hello", "and then?"))
+    assert (
+        cli.main(["chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "8"])
+        == 0
+    )
+    assert capsys.readouterr().out == "".join(
+        f"{reply}\n" for reply in replies(model, "hello", "and then?")
+    )
 
 
 def test_the_system_message_and_the_seed_arrive(model, monkeypatch, capsys):
@@ -197,7 +214,10 @@ def test_the_system_message_and_the_seed_arrive(model, monkeypatch, capsys):
 
 def test_a_script_ends_at_the_first_failure(model, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n" + "long " * 400 + "\nnever\n"))
-    assert cli.main(["chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "8"]) == 1
+    assert (
+        cli.main(["chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "8"])
+        == 1
+    )
     streams = capsys.readouterr()
     assert streams.out == f"{replies(model, 'hello')[0]}\n"
     assert streams.err.count("error: the prompt has ") == 1
@@ -310,7 +330,9 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(llm, capsys, presses)
     assert chat.messages[-1]["role"] == "assistant"
 
     fresh = Chat(llm, **{**GREEDY, "max_tokens": 3 if presses == 2 else 4})
-    assert fresh.send("hello").startswith(said), "what was said until then stays in the conversation"
+    assert fresh.send("hello").startswith(said), (
+        "what was said until then stays in the conversation"
+    )
     with keyboard("again\r\x04") as editor:
         talk(Session(chat, PlainAnswer), editor)
     assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
@@ -366,7 +388,9 @@ class Terminal:
 
 def test_a_chat_on_a_real_terminal(model):
     answer = replies(model, "hello", max_tokens=200)[0]
-    terminal = Terminal("chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "200")
+    terminal = Terminal(
+        "chat", str(model), "--temperature", "0", "--top-p", "1", "--max-tokens", "200"
+    )
     try:
         terminal.wait_for(terminal.READY)
         terminal.type("hello\r")

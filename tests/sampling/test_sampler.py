@@ -8,14 +8,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgellm.sampling.sampler import Sampler, keep_likely, likely_tokens, log_probabilities, log_probability, penalized
+from edgellm.sampling.sampler import (
+    Sampler,
+    keep_likely,
+    likely_tokens,
+    log_probabilities,
+    log_probability,
+    penalized,
+)
 from edgellm.settings import Sampling
 
 VOCABULARY = 40
 logits_rows = st.builds(
-    lambda seed, spread, digits: np.round(np.random.RandomState(seed).standard_normal(VOCABULARY) * spread, digits).astype(
-        np.float32
-    ),
+    lambda seed, spread, digits: np.round(
+        np.random.RandomState(seed).standard_normal(VOCABULARY) * spread, digits
+    ).astype(np.float32),
     st.integers(0, 10**6),
     st.sampled_from([0.1, 1.0, 3.0, 20.0]),
     st.sampled_from([0, 1, 6]),  # few digits make ties
@@ -65,7 +72,9 @@ def test_the_tokens_that_stay_are_those_of_the_definitions(logits, settings):
     assert np.array_equal(found[expected], logits[expected])
     tokens, weights = likely_tokens(logits, settings)
     assert sorted(tokens) == list(np.flatnonzero(expected))
-    np.testing.assert_allclose(weights / weights.sum(), probabilities(logits[tokens]), rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(
+        weights / weights.sum(), probabilities(logits[tokens]), rtol=1e-5, atol=1e-30
+    )
 
 
 @given(logits_rows, filters)
@@ -76,8 +85,16 @@ def test_the_likeliest_token_always_stays(logits, settings):
 
 
 @pytest.mark.torch
-@given(logits_rows, filters, st.sampled_from([0.3, 1.0, 1.7]), st.sampled_from([0.6, 1.0, 1.4]), st.integers(0, 10**6))
-def test_the_steps_are_those_of_transformers_in_its_order(logits, settings, temperature, penalty, seed):
+@given(
+    logits_rows,
+    filters,
+    st.sampled_from([0.3, 1.0, 1.7]),
+    st.sampled_from([0.6, 1.0, 1.4]),
+    st.integers(0, 10**6),
+)
+def test_the_steps_are_those_of_transformers_in_its_order(
+    logits, settings, temperature, penalty, seed
+):
     import torch
     from transformers.generation import logits_process as theirs
 
@@ -85,7 +102,9 @@ def test_the_steps_are_those_of_transformers_in_its_order(logits, settings, temp
     ids, scores = torch.tensor(seen)[None], torch.tensor(logits)[None]
     if penalty != 1:
         scores = theirs.RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
-    scores = theirs.TemperatureLogitsWarper(temperature)(ids, scores) if temperature != 1 else scores
+    scores = (
+        theirs.TemperatureLogitsWarper(temperature)(ids, scores) if temperature != 1 else scores
+    )
     assume(plainly_kept(scores[0].numpy(), settings) is not None)
     if settings.top_k:
         scores = theirs.TopKLogitsWarper(settings.top_k)(ids, scores)
@@ -95,10 +114,14 @@ def test_the_steps_are_those_of_transformers_in_its_order(logits, settings, temp
         scores = theirs.MinPLogitsWarper(settings.min_p)(ids, scores)
     mask = np.zeros((1, VOCABULARY), bool)
     mask[0, seen] = True
-    ours = keep_likely(penalized(mx.array(logits)[None], mx.array(mask), penalty) / temperature, settings)
+    ours = keep_likely(
+        penalized(mx.array(logits)[None], mx.array(mask), penalty) / temperature, settings
+    )
     expected = scores.numpy()
     assert np.array_equal(np.array(ours) > -np.inf, expected > -np.inf)
-    np.testing.assert_allclose(np.array(ours)[expected > -np.inf], expected[expected > -np.inf], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        np.array(ours)[expected > -np.inf], expected[expected > -np.inf], rtol=1e-5, atol=1e-6
+    )
 
 
 @given(logits_rows, st.integers(0, VOCABULARY - 1))
@@ -163,7 +186,10 @@ def test_the_tokens_drawn_have_the_distribution_that_was_asked_for(settings, kep
     weights[kept:] = 0
     expected = count * weights[shuffle] / weights.sum()
     within = draw(Sampling(seed=11, **settings), LOGITS[shuffle], count, lazy=lazy)
-    across = [draw(Sampling(seed=seed, **settings), LOGITS[shuffle], 1, lazy=lazy)[0] for seed in range(count)]
+    across = [
+        draw(Sampling(seed=seed, **settings), LOGITS[shuffle], 1, lazy=lazy)[0]
+        for seed in range(count)
+    ]
     for drawn in (within, across):
         counts = np.bincount(drawn, minlength=10)
         assert counts[expected == 0].sum() == 0

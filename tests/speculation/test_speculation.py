@@ -78,7 +78,9 @@ def with_draft(folder):
     """What makes a speculation with a draft model."""
 
     def make(model, tokenizer, settings, plan):
-        return SlowPasses(load_draft(read_checkpoint(folder), model, tokenizer, settings, plan), row_share=0.0)
+        return SlowPasses(
+            load_draft(read_checkpoint(folder), model, tokenizer, settings, plan), row_share=0.0
+        )
 
     return make
 
@@ -92,7 +94,10 @@ def nearly(folder, place, *, noise):
             (place / file.name).write_bytes(file.read_bytes())
             continue
         tensors = mx.load(str(file))
-        moved = {name: tensor * mx.array(1 + noise * random.standard_normal(tensor.shape)) for name, tensor in tensors.items()}
+        moved = {
+            name: tensor * mx.array(1 + noise * random.standard_normal(tensor.shape))
+            for name, tensor in tensors.items()
+        }
         mx.save_safetensors(str(place / file.name), moved, metadata={"format": "pt"})
     return place
 
@@ -107,7 +112,8 @@ def close_to_chance(counts, chances):
     assert counts[expected == 0].sum() == 0
     counts, expected = counts[expected > 0], expected[expected > 0]
     freedom = len(counts) - 1
-    limit = freedom * (1 - 2 / (9 * freedom) + 3.0902 * math.sqrt(2 / (9 * freedom))) ** 3  # Wilson and Hilferty 1931
+    # Wilson and Hilferty 1931
+    limit = freedom * (1 - 2 / (9 * freedom) + 3.0902 * math.sqrt(2 / (9 * freedom))) ** 3
     return ((counts - expected) ** 2 / expected).sum() < limit
 
 
@@ -117,21 +123,33 @@ def test_guesses_right_and_wrong_leave_the_text_as_it_is(kind, load, paged, tiny
     folder = tiny_folder(kind, seed=1)
     settings = paged_settings(folder, context=128, **load) if paged else load
     prompter = Prompter()
-    plain, guessed = open_counted(folder, **settings)[0], open_counted(folder, speculation=slow(prompter), **settings)[0]
+    plain, guessed = (
+        open_counted(folder, **settings)[0],
+        open_counted(folder, speculation=slow(prompter), **settings)[0],
+    )
     with plain, guessed:
         assert plain.plan.resident == (not paged)
         for length in range(1, 41, 3):
             prompt = PROMPT[:length]
             whole = plain.generate(prompt, max_tokens=40, logprobs=True)
             prompter.text = [*prompt, *ids_of(whole)]
-            for wrong in ((), range(length, 200, 5), range(length, 200, 16), range(length + 1, 200, 2)):
+            for wrong in (
+                (),
+                range(length, 200, 5),
+                range(length, 200, 16),
+                range(length + 1, 200, 2),
+            ):
                 prompter.wrong = frozenset(wrong)
                 answer = guessed.generate(prompt, max_tokens=40, logprobs=True)
                 assert (ids_of(answer), answer.text) == (ids_of(whole), whole.text)
                 logprobs = [[token.logprob for token in found.tokens] for found in (answer, whole)]
                 np.testing.assert_allclose(*logprobs, atol=1e-4)
                 stats = answer.stats
-                assert stats.completion_tokens - 1 <= stats.decode_passes + stats.accepted_tokens <= stats.completion_tokens
+                assert (
+                    stats.completion_tokens - 1
+                    <= stats.decode_passes + stats.accepted_tokens
+                    <= stats.completion_tokens
+                )
                 if not wrong:
                     assert stats.decode_passes == -(-(stats.completion_tokens - 1) // 16)
 
@@ -145,7 +163,9 @@ def test_an_answer_ends_where_it_would_end_without_guesses(data, tiny_folder):
     with plain, guessed:
         whole = plain.generate(PROMPT, max_tokens=40)
         prompter.text = [*PROMPT, *ids_of(whole)]
-        prompter.wrong = frozenset(data.draw(st.sets(st.integers(len(PROMPT), len(PROMPT) + 40), max_size=6)))
+        prompter.wrong = frozenset(
+            data.draw(st.sets(st.integers(len(PROMPT), len(PROMPT) + 40), max_size=6))
+        )
         limit = data.draw(st.integers(1, 40))
         kind = data.draw(st.sampled_from(["length", "end token", "stop text", "closed"]))
         settings = {"max_tokens": limit}
@@ -161,13 +181,22 @@ def test_an_answer_ends_where_it_would_end_without_guesses(data, tiny_folder):
                 stream.close()
         else:
             first, second = plain.generate(PROMPT, **settings), guessed.generate(PROMPT, **settings)
-            assert (ids_of(second), second.text, second.finish_reason) == (ids_of(first), first.text, first.finish_reason)
+            assert (ids_of(second), second.text, second.finish_reason) == (
+                ids_of(first),
+                first.text,
+                first.finish_reason,
+            )
             assert second.stats.completion_tokens == first.stats.completion_tokens
-        # What is kept is what was said: the next answer begins with as many known tokens, and says the same.
+        # What is kept is what was said: the next answer begins with as many known tokens, and says
+        # the same.
         more = [*PROMPT, *ids_of(whole)[: limit + 1], 7]
         again = [llm.generate(more, max_tokens=3, reuse_cache=True) for llm in (plain, guessed)]
         assert ids_of(again[0]) == ids_of(again[1])
-        assert again[0].stats.cached_tokens <= again[1].stats.cached_tokens <= again[0].stats.cached_tokens + 1
+        assert (
+            again[0].stats.cached_tokens
+            <= again[1].stats.cached_tokens
+            <= again[0].stats.cached_tokens + 1
+        )
 
 
 def test_the_context_may_end_in_mid_guess(tiny_folder):
@@ -231,7 +260,10 @@ def test_a_seed_draws_the_same_text_with_guesses(which, how, tiny_folder, tmp_pa
 def test_a_draft_model_says_it_in_fewer_passes(penalty, deferred, tiny_folder, tmp_path):
     folder = tiny_folder("llama-2", seed=1)
     make = with_draft(nearly(folder, tmp_path / "draft", noise=0.02))
-    plain, (guessed, layers) = open_counted(folder)[0], open_counted(folder, speculation=make, deferred=deferred)
+    plain, (guessed, layers) = (
+        open_counted(folder)[0],
+        open_counted(folder, speculation=make, deferred=deferred),
+    )
     passes = tokens = 0
     with plain, guessed:
         for length in range(2, 41, 6):
@@ -240,14 +272,33 @@ def test_a_draft_model_says_it_in_fewer_passes(penalty, deferred, tiny_folder, t
             answer = guessed.generate(PROMPT[:length], max_tokens=40, repetition_penalty=penalty)
             assert ids_of(answer) == ids_of(whole)
             assert len(layers.lengths) == answer.stats.forwards
-            assert sum(layers.lengths[1:]) == answer.stats.decode_passes + answer.stats.drafted_tokens
+            assert (
+                sum(layers.lengths[1:]) == answer.stats.decode_passes + answer.stats.drafted_tokens
+            )
             passes, tokens = passes + answer.stats.decode_passes, tokens + 39
     assert tokens > 2 * passes
 
 
 def test_the_bundled_model_says_the_same_of_200_prompts(tmp_path):
     """With its own draft and by looking up, resident and paged."""
-    words = ["Once", "One", "day", "Tom", "Lily", "dog", "cat", "was", "The", "big", "little", "said", "and", "went", "to", "a"]
+    words = [
+        "Once",
+        "One",
+        "day",
+        "Tom",
+        "Lily",
+        "dog",
+        "cat",
+        "was",
+        "The",
+        "big",
+        "little",
+        "said",
+        "and",
+        "went",
+        "to",
+        "a",
+    ]
     random = np.random.RandomState(3)
     prompts = [" ".join(random.choice(words, 1 + number % 12)) for number in range(200)]
     draft = with_draft(locate("stories-draft"))
@@ -309,14 +360,18 @@ def test_tokens_are_drawn_as_without_guesses(sampling, drawn):
     chances /= chances.sum()
     assert close_to_chance(counts, chances)
     best = np.minimum(chances, quotas).sum() if drawn else chances[1]
-    assert abs(agreed / 50_000 - best) < 0.012, "guesses are taken as often as rejection sampling can take them"
+    assert abs(agreed / 50_000 - best) < 0.012, (
+        "guesses are taken as often as rejection sampling can take them"
+    )
 
 
 def test_texts_are_drawn_as_without_guesses(tiny_folder, tmp_path):
     """Three tokens of a real model, of which a draft guesses: 2,000 texts against the chances of all 27."""
     folder = tiny_folder("llama-3.2", seed=1)
     sampling = Sampling(temperature=1.0, top_k=3, repetition_penalty=1.2, max_tokens=3)
-    guessed, _ = open_counted(folder, speculation=with_draft(nearly(folder, tmp_path / "draft", noise=0.02)))
+    guessed, _ = open_counted(
+        folder, speculation=with_draft(nearly(folder, tmp_path / "draft", noise=0.02))
+    )
     counts, accepted, drafted = {}, 0, 0
     with guessed:
         chances = {}
@@ -338,7 +393,10 @@ def test_texts_are_drawn_as_without_guesses(tiny_folder, tmp_path):
             answer = guessed.generate(PROMPT, sampling, reuse_cache=True)
             found = tuple(ids_of(answer))
             counts[found] = counts.get(found, 0) + 1
-            accepted, drafted = accepted + answer.stats.accepted_tokens, drafted + answer.stats.drafted_tokens
+            accepted, drafted = (
+                accepted + answer.stats.accepted_tokens,
+                drafted + answer.stats.drafted_tokens,
+            )
     assert set(counts) <= set(chances)
     assert 0.2 < accepted / drafted < 0.95
     assert close_to_chance([counts.get(text, 0) for text in chances], list(chances.values()))
@@ -348,12 +406,14 @@ def test_looking_up_takes_the_longest_run_and_the_latest_of_equal_ones():
     ngrams = NGrams()
     ngrams.begin([1, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3, 6, 1, 2, 3], Sampling())
     found = ngrams.guesses()
-    assert [next(found) for _ in range(3)] == [Guess(4, 3), Guess(9, 4), Guess(2, 5)]  # 1 2 3, not the later 2 3
+    # 1 2 3, not the later 2 3
+    assert [next(found) for _ in range(3)] == [Guess(4, 3), Guess(9, 4), Guess(2, 5)]
     ngrams.begin([7, 2, 3, 5, 8, 2, 3, 6, 9, 2, 3], Sampling())
     assert next(ngrams.guesses()).token == 6
     ngrams.begin([5, 6, 7, 5, 6, 7, 5, 6], Sampling())
     found = ngrams.guesses()
-    assert [next(found).token for _ in range(7)] == [7, 5, 6, 7, 5, 6, 7]  # past the end of the text
+    # past the end of the text
+    assert [next(found).token for _ in range(7)] == [7, 5, 6, 7, 5, 6, 7]
     for text in ([], [1], [1, 2], [1, 2, 3, 4]):
         ngrams.begin(text, Sampling())
         assert list(ngrams.guesses()) == []
@@ -386,7 +446,10 @@ class Fixed(Prompter):
 
 
 @pytest.mark.parametrize("costs", [True, False])
-@pytest.mark.parametrize(("row_seconds", "right", "expected"), [(0.0, 0.95, 15), (0.5, 0.7, 1), (0.9, 0.6, 0), (0.3, 0.1, 0)])
+@pytest.mark.parametrize(
+    ("row_seconds", "right", "expected"),
+    [(0.0, 0.95, 15), (0.5, 0.7, 1), (0.9, 0.6, 0), (0.3, 0.1, 0)],
+)
 def test_as_many_guesses_as_pay(costs, row_seconds, right, expected):
     """Cheap rows and a predictable text: long. Dear rows: short. Guesses that are wrong: off, with trials now and then."""
     random = np.random.default_rng(1)
@@ -403,7 +466,9 @@ def test_as_many_guesses_as_pay(costs, row_seconds, right, expected):
             if not hit:
                 break
     late = counts[300:]
-    assert np.median(late) == pytest.approx(expected, abs=4 if expected > 1 else 1 if expected else 0)
+    assert np.median(late) == pytest.approx(
+        expected, abs=4 if expected > 1 else 1 if expected else 0
+    )
     if expected == 0:
         assert sum(late) < 0.05 * len(late)
     if right < 0.5:
@@ -430,13 +495,23 @@ def test_a_draft_counts_in_the_plan(tiny_folder):
         plan_for(read_checkpoint(folder), LoadSettings(memory=both.draft_bytes, draft=draft))
     with edgellm.load(folder, memory="500MB", draft=draft) as llm:
         assert ids_of(llm.generate(PROMPT, max_tokens=9)) != []
-        assert llm.generate(PROMPT, max_tokens=1).stats.resident_bytes >= alone.pinned_bytes + both.draft_bytes
+        assert (
+            llm.generate(PROMPT, max_tokens=1).stats.resident_bytes
+            >= alone.pinned_bytes + both.draft_bytes
+        )
 
 
 def test_a_draft_with_another_tokenizer_is_refused(tiny_folder):
-    with pytest.raises(ConfigError, match=r"another tokenizer: token 0 is '<\|begin\|>' in one and '<unk>' in the other"):
+    with pytest.raises(
+        ConfigError,
+        match=r"another tokenizer: token 0 is '<\|begin\|>' in one and '<unk>' in the other",
+    ):
         edgellm.load(tiny_folder("llama-2"), memory="500MB", draft="stories")
-    for wrong in ({"speculate": "maybe"}, {"speculate": "off", "draft": "stories"}, {"speculate": "ngram", "draft": "stories"}):
+    for wrong in (
+        {"speculate": "maybe"},
+        {"speculate": "off", "draft": "stories"},
+        {"speculate": "ngram", "draft": "stories"},
+    ):
         with pytest.raises(ConfigError):
             LoadSettings(**wrong)
 
@@ -444,4 +519,9 @@ def test_a_draft_with_another_tokenizer_is_refused(tiny_folder):
 def test_guesses_can_be_left_off(tiny_folder):
     with edgellm.load(tiny_folder("llama-2"), memory="500MB", speculate="off") as llm:
         stats = llm.generate([7, 8] * 15, max_tokens=30).stats
-    assert (stats.drafted_tokens, stats.accepted_tokens, stats.acceptance, stats.tokens_per_weight_pass) == (0, 0, None, 1.0)
+    assert (
+        stats.drafted_tokens,
+        stats.accepted_tokens,
+        stats.acceptance,
+        stats.tokens_per_weight_pass,
+    ) == (0, 0, None, 1.0)

@@ -35,9 +35,11 @@ class CountingLayers:
 def open_counted(folder, *, deferred=None, speculation=None, **settings):
     """A loaded model, and its counting layers; ``deferred`` overrides what fits this machine.
 
-    ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it nothing does.
+    ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it
+    nothing does.
     """
-    settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)  # tests run side by side on all cores
+    # tests run side by side on all cores
+    settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)
     checkpoint = read_checkpoint(folder)
     plan, reader = plan_for(checkpoint, settings), DiskReader()
     model = load_model(checkpoint, plan, reader, settings)

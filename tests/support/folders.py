@@ -26,7 +26,9 @@ def change(path, edit, *, config=None):
     edit(tensors)
     mx.save_safetensors(str(path / "model.safetensors"), tensors, metadata={"format": "pt"})
     if config is not None:
-        (path / "config.json").write_text(json.dumps(json.loads((path / "config.json").read_text()) | config))
+        (path / "config.json").write_text(
+            json.dumps(json.loads((path / "config.json").read_text()) | config)
+        )
     return path
 
 

@@ -14,8 +14,9 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 def measured(case, numbers, *, seconds, memory):
     """Run ``case(random)`` for each number, and count what came of them.
 
-    A case that takes more processor time, or cases that take more memory together, are an AssertionError; what a first call
-    imports is not the input's doing, so the caller runs some cases before.
+    A case that takes more processor time, or cases that take more memory together, are an
+    AssertionError; what a first call imports is not the input's doing, so the caller runs some
+    cases before.
     """
     results = Counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
@@ -37,4 +38,6 @@ def show(fuzz, about, *, count):
     arguments = parser.parse_args()
     for result, times in sorted(fuzz(arguments.count, arguments.seed).items()):
         sys.stdout.write(f"{times:8} {result}\n")
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT >> 20:8} MiB held at the most\n")
+    sys.stdout.write(
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT >> 20:8} MiB held at the most\n"
+    )

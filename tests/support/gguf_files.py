@@ -35,7 +35,11 @@ def gguf_name(name):
 
 def permuted(values, heads):
     """Rows as llama.cpp's converter orders them."""
-    return values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    return (
+        values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(values.shape)
+    )
 
 
 def random_blocks(kind, rows, columns, seed):
@@ -75,13 +79,16 @@ def write_gguf(
         config: one of tiny's.
         kinds: a matrix's type by its name.
         seed: of the weights.
-        vocabulary: called with the writer and the number of tokens; None: LLaMA's kind of tokenizer.
+        vocabulary: called with the writer and the number of tokens; None: LLaMA's kind of
+            tokenizer.
         metadata: called with the writer before it is closed.
         shards: tensors of each file; None: all in one.
         architecture: what the file calls the model; None: what it is.
         blocks: what gives a quantized matrix its bytes: (kind, rows, columns, seed).
     """
-    architecture = architecture or ("llama" if config["model_type"] == "mistral" else config["model_type"])
+    architecture = architecture or (
+        "llama" if config["model_type"] == "mistral" else config["model_type"]
+    )
     heads = config["num_attention_heads"]
     kept = config.get("num_key_value_heads", heads)
     head_dim = config.get("head_dim", config["hidden_size"] // heads)
@@ -113,7 +120,9 @@ def write_gguf(
             stored = permuted(stored, heads)
         if architecture == "llama" and ".k_proj." in name:
             stored = permuted(stored, kept)
-        writer.add_tensor(gguf_name(name), np.ascontiguousarray(stored), raw_dtype=gguf.GGMLQuantizationType[kind])
+        writer.add_tensor(
+            gguf_name(name), np.ascontiguousarray(stored), raw_dtype=gguf.GGMLQuantizationType[kind]
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

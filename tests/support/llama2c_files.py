@@ -18,10 +18,18 @@ def _order(config, version):
         return [f"layers.{index}.{name}.weight" for name in names for index in layers]
 
     if version == 0:
-        order = ["tok_embeddings.weight", *each("attention_norm", *ATTENTION, "ffn_norm", *FEED_FORWARD)]
+        order = [
+            "tok_embeddings.weight",
+            *each("attention_norm", *ATTENTION, "ffn_norm", *FEED_FORWARD),
+        ]
         order += ["norm.weight", "tables"]
     else:
-        order = [*each("attention_norm", "ffn_norm"), "norm.weight", "tok_embeddings.weight", *each(*ATTENTION, *FEED_FORWARD)]
+        order = [
+            *each("attention_norm", "ffn_norm"),
+            "norm.weight",
+            "tok_embeddings.weight",
+            *each(*ATTENTION, *FEED_FORWARD),
+        ]
     return order if config.get("tie_word_embeddings") else [*order, "output.weight"]
 
 
@@ -35,11 +43,20 @@ def quantized(weight, group):
 
 def write_llama2c(path, config, *, version, group=64, seed=0):
     """Write a model file; returns the values that it stands for, by Hugging Face's names."""
-    values = {name: array.astype(np.float32) for name, array in random_tensors(config, seed).items()}
+    values = {
+        name: array.astype(np.float32) for name, array in random_tensors(config, seed).items()
+    }
     tensors, tied = meta_tensors(config, values), bool(config.get("tie_word_embeddings"))
     vocabulary = config["vocab_size"] if tied or version else -config["vocab_size"]
-    numbers = [config[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")]
-    numbers += [config.get("num_key_value_heads", config["num_attention_heads"]), vocabulary, config["max_position_embeddings"]]
+    numbers = [
+        config[key]
+        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    ]
+    numbers += [
+        config.get("num_key_value_heads", config["num_attention_heads"]),
+        vocabulary,
+        config["max_position_embeddings"],
+    ]
     head = struct.pack("<7i", *numbers)
     if version:
         head = struct.pack("<Ii", 0x616B3432, version) + head + struct.pack("<B", tied)
@@ -47,7 +64,11 @@ def write_llama2c(path, config, *, version, group=64, seed=0):
     content = [head]
     for name in _order(config, version):
         if name == "tables":
-            content.append(np.ones(config["max_position_embeddings"] * (numbers[0] // numbers[3]), np.float32).tobytes())
+            content.append(
+                np.ones(
+                    config["max_position_embeddings"] * (numbers[0] // numbers[3]), np.float32
+                ).tobytes()
+            )
         elif version == 2 and tensors[name].ndim == 2:
             codes, scales, _ = quantized(tensors[name], group)
             content += [codes.tobytes(), scales.tobytes()]
@@ -70,7 +91,10 @@ def _restored(name, weight, config, group):
         return quantized(weight, group)[2]
     stored = quantized(pairs_from_halves(weight, heads), group)[2]
     size = weight.shape[0] // heads
-    pairs = [head.reshape(size // 2, 2, -1).transpose(1, 0, 2).reshape(size, -1) for head in np.split(stored, heads)]
+    pairs = [
+        head.reshape(size // 2, 2, -1).transpose(1, 0, 2).reshape(size, -1)
+        for head in np.split(stored, heads)
+    ]
     return np.concatenate(pairs)
 
 

@@ -30,7 +30,10 @@ def pairs_from_halves(weight, heads):
     """Rows as Meta orders them: the two that are rotated together side by side."""
     size = weight.shape[0] // heads
     return np.concatenate(
-        [head.reshape(2, size // 2, -1).transpose(1, 0, 2).reshape(size, -1) for head in np.split(weight, heads)]
+        [
+            head.reshape(2, size // 2, -1).transpose(1, 0, 2).reshape(size, -1)
+            for head in np.split(weight, heads)
+        ]
     )
 
 
@@ -43,11 +46,17 @@ def meta_tensors(config, tensors):
             _, _, index, inner = stem.split(".", 3)
             renamed = f"layers.{index}.{NAMES[inner]}"
         else:
-            renamed = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}[stem]
+            renamed = {
+                "model.embed_tokens": "tok_embeddings",
+                "model.norm": "norm",
+                "lm_head": "output",
+            }[stem]
         if renamed.endswith(".wq"):
             values = pairs_from_halves(values, config["num_attention_heads"])
         elif renamed.endswith(".wk"):
-            values = pairs_from_halves(values, config.get("num_key_value_heads", config["num_attention_heads"]))
+            values = pairs_from_halves(
+                values, config.get("num_key_value_heads", config["num_attention_heads"])
+            )
         found[f"{renamed}.weight"] = values
     return found
 
@@ -60,7 +69,9 @@ def split(tensors, shards, *, vocabulary_by_rows):
         if values.ndim == 1:
             pieces = [values] * shards
         else:
-            by_columns = stem.endswith(BY_COLUMNS) and not (vocabulary_by_rows and stem == "tok_embeddings")
+            by_columns = stem.endswith(BY_COLUMNS) and not (
+                vocabulary_by_rows and stem == "tok_embeddings"
+            )
             pieces = np.split(values, shards, axis=1 if by_columns else 0)
         for part, piece in zip(parts, pieces, strict=True):
             part[name] = np.ascontiguousarray(piece)
@@ -83,13 +94,19 @@ def params_of(config, **more):
 
 def rank_lines(tokens):
     """A table of ranks as tiktoken writes it."""
-    return b"".join(base64.b64encode(token) + b" " + str(rank).encode() + b"\n" for rank, token in enumerate(tokens))
+    return b"".join(
+        base64.b64encode(token) + b" " + str(rank).encode() + b"\n"
+        for rank, token in enumerate(tokens)
+    )
 
 
 def some_ranks(text, merges=60):
     """Tokens of a byte-pair encoding learned from a text in the plainest way."""
     tokens = [bytes([byte]) for byte in range(256)]
-    words = [[bytes([byte]) for byte in word] for word in text.encode().replace(b" ", b"\0 ").split(b"\0")]
+    words = [
+        [bytes([byte]) for byte in word]
+        for word in text.encode().replace(b" ", b"\0 ").split(b"\0")
+    ]
     for _ in range(merges):
         counts = {}
         for word in words:
@@ -107,10 +124,23 @@ def some_ranks(text, merges=60):
     return tokens
 
 
-def write_meta(path, config, *, shards=1, ranks=None, seed=0, dtype=np.float32, params=None, vocabulary_by_rows=False):
+def write_meta(
+    path,
+    config,
+    *,
+    shards=1,
+    ranks=None,
+    seed=0,
+    dtype=np.float32,
+    params=None,
+    vocabulary_by_rows=False,
+):
     """Write a folder as Meta distributes it, and return its path."""
     path.mkdir(parents=True)
-    tensors = meta_tensors(config, {name: values.astype(dtype) for name, values in random_tensors(config, seed).items()})
+    tensors = meta_tensors(
+        config,
+        {name: values.astype(dtype) for name, values in random_tensors(config, seed).items()},
+    )
     for number, part in enumerate(split(tensors, shards, vocabulary_by_rows=vocabulary_by_rows)):
         tables = {"rope.freqs": np.ones(4, np.float32)}
         write_arrays(path / f"consolidated.{number:02d}.pth", part | tables)
@@ -123,21 +153,39 @@ def write_meta(path, config, *, shards=1, ranks=None, seed=0, dtype=np.float32, 
 def sparse_shard(path, shapes):
     """A weight file of float16 zeros that takes no room on the disk: its zip is made by hand, for zipfile would write them."""
     entries = {
-        name: pickled_tensor(str(index), np.empty(0, np.float16), shape=shape, strides=(*shape[1:], 1), count=math.prod(shape))
+        name: pickled_tensor(
+            str(index),
+            np.empty(0, np.float16),
+            shape=shape,
+            strides=(*shape[1:], 1),
+            count=math.prod(shape),
+        )
         for index, (name, shape) in enumerate(shapes.items())
     }
     members = {"archive/data.pkl": state(entries)}
-    members |= {f"archive/data/{index}": 2 * math.prod(shape) for index, shape in enumerate(shapes.values())}
+    members |= {
+        f"archive/data/{index}": 2 * math.prod(shape) for index, shape in enumerate(shapes.values())
+    }
     directory = b""
     with path.open("wb") as file:
         for name, content in members.items():
             size, place = content if isinstance(content, int) else len(content), file.tell()
-            file.write(LOCAL.pack(ZIP_MAGIC, 0, 0, 0, 0, 0, 0, size, size, len(name), 0) + name.encode())
-            directory += ENTRY.pack(b"PK\1\2", 0, 0, 0, 0, 0, 0, 0, size, size, len(name), 0, 0, 0, 0, 0, place) + name.encode()
+            file.write(
+                LOCAL.pack(ZIP_MAGIC, 0, 0, 0, 0, 0, 0, size, size, len(name), 0) + name.encode()
+            )
+            directory += (
+                ENTRY.pack(
+                    b"PK\1\2", 0, 0, 0, 0, 0, 0, 0, size, size, len(name), 0, 0, 0, 0, 0, place
+                )
+                + name.encode()
+            )
             if isinstance(content, int):
                 file.truncate(file.tell() + size)
                 file.seek(0, 2)
             else:
                 file.write(content)
         start = file.tell()
-        file.write(directory + END.pack(b"PK\5\6", 0, 0, len(members), len(members), len(directory), start, 0))
+        file.write(
+            directory
+            + END.pack(b"PK\5\6", 0, 0, len(members), len(members), len(directory), start, 0)
+        )

@@ -14,10 +14,16 @@ def sparse_model(path, config):
     model = ModelConfig.from_dict(config)
     shapes = dict(model.outer_shapes())
     for index in range(model.num_hidden_layers):
-        shapes |= {f"model.layers.{index}.{name}": shape for name, shape in model.tensor_shapes().items()}
+        shapes |= {
+            f"model.layers.{index}.{name}": shape for name, shape in model.tensor_shapes().items()
+        }
     end, header = 0, {}
     for name, shape in shapes.items():
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [end, end := end + int(np.prod(shape)) * 2]}
+        header[name] = {
+            "dtype": "F16",
+            "shape": shape,
+            "data_offsets": [end, end := end + int(np.prod(shape)) * 2],
+        }
     text = json.dumps(header).encode()
     with (path / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -67,7 +67,9 @@ class FailingReader:
         error = None
         if self.fail_at is not None and self.bytes_read <= self.fail_at < self.bytes_read + total:
             where = next(iter(extents))
-            error = ReadError(f"reading {where.nbytes} bytes at offset {where.offset} of {where.file} failed: it was asked to")
+            error = ReadError(
+                f"reading {where.nbytes} bytes at offset {where.offset} of {where.file} failed: it was asked to"
+            )
         else:
             copy_extents(extents, memory)
         self.bytes_read += total

@@ -38,9 +38,22 @@ BASE = {
     "eos_token_id": END,
 }
 LLAMA = BASE | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-MISTRAL = BASE | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_key_value_heads": 2}
-QWEN2 = BASE | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_key_value_heads": 2}
-QWEN3 = BASE | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 24}
+MISTRAL = BASE | {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "num_key_value_heads": 2,
+}
+QWEN2 = BASE | {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "num_key_value_heads": 2,
+}
+QWEN3 = BASE | {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+}
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -52,9 +65,16 @@ LLAMA3_SCALING = {
 CONFIGS = {
     # Llama 1 said nothing of key/value heads, rope_theta, or a tied head.
     "llama-1": LLAMA,
-    "llama-2": LLAMA | {"num_key_value_heads": 2, "rope_theta": 10000.0, "rope_scaling": None, "tie_word_embeddings": False},
+    "llama-2": LLAMA
+    | {
+        "num_key_value_heads": 2,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+    },
     "llama-3": LLAMA | {"num_key_value_heads": 1, "rope_theta": 500000.0},
-    "llama-3.1": LLAMA | {"num_key_value_heads": 2, "rope_theta": 500000.0, "rope_scaling": LLAMA3_SCALING},
+    "llama-3.1": LLAMA
+    | {"num_key_value_heads": 2, "rope_theta": 500000.0, "rope_scaling": LLAMA3_SCALING},
     "llama-3.2": LLAMA
     | {
         "num_key_value_heads": 2,
@@ -63,16 +83,40 @@ CONFIGS = {
         "rope_parameters": LLAMA3_SCALING | {"rope_theta": 500000.0},
     },
     "llama-linear": LLAMA
-    | {"num_key_value_heads": 2, "rope_theta": 20000.0, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    | {
+        "num_key_value_heads": 2,
+        "rope_theta": 20000.0,
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+    },
     "llama-linear-new": LLAMA
-    | {"num_key_value_heads": 4, "rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 30000.0}},
+    | {
+        "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 30000.0},
+    },
     "llama-biases": LLAMA | {"num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},
     "mistral": MISTRAL | {"rope_theta": 1000000.0, "sliding_window": None},
     "mistral-window": MISTRAL | {"rope_theta": 10000.0, "sliding_window": 9},
-    "qwen2": QWEN2 | {"rope_theta": 1000000.0, "tie_word_embeddings": True, "sliding_window": 8, "use_sliding_window": False},
-    "qwen2-window": QWEN2 | {"rope_theta": 10000.0, "sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1},
-    "qwen3": QWEN3 | {"rope_theta": 1000000.0, "attention_bias": False, "tie_word_embeddings": True},
-    "qwen3-biases": QWEN3 | {"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}, "attention_bias": True},
+    "qwen2": QWEN2
+    | {
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "sliding_window": 8,
+        "use_sliding_window": False,
+    },
+    "qwen2-window": QWEN2
+    | {
+        "rope_theta": 10000.0,
+        "sliding_window": 8,
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+    },
+    "qwen3": QWEN3
+    | {"rope_theta": 1000000.0, "attention_bias": False, "tie_word_embeddings": True},
+    "qwen3-biases": QWEN3
+    | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "attention_bias": True,
+    },
 }
 """Configs as they are found: of every family, in the form of its time and in that of transformers 5."""
 
@@ -89,16 +133,28 @@ def tensor_shapes(config):
         "llama": "qkvo" if config.get("attention_bias") else "",
         "qwen3": "qkvo" if config.get("attention_bias") else "",
     }[kind]
-    shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    shapes = {
+        "model.embed_tokens.weight": (config["vocab_size"], hidden),
+        "model.norm.weight": (hidden,),
+    }
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     for index in range(config["num_hidden_layers"]):
         layer = f"model.layers.{index}."
-        for name, shape in {"q": (query, hidden), "k": (key, hidden), "v": (key, hidden), "o": (hidden, query)}.items():
+        for name, shape in {
+            "q": (query, hidden),
+            "k": (key, hidden),
+            "v": (key, hidden),
+            "o": (hidden, query),
+        }.items():
             shapes[f"{layer}self_attn.{name}_proj.weight"] = shape
             if name in biased:
                 shapes[f"{layer}self_attn.{name}_proj.bias"] = shape[:1]
-        for name, shape in {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}.items():
+        for name, shape in {
+            "gate": (inner, hidden),
+            "up": (inner, hidden),
+            "down": (hidden, inner),
+        }.items():
             shapes[f"{layer}mlp.{name}_proj.weight"] = shape
             if kind == "llama" and config.get("mlp_bias"):
                 shapes[f"{layer}mlp.{name}_proj.bias"] = shape[:1]
@@ -126,15 +182,22 @@ def random_tensors(config, seed=0):
     return tensors
 
 
-def write_model(path, config, *, seed=0, dtype=mx.float32, shards=1, tokenizer=True, generation_config=None):
+def write_model(
+    path, config, *, seed=0, dtype=mx.float32, shards=1, tokenizer=True, generation_config=None
+):
     """Write a model folder as transformers would, and return its path."""
     path = Path(path)
     path.mkdir(parents=True)
     name = {mx.float32: "float32", mx.float16: "float16", mx.bfloat16: "bfloat16"}[dtype]
     (path / "config.json").write_text(json.dumps(config | {"dtype": name}), encoding="utf-8")
     if generation_config is not None:
-        (path / "generation_config.json").write_text(json.dumps(generation_config), encoding="utf-8")
-    tensors = {name: mx.array(values).astype(dtype) for name, values in random_tensors(config, seed).items()}
+        (path / "generation_config.json").write_text(
+            json.dumps(generation_config), encoding="utf-8"
+        )
+    tensors = {
+        name: mx.array(values).astype(dtype)
+        for name, values in random_tensors(config, seed).items()
+    }
     if shards == 1:
         mx.save_safetensors(str(path / "model.safetensors"), tensors, metadata={"format": "pt"})
     else:
@@ -144,7 +207,10 @@ def write_model(path, config, *, seed=0, dtype=mx.float32, shards=1, tokenizer=T
             weight_map |= dict.fromkeys(names[number::shards], file)
             part = {name: tensors[name] for name in names[number::shards]}
             mx.save_safetensors(str(path / file), part, metadata={"format": "pt"})
-        index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())}, "weight_map": weight_map}
+        index = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
+            "weight_map": weight_map,
+        }
         (path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     if tokenizer:
         write_tokenizer(path)
@@ -165,7 +231,9 @@ def write_tokenizer(path):
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", BEGIN)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", BEGIN)]
+    )
     tokenizer.save(str(path / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -5,7 +5,17 @@ import io
 import json
 
 import sentencepiece
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 TEXTS = [
     "Once upon a time there was a little dog who lived in a house by the sea.",
@@ -52,7 +62,9 @@ def piece_model(**options):
         "minloglevel": 2,
         "num_threads": 1,
     } | options
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS), model_writer=out, **options)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=out, **options
+    )
     return out.getvalue()
 
 
@@ -74,7 +86,9 @@ def write_config(folder, config, name="tokenizer_config.json"):
 @functools.cache
 def json_text(kind):
     """A tokenizer.json: byte-level as Llama 3's, metaspace as Llama 2's, or unigram."""
-    return {"byte-level": _byte_level, "metaspace": _metaspace, "unigram": _unigram}[kind]().to_str()
+    return {"byte-level": _byte_level, "metaspace": _metaspace, "unigram": _unigram}[
+        kind
+    ]().to_str()
 
 
 def write_json(folder, kind, **config):
@@ -118,7 +132,10 @@ def _byte_level():
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False, special_tokens=[])
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=400, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
+        ),
     )
     tokenizer.add_special_tokens(["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>"])
     begin = processors.TemplateProcessing(
@@ -126,24 +143,38 @@ def _byte_level():
         pair="<|begin|> $A <|begin|> $B",
         special_tokens=[("<|begin|>", tokenizer.token_to_id("<|begin|>"))],
     )
-    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), begin])
+    tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=False), begin]
+    )
     return tokenizer
 
 
 def _metaspace():
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=500, show_progress=False, special_tokens=special))
+    tokenizer.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=500, show_progress=False, special_tokens=special)
+    )
     document = json.loads(tokenizer.to_str())
-    document["added_tokens"] = document["added_tokens"][:3]  # bytes are plain tokens, as in Llama 2's
+    # bytes are plain tokens, as in Llama 2's
+    document["added_tokens"] = document["added_tokens"][:3]
     tokenizer = Tokenizer.from_str(json.dumps(document))
     tokenizer.add_tokens([AddedToken("word", normalized=True, single_word=True)])
     tokenizer.add_tokens([AddedToken("<|strip|>", normalized=False, lstrip=True, rstrip=True)])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     return tokenizer
 
 
@@ -155,7 +186,10 @@ def _unigram():
     tokenizer.train_from_iterator(
         TEXTS,
         trainers.UnigramTrainer(
-            vocab_size=300, show_progress=False, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>"
+            vocab_size=300,
+            show_progress=False,
+            special_tokens=["<unk>", "<s>", "</s>"],
+            unk_token="<unk>",
         ),
     )
     return tokenizer

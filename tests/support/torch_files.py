@@ -5,7 +5,11 @@ import zipfile
 
 import numpy as np
 
-KINDS = {np.dtype(np.float32): b"FloatStorage", np.dtype(np.float16): b"HalfStorage", np.dtype(np.int64): b"LongStorage"}
+KINDS = {
+    np.dtype(np.float32): b"FloatStorage",
+    np.dtype(np.float16): b"HalfStorage",
+    np.dtype(np.int64): b"LongStorage",
+}
 
 
 def text(value):
@@ -23,10 +27,22 @@ def numbers(values):
 def pickled_tensor(key, array, *, kind=None, offset=0, shape=None, strides=None, count=None):
     """What torch writes for a tensor: a call of its rebuilding function with a reference to a storage."""
     plain = [stride // array.itemsize for stride in array.strides]
-    storage = b"(" + text("storage") + b"ctorch\n" + (kind or KINDS[array.dtype]) + b"\n" + text(key) + text("cpu")
+    storage = (
+        b"("
+        + text("storage")
+        + b"ctorch\n"
+        + (kind or KINDS[array.dtype])
+        + b"\n"
+        + text(key)
+        + text("cpu")
+    )
     storage += number(array.size if count is None else count) + b"tQ"
     hooks = b"ccollections\nOrderedDict\n)R"
-    view = number(offset) + numbers(array.shape if shape is None else shape) + numbers(plain if strides is None else strides)
+    view = (
+        number(offset)
+        + numbers(array.shape if shape is None else shape)
+        + numbers(plain if strides is None else strides)
+    )
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + b"\x89" + hooks + b"tR"
 
 
@@ -45,5 +61,10 @@ def write_zip(path, pickle_bytes, storages, *, method=zipfile.ZIP_STORED, byteor
 
 def write_arrays(path, arrays):
     """A weight file as torch writes it, with a storage a tensor."""
-    entries = {name: pickled_tensor(str(index), array) for index, (name, array) in enumerate(arrays.items())}
-    return write_zip(path, state(entries), {str(index): array for index, array in enumerate(arrays.values())})
+    entries = {
+        name: pickled_tensor(str(index), array)
+        for index, (name, array) in enumerate(arrays.items())
+    }
+    return write_zip(
+        path, state(entries), {str(index): array for index, array in enumerate(arrays.values())}
+    )

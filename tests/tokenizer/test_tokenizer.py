@@ -11,13 +11,52 @@ import pytest
 import sentencepiece
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.tiny_tokenizers import CHAT, LLAMA, edited, json_text, piece_model, write_config, write_json, write_pieces
+from support.tiny_tokenizers import (
+    CHAT,
+    LLAMA,
+    edited,
+    json_text,
+    piece_model,
+    write_config,
+    write_json,
+    write_pieces,
+)
 
 from edgellm.errors import TokenizerError
 from edgellm.tokenizer import Tokenizer
 
-PARTS = [*CHAT, "<s>", "</s>", "<unk>", "<|begin|>", "<|strip|>", "word", " ", "  ", "\n", "\t", "é", "😀", "中", "a"]
-PARTS += ["Hello", " the", " little dog", "<0x41>", "\u200d", "\x00", "<", "|>", "'s", "12345", "glücklich", "e\u0301", "ﬁ"]
+PARTS = [
+    *CHAT,
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<|begin|>",
+    "<|strip|>",
+    "word",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "é",
+    "😀",
+    "中",
+    "a",
+]
+PARTS += [
+    "Hello",
+    " the",
+    " little dog",
+    "<0x41>",
+    "\u200d",
+    "\x00",
+    "<",
+    "|>",
+    "'s",
+    "12345",
+    "glücklich",
+    "e\u0301",
+    "ﬁ",
+]
 mixed = st.lists(st.sampled_from(PARTS), max_size=10).map("".join)
 TOKENS = [*CHAT, "<s>", "</s>", "<unk>"]
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -42,7 +81,9 @@ def from_json(request, tmp_path_factory):
 @pytest.fixture(scope="module", params=["pieces", *JSON_KINDS])
 def every_kind(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("every")
-    return Tokenizer.from_folder(write_pieces(folder) if request.param == "pieces" else write_json(folder, request.param))
+    return Tokenizer.from_folder(
+        write_pieces(folder) if request.param == "pieces" else write_json(folder, request.param)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +91,9 @@ def reference():
     """What opens a folder in transformers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers", reason="transformers, the reference, is not installed")
+        transformers = pytest.importorskip(
+            "transformers", reason="transformers, the reference, is not installed"
+        )
         logging.getLogger("transformers").setLevel(logging.ERROR)
     return transformers.AutoTokenizer.from_pretrained
 
@@ -72,23 +115,37 @@ def test_plain_text_has_the_ids_that_sentencepiece_gives(pieces, processor, text
         assert pieces.decode(ids) == text
 
 
-@given(st.lists(st.tuples(st.sampled_from(CHAT), anything.filter(lambda text: "<" not in text)), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(CHAT), anything.filter(lambda text: "<" not in text)),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_chat_has_the_ids_that_it_was_trained_on(pieces, processor, turns):
     text = "".join(token + content for token, content in turns)
-    trained = processor.encode(text)[1:]  # no word-start piece stands before a leading special token
+    # no word-start piece stands before a leading special token
+    trained = processor.encode(text)[1:]
     assert pieces.encode("<s>" + text, add_special_tokens=False) == [1, *trained]
     assert pieces.encode(text) == [1, *trained]
 
 
 def test_special_tokens_are_single_ids_and_come_once(pieces, processor):
     text = "<s><|user|>Hello<|end|><|assistant|>"
-    user, end, assistant = (pieces.token_to_id(token) for token in ("<|user|>", "<|end|>", "<|assistant|>"))
+    user, end, assistant = (
+        pieces.token_to_id(token) for token in ("<|user|>", "<|end|>", "<|assistant|>")
+    )
     hello = processor.encode("<|end|>Hello")[2:]
     assert pieces.encode(text, add_special_tokens=False) == [1, user, *hello, end, assistant]
     messages = [{"role": "user", "content": "Hello"}]
     assert pieces.render(messages) == text
     assert pieces.apply_chat_template(messages) == [1, user, *hello, end, assistant]
-    assert pieces.apply_chat_template(messages, add_generation_prompt=False) == [1, user, *hello, end]
+    assert pieces.apply_chat_template(messages, add_generation_prompt=False) == [
+        1,
+        user,
+        *hello,
+        end,
+    ]
 
 
 def test_a_message_that_spells_a_special_token_becomes_it_as_in_transformers(pieces):
@@ -115,7 +172,14 @@ def without_first_space(text):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"legacy": True}, {"add_prefix_space": False}, {"add_eos_token": True}, {"bos_token": None}]
+    "changes",
+    [
+        {},
+        {"legacy": True},
+        {"add_prefix_space": False},
+        {"add_eos_token": True},
+        {"bos_token": None},
+    ],
 )
 def test_pieces_are_those_of_transformers(reference, tmp_path, changes):
     folder = write_pieces(tmp_path, LLAMA | changes)
@@ -128,15 +192,21 @@ def test_pieces_are_those_of_transformers(reference, tmp_path, changes):
         ids = theirs.encode(text)
         assert ours.encode(own) == ids
         for skip in (True, False):
-            assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+            assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(
+                ids, skip_special_tokens=skip
+            )
 
     agree()
     first = "Hello there" if changes.get("legacy") else " Hello  there\n"
     chat = [{"role": "user", "content": first}, {"role": "assistant", "content": "a"}]
-    assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    assert ours.apply_chat_template(chat) == theirs.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=False
+    )
 
 
-@pytest.mark.parametrize("options", [{"model_type": "unigram", "normalization_rule_name": "nmt_nfkc", "vocab_size": 350}])
+@pytest.mark.parametrize(
+    "options", [{"model_type": "unigram", "normalization_rule_name": "nmt_nfkc", "vocab_size": 350}]
+)
 def test_a_normalizing_unigram_model(tmp_path, options):
     tokenizer = Tokenizer.from_folder(write_pieces(tmp_path, **options))
     processor = sentencepiece.SentencePieceProcessor(model_proto=piece_model(**options))
@@ -150,7 +220,9 @@ def test_tokens_beside_the_model(tmp_path):
         str(size): {"content": "<tool>", "special": True},
         str(size + 4): {"content": "word", "single_word": True, "lstrip": True, "rstrip": True},
     }
-    tokenizer = Tokenizer.from_folder(write_config(tmp_path, LLAMA | {"added_tokens_decoder": added}), vocab_size=size + 5)
+    tokenizer = Tokenizer.from_folder(
+        write_config(tmp_path, LLAMA | {"added_tokens_decoder": added}), vocab_size=size + 5
+    )
     assert tokenizer.vocab_size == size + 5
     begin = tokenizer.encode("a")
     assert tokenizer.encode("a<tool>") == [*begin, size]
@@ -163,7 +235,9 @@ def test_tokens_beside_the_model(tmp_path):
 def test_the_older_files_of_added_and_special_tokens(tmp_path):
     size = Tokenizer.from_folder(write_pieces(tmp_path, None)).vocab_size
     write_config(tmp_path, {"<end>": size, "plain": size + 1}, "added_tokens.json")
-    write_config(tmp_path, {"eos_token": {"content": "<end>", "lstrip": False}}, "special_tokens_map.json")
+    write_config(
+        tmp_path, {"eos_token": {"content": "<end>", "lstrip": False}}, "special_tokens_map.json"
+    )
     tokenizer = Tokenizer.from_folder(tmp_path)
     assert tokenizer.eos_token_ids == {size}
     assert tokenizer.encode("plain<end>") == [1, size + 1, size]
@@ -180,7 +254,9 @@ def test_json_ids_and_texts_are_those_of_transformers(reference, from_json, text
         ids = theirs.encode(text, add_special_tokens=special)
         assert ours.encode(text, add_special_tokens=special) == ids
         for skip in (True, False):
-            assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+            assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(
+                ids, skip_special_tokens=skip
+            )
 
 
 def _opened(reference, folder, opened={}):  # noqa: B006 - a cache
@@ -197,16 +273,26 @@ def test_tokens_of_the_config_join_those_of_the_file(tmp_path):
     tokenizer = Tokenizer.from_folder(write_config(folder, config))
     assert tokenizer.encode("<more>", add_special_tokens=False) == [size]
     config["added_tokens_decoder"][str(size + 2)] = {"content": "<gap>", "special": True}
-    with pytest.raises(TokenizerError, match=r"'<gap>' is said to have the id \d+, but the ids before it have gaps"):
+    with pytest.raises(
+        TokenizerError, match=r"'<gap>' is said to have the id \d+, but the ids before it have gaps"
+    ):
         Tokenizer.from_folder(write_config(folder, config))
 
 
 def test_padding_and_truncation_in_the_file_do_nothing(tmp_path):
     folder = write_json(tmp_path, "byte-level")
     plain = Tokenizer.from_folder(folder).encode("The little dog")
-    padding = {"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    padding = {
+        "strategy": {"Fixed": 10**9},
+        "direction": "Left",
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "!",
+    }
     truncation = {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    (folder / "tokenizer.json").write_text(edited("byte-level", ("padding", padding), ("truncation", truncation)))
+    (folder / "tokenizer.json").write_text(
+        edited("byte-level", ("padding", padding), ("truncation", truncation))
+    )
     assert Tokenizer.from_folder(folder).encode("The little dog") == plain
 
 
@@ -214,7 +300,9 @@ def test_padding_and_truncation_in_the_file_do_nothing(tmp_path):
 def test_texts_fall_apart_at_borders(every_kind, before, after, data):
     assert every_kind.bos_token_id in every_kind.border_ids
     token = every_kind.id_to_token(data.draw(st.sampled_from(sorted(every_kind.border_ids))))
-    first, rest = (every_kind.encode(text, add_special_tokens=False) for text in (before, token + after))
+    first, rest = (
+        every_kind.encode(text, add_special_tokens=False) for text in (before, token + after)
+    )
     assert every_kind.encode(before + token + after, add_special_tokens=False) == first + rest
 
 
@@ -231,12 +319,15 @@ def test_a_stream_of_a_text_is_the_text(every_kind, text):
 def test_a_stream_of_random_ids_is_what_decode_gives(every_kind, data):
     ids = data.draw(st.lists(st.integers(0, every_kind.vocab_size + 2), max_size=30))
     for skip in (True, False):
-        assert "".join(streamed(every_kind, ids, skip_special_tokens=skip)) == every_kind.decode(ids, skip_special_tokens=skip)
+        assert "".join(streamed(every_kind, ids, skip_special_tokens=skip)) == every_kind.decode(
+            ids, skip_special_tokens=skip
+        )
 
 
 @given(ids=st.lists(st.integers(3, 419), max_size=30))
 def test_random_ids_decode_as_in_sentencepiece(pieces, processor, ids):
-    if ids and pieces.id_to_token(ids[0]) != "<0x20>":  # SentencePiece keeps this one space that transformers strips
+    # SentencePiece keeps this one space that transformers strips
+    if ids and pieces.id_to_token(ids[0]) != "<0x20>":
         assert pieces.decode(ids) == processor.decode(ids)
 
 
@@ -303,7 +394,9 @@ def test_decoding_takes_time_in_proportion(pieces, every_kind):
 def test_a_vocabulary_larger_than_the_models(tmp_path):
     folder = write_pieces(tmp_path)
     Tokenizer.from_folder(folder, vocab_size=500)
-    with pytest.raises(TokenizerError, match="ids up to 419, but the model's vocabulary has 400 entries"):
+    with pytest.raises(
+        TokenizerError, match="ids up to 419, but the model's vocabulary has 400 entries"
+    ):
         Tokenizer.from_folder(folder, vocab_size=400)
 
 
@@ -313,7 +406,9 @@ def test_half_a_surrogate_pair(every_kind):
 
 
 def test_no_tokenizer(tmp_path):
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json and no tokenizer\.model") as caught:
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer\.json and no tokenizer\.model"
+    ) as caught:
         Tokenizer.from_folder(tmp_path)
     assert caught.value.hint
 
@@ -334,7 +429,10 @@ def test_no_tokenizer(tmp_path):
         (b"\n\x03\n\x01a", "damaged"),
         (piece_model()[:-9], "cut off|past its end|unknown kind"),
         (piece_model() + b"\x12\x03\xc0\x01\x01", "white space at the end of words"),
-        (piece_model() + b"\x1a\x0b\x12\x09\x00\x04\x00\x00" + b"\xff" * 5, "table of the tokenizer is cut off"),
+        (
+            piece_model() + b"\x1a\x0b\x12\x09\x00\x04\x00\x00" + b"\xff" * 5,
+            "table of the tokenizer is cut off",
+        ),
     ],
 )
 def test_a_damaged_piece_model(tmp_path, data, message):
@@ -344,7 +442,9 @@ def test_a_damaged_piece_model(tmp_path, data, message):
 
 
 def test_a_normalization_table_that_points_outside_itself(tmp_path):
-    data = bytearray(piece_model(model_type="unigram", normalization_rule_name="nmt_nfkc", vocab_size=350))
+    data = bytearray(
+        piece_model(model_type="unigram", normalization_rule_name="nmt_nfkc", vocab_size=350)
+    )
     table = data.index(b"\x12", data.index(b"nmt_nfkc")) + 8
     data[table : table + 4] = b"\x00\xfc\xff\x3f"
     (tmp_path / "tokenizer.model").write_bytes(data)
@@ -376,7 +476,12 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "u
         ("byte-level", "model/merges/0", [1, 2], "does not name two tokens"),
         ("byte-level", "model/merges/0", ["", "a"], "does not name two tokens"),
         ("byte-level", "model/merges/0", 7, "does not name two tokens"),
-        ("byte-level", "model/merges/0", ["zz", "yy"], "merges '(zz|yy|zzyy)', which is not in its vocabulary"),
+        (
+            "byte-level",
+            "model/merges/0",
+            ["zz", "yy"],
+            "merges '(zz|yy|zzyy)', which is not in its vocabulary",
+        ),
         ("byte-level", "model/merges/0", ["!", "!"], "merges '!!', which is not in its vocabulary"),
         ("byte-level", "model/continuing_subword_prefix", " ", "continuing_subword_prefix"),
         ("byte-level", "model/unk_token", "nowhere", "unknown token 'nowhere'"),
@@ -392,23 +497,73 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "u
         ("byte-level", "added_tokens/0/id", 10**12, "has the id"),
         ("byte-level", "added_tokens/0/content", None, "must be a text"),
         ("byte-level", "added_tokens/0/special", "yes", "must be true or false"),
-        ("byte-level", "normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "cut off"),
-        ("byte-level", "normalizer", {"type": "Precompiled", "precompiled_charsmap": ""}, "cut off"),
+        (
+            "byte-level",
+            "normalizer",
+            {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+            "cut off",
+        ),
+        (
+            "byte-level",
+            "normalizer",
+            {"type": "Precompiled", "precompiled_charsmap": ""},
+            "cut off",
+        ),
         ("byte-level", "normalizer", {"type": "Sequence"}, "no list of normalizers"),
-        ("byte-level", "normalizer", {"type": "Sequence", "normalizers": [GROWING] * 8}, "many times longer"),
+        (
+            "byte-level",
+            "normalizer",
+            {"type": "Sequence", "normalizers": [GROWING] * 8},
+            "many times longer",
+        ),
         ("byte-level", "normalizer", GROWING | {"pattern": {"String": ""}}, "damaged 'Replace'"),
         ("byte-level", "normalizer", GROWING | {"content": "a" * 100}, "too long"),
-        ("byte-level", "pre_tokenizer", {"type": "FixedLength", "length": 0}, "does not know: 'FixedLength'"),
-        ("byte-level", "pre_tokenizer", {"type": "Sequence", "pretokenizers": [BYTES] * 20}, "many times longer"),
-        ("byte-level", "pre_tokenizer", {"type": "Sequence", "pretokenizers": [SPLIT] * 65}, "64 are the most"),
+        (
+            "byte-level",
+            "pre_tokenizer",
+            {"type": "FixedLength", "length": 0},
+            "does not know: 'FixedLength'",
+        ),
+        (
+            "byte-level",
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [BYTES] * 20},
+            "many times longer",
+        ),
+        (
+            "byte-level",
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [SPLIT] * 65},
+            "64 are the most",
+        ),
         ("byte-level", "pre_tokenizer", SPLIT | {"pattern": {"Regex": "a" * 99_999}}, "too long"),
         ("byte-level", "pre_tokenizer", SPLIT | {"pattern": {"Regex": "("}}, "the tokenizer fails"),
-        ("byte-level", "post_processor", {"type": "BertProcessing"}, "processor that edgellm does not know"),
+        (
+            "byte-level",
+            "post_processor",
+            {"type": "BertProcessing"},
+            "processor that edgellm does not know",
+        ),
         ("byte-level", "post_processor/processors/1/single", [], "must hold the text once"),
-        ("byte-level", "post_processor/processors/1/special_tokens", {}, "template of tokenizer.json is damaged"),
-        ("byte-level", "post_processor/processors/1/special_tokens/<|begin|>/ids", [10**9], "impossible ids"),
+        (
+            "byte-level",
+            "post_processor/processors/1/special_tokens",
+            {},
+            "template of tokenizer.json is damaged",
+        ),
+        (
+            "byte-level",
+            "post_processor/processors/1/special_tokens/<|begin|>/ids",
+            [10**9],
+            "impossible ids",
+        ),
         ("byte-level", "decoder", None, "no decoder"),
-        ("byte-level", "decoder", {"type": "WordPiece", "prefix": "##"}, "does not know: 'WordPiece'"),
+        (
+            "byte-level",
+            "decoder",
+            {"type": "WordPiece", "prefix": "##"},
+            "does not know: 'WordPiece'",
+        ),
         ("metaspace", "decoder/decoders/0/content", "a" * 65, "impossible replacement"),
         ("metaspace", "decoder/decoders/3/start", 10**9, "strips an impossible amount"),
         ("metaspace", "decoder/decoders/3/stop", 1, "does not know: 'Strip'"),
@@ -452,8 +607,14 @@ def test_a_json_file_that_is_none(tmp_path, data, message):
         ({"added_tokens_decoder": {"a": {"content": "x"}}}, "has the id 'a'"),
         ({"added_tokens_decoder": {"-1": {"content": "x"}}}, "has the id '-1'"),
         ({"added_tokens_decoder": {"999999999": {"content": "x"}}}, "has the id '999999999'"),
-        ({"added_tokens_decoder": {"01": {"content": "x"}, "1": {"content": "y"}}}, "two added tokens have the id 1"),
-        ({"added_tokens_decoder": {"500": {"content": "x"}, "501": {"content": "x"}}}, "listed twice"),
+        (
+            {"added_tokens_decoder": {"01": {"content": "x"}, "1": {"content": "y"}}},
+            "two added tokens have the id 1",
+        ),
+        (
+            {"added_tokens_decoder": {"500": {"content": "x"}, "501": {"content": "x"}}},
+            "listed twice",
+        ),
         ({"added_tokens_decoder": {"1": {"content": "x"}}}, "belongs to another token"),
         ({"added_tokens_decoder": {"500": {"content": "<s>"}}}, "belongs to another token"),
         ({"added_tokens_decoder": {"500": "x"}}, "must be an object"),

@@ -14,7 +14,15 @@ from edgellm.cli.common import options
 from edgellm.console import terminal
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError
-from edgellm.settings import BATCH, CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, DEFAULT_MODEL, LoadSettings, Sampling
+from edgellm.settings import (
+    BATCH,
+    CHAT_MAX_TOKENS,
+    CHAT_TEMPERATURE,
+    CHAT_TOP_P,
+    DEFAULT_MODEL,
+    LoadSettings,
+    Sampling,
+)
 
 PROMPT_LINES = "name a text file that has a prompt a line, or - for standard input"
 USUAL, USUAL_LOAD = Sampling(), LoadSettings()
@@ -25,9 +33,14 @@ def chat(
     *,
     system: options.System = None,
     go_on: Annotated[
-        bool, typer.Option("--continue", help="Take up the last conversation with this model; implies --cache.")
+        bool,
+        typer.Option(
+            "--continue", help="Take up the last conversation with this model; implies --cache."
+        ),
     ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Show answers as they are, not as markdown.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Show answers as they are, not as markdown.")
+    ] = False,
     memory: options.Memory = None,
     context: options.Context = None,
     context_window: options.ContextWindow = None,
@@ -49,7 +62,8 @@ def chat(
 ) -> None:
     """Talk to a model.
 
-    Where standard input is no terminal, each of its lines is a turn, and only the answers go to standard output.
+    Where standard input is no terminal, each of its lines is a turn, and only the answers go to
+    standard output.
     """
     sampling = Sampling(
         max_tokens=max_tokens,
@@ -108,13 +122,20 @@ def generate(
     model: options.Model = DEFAULT_MODEL,
     *,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", metavar="TEXT", help="The text to go on from; - reads standard input.")
+        str,
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT", help="The text to go on from; - reads standard input."
+        ),
     ] = "",
     prompt_file: options.PromptFile = None,
     batch: options.Batch = BATCH,
-    as_chat: Annotated[bool, typer.Option("--chat", help="Take the prompt as a turn of a conversation.")] = False,
+    as_chat: Annotated[
+        bool, typer.Option("--chat", help="Take the prompt as a turn of a conversation.")
+    ] = False,
     system: options.System = None,
-    logprobs: Annotated[bool, typer.Option("--logprobs", help="With --json: tokens and their log-probabilities.")] = False,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="With --json: tokens and their log-probabilities.")
+    ] = False,
     json: options.Json = False,
     memory: options.Memory = None,
     context: options.Context = None,
@@ -132,7 +153,9 @@ def generate(
     top_k: options.TopK = USUAL.top_k,
     min_p: options.MinP = USUAL.min_p,
     repetition_penalty: options.RepetitionPenalty = USUAL.repetition_penalty,
-    beams: Annotated[int, typer.Option(metavar="N", help="Sequences of a beam search; 1 is none.")] = USUAL.beams,
+    beams: Annotated[
+        int, typer.Option(metavar="N", help="Sequences of a beam search; 1 is none.")
+    ] = USUAL.beams,
     seed: options.Seed = None,
     stop: options.Stop = None,
 ) -> None:
@@ -164,11 +187,19 @@ def generate(
     if prompt and prompt_file:
         raise ConfigError("--prompt and --prompt-file are both given", hint="leave out one of them")
     if not prompt and not prompt_file:
-        raise ConfigError("there is no prompt", hint="give one with --prompt TEXT, or --prompt - to read standard input")
+        raise ConfigError(
+            "there is no prompt",
+            hint="give one with --prompt TEXT, or --prompt - to read standard input",
+        )
     if batch < 1:
-        raise ConfigError(f"--batch is {batch}; it must be at least 1", hint=f"leave it out for {BATCH} lines side by side")
+        raise ConfigError(
+            f"--batch is {batch}; it must be at least 1",
+            hint=f"leave it out for {BATCH} lines side by side",
+        )
     if beams > 1 and prompt_file:
-        raise ConfigError("beam search does not run side by side", hint="use --prompt, or leave out --beams")
+        raise ConfigError(
+            "beam search does not run side by side", hint="use --prompt, or leave out --beams"
+        )
     if logprobs and not json:
         raise ConfigError("log-probabilities are printed as JSON", hint="add --json")
     if system and not as_chat:
@@ -178,19 +209,34 @@ def generate(
     from edgellm.cli.common.print_completions import complete, complete_all
 
     checkpoint, tokenizer = looked_through(model)
-    lines = _lines(prompt_file) if prompt_file else {1: sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt}
+    lines = (
+        _lines(prompt_file)
+        if prompt_file
+        else {1: sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt}
+    )
     texts = list(lines.values())
     if as_chat:
         messages = [{"role": "system", "content": system}] if system else []
-        prompts = [tokenizer.apply_chat_template([*messages, {"role": "user", "content": text}]) for text in texts]
+        prompts = [
+            tokenizer.apply_chat_template([*messages, {"role": "user", "content": text}])
+            for text in texts
+        ]
     else:
         prompts = [tokenizer.encode(text) for text in texts]
     if settings.context is None:
         needed = min(batch, len(prompts)) * (max(map(len, prompts)) + max_tokens)
-        settings = replace(settings, context=max(1, min(needed, checkpoint.config.max_position_embeddings)))
+        settings = replace(
+            settings, context=max(1, min(needed, checkpoint.config.max_position_embeddings))
+        )
     with watched_load(model, checkpoint, tokenizer, settings) as llm:
         if prompt_file:
-            complete_all(llm, dict(zip(lines, prompts if as_chat else texts, strict=True)), sampling, at_once=batch, json=json)
+            complete_all(
+                llm,
+                dict(zip(lines, prompts if as_chat else texts, strict=True)),
+                sampling,
+                at_once=batch,
+                json=json,
+            )
         else:
             complete(llm, prompts[0] if as_chat else texts[0], sampling, json=json)
 

@@ -22,19 +22,26 @@ def plan(
     context_window: options.ContextWindow = None,
     kv_bits: options.KvBits = None,
     draft: options.Draft = None,
-    sim_ram: Annotated[str | None, typer.Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")] = None,
-    sim_disk: Annotated[str | None, typer.Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")] = None,
+    sim_ram: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")
+    ] = None,
+    sim_disk: Annotated[
+        str | None, typer.Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Show what a model would do with a budget of memory, also before it is downloaded."""
-    settings = LoadSettings(memory=memory, context=context, context_window=context_window, kv_bits=kv_bits, draft=draft)
+    settings = LoadSettings(
+        memory=memory, context=context, context_window=context_window, kv_bits=kv_bits, draft=draft
+    )
     require_backend()
     from edgellm.console import tables
     from edgellm.diagnostics.facts import look_up
     from edgellm.runtime.forecast import Elsewhere, forecast
 
     elsewhere = Elsewhere(
-        memory=parse_size(sim_ram) if sim_ram else None, disk=parse_size(sim_disk.removesuffix("/s")) if sim_disk else None
+        memory=parse_size(sim_ram) if sim_ram else None,
+        disk=parse_size(sim_disk.removesuffix("/s")) if sim_disk else None,
     )
     checkpoint, here = look_up(model)
     found = forecast(checkpoint, settings, elsewhere, here=here).as_dict()
@@ -52,7 +59,11 @@ def info(model: options.Model, *, json: options.Json = False) -> None:
     from edgellm.tokenizer import Tokenizer
 
     checkpoint, here = look_up(model)
-    tokenizer = Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size) if here else None
+    tokenizer = (
+        Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
+        if here
+        else None
+    )
     facts = model_facts(checkpoint, tokenizer)
     if json:
         terminal.write_json({"model": model, **facts})
@@ -80,7 +91,10 @@ def verify(model: options.Model, *, json: options.Json = False) -> int:
 
 def doctor(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="A folder on the disk to be measured; left out: this one.")
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="A folder on the disk to be measured; left out: this one."
+        ),
     ] = None,
     *,
     json: options.Json = False,

@@ -14,10 +14,14 @@ from edgellm.tokenizer import Tokenizer
 def looked_through(model: str) -> tuple[Checkpoint, Tokenizer]:
     """A model whose weights have not been read yet, and its tokenizer. Raises EdgeLLMError, as ``load``."""
     checkpoint = read_checkpoint(locate(model))
-    return checkpoint, Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
+    return checkpoint, Tokenizer.from_folder(
+        checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
+    )
 
 
-def watched_load(name: str, checkpoint: Checkpoint, tokenizer: Tokenizer, settings: LoadSettings) -> LLM:
+def watched_load(
+    name: str, checkpoint: Checkpoint, tokenizer: Tokenizer, settings: LoadSettings
+) -> LLM:
     """Load a model, with a progress bar where it takes its time. Raises EdgeLLMError, as ``load``."""
     with loading(name) as progress:
         return open_llm(checkpoint, tokenizer, settings, progress=progress)

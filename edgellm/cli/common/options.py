@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model."),
+]
 Memory = Annotated[
     str | None,
     typer.Option(
@@ -30,15 +33,24 @@ ContextWindow = Annotated[
 ]
 KvBits = Annotated[
     int | None,
-    typer.Option("--kv-bits", metavar="16|8|4", help="Bits of the KV cache's numbers; left out: those of the arithmetic."),
+    typer.Option(
+        "--kv-bits",
+        metavar="16|8|4",
+        help="Bits of the KV cache's numbers; left out: those of the arithmetic.",
+    ),
 ]
 Cache = Annotated[
     bool,
-    typer.Option("--cache/--no-cache", help="Keep the KV caches of prompts on disk: what begins alike is not computed again."),
+    typer.Option(
+        "--cache/--no-cache",
+        help="Keep the KV caches of prompts on disk: what begins alike is not computed again.",
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Processor threads for arithmetic; left out: as the machine has."),
+    typer.Option(
+        metavar="N", help="Processor threads for arithmetic; left out: as the machine has."
+    ),
 ]
 Backend = Annotated[str, typer.Option(metavar="auto|mlx", help="What computes.")]
 Speculate = Annotated[
@@ -50,11 +62,19 @@ Speculate = Annotated[
 ]
 Draft = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="A smaller model with the same tokenizer that guesses; it stays in memory."),
+    typer.Option(
+        metavar="MODEL",
+        help="A smaller model with the same tokenizer that guesses; it stays in memory.",
+    ),
 ]
-Activations = Annotated[str, typer.Option(metavar="auto|int8|float", help="How the CPU kernels compute.")]
+Activations = Annotated[
+    str, typer.Option(metavar="auto|int8|float", help="How the CPU kernels compute.")
+]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="New tokens at the most.")]
-Temperature = Annotated[float, typer.Option(metavar="X", help="0 takes the likeliest token; more makes texts more varied.")]
+Temperature = Annotated[
+    float,
+    typer.Option(metavar="X", help="0 takes the likeliest token; more makes texts more varied."),
+]
 TopP = Annotated[
     float,
     typer.Option(metavar="X", help="Keep the likeliest tokens whose probabilities reach this sum."),
@@ -68,19 +88,30 @@ RepetitionPenalty = Annotated[
     float,
     typer.Option(metavar="X", help="Above 1, tokens that have occurred become less likely."),
 ]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed draws the same text again.")]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="The same seed draws the same text again.")
+]
 Stop = Annotated[
     list[str] | None,
     typer.Option(metavar="TEXT", help="A text that ends the answer; may be given several times."),
 ]
-System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message of the conversation.")]
+System = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="The system message of the conversation.")
+]
 PromptFile = Annotated[
     str | None,
     typer.Option(
-        "--prompt-file", metavar="FILE", help="Continue each line of a file, each told by its number; - reads standard input."
+        "--prompt-file",
+        metavar="FILE",
+        help="Continue each line of a file, each told by its number; - reads standard input.",
     ),
 ]
 Batch = Annotated[
-    int, typer.Option("--batch", metavar="N", help="With --prompt-file: lines that are continued side by side at the most.")
+    int,
+    typer.Option(
+        "--batch",
+        metavar="N",
+        help="With --prompt-file: lines that are continued side by side at the most.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

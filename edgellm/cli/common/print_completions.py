@@ -27,14 +27,21 @@ def complete(llm: LLM, prompt: str | Sequence[int], sampling: Sampling, *, json:
         write_json(completion_facts(tokens, llm.plan, logprobs=sampling.logprobs))
 
 
-def complete_all(llm: LLM, prompts: Mapping[int, str | Sequence[int]], sampling: Sampling, *, at_once: int, json: bool) -> None:
+def complete_all(
+    llm: LLM,
+    prompts: Mapping[int, str | Sequence[int]],
+    sampling: Sampling,
+    *,
+    at_once: int,
+    json: bool,
+) -> None:
     """Continue some prompts side by side on standard output: a JSON document a line as they end, or texts in their order.
 
     Each is told by its number, the key in ``prompts``.
 
     Raises:
-        EdgeLLMError: with the prompts as in ``LLM.stream_batch``; what one prompt cannot have is noted and printed, and the
-            others go on.
+        EdgeLLMError: with the prompts as in ``LLM.stream_batch``; what one prompt cannot have is
+            noted and printed, and the others go on.
     """
     activity = Activity(lambda: llm.bytes_read)
     numbers = list(prompts)
@@ -50,10 +57,18 @@ def complete_all(llm: LLM, prompts: Mapping[int, str | Sequence[int]], sampling:
             if token.finish_reason is None:
                 continue
             if json:
-                facts = {"index": numbers[place]} | completion_facts(tokens, llm.plan, logprobs=sampling.logprobs)
-                write_json(facts | ({"error": token.error.message} if token.error else {}), line=True)
+                facts = {"index": numbers[place]} | completion_facts(
+                    tokens, llm.plan, logprobs=sampling.logprobs
+                )
+                write_json(
+                    facts | ({"error": token.error.message} if token.error else {}), line=True
+                )
                 continue
-            while shown < len(answers) and answers[shown] and answers[shown][-1].finish_reason is not None:
+            while (
+                shown < len(answers)
+                and answers[shown]
+                and answers[shown][-1].finish_reason is not None
+            ):
                 text = "".join(token.text for token in answers[shown])
                 write(f"--- {numbers[shown]}\n{text}\n")
                 shown += 1

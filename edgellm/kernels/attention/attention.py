@@ -1,10 +1,11 @@
 """Attention over the cache, with the softmax taken along the way (Milakov and Gimelshein 2018, arXiv:1805.02867).
 
-The lanes of a vector are queries: tokens times the heads that share a key head. Maxima and sums are then plain vector
-operations, and every key and value is a broadcast that serves all lanes.
+The lanes of a vector are queries: tokens times the heads that share a key head. Maxima and sums are
+then plain vector operations, and every key and value is a broadcast that serves all lanes.
 
-A query's result does not depend on how many rows its call has: blocks and shares of the keys begin at fixed positions, keys
-are taken in their order, and one that a query may not see adds exactly nothing.
+A query's result does not depend on how many rows its call has: blocks and shares of the keys begin
+at fixed positions, keys are taken in their order, and one that a query may not see adds exactly
+nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ LOWEST, _HIDDEN, _SEEN = -1e30, -3e38, -1e38
 def emit_attention(isa: Isa, name: str, kept: str = "f32") -> str:
     """For each query and share of the keys: sum of e^(score - largest) * value, then the largest score and the sum of e^.
 
-    Arguments: 1 queries (L, row of ``2`` bytes), 3 out (L, H, splits, D + 2), 4 H, 5 G, 6 D, 7 keys and 8 values
-    (G, capacity, D) of the kind ``kept``, as if the first place were position 0, 9 bytes from head to head, 10 the position
-    after the last new token's, 11 window (tokens that a query sees), 12 splits (shares of the keys), 13 the scores' scale
-    (float32), 14 the first share, 15 and 16 the least and largest exponent of a share (``layout.share_of``); of packed
-    keys and values 17 and 18 the keys' scales and biases, 19 and 20 the values'.
+    Arguments: 1 queries (L, row of ``2`` bytes), 3 out (L, H, splits, D + 2), 4 H, 5 G, 6 D, 7 keys
+        and 8 values (G, capacity, D) of the kind ``kept``, as if the first place were position 0, 9
+        bytes from head to head, 10 the position after the last new token's, 11 window (tokens that
+        a query sees), 12 splits (shares of the keys), 13 the scores' scale (float32), 14 the first
+        share, 15 and 16 the least and largest exponent of a share (``layout.share_of``); of packed
+        keys and values 17 and 18 the keys' scales and biases, 19 and 20 the values'.
     """
     return _Attention(isa, name, kept).emit()
 
@@ -64,7 +66,11 @@ class _Attention:
         next_items(
             e,
             e.mul(e.argument(5), per_head),
-            lambda item: self.one(e.div(item, per_head), e.div(e.rem(item, per_head), self.splits), e.rem(item, self.splits)),
+            lambda item: self.one(
+                e.div(item, per_head),
+                e.div(e.rem(item, per_head), self.splits),
+                e.rem(item, self.splits),
+            ),
         )
         return e.finish()
 
@@ -80,7 +86,11 @@ class _Attention:
         start, stop = self.share(e.add(e.argument(14), split))
         start, stop = e.max(start, low), e.min(stop, high)
         bounds = self.bounds(first)
-        e.loop(0, self.head_dim, lambda d: e.store(e.const(self.floats, 0.0), self.results, e.mul(d, self.vector_bytes)))
+        e.loop(
+            0,
+            self.head_dim,
+            lambda d: e.store(e.const(self.floats, 0.0), self.results, e.mul(d, self.vector_bytes)),
+        )
 
         def keys_block(at: Value, largest: Value, total: Value) -> Sequence[Value]:
             part = e.max(at, start), e.min(e.add(at, KEY_BLOCK), stop)
@@ -136,7 +146,9 @@ class _Attention:
     def place(self, head: Value, row: Value) -> tuple[Value, Value]:
         """Token and query head of a row of this key head."""
         e = self.e
-        return e.div(row, self.shared_heads), e.add(e.mul(head, self.shared_heads), e.rem(row, self.shared_heads))
+        return e.div(row, self.shared_heads), e.add(
+            e.mul(head, self.shared_heads), e.rem(row, self.shared_heads)
+        )
 
     def gather(self, head: Value, first: Value) -> None:
         """Scaled queries into scratch, features by lanes; lanes past the end repeat the last query."""
@@ -144,18 +156,30 @@ class _Attention:
 
         def lane(number: Value) -> None:
             token, query = self.place(head, e.min(e.add(first, number), e.sub(self.rows, 1)))
-            source = e.at(e.address(1), e.add(e.mul(token, e.argument(2)), e.mul(query, self.nbytes)))
+            source = e.at(
+                e.address(1), e.add(e.mul(token, e.argument(2)), e.mul(query, self.nbytes))
+            )
 
             def feature(d: Value) -> None:
                 number_ = e.b.fmul(e.load(source, e.mul(d, 4), F32, align=4), e.argument(13, F32))
-                e.store(number_, self.queries, e.add(e.mul(d, self.vector_bytes), e.mul(number, 4)), align=4)
+                e.store(
+                    number_,
+                    self.queries,
+                    e.add(e.mul(d, self.vector_bytes), e.mul(number, 4)),
+                    align=4,
+                )
 
             e.loop(0, self.head_dim, feature)
 
         e.loop(0, self.width_lanes, lane)
 
     def block(
-        self, keys: Value, values: Value, part: tuple[Value, Value], bounds: tuple[Value, Value], sums: tuple[Value, Value]
+        self,
+        keys: Value,
+        values: Value,
+        part: tuple[Value, Value],
+        bounds: tuple[Value, Value],
+        sums: tuple[Value, Value],
     ) -> Sequence[Value]:
         """Take in the keys of a part; return the largest scores and the sums so far."""
         e, floats = self.e, self.floats
@@ -167,12 +191,20 @@ class _Attention:
 
             def feature(d: Value, *totals: Value) -> Sequence[Value]:
                 query = e.load(self.queries, e.mul(d, self.vector_bytes), floats, align=4)
-                spread = [e.spread(e.load(row, e.mul(d, 4), F32, align=4), self.width_lanes) for row in rows]
+                spread = [
+                    e.spread(e.load(row, e.mul(d, 4), F32, align=4), self.width_lanes)
+                    for row in rows
+                ]
                 return [e.fma(key, query, total) for key, total in zip(spread, totals, strict=True)]
 
-            for i, total in enumerate(e.loop(0, self.head_dim, feature, [e.const(floats, 0.0)] * tile)):
+            for i, total in enumerate(
+                e.loop(0, self.head_dim, feature, [e.const(floats, 0.0)] * tile)
+            ):
                 number = e.spread(e.b.trunc(e.add(begin, e.add(at, i)), I32), self.width_lanes)
-                inside = e.b.and_(e.b.icmp_signed("<=", bounds[0], number), e.b.icmp_signed("<", number, bounds[1]))
+                inside = e.b.and_(
+                    e.b.icmp_signed("<=", bounds[0], number),
+                    e.b.icmp_signed("<", number, bounds[1]),
+                )
                 total_ = e.b.select(inside, total, e.const(floats, _HIDDEN))
                 e.store(total_, self.scores, e.mul(e.add(at, i), self.vector_bytes), align=4)
                 largest = e.binary("maxnum", largest, total_)
@@ -192,13 +224,20 @@ class _Attention:
 
         def mix(tile: int, d: Value) -> None:
             places = [e.mul(e.add(d, i), self.vector_bytes) for i in range(tile)]
-            so_far = [e.b.fmul(e.load(self.results, place, floats, align=4), faded) for place in places]
+            so_far = [
+                e.b.fmul(e.load(self.results, place, floats, align=4), faded) for place in places
+            ]
 
             def key(at: Value, *totals: Value) -> Sequence[Value]:
                 weight = e.load(self.scores, e.mul(at, self.vector_bytes), floats, align=4)
                 row = e.at(values, e.add(e.mul(at, self.row_bytes), e.mul(d, 4)))
-                spread = [e.spread(e.load(row, 4 * i, F32, align=4), self.width_lanes) for i in range(tile)]
-                return [e.fma(value, weight, total) for value, total in zip(spread, totals, strict=True)]
+                spread = [
+                    e.spread(e.load(row, 4 * i, F32, align=4), self.width_lanes)
+                    for i in range(tile)
+                ]
+                return [
+                    e.fma(value, weight, total) for value, total in zip(spread, totals, strict=True)
+                ]
 
             for place, mixed in zip(places, e.loop(0, count, key, so_far), strict=True):
                 e.store(mixed, self.results, place, align=4)
@@ -206,14 +245,20 @@ class _Attention:
         self.tiled(self.head_dim, mix, [])
         return [largest, total]
 
-    def tiled(self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value]) -> list[Value]:
+    def tiled(
+        self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value]
+    ) -> list[Value]:
         """``body(tile, at, ...)`` over ``count`` places in tiles, the rest one by one."""
         e = self.e
         whole = e.mul(e.div(count, _TILE), _TILE)
-        carried = e.loop(0, whole, lambda at, *values: body(_TILE, at, *values), carried, step=_TILE)
+        carried = e.loop(
+            0, whole, lambda at, *values: body(_TILE, at, *values), carried, step=_TILE
+        )
         return e.loop(whole, count, lambda at, *values: body(1, at, *values), carried)
 
-    def scatter(self, item: tuple[Value, Value, Value], count: Value, sums: tuple[Value, Value]) -> None:
+    def scatter(
+        self, item: tuple[Value, Value, Value], count: Value, sums: tuple[Value, Value]
+    ) -> None:
         """Results from features by lanes to a row a query; the row's end holds largest score and sum."""
         e = self.e
         head, first, split = item
@@ -231,7 +276,9 @@ class _Attention:
 
             e.loop(0, self.head_dim, feature)
             for place in (0, 1):
-                found = e.load(self.scores, e.add(place * self.vector_bytes, e.mul(number, 4)), F32, align=4)
+                found = e.load(
+                    self.scores, e.add(place * self.vector_bytes, e.mul(number, 4)), F32, align=4
+                )
                 e.store(found, target, e.add(self.nbytes, 4 * place), align=4)
 
         e.loop(0, count, lane)

@@ -1,7 +1,7 @@
 """Keys and values as a cache keeps them: float32, float16, or MLX's affine codes of 8 or 4 bits.
 
-A packed row has its features in groups of 32, the last filled up with zeros; each group has a scale and a bias in float16,
-and a number is ``scale * code + bias``.
+A packed row has its features in groups of 32, the last filled up with zeros; each group has a scale
+and a bias in float16, and a number is ``scale * code + bias``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def unpack_rows(
     first = e.at(places[0], e.mul(head, head_bytes))
 
     def plain(row: Value) -> None:
-        source, goal = e.at(first, e.mul(row, e.mul(width, 2))), e.at(target, e.mul(e.sub(row, begin), e.mul(wide, 4)))
+        source, goal = (
+            e.at(first, e.mul(row, e.mul(width, 2))),
+            e.at(target, e.mul(e.sub(row, begin), e.mul(wide, 4))),
+        )
 
         def some(at: Value, lanes: int) -> None:
             e.store(load_floats(e, source, e.mul(at, 2), "f16", lanes), goal, e.mul(at, 4))
@@ -63,12 +66,18 @@ def unpack_rows(
         number = e.mul(row, groups)
 
         def group(at: Value) -> None:
-            scale, bias = (load_float(e, table, e.mul(e.add(number, at), 2), "f16") for table in tables)
+            scale, bias = (
+                load_float(e, table, e.mul(e.add(number, at), 2), "f16") for table in tables
+            )
             source = e.at(first, e.mul(e.add(number, at), GROUP * bits // 8))
             goal = e.at(target, e.mul(e.add(e.mul(e.sub(row, begin), groups), at), 4 * GROUP))
             for start in range(0, GROUP, lanes):
-                found = e.b.uitofp(codes(e, source, e.index(start * bits // 8), bits, lanes), floats)
-                e.store(e.fma(found, e.spread(scale, lanes), e.spread(bias, lanes)), goal, 4 * start)
+                found = e.b.uitofp(
+                    codes(e, source, e.index(start * bits // 8), bits, lanes), floats
+                )
+                e.store(
+                    e.fma(found, e.spread(scale, lanes), e.spread(bias, lanes)), goal, 4 * start
+                )
 
         e.loop(0, groups, group)
 
@@ -76,7 +85,13 @@ def unpack_rows(
 
 
 def pack_row(
-    e: Emitter, kept: str, *, source: Value, places: tuple[Value, Value, Value], row: tuple[Value, Value], width: Value
+    e: Emitter,
+    kept: str,
+    *,
+    source: Value,
+    places: tuple[Value, Value, Value],
+    row: tuple[Value, Value],
+    width: Value,
 ) -> None:
     """Keep one row of float32.
 
@@ -85,7 +100,8 @@ def pack_row(
         kept: ``f16``, ``q8`` or ``q4``.
         source: the row.
         places: addresses of numbers or codes, of scales, and of biases.
-        row: the bytes from the beginning of numbers or codes to the row's head, and the row's number in it.
+        row: the bytes from the beginning of numbers or codes to the row's head, and the row's
+            number in it.
         width: features of a row.
     """
     head_bytes, number = row
@@ -93,7 +109,9 @@ def pack_row(
         goal = e.at(places[0], e.add(head_bytes, e.mul(number, e.mul(width, 2))))
 
         def some(at: Value, lanes: int) -> None:
-            e.store(narrowed(e, e.load(source, e.mul(at, 4), vector(F32, lanes))), goal, e.mul(at, 2))
+            e.store(
+                narrowed(e, e.load(source, e.mul(at, 4), vector(F32, lanes))), goal, e.mul(at, 2)
+            )
 
         e.sweep(width, some)
         return
@@ -116,13 +134,26 @@ def pack_row(
         low, high = (_extreme(e, name, numbers) for name in ("fmin", "fmax"))
         # Scale and bias are rounded first, so that codes fit what is kept.
         bias = _rounded(e, low, tables[1], place)
-        scale = _rounded(e, e.b.fdiv(e.b.fsub(high, low), e.const(F32, float((1 << bits) - 1))), tables[0], place)
-        factor = e.b.select(e.b.fcmp_ordered(">", scale, zero), e.b.fdiv(e.const(F32, 1.0), scale), zero)
+        scale = _rounded(
+            e, e.b.fdiv(e.b.fsub(high, low), e.const(F32, float((1 << bits) - 1))), tables[0], place
+        )
+        factor = e.b.select(
+            e.b.fcmp_ordered(">", scale, zero), e.b.fdiv(e.const(F32, 1.0), scale), zero
+        )
         found = e.b.fmul(e.b.fsub(numbers, e.spread(bias, GROUP)), e.spread(factor, GROUP))
-        most, rounder = (e.const(vector(F32, GROUP), value) for value in (float((1 << bits) - 1), ROUNDER))
-        found = e.binary("minnum", e.binary("maxnum", found, e.const(vector(F32, GROUP), 0.0)), most)
+        most, rounder = (
+            e.const(vector(F32, GROUP), value) for value in (float((1 << bits) - 1), ROUNDER)
+        )
+        found = e.binary(
+            "minnum", e.binary("maxnum", found, e.const(vector(F32, GROUP), 0.0)), most
+        )
         found = e.b.fsub(e.b.fadd(found, rounder), rounder)
-        _store_codes(e, e.b.fptosi(found, vector(I32, GROUP)), bits, e.at(begin, e.mul(place, GROUP * bits // 8)))
+        _store_codes(
+            e,
+            e.b.fptosi(found, vector(I32, GROUP)),
+            bits,
+            e.at(begin, e.mul(place, GROUP * bits // 8)),
+        )
 
     e.loop(0, groups, group)
 
@@ -136,14 +167,19 @@ def narrowed(e: Emitter, numbers: Value) -> Value:
     word = e.b.bitcast(numbers, words)
     sign = e.b.lshr(e.b.and_(word, e.const(words, 0x80000000)), e.const(words, 16))
     rest = e.b.and_(word, e.const(words, 0x7FFFFFFF))
-    # Beside 0.5 a float32's last digit is float16's smallest number, so adding 0.5 rounds those that have no exponent left.
+    # Beside 0.5 a float32's last digit is float16's smallest number, so adding 0.5 rounds those
+    # that have no exponent left.
     small = e.b.fadd(e.b.bitcast(rest, floats), e.const(floats, 0.5))
     small = e.b.sub(e.b.bitcast(small, words), e.const(words, 0x3F000000))
     odd = e.b.and_(e.b.lshr(rest, e.const(words, 13)), e.const(words, 1))
-    usual = e.b.sub(e.b.add(e.b.add(rest, odd), e.const(words, 0xFFF)), e.const(words, (127 - 15) << 23))
+    usual = e.b.sub(
+        e.b.add(e.b.add(rest, odd), e.const(words, 0xFFF)), e.const(words, (127 - 15) << 23)
+    )
     usual = e.b.lshr(usual, e.const(words, 13))
     half = e.b.select(e.b.icmp_unsigned("<", rest, e.const(words, 113 << 23)), small, usual)
-    half = e.b.select(e.b.icmp_unsigned("<", rest, e.const(words, 0x477FF000)), half, e.const(words, 0x7C00))
+    half = e.b.select(
+        e.b.icmp_unsigned("<", rest, e.const(words, 0x477FF000)), half, e.const(words, 0x7C00)
+    )
     return e.b.trunc(e.b.or_(half, sign), halves)
 
 
@@ -154,7 +190,9 @@ def _rounded(e: Emitter, number: Value, table: Value, place: Value) -> Value:
 
 
 def _extreme(e: Emitter, name: str, numbers: Value) -> Value:
-    return e.call(f"llvm.vector.reduce.{name}.v{numbers.type.count}f32", F32, [numbers], fastmath=("nnan",))
+    return e.call(
+        f"llvm.vector.reduce.{name}.v{numbers.type.count}f32", F32, [numbers], fastmath=("nnan",)
+    )
 
 
 def _store_codes(e: Emitter, found: Value, bits: int, target: Value) -> None:

@@ -20,23 +20,37 @@ def emit_merge(isa: Isa, name: str) -> str:
     Arguments: 1 shares (L, H, splits, D + 2), 2 out (L, H, D), 3 H, 4 D, 5 splits.
     """
     e = Emitter(isa, name)
-    shares, out, heads, width, splits = e.address(1), e.address(2), e.argument(3), e.argument(4), e.argument(5)
+    shares, out, heads, width, splits = (
+        e.address(1),
+        e.address(2),
+        e.argument(3),
+        e.argument(4),
+        e.argument(5),
+    )
     nbytes = e.mul(width, 4)
     row_bytes = e.add(nbytes, 8)
 
     def one(item: Value) -> None:
-        rows, target = e.at(shares, e.mul(item, e.mul(splits, row_bytes))), e.at(out, e.mul(item, nbytes))
+        rows, target = (
+            e.at(shares, e.mul(item, e.mul(splits, row_bytes))),
+            e.at(out, e.mul(item, nbytes)),
+        )
 
         def ends(split: Value, place: int) -> Value:
-            return e.load(rows, e.add(e.mul(split, row_bytes), e.add(nbytes, 4 * place)), vector(F32, 1))
+            return e.load(
+                rows, e.add(e.mul(split, row_bytes), e.add(nbytes, 4 * place)), vector(F32, 1)
+            )
 
         low, zero = e.const(vector(F32, 1), LOWEST), e.const(vector(F32, 1), 0.0)
-        [largest] = e.loop(0, splits, lambda split, so_far: [e.binary("maxnum", so_far, ends(split, 0))], [low])
+        [largest] = e.loop(
+            0, splits, lambda split, so_far: [e.binary("maxnum", so_far, ends(split, 0))], [low]
+        )
 
         def add_up(split: Value, so_far: Value) -> Sequence[Value]:
             weight = exp(e, e.b.fsub(ends(split, 0), largest))
             found = e.fma(weight, ends(split, 1), so_far)
-            e.store(weight, rows, e.add(e.mul(split, row_bytes), nbytes))  # in place of the largest score
+            # in place of the largest score
+            e.store(weight, rows, e.add(e.mul(split, row_bytes), nbytes))
             return [found]
 
         [total] = e.loop(0, splits, add_up, [zero])
@@ -46,7 +60,9 @@ def emit_merge(isa: Isa, name: str) -> str:
 
             def add(split: Value, so_far: Value) -> Sequence[Value]:
                 found = e.load(rows, e.add(e.mul(split, row_bytes), e.mul(at, 4)), floats)
-                return [e.fma(found, e.shuffle(e.b.fdiv(ends(split, 0), total), [0] * lanes), so_far)]
+                return [
+                    e.fma(found, e.shuffle(e.b.fdiv(ends(split, 0), total), [0] * lanes), so_far)
+                ]
 
             [mixed] = e.loop(0, splits, add, [e.const(floats, 0.0)])
             e.store(mixed, target, e.mul(at, 4))

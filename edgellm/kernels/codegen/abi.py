@@ -55,7 +55,12 @@ TILE = 16
 TILE_TURNS = 4
 """Groups that are under way at once in a product of few tokens in tiles."""
 
-TILE_PARTS: Mapping[str, int] = {"codes": 2048 * TILE_TURNS, "ints": 1024 * TILE_TURNS, "sums": 8192, "results": 1024}
+TILE_PARTS: Mapping[str, int] = {
+    "codes": 2048 * TILE_TURNS,
+    "ints": 1024 * TILE_TURNS,
+    "sums": 8192,
+    "results": 1024,
+}
 """Bytes of a thread's memory for such a product: the groups' codes and integers, sums, results."""
 
 KEY_BLOCK = 128
@@ -107,7 +112,8 @@ def attention_scratch(lanes: int, head_dim: int) -> int:
 def share_of(position: int, largest: int) -> int:
     """The share that a position lies in: eight of SHARE keys, then of each doubling eight, up to SHARE << ``largest`` keys.
 
-    It depends on nothing but the position, so that a query's sums do not depend on how many rows its call has.
+    It depends on nothing but the position, so that a query's sums do not depend on how many rows
+    its call has.
     """
     exponent = min(max((position // SHARE).bit_length() - 4, 0), largest)
     return 8 * exponent + position // (SHARE << exponent)

@@ -38,9 +38,13 @@ def dot(e: Emitter, total: Value, weights: Value, activations: Value, bits: int)
 def _native(e: Emitter, total: Value, weights: Value, activations: Value, bits: int) -> Value:
     lanes = total.type.count
     if e.isa.dot == "vpdpbusd":
-        return e.call(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total.type, [total, weights, activations])
+        return e.call(
+            f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total.type, [total, weights, activations]
+        )
     if e.isa.dot == "sdot":
-        return e.call("llvm.aarch64.neon.sdot.v4i32.v16i8", total.type, [total, weights, activations])
+        return e.call(
+            "llvm.aarch64.neon.sdot.v4i32.v16i8", total.type, [total, weights, activations]
+        )
     if bits == 8:
         # unsigned times signed saturates at 16 bits: |w| <= 128 times 127, twice, still fits
         bytes_ = vector(I8, 4 * lanes)
@@ -50,5 +54,7 @@ def _native(e: Emitter, total: Value, weights: Value, activations: Value, bits: 
     width = "avx2.pmadd.ub.sw" if lanes == 8 else "ssse3.pmadd.ub.sw.128"
     pairs = e.call(f"llvm.x86.{width}", vector(I16, 2 * lanes), [weights, activations])
     width = "avx2.pmadd.wd" if lanes == 8 else "sse2.pmadd.wd"
-    fours = e.call(f"llvm.x86.{width}", vector(I32, lanes), [pairs, e.const(vector(I16, 2 * lanes), 1)])
+    fours = e.call(
+        f"llvm.x86.{width}", vector(I32, lanes), [pairs, e.const(vector(I16, 2 * lanes), 1)]
+    )
     return e.b.add(total, fours)

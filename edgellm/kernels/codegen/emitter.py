@@ -44,11 +44,14 @@ def vector(kind: Value, lanes: int) -> Value:
 class Emitter:
     """One function under construction: ``b`` is llvmlite's builder, the methods are what kernels are made of.
 
-    A kernel is ``void (step, call, pool, thread)``: addresses of its own arguments, of the arguments that all steps of a call
-    share, and of the threads' common state; then the thread's number.
+    A kernel is ``void (step, call, pool, thread)``: addresses of its own arguments, of the
+    arguments that all steps of a call share, and of the threads' common state; then the thread's
+    number.
     """
 
-    def __init__(self, isa: Isa, name: str, *, result: Value = VOID, arguments: Sequence[Value] | None = None) -> None:
+    def __init__(
+        self, isa: Isa, name: str, *, result: Value = VOID, arguments: Sequence[Value] | None = None
+    ) -> None:
         self.isa = isa
         self.module = ir.Module(name=name)
         self.module.triple = isa.triple
@@ -120,11 +123,17 @@ class Emitter:
         """``x * y + z``, fused where the processor has it."""
         return self.call(f"llvm.fmuladd.{_suffix(x.type)}", x.type, [x, y, z])
 
-    def call(self, name: str, result: Value, arguments: Sequence[Value], *, fastmath: Sequence[str] = ()) -> Value:
+    def call(
+        self, name: str, result: Value, arguments: Sequence[Value], *, fastmath: Sequence[str] = ()
+    ) -> Value:
         """Call an intrinsic or a function of the process."""
         function = self.module.globals.get(name)
         if function is None:
-            function = ir.Function(self.module, ir.FunctionType(result, [argument.type for argument in arguments]), name=name)
+            function = ir.Function(
+                self.module,
+                ir.FunctionType(result, [argument.type for argument in arguments]),
+                name=name,
+            )
         return self.b.call(function, arguments, fastmath=fastmath)
 
     def unary(self, name: str, x: Value) -> Value:
@@ -162,11 +171,15 @@ class Emitter:
         """One value in every lane."""
         kind = vector(x.type, lanes)
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), x, ir.Constant(I32, 0))
-        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), self.const(vector(I32, lanes), 0))
+        return self.b.shuffle_vector(
+            one, ir.Constant(kind, ir.Undefined), self.const(vector(I32, lanes), 0)
+        )
 
     def shuffle(self, x: Value, places: Sequence[int], y: Value | None = None) -> Value:
         """Lanes of ``x`` (then ``y``) by number."""
-        return self.b.shuffle_vector(x, ir.Constant(x.type, ir.Undefined) if y is None else y, self.lanes(I32, places))
+        return self.b.shuffle_vector(
+            x, ir.Constant(x.type, ir.Undefined) if y is None else y, self.lanes(I32, places)
+        )
 
     def part(self, x: Value, start: int, lanes: int) -> Value:
         """``lanes`` lanes from ``start`` on."""
@@ -176,7 +189,10 @@ class Emitter:
         """Vectors of one length (their number a power of two), end to end."""
         while len(parts) > 1:
             lanes = parts[0].type.count
-            parts = [self.shuffle(x, range(2 * lanes), y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+            parts = [
+                self.shuffle(x, range(2 * lanes), y)
+                for x, y in zip(parts[::2], parts[1::2], strict=True)
+            ]
         return parts[0]
 
     def transposed(self, rows: Sequence[Value]) -> list[Value]:
@@ -188,7 +204,11 @@ class Emitter:
         columns = list(rows)
         for _ in range(count.bit_length() - 1):
             half = count // 2
-            columns = [self.shuffle(columns[pair], side, columns[pair + half]) for pair in range(half) for side in (low, high)]
+            columns = [
+                self.shuffle(columns[pair], side, columns[pair + half])
+                for pair in range(half)
+                for side in (low, high)
+            ]
         return columns
 
     # memory
@@ -216,7 +236,10 @@ class Emitter:
     @property
     def tokens(self) -> Value:
         """How many tokens this step is about: its own number, or else the call's."""
-        own, all_ = self.argument(STEP_TOKENS), self.load(self.arguments[1], SLOT * CALL["tokens"], I64, align=8)
+        own, all_ = (
+            self.argument(STEP_TOKENS),
+            self.load(self.arguments[1], SLOT * CALL["tokens"], I64, align=8),
+        )
         return self.b.select(self.less(0, own), own, all_)
 
     @property
@@ -228,10 +251,15 @@ class Emitter:
         )
         return self.at(base, self.mul(nbytes, self.arguments[3]))
 
-    def prefetch(self, base: Value, offset: int | Value, nbytes: int, *, ahead: int = AHEAD) -> None:
+    def prefetch(
+        self, base: Value, offset: int | Value, nbytes: int, *, ahead: int = AHEAD
+    ) -> None:
         """Ask for the bytes that will be read a little after these."""
         for line in range(0, nbytes, CACHE_LINE):
-            arguments = [self.at(base, self.add(offset, ahead + line)), *(ir.Constant(I32, value) for value in (0, 2, 1))]
+            arguments = [
+                self.at(base, self.add(offset, ahead + line)),
+                *(ir.Constant(I32, value) for value in (0, 2, 1)),
+            ]
             self.call("llvm.prefetch.p0", VOID, arguments)
 
     # control
@@ -248,7 +276,9 @@ class Emitter:
         """``for index in range(start, stop, step)``: the body gets index and carried values, and returns the next ones."""
         start, stop = self.index(start), self.index(stop)
         before = self.b.block
-        head, inside, after = (self.function.append_basic_block(part) for part in ("head", "body", "after"))
+        head, inside, after = (
+            self.function.append_basic_block(part) for part in ("head", "body", "after")
+        )
         self.b.branch(head)
         self.b.position_at_end(head)
         index = self.b.phi(I64)
@@ -266,15 +296,22 @@ class Emitter:
         self.b.position_at_end(after)
         return phis
 
-    def sweep(self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()) -> list[Value]:
+    def sweep(
+        self,
+        count: Value,
+        body: Callable[..., Sequence[Value] | None],
+        carried: Sequence[Value] = (),
+    ) -> list[Value]:
         """Go over ``count`` places, a vector at a time and the rest one by one.
 
-        ``body(place, lanes, *values)`` returns the next values; those carried are vectors, and begin again as one lane.
-        Returns the vectors and, for the rest, one lane each.
+        ``body(place, lanes, *values)`` returns the next values; those carried are vectors, and
+        begin again as one lane. Returns the vectors and, for the rest, one lane each.
         """
         lanes = self.isa.lanes
         whole = self.mul(self.div(count, lanes), lanes)
-        wide = self.loop(0, whole, lambda place, *values: body(place, lanes, *values), carried, step=lanes)
+        wide = self.loop(
+            0, whole, lambda place, *values: body(place, lanes, *values), carried, step=lanes
+        )
         first = [self.part(value, 0, 1) for value in carried]
         return wide + self.loop(whole, count, lambda place, *values: body(place, 1, *values), first)
 

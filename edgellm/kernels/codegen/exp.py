@@ -23,7 +23,9 @@ def exp(e: Emitter, x: Value) -> Value:
     """e^x for float32 lanes, to 2e-7 of it."""
     lanes = x.type.count
     floats, words = vector(F32, lanes), vector(I32, lanes)
-    x = e.binary("minnum", e.binary("maxnum", x, e.const(floats, _LOWEST)), e.const(floats, _HIGHEST))
+    x = e.binary(
+        "minnum", e.binary("maxnum", x, e.const(floats, _LOWEST)), e.const(floats, _HIGHEST)
+    )
     rounder = e.const(floats, ROUNDER)
     whole = e.b.fsub(e.fma(x, e.const(floats, math.log2(math.e)), rounder), rounder)
     rest = e.fma(whole, e.const(floats, -_LOG2_HIGH), x)

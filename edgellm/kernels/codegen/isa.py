@@ -20,7 +20,8 @@ class Isa:
         features: LLVM's names of what the code may use.
         lanes: float32 numbers in a vector.
         dot: how four products of bytes are added to a 32-bit lane; None: only the float path.
-        tiles: whether tiles of 16 x 32 bfloat16 numbers or 16 x 64 bytes are multiplied at once (AMX).
+        tiles: whether tiles of 16 x 32 bfloat16 numbers or 16 x 64 bytes are multiplied at once
+            (AMX).
         half: whether float16 is converted by an instruction.
         registers: vector registers, which bound the blocks of a matrix product.
     """
@@ -42,8 +43,12 @@ class Isa:
     @property
     def triple(self) -> str:
         """The LLVM triple."""
-        system = {"Darwin": "apple-darwin", "Windows": "pc-windows-msvc"}.get(platform.system(), "unknown-linux-gnu")
-        machine = "arm64" if self.machine == "aarch64" and platform.system() == "Darwin" else self.machine
+        system = {"Darwin": "apple-darwin", "Windows": "pc-windows-msvc"}.get(
+            platform.system(), "unknown-linux-gnu"
+        )
+        machine = (
+            "arm64" if self.machine == "aarch64" and platform.system() == "Darwin" else self.machine
+        )
         return f"{machine}-{system}"
 
 
@@ -95,7 +100,11 @@ def host_isas() -> list[Isa]:
     """
     from edgellm.kernels.codegen.amx import tiles_allowed
 
-    found = [isa for isa in ISAS.values() if isa.machine == host_machine() and host_features() >= set(isa.features)]
+    found = [
+        isa
+        for isa in ISAS.values()
+        if isa.machine == host_machine() and host_features() >= set(isa.features)
+    ]
     found = [isa for isa in found if not isa.tiles or tiles_allowed()]
     if not found:
         raise BackendError(f"there are no kernels for {platform.machine()} processors")

@@ -1,8 +1,9 @@
 """The native side of the thread pool: the steps of a call, one after the other, each by all threads, with a barrier between.
 
-Idle threads spin for about 0.1 milliseconds, so that the next layer finds them awake, and then sleep until they are called:
-other libraries' threads want the cores, too. At a barrier they do the same: where other programs hold the cores, the thread
-that is waited for needs the core of the one that waits.
+Idle threads spin for about 0.1 milliseconds, so that the next layer finds them awake, and then
+sleep until they are called: other libraries' threads want the cores, too. At a barrier they do the
+same: where other programs hold the cores, the thread that is waited for needs the core of the one
+that waits.
 """
 
 from __future__ import annotations
@@ -79,12 +80,16 @@ def _wait(e: Emitter, spins: int, changed: Callable[[], Value]) -> Value:
     return done
 
 
-def _sleep(e: Emitter, pool: Value, count: str, condition: str, changed: Callable[[], Value]) -> None:
+def _sleep(
+    e: Emitter, pool: Value, count: str, condition: str, changed: Callable[[], Value]
+) -> None:
     """Sleep until something changed and somebody said so; ``count`` holds how many sleep for it."""
     mutex, signal = (e.at(pool, POOL[field]) for field in ("mutex", condition))
     e.call("pthread_mutex_lock", I32, [mutex])
     e.b.atomic_rmw("add", e.at(pool, POOL[count]), e.index(1), "seq_cst")
-    head, inside, after = (e.function.append_basic_block(part) for part in ("asleep", "sleep", "awake"))
+    head, inside, after = (
+        e.function.append_basic_block(part) for part in ("asleep", "sleep", "awake")
+    )
     e.b.branch(head)
     e.b.position_at_end(head)
     e.b.cbranch(changed(), after, inside)
@@ -124,7 +129,10 @@ def _barrier(e: Emitter, pool: Value, threads: Value) -> None:
     def changed() -> Value:
         return e.b.icmp_signed("!=", _read(e, pool, "phase"), phase)
 
-    e.when(e.b.not_(_wait(e, _BARRIER_SPINS, changed)), lambda: _sleep(e, pool, "waiters", "passed", changed))
+    e.when(
+        e.b.not_(_wait(e, _BARRIER_SPINS, changed)),
+        lambda: _sleep(e, pool, "waiters", "passed", changed),
+    )
     e.b.branch(after)
     e.b.position_at_end(after)
 
@@ -151,9 +159,11 @@ def _do(e: Emitter, step: Value, call: Value, pool: Value, thread: Value) -> Non
 def emit_apart(isa: Isa, name: str) -> str:
     """Groups of steps that have nothing to do with each other: each is done by one thread, one step after the other.
 
-    No thread waits for another within a group: 8 sequences of a batch have 24 steps a layer between the products.
+    No thread waits for another within a group: 8 sequences of a batch have 24 steps a layer between
+    the products.
 
-    Arguments: 1 the steps, group after group; 2 groups; 3 steps a group; 4 memory for each group (``GROUP_BYTES``).
+    Arguments: 1 the steps, group after group; 2 groups; 3 steps a group; 4 memory for each group
+        (``GROUP_BYTES``).
     """
     e = Emitter(isa, name)
     count = e.argument(3)
@@ -194,7 +204,10 @@ def emit_work(isa: Isa, name: str) -> str:
         return e.b.icmp_signed("!=", _read(e, pool, "generation"), e.b.load(seen, typ=I64))
 
     def again() -> Value:
-        e.when(e.b.not_(_wait(e, _AWAKE_SPINS, changed)), lambda: _sleep(e, pool, "sleepers", "condition", changed))
+        e.when(
+            e.b.not_(_wait(e, _AWAKE_SPINS, changed)),
+            lambda: _sleep(e, pool, "sleepers", "condition", changed),
+        )
         e.b.store(_read(e, pool, "generation"), seen)
         running = e.b.icmp_signed("==", _read(e, pool, "stop"), e.index(0))
         e.when(running, lambda: _steps(e, pool, thread))

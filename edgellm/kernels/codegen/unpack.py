@@ -24,8 +24,14 @@ def load_rows(e: Emitter, bases: Sequence[Value], offset: Value, kind: str, lane
     """``lanes`` numbers from the same place of several rows, end to end, as float32."""
     if kind == "f32" or not (kind == "bf16" or e.isa.half):
         return e.join([load_floats(e, base, offset, kind, lanes) for base in bases])
-    narrow = e.join([e.load(base, offset, vector(F16 if kind == "f16" else I16, lanes)) for base in bases])
-    return widened_bf16(e, narrow) if kind == "bf16" else e.b.fpext(narrow, vector(F32, narrow.type.count))
+    narrow = e.join(
+        [e.load(base, offset, vector(F16 if kind == "f16" else I16, lanes)) for base in bases]
+    )
+    return (
+        widened_bf16(e, narrow)
+        if kind == "bf16"
+        else e.b.fpext(narrow, vector(F32, narrow.type.count))
+    )
 
 
 def load_float(e: Emitter, base: Value, offset: int | Value, kind: str) -> Value:
@@ -54,7 +60,8 @@ def _widened_f16(e: Emitter, numbers: Value) -> Value:
 def codes(e: Emitter, base: Value, offset: Value, bits: int, count: int) -> Value:
     """``count`` codes (a multiple of 8) from byte ``offset`` on, as 32-bit integers in their order.
 
-    Eight codes are ``bits`` bytes, read as one integer of just that width: nothing behind the row is touched.
+    Eight codes are ``bits`` bytes, read as one integer of just that width: nothing behind the row
+    is touched.
     """
     if bits == 8:
         return e.b.zext(e.load(base, offset, vector(I8, count)), vector(I32, count))

@@ -28,8 +28,12 @@ class Format:
     def __post_init__(self) -> None:
         """Check that there are kernels for it."""
         dense = (self.bits, self.group) == (0, 0)
-        if self.kind not in ITEM_BYTES or not (dense or (self.bits in BITS and self.group in GROUPS)):
-            raise BackendError(f"there are no kernels for {self.bits} bits in groups of {self.group} with {self.kind} scales")
+        if self.kind not in ITEM_BYTES or not (
+            dense or (self.bits in BITS and self.group in GROUPS)
+        ):
+            raise BackendError(
+                f"there are no kernels for {self.bits} bits in groups of {self.group} with {self.kind} scales"
+            )
 
     @property
     def dense(self) -> bool:

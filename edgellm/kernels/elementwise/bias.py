@@ -12,7 +12,8 @@ from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 def emit_bias(isa: Isa, name: str, kind: str) -> str:
     """out[t] += bias, a token an item.
 
-    Arguments: 1 out, 2 bytes from one token's results to the next's, 3 bias (rows) of ``kind``, 4 rows.
+    Arguments: 1 out, 2 bytes from one token's results to the next's, 3 bias (rows) of ``kind``, 4
+        rows.
     """
     e = Emitter(isa, name)
     out, stride, bias, rows = e.address(1), e.argument(2), e.address(3), e.argument(4)

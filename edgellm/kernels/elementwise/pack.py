@@ -15,8 +15,8 @@ _ITEM = 16
 def emit_pack(isa: Isa, name: str, kind: str) -> str:
     """Words (L, n) become (ceil(L / lanes), n, lanes): a word is four bytes, of one number, or of four codes.
 
-    Arguments: 1 source (L, n words), 2 target, 3 n. Of the kind ``bf16`` the source is float32 (L, 2n), and a word is two
-    bfloat16. Lanes past the last token repeat it.
+    Arguments: 1 source (L, n words), 2 target, 3 n. Of the kind ``bf16`` the source is float32 (L,
+        2n), and a word is two bfloat16. Lanes past the last token repeat it.
     """
     e = Emitter(isa, name)
     narrow = kind == "bf16"
@@ -34,14 +34,19 @@ def emit_pack(isa: Isa, name: str, kind: str) -> str:
     def one(item: Value) -> None:
         block, piece = e.div(item, pieces), e.rem(item, pieces)
         first = e.mul(block, lanes)
-        rows = [e.at(source, e.mul(e.min(e.add(first, lane), last), e.mul(words, source_bytes))) for lane in range(lanes)]
+        rows = [
+            e.at(source, e.mul(e.min(e.add(first, lane), last), e.mul(words, source_bytes)))
+            for lane in range(lanes)
+        ]
         out = e.at(target, e.mul(e.mul(block, words), 4 * lanes))
         start = e.mul(piece, lanes * _ITEM)
         stop = e.min(e.add(start, lanes * _ITEM), words)
         whole = e.add(start, e.mul(e.div(e.sub(stop, start), lanes), lanes))
 
         def square(place: Value) -> None:
-            for number, column in enumerate(e.transposed([read(row, place, lanes) for row in rows])):
+            for number, column in enumerate(
+                e.transposed([read(row, place, lanes) for row in rows])
+            ):
                 e.store(column, out, e.mul(e.add(place, number), 4 * lanes))
 
         def single(place: Value) -> None:

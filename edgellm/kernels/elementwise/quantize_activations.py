@@ -18,12 +18,13 @@ _ITEM = 16
 def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
     """Rows of float32 become codes, a scale a group, and the sum of a group's codes times its scale.
 
-    Arguments: 1 rows (L, K) float32, 2 codes (L, K) int8, 3 scales (L, K/group), 4 sums (L, K/group), 5 groups a row.
-    The order ``split`` puts a row's even places before its odd ones, as the halves of MLX's 4-bit bytes lie; ``tile`` does so
-    within each 64 places (or a group of 32).
+    Arguments: 1 rows (L, K) float32, 2 codes (L, K) int8, 3 scales (L, K/group), 4 sums (L,
+        K/group), 5 groups a row. The order ``split`` puts a row's even places before its odd ones,
+        as the halves of MLX's 4-bit bytes lie; ``tile`` does so within each 64 places (or a group
+        of 32).
 
-    The sum is that of the codes, not of the exact numbers: then the rounding errors of ``scale * q`` and ``bias`` cancel as
-    the weight itself does, which halves the error of 4-bit products.
+    The sum is that of the codes, not of the exact numbers: then the rounding errors of ``scale *
+    q`` and ``bias`` cancel as the weight itself does, which halves the error of 4-bit products.
     """
     e = Emitter(isa, name)
     rows, codes, scales, sums = (e.address(number) for number in range(1, 5))
@@ -34,14 +35,19 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
 
     def one(item: Value) -> None:
         source = e.mul(item, 4 * group)
-        numbers = [e.load(rows, e.add(source, 4 * start), floats) for start in range(0, group, lanes)]
+        numbers = [
+            e.load(rows, e.add(source, 4 * start), floats) for start in range(0, group, lanes)
+        ]
         top = e.const(floats, 0.0)
         for number in numbers:
             top = e.binary("maxnum", top, e.unary("fabs", number))
         largest = e.binary("maxnum", e.largest(top), e.const(F32, _TINY))
         scale = e.b.fdiv(largest, e.const(F32, _LARGEST))
         inverse = e.spread(e.b.fdiv(e.const(F32, _LARGEST), largest), lanes)
-        whole = [e.b.fptosi(e.unary("rint", e.b.fmul(number, inverse)), vector(I32, lanes)) for number in numbers]
+        whole = [
+            e.b.fptosi(e.unary("rint", e.b.fmul(number, inverse)), vector(I32, lanes))
+            for number in numbers
+        ]
         total = whole[0]
         for number in whole[1:]:
             total = e.b.add(total, number)
@@ -51,7 +57,14 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
         if order == "tile":
             width = min(64, group)
             starts = [start + odd for start in range(0, group, width) for odd in (0, 1)]
-            narrow = e.shuffle(narrow, [place for start in starts for place in range(start, start // width * width + width, 2)])
+            narrow = e.shuffle(
+                narrow,
+                [
+                    place
+                    for start in starts
+                    for place in range(start, start // width * width + width, 2)
+                ],
+            )
         if order != "split":
             e.store(narrow, codes, e.mul(item, group))
             return

@@ -17,7 +17,13 @@ def emit_norm(isa: Isa, name: str, kind: str) -> str:
     Arguments: 1 x (L, E), 2 weight (E) of ``kind``, 3 out (L, E), 4 E, 5 eps (float32).
     """
     e = Emitter(isa, name)
-    x, weight, out, width, eps = e.address(1), e.address(2), e.address(3), e.argument(4), e.argument(5, F32)
+    x, weight, out, width, eps = (
+        e.address(1),
+        e.address(2),
+        e.address(3),
+        e.argument(4),
+        e.argument(5, F32),
+    )
 
     def one(token: Value) -> None:
         start = e.mul(token, e.mul(width, 4))
@@ -27,7 +33,9 @@ def emit_norm(isa: Isa, name: str, kind: str) -> str:
     return e.finish()
 
 
-def normalize(e: Emitter, places: tuple[Value, Value], weight: tuple[Value, str], width: Value, eps: Value) -> None:
+def normalize(
+    e: Emitter, places: tuple[Value, Value], weight: tuple[Value, str], width: Value, eps: Value
+) -> None:
     """Write the norm of ``width`` numbers, times a weight (its address and kind), from one place to another."""
     x, out = places
 

@@ -15,10 +15,11 @@ _ITEM = 16
 def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
     """Turn queries in place, put turned keys and plain values into the cache; unless ``norm`` is ``plain``, norm both first.
 
-    Arguments: 1 queries, keys and values (L, (H + 2G) D), 2 turns (L, D): cosines, then sines; 3 H, 4 G, 5 D;
-    6 keys and 7 values (G, capacity, D) of the kind ``kept``, as if the first place were position 0, 8 bytes from head to head,
-    9 the position of the first new token; 10 query norm and 11 key norm (D) of the kind ``norm``, 12 eps (float32);
-    of packed keys and values 13 and 14 the keys' scales and biases, 15 and 16 the values'.
+    Arguments: 1 queries, keys and values (L, (H + 2G) D), 2 turns (L, D): cosines, then sines; 3 H,
+        4 G, 5 D; 6 keys and 7 values (G, capacity, D) of the kind ``kept``, as if the first place
+        were position 0, 8 bytes from head to head, 9 the position of the first new token; 10 query
+        norm and 11 key norm (D) of the kind ``norm``, 12 eps (float32); of packed keys and values
+        13 and 14 the keys' scales and biases, 15 and 16 the values'.
     """
     e = Emitter(isa, name)
     heads, turns, width = e.address(1), e.address(2), e.argument(5)
@@ -42,7 +43,9 @@ def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
         e.sweep(half, some)
 
     def pack(source: Value, places: list[Value], row: tuple[Value, Value]) -> None:
-        pack_row(e, kept, source=source, places=(places[0], places[1], places[2]), row=row, width=width)
+        pack_row(
+            e, kept, source=source, places=(places[0], places[1], places[2]), row=row, width=width
+        )
 
     def one(item: Value) -> None:
         token, head = e.div(item, row_heads), e.rem(item, row_heads)
@@ -50,16 +53,24 @@ def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
         is_query, is_value = e.less(head, queries), e.b.not_(e.less(head, e.add(queries, groups)))
         if norm != "plain":
             weight = e.b.select(is_query, e.address(10), e.address(11))
-            e.when(e.b.not_(is_value), lambda: normalize(e, (source, source), (weight, norm), width, e.argument(12, F32)))
+            e.when(
+                e.b.not_(is_value),
+                lambda: normalize(e, (source, source), (weight, norm), width, e.argument(12, F32)),
+            )
         number = e.rem(e.sub(head, queries), groups)
         if kept != "f32":
             e.when(e.b.not_(is_value), lambda: turn(source, source, token))
-            places = [e.b.select(is_value, e.address(last), e.address(first)) for first, last in ((6, 7), (13, 15), (14, 16))]
+            places = [
+                e.b.select(is_value, e.address(last), e.address(first))
+                for first, last in ((6, 7), (13, 15), (14, 16))
+            ]
             row = e.mul(number, head_bytes), e.add(place, token)
             e.when(e.b.not_(is_query), lambda: pack(source, places, row))
             return
         cell = e.add(e.mul(number, head_bytes), e.mul(e.add(place, token), nbytes))
-        target = e.b.select(is_query, source, e.at(e.b.select(is_value, stores[1], stores[0]), cell))
+        target = e.b.select(
+            is_query, source, e.at(e.b.select(is_value, stores[1], stores[0]), cell)
+        )
         e.when(e.b.not_(is_value), lambda: turn(source, target, token))
 
         def copy(at: Value, lanes: int) -> None:

@@ -11,8 +11,8 @@ from edgellm.kernels.matmul.blocks import Frame
 def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
     """Arguments as ``Frame`` has them; activations are packed pairs of bfloat16, and columns a multiple of 32.
 
-    Two tiles of rows by two of tokens: tiles 0-3 hold results, 4-5 weights (16 rows, 32 columns), 6-7 activations (16 pairs
-    of columns, 16 tokens).
+    Two tiles of rows by two of tokens: tiles 0-3 hold results, 4-5 weights (16 rows, 32 columns),
+    6-7 activations (16 pairs of columns, 16 tokens).
     """
     frame = Frame(isa, name, form)
     e = frame.e
@@ -29,19 +29,33 @@ def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
 
             def columns(k: Value) -> None:
                 for v in range(vectors):
-                    tile(e, "tileloadd64", 6 + v, e.at(base, e.add(e.mul(step, v), e.mul(k, 32))), e.index(64))
+                    tile(
+                        e,
+                        "tileloadd64",
+                        6 + v,
+                        e.at(base, e.add(e.mul(step, v), e.mul(k, 32))),
+                        e.index(64),
+                    )
                 for r in range(2):
                     source = e.at(at, e.add(e.mul(frame.row_bytes, 16 * r), e.mul(k, 2)))
                     tile(e, "tileloadd64", 4 + r, source, frame.row_bytes)
                 for r in range(2):
                     for v in range(vectors):
-                        tile(e, "tdpbf16ps", r * vectors + v, e.const(I8, 4 + r), e.const(I8, 6 + v))
+                        tile(
+                            e, "tdpbf16ps", r * vectors + v, e.const(I8, 4 + r), e.const(I8, 6 + v)
+                        )
 
             e.loop(0, frame.columns, columns, step=32)
             for r in range(2):
                 for v in range(vectors):
                     place = e.add(e.mul(e.add(first, 16 * r), frame.result_bytes), 64 * v)
-                    tile(e, "tilestored64", r * vectors + v, e.at(frame.results, place), e.index(frame.result_bytes))
+                    tile(
+                        e,
+                        "tilestored64",
+                        r * vectors + v,
+                        e.at(frame.results, place),
+                        e.index(frame.result_bytes),
+                    )
 
         e.loop(0, count, rows, step=32)
 
@@ -62,7 +76,14 @@ def configure(e: Emitter, *, inner: int = 64) -> None:
     columns, rows = [64] * 8, [16] * 8
     for left, right in ((1, 2), (4, 5)):
         columns[left], rows[right] = inner, inner // 4
-    setting = [1, *[0] * 15, *(half for column in columns for half in (column, 0)), *[0] * 16, *rows, *[0] * 8]
+    setting = [
+        1,
+        *[0] * 15,
+        *(half for column in columns for half in (column, 0)),
+        *[0] * 16,
+        *rows,
+        *[0] * 8,
+    ]
     at = e.b.alloca(vector(I8, 64))
     at.align = 64
     e.b.store(e.lanes(I8, setting), at)

@@ -1,7 +1,7 @@
 """Few tokens times a quantized weight with int8 activations, a group's products in one tile of integers (AMX).
 
-Integers are exact and the float32 sums have the order of ``matvec``, so every result is bit for bit what one token alone gets.
-The time hardly depends on how many of the 16 tokens there are.
+Integers are exact and the float32 sums have the order of ``matvec``, so every result is bit for bit
+what one token alone gets. The time hardly depends on how many of the 16 tokens there are.
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from edgellm.kernels.codegen.abi import TILE, TILE_PARTS, TILE_TURNS
-from edgellm.kernels.codegen.emitter import CACHE_LINE, F32, I8, I16, I32, VOID, Emitter, Value, vector
+from edgellm.kernels.codegen.emitter import (
+    CACHE_LINE,
+    F32,
+    I8,
+    I16,
+    I32,
+    VOID,
+    Emitter,
+    Value,
+    vector,
+)
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import next_items
 from edgellm.kernels.codegen.unpack import load_floats
@@ -30,7 +40,8 @@ _APART = 2
 def emit_tile_matvec(isa: Isa, name: str, form: Format) -> str:
     """Arguments as ``emit_int8_matvec`` has them, for up to 16 tokens and at least 16 rows.
 
-    Activations are packed: 1 words of four codes (K/4, 16), 2 scales (K/group, 16), 3 sums (K/group, 16).
+    Activations are packed: 1 words of four codes (K/4, 16), 2 scales (K/group, 16), 3 sums
+    (K/group, 16).
     """
     return _TileMatvec(isa, name, form).emit()
 
@@ -44,7 +55,12 @@ class _TileMatvec:
             e.address(number) for number in range(1, 7)
         )
         self.rows, self.groups = e.argument(7), e.argument(8)
-        self.out, self.stride, self.adds, self.taken = e.address(9), e.argument(10), e.argument(11), e.argument(12)
+        self.out, self.stride, self.adds, self.taken = (
+            e.address(9),
+            e.argument(10),
+            e.argument(11),
+            e.argument(12),
+        )
         self.tokens = e.tokens
         self.width = min(_SIDE, form.group)
         """Codes that a tile takes of each row."""
@@ -56,7 +72,9 @@ class _TileMatvec:
         for part, nbytes in TILE_PARTS.items():
             parts[part] = at
             at = e.at(at, nbytes)
-        self.unpacked, self.ints, self.sums, self.results = (parts[part] for part in ("codes", "ints", "sums", "results"))
+        self.unpacked, self.ints, self.sums, self.results = (
+            parts[part] for part in ("codes", "ints", "sums", "results")
+        )
         self.factors = at  # scales of a block of groups (16, block), their biases; the next block's
 
     def emit(self) -> str:
@@ -82,7 +100,11 @@ class _TileMatvec:
         more = e.b.select(e.less(e.add(first, TILE), stop), e.index(TILE), e.index(0))
         following = e.at(weight, e.mul(more, self.row_bytes))
         self.prepare(start)
-        self.ask((self.scales, self.biases), e.mul(e.add(start, more), self.scale_bytes), e.mul(more, self.scale_bytes))
+        self.ask(
+            (self.scales, self.biases),
+            e.mul(e.add(start, more), self.scale_bytes),
+            e.mul(more, self.scale_bytes),
+        )
         for number in range(self.block * TILE):
             e.store(e.const(self.floats, 0.0), self.sums, number * _SIDE)
         for turn in range(_APART):
@@ -92,10 +114,18 @@ class _TileMatvec:
             for turn in range(TILE_TURNS):
                 now = e.add(group, turn)
                 self.ask_ahead(following, now)
-                self.unpack(weight, e.min(e.add(now, _APART), e.sub(self.groups, 1)), (turn + _APART) % TILE_TURNS)
+                self.unpack(
+                    weight,
+                    e.min(e.add(now, _APART), e.sub(self.groups, 1)),
+                    (turn + _APART) % TILE_TURNS,
+                )
                 self.multiply(weight, now, turn)
                 known = turn >= _APART or e.less(0, group)
-                before = e.sub(now, _APART) if known is True else e.b.select(known, e.sub(now, _APART), e.index(0))
+                before = (
+                    e.sub(now, _APART)
+                    if known is True
+                    else e.b.select(known, e.sub(now, _APART), e.index(0))
+                )
                 target = e.at(self.sums, e.mul(e.rem(before, self.block), _ALL))
                 target = target if known is True else e.b.select(known, target, self.results)
                 self.plus(before, (turn - _APART) % TILE_TURNS, target)
@@ -125,10 +155,17 @@ class _TileMatvec:
         def of_row(row: Value) -> None:
             begin = e.mul(e.add(start, row), self.scale_bytes)
             for part, base in enumerate((self.scales, self.biases)):
-                source, target = e.at(base, begin), e.at(self.factors, e.mul(e.add(row, part * TILE), 4 * block))
+                source, target = (
+                    e.at(base, begin),
+                    e.at(self.factors, e.mul(e.add(row, part * TILE), 4 * block)),
+                )
 
-                def some(group: Value, lanes: int, source: Value = source, target: Value = target) -> None:
-                    numbers = load_floats(e, source, e.mul(group, form.item_bytes), form.kind, lanes)
+                def some(
+                    group: Value, lanes: int, source: Value = source, target: Value = target
+                ) -> None:
+                    numbers = load_floats(
+                        e, source, e.mul(group, form.item_bytes), form.kind, lanes
+                    )
                     e.store(numbers, target, self.factor_place(group))
 
                 e.loop(0, self.whole, lambda group, some=some: some(group, block), step=block)
@@ -139,7 +176,9 @@ class _TileMatvec:
     def factor_place(self, group: Value) -> Value:
         """Bytes from the first row's factors to those of a group."""
         e, block = self.e, self.block
-        return e.add(e.mul(e.div(group, block), 2 * 4 * TILE * block), e.mul(e.rem(group, block), 4))
+        return e.add(
+            e.mul(e.div(group, block), 2 * 4 * TILE * block), e.mul(e.rem(group, block), 4)
+        )
 
     def ask_ahead(self, following: Value, group: Value) -> None:
         """Prefetch the part of the next rows that stands where this group stands among the bytes of these."""
@@ -167,7 +206,10 @@ class _TileMatvec:
             source = e.at(weight, e.add(e.mul(self.row_bytes, row), e.mul(group, self.group_bytes)))
             for step in range(self.form.group // self.width):
                 packed = e.load(source, step * half, vector(I8, half))
-                twice = e.b.bitcast(e.b.lshr(e.b.bitcast(e.join([packed, packed]), pairs), shifts), vector(I8, 2 * half))
+                twice = e.b.bitcast(
+                    e.b.lshr(e.b.bitcast(e.join([packed, packed]), pairs), shifts),
+                    vector(I8, 2 * half),
+                )
                 place = turn * TILE_PARTS["codes"] // TILE_TURNS + step * _ALL + row * _SIDE
                 e.store(e.b.and_(twice, e.const(twice.type, 15)), self.unpacked, place)
 
@@ -191,21 +233,31 @@ class _TileMatvec:
     def plus(self, group: Value, turn: int, sums: Value) -> None:
         """Running sums (16 rows, 16 tokens) with a group's products added, as ``matvec`` adds them."""
         e = self.e
-        a_scale, a_sum = (e.load(base, e.mul(group, _SIDE), self.floats) for base in (self.a_scales, self.a_sums))
+        a_scale, a_sum = (
+            e.load(base, e.mul(group, _SIDE), self.floats) for base in (self.a_scales, self.a_sums)
+        )
         factors = e.at(self.factors, self.factor_place(group))
         for row in range(TILE):
             scale, bias = (
-                e.spread(e.load(factors, 4 * self.block * (part * TILE + row), F32, align=4), TILE) for part in (0, 1)
+                e.spread(e.load(factors, 4 * self.block * (part * TILE + row), F32, align=4), TILE)
+                for part in (0, 1)
             )
             total = e.load(sums, row * _SIDE, self.floats)
-            ints = e.b.sitofp(e.load(self.ints, turn * _ALL + row * _SIDE, vector(I32, TILE)), self.floats)
-            e.store(e.fma(ints, e.b.fmul(scale, a_scale), e.fma(bias, a_sum, total)), sums, row * _SIDE)
+            ints = e.b.sitofp(
+                e.load(self.ints, turn * _ALL + row * _SIDE, vector(I32, TILE)), self.floats
+            )
+            e.store(
+                e.fma(ints, e.b.fmul(scale, a_scale), e.fma(bias, a_sum, total)), sums, row * _SIDE
+            )
 
     def halve(self) -> None:
         """The block's sums become results, one half added to the other until one is left."""
         e = self.e
         for row in range(TILE):
-            parts = [e.load(self.sums, number * _ALL + row * _SIDE, self.floats) for number in range(self.block)]
+            parts = [
+                e.load(self.sums, number * _ALL + row * _SIDE, self.floats)
+                for number in range(self.block)
+            ]
             while len(parts) > 1:
                 half = len(parts) // 2
                 parts = [e.b.fadd(x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
@@ -214,11 +266,16 @@ class _TileMatvec:
     def write(self, start: Value, first: Value, end: Value) -> None:
         """Results from a row's tokens to a token's rows; those from ``first`` to before ``end`` are wanted."""
         e = self.e
-        columns = e.transposed([e.load(self.results, row * _SIDE, self.floats) for row in range(TILE)])
+        columns = e.transposed(
+            [e.load(self.results, row * _SIDE, self.floats) for row in range(TILE)]
+        )
         for number, column in enumerate(columns):
             e.store(column, self.results, number * _SIDE)
         skipped, count = e.sub(first, start), e.sub(end, start)
-        whole, adds = e.b.icmp_signed("==", e.sub(count, skipped), e.index(TILE)), e.less(0, self.adds)
+        whole, adds = (
+            e.b.icmp_signed("==", e.sub(count, skipped), e.index(TILE)),
+            e.less(0, self.adds),
+        )
 
         def put(source: Value, target: Value, place: Value, lanes: int, *, add: bool) -> None:
             at, kind = e.mul(place, 4), vector(F32, lanes)

@@ -15,9 +15,9 @@ from edgellm.kernels.matmul.panel import Panel
 class Frame:
     """A product's arguments and the loops that every form of it shares.
 
-    Arguments: 1 packed activations, 2 their scales and 3 sums (int8 only), 4 weight, 5 scales, 6 biases, 7 rows, 8 columns,
-    9 out, 10 bytes from one token's results to the next's, 11 whether to add to what is there, 12 rows of a block,
-    13 bytes of an unpacked row.
+    Arguments: 1 packed activations, 2 their scales and 3 sums (int8 only), 4 weight, 5 scales, 6
+        biases, 7 rows, 8 columns, 9 out, 10 bytes from one token's results to the next's, 11
+        whether to add to what is there, 12 rows of a block, 13 bytes of an unpacked row.
     """
 
     def __init__(self, isa: Isa, name: str, form: Format) -> None:
@@ -35,7 +35,14 @@ class Frame:
         self.results = e.scratch
         self.square = e.at(self.results, e.mul(self.block, self.result_bytes))
         self.panel_at = e.at(self.square, 4 * self.lanes * self.lanes)
-        self.panel = Panel(e, form, weight=self.weight, scales=e.address(5), biases=e.address(6), columns=self.columns)
+        self.panel = Panel(
+            e,
+            form,
+            weight=self.weight,
+            scales=e.address(5),
+            biases=e.address(6),
+            columns=self.columns,
+        )
 
     def emit(
         self,
@@ -47,7 +54,8 @@ class Frame:
 
         Args:
             unpack: (row, place, address): writes a row into the panel.
-            multiply: (rows of this block, first vector of tokens, vectors): writes results (rows, token lanes).
+            multiply: (rows of this block, first vector of tokens, vectors): writes results (rows,
+                token lanes).
             end: what a thread does last.
         """
         e = self.e
@@ -58,7 +66,9 @@ class Frame:
             e.loop(
                 0,
                 count,
-                lambda row: unpack(e.add(first, row), row, e.at(self.panel_at, e.mul(row, self.row_bytes))),
+                lambda row: unpack(
+                    e.add(first, row), row, e.at(self.panel_at, e.mul(row, self.row_bytes))
+                ),
             )
             vectors = e.ceil_div(self.tokens, self.lanes)
             whole = e.mul(e.div(vectors, self.vectors), self.vectors)
@@ -93,14 +103,27 @@ class Frame:
             e.store(e.b.fadd(value, there), out, at)
 
         def square(row: Value) -> None:
-            rows = [e.load(source, e.mul(e.add(row, i), self.result_bytes), floats) for i in range(lanes)]
+            rows = [
+                e.load(source, e.mul(e.add(row, i), self.result_bytes), floats)
+                for i in range(lanes)
+            ]
             for number, column in enumerate(e.transposed(rows)):
                 e.store(column, self.square, number * 4 * lanes)
-            e.loop(0, valid, lambda token: put(token, row, e.load(self.square, e.mul(token, 4 * lanes), floats)))
+            e.loop(
+                0,
+                valid,
+                lambda token: put(token, row, e.load(self.square, e.mul(token, 4 * lanes), floats)),
+            )
 
         def single(row: Value) -> None:
             at = e.mul(row, self.result_bytes)
-            e.loop(0, valid, lambda token: put(token, row, e.load(source, e.add(at, e.mul(token, 4)), vector(F32, 1))))
+            e.loop(
+                0,
+                valid,
+                lambda token: put(
+                    token, row, e.load(source, e.add(at, e.mul(token, 4)), vector(F32, 1))
+                ),
+            )
 
         e.loop(0, whole, square, step=lanes)
         e.loop(whole, count, single)

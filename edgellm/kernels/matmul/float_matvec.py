@@ -24,8 +24,9 @@ Row = tuple[Value, ...]
 def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
     """out[t] (+)= weight . x[t].
 
-    Arguments: 1 x (L, K) float32; 4 weight, 5 scales, 6 biases, 7 rows, 8 columns, 9 out, 10 bytes from one token's results to
-    the next's, 11 whether to add to what is there, 12 rows that a thread takes at once.
+    Arguments: 1 x (L, K) float32; 4 weight, 5 scales, 6 biases, 7 rows, 8 columns, 9 out, 10 bytes
+        from one token's results to the next's, 11 whether to add to what is there, 12 rows that a
+        thread takes at once.
     """
     return _emit(isa, name, form, 1, rows_at_once=1 if form.dense else isa.registers // 8)
 
@@ -56,19 +57,25 @@ def _emit(isa: Isa, name: str, form: Format, tokens_at_once: int, *, rows_at_onc
             totals = [_plain(e, form, source, inputs, columns) for source in sources]
         else:
             starts = [e.mul(e.mul(member, groups), form.item_bytes) for member in members]
-            whole = [(source, e.at(scales, at), e.at(biases, at)) for source, at in zip(sources, starts, strict=True)]
+            whole = [
+                (source, e.at(scales, at), e.at(biases, at))
+                for source, at in zip(sources, starts, strict=True)
+            ]
             totals = _coded(e, form, whole, inputs, groups)
         for member, own in zip(members, totals, strict=True):
             for t, total in enumerate(own):
                 place = e.add(e.mul(e.add(token, t), stride), e.mul(member, 4))
-                there = e.b.select(e.less(0, adds), e.load(out, place, F32, align=4), e.const(F32, 0.0))
+                there = e.b.select(
+                    e.less(0, adds), e.load(out, place, F32, align=4), e.const(F32, 0.0)
+                )
                 e.store(e.b.fadd(total, there), out, place, align=4)
 
     def every(row: Value, count_of_rows: int) -> None:
         begin, count = e.index(0), tokens_at_once
         while count:
             end = e.add(begin, e.mul(e.div(e.sub(e.tokens, begin), count), count))
-            together = count_of_rows if count <= isa.registers // 8 else 1  # more sums do not fit the registers
+            # more sums do not fit the registers
+            together = count_of_rows if count <= isa.registers // 8 else 1
 
             def tokens(token: Value, count: int = count, together: int = together) -> None:
                 for first in range(0, count_of_rows, together):
@@ -89,14 +96,18 @@ def _emit(isa: Isa, name: str, form: Format, tokens_at_once: int, *, rows_at_onc
     return e.finish()
 
 
-def _coded(e: Emitter, form: Format, rows: Sequence[Row], inputs: Sequence[Value], groups: Value) -> list[list[Value]]:
+def _coded(
+    e: Emitter, form: Format, rows: Sequence[Row], inputs: Sequence[Value], groups: Value
+) -> list[list[Value]]:
     """The products of rows of codes, with their scales and biases, and each token's numbers: a list of these a row."""
     lanes = max(8, e.isa.lanes)
     floats, parts = vector(F32, lanes), _STRIDE // lanes
 
     def group(number: Value, *totals: Value) -> Sequence[Value]:
         at = e.mul(number, form.item_bytes)
-        factors = [[e.spread(load_float(e, x, at, form.kind), lanes) for x in row[1:]] for row in rows]
+        factors = [
+            [e.spread(load_float(e, x, at, form.kind), lanes) for x in row[1:]] for row in rows
+        ]
 
         def some(place: Value, *sums: Value) -> Sequence[Value]:
             first = e.add(e.mul(number, form.group), place)
@@ -104,7 +115,9 @@ def _coded(e: Emitter, form: Format, rows: Sequence[Row], inputs: Sequence[Value
             for (source, *_), (scale, bias) in zip(rows, factors, strict=True):
                 found = codes(e, source, begin, form.bits, _STRIDE)
                 for part in range(parts):
-                    weights = e.fma(e.b.uitofp(e.part(found, part * lanes, lanes), floats), scale, bias)
+                    weights = e.fma(
+                        e.b.uitofp(e.part(found, part * lanes, lanes), floats), scale, bias
+                    )
                     for own in inputs:
                         there = e.load(own, e.mul(e.add(first, part * lanes), 4), floats)
                         results.append(e.fma(weights, there, next(so_far)))
@@ -118,7 +131,9 @@ def _coded(e: Emitter, form: Format, rows: Sequence[Row], inputs: Sequence[Value
     return [[_together(e, own[t :: len(inputs)]) for t in range(len(inputs))] for own in by_row]
 
 
-def _plain(e: Emitter, form: Format, source: Value, inputs: Sequence[Value], columns: Value) -> list[Value]:
+def _plain(
+    e: Emitter, form: Format, source: Value, inputs: Sequence[Value], columns: Value
+) -> list[Value]:
     """The products of a row of plain numbers and each token's."""
     lanes = e.isa.lanes
     whole = e.mul(e.div(columns, lanes * _SUMS), lanes * _SUMS)
@@ -133,13 +148,19 @@ def _plain(e: Emitter, form: Format, source: Value, inputs: Sequence[Value], col
     def some(place: Value, *sums: Value) -> Sequence[Value]:
         e.prefetch(source, e.mul(place, form.item_bytes), lanes * _SUMS * form.item_bytes)
         parts = (sums[start : start + len(inputs)] for start in range(0, len(sums), len(inputs)))
-        return [value for part, own in enumerate(parts) for value in add(e.add(place, part * lanes), lanes, own)]
+        return [
+            value
+            for part, own in enumerate(parts)
+            for value in add(e.add(place, part * lanes), lanes, own)
+        ]
 
     zeros = [e.const(vector(F32, lanes), 0.0)] * (_SUMS * len(inputs))
     totals = e.loop(0, whole, some, zeros, step=lanes * _SUMS)
     zeros = [e.const(vector(F32, 1), 0.0)] * len(inputs)
     ends = e.loop(whole, columns, lambda place, *sums: add(place, 1, sums), zeros)
-    return [e.b.fadd(_together(e, totals[t :: len(inputs)]), e.sum(end)) for t, end in enumerate(ends)]
+    return [
+        e.b.fadd(_together(e, totals[t :: len(inputs)]), e.sum(end)) for t, end in enumerate(ends)
+    ]
 
 
 def _together(e: Emitter, totals: Sequence[Value]) -> Value:

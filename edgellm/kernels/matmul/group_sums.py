@@ -1,6 +1,7 @@
 """Sums of 32-bit lanes: from the words that products leave to one lane a group.
 
-Integers are summed exactly, so the order does not matter; it is chosen for shuffles within 128 bits, which every processor has.
+Integers are summed exactly, so the order does not matter; it is chosen for shuffles within 128
+bits, which every processor has.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def one_lane_a_group(e: Emitter, leaf: Callable[[int], Sums], leaves: int) -> li
     Args:
         e: the function.
         leaf: makes the sums of a number; all together hold each group equally often.
-        leaves: how many there are, a power of two. They are made depth first, so that few registers are in use.
+        leaves: how many there are, a power of two. They are made depth first, so that few registers
+            are in use.
     """
 
     def tree(first: int, count: int) -> Sums:
@@ -41,7 +43,10 @@ def one_lane_a_group(e: Emitter, leaf: Callable[[int], Sums], leaves: int) -> li
     while len(set(found.groups)) < len(found.groups):
         half = len(found.groups) // 2
         low, high = (
-            Sums([e.part(value, start, half) for value in found.vectors], found.groups[start : start + half])
+            Sums(
+                [e.part(value, start, half) for value in found.vectors],
+                found.groups[start : start + half],
+            )
             for start in (0, half)
         )
         found = _added(e, low, high)
@@ -54,14 +59,25 @@ def _added(e: Emitter, low: Sums, high: Sums) -> Sums:
     """Neighbours of the same group added, within two vectors: lanes, or where those differ, quarters of 128 bits."""
     groups = [*low.groups, *high.groups]
     if groups[0] == groups[1]:
-        places = [place for quad in range(len(low.groups) // _QUAD) for place in _pairs(quad, len(low.groups))]
+        places = [
+            place
+            for quad in range(len(low.groups) // _QUAD)
+            for place in _pairs(quad, len(low.groups))
+        ]
         apart = 1
     else:
-        places = [8 * pair + lane for pair in range(len(groups) // (2 * _QUAD)) for lane in range(_QUAD)]
+        places = [
+            8 * pair + lane for pair in range(len(groups) // (2 * _QUAD)) for lane in range(_QUAD)
+        ]
         apart = _QUAD
     pairs = zip(low.vectors, high.vectors, strict=True)
-    added = [e.b.add(e.shuffle(x, places, y), e.shuffle(x, [place + apart for place in places], y)) for x, y in pairs]
-    assert all(groups[place] == groups[place + apart] for place in places), "neighbours are of one group"
+    added = [
+        e.b.add(e.shuffle(x, places, y), e.shuffle(x, [place + apart for place in places], y))
+        for x, y in pairs
+    ]
+    assert all(groups[place] == groups[place + apart] for place in places), (
+        "neighbours are of one group"
+    )
     return Sums(added, [groups[place] for place in places])
 
 

@@ -1,8 +1,9 @@
 """Few tokens times a quantized weight with int8 activations, at the memory's speed: each row is read once, as it lies.
 
-A row of results does not depend on the tokens beside it: a group's products are summed exactly, in integers, and the groups'
-sums are added in an order that every kernel of few tokens has (``tile_matvec`` too): groups that are ``isa.block`` apart one
-after the other, then those sums by halves, then the groups that are left over.
+A row of results does not depend on the tokens beside it: a group's products are summed exactly, in
+integers, and the groups' sums are added in an order that every kernel of few tokens has
+(``tile_matvec`` too): groups that are ``isa.block`` apart one after the other, then those sums by
+halves, then the groups that are left over.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _ROWS_AT_ONCE = {4: 4, 8: 2}
 def emit_int8_matvec(isa: Isa, name: str, form: Format) -> str:
     """out[t] (+)= sum over groups of scale * (codes . activations) * activation scale + bias * activation sum.
 
-    Arguments: 1 codes (L, K), 2 scales (L, K/group), 3 sums (L, K/group) of the activations; 4 weight, 5 scales, 6 biases;
-    7 rows, 8 groups a row, 9 out, 10 bytes from one token's results to the next's, 11 whether to add to what is there,
-    12 rows that a thread takes at once.
+    Arguments: 1 codes (L, K), 2 scales (L, K/group), 3 sums (L, K/group) of the activations; 4
+        weight, 5 scales, 6 biases; 7 rows, 8 groups a row, 9 out, 10 bytes from one token's results
+        to the next's, 11 whether to add to what is there, 12 rows that a thread takes at once.
     """
     return _Matvec(isa, name, form).emit(_ROWS_AT_ONCE[form.bits], 1)
 
@@ -61,7 +62,12 @@ class _Matvec:
             first = e.mul(number, taken)
             stop = e.min(e.add(first, taken), self.rows)
             whole = e.add(first, e.mul(e.div(e.sub(stop, first), rows_at_once), rows_at_once))
-            e.loop(first, whole, lambda row: self.some(row, rows_at_once, tokens_at_once), step=rows_at_once)
+            e.loop(
+                first,
+                whole,
+                lambda row: self.some(row, rows_at_once, tokens_at_once),
+                step=rows_at_once,
+            )
             e.loop(whole, stop, lambda row: self.some(row, 1, 1))
 
         next_items(e, e.ceil_div(self.rows, taken), item)
@@ -72,7 +78,12 @@ class _Matvec:
         e, begin = self.e, self.e.index(0)
         while tokens:
             end = e.add(begin, e.mul(e.div(e.sub(self.tokens, begin), tokens), tokens))
-            e.loop(begin, end, lambda token, count=tokens: self.products(row, rows, token, count), step=tokens)
+            e.loop(
+                begin,
+                end,
+                lambda token, count=tokens: self.products(row, rows, token, count),
+                step=tokens,
+            )
             begin, tokens = end, tokens // 2
 
     def products(self, row: Value, rows: int, token: Value, tokens: int) -> None:
@@ -83,7 +94,11 @@ class _Matvec:
         inputs = [
             tuple(
                 e.at(base, e.mul(e.add(token, t), nbytes))
-                for base, nbytes in ((self.codes, self.columns), (self.a_scales, beside), (self.a_sums, beside))
+                for base, nbytes in (
+                    (self.codes, self.columns),
+                    (self.a_scales, beside),
+                    (self.a_sums, beside),
+                )
             )
             for t in range(tokens)
         ]
@@ -116,21 +131,35 @@ class _Matvec:
             for i in range(rows)
             for t in range(tokens)
         ]
-        ends = e.loop(self.whole, self.groups, lambda group, *results: self.single(places, inputs, group, results), by_row)
+        ends = e.loop(
+            self.whole,
+            self.groups,
+            lambda group, *results: self.single(places, inputs, group, results),
+            by_row,
+        )
         for number, result in enumerate(ends):
             self.put(result, e.add(token, number % tokens), e.add(row, number // tokens))
 
-    def factors(self, members: Sequence[Sequence[Value]], group: Value, count: int) -> tuple[Value, Value]:
+    def factors(
+        self, members: Sequence[Sequence[Value]], group: Value, count: int
+    ) -> tuple[Value, Value]:
         """Scales and biases of ``count`` groups of some rows, end to end."""
         e, form = self.e, self.form
         at = e.mul(group, form.item_bytes)
-        scale, bias = (load_rows(e, [member[part] for member in members], at, form.kind, count) for part in (1, 2))
+        scale, bias = (
+            load_rows(e, [member[part] for member in members], at, form.kind, count)
+            for part in (1, 2)
+        )
         if signed_weights(e, form.bits):
             bias = e.fma(scale, e.const(scale.type, 128.0), bias)
         return scale, bias
 
     def added(
-        self, members: Sequence[Sequence[Value]], inputs: Sequence[Sequence[Value]], group: Value, totals: Sequence[Value]
+        self,
+        members: Sequence[Sequence[Value]],
+        inputs: Sequence[Sequence[Value]],
+        group: Value,
+        totals: Sequence[Value],
     ) -> list[Value]:
         """The running sums of rows that share a vector, one a token, with a block of groups added."""
         e, lanes, block = self.e, self.isa.lanes, self.block
@@ -142,19 +171,32 @@ class _Matvec:
             member, place = divmod(number, row_leaves)
             first = place * (lanes // self.small)
             words = self.ints(codes, members[member][0], e.add(group, first), lanes)
-            return Sums(words, [member * block + first + lane // self.small for lane in range(lanes)])
+            return Sums(
+                words, [member * block + first + lane // self.small for lane in range(lanes)]
+            )
 
         sums = one_lane_a_group(e, leaf, row_leaves * len(members))
         results = []
         for own, ints, total in zip(inputs, sums, totals, strict=True):
-            a_scale, a_sum = (e.join([e.load(x, e.mul(group, 4), vector(F32, block))] * len(members)) for x in own[1:])
+            a_scale, a_sum = (
+                e.join([e.load(x, e.mul(group, 4), vector(F32, block))] * len(members))
+                for x in own[1:]
+            )
             results.append(self.plus(ints, (scale, bias), (a_scale, a_sum), total))
         return results
 
-    def plus(self, ints: Value, factors: tuple[Value, Value], of_activations: tuple[Value, Value], total: Value) -> Value:
+    def plus(
+        self,
+        ints: Value,
+        factors: tuple[Value, Value],
+        of_activations: tuple[Value, Value],
+        total: Value,
+    ) -> Value:
         """Running sums with some groups' products added, in the one order and rounding that all kernels have."""
         e, (scale, bias), (a_scale, a_sum) = self.e, factors, of_activations
-        return e.fma(e.b.sitofp(ints, total.type), e.b.fmul(scale, a_scale), e.fma(bias, a_sum, total))
+        return e.fma(
+            e.b.sitofp(ints, total.type), e.b.fmul(scale, a_scale), e.fma(bias, a_sum, total)
+        )
 
     def single(
         self,
@@ -171,7 +213,9 @@ class _Matvec:
             for t, own in enumerate(inputs):
                 total = e.spread(e.sum(words[t]), 1)
                 a_scale, a_sum = (e.load(x, e.mul(group, 4), vector(F32, 1)) for x in own[1:])
-                found.append(self.plus(total, factors, (a_scale, a_sum), results[number * len(inputs) + t]))
+                found.append(
+                    self.plus(total, factors, (a_scale, a_sum), results[number * len(inputs) + t])
+                )
         return found
 
     def ask_ahead(self, weight: Value, group: Value) -> None:

@@ -23,22 +23,34 @@ def emit_float_matmul(isa: Isa, name: str, form: Format) -> str:
         step = e.mul(frame.columns, 4 * lanes)
 
         def rows(first: Value) -> None:
-            at = [e.at(frame.panel_at, e.mul(e.add(first, i), frame.row_bytes)) for i in range(rows_at_once)]
+            at = [
+                e.at(frame.panel_at, e.mul(e.add(first, i), frame.row_bytes))
+                for i in range(rows_at_once)
+            ]
 
             def column(k: Value, *totals: Value) -> Sequence[Value]:
-                inputs = [e.load(base, e.add(e.mul(step, v), e.mul(k, 4 * lanes)), floats) for v in range(vectors)]
+                inputs = [
+                    e.load(base, e.add(e.mul(step, v), e.mul(k, 4 * lanes)), floats)
+                    for v in range(vectors)
+                ]
                 results = []
                 for i in range(rows_at_once):
                     weight = e.spread(e.load(at[i], e.mul(k, 4), F32, align=4), lanes)
-                    results += [e.fma(weight, inputs[v], totals[i * vectors + v]) for v in range(vectors)]
+                    results += [
+                        e.fma(weight, inputs[v], totals[i * vectors + v]) for v in range(vectors)
+                    ]
                 return results
 
-            totals = e.loop(0, frame.columns, column, [e.const(floats, 0.0)] * (rows_at_once * vectors))
+            totals = e.loop(
+                0, frame.columns, column, [e.const(floats, 0.0)] * (rows_at_once * vectors)
+            )
             store_results(frame, first, vectors, totals)
 
         e.loop(0, count, rows, step=rows_at_once)
 
-    return frame.emit(lambda row, place, target: frame.panel.numbers(row, target, narrow=False), multiply)
+    return frame.emit(
+        lambda row, place, target: frame.panel.numbers(row, target, narrow=False), multiply
+    )
 
 
 def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
@@ -74,8 +86,13 @@ def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
         scales, sums = (e.at(e.address(number), e.mul(start, beside)) for number in (2, 3))
 
         def rows(first: Value) -> None:
-            at = [e.at(frame.panel_at, e.mul(e.add(first, i), frame.row_bytes)) for i in range(rows_at_once)]
-            factor = [e.at(factors, e.mul(e.add(first, i), factor_bytes)) for i in range(rows_at_once)]
+            at = [
+                e.at(frame.panel_at, e.mul(e.add(first, i), frame.row_bytes))
+                for i in range(rows_at_once)
+            ]
+            factor = [
+                e.at(factors, e.mul(e.add(first, i), factor_bytes)) for i in range(rows_at_once)
+            ]
 
             def group(number: Value, *totals: Value) -> Sequence[Value]:
                 ints = [e.const(words, 0)] * (rows_at_once * vectors)
@@ -84,25 +101,39 @@ def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
 
                     def word(k: Value, *sums_: Value) -> Sequence[Value]:
                         inputs = [
-                            e.load(base, e.add(e.mul(step, v), e.mul(k, 4 * lanes)), vector(I8, 4 * lanes))
+                            e.load(
+                                base,
+                                e.add(e.mul(step, v), e.mul(k, 4 * lanes)),
+                                vector(I8, 4 * lanes),
+                            )
                             for v in range(vectors)
                         ]
                         results = []
                         for i in range(rows_at_once):
                             weight = e.spread(e.load(at[i], e.mul(k, 4), I32, align=4), lanes)
                             weight = e.b.bitcast(weight, vector(I8, 4 * lanes))
-                            results += [dot(e, sums_[i * vectors + v], weight, inputs[v], form.bits) for v in range(vectors)]
+                            results += [
+                                dot(e, sums_[i * vectors + v], weight, inputs[v], form.bits)
+                                for v in range(vectors)
+                            ]
                         return results
 
                     ints = e.loop(begin, e.add(begin, group_words), word, ints)
                 scale, total = (
-                    [e.load(x, e.add(e.mul(beside, v), e.mul(number, 4 * lanes)), floats) for v in range(vectors)]
+                    [
+                        e.load(x, e.add(e.mul(beside, v), e.mul(number, 4 * lanes)), floats)
+                        for v in range(vectors)
+                    ]
                     for x in (scales, sums)
                 )
                 results = []
                 for i in range(rows_at_once):
                     by, plus = (
-                        e.spread(e.load(factor[i], e.add(e.mul(number, 8), 4 * place), F32, align=4), lanes) for place in (0, 1)
+                        e.spread(
+                            e.load(factor[i], e.add(e.mul(number, 8), 4 * place), F32, align=4),
+                            lanes,
+                        )
+                        for place in (0, 1)
                     )
                     for v in range(vectors):
                         mixed = e.fma(plus, total[v], totals[i * vectors + v])

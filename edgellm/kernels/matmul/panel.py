@@ -12,7 +12,16 @@ from edgellm.kernels.elementwise.pack import to_bf16
 class Panel:
     """The unpacked rows of a product's weight: one of three forms in a thread's scratch."""
 
-    def __init__(self, e: Emitter, form: Format, *, weight: Value, scales: Value, biases: Value, columns: Value) -> None:
+    def __init__(
+        self,
+        e: Emitter,
+        form: Format,
+        *,
+        weight: Value,
+        scales: Value,
+        biases: Value,
+        columns: Value,
+    ) -> None:
         self.e, self.form = e, form
         self.weight, self.scales, self.biases, self.columns = weight, scales, biases, columns
         unit = form.item_bytes * 8 if form.dense else form.bits
@@ -23,7 +32,9 @@ class Panel:
         """Scale and bias of a group."""
         e = self.e
         at = e.mul(e.add(e.mul(row, self.groups), group), self.form.item_bytes)
-        return load_float(e, self.scales, at, self.form.kind), load_float(e, self.biases, at, self.form.kind)
+        return load_float(e, self.scales, at, self.form.kind), load_float(
+            e, self.biases, at, self.form.kind
+        )
 
     def numbers(self, row: Value, target: Value, *, narrow: bool) -> None:
         """Write a row as float32, or as bfloat16, in its own order."""
@@ -38,9 +49,14 @@ class Panel:
 
             def plain(place: Value, lanes: int) -> None:
                 if narrow and form.kind == "bf16":
-                    e.store(e.load(source, e.mul(place, 2), vector(I16, lanes)), target, e.mul(place, 2))
+                    e.store(
+                        e.load(source, e.mul(place, 2), vector(I16, lanes)), target, e.mul(place, 2)
+                    )
                 else:
-                    put(load_floats(e, source, e.mul(place, form.item_bytes), form.kind, lanes), place)
+                    put(
+                        load_floats(e, source, e.mul(place, form.item_bytes), form.kind, lanes),
+                        place,
+                    )
 
             e.sweep(self.columns, plain)
             return
@@ -57,14 +73,18 @@ class Panel:
 
             def some(place: Value) -> None:
                 at = e.add(first, place)
-                found = codes(e, source, e.b.lshr(e.mul(at, form.bits), e.index(3)), form.bits, lanes)
+                found = codes(
+                    e, source, e.b.lshr(e.mul(at, form.bits), e.index(3)), form.bits, lanes
+                )
                 put(e.fma(e.b.uitofp(found, floats), wide_scale, wide_bias), at)
 
             e.loop(0, form.group, some, step=lanes)
 
         e.loop(0, self.groups, group)
 
-    def _looked_up(self, source: Value, target: Value, first: Value, scale: Value, bias: Value) -> None:
+    def _looked_up(
+        self, source: Value, target: Value, first: Value, scale: Value, bias: Value
+    ) -> None:
         """4-bit codes as bfloat16: a group has only 16 different weights, so each is rounded once and then looked up."""
         e = self.e
         words = vector(I32, 16)

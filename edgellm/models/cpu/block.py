@@ -22,7 +22,15 @@ from edgellm.kernels.host import engine, unavailable
 from edgellm.kernels.layer_steps import LayerSteps, LayerWeights, Shape, Vector, turns
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.models.cpu.kv_memory import CacheMemory
-from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizationOf, QuantizedLinear, Tensors, stacked_linear
+from edgellm.models.linear import (
+    DenseLinear,
+    JoinedLinear,
+    Linear,
+    QuantizationOf,
+    QuantizedLinear,
+    Tensors,
+    stacked_linear,
+)
 from edgellm.models.llama import Block, Layer, Layers, ResidentLayers, Rows, Span, always
 from edgellm.models.rope import wavelengths
 from edgellm.settings import LoadSettings
@@ -41,10 +49,14 @@ def engine_for(settings: LoadSettings) -> Engine | None:
         _warn(reason)
         return None
     threads = settings.threads or device.core_count()
-    return engine(threads=threads, activations="float" if settings.activations == "float" else "int8")
+    return engine(
+        threads=threads, activations="float" if settings.activations == "float" else "int8"
+    )
 
 
-def layer_for(kernels: Engine | None, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf) -> Layer:
+def layer_for(
+    kernels: Engine | None, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
+) -> Layer:
     """The decoder layer over some tensors: native if it can be, else (with one warning) MLX's own."""
     if kernels is not None:
         try:
@@ -66,7 +78,11 @@ def linear_for(kernels: Engine | None, linear: Linear) -> Linear:
 
 @cache
 def _warn(reason: str) -> None:
-    warnings.warn(f"arithmetic runs in MLX's own CPU kernels, which are slow: {reason}", RuntimeWarning, stacklevel=3)
+    warnings.warn(
+        f"arithmetic runs in MLX's own CPU kernels, which are slow: {reason}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class NativeBlock:
@@ -76,7 +92,9 @@ class NativeBlock:
         BackendError: a tensor is stored in a form that there are no kernels for.
     """
 
-    def __init__(self, engine: Engine, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf) -> None:
+    def __init__(
+        self, engine: Engine, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
+    ) -> None:
         self.engine, self.few = engine, engine.few
         self._tensors = tensors  # whose memory the steps point into
         self._shape = Shape(
@@ -109,14 +127,17 @@ class NativeBlock:
         size = self.engine.room(tokens)
         found = self._steps.get(size)
         if found is None:
-            found = self._steps[size] = LayerSteps(self.engine, self._shape, self._weights, tokens=size)
+            found = self._steps[size] = LayerSteps(
+                self.engine, self._shape, self._weights, tokens=size
+            )
         return found
 
 
 class NativeLayers:
     """Layers whose weights are all in memory, all of them in one native call.
 
-    A call a layer would run the interpreter 22 times a token with caches full of weights: 33 ms instead of 29 for 1.1B.
+    A call a layer would run the interpreter 22 times a token with caches full of weights: 33 ms
+    instead of 29 for 1.1B.
     """
 
     one_pass = False
@@ -127,7 +148,11 @@ class NativeLayers:
         self.few = max((block.few for block in blocks), default=0)
 
     def run(
-        self, states: Sequence[mx.array], spans: Sequence[Sequence[Span]], *, keep_going: Callable[[], bool] = always
+        self,
+        states: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers, or nothing where ``keep_going`` said no. Raises ClosedError."""
         if not self._blocks:
@@ -149,7 +174,8 @@ def layers_for(layers: Sequence[Layer]) -> Layers:
     native = [layer for layer in layers if isinstance(layer, NativeBlock)]
     if native and len(native) == len(layers):
         return NativeLayers(native)
-    return ResidentLayers(layers, deferred=device.has_gpu())  # a CPU gains little, and pays for a step past the end
+    # a CPU gains little, and pays for a step past the end
+    return ResidentLayers(layers, deferred=device.has_gpu())
 
 
 def _through(blocks: Sequence[NativeBlock], hidden: mx.array, spans: Sequence[Span]) -> mx.array:
@@ -162,12 +188,21 @@ def _through(blocks: Sequence[NativeBlock], hidden: mx.array, spans: Sequence[Sp
         tokens = sum(span.length for span in piece)
         chunk = rows[begin : begin + tokens]
         with engine.lock:
-            windows = [[CacheMemory(span.caches[layer], span.length) for span in piece] for layer in range(len(blocks))]
+            windows = [
+                [CacheMemory(span.caches[layer], span.length) for span in piece]
+                for layer in range(len(blocks))
+            ]
             version, steps = -1, []
-            while version != memory.version:  # a layer's first steps can move the memory of those before it
+            # a layer's first steps can move the memory of those before it
+            while version != memory.version:
                 version = memory.version
                 steps = [
-                    block.steps(tokens).rows([(window.store, span.length) for window, span in zip(own, piece, strict=True)])
+                    block.steps(tokens).rows(
+                        [
+                            (window.store, span.length)
+                            for window, span in zip(own, piece, strict=True)
+                        ]
+                    )
                     for block, own in zip(blocks, windows, strict=True)
                 ]
             place = 0
@@ -213,7 +248,9 @@ class NativeLinear:
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
-        rows: npt.NDArray[np.float32] = np.array(x.astype(mx.float32), copy=False).reshape(-1, self._columns)
+        rows: npt.NDArray[np.float32] = np.array(x.astype(mx.float32), copy=False).reshape(
+            -1, self._columns
+        )
         out = np.empty((len(rows), self.rows), np.float32)
         memory = self._engine.memory
         for begin in range(0, len(rows), CHUNK):
@@ -231,7 +268,10 @@ class NativeLinear:
         memory = self._engine.memory
         while self._steps[0] != (memory.version, tokens):
             version = memory.version
-            x, out = memory.reserved("x", 4 * tokens * self._columns), memory.reserved("product", 4 * tokens * self.rows)
+            x, out = (
+                memory.reserved("x", 4 * tokens * self._columns),
+                memory.reserved("product", 4 * tokens * self.rows),
+            )
             steps = product_steps(self._engine, self._matrices, x, out, tokens=tokens)
             self._steps = ((version, tokens), table(steps))
         return self._steps[1]
@@ -286,7 +326,9 @@ def _matrices(linear: Linear) -> list[Matrix]:
         return [matrix for part in linear.parts for matrix in _matrices(part)]
     if not isinstance(linear, QuantizedLinear | DenseLinear):
         raise BackendError(f"there are no kernels for a {type(linear).__name__}")
-    bias, bias_kind = (_address(linear.bias), _kind(linear.bias)) if linear.bias is not None else (0, "f32")
+    bias, bias_kind = (
+        (_address(linear.bias), _kind(linear.bias)) if linear.bias is not None else (0, "f32")
+    )
     if isinstance(linear, DenseLinear):
         rows, columns = linear.weight.shape
         form, scales, biases = Format(0, 0, _kind(linear.weight)), 0, 0

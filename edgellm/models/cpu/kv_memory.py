@@ -36,10 +36,13 @@ class CacheMemory:
         arrays, base = cache.arrays, cache.base
         if cache.reserve(tokens):
             base = cache.base
-        else:  # a window that has no room for so many at once: they are looked at beside what it holds
+        # a window that has no room for so many at once: they are looked at beside what it holds
+        else:
             held = cache.part(self._first, cache.offset)
             new = cache.kept.empty(tokens)
-            arrays = self._joined = [mx.concatenate([*pair], axis=2) for pair in zip(held, new, strict=True)]
+            arrays = self._joined = [
+                mx.concatenate([*pair], axis=2) for pair in zip(held, new, strict=True)
+            ]
             base = self._first
         self.store = _store(cache, arrays, base=base, held=self._end)
 
@@ -68,7 +71,9 @@ def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) 
         tables = (0, 0, 0, 0)
     else:  # values lie behind the keys
         keys, *own = places
-        values, *others = (place + kept.heads * head for place, head in zip(places, heads, strict=True))
+        values, *others = (
+            place + kept.heads * head for place, head in zip(places, heads, strict=True)
+        )
         tables = (own[0], own[1], others[0], others[1])
     return Store(
         kept=kind,

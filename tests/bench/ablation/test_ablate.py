@@ -8,7 +8,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from edgellm.bench.ablation.ablate import VARIANTS, AblationSettings, measure_ablations, paged_budget
+from edgellm.bench.ablation.ablate import (
+    VARIANTS,
+    AblationSettings,
+    measure_ablations,
+    paged_budget,
+)
 from edgellm.bench.ablation.worker import LateReader, unpinned
 from edgellm.bench.records.record import Record
 from edgellm.checkpoint.buffer import Extent, Slot
@@ -42,7 +47,11 @@ def test_every_part_of_the_bundled_model_is_left_out_in_turn():
 
 
 def test_a_model_that_is_not_quantized_says_so_and_the_rest_goes_on(tiny_folder):
-    records = list(measure_ablations(str(tiny_folder("llama-3.2", dtype=mx.bfloat16)), replace(QUICK, memory=500_000_000)))
+    records = list(
+        measure_ablations(
+            str(tiny_folder("llama-3.2", dtype=mx.bfloat16)), replace(QUICK, memory=500_000_000)
+        )
+    )
     errors = {record.variant: record.error for record in records}
     assert "not quantized" in errors["no quantization"]
     assert errors["no KV cache"] is None
@@ -51,7 +60,23 @@ def test_a_model_that_is_not_quantized_says_so_and_the_rest_goes_on(tiny_folder)
 
 def test_the_exit_status_says_that_a_variant_failed(tiny_folder, capfd):
     folder = str(tiny_folder("llama-3.2", dtype=mx.bfloat16))
-    assert main(["bench", "ablate", folder, "--tokens", "1", "--prompt-tokens", "4", "--repetitions", "1", "--json"]) == 1
+    assert (
+        main(
+            [
+                "bench",
+                "ablate",
+                folder,
+                "--tokens",
+                "1",
+                "--prompt-tokens",
+                "4",
+                "--repetitions",
+                "1",
+                "--json",
+            ]
+        )
+        == 1
+    )
     records = json.loads(capfd.readouterr().out)["records"]
     assert {"variant", "without", "slowdown", "seconds_per_token"} <= records[0].keys()
     assert all(Record.KIND != record["kind"] == "ablation" for record in records)

@@ -33,7 +33,9 @@ def server(*, chat_only=False, key=None, usage=True, broken=None, together=1):
             self.wfile.write(json.dumps(document).encode())
 
         def do_GET(self):
-            self.reply(200, {"data": [{"id": "words"}]} if self.path == "/v1/models" else {"data": []})
+            self.reply(
+                200, {"data": [{"id": "words"}]} if self.path == "/v1/models" else {"data": []}
+            )
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -52,14 +54,20 @@ def server(*, chat_only=False, key=None, usage=True, broken=None, together=1):
 
         def stream(self, body, *, chat):
             prompt = body["messages"][0]["content"] if chat else body["prompt"]
-            events = [{"choices": [{"delta": {"content": "word "}} if chat else {"text": "word "}]}] * body["max_tokens"]
+            events = [
+                {"choices": [{"delta": {"content": "word "}} if chat else {"text": "word "}]}
+            ] * body["max_tokens"]
             if chat:
                 events.insert(0, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
             if usage:
-                counts = {"prompt_tokens": 2 * len(prompt.split()), "completion_tokens": body["max_tokens"]}
+                counts = {
+                    "prompt_tokens": 2 * len(prompt.split()),
+                    "completion_tokens": body["max_tokens"],
+                }
                 events.append({"choices": [], "usage": counts})
             lines = {
-                None: [b"data: " + json.dumps(event).encode() for event in events] + [b"data: [DONE]"],
+                None: [b"data: " + json.dumps(event).encode() for event in events]
+                + [b"data: [DONE]"],
                 "error": [b'data: {"error": {"message": "out of memory"}}'],
                 "silent": [b"data: [DONE]"],
                 "no json": [b"data: {what"],
@@ -81,7 +89,19 @@ def server(*, chat_only=False, key=None, usage=True, broken=None, together=1):
 
 
 def records_of(capsys, *arguments):
-    code = main(["bench", *arguments, "--json", "--prompt-tokens", "16", "--gen-tokens", "6", "--repetitions", "2"])
+    code = main(
+        [
+            "bench",
+            *arguments,
+            "--json",
+            "--prompt-tokens",
+            "16",
+            "--gen-tokens",
+            "6",
+            "--repetitions",
+            "2",
+        ]
+    )
     return code, json.loads(capsys.readouterr().out)["records"]
 
 
@@ -119,7 +139,9 @@ def test_several_sequences_are_asked_for_at_once(capsys):
         code, records = records_of(capsys, "--endpoint", url, "--batch", "4")
     assert code == 0
     assert records[1]["batch"] == 4
-    assert records[1]["tokens_per_second"] == pytest.approx(4 * 6 / statistics.median(records[1]["seconds"]))
+    assert records[1]["tokens_per_second"] == pytest.approx(
+        4 * 6 / statistics.median(records[1]["seconds"])
+    )
 
 
 def test_a_key_comes_from_the_environment(capsys, monkeypatch):
@@ -137,7 +159,11 @@ def test_a_key_comes_from_the_environment(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("broken", "said"),
-    [("error", "says: out of memory"), ("silent", "has streamed no token"), ("no json", "cannot be reached")],
+    [
+        ("error", "says: out of memory"),
+        ("silent", "has streamed no token"),
+        ("no json", "cannot be reached"),
+    ],
 )
 def test_a_broken_server_is_an_error(broken, said):
     with server(broken=broken) as (url, _), pytest.raises(BackendError, match=said):
@@ -155,7 +181,9 @@ def test_a_server_that_is_not_there_or_no_server_at_all():
         Endpoint(f"{url}/other")
 
 
-@pytest.mark.parametrize("url", ["localhost", "ftp://host/v1", "http://", "http://[::1", "http://host:port/v1"])
+@pytest.mark.parametrize(
+    "url", ["localhost", "ftp://host/v1", "http://", "http://[::1", "http://host:port/v1"]
+)
 def test_a_url_of_no_server_is_wrong_usage(capsys, url):
     assert main(["bench", "--endpoint", url]) == 2
     shown = capsys.readouterr()

@@ -31,7 +31,9 @@ def opened(name, folder):
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_says_what_edgellm_says(name, folder):
     tokens = token_ids(20, 256, 1)[0].tolist()
-    ours = open_runtime("mlx", str(folder), RuntimeSettings(threads=1, context=64, activations="float"))
+    ours = open_runtime(
+        "mlx", str(folder), RuntimeSettings(threads=1, context=64, activations="float")
+    )
     expected = ours.logits(tokens)
     ours.close()
     peer = opened(name, folder)

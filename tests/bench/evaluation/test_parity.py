@@ -38,11 +38,13 @@ def test_the_figures_are_those_of_their_definitions():
     first, second = random_logits(2), random_logits(3)
     ids = np.random.RandomState(4).randint(0, VOCABULARY, 70).tolist()
     found = Comparison()
-    found.add(first[:40], second[:40], ids[:40])  # two windows: the last token of each predicts nothing
+    # two windows: the last token of each predicts nothing
+    found.add(first[:40], second[:40], ids[:40])
     found.add(first[40:], second[40:], ids[40:])
     fields = found.as_fields()
     probabilities = [
-        np.exp(part.astype(np.float64)) / np.exp(part.astype(np.float64)).sum(-1, keepdims=True) for part in (first, second)
+        np.exp(part.astype(np.float64)) / np.exp(part.astype(np.float64)).sum(-1, keepdims=True)
+        for part in (first, second)
     ]
     divergences = (probabilities[0] * np.log(probabilities[0] / probabilities[1])).sum(-1)
     pairs = [(row, ids[row + 1]) for row in range(69) if row != 39]
@@ -120,7 +122,13 @@ def test_the_command_prints_one_document_and_one_object_a_pair(two_folders, capf
     document = json.loads(capfd.readouterr().out)
     (pair,) = document["records"]
     assert code == 0
-    assert {"max_logit_difference", "kl", "top1_agreement", "perplexity", "text_equal"} <= pair.keys()
+    assert {
+        "max_logit_difference",
+        "kl",
+        "top1_agreement",
+        "perplexity",
+        "text_equal",
+    } <= pair.keys()
     assert pair["kl"] < 1e-6
     assert pair["top1_agreement"] == 1
     assert pair["text_equal"] is True
@@ -131,7 +139,18 @@ def test_a_backend_that_fails_is_a_record_and_the_exit_status(two_folders, tmp_p
     text = tmp_path / "text.txt"
     text.write_text(" ".join(tiny.TEXTS))
     code = main(
-        ["bench", "parity", str(two_folders[1]), "--backend", "mlx,cuda", "--text", str(text), "--tokens", "20", "--json"]
+        [
+            "bench",
+            "parity",
+            str(two_folders[1]),
+            "--backend",
+            "mlx,cuda",
+            "--text",
+            str(text),
+            "--tokens",
+            "20",
+            "--json",
+        ]
     )
     (pair,) = json.loads(capfd.readouterr().out)["records"]
     if pair["error"] is None:  # there is a GPU
@@ -149,5 +168,18 @@ def test_texts_that_cannot_be_compared_are_said(two_folders, tmp_path, capfd):
     assert "the text has" in capfd.readouterr().err
     assert main(["bench", "parity", str(two_folders[0]), "stories"]) == 2
     assert "split the text differently" in capfd.readouterr().err
-    assert main(["bench", "parity", str(two_folders[0]), "--backend", "mlx", "--text", str(tmp_path / "none")]) == 2
+    assert (
+        main(
+            [
+                "bench",
+                "parity",
+                str(two_folders[0]),
+                "--backend",
+                "mlx",
+                "--text",
+                str(tmp_path / "none"),
+            ]
+        )
+        == 2
+    )
     capfd.readouterr()

@@ -6,7 +6,13 @@ import time
 import pytest
 
 from edgellm.bench.backends.registry import Rates
-from edgellm.bench.machine.energy import PowerMeter, RAPLMeter, apple_milliwatts, find_meter, nvidia_meter
+from edgellm.bench.machine.energy import (
+    PowerMeter,
+    RAPLMeter,
+    apple_milliwatts,
+    find_meter,
+    nvidia_meter,
+)
 from edgellm.bench.machine.roofline import processor_rates, read_rate
 from edgellm.bench.speed.defaults import too_slow, usual_backends
 from edgellm.bench.speed.speed import floor_seconds

@@ -21,7 +21,9 @@ COUNTS = st.lists(st.integers(1, 128), min_size=2, max_size=6, unique=True)
 @given(share=st.floats(0, 1), counts=COUNTS, one=st.floats(1e-3, 1e3))
 def test_amdahls_share_is_found_again(share, counts, one):
     base = min(counts)
-    found = Scaling(seconds={threads: one * (1 - share + share * base / threads) for threads in counts})
+    found = Scaling(
+        seconds={threads: one * (1 - share + share * base / threads) for threads in counts}
+    )
     assert found.base == base
     assert found.speed_up(base) == found.efficiency(base) == 1
     assert found.parallel_share == pytest.approx(share, abs=1e-6)
@@ -90,7 +92,11 @@ def test_every_answer_and_time_is_recorded_and_threads_are_compared():
 
 
 def test_a_question_that_does_not_fit_fails_alone():
-    found = list(measure_queries(["stories"], ["word " * 3000, "Hello"], QuerySettings(threads=(1,), max_tokens=2)))
+    found = list(
+        measure_queries(
+            ["stories"], ["word " * 3000, "Hello"], QuerySettings(threads=(1,), max_tokens=2)
+        )
+    )
     assert "context" in found[0].error
     assert found[1].answer
 
@@ -116,7 +122,13 @@ class JudgeHandler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.headers["Authorization"] == "Bearer secret"
         assert asked["model"] == "judge-1"
-        self._answer({"choices": [{"message": {"content": f"{len(asked['messages'][1]['content']) % 10 + 1}/10"}}]})
+        self._answer(
+            {
+                "choices": [
+                    {"message": {"content": f"{len(asked['messages'][1]['content']) % 10 + 1}/10"}}
+                ]
+            }
+        )
 
     def _answer(self, found):
         data = json.dumps(found).encode()
@@ -140,19 +152,36 @@ def judge_url():
     server.server_close()
 
 
-def test_questions_are_asked_and_a_judge_scores_the_answers(tmp_path, capsys, monkeypatch, judge_url):
+def test_questions_are_asked_and_a_judge_scores_the_answers(
+    tmp_path, capsys, monkeypatch, judge_url
+):
     questions, answers = tmp_path / "questions.txt", tmp_path / "answers.json"
     questions.write_text("Who are you?\nTell a story.\n")
-    command = ["bench", "queries", "stories", "--questions", str(questions), "--threads", "1,2", "--max-tokens", "3"]
+    command = [
+        "bench",
+        "queries",
+        "stories",
+        "--questions",
+        str(questions),
+        "--threads",
+        "1,2",
+        "--max-tokens",
+        "3",
+    ]
     assert main([*command, "--output", str(answers)]) == 0
     shown = capsys.readouterr().out
     assert "stories: 2 threads" in shown
     assert main(["bench", "rate", str(answers)]) == 2, "nobody is there to ask"
     monkeypatch.setenv("JUDGE_KEY", "secret")
-    assert main(["bench", "rate", str(answers), "--judge", judge_url, "--key-variable", "JUDGE_KEY"]) == 0
+    assert (
+        main(["bench", "rate", str(answers), "--judge", judge_url, "--key-variable", "JUDGE_KEY"])
+        == 0
+    )
     records = json.loads(answers.read_text())["records"]
     assert [record["number"] for record in records] == [1, 2, 1, 2]
-    assert all(1 <= record["score"] <= 10 and record["scored_by"] == "judge-1" for record in records)
+    assert all(
+        1 <= record["score"] <= 10 and record["scored_by"] == "judge-1" for record in records
+    )
     assert records[0]["score"] == records[2]["score"]
     assert main(["bench", "rate", str(answers), "--judge", judge_url]) == 0
     assert "no answer without a score" in capsys.readouterr().err

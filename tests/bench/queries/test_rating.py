@@ -35,7 +35,9 @@ def test_equal_answers_are_rated_once_and_each_score_is_on_disk_at_once(file):
 
     def rater(question, answer):
         stored = RatedFile(file).records
-        assert [record.get("score") for record in stored].count(None) == len(RECORDS) - 1 - sum(seen)
+        assert [record.get("score") for record in stored].count(None) == len(RECORDS) - 1 - sum(
+            seen
+        )
         seen.append(2 if answer == "Because." else 1)
         return 7
 
@@ -44,7 +46,9 @@ def test_equal_answers_are_rated_once_and_each_score_is_on_disk_at_once(file):
     assert all(score == 7 for _, score in found)
     rated = RatedFile(file)
     assert [record.get("score") for record in rated.records] == [7, 7, 7, None, 3, None]
-    plain = [{key: value for key, value in record.items() if key != "schema"} for record in rated.records]
+    plain = [
+        {key: value for key, value in record.items() if key != "schema"} for record in rated.records
+    ]
     assert plain[0] == RECORDS[0] | {"score": 7, "scored_by": "person"}
     assert plain[4:] == RECORDS[4:]
     assert rated.unrated() == []
@@ -52,7 +56,10 @@ def test_equal_answers_are_rated_once_and_each_score_is_on_disk_at_once(file):
 
 def test_an_answer_may_be_left_without(file):
     before = file.read_bytes()
-    assert [score for _, score in rate_all(RatedFile(file), lambda *_: None, "person")] == [None, None]
+    assert [score for _, score in rate_all(RatedFile(file), lambda *_: None, "person")] == [
+        None,
+        None,
+    ]
     assert file.read_bytes() == before
 
 
@@ -63,7 +70,9 @@ def test_a_file_without_answers_is_refused(tmp_path):
         RatedFile(path)
 
 
-@pytest.mark.parametrize(("typed", "kept"), [("7\nq\n", 1), ("0\nten\n11\n8\n", 1), ("9\ns\n", 1), ("5\n6\n", 2)])
+@pytest.mark.parametrize(
+    ("typed", "kept"), [("7\nq\n", 1), ("0\nten\n11\n8\n", 1), ("9\ns\n", 1), ("5\n6\n", 2)]
+)
 def test_a_person_scores_skips_and_stops(file, monkeypatch, capsys, typed, kept):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -77,7 +86,10 @@ def test_a_person_scores_skips_and_stops(file, monkeypatch, capsys, typed, kept)
 
 def test_the_order_does_not_follow_the_models(tmp_path):
     path = tmp_path / "answers.jsonl"
-    write_records(path, [COMMON | {"model": "m", "question": "Q", "answer": str(number)} for number in range(50)])
+    write_records(
+        path,
+        [COMMON | {"model": "m", "question": "Q", "answer": str(number)} for number in range(50)],
+    )
     order = [int(answer.answer) for answer in RatedFile(path).unrated()]
     assert order != sorted(order)
     assert order == [int(answer.answer) for answer in RatedFile(path).unrated()]

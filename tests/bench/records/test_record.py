@@ -21,7 +21,13 @@ from edgellm.hub.resolve import locate
 from edgellm.plan.planner import least_memory, plan_for
 from edgellm.settings import LoadSettings
 
-COMMON = {"model": "m", "backend": "mlx", "device": "d", "test": "tg128", "environment": {"cores": 2}}
+COMMON = {
+    "model": "m",
+    "backend": "mlx",
+    "device": "d",
+    "test": "tg128",
+    "environment": {"cores": 2},
+}
 DESIGN = (
     "model backend device test tokens seconds tokens_per_second threads batch bits memory_bytes peak_memory_bytes "
     "weight_bytes_per_token achieved_gbps roofline_share error environment"
@@ -37,7 +43,14 @@ def folder(tmp_path_factory):
 
 
 def test_a_record_derives_its_figures_from_the_median():
-    record = Record(**COMMON, tokens=128, seconds=(4.0, 2.0, 1.0), batch=2, weight_bytes_per_token=10**9, floor_seconds=0.5)
+    record = Record(
+        **COMMON,
+        tokens=128,
+        seconds=(4.0, 2.0, 1.0),
+        batch=2,
+        weight_bytes_per_token=10**9,
+        floor_seconds=0.5,
+    )
     assert record.median_seconds == 2.0
     assert record.tokens_per_second == 128.0
     assert record.achieved_gbps == pytest.approx(64.0)
@@ -48,7 +61,9 @@ def test_a_record_derives_its_figures_from_the_median():
 def test_a_record_without_samples_has_no_figures():
     record = Record(**COMMON, error="it is not installed")
     found = record.as_dict()
-    assert [found[name] for name in ("tokens_per_second", "achieved_gbps", "roofline_share")] == [None] * 3
+    assert [found[name] for name in ("tokens_per_second", "achieved_gbps", "roofline_share")] == [
+        None
+    ] * 3
     assert found["error"] == "it is not installed"
 
 
@@ -68,10 +83,17 @@ def test_efficiency_is_the_limit_over_the_measured_time():
     assert disk_bound.raw_read_gbps == 2.0
     assert disk_bound.seconds_per_token == 2.0
     arithmetic_bound = PagingRecord(
-        **COMMON, tokens=1, seconds=(4.0,), bytes_per_token=10**9, raw_gbps=(2.0, 2.0), resident_seconds=3.0
+        **COMMON,
+        tokens=1,
+        seconds=(4.0,),
+        bytes_per_token=10**9,
+        raw_gbps=(2.0, 2.0),
+        resident_seconds=3.0,
     )
     assert arithmetic_bound.efficiency == 0.75
-    resident = PagingRecord(**COMMON, tokens=1, seconds=(4.0,), bytes_per_token=0, resident_seconds=3.0)
+    resident = PagingRecord(
+        **COMMON, tokens=1, seconds=(4.0,), bytes_per_token=0, resident_seconds=3.0
+    )
     assert resident.efficiency == 0.75
     assert PagingRecord(**COMMON, error="no").efficiency is None
     assert set(f"{DESIGN} {PAGING}".split()) <= resident.as_dict().keys()
@@ -95,7 +117,9 @@ def test_a_table_is_aligned_and_says_why_something_failed():
         resident_seconds=1.0,
         memory_bytes=10**9,
     )
-    head, first, second = as_table([good, PagingRecord(**COMMON, error="killed")], PAGING_COLUMNS).splitlines()
+    head, first, second = as_table(
+        [good, PagingRecord(**COMMON, error="killed")], PAGING_COLUMNS
+    ).splitlines()
     assert head.split()[0] == "budget"
     assert first.split()[:4] == ["1,000", "MB", "8", "32"]
     assert len(first) == len(head)
@@ -114,7 +138,9 @@ def test_paging_is_measured_in_processes_of_their_own(folder):
     budget = 1_500_000
     said = []
     settings = PagingSettings(samples=2, tokens=2, context=32)
-    paged, failed, resident = measure_paging(str(folder), [budget, 1, 10**9], settings, progress=said.append)
+    paged, failed, resident = measure_paging(
+        str(folder), [budget, 1, 10**9], settings, progress=said.append
+    )
     assert len(said) == 3
     assert paged.error is None
     assert 0 <= paged.pinned_layers < len(layers)
@@ -122,7 +148,9 @@ def test_paging_is_measured_in_processes_of_their_own(folder):
     assert len(paged.seconds) == 2
     assert len(paged.raw_gbps) == 3
     assert paged.efficiency > 0
-    assert paged.peak_rss_bytes > 10 * budget, "the interpreter and its libraries are far larger than this model"
+    assert paged.peak_rss_bytes > 10 * budget, (
+        "the interpreter and its libraries are far larger than this model"
+    )
     assert paged.bits == 16
     assert "the least that this model runs in is" in failed.error
     assert failed.tokens_per_second is None
@@ -140,9 +168,17 @@ def test_the_usual_budgets_page_the_model_and_it_runs_in_them(folder, tmp_path):
         budgets = default_budgets(checkpoint, PagingSettings(context=context))
         assert budgets == sorted(set(budgets))
         assert len(budgets) <= len(SHARES)
-        assert not any(plan_for(checkpoint, LoadSettings(memory=budget, context=context)).resident for budget in budgets)
-    assert budgets == [least_memory(checkpoint, LoadSettings())], "the shares are too small for it, and become one budget"
-    single = write_model(tmp_path / "single", CONFIGS["llama-3.2"] | {"num_hidden_layers": 1, "tie_word_embeddings": True})
+        assert not any(
+            plan_for(checkpoint, LoadSettings(memory=budget, context=context)).resident
+            for budget in budgets
+        )
+    assert budgets == [least_memory(checkpoint, LoadSettings())], (
+        "the shares are too small for it, and become one budget"
+    )
+    single = write_model(
+        tmp_path / "single",
+        CONFIGS["llama-3.2"] | {"num_hidden_layers": 1, "tie_word_embeddings": True},
+    )
     with pytest.raises(ConfigError, match="holds the whole of it") as caught:
         default_budgets(read_checkpoint(single), PagingSettings(context=32))
     assert caught.value.hint
@@ -158,7 +194,10 @@ def test_a_budget_that_is_too_small_is_said_on_standard_error(folder, capsys):
 def test_the_disk_is_measured_in_every_combination(tmp_path):
     (tmp_path / "weights").write_bytes(bytes(3 << 20))
     records = measure_disk_sweep(tmp_path, threads=[1, 2], chunks=[1 << 20], repeats=2)
-    assert [(record.threads, record.chunk_bytes) for record in records] == [(1, 1 << 20), (2, 1 << 20)]
+    assert [(record.threads, record.chunk_bytes) for record in records] == [
+        (1, 1 << 20),
+        (2, 1 << 20),
+    ]
     assert all(len(record.seconds) == 2 and record.raw_read_gbps > 0 for record in records)
     assert all(record.read_bytes == 3 << 20 for record in records)
     assert len(as_table(records, DISK_COLUMNS).splitlines()) == 3
@@ -169,7 +208,10 @@ def test_the_disk_is_measured_in_every_combination(tmp_path):
 
 def test_a_capped_process_cannot_take_more():
     if not can_cap():
-        with pytest.raises(ConfigError, match="memory cannot be capped here"), capped(["true"], 1 << 30):
+        with (
+            pytest.raises(ConfigError, match="memory cannot be capped here"),
+            capped(["true"], 1 << 30),
+        ):
             pass
         return
     take = "import sys; print(len(bytearray(int(sys.argv[1]))))"
@@ -185,7 +227,9 @@ def test_a_model_keeps_its_budget_and_is_as_fast_as_the_disk(tmp_path):
     synthesize("tinyllama-1.1b", tmp_path / "model")
     budgets = [250_000_000, 400_000_000]
     headroom = 500_000_000 if can_cap() else None
-    records = measure_paging(str(tmp_path / "model"), budgets, PagingSettings(headroom=headroom, context=256))
+    records = measure_paging(
+        str(tmp_path / "model"), budgets, PagingSettings(headroom=headroom, context=256)
+    )
     for record, budget in zip(records, budgets, strict=True):
         assert record.error is None
         assert record.peak_rss_bytes < budget + 350_000_000

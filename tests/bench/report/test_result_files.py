@@ -28,11 +28,48 @@ from edgellm.bench.report.result_files import Output, read_records, write_record
 from edgellm.cli.app import main
 from edgellm.errors import BackendError, ConfigError, FormatError
 
-PLACE = {"chip": "A chip", "cores": 4, "memory_bytes": 8 * 10**9, "system": "Linux", "time": "2026-01-01T00:00:00Z"}
+PLACE = {
+    "chip": "A chip",
+    "cores": 4,
+    "memory_bytes": 8 * 10**9,
+    "system": "Linux",
+    "time": "2026-01-01T00:00:00Z",
+}
 COMMON = {"model": "m", "backend": "mlx", "device": "A chip", "environment": PLACE}
 ALLOWED = {
-    *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "br", "div", "section", "span", "b", "i"),
-    *("details", "summary", "table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "ul", "li"),
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "h3",
+        "p",
+        "br",
+        "div",
+        "section",
+        "span",
+        "b",
+        "i",
+    ),
+    *(
+        "details",
+        "summary",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "dl",
+        "dt",
+        "dd",
+        "ul",
+        "li",
+    ),
     *("figure", "figcaption", "svg", "path", "text", "g", "circle", "rect"),
 }
 
@@ -62,7 +99,9 @@ records = st.builds(
 
 
 def speed(**more):
-    return SpeedRecord(**(COMMON | {"test": "tg32", "tokens": 32, "seconds": (1.0, 1.1, 1.2)} | more))
+    return SpeedRecord(
+        **(COMMON | {"test": "tg32", "tokens": 32, "seconds": (1.0, 1.1, 1.2)} | more)
+    )
 
 
 class Tags(HTMLParser):
@@ -95,7 +134,9 @@ def test_what_is_written_is_read_back(found, tmp_path_factory):
             assert read_records(output.path) == expected
         write_records(output.path, expected)
         assert read_records(output.path) == expected
-    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".jsonl"], "nothing is left over"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".jsonl"], (
+        "nothing is left over"
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -135,7 +176,13 @@ def test_the_page_holds_nothing_from_elsewhere_and_escapes_what_it_shows():
     page = Tags(text)
     assert set(page.found) <= ALLOWED
     assert "<script" not in text
-    assert not {name for name, _ in page.attributes} & {"src", "href", "onload", "onclick", "srcset"}
+    assert not {name for name, _ in page.attributes} & {
+        "src",
+        "href",
+        "onload",
+        "onclick",
+        "srcset",
+    }
     assert evil in "".join(page.texts)
     assert not re.search(r"url\(|@import|https?://", re.sub(r"&lt;.*?&gt;", "", text))
     assert "prefers-color-scheme:dark" in text
@@ -144,7 +191,14 @@ def test_the_page_holds_nothing_from_elsewhere_and_escapes_what_it_shows():
 
 def test_the_page_shows_each_plot_with_a_table_beneath():
     both = [
-        speed(backend=backend, threads=threads, test=test, floor_seconds=0.5, step_seconds=(0.1, 0.2), seconds=(1.0 / threads,))
+        speed(
+            backend=backend,
+            threads=threads,
+            test=test,
+            floor_seconds=0.5,
+            step_seconds=(0.1, 0.2),
+            seconds=(1.0 / threads,),
+        )
         for backend in ("mlx", "cpu")
         for threads in (1, 2)
         for test in ("tg32", "pp128")
@@ -165,10 +219,23 @@ def test_the_page_shows_each_plot_with_a_table_beneath():
         for model, size, score in (("small", 10**9, 3.0), ("large", 4 * 10**9, 8.0))
         for threads in (1, 2, 4)
     ]
-    same = {"test": "parity", "kl": 0.01, "text": "a", "reference_text": "b", "text_equal": False, "equal_tokens": 3}
+    same = {
+        "test": "parity",
+        "kl": 0.01,
+        "text": "a",
+        "reference_text": "b",
+        "text_equal": False,
+        "equal_tokens": 3,
+    }
     agreeing = [ParityRecord(**COMMON, **same, bits=bits) for bits in (4, 8)]
-    parts = [AblationRecord(**COMMON, test="ablation", variant="all", tokens=2, seconds=(1.0,), whole_seconds=1.0)]
-    text = as_html([*both, *asked, *agreeing, *parts, speed(error="no memory", test="load", seconds=())])
+    parts = [
+        AblationRecord(
+            **COMMON, test="ablation", variant="all", tokens=2, seconds=(1.0,), whole_seconds=1.0
+        )
+    ]
+    text = as_html(
+        [*both, *asked, *agreeing, *parts, speed(error="no memory", test="load", seconds=())]
+    )
     for title in (
         "Generation",
         "Prompt",
@@ -240,13 +307,19 @@ def test_a_disk_that_refuses_is_an_error(tmp_path):
 
 
 def test_derived_figures_of_a_speed():
-    prompt = speed(test="pp100", tokens=100, batch=2, seconds=(2.0, 4.0, 3.0), weight_bytes_per_token=3 * 10**9)
+    prompt = speed(
+        test="pp100", tokens=100, batch=2, seconds=(2.0, 4.0, 3.0), weight_bytes_per_token=3 * 10**9
+    )
     assert prompt.achieved_gbps == pytest.approx(1.0), "a prompt goes through the weights once"
     assert prompt.tokens_per_second == pytest.approx(200 / 3)
     assert prompt.time_to_first_token == 3.0
     assert prompt.spread == pytest.approx(1 / 3)
-    generation = speed(tokens=10, batch=2, seconds=(2.0,), weight_bytes_per_token=10**9, energy_joules=(40.0,))
-    assert generation.achieved_gbps == pytest.approx(5.0), "a step of all sequences goes through them once"
+    generation = speed(
+        tokens=10, batch=2, seconds=(2.0,), weight_bytes_per_token=10**9, energy_joules=(40.0,)
+    )
+    assert generation.achieved_gbps == pytest.approx(5.0), (
+        "a step of all sequences goes through them once"
+    )
     assert generation.joules_per_token == 2.0
     assert generation.spread is None
     assert speed(first_token_seconds=(3.0, 1.0, 2.0)).time_to_first_token == 2.0
@@ -291,7 +364,10 @@ def test_the_change_back_is_the_inverse(before, after):
 def test_the_confidence_is_that_of_counting(count):
     """Of all ways to deal ranks to two sides, in so many does the interval hold the truth."""
     every = list(combinations(range(2 * count), count))
-    found = change([1.0 + place / 1000 for place in range(count)], [1.0 + place / 1000 for place in range(count)])
+    found = change(
+        [1.0 + place / 1000 for place in range(count)],
+        [1.0 + place / 1000 for place in range(count)],
+    )
     held = 0
     for chosen in every:
         rest = [rank for rank in range(2 * count) if rank not in chosen]
@@ -313,19 +389,29 @@ def test_the_interval_covers_as_it_says():
 
 def test_files_of_different_machines_are_matched_by_what_they_measure():
     other = PLACE | {"chip": "Another", "cores": 8}
-    mac = [speed(threads=4), speed(threads=4, test="pp8", seconds=(1.0,)), speed(threads=4, backend="cpu")]
+    mac = [
+        speed(threads=4),
+        speed(threads=4, test="pp8", seconds=(1.0,)),
+        speed(threads=4, backend="cpu"),
+    ]
     server = [
         speed(threads=8, environment=other, seconds=(0.5, 0.55, 0.6), model="/elsewhere/m"),
         speed(threads=8, test="pp8", error="killed", seconds=(), environment=other),
     ]
     found = compare([[record.as_dict() for record in mac], [record.as_dict() for record in server]])
-    assert [(item.key["backend"], item.key["test"]) for item in found] == [("mlx", "tg32"), ("mlx", "pp8"), ("cpu", "tg32")]
+    assert [(item.key["backend"], item.key["test"]) for item in found] == [
+        ("mlx", "tg32"),
+        ("mlx", "pp8"),
+        ("cpu", "tg32"),
+    ]
     assert found[0].changes[0].ratio == pytest.approx(2.0)
     assert found[1].changes == (None,)
     assert found[2].records[1] is None
     several = [speed(threads=count).as_dict() for count in (1, 2)]
     assert len(compare([several, several])) == 2, "threads matter where a file has several of them"
-    places = environments([[record.as_dict() for record in mac], [record.as_dict() for record in server]])
+    places = environments(
+        [[record.as_dict() for record in mac], [record.as_dict() for record in server]]
+    )
     assert places == {"chip": ("A chip", "Another"), "cores": ("4", "8")}
 
 
@@ -339,7 +425,9 @@ def test_a_change_in_words():
 def test_compare_and_report_on_the_command_line(tmp_path, capsys):
     first, second, html = tmp_path / "first.json", tmp_path / "second.jsonl", tmp_path / "both.html"
     write_records(first, [speed().as_dict(), speed(backend="cpu").as_dict()])
-    write_records(second, [speed(seconds=(0.5, 0.6, 0.55)).as_dict(), speed(backend="cpu").as_dict()])
+    write_records(
+        second, [speed(seconds=(0.5, 0.6, 0.55)).as_dict(), speed(backend="cpu").as_dict()]
+    )
     assert main(["bench", "compare", str(first), str(second)]) == 0
     table = capsys.readouterr().out
     assert table.splitlines()[0].split() == ["backend", "first", "second", "change", "second"]
@@ -369,7 +457,10 @@ def test_ticks_enclose_what_they_are_for(low, span):
 def test_points_of_a_chart_lie_inside_it():
     lines = [Line("a", [(1, 5.0), (8, 1.0)]), Line("b", [(2, 0.0)], 1)]
     text = chart(lines, x_name="x", y_name="y", x_ticks=[1, 2, 8], logarithmic=True)
-    drawn = [tuple(map(float, found)) for found in re.findall(r'circle cx="([\d.]+)" cy="([\d.]+)"', text)]
+    drawn = [
+        tuple(map(float, found))
+        for found in re.findall(r'circle cx="([\d.]+)" cy="([\d.]+)"', text)
+    ]
     assert all(0 <= x <= 420 and 0 <= y <= 300 for x, y in drawn)
 
 

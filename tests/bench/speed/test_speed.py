@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 
-from edgellm.bench.backends.registry import BACKENDS, ENDPOINT, RuntimeSettings, backend_named, open_runtime
+from edgellm.bench.backends.registry import (
+    BACKENDS,
+    ENDPOINT,
+    RuntimeSettings,
+    backend_named,
+    open_runtime,
+)
 from edgellm.bench.records.record import SpeedRecord
 from edgellm.bench.speed.speed import Speed, settled
 from edgellm.bench.speed.timing import FIRST_ID, Clock, Trial, token_ids
@@ -50,7 +56,9 @@ def folder(tmp_path_factory):
 
 def speed_of(workload, *worker):
     said = []
-    records = list(Speed(workload, progress=said.append, **({"worker": worker} if worker else {})).records())
+    records = list(
+        Speed(workload, progress=said.append, **({"worker": worker} if worker else {})).records()
+    )
     return records, said
 
 
@@ -68,13 +76,24 @@ def test_a_workload_is_the_cross_product_without_what_means_nothing():
         endpoint="http://localhost",
     )
     sessions = workload.sessions()
-    counts = {name: sum(session.backend == name for session in sessions) for name in workload.backends}
+    counts = {
+        name: sum(session.backend == name for session in sessions) for name in workload.backends
+    }
     assert counts == {"mlx": 2 * 2 * 2 * 2, "mlx-lm": 2 * 2, ENDPOINT: 2}
     assert len(set(sessions)) == len(sessions)
-    assert {session.settings.threads for session in sessions if session.backend == "mlx-lm"} == {None}
+    assert {session.settings.threads for session in sessions if session.backend == "mlx-lm"} == {
+        None
+    }
     tests = workload.tests()
     assert len(tests) == 2 * 2 * 3
-    assert [test.name for test in tests[:6]] == ["pp16", "pp32", "tg8", "pp16 @ d64", "pp32 @ d64", "tg8 @ d64"]
+    assert [test.name for test in tests[:6]] == [
+        "pp16",
+        "pp32",
+        "tg8",
+        "pp16 @ d64",
+        "pp32 @ d64",
+        "tg8 @ d64",
+    ]
     assert {test.batch for test in tests} == {1, 4}
     assert all(session.settings.context == 64 + 32 + 2 for session in sessions)
     assert len(left_out(workload)) == 4
@@ -104,7 +123,11 @@ def test_every_backend_of_the_table_exists():
     for name, backend in BACKENDS.items():
         module, _, attribute = backend.target.partition(":")
         source = (ROOT / "bench" / f"{module.rpartition('.')[2]}.py").read_text()
-        assert f"class {attribute}" in source or f"{attribute} =" in source or f"import {attribute}" in source, name
+        assert (
+            f"class {attribute}" in source
+            or f"{attribute} =" in source
+            or f"import {attribute}" in source
+        ), name
         assert (backend.package is None) == (backend.install is None)
     with pytest.raises(ConfigError) as raised:
         backend_named("transformer")
@@ -124,7 +147,12 @@ def test_edgellm_is_measured_in_a_process_of_its_own(folder):
     workload = Workload(models=(str(folder),), depth=(0, 6), batch=(1, 2), threads=(1,), **SMALL)
     records, said = speed_of(workload)
     assert [record.error for record in records] == [None] * 8
-    assert [(record.test, record.batch) for record in records[:4]] == [("pp8", 1), ("tg4", 1), ("pp8 @ d6", 1), ("tg4 @ d6", 1)]
+    assert [(record.test, record.batch) for record in records[:4]] == [
+        ("pp8", 1),
+        ("tg4", 1),
+        ("pp8 @ d6", 1),
+        ("tg4 @ d6", 1),
+    ]
     for record in records:
         assert len(record.seconds) == 2
         assert record.tokens_per_second > 0
@@ -137,7 +165,9 @@ def test_edgellm_is_measured_in_a_process_of_its_own(folder):
         assert record.environment["power"].keys() == {"source", "governor"}
     prompt, generation = records[0], records[1]
     checkpoint = read_checkpoint(folder)
-    assert prompt.weight_bytes_per_token == checkpoint.nbytes - (checkpoint.embed_tokens.nbytes if checkpoint.lm_head else 0)
+    assert prompt.weight_bytes_per_token == checkpoint.nbytes - (
+        checkpoint.embed_tokens.nbytes if checkpoint.lm_head else 0
+    )
     assert prompt.time_to_first_token == prompt.median_seconds
     assert generation.time_to_first_token is None
     assert generation.step_p50 <= generation.step_p99
@@ -179,15 +209,23 @@ def test_a_worker_that_dies_leaves_a_record_and_the_rest_goes_on(folder):
 
 def test_a_backend_that_a_signal_ended_has_a_way_round(tmp_path):
     (tmp_path / "some.gguf").touch()
-    workload = Workload(models=(str(tmp_path / "some.gguf"),), backends=("llama.cpp", "llama.cpp-plain"), **SMALL)
+    workload = Workload(
+        models=(str(tmp_path / "some.gguf"),), backends=("llama.cpp", "llama.cpp-plain"), **SMALL
+    )
     records, _ = speed_of(workload, sys.executable, "-c", SPEAKING)
     assert "SIGABRT: out of luck (hint: use --backend llama.cpp-plain" in records[0].error
-    assert [record.error for record in records[1:]] == [None, "it was ended by SIGABRT: out of luck", None]
+    assert [record.error for record in records[1:]] == [
+        None,
+        "it was ended by SIGABRT: out of luck",
+        None,
+    ]
 
 
 def test_more_tokens_than_the_context_are_a_failure_and_the_rest_goes_on(folder):
     context = read_checkpoint(folder).config.max_position_embeddings
-    workload = Workload(models=(str(folder),), **(SMALL | {"gen_tokens": (), "depth": (context - 7, 0)}))
+    workload = Workload(
+        models=(str(folder),), **(SMALL | {"gen_tokens": (), "depth": (context - 7, 0)})
+    )
     (beyond, inside), _ = speed_of(workload)
     assert beyond.error.startswith(
         f"pp8 @ d{context - 7} takes {context + 1} tokens, and the model's context is {context} (hint"
@@ -206,7 +244,15 @@ def test_the_best_rates_of_a_run_count_for_all_of_it():
         "seconds": (1.0,),
     }
     busy, quiet, elsewhere, failed = (
-        SpeedRecord(**common, device=device, test=test, read_gbps=rate, compute_gflops=flops, flops=4e9, threads=2)
+        SpeedRecord(
+            **common,
+            device=device,
+            test=test,
+            read_gbps=rate,
+            compute_gflops=flops,
+            flops=4e9,
+            threads=2,
+        )
         for device, test, rate, flops in (
             ("a", "tg2", 2.0, 100.0),
             ("a", "pp2", 8.0, 2.0),
@@ -337,8 +383,27 @@ def test_the_time_that_is_left():
 
 def test_the_command_line_measures_and_writes_files(folder, tmp_path, capsys):
     outputs = [tmp_path / f"out.{suffix}" for suffix in ("json", "jsonl", "csv", "md", "html")]
-    arguments = ["bench", str(folder), "--backend", "mlx", "--prompt-tokens", "8", "--gen-tokens", "4", "--repetitions", "2"]
-    code = main([*arguments, "--threads", "1", "--json", *(part for path in outputs for part in ("--output", str(path)))])
+    arguments = [
+        "bench",
+        str(folder),
+        "--backend",
+        "mlx",
+        "--prompt-tokens",
+        "8",
+        "--gen-tokens",
+        "4",
+        "--repetitions",
+        "2",
+    ]
+    code = main(
+        [
+            *arguments,
+            "--threads",
+            "1",
+            "--json",
+            *(part for path in outputs for part in ("--output", str(path))),
+        ]
+    )
     printed = json.loads(capsys.readouterr().out)
     assert code == 0
     assert [record["test"] for record in printed["records"]] == ["pp8", "tg4"]
@@ -380,7 +445,11 @@ def test_a_name_that_nobody_can_find_is_one_error_before_anything_starts(tmp_pat
     ],
 )
 def test_wrong_options_are_said_before_anything_runs(arguments, said, capsys):
-    assert main(["bench", "--backend", "mlx", *arguments] if arguments[0] != "dsik" else ["bench", *arguments]) in {1, 2}
+    assert main(
+        ["bench", "--backend", "mlx", *arguments]
+        if arguments[0] != "dsik"
+        else ["bench", *arguments]
+    ) in {1, 2}
     assert said in " ".join(capsys.readouterr().err.split())
 
 
@@ -388,7 +457,17 @@ def test_wrong_options_are_said_before_anything_runs(arguments, said, capsys):
 def test_ctrl_c_leaves_what_was_measured(folder, tmp_path):
     out = tmp_path / "out.jsonl"
     lengths = ",".join(map(str, range(8, 72)))
-    command = [sys.executable, "-m", "edgellm", "bench", str(folder), "--backend", "mlx", "--prompt-tokens", lengths]
+    command = [
+        sys.executable,
+        "-m",
+        "edgellm",
+        "bench",
+        str(folder),
+        "--backend",
+        "mlx",
+        "--prompt-tokens",
+        lengths,
+    ]
     command += [
         "--gen-tokens",
         "0",
@@ -400,7 +479,9 @@ def test_ctrl_c_leaves_what_was_measured(folder, tmp_path):
         "--output",
         str(tmp_path / "out.json"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
     try:
         ends = time.monotonic() + 60
         while not (out.exists() and out.read_bytes().count(b"\n") >= 2) and time.monotonic() < ends:

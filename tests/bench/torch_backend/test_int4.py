@@ -25,7 +25,8 @@ from edgellm.bench.torch_backend.int4 import (
 )
 from edgellm.bench.torch_backend.weights import Codes, unpack
 
-torch.set_num_threads(1)  # of several test processes, each with as many as there are cores, none gets on
+# of several test processes, each with as many as there are cores, none gets on
+torch.set_num_threads(1)
 
 ROWS, COLUMNS = 200, 384
 """No whole number of the kernels' blocks of rows."""
@@ -67,11 +68,20 @@ print("done")
 def quantized(bits, group, dtype=mx.bfloat16):
     """Random codes as MLX makes them, in torch, and the numbers that they stand for in float32."""
     mx.random.seed(bits * group)
-    packed, scales, biases = mx.quantize(mx.random.normal((ROWS, COLUMNS)).astype(dtype), group_size=group, bits=bits)
+    packed, scales, biases = mx.quantize(
+        mx.random.normal((ROWS, COLUMNS)).astype(dtype), group_size=group, bits=bits
+    )
     exact = [part.astype(mx.float32) for part in (scales, biases)]
     numbers = torch.from_numpy(np.array(mx.dequantize(packed, *exact, group_size=group, bits=bits)))
-    own = [torch.from_numpy(np.array(part)).to(torch.bfloat16 if dtype == mx.bfloat16 else torch.float16) for part in exact]
-    return Codes(unpack(torch.from_numpy(np.array(packed).view(np.int32)), bits), *own, bits), numbers
+    own = [
+        torch.from_numpy(np.array(part)).to(
+            torch.bfloat16 if dtype == mx.bfloat16 else torch.float16
+        )
+        for part in exact
+    ]
+    return Codes(
+        unpack(torch.from_numpy(np.array(packed).view(np.int32)), bits), *own, bits
+    ), numbers
 
 
 def error(found, expected):
@@ -104,7 +114,12 @@ def test_eight_bits_lose_nothing_to_the_tables_of_bfloat16():
     groups = COLUMNS // 64
     scales, zeros = packed.unbind(-1)
     low, high = (split(matrix).view(ROWS, 2, groups, 64).float() - 8).unbind(1)
-    found = low * scales[:, :groups, None] + zeros[:, :groups, None] + high * scales[:, groups:, None] + zeros[:, groups:, None]
+    found = (
+        low * scales[:, :groups, None]
+        + zeros[:, :groups, None]
+        + high * scales[:, groups:, None]
+        + zeros[:, groups:, None]
+    )
     assert error(found.view(ROWS, COLUMNS), numbers) < 1e-5
 
 
@@ -142,7 +157,8 @@ def test_what_the_cuda_packing_is_given_has_its_shapes(bits):
     columns = COLUMNS * (2 if bits == 8 else 1)
     assert torch.equal(pairs[:ROWS] >> 4, split(matrix)[:, ::2])
     assert torch.equal(pairs[:ROWS] & 15, split(matrix)[:, 1::2])
-    packed = torch.ops.aten._convert_weight_to_int4pack(pairs.to("meta"), INNER_TILES)  # says what does not fit
+    # says what does not fit
+    packed = torch.ops.aten._convert_weight_to_int4pack(pairs.to("meta"), INNER_TILES)
     assert packed.shape == (256 // 8, columns // (INNER_TILES * 16), 32, INNER_TILES // 2)
     assert tables(filled(matrix), torch.bfloat16).shape == (columns // 64, 256, 2)
 
@@ -155,7 +171,9 @@ def test_a_prompt_on_a_gpu_dequantizes_the_same_weights(bits):
     assert error(product(x), x.float() @ numbers.T) < 6e-3
     product.SLICE = 7 * COLUMNS
     assert error(product(x), x.float() @ numbers.T) < 6e-3
-    assert product.nbytes == ROWS * COLUMNS // (1 if bits == 8 else 2) + 2 * ROWS * (COLUMNS // 32) * 2
+    assert (
+        product.nbytes == ROWS * COLUMNS // (1 if bits == 8 else 2) + 2 * ROWS * (COLUMNS // 32) * 2
+    )
 
 
 def test_nibbles_hold_the_even_column_low():
@@ -166,13 +184,17 @@ def test_nibbles_hold_the_even_column_low():
 def test_the_triton_kernel_computes_the_same_in_its_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
     variables = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, "-c", TRITON], capture_output=True, text=True, check=False, env=variables)
+    done = subprocess.run(
+        [sys.executable, "-c", TRITON], capture_output=True, text=True, check=False, env=variables
+    )
     assert done.stdout == "done\n", done.stderr
 
 
 def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_here():
     pytest.importorskip("triton", reason="triton is not installed")
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False
+    )
     assert done.stdout == "done\n", done.stderr
 
 

@@ -22,7 +22,8 @@ from edgellm.bench.torch_backend.decode import Sequences
 from edgellm.bench.torch_backend.llama import logits
 from edgellm.bench.torch_backend.runtime import CPURuntime, CUDARuntime
 
-torch.set_num_threads(1)  # of several test processes, each with as many as there are cores, none gets on
+# of several test processes, each with as many as there are cores, none gets on
+torch.set_num_threads(1)
 
 EXACT = RuntimeSettings(dtype="float32")
 TEXT = "Once upon a time there was a little girl named Anna. She lived in a small house near the sea with her mom and her dog. "
@@ -63,7 +64,9 @@ def test_logits_and_greedy_text_are_those_that_transformers_gave(kind, tiny_fold
 
 
 @pytest.mark.parametrize("kind", tiny.CONFIGS)
-def test_logits_of_a_prompt_longer_than_every_window_equal_transformers(kind, tiny_folder, open_runtime):
+def test_logits_of_a_prompt_longer_than_every_window_equal_transformers(
+    kind, tiny_folder, open_runtime
+):
     pytest.importorskip("transformers", reason="transformers is not installed")
     from make_golden import open_reference, prompt_of, reference_logits
 
@@ -73,7 +76,9 @@ def test_logits_of_a_prompt_longer_than_every_window_equal_transformers(kind, ti
     assert np.abs(open_runtime(folder).logits(prompt) - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["llama-3.2", "mistral-window", "qwen2-window", "qwen3", "llama-biases"])
+@pytest.mark.parametrize(
+    "kind", ["llama-3.2", "mistral-window", "qwen2-window", "qwen3", "llama-biases"]
+)
 def test_a_step_of_fixed_shape_is_the_same_step(kind, tiny_folder, open_runtime):
     """What a CUDA graph records: the whole cache behind a mask, the position in memory."""
     known = golden(kind)
@@ -108,7 +113,10 @@ def test_a_prompt_in_pieces_is_the_whole_prompt(kind, tiny_folder, open_runtime)
         sequences = Sequences(runtime._model, batch=1, capacity=40, static=False)
         sequences.PROMPT_CHUNK = 7
         for piece in (ids[:, :1], ids[:, 1:25], ids[:, 25:]):
-            sequences.prompt(torch.from_numpy(piece), keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])))
+            sequences.prompt(
+                torch.from_numpy(piece),
+                keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])),
+            )
     assert np.abs(torch.cat(rows).numpy() - whole).max() < 1e-4
 
 
@@ -126,9 +134,16 @@ def test_a_prompt_in_pieces_is_the_whole_prompt(kind, tiny_folder, open_runtime)
     ids=lambda form: f"{form['bits']}-{form['group_size']}",
 )
 @pytest.mark.parametrize("kind", ["llama-3.2", "qwen2"])
-def test_a_quantized_folder_says_what_it_says_in_mlx(kind, form, tiny_folder, open_runtime, tmp_path):
+def test_a_quantized_folder_says_what_it_says_in_mlx(
+    kind, form, tiny_folder, open_runtime, tmp_path
+):
     folder = tmp_path / "quantized"
-    convert(str(tiny_folder(kind, dtype=mx.bfloat16)), folder, bits=form["bits"], group_size=form["group_size"])
+    convert(
+        str(tiny_folder(kind, dtype=mx.bfloat16)),
+        folder,
+        bits=form["bits"],
+        group_size=form["group_size"],
+    )
     ids = np.random.RandomState(2).randint(5, tiny.VOCABULARY, 60).tolist()
     with edgellm.load(folder, backend="mlx", activations="float") as llm:
         expected = np.array(llm.logits(ids))
@@ -158,7 +173,10 @@ def token_by_token(runtime, ids):
     with torch.inference_mode():
         sequences = Sequences(runtime._model, batch=1, capacity=len(ids), static=False)
         for token in ids:
-            sequences.prompt(torch.tensor([[token]]), keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])))
+            sequences.prompt(
+                torch.tensor([[token]]),
+                keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])),
+            )
     return torch.cat(rows).float().numpy()
 
 
@@ -196,7 +214,10 @@ def quantize_by_mlx(source, folder, mode, bits, group):
 
 def test_float16_scales_in_bfloat16_tables_are_said(tiny_folder, open_runtime, tmp_path):
     convert(str(tiny_folder("llama-2", dtype=mx.float16)), tmp_path / "q", bits=4, group_size=32)
-    assert "float16 scales rounded to bfloat16" in open_runtime(tmp_path / "q", RuntimeSettings()).arithmetic
+    assert (
+        "float16 scales rounded to bfloat16"
+        in open_runtime(tmp_path / "q", RuntimeSettings()).arithmetic
+    )
 
 
 def test_what_the_bench_asks_for(open_runtime):

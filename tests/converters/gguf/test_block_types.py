@@ -59,7 +59,10 @@ def test_k_blocks_keep_their_codes_and_round_their_scales_once(kind):
     codes = unpack(np.ascontiguousarray(weight), bits).reshape(-1, 32)
     exact = library(kind, rows).reshape(-1, 32)
     blocks = rows.reshape(-1, rows.shape[1] // (COLUMNS // 256))
-    whole, least = (np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16).astype(np.float32) for at in (0, 2))
+    whole, least = (
+        np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16).astype(np.float32)
+        for at in (0, 2)
+    )
     sixes, mins = gguf.quants.Q4_K.get_scale_min(np.ascontiguousarray(blocks[:, 4:16]))
     assert np.array_equal(scales.reshape(-1, 8), (whole * sixes).astype(np.float16))
     assert np.array_equal(biases.reshape(-1, 8), (-(least * mins)).astype(np.float16))
@@ -92,10 +95,17 @@ def test_eight_bit_blocks_come_back_as_they_were():
     assert np.array_equal(join_q8_0((weight ^ 0x80).view(np.int8), scales), rows)
 
 
-@given(bits=st.sampled_from([2, 3, 4, 5, 6, 8]), rows=st.integers(1, 3), groups=st.integers(1, 3), seed=st.integers(0, 99))
+@given(
+    bits=st.sampled_from([2, 3, 4, 5, 6, 8]),
+    rows=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
 def test_packed_codes_are_those_that_mlx_unpacks(bits, rows, groups, seed):
     codes = np.random.default_rng(seed).integers(0, 1 << bits, (rows, 32 * groups), dtype=np.uint8)
     packed = np.ascontiguousarray(pack(codes, bits))
     ones, zeros = mx.ones((rows, groups)), mx.zeros((rows, groups))
-    assert np.array_equal(np.array(mx.dequantize(mx.array(packed.view(np.uint32)), ones, zeros, 32, bits)), codes)
+    assert np.array_equal(
+        np.array(mx.dequantize(mx.array(packed.view(np.uint32)), ones, zeros, 32, bits)), codes
+    )
     assert np.array_equal(unpack(packed, bits), codes)

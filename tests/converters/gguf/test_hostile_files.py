@@ -30,7 +30,9 @@ def text(value):
 
 
 def header(*, keys=(), tensors=(), tensor_count=None, key_count=None, version=3):
-    data = b"GGUF" + struct.pack("<IQQ", version, tensor_count or len(tensors), key_count or len(keys))
+    data = b"GGUF" + struct.pack(
+        "<IQQ", version, tensor_count or len(tensors), key_count or len(keys)
+    )
     return data + b"".join(keys) + b"".join(tensors)
 
 
@@ -61,7 +63,10 @@ LIES = {
     "unknown value": (header(keys=[text(b"k") + struct.pack("<I", 77)]), "unknown type 77"),
     "a key twice": (header(keys=[text(b"k") + struct.pack("<II", 4, 1)] * 2), "twice"),
     "no UTF-8": (header(keys=[text(b"\xff") + struct.pack("<II", 4, 1)]), "no UTF-8"),
-    "alignment": (header(keys=[text(b"general.alignment") + struct.pack("<II", 4, 12)]), "alignment"),
+    "alignment": (
+        header(keys=[text(b"general.alignment") + struct.pack("<II", 4, 12)]),
+        "alignment",
+    ),
     "no axes": (header(tensors=[tensor(axes=(), rank=0)]), "0 axes"),
     "many axes": (header(tensors=[tensor(axes=(1,) * 9)]), "9 axes"),
     "negative size": (header(tensors=[tensor(axes=((1 << 64) - 1, 2))]), "impossible shape"),
@@ -73,7 +78,10 @@ LIES = {
     "offset past the end": (header(tensors=[tensor(offset=1 << 50)]) + bytes(4096), "cut short"),
     "wrapping offset": (header(tensors=[tensor(offset=(1 << 64) - 32)]) + bytes(4096), "cut short"),
     "off the alignment": (header(tensors=[tensor(offset=8)]) + bytes(4096), "alignment"),
-    "overlap": (header(tensors=[tensor(), tensor(b"b", offset=32)]) + bytes(4096), "inside another"),
+    "overlap": (
+        header(tensors=[tensor(), tensor(b"b", offset=32)]) + bytes(4096),
+        "inside another",
+    ),
     "a tensor twice": (header(tensors=[tensor(), tensor(offset=128)]) + bytes(4096), "comes twice"),
     "no tensors": (header() + bytes(64), "no tensor"),
 }
@@ -121,7 +129,9 @@ def test_a_file_cut_after_it_was_opened_is_an_error_of_ours(tmp_path, whole):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("missing", ["tokenizer.ggml.tokens", "llama.embedding_length", "llama.block_count"])
+@pytest.mark.parametrize(
+    "missing", ["tokenizer.ggml.tokens", "llama.embedding_length", "llama.block_count"]
+)
 def test_what_is_missing_is_named(tmp_path, whole, missing):
     name = missing.encode()
     assert whole.count(text(name)) == 1

@@ -15,16 +15,32 @@ from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert, export
 from edgellm.converters.gguf.header import open_gguf
-from edgellm.converters.gguf.model_config import gguf_name, huggingface_name, read_stretch, stretch_factors
+from edgellm.converters.gguf.model_config import (
+    gguf_name,
+    huggingface_name,
+    read_stretch,
+    stretch_factors,
+)
 from edgellm.converters.gguf.pretokenizers import SPLITTINGS, pre_tokenizer_of, splitting_in
 from edgellm.errors import ConversionError, FormatError, TokenizerError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.detokenizer import steps_of
 
-WIDE = CONFIGS["llama-2"] | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "vocab_size": 512}
+WIDE = CONFIGS["llama-2"] | {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+}
 """Rows of 256, which every block type takes."""
 
-TEXTS = ["Once upon a time", " there  was\n\na dog, 123456 years old!", "", "<s>x</s> y", "glücklich 日本 🙂"]
+TEXTS = [
+    "Once upon a time",
+    " there  was\n\na dog, 123456 years old!",
+    "",
+    "<s>x</s> y",
+    "glücklich 日本 🙂",
+]
 
 
 def arrays(path):
@@ -43,7 +59,9 @@ def arrays(path):
         if part == "weight" and f"{stem}.scales" in tensors:
             form = block | block[stem] if isinstance(block.get(stem), dict) else block
             wide = [tensors[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases")]
-            values = mx.dequantize(stored, *wide, form["group_size"], form["bits"], dtype=mx.float32)
+            values = mx.dequantize(
+                stored, *wide, form["group_size"], form["bits"], dtype=mx.float32
+            )
         found[name] = np.array(values.astype(mx.float32))
     return found
 
@@ -68,7 +86,11 @@ def test_codes_scales_and_order_are_exact(tmp_path, kind):
     found = arrays(tmp_path / "made")
     assert found.keys() == made.keys()
     for name, (own, stored) in made.items():
-        expected = dequantized(own, stored) if found[name].ndim == 2 else stored.astype(np.float16).astype(np.float32)
+        expected = (
+            dequantized(own, stored)
+            if found[name].ndim == 2
+            else stored.astype(np.float16).astype(np.float32)
+        )
         assert np.array_equal(found[name], expected), name
     edgellm.load(tmp_path / "made").close()
 
@@ -87,7 +109,9 @@ def test_plain_types_stay_what_they_are(tmp_path, kind):
 def test_a_mixed_file_keeps_what_it_can_and_says_what_it_cannot(tmp_path):
     made = write_gguf(tmp_path / "model.gguf", WIDE, kinds=k_m)
     said = []
-    report = convert(tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message))
+    report = convert(
+        tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message)
+    )
     assert report.quantization == Quantization(4, 32)
     assert report.exceptions == {
         **{f"model.layers.{layer}.self_attn.v_proj": Quantization(6, 32) for layer in range(2)},
@@ -100,7 +124,9 @@ def test_a_mixed_file_keeps_what_it_can_and_says_what_it_cannot(tmp_path):
         expected = dequantized(kind, stored)
         error = np.sqrt(np.square(found[name] - expected).mean() / np.square(expected).mean())
         assert error < {"Q4_K": 1e-3, "Q6_K": 0.03}.get(kind, 1e-3), (name, error)
-    assert edgellm.load(tmp_path / "made").generate("Once", max_tokens=4, temperature=0.0) is not None
+    assert (
+        edgellm.load(tmp_path / "made").generate("Once", max_tokens=4, temperature=0.0) is not None
+    )
 
 
 def test_a_file_that_mlx_has_no_type_for_becomes_as_many_bits(tmp_path):
@@ -111,7 +137,8 @@ def test_a_file_that_mlx_has_no_type_for_becomes_as_many_bits(tmp_path):
 
 def test_scales_that_float16_cannot_say_are_refused(tmp_path):
     def huge(kind, rows, columns, seed):
-        return np.tile(np.array([[0xFF, 0x7B, *[7] * 32]], np.uint8), (rows, columns // 32))  # 65504 * -128
+        # 65504 * -128
+        return np.tile(np.array([[0xFF, 0x7B, *[7] * 32]], np.uint8), (rows, columns // 32))
 
     write_gguf(tmp_path / "model.gguf", WIDE, kinds=every("Q8_0"), blocks=huge)
     with pytest.raises(FormatError, match="infinite"):
@@ -121,7 +148,12 @@ def test_scales_that_float16_cannot_say_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("qwen3-biases",)])
 def test_a_model_goes_out_and_comes_back(tmp_path, name):
-    source = write_model(tmp_path / "model", CONFIGS[name], dtype=mx.float16, generation_config={"eos_token_id": [1, 3]})
+    source = write_model(
+        tmp_path / "model",
+        CONFIGS[name],
+        dtype=mx.float16,
+        generation_config={"eos_token_id": [1, 3]},
+    )
     export(source, tmp_path / "out.gguf")
     convert(tmp_path / "out.gguf", tmp_path / "back", bits=16)
     before, after = arrays(source), arrays(tmp_path / "back")
@@ -129,7 +161,14 @@ def test_a_model_goes_out_and_comes_back(tmp_path, name):
         assert np.array_equal(before[tensor], values), tensor
     config = ModelConfig.from_dict(json.loads((tmp_path / "back" / "config.json").read_text()))
     own = ModelConfig.from_dict(CONFIGS[name])
-    for field in ("hidden_size", "head_dim", "num_key_value_heads", "rms_norm_eps", "rope_theta", "rope_scaling"):
+    for field in (
+        "hidden_size",
+        "head_dim",
+        "num_key_value_heads",
+        "rms_norm_eps",
+        "rope_theta",
+        "rope_scaling",
+    ):
         assert getattr(config, field) == getattr(own, field)
     assert config.tie_word_embeddings == own.tie_word_embeddings
     assert config.eos_token_ids == {1, 3}
@@ -149,7 +188,10 @@ def test_four_and_five_bits_keep_their_codes_both_ways(tmp_path, bits, group_siz
     assert report.errors == {}
     assert report.kinds == {f"Q{bits}_1": 2 + 7 * 2}
     convert(tmp_path / "out.gguf", tmp_path / "back")
-    before, after = (mx.load(str(tmp_path / folder / "model-layer-00001.safetensors")) for folder in ("ours", "back"))
+    before, after = (
+        mx.load(str(tmp_path / folder / "model-layer-00001.safetensors"))
+        for folder in ("ours", "back")
+    )
     for name, values in before.items():
         if name.endswith(".weight") and values.ndim == 2:
             assert mx.array_equal(values, after[name]), name
@@ -171,7 +213,10 @@ def test_what_eight_bits_and_others_lose_is_said(tmp_path):
     for name, tensor in first.tensors.items():
         bytes_of = [
             file.read_bytes()[place.offset : place.offset + place.nbytes]
-            for file, place in ((tensor.file, tensor), (second.tensors[name].file, second.tensors[name]))
+            for file, place in (
+                (tensor.file, tensor),
+                (second.tensors[name].file, second.tensors[name]),
+            )
         ]
         assert bytes_of[0] == bytes_of[1], name
     convert(source, tmp_path / "three", bits=3)
@@ -223,7 +268,11 @@ def test_a_folder_of_two_models_is_refused(tmp_path):
     [
         RopeScaling(kind="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0),
         RopeScaling(
-            kind="llama3", factor=8.0, low_freq_factor=1.5, high_freq_factor=6.0, original_max_position_embeddings=3000
+            kind="llama3",
+            factor=8.0,
+            low_freq_factor=1.5,
+            high_freq_factor=6.0,
+            original_max_position_embeddings=3000,
         ),
         RopeScaling(kind="linear", factor=4.0),
     ],
@@ -248,7 +297,13 @@ def test_rotary_factors_of_another_kind_are_refused():
 def test_names_go_both_ways():
     for name in random_tensors(CONFIGS["qwen3-biases"]):
         assert huggingface_name(gguf_name(name)) == name
-    for name in ("blk.0.ffn_gate_exps.weight", "blk.x.attn_q.weight", "blk.01.attn_q.weight", "v.blk.0.attn_q.weight", ""):
+    for name in (
+        "blk.0.ffn_gate_exps.weight",
+        "blk.x.attn_q.weight",
+        "blk.01.attn_q.weight",
+        "v.blk.0.attn_q.weight",
+        "",
+    ):
         assert huggingface_name(name) is None
 
 
@@ -260,7 +315,9 @@ def test_each_way_to_cut_a_text_is_known_again(splitting):
 @pytest.mark.parametrize("splitting", SPLITTINGS)
 def test_byte_level_tokenizers_come_in(tmp_path, splitting):
     def metadata(writer):
-        writer.add_chat_template([{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}])
+        writer.add_chat_template(
+            [{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}]
+        )
 
     def vocabulary(writer, size):
         add_byte_level(writer, size, pre=splitting)
@@ -299,7 +356,11 @@ def test_other_models_are_refused(tmp_path):
     write_gguf(tmp_path / "kind.gguf", WIDE, architecture="gemma")
     with pytest.raises(UnsupportedModelError, match="gemma"):
         convert(tmp_path / "kind.gguf", tmp_path / "made")
-    write_gguf(tmp_path / "pre.gguf", WIDE, vocabulary=lambda writer, size: add_byte_level(writer, size, pre="strange"))
+    write_gguf(
+        tmp_path / "pre.gguf",
+        WIDE,
+        vocabulary=lambda writer, size: add_byte_level(writer, size, pre="strange"),
+    )
     with pytest.raises(TokenizerError, match="strange"):
         convert(tmp_path / "pre.gguf", tmp_path / "made")
     assert not (tmp_path / "made").exists()
@@ -328,7 +389,8 @@ def test_an_export_keeps_what_is_there_and_leaves_nothing_half_made(tmp_path):
 
 def test_llama_3_s_scaling_is_what_the_tensor_says():
     scaling = RopeScaling(
-        **{"kind": LLAMA3_SCALING["rope_type"]} | {k: v for k, v in LLAMA3_SCALING.items() if k != "rope_type"}
+        **{"kind": LLAMA3_SCALING["rope_type"]}
+        | {k: v for k, v in LLAMA3_SCALING.items() if k != "rope_type"}
     )
     factors = stretch_factors(32, 500000.0, scaling)
     assert factors[0] == 1
@@ -363,9 +425,16 @@ def test_scales_that_float16_rounds_keep_their_codes_and_say_the_error(tmp_path)
     assert len(report.errors) == 16
     assert all(0 < error < 1e-3 for error in report.errors.values())
     convert(tmp_path / "out.gguf", tmp_path / "back")
-    before, after = (mx.load(str(tmp_path / folder / "model-layer-00000.safetensors")) for folder in ("ours", "back"))
-    assert mx.array_equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+    before, after = (
+        mx.load(str(tmp_path / folder / "model-layer-00000.safetensors"))
+        for folder in ("ours", "back")
+    )
+    assert mx.array_equal(
+        before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"]
+    )
     values, rounded = arrays(tmp_path / "ours"), arrays(tmp_path / "back")
     name = "model.layers.0.mlp.up_proj"
     change = np.sqrt(np.square(rounded[f"{name}.weight"] - values[f"{name}.weight"]).sum())
-    assert change / np.sqrt(np.square(values[f"{name}.weight"]).sum()) == pytest.approx(report.errors[name], rel=1e-2)
+    assert change / np.sqrt(np.square(values[f"{name}.weight"]).sum()) == pytest.approx(
+        report.errors[name], rel=1e-2
+    )

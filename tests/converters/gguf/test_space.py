@@ -12,7 +12,12 @@ from edgellm.converters import export
 from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf_export.writer import GgufOutput, write_gguf
 
-SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
+SHAPE = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
 CONFIG = CONFIGS["llama-2"] | SHAPE | {"num_hidden_layers": 1}
 
 
@@ -32,12 +37,25 @@ def layer(tmp_path, request):
     small = write_model(tmp_path / "small", CONFIGS["llama-2"])
     export(small, tmp_path / "small.gguf")
     metadata = dict(open_gguf(tmp_path / "small.gguf").metadata)
-    names = {"embedding_length": 4096, "feed_forward_length": 11008, "block_count": 1, "attention.head_count": 32}
-    names |= {"attention.head_count_kv": 32, "attention.key_length": 128, "attention.value_length": 128}
-    metadata |= {f"llama.{key}": value for key, value in (names | {"rope.dimension_count": 128}).items()}
+    names = {
+        "embedding_length": 4096,
+        "feed_forward_length": 11008,
+        "block_count": 1,
+        "attention.head_count": 32,
+    }
+    names |= {
+        "attention.head_count_kv": 32,
+        "attention.key_length": 128,
+        "attention.value_length": 128,
+    }
+    metadata |= {
+        f"llama.{key}": value for key, value in (names | {"rope.dimension_count": 128}).items()
+    }
     outputs = []
     for name, shape in tensor_shapes(CONFIG).items():
-        output = GgufOutput(gguf_name(name), request.param if len(shape) == 2 else "F32", shape, tuple)
+        output = GgufOutput(
+            gguf_name(name), request.param if len(shape) == 2 else "F32", shape, tuple
+        )
         outputs.append(replace(output, pieces=zeros(output.nbytes)))
     write_gguf(tmp_path / "layer.gguf", metadata, outputs)
     return tmp_path / "layer.gguf"

@@ -1,6 +1,7 @@
 """What we export, in llama.cpp itself; left out where llama-cpp-python is not installed.
 
-Marked slow, since some builds of llama.cpp bring down the process that they run in: `make slow`, or by name.
+Marked slow, since some builds of llama.cpp bring down the process that they run in: `make slow`, or
+by name.
 """
 
 import mlx.core as mx
@@ -18,8 +19,19 @@ pytestmark = pytest.mark.slow
 
 PROMPTS = ["Once upon a time", "The little dog", "One day, Lily and Tom went to the"]
 TOKENS = 64
-TEXTS = [*PROMPTS, "", " two  spaces\n\nand lines", "123 4567", "glücklich 日本 🙂", "<|end|>after a special token"]
-RUNS = {name: config for name, config in CONFIGS.items() if name not in ("mistral-window", "qwen2-window", "qwen3-biases")}
+TEXTS = [
+    *PROMPTS,
+    "",
+    " two  spaces\n\nand lines",
+    "123 4567",
+    "glücklich 日本 🙂",
+    "<|end|>after a special token",
+]
+RUNS = {
+    name: config
+    for name, config in CONFIGS.items()
+    if name not in ("mistral-window", "qwen2-window", "qwen3-biases")
+}
 """What llama.cpp computes as we do."""
 
 
@@ -34,7 +46,10 @@ def opened(path):
 
     with pytest.MonkeyPatch.context() as patch:  # llama-cpp-python has no setting for it
         patch.setattr(library, "llama_model_default_params", plain)
-        return llama_cpp.Llama(str(path), n_ctx=512, n_threads=2, verbose=False, logits_all=True, type_k=0, type_v=0)  # float32
+        # float32
+        return llama_cpp.Llama(
+            str(path), n_ctx=512, n_threads=2, verbose=False, logits_all=True, type_k=0, type_v=0
+        )
 
 
 def greedy(llm, prompt, count):
@@ -76,8 +91,11 @@ def test_the_bundled_model_says_the_same(bundled, prompt):
 
 def test_the_bundled_model_s_texts_become_the_same_tokens(bundled):
     _, llm, model = bundled
-    for text in TEXTS[:-1]:  # after a special token llama.cpp puts a space, and this tokenizer says not to ("legacy": false)
-        assert model.tokenize(text.encode(), add_bos=True, special=True) == llm.tokenizer.encode(text), text
+    # after a special token llama.cpp puts a space, and this tokenizer says not to ("legacy": false)
+    for text in TEXTS[:-1]:
+        assert model.tokenize(text.encode(), add_bos=True, special=True) == llm.tokenizer.encode(
+            text
+        ), text
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -87,16 +105,25 @@ def test_every_kind_of_model_computes_the_same(tmp_path, name):
     model = opened(tmp_path / "out.gguf")
     with edgellm.load(source, activations="float") as llm:
         for text in TEXTS:
-            assert model.tokenize(text.encode(), add_bos=True, special=True) == llm.tokenizer.encode(text), text
+            assert model.tokenize(
+                text.encode(), add_bos=True, special=True
+            ) == llm.tokenizer.encode(text), text
         prompt = "Once upon a time there was a little dog. They went to the park, all day long"
         ids, answer = llm.tokenizer.encode(prompt), greedy(llm, prompt, 32)
         assert likeliest(model, [*ids, *answer])[len(ids) - 1 : -1] == answer
 
 
 def test_a_sentencepiece_tokenizer_finds_the_same_tokens(tmp_path):
-    source = write_model(tmp_path / "model", CONFIGS["llama-2"] | {"vocab_size": 512}, dtype=mx.float16, tokenizer=False)
+    source = write_model(
+        tmp_path / "model",
+        CONFIGS["llama-2"] | {"vocab_size": 512},
+        dtype=mx.float16,
+        tokenizer=False,
+    )
     write_pieces(source, PIECES | {"legacy": True})
     export(source, tmp_path / "out.gguf")
     model, tokenizer = opened(tmp_path / "out.gguf"), edgellm.load(source).tokenizer
     for text in [*TEXTS, "<|user|>Hello there<|end|><|assistant|>"]:
-        assert model.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(text), text
+        assert model.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(
+            text
+        ), text

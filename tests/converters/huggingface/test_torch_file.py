@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.torch_files import number, numbers, pickled_tensor, state, text, write_arrays, write_zip
+from support.torch_files import (
+    number,
+    numbers,
+    pickled_tensor,
+    state,
+    text,
+    write_arrays,
+    write_zip,
+)
 
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.huggingface.torch_file import LEGACY_MAGIC, read_torch_file
@@ -27,7 +35,10 @@ def read_all(folder):
     source = HuggingFaceSource(folder)
     types = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
     return {
-        name: np.concatenate([source.rows(name, row, row + 1) for row in range(tensor.rows)] or [np.empty(0, np.uint8)])
+        name: np.concatenate(
+            [source.rows(name, row, row + 1) for row in range(tensor.rows)]
+            or [np.empty(0, np.uint8)]
+        )
         .view(types[tensor.dtype])
         .reshape(tensor.shape)
         for name, tensor in source.tensors.items()
@@ -60,15 +71,36 @@ def test_views_are_gathered(tmp_path):
     write_zip(tmp_path / "pytorch_model.bin", state(entries), {"0": base})
     found = read_all(tmp_path)
     for name, (shape, strides, offset) in views.items():
-        expected = np.lib.stride_tricks.as_strided(base[offset:], shape, [stride * 4 for stride in strides])
+        expected = np.lib.stride_tricks.as_strided(
+            base[offset:], shape, [stride * 4 for stride in strides]
+        )
         assert np.array_equal(found[name], expected)
 
 
 def test_the_layout_before_torch_1_6_is_read(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("k") + text("cpu") + number(6) + b"NtQ"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(0) + numbers((2, 3)) + numbers((3, 1)) + b"\x89}tR"
-    head = [pickle.dumps(LEGACY_MAGIC, 2), pickle.dumps(1001, 2), pickle.dumps({"little_endian": True}, 2)]
+    storage = (
+        b"("
+        + text("storage")
+        + b"ctorch\nFloatStorage\n"
+        + text("k")
+        + text("cpu")
+        + number(6)
+        + b"NtQ"
+    )
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + number(0)
+        + numbers((2, 3))
+        + numbers((3, 1))
+        + b"\x89}tR"
+    )
+    head = [
+        pickle.dumps(LEGACY_MAGIC, 2),
+        pickle.dumps(1001, 2),
+        pickle.dumps({"little_endian": True}, 2),
+    ]
     body = state({"a": tensor}) + pickle.dumps(["k"], 2) + struct.pack("<q", 6) + array.tobytes()
     (tmp_path / "pytorch_model.bin").write_bytes(b"".join(head) + body)
     assert np.array_equal(read_all(tmp_path)["a"], array)
@@ -99,7 +131,14 @@ def canaries(file):
     yield b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\n" + call + b"\x85RtR."
     yield b"\x80\x02ctorch\nos.system\n" + call + b"\x85R."
     yield b"\x80\x02ctorch\nFloatStorage\n" + call + b"\x85R."
-    yield b"\x80\x04" + text("builtins") + text("exec") + b"\x93" + text(f"open({str(file)!r}, 'w')") + b"\x85R."
+    yield (
+        b"\x80\x04"
+        + text("builtins")
+        + text("exec")
+        + b"\x93"
+        + text(f"open({str(file)!r}, 'w')")
+        + b"\x85R."
+    )
     yield b"\x80\x02ccollections\nOrderedDict\n(" + text("__class__") + b"tR."
     yield b"\x80\x02ccollections\nOrderedDict\n)R}" + text("__setstate__") + b"cos\nsystem\nsb."
 
@@ -142,7 +181,9 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_tensor_that_lies_is_refused(tmp_path, lie):
-    path = write_zip(tmp_path / "x.bin", state({"a": pickled_tensor("0", ARRAY, **LIES[lie])}), {"0": ARRAY})
+    path = write_zip(
+        tmp_path / "x.bin", state({"a": pickled_tensor("0", ARRAY, **LIES[lie])}), {"0": ARRAY}
+    )
     with pytest.raises(FormatError):
         read_torch_file(path)
 
@@ -169,8 +210,16 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_endless_pickles_end():
-    floods = [b"\x80\x02" + b"}" * (MAX_INSTRUCTIONS + 5), b"\x80\x02" + b"]\x94" * MAX_INSTRUCTIONS]
-    floods += [b"\x8d" + b"\xff" * 8, b"X\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f", b"I" + b"9" * 10**6 + b"\n."]
+    floods = [
+        b"\x80\x02" + b"}" * (MAX_INSTRUCTIONS + 5),
+        b"\x80\x02" + b"]\x94" * MAX_INSTRUCTIONS,
+    ]
+    floods += [
+        b"\x8d" + b"\xff" * 8,
+        b"X\xff\xff\xff\xff",
+        b"\x8b\xff\xff\xff\x7f",
+        b"I" + b"9" * 10**6 + b"\n.",
+    ]
     floods += [b"0" * 100, b"t"]
     for flood in floods:
         tracemalloc.start()
@@ -186,7 +235,14 @@ OPCODES = [code.code.encode("latin-1") for code in pickletools.opcodes]
 
 
 @settings(max_examples=300)
-@given(st.lists(st.one_of(st.sampled_from(OPCODES), st.binary(max_size=4), st.just(pickled_tensor("0", ARRAY))), max_size=25))
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(OPCODES), st.binary(max_size=4), st.just(pickled_tensor("0", ARRAY))
+        ),
+        max_size=25,
+    )
+)
 def test_any_pickle_is_read_or_refused(parts):
     with suppress(EdgeLLMError):
         read_pickle(BytesIO(b"".join(parts)), "it")
@@ -199,7 +255,9 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data):
     raw = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw)
+    path.write_bytes(
+        raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
+    )
     try:
         tensors = read_torch_file(path)
     except EdgeLLMError:

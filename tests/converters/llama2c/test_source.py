@@ -55,7 +55,9 @@ def test_int8_groups_that_mlx_has_are_kept(tmp_path, group):
         if values.ndim == 1:
             assert np.array_equal(np.array(made[name]), values)
             continue
-        codes, scales, biases = (np.array(made[name.replace("weight", part)]) for part in ("weight", "scales", "biases"))
+        codes, scales, biases = (
+            np.array(made[name.replace("weight", part)]) for part in ("weight", "scales", "biases")
+        )
         codes = codes.view(np.uint8).astype(np.int64).reshape(values.shape)
         wide = np.repeat(scales.astype(np.float64), group, 1)
         restored = codes * wide + np.repeat(biases.astype(np.float64), group, 1)
@@ -89,7 +91,13 @@ def test_the_tokenizer_encodes_as_the_one_it_was_made_from(tmp_path):
     convert(file, tmp_path / "made")
     ours = Tokenizer.from_folder(tmp_path / "made", vocab_size=LLAMA["vocab_size"])
     theirs = Tokenizer.from_folder(write_pieces(tmp_path / "pieces", **PIECES))
-    for text in ("Once upon a time", "  two  spaces", "Der kleine Hund: 12 größer!\n日本", "", "<s> x </s>"):
+    for text in (
+        "Once upon a time",
+        "  two  spaces",
+        "Der kleine Hund: 12 größer!\n日本",
+        "",
+        "<s> x </s>",
+    ):
         assert ours.encode(text) == theirs.encode(text)
         assert ours.decode(ours.encode(text)) == theirs.decode(theirs.encode(text))
     assert ours.eos_token_ids == {2}
@@ -112,7 +120,15 @@ def test_a_tokenizer_may_be_named_and_must_be_there(tmp_path):
 
 
 def header(**numbers):
-    config = {"dim": 64, "hidden": 128, "layers": 4, "heads": 4, "kv": 2, "vocab": 448, "seq": 256} | numbers
+    config = {
+        "dim": 64,
+        "hidden": 128,
+        "layers": 4,
+        "heads": 4,
+        "kv": 2,
+        "vocab": 448,
+        "seq": 256,
+    } | numbers
     return struct.pack("<7i", *config.values())
 
 
@@ -128,8 +144,12 @@ FAULTS = {
     "odd heads": lambda data: data[:8] + header(heads=3) + data[36:],
     "more words": lambda data: data[:8] + header(vocab=449) + data[36:],
     "neither tied nor not": lambda data: data[:36] + b"\7" + data[37:],
-    "a group of nothing": lambda data: data[:4] + struct.pack("<i", 2) + data[8:37] + struct.pack("<i", 0) + data[41:],
-    "a negative group": lambda data: data[:4] + struct.pack("<i", 2) + data[8:37] + struct.pack("<i", -64) + data[41:],
+    "a group of nothing": lambda data: (
+        data[:4] + struct.pack("<i", 2) + data[8:37] + struct.pack("<i", 0) + data[41:]
+    ),
+    "a negative group": lambda data: (
+        data[:4] + struct.pack("<i", 2) + data[8:37] + struct.pack("<i", -64) + data[41:]
+    ),
     "a NaN": lambda data: data[:-4] + struct.pack("<f", float("nan")),
 }
 
@@ -171,7 +191,9 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llama2c")
     files = {}
     for version in (0, 1, 2):
-        file, _ = write_all(folder / str(version), LLAMA | {"num_hidden_layers": 1}, version=version)
+        file, _ = write_all(
+            folder / str(version), LLAMA | {"num_hidden_layers": 1}, version=version
+        )
         files[version] = file, file.read_bytes()
     return files
 

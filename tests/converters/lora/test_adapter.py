@@ -18,7 +18,12 @@ from edgellm.converters.lora.adapter import read_adapter
 from edgellm.errors import EdgeLLMError, FormatError, ModelNotFoundError, UnsupportedModelError
 
 LLAMA = CONFIGS["llama-2"]
-PATHS = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj", "model.layers.3.mlp.down_proj", "lm_head"]
+PATHS = [
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.1.self_attn.v_proj",
+    "model.layers.3.mlp.down_proj",
+    "lm_head",
+]
 
 
 def factors(shape, seed, rank=RANK):
@@ -53,11 +58,15 @@ def merged(path, tensors, scale):
 def test_pefts_adapters_are_merged(tmp_path, config, scales):
     tensors = peft_tensors()
     adapter = write_peft(tmp_path / "adapter", tensors, **config)
-    report = convert(write_model(tmp_path / "base", LLAMA), tmp_path / "made", bits=16, adapter=adapter)
+    report = convert(
+        write_model(tmp_path / "base", LLAMA), tmp_path / "made", bits=16, adapter=adapter
+    )
     made = tensors_of(tmp_path / "made")
     assert report.merged == 4
     for path, scale in zip(PATHS, scales, strict=True):
-        assert np.allclose(np.array(made[f"{path}.weight"]), merged(path, tensors, scale), rtol=1e-5, atol=1e-6)
+        assert np.allclose(
+            np.array(made[f"{path}.weight"]), merged(path, tensors, scale), rtol=1e-5, atol=1e-6
+        )
     for name, values in random_tensors(LLAMA).items():
         if name.removesuffix(".weight") not in PATHS:
             assert np.array_equal(np.array(made[name]), values.astype(np.float32))
@@ -67,7 +76,10 @@ def test_an_adapter_saved_by_torch_is_read(tmp_path):
     adapter = write_peft(tmp_path / "adapter", peft_tensors())
     convert(write_model(tmp_path / "base", LLAMA), tmp_path / "made", adapter=adapter)
     (adapter / "adapter_model.safetensors").unlink()
-    write_arrays(adapter / "adapter_model.bin", {f"base_model.model.{name}": value for name, value in peft_tensors().items()})
+    write_arrays(
+        adapter / "adapter_model.bin",
+        {f"base_model.model.{name}": value for name, value in peft_tensors().items()},
+    )
     convert(tmp_path / "base", tmp_path / "again", adapter=adapter)
     for file in (tmp_path / "made").glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
@@ -77,11 +89,19 @@ def test_an_adapter_saved_by_torch_is_read(tmp_path):
 def test_sixteen_bit_bases_are_rounded_once(tmp_path, dtype):
     tensors = peft_tensors()
     adapter = write_peft(tmp_path / "adapter", tensors)
-    convert(write_model(tmp_path / "base", LLAMA, dtype=dtype), tmp_path / "made", bits=16, adapter=adapter)
+    convert(
+        write_model(tmp_path / "base", LLAMA, dtype=dtype),
+        tmp_path / "made",
+        bits=16,
+        adapter=adapter,
+    )
     base, made = tensors_of(tmp_path / "base"), tensors_of(tmp_path / "made")
     for path in PATHS:
         weight = np.array(base[f"{path}.weight"].astype(mx.float32))
-        exact = weight + np.float32(4) * tensors[f"{path}.lora_B.weight"] @ tensors[f"{path}.lora_A.weight"]
+        exact = (
+            weight
+            + np.float32(4) * tensors[f"{path}.lora_B.weight"] @ tensors[f"{path}.lora_A.weight"]
+        )
         assert made[f"{path}.weight"].dtype == dtype
         assert float(mx.mean(made[f"{path}.weight"] == mx.array(exact).astype(dtype))) > 0.999
 
@@ -89,7 +109,9 @@ def test_sixteen_bit_bases_are_rounded_once(tmp_path, dtype):
 def test_dora_gives_each_row_its_length(tmp_path):
     tensors, lengths = peft_tensors(PATHS[:2]), {}
     for path in PATHS[:2]:
-        lengths[path] = np.linspace(0.5, 2, random_tensors(LLAMA)[f"{path}.weight"].shape[0]).astype(np.float32)
+        lengths[path] = np.linspace(
+            0.5, 2, random_tensors(LLAMA)[f"{path}.weight"].shape[0]
+        ).astype(np.float32)
     extra = {f"{path}.lora_magnitude_vector": values for path, values in lengths.items()}
     adapter = write_peft(tmp_path / "adapter", tensors | extra, use_dora=True)
     convert(write_model(tmp_path / "base", LLAMA), tmp_path / "made", bits=16, adapter=adapter)
@@ -102,7 +124,9 @@ def test_dora_gives_each_row_its_length(tmp_path):
 
 def test_embeddings_and_whole_tensors_are_taken(tmp_path):
     random = np.random.RandomState(1)
-    down, up = (random.standard_normal(shape).astype(np.float32) for shape in ((RANK, 320), (64, RANK)))
+    down, up = (
+        random.standard_normal(shape).astype(np.float32) for shape in ((RANK, 320), (64, RANK))
+    )
     head, norm = random.standard_normal((320, 64)).astype(np.float32), np.full(64, 2, np.float32)
     tensors = {
         "model.embed_tokens.lora_embedding_A": down,
@@ -113,7 +137,9 @@ def test_embeddings_and_whole_tensors_are_taken(tmp_path):
     adapter = write_peft(tmp_path / "adapter", tensors, modules_to_save=["lm_head", "norm"])
     convert(write_model(tmp_path / "base", LLAMA), tmp_path / "made", bits=16, adapter=adapter)
     made = tensors_of(tmp_path / "made")
-    expected = random_tensors(LLAMA)["model.embed_tokens.weight"] + 4 * (up.astype(np.float64) @ down).T
+    expected = (
+        random_tensors(LLAMA)["model.embed_tokens.weight"] + 4 * (up.astype(np.float64) @ down).T
+    )
     assert np.allclose(np.array(made["model.embed_tokens.weight"]), expected, rtol=1e-4, atol=1e-5)
     assert np.array_equal(np.array(made["lm_head.weight"]), head)
     assert np.array_equal(np.array(made["model.norm.weight"]), norm)
@@ -123,24 +149,44 @@ def test_embeddings_and_whole_tensors_are_taken(tmp_path):
 def test_a_quantized_base_keeps_its_form_and_the_error_is_said(tmp_path, bits):
     convert(write_model(tmp_path / "plain", LLAMA), tmp_path / "base", bits=bits)
     tensors = peft_tensors()
-    report = convert(tmp_path / "base", tmp_path / "made", adapter=write_peft(tmp_path / "adapter", tensors))
+    report = convert(
+        tmp_path / "base", tmp_path / "made", adapter=write_peft(tmp_path / "adapter", tensors)
+    )
     base, made = tensors_of(tmp_path / "base"), tensors_of(tmp_path / "made")
     assert base.keys() == made.keys()
     assert report.errors.keys() == set(PATHS)
     for path in PATHS:
-        given, parts = ([found[f"{path}.{part}"] for part in ("weight", "scales", "biases")] for found in (base, made))
-        change = 4 * mx.array(tensors[f"{path}.lora_B.weight"]) @ mx.array(tensors[f"{path}.lora_A.weight"])
+        given, parts = (
+            [found[f"{path}.{part}"] for part in ("weight", "scales", "biases")]
+            for found in (base, made)
+        )
+        change = (
+            4
+            * mx.array(tensors[f"{path}.lora_B.weight"])
+            @ mx.array(tensors[f"{path}.lora_A.weight"])
+        )
         exact, restored = mx.dequantize(*given, 64, bits) + change, mx.dequantize(*parts, 64, bits)
         error = float(mx.sqrt(mx.square(restored - exact).sum() / mx.square(exact).sum()))
         assert report.errors[path] == pytest.approx(error, rel=1e-2)
         assert error < {4: 0.15, 8: 0.01}[bits]
-    assert all(bool(mx.array_equal(base[name], made[name])) for name in base if name.rpartition(".")[0] not in PATHS)
+    assert all(
+        bool(mx.array_equal(base[name], made[name]))
+        for name in base
+        if name.rpartition(".")[0] not in PATHS
+    )
 
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")  # PEFT's own
 @pytest.mark.parametrize(
-    "more", [{}, {"use_rslora": True}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"rank_pattern": {"q_proj": 2}}]
+    "more",
+    [
+        {},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"rank_pattern": {"q_proj": 2}},
+    ],
 )
 def test_pefts_own_merge_is_ours(tmp_path, more):
     peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -152,9 +198,15 @@ def test_pefts_own_merge_is_ours(tmp_path, more):
     if "use_dora" in more:
         targets.remove("embed_tokens")
     config = peft.LoraConfig(
-        r=RANK, lora_alpha=16, target_modules=targets, alpha_pattern={"layers.1.self_attn.v_proj": 6}, **more
+        r=RANK,
+        lora_alpha=16,
+        target_modules=targets,
+        alpha_pattern={"layers.1.self_attn.v_proj": 6},
+        **more,
     )
-    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    model = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config
+    )
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -190,25 +242,49 @@ def test_mlx_lms_adapters_are_merged_as_its_own_fuse_does(tmp_path, kind, bits):
     mx.save_safetensors(str(tmp_path / "adapter" / "adapters.safetensors"), trained)
     config = {"fine_tune_type": kind, "num_layers": 2, "lora_parameters": parameters}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    report = convert(tmp_path / "base", tmp_path / "made", bits=None if bits == 4 else 16, adapter=tmp_path / "adapter")
-    fused = [(name, module.fuse(dequantize=True)) for name, module in model.named_modules() if hasattr(module, "fuse")]
+    report = convert(
+        tmp_path / "base",
+        tmp_path / "made",
+        bits=None if bits == 4 else 16,
+        adapter=tmp_path / "adapter",
+    )
+    fused = [
+        (name, module.fuse(dequantize=True))
+        for name, module in model.named_modules()
+        if hasattr(module, "fuse")
+    ]
     assert len(fused) == report.merged > 0
     made = tensors_of(tmp_path / "made")
     for name, module in fused:
         if bits == 16:
-            assert np.allclose(np.array(made[f"{name}.weight"]), np.array(module.weight), rtol=1e-4, atol=1e-5)
+            assert np.allclose(
+                np.array(made[f"{name}.weight"]), np.array(module.weight), rtol=1e-4, atol=1e-5
+            )
         else:
-            restored = mx.dequantize(*(made[f"{name}.{part}"] for part in ("weight", "scales", "biases")), 64, 4)
-            error = float(mx.sqrt(mx.square(restored - module.weight).sum() / mx.square(module.weight).sum()))
+            restored = mx.dequantize(
+                *(made[f"{name}.{part}"] for part in ("weight", "scales", "biases")), 64, 4
+            )
+            error = float(
+                mx.sqrt(mx.square(restored - module.weight).sum() / mx.square(module.weight).sum())
+            )
             assert error == pytest.approx(report.errors[name], rel=0.05)
 
 
 def test_full_fine_tunes_of_mlx_lm_are_taken(tmp_path):
     (tmp_path / "adapter").mkdir()
     weight = np.random.RandomState(2).standard_normal((64, 64)).astype(np.float32)
-    mx.save_safetensors(str(tmp_path / "adapter" / "adapters.safetensors"), {f"{PATHS[0]}.weight": mx.array(weight)})
-    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"fine_tune_type": "full"}))
-    convert(write_model(tmp_path / "base", LLAMA), tmp_path / "made", bits=16, adapter=tmp_path / "adapter")
+    mx.save_safetensors(
+        str(tmp_path / "adapter" / "adapters.safetensors"), {f"{PATHS[0]}.weight": mx.array(weight)}
+    )
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        json.dumps({"fine_tune_type": "full"})
+    )
+    convert(
+        write_model(tmp_path / "base", LLAMA),
+        tmp_path / "made",
+        bits=16,
+        adapter=tmp_path / "adapter",
+    )
     assert np.array_equal(np.array(tensors_of(tmp_path / "made")[f"{PATHS[0]}.weight"]), weight)
 
 
@@ -230,14 +306,54 @@ REFUSED = {
         FormatError,
         "half",
     ),
-    "two ranks": (put(f"{FIRST}.lora_A.weight", np.ones((5, 64), np.float32)), {}, FormatError, "ranks 4 and 5"),
-    "another width": (put(f"{FIRST}.lora_A.weight", np.ones((4, 65), np.float32)), {}, FormatError, "(64, 65)"),
-    "a vector": (put(f"{FIRST}.lora_A.weight", np.ones(4, np.float32)), {}, FormatError, "two matrices"),
-    "whole numbers": (put(f"{FIRST}.lora_A.weight", np.ones((4, 64), np.int32)), {}, FormatError, "I32"),
-    "not a number": (put(f"{FIRST}.lora_A.weight", np.full((4, 64), np.nan, np.float32)), {}, FormatError, "not a number"),
-    "more words": (put("lm_head.weight", np.ones((321, 64), np.float32)), {}, FormatError, "(321, 64)"),
-    "a bias": (put(f"{FIRST}.lora_B.bias", np.ones(64, np.float32)), {}, UnsupportedModelError, "lora_B.bias"),
-    "a trained bias": (put(f"{FIRST}.bias", np.ones(64, np.float32)), {}, FormatError, "q_proj.bias"),
+    "two ranks": (
+        put(f"{FIRST}.lora_A.weight", np.ones((5, 64), np.float32)),
+        {},
+        FormatError,
+        "ranks 4 and 5",
+    ),
+    "another width": (
+        put(f"{FIRST}.lora_A.weight", np.ones((4, 65), np.float32)),
+        {},
+        FormatError,
+        "(64, 65)",
+    ),
+    "a vector": (
+        put(f"{FIRST}.lora_A.weight", np.ones(4, np.float32)),
+        {},
+        FormatError,
+        "two matrices",
+    ),
+    "whole numbers": (
+        put(f"{FIRST}.lora_A.weight", np.ones((4, 64), np.int32)),
+        {},
+        FormatError,
+        "I32",
+    ),
+    "not a number": (
+        put(f"{FIRST}.lora_A.weight", np.full((4, 64), np.nan, np.float32)),
+        {},
+        FormatError,
+        "not a number",
+    ),
+    "more words": (
+        put("lm_head.weight", np.ones((321, 64), np.float32)),
+        {},
+        FormatError,
+        "(321, 64)",
+    ),
+    "a bias": (
+        put(f"{FIRST}.lora_B.bias", np.ones(64, np.float32)),
+        {},
+        UnsupportedModelError,
+        "lora_B.bias",
+    ),
+    "a trained bias": (
+        put(f"{FIRST}.bias", np.ones(64, np.float32)),
+        {},
+        FormatError,
+        "q_proj.bias",
+    ),
     "no number": (None, {"lora_alpha": "16"}, FormatError, "lora_alpha"),
     "IA3": (None, {"peft_type": "IA3"}, UnsupportedModelError, "IA3"),
     "PiSSA": (None, {"init_lora_weights": "pissa_niter_4"}, UnsupportedModelError, "pissa"),
@@ -249,7 +365,9 @@ REFUSED = {
 def test_what_would_be_merged_wrongly_is_refused(tmp_path, fault):
     edit, config, error, said = REFUSED[fault]
     base = write_model(tmp_path / "base", LLAMA)
-    adapter = write_peft(tmp_path / "adapter", edit(peft_tensors()) if edit else peft_tensors(), **config)
+    adapter = write_peft(
+        tmp_path / "adapter", edit(peft_tensors()) if edit else peft_tensors(), **config
+    )
     with pytest.raises(error) as caught:
         convert(base, tmp_path / "made", adapter=adapter)
     assert any(part in caught.value.message for part in said.split("|"))
@@ -259,7 +377,10 @@ def test_what_would_be_merged_wrongly_is_refused(tmp_path, fault):
 def test_an_embedding_that_is_the_head_too_is_refused(tmp_path):
     base = write_model(tmp_path / "base", LLAMA | {"tie_word_embeddings": True})
     down, up = np.ones((RANK, 320), np.float32), np.ones((64, RANK), np.float32)
-    tensors = {"model.embed_tokens.lora_embedding_A": down, "model.embed_tokens.lora_embedding_B": up}
+    tensors = {
+        "model.embed_tokens.lora_embedding_A": down,
+        "model.embed_tokens.lora_embedding_B": up,
+    }
     with pytest.raises(UnsupportedModelError, match="head as well"):
         convert(base, tmp_path / "made", adapter=write_peft(tmp_path / "adapter", tensors))
     with pytest.raises(ModelNotFoundError):

@@ -18,10 +18,17 @@ from edgellm.converters.meta.tokenizer import special_tokens
 from edgellm.errors import EdgeLLMError, FormatError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 
-# Eight heads of each kind, so that eight shards have one each, as the 70B model's key/value heads do.
-WIDE = CONFIGS["llama-2"] | {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 16, "num_key_value_heads": 8}
+# Eight heads of each kind, so that eight shards have one each, as the 70B model's key/value heads
+# do.
+WIDE = CONFIGS["llama-2"] | {
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+}
 WIDE |= {"vocab_size": 448}
-MULTIPLE = {"multiple_of": 64, "ffn_dim_multiplier": 0.5}  # int(0.5 * int(8 * 128 / 3)) = 170, and up to 192
+# int(0.5 * int(8 * 128 / 3)) = 170, and up to 192
+MULTIPLE = {"multiple_of": 64, "ffn_dim_multiplier": 0.5}
 SCALING = CONFIGS["llama-3.1"]["rope_scaling"] | {"original_max_position_embeddings": 8192}
 SCALED = WIDE | {"rope_theta": 500000.0, "rope_scaling": SCALING}
 SHARDS = [1, 2, 8]
@@ -30,14 +37,25 @@ SHARDS = [1, 2, 8]
 @pytest.mark.parametrize("shards", SHARDS)
 @pytest.mark.parametrize("by_rows", [False, True])
 def test_shards_make_the_model_that_was_split(tmp_path, shards, by_rows):
-    source = write_meta(tmp_path / "meta", WIDE, shards=shards, params=MULTIPLE, vocabulary_by_rows=by_rows)
+    source = write_meta(
+        tmp_path / "meta", WIDE, shards=shards, params=MULTIPLE, vocabulary_by_rows=by_rows
+    )
     convert(source, tmp_path / "made", bits=16)
     made, expected = tensors_of(tmp_path / "made"), random_tensors(WIDE)
     assert made.keys() == expected.keys()
     for name, values in expected.items():
         assert np.array_equal(np.array(made[name]), values.astype(np.float32)), name
     config = json.loads((tmp_path / "made" / "config.json").read_text())
-    said = {key: config[key] for key in ("hidden_size", "intermediate_size", "num_key_value_heads", "vocab_size", "rope_theta")}
+    said = {
+        key: config[key]
+        for key in (
+            "hidden_size",
+            "intermediate_size",
+            "num_key_value_heads",
+            "vocab_size",
+            "rope_theta",
+        )
+    }
     assert said == {
         "hidden_size": 128,
         "intermediate_size": 192,
@@ -46,7 +64,9 @@ def test_shards_make_the_model_that_was_split(tmp_path, shards, by_rows):
         "rope_theta": 1e4,
     }
     assert config["tie_word_embeddings"] is False
-    assert Tokenizer.from_folder(tmp_path / "made", vocab_size=448).encode("Once upon a time")[0] == 1
+    assert (
+        Tokenizer.from_folder(tmp_path / "made", vocab_size=448).encode("Once upon a time")[0] == 1
+    )
 
 
 @pytest.mark.torch
@@ -58,7 +78,11 @@ def test_logits_are_those_of_transformers(tmp_path, shards, scaled):
 
     config = SCALED if scaled else WIDE
     params = MULTIPLE | ({"rope_theta": 500000.0, "use_scaled_rope": True} if scaled else {})
-    convert(write_meta(tmp_path / "meta", config, shards=shards, params=params), tmp_path / "made", bits=16)
+    convert(
+        write_meta(tmp_path / "meta", config, shards=shards, params=params),
+        tmp_path / "made",
+        bits=16,
+    )
     logits = []
     for path in (write_model(tmp_path / "plain", config), tmp_path / "made"):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
@@ -69,8 +93,14 @@ def test_logits_are_those_of_transformers(tmp_path, shards, scaled):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_it_is_quantized_as_the_same_model_in_hugging_faces_form(tmp_path, bits):
-    convert(write_meta(tmp_path / "meta", WIDE, shards=2, params=MULTIPLE, dtype=np.float16), tmp_path / "made", bits=bits)
-    convert(write_model(tmp_path / "plain", WIDE, dtype=mx.float16), tmp_path / "expected", bits=bits)
+    convert(
+        write_meta(tmp_path / "meta", WIDE, shards=2, params=MULTIPLE, dtype=np.float16),
+        tmp_path / "made",
+        bits=bits,
+    )
+    convert(
+        write_model(tmp_path / "plain", WIDE, dtype=mx.float16), tmp_path / "expected", bits=bits
+    )
     made, expected = tensors_of(tmp_path / "made"), tensors_of(tmp_path / "expected")
     assert made.keys() == expected.keys()
     assert all(bool(mx.array_equal(made[name], expected[name])) for name in expected)
@@ -78,7 +108,9 @@ def test_it_is_quantized_as_the_same_model_in_hugging_faces_form(tmp_path, bits)
 
 def test_a_head_that_is_the_embedding_again_is_left_out(tmp_path):
     tied = CONFIGS["llama-3.2"] | {"vocab_size": 448}
-    path = write_meta(tmp_path / "meta", tied, params={"head_dim": 32, "hidden_dim": 128, "use_scaled_rope": True})
+    path = write_meta(
+        tmp_path / "meta", tied, params={"head_dim": 32, "hidden_dim": 128, "use_scaled_rope": True}
+    )
     convert(path, tmp_path / "made", bits=16)
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     assert config["tie_word_embeddings"] is True
@@ -93,7 +125,11 @@ def merged(word, ranks):
     if word in ranks:
         return [ranks[word]]
     while True:
-        found = [(ranks[a + b], at) for at, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in ranks]
+        found = [
+            (ranks[a + b], at)
+            for at, (a, b) in enumerate(itertools.pairwise(parts))
+            if a + b in ranks
+        ]
         if not found:
             return [ranks[part] for part in parts]
         at = min(found)[1]
@@ -108,8 +144,14 @@ def test_ranks_become_a_tokenizer_that_merges_as_they_do(tmp_path, scaled):
     params = {"rope_theta": 500000.0, "hidden_dim": 128, "use_scaled_rope": scaled}
     convert(write_meta(tmp_path / "meta", config, ranks=tokens, params=params), tmp_path / "made")
     tokenizer = Tokenizer.from_folder(tmp_path / "made", vocab_size=config["vocab_size"])
-    for word in {word for word in " ".join(TEXTS).split() if word.isalpha()} | {"zürich", "日本", "mouse"}:
-        assert tokenizer.encode(f" {word}", add_special_tokens=False) == merged(f" {word}".encode(), ranks)
+    for word in {word for word in " ".join(TEXTS).split() if word.isalpha()} | {
+        "zürich",
+        "日本",
+        "mouse",
+    }:
+        assert tokenizer.encode(f" {word}", add_special_tokens=False) == merged(
+            f" {word}".encode(), ranks
+        )
     text = "The little dog said: it's 12345 o'clock!\n\n  日本 <|eot_id|>"
     ids = tokenizer.encode(text)
     assert ids[0] == len(tokens)
@@ -172,14 +214,20 @@ def test_missing_and_unequal_shards_are_refused(tmp_path):
         convert(source, tmp_path / "made")
     (tmp_path / "kept").rename(source / "consolidated.03.pth")
     (source / "consolidated.07.pth").unlink()
-    with pytest.raises(FormatError, match=r"7 of .* 8 shards: consolidated\.07\.pth may be missing") as caught:
+    with pytest.raises(
+        FormatError, match=r"7 of .* 8 shards: consolidated\.07\.pth may be missing"
+    ) as caught:
         convert(source, tmp_path / "made")
     assert caught.value.hint
-    other = write_meta(tmp_path / "other", WIDE | {"intermediate_size": 256}, shards=8, params=MULTIPLE)
+    other = write_meta(
+        tmp_path / "other", WIDE | {"intermediate_size": 256}, shards=8, params=MULTIPLE
+    )
     (other / "consolidated.07.pth").rename(source / "consolidated.07.pth")
     with pytest.raises(FormatError, match="another type or shape in each shard"):
         convert(source, tmp_path / "made")
-    fewer = write_meta(tmp_path / "fewer", WIDE | {"num_hidden_layers": 3}, shards=8, params=MULTIPLE)
+    fewer = write_meta(
+        tmp_path / "fewer", WIDE | {"num_hidden_layers": 3}, shards=8, params=MULTIPLE
+    )
     (fewer / "consolidated.07.pth").replace(source / "consolidated.07.pth")
     with pytest.raises(FormatError, match="do not hold the same tensors"):
         convert(source, tmp_path / "made")
@@ -226,7 +274,12 @@ def test_damaged_ranks_are_refused(tmp_path, fault):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A folder of two shards, and their bytes."""
-    source = write_meta(tmp_path_factory.mktemp("meta") / "source", WIDE | {"num_hidden_layers": 1}, shards=2, params=MULTIPLE)
+    source = write_meta(
+        tmp_path_factory.mktemp("meta") / "source",
+        WIDE | {"num_hidden_layers": 1},
+        shards=2,
+        params=MULTIPLE,
+    )
     return source, {file.name: file.read_bytes() for file in source.iterdir()}
 
 

@@ -35,7 +35,9 @@ def arrays(*shapes):
 
 def pulled_back(function, inputs, gradient):
     """MLX's derivatives by each input."""
-    _, found = mx.vjp(lambda *given: [function(*given)], [mx.array(item) for item in inputs], [mx.array(gradient)])
+    _, found = mx.vjp(
+        lambda *given: [function(*given)], [mx.array(item) for item in inputs], [mx.array(gradient)]
+    )
     return [np.array(item) for item in found]
 
 
@@ -46,7 +48,9 @@ def close(ours, theirs):
 def test_derivatives_are_mlxs():
     x, weight, gradient = arrays((5, 16), (16,), (5, 16))
     theirs = pulled_back(lambda x: mx.fast.rms_norm(x, mx.array(weight), 1e-5), [x], gradient)
-    assert close(calculus.norm(x, weight, 1e-5), mx.fast.rms_norm(mx.array(x), mx.array(weight), 1e-5))
+    assert close(
+        calculus.norm(x, weight, 1e-5), mx.fast.rms_norm(mx.array(x), mx.array(weight), 1e-5)
+    )
     assert close(calculus.norm_back(x, weight, 1e-5, gradient), theirs[0])
     gate, up = arrays((5, 8), (5, 8))
     theirs = pulled_back(lambda gate, up: gate * mx.sigmoid(gate) * up, [gate, up], gradient[:, :8])
@@ -60,9 +64,14 @@ def test_attention_and_its_derivatives_are_mlxs(window):
     seen = (at[None] <= at[:, None]) & (at[None] > at[:, None] - (window or 9))
 
     def theirs(queries, keys, values):
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=8**-0.5, mask=mx.array(seen))
+        return mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=8**-0.5, mask=mx.array(seen)
+        )
 
-    assert close(calculus.attention(queries, keys, values, window), theirs(*map(mx.array, (queries, keys, values))))
+    assert close(
+        calculus.attention(queries, keys, values, window),
+        theirs(*map(mx.array, (queries, keys, values))),
+    )
     ours = calculus.attention_back(queries, keys, values, window, gradient)
     assert all(map(close, ours, pulled_back(theirs, [queries, keys, values], gradient)))
 
@@ -79,7 +88,9 @@ class Recording(_Reading):
 def test_the_loss_is_the_models(tmp_path, kind):
     source = HuggingFaceSource(write_model(tmp_path / "plain", CONFIGS[kind]))
     recipe = make_recipe(source, ConversionSettings(bits=16))
-    _, loss = measure(source, recipe, TOKENS.tolist(), group_size=32, progress=lambda done, total: None)
+    _, loss = measure(
+        source, recipe, TOKENS.tolist(), group_size=32, progress=lambda done, total: None
+    )
     with edgellm.load(tmp_path / "plain", memory="500MB", backend="mlx") as llm:
         logits = mx.stack([llm.logits(row[:-1].tolist()) for row in TOKENS])
     chosen = mx.take_along_axis(logits, mx.array(TOKENS[:, 1:, None]), axis=-1)[..., 0]
@@ -95,7 +106,9 @@ def test_loss_and_derivatives_are_those_of_mlx_lm(tmp_path, kind):
 
     convert(write_model(tmp_path / "plain", CONFIGS[kind]), tmp_path / "made", bits=16)
     source = HuggingFaceSource(tmp_path / "made")
-    reading = Recording(source, make_recipe(source, ConversionSettings(bits=16)), 32, lambda done, total: None)
+    reading = Recording(
+        source, make_recipe(source, ConversionSettings(bits=16)), 32, lambda done, total: None
+    )
     reading.found = {}
     loss = _Pass(reading, TOKENS).run()
     model, _ = load_model(tmp_path / "made")
@@ -105,12 +118,16 @@ def test_loss_and_derivatives_are_those_of_mlx_lm(tmp_path, kind):
         return nn.losses.cross_entropy(logits, mx.array(TOKENS[:, 1:]), reduction="sum")
 
     theirs, gradients = nn.value_and_grad(model, total)(model)
-    assert loss == pytest.approx(float(theirs) / (TOKENS.shape[0] * (TOKENS.shape[1] - 1)), rel=1e-5)
+    assert loss == pytest.approx(
+        float(theirs) / (TOKENS.shape[0] * (TOKENS.shape[1] - 1)), rel=1e-5
+    )
     gradients = dict(tree_flatten(gradients))
     for path, found in reading.found.items():
         expected = np.array(gradients[f"{path}.weight"])
         assert np.allclose(found, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()), path
-    assert reading.costs.keys() == {name.removesuffix(".weight") for name in gradients if gradients[name].ndim == 2}
+    assert reading.costs.keys() == {
+        name.removesuffix(".weight") for name in gradients if gradients[name].ndim == 2
+    }
 
 
 def test_a_cost_is_the_sum_that_it_is_said_to_be(tmp_path):
@@ -130,13 +147,28 @@ def test_a_cost_is_the_sum_that_it_is_said_to_be(tmp_path):
         for bits in AFFINE_BITS:
             error = np.array(mx.dequantize(*mx.quantize(weight, 32, bits), 32, bits) - weight)
             exact = np.mean(gradient**2, 0) @ error**2 @ np.mean(x**2, 0) / 2
-            assert reading.costs[path][bits] == pytest.approx(float(exact), rel=0.02 if bits == 8 else 1e-3)
+            assert reading.costs[path][bits] == pytest.approx(
+                float(exact), rel=0.02 if bits == 8 else 1e-3
+            )
 
 
 def matrices(layers):
-    shapes = {"self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64)}
-    shapes |= {"self_attn.o_proj": (64, 64), "mlp.gate_proj": (128, 64), "mlp.up_proj": (128, 64), "mlp.down_proj": (64, 128)}
-    paths = {f"model.layers.{index}.{name}": shape for index in range(layers) for name, shape in shapes.items()}
+    shapes = {
+        "self_attn.q_proj": (64, 64),
+        "self_attn.k_proj": (32, 64),
+        "self_attn.v_proj": (32, 64),
+    }
+    shapes |= {
+        "self_attn.o_proj": (64, 64),
+        "mlp.gate_proj": (128, 64),
+        "mlp.up_proj": (128, 64),
+        "mlp.down_proj": (64, 128),
+    }
+    paths = {
+        f"model.layers.{index}.{name}": shape
+        for index in range(layers)
+        for name, shape in shapes.items()
+    }
     paths |= {"model.embed_tokens": (320, 64), "lm_head": (320, 64)}
     return {path: Matrix(path, shape, None, None, "F16") for path, shape in paths.items()}
 
@@ -144,11 +176,16 @@ def matrices(layers):
 @given(st.data(), st.floats(2.6, 9))
 def test_choices_keep_the_budget_and_the_stacks(data, average):
     known = matrices(2)
-    costs = {path: {bits: data.draw(st.floats(1e-6, 1)) * 4.0**-bits for bits in AFFINE_BITS} for path in known}
+    costs = {
+        path: {bits: data.draw(st.floats(1e-6, 1)) * 4.0**-bits for bits in AFFINE_BITS}
+        for path in known
+    }
     forms = choose_forms(known, costs, average_bits=average, group_size=64)
     assert forms.keys() == known.keys()
     weights = sum(math.prod(matrix.shape) for matrix in known.values())
-    stored = {path: math.prod(matrix.shape) * (forms[path].bits + 0.5) for path, matrix in known.items()}
+    stored = {
+        path: math.prod(matrix.shape) * (forms[path].bits + 0.5) for path, matrix in known.items()
+    }
     assert sum(stored.values()) <= average * weights * (1 + 1e-12)
     for index in range(2):
         layer = f"model.layers.{index}."
@@ -158,8 +195,13 @@ def test_choices_keep_the_budget_and_the_stacks(data, average):
 
 def test_equal_costs_are_shared_out_and_one_that_stands_out_gets_more():
     known = matrices(2)
-    costs = {path: {bits: math.prod(matrix.shape) * 4.0**-bits for bits in AFFINE_BITS} for path, matrix in known.items()}
-    assert {form.bits for form in choose_forms(known, costs, average_bits=4.5, group_size=64).values()} == {4}
+    costs = {
+        path: {bits: math.prod(matrix.shape) * 4.0**-bits for bits in AFFINE_BITS}
+        for path, matrix in known.items()
+    }
+    assert {
+        form.bits for form in choose_forms(known, costs, average_bits=4.5, group_size=64).values()
+    } == {4}
     costs["lm_head"] = {bits: 1000 * cost for bits, cost in costs["lm_head"].items()}
     forms = choose_forms(known, costs, average_bits=4.5, group_size=64)
     assert forms["lm_head"].bits > 5
@@ -169,7 +211,9 @@ def test_equal_costs_are_shared_out_and_one_that_stands_out_gets_more():
 def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
     source = write_model(tmp_path / "source", LLAMA, dtype=mx.float16)
     steps = []
-    report = convert(source, tmp_path / "made", recipe="mixed", average_bits=5.0, progress=steps.append)
+    report = convert(
+        source, tmp_path / "made", recipe="mixed", average_bits=5.0, progress=steps.append
+    )
     again = convert(source, tmp_path / "again", recipe="mixed", average_bits=5.0)
     assert again.exceptions == report.exceptions
     block = json.loads((tmp_path / "made" / "config.json").read_text())["quantization"]
@@ -179,8 +223,14 @@ def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
     assert report.exceptions
     tensors = tensors_of(tmp_path / "made")
     quantized = {name.removesuffix(".scales") for name in tensors if name.endswith(".scales")}
-    nbytes = sum(tensor.nbytes for name, tensor in tensors.items() if name.rpartition(".")[0] in quantized)
-    weights = sum(math.prod(tensor.shape) for name, tensor in tensors_of(source).items() if len(tensor.shape) == 2)
+    nbytes = sum(
+        tensor.nbytes for name, tensor in tensors.items() if name.rpartition(".")[0] in quantized
+    )
+    weights = sum(
+        math.prod(tensor.shape)
+        for name, tensor in tensors_of(source).items()
+        if len(tensor.shape) == 2
+    )
     assert 4.7 < nbytes * 8 / weights <= 5.0
     assert len(greedy(tmp_path / "made")) == 29
     with edgellm.load(tmp_path / "made", memory="500MB") as llm:
@@ -202,7 +252,13 @@ were good friends.
 def test_on_the_bundled_model_mixed_is_better_than_uniform_of_the_same_size(tmp_path):
     (tmp_path / "text").write_text(" ".join(TEXTS) + STORY[:250])
     uniform = convert(locate("stories"), tmp_path / "uniform", bits=3)
-    mixed = convert(locate("stories"), tmp_path / "mixed", recipe="mixed", average_bits=3.5, calibration=tmp_path / "text")
+    mixed = convert(
+        locate("stories"),
+        tmp_path / "mixed",
+        recipe="mixed",
+        average_bits=3.5,
+        calibration=tmp_path / "text",
+    )
     assert mixed.weight_bytes <= uniform.weight_bytes
     losses = []
     for path in (tmp_path / "uniform", tmp_path / "mixed"):
@@ -257,7 +313,11 @@ def test_a_quantized_source_is_measured_as_what_it_stands_for(tmp_path):
     for path in (source, tmp_path / "eight"):
         opened = HuggingFaceSource(path)
         recipe = make_recipe(opened, ConversionSettings(bits=16))
-        found.append(measure(opened, recipe, TOKENS.tolist(), group_size=64, progress=lambda done, total: None))
+        found.append(
+            measure(
+                opened, recipe, TOKENS.tolist(), group_size=64, progress=lambda done, total: None
+            )
+        )
     assert found[0][1] == pytest.approx(found[1][1], rel=0.02)
     for path, costs in found[0][0].items():
         assert costs[2] == pytest.approx(found[1][0][path][2], rel=0.3)

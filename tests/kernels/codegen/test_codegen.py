@@ -19,7 +19,12 @@ from edgellm.kernels.engine import Engine, table
 pytestmark = pytest.mark.skipif(host.unavailable() is not None, reason=str(host.unavailable()))
 
 CODED = [(Format(bits, group, "bf16"),) for bits, group in ((4, 32), (4, 128), (8, 64))]
-ODD = [(Format(3, 32, "f16"),), (Format(5, 64, "f32"),), (Format(6, 128, "bf16"),), (Format(0, 0, "f16"),)]
+ODD = [
+    (Format(3, 32, "f16"),),
+    (Format(5, 64, "f32"),),
+    (Format(6, 128, "bf16"),),
+    (Format(0, 0, "f16"),),
+]
 ARGUMENTS = {
     "norm": [("f16",), ("bf16",), ("f32",)],
     "rotary": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4")],
@@ -39,7 +44,9 @@ ARGUMENTS = {
 
 
 def needed(isa, kernel):
-    return not (kernel.startswith("int8") and isa.dot is None) and not (kernel.startswith("tile") and not isa.tiles)
+    return not (kernel.startswith("int8") and isa.dot is None) and not (
+        kernel.startswith("tile") and not isa.tiles
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS.values(), ids=lambda isa: isa.name)
@@ -51,7 +58,10 @@ def test_every_kernel_compiles_for_every_instruction_set(isa):
     machine = target_machine(isa)
     for kernel in EMITTERS:
         for arguments in ARGUMENTS.get(kernel, [()]) if needed(isa, kernel) else []:
-            assert compiled(emitted(kernel, isa, *arguments), machine)[:4] == b"\x7fELF" or sys.platform == "darwin"
+            assert (
+                compiled(emitted(kernel, isa, *arguments), machine)[:4] == b"\x7fELF"
+                or sys.platform == "darwin"
+            )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,9 @@ def swiglu(engine, tokens=3, width=40):
     both = np.linspace(-1, 1, tokens * 2 * width, dtype=np.float32).reshape(tokens, -1)
     out = np.empty((tokens, width), np.float32)
     with engine.lock:
-        engine.run(table([(engine.kernel("swiglu"), both.ctypes.data, out.ctypes.data, width)]), tokens)
+        engine.run(
+            table([(engine.kernel("swiglu"), both.ctypes.data, out.ctypes.data, width)]), tokens
+        )
     return out
 
 
@@ -96,7 +108,9 @@ def test_compiled_code_is_kept_and_loaded(tmp_path):
 
 @pytest.mark.parametrize("damage", [b"", b"edgellm kernel 1\nnot what it was", None])
 def test_damaged_code_is_compiled_anew(tmp_path, damage):
-    expected = swiglu(Engine(Objects(host_isas()[0], folder=tmp_path), threads=1, activations="float"))
+    expected = swiglu(
+        Engine(Objects(host_isas()[0], folder=tmp_path), threads=1, activations="float")
+    )
     for path in kernel_files(tmp_path):
         kept = path.read_bytes()
         path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]) if damage is None else damage)
@@ -109,7 +123,9 @@ def test_damaged_code_is_compiled_anew(tmp_path, damage):
 def test_a_folder_that_cannot_be_written_costs_only_compiling(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    swiglu(Engine(Objects(host_isas()[0], folder=blocked / "kernels"), threads=1, activations="float"))
+    swiglu(
+        Engine(Objects(host_isas()[0], folder=blocked / "kernels"), threads=1, activations="float")
+    )
     assert blocked.read_text() == ""
 
 
@@ -133,7 +149,10 @@ def test_the_engine_is_one_for_equal_settings():
 
 
 def test_many_threads_may_call_at_once():
-    engines = [Engine(Objects(host_isas()[0], folder=None), threads=number, activations="float") for number in (1, 2, 5)]
+    engines = [
+        Engine(Objects(host_isas()[0], folder=None), threads=number, activations="float")
+        for number in (1, 2, 5)
+    ]
     expected = swiglu(engines[0])
     wrong = []
 
@@ -169,7 +188,11 @@ engine = Engine(Objects(host_isas()[0], folder=None), threads=3, activations="fl
 
 def outcome(code: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", PROGRAM + code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-X", "faulthandler", "-c", PROGRAM + code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -178,13 +201,14 @@ def test_a_process_ends_quietly_with_threads_awake_asleep_or_busy():
     assert outcome("print(round(swiglu(engine), 3))") == (0, "0.731\n")
     assert outcome("import time; swiglu(engine); time.sleep(0.1)") == (0, "")
     busy = "def busy():\n    while True: swiglu(engine)\n"
-    assert outcome(busy + "threading.Thread(target=busy, daemon=True).start(); swiglu(engine)") == (0, "")
+    assert outcome(busy + "threading.Thread(target=busy, daemon=True).start(); swiglu(engine)") == (
+        0,
+        "",
+    )
 
 
 def test_threads_end_with_their_pool():
-    code = (
-        "swiglu(engine); print(threading.active_count()); del engine; import gc; gc.collect(); print(threading.active_count())"
-    )
+    code = "swiglu(engine); print(threading.active_count()); del engine; import gc; gc.collect(); print(threading.active_count())"
     assert outcome(code) == (0, "3\n1\n")
 
 

@@ -16,7 +16,15 @@ from edgellm.kernels.host import engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
 from edgellm.kv_cache.kv_format import Kept
 from edgellm.models.cpu import block as native
-from edgellm.models.cpu.block import NativeBlock, NativeLayers, NativeLinear, engine_for, layer_for, layers_for, linear_for
+from edgellm.models.cpu.block import (
+    NativeBlock,
+    NativeLayers,
+    NativeLinear,
+    engine_for,
+    layer_for,
+    layers_for,
+    linear_for,
+)
 from edgellm.models.linear import linear_from
 from edgellm.models.llama import Block, Span
 from edgellm.open_llm import load
@@ -67,14 +75,19 @@ def test_every_kind_of_layer_is_mlx_own(name, floats):
             )
         ]
         for window in (0, 7):
-            assert follow(config, *layers, caches_of(config, window), (1, 3, 1, 9, 1, 20, 1, 1)) < 1e-5
+            assert (
+                follow(config, *layers, caches_of(config, window), (1, 3, 1, 9, 1, 20, 1, 1)) < 1e-5
+            )
 
 
 @pytest.mark.parametrize("window", [0, 100, 700])
 def test_long_prompts_go_through_in_pieces(window, floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
     tensors = tensors_of(config, lambda _: None)
-    layers = Block(config, tensors, lambda _: None), NativeBlock(floats, config, tensors, lambda _: None)
+    layers = (
+        Block(config, tensors, lambda _: None),
+        NativeBlock(floats, config, tensors, lambda _: None),
+    )
     assert follow(config, *layers, caches_of(config, window), (40, 1100, 1, 30)) < 1e-5
 
 
@@ -82,27 +95,42 @@ def test_matrices_of_a_stack_may_differ(floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
 
     def quantizations(path):
-        return {"v": Quantization(8, 32), "u": Quantization(6, 32), "k": None}.get(path.split(".")[1][0], Quantization(4, 32))
+        return {"v": Quantization(8, 32), "u": Quantization(6, 32), "k": None}.get(
+            path.split(".")[1][0], Quantization(4, 32)
+        )
 
     tensors = tensors_of(config, quantizations)
-    layers = Block(config, tensors, quantizations), NativeBlock(floats, config, tensors, quantizations)
+    layers = (
+        Block(config, tensors, quantizations),
+        NativeBlock(floats, config, tensors, quantizations),
+    )
     assert follow(config, *layers, caches_of(config, 0), (1, 12, 1)) < 1e-5
 
 
 def test_int8_activations_stay_close():
-    config = ModelConfig.from_dict(CONFIGS["llama-2"] | {"hidden_size": 256, "intermediate_size": 512})
+    config = ModelConfig.from_dict(
+        CONFIGS["llama-2"] | {"hidden_size": 256, "intermediate_size": 512}
+    )
     how = Quantization(4, 64)
     tensors = tensors_of(config, lambda _: how)
-    layers = Block(config, tensors, lambda _: how), NativeBlock(engine(threads=2), config, tensors, lambda _: how)
+    layers = (
+        Block(config, tensors, lambda _: how),
+        NativeBlock(engine(threads=2), config, tensors, lambda _: how),
+    )
     assert follow(config, *layers, caches_of(config, 0), (1, 3, 40, 1)) < 0.03
 
 
 @pytest.mark.parametrize("activations", ["int8", "float"])
 @pytest.mark.parametrize("how", [Quantization(4, 64), Quantization(8, 32), None])
 def test_few_tokens_at_once_are_each_as_alone(activations, how):
-    config = ModelConfig.from_dict(CONFIGS["llama-3"] | {"hidden_size": 256, "intermediate_size": 704})
+    config = ModelConfig.from_dict(
+        CONFIGS["llama-3"] | {"hidden_size": 256, "intermediate_size": 704}
+    )
     layer = NativeBlock(
-        engine(threads=2, activations=activations), config, tensors_of(config, lambda _: how, dtype=mx.bfloat16), lambda _: how
+        engine(threads=2, activations=activations),
+        config,
+        tensors_of(config, lambda _: how, dtype=mx.bfloat16),
+        lambda _: how,
     )
     for count in (2, 3, 4, 9, 16):
         together, alone = caches_of(config, 0)
@@ -118,7 +146,10 @@ def test_a_layer_follows_its_memory(floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
     how = Quantization(4, 32)
     slot, other = (tensors_of(config, lambda _: how, seed=seed) for seed in (0, 1))
-    own, plain = NativeBlock(floats, config, slot, lambda _: how), Block(config, other, lambda _: how)
+    own, plain = (
+        NativeBlock(floats, config, slot, lambda _: how),
+        Block(config, other, lambda _: how),
+    )
     caches = caches_of(config, 0)
     assert follow(config, plain, own, caches, (3,)) > 0.1
     for name, array in slot.items():
@@ -129,7 +160,10 @@ def test_a_layer_follows_its_memory(floats):
 def test_all_layers_in_one_call_are_one_after_the_other(floats):
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
-    blocks = [NativeBlock(floats, config, tensors_of(config, lambda _: how, seed=seed), lambda _: how) for seed in range(3)]
+    blocks = [
+        NativeBlock(floats, config, tensors_of(config, lambda _: how, seed=seed), lambda _: how)
+        for seed in range(3)
+    ]
     together = layers_for(blocks)
     assert isinstance(together, NativeLayers)
     caches = [[cache for _ in blocks for cache in caches_of(config, 9)[:1]] for _ in range(3)]
@@ -159,7 +193,9 @@ def test_a_copied_cache_goes_its_own_way(floats):
 @pytest.mark.parametrize("how", PLAIN)
 def test_a_product_is_mlx_own(how, floats):
     weight = mx.random.normal((70, 128), key=mx.random.key(0))
-    parts = [weight] if how is None else mx.quantize(weight, group_size=how.group_size, bits=how.bits)
+    parts = (
+        [weight] if how is None else mx.quantize(weight, group_size=how.group_size, bits=how.bits)
+    )
     tensors = dict(zip(("head.weight", "head.scales", "head.biases"), parts, strict=False))
     linear = linear_from(tensors, "head", how)
     for shape in ((128,), (1, 128), (2, 3, 128), (1, 40, 128)):
@@ -173,18 +209,27 @@ def test_two_models_in_two_threads():
     config = ModelConfig.from_dict(CONFIGS["llama-3"])
     shared = engine(threads=2)
     layers = [
-        NativeBlock(shared, config, tensors_of(config, lambda _: Quantization(4, 32), seed=seed), lambda _: Quantization(4, 32))
+        NativeBlock(
+            shared,
+            config,
+            tensors_of(config, lambda _: Quantization(4, 32), seed=seed),
+            lambda _: Quantization(4, 32),
+        )
         for seed in (0, 1)
     ]
     inputs = [np.array(hidden_of(config, length)) for length in (1, 30)]
 
     def results(layer):
         cache = caches_of(config, 0)[0]
-        return [np.array(layer(mx.array(hidden), [(cache, hidden.shape[1])])) for hidden in inputs * 5]
+        return [
+            np.array(layer(mx.array(hidden), [(cache, hidden.shape[1])])) for hidden in inputs * 5
+        ]
 
     expected = [results(layer) for layer in layers]
     found = [[], []]
-    threads = [threading.Thread(target=lambda n=n: found[n].extend(results(layers[n]))) for n in (0, 1)]
+    threads = [
+        threading.Thread(target=lambda n=n: found[n].extend(results(layers[n]))) for n in (0, 1)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -214,7 +259,9 @@ def test_forms_without_kernels_run_in_mlx_with_one_warning():
 def test_the_settings_choose_the_arithmetic(activations):
     kernels = engine_for(LoadSettings(threads=3, activations=activations))
     assert kernels.threads == 3
-    assert kernels.activations == ("float" if activations == "float" or not kernels.isa.dot else "int8")
+    assert kernels.activations == (
+        "float" if activations == "float" or not kernels.isa.dot else "int8"
+    )
 
 
 def test_int8_keeps_the_bundled_model_s_predictions():
@@ -249,13 +296,19 @@ def test_sequences_side_by_side_get_what_they_get_alone(threads):
     layer = NativeBlock(shared, config, tensors_of(config, lambda _: how), lambda _: how)
     for lengths in ([1] * 8, [1] * 16, [1, 1, 300, 1], [40, 50, 60, 45, 5, 7], [700, 3, 600]):
         before = [(29 * place) % 211 for place in range(len(lengths))]
-        alone, together = ([caches_of(config, 0 if place % 3 else 9)[0] for place in range(len(lengths))] for _ in range(2))
+        alone, together = (
+            [caches_of(config, 0 if place % 3 else 9)[0] for place in range(len(lengths))]
+            for _ in range(2)
+        )
         for place, count in enumerate(before):
             for cache in (alone[place], together[place]) if count else ():
                 layer(hidden_of(config, count), [(cache, count)])
         few = max(lengths) <= layer.few
         pieces = [hidden_of(config, length, seed=place) for place, length in enumerate(lengths)]
-        expected = [layer(piece, [(cache, piece.shape[1])]) for piece, cache in zip(pieces, alone, strict=True)]
+        expected = [
+            layer(piece, [(cache, piece.shape[1])])
+            for piece, cache in zip(pieces, alone, strict=True)
+        ]
         found = layer(mx.concatenate(pieces, axis=1), list(zip(together, lengths, strict=True)))
         assert [cache.offset for cache in together] == [cache.offset for cache in alone]
         begin = 0

@@ -26,8 +26,15 @@ pytestmark = [
     pytest.mark.usefixtures("on_the_cpu"),
 ]
 
-KINDS = {"f32": (mx.float32, None), "f16": (mx.float16, None), "q8": (mx.float16, 8), "q4": (mx.float16, 4)}
-EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KINDS = {
+    "f32": (mx.float32, None),
+    "f16": (mx.float16, None),
+    "q8": (mx.float16, 8),
+    "q4": (mx.float16, 4),
+}
+EXAMPLES = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def layers(name, isa):
@@ -35,12 +42,19 @@ def layers(name, isa):
     config = ModelConfig.from_dict(CONFIGS[name])
     tensors = tensors_of(config, lambda _: None)
     floats = engine(threads=2, activations="float", isa=isa.name)
-    return config, NativeBlock(floats, config, tensors, lambda _: None), Block(config, tensors, lambda _: None)
+    return (
+        config,
+        NativeBlock(floats, config, tensors, lambda _: None),
+        Block(config, tensors, lambda _: None),
+    )
 
 
 ISAS = [] if unavailable() else host_isas()
 # Heads of 16 on the best instruction set, heads of 24 on the plainest.
-LAYERS = {name: layers(name, isa) for name, isa in zip(("llama-2", "qwen3"), (ISAS[:1] + ISAS[-1:]), strict=False)}
+LAYERS = {
+    name: layers(name, isa)
+    for name, isa in zip(("llama-2", "qwen3"), (ISAS[:1] + ISAS[-1:]), strict=False)
+}
 
 
 def cache_of(config, kind, window):
@@ -52,9 +66,13 @@ def numbers(cache):
     """The keys and values that a cache holds, (2, G, S, D) in float32."""
     part, kept = cache.part(cache.base, cache.offset), cache.kept
     if kept.bits is not None:
-        codes, *tables = (array if array.dtype == mx.uint32 else array.astype(mx.float32) for array in part)
+        codes, *tables = (
+            array if array.dtype == mx.uint32 else array.astype(mx.float32) for array in part
+        )
         part = mx.split(mx.dequantize(codes, *tables, group_size=GROUP, bits=kept.bits), 2, axis=1)
-    return np.concatenate([np.array(array.astype(mx.float32)) for array in part])[..., : kept.head_dim]
+    return np.concatenate([np.array(array.astype(mx.float32)) for array in part])[
+        ..., : kept.head_dim
+    ]
 
 
 class Held:
@@ -62,7 +80,11 @@ class Held:
 
     def __init__(self, cache, length):
         self.keys, self.values = (mx.array(part[None]) for part in numbers(cache))
-        self.offset, self.base, self.window = cache.offset - length, cache.base, cache.window or 10**6
+        self.offset, self.base, self.window = (
+            cache.offset - length,
+            cache.base,
+            cache.window or 10**6,
+        )
 
     def update(self, keys, values):
         queries = self.offset + mx.arange(keys.shape[2])[:, None]
@@ -96,7 +118,8 @@ def test_what_is_held_is_rounded_to_the_nearest(kind, codes, window, name):
     assert mine.shape == theirs.shape
     for start in range(0, config.head_dim, GROUP):
         group, rounded = theirs[..., start : start + GROUP], mine[..., start : start + GROUP]
-        low, high = np.minimum(group.min(-1), 0), np.maximum(group.max(-1), 0)  # the last group is filled up with zeros
+        # the last group is filled up with zeros
+        low, high = np.minimum(group.min(-1), 0), np.maximum(group.max(-1), 0)
         step, largest = (high - low) / codes, np.abs(group).max(-1)
         assert (np.abs(rounded - group).max(-1) <= 0.51 * step + largest * 2**-10).all()
 
@@ -108,12 +131,22 @@ def attended(floats, config, store, queries):
     shares, out = np.empty((length, heads, splits, width + 2), np.float32), np.empty_like(queries)
     at = [array.ctypes.data for array in (queries, shares, out)]
     shape = (heads, config.num_key_value_heads, width)
-    attend = (floats.kernel("attention", store.kept), at[0], queries.strides[0], at[1], *shape, store.keys, store.values)
+    attend = (
+        floats.kernel("attention", store.kept),
+        at[0],
+        queries.strides[0],
+        at[1],
+        *shape,
+        store.keys,
+        store.values,
+    )
     attend += (store.head_bytes, store.held, store.window, splits, float_bits(width**-0.5))
     attend += (first, least, store.exponent, *store.tables)
     with floats.lock:
         floats.reserve_scratch(1 << 20)
-        floats.run(table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), length)
+        floats.run(
+            table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), length
+        )
     return out
 
 
@@ -137,7 +170,9 @@ def test_a_query_gets_the_same_bits_in_any_call(kind, window, before, length, na
     for place in range(length):
         position = before + place
         alone = replace(store, position=position, held=position + 1, window=window or position + 1)
-        assert np.array_equal(found[place], attended(own.engine, config, alone, queries[place : place + 1])[0])
+        assert np.array_equal(
+            found[place], attended(own.engine, config, alone, queries[place : place + 1])[0]
+        )
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 40))
