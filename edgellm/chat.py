@@ -92,7 +92,7 @@ class Chat:
         tokenizer = self.llm.tokenizer
         if self._said and prompt.startswith(self._said.text):
             new = tokenizer.encode(prompt[len(self._said.text) :], add_special_tokens=False)
-            if new and new[0] in tokenizer.border_ids:  # texts fall apart there anyway
+            if new and new[0] in tokenizer.split_token_ids:  # texts fall apart there anyway
                 return [*self._said.ids, *new]
         return tokenizer.encode(prompt, add_special_tokens=False)
 

@@ -13,15 +13,15 @@ from weakref import finalize
 import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import Checkpoint
-from edgellm.device.exclusive import Turn
-from edgellm.device.streams import give_back_lane, take_lane
+from edgellm.device.exclusive import ModelLock
+from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.scheduler import Batch
 from edgellm.engine.sequence import Seating
 from edgellm.errors import ClosedError, ConfigError, ContextError
 from edgellm.generation.beam_search import beam_steps, require_room
 from edgellm.generation.decode import Progress, Step, generate_steps
-from edgellm.generation.output import Bill, Completion, Stats, Token, completed
-from edgellm.generation.text_stream import Writing
+from edgellm.generation.output import Completion, CostMeter, Stats, Token, completed
+from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.llama import Model
 from edgellm.models.paged_layers import PagedEmbedding
@@ -62,9 +62,9 @@ class LLM:
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
         self._model, self._reader, self._speculation = model, reader, speculation
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
-        lane = take_lane()
-        self._leave_lane = finalize(self, give_back_lane, lane)
-        self._turn = Turn(lane, self._free)
+        lane = acquire_stream()
+        self._leave_lane = finalize(self, release_stream, lane)
+        self._turn = ModelLock(lane, self._free)
         self._prefix = PrefixCache(self._make_caches, kept)
 
     def __enter__(self) -> LLM:
@@ -221,7 +221,7 @@ class LLM:
                 room=plan.cache_bytes + plan.budget - plan.total_bytes,
                 caches=lambda tokens: make(capacity=tokens, reserve=tokens),
                 cache_bytes=lambda tokens: size(capacity=tokens),
-                bill=partial(Bill, self._model, self._reader, plan),
+                bill=partial(CostMeter, self._model, self._reader, plan),
                 at_once=at_once,
             )
         )
@@ -317,10 +317,12 @@ class LLM:
         reuse_cache: bool,
         on_prefill: Callable[[Progress], None] | None,
     ) -> Generator[Token]:
-        progress, bill = Progress(len(ids)), Bill(self._model, self._reader, self.plan)
+        progress, bill = Progress(len(ids)), CostMeter(self._model, self._reader, self.plan)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
         decoder = self.tokenizer.decoder(continues=continues)
-        writing = Writing(decoder, stop=sampling.stop, end_tokens=self.eos_token_ids, limit=limit)
+        writing = TextStream(
+            decoder, stop=sampling.stop, end_tokens=self.eos_token_ids, limit=limit
+        )
         tokens = min(self.context, len(ids) + limit)
         caches, cached = self._prefix.begin(ids, tokens, reuse=reuse_cache, restore=True)
         plain = partial(generate_steps, speculation=self._speculation)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.device.streams import on_some_lane
+from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.plan.plan import Plan
@@ -62,7 +62,7 @@ def open_llm(
     plan = plan or plan_for(checkpoint, settings)
     reader = reader or disk_reader(checkpoint, plan)
     try:
-        with on_some_lane():
+        with borrowed_stream():
             model = load_model(checkpoint, plan, reader, settings, progress=progress)
             speculation = speculation_for(model, tokenizer, settings, plan)
     except BaseException:

@@ -23,14 +23,14 @@ def rendered(messages):
     return f"<|begin|>{text}<|assistant|>"
 
 
-@pytest.mark.parametrize("deferred", [True, False])
+@pytest.mark.parametrize("async_compute", [True, False])
 @pytest.mark.parametrize("ends", [{"max_tokens": 9}, {"max_tokens": 400}])
-def test_a_turn_computes_its_new_tokens_alone(deferred, ends, tiny_folder):
+def test_a_turn_computes_its_new_tokens_alone(async_compute, ends, tiny_folder):
     """Also where the answer, made of random tokens, is no text that the tokenizer would cut in the same way."""
     folder = tiny_folder(
         "llama-2", seed=1, config=LONG | {"eos_token_id": [tiny.END, 77, 78, 79, 80]}
     )
-    llm, layers = open_counted(folder, deferred=deferred, context=2048)
+    llm, layers = open_counted(folder, async_compute=async_compute, context=2048)
     last = None
     with llm, llm.chat(system="Be kind.", temperature=1.0, seed=3, **ends) as chat:
         for saying in SAYINGS:
@@ -39,7 +39,9 @@ def test_a_turn_computes_its_new_tokens_alone(deferred, ends, tiny_folder):
             stats, cut_off = tokens[-1].stats, tokens[-1].finish_reason == "length"
             assert cut_off == (ends["max_tokens"] == 9)
             computed = stats.prompt_tokens - stats.cached_tokens
-            ahead = deferred and not cut_off  # a step past the end, which computes the end token
+            ahead = (
+                async_compute and not cut_off
+            )  # a step past the end, which computes the end token
             assert sum(layers.lengths) == computed + stats.completion_tokens - 1 + ahead
             if last:
                 new = llm.tokenizer.encode(

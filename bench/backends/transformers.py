@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bench.backends.registry import Rates, RuntimeSettings
-from edgellm.checkpoint.buffer import Slot
+from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, Part, read_checkpoint
 from edgellm.reading.disk_reader import DiskReader
 
@@ -151,7 +151,7 @@ def _of_part(
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     import mlx.core as mx
 
-    slot = Slot(part.layout.nbytes)
+    slot = WeightBuffer(part.layout.nbytes)
     reader.submit(part.extents, slot.memory).wait()
     arrays = slot.arrays(part.layout)
     for name in part.tensors:  # and not the stacks, which show the same memory

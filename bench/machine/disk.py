@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import DiskRecord
-from edgellm.checkpoint.buffer import Extent, Slot
+from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ConfigError, ReadError
 from edgellm.reading.disk_reader import DiskReader, Tuning
 
@@ -46,7 +46,7 @@ def measure_disk_sweep(
     total = sum(file.stat().st_size for file in files)
     nbytes = min(READ, total)
     spans = _spans(files)
-    slot = Slot(SPAN)
+    slot = WeightBuffer(SPAN)
     seconds: dict[Tuning, list[float]] = {tuning: [] for tuning in tunings}
     direct = True
     for repeat in range(repeats):
@@ -73,7 +73,7 @@ def measure_disk_sweep(
     ]
 
 
-def read_all(extents: Sequence[Extent], tuning: Tuning, slot: Slot) -> float:
+def read_all(extents: Sequence[Extent], tuning: Tuning, slot: WeightBuffer) -> float:
     """GB a second of plain reads, all of them asked for at once; what is read is thrown away.
 
     Raises:
@@ -119,7 +119,7 @@ def drop_from_cache(files: Sequence[Path]) -> None:
             os.close(descriptor)
 
 
-def _read(tuning: Tuning, extents: Sequence[Extent], slot: Slot) -> tuple[float, bool]:
+def _read(tuning: Tuning, extents: Sequence[Extent], slot: WeightBuffer) -> tuple[float, bool]:
     """Seconds, and whether all of it went past the page cache."""
     reader = DiskReader(tuning, files={extent.file for extent in extents})
     try:

@@ -14,7 +14,7 @@ from edgellm.bench.machine.disk import drop_from_cache, read_all
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import PagingRecord
 from edgellm.bench.worker.memory_cap import capped
-from edgellm.checkpoint.buffer import Slot
+from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.quantization import quantization_of
 from edgellm.device import machine as device
@@ -130,7 +130,7 @@ def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> d
         extents = [
             extent for index in plan["streamed"] for extent in checkpoint.layers[index].extents
         ]
-        scratch = Slot(max((extent.nbytes for extent in extents), default=0))
+        scratch = WeightBuffer(max((extent.nbytes for extent in extents), default=0))
 
         def plain_read() -> list[float]:
             return [read_all(extents, tuning, scratch)] if extents else []

@@ -24,7 +24,7 @@ from typing import Any
 
 from edgellm.bench.machine.environment import environment
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.device.streams import on_some_lane
+from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.plan.planner import plan_for
@@ -33,7 +33,7 @@ from edgellm.settings import LoadSettings, Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.factory import load_draft, most_guesses
 from edgellm.speculation.ngram import NGrams
-from edgellm.speculation.proposal import Drafter, Guess
+from edgellm.speculation.proposal import Drafter, DraftToken
 from edgellm.tokenizer import Tokenizer
 
 STORIES = (
@@ -123,19 +123,19 @@ class Replay:
     def close(self) -> None:
         """Do nothing."""
 
-    def guesses(self) -> Iterator[Guess]:
+    def guesses(self) -> Iterator[DraftToken]:
         """Yield the text, up to the next error; a wrong token after it."""
         if not self.active:
             return
         count, right = next(self.pattern)
         for number, token in enumerate(self.text[self.place : self.place + count]):
-            yield Guess(token if number < right else token ^ 1, 0)
+            yield DraftToken(token if number < right else token ^ 1, 0)
 
 
 class AllOfThem(Speculation):
     """A speculation that verifies all guesses: how many there are is part of what is replayed."""
 
-    def guesses(self, room: int) -> list[Guess]:
+    def guesses(self, room: int) -> list[DraftToken]:
         """All that the drafter has."""
         return self._free(min(self._most, room))
 
@@ -154,7 +154,7 @@ class Opened:
             self.checkpoint.folder.path, vocab_size=self.checkpoint.config.vocab_size
         )
         reader = disk_reader(self.checkpoint, plan)
-        with on_some_lane():
+        with borrowed_stream():
             model = load_model(self.checkpoint, plan, reader, self.settings)
             speculation = make(model, tokenizer, plan) if make else None
         return LLM(

@@ -121,7 +121,7 @@ class _Reading:
         cost = self.cost_of(path, _mean_squares(x), _mean_squares(gradient))
         for start, weight in self.pieces(path):
             out += gradient[:, start : start + len(weight)] @ weight
-            cost.look_at(start, weight)
+            cost.sample_rows(start, weight)
         self.note(path, cost.found())
         return out
 
@@ -182,7 +182,7 @@ class _Cost:
         self._seen = 0.0
         self._sums: dict[int, float] = {}
 
-    def look_at(self, start: int, weight: Floats) -> None:
+    def sample_rows(self, start: int, weight: Floats) -> None:
         """Take what is to be sampled of some rows."""
         taken = slice(-start % self._step, None, self._step)
         rows, writes = weight[taken], self._writes[start : start + len(weight)][taken]
@@ -272,7 +272,7 @@ class _Pass:
             part[inside, wanted[inside] - start] -= 1
             writes[start : start + len(rows)] = _mean_squares(part)
             gradient += part @ rows
-            cost.look_at(start, rows)
+            cost.sample_rows(start, rows)
         reading.note(reading.head, cost.found())
         return float((spread - found)[counted].mean()), calculus.norm_back(
             hidden, weight, eps, gradient

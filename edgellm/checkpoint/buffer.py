@@ -93,7 +93,7 @@ def lay_out(tensors: Mapping[str, TensorInfo]) -> tuple[SlotLayout, tuple[Extent
     return SlotLayout(tuple(placements), end), tuple(extents)
 
 
-class Slot:
+class WeightBuffer:
     """An MLX array of ``nbytes`` bytes, allocated once and never moved; its memory is written through ``memory``."""
 
     def __init__(self, nbytes: int) -> None:

@@ -14,7 +14,7 @@ from edgellm.errors import ClosedError, EdgeLLMError
 Item = TypeVar("Item")
 
 
-class Turn:
+class ModelLock:
     """Given to one answer from its first item to its last; others wait for it.
 
     Args:

@@ -17,7 +17,7 @@ _lock = threading.Lock()
 _free: list[mx.Stream] = []
 
 
-def take_lane() -> mx.Stream:
+def acquire_stream() -> mx.Stream:
     """Return a lane that nobody uses, on the default device; new ones are made where there is none."""
     with _lock:
         device = mx.default_device()
@@ -27,18 +27,18 @@ def take_lane() -> mx.Stream:
     return mx.new_thread_unsafe_stream(device)
 
 
-def give_back_lane(lane: mx.Stream) -> None:
+def release_stream(lane: mx.Stream) -> None:
     """Leave a lane to others: MLX cannot destroy it."""
     with _lock:
         _free.append(lane)
 
 
 @contextmanager
-def on_some_lane() -> Iterator[None]:
+def borrowed_stream() -> Iterator[None]:
     """Compute on a lane for a while. What others are to use must be evaluated within."""
-    lane = take_lane()
+    lane = acquire_stream()
     try:
         with mx.stream(lane):
             yield
     finally:
-        give_back_lane(lane)
+        release_stream(lane)

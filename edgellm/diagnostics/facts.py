@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgellm.tokenizer import Tokenizer
 
 
-def look_up(model: str | Path) -> tuple[Checkpoint, bool]:
+def inspect_model(model: str | Path) -> tuple[Checkpoint, bool]:
     """What is known of a model without its weights, and whether they are on this machine.
 
     A Hub repository that was never downloaded is looked through over the network, a few hundred KB

@@ -50,7 +50,7 @@ def feed(
         Logits (wanted feeds, V) after each wanted feed's last token, evaluated like the caches; and
         passes over the weights.
     """
-    states = _packed(feeds, few=model.layers.few, chunk=chunk)
+    states = _packed(feeds, max_exact_rows=model.layers.max_exact_rows, chunk=chunk)
     tokens = [mx.array(state.tokens)[None] for state in states]
     hidden = model.hidden_ragged(tokens, [state.spans for state in states], keep_going=keep_going)
     if not hidden:
@@ -62,22 +62,22 @@ def feed(
             end += span.length
             last[number] = rows[0, end - 1 : end]
     wanted = [last[number] for number, one in enumerate(feeds) if one.wanted]
-    at_once = model.layers.few or max(1, len(wanted))
+    at_once = model.layers.max_exact_rows or max(1, len(wanted))
     logits = [
         model.logits(mx.concatenate(wanted[at : at + at_once]))
         for at in range(0, len(wanted), at_once)
     ]
     together = mx.concatenate(logits) if logits else mx.zeros((0, model.config.vocab_size))
     mx.eval(together, *stored(cache for one in feeds for cache in one.caches))
-    return together, 1 if model.layers.one_pass else len(states)
+    return together, 1 if model.layers.streams_weights else len(states)
 
 
-def _packed(feeds: Sequence[Feed], *, few: int, chunk: int) -> list[_State]:
+def _packed(feeds: Sequence[Feed], *, max_exact_rows: int, chunk: int) -> list[_State]:
     """The states: large ones first, so that a prompt's short end comes after its chunks."""
     packed: dict[bool, list[_State]] = {False: [], True: []}
     for number, begin, tokens in _pieces(feeds, chunk):
-        small = len(tokens) <= max(1, few)
-        kind, limit = packed[small], few if small and few else chunk
+        small = len(tokens) <= max(1, max_exact_rows)
+        kind, limit = packed[small], max_exact_rows if small and max_exact_rows else chunk
         full = not kind or len(kind[-1].tokens) + len(tokens) > limit
         # a sequence's chunks follow each other
         if full or (begin > 0 and kind[-1].feeds[-1] == number):

@@ -256,14 +256,14 @@ class Batch:
 
     def _feeds(self) -> dict[int, Feed]:
         """What goes through the model next: a token of each answer, and prompts as far as ``step`` says."""
-        one_pass, chunk = self._seating.model.layers.one_pass, self._seating.chunk
-        room = self._seating.context if one_pass else chunk
+        streams_weights, chunk = self._seating.model.layers.streams_weights, self._seating.chunk
+        room = self._seating.context if streams_weights else chunk
         feeds: dict[int, Feed] = {}
         prompts = 0
         for number, sequence in self._running.items():
             pending = sequence.tokens[sequence.done :]
             if sequence.done < sequence.prompt or len(pending) > 1:
-                tokens = pending if one_pass else pending[:chunk]
+                tokens = pending if streams_weights else pending[:chunk]
                 if prompts and prompts + len(tokens) > room:
                     continue
                 prompts += len(tokens)

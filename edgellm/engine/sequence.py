@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgellm.device import machine as device
-from edgellm.device.exclusive import Turn
+from edgellm.device.exclusive import ModelLock
 from edgellm.generation.decode import Progress
-from edgellm.generation.output import Bill, Stats, Token
-from edgellm.generation.text_stream import Writing
+from edgellm.generation.output import CostMeter, Stats, Token
+from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.llama import Model
 from edgellm.sampling.sampler import Sampler
@@ -39,7 +39,7 @@ class Seating:
 
     model: Model
     tokenizer: Tokenizer
-    turn: Turn
+    turn: ModelLock
     check: Callable[[Sequence[int]], None]
     end_tokens: frozenset[int]
     context: int
@@ -47,7 +47,7 @@ class Seating:
     room: int
     caches: Callable[[int], list[Cache]]
     cache_bytes: Callable[[int], int]
-    bill: Callable[[], Bill]
+    bill: Callable[[], CostMeter]
     at_once: int | None = None
 
 
@@ -67,7 +67,7 @@ class Seat:
         self.sampler: Sampler | None = None
         self.progress, self._bill = Progress(len(ids)), seating.bill()
         decoder = seating.tokenizer.decoder(continues=continues)
-        self._writing = Writing(
+        self._writing = TextStream(
             decoder, stop=sampling.stop, end_tokens=seating.end_tokens, limit=self.limit
         )
 

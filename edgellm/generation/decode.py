@@ -15,7 +15,7 @@ from edgellm.models.llama import Model
 from edgellm.sampling.sampler import Sampler, log_probability
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
-from edgellm.speculation.proposal import Guess
+from edgellm.speculation.proposal import DraftToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def prefill(
         mx.array(list(tokens[begin : begin + chunk]))[None]
         for begin in range(0, len(tokens), chunk)
     ]
-    groups = [rows] if model.layers.one_pass else [[row] for row in rows]
+    groups = [rows] if model.layers.streams_weights else [[row] for row in rows]
     hidden = None
     for group in groups:
         if not keep_going():
@@ -128,7 +128,7 @@ def generate_steps(
             ahead = None
             if (
                 left > 1
-                and model.layers.deferred
+                and model.layers.async_compute
                 and keep_going()
                 and not (speculation and speculation.likely())
             ):
@@ -173,7 +173,7 @@ class _Launched:
     """
 
     rows: int
-    guesses: Sequence[Guess]
+    guesses: Sequence[DraftToken]
     offset: int
     logits: mx.array
     token: mx.array | None
@@ -199,7 +199,7 @@ class _Steps:
         """What the prefill's logits (1, V) give."""
         return self._drawn(_Launched(0, (), self._caches[0].offset, logits, None))
 
-    def after(self, before: _Launched, guesses: Sequence[Guess] = ()) -> _Launched | None:
+    def after(self, before: _Launched, guesses: Sequence[DraftToken] = ()) -> _Launched | None:
         """A pass of the last token and some guesses after it; None if it was broken off, and the caches are as before."""
         assert before.token is not None, "a pass with guesses is read before the next is launched"
         token = before.token
@@ -254,7 +254,7 @@ class _Steps:
         )
         return launched
 
-    def _verified(self, logits: mx.array, guesses: Sequence[Guess]) -> list[int]:
+    def _verified(self, logits: mx.array, guesses: Sequence[DraftToken]) -> list[int]:
         """The tokens that logits (rows, V) give, up to the first that is not as guessed."""
         likeliest: Any = (
             mx.argmax(logits.astype(mx.float32), axis=-1).tolist()

@@ -118,7 +118,7 @@ def completed(tokens: Sequence[Token]) -> Completion:
     )
 
 
-class Bill:
+class CostMeter:
     """What a generation costs, from now on."""
 
     def __init__(self, model: Model, reader: Reader, plan: Plan) -> None:

@@ -20,7 +20,7 @@ class Decoder(Protocol):
         ...
 
 
-class Writing:
+class TextStream:
     """An answer's tokens so far, and their text.
 
     Args:

@@ -61,7 +61,7 @@ class Engine:
         self.pool.run(steps, self._call)
 
     @property
-    def few(self) -> int:
+    def max_exact_rows(self) -> int:
         """Up to so many tokens each gets what it would get alone, and a pass costs little more than for one."""
         return FEW
 

@@ -62,7 +62,7 @@ def product_steps(
 ) -> list[Step]:
     """Steps for ``out (+)= x @ matrix.T (+ bias)``, matrices side by side in ``out``.
 
-    Up to ``engine.few`` tokens, each gets bit for bit what it would get alone.
+    Up to ``engine.max_exact_rows`` tokens, each gets bit for bit what it would get alone.
 
     Args:
         engine: the kernels.
@@ -123,8 +123,8 @@ _WAYS = {
 
 def _kernel(engine: Engine, matrix: Matrix, tokens: int) -> str:
     """The kernel for so many tokens."""
-    how = path(engine, matrix, many=tokens > engine.few)
-    if tokens > engine.few:
+    how = path(engine, matrix, many=tokens > engine.max_exact_rows)
+    if tokens > engine.max_exact_rows:
         return {"int8": "int8_matmul", "tiles": "tile_matmul", "float": "float_matmul"}[how]
     if tokens == 1:
         return f"{how}_matvec"

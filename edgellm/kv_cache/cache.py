@@ -10,7 +10,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from edgellm.kv_cache.kv_format import Kept, Seen
+from edgellm.kv_cache.kv_format import KeysOrValues, KVFormat
 
 Mask = mx.array | str | None
 """What attention may look at: everything, ``"causal"``, or true where a query (row) sees a key (column)."""
@@ -31,7 +31,7 @@ class Cache(Protocol):
 
     offset: int
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[Seen, Seen, Mask]:
+    def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
         """Store new keys and values (1, G, L, D); return all that are to be looked at (1, G, S, D), and the mask."""
         ...
 
@@ -66,7 +66,7 @@ class KVCache:
     """
 
     def __init__(
-        self, kept: Kept, *, capacity: int, window: int | None = None, reserve: int = STEP
+        self, kept: KVFormat, *, capacity: int, window: int | None = None, reserve: int = STEP
     ) -> None:
         self.kept, self.window = kept, window
         self.capacity = storage_tokens(capacity, window)
@@ -99,7 +99,7 @@ class KVCache:
         self._grow(min(self.capacity, max(_round_up(end - self.base), 2 * self.room)))
         return True
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[Seen, Seen, Mask]:
+    def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
         """Store new keys and values (1, G, L, D); return those to be looked at (1, G, S, D), and the mask."""
         length, first = keys.shape[2], self.first
         new = self.kept.packed(keys, values)

@@ -14,7 +14,7 @@ GROUP = 32
 """Features of a head that share scale and bias."""
 
 
-class Packed(NamedTuple):
+class QuantizedKV(NamedTuple):
     """Numbers (1, G, S, D) as MLX's affine codes; the last group of a head may be filled up with zeros."""
 
     codes: mx.array
@@ -23,12 +23,12 @@ class Packed(NamedTuple):
     bits: int
 
 
-Seen = mx.array | Packed
+KeysOrValues = mx.array | QuantizedKV
 """Keys or values (1, G, S, D) as attention takes them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KVFormat:
     """A form of keys and values.
 
     Attributes:
@@ -70,14 +70,14 @@ class Kept:
             both = mx.pad(both, [(0, 0), (0, 0), (0, 0), (0, self._width - self.head_dim)])
         return list(mx.quantize(both, group_size=GROUP, bits=self.bits))
 
-    def seen(self, arrays: Sequence[mx.array]) -> tuple[Seen, Seen]:
+    def seen(self, arrays: Sequence[mx.array]) -> tuple[KeysOrValues, KeysOrValues]:
         """Keys and values in arrays of this form."""
         if self.bits is None:
             return arrays[0], arrays[1]
         keys, values = (
             [array[:, start : start + self.heads] for array in arrays] for start in (0, self.heads)
         )
-        return Packed(keys[0], keys[1], keys[2], self.bits), Packed(
+        return QuantizedKV(keys[0], keys[1], keys[2], self.bits), QuantizedKV(
             values[0], values[1], values[2], self.bits
         )
 
@@ -94,12 +94,17 @@ class Kept:
 
 
 def attention(
-    queries: mx.array, keys: Seen, values: Seen, *, scale: float, mask: mx.array | str | None
+    queries: mx.array,
+    keys: KeysOrValues,
+    values: KeysOrValues,
+    *,
+    scale: float,
+    mask: mx.array | str | None,
 ) -> mx.array:
     """What queries (1, H, L, D) see (1, H, L, D)."""
-    if not isinstance(keys, Packed) or not isinstance(values, Packed):
-        assert not isinstance(keys, Packed)
-        assert not isinstance(values, Packed), "both are kept alike"
+    if not isinstance(keys, QuantizedKV) or not isinstance(values, QuantizedKV):
+        assert not isinstance(keys, QuantizedKV)
+        assert not isinstance(values, QuantizedKV), "both are kept alike"
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     _, heads, length, width = queries.shape
     groups, held = keys.codes.shape[1:3]
@@ -120,7 +125,7 @@ def attention(
     return seen[..., :width].reshape(1, heads, length, width)
 
 
-def _product(x: mx.array, packed: Packed, *, transpose: bool) -> mx.array:
+def _product(x: mx.array, packed: QuantizedKV, *, transpose: bool) -> mx.array:
     codes, scales, biases, bits = packed
     dtype = x.dtype
     if scales.dtype != dtype and dtype == mx.float32:

@@ -46,7 +46,7 @@ def always() -> bool:
 class Layer(Protocol):
     """One decoder layer."""
 
-    few: int
+    max_exact_rows: int
     """Products of up to so many rows take another way than those of more; on either, a row gets what it gets alone."""
 
     def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
@@ -57,13 +57,13 @@ class Layer(Protocol):
 class Layers(Protocol):
     """The decoder layers, wherever they live."""
 
-    one_pass: bool
+    streams_weights: bool
     """Whether a pass over the layers costs reads, so that all chunks of a prompt should go through a layer together."""
 
-    deferred: bool
+    async_compute: bool
     """Whether ``run`` returns before the arithmetic is done, so that the next step can be launched ahead."""
 
-    few: int
+    max_exact_rows: int
     """As ``Layer`` has it."""
 
     def run(
@@ -200,7 +200,7 @@ class MLP:
 class Block:
     """One decoder layer over tensors named as inside the layer (``self_attn.q_proj.weight``)."""
 
-    few = 0
+    max_exact_rows = 0
 
     def __init__(
         self,
@@ -232,12 +232,12 @@ def rows_of(spans: Sequence[Span], layer: int) -> Rows:
 class ResidentLayers:
     """Layers whose weights are all in memory."""
 
-    one_pass = False
+    streams_weights = False
 
-    def __init__(self, layers: Sequence[Layer], *, deferred: bool = True) -> None:
+    def __init__(self, layers: Sequence[Layer], *, async_compute: bool = True) -> None:
         self._layers = list(layers)
-        self.few = max((layer.few for layer in layers), default=0)
-        self.deferred = deferred
+        self.max_exact_rows = max((layer.max_exact_rows for layer in layers), default=0)
+        self.async_compute = async_compute
         self._closed = False
 
     def run(

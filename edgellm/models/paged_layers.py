@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.buffer import DTYPES, Slot
+from edgellm.checkpoint.buffer import DTYPES, WeightBuffer
 from edgellm.checkpoint.checkpoint import Part
 from edgellm.checkpoint.folder import TensorInfo
 from edgellm.errors import ClosedError, ReadError
@@ -21,7 +21,7 @@ from edgellm.models.llama import Layer, ResidentEmbedding, Span, always, rows_of
 from edgellm.reading.disk_reader import Reader, Ticket
 from edgellm.reading.open_files import OpenFiles
 
-MakeLayer = Callable[[Part, Slot], Layer]
+MakeLayer = Callable[[Part, WeightBuffer], Layer]
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Traffic:
 class _Loaded:
     """A slot, and the read that fills it with a layer."""
 
-    slot: Slot
+    slot: WeightBuffer
     index: int
     ticket: Ticket
 
@@ -58,8 +58,8 @@ class PagedLayers:
             waits for a launch.
     """
 
-    one_pass = True
-    deferred = False
+    streams_weights = True
+    async_compute = False
 
     def __init__(
         self,
@@ -81,21 +81,22 @@ class PagedLayers:
         self._closed = False
         loading = []
         for index in pinned:
-            slot = Slot(parts[index].layout.nbytes)
+            slot = WeightBuffer(parts[index].layout.nbytes)
             loading.append((index, slot, reader.submit(parts[index].extents, slot.memory)))
         for index, slot, ticket in loading:
             ticket.wait()
             self._pinned[index] = make_layer(parts[index], slot)
         size = max((parts[index].layout.nbytes for index in self._streamed), default=0)
-        self._slots = [Slot(size) for _ in range(slots)]
+        self._slots = [WeightBuffer(size) for _ in range(slots)]
         layouts = {parts[index].layout: parts[index] for index in self._streamed}
         self._layers = {
             (id(slot), layout): make_layer(part, slot)
             for slot in self._slots
             for layout, part in layouts.items()
         }
-        self.few = max(
-            (layer.few for layer in (*self._pinned.values(), *self._layers.values())), default=0
+        self.max_exact_rows = max(
+            (layer.max_exact_rows for layer in (*self._pinned.values(), *self._layers.values())),
+            default=0,
         )
         self._ring: deque[_Loaded] = deque()
         self._next = 0
@@ -189,7 +190,7 @@ class PagedLayers:
             raise
         return loaded
 
-    def _read_ahead(self, slots: Sequence[Slot]) -> None:
+    def _read_ahead(self, slots: Sequence[WeightBuffer]) -> None:
         """Begin to fill free slots with the layers that come next."""
         for slot in slots:
             index = self._streamed[self._next]

@@ -11,7 +11,7 @@ from edgellm.kv_cache.cache import storage_tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class MemoryEstimate:
     """What a model needs, in bytes, from its checkpoint alone."""
 
     layers: tuple[int, ...]
@@ -27,7 +27,7 @@ class Needs:
     chunk_per_token: int
     scores_per_pair: int
     max_context: int
-    draft: Needs | None = None
+    draft: MemoryEstimate | None = None
     """What a draft model needs beside it, all of it in memory."""
 
     def cache(self, context: int) -> int:
@@ -86,8 +86,8 @@ def needs_of(
     item: int,
     window: int | None,
     fused_attention: bool,
-    kept_bytes: int | None = None,
-) -> Needs:
+    kv_bytes_per_token: int | None = None,
+) -> MemoryEstimate:
     """What a checkpoint needs.
 
     Args:
@@ -100,12 +100,12 @@ def needs_of(
     config = checkpoint.config
     each = (
         2 * config.num_key_value_heads * config.head_dim * item
-        if kept_bytes is None
-        else kept_bytes
+        if kv_bytes_per_token is None
+        else kv_bytes_per_token
     )
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
     table = checkpoint.embed_tokens
-    return Needs(
+    return MemoryEstimate(
         layers=tuple(_slot_bytes(layer.layout.nbytes) for layer in checkpoint.layers),
         embedding=_slot_bytes(table.layout.nbytes),
         embedding_row=table.nbytes // config.vocab_size,

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
-from edgellm.plan.memory_estimate import Needs
+from edgellm.plan.memory_estimate import MemoryEstimate
 from edgellm.settings import PREFILL_CHUNK
 
 CHUNK_STEP = 32
@@ -85,7 +85,7 @@ def automatic_budget(memory: Memory) -> int:
 
 
 def make_plan(
-    needs: Needs,
+    needs: MemoryEstimate,
     *,
     budget: int,
     slots: int,
@@ -157,7 +157,7 @@ def make_plan(
     )
 
 
-def least_budget(needs: Needs, *, slots: int, context: int | None = None) -> int:
+def least_budget(needs: MemoryEstimate, *, slots: int, context: int | None = None) -> int:
     """The smallest budget in bytes that ``make_plan`` takes; arguments are as there."""
     return min(_smallest(needs, slots, context))[0]
 
@@ -172,7 +172,7 @@ def spread(count: int, total: int) -> tuple[int, ...]:
     return tuple((2 * number + 1) * total // (2 * count) for number in range(count))
 
 
-def _smallest(needs: Needs, slots: int, context: int | None) -> list[tuple[int, int, int]]:
+def _smallest(needs: MemoryEstimate, slots: int, context: int | None) -> list[tuple[int, int, int]]:
     """Of the resident and of the paged layout: the least bytes, those of them for weights, and the tokens of context."""
     ring = min(slots, len(needs.layers)) * max(needs.layers)
     found = []
@@ -184,7 +184,7 @@ def _smallest(needs: Needs, slots: int, context: int | None) -> list[tuple[int, 
     return found
 
 
-def _most_context(needs: Needs, share: int, room: int) -> int:
+def _most_context(needs: MemoryEstimate, share: int, room: int) -> int:
     """The most tokens that fit into ``share``, and with a smallest chunk into ``room``; 0 where none do."""
     low, high = 0, needs.max_context
     while low < high:
@@ -197,14 +197,14 @@ def _most_context(needs: Needs, share: int, room: int) -> int:
     return low
 
 
-def _most_chunk(needs: Needs, most: int, context: int, room: int) -> int:
+def _most_chunk(needs: MemoryEstimate, most: int, context: int, room: int) -> int:
     """The largest chunk that fits into ``room``: ``most``, or else a multiple of the step; at least one step."""
     if needs.chunk(most, context) <= room:
         return most
     return max(CHUNK_STEP, min(room // needs.chunk(1, context), most) // CHUNK_STEP * CHUNK_STEP)
 
 
-def _pinned(needs: Needs, room: int) -> tuple[int, ...]:
+def _pinned(needs: MemoryEstimate, room: int) -> tuple[int, ...]:
     """As many layers as fit, spread evenly; at least one streams, or the model would be resident."""
     for count in range(len(needs.layers) - 1, 0, -1):
         chosen = spread(count, len(needs.layers))
@@ -214,7 +214,7 @@ def _pinned(needs: Needs, room: int) -> tuple[int, ...]:
 
 
 def _priced(
-    needs: Needs,
+    needs: MemoryEstimate,
     *,
     pinned: tuple[int, ...],
     context: int,

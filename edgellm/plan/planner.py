@@ -8,9 +8,9 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError
-from edgellm.plan.memory_estimate import Needs, needs_of
+from edgellm.plan.memory_estimate import MemoryEstimate, needs_of
 from edgellm.plan.plan import Plan, Speeds, automatic_budget, least_budget, make_plan
-from edgellm.runtime.loader import Arithmetic, arithmetic_of, kept_of
+from edgellm.runtime.loader import Arithmetic, arithmetic_of, kv_format_of
 from edgellm.settings import LoadSettings, parse_memory
 from edgellm.speculation.factory import draft_checkpoint, draft_needs
 
@@ -49,14 +49,17 @@ def least_memory(checkpoint: Checkpoint, settings: LoadSettings) -> int:
     return least_budget(needs, slots=arithmetic.slots, context=settings.context)
 
 
-def _asked(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, Needs]:
+def _asked(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, MemoryEstimate]:
     """What the settings ask of the machine. Raises ConfigError."""
     config = checkpoint.config
     if settings.context is not None and settings.context > config.max_position_embeddings:
         raise ConfigError(
             f"context is {settings.context}; the model's own limit is {config.max_position_embeddings}"
         )
-    arithmetic, kept = arithmetic_of(checkpoint, settings), kept_of(checkpoint, settings.kv_bits)
+    arithmetic, kept = (
+        arithmetic_of(checkpoint, settings),
+        kv_format_of(checkpoint, settings.kv_bits),
+    )
     draft = draft_checkpoint(settings)
     needs = needs_of(
         checkpoint,
@@ -64,6 +67,6 @@ def _asked(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, 
         window=settings.context_window,
         fused_attention=arithmetic.fused_attention
         and (arithmetic.kernels is not None or kept.bits is None),
-        kept_bytes=kept.token_bytes,
+        kv_bytes_per_token=kept.token_bytes,
     )
     return arithmetic, replace(needs, draft=draft_needs(draft, settings)) if draft else needs

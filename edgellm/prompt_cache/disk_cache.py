@@ -33,11 +33,11 @@ from edgellm.prompt_cache.sequence_file import (
     fill,
     goes_on,
     layers_of,
-    look_into,
+    match_prefix,
     tensors_of,
     write_sequence,
 )
-from edgellm.runtime.loader import arithmetic_of, kept_of
+from edgellm.runtime.loader import arithmetic_of, kv_format_of
 from edgellm.settings import PROMPT_CACHE_BYTES, PROMPT_CACHE_SHARE, LoadSettings
 
 SUFFIX = ".safetensors"
@@ -87,7 +87,7 @@ class PromptCache:
         best: Found | None = None
         for path in sorted(self.place.glob(f"*{SUFFIX}"))[:MAX_FILES]:
             try:
-                found = look_into(path, self.place.name, tokens)
+                found = match_prefix(path, self.place.name, tokens)
                 if found.common < WORTH_KEEPING or (
                     best is not None and found.common <= best.common
                 ):
@@ -168,7 +168,7 @@ class PromptCache:
         for path in self.place.glob(f"*{SUFFIX}"):
             with contextlib.suppress(EdgeLLMError, OSError):
                 if path.stem != but:
-                    found = look_into(path, self.place.name, tokens)
+                    found = match_prefix(path, self.place.name, tokens)
                     if found.common == found.tensors["tokens"].shape[0]:
                         path.unlink()
 
@@ -182,7 +182,7 @@ def prompt_cache_for(checkpoint: Checkpoint, settings: LoadSettings) -> PromptCa
     def identity() -> str:
         arithmetic, kept = (
             arithmetic_of(checkpoint, settings),
-            kept_of(checkpoint, settings.kv_bits),
+            kv_format_of(checkpoint, settings.kv_bits),
         )
         kernels = arithmetic.kernels
         how = f"{kernels.isa.name} {kernels.activations}" if kernels else device.backend_name()
@@ -196,7 +196,7 @@ def default_folder() -> Path:
     return cache_folder() / "prompts"
 
 
-def kept_bytes(folder: Path) -> int:
+def kv_bytes_per_token(folder: Path) -> int:
     """Bytes that the sequences in a folder take."""
     return sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file())
 

@@ -49,7 +49,7 @@ _Layer = tuple[KVCache, int, list[TensorInfo]]
 """A layer's cache, the position of the first token that a file has for it, and the file's tensors."""
 
 
-def look_into(path: Path, key: str, tokens: Sequence[int]) -> Found:
+def match_prefix(path: Path, key: str, tokens: Sequence[int]) -> Found:
     """How much of a file's sequence ``tokens`` begin with. Raises FormatError, ReadError, OSError."""
     tensors, metadata = read_header(path)
     if (metadata.get("format"), metadata.get("version"), metadata.get("key")) != (

@@ -19,7 +19,7 @@ SMALL_MACHINE = 32 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
+class TargetMachine:
     """Another machine: its memory and its disk's bytes a second; what is None is as here."""
 
     memory: int | None = None
@@ -29,7 +29,7 @@ class Elsewhere:
 def forecast(
     checkpoint: Checkpoint,
     settings: LoadSettings,
-    elsewhere: Elsewhere | None = None,
+    elsewhere: TargetMachine | None = None,
     *,
     here: bool,
 ) -> Plan:
@@ -47,7 +47,7 @@ def forecast(
         MemoryBudgetError, ConfigError: as ``load``.
         ReadError: a file cannot be read.
     """
-    other = elsewhere or Elsewhere()
+    other = elsewhere or TargetMachine()
     memory = _described(other.memory) if other.memory else device.read_memory()
     plan = plan_for(checkpoint, settings, memory=memory)
     if other.disk is None and not here:
@@ -57,7 +57,7 @@ def forecast(
         disk = measure_disk(
             sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
         )
-    if other == Elsewhere():
+    if other == TargetMachine():
         weights = measure_step(checkpoint, settings).weights_per_second
     return plan_for(checkpoint, settings, memory=memory, speeds=Speeds(disk=disk, weights=weights))
 

@@ -8,13 +8,13 @@ from functools import partial
 
 import mlx.core as mx
 
-from edgellm.checkpoint.buffer import DTYPES, Slot
+from edgellm.checkpoint.buffer import DTYPES, WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, Part
 from edgellm.device import machine as device
 from edgellm.kernels.engine import Engine
 from edgellm.kv_cache.cache import Cache, KVCache, storage_tokens, stored
-from edgellm.kv_cache.kv_format import Kept
-from edgellm.models.cpu.block import engine_for, layer_for, layers_for, linear_for
+from edgellm.kv_cache.kv_format import KVFormat
+from edgellm.models.cpu.block import engine_for, make_layer, make_layers, make_linear
 from edgellm.models.linear import DenseLinear, QuantizedLinear, linear_from
 from edgellm.models.llama import Layer, Layers, Model, ResidentEmbedding
 from edgellm.models.paged_layers import PagedEmbedding, PagedLayers
@@ -78,18 +78,18 @@ def load_model(
     layers: Layers
     if plan.resident:
         blocks = [
-            block_of(checkpoint, arithmetic, checkpoint.layers[index], slot)
+            make_block(checkpoint, arithmetic, checkpoint.layers[index], slot)
             for index, slot in kept.items()
         ]
-        layers = layers_for(blocks)
+        layers = make_layers(blocks)
     else:
-        make_layer = partial(block_of, checkpoint, arithmetic)
+        make_layer = partial(make_block, checkpoint, arithmetic)
         layers = PagedLayers(
             checkpoint.layers, plan.pinned, plan.slots, reader, make_layer, lag=arithmetic.lag
         )
-    embedding = table_of(checkpoint.embed_tokens, table) if table else None
+    embedding = make_embedding(checkpoint.embed_tokens, table) if table else None
     if checkpoint.lm_head is not None and head is not None:
-        lm_head = table_of(checkpoint.lm_head, head)
+        lm_head = make_embedding(checkpoint.lm_head, head)
     else:
         assert embedding is not None, "a tied head is the resident embedding"
         lm_head = embedding
@@ -103,7 +103,7 @@ def load_model(
         embed_tokens=embed_tokens,
         layers=layers,
         norm=weight,
-        lm_head=linear_for(arithmetic.kernels, lm_head),
+        lm_head=make_linear(arithmetic.kernels, lm_head),
     )
 
 
@@ -120,8 +120,8 @@ class _Loading:
         self._reader, self._total, self._progress = reader, total, progress
         self._tickets: list[tuple[Ticket, int]] = []
 
-    def begin(self, part: Part) -> Slot:
-        slot = Slot(part.layout.nbytes)
+    def begin(self, part: Part) -> WeightBuffer:
+        slot = WeightBuffer(part.layout.nbytes)
         self._tickets.append((self._reader.submit(part.extents, slot.memory), part.nbytes))
         return slot
 
@@ -134,25 +134,27 @@ class _Loading:
                 self._progress(done, self._total)
 
 
-def block_of(checkpoint: Checkpoint, arithmetic: Arithmetic, part: Part, slot: Slot) -> Layer:
+def make_block(
+    checkpoint: Checkpoint, arithmetic: Arithmetic, part: Part, slot: WeightBuffer
+) -> Layer:
     """The decoder layer over what ``part`` places in a slot."""
     tensors, quantization_of = slot.arrays(part.layout), part.quantizations.__getitem__
-    return layer_for(arithmetic.kernels, checkpoint.config, tensors, quantization_of)
+    return make_layer(arithmetic.kernels, checkpoint.config, tensors, quantization_of)
 
 
-def table_of(part: Part, slot: Slot) -> DenseLinear | QuantizedLinear:
+def make_embedding(part: Part, slot: WeightBuffer) -> DenseLinear | QuantizedLinear:
     """The embedding or the head over what ``part`` places in a slot."""
     tensors = {f"table.{name}": array for name, array in slot.arrays(part.layout).items()}
     return linear_from(tensors, "table", part.quantizations[""])
 
 
-def kept_of(checkpoint: Checkpoint, kv_bits: int | None) -> Kept:
+def kv_format_of(checkpoint: Checkpoint, kv_bits: int | None) -> KVFormat:
     """How keys and values are kept: as they are computed, in 16 bits, or packed with 16-bit scales."""
     config = checkpoint.config
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
     if kv_bits is not None and dtype == mx.float32:
         dtype = mx.float16
-    return Kept(
+    return KVFormat(
         config.num_key_value_heads,
         config.head_dim,
         dtype,
@@ -174,7 +176,7 @@ def make_caches(
     ``context`` is what a sequence might have, where this one has less: windows count where they are
     shorter than it, so that attention over a short text is split as it would be for a long one.
     """
-    kept = kept_of(checkpoint, kv_bits)
+    kept = kv_format_of(checkpoint, kv_bits)
     caches: list[Cache] = [
         KVCache(kept, capacity=capacity, window=own, reserve=reserve)
         for own in _windows(checkpoint, window, context or capacity)
@@ -192,7 +194,7 @@ def caches_bytes(
     context: int | None = None,
 ) -> int:
     """Bytes of what ``make_caches`` makes where it reserves the whole capacity."""
-    each = kept_of(checkpoint, kv_bits).token_bytes
+    each = kv_format_of(checkpoint, kv_bits).token_bytes
     return sum(
         each * storage_tokens(capacity, own)
         for own in _windows(checkpoint, window, context or capacity)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from edgellm.checkpoint.buffer import Slot
+from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, Part
 from edgellm.kv_cache.cache import stored
-from edgellm.models.cpu.block import linear_for
+from edgellm.models.cpu.block import make_linear
 from edgellm.reading.disk_reader import DiskReader, Reader
-from edgellm.runtime.loader import arithmetic_of, block_of, make_caches, table_of
+from edgellm.runtime.loader import arithmetic_of, make_block, make_caches, make_embedding
 from edgellm.settings import LoadSettings
 
 REPEATS = 7
@@ -65,7 +65,7 @@ def measure_step(
 
 def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
     part = checkpoint.layers[len(checkpoint.layers) // 2]
-    layer = block_of(checkpoint, arithmetic_of(checkpoint, settings), part, _filled(part, reader))
+    layer = make_block(checkpoint, arithmetic_of(checkpoint, settings), part, _filled(part, reader))
     cache = make_caches(
         checkpoint, capacity=CONTEXT + REPEATS + 1, window=None, reserve=CONTEXT + REPEATS + 1
     )[0]
@@ -80,16 +80,16 @@ def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) 
 
 def _time_head(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
     part = checkpoint.lm_head or checkpoint.embed_tokens
-    head = linear_for(
-        arithmetic_of(checkpoint, settings).kernels, table_of(part, _filled(part, reader))
+    head = make_linear(
+        arithmetic_of(checkpoint, settings).kernels, make_embedding(part, _filled(part, reader))
     )
     hidden = _hidden(checkpoint, settings)[:, -1]
     mx.eval(hidden)
     return _median_seconds(lambda: mx.eval(mx.argmax(head(hidden), axis=-1)))
 
 
-def _filled(part: Part, reader: Reader) -> Slot:
-    slot = Slot(part.layout.nbytes)
+def _filled(part: Part, reader: Reader) -> WeightBuffer:
+    slot = WeightBuffer(part.layout.nbytes)
     reader.submit(part.extents, slot.memory).wait()
     return slot
 

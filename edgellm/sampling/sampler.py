@@ -22,7 +22,7 @@ GREEDY = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Odds:
+class Distribution:
     """The tokens that can be drawn, and the probability of each."""
 
     tokens: npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ class Odds:
         """The token in whose share the number ``uniform``, of [0, 1), falls."""
         return _drawn(self.tokens, self.shares, uniform)
 
-    def beyond(self, other: Odds) -> Odds:
+    def beyond(self, other: Distribution) -> Distribution:
         """What is left of these where the other ones are taken away: nothing below zero, and one in all.
 
         Where nothing is left, which only rounding can do, they stay as they are.
@@ -46,7 +46,7 @@ class Odds:
         found = order[places]
         taken = np.where(other.tokens[found] == self.tokens, other.shares[found], 0.0)
         left = np.maximum(self.shares - taken, 0.0)
-        return Odds(self.tokens, left / left.sum()) if left.sum() > 0 else self
+        return Distribution(self.tokens, left / left.sum()) if left.sum() > 0 else self
 
 
 class Sampler:
@@ -103,7 +103,7 @@ class Sampler:
         self._note(token)
         return token
 
-    def judge(self, logits: mx.array, guess: int, odds: Odds | None) -> int:
+    def judge(self, logits: mx.array, guess: int, odds: Distribution | None) -> int:
         """Return the next token for logits (1, V), distributed as if there were no guess; often it is the guess.
 
         Args:
@@ -193,11 +193,11 @@ def likely_tokens(
 
 def odds_of(
     row: npt.NDArray[np.float32], settings: Sampling, seen: npt.NDArray[np.bool_] | None
-) -> Odds:
+) -> Distribution:
     """Return what a token is drawn from after logits (V,), of which those of tokens ``seen`` (V,) are penalized."""
     row = penalized_row(row, settings, seen)
     tokens, weights = likely_tokens(row / np.float32(settings.temperature), settings)
-    return Odds(tokens, weights / weights.sum())
+    return Distribution(tokens, weights / weights.sum())
 
 
 def penalized_row(

@@ -17,7 +17,7 @@ MEAN_FADE = 0.92
 """As ``FADE``, for guesses of which nothing is known yet: those of a draft that is no good are to end soon."""
 
 
-class Chances:
+class AcceptanceRate:
     """How often guesses of each trust are right."""
 
     def __init__(self, assumed: Sequence[float]) -> None:
@@ -42,7 +42,7 @@ class Chances:
         return self._mean
 
 
-class PassCost:
+class StepCost:
     """Seconds that a pass of some rows takes: so much for one, and so much for each further one.
 
     Passes of one row and of several fade apart, so that what several cost is still known after a
@@ -95,7 +95,7 @@ class _Sums:
         self.y, self.xy = FADE * self.y + y, FADE * self.xy + x * y
 
 
-class GuessCost:
+class DraftCost:
     """Seconds that a guess takes."""
 
     def __init__(self) -> None:

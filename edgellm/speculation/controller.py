@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import islice
 
 from edgellm.settings import Sampling
-from edgellm.speculation.acceptance import Chances, GuessCost, PassCost
-from edgellm.speculation.proposal import Drafter, Guess
+from edgellm.speculation.acceptance import AcceptanceRate, DraftCost, StepCost
+from edgellm.speculation.proposal import Drafter, DraftToken
 
 MOST = 15
 """Guesses a pass; with the token that comes before them they are the 16 rows that a CPU's kernels take as cheaply as a few."""
@@ -36,11 +36,11 @@ class Speculation:
     def __init__(self, drafter: Drafter, *, most: int = MOST, row_share: float) -> None:
         self._drafter, self._most = drafter, most
         self._chances, self._passes, self._guess = (
-            Chances(drafter.chances),
-            PassCost(row_share),
-            GuessCost(),
+            AcceptanceRate(drafter.chances),
+            StepCost(row_share),
+            DraftCost(),
         )
-        self._open: list[Guess] = []
+        self._open: list[DraftToken] = []
         self._rest = self._pause = 0
         self._trial = False
 
@@ -85,7 +85,7 @@ class Speculation:
         else:
             self._open = self._free(self._most)
 
-    def guesses(self, room: int) -> list[Guess]:
+    def guesses(self, room: int) -> list[DraftToken]:
         """The guesses that the next pass should verify: at most ``room``, often none."""
         most = min(self._most, room)
         if most < 1:
@@ -108,11 +108,11 @@ class Speculation:
         self._trial = True
         return []
 
-    def _free(self, most: int) -> list[Guess]:
+    def _free(self, most: int) -> list[DraftToken]:
         """Guesses that cost nothing: all of them, since later ones may be worth more than the next."""
         return list(islice(self._drafter.guesses(), most))
 
-    def _chosen(self, guesses: Sequence[Guess]) -> list[Guess]:
+    def _chosen(self, guesses: Sequence[DraftToken]) -> list[DraftToken]:
         """As many of them as give the most tokens a second."""
         reach = expected = 1.0
         best, count = expected / self._passes.of(1), 0
@@ -124,9 +124,9 @@ class Speculation:
                 best, count = rate, number
         return list(guesses[:count])
 
-    def _paid(self, most: int, *, trial: bool) -> list[Guess]:
+    def _paid(self, most: int, *, trial: bool) -> list[DraftToken]:
         """Guesses that cost something, as long as one more promises more tokens a second."""
-        found: list[Guess] = []
+        found: list[DraftToken] = []
         coming = self._drafter.guesses()
         reach = expected = 1.0
         while len(found) < most:

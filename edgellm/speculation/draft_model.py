@@ -12,7 +12,7 @@ from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.llama import Model
 from edgellm.sampling.sampler import GREEDY, odds_of, penalized_row
 from edgellm.settings import Sampling
-from edgellm.speculation.proposal import Guess
+from edgellm.speculation.proposal import DraftToken
 
 TRUSTS = 10
 """Steps in which a draft's own probability says how sure a guess is."""
@@ -84,7 +84,7 @@ class DraftModel:
                 self._read(self._tokens[begin : min(end, begin + self._chunk)])
                 mx.eval(*stored(self._caches))
 
-    def guesses(self) -> Iterator[Guess]:
+    def guesses(self) -> Iterator[DraftToken]:
         """Yield the next tokens, a pass through the draft each, until its context is full."""
         self._go_back()
         new = self._tokens[len(self._held) :]
@@ -121,15 +121,15 @@ class DraftModel:
         self._held += tokens
         return self._model.logits(hidden[:, -1])
 
-    def _guess(self, logits: mx.array, seen: npt.NDArray[np.bool_] | None) -> Guess:
+    def _guess(self, logits: mx.array, seen: npt.NDArray[np.bool_] | None) -> DraftToken:
         row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0, : self._vocabulary]
         if self._random is not None:
             odds = odds_of(row, self._sampling, seen)
             token = odds.drawn(self._random.random())
-            return Guess(token, _trust(odds.of(token)), odds)
+            return DraftToken(token, _trust(odds.of(token)), odds)
         row = penalized_row(row, self._sampling, seen)
         token = int(row.argmax())
-        return Guess(token, _trust(1.0 / float(np.exp(row - row[token]).sum())))
+        return DraftToken(token, _trust(1.0 / float(np.exp(row - row[token]).sum())))
 
 
 def _trust(probability: float) -> int:

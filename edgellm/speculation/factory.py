@@ -7,7 +7,7 @@ from edgellm.device import machine as device
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.models.llama import Model
-from edgellm.plan.memory_estimate import Needs, needs_of
+from edgellm.plan.memory_estimate import MemoryEstimate, needs_of
 from edgellm.plan.plan import Plan, make_plan
 from edgellm.runtime.loader import arithmetic_of, disk_reader, load_model, make_caches
 from edgellm.settings import LoadSettings
@@ -27,7 +27,7 @@ def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
     return None if settings.draft is None else read_checkpoint(locate(settings.draft))
 
 
-def draft_needs(draft: Checkpoint, settings: LoadSettings) -> Needs:
+def draft_needs(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
     """What a draft model needs in memory."""
     arithmetic = arithmetic_of(draft, settings)
     return needs_of(
@@ -53,15 +53,15 @@ def speculation_for(
     drafter: Drafter = (
         NGrams() if draft is None else load_draft(draft, model, tokenizer, settings, plan)
     )
-    place = "gpu" if device.has_gpu() else "kernels" if model.layers.few else "mlx"
+    place = "gpu" if device.has_gpu() else "kernels" if model.layers.max_exact_rows else "mlx"
     share = ROW_SHARE["mlx" if place == "mlx" else place if plan.resident else "paged"]
     return Speculation(drafter, most=most_guesses(model), row_share=share)
 
 
 def most_guesses(model: Model) -> int:
     """Guesses a pass: with more, the CPU's kernels would take another way, on which a row is not what it is alone."""
-    few = model.layers.few
-    return min(MOST, few - 1) if few else MOST
+    max_exact_rows = model.layers.max_exact_rows
+    return min(MOST, max_exact_rows - 1) if max_exact_rows else MOST
 
 
 def load_draft(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from edgellm.settings import Sampling
-from edgellm.speculation.proposal import Guess
+from edgellm.speculation.proposal import DraftToken
 
 PAIR = 2
 """Tokens that must have occurred together before; after one alone too much can follow."""
@@ -54,7 +54,7 @@ class NGrams:
     def prepare(self) -> None:
         """Do nothing: the sequence was looked at as it came."""
 
-    def guesses(self) -> Iterator[Guess]:
+    def guesses(self) -> Iterator[DraftToken]:
         """Yield what comes next, if the last tokens have occurred before."""
         tokens = self._tokens
         end = len(tokens)
@@ -73,7 +73,7 @@ class NGrams:
         while True:
             token = tokens[place] if place < end else guessed[place - end]
             guessed.append(token)
-            yield Guess(token, min(length, LONGEST))
+            yield DraftToken(token, min(length, LONGEST))
             place, length = place + 1, length + 1
 
     def _match(self, earlier: int, end: int) -> int:

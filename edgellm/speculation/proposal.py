@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgellm.sampling.sampler import Odds
+from edgellm.sampling.sampler import Distribution
 from edgellm.settings import Sampling
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class DraftToken:
     """A token that may come next.
 
     Attributes:
@@ -22,7 +22,7 @@ class Guess:
 
     token: int
     trust: int
-    odds: Odds | None = None
+    odds: Distribution | None = None
 
 
 class Drafter(Protocol):
@@ -54,6 +54,6 @@ class Drafter(Protocol):
         """Compute what the next guesses need of a sequence that has not been looked at for long."""
         ...
 
-    def guesses(self) -> Iterator[Guess]:
+    def guesses(self) -> Iterator[DraftToken]:
         """Yield the next tokens one after another, each in case that those before it are right."""
         ...

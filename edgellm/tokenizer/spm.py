@@ -79,7 +79,7 @@ class PieceVocabulary:
         self.special_ids = frozenset(
             control.union(self._ids[token] for token in special if token in self._ids)
         )
-        self.border_ids = frozenset(
+        self.split_token_ids = frozenset(
             self._ids[text]
             for text, token in added.items()
             if not (token.lstrip or token.single_word)

@@ -27,7 +27,7 @@ class Vocabulary(Protocol):
 
     named: dict[str, str | None]
     special_ids: frozenset[int]
-    border_ids: frozenset[int]
+    split_token_ids: frozenset[int]
     size: int
     decoding: Decoding
 
@@ -72,7 +72,7 @@ class Tokenizer:
             vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding
         )
         self.vocab_size = vocabulary.size
-        self.border_ids = vocabulary.border_ids
+        self.split_token_ids = vocabulary.split_token_ids
         self.bos_token_id = self._id_of_role("bos_token")
         eos = self._id_of_role("eos_token")
         self.eos_token_ids = frozenset() if eos is None else frozenset({eos})

@@ -68,7 +68,7 @@ class JsonVocabulary:
         self._begin, self._end = read_frame(document.get("post_processor"), self._ids)
         texts = special.union(token.content for token in added.values() if token.special)
         self.special_ids = frozenset(self._ids[text] for text in texts if text in self._ids)
-        self.border_ids = frozenset(
+        self.split_token_ids = frozenset(
             self._ids[token.content] for token in (*listed.values(), *roles) if token.is_border
         )
         self.named: dict[str, str | None] = dict(settings.named)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
 
-from edgellm.checkpoint.buffer import PAGE, Slot, lay_out
+from edgellm.checkpoint.buffer import PAGE, WeightBuffer, lay_out
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.folder import TensorInfo
 from edgellm.checkpoint.tensor_order import ALIGNMENT, STACKS, stack_runs, tensor_order
@@ -53,7 +53,7 @@ def folder(request, tiny_folder, tmp_path):
 
 def test_every_tensor_and_every_stack_shows_what_was_read(folder):
     checkpoint = read_checkpoint(folder)
-    slot = Slot(max(layer.layout.nbytes for layer in checkpoint.layers))
+    slot = WeightBuffer(max(layer.layout.nbytes for layer in checkpoint.layers))
     seen = {}
     for index, layer in enumerate(checkpoint.layers):
         fill(slot, layer.extents)
@@ -77,7 +77,7 @@ def test_every_tensor_and_every_stack_shows_what_was_read(folder):
 
 def test_a_slot_is_aligned_and_never_moves():
     for nbytes in (1, PAGE, PAGE + 1, 100_000):
-        slot = Slot(nbytes)
+        slot = WeightBuffer(nbytes)
         address = np.frombuffer(slot.memory, np.uint8).ctypes.data
         assert address % PAGE == 0
         assert len(slot.memory) == slot.nbytes >= nbytes
@@ -87,7 +87,7 @@ def test_a_slot_is_aligned_and_never_moves():
 def test_arithmetic_follows_what_is_written(tiny_folder):
     """MLX cannot see the write: the product of the same array is another one afterwards."""
     layer = read_checkpoint(tiny_folder("llama-2")).layers
-    slot = Slot(layer[0].layout.nbytes)
+    slot = WeightBuffer(layer[0].layout.nbytes)
     weight = slot.arrays(layer[0].layout)["self_attn.qkv_proj.weight"]
     x = mx.random.normal((1, weight.shape[1]), key=mx.random.key(1))
     for index in (0, 1, 0):

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from edgellm.checkpoint.buffer import Slot
+from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.device.huge_pages import SIZE, in_huge_pages
 
 
@@ -29,7 +29,7 @@ def test_little_memory_stays_as_it_is(nbytes):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system's own way of giving huge pages")
 def test_a_large_slot_is_zeros_that_can_be_written():
-    slot = Slot(3 * SIZE + 5)
+    slot = WeightBuffer(3 * SIZE + 5)
     assert not any(slot.memory)
     slot.memory[:] = bytes([1]) * len(slot.memory)
     assert np.frombuffer(slot.memory, np.uint8).sum() == len(slot.memory)

@@ -15,14 +15,14 @@ from edgellm.errors import ConfigError, ContextError
 PROMPT = [tiny.BEGIN, *range(20, 60)]
 
 
-@pytest.mark.parametrize("deferred", [True, False])
+@pytest.mark.parametrize("async_compute", [True, False])
 @pytest.mark.parametrize(
     ("prompt", "chunk", "new"),
     [(1, 8, 1), (8, 8, 5), (9, 8, 6), (40, 8, 1), (41, 16, 20), (30, 512, 12)],
 )
-def test_no_forward_is_made_beyond_those_needed(prompt, chunk, new, deferred, tiny_folder):
+def test_no_forward_is_made_beyond_those_needed(prompt, chunk, new, async_compute, tiny_folder):
     llm, layers = open_counted(
-        tiny_folder("llama-2", seed=1), deferred=deferred, prefill_chunk=chunk
+        tiny_folder("llama-2", seed=1), async_compute=async_compute, prefill_chunk=chunk
     )
     with llm:
         answer = llm.generate(PROMPT[:prompt], max_tokens=new)
@@ -36,8 +36,8 @@ def test_a_text_that_ends_early_costs_no_forward_more_where_steps_are_not_deferr
     folder = tiny_folder("llama-2", seed=1)
     with open_counted(folder)[0] as llm:
         whole = [token.id for token in llm.generate(PROMPT, max_tokens=20).tokens]
-    for deferred, more in ((False, 0), (True, 1)):
-        llm, layers = open_counted(folder, deferred=deferred, prefill_chunk=16)
+    for async_compute, more in ((False, 0), (True, 1)):
+        llm, layers = open_counted(folder, async_compute=async_compute, prefill_chunk=16)
         with llm:
             llm.eos_token_ids = frozenset({whole[9]})
             answer = llm.generate(PROMPT, max_tokens=20)
@@ -136,9 +136,9 @@ def test_bad_prompts_and_settings_are_refused_at_once(open_llm):
         llm.stream(PROMPT, temprature=1)
 
 
-@pytest.mark.parametrize("deferred", [True, False])
-def test_cancelled_in_the_middle_of_the_prompt(deferred, tiny_folder):
-    llm, layers = open_counted(tiny_folder("llama-2"), deferred=deferred, prefill_chunk=8)
+@pytest.mark.parametrize("async_compute", [True, False])
+def test_cancelled_in_the_middle_of_the_prompt(async_compute, tiny_folder):
+    llm, layers = open_counted(tiny_folder("llama-2"), async_compute=async_compute, prefill_chunk=8)
     with llm:
         expected = llm.generate(PROMPT, max_tokens=4).text
         layers.lengths.clear()

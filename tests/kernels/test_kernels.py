@@ -168,7 +168,7 @@ def test_rounded_products_round_the_activations_and_nothing_else(
         "int8": (int8(x, group), weight.numbers()),
         "tiles": (bf16(x), bf16(weight.numbers())),
         "float": (x, weight.numbers()),
-    }[path(rounded, weight.matrix, many=tokens > rounded.few)]
+    }[path(rounded, weight.matrix, many=tokens > rounded.max_exact_rows)]
     found = product(rounded, [weight], x)
     # a number between two codes may go either way: a few of them in a thousand differ by one
     assert distance(found, left @ right.T) < 2e-3

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgellm.kv_cache.cache import ROLLBACK, SLACK, STEP, KVCache, stored
-from edgellm.kv_cache.kv_format import GROUP, Kept, Packed, attention
+from edgellm.kv_cache.kv_format import GROUP, KVFormat, QuantizedKV, attention
 
 HEADS, DIM = 2, 4
 
 
-PLAIN = Kept(HEADS, DIM, mx.float32)
+PLAIN = KVFormat(HEADS, DIM, mx.float32)
 KEPT = [
     PLAIN,
-    Kept(HEADS, DIM, mx.float16),
-    Kept(HEADS, DIM, mx.float16, 8),
-    Kept(HEADS, DIM, mx.float16, 4),
+    KVFormat(HEADS, DIM, mx.float16),
+    KVFormat(HEADS, DIM, mx.float16, 8),
+    KVFormat(HEADS, DIM, mx.float16, 4),
 ]
 
 
@@ -40,7 +40,7 @@ def tokens(start, length):
 
 def plain(seen):
     """Keys or values in float32, as they were stored but for rounding to whole numbers."""
-    if isinstance(seen, Packed):
+    if isinstance(seen, QuantizedKV):
         tables = (seen.scales.astype(mx.float32), seen.biases.astype(mx.float32))
         seen = mx.dequantize(seen.codes, *tables, group_size=GROUP, bits=seen.bits)[..., :DIM]
     return np.array(seen.astype(mx.float32)).round()
@@ -216,7 +216,7 @@ def test_a_window_is_attention_with_a_banded_mask(window, chunk):
 @pytest.mark.parametrize("window", [None, 5, 40])
 def test_attention_over_packed_keys_is_attention_over_what_they_say(window, bits, shared):
     mx.random.seed(3)
-    kept = Kept(HEADS, 48, mx.float32, bits)  # heads that are no multiple of a group
+    kept = KVFormat(HEADS, 48, mx.float32, bits)  # heads that are no multiple of a group
     cache = KVCache(kept, capacity=1000, window=window, reserve=1)
     for length in (1, 7, 1, 60, 1, 30, 1):
         queries = mx.random.normal((1, shared * HEADS, length, 48))
@@ -239,7 +239,7 @@ def test_attention_over_packed_keys_is_attention_over_what_they_say(window, bits
 )
 def test_memory_is_as_promised(kept, share):
     sixteen = 2 * 2 * 4 * 64
-    kept = Kept(4, 64, mx.float16, kept.bits)
+    kept = KVFormat(4, 64, mx.float16, kept.bits)
     assert kept.token_bytes == share * sixteen
     for window in (None, 100):
         cache = KVCache(kept, capacity=700, window=window, reserve=700)

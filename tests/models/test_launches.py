@@ -13,11 +13,11 @@ import mlx.core as mx
 import pytest
 from support.paths import ROOT
 
-from edgellm.checkpoint.buffer import Slot
+from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.kv_cache.cache import KVCache, stored
-from edgellm.kv_cache.kv_format import Kept, attention
+from edgellm.kv_cache.kv_format import KVFormat, attention
 from edgellm.models.llama import Block
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import make_caches
@@ -62,7 +62,7 @@ def launches(*arrays):
 def our_launches(folder, sequences=1):
     checkpoint = read_checkpoint(folder)
     part = checkpoint.layers[1]
-    slot, reader = Slot(part.layout.nbytes), DiskReader()
+    slot, reader = WeightBuffer(part.layout.nbytes), DiskReader()
     reader.submit(part.extents, slot.memory).wait()
     reader.close()
     caches = [
@@ -151,7 +151,7 @@ def test_threads_that_used_compiled_kernels_leave_a_process_that_ends():
 
 def test_attention_over_a_packed_cache_takes_nine_launches():
     """One that joins keys and values, one that packs, three writes; scale, two products, softmax. Plain ones take three."""
-    cache = KVCache(Kept(4, 64, mx.float16, 8), capacity=64, reserve=64)
+    cache = KVCache(KVFormat(4, 64, mx.float16, 8), capacity=64, reserve=64)
     cache.update(*(mx.zeros((1, 4, 5, 64), mx.float16),) * 2)
     queries, keys, values = (mx.zeros((1, heads, 1, 64), mx.float16) for heads in (32, 4, 4))
     mx.eval(queries, keys, values, *cache.arrays)

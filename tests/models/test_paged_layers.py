@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.readers import FailingReader
 
 import edgellm
-from edgellm.checkpoint.buffer import Slot
+from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.synthetic import synthesize
 from edgellm.device import machine as device
@@ -26,7 +26,7 @@ from edgellm.models.paged_layers import PagedLayers
 from edgellm.open_llm import open_llm
 from edgellm.plan.planner import plan_for
 from edgellm.reading.disk_reader import DiskReader, Tuning
-from edgellm.runtime.loader import arithmetic_of, block_of, make_caches
+from edgellm.runtime.loader import arithmetic_of, make_block, make_caches
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 
@@ -142,10 +142,10 @@ def test_every_ring_computes_the_same(models, data):
     arithmetic = arithmetic_of(checkpoint, LoadSettings())
 
     def block(part, slot):
-        return block_of(checkpoint, arithmetic, part, slot)
+        return make_block(checkpoint, arithmetic, part, slot)
 
     reader = DiskReader(Tuning(threads=2, chunk=4096))
-    slots_of_all = [Slot(part.layout.nbytes) for part in checkpoint.layers]
+    slots_of_all = [WeightBuffer(part.layout.nbytes) for part in checkpoint.layers]
     for part, slot in zip(checkpoint.layers, slots_of_all, strict=True):
         reader.submit(part.extents, slot.memory).wait()
     resident = ResidentLayers(list(map(block, checkpoint.layers, slots_of_all)))

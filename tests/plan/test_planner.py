@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
-from edgellm.plan.memory_estimate import Needs
+from edgellm.plan.memory_estimate import MemoryEstimate
 from edgellm.plan.plan import (
     MINIMUM_CONTEXT,
     RESIDENT_CONTEXT,
@@ -34,7 +34,7 @@ def needs(draw):
     usual = draw(st.integers(1000, 400 * MB))
     other = draw(st.integers(1000, 400 * MB) | st.just(usual))
     mixed = draw(st.sets(st.integers(0, count - 1), max_size=4))
-    return Needs(
+    return MemoryEstimate(
         layers=tuple(other if index in mixed else usual for index in range(count)),
         embedding=embedding,
         embedding_row=draw(st.integers(1, 20_000)),
@@ -143,7 +143,7 @@ def test_pinned_layers_are_spread_evenly(total, data):
     assert max(gaps) - min(gaps) <= 1, "round and round, gaps differ by one layer at the most"
 
 
-MODEL = Needs(
+MODEL = MemoryEstimate(
     layers=(100 * MB,) * 32,
     embedding=100 * MB,
     embedding_row=2000,

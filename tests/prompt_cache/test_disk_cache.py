@@ -19,7 +19,7 @@ from edgellm.prompt_cache.disk_cache import (
     ABANDONED_SECONDS,
     WORTH_KEEPING,
     PromptCache,
-    kept_bytes,
+    kv_bytes_per_token,
 )
 from edgellm.settings import LoadSettings
 
@@ -259,7 +259,7 @@ def test_the_least_recently_used_go_first(open_llm, tmp_path):
     one = PromptCache(tmp_path, lambda: "size")
     with caches(one) as llm:
         llm.generate(prompt(300, 0), max_tokens=1)
-    size = kept_bytes(tmp_path)
+    size = kv_bytes_per_token(tmp_path)
     small = PromptCache(tmp_path, lambda: "size", limit=3 * size + size // 2)
     for seed in (1, 2, 3):
         with caches(small) as llm:
@@ -268,14 +268,14 @@ def test_the_least_recently_used_go_first(open_llm, tmp_path):
         if seed == 2:
             with caches(small) as llm:
                 assert llm.generate(prompt(300, 0), max_tokens=1).stats.restored_tokens == 299
-    assert kept_bytes(tmp_path) <= 3 * size + size // 2
+    assert kv_bytes_per_token(tmp_path) <= 3 * size + size // 2
     with caches(small) as llm:
         assert llm.generate(prompt(300, 1), max_tokens=1).stats.restored_tokens == 0
         assert llm.generate(prompt(300, 3), max_tokens=1).stats.restored_tokens == 299
     tiny_limit = PromptCache(tmp_path / "none", lambda: "size", limit=100)
     with caches(tiny_limit) as llm:
         llm.generate(prompt(300, 0), max_tokens=1)
-    assert kept_bytes(tmp_path / "none") == 0
+    assert kv_bytes_per_token(tmp_path / "none") == 0
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(answer, tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.readers import ThrottledReader
 
-from edgellm.checkpoint.buffer import Extent, Slot
+from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ClosedError, ReadError
 from edgellm.files.locations import cache_folder
 from edgellm.reading.disk_reader import DiskReader, Tuning
@@ -109,7 +109,7 @@ def test_pieces_bring_every_byte_exactly_once(extents, chunk, direct):
 )
 def test_the_bytes_of_a_file_arrive_at_their_places(file, content, spans, direct):
     reader = DiskReader(Tuning(threads=3, chunk=16384), direct=direct)
-    slot = Slot(max(place + nbytes for _, nbytes, place in spans))
+    slot = WeightBuffer(max(place + nbytes for _, nbytes, place in spans))
     extents = [Extent(file, offset, nbytes, place) for offset, nbytes, place in spans]
     reader.submit(extents, slot.memory).wait()
     for offset, nbytes, place in spans:
@@ -120,7 +120,7 @@ def test_the_bytes_of_a_file_arrive_at_their_places(file, content, spans, direct
 
 
 def test_what_is_submitted_again_is_read_again(file, content, reader):
-    slot = Slot(SIZE)
+    slot = WeightBuffer(SIZE)
     extent = Extent(file, 0, SIZE, 0)
     reader.submit([extent], slot.memory).wait()
     slot.memory[:] = bytes(len(slot.memory))
@@ -141,7 +141,7 @@ def test_a_filesystem_without_direct_reads_is_read_all_the_same(content):
     path.write_bytes(content)
     reader = DiskReader(Tuning(threads=2, chunk=16384))
     try:
-        slot = Slot(SIZE)
+        slot = WeightBuffer(SIZE)
         reader.submit([Extent(path, 3, SIZE - 3, 0)], slot.memory).wait()
         assert bytes(slot.memory[: SIZE - 3]) == content[3:]
         try:
@@ -154,14 +154,14 @@ def test_a_filesystem_without_direct_reads_is_read_all_the_same(content):
 
 
 def test_a_file_cut_short_is_an_error_with_file_and_offset(file, reader):
-    slot = Slot(SIZE + 100_000)
+    slot = WeightBuffer(SIZE + 100_000)
     with pytest.raises(ReadError, match=rf"{file} ends at offset {SIZE}, .* up to \d+"):
         reader.submit([Extent(file, 0, SIZE + 100_000, 0)], slot.memory).wait()
 
 
 @pytest.mark.parametrize("change", ["truncate", "rewrite", "touch"])
 def test_a_file_changed_while_in_use_is_an_error(file, content, reader, change):
-    slot = Slot(SIZE)
+    slot = WeightBuffer(SIZE)
     extent = Extent(file, 0, SIZE, 0)
     reader.submit([extent], slot.memory).wait()
     if change == "truncate":
@@ -182,14 +182,14 @@ def test_a_file_replaced_while_in_use_is_read_on_as_it_was(file, content):
     new = file.with_name("new")
     new.write_bytes(content[::-1])
     new.replace(file)
-    slot = Slot(SIZE)
+    slot = WeightBuffer(SIZE)
     reader.submit([Extent(file, 0, SIZE, 0)], slot.memory).wait()
     assert bytes(slot.memory[:SIZE]) == content
     reader.close()
 
 
 def test_a_file_that_is_gone_is_an_error(file, reader):
-    slot = Slot(SIZE)
+    slot = WeightBuffer(SIZE)
     before = threads()
     file.unlink()
     with pytest.raises(ReadError, match=f"{file} is gone"):
@@ -203,7 +203,7 @@ def test_a_file_that_is_gone_is_an_error(file, reader):
     sys.platform != "linux", reason="needs a file whose reads fail, which Linux has"
 )
 def test_an_error_of_the_system_says_file_and_offset(reader):
-    slot = Slot(SECTOR)
+    slot = WeightBuffer(SECTOR)
     with pytest.raises(
         ReadError, match=r"at offset 0 of /proc/self/mem failed: Input/output error"
     ):
@@ -214,14 +214,14 @@ def test_memory_that_is_too_small_is_an_error_and_not_a_dead_thread(file, reader
     foreign = Extent(file, 1, 5000, 0)
     with pytest.raises(ReadError, match="offset 0 of"):
         reader.submit([foreign], memoryview(bytearray(10))).wait()
-    slot = Slot(5000)
+    slot = WeightBuffer(5000)
     reader.submit([foreign], slot.memory).wait()
 
 
 def test_closing_ends_threads_and_files(file):
     before = threads(), descriptors()
     reader = DiskReader(Tuning(threads=5, chunk=SECTOR), files=[file])
-    slots = [Slot(SIZE) for _ in range(4)]
+    slots = [WeightBuffer(SIZE) for _ in range(4)]
     tickets = [reader.submit([Extent(file, 0, SIZE, 0)], slot.memory) for slot in slots]
     reader.close()
     reader.close()
@@ -249,7 +249,7 @@ def test_files_are_opened_once(file, tmp_path):
 
 def test_the_throttled_double_is_no_faster_than_asked(file, content):
     reader = ThrottledReader(bytes_per_second=2_000_000)
-    slot = Slot(SIZE)
+    slot = WeightBuffer(SIZE)
     begun = time.perf_counter()
     reader.submit([Extent(file, 0, SIZE, 0)], slot.memory).wait()
     assert time.perf_counter() - begun >= SIZE / 2_000_000

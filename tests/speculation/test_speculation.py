@@ -16,12 +16,12 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.plan.planner import plan_for
-from edgellm.sampling.sampler import Odds, Sampler
+from edgellm.sampling.sampler import Distribution, Sampler
 from edgellm.settings import LoadSettings, Sampling
 from edgellm.speculation.controller import FIRST_REST, Speculation
 from edgellm.speculation.factory import load_draft
 from edgellm.speculation.ngram import NGrams
-from edgellm.speculation.proposal import Guess
+from edgellm.speculation.proposal import DraftToken
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
 CACHES = [
@@ -66,7 +66,7 @@ class Prompter:
 
     def guesses(self):
         for place in range(self.place, len(self.text)):
-            yield Guess((self.text[place] + (place in self.wrong)) % tiny.VOCABULARY, 0)
+            yield DraftToken((self.text[place] + (place in self.wrong)) % tiny.VOCABULARY, 0)
 
 
 def slow(drafter):
@@ -255,14 +255,14 @@ def test_a_seed_draws_the_same_text_with_guesses(which, how, tiny_folder, tmp_pa
     assert drafted > 0 or which == "ngrams"
 
 
-@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("async_compute", [False, True])
 @pytest.mark.parametrize("penalty", [1.0, 1.2])
-def test_a_draft_model_says_it_in_fewer_passes(penalty, deferred, tiny_folder, tmp_path):
+def test_a_draft_model_says_it_in_fewer_passes(penalty, async_compute, tiny_folder, tmp_path):
     folder = tiny_folder("llama-2", seed=1)
     make = with_draft(nearly(folder, tmp_path / "draft", noise=0.02))
     plain, (guessed, layers) = (
         open_counted(folder)[0],
-        open_counted(folder, speculation=make, deferred=deferred),
+        open_counted(folder, speculation=make, async_compute=async_compute),
     )
     passes = tokens = 0
     with plain, guessed:
@@ -336,7 +336,7 @@ def test_tokens_are_drawn_as_without_guesses(sampling, drawn):
     random = np.random.default_rng(5)
     logits = mx.array([[1.5, 0.2, -0.3, 1.1, -2.0, 0.6, 0.0, -0.9]])
     quotas = np.array([0.05, 0.3, 0.1, 0.0, 0.25, 0.1, 0.2, 0.0])
-    odds = Odds(np.arange(8)[::-1].copy(), quotas[::-1].copy())
+    odds = Distribution(np.arange(8)[::-1].copy(), quotas[::-1].copy())
     counts, agreed = np.zeros(8), 0
     sampler = Sampler(sampling, [0, 3], 8, lazy=False)
     seen = None if sampler.seen is None else np.array(sampler.seen)
@@ -407,7 +407,7 @@ def test_looking_up_takes_the_longest_run_and_the_latest_of_equal_ones():
     ngrams.begin([1, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3, 6, 1, 2, 3], Sampling())
     found = ngrams.guesses()
     # 1 2 3, not the later 2 3
-    assert [next(found) for _ in range(3)] == [Guess(4, 3), Guess(9, 4), Guess(2, 5)]
+    assert [next(found) for _ in range(3)] == [DraftToken(4, 3), DraftToken(9, 4), DraftToken(2, 5)]
     ngrams.begin([7, 2, 3, 5, 8, 2, 3, 6, 9, 2, 3], Sampling())
     assert next(ngrams.guesses()).token == 6
     ngrams.begin([5, 6, 7, 5, 6, 7, 5, 6], Sampling())
@@ -442,7 +442,7 @@ class Fixed(Prompter):
 
     def guesses(self):
         while True:
-            yield Guess(5, 0)
+            yield DraftToken(5, 0)
 
 
 @pytest.mark.parametrize("costs", [True, False])

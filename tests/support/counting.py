@@ -12,11 +12,11 @@ from edgellm.tokenizer import Tokenizer
 class CountingLayers:
     """The ``Layers`` of a model, with a note of each state that goes through them."""
 
-    def __init__(self, layers, *, deferred=None):
+    def __init__(self, layers, *, async_compute=None):
         self._layers = layers
-        self.one_pass = layers.one_pass
-        self.few = layers.few
-        self.deferred = layers.deferred if deferred is None else deferred
+        self.streams_weights = layers.streams_weights
+        self.max_exact_rows = layers.max_exact_rows
+        self.async_compute = layers.async_compute if async_compute is None else async_compute
         self.passes = 0
         self.lengths = []
         self.dtypes = set()
@@ -32,8 +32,8 @@ class CountingLayers:
         self._layers.close()
 
 
-def open_counted(folder, *, deferred=None, speculation=None, **settings):
-    """A loaded model, and its counting layers; ``deferred`` overrides what fits this machine.
+def open_counted(folder, *, async_compute=None, speculation=None, **settings):
+    """A loaded model, and its counting layers; ``async_compute`` overrides what fits this machine.
 
     ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it
     nothing does.
@@ -43,7 +43,7 @@ def open_counted(folder, *, deferred=None, speculation=None, **settings):
     checkpoint = read_checkpoint(folder)
     plan, reader = plan_for(checkpoint, settings), DiskReader()
     model = load_model(checkpoint, plan, reader, settings)
-    model.layers = layers = CountingLayers(model.layers, deferred=deferred)
+    model.layers = layers = CountingLayers(model.layers, async_compute=async_compute)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
     guesses = speculation(model, tokenizer, settings, plan) if speculation else None
     return LLM(checkpoint, tokenizer, model, plan, reader, speculation=guesses), layers

@@ -298,8 +298,8 @@ def test_padding_and_truncation_in_the_file_do_nothing(tmp_path):
 
 @given(before=mixed, after=mixed, data=st.data())
 def test_texts_fall_apart_at_borders(every_kind, before, after, data):
-    assert every_kind.bos_token_id in every_kind.border_ids
-    token = every_kind.id_to_token(data.draw(st.sampled_from(sorted(every_kind.border_ids))))
+    assert every_kind.bos_token_id in every_kind.split_token_ids
+    token = every_kind.id_to_token(data.draw(st.sampled_from(sorted(every_kind.split_token_ids))))
     first, rest = (
         every_kind.encode(text, add_special_tokens=False) for text in (before, token + after)
     )

@@ -89,13 +89,13 @@ def chat(
     )
     require_backend()
     from edgellm.chat import require_chat_template
-    from edgellm.cli.common.open_model import looked_through, watched_load
+    from edgellm.cli.common.open_model import read_model, watched_load
     from edgellm.console import chat_view as screen
     from edgellm.console.answer_view import PlainAnswer, answer_view
     from edgellm.repl import last_chat as lastchat
     from edgellm.repl.repl import Session, talk, talk_in_lines
 
-    checkpoint, tokenizer = looked_through(model)
+    checkpoint, tokenizer = read_model(model)
     require_chat_template(tokenizer, checkpoint.folder.path.name)
     if model == DEFAULT_MODEL:
         screen.say_bundled()
@@ -205,10 +205,10 @@ def generate(
     if system and not as_chat:
         raise ConfigError("a system message needs a conversation", hint="add --chat")
     require_backend()
-    from edgellm.cli.common.open_model import looked_through, watched_load
+    from edgellm.cli.common.open_model import read_model, watched_load
     from edgellm.cli.common.print_completions import complete, complete_all
 
-    checkpoint, tokenizer = looked_through(model)
+    checkpoint, tokenizer = read_model(model)
     lines = (
         _lines(prompt_file)
         if prompt_file

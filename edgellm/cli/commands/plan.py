@@ -36,29 +36,29 @@ def plan(
     )
     require_backend()
     from edgellm.console import tables
-    from edgellm.diagnostics.facts import look_up
-    from edgellm.runtime.forecast import Elsewhere, forecast
+    from edgellm.diagnostics.facts import inspect_model
+    from edgellm.runtime.forecast import TargetMachine, forecast
 
-    elsewhere = Elsewhere(
+    elsewhere = TargetMachine(
         memory=parse_size(sim_ram) if sim_ram else None,
         disk=parse_size(sim_disk.removesuffix("/s")) if sim_disk else None,
     )
-    checkpoint, here = look_up(model)
+    checkpoint, here = inspect_model(model)
     found = forecast(checkpoint, settings, elsewhere, here=here).as_dict()
     if json:
         terminal.write_json({"model": model, **found})
     else:
-        tables.show_plan(found, name=model, measured=elsewhere == Elsewhere())
+        tables.show_plan(found, name=model, measured=elsewhere == TargetMachine())
 
 
 def info(model: options.Model, *, json: options.Json = False) -> None:
     """Show the shape of a model, and what its parts weigh."""
     require_backend()
     from edgellm.console import tables
-    from edgellm.diagnostics.facts import look_up, model_facts
+    from edgellm.diagnostics.facts import inspect_model, model_facts
     from edgellm.tokenizer import Tokenizer
 
-    checkpoint, here = look_up(model)
+    checkpoint, here = inspect_model(model)
     tokenizer = (
         Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)
         if here

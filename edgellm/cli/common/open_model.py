@@ -11,7 +11,7 @@ from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 
 
-def looked_through(model: str) -> tuple[Checkpoint, Tokenizer]:
+def read_model(model: str) -> tuple[Checkpoint, Tokenizer]:
     """A model whose weights have not been read yet, and its tokenizer. Raises EdgeLLMError, as ``load``."""
     checkpoint = read_checkpoint(locate(model))
     return checkpoint, Tokenizer.from_folder(

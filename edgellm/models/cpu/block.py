@@ -54,23 +54,23 @@ def engine_for(settings: LoadSettings) -> Engine | None:
     )
 
 
-def layer_for(
+def make_layer(
     kernels: Engine | None, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
 ) -> Layer:
     """The decoder layer over some tensors: native if it can be, else (with one warning) MLX's own."""
     if kernels is not None:
         try:
-            return NativeBlock(kernels, config, tensors, quantization_of)
+            return CpuBlock(kernels, config, tensors, quantization_of)
         except BackendError as error:
             _warn(error.message)
     return Block(config, tensors, quantization_of, fused=device.has_gpu())
 
 
-def linear_for(kernels: Engine | None, linear: Linear) -> Linear:
+def make_linear(kernels: Engine | None, linear: Linear) -> Linear:
     """A product: native if it can be, else (with one warning) as it is."""
     if kernels is not None:
         try:
-            return NativeLinear(kernels, linear)
+            return CpuLinear(kernels, linear)
         except BackendError as error:
             _warn(error.message)
     return linear
@@ -85,7 +85,7 @@ def _warn(reason: str) -> None:
     )
 
 
-class NativeBlock:
+class CpuBlock:
     """One decoder layer, over tensors named as inside the layer, whose memory may be refilled between calls.
 
     Raises:
@@ -95,7 +95,7 @@ class NativeBlock:
     def __init__(
         self, engine: Engine, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
     ) -> None:
-        self.engine, self.few = engine, engine.few
+        self.engine, self.max_exact_rows = engine, engine.max_exact_rows
         self._tensors = tensors  # whose memory the steps point into
         self._shape = Shape(
             hidden=config.hidden_size,
@@ -133,19 +133,19 @@ class NativeBlock:
         return found
 
 
-class NativeLayers:
+class CpuLayers:
     """Layers whose weights are all in memory, all of them in one native call.
 
     A call a layer would run the interpreter 22 times a token with caches full of weights: 33 ms
     instead of 29 for 1.1B.
     """
 
-    one_pass = False
-    deferred = False
+    streams_weights = False
+    async_compute = False
 
-    def __init__(self, blocks: Sequence[NativeBlock]) -> None:
+    def __init__(self, blocks: Sequence[CpuBlock]) -> None:
         self._blocks = list(blocks)
-        self.few = max((block.few for block in blocks), default=0)
+        self.max_exact_rows = max((block.max_exact_rows for block in blocks), default=0)
 
     def run(
         self,
@@ -169,16 +169,16 @@ class NativeLayers:
         self._blocks = []
 
 
-def layers_for(layers: Sequence[Layer]) -> Layers:
+def make_layers(layers: Sequence[Layer]) -> Layers:
     """Layers that are all in memory: one native call if all of them are native."""
-    native = [layer for layer in layers if isinstance(layer, NativeBlock)]
+    native = [layer for layer in layers if isinstance(layer, CpuBlock)]
     if native and len(native) == len(layers):
-        return NativeLayers(native)
+        return CpuLayers(native)
     # a CPU gains little, and pays for a step past the end
-    return ResidentLayers(layers, deferred=device.has_gpu())
+    return ResidentLayers(layers, async_compute=device.has_gpu())
 
 
-def _through(blocks: Sequence[NativeBlock], hidden: mx.array, spans: Sequence[Span]) -> mx.array:
+def _through(blocks: Sequence[CpuBlock], hidden: mx.array, spans: Sequence[Span]) -> mx.array:
     """Send hidden states (1, L, E) through layers that share an engine; keys and values go into the caches."""
     rows: npt.NDArray[np.float32] = np.array(hidden, copy=False).reshape(hidden.shape[-2:])
     out = np.empty_like(rows)
@@ -236,7 +236,7 @@ def _pieces(spans: Sequence[Span]) -> Iterator[list[Span]]:
         yield piece
 
 
-class NativeLinear:
+class CpuLinear:
     """A weight that multiplies: (..., in) to (..., out)."""
 
     def __init__(self, engine: Engine, linear: Linear) -> None:

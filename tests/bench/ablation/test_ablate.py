@@ -16,7 +16,7 @@ from edgellm.bench.ablation.ablate import (
 )
 from edgellm.bench.ablation.worker import LateReader, unpinned
 from edgellm.bench.records.record import Record
-from edgellm.checkpoint.buffer import Extent, Slot
+from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
 from edgellm.converters import convert
@@ -107,7 +107,7 @@ def test_a_late_reader_reads_when_it_is_waited_for(tmp_path):
     file.write_bytes(data)
     inner = DiskReader(direct=False)
     reader = LateReader(inner)
-    slot = Slot(50_000)
+    slot = WeightBuffer(50_000)
     ticket = reader.submit([Extent(file, 0, 50_000, 0)], slot.memory)
     assert not ticket.done()
     assert reader.bytes_read == 0

@@ -14,16 +14,16 @@ from edgellm.checkpoint.quantization import Quantization
 from edgellm.errors import ClosedError
 from edgellm.kernels.host import engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
-from edgellm.kv_cache.kv_format import Kept
+from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.cpu import block as native
 from edgellm.models.cpu.block import (
-    NativeBlock,
-    NativeLayers,
-    NativeLinear,
+    CpuBlock,
+    CpuLayers,
+    CpuLinear,
     engine_for,
-    layer_for,
-    layers_for,
-    linear_for,
+    make_layer,
+    make_layers,
+    make_linear,
 )
 from edgellm.models.linear import linear_from
 from edgellm.models.llama import Block, Span
@@ -45,7 +45,7 @@ def floats():
 
 
 def caches_of(config, window):
-    kept = Kept(config.num_key_value_heads, config.head_dim, mx.float32)
+    kept = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
     return [KVCache(kept, capacity=2000, window=window or None, reserve=10) for _ in range(2)]
 
 
@@ -71,7 +71,7 @@ def test_every_kind_of_layer_is_mlx_own(name, floats):
             make(tensors)
             for make in (
                 lambda t, how=how: Block(config, t, lambda _: how),
-                lambda t, how=how: NativeBlock(floats, config, t, lambda _: how),
+                lambda t, how=how: CpuBlock(floats, config, t, lambda _: how),
             )
         ]
         for window in (0, 7):
@@ -86,7 +86,7 @@ def test_long_prompts_go_through_in_pieces(window, floats):
     tensors = tensors_of(config, lambda _: None)
     layers = (
         Block(config, tensors, lambda _: None),
-        NativeBlock(floats, config, tensors, lambda _: None),
+        CpuBlock(floats, config, tensors, lambda _: None),
     )
     assert follow(config, *layers, caches_of(config, window), (40, 1100, 1, 30)) < 1e-5
 
@@ -102,7 +102,7 @@ def test_matrices_of_a_stack_may_differ(floats):
     tensors = tensors_of(config, quantizations)
     layers = (
         Block(config, tensors, quantizations),
-        NativeBlock(floats, config, tensors, quantizations),
+        CpuBlock(floats, config, tensors, quantizations),
     )
     assert follow(config, *layers, caches_of(config, 0), (1, 12, 1)) < 1e-5
 
@@ -115,7 +115,7 @@ def test_int8_activations_stay_close():
     tensors = tensors_of(config, lambda _: how)
     layers = (
         Block(config, tensors, lambda _: how),
-        NativeBlock(engine(threads=2), config, tensors, lambda _: how),
+        CpuBlock(engine(threads=2), config, tensors, lambda _: how),
     )
     assert follow(config, *layers, caches_of(config, 0), (1, 3, 40, 1)) < 0.03
 
@@ -126,7 +126,7 @@ def test_few_tokens_at_once_are_each_as_alone(activations, how):
     config = ModelConfig.from_dict(
         CONFIGS["llama-3"] | {"hidden_size": 256, "intermediate_size": 704}
     )
-    layer = NativeBlock(
+    layer = CpuBlock(
         engine(threads=2, activations=activations),
         config,
         tensors_of(config, lambda _: how, dtype=mx.bfloat16),
@@ -147,7 +147,7 @@ def test_a_layer_follows_its_memory(floats):
     how = Quantization(4, 32)
     slot, other = (tensors_of(config, lambda _: how, seed=seed) for seed in (0, 1))
     own, plain = (
-        NativeBlock(floats, config, slot, lambda _: how),
+        CpuBlock(floats, config, slot, lambda _: how),
         Block(config, other, lambda _: how),
     )
     caches = caches_of(config, 0)
@@ -161,11 +161,11 @@ def test_all_layers_in_one_call_are_one_after_the_other(floats):
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
     blocks = [
-        NativeBlock(floats, config, tensors_of(config, lambda _: how, seed=seed), lambda _: how)
+        CpuBlock(floats, config, tensors_of(config, lambda _: how, seed=seed), lambda _: how)
         for seed in range(3)
     ]
-    together = layers_for(blocks)
-    assert isinstance(together, NativeLayers)
+    together = make_layers(blocks)
+    assert isinstance(together, CpuLayers)
     caches = [[cache for _ in blocks for cache in caches_of(config, 9)[:1]] for _ in range(3)]
     for length in (4, 1, 30, 1):
         hidden = expected = hidden_of(config, length)
@@ -180,7 +180,7 @@ def test_all_layers_in_one_call_are_one_after_the_other(floats):
 
 def test_a_copied_cache_goes_its_own_way(floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
-    layer = NativeBlock(floats, config, tensors_of(config, lambda _: None), lambda _: None)
+    layer = CpuBlock(floats, config, tensors_of(config, lambda _: None), lambda _: None)
     cache, again = caches_of(config, 0)
     for own in (cache, again):
         layer(hidden_of(config, 5), [(own, 5)])
@@ -200,7 +200,7 @@ def test_a_product_is_mlx_own(how, floats):
     linear = linear_from(tensors, "head", how)
     for shape in ((128,), (1, 128), (2, 3, 128), (1, 40, 128)):
         x = mx.random.normal(shape, key=mx.random.key(1))
-        found = NativeLinear(floats, linear)(x)
+        found = CpuLinear(floats, linear)(x)
         assert found.shape == (*shape[:-1], 70)
         assert distance(found, linear(x)) < 1e-5
 
@@ -209,7 +209,7 @@ def test_two_models_in_two_threads():
     config = ModelConfig.from_dict(CONFIGS["llama-3"])
     shared = engine(threads=2)
     layers = [
-        NativeBlock(
+        CpuBlock(
             shared,
             config,
             tensors_of(config, lambda _: Quantization(4, 32), seed=seed),
@@ -245,12 +245,12 @@ def test_forms_without_kernels_run_in_mlx_with_one_warning():
     native._warn.cache_clear()
     kernels = engine_for(LoadSettings(threads=2))
     with pytest.warns(RuntimeWarning, match="mxfp4"):
-        layer = layer_for(kernels, config, tensors, lambda _: how)
+        layer = make_layer(kernels, config, tensors, lambda _: how)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(layer_for(kernels, config, tensors, lambda _: how), Block)
+        assert isinstance(make_layer(kernels, config, tensors, lambda _: how), Block)
         head = linear_from(tensors, "self_attn.o_proj", how)
-        assert linear_for(kernels, head) is head
+        assert make_linear(kernels, head) is head
     assert isinstance(layer, Block)
     assert layer(hidden_of(config, 3), [(caches_of(config, 0)[0], 3)]).shape == (1, 3, 64)
 
@@ -293,7 +293,7 @@ def test_sequences_side_by_side_get_what_they_get_alone(threads):
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
     shared = engine(threads=threads, activations="float")
-    layer = NativeBlock(shared, config, tensors_of(config, lambda _: how), lambda _: how)
+    layer = CpuBlock(shared, config, tensors_of(config, lambda _: how), lambda _: how)
     for lengths in ([1] * 8, [1] * 16, [1, 1, 300, 1], [40, 50, 60, 45, 5, 7], [700, 3, 600]):
         before = [(29 * place) % 211 for place in range(len(lengths))]
         alone, together = (
@@ -303,7 +303,7 @@ def test_sequences_side_by_side_get_what_they_get_alone(threads):
         for place, count in enumerate(before):
             for cache in (alone[place], together[place]) if count else ():
                 layer(hidden_of(config, count), [(cache, count)])
-        few = max(lengths) <= layer.few
+        max_exact_rows = max(lengths) <= layer.max_exact_rows
         pieces = [hidden_of(config, length, seed=place) for place, length in enumerate(lengths)]
         expected = [
             layer(piece, [(cache, piece.shape[1])])
@@ -314,6 +314,6 @@ def test_sequences_side_by_side_get_what_they_get_alone(threads):
         begin = 0
         for one in expected:
             mine = found[:, begin : begin + one.shape[1]]
-            same = bool(mx.array_equal(mine, one)) if few else distance(mine, one) < 1e-5
+            same = bool(mx.array_equal(mine, one)) if max_exact_rows else distance(mine, one) < 1e-5
             assert same, lengths
             begin += one.shape[1]

@@ -16,8 +16,8 @@ from edgellm.kernels.codegen.isa import host_isas
 from edgellm.kernels.engine import float_bits, table
 from edgellm.kernels.host import engine, unavailable
 from edgellm.kv_cache.cache import ROLLBACK, KVCache
-from edgellm.kv_cache.kv_format import GROUP, Kept
-from edgellm.models.cpu.block import NativeBlock
+from edgellm.kv_cache.kv_format import GROUP, KVFormat
+from edgellm.models.cpu.block import CpuBlock
 from edgellm.models.cpu.kv_memory import CacheMemory
 from edgellm.models.llama import Block
 
@@ -44,7 +44,7 @@ def layers(name, isa):
     floats = engine(threads=2, activations="float", isa=isa.name)
     return (
         config,
-        NativeBlock(floats, config, tensors, lambda _: None),
+        CpuBlock(floats, config, tensors, lambda _: None),
         Block(config, tensors, lambda _: None),
     )
 
@@ -58,7 +58,7 @@ LAYERS = {
 
 
 def cache_of(config, kind, window):
-    kept = Kept(config.num_key_value_heads, config.head_dim, *KINDS[kind])
+    kept = KVFormat(config.num_key_value_heads, config.head_dim, *KINDS[kind])
     return KVCache(kept, capacity=5000, window=window, reserve=10)
 
 
