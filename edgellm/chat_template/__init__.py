@@ -1,1 +1,5 @@
-"""Chat template."""
+"""Chat templates, messages to text: ``template.py`` finds and renders them, ``render_process.py`` and
+``renderer.py`` are the two ends of the limited process that runs these strangers' programs.
+
+It stands on ``errors`` and ``files``; the tokenizer stands on it.
+"""

@@ -1,40 +1,38 @@
-"""Chat templates: found in a model folder, rendered in a metered sandbox.
+"""Chat templates: found in a model folder, and rendered to the text of a conversation.
 
-A template is a program by a stranger. It runs in Jinja's immutable sandbox, on copies of plain data
-only, and with a purse (see ``meter``): one that loops, recurses or swells without end is stopped
-after a fraction of a second.
+A template is a program by a stranger. It sees copies of plain data only, and runs in Jinja's
+immutable sandbox in a process of its own, which ends when it takes too much time or memory.
 """
 
 from __future__ import annotations
 
-import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgellm.chat_template.render_process import RenderLimits, render_process
 from edgellm.errors import EdgeLLMError, TemplateError
 from edgellm.files.strict_json import read_json, require_regular_file
-
-if TYPE_CHECKING:
-    from edgellm.chat_template.sandbox import Sandbox
 
 MAX_SOURCE = 1 << 16  # characters; the longest template of a known model has 17,000
 MAX_DEPTH = 32  # levels of nesting in what a template is given
 DEFAULT = "default"
 TOOL_USE = "tool_use"
+DEFAULT_LIMITS = RenderLimits()
 
 
 class ChatTemplate:
     """One template.
 
     Args:
-        source: what is written in Jinja's language; it is compiled when it is first rendered.
+        source: a text in Jinja's language.
+        limits: bounds on each rendering.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, limits: RenderLimits = DEFAULT_LIMITS) -> None:
         self.source = source
-        self._code: CodeType | None = None
+        self._limits = limits
 
     def render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         """Return the text of a conversation.
@@ -42,52 +40,18 @@ class ChatTemplate:
         Args:
             messages: plain data: mappings with "role", "content" and whatever else the template
                 knows.
-            variables: what the template sees beside ``messages``, plain data too.
+            variables: further names that the template sees, plain data too.
 
         Raises:
             TemplateError: the template is damaged, fails, refuses the conversation or takes too
-                long.
+                much time or memory.
         """
-        import jinja2
-
-        from edgellm.chat_template.work_budget import ExhaustedError, RefusedError
-
-        given = plain({**variables, "messages": list(messages)})
-        try:
-            if self._code is None:
-                self._code = self._compile()
-            return _sandbox().run(self._code, given)
-        except EdgeLLMError:
-            raise
-        except ExhaustedError as error:
-            raise TemplateError(
-                "the chat template takes more time or memory than a conversation calls for"
-            ) from error
-        except RefusedError as error:
-            raise TemplateError(
-                f"the chat template asks for {error}, which is not allowed"
-            ) from error
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(
-                f"the chat template is damaged in line {error.lineno}: {_brief(error)}"
-            ) from error
-        except (jinja2.TemplateRuntimeError, jinja2.TemplateNotFound) as error:
-            raise TemplateError(f"the chat template fails: {_brief(error)}") from error
-        except jinja2.TemplateError as error:  # what raise_exception raises
-            raise TemplateError(
-                f"the chat template refuses the conversation: {_brief(error)}"
-            ) from error
-        except Exception as error:  # a stranger's program can fail in any way
-            raise TemplateError(
-                f"the chat template fails: {type(error).__name__}: {_brief(error)}"
-            ) from error
-
-    def _compile(self) -> CodeType:
         if len(self.source) > MAX_SOURCE:
             raise TemplateError(
                 f"the chat template has {len(self.source)} characters; {MAX_SOURCE} are the most"
             )
-        return _sandbox().compile(self.source)
+        visible = plain_data({**variables, "messages": list(messages)})
+        return render_process(os.getpid()).render(self.source, visible, self._limits)
 
 
 def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -103,26 +67,34 @@ def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         TemplateError: one of these files is damaged or too large.
     """
-    found = _named(config.get("chat_template"), "tokenizer_config.json")
+    templates = _sources(config.get("chat_template"), "tokenizer_config.json")
     if (folder / "chat_template.json").exists():
-        found |= _named(
-            _read(folder / "chat_template.json").get("chat_template"), "chat_template.json"
-        )
+        document = _read_json(folder / "chat_template.json")
+        templates |= _sources(document.get("chat_template"), "chat_template.json")
     for path in sorted((folder / "chat_templates").glob("*.jinja")):
-        found[path.stem] = _text(path)
+        templates[path.stem] = _read_text(path)
     if (folder / "chat_template.jinja").exists():
-        found[DEFAULT] = _text(folder / "chat_template.jinja")
-    return found
+        templates[DEFAULT] = _read_text(folder / "chat_template.jinja")
+    return templates
 
 
-def choose(templates: Mapping[str, ChatTemplate], name: str | None, *, tools: bool) -> ChatTemplate:
-    """Return the template called ``name``; without a name the one for tools, if there are any, or the default.
+def choose_template(
+    templates: Mapping[str, ChatTemplate], name: str | None, *, tools: bool
+) -> ChatTemplate:
+    """Return the template called ``name``; without a name the one for tools, or the default.
+
+    Args:
+        templates: the templates of a model by name.
+        name: the name of one of them, ``None`` for the usual.
+        tools: whether the conversation has tools, for which there may be a template "tool_use".
 
     Raises:
-        TemplateError: there is none.
+        TemplateError: there is no such template.
     """
     if name is None:
-        name = TOOL_USE if tools and TOOL_USE in templates else DEFAULT
+        name = DEFAULT
+        if tools and TOOL_USE in templates:
+            name = TOOL_USE
     if name in templates:
         return templates[name]
     if not templates:
@@ -135,10 +107,10 @@ def choose(templates: Mapping[str, ChatTemplate], name: str | None, *, tools: bo
     )
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain_data(value: Any, depth: int = 0) -> Any:
     """Return a copy of ``value`` made of nothing but None, bool, int, float, str, list and dict.
 
-    Whatever else is given to a template could have methods that do more than a template should.
+    Anything else could have methods that do more than a template should.
 
     Raises:
         TemplateError: there is something else in it, or it is nested too deeply.
@@ -151,18 +123,21 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value
     for kind, cast in _CASTS.items():
         if isinstance(value, kind):
-            # a subclass could bring methods of its own
-            return value if type(value) is kind else cast(value)
+            return cast(value)
     if isinstance(value, Mapping):
-        return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
+        return {
+            plain_data(key, depth + 1): plain_data(item, depth + 1) for key, item in value.items()
+        }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [plain(item, depth + 1) for item in value]
+        return [plain_data(item, depth + 1) for item in value]
     raise TemplateError(
         f"a chat template takes plain data, not a {type(value).__name__}",
         hint="use text, numbers, lists and dictionaries",
     )
 
 
+# A subclass could bring methods of its own: these return the plain value, and are no constructors,
+# which the subclass could have a say in.
 _CASTS: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
@@ -170,20 +145,8 @@ _CASTS: dict[type, Callable[[Any], Any]] = {
 }
 
 
-@functools.cache
-def _sandbox() -> Sandbox:
-    from edgellm.chat_template.sandbox import Sandbox
-
-    return Sandbox()
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:200] + "..."
-
-
-def _named(template: Any, file: str) -> dict[str, str]:
-    """Return the templates that a JSON file gives: none, one text, or a list of names with texts."""
+def _sources(template: Any, file: str) -> dict[str, str]:
+    """Return the templates of a JSON file: none, one text, or a list of names with texts."""
     if template is None:
         return {}
     if isinstance(template, str):
@@ -192,32 +155,29 @@ def _named(template: Any, file: str) -> dict[str, str]:
         template = [{"name": name, "template": text} for name, text in template.items()]
     if not isinstance(template, list):
         raise TemplateError(f"{file} has a chat_template that is no text")
-    found = {}
+    sources = {}
     for entry in template:
-        name, text = (
-            (entry.get("name"), entry.get("template"))
-            if isinstance(entry, Mapping)
-            else (None, None)
-        )
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TemplateError(f"{file} has a chat_template without a name or a text")
-        found[name] = text
-    return found
+        match entry:
+            case {"name": str(name), "template": str(text)}:
+                sources[name] = text
+            case _:
+                raise TemplateError(f"{file} has a chat_template without a name or a text")
+    return sources
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except EdgeLLMError as error:
         raise TemplateError(error.message) from error
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        if require_regular_file(path) > 4 * MAX_SOURCE:
-            raise TemplateError(f"{path} is too large for a chat template")
-        return path.read_text(encoding="utf-8")
-    except TemplateError:
-        raise
+        size = require_regular_file(path)
+        text = path.read_text(encoding="utf-8") if size <= 4 * MAX_SOURCE else None
     except (EdgeLLMError, OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path} cannot be read as text") from error
+    if text is None:
+        raise TemplateError(f"{path} is too large for a chat template")
+    return text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose, find_templates
+from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import shown
 from edgellm.tokenizer.added_tokens import read_settings
@@ -180,7 +180,8 @@ class Tokenizer:
             **variables,
             "add_generation_prompt": add_generation_prompt,
         }
-        return choose(self._templates, template, tools=bool(given["tools"])).render(messages, given)
+        chosen = choose_template(self._templates, template, tools=bool(given["tools"]))
+        return chosen.render(messages, given)
 
     def apply_chat_template(
         self,

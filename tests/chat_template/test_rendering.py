@@ -1,0 +1,202 @@
+"""Chat templates render to the text that transformers makes of them, and fail in our words."""
+
+import copy
+import threading
+import warnings
+from types import SimpleNamespace
+
+import pytest
+from support.conversations import CALL, HELLO, NAMES, TALK, TOOLS, render
+from support.tiny_tokenizers import TEMPLATE
+
+from edgellm.errors import TemplateError
+
+TEMPLATES = {
+    "plain": TEMPLATE,
+    "blocks": """
+{%- for message in messages %}
+    {%- if message.role == "system" and loop.first %}
+        {{- "[SYS]" + message.content | trim + "[/SYS]" }}
+    {%- elif message['role'] in ["user", "assistant"] %}
+        {{- "<|" ~ message.role ~ "|>" ~ message.content.strip() ~ eos_token }}
+    {%- else %}
+        {{- raise_exception("no such role: " ~ message.role) }}
+    {%- endif %}
+{%- endfor %}
+    {% if add_generation_prompt %}
+<|assistant|>
+    {% endif %}
+""",
+    "tools": """
+{%- if tools %}{{ tools | tojson }}{{ tools | tojson(indent=4) }}{% for tool in tools %}{{ tool.function.name }}{% endfor %}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.tool_calls is defined and message.tool_calls %}{% for call in message.tool_calls %}
+{{ call.function.name }}({{ call.function.arguments | tojson(separators=(",", ":"), sort_keys=True) }})
+{%- for key, value in call.function.arguments.items() %} {{ key }}={{ value if value is string else value | tojson }}
+{%- endfor %}
+{%- endfor %}{% else %}{{ message.content | default("nothing", true) }}{% endif %}
+{%- endfor %}""",
+    "namespace": """
+{%- set ns = namespace(system="", last=-1, found=false) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages | length - 1) - loop.index0 %}
+    {%- if not ns.found and message.role == "user" %}{% set ns.found = true %}{% set ns.last = index %}{% endif %}
+    {%- if message.role == "system" %}{% set ns.system = ns.system ~ message.content %}{% continue %}{% endif %}
+{%- endfor %}
+{{- ns.system }}|{{ ns.last }}|
+{%- for message in messages %}
+    {%- if loop.index0 > ns.last %}{% break %}{% endif %}
+    {%- if "</think>" in (message.content or "") %}{{ message.content.split("</think>")[-1].lstrip("\\n") }}
+    {%- else %}{{ message.content }}{% endif %}
+    {%- if not loop.last %},{% endif %}
+{%- endfor %}""",
+    "macros": """
+{%- macro block(role, text="") -%}
+<{{ role | upper }}>{{ text | replace("\\n", " ") | trim }}{{ caller() if caller }}</{{ role }}>
+{%- endmacro -%}
+{%- for message in messages %}{{ block(message.role, message.content) }}{% endfor %}
+{%- call block("end") %}{{ messages | map(attribute="role") | unique | join(", ") }}{% endcall %}""",
+    "generation": "{% for message in messages %}{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}",
+    "date": "{{ strftime_now('%Y') | length }}{% if not date_string is defined %}{% set date_string = 'none' %}{% endif %}",
+    "trim": "a\n  {% if true %}\n  b\n  {% endif %}\n{{ 'c' }}\n{# gone #}\nd\n",
+}
+
+
+FILTERS = [
+    '{{ messages | selectattr("role", "equalto", "user") | map(attribute="content") | list }}',
+    '{{ messages | rejectattr("role", "in", ["user"]) | list | length }}',
+    '{{ (messages | first).role | capitalize }}{{ (messages | last)["role"] | title }}',
+    '{{ {"b": 1, "a": [1.5, none, true]} | dictsort }}{{ [3, 1, 2] | sort | join }}',
+    "{{ [1, 2] | sum }}{{ -7 | abs }}{{ 7.6 | round | int }}",
+    '{{ "%s-%05.1f" | format("x", 2) }}{{ "%s:%d" % ("y", 3) }}{{ "{} {a:>4}".format("z", a=5) }}',
+    '{{ "ab" * 2 }}{{ 2 ** 8 }}{{ 1 < 2 < 3 }}{{ 3 > 2 > 2 }}{{ "a" not in "b" }}{{ [1] == [1] }}',
+    '{{ "a" <= "b" }}{{ (1, 2)[1:] }}{{ "abc"[::-1] }}{{ 1e20 }}{{ 1.0 }}{{ 7 / 2 }}{{ -7 // 2 }}',
+    "{{ messages is iterable }}{{ x is defined }}{{ messages[0].nothing is none }}{{ 4 is even }}",
+    '{{ dict(a=1, **{"b": 2}) }}{{ dict.fromkeys(["a"], 1) }}{{ range(3) | list }}',
+    '{{ "a\\nb" | indent(2, true) }}{{ "<&>" | e }}{{ "a b" | urlencode }}{{ [1, [2]] | string }}',
+    '{{ cycler("o", "e").next() }}{% set comma = joiner("; ") %}{{ comma() }}{{ comma() }}',
+    '{% for key, group in messages | groupby("role") %}{{ key }}{{ group | length }}{% endfor %}',
+    "{% filter upper %}shout{% endfilter %}{% set text %}kept {{ bos_token }}{% endset %}{{ text }}",
+    """{% for branch in [[1, [2]]] recursive -%}
+    ({{ loop(branch) if branch is not number else branch }}){% endfor %}""",
+    '{{ "a" | center(9) }}{{ "ab".ljust(4) }}{{ "7".zfill(3) }}{{ "a\\tb".expandtabs(4) }}',
+    '{{ "a b c" | wordwrap(3) }}{{ [1, 2, 3] | batch(2, 0) | list }}{{ [1, 2, 3] | slice(2) | list }}',
+    "{{ messages }}{{ none }}{{ true }}{{ namespace(a=1) }}{{ 'é' | tojson }}{{ 'é' | pprint }}",
+    '{{ {"b": 1, "a": "ü<"} | tojson(ensure_ascii=true, sort_keys=true, indent=2) }}',
+    "{{ namespace(self=1).self }}{{ namespace({'a': 1}, b=2).b }}{{ messages | xmlattr }}",
+    "{{ namespace(_a=1) }}",
+    "{% set ns = namespace() %}{% set ns._a = 1 %}",
+    "{{ x.y is defined }}",
+    "{{ messages.append(1) }}",
+    "{{ numbers[1] }}{{ numbers['1'] }}",
+]
+"""A line each of what Jinja offers; the last ones are errors there too."""
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """What transformers renders."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("transformers", reason="transformers, the reference, is not installed")
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+    def render_reference(source, messages, variables):
+        return render_jinja_template(
+            [copy.deepcopy(messages)], chat_template=source, **copy.deepcopy(variables)
+        )[0][0]
+
+    return render_reference
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("messages", [HELLO, TALK, CALL], ids=["hello", "talk", "call"])
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["plain", "tools"])
+def test_text_is_that_of_transformers(reference, name, messages, tools):
+    variables = NAMES | {"tools": tools}
+    try:
+        expected = reference(TEMPLATES[name], messages, variables)
+    except Exception:
+        with pytest.raises(TemplateError, match=r"refuses the conversation|fails"):
+            render(TEMPLATES[name], messages, tools=tools)
+    else:
+        assert render(TEMPLATES[name], messages, tools=tools) == expected
+
+
+@pytest.mark.parametrize("source", FILTERS)
+def test_each_filter_gives_the_text_of_transformers(reference, source):
+    variables = NAMES | {"numbers": {1: "a"}}
+    try:
+        expected = reference(source, TALK, variables)
+    except Exception:
+        with pytest.raises(TemplateError, match="fails"):
+            render(source, TALK, **variables)
+    else:
+        assert render(source, TALK, **variables) == expected
+
+
+def test_what_a_template_is_given():
+    assert (
+        render(
+            "{{ bos_token }}{{ add_generation_prompt }}{{ tools }}{{ mood }}{{ missing }}",
+            mood="gay",
+        )
+        == "<s>TrueNonegay"
+    )
+
+
+def test_threads_render_at_the_same_time():
+    expected = render(TEMPLATES["macros"], TALK)
+    texts = []
+
+    def work():
+        texts.extend(render(TEMPLATES["macros"], TALK) for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == [expected] * 20
+
+
+@pytest.mark.parametrize(
+    "value", [object(), SimpleNamespace(a=1), print, {1, 2}, b"bytes", [[object()]]]
+)
+def test_a_template_is_given_plain_data_only(value):
+    with pytest.raises(TemplateError, match="takes plain data, not a"):
+        render("{{ thing }}", thing=value)
+
+
+def test_subclasses_of_plain_data_come_without_their_methods():
+    class Loud(str):
+        def upper(self):
+            raise AssertionError("a template called it")
+
+    assert render("{{ word.upper() }}", word=Loud("a")) == "A"
+    nested = []
+    nested.append(nested)
+    with pytest.raises(TemplateError, match="nested more than 32 levels deep"):
+        render("{{ nested }}", nested=nested)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "{{ raise_exception('roles must alternate') }}",
+            "refuses the conversation: roles must alternate",
+        ),
+        ("a\n{% if %}", "damaged in line 2"),
+        ("{{ 'a' | nonsense }}", "damaged in line 1: No filter named 'nonsense'"),
+        ("{{ messages[9].content.x }}", "fails: list object has no element 9"),
+        ("{{ 1 + 'a' }}", "fails: TypeError"),
+        ("{{ 1 / 0 }}", "fails: ZeroDivisionError"),
+        ("{{ raise_exception('x' * 5000) }}", r"x{200}\.\.\.$"),
+        ("{% include 'x' %}", "fails: "),
+    ],
+)
+def test_what_an_error_says(source, message):
+    with pytest.raises(TemplateError, match=message):
+        render(source)
