@@ -100,7 +100,7 @@ def test_a_source_that_is_too_long():
     ids=["a macro in itself", "a block in itself", "a long sum", "loops in loops"],
 )
 def test_depth_that_python_refuses(source):
-    with pytest.raises(TemplateError, match="fails: (RecursionError|SyntaxError)"):
+    with pytest.raises(TemplateError, match=r"fails: (RecursionError|SyntaxError)"):
         render(source)
     assert render("{{ 1 + 1 }}") == "2"
 
