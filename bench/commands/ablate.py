@@ -59,7 +59,7 @@ def ablate(
     """Measure what the KV cache, quantization, prefetch and pinning are worth: a model with one of them left out at a time."""
     from edgellm.bench.ablation.ablate import AblationSettings, measure_ablations
     from edgellm.bench.records.text_tables import as_json, as_table
-    from edgellm.bench.report.result_files import Output
+    from edgellm.bench.report.result_files import ResultFile
     from edgellm.bench.worker.status_line import StatusLine
 
     settings = AblationSettings(
@@ -70,7 +70,7 @@ def ablate(
         threads=threads,
         timeout=timeout,
     )
-    outputs = [Output(path) for path in output or ()]
+    outputs = [ResultFile(path) for path in output or ()]
     with StatusLine() as status:
         records, stopped = collect(
             measure_ablations(model, settings, progress=status.show), outputs, status.note

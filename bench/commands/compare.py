@@ -11,7 +11,7 @@ import typer
 from edgellm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgellm.bench.records.compare import Change, Compared
+    from edgellm.bench.records.compare import Change, MatchedRecords
 
 Files = Annotated[
     list[Path], typer.Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
@@ -67,7 +67,7 @@ def report(
     typer.echo(f"{html}: {html.stat().st_size:,} bytes", err=True)
 
 
-def _lines(compared: Sequence[Compared], names: Sequence[str]) -> str:
+def _lines(compared: Sequence[MatchedRecords], names: Sequence[str]) -> str:
     """A line a measurement: what tells it apart, each file's figure, and each change from the first."""
     from edgellm.bench.records.text_tables import number, seconds, throughput
 

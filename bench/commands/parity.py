@@ -69,7 +69,7 @@ def parity(
     from edgellm.bench.evaluation.parity import ParitySettings, compare, sides_of
     from edgellm.bench.evaluation.passage import PASSAGE
     from edgellm.bench.records.text_tables import as_json, as_table
-    from edgellm.bench.report.result_files import Output
+    from edgellm.bench.report.result_files import ResultFile
     from edgellm.bench.worker.status_line import StatusLine
 
     names = [name.strip() for name in backend.split(",") if name.strip()] or (
@@ -84,7 +84,7 @@ def parity(
         timeout=timeout,
         runtime=RuntimeSettings(threads=threads, dtype=dtype, activations=activations),
     )
-    outputs = [Output(path) for path in output or ()]
+    outputs = [ResultFile(path) for path in output or ()]
     with StatusLine() as status:
         records, stopped = collect(
             compare(sides, settings, progress=status.show), outputs, status.note

@@ -69,10 +69,11 @@ def queries(
     json: Json = False,
 ) -> int:
     """Ask models the same questions on several numbers of threads; every time and answer is kept."""
-    from edgellm.bench.queries.queries import measure_queries, scalings
+    from edgellm.bench.queries.queries import measure_queries
     from edgellm.bench.queries.questions import QUESTIONS, QuerySettings, read_questions
+    from edgellm.bench.records.amdahl import scalings
     from edgellm.bench.records.text_tables import QUERY_COLUMNS, as_json, as_table
-    from edgellm.bench.report.result_files import Output
+    from edgellm.bench.report.result_files import ResultFile
     from edgellm.bench.worker.status_line import StatusLine
     from edgellm.settings import DEFAULT_MODEL, Sampling
 
@@ -88,7 +89,7 @@ def queries(
     )
     asked = read_questions(questions) if questions else QUESTIONS
     names = models or [DEFAULT_MODEL]
-    outputs = [Output(path) for path in output or ()]
+    outputs = [ResultFile(path) for path in output or ()]
     with StatusLine() as status:
         found, stopped = collect(
             measure_queries(names, asked, settings, progress=status.show), outputs, status.note
@@ -212,9 +213,9 @@ def scaling_sentence(model: str, scaling: Scaling) -> str:
     parts = [
         f"{threads} threads {scaling.speed_up(threads):.2f} times ({100 * scaling.efficiency(threads):.0f}% each)"
         for threads in scaling.seconds
-        if threads != scaling.base
+        if threads != scaling.fewest_threads
     ]
-    share = scaling.parallel_share
+    share = scaling.parallel_fraction
     fitted = ""
     if share is not None:
         fitted = (

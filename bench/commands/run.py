@@ -109,12 +109,12 @@ def run(
 ) -> int:
     """Measure models in backends: prompts, generations, and how near they come to what this machine could do."""
     from edgellm.bench.backends.openai_endpoint import server_parts
-    from edgellm.bench.report.result_files import Output
+    from edgellm.bench.report.result_files import ResultFile
     from edgellm.bench.speed.speed import Speed, settled
     from edgellm.bench.speed.workload import left_out
     from edgellm.bench.worker.status_line import StatusLine
 
-    outputs = [Output(path) for path in output or ()]
+    outputs = [ResultFile(path) for path in output or ()]
     backends, without = _backends(backend, models, endpoint)
     workload = Workload(
         models=tuple(models or _default_models(backends)),

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.queries.questions import QUESTIONS, QuerySettings
-from edgellm.bench.records.amdahl import Scaling
 from edgellm.bench.records.record import Record
 from edgellm.bench.speed.speed import Status
 from edgellm.bench.worker.process import WorkerProcess
@@ -98,24 +97,6 @@ def measure_queries(
             }
             say = partial(_say, progress, Status(done, total, f"{model}, {threads} threads", ""))
             yield from _asked(checkpoint, questions, settings, common, say)
-
-
-def scalings(records: Sequence[QueryRecord]) -> dict[str, Scaling]:
-    """How each model's seconds a token, over all of its questions, fall as threads are added."""
-    found: dict[str, dict[int, list[QueryRecord]]] = {}
-    for record in records:
-        if record.threads is not None and record.seconds_per_token is not None:
-            found.setdefault(record.model, {}).setdefault(record.threads, []).append(record)
-    return {
-        model: Scaling(
-            seconds={
-                threads: sum(record.median_seconds or 0.0 for record in asked)
-                / sum(record.tokens for record in asked)
-                for threads, asked in sorted(counts.items())
-            }
-        )
-        for model, counts in found.items()
-    }
 
 
 def _asked(

@@ -1,1 +1,6 @@
-"""Records."""
+"""Measurements as data: every sample with its settings and machine, and what follows from them.
+
+``record.py`` has the records, ``text_tables.py`` shows them, ``compare.py`` sets result files side
+by side, and ``collect.py`` takes records as they come. Nothing here measures; stands on no other
+folder of the bench.
+"""

@@ -1,29 +1,44 @@
-"""Records as they come: kept, put on disk at once, and their failures said."""
+"""Take records as they come: put each on disk at once, and say its failure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from edgellm.bench.records.record import Record
-    from edgellm.bench.report.result_files import Output
+from edgellm.bench.records.record import Record, RecordDict
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
 FAILED = 1
+"""The exit code where a measurement failed."""
 
-Found = TypeVar("Found", bound="Record")
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class RecordSink(Protocol):
+    """A place that records are put, such as a result file."""
+
+    def add(self, record: RecordDict, /) -> None:
+        """Put one record there before this returns."""
+        ...
 
 
 def collect(
-    found: Generator[Found], outputs: Sequence[Output], note: Callable[[str], None]
-) -> tuple[list[Found], bool]:
-    """The records that come, each on disk before the next is measured, and whether Ctrl-C has ended them."""
-    records: list[Found] = []
+    measuring: Generator[AnyRecord], outputs: Sequence[RecordSink], note: Callable[[str], None]
+) -> tuple[list[AnyRecord], bool]:
+    """Return all records of a measurement, and whether Ctrl-C has ended it.
+
+    Each record is in every output before the next is measured.
+
+    Args:
+        measuring: yields a record as soon as it is measured.
+        outputs: where records go.
+        note: is called with a sentence for each record that failed.
+    """
+    records: list[AnyRecord] = []
     try:
-        for record in found:
+        for record in measuring:
             records.append(record)
             written = record.as_dict()
             for output in outputs:
@@ -33,12 +48,14 @@ def collect(
     except KeyboardInterrupt:
         return records, True
     finally:
-        found.close()
+        measuring.close()
     return records, False
 
 
 def exit_code(records: Sequence[Record], *, stopped: bool) -> int:
-    """What a command ends with: whether Ctrl-C has ended it, or anything has failed."""
+    """Return a command's exit code: whether Ctrl-C has ended it, or anything has failed."""
     if stopped:
         return INTERRUPTED
-    return FAILED if any(record.error for record in records) else 0
+    if any(record.error for record in records):
+        return FAILED
+    return 0

@@ -1,25 +1,29 @@
-"""Result files beside each other: the same measurements, how much they differ, and whether that is more than their noise."""
+"""Compare result files: match what measures the same, and tell a change from noise."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from edgellm.bench.records.differences import Row, flat_environment, short_model
+from edgellm.bench.records.differences import flat_environment, short_model
+from edgellm.bench.records.record import RecordDict, median
 
 CONFIDENCE = 0.95
+"""Of the interval round a change, where there are samples enough."""
+
 KEYS = (
     *("kind", "model", "backend", "test", "bits", "dtype", "threads", "batch", "memory_bytes"),
     *("chunk_bytes", "question", "variant", "reference_model", "reference_backend"),
 )
-"""What two records share that measure the same."""
+"""Fields that are equal in two records of the same measurement."""
 
-LOOSE = ("threads", "dtype", "bits")
-"""Keys that do not matter where each file has but one value of them: another machine has other cores."""
+MACHINE_KEYS = ("threads", "dtype", "bits")
+"""Keys that do not count where each file has but one value of them: machines differ in cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Change:
 
     Attributes:
         ratio: the median of all pairs' ratios; above 1 the second is faster.
-        low, high: its interval; None where one side has a single sample.
+        low: the lower end of its interval; None where one side has a single sample.
+        high: the upper end.
         confidence: of that interval: with few samples none of 95% exists, and the widest there is
             has less.
     """
@@ -40,150 +45,160 @@ class Change:
 
     @property
     def within_noise(self) -> bool | None:
-        """Whether no difference at all lies inside the interval; None where there is none."""
-        return None if self.low is None or self.high is None else self.low <= 1.0 <= self.high
+        """Whether the interval holds 1, no change at all; None where there is no interval."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= 1.0 <= self.high
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        found: dict[str, Any] = {
-            "ratio": self.ratio,
-            "low": self.low,
-            "high": self.high,
-            "confidence": self.confidence,
-        }
-        return found | {"within_noise": self.within_noise}
+        """Return it as a JSON object."""
+        return asdict(self) | {"within_noise": self.within_noise}
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One measurement in every file: its key, the record of each file (or none), and the change of each from the first."""
+class MatchedRecords:
+    """One measurement as each file has it.
+
+    Attributes:
+        key: the fields that name the measurement.
+        records: of each file; None where a file has none.
+        changes: of each file but the first, from the first.
+    """
 
     key: Mapping[str, Any]
-    records: tuple[Row | None, ...]
+    records: tuple[RecordDict | None, ...]
     changes: tuple[Change | None, ...]
 
 
-def compare(files: Sequence[Sequence[Row]]) -> list[Compared]:
-    """Match the records of all files by what they measure; of a key that a file has twice the last one counts."""
-    keys = _keys(files)
-    found: dict[tuple[Any, ...], list[Row | None]] = {}
-    for number, rows in enumerate(files):
-        for row in rows:
-            key = tuple(_value(row, name) for name in keys)
-            found.setdefault(key, [None] * len(files))[number] = row
+def compare(files: Sequence[Sequence[RecordDict]]) -> list[MatchedRecords]:
+    """Match the records of all files by what they measure.
+
+    Of a measurement that a file has twice the last one counts.
+    """
+    keys = _distinguishing_keys(files)
+    matches: dict[tuple[Any, ...], list[RecordDict | None]] = {}
+    for number, records in enumerate(files):
+        for record in records:
+            key = tuple(_key_value(record, name) for name in keys)
+            matches.setdefault(key, [None] * len(files))[number] = record
     return [
-        Compared(
+        MatchedRecords(
             dict(zip(keys, key, strict=True)),
             tuple(records),
-            tuple(_change(records[0], record) for record in records[1:]),
+            tuple(_record_change(records[0], record) for record in records[1:]),
         )
-        for key, records in found.items()
+        for key, records in matches.items()
     ]
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> Change:
-    """How many times as fast ``after`` is, from seconds of equal work.
+    """Return how many times as fast ``after`` is, from seconds of equal work.
 
     The estimate is the median of the ratios of all pairs, and the interval is made of the ratios
     between which it lies with 95% confidence whatever the distribution (Hodges and Lehmann 1963;
     the rank-sum test turned round).
     """
     ratios = sorted(first / second for first, second in product(before, after))
-    middle = statistics.median(ratios)
+    estimate = statistics.median(ratios)
     if len(before) < 2 or len(after) < 2:
-        return Change(middle)
-    cut, confidence = _cut(len(before), len(after))
-    return Change(middle, ratios[cut], ratios[len(ratios) - 1 - cut], confidence)
+        return Change(estimate)
+    outside, confidence = _interval(len(before), len(after))
+    return Change(estimate, ratios[outside], ratios[-1 - outside], confidence)
 
 
-def environments(files: Sequence[Sequence[Row]]) -> dict[str, tuple[str, ...]]:
-    """What is not the same everywhere: each fact with its values in every file."""
-    found: list[dict[str, dict[str, None]]] = []
-    for rows in files:
-        facts: dict[str, dict[str, None]] = {}
-        for row in rows:
-            for name, value in flat_environment(row).items():
-                facts.setdefault(name, {})[value] = None
-        found.append(facts)
-    names = dict.fromkeys(name for facts in found for name in facts)
-    values = {
-        name: tuple(", ".join(facts.get(name, {})) or "-" for facts in found) for name in names
-    }
-    return {name: shown for name, shown in values.items() if len(set(shown)) > 1}
+def environments(files: Sequence[Sequence[RecordDict]]) -> dict[str, tuple[str, ...]]:
+    """Return the facts that are not the same everywhere, each with its values in every file."""
+    files_facts = [_facts(records) for records in files]
+    names = dict.fromkeys(name for facts in files_facts for name in facts)
+    values = {name: tuple(facts.get(name, "-") for facts in files_facts) for name in names}
+    return {name: texts for name, texts in values.items() if len(set(texts)) > 1}
 
 
-def as_document(compared: Sequence[Compared], names: Sequence[str]) -> dict[str, Any]:
-    """All of it as JSON."""
+def as_document(matches: Sequence[MatchedRecords], names: Sequence[str]) -> dict[str, Any]:
+    """Return all comparisons as one JSON object; ``names`` are the files'."""
     return {
         "schema": 1,
         "files": list(names),
-        "comparisons": [
-            {
-                **item.key,
-                "tokens_per_second": [
-                    row.get("tokens_per_second") if row else None for row in item.records
-                ],
-                "median_seconds": [
-                    statistics.median(row["seconds"]) if row and row["seconds"] else None
-                    for row in item.records
-                ],
-                "changes": [found.as_dict() if found else None for found in item.changes],
-            }
-            for item in compared
-        ],
+        "comparisons": [_as_comparison(match) for match in matches],
     }
 
 
-def _keys(files: Sequence[Sequence[Row]]) -> list[str]:
-    """The keys that tell measurements apart here."""
-    kept = []
-    for name in KEYS:
-        own = [{str(_value(row, name)) for row in rows if rows} for rows in files]
-        if name in LOOSE and all(len(values) <= 1 for values in own):
-            continue
-        kept.append(name)
-    return kept
+def _as_comparison(match: MatchedRecords) -> dict[str, Any]:
+    records = [record or {"seconds": ()} for record in match.records]
+    return {
+        **match.key,
+        "tokens_per_second": [record.get("tokens_per_second") for record in records],
+        "median_seconds": [median(record["seconds"]) for record in records],
+        "changes": [item and item.as_dict() for item in match.changes],
+    }
 
 
-def _value(row: Row, name: str) -> Any:
-    value = row.get(name)
-    return short_model(str(value)) if name == "model" else value
+def _facts(records: Sequence[RecordDict]) -> dict[str, str]:
+    """Return the environment of a file's records; a fact of several values lists them."""
+    values: dict[str, dict[str, None]] = defaultdict(dict)
+    for record in records:
+        for name, value in flat_environment(record).items():
+            values[name][value] = None
+    return {name: ", ".join(found) or "-" for name, found in values.items()}
 
 
-def _change(before: Row | None, after: Row | None) -> Change | None:
+def _distinguishing_keys(files: Sequence[Sequence[RecordDict]]) -> list[str]:
+    """Return the keys that tell measurements apart in these files."""
+    return [name for name in KEYS if name not in MACHINE_KEYS or _varies_in_a_file(files, name)]
+
+
+def _varies_in_a_file(files: Sequence[Sequence[RecordDict]], name: str) -> bool:
+    return any(len({str(record.get(name)) for record in records}) > 1 for records in files)
+
+
+def _key_value(record: RecordDict, name: str) -> Any:
+    value = record.get(name)
+    if name == "model":
+        return short_model(str(value))
+    return value
+
+
+def _record_change(before: RecordDict | None, after: RecordDict | None) -> Change | None:
     if before is None or after is None:
         return None
-    first, second = _units(before), _units(after)
-    return change(first, second) if first and second else None
+    first = _seconds_per_unit(before)
+    second = _seconds_per_unit(after)
+    if not first or not second:
+        return None
+    return change(first, second)
 
 
-def _median(row: Row | None) -> float | None:
-    return statistics.median(row["seconds"]) if row and row["seconds"] else None
+def _seconds_per_unit(record: RecordDict) -> list[float]:
+    """Return seconds a token, or a byte read, of each repetition."""
+    tokens = (record.get("tokens") or 0) * (record.get("batch") or 1)
+    work = tokens or record.get("read_bytes") or 1
+    return [value / work for value in record["seconds"] if value > 0 and math.isfinite(value)]
 
 
-def _units(row: Row) -> list[float]:
-    """Seconds a token, or a byte read, of each repetition."""
-    work = (row.get("tokens") or 0) * (row.get("batch") or 1) or row.get("read_bytes") or 1
-    return [seconds / work for seconds in row["seconds"] if seconds > 0 and math.isfinite(seconds)]
-
-
-def _cut(first: int, second: int) -> tuple[int, float]:
-    """How many of the sorted ratios lie outside the interval at either end, and the interval's confidence."""
+def _interval(first: int, second: int) -> tuple[int, float]:
+    """Return how many sorted ratios lie outside at either end, and the interval's confidence."""
     counts = _rank_sums(first, second)
-    total, below, cut = sum(counts), 0, -1
-    for number, ways in enumerate(counts):
+    total = sum(counts)
+    outside = -1
+    below = 0  # ways in which the statistic is at most ``outside``
+    for statistic, ways in enumerate(counts):
         if (below + ways) / total > (1 - CONFIDENCE) / 2:
             break
-        below, cut = below + ways, number
-    if cut < 0:
+        below += ways
+        outside = statistic
+    if outside < 0:
+        # too few samples: all ratios, from the least to the largest
         return 0, 1 - 2 * counts[0] / total
-    return cut, 1 - 2 * below / total
+    return outside, 1 - 2 * below / total
 
 
 def _rank_sums(first: int, second: int) -> list[int]:
-    """In how many ways each value of the rank-sum statistic comes about, were both sides alike (Mann and Whitney 1947)."""
+    """Return in how many ways each value of the rank-sum statistic comes about by chance.
+
+    The statistic of equal sides of ``first`` and ``second`` samples (Mann and Whitney 1947).
+    """
     counts = [1] + [0] * (first * second)
-    # the Gaussian binomial coefficient, a factor of it at a time
+    # Gaussian binomial coefficient: the product over i of (1 - q^(second + i)) / (1 - q^i)
     for number in range(1, first + 1):
         for place in range(len(counts) - 1, second + number - 1, -1):
             counts[place] -= counts[place - second - number]

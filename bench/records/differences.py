@@ -1,12 +1,11 @@
-"""What tells records apart: the settings and machines in which they differ, and nothing that is the same in all of them."""
+"""Find what tells records apart: the settings and facts that are not the same in all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
-"""A record as ``Record.as_dict`` gives it."""
+from edgellm.bench.records.record import RecordDict
 
 SETTINGS: Mapping[str, Callable[[Any], str]] = {
     "model": str,
@@ -19,44 +18,50 @@ SETTINGS: Mapping[str, Callable[[Any], str]] = {
     "test": str,
     "device": str,
 }
-"""What a record is a measurement of, and how each setting is said."""
+"""The fields that say what was measured, and how each is put in words."""
 
 
-def differing(rows: Sequence[Row], names: Sequence[str] = tuple(SETTINGS)) -> list[str]:
-    """The settings that are not the same in all rows."""
-    return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
+def differing_settings(
+    records: Sequence[RecordDict], names: Sequence[str] = tuple(SETTINGS)
+) -> list[str]:
+    """Return the settings that are not the same in all records."""
+    return [name for name in names if len({str(record.get(name)) for record in records}) > 1]
 
 
-def label(row: Row, names: Sequence[str]) -> str:
-    """What some settings say of a row; those that it does not have are left out."""
-    return ", ".join(SETTINGS[name](row[name]) for name in names if row.get(name) is not None)
+def label(record: RecordDict, names: Sequence[str]) -> str:
+    """Put some of a record's settings in words; those that it does not have are left out."""
+    return ", ".join(SETTINGS[name](record[name]) for name in names if record.get(name) is not None)
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of something: ``1 thread``, ``2 threads``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return so many of something: ``1 thread``, ``2 threads``."""
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number} {noun}s"
 
 
 def short_model(name: str) -> str:
-    """A model's name without the folders that it lies in."""
+    """Return a model's name without the folders that it lies in."""
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def flat_environment(row: Row) -> dict[str, str]:
-    """A row's environment as names with points, and texts; the time left out, which always differs."""
+def flat_environment(record: RecordDict) -> dict[str, str]:
+    """Return a record's environment flat, without the time, which always differs."""
     return {
         name: str(value)
-        for name, value in _flat(row["environment"], "")
+        for name, value in flatten(record["environment"]).items()
         if name != "time" and value is not None
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings as one, with names such as ``packages.mlx``."""
+    return dict(_leaves(values, ""))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        found += (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else [(prefix + name, value)]
-        )
-    return found
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

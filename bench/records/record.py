@@ -1,4 +1,4 @@
-"""What a measurement is: its configuration, where it was taken, every sample; and the figures that follow from them."""
+"""Records: a measurement's settings, machine and samples, and the figures derived from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 SCHEMA = 1
-"""Of the JSON documents that hold records; raised when a field changes its meaning."""
+"""Version of the JSON documents that hold records; raised when a field changes its meaning."""
+
+RecordDict = Mapping[str, Any]
+"""A record as ``Record.as_dict`` returns it, or as a result file holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +21,11 @@ class Record:
 
     Attributes:
         model: name or path.
-        backend: what computed.
-        device: on what.
-        test: what was done: ``pp512``, ``tg128``, ``paging``, ``disk``.
+        backend: the runtime that computed.
+        device: the chip that it computed on.
+        test: ``pp512``, ``tg128``, ``paging``, ``disk``.
         environment: the machine and the versions.
-        tokens: of one repetition.
+        tokens: of one repetition, in each sequence.
         seconds: of each repetition.
         threads: of arithmetic, or of reading where the disk alone is measured.
         batch: sequences at once.
@@ -51,44 +54,45 @@ class Record:
     error: str | None = None
 
     KIND: ClassVar[str] = "record"
-    """Which class a record in a file is of; written as ``kind``."""
+    """The class of a record in a file; written as ``kind``."""
 
     DERIVED: ClassVar[tuple[str, ...]] = ("tokens_per_second", "achieved_gbps", "roofline_share")
     """Properties that are written with the fields."""
 
     @property
     def median_seconds(self) -> float | None:
-        """Of a repetition; None where there is none."""
-        return statistics.median(self.seconds) if self.seconds else None
+        """Seconds of the median repetition; None where there is none."""
+        return median(self.seconds)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens of all sequences a second, of the median repetition."""
-        seconds = self.median_seconds
-        return self.batch * self.tokens / seconds if seconds and self.tokens else None
+        """Tokens of all sequences a second, in the median repetition."""
+        return quotient(self.batch * self.tokens, self.median_seconds)
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Seconds for each token of a sequence, in the median repetition."""
+        return quotient(self.median_seconds, self.tokens)
 
     @property
     def achieved_gbps(self) -> float | None:
         """Weights that went through the arithmetic, in GB a second."""
         rate = self.tokens_per_second
-        return (
-            rate / self.batch * self.weight_bytes_per_token / 1e9
-            if rate and self.weight_bytes_per_token
-            else None
-        )
+        if not rate or not self.weight_bytes_per_token:
+            return None
+        return rate / self.batch * self.weight_bytes_per_token / 1e9
 
     @property
     def roofline_share(self) -> float | None:
-        """How near to the machine's limit: 1 is the limit."""
-        seconds = self.median_seconds
-        return self.floor_seconds / seconds if seconds and self.floor_seconds else None
+        """Fraction of the machine's limit that was reached: 1 is the limit."""
+        return quotient(self.floor_seconds, self.median_seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """Fields and derived figures as one JSON object."""
+        """Return fields and derived figures as one JSON object."""
         names = [field.name for field in fields(self)]
-        found = {name: getattr(self, name) for name in (*names, *self.DERIVED)}
-        environment = found.pop("environment")
-        return {"kind": self.KIND} | found | {"environment": dict(environment)}
+        values = {name: getattr(self, name) for name in (*names, *self.DERIVED)}
+        environment = values.pop("environment")
+        return {"kind": self.KIND} | values | {"environment": dict(environment)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +102,18 @@ class SpeedRecord(Record):
     Attributes:
         depth: tokens of a sequence that came before, untimed.
         dtype: of activations, as it was asked for; None is the backend's own choice.
-        arithmetic: which path ran.
+        arithmetic: the code path that ran.
         model_bytes: of the weights' files.
         load_seconds: from the start of loading until the model could compute.
         step_seconds: of single steps, each waited for, in a pass of their own; their percentiles
             are the latencies.
         first_token_seconds: of each repetition, where it was measured apart (an endpoint); else a
             prompt's own seconds.
-        read_gbps: what this machine reads from memory at the most, measured in the same run, in
-            GB/s.
-        compute_gflops: what it multiplies at the most, in 10^9 operations a second.
+        read_gbps: this machine's memory bandwidth, measured in the same run, in GB/s.
+        compute_gflops: this machine's matrix products at their fastest, in 10^9 operations/s.
         flops: operations in matrix products of one repetition.
         energy_joules: of each repetition, where the machine tells it.
-        energy_source: what told it.
+        energy_source: the counter that told it.
         slept: repetitions thrown away since the machine slept through a part of them.
     """
 
@@ -147,18 +150,23 @@ class SpeedRecord(Record):
 
     @property
     def achieved_gbps(self) -> float | None:
-        """Weights read, in GB a second: all of them once a step of a generation, or once a prompt."""
+        """Weights read, in GB a second: all of them once a step, or once a prompt."""
         seconds = self.median_seconds
         if not seconds or not self.weight_bytes_per_token:
             return None
-        return (1 if self.is_prompt else self.tokens) * self.weight_bytes_per_token / seconds / 1e9
+        passes = self.tokens
+        if self.is_prompt:
+            passes = 1
+        return passes * self.weight_bytes_per_token / seconds / 1e9
 
     @property
     def time_to_first_token(self) -> float | None:
-        """Seconds until the first token is known; of a prompt on this machine, until its last logits are."""
+        """Seconds until the first token is known; of a local prompt, until its last logits are."""
         if self.first_token_seconds:
-            return statistics.median(self.first_token_seconds)
-        return self.median_seconds if self.is_prompt else None
+            return median(self.first_token_seconds)
+        if self.is_prompt:
+            return self.median_seconds
+        return None
 
     @property
     def step_p50(self) -> float | None:
@@ -178,29 +186,19 @@ class SpeedRecord(Record):
     @property
     def joules_per_token(self) -> float | None:
         """Energy of the median repetition by its tokens, those of all sequences."""
+        joules = median(self.energy_joules)
         tokens = self.tokens * self.batch
-        return (
-            statistics.median(self.energy_joules) / tokens
-            if self.energy_joules and tokens
-            else None
-        )
+        if joules is None or not tokens:
+            return None
+        return joules / tokens
 
     @property
     def spread(self) -> float | None:
-        """How far repetitions lie apart: half the distance of slowest and fastest, as a share of the median."""
+        """Half the distance of slowest and fastest repetition, as a fraction of the median."""
         seconds = self.median_seconds
-        return (
-            (max(self.seconds) - min(self.seconds)) / 2 / seconds
-            if seconds and len(self.seconds) > 1
-            else None
-        )
-
-
-def percentile(samples: Sequence[float], share: float) -> float | None:
-    """The sample that ``share`` percent of them do not exceed (nearest rank); None of none."""
-    if not samples:
-        return None
-    return sorted(samples)[max(0, math.ceil(share / 100 * len(samples)) - 1)]
+        if not seconds or len(self.seconds) < 2:
+            return None
+        return (max(self.seconds) - min(self.seconds)) / 2 / seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,79 +221,32 @@ class DiskRecord(Record):
 
     @property
     def raw_read_gbps(self) -> float | None:
-        """GB read a second, of the median repetition."""
-        seconds = self.median_seconds
-        return self.read_bytes / seconds / 1e9 if seconds else None
+        """GB read a second, in the median repetition."""
+        return quotient(quotient(self.read_bytes, self.median_seconds), 1e9)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PagingRecord(Record):
-    """Tokens of a model inside a budget of memory.
+def as_dicts(records: Sequence[Record | RecordDict]) -> list[dict[str, Any]]:
+    """Return every record as a dictionary."""
+    return [record.as_dict() if isinstance(record, Record) else dict(record) for record in records]
 
-    Attributes:
-        layers: of the model.
-        pinned_layers: those that stayed in memory.
-        bytes_per_token: read from disk for a token.
-        raw_gbps: GB a second of plain reads of the same files, before and after each repetition:
-            one more than those.
-        resident_seconds: of one token, were all weights in memory.
-        load_seconds: until the first token could begin.
-        direct_reads: whether reads went past the page cache.
-        cap_bytes: what the system held the process to; None: nothing.
-    """
 
-    KIND: ClassVar[str] = "paging"
+def median(samples: Sequence[float]) -> float | None:
+    """Return the median; None of no samples."""
+    if not samples:
+        return None
+    return statistics.median(samples)
 
-    layers: int | None = None
-    pinned_layers: int | None = None
-    bytes_per_token: int | None = None
-    raw_gbps: tuple[float, ...] = ()
-    resident_seconds: float | None = None
-    load_seconds: float | None = None
-    direct_reads: bool | None = None
-    cap_bytes: int | None = None
 
-    DERIVED: ClassVar[tuple[str, ...]] = (
-        *Record.DERIVED,
-        "raw_read_gbps",
-        "seconds_per_token",
-        "efficiency",
-        "peak_rss_bytes",
-    )
+def percentile(samples: Sequence[float], percent: float) -> float | None:
+    """Return the sample that ``percent`` of them do not exceed (nearest rank); None of none."""
+    if not samples:
+        return None
+    rank = max(1, math.ceil(percent / 100 * len(samples)))
+    return sorted(samples)[rank - 1]
 
-    @property
-    def raw_read_gbps(self) -> float | None:
-        """GB a second of plain reads, the median."""
-        return statistics.median(self.raw_gbps) if self.raw_gbps else None
 
-    @property
-    def seconds_per_token(self) -> float | None:
-        """Of the median repetition."""
-        seconds = self.median_seconds
-        return seconds / self.tokens if seconds else None
-
-    @property
-    def efficiency(self) -> float | None:
-        """``max(missed bytes / raw disk rate, resident step time) / measured step time``: 1 is the physical limit.
-
-        Each repetition is compared with the plain reads just before and just after it, since disks
-        wander; the median.
-        """
-        if not self.seconds or self.resident_seconds is None or self.bytes_per_token is None:
-            return None
-        shares = []
-        for number, seconds in enumerate(self.seconds):
-            around = self.raw_gbps[number : number + 2]
-            reading = self.bytes_per_token / (statistics.mean(around) * 1e9) if around else 0.0
-            shares.append(max(reading, self.resident_seconds) * self.tokens / seconds)
-        return statistics.median(shares)
-
-    @property
-    def roofline_share(self) -> float | None:
-        """The same as efficiency."""
-        return self.efficiency
-
-    @property
-    def peak_rss_bytes(self) -> int | None:
-        """The most that the process held."""
-        return self.peak_memory_bytes
+def quotient(numerator: float | None, denominator: float | None) -> float | None:
+    """Divide two measured figures; None where one of them is missing or 0."""
+    if not numerator or not denominator:
+        return None
+    return numerator / denominator

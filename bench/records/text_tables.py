@@ -1,4 +1,4 @@
-"""Records as text. A writer is a function of records and nothing else."""
+"""Show records as text: aligned columns, markdown, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -8,45 +8,58 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgellm.bench.records.record import SCHEMA, Record
+from edgellm.bench.records.differences import flatten
+from edgellm.bench.records.record import SCHEMA, Record, RecordDict, as_dicts
 
 Column = tuple[str, Callable[[Any], str]]
 """A key of ``Record.as_dict``, and how its values are shown."""
 
-Rows = Sequence[Record | Mapping[str, Any]]
-"""Records, or what ``Record.as_dict`` says of them."""
+Records = Sequence[Record | RecordDict]
 
 
 def megabytes(value: Any) -> str:
-    """Bytes as ``1,234 MB``."""
+    """Return bytes as ``1,234 MB``."""
     return f"{value / 1e6:,.0f} MB"
 
 
-def number(digits: int) -> Callable[[Any], str]:
-    """Show a number with so many digits behind the point."""
+def number(digits: int) -> Callable[[float], str]:
+    """Return a function that shows a number with so many digits behind the point."""
     return lambda value: f"{value:,.{digits}f}"
 
 
 def seconds(value: float) -> str:
-    """A time as people say it: ``3.2 ms``, ``1.40 s``."""
-    return f"{1000 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
+    """Return a time as people say it: ``3.2 ms``, ``1.40 s``."""
+    if value < 1:
+        return f"{1000 * value:.1f} ms"
+    return f"{value:.2f} s"
 
 
 def percent(value: float) -> str:
-    """A share as ``37%``."""
+    """Return a fraction as ``37%``."""
     return f"{100 * value:.0f}%"
 
 
 def throughput(value: float) -> str:
-    """Tokens a second, with as many digits as mean something."""
-    return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+    """Return tokens a second, with as many digits as mean something."""
+    if value < 10:
+        return f"{value:,.2f}"
+    if value < 1000:
+        return f"{value:,.1f}"
+    return f"{value:,.0f}"
+
+
+def yes_or_no(value: object) -> str:
+    """Return ``yes`` or ``no``."""
+    if value:
+        return "yes"
+    return "no"
 
 
 DISK_COLUMNS: Mapping[str, Column] = {
     "threads": ("threads", str),
     "piece": ("chunk_bytes", megabytes),
     "GB/s": ("raw_read_gbps", number(2)),
-    "past the cache": ("direct_reads", lambda value: "yes" if value else "no"),
+    "past the cache": ("direct_reads", yes_or_no),
 }
 PAGING_COLUMNS: Mapping[str, Column] = {
     "budget": ("memory_bytes", megabytes),
@@ -59,8 +72,6 @@ PAGING_COLUMNS: Mapping[str, Column] = {
     "efficiency": ("efficiency", number(3)),
     "peak memory": ("peak_rss_bytes", megabytes),
 }
-
-
 QUERY_COLUMNS: Mapping[str, Column] = {
     "model": ("model", str),
     "bits": ("bits", str),
@@ -90,110 +101,117 @@ SPEED_COLUMNS: Mapping[str, Column] = {
     "J/token": ("joules_per_token", lambda value: f"{value:.3g}"),
     "peak": ("peak_memory_bytes", megabytes),
 }
-SETTINGS = ("model", "bits", "threads", "batch", "budget")
-"""Columns of the speed table that it shows only where its lines differ."""
+WHERE_DIFFERENT = ("model", "bits", "threads", "batch", "budget")
+"""Columns of speeds that are shown only where records differ in them."""
 
 WHERE_KNOWN = ("first token", "step p50", "p99", "GB/s", "of roofline", "J/token", "±")
-"""Columns that it shows only where a line has something in them."""
+"""Columns of speeds that are shown only where a record has something in them."""
 
 
-def speed_columns(records: Rows) -> dict[str, Column]:
-    """The columns that tell these records apart, and those of figures that are there."""
-    rows = as_rows(records)
+def speed_columns(records: Records) -> dict[str, Column]:
+    """Return the columns that tell these records apart, and those of figures that are there."""
+    dicts = as_dicts(records)
 
-    def shown(name: str, key: str) -> bool:
-        values = {str(row.get(key)) for row in rows}
-        return (
-            len(values) > 1 if name in SETTINGS else values != {"None"} or name not in WHERE_KNOWN
-        )
+    def is_shown(name: str, key: str) -> bool:
+        values = {str(record.get(key)) for record in dicts}
+        if name in WHERE_DIFFERENT:
+            return len(values) > 1
+        if name in WHERE_KNOWN:
+            return values != {"None"}
+        return True
 
-    return {name: column for name, column in SPEED_COLUMNS.items() if shown(name, column[0])}
-
-
-def as_rows(records: Rows) -> list[dict[str, Any]]:
-    """What every record says, as dictionaries."""
-    return [record.as_dict() if isinstance(record, Record) else dict(record) for record in records]
+    return {name: column for name, column in SPEED_COLUMNS.items() if is_shown(name, column[0])}
 
 
-def as_json(records: Rows) -> str:
-    """One JSON document."""
-    return json.dumps({"schema": SCHEMA, "records": as_rows(records)}, indent=2, allow_nan=False)
+def as_json(records: Records) -> str:
+    """Return one JSON document."""
+    document = {"schema": SCHEMA, "records": as_dicts(records)}
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
-def as_csv(records: Rows) -> str:
-    """A line a record, and a column for each thing that any of them says; what is nested has names with points."""
-    rows = [_flat(row) for row in as_rows(records)]
-    heads = list(dict.fromkeys(name for row in rows for name in row))
+def as_csv(records: Records) -> str:
+    """Return a line a record, and a column for each thing that any of them says.
+
+    Nested values have names with points; lists are joined by spaces.
+    """
+    lines = [
+        {name: _csv_cell(value) for name, value in flatten(record).items()}
+        for record in as_dicts(records)
+    ]
+    heads = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
-    lines = csv.DictWriter(text, heads)
-    lines.writeheader()
-    lines.writerows(rows)
+    writer = csv.DictWriter(text, heads)
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue().removesuffix("\r\n")
 
 
-def as_markdown(records: Rows) -> str:
-    """A table of the speeds, and where they were measured; other kinds of records are in the other formats."""
-    rows = [row for row in as_rows(records) if row.get("kind") == "speed"]
-    columns = speed_columns(rows)
-    heads = [*columns, *(["what went wrong"] if any(row.get("error") for row in rows) else [])]
-    lines = [heads, ["---"] * len(heads)]
-    for row in rows:
-        cells = [_cell(row, column) for column in columns.values()]
-        lines.append([*cells, row.get("error") or ""] if len(heads) > len(cells) else cells)
-    table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-    places = list(dict.fromkeys(_place(row["environment"]) for row in rows))
-    return "\n".join(
-        ["# edgellm bench", "", table, "", *(f"- {_escaped(place)}" for place in places)]
-    )
-
-
-def as_table(records: Rows, columns: Mapping[str, Column]) -> str:
-    """Lines of aligned columns; a record that failed says why in its line. Records may come as dictionaries, with more keys."""
+def as_markdown(records: Records) -> str:
+    """Return a table of the speeds, and where they were measured; other kinds are left out."""
+    speeds = [record for record in as_dicts(records) if record.get("kind") == "speed"]
+    columns = speed_columns(speeds)
     heads = list(columns)
-    lines, failures = [heads], dict[int, str]()
-    for found in as_rows(records):
-        lines.append([_cell(found, column) for column in columns.values()])
-        if found["error"] is not None:
-            failures[len(lines) - 1] = found["error"]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
-    shown = [
+    lines = [show_cells(record, columns) for record in speeds]
+    if any(record.get("error") for record in speeds):
+        heads.append("what went wrong")
+        for line, record in zip(lines, speeds, strict=True):
+            line.append(record.get("error") or "")
+    table = [
+        "| " + " | ".join(map(_escape_markdown, line)) + " |"
+        for line in (heads, ["---"] * len(heads), *lines)
+    ]
+    machines = dict.fromkeys(_machine_sentence(record["environment"]) for record in speeds)
+    places = [f"- {_escape_markdown(machine)}" for machine in machines]
+    return "\n".join(["# edgellm bench", "", *table, "", *places])
+
+
+def as_table(records: Records, columns: Mapping[str, Column]) -> str:
+    """Return lines of aligned columns; a record that failed says why behind its line."""
+    dicts = as_dicts(records)
+    lines = [list(columns), *(show_cells(record, columns) for record in dicts)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    failures = ["", *(_failure_behind(record["error"]) for record in dicts)]
+    aligned = (
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in lines
-    ]
-    return "\n".join(
-        line + (f"  {failures[place]}" if place in failures else "")
-        for place, line in enumerate(shown)
     )
+    return "\n".join(line + failure for line, failure in zip(aligned, failures, strict=True))
 
 
-def _cell(row: Mapping[str, Any], column: Column) -> str:
-    key, show = column
-    return "-" if row.get(key) is None else show(row[key])
+def show_cells(record: RecordDict, columns: Mapping[str, Column]) -> list[str]:
+    """Return what a record says in each column; ``-`` where it says nothing."""
+    return [show_value(record.get(key), show) for key, show in columns.values()]
 
 
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = (
-                " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            )
-    return flat
+def show_value(value: Any, show: Callable[[Any], str]) -> str:
+    """Return a value as ``show`` has it; ``-`` where there is none."""
+    if value is None:
+        return "-"
+    return show(value)
 
 
-def _place(environment: Mapping[str, Any]) -> str:
-    cores, memory = environment.get("cores"), environment.get("memory_bytes")
-    size = f", {memory / 1e9:.0f} GB" if memory else ""
-    versions = [
-        f"{name} {version}"
-        for name, version in (environment.get("packages") or {}).items()
-        if version
-    ]
-    return f"{environment.get('chip')}, {cores} cores{size}, {environment.get('system')}; {', '.join(versions)}"
+def _failure_behind(error: str | None) -> str:
+    if error is None:
+        return ""
+    return f"  {error}"
 
 
-def _escaped(text: str) -> str:
-    """Text that stays in its cell of a markdown table, and is not taken for HTML."""
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return value
+
+
+def _machine_sentence(environment: Mapping[str, Any]) -> str:
+    parts = [f"{environment.get('chip')}", f"{environment.get('cores')} cores"]
+    if environment.get("memory_bytes"):
+        parts.append(f"{environment['memory_bytes'] / 1e9:.0f} GB")
+    parts.append(f"{environment.get('system')}")
+    packages = (environment.get("packages") or {}).items()
+    versions = [f"{name} {version}" for name, version in packages if version]
+    return f"{', '.join(parts)}; {', '.join(versions)}"
+
+
+def _escape_markdown(text: str) -> str:
+    """Return text that stays in its cell of a table, and is not taken for HTML."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")

@@ -1,125 +1,121 @@
-"""The part of a report that is about answers: how good they are, and how their time falls with cores."""
+"""The section of a report on questions: how good answers are, and how time falls with cores."""
 
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 
-from edgellm.bench.records.amdahl import Scaling
-from edgellm.bench.records.differences import Row, short_model
-from edgellm.bench.records.text_tables import megabytes, percent, seconds
-from edgellm.bench.report.plots import Line, chart, table
+from edgellm.bench.records.amdahl import scalings
+from edgellm.bench.records.differences import short_model
+from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.text_tables import megabytes, percent, seconds, show_value
+from edgellm.bench.report.elements import definitions, details, panel, panels, section, table
+from edgellm.bench.report.plots import Series, chart
 
 
-def answers_section(rows: Sequence[Row]) -> str:
-    """Accuracy against size, time against cores, and every answer; nothing where no question was asked."""
-    asked = [row for row in rows if row.get("kind") == "queries"]
-    answered = [row for row in asked if not row.get("error") and row.get("seconds_per_token")]
+def answers_section(records: Sequence[RecordDict]) -> str:
+    """Return accuracy over size, time over cores, and answers; nothing where there is none."""
+    answered = [
+        record
+        for record in records
+        if record.get("kind") == "queries"
+        and not record.get("error")
+        and record.get("seconds_per_token")
+    ]
     if not answered:
         return ""
-    parts = [_accuracy(answered), _cores(answered)]
-    return f'<h2>Questions</h2><div class="panels">{"".join(parts)}</div>{_answers(answered)}'
+    parts = [_accuracy_panel(answered), _cores_panel(answered)]
+    return section("Questions", panels(parts), _answers(answered))
 
 
-def _accuracy(rows: Sequence[Row]) -> str:
-    """The mean score of a model's answers over the size of its weights."""
-    scored = [row for row in rows if row.get("score") is not None and row.get("model_bytes")]
+def _accuracy_panel(records: Sequence[RecordDict]) -> str:
+    """Return the mean score of a model's answers over the size of its weights."""
+    scored = [
+        record
+        for record in records
+        if record.get("score") is not None and record.get("model_bytes")
+    ]
     if not scored:
         return ""
-    models = list(dict.fromkeys((row["model"], row["model_bytes"]) for row in scored))
-    means = {
-        model: statistics.mean(
-            row["score"] for row in scored if (row["model"], row["model_bytes"]) == model
-        )
-        for model in models
-    }
-    unit, name = (1e9, "GB") if max(model[1] for model in models) >= 1e9 else (1e6, "MB")
-    lines = [
-        Line(short_model(model[0]), [(model[1] / unit, means[model])], style)
-        for style, model in enumerate(models)
-    ]
+    scores: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for record in scored:
+        scores[record["model"], record["model_bytes"]].append(record["score"])
+    means = {model: statistics.mean(values) for model, values in scores.items()}
+    unit, unit_name = 1e6, "MB"
+    if max(nbytes for _, nbytes in means) >= 1e9:
+        unit, unit_name = 1e9, "GB"
     drawn = chart(
-        lines,
-        x_name=f"weights in {name}",
+        [
+            Series(short_model(model), [(nbytes / unit, mean)], style)
+            for style, ((model, nbytes), mean) in enumerate(means.items())
+        ],
+        x_name=f"weights in {unit_name}",
         y_name="mean score, 1 to 10",
         y_limit=10.0,
         connected=False,
     )
-    raters = ", ".join(dict.fromkeys(str(row.get("scored_by")) for row in scored))
-    cells = [
-        [short_model(model[0]), megabytes(model[1]), f"{means[model]:.1f}"] for model in models
+    rows = [
+        [short_model(model), megabytes(nbytes), f"{mean:.1f}"]
+        for (model, nbytes), mean in means.items()
     ]
-    under = table(["model", "weights", "mean score"], cells)
-    return f'<section><h3>Accuracy and size</h3>{drawn}{under}<p class="soft">Scored by {escape(raters)}.</p></section>'
+    raters = ", ".join(dict.fromkeys(str(record.get("scored_by")) for record in scored))
+    return panel(
+        "Accuracy and size",
+        drawn,
+        table(["model", "weights", "mean score"], rows),
+        f'<p class="soft">Scored by {escape(raters)}.</p>',
+    )
 
 
-def _cores(rows: Sequence[Row]) -> str:
-    """Seconds a token over threads, and Amdahl's share."""
-    found: dict[str, dict[int, list[Row]]] = {}
-    for row in rows:
-        if row.get("threads"):
-            found.setdefault(row["model"], {}).setdefault(row["threads"], []).append(row)
-    scalings = {
-        model: Scaling(
-            seconds={
-                threads: sum(statistics.median(row["seconds"]) for row in group)
-                / sum(row["tokens"] for row in group)
-                for threads, group in sorted(counts.items())
-            }
-        )
-        for model, counts in found.items()
-    }
-    if not scalings:
+def _cores_panel(records: Sequence[RecordDict]) -> str:
+    """Return seconds a token over threads, and Amdahl's parallel fraction."""
+    by_model = scalings(records)
+    if not by_model:
         return ""
-    ticks = sorted({threads for scaling in scalings.values() for threads in scaling.seconds})
-    unit, name = (
-        (1.0, "seconds")
-        if max(max(scaling.seconds.values()) for scaling in scalings.values()) >= 1
-        else (1e3, "ms")
-    )
-    lines = [
-        Line(
-            short_model(model),
-            [(threads, unit * taken) for threads, taken in scaling.seconds.items()],
-            style,
-        )
-        for style, (model, scaling) in enumerate(scalings.items())
-    ]
+    threads = sorted({count for scaling in by_model.values() for count in scaling.seconds})
+    slowest = max(taken for scaling in by_model.values() for taken in scaling.seconds.values())
+    unit, unit_name = 1e3, "ms"
+    if slowest >= 1:
+        unit, unit_name = 1.0, "seconds"
     drawn = chart(
-        lines, x_name="threads", y_name=f"{name} a token", x_ticks=ticks, logarithmic=len(ticks) > 1
+        [
+            Series(
+                short_model(model),
+                [(count, unit * taken) for count, taken in scaling.seconds.items()],
+                style,
+            )
+            for style, (model, scaling) in enumerate(by_model.items())
+        ],
+        x_name="threads",
+        y_name=f"{unit_name} a token",
+        x_ticks=threads,
+        logarithmic=len(threads) > 1,
     )
-    cells = [
+    rows = [
         [
             short_model(model),
-            str(threads),
-            seconds(scaling.seconds[threads]),
-            f"{scaling.speed_up(threads):.2f}",
-            percent(scaling.efficiency(threads)),
-            percent(scaling.parallel_share) if scaling.parallel_share is not None else "-",
+            str(count),
+            seconds(taken),
+            f"{scaling.speed_up(count):.2f}",
+            percent(scaling.efficiency(count)),
+            show_value(scaling.parallel_fraction, percent),
         ]
-        for model, scaling in scalings.items()
-        for threads in scaling.seconds
+        for model, scaling in by_model.items()
+        for count, taken in scaling.seconds.items()
     ]
-    under = table(
-        ["model", "threads", "s/token", "speed-up", "efficiency", "shared work (Amdahl)"], cells
-    )
-    return f"<section><h3>Time and cores</h3>{drawn}{under}</section>"
+    heads = ["model", "threads", "s/token", "speed-up", "efficiency", "shared work (Amdahl)"]
+    return panel("Time and cores", drawn, table(heads, rows))
 
 
-def _answers(rows: Sequence[Row]) -> str:
-    """Each different answer once, under its question."""
-    questions = dict.fromkeys(str(row["question"]) for row in rows)
-    parts = []
-    for question in questions:
-        said = dict.fromkeys(
-            (short_model(row["model"]), str(row["answer"]), row.get("score"))
-            for row in rows
-            if row["question"] == question
-        )
-        items = "".join(
-            f"<dt>{escape(model)}{f' ({score:g})' if score is not None else ''}</dt><dd>{escape(answer)}</dd>"
-            for model, answer, score in said
-        )
-        parts.append(f"<details><summary>{escape(question)}</summary><dl>{items}</dl></details>")
-    return "".join(parts)
+def _answers(records: Sequence[RecordDict]) -> str:
+    """Return each different answer once, folded away under its question."""
+    # a dictionary without values: a set that stays in order
+    answers: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+    for record in records:
+        name = short_model(record["model"])
+        if record.get("score") is not None:
+            name += f" ({record['score']:g})"
+        answers[str(record["question"])][name, str(record["answer"])] = None
+    return "".join(details(question, definitions(pairs)) for question, pairs in answers.items())

@@ -1,137 +1,132 @@
-"""The parts of a report that say whether backends and quantizations agree, and what each part of the runtime is worth."""
+"""The sections of a report on parity: do backends and bits agree; and on ablation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
-from edgellm.bench.records.differences import Row, short_model
-from edgellm.bench.records.text_tables import percent, seconds
-from edgellm.bench.report.plots import Bar, Line, bars, chart, table
+from edgellm.bench.records.differences import short_model
+from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.text_tables import Column, percent, seconds, show_cells
+from edgellm.bench.report.elements import definitions, details, panel, panels, section, table
+from edgellm.bench.report.plots import Bar, Series, bars, chart
+
+PARITY_NOTE = "Logits after the same tokens of one text, and what each says by itself."
+FIGURES: Mapping[str, Column] = {
+    "largest difference": ("max_logit_difference", "{:.4g}".format),
+    "KL": ("kl", "{:.4g}".format),
+    "same top token": ("top1_agreement", percent),
+    "perplexity": ("perplexity", "{:.4g}".format),
+    "the other's": ("reference_perplexity", "{:.4g}".format),
+}
+ABLATION_COLUMNS: Mapping[str, Column] = {
+    "variant": ("variant", str),
+    "s/token": ("seconds_per_token", seconds),
+    "as long as with it": ("slowdown", "{:.2f} x".format),
+}
 
 
-def parity_section(rows: Sequence[Row]) -> str:
-    """How far logits, perplexity and greedy texts of models lie from those of the one that they are compared with."""
-    compared = [row for row in rows if row.get("kind") == "parity" and not row.get("error")]
+def parity_section(records: Sequence[RecordDict]) -> str:
+    """Return how far logits, perplexity and greedy texts lie from the reference's."""
+    compared = [
+        record for record in records if record.get("kind") == "parity" and not record.get("error")
+    ]
     if not compared:
         return ""
-    heads = [
-        "what",
-        "compared with",
-        "largest difference",
-        "KL",
-        "same top token",
-        "perplexity",
-        "the other's",
-        "same text",
-    ]
-    cells = [
+    heads = ["what", "compared with", *FIGURES, "same text"]
+    rows = [
         [
-            _side(row["model"], row["backend"], row.get("bits")),
-            _side(
-                str(row.get("reference_model", "")),
-                str(row.get("reference_backend", "")),
-                row.get("reference_bits"),
-            ),
-            _digits(row.get("max_logit_difference")),
-            _digits(row.get("kl")),
-            "-" if row.get("top1_agreement") is None else percent(row["top1_agreement"]),
-            _digits(row.get("perplexity")),
-            _digits(row.get("reference_perplexity")),
-            "-"
-            if row.get("text_equal") is None
-            else "yes"
-            if row["text_equal"]
-            else f"the first {row.get('equal_tokens')} tokens",
+            _side_name(record),
+            _reference_name(record, record.get("reference_bits")),
+            *show_cells(record, FIGURES),
+            _text_equality(record),
         ]
-        for row in compared
+        for record in compared
     ]
-    note = "Logits after the same tokens of one text, and what each says by itself."
-    return f"<h2>Do they say the same?</h2><p>{note}</p>{_accuracy(compared)}{table(heads, cells)}{_texts(compared)}"
+    texts = [_texts(record) for record in compared if record.get("text") is not None]
+    return section(
+        "Do they say the same?",
+        _divergence_chart(compared),
+        table(heads, rows),
+        *texts,
+        note=PARITY_NOTE,
+    )
 
 
-def ablation_section(rows: Sequence[Row]) -> str:
-    """Seconds a token with one part left out."""
-    measured = [
-        row
-        for row in rows
-        if row.get("kind") == "ablation" and not row.get("error") and row.get("seconds_per_token")
-    ]
-    parts = []
-    for model in dict.fromkeys(row["model"] for row in measured):
-        own = [row for row in measured if row["model"] == model]
-        drawn = [
-            Bar(
-                str(row.get("variant")),
-                row["seconds_per_token"],
-                seconds(row["seconds_per_token"]),
-                int(bool(row.get("without"))),
-            )
-            for row in own
-        ]
-        cells = [
-            [
-                str(row.get("variant")),
-                seconds(row["seconds_per_token"]),
-                "-" if row.get("slowdown") is None else f"{row['slowdown']:.2f} x",
-            ]
-            for row in own
-        ]
-        under = table(["variant", "s/token", "as long as with it"], cells)
-        parts.append(
-            f"<section><h3>{escape(short_model(model))}</h3>{bars(drawn)}{under}</section>"
+def ablation_section(records: Sequence[RecordDict]) -> str:
+    """Return seconds a token with one part left out."""
+    by_model: dict[str, list[RecordDict]] = defaultdict(list)
+    for record in records:
+        measured = not record.get("error") and record.get("seconds_per_token")
+        if record.get("kind") == "ablation" and measured:
+            by_model[record["model"]].append(record)
+    if not by_model:
+        return ""
+    parts = [
+        panel(
+            short_model(model),
+            bars([_ablation_bar(record) for record in group]),
+            table(list(ABLATION_COLUMNS), [show_cells(one, ABLATION_COLUMNS) for one in group]),
         )
-    if not parts:
-        return ""
-    return f'<h2>What each part is worth</h2><p>Seconds a token.</p><div class="panels">{"".join(parts)}</div>'
+        for model, group in by_model.items()
+    ]
+    return section("What each part is worth", panels(parts), note="Seconds a token.")
 
 
-def _accuracy(rows: Sequence[Row]) -> str:
-    """Divergence over bits, where there are several."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        if row.get("bits") and row.get("kl") is not None:
-            found.setdefault(row["backend"], []).append((row["bits"], max(0.0, row["kl"])))
-    ticks = sorted({bits for points in found.values() for bits, _ in points})
-    if len(ticks) < 2:
+def _ablation_bar(record: RecordDict) -> Bar:
+    taken = record["seconds_per_token"]
+    is_ablated = bool(record.get("without"))
+    return Bar(str(record.get("variant")), taken, seconds(taken), style=int(is_ablated))
+
+
+def _divergence_chart(records: Sequence[RecordDict]) -> str:
+    """Return divergence over bits; nothing where all have the same bits."""
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for record in records:
+        if record.get("bits") and record.get("kl") is not None:
+            points[record["backend"]].append((record["bits"], max(0.0, record["kl"])))
+    bits = sorted({x for of_backend in points.values() for x, _ in of_backend})
+    if len(bits) < 2:
         return ""
-    lines = [Line(backend, points, style) for style, (backend, points) in enumerate(found.items())]
     return chart(
-        lines,
+        [Series(backend, found, style) for style, (backend, found) in enumerate(points.items())],
         x_name="bits of a weight",
         y_name="KL divergence, nats a token",
-        x_ticks=ticks,
+        x_ticks=bits,
         logarithmic=True,
     )
 
 
-def _texts(rows: Sequence[Row]) -> str:
-    """Greedy texts side by side."""
-    parts = []
-    for row in rows:
-        if row.get("text") is None:
-            continue
-        sides = [
-            (_side(row["model"], row["backend"], row.get("bits")), row["text"]),
-            (
-                _side(
-                    str(row.get("reference_model", "")), str(row.get("reference_backend", "")), None
-                ),
-                row.get("reference_text"),
-            ),
-        ]
-        items = "".join(
-            f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in sides
-        )
-        parts.append(
-            f"<details><summary>{escape(sides[0][0])}: texts</summary><dl>{items}</dl></details>"
-        )
-    return "".join(parts)
+def _texts(record: RecordDict) -> str:
+    """Return two greedy texts under each other, folded away."""
+    name = _side_name(record)
+    pairs = [
+        (name, str(record["text"])),
+        (_reference_name(record, None), str(record.get("reference_text"))),
+    ]
+    return details(f"{name}: texts", definitions(pairs))
 
 
-def _side(model: str, backend: str, bits: int | None) -> str:
-    return ", ".join([backend, short_model(model), *([f"{bits} bits"] if bits else [])])
+def _text_equality(record: RecordDict) -> str:
+    equal = record.get("text_equal")
+    if equal is None:
+        return "-"
+    if equal:
+        return "yes"
+    return f"the first {record.get('equal_tokens')} tokens"
 
 
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _side_name(record: RecordDict) -> str:
+    return _name(record["model"], record["backend"], record.get("bits"))
+
+
+def _reference_name(record: RecordDict, bits: int | None) -> str:
+    model, backend = record.get("reference_model", ""), record.get("reference_backend", "")
+    return _name(str(model), str(backend), bits)
+
+
+def _name(model: str, backend: str, bits: int | None) -> str:
+    name = f"{backend}, {short_model(model)}"
+    if bits:
+        name += f", {bits} bits"
+    return name

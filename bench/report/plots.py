@@ -1,18 +1,20 @@
-"""Plots for a page without scripts: bars as HTML, lines and points as SVG. Colour says nothing that shape and words do not.
+"""Plots for a page without scripts: bars as HTML, lines and points as SVG.
 
-Every text that comes from a record is escaped here.
+Colour says nothing that shape and words do not. Texts are escaped here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 420, 300
+"""Of a drawing in its own units; on a screen of 390 pixels a unit is a little less than a pixel."""
+
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 12, 40
-"""Of the drawing in its own units; the page scales it, and at 390 pixels' width a unit is a little less than a pixel."""
+"""Margins round the area between the axes."""
 
 STYLES = 8
 """Colours, patterns, dashes and marks there are before they begin again."""
@@ -29,12 +31,24 @@ MARKS: Sequence[Callable[[float, float], str]] = (
         f'<rect class="open" x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>'
     ),
 )
+"""The shapes that stand for a point, each at its place."""
+
 DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 2", "1 3", "12 4", "6 2 1 2 1 2")
+"""Lengths of strokes and gaps of a line, in the drawing's units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A line of a bar chart: what it is, how long, and what stands behind it; ``low`` and ``high`` bound its repetitions."""
+    """A line of a bar chart.
+
+    Attributes:
+        name: stands above it.
+        value: its length.
+        text: stands behind it.
+        style: number of its colour and pattern.
+        low: the least of its repetitions; None where they are not shown.
+        high: the largest of them.
+    """
 
     name: str
     value: float
@@ -45,34 +59,68 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """Points (x, y) that belong together."""
+class Series:
+    """Points (x, y) that belong together; ``style`` is the number of their colour and mark."""
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
 
 
-def bars(found: Sequence[Bar], *, limit: float | None = None) -> str:
-    """Horizontal bars, each with its name above it and its figure behind it; ``limit`` is the whole width."""
-    whole = limit or max((bar.high or bar.value for bar in found), default=0.0) or 1.0
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """The area from ``left`` to ``right`` and from 0 to ``top`` in the units of the data."""
+
+    left: float
+    right: float
+    top: float
+    logarithmic: bool
+
+    def x(self, value: float) -> float:
+        """Return the place across the drawing."""
+        low, high = self.left, self.right
+        if self.logarithmic:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        fraction = 0.5
+        if high > low:
+            fraction = (value - low) / (high - low)
+        return LEFT + fraction * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        """Return the place down the drawing."""
+        return HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM)
+
+
+def bars(shown: Sequence[Bar], *, limit: float | None = None) -> str:
+    """Return horizontal bars, each with its name above it and its figure behind it.
+
+    Args:
+        shown: the bars, the first on top.
+        limit: the value that fills the whole width; None: the largest.
+    """
+    full = limit or max((bar.high or bar.value for bar in shown), default=0.0) or 1.0
+
+    def percent(value: float) -> float:
+        return min(100.0, 100 * value / full)
+
     lines = []
-    for bar in found:
-        width = min(100.0, 100 * bar.value / whole)
+    for bar in shown:
         noise = ""
         if bar.low is not None and bar.high is not None:
-            begin, end = (min(100.0, 100 * value / whole) for value in (bar.low, bar.high))
-            noise = f'<i style="left:{begin:.2f}%;width:{max(0.0, end - begin):.2f}%"></i>'
+            begin = percent(bar.low)
+            length = max(0.0, percent(bar.high) - begin)
+            noise = f'<i style="left:{begin:.2f}%;width:{length:.2f}%"></i>'
+        style, width = bar.style % STYLES, percent(bar.value)
         lines.append(
             f'<div class="bar"><span class="name">{escape(bar.name)}</span>'
-            f'<span class="track"><b class="s{bar.style % STYLES}" style="width:{width:.2f}%"></b>{noise}</span>'
+            f'<span class="track"><b class="s{style}" style="width:{width:.2f}%"></b>{noise}</span>'
             f'<span class="value">{escape(bar.text)}</span></div>'
         )
     return f'<div class="bars">{"".join(lines)}</div>'
 
 
 def chart(
-    lines: Sequence[Line],
+    series: Sequence[Series],
     *,
     x_name: str,
     y_name: str,
@@ -81,83 +129,50 @@ def chart(
     logarithmic: bool = False,
     connected: bool = True,
 ) -> str:
-    """Lines (or points alone) over two axes, y from 0, up to ``y_limit`` if there is one; a legend in words and marks."""
-    points = [point for line in lines for point in line.points]
+    """Return a figure of lines, or of points alone, over two axes; a legend in words and marks.
+
+    Args:
+        series: what is drawn; y is 0 or more, and x above 0 where it is logarithmic.
+        x_name: stands under the horizontal axis.
+        y_name: stands above the figure.
+        x_ticks: places on the horizontal axis; None: round numbers.
+        y_limit: where the vertical axis ends; None: a little above the highest point.
+        logarithmic: whether equal ratios of x are equal distances.
+        connected: whether lines join the points of a series.
+    """
+    points = [point for one in series for point in one.points]
     xs = [x for x, _ in points]
-    left, right = min(xs), max(xs)
+    left = min(xs)
     if not logarithmic:
         left = 0.0
-    ticks = list(x_ticks or steps(left, right))
-    right = max(right, ticks[-1]) if not x_ticks else right
-    levels = steps(0.0, y_limit or max(y for _, y in points))
-    top = levels[-1] or 1.0
-
-    def across(x: float) -> float:
-        low, high, here = (
-            (math.log(value) for value in (left, right, x)) if logarithmic else (left, right, x)
-        )
-        share = (here - low) / (high - low) if high > low else 0.5
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
-
-    def up(y: float) -> float:
-        return HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM)
-
+    right = max(xs)
+    ticks = x_ticks or round_ticks(left, right)
+    if not x_ticks:
+        right = max(right, ticks[-1])
+    levels = round_ticks(0.0, y_limit or max(y for _, y in points))
+    axes = _Axes(left, right, levels[-1] or 1.0, logarithmic)
+    label = f"{escape(y_name)} over {escape(x_name)}"
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_name)} over {escape(x_name)}">',
-        *(
-            f'<path class="grid" d="M{LEFT} {up(level):.1f}H{WIDTH - RIGHT}"/>'
-            f'<text x="{LEFT - 6}" y="{up(level) + 4:.1f}" text-anchor="end">{short(level)}</text>'
-            for level in levels
-        ),
-        *(
-            f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(tick)}</text>'
-            for tick in ticks
-        ),
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">',
+        *(_level(level, axes.y(level)) for level in levels),
+        *(_text(f"{axes.x(tick):.1f}", HEIGHT - BOTTOM + 16, tick_text(tick)) for tick in ticks),
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_name),
     ]
-    for line in lines:
-        style = line.style % STYLES
-        places = [(across(x), up(y)) for x, y in sorted(line.points)]
+    for one in series:
+        places = [(axes.x(x), axes.y(y)) for x, y in sorted(one.points)]
         if connected and len(places) > 1:
-            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-            parts.append(
-                f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M{path}"/>'
-            )
-        parts.append(
-            f'<g class="mark c{style}">{"".join(MARKS[style](x, y) for x, y in places)}</g>'
-        )
-    parts.append("</svg>")
-    return f"<figure><figcaption>{escape(y_name)}</figcaption>{''.join(parts)}{_legend(lines, connected=connected)}</figure>"
+            parts.append(_line(one.style, "L".join(f"{x:.1f} {y:.1f}" for x, y in places)))
+        parts.append(_marks(one.style, places))
+    drawing = f"{''.join(parts)}</svg>"
+    legend = _legend(series, connected=connected)
+    return f"<figure><figcaption>{escape(y_name)}</figcaption>{drawing}{legend}</figure>"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, prose: str | None = None) -> str:
-    """A table whose cells are texts; it scrolls by itself where the page is narrow. The column ``prose`` has broken lines."""
-    kinds = [' class="long"' if text == prose else "" for text in heads]
-    head = "".join(
-        f'<th scope="col"{kind}>{escape(text)}</th>'
-        for text, kind in zip(heads, kinds, strict=True)
-    )
-    lines = (
-        "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True))
-        for row in rows
-    )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def round_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from ``low`` or a little below up to ``high`` or a little above.
 
-
-def facts(values: Mapping[str, str]) -> str:
-    """Names and what they are."""
-    return (
-        "<dl>"
-        + "".join(
-            f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items()
-        )
-        + "</dl>"
-    )
-
-
-def steps(low: float, high: float) -> list[float]:
-    """Round numbers from 0 or ``low`` up to ``high`` or a little above: 1, 2 or 5 times a power of ten apart."""
+    They are 1, 2, 2.5 or 5 times a power of ten apart.
+    """
     span = high - low
     if not span > 0 or not math.isfinite(span):
         return [low, low + 1.0]
@@ -168,23 +183,42 @@ def steps(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def short(value: float) -> str:
-    """A number for an axis: ``0.25``, ``1.5k``."""
+def tick_text(value: float) -> str:
+    """Return a number for an axis: ``0.25``, ``15k``."""
     if abs(value) >= 10_000:
         return f"{value / 1000:.4g}k"
     return f"{value:.4g}"
 
 
-def _legend(lines: Sequence[Line], *, connected: bool) -> str:
+def _level(value: float, y: float) -> str:
+    """Return a horizontal line of the grid, and its number at the left."""
+    return (
+        f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
+        f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick_text(value)}</text>'
+    )
+
+
+def _text(x: float | str, y: float, text: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>'
+
+
+def _line(style: int, path: str) -> str:
+    number = style % STYLES
+    dashes = DASHES[number]
+    return f'<path class="line c{number}" stroke-dasharray="{dashes}" d="M{path}"/>'
+
+
+def _marks(style: int, places: Sequence[tuple[float, float]]) -> str:
+    number = style % STYLES
+    return f'<g class="mark c{number}">{"".join(MARKS[number](x, y) for x, y in places)}</g>'
+
+
+def _legend(series: Sequence[Series], *, connected: bool) -> str:
     items = []
-    for line in lines:
-        style = line.style % STYLES
-        stroke = (
-            f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M1 8H37"/>'
-            if connected
-            else ""
-        )
-        mark = f'<g class="mark c{style}">{MARKS[style](19, 8)}</g>'
-        picture = f'<svg class="key" viewBox="0 0 38 16" aria-hidden="true">{stroke}{mark}</svg>'
-        items.append(f"<li>{picture}{escape(line.name)}</li>")
+    for one in series:
+        picture = _marks(one.style, [(19, 8)])
+        if connected:
+            picture = _line(one.style, "1 8H37") + picture
+        key = f'<svg class="key" viewBox="0 0 38 16" aria-hidden="true">{picture}</svg>'
+        items.append(f"<li>{key}{escape(one.name)}</li>")
     return f'<ul class="legend">{"".join(items)}</ul>'

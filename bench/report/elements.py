@@ -1,0 +1,85 @@
+"""HTML of a report's parts. Texts are escaped here; what is called HTML is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from edgellm.bench.records.differences import short_model
+from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.text_tables import Column, megabytes, show_cells, show_value
+
+SETTING_TEXTS: Mapping[str, Callable[[Any], str]] = {
+    "model": short_model,
+    "memory_bytes": megabytes,
+}
+"""Settings that are not shown as they are, and how they are shown."""
+
+
+def section(title: str, *parts: str, note: str = "") -> str:
+    """Return a section: its title, a sentence in plain words, and the HTML of its parts."""
+    paragraph = note and f"<p>{escape(note, quote=False)}</p>"
+    return f"<h2>{escape(title, quote=False)}</h2>{paragraph}{''.join(parts)}"
+
+
+def panels(parts: Iterable[str]) -> str:
+    """Return the HTML of parts side by side where the page is wide enough."""
+    return f'<div class="panels">{"".join(parts)}</div>'
+
+
+def panel(heading: str, *parts: str) -> str:
+    """Return a panel: a heading above the HTML of its parts."""
+    return f"<section><h3>{escape(heading)}</h3>{''.join(parts)}</section>"
+
+
+def details(summary: str, body: str) -> str:
+    """Return HTML that is folded away behind a line of text."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return names, each with what stands behind it."""
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, prose: str | None = None) -> str:
+    """Return a table of texts, which scrolls by itself where the page is narrow.
+
+    Args:
+        heads: of the columns.
+        rows: a text for each column.
+        prose: the column whose long texts are broken into lines.
+    """
+    prose_class = {prose: ' class="long"'}
+    classes = [prose_class.get(name, "") for name in heads]
+
+    def cells(opening: str, closing: str, texts: Sequence[str]) -> str:
+        pairs = zip(classes, texts, strict=True)
+        return "".join(f"<{opening}{kind}>{escape(text)}</{closing}>" for kind, text in pairs)
+
+    head = cells('th scope="col"', "th", heads)
+    body = "".join(f"<tr>{cells('td', 'td', row)}</tr>" for row in rows)
+    return (
+        f'<div class="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def records_table(
+    records: Sequence[RecordDict], columns: Mapping[str, Column], *, prose: str | None = None
+) -> str:
+    """Return a table with a row for each record, its model without folders."""
+    named = ({**record, "model": short_model(record["model"])} for record in records)
+    return table(list(columns), [show_cells(record, columns) for record in named], prose=prose)
+
+
+def setting_columns(names: Iterable[str]) -> dict[str, Column]:
+    """Return columns that show settings."""
+    return {name.removesuffix("_bytes"): (name, SETTING_TEXTS.get(name, str)) for name in names}
+
+
+def setting_text(record: RecordDict, name: str) -> str:
+    """Return a setting of a record as tables show it; ``-`` where it has none."""
+    return show_value(record.get(name), SETTING_TEXTS.get(name, str))

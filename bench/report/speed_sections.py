@@ -1,0 +1,248 @@
+"""The sections of a report about speed: tokens/s, roofline, threads, and latency of a token."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from edgellm.bench.records.differences import SETTINGS, differing_settings, label
+from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.text_tables import (
+    Column,
+    megabytes,
+    percent,
+    seconds,
+    speed_columns,
+    throughput,
+)
+from edgellm.bench.report.elements import (
+    details,
+    panel,
+    panels,
+    records_table,
+    section,
+    setting_columns,
+    setting_text,
+)
+from edgellm.bench.report.plots import Bar, Series, bars, chart
+
+INSIDE_A_PANEL = tuple(name for name in SETTINGS if name not in {"model", "test"})
+"""Settings in which records of one panel differ; a model and test has a panel of its own."""
+
+INTERVALS = (
+    "A bar is the median repetition; the line over its end reaches from the slowest to the fastest."
+)
+ROOFLINE = (
+    "The share of what this machine could do at the most: a full track is 100%, every weight read "
+    "once a token at the rate that its memory was measured to have in the same run. More is a "
+    "model small enough for the processor's caches."
+)
+ROOFLINE_COLUMNS: Mapping[str, Column] = {
+    "of roofline": ("roofline_share", percent),
+    "weights a token": ("weight_bytes_per_token", megabytes),
+    "GB/s": ("achieved_gbps", "{:.1f}".format),
+    "machine's GB/s": ("read_gbps", "{:.1f}".format),
+    "machine's GFLOP/s": ("compute_gflops", "{:,.0f}".format),
+}
+LATENCY_COLUMNS: Mapping[str, Column] = {
+    "half below": ("step_p50", seconds),
+    "90% below": ("step_p90", seconds),
+    "99% below": ("step_p99", seconds),
+    "steps": ("step_seconds", lambda steps: str(len(steps))),
+}
+
+
+def speed_sections(records: Sequence[RecordDict], styles: Mapping[str, int]) -> list[str]:
+    """Return the HTML of each section; empty where no record has its figures.
+
+    Args:
+        records: of speeds, without failures.
+        styles: the number of each backend's colour.
+    """
+    prompts = [record for record in records if record["test"].startswith("pp")]
+    generations = [record for record in records if record["test"].startswith("tg")]
+    generation_unit = "Tokens a second, all sequences of a batch together."
+    return [
+        _throughput_section("Generation", generation_unit, generations, styles),
+        _throughput_section("Prompt", "Prompt tokens a second.", prompts, styles),
+        _roofline_section(generations, styles),
+        _threads_section(records, styles),
+        _latency_section(generations),
+    ]
+
+
+def machine_name(record: RecordDict) -> str:
+    """Return the device, and the machine that it is in, as a person tells machines apart."""
+    environment = record["environment"]
+    chip = str(environment.get("chip") or "?")
+    host = chip
+    if environment.get("cores"):
+        host = f"{chip}, {environment['cores']} cores"
+    device = str(record.get("device") or "")
+    if device in {"", chip}:
+        return host
+    return f"{device} at {host}"
+
+
+def _throughput_section(
+    title: str, unit: str, records: Sequence[RecordDict], styles: Mapping[str, int]
+) -> str:
+    if not records:
+        return ""
+    name = _bar_name_in(records)
+
+    def draw(group: Sequence[RecordDict]) -> str:
+        drawn = [
+            Bar(
+                name(record, _bar_settings(group)),
+                record["tokens_per_second"],
+                throughput(record["tokens_per_second"]),
+                styles[record["backend"]],
+                *_slowest_and_fastest(record),
+            )
+            for record in _largest_first(group, "tokens_per_second")
+        ]
+        return bars(drawn) + _folded(records_table(group, speed_columns(group)))
+
+    return section(title, _panels(_by_model_and_test(records), draw), note=f"{unit} {INTERVALS}")
+
+
+def _roofline_section(records: Sequence[RecordDict], styles: Mapping[str, int]) -> str:
+    shown = [record for record in records if record.get("roofline_share")]
+    if not shown:
+        return ""
+    name = _bar_name_in(shown)
+
+    def draw(group: Sequence[RecordDict]) -> str:
+        settings = _bar_settings(group)
+        drawn = [
+            Bar(
+                name(record, settings),
+                record["roofline_share"],
+                percent(record["roofline_share"]),
+                styles[record["backend"]],
+            )
+            for record in _largest_first(group, "roofline_share")
+        ]
+        # a model in the processor's caches may be above 100%
+        limit = max(1.0, drawn[0].value)
+        columns = setting_columns(settings) | dict(ROOFLINE_COLUMNS)
+        return bars(drawn, limit=limit) + _folded(records_table(group, columns))
+
+    groups = _by_model_and_test(shown)
+    return section("How near to the machine's limit", _panels(groups, draw), note=ROOFLINE)
+
+
+def _threads_section(records: Sequence[RecordDict], styles: Mapping[str, int]) -> str:
+    threaded = [record for record in records if record.get("threads")]
+    columns = setting_columns(["backend", "threads"])
+    columns["tokens/s"] = ("tokens_per_second", throughput)
+
+    def draw(group: Sequence[RecordDict]) -> str:
+        counts = sorted({record["threads"] for record in group})
+        drawn = chart(
+            _thread_series(group, styles),
+            x_name="threads",
+            y_name="tokens a second",
+            x_ticks=counts,
+            logarithmic=counts[0] < counts[-1],
+        )
+        return drawn + _folded(records_table(group, columns))
+
+    groups = {
+        heading: group
+        for heading, group in _by_model_and_test(threaded).items()
+        if _thread_series(group, styles)
+    }
+    if not groups:
+        return ""
+    note = "The same work with more of the processor's cores."
+    return section("What threads bring", _panels(groups, draw), note=note)
+
+
+def _thread_series(group: Sequence[RecordDict], styles: Mapping[str, int]) -> list[Series]:
+    """Return tokens/s over threads of what was measured on several numbers of them."""
+    others = [name for name in INSIDE_A_PANEL if name != "threads"]
+    settings = _with_backend(differing_settings(group, others))
+    by_label: dict[str, list[RecordDict]] = defaultdict(list)
+    for record in group:
+        by_label[label(record, settings)].append(record)
+    return [
+        Series(
+            name,
+            [(record["threads"], record["tokens_per_second"]) for record in members],
+            styles[members[0]["backend"]],
+        )
+        for name, members in by_label.items()
+        if len({record["threads"] for record in members}) > 1
+    ]
+
+
+def _latency_section(records: Sequence[RecordDict]) -> str:
+    shown = [record for record in records if record.get("step_seconds")]
+    if not shown:
+        return ""
+    names = ("model", "bits", "threads", "batch", "test", "memory_bytes")
+    columns = setting_columns(["backend", *differing_settings(shown, names)])
+    note = "Steps of a generation timed one by one, each waited for."
+    table = records_table(shown, columns | dict(LATENCY_COLUMNS))
+    return section("Time of a single token", table, note=note)
+
+
+def _bar_settings(group: Sequence[RecordDict]) -> list[str]:
+    """Return the settings that tell the bars of a panel apart."""
+    names = differing_settings(group, INSIDE_A_PANEL)
+    return _with_backend([name for name in names if name != "device"])
+
+
+def _with_backend(names: Sequence[str]) -> list[str]:
+    """Return the settings, the backend always among them."""
+    if "backend" in names:
+        return list(names)
+    return ["backend", *names]
+
+
+def _bar_name_in(
+    records: Sequence[RecordDict],
+) -> Callable[[RecordDict, Sequence[str]], str]:
+    """Return what names a record by its settings, and by its machine if there are several."""
+    several_machines = len({machine_name(record) for record in records}) > 1
+
+    def name(record: RecordDict, settings: Sequence[str]) -> str:
+        if several_machines:
+            return f"{label(record, settings)}, {machine_name(record)}"
+        return label(record, settings)
+
+    return name
+
+
+def _largest_first(records: Iterable[RecordDict], key: str) -> list[RecordDict]:
+    return sorted(records, key=lambda record: -record[key])
+
+
+def _slowest_and_fastest(record: RecordDict) -> tuple[float | None, float | None]:
+    """Return tokens a second of the slowest and of the fastest repetition."""
+    times = record["seconds"]
+    if len(times) < 2 or min(times) <= 0:
+        return None, None
+    tokens = record["tokens"] * (record.get("batch") or 1)
+    return tokens / max(times), tokens / min(times)
+
+
+def _by_model_and_test(records: Iterable[RecordDict]) -> dict[str, list[RecordDict]]:
+    """Return the records of each panel by its heading."""
+    groups: dict[str, list[RecordDict]] = defaultdict(list)
+    for record in records:
+        heading = f"{setting_text(record, 'model')}, {setting_text(record, 'test')}"
+        groups[heading].append(record)
+    return groups
+
+
+def _panels(
+    groups: Mapping[str, Sequence[RecordDict]], draw: Callable[[Sequence[RecordDict]], str]
+) -> str:
+    return panels(panel(heading, draw(group)) for heading, group in groups.items())
+
+
+def _folded(table: str) -> str:
+    return details("figures", table)

@@ -1,0 +1,59 @@
+"""Records as text: every form takes every record."""
+
+import csv
+import io
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.bench_records import COMMON, MACHINE, speed_records
+
+from edgellm.bench.paging.paging import PagingRecord
+from edgellm.bench.records.record import SCHEMA, Record
+from edgellm.bench.records.text_tables import (
+    PAGING_COLUMNS,
+    as_csv,
+    as_json,
+    as_markdown,
+    as_table,
+    speed_columns,
+)
+
+GENERATION = COMMON | {"test": "tg128"}
+
+
+def test_the_json_document_has_its_schema_and_every_sample():
+    document = json.loads(as_json([Record(**GENERATION, tokens=1, seconds=(0.25, 0.5))]))
+    assert document["schema"] == SCHEMA
+    assert document["records"][0]["seconds"] == [0.25, 0.5]
+    assert document["records"][0]["environment"] == MACHINE
+
+
+def test_a_table_is_aligned_and_says_why_something_failed():
+    good = PagingRecord(
+        **GENERATION,
+        tokens=1,
+        seconds=(2.0,),
+        layers=32,
+        pinned_layers=8,
+        bytes_per_token=0,
+        resident_seconds=1.0,
+        memory_bytes=10**9,
+    )
+    head, first, second = as_table(
+        [good, PagingRecord(**GENERATION, error="killed")], PAGING_COLUMNS
+    ).splitlines()
+    assert head.split()[0] == "budget"
+    assert first.split()[:4] == ["1,000", "MB", "8", "32"]
+    assert len(first) == len(head)
+    assert second.endswith("killed")
+
+
+@settings(max_examples=25, deadline=None)
+@given(found=st.lists(speed_records, min_size=1, max_size=4))
+def test_every_writer_takes_every_record(found):
+    assert len(list(csv.reader(io.StringIO(as_csv(found), newline="")))) == 1 + len(found)
+    table = [line for line in as_markdown(found).splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    rows = [record.as_dict() | {"error": None} for record in found]
+    assert as_table(rows, speed_columns(rows))

@@ -1,0 +1,29 @@
+"""Plots: their ticks and points."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgellm.bench.report.plots import Series, chart, round_ticks
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+def test_ticks_enclose_what_they_are_for(low, span):
+    high = low + span
+    found = round_ticks(low, high)
+    assert 2 <= len(found) <= 8
+    assert found == sorted(set(found))
+    if span > 0 and high - low > 1e-3 * max(abs(low), abs(high)):
+        assert found[0] <= low + 1e-9 * span
+        assert found[-1] >= high - 1e-6 * span
+
+
+def test_points_of_a_chart_lie_inside_it():
+    lines = [Series("a", [(1, 5.0), (8, 1.0)]), Series("b", [(2, 0.0)], 1)]
+    text = chart(lines, x_name="x", y_name="y", x_ticks=[1, 2, 8], logarithmic=True)
+    drawn = [
+        tuple(map(float, found))
+        for found in re.findall(r'circle cx="([\d.]+)" cy="([\d.]+)"', text)
+    ]
+    assert all(0 <= x <= 420 and 0 <= y <= 300 for x, y in drawn)

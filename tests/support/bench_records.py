@@ -1,0 +1,46 @@
+"""Records for tests of the bench: a machine, a speed on it, and speeds of any kind."""
+
+from hypothesis import strategies as st
+
+from edgellm.bench.records.record import SpeedRecord
+
+MACHINE = {
+    "chip": "A chip",
+    "cores": 4,
+    "memory_bytes": 8 * 10**9,
+    "system": "Linux",
+    "time": "2026-01-01T00:00:00Z",
+}
+COMMON = {"model": "m", "backend": "mlx", "device": "A chip", "environment": MACHINE}
+"""What every record must have, its test left out."""
+
+texts = st.text(max_size=20)
+seconds = st.lists(st.floats(1e-6, 1e4), max_size=6).map(tuple)
+speed_records = st.builds(
+    SpeedRecord,
+    model=texts,
+    backend=st.sampled_from(["mlx", "cpu", "llama.cpp"]) | texts,
+    device=texts,
+    test=st.sampled_from(["pp512", "tg128", "tg128 @ d64", "load"]),
+    environment=st.just(MACHINE) | st.dictionaries(texts, texts | st.none(), max_size=3),
+    tokens=st.integers(1, 10**6),
+    seconds=seconds,
+    threads=st.none() | st.integers(1, 64),
+    batch=st.integers(1, 64),
+    bits=st.none() | st.sampled_from([4, 8, 16]),
+    memory_bytes=st.none() | st.integers(1, 10**12),
+    peak_memory_bytes=st.none() | st.integers(1, 10**12),
+    weight_bytes_per_token=st.none() | st.integers(1, 10**12),
+    floor_seconds=st.none() | st.floats(1e-9, 1e3),
+    step_seconds=seconds,
+    energy_joules=seconds,
+    read_gbps=st.none() | st.floats(0.1, 1e4),
+    error=st.none() | texts.filter(bool),
+)
+
+
+def speed(**more):
+    """A generation of 32 tokens in about a second."""
+    return SpeedRecord(
+        **(COMMON | {"test": "tg32", "tokens": 32, "seconds": (1.0, 1.1, 1.2)} | more)
+    )
