@@ -22,8 +22,9 @@ bench: ## measure: make bench ARGS="paging MODEL"
 	@sh scripts/setup.sh chat
 	@$(BIN)/edgellm bench $(ARGS)
 
+# All tests run on all cores; a choice of them (ARGS="-k word") starts no workers, which take longer.
 test: setup ## run the tests
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q $(if $(ARGS),,-n auto --dist worksteal) $(ARGS)
 
 slow: setup ## run the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
