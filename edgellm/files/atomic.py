@@ -21,6 +21,9 @@ READ_CHUNK = 1 << 20
 WRITE_CHUNK = 1 << 30
 """Bytes; one call writes at most 2 GB on Linux."""
 
+PARTIAL_SUFFIX = ".edgellm.partial"
+"""Of a file that is being written: no file of anybody else's has such a name by accident."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
@@ -40,7 +43,7 @@ def write_file(path: Path, pieces: Iterable[Data]) -> FileRecord:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
     digest, size = hashlib.sha256(), 0
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with partial.open("wb", buffering=0) as file:
             for piece in pieces:

@@ -58,7 +58,7 @@ class Cache(Protocol):
 
 
 class KVCache:
-    """A cache of every token up to ``capacity`` of them, or of those in a window, in the form ``kept``.
+    """A cache of every token up to ``capacity`` of them, or of those in a window, in a ``KVFormat``.
 
     Tokens lie in their order, the one at position ``base`` first. Storage is written in place, and
     doubles when it is full: over a text each token is copied once at the most. Where a window has
@@ -66,12 +66,13 @@ class KVCache:
     """
 
     def __init__(
-        self, kept: KVFormat, *, capacity: int, window: int | None = None, reserve: int = STEP
+        self, kv_format: KVFormat, *, capacity: int, window: int | None = None, reserve: int = STEP
     ) -> None:
-        self.kept, self.window = kept, window
+        self.kv_format = kv_format
+        self.window = window
         self.capacity = storage_tokens(capacity, window)
         self.offset = self.base = 0
-        self.arrays = kept.empty(min(self.capacity, _round_up(reserve)))
+        self.arrays = kv_format.empty(min(self.capacity, _round_up(reserve)))
 
     @property
     def room(self) -> int:
@@ -102,7 +103,7 @@ class KVCache:
     def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
         """Store new keys and values (1, G, L, D); return those to be looked at (1, G, S, D), and the mask."""
         length, first = keys.shape[2], self.first
-        new = self.kept.packed(keys, values)
+        new = self.kv_format.packed(keys, values)
         mask = self._mask(length)
         if not self.reserve(length):
             joined = [
@@ -110,12 +111,12 @@ class KVCache:
                 for pair in zip(self.part(first, self.offset), new, strict=True)
             ]
             self.replace(joined, first)
-            return *self.kept.seen(joined), mask
+            return *self.kv_format.seen(joined), mask
         place = self.offset - self.base
         for array, piece in zip(self.arrays, new, strict=True):
             array[:, :, place : place + length] = piece
         self.offset += length
-        return *self.kept.seen(self.part(first, self.offset)), mask
+        return *self.kv_format.seen(self.part(first, self.offset)), mask
 
     def part(self, begin: int, end: int) -> list[mx.array]:
         """The arrays of the tokens from position ``begin`` to before ``end``, which must be held."""
@@ -167,7 +168,7 @@ class KVCache:
     def _grow(self, room: int) -> None:
         used = self.offset - self.base
         for place, (array, larger) in enumerate(
-            zip(self.arrays, self.kept.empty(room), strict=True)
+            zip(self.arrays, self.kv_format.empty(room), strict=True)
         ):
             larger[:, :, :used] = array[:, :, :used]
             self.arrays[place] = larger

@@ -1,66 +1,60 @@
-"""KV caches on disk: what a prompt has cost once need not be computed again by another process.
+"""Prompt cache on disk: a prompt whose KV cache was kept once is not computed by the next process.
 
-A sequence is one safetensors file: its tokens, and each layer's keys and values as the cache keeps
-them. Files lie in a folder named by the model and by all settings that change the numbers. A file
-appears under its name only when it is whole, and its checksum is verified before it is used; one
-that is damaged or foreign is left aside with a warning.
+A sequence is one safetensors file: its tokens, and each layer's keys and values in their KV format.
+Files lie in a folder named by the model and by all settings that change the numbers. A file appears
+under its name only when it is whole, and its checksum is verified before it is used; one that is
+damaged or foreign is left aside with a warning. ``owned_folder`` says which files may be deleted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import count
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
-from edgellm.device import machine as device
-from edgellm.errors import EdgeLLMError
+from edgellm.device.machine import backend_name
+from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.files.locations import cache_folder
 from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.prompt_cache.owned_folder import OwnedFolder, sequence_name, temporary_name
 from edgellm.prompt_cache.sequence_file import (
     FORMAT,
     VERSION,
-    Found,
-    fill,
-    goes_on,
-    layers_of,
+    PrefixMatch,
+    fill_caches,
+    match_layers,
     match_prefix,
-    tensors_of,
+    sequence_tensors,
     write_sequence,
 )
 from edgellm.runtime.loader import arithmetic_of, kv_format_of
 from edgellm.settings import PROMPT_CACHE_BYTES, PROMPT_CACHE_SHARE, LoadSettings
 
-SUFFIX = ".safetensors"
-
-WORTH_KEEPING = 64
-"""Tokens; fewer are computed about as fast as a file is read."""
+MIN_TOKENS = 64
+"""Tokens of the shortest sequence worth a file; fewer are computed about as fast as one is read."""
 
 ABANDONED_SECONDS = 3600
-"""After which a file under a temporary name belongs to nobody."""
+"""Age from which a temporary file has lost its writer: none takes so long."""
 
 MAX_FILES = 4096
-"""Files of one model that are looked through."""
-
-_numbers = count()
+"""Files of one model that are searched for a prefix."""
 
 
 class PromptCache:
     """The sequences of one model and its settings.
 
     Args:
-        folder: of all models' sequences; it need not exist.
-        identity: tells the model and its settings, and is asked for once, when something is looked
-            for or kept.
+        folder: of all models' sequences, which may hold anything else; it need not exist.
+        identity: tells the model and its settings; called once, when it is first needed.
         limit: bytes that all sequences may take; None: ``PROMPT_CACHE_BYTES``, or less where the
             disk has little room.
     """
@@ -68,139 +62,155 @@ class PromptCache:
     def __init__(
         self, folder: Path, identity: Callable[[], str], *, limit: int | None = None
     ) -> None:
-        self.folder, self._identity, self._limit = folder, identity, limit
-        self._place: Path | None = None
+        self._folder = OwnedFolder(folder)
+        self._identity = identity
+        self._limit = limit
+        self._key: str | None = None
 
     @property
-    def place(self) -> Path:
-        """Where this model's sequences lie."""
-        if self._place is None:
-            key = hashlib.sha256(f"{FORMAT} {VERSION} {self._identity()}".encode()).hexdigest()
-            self._place = self.folder / key[:32]
-        return self._place
+    def key(self) -> str:
+        """32 hexadecimal digits for the model, its settings and the version of the format."""
+        if self._key is None:
+            identity = f"{FORMAT} {VERSION} {self._identity()}"
+            self._key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        return self._key
 
-    def find(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Found | None:
-        """The file whose sequence has most in common with ``tokens``, of those that the caches can go on from.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files in the folder that are ours, of every model."""
+        return sum(file.nbytes for file in self._folder.files())
 
-        Only headers and tokens are read.
+    def find(self, tokens: Sequence[int], caches: Sequence[Cache]) -> PrefixMatch | None:
+        """Return the file with the longest prefix in common with ``tokens`` that fits the caches.
+
+        Reads only headers and tokens. None where fewer than ``MIN_TOKENS`` are in common.
         """
-        best: Found | None = None
-        for path in sorted(self.place.glob(f"*{SUFFIX}"))[:MAX_FILES]:
+        best: PrefixMatch | None = None
+        min_common = MIN_TOKENS
+        for path in self._folder.sequences(self.key)[:MAX_FILES]:
             try:
-                found = match_prefix(path, self.place.name, tokens)
-                if found.common < WORTH_KEEPING or (
-                    best is not None and found.common <= best.common
-                ):
+                match = match_prefix(path, self.key, tokens)
+                if match.common < min_common:
                     continue
-                if all(
-                    goes_on(cache, base, found.common)
-                    for cache, base, _ in layers_of(found, caches)
-                ):
-                    best = found
+                if all(layer.can_continue(match.common) for layer in match_layers(match, caches)):
+                    best = match
+                    min_common = match.common + 1
             except (EdgeLLMError, OSError) as error:
-                _ignore(path, error)
+                _warn_ignored(path, error)
         return best
 
-    def load(self, found: Found, caches: Sequence[Cache]) -> int:
-        """Fill the caches with what a file and a prompt have in common; returns how many tokens that is.
+    def load(self, match: PrefixMatch, caches: Sequence[Cache]) -> int:
+        """Fill the caches with what a file and a prompt have in common; return how many tokens.
 
-        Where it is 0, the caches may hold anything. A layer is read at a time, so that little
-        memory is needed besides theirs.
+        0 where the file is damaged: the caches may then hold anything. Reads a layer at a time, so
+        that little memory is needed besides theirs.
         """
         try:
-            fill(found, layers_of(found, caches), found.common)
-            with contextlib.suppress(OSError):
-                os.utime(found.path)  # the least recently used go first
+            fill_caches(match, match_layers(match, caches), match.common)
         except (EdgeLLMError, OSError) as error:
-            _ignore(found.path, error)
+            _warn_ignored(match.path, error)
             return 0
-        return found.common
+        with suppress(OSError):
+            os.utime(match.path)  # the least recently used are deleted first
+        return match.common
 
     def save(self, tokens: Sequence[int], caches: Sequence[Cache]) -> None:
         """Keep the caches of a sequence; a disk that is full or read-only costs a warning."""
-        kept = [cache for cache in caches if isinstance(cache, KVCache)]
-        tensors = tensors_of(tokens, kept)
-        size = sum(tensor.nbytes for tensor in tensors)
+        kv_caches = [cache for cache in caches if isinstance(cache, KVCache)]
+        tensors = sequence_tensors(tokens, kv_caches)
+        digest = hashlib.sha256(np.array(tokens, np.int32).tobytes()).hexdigest()
         try:
-            self.place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not self._make_room(size):
+            folder = self._folder.create(self.key)
+            if not self._make_room(sum(tensor.nbytes for tensor in tensors)):
                 return
-            name = hashlib.sha256(np.array(tokens, np.int32).tobytes()).hexdigest()[:32]
-            # two processes may keep the same sequence
-            whole = self.place / f"{name}.{os.getpid()}.{next(_numbers)}.new"
-            write_sequence(whole, tensors, kept, key=self.place.name)
-            whole.replace(self.place / f"{name}{SUFFIX}")
+            # Two processes may keep the same sequence at once.
+            temporary = folder / temporary_name(digest)
+            write_sequence(temporary, tensors, kv_caches, key=self.key)
+            path = temporary.rename(folder / sequence_name(digest))
         except (EdgeLLMError, OSError) as error:
             warnings.warn(f"the prompt's cache was not kept: {error}", RuntimeWarning, stacklevel=2)
             return
-        if all(cache.window is None for cache in kept):
-            self._drop_beginnings(tokens, but=name)
+        # With a window a sequence serves only prompts that go on at its end, not its prefixes.
+        if all(cache.window is None for cache in kv_caches):
+            self._delete_prefixes(tokens, keep=path)
 
     def _make_room(self, size: int) -> bool:
-        """Drop abandoned files, and the least recently used sequences, until ``size`` bytes more are within the limit."""
-        files = []
-        for path in self.folder.glob("*/*"):
-            with contextlib.suppress(OSError):  # another process may have dropped it
-                status = path.stat()
-                if path.suffix != SUFFIX and time.time() - status.st_mtime > ABANDONED_SECONDS:
-                    path.unlink()
-                else:
-                    files.append((status.st_mtime_ns, status.st_size, path))
-        held = sum(nbytes for _, nbytes, _ in files)
+        """Delete abandoned files, and old sequences until ``size`` more bytes are in the limit."""
+        abandoned_ns = time.time_ns() - ABANDONED_SECONDS * 10**9
+        sequences = []
+        total = 0
+        for file in self._folder.files():
+            if file.is_temporary and file.modified_ns < abandoned_ns:
+                self._folder.delete(file.path)
+                continue
+            total += file.nbytes
+            if not file.is_temporary:
+                sequences.append(file)
         limit = self._limit
         if limit is None:
-            limit = min(
-                PROMPT_CACHE_BYTES,
-                int(PROMPT_CACHE_SHARE * (shutil.disk_usage(self.folder).free + held)),
-            )
+            free = shutil.disk_usage(self._folder.path).free
+            limit = min(PROMPT_CACHE_BYTES, int(PROMPT_CACHE_SHARE * (free + total)))
         if size > limit:
             return False
-        for _, nbytes, path in sorted(files):
-            if held + size <= limit:
+        for file in sorted(sequences, key=lambda file: file.modified_ns):
+            if total + size <= limit:
                 break
-            if path.suffix == SUFFIX:
-                path.unlink(missing_ok=True)
-                held -= nbytes
-        return held + size <= limit
+            self._folder.delete(file.path)
+            total -= file.nbytes
+        return total + size <= limit
 
-    def _drop_beginnings(self, tokens: Sequence[int], *, but: str) -> None:
-        """Drop sequences that one just kept begins with: it serves all that they do."""
-        for path in self.place.glob(f"*{SUFFIX}"):
-            with contextlib.suppress(EdgeLLMError, OSError):
-                if path.stem != but:
-                    found = match_prefix(path, self.place.name, tokens)
-                    if found.common == found.tensors["tokens"].shape[0]:
-                        path.unlink()
+    def _delete_prefixes(self, tokens: Sequence[int], *, keep: Path) -> None:
+        """Delete sequences that ``tokens`` begin with: the one just kept serves all they did."""
+        for path in self._folder.sequences(self.key):
+            if path == keep:
+                continue
+            with suppress(EdgeLLMError, OSError):
+                match = match_prefix(path, self.key, tokens)
+                if match.common == match.length:
+                    self._folder.delete(path)
 
 
 def prompt_cache_for(checkpoint: Checkpoint, settings: LoadSettings) -> PromptCache | None:
-    """The sequences that a model loaded with these settings may use; None where the settings want none."""
+    """Return the prompt cache of a model loaded with these settings; None where they want none.
+
+    Raises:
+        ConfigError: the folder begins with the home of a user who does not exist.
+    """
     if not settings.prompt_cache:
         return None
-    folder = default_folder() if settings.prompt_cache is True else Path(settings.prompt_cache)
 
     def identity() -> str:
-        arithmetic, kept = (
-            arithmetic_of(checkpoint, settings),
-            kv_format_of(checkpoint, settings.kv_bits),
+        arithmetic = arithmetic_of(checkpoint, settings)
+        kv_format = kv_format_of(checkpoint, settings.kv_bits)
+        kernels = backend_name()
+        if arithmetic.kernels:
+            kernels = f"{arithmetic.kernels.isa.name} {arithmetic.kernels.activations}"
+        return (
+            f"{fingerprint(checkpoint)} {kv_format.dtype} {kv_format.bits}"
+            f" {settings.context_window} {arithmetic.dtype} {kernels}"
         )
-        kernels = arithmetic.kernels
-        how = f"{kernels.isa.name} {kernels.activations}" if kernels else device.backend_name()
-        return f"{fingerprint(checkpoint)} {kept.dtype} {kept.bits} {settings.context_window} {arithmetic.dtype} {how}"
 
-    return PromptCache(folder, identity)
+    return PromptCache(_folder_of(settings.prompt_cache), identity)
 
 
 def default_folder() -> Path:
-    """Where sequences are kept if nothing else is said."""
+    """Return the folder of the prompt cache where none is named."""
     return cache_folder() / "prompts"
 
 
-def kv_bytes_per_token(folder: Path) -> int:
-    """Bytes that the sequences in a folder take."""
-    return sum(path.stat().st_size for path in folder.glob("*/*") if path.is_file())
+def _folder_of(setting: bool | str | Path) -> Path:
+    if isinstance(setting, bool):
+        return default_folder()
+    try:
+        return Path(setting).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"prompt_cache is {str(setting)[:40]!r}: there is no such home folder",
+            hint="give the whole path of a folder",
+        ) from error
 
 
-def _ignore(path: Path, error: Exception) -> None:
-    if not isinstance(error, FileNotFoundError):  # another process dropped it
-        warnings.warn(f"the kept cache {path} is ignored: {error}", RuntimeWarning, stacklevel=3)
+def _warn_ignored(path: Path, error: Exception) -> None:
+    if isinstance(error, FileNotFoundError):  # another process has deleted it
+        return
+    warnings.warn(f"the kept cache {path} is ignored: {error}", RuntimeWarning, stacklevel=3)

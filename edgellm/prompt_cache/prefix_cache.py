@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edgellm.kv_cache.cache import Cache
-from edgellm.prompt_cache.disk_cache import WORTH_KEEPING, PromptCache
+from edgellm.prompt_cache.disk_cache import MIN_TOKENS, PromptCache
 
 MakeCaches = Callable[[int], list[Cache]]
 """Makes one cache a layer, with room for so many tokens at first."""
@@ -82,10 +82,10 @@ class PrefixCache:
 
         After a failure the caches are empty.
         """
-        if self._kept is None or len(ids) < common + WORTH_KEEPING:
+        if self._kept is None or len(ids) < common + MIN_TOKENS:
             return 0
         found = self._kept.find(ids, caches)
-        if found is None or found.common < common + WORTH_KEEPING:
+        if found is None or found.common < common + MIN_TOKENS:
             return 0
         length = self._kept.load(found, caches)
         if not length:
@@ -97,7 +97,7 @@ class PrefixCache:
         if (
             self._kept is not None
             and self._caches is not None
-            and len(self._tokens) >= self._on_disk + WORTH_KEEPING
+            and len(self._tokens) >= self._on_disk + MIN_TOKENS
         ):
             self._kept.save(self._tokens, self._caches)
             self._on_disk = len(self._tokens)

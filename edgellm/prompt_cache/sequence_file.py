@@ -1,4 +1,10 @@
-"""One sequence in a file: its tokens, and each layer's keys and values as the cache keeps them (safetensors)."""
+"""One sequence in a safetensors file: its tokens, and each layer's keys and values.
+
+The tensors, in the order of their bytes: ``tokens`` (S,), then for each layer the arrays of its KV
+format, ``layers.N.keys`` (1, G, S - base, D) and so on, of the tokens from position ``base`` on.
+"""
+
+# S tokens of the sequence, G key/value heads, D head size
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -20,23 +26,23 @@ from edgellm.kv_cache.cache import Cache, KVCache
 VERSION = "1"
 FORMAT = "edgellm prompt cache"
 
-_CODES: Mapping[mx.Dtype, str] = {
+_DTYPE_CODES: Mapping[mx.Dtype, str] = {
     mx.float32: "F32",
     mx.float16: "F16",
     mx.bfloat16: "BF16",
     mx.uint32: "U32",
 }
-_WORDS: Mapping[mx.Dtype, mx.Dtype] = {
-    mx.float32: mx.uint32,
-    mx.float16: mx.uint16,
-    mx.bfloat16: mx.uint16,
-    mx.uint32: mx.uint32,
+"""The codes of safetensors."""
+
+_UINT_DTYPES: Mapping[int, tuple[mx.Dtype, type[np.uint16 | np.uint32]]] = {
+    2: (mx.uint16, np.uint16),
+    4: (mx.uint32, np.uint32),
 }
-"""NumPy has no bfloat16, and bytes need no meaning."""
+"""Types that carry any value of so many bytes between MLX and NumPy, which has no bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PrefixMatch:
     """A file, and how many tokens its sequence has in common with a prompt."""
 
     path: Path
@@ -44,133 +50,126 @@ class Found:
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the file's sequence."""
+        return self.tensors["tokens"].shape[0]
 
-_Layer = tuple[KVCache, int, list[TensorInfo]]
-"""A layer's cache, the position of the first token that a file has for it, and the file's tensors."""
+
+@dataclass(frozen=True, slots=True)
+class LayerMatch:
+    """A layer's cache, and what a file has for it.
+
+    Attributes:
+        cache: to be filled.
+        base: position of the first token that the file has keys and values of.
+        tensors: the arrays of the cache's KV format in the file.
+    """
+
+    cache: KVCache
+    base: int
+    tensors: Sequence[TensorInfo]
+
+    def can_continue(self, common: int) -> bool:
+        """Whether all that the cache looks at after ``common`` tokens is in the file."""
+        oldest = 0
+        if self.cache.window is not None:
+            oldest = max(0, common + 1 - self.cache.window)
+        return self.base <= oldest
 
 
-def match_prefix(path: Path, key: str, tokens: Sequence[int]) -> Found:
-    """How much of a file's sequence ``tokens`` begin with. Raises FormatError, ReadError, OSError."""
+def match_prefix(path: Path, key: str, tokens: Sequence[int]) -> PrefixMatch:
+    """Compare a file's tokens with ``tokens``.
+
+    Raises:
+        FormatError: the file is damaged, or not of the model that ``key`` names.
+        ReadError, OSError: it cannot be read.
+    """
     tensors, metadata = read_header(path)
-    if (metadata.get("format"), metadata.get("version"), metadata.get("key")) != (
-        FORMAT,
-        VERSION,
-        key,
-    ):
+    origin = (metadata.get("format"), metadata.get("version"), metadata.get("key"))
+    if origin != (FORMAT, VERSION, key):
         raise FormatError("it is of another kind, version or model")
     info = tensors.get("tokens")
-    if (
-        info is None
-        or info.dtype != "I32"
-        or len(info.shape) != 1
-        or info.offset != min(t.offset for t in tensors.values())
-    ):
+    if info is None or info.dtype != "I32" or len(info.shape) != 1:
         raise FormatError("it has no tokens")
+    if info.offset != min(tensor.offset for tensor in tensors.values()):
+        raise FormatError("it has no tokens at its beginning")
     with path.open("rb") as file:
         file.seek(info.offset)
-        held = np.frombuffer(file.read(info.nbytes), np.int32)
-    length = min(len(held), len(tokens))
-    differ = np.flatnonzero(held[:length] != np.array(tokens[:length], np.int32))
-    return Found(path, int(differ[0]) if len(differ) else length, tensors, metadata)
+        stored = np.frombuffer(file.read(info.nbytes), np.int32)
+    length = min(len(stored), len(tokens))
+    differing = np.flatnonzero(stored[:length] != np.array(tokens[:length], np.int32))
+    common = int(differing[0]) if len(differing) else length
+    return PrefixMatch(path, common, tensors, metadata)
 
 
-def layers_of(found: Found, caches: Sequence[Cache]) -> list[_Layer]:
-    """What a file has for each of these caches. Raises FormatError where it is not for caches like them."""
-    infos = iter(sorted(found.tensors.values(), key=lambda info: info.offset))
-    total = next(infos).shape[0]
-    bases = [int(base) for base in found.metadata.get("bases", "").split() if base.isdecimal()]
+def match_layers(match: PrefixMatch, caches: Sequence[Cache]) -> list[LayerMatch]:
+    """Return what a file has for each cache. Raises FormatError where it is not for such caches."""
+    stored = iter(sorted(match.tensors.values(), key=lambda info: info.offset))
+    next(stored)  # the tokens
+    bases = [int(base) for base in match.metadata.get("bases", "").split() if base.isdecimal()]
     if len(bases) != len(caches):
         raise FormatError("it has another number of layers")
     layers = []
     for number, (cache, base) in enumerate(zip(caches, bases, strict=True)):
         if not isinstance(cache, KVCache):
             raise FormatError(f"it cannot fill a {type(cache).__name__}")
-        own = list(islice(infos, len(cache.kept.names)))
+        names = cache.kv_format.names
+        tensors = list(islice(stored, len(names)))
         expected = [
             (
                 f"layers.{number}.{name}",
-                _CODES[empty.dtype],
-                (*empty.shape[:2], total - base, empty.shape[3]),
+                _DTYPE_CODES[empty.dtype],
+                (*empty.shape[:2], match.length - base, empty.shape[3]),
             )
-            for name, empty in zip(cache.kept.names, cache.kept.empty(0), strict=True)
+            for name, empty in zip(names, cache.kv_format.empty(0), strict=True)
         ]
-        if [(info.name, info.dtype, info.shape) for info in own] != expected:
+        if [(info.name, info.dtype, info.shape) for info in tensors] != expected:
             raise FormatError(f"its layer {number} is of another form")
-        layers.append((cache, base, own))
-    if next(infos, None) is not None:
+        layers.append(LayerMatch(cache, base, tensors))
+    if next(stored, None) is not None:
         raise FormatError("it has more than its layers")
     return layers
 
 
-def goes_on(cache: KVCache, base: int, common: int) -> bool:
-    """Whether a cache can go on after ``common`` tokens of which it gets those from ``base`` on."""
-    return base <= (0 if cache.window is None else max(0, common + 1 - cache.window))
+def fill_caches(match: PrefixMatch, layers: Sequence[LayerMatch], length: int) -> None:
+    """Fill the caches with the first ``length`` tokens of a file, a layer at a time.
 
-
-def fill(found: Found, layers: Sequence[_Layer], length: int) -> None:
-    """Fill the caches with the first ``length`` tokens. Raises FormatError where the bytes are not those that were written."""
+    Raises:
+        FormatError: the bytes are not those that were written; the caches may hold anything.
+        OSError: the file cannot be read.
+    """
     digest = hashlib.sha256()
-    tokens = found.tensors["tokens"]
-    with found.path.open("rb", buffering=0) as file:
+    tokens = match.tensors["tokens"]
+    with match.path.open("rb", buffering=0) as file:
         file.seek(tokens.offset)
-        digest.update(_bytes(file, tokens))
-        for cache, base, infos in layers:
+        digest.update(_read_bytes(file, tokens))
+        for layer in layers:
             arrays = []
-            for info, empty in zip(infos, cache.kept.empty(0), strict=True):
-                data = _bytes(file, info)
+            for info, empty in zip(layer.tensors, layer.cache.kv_format.empty(0), strict=True):
+                data = _read_bytes(file, info)
                 digest.update(data)
-                words = data.view(np.uint16 if empty.dtype.size == 2 else np.uint32).reshape(
-                    info.shape
-                )
-                arrays.append(mx.array(words[:, :, : length - base]).view(empty.dtype))
-            cache.replace(arrays, base)
-            mx.eval(cache.arrays)
-    if digest.hexdigest() != found.metadata.get("sha256"):
+                _, uint = _UINT_DTYPES[empty.dtype.size]
+                # (1, G, S - base, D), of which the tokens before ``length``
+                values = data.view(uint).reshape(info.shape)[:, :, : length - layer.base]
+                arrays.append(mx.array(values).view(empty.dtype))
+            layer.cache.replace(arrays, layer.base)
+            mx.eval(layer.cache.arrays)
+    if digest.hexdigest() != match.metadata.get("sha256"):
         raise FormatError("its bytes are not those that were written")
 
 
-def _bytes(file: IO[bytes], info: TensorInfo) -> npt.NDArray[np.uint8]:
-    data = np.fromfile(file, np.uint8, info.nbytes)
-    if len(data) != info.nbytes:
-        raise FormatError("it was cut short while it was read")
-    return data
-
-
-def tensors_of(tokens: Sequence[int], caches: Sequence[KVCache]) -> list[TensorData]:
-    """A sequence and what caches hold of it, to be written in this order."""
+def sequence_tensors(tokens: Sequence[int], caches: Sequence[KVCache]) -> list[TensorData]:
+    """Return the tensors of a sequence's file, in the order of the file."""
     tensors = [TensorData("tokens", "I32", (len(tokens),), np.array(tokens, np.int32))]
     for layer, cache in enumerate(caches):
-        for name, array in zip(cache.kept.names, cache.part(cache.base, cache.offset), strict=True):
-            shape = (
-                int(array.shape[0]),
-                int(array.shape[1]),
-                int(array.shape[2]),
-                int(array.shape[3]),
-            )
+        arrays = cache.part(cache.base, cache.offset)
+        for name, array in zip(cache.kv_format.names, arrays, strict=True):
+            code = _DTYPE_CODES[array.dtype]
             tensors.append(
-                TensorData(f"layers.{layer}.{name}", _CODES[array.dtype], shape, _Words(array))
+                TensorData(f"layers.{layer}.{name}", code, tuple(array.shape), _LazyBytes(array))
             )
     return tensors
-
-
-class _Words:
-    """An array's bytes, made contiguous each time that they are asked for: one layer at a time, and never all of them."""
-
-    def __init__(self, array: mx.array) -> None:
-        self._array = array
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        yield np.ascontiguousarray(
-            np.array(self._array.view(_WORDS[self._array.dtype]), copy=False)
-        )
-
-
-def _digest(pieces: Any) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        for part in piece if isinstance(piece, _Words) else [piece]:
-            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
-    return digest.hexdigest()
 
 
 def write_sequence(
@@ -182,6 +181,33 @@ def write_sequence(
         "version": VERSION,
         "key": key,
         "bases": " ".join(str(cache.base) for cache in caches),
-        "sha256": _digest(tensor.data for tensor in tensors),
+        "sha256": _digest(tensors),
     }
     write_tensors(path, tensors, metadata=metadata)
+
+
+class _LazyBytes:
+    """An array's bytes, made contiguous when they are iterated over: never of all layers at once."""
+
+    def __init__(self, array: mx.array) -> None:
+        self._array = array
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        dtype, _ = _UINT_DTYPES[self._array.dtype.size]
+        yield np.ascontiguousarray(np.array(self._array.view(dtype), copy=False))
+
+
+def _digest(tensors: Sequence[TensorData]) -> str:
+    tokens, *layers = tensors
+    digest = hashlib.sha256(cast(npt.NDArray[np.int32], tokens.data))
+    for tensor in layers:
+        for array in cast(_LazyBytes, tensor.data):
+            digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _read_bytes(file: IO[bytes], info: TensorInfo) -> npt.NDArray[np.uint8]:
+    data = np.fromfile(file, np.uint8, info.nbytes)
+    if len(data) != info.nbytes:
+        raise FormatError("it was cut short while it was read")
+    return data

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from support.paths import ROOT
@@ -15,12 +16,10 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
 from edgellm.errors import ConfigError
-from edgellm.prompt_cache.disk_cache import (
-    ABANDONED_SECONDS,
-    WORTH_KEEPING,
-    PromptCache,
-    kv_bytes_per_token,
-)
+from edgellm.kv_cache.cache import KVCache
+from edgellm.kv_cache.kv_format import KVFormat
+from edgellm.prompt_cache.disk_cache import ABANDONED_SECONDS, MIN_TOKENS, PromptCache
+from edgellm.prompt_cache.owned_folder import FOLDER_NAME
 from edgellm.settings import LoadSettings
 
 LONG = {"max_position_embeddings": 2048}
@@ -57,7 +56,12 @@ def answer(open_llm, tmp_path):
 
 
 def files(folder):
-    return sorted(folder.glob("*/*"))
+    """The files of every model's sequences."""
+    return sorted(folder.glob(f"{FOLDER_NAME}/model-*/*"))
+
+
+def partial_files(folder):
+    return list(folder.glob(f"{FOLDER_NAME}/model-*/*.partial"))
 
 
 @pytest.mark.parametrize("load", KINDS, ids=str)
@@ -132,7 +136,7 @@ def test_a_sequence_takes_the_place_of_its_beginnings(answer, tmp_path):
 
 
 def test_short_prompts_are_not_kept(answer, tmp_path):
-    answer(prompt(WORTH_KEEPING - 20))
+    answer(prompt(MIN_TOKENS - 20))
     assert files(tmp_path / "kept") == []
 
 
@@ -218,19 +222,19 @@ def test_a_process_that_is_killed_while_it_saves_leaves_nothing_that_is_used(
         process = subprocess.Popen([sys.executable, "-c", SAVES, str(folder), str(kept)], cwd=ROOT)
         until = time.monotonic() + 40
         while process.poll() is None and time.monotonic() < until:
-            if any(kept.glob("*/*.partial")):
+            if partial_files(kept):
                 break
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        caught += any(kept.glob("*/*.partial"))
+        caught += bool(partial_files(kept))
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a file under a temporary name is nobody's business
             assert answer(ids)[0] == expected
     assert caught, "killed in the middle of writing"
-    for path in kept.glob("*/*.partial"):
+    for path in partial_files(kept):
         os.utime(path, (time.time() - ABANDONED_SECONDS - 1,) * 2)
     answer(prompt(300, 8))
-    assert not any(kept.glob("*/*.partial"))
+    assert not partial_files(kept)
 
 
 def test_many_processes_at_once_agree(answer, tiny_folder, tmp_path):
@@ -249,33 +253,59 @@ def test_many_processes_at_once_agree(answer, tiny_folder, tmp_path):
     assert (found, stats.restored_tokens) == (answer(ids, cache=False)[0], 1800)
 
 
-def test_the_least_recently_used_go_first(open_llm, tmp_path):
-    def caches(kept):
-        llm = open_llm("llama-2", seed=1, config=LONG, load={"speculate": "off"})
-        own = llm._prefix
-        own._kept = kept
-        return llm
+LENGTH = 300
+FORMAT = KVFormat(2, 8, mx.float16)
 
-    one = PromptCache(tmp_path, lambda: "size")
-    with caches(one) as llm:
-        llm.generate(prompt(300, 0), max_tokens=1)
-    size = kv_bytes_per_token(tmp_path)
-    small = PromptCache(tmp_path, lambda: "size", limit=3 * size + size // 2)
-    for seed in (1, 2, 3):
-        with caches(small) as llm:
-            llm.generate(prompt(300, seed), max_tokens=1)
-            time.sleep(0.02)
-        if seed == 2:
-            with caches(small) as llm:
-                assert llm.generate(prompt(300, 0), max_tokens=1).stats.restored_tokens == 299
-    assert kv_bytes_per_token(tmp_path) <= 3 * size + size // 2
-    with caches(small) as llm:
-        assert llm.generate(prompt(300, 1), max_tokens=1).stats.restored_tokens == 0
-        assert llm.generate(prompt(300, 3), max_tokens=1).stats.restored_tokens == 299
-    tiny_limit = PromptCache(tmp_path / "none", lambda: "size", limit=100)
-    with caches(tiny_limit) as llm:
-        llm.generate(prompt(300, 0), max_tokens=1)
-    assert kv_bytes_per_token(tmp_path / "none") == 0
+
+def filled(length):
+    """The caches of two layers that hold so many tokens."""
+    caches = [KVCache(FORMAT, capacity=2048) for _ in range(2)]
+    for cache in caches:
+        cache.update(mx.ones((1, 2, length, 8)), mx.ones((1, 2, length, 8)))
+    return caches
+
+
+def restored(cache, ids):
+    """Tokens that the cache on disk has of a prompt."""
+    caches = filled(0)
+    found = cache.find(ids, caches)
+    return 0 if found is None else cache.load(found, caches)
+
+
+def test_the_least_recently_used_go_first(tmp_path):
+    one = PromptCache(tmp_path, lambda: "model")
+    one.save(prompt(LENGTH, 0), filled(LENGTH))
+    size = one.nbytes
+    limit = 3 * size + size // 2
+    small = PromptCache(tmp_path, lambda: "model", limit=limit)
+    for seed in (1, 2):
+        small.save(prompt(LENGTH, seed), filled(LENGTH))
+        time.sleep(0.02)
+    assert restored(small, prompt(LENGTH, 0)) == LENGTH, "used again, and so not the oldest"
+    small.save(prompt(LENGTH, 3), filled(LENGTH))
+    assert small.nbytes <= limit
+    assert [restored(small, prompt(LENGTH, seed)) for seed in range(4)] == [
+        LENGTH,
+        0,
+        LENGTH,
+        LENGTH,
+    ]
+
+
+def test_a_sequence_larger_than_the_limit_is_not_kept(tmp_path):
+    tiny = PromptCache(tmp_path, lambda: "model", limit=100)
+    tiny.save(prompt(LENGTH), filled(LENGTH))
+    assert tiny.nbytes == 0
+
+
+def test_all_models_share_the_limit(tmp_path):
+    one = PromptCache(tmp_path, lambda: "one")
+    one.save(prompt(LENGTH, 0), filled(LENGTH))
+    other = PromptCache(tmp_path, lambda: "other", limit=one.nbytes + 100)
+    time.sleep(0.02)
+    other.save(prompt(LENGTH, 1), filled(LENGTH))
+    assert restored(one, prompt(LENGTH, 0)) == 0
+    assert restored(other, prompt(LENGTH, 1)) == LENGTH
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(answer, tmp_path):

@@ -39,7 +39,7 @@ class CacheMemory:
         # a window that has no room for so many at once: they are looked at beside what it holds
         else:
             held = cache.part(self._first, cache.offset)
-            new = cache.kept.empty(tokens)
+            new = cache.kv_format.empty(tokens)
             arrays = self._joined = [
                 mx.concatenate([*pair], axis=2) for pair in zip(held, new, strict=True)
             ]
@@ -56,7 +56,7 @@ class CacheMemory:
 
 
 def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) -> Store:
-    kept = cache.kept
+    kept = cache.kv_format
     kind = _KINDS.get((kept.bits, kept.dtype))
     if kind is None:
         raise BackendError(f"there are no kernels for a cache of {kept.dtype} and {kept.bits} bits")

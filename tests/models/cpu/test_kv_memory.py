@@ -64,7 +64,7 @@ def cache_of(config, kind, window):
 
 def numbers(cache):
     """The keys and values that a cache holds, (2, G, S, D) in float32."""
-    part, kept = cache.part(cache.base, cache.offset), cache.kept
+    part, kept = cache.part(cache.base, cache.offset), cache.kv_format
     if kept.bits is not None:
         codes, *tables = (
             array if array.dtype == mx.uint32 else array.astype(mx.float32) for array in part
