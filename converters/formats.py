@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from struct import Struct
 from typing import cast
 
 from edgellm.checkpoint.folder import CONFIG
+from edgellm.converters.tensors.file_marks import (
+    GGUF_MAGIC,
+    LLAMA2C_MAGIC,
+    LLAMA2C_NUMBERS,
+    META_SHARDS,
+    begins_with,
+)
 from edgellm.converters.tensors.source import Source
-
-GGUF_MAGIC = b"GGUF"
-LLAMA2C_MAGIC = b"24ka"
-LLAMA2C_NUMBERS = Struct("<7i")
-META_SHARDS = "consolidated*.pth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,6 @@ class SourceFormat:
     name: str
     matches: Callable[[Path], bool]
     source: str
-
-
-def begins_with(path: Path, magic: bytes) -> bool:
-    """Whether a plain file begins with these bytes; False where it cannot be read."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError:
-        return False
 
 
 def _is_gguf(path: Path) -> bool:

@@ -15,8 +15,8 @@ from edgellm.checkpoint.folder import (
     read_headers,
     weight_files,
 )
-from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
-from edgellm.converters.tensors.file_rows import files_fingerprint, read_rows
+from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
+from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.strict_json import read_json, shown

@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import numpy as np
+
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES, MAX_RANK, TensorInfo
 from edgellm.converters.huggingface.unpickler import (
     MAX_TEXT_BYTES,
@@ -17,6 +19,8 @@ from edgellm.converters.huggingface.unpickler import (
     Storage,
     read_pickle,
 )
+from edgellm.converters.tensors.file_rows import read_span
+from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.strict_json import require_regular_file, shown
 
@@ -80,6 +84,23 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
             raise FormatError(f"{path} holds {shown(name)}, which is no tensor")
         tensors[name] = _place(name, tensor, places, path)
     return tensors
+
+
+def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
+    """Read some rows of a tensor, gathered where PyTorch has stored a view with gaps. Raises ReadError."""
+    info = tensor.info
+    row_shape = info.shape[1:]
+    width = DTYPE_BYTES[info.dtype]
+    if tensor.strides is None:
+        row = math.prod(row_shape) * width
+        return read_span(info.file, info.offset + start * row, (stop - start) * row)
+    lengths = (stop - start, *row_shape)
+    last = sum(
+        (length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True)
+    )
+    content = read_span(info.file, info.offset + start * tensor.strides[0], last + width)
+    view = np.ndarray((*lengths, width), np.uint8, content, 0, (*tensor.strides, 1))
+    return np.ascontiguousarray(view).reshape(-1)
 
 
 def _place(

@@ -14,8 +14,7 @@ import numpy as np
 from edgellm.checkpoint.folder import inside
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import read_header
-from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
-from edgellm.converters.tensors.file_rows import read_rows
+from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
 from edgellm.files.strict_json import read_json, shown

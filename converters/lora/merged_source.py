@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgellm.checkpoint.quantization import PARTS, Quantization
+from edgellm.converters.huggingface.torch_file import read_rows
 from edgellm.converters.lora.adapter import LowRank, read_adapter, whole_values
-from edgellm.converters.tensors.file_rows import files_fingerprint, read_rows
+from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import Floats, floats, stored
 from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, make_recipe
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from edgellm.checkpoint.folder import inside
-from edgellm.converters.formats import META_SHARDS
-from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
+from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
 from edgellm.converters.meta.model_config import PARAMS, MetaShape, config_of, shape_of
 from edgellm.converters.meta.tokenizer import TOKENIZER, tokenizer_files
-from edgellm.converters.tensors.file_rows import files_fingerprint, read_rows
+from edgellm.converters.tensors.file_marks import META_SHARDS
+from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.errors import FormatError

@@ -12,8 +12,9 @@ from edgellm.checkpoint.folder import LAYER_PREFIX
 from edgellm.checkpoint.quantization import DEFAULT_GROUP_SIZE, Quantization, chosen_quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.checkpoint.tensor_order import STACKS
+from edgellm.converters.mixed_bits.backward import EMBEDDING
 from edgellm.converters.mixed_bits.calibration import calibration_tokens
-from edgellm.converters.mixed_bits.fisher import EMBEDDING, Costs, measure
+from edgellm.converters.mixed_bits.fisher import Costs, measure
 from edgellm.converters.tensors.recipe import (
     UNQUANTIZED_BITS,
     ConversionSettings,

@@ -1,21 +1,19 @@
-"""Rows of a tensor that lies in a file, read when they are asked for; and whether files are still those that were."""
+"""Bytes of a file by their place, and a text that tells whether files have changed."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from edgellm.converters.huggingface.torch_file import TorchTensor
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import ReadError
 
 
 def read_span(path: Path, offset: int, length: int) -> Bytes:
-    """``length`` bytes of a file from ``offset`` on. Raises ReadError."""
+    """Read ``length`` bytes of a file from ``offset`` on. Raises ReadError."""
     content = np.empty(length, np.uint8)
     try:
         with path.open("rb", buffering=0) as file:
@@ -33,26 +31,8 @@ def read_span(path: Path, offset: int, length: int) -> Bytes:
     return content
 
 
-def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
-    """The bytes of some rows, gathered where PyTorch has stored a view that is not contiguous. Raises ReadError."""
-    info = tensor.info
-    count = math.prod(info.shape)
-    width = info.nbytes // count if count else 0
-    if tensor.strides is None:
-        row = math.prod(info.shape[1:]) * width
-        return read_span(info.file, info.offset + start * row, (stop - start) * row)
-    lengths = (stop - start, *info.shape[1:])
-    span = (
-        sum((length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True))
-        + width
-    )
-    content = read_span(info.file, info.offset + start * tensor.strides[0], span)
-    view = np.ndarray((*lengths, width), np.uint8, content, 0, (*tensor.strides, 1))
-    return np.ascontiguousarray(view).reshape(-1)
-
-
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """Names, sizes and times of files: a text that changes when one of them does."""
+    """Return a digest of the names, sizes and times of files, which changes when one of them does."""
     digest = hashlib.sha256()
     for file in sorted(files):
         status = file.stat()

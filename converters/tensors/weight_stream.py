@@ -14,7 +14,7 @@ from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.converters.tensors.bit_packing import affine_values
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
-from edgellm.converters.tensors.floats import Floats, floats
+from edgellm.converters.tensors.floats import Floats
 from edgellm.converters.tensors.recipe import Matrix, OutputTensor
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
 from edgellm.errors import FormatError
@@ -164,16 +164,21 @@ def as_array(rows: Bytes, tensor: SourceTensor) -> mx.array:
     )
 
 
+def matrix_rows(source: Source, matrix: Matrix, start: int, stop: int) -> mx.array:
+    """Read rows (rows, columns) of a matrix, in the source's type or, if it is quantized, float32."""
+    names = [f"{matrix.path}.weight"]
+    if matrix.stored is not None:
+        parts = matrix.stored.stored(*matrix.shape, matrix.dtype)
+        names = [f"{matrix.path}.{part}" for part in parts]
+    arrays = [as_array(source.rows(name, start, stop), source.tensors[name]) for name in names]
+    if matrix.stored is not None:
+        return dequantize(arrays, matrix.stored)
+    return arrays[0]
+
+
 def float_rows(source: Source, matrix: Matrix, start: int, stop: int) -> Floats:
-    """Some rows of a matrix (rows, columns) in float32, however the source stores it."""
-    if matrix.stored is None:
-        name = f"{matrix.path}.weight"
-        return floats(source.rows(name, start, stop), source.tensors[name].dtype).reshape(
-            stop - start, -1
-        )
-    names = [f"{matrix.path}.{part}" for part in matrix.stored.stored(*matrix.shape, matrix.dtype)]
-    parts = [as_array(source.rows(name, start, stop), source.tensors[name]) for name in names]
-    return np.array(dequantize(parts, matrix.stored))
+    """Read rows (rows, columns) of a matrix in float32, however the source stores it."""
+    return np.array(matrix_rows(source, matrix, start, stop).astype(mx.float32))
 
 
 def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.array]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from support.folders import greedy, tensors_of
 from support.tiny import CONFIGS, TEXTS, write_model
 
@@ -16,10 +16,10 @@ import edgellm
 from edgellm.checkpoint.quantization import AFFINE_BITS, Quantization
 from edgellm.converters import convert
 from edgellm.converters.huggingface.source import HuggingFaceSource
-from edgellm.converters.mixed_bits import llama_grad as calculus
 from edgellm.converters.mixed_bits.allocate import choose_forms
+from edgellm.converters.mixed_bits.backward import BackwardPass, FisherRows, fisher_diagonal
 from edgellm.converters.mixed_bits.calibration import TEXT, calibration_tokens
-from edgellm.converters.mixed_bits.fisher import _Pass, _Reading, measure
+from edgellm.converters.mixed_bits.fisher import cost_by_bits, measure
 from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, make_recipe
 from edgellm.errors import ConfigError, EdgeLLMError, FormatError
 from edgellm.hub.resolve import locate
@@ -28,128 +28,132 @@ LLAMA = CONFIGS["llama-2"]
 TOKENS = np.random.RandomState(0).randint(5, 300, (2, 24))
 
 
-def arrays(*shapes):
-    random = np.random.RandomState(1)
-    return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+def open_model(path):
+    source = HuggingFaceSource(path)
+    return source, make_recipe(source, ConversionSettings(bits=16))
 
 
-def pulled_back(function, inputs, gradient):
-    """MLX's derivatives by each input."""
-    _, found = mx.vjp(
-        lambda *given: [function(*given)], [mx.array(item) for item in inputs], [mx.array(gradient)]
-    )
-    return [np.array(item) for item in found]
-
-
-def close(ours, theirs):
-    return np.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def test_derivatives_are_mlxs():
-    x, weight, gradient = arrays((5, 16), (16,), (5, 16))
-    theirs = pulled_back(lambda x: mx.fast.rms_norm(x, mx.array(weight), 1e-5), [x], gradient)
-    assert close(
-        calculus.norm(x, weight, 1e-5), mx.fast.rms_norm(mx.array(x), mx.array(weight), 1e-5)
-    )
-    assert close(calculus.norm_back(x, weight, 1e-5, gradient), theirs[0])
-    gate, up = arrays((5, 8), (5, 8))
-    theirs = pulled_back(lambda gate, up: gate * mx.sigmoid(gate) * up, [gate, up], gradient[:, :8])
-    assert all(map(close, calculus.gated_back(gate, up, gradient[:, :8]), theirs))
-
-
-@pytest.mark.parametrize("window", [None, 3])
-def test_attention_and_its_derivatives_are_mlxs(window):
-    queries, keys, values, gradient = arrays((2, 4, 9, 8), (2, 2, 9, 8), (2, 2, 9, 8), (2, 4, 9, 8))
-    at = np.arange(9)
-    seen = (at[None] <= at[:, None]) & (at[None] > at[:, None] - (window or 9))
-
-    def theirs(queries, keys, values):
-        return mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=8**-0.5, mask=mx.array(seen)
-        )
-
-    assert close(
-        calculus.attention(queries, keys, values, window),
-        theirs(*map(mx.array, (queries, keys, values))),
-    )
-    ours = calculus.attention_back(queries, keys, values, window, gradient)
-    assert all(map(close, ours, pulled_back(theirs, [queries, keys, values], gradient)))
-
-
-class Recording(_Reading):
-    """Notes the loss's derivative by each matrix, which costs leave no trace of."""
-
-    def back(self, path, x, gradient):
-        self.found[path] = gradient.T @ x
-        return super().back(path, x, gradient)
+def ignore(done, total):
+    pass
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_loss_is_the_models(tmp_path, kind):
-    source = HuggingFaceSource(write_model(tmp_path / "plain", CONFIGS[kind]))
-    recipe = make_recipe(source, ConversionSettings(bits=16))
-    _, loss = measure(
-        source, recipe, TOKENS.tolist(), group_size=32, progress=lambda done, total: None
-    )
+    source, recipe = open_model(write_model(tmp_path / "plain", CONFIGS[kind]))
+    _, loss = measure(source, recipe, TOKENS.tolist(), group_size=32, progress=ignore)
     with edgellm.load(tmp_path / "plain", memory="500MB", backend="mlx") as llm:
         logits = mx.stack([llm.logits(row[:-1].tolist()) for row in TOKENS])
     chosen = mx.take_along_axis(logits, mx.array(TOKENS[:, 1:, None]), axis=-1)[..., 0]
     assert loss == pytest.approx(float(mx.mean(mx.logsumexp(logits, axis=-1) - chosen)), rel=1e-4)
 
 
+def tapped(module, path, reads):
+    """The module with a zero added to what it writes, by which derivatives are had; reads are noted."""
+    from mlx import nn
+
+    class Tapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tap = mx.array(0.0)
+            self.module = module
+
+        def __call__(self, x):
+            reads[path] = x
+            return self.module(x) + self.tap
+
+        def as_linear(self, x):
+            reads["tied head"] = x
+            return self.module.as_linear(x)
+
+    return Tapped()
+
+
+def fisher_of_mlx_lm(folder):
+    """Loss, and by path the mean squares of what each matrix reads and of derivatives by what it writes."""
+    from mlx import nn
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(folder)
+    reads, tokens = {}, mx.array(TOKENS)
+    modules = [
+        (path, tapped(module, path, reads))
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding)
+    ]
+    model.update_modules(tree_unflatten(modules))
+    for _, module in modules:
+        rows = module.module.weight.shape[0]
+        if isinstance(module.module, nn.Embedding):
+            rows = module.module.weight.shape[1]
+        module.tap = mx.zeros((*TOKENS.shape, rows))
+
+    def total(model):
+        logits = model(tokens)[:, :-1]
+        return nn.losses.cross_entropy(logits, tokens[:, 1:], reduction="sum")
+
+    loss, gradients = nn.value_and_grad(model, total)(model)
+    taps = {
+        name.removesuffix(".tap"): np.array(gradient)
+        for name, gradient in tree_flatten(gradients)
+        if name.endswith(".tap")
+    }
+    means = {
+        path: (np.square(np.array(reads[path])).mean((0, 1)), np.square(tap).mean((0, 1)))
+        for path, tap in taps.items()
+    }
+    return float(loss) / TOKENS[:, 1:].size, means, taps["model.embed_tokens"]
+
+
 @pytest.mark.parametrize(
     "kind", [kind for kind in CONFIGS if "window" not in kind and kind != "qwen3-biases"]
 )  # mlx-lm has none
 def test_loss_and_derivatives_are_those_of_mlx_lm(tmp_path, kind):
-    from mlx import nn
-    from mlx_lm.utils import load_model
-
     convert(write_model(tmp_path / "plain", CONFIGS[kind]), tmp_path / "made", bits=16)
-    source = HuggingFaceSource(tmp_path / "made")
-    reading = Recording(
-        source, make_recipe(source, ConversionSettings(bits=16)), 32, lambda done, total: None
-    )
-    reading.found = {}
-    loss = _Pass(reading, TOKENS).run()
-    model, _ = load_model(tmp_path / "made")
-
-    def total(model):
-        logits = model(mx.array(TOKENS[:, :-1]))
-        return nn.losses.cross_entropy(logits, mx.array(TOKENS[:, 1:]), reduction="sum")
-
-    theirs, gradients = nn.value_and_grad(model, total)(model)
-    assert loss == pytest.approx(
-        float(theirs) / (TOKENS.shape[0] * (TOKENS.shape[1] - 1)), rel=1e-5
-    )
-    gradients = dict(tree_flatten(gradients))
-    for path, found in reading.found.items():
-        expected = np.array(gradients[f"{path}.weight"])
-        assert np.allclose(found, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()), path
-    assert reading.costs.keys() == {
-        name.removesuffix(".weight") for name in gradients if gradients[name].ndim == 2
-    }
+    source, recipe = open_model(tmp_path / "made")
+    backward = BackwardPass(source, recipe, TOKENS.tolist(), ignore)
+    seen = list(backward.run())
+    loss, means, by_embedding = fisher_of_mlx_lm(tmp_path / "made")
+    assert backward.loss == pytest.approx(loss, rel=1e-5)
+    assert {item.path for item in seen} == recipe.matrices.keys()
+    weights = tensors_of(tmp_path / "made")
+    for item in seen[:-1]:
+        assert np.array_equal(item.rows, weights[f"{item.path}.weight"].astype(mx.float32))
+        if item.path == "model.embed_tokens":  # as the tied head, which mlx-lm has no module for
+            continue
+        reads, writes = means[item.path]
+        expected = writes[:, None] * reads
+        assert np.allclose(item.fisher, expected, rtol=1e-2, atol=1e-4 * expected.max()), item.path
+    used = np.unique(TOKENS)
+    expected = np.stack([np.square(by_embedding)[TOKENS == token].sum(0) for token in used])
+    expected /= TOKENS.size
+    assert seen[-1].path == "model.embed_tokens"
+    assert np.allclose(seen[-1].fisher, expected, rtol=1e-2, atol=1e-4 * expected.max())
 
 
 def test_a_cost_is_the_sum_that_it_is_said_to_be(tmp_path):
-    source = HuggingFaceSource(write_model(tmp_path / "plain", LLAMA))
-    recipe, seen = make_recipe(source, ConversionSettings(bits=16)), {}
-
-    class Keeping(_Reading):
-        def back(self, path, x, gradient):
-            seen[path] = x, gradient
-            return super().back(path, x, gradient)
-
-    reading = Keeping(source, recipe, 32, lambda done, total: None)
-    _Pass(reading, TOKENS).run()
+    source, recipe = open_model(write_model(tmp_path / "plain", LLAMA))
+    costs, _ = measure(source, recipe, TOKENS.tolist(), group_size=32, progress=ignore)
     weights = tensors_of(tmp_path / "plain")
-    for path, (x, gradient) in seen.items():
-        weight = weights[f"{path}.weight"]
+    for item in BackwardPass(source, recipe, TOKENS.tolist(), ignore).run():
+        if item.path == "model.embed_tokens":  # of which only the text's rows are there
+            continue
+        weight = weights[f"{item.path}.weight"]
         for bits in AFFINE_BITS:
             error = np.array(mx.dequantize(*mx.quantize(weight, 32, bits), 32, bits) - weight)
-            exact = np.mean(gradient**2, 0) @ error**2 @ np.mean(x**2, 0) / 2
-            assert reading.costs[path][bits] == pytest.approx(
-                float(exact), rel=0.02 if bits == 8 else 1e-3
-            )
+            exact = float(np.sum(np.array(item.fisher) * np.square(error))) / 2
+            assert costs[item.path][bits] == pytest.approx(exact, rel=0.02 if bits == 8 else 1e-3)
+
+
+def test_a_sample_of_rows_stands_for_all():
+    rows = np.random.RandomState(1).standard_normal((2048, 64)).astype(np.float32)
+    inputs = mx.array(np.random.RandomState(2).random(64).astype(np.float32))
+    outputs = mx.array(np.random.RandomState(3).random(2048).astype(np.float32))
+    costs = []
+    for step in (1, 4):
+        fisher = fisher_diagonal(inputs, outputs, step)
+        seen = FisherRows("x", mx.array(rows[::step]), fisher)
+        costs.append(cost_by_bits(seen, 64, mx.float16))
+    assert costs[0] == pytest.approx(costs[1], rel=0.05)
 
 
 def matrices(layers):
@@ -311,13 +315,8 @@ def test_a_quantized_source_is_measured_as_what_it_stands_for(tmp_path):
     convert(source, tmp_path / "eight", bits=8, group_size=32)
     found = []
     for path in (source, tmp_path / "eight"):
-        opened = HuggingFaceSource(path)
-        recipe = make_recipe(opened, ConversionSettings(bits=16))
-        found.append(
-            measure(
-                opened, recipe, TOKENS.tolist(), group_size=64, progress=lambda done, total: None
-            )
-        )
+        opened, recipe = open_model(path)
+        found.append(measure(opened, recipe, TOKENS.tolist(), group_size=64, progress=ignore))
     assert found[0][1] == pytest.approx(found[1][1], rel=0.02)
     for path, costs in found[0][0].items():
         assert costs[2] == pytest.approx(found[1][0][path][2], rel=0.3)
