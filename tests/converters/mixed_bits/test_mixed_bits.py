@@ -124,7 +124,7 @@ def test_loss_and_derivatives_are_those_of_mlx_lm(tmp_path, kind):
         expected = writes[:, None] * reads
         assert np.allclose(item.fisher, expected, rtol=1e-2, atol=1e-4 * expected.max()), item.path
     used = np.unique(TOKENS)
-    expected = np.stack([np.square(by_embedding)[TOKENS == token].sum(0) for token in used])
+    expected = np.stack([np.square(by_embedding)[token == TOKENS].sum(0) for token in used])
     expected /= TOKENS.size
     assert seen[-1].path == "model.embed_tokens"
     assert np.allclose(seen[-1].fisher, expected, rtol=1e-2, atol=1e-4 * expected.max())
