@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record
-from edgellm.bench.speed.speed import Progress, Status
 from edgellm.bench.speed.timing import token_ids
-from edgellm.bench.speed.variants import made_folder, run_command, variant_of
+from edgellm.bench.speed.variants import prepare_variant, run_command, variants_folder
 from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError, MemoryBudgetError
@@ -109,7 +109,7 @@ class AblationRecord(Record):
 
 
 def measure_ablations(
-    model: str, settings: AblationSettings, *, progress: Progress = lambda _: None
+    model: str, settings: AblationSettings, *, progress: StatusCallback = lambda _: None
 ) -> Generator[AblationRecord]:
     """Yield a record for each variant; one that fails says why, and the others are measured all the same.
 
@@ -117,7 +117,7 @@ def measure_ablations(
         ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
     """
     checkpoint = read_checkpoint(locate(model))
-    where, bits = environment(), variant_of(model, None, "mlx").bits
+    where, bits = environment(), prepare_variant(model, None, "mlx").bits
     whole: dict[bool, float] = {}
     for number, variant in enumerate(VARIANTS, 1):
         common: dict[str, Any] = {
@@ -178,8 +178,8 @@ def _measure(
     if not any(form for part in checkpoint.layers for form in part.quantizations.values()):
         raise BackendError("its weights are not quantized")
     say("dequantizing")
-    made_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ablate-", dir=made_folder()) as place:
+    variants_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ablate-", dir=variants_folder()) as place:
         plain = Path(place) / "16bit"
         run_command(["convert", str(checkpoint.folder.path), str(plain), "--bits", "16"], plain)
         return _timed(checkpoint, plain, variant, settings, say)
@@ -198,7 +198,7 @@ def _timed(
     worker = WorkerProcess(timeout=settings.timeout, command=RUN)
     try:
         loading = {"memory": load.memory, "context": load.context, "threads": load.threads}
-        worker.tell({"folder": str(folder), "load": loading, "without": variant.without})
+        worker.send({"folder": str(folder), "load": loading, "without": variant.without})
         plan = _heard(worker)
         if variant.paged and plan["resident"]:
             raise BackendError("the budget holds the whole model", hint="give less with --memory")
@@ -206,7 +206,7 @@ def _timed(
         samples = []
         for number in range(settings.repetitions + 1):
             say(f"repetition {number} of {settings.repetitions}" if number else "warming up")
-            worker.tell({"prompt": prompt, "tokens": settings.tokens})
+            worker.send({"prompt": prompt, "tokens": settings.tokens})
             samples.append(_heard(worker))
     finally:
         worker.close()
@@ -221,7 +221,7 @@ def _timed(
 
 
 def _heard(worker: WorkerProcess) -> Mapping[str, Any]:
-    found = worker.hear()
+    found = worker.receive()
     if "error" in found:
         raise BackendError(found["error"], hint=found["hint"])
     return found

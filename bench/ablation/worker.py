@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgellm.bench.speed.worker import Say, failure, foreign, speaker
+from edgellm.bench.worker.protocol import Send, report_errors, stdout_channel
 from edgellm.checkpoint.buffer import Extent
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
-from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.llm import LLM
 from edgellm.open_llm import open_llm
 from edgellm.plan.plan import Plan
@@ -94,28 +93,21 @@ def unpinned(plan: Plan) -> Plan:
 
 def main() -> None:
     """Load what the first line names, then time."""
-    say = speaker()
+    send = stdout_channel()
     order = json.loads(sys.stdin.readline())
-    try:
-        with _load(order) as llm:
-            plan = llm.plan
-            layers, pinned = len(plan.pinned) + len(plan.streamed), len(plan.pinned)
-            say(
-                {
-                    "layers": layers,
-                    "pinned": pinned,
-                    "resident": plan.resident,
-                    "streamed_bytes": plan.streamed_bytes,
-                }
-            )
-            for line in sys.stdin:
-                _time(llm, json.loads(line), say, cached=order["without"] != "cache")
-    except EdgeLLMError as error:
-        say(failure(error))
-    except MemoryError:
-        say(failure(BackendError("there is not enough memory")))
-    except Exception as error:
-        say(failure(foreign(error)))
+    with report_errors(send), _load(order) as llm:
+        plan = llm.plan
+        layers, pinned = len(plan.pinned) + len(plan.streamed), len(plan.pinned)
+        send(
+            {
+                "layers": layers,
+                "pinned": pinned,
+                "resident": plan.resident,
+                "streamed_bytes": plan.streamed_bytes,
+            }
+        )
+        for line in sys.stdin:
+            _time(llm, json.loads(line), send, cached=order["without"] != "cache")
 
 
 def _load(order: Mapping[str, Any]) -> LLM:
@@ -134,7 +126,7 @@ def _load(order: Mapping[str, Any]) -> LLM:
     return llm
 
 
-def _time(llm: LLM, order: Mapping[str, Any], say: Say, *, cached: bool) -> None:
+def _time(llm: LLM, order: Mapping[str, Any], send: Send, *, cached: bool) -> None:
     """Time some tokens after a prompt whose own time does not count."""
     prompt, count = order["prompt"], order["tokens"]
     if cached:
@@ -148,7 +140,9 @@ def _time(llm: LLM, order: Mapping[str, Any], say: Say, *, cached: bool) -> None
         begun = time.perf_counter()
         for _ in range(count):
             ids.append(_next(llm, ids))
-    say({"seconds": time.perf_counter() - begun, "peak_memory_bytes": device.peak_process_memory()})
+    send(
+        {"seconds": time.perf_counter() - begun, "peak_memory_bytes": device.peak_process_memory()}
+    )
 
 
 def _next(llm: LLM, tokens: Sequence[int]) -> int:

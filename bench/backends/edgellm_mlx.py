@@ -13,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bench.backends.registry import Rates, RuntimeSettings
+from edgellm.bench.backends.registry import RuntimeSettings
+from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.engine.batched_forward import Feed, feed
@@ -67,7 +68,7 @@ class MLXRuntime:
         ]
         self._tokens, self._logits = [], None
 
-    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
         """Send tokens (B, L) through the model; the prompts of several sequences share the passes over the weights."""
         rows: list[list[int]] = tokens.tolist()
         if len(rows) == 1:
@@ -78,9 +79,7 @@ class MLXRuntime:
 
     def decode(self, count: int) -> None:
         """Take greedy steps: one sequence in the loop that every answer comes from, several as the batch engine does."""
-        if not self._tokens:
-            assert self._logits is not None, "a generation comes after a prompt"
-            self._tokens = _likeliest(self._logits)
+        self._tokens = self.last_tokens()
         if len(self._tokens) > 1:
             for _ in range(count):
                 self._tokens = _likeliest(self._feed([[token] for token in self._tokens]))
@@ -102,6 +101,13 @@ class MLXRuntime:
         logits, _ = feed(self._model, feeds, chunk=self._chunk)
         assert logits is not None, "nobody breaks it off"
         return logits
+
+    def last_tokens(self) -> list[int]:
+        """Return the newest token of each sequence."""
+        if not self._tokens:
+            assert self._logits is not None, "a generation comes after a prompt"
+            self._tokens = _likeliest(self._logits)
+        return self._tokens
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (L, V) after each token."""

@@ -8,7 +8,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class LlamaCppRuntime:
             self._c.llama_memory_clear(self._c.llama_get_memory(self._context), True)
         self._place = 0
 
-    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
         """Send tokens (B, L) through the model; each sequence's last logits are computed, and no others."""
         batch, length = tokens.shape
         step = max(1, CHUNK // batch)
@@ -81,6 +81,10 @@ class LlamaCppRuntime:
         """Take greedy steps."""
         for _ in range(count):
             self._tokens = self._likeliest(self._send(self._tokens[:, None], last_only=True))
+
+    def last_tokens(self) -> list[int]:
+        """Return the newest token of each sequence."""
+        return cast("list[int]", self._tokens.tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (L, V) after each token."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -48,7 +48,7 @@ class MLXLMRuntime:
 
         self._cache = make_prompt_cache(self._model)
 
-    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
         """Send tokens (B, L) through the model in chunks."""
         ids = mx.array(tokens)
         for begin in range(0, ids.shape[1], CHUNK):
@@ -65,6 +65,10 @@ class MLXLMRuntime:
             mx.async_eval(self._token)
             mx.eval(before)
         mx.eval(self._token)
+
+    def last_tokens(self) -> list[int]:
+        """Return the newest token of each sequence."""
+        return cast("list[int]", self._token.tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (L, V) after each token."""

@@ -1,42 +1,42 @@
-"""An OpenAI-compatible URL, streamed: the time to the first token, and tokens a second after it.
-
-What a server does inside it does not tell: prompts are texts of as many words as tokens are wanted,
-and how many tokens they were is what the server says. Each begins with other words, so that no
-server answers from a cache. Times hold the network's.
-"""
+"""A client of an OpenAI-compatible server: completions as they are streamed, and whole replies."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count, pairwise
 from typing import IO, Any
 from urllib.parse import SplitResult, urlsplit
 
-from edgellm.bench.speed.timing import NAPS, SLEEP, Clock
-from edgellm.bench.speed.workload import Test
-from edgellm.errors import BackendError, ConfigError, EdgeLLMError
+from edgellm.errors import BackendError, ConfigError
 
-WORDS = (
-    *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child"),
-    *("world", "school", "state", "family", "group", "country", "hand", "part", "place", "case"),
-)
-SILENCE = 600.0
+MAX_SILENCE = 600.0
 """Seconds that a server may say nothing."""
 
-MAX_LINE = 1 << 22
-ROUTES = ("completions", "chat/completions")
+MAX_BYTES = 1 << 22
+"""Bytes of a line of a stream, or of a whole reply."""
+
+COMPLETIONS, CHAT = "completions", "chat/completions"
+NO_ROUTE = frozenset({404, 405, 501})
+"""Statuses by which servers say that they do not know a route."""
+
+TEXT_KEYS = ("content", "reasoning_content", "reasoning")
+"""Where a chat's delta may have its text."""
 
 
 @dataclass(slots=True)
-class Answer:
-    """When each piece of a streamed answer came, after it was asked for, and what the server counted."""
+class StreamedCompletion:
+    """A completion that was streamed.
+
+    Attributes:
+        seconds: from the request to each piece of text.
+        prompt_tokens: as the server counts them; None where it does not.
+        completion_tokens: the same of the completion.
+    """
 
     seconds: list[float] = field(default_factory=list)
     prompt_tokens: int | None = None
@@ -44,15 +44,19 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Of the answer: as the server says, else one a piece."""
+        """Tokens of the completion: as the server counts them, else one a piece."""
         return self.completion_tokens or len(self.seconds)
 
 
 def server_parts(url: str) -> SplitResult:
-    """The parts of a server's URL. Raises ConfigError where it is none."""
+    """Split a server's URL into its parts.
+
+    Raises:
+        ConfigError: it is the URL of no server.
+    """
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        _ = parts.port  # raises where it is no number
     except ValueError:
         parts = SplitResult("", "", "", "", "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -63,111 +67,104 @@ def server_parts(url: str) -> SplitResult:
 
 
 class Endpoint:
-    """A server and a model on it.
+    """A model on a server.
 
     Args:
         url: with or without the route; ``/v1`` is put behind a bare host.
-        model: what the server calls it; empty asks the server for the first that it has.
+        model: the server's name of it; empty asks the server for the first that it has.
         key: sent as a bearer token, where there is one.
+
+    Raises:
+        ConfigError: ``url`` is no URL of a server.
+        BackendError: the server was asked for its models, and names none.
     """
 
     def __init__(self, url: str, model: str = "", *, key: str | None = None) -> None:
         parts = server_parts(url)
-        base = url.rstrip("/") if parts.path.strip("/") else url.rstrip("/") + "/v1"
-        given = [route for route in reversed(ROUTES) if base.endswith(f"/{route}")]
+        base = url.rstrip("/")
+        if not parts.path.strip("/"):
+            base += "/v1"
+        # the longer route first: it ends like the other one
+        given = [route for route in (CHAT, COMPLETIONS) if base.endswith(f"/{route}")][:1]
         self.host = parts.netloc.rpartition("@")[2]
-        self._base = base.removesuffix(f"/{given[0]}") if given else base
-        self._routes = given[:1] or list(ROUTES)
+        self.route = given[0] if given else COMPLETIONS
+        self._may_chat = not given
+        self._base = base.removesuffix(f"/{self.route}")
         self._key = key
         self.model = model or self._first_model()
 
-    @property
-    def route(self) -> str:
-        """How answers are asked for: ``completions``, or ``chat/completions`` where the server knows no other."""
-        return self._routes[0]
-
-    def answer(
+    def complete(
         self, prompt: str, max_tokens: int, clock: Callable[[], float] = time.perf_counter
-    ) -> Answer:
-        """Ask for so many tokens, and note when they come. Raises BackendError."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "stream": True,
-        }
-        body["stream_options"] = {"include_usage": True}
-        while True:
-            asked = (
-                {"prompt": prompt}
-                if self.route == ROUTES[0]
-                else {"messages": [{"role": "user", "content": prompt}]}
-            )
-            begun = clock()
+    ) -> StreamedCompletion:
+        """Ask for a completion of ``max_tokens`` tokens, and note when its pieces come.
+
+        A server that completes no texts is sent them as messages, from then on at once.
+
+        Raises:
+            BackendError: the server is not there, refuses, or streams no text.
+        """
+        route, begun = self.route, clock()
+        body = self._body(max_tokens) | {"stream": True, "stream_options": {"include_usage": True}}
+        if route == COMPLETIONS:
+            body["prompt"] = prompt
+        else:
+            body["messages"] = [{"role": "user", "content": prompt}]
+        with self._errors(f"{self.host} streams no JSON", "is it OpenAI-compatible?"):
             try:
-                with self._open(self.route, body | asked) as stream:
-                    return self._listen(stream, begun, clock)
+                stream = self._open(route, body)
             except urllib.error.HTTPError as error:
-                if error.code in {404, 405, 501} and len(self._routes) > 1:
-                    error.close()
-                    self._routes.pop(0)
-                    continue
-                raise self._refused(error) from error
-            except (OSError, ValueError) as error:
-                raise self._unreachable(error) from error
+                if error.code not in NO_ROUTE or route == CHAT or not self._may_chat:
+                    raise
+                error.close()
+                self.route = CHAT
+                return self.complete(prompt, max_tokens, clock)
+            with stream:
+                return self._listen(stream, begun, clock)
 
     def reply(self, messages: Sequence[Mapping[str, str]], max_tokens: int = 64) -> str:
-        """What a conversation is answered with, whole. Raises BackendError."""
-        body = {
-            "model": self.model,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "messages": list(messages),
-        }
-        try:
-            with self._open(ROUTES[1], body) as stream:
-                return str(json.loads(stream.read(MAX_LINE))["choices"][0]["message"]["content"])
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from error
-        except OSError as error:
-            raise self._unreachable(error) from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise BackendError(
-                f"{self.host} has answered with no message", hint="is it for conversations?"
-            ) from error
+        """Return the text that a conversation is answered with.
 
-    def _listen(self, stream: IO[bytes], begun: float, clock: Callable[[], float]) -> Answer:
-        answer = Answer()
+        Raises:
+            BackendError: the server is not there, refuses, or answers with no message.
+        """
+        body = self._body(max_tokens) | {"messages": list(messages)}
+        with self._errors(f"{self.host} has answered with no message", "is it for conversations?"):
+            return str(self._fetch(CHAT, body)["choices"][0]["message"]["content"])
+
+    def _first_model(self) -> str:
+        with self._errors(
+            f"{self.host} does not say what models it has", "name one: edgellm bench NAME"
+        ):
+            return str(self._fetch("models")["data"][0]["id"])
+
+    def _body(self, max_tokens: int) -> dict[str, Any]:
+        return {"model": self.model, "max_tokens": max_tokens, "temperature": 0}
+
+    def _listen(
+        self, stream: IO[bytes], begun: float, clock: Callable[[], float]
+    ) -> StreamedCompletion:
+        completion = StreamedCompletion()
         for event in _events(stream):
             if event.get("error"):
-                raise BackendError(f"{self.host} says: {_words(event['error'])}")
+                raise BackendError(f"{self.host} says: {_error_text(event['error'])}")
             usage = event.get("usage")
             if isinstance(usage, dict):
-                answer.prompt_tokens = usage.get("prompt_tokens") or answer.prompt_tokens
-                answer.completion_tokens = (
-                    usage.get("completion_tokens") or answer.completion_tokens
+                completion.prompt_tokens = usage.get("prompt_tokens") or completion.prompt_tokens
+                completion.completion_tokens = (
+                    usage.get("completion_tokens") or completion.completion_tokens
                 )
             if any(_text(choice) for choice in event.get("choices") or ()):
-                answer.seconds.append(clock() - begun)
-        if not answer.seconds:
+                completion.seconds.append(clock() - begun)
+        if not completion.seconds:
             raise BackendError(
                 f"{self.host} has streamed no token",
                 hint="see whether it can stream, and knows the model",
             )
-        return answer
+        return completion
 
-    def _first_model(self) -> str:
-        try:
-            with self._open("models", None) as stream:
-                return str(json.loads(stream.read(MAX_LINE))["data"][0]["id"])
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from error
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            if isinstance(error, OSError):
-                raise self._unreachable(error) from error
-            raise BackendError(
-                f"{self.host} does not say what models it has", hint="name one: edgellm bench NAME"
-            ) from error
+    def _fetch(self, route: str, body: Mapping[str, Any] | None = None) -> Any:
+        with self._open(route, body) as stream:
+            return json.loads(stream.read(MAX_BYTES))
 
     def _open(self, route: str, body: Mapping[str, Any] | None) -> Any:
         headers = {
@@ -178,157 +175,59 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self._key}"
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(f"{self._base}/{route}", data=data, headers=headers)
-        return urllib.request.urlopen(request, timeout=SILENCE)
+        return urllib.request.urlopen(request, timeout=MAX_SILENCE)
+
+    @contextmanager
+    def _errors(self, unreadable: str, hint: str) -> Iterator[None]:
+        """Raise errors of the connection, and of a document that is not as expected, as ours."""
+        try:
+            yield
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from error
+        except OSError as error:
+            reason = getattr(error, "reason", None) or error
+            raise BackendError(
+                f"{self.host} cannot be reached: {reason}",
+                hint="is the server running, and the URL right?",
+            ) from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise BackendError(unreadable, hint=hint) from error
 
     def _refused(self, error: urllib.error.HTTPError) -> BackendError:
         with error:
-            said = error.read(4096).decode(errors="replace")
+            text = error.read(4096).decode(errors="replace")
         try:
-            said = _words(json.loads(said)["error"])
+            text = _error_text(json.loads(text)["error"])
         except (ValueError, LookupError, TypeError):
-            said = " ".join(said.split())[:200]
-        hint = (
-            "name the variable that holds its key: --key-variable NAME"
-            if error.code in {401, 403}
-            else None
-        )
-        return BackendError(f"{self.host} answers {error.code}: {said or error.reason}", hint=hint)
-
-    def _unreachable(self, error: Exception) -> BackendError:
-        reason = getattr(error, "reason", None) or error
-        return BackendError(
-            f"{self.host} cannot be reached: {reason}",
-            hint="is the server running, and the URL right?",
-        )
-
-
-def serve_endpoint(
-    order: Mapping[str, Any], lines: IO[str], say: Callable[[Mapping[str, Any]], None]
-) -> None:
-    """Be the worker of an endpoint: do the tests that come."""
-    variable = order.get("key_variable")
-    if variable and variable not in os.environ:
-        raise ConfigError(
-            f"there is no variable {variable} in the environment", hint=f"export {variable}=..."
-        )
-    begun = time.perf_counter()
-    endpoint = Endpoint(
-        order["endpoint"], order["model"], key=os.environ[variable] if variable else None
-    )
-    say(
-        {
-            "device": endpoint.host,
-            "arithmetic": None,
-            "model": endpoint.model,
-            "weight_bytes_per_token": None,
-            "load_seconds": time.perf_counter() - begun,
-            "read_rate": None,
-            "multiply_rate": None,
-        }
-    )
-    numbers = count(time.time_ns())
-    for line in lines:
-        task = json.loads(line)
-        try:
-            _do(endpoint, task, numbers, say)
-        except EdgeLLMError as error:
-            say({"error": error.message, "hint": error.hint})
-
-
-def _do(
-    endpoint: Endpoint,
-    task: Mapping[str, Any],
-    numbers: Iterator[int],
-    say: Callable[[Mapping[str, Any]], None],
-) -> None:
-    test, clock = Test(**task["test"]), Clock()
-    _ask(endpoint, test, numbers)
-    say({"warm": True})
-    ends = clock.awake() + task["max_seconds"]
-    steps, tokens, done, naps = list[float](), 0, 0, 0
-    while done < task["repetitions"] and (not done or clock.awake() < ends):
-        wall, begun = clock.wall(), clock.awake()
-        answers = _ask(endpoint, test, numbers)
-        slept = clock.wall() - wall - (clock.awake() - begun) > SLEEP and naps < NAPS
-        naps, done = naps + slept, done + (not slept)
-        first = min(answer.seconds[0] for answer in answers)
-        if test.kind == "pp":
-            seconds = max(answer.seconds[0] for answer in answers)
-            tokens = round(
-                sum(answer.prompt_tokens or test.tokens for answer in answers) / len(answers)
-            )
-        else:
-            seconds = max(answer.seconds[-1] for answer in answers) - first
-            tokens = round(sum(answer.tokens - 1 for answer in answers) / len(answers))
-            steps += [
-                after - before for answer in answers for before, after in pairwise(answer.seconds)
-            ]
-        if not slept:
-            say({"seconds": seconds, "joules": None, "slept": False, "first": first})
-        else:
-            say({"slept": True})
-    if tokens < 1:
-        raise BackendError(
-            f"{endpoint.host} answers with a single token: there is nothing to time after it"
-        )
-    say(
-        {
-            "done": True,
-            "steps": steps,
-            "peak_memory_bytes": None,
-            "energy_source": None,
-            "tokens": tokens,
-        }
-    )
-
-
-def _ask(endpoint: Endpoint, test: Test, numbers: Iterator[int]) -> list[Answer]:
-    """As many answers at once as the test has sequences."""
-    prompt, more = (
-        (test.depth + test.tokens, 1)
-        if test.kind == "pp"
-        else (max(8, test.depth), test.tokens + 1)
-    )
-    texts = [_prompt(next(numbers), prompt) for _ in range(test.batch)]
-    if test.batch == 1:
-        return [endpoint.answer(texts[0], more)]
-    with ThreadPoolExecutor(test.batch) as pool:
-        return list(pool.map(lambda text: endpoint.answer(text, more), texts))
-
-
-def _prompt(number: int, words: int) -> str:
-    """So many words; the first ones spell the number, so that no two prompts begin alike."""
-    found = []
-    for place in range(words):
-        number, word = divmod(number, len(WORDS)) if number else (0, place % len(WORDS))
-        found.append(WORDS[word])
-    return " ".join(found)
+            text = " ".join(text.split())[:200]
+        hint = None
+        if error.code in {401, 403}:
+            hint = "name the variable that holds its key: --key-variable NAME"
+        return BackendError(f"{self.host} answers {error.code}: {text or error.reason}", hint=hint)
 
 
 def _events(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The objects of a stream of server-sent events."""
-    while line := stream.readline(MAX_LINE):
+    """Yield the objects of a stream of server-sent events, up to ``[DONE]``."""
+    while line := stream.readline(MAX_BYTES):
         data = line.strip()
         if data == b"data: [DONE]":
             return
         if data.startswith(b"data:"):
-            event = json.loads(data[5:])
+            event = json.loads(data.removeprefix(b"data:"))
             if isinstance(event, dict):
                 yield event
 
 
 def _text(choice: Any) -> str:
+    """Return the text of a choice, in whichever of the known places it stands."""
     if not isinstance(choice, dict):
         return ""
     delta = choice.get("delta") or {}
-    return str(
-        choice.get("text")
-        or delta.get("content")
-        or delta.get("reasoning_content")
-        or delta.get("reasoning")
-        or ""
-    )
+    texts = [choice.get("text"), *(delta.get(key) for key in TEXT_KEYS)]
+    return str(next(filter(None, texts), ""))
 
 
-def _words(error: Any) -> str:
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:200]
+def _error_text(error: Any) -> str:
+    if isinstance(error, dict):
+        error = error.get("message", error)
+    return str(error)[:200]

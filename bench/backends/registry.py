@@ -1,34 +1,69 @@
-"""Which runtimes the bench knows, and what each of them must be able to do."""
+"""The backends of the bench by name, and the protocol that each implements.
+
+A new backend is a class with the members of ``Runtime`` and a row in ``BACKENDS``. The least of
+them, a table that says what follows each token::
+
+    class BigramRuntime:
+        device = "a table"
+        arithmetic = "float32"
+
+        def __init__(self, model: str, settings: RuntimeSettings) -> None:
+            self.table = np.load(model)                              # (V, V)
+            self.weight_bytes_per_token = self.table[0].nbytes
+            self.tokens = np.zeros(0, dtype=np.int64)                # (B,)
+
+        def begin(self, *, batch: int, capacity: int) -> None:
+            self.tokens = np.zeros(batch, dtype=np.int64)
+
+        def prefill(self, tokens: npt.NDArray[np.int64]) -> None:    # (B, L)
+            self.tokens = self.table[tokens[:, -1]].argmax(-1)
+
+        def decode(self, count: int) -> None:
+            for _ in range(count):
+                self.tokens = self.table[self.tokens].argmax(-1)
+
+        def last_tokens(self) -> list[int]:
+            return self.tokens.tolist()
+
+        def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+            return self.table[list(tokens)]                          # (L, V)
+
+        def close(self) -> None:
+            self.table = None
+
+    BACKENDS["bigram"] = Backend(target="bigram:BigramRuntime", packages=("numpy",))
+"""
+
+# B sequences at once, L tokens, V words of the vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from edgellm.bench.machine.rates import Rates
 from edgellm.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# B sequences at once, L tokens, V words of the vocabulary
-
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """How a runtime loads a model.
+    """The settings that a runtime loads a model with.
 
     Attributes:
         threads: of arithmetic on a processor; None follows the machine.
         dtype: of activations, and of weights that are not quantized; None is the runtime's best.
         memory: the budget in bytes; None is what is free.
-        context: tokens that a sequence will have at the most; None is not known yet.
+        context: the most tokens of a sequence; None where it is not known yet.
         activations: of our own CPU kernels: ``auto``, ``int8`` or ``float``.
         compile: whether a runtime that can compile its steps, or record them as a graph, does so.
     """
@@ -51,36 +86,45 @@ class RuntimeSettings:
 
 
 class Runtime(Protocol):
-    """One model in memory, as one runtime computes it. Made from a model's folder (or file) and ``RuntimeSettings``.
+    """One model in memory, made from the path of its folder or file and ``RuntimeSettings``.
+
+    A speed test calls ``begin``, ``prefill`` with the tokens that come before, and then, timed,
+    ``prefill`` or ``decode``; every one of them returns when its arithmetic is done.
 
     Raises:
-        BackendError: when it is made: a package is missing (the hint is the command that installs
-            it), or the device is.
+        BackendError: when it is made: the device is not here, or the file cannot be loaded.
     """
 
     device: str
-    """What computes, as a person would name it."""
+    """The processor or GPU, as a person would name it."""
 
     arithmetic: str
-    """Which path runs: ``int8 kernels``, ``int4 bf16 torch``, ``float32``."""
+    """The path that computes: ``int8 kernels``, ``int4 bf16 torch``, ``float32``."""
 
     weight_bytes_per_token: int | None
-    """Weights that one decoded token goes through: all but the embedding's table."""
+    """Bytes of the weights that one decoded token reads: all but the embedding."""
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches for ``batch`` sequences with room for ``capacity`` tokens each."""
         ...
 
-    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Send tokens (B, L) through the model; returns when the logits after the last ones are computed."""
+    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
+        """Append tokens (B, L) to the sequences, and compute the logits after the last ones."""
         ...
 
     def decode(self, count: int) -> None:
-        """Take ``count`` greedy steps, one token a sequence each; returns when the last one is computed."""
+        """Take ``count`` greedy steps, each of one token a sequence."""
+        ...
+
+    def last_tokens(self) -> list[int]:
+        """Return the newest token of each sequence, which the next step goes on from.
+
+        After ``prefill`` that is the likeliest one after the prompt.
+        """
         ...
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (L, V) after each token of one sequence, from empty caches."""
+        """Return the logits (L, V) after each token of one sequence, from empty caches."""
         ...
 
     def close(self) -> None:
@@ -88,138 +132,120 @@ class Runtime(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What a device could do at the most, measured: bytes read from its memory a second, and operations in matrix products."""
-
-    bytes_per_second: float
-    flops_per_second: float | None = None
-
-
 @runtime_checkable
 class OnDevice(Protocol):
-    """A runtime whose arithmetic may run beside the processor (on a GPU): then it measures that device itself."""
+    """A runtime that may compute on a GPU, and then measures that device itself."""
 
     def measure_rates(self) -> Rates | None:
-        """Read and multiply on the device for about a second; None where the processor computes."""
+        """Read and multiply on the GPU for about a second; None where the processor computes."""
         ...
 
     def peak_device_memory(self) -> int | None:
-        """The most bytes of the device's own memory that this process has held; None where it has none of its own."""
+        """Return the most bytes of GPU memory that were allocated; None where it has none."""
         ...
 
 
 @runtime_checkable
 class HasVocabulary(Protocol):
-    """A runtime that may open files of which nobody else knows how many tokens their models have."""
+    """A runtime of files whose vocabulary nobody else can read."""
 
     vocabulary: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A runtime's place in the table.
+    """A row of the table of backends.
 
     Attributes:
-        target: its class, as ``module:Class``.
-        about: what it runs, in a few words.
-        package: what Python must be able to import; None where nothing beyond edgellm is needed.
-        install: the command that installs it.
-        threads: whether a number of threads means something to it.
-        memory: whether a budget of memory does.
-        dtype: whether a type of activations does.
-        peer: whether it is someone else's runtime.
-        way_round: what a person can do where a signal has ended it.
+        target: the class, as ``module:Class``.
+        packages: all that Python must be able to import for it, beyond edgellm's own.
+        install: the command that installs them.
+        options: those of ``threads``, ``memory`` and ``dtype`` that mean something to it.
+        crash_hint: what a person can do where a signal has ended it.
     """
 
     target: str
-    about: str
-    package: str | None = None
+    packages: tuple[str, ...] = ()
     install: str | None = None
-    threads: bool = True
-    memory: bool = False
-    dtype: bool = True
-    peer: bool = False
-    way_round: str | None = None
+    options: tuple[str, ...] = ("threads", "dtype")
+    crash_hint: str | None = None
+
+    @property
+    def missing_packages(self) -> tuple[str, ...]:
+        """Those of its packages that cannot be imported here."""
+        return tuple(package for package in self.packages if find_spec(package) is None)
 
     @property
     def installed(self) -> bool:
-        """Whether its package is here."""
-        if self.package is None:
-            return True
-        try:
-            return find_spec(self.package) is not None
-        except ValueError:  # somebody has forbidden its import
-            return False
+        """Whether every package it needs is here."""
+        return not self.missing_packages
 
 
-TORCH = "pip install 'edgellm[torch]'"
+INSTALL_TORCH = "pip install 'edgellm[torch]'"
+INSTALL_LLAMA_CPP = "pip install llama-cpp-python gguf"
 ENDPOINT = "endpoint"
 
-BACKENDS: Mapping[str, Backend] = {
+BACKENDS: dict[str, Backend] = {
+    # edgellm on what MLX has here
     "mlx": Backend(
         target="edgellm.bench.backends.edgellm_mlx:MLXRuntime",
-        about="edgellm on what MLX has here",
-        memory=True,
-        dtype=False,
+        options=("threads", "memory"),
     ),
+    # the same weights in torch on an NVIDIA GPU
     "cuda": Backend(
         target="edgellm.bench.torch_backend.runtime:CUDARuntime",
-        about="the same weights in torch on an NVIDIA GPU",
-        package="torch",
-        install=TORCH,
-        threads=False,
+        packages=("torch",),
+        install=INSTALL_TORCH,
+        options=("dtype",),
     ),
+    # the same weights in torch on the processor
     "cpu": Backend(
         target="edgellm.bench.torch_backend.runtime:CPURuntime",
-        about="the same weights in torch on the processor",
-        package="torch",
-        install=TORCH,
+        packages=("torch",),
+        install=INSTALL_TORCH,
     ),
+    # mlx-lm on the same folder
     "mlx-lm": Backend(
         target="edgellm.bench.backends.mlx_lm:MLXLMRuntime",
-        about="mlx-lm on the same folder",
-        package="mlx_lm",
+        packages=("mlx_lm", "transformers"),
         install="pip install mlx-lm",
-        threads=False,
-        peer=True,
+        options=("dtype",),
     ),
+    # transformers on the dequantized weights
     "transformers": Backend(
         target="edgellm.bench.backends.transformers:TransformersRuntime",
-        about="transformers on the dequantized weights",
-        package="transformers",
+        packages=("transformers", "torch"),
         install="pip install transformers torch",
-        peer=True,
     ),
+    # llama.cpp on a GGUF of the same weights
     "llama.cpp": Backend(
         target="edgellm.bench.backends.llama_cpp:LlamaCppRuntime",
-        about="llama.cpp on a GGUF of the same weights",
-        package="llama_cpp",
-        install="pip install llama-cpp-python",
-        dtype=False,
-        peer=True,
-        way_round="use --backend llama.cpp-plain: some builds crash where they repack weights",
+        packages=("llama_cpp", "gguf"),
+        install=INSTALL_LLAMA_CPP,
+        options=("threads",),
+        crash_hint="use --backend llama.cpp-plain: some builds crash where they repack weights",
     ),
+    # the same without llama.cpp's repacking of weights
     "llama.cpp-plain": Backend(
         target="edgellm.bench.backends.llama_cpp:LlamaCppPlainRuntime",
-        about="the same without llama.cpp's repacking of weights",
-        package="llama_cpp",
-        install="pip install llama-cpp-python",
-        dtype=False,
-        peer=True,
+        packages=("llama_cpp", "gguf"),
+        install=INSTALL_LLAMA_CPP,
+        options=("threads",),
     ),
+    # an OpenAI-compatible URL
     ENDPOINT: Backend(
         target="edgellm.bench.backends.openai_endpoint:Endpoint",
-        about="an OpenAI-compatible URL",
-        threads=False,
-        dtype=False,
-        peer=True,
+        options=(),
     ),
 }
 
 
 def backend_named(name: str) -> Backend:
-    """The backend of a name. Raises ConfigError."""
+    """Return the backend of a name.
+
+    Raises:
+        ConfigError: there is none; the hint names the nearest.
+    """
     if name not in BACKENDS:
         close = get_close_matches(name, BACKENDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(BACKENDS)}"
@@ -227,23 +253,22 @@ def backend_named(name: str) -> Backend:
     return BACKENDS[name]
 
 
-def missing_package(name: str) -> BackendError:
-    """What to say of a backend whose package is not installed."""
-    backend = backend_named(name)
-    return BackendError(
-        f"the {name} backend needs {backend.package}, which is not installed", hint=backend.install
-    )
+def not_installed(name: str) -> str:
+    """Return the sentence that names the packages which a backend needs and does not find here."""
+    packages = backend_named(name).missing_packages
+    verb = "is" if len(packages) == 1 else "are"
+    return f"the {name} backend needs {' and '.join(packages)}, which {verb} not installed"
 
 
 def open_runtime(name: str, model: str, settings: RuntimeSettings) -> Runtime:
-    """Load a model (a folder, or a file where the runtime reads files) with the runtime of a name.
+    """Load a model (a folder, or a file where the runtime reads files) with a backend's runtime.
 
     Raises:
         ConfigError: there is no such backend.
-        BackendError: its package or its device is not here.
+        BackendError: a package of it or its device is not here.
     """
     backend = backend_named(name)
     if not backend.installed:
-        raise missing_package(name)
+        raise BackendError(not_installed(name), hint=backend.install)
     module, _, attribute = backend.target.partition(":")
     return cast("Runtime", getattr(import_module(module), attribute)(model, settings))

@@ -7,12 +7,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bench.backends.registry import Rates, RuntimeSettings
+from edgellm.bench.backends.registry import RuntimeSettings
+from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, Part, read_checkpoint
 from edgellm.reading.disk_reader import DiskReader
@@ -54,7 +55,7 @@ class TransformersRuntime:
 
         self._cache = DynamicCache(config=self._model.config)
 
-    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
         """Send tokens (B, L) through the model."""
         self._step(self._torch.from_numpy(np.ascontiguousarray(tokens)).to(self._place))
         self._wait()
@@ -64,6 +65,10 @@ class TransformersRuntime:
         for _ in range(count):
             self._step(self._token)
         self._wait()
+
+    def last_tokens(self) -> list[int]:
+        """Return the newest token of each sequence."""
+        return cast("list[int]", self._token[:, 0].tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (L, V) after each token."""

@@ -110,12 +110,12 @@ def run(
     """Measure models in backends: prompts, generations, and how near they come to what this machine could do."""
     from edgellm.bench.backends.openai_endpoint import server_parts
     from edgellm.bench.report.result_files import ResultFile
-    from edgellm.bench.speed.speed import Speed, settled
-    from edgellm.bench.speed.workload import left_out
+    from edgellm.bench.speed.speed import Speed, with_best_rates
+    from edgellm.bench.speed.workload import unused_options
     from edgellm.bench.worker.status_line import StatusLine
 
     outputs = [ResultFile(path) for path in output or ()]
-    backends, without = _backends(backend, models, endpoint)
+    backends, skipped, notes = _backends(backend, models, endpoint)
     workload = Workload(
         models=tuple(models or _default_models(backends)),
         backends=backends,
@@ -132,19 +132,19 @@ def run(
         timeout=timeout,
         endpoint=endpoint,
         key_variable=key_variable,
-        without=without,
+        skipped=skipped,
     )
     if ENDPOINT not in backends:  # whose server has names of its own
         _check_names(models or [])
     if endpoint:
         server_parts(endpoint)
     with StatusLine() as status:
-        for sentence in left_out(workload):
+        for sentence in [*notes, *unused_options(workload)]:
             status.note(sentence)
         records, stopped = collect(
             Speed(workload, progress=status.show).records(), outputs, status.note
         )
-    records = settled(records)
+    records = with_best_rates(records)
     for target in outputs:
         target.replace([record.as_dict() for record in records])
     _print(records, json=json)
@@ -166,17 +166,23 @@ def _print(records: Sequence[Any], *, json: bool) -> None:
 
 def _backends(
     text: str, models: Sequence[str] | None, endpoint: str | None
-) -> tuple[tuple[str, ...], frozenset[tuple[str, str]]]:
-    """The backends that were asked for, or those that run here, without what would take them minutes."""
+) -> tuple[tuple[str, ...], frozenset[tuple[str, str]], list[str]]:
+    """Return the backends to measure, the pairs that are left out, and what a person is told of it.
+
+    Where none is named they are those that run here, without the models that take them minutes.
+    """
     chosen = tuple(_parts(text))
     if chosen:
-        return chosen, frozenset()
+        return chosen, frozenset(), []
     if endpoint:
-        return (ENDPOINT,), frozenset()
-    from edgellm.bench.speed.defaults import too_slow, usual_backends
+        return (ENDPOINT,), frozenset(), []
+    from edgellm.bench.speed.defaults import not_measured, too_slow, usual_backends
 
     here = usual_backends()
-    return here, frozenset() if models else too_slow(here, _default_models(here))
+    skipped: frozenset[tuple[str, str]] = frozenset()
+    if not models:
+        skipped = too_slow(here, _default_models(here))
+    return here, skipped, not_measured(skipped)
 
 
 def _default_models(backends: Sequence[str]) -> list[str]:

@@ -15,9 +15,9 @@ from edgellm.bench.backends.registry import RuntimeSettings, backend_named
 from edgellm.bench.evaluation.divergence import Comparison
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record
-from edgellm.bench.speed.speed import Progress, Status
-from edgellm.bench.speed.variants import GGUF, variant_of
+from edgellm.bench.speed.variants import GGUF, prepare_variant
 from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import BackendError, ConfigError, EdgeLLMError
 from edgellm.hub.resolve import locate
@@ -130,7 +130,7 @@ def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:
 
 
 def compare(
-    sides: Sequence[Side], settings: ParitySettings, *, progress: Progress = lambda _: None
+    sides: Sequence[Side], settings: ParitySettings, *, progress: StatusCallback = lambda _: None
 ) -> Generator[ParityRecord]:
     """Yield a record for each side but the first, as it is compared with that one; one that fails says why.
 
@@ -189,16 +189,16 @@ class _Answer:
         say: Say,
     ) -> _Answer:
         say("loading")
-        variant = variant_of(side.model, None, side.backend)
+        variant = prepare_variant(side.model, None, side.backend)
         threads = settings.runtime.threads
         worker = WorkerProcess(
             timeout=settings.timeout,
             command=RUN,
             variables={"OMP_NUM_THREADS": str(threads)} if threads else {},
-            way_round=backend_named(side.backend).way_round,
+            crash_hint=backend_named(side.backend).crash_hint,
         )
         try:
-            worker.tell(
+            worker.send(
                 {
                     "backend": side.backend,
                     "model": str(variant.path),
@@ -210,10 +210,10 @@ class _Answer:
             for number, window in enumerate(windows):
                 say(f"tokens from {number * settings.window} on")
                 files.append(folder / f"{number}.npy")
-                worker.tell({"tokens": list(window), "file": str(files[-1])})
+                worker.send({"tokens": list(window), "file": str(files[-1])})
                 _heard(worker)
             say("going on by itself")
-            worker.tell(
+            worker.send(
                 {"tokens": list(windows[0][: settings.prompt_tokens]), "count": settings.new_tokens}
             )
             greedy = _heard(worker)["greedy"]
@@ -233,7 +233,7 @@ class _Answer:
 
 
 def _heard(worker: WorkerProcess) -> Mapping[str, Any]:
-    found = worker.hear()
+    found = worker.receive()
     if "error" in found:
         raise BackendError(found["error"], hint=found["hint"])
     return found

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from edgellm.bench.backends.registry import Runtime, RuntimeSettings, open_runtime
-from edgellm.bench.speed.worker import Say, speaker, telling
+from edgellm.bench.worker.protocol import Send, report_errors, stdout_channel
 
 
 @runtime_checkable
@@ -28,27 +28,27 @@ class Continues(Protocol):
 
 def main() -> None:
     """Load what the first line names, then compute."""
-    say = speaker()
+    send = stdout_channel()
     order = json.loads(sys.stdin.readline())
-    with telling(say):
+    with report_errors(send):
         runtime = open_runtime(
             order["backend"], order["model"], RuntimeSettings(**order["settings"])
         )
         try:
-            say({"device": runtime.device, "arithmetic": runtime.arithmetic})
+            send({"device": runtime.device, "arithmetic": runtime.arithmetic})
             for line in sys.stdin:
-                _do(runtime, json.loads(line), say)
+                _do(runtime, json.loads(line), send)
         finally:
             runtime.close()
 
 
-def _do(runtime: Runtime, order: Mapping[str, Any], say: Say) -> None:
+def _do(runtime: Runtime, order: Mapping[str, Any], send: Send) -> None:
     if "file" in order:
         logits = runtime.logits(order["tokens"])
         np.save(order["file"], logits)
-        say({"shape": list(logits.shape)})
+        send({"shape": list(logits.shape)})
     else:
-        say({"greedy": greedy(runtime, order["tokens"], order["count"])})
+        send({"greedy": greedy(runtime, order["tokens"], order["count"])})
 
 
 def greedy(runtime: Runtime, tokens: Sequence[int], count: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgellm.bench.backends.registry import Rates
+from edgellm.bench.machine.rates import Rates
 
 READ_BYTES = 2 << 30
 """Far more than caches hold."""

@@ -18,7 +18,7 @@ INTERVAL = 0.1
 """Seconds between two readings of a power that the machine tells instead of an energy."""
 
 
-class Meter(Protocol):
+class EnergyMeter(Protocol):
     """Something that counts energy."""
 
     source: str
@@ -157,9 +157,9 @@ def apple_milliwatts(line: str) -> float | None:
     return _number(value.removesuffix("mW\n"), 1.0) if head.startswith("Combined Power") else None
 
 
-def find_meter(*, gpu: bool) -> Meter | None:
+def find_meter(*, gpu: bool) -> EnergyMeter | None:
     """What counts the energy of the part of the machine that computes; None where nothing does."""
-    makers: list[Callable[[], Meter]] = (
+    makers: list[Callable[[], EnergyMeter]] = (
         [apple_meter] if sys.platform == "darwin" else [nvidia_meter] if gpu else [RAPLMeter]
     )
     for make in makers:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from edgellm.bench.backends.registry import Rates
+from edgellm.bench.machine.rates import Rates
 from edgellm.errors import BackendError
 
 READ_BYTES = 512 << 20

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.queries.questions import QUESTIONS, QuerySettings
 from edgellm.bench.records.record import Record
-from edgellm.bench.speed.speed import Status
 from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.status import Status
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.quantization import quantization_of
 from edgellm.device import machine as device
@@ -153,7 +153,7 @@ def _say(progress: Callable[[Status], None], before: Status, number: int, doing:
 def _answers(process: WorkerProcess, question: str, repetitions: int) -> list[dict[str, Any]]:
     said = []
     for repetition in range(repetitions):
-        process.tell({"question": question, "repetition": repetition})
+        process.send({"question": question, "repetition": repetition})
         said.append(_heard(process))
     return said
 
@@ -161,7 +161,7 @@ def _answers(process: WorkerProcess, question: str, repetitions: int) -> list[di
 def _heard(process: WorkerProcess) -> dict[str, Any]:
     """What it says next; that it is gone or silent, where it says no more."""
     try:
-        return process.hear()
+        return process.receive()
     except BackendError as error:
         return {"error": error.message}
 

@@ -1,32 +1,57 @@
-"""What is measured when nobody says what: the backends that run here, without those that would take minutes for a step."""
+"""The backends of a run that names none: those that are installed and take no minutes for a step."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 
-from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
-from edgellm.device import machine as device
+from edgellm.bench.backends.registry import BACKENDS, ENDPOINT, not_installed
+from edgellm.device import machine
 
 SLOW_ON_PROCESSORS = ("mlx-lm",)
-"""MLX's own kernels, one thread and 16 bits of them: 0.9 s a token of 1.1B in 4 bits (2 cores at 2.6 GHz), ours 0.03."""
+"""MLX's own 16-bit products on one thread: 0.9 s a token of 1.1B parameters in 4 bits, ours 0.03.
 
+Measured on 2 cores at 2.6 GHz.
+"""
 
 ON_REQUEST = (ENDPOINT, "llama.cpp-plain")
+"""Backends that are measured only where they are named."""
+
+Skipped = frozenset[tuple[str, str]]
+"""Pairs of a backend and a model that are not measured."""
 
 
 def usual_backends() -> tuple[str, ...]:
-    """All that are installed and have their device."""
-    found = [
-        name for name, backend in BACKENDS.items() if backend.installed and name not in ON_REQUEST
-    ]
-    return tuple(name for name in found if name != "cuda" or shutil.which("nvidia-smi"))
+    """Return the backends that are installed and have their device."""
+    return tuple(name for name in _wanted() if BACKENDS[name].installed)
 
 
-def too_slow(backends: Sequence[str], models: Sequence[str]) -> frozenset[tuple[str, str]]:
-    """Pairs of backend and model that a page made in minutes does without: only the first model is small enough for all."""
-    if device.has_gpu():
+def too_slow(backends: Sequence[str], models: Sequence[str]) -> Skipped:
+    """Return the pairs that would take minutes: only the first model is small enough for all."""
+    if machine.has_gpu():
         return frozenset()
-    return frozenset(
-        (name, model) for name in backends if name in SLOW_ON_PROCESSORS for model in models[1:]
-    )
+    slow = set(backends) & set(SLOW_ON_PROCESSORS)
+    return frozenset((name, model) for name in slow for model in models[1:])
+
+
+def not_measured(skipped: Skipped) -> list[str]:
+    """Return a sentence for each usual backend that is left out, with the way to have it."""
+    missing = [name for name in _wanted() if not BACKENDS[name].installed]
+    return [
+        *(f"not measured: {not_installed(name)} ({BACKENDS[name].install})" for name in missing),
+        *(
+            f"not measured: {model} in {name}, minutes on a processor ({_command(name, model)})"
+            for name, model in sorted(skipped)
+        ),
+    ]
+
+
+def _wanted() -> list[str]:
+    names = [name for name in BACKENDS if name not in ON_REQUEST]
+    if shutil.which("nvidia-smi") is None:
+        names.remove("cuda")
+    return names
+
+
+def _command(name: str, model: str) -> str:
+    return f"edgellm bench {model} --backend {name}"

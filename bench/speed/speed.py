@@ -1,51 +1,63 @@
-"""Runs a workload: a worker for each session, a record for each test, whatever becomes of the worker."""
+"""A run of the bench: a worker for each session, and a record for each test."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+import sys
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edgellm.bench.backends.registry import ENDPOINT, Rates, backend_named
+from edgellm.bench.backends.registry import ENDPOINT, backend_named
 from edgellm.bench.machine.environment import environment
+from edgellm.bench.machine.rates import Rates
 from edgellm.bench.machine.roofline import processor_rates
 from edgellm.bench.records.record import SpeedRecord
-from edgellm.bench.speed.variants import Variant, variant_of
+from edgellm.bench.speed.variants import ModelVariant, prepare_variant
 from edgellm.bench.speed.workload import Session, Test, Workload
-from edgellm.bench.worker.process import WORKER, WorkerProcess
-from edgellm.device import machine as device
+from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
+from edgellm.bench.worker.protocol import Message, error_sentence
+from edgellm.bench.worker.status import Status, StatusCallback
+from edgellm.device import machine
 from edgellm.errors import BackendError, EdgeLLMError
+
+WORKER = (sys.executable, "-m", "edgellm.bench.speed.worker")
 
 LOAD = "load"
 """The test of a record that says why a session could not begin."""
 
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What is being done: which of how many tests, and what of it."""
-
-    number: int
-    total: int
-    title: str
-    doing: str
-
-
-Progress = Callable[[Status], None]
+UNKNOWN = ModelVariant()
+"""The model of an endpoint, of which nothing is known."""
 
 
 @dataclass(slots=True)
 class _Samples:
-    """What a worker has said of a test so far."""
+    """The measurements of a test so far.
+
+    Attributes:
+        end: the worker's last message of the test; empty where it did not come to its end.
+        error: why, in a sentence.
+        worker_ended: whether the worker is gone.
+    """
 
     seconds: list[float] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
-    first: list[float] = field(default_factory=list)
-    steps: list[float] = field(default_factory=list)
+    first_token_seconds: list[float] = field(default_factory=list)
     slept: int = 0
-    done: Mapping[str, Any] = field(default_factory=dict)
+    end: Message = field(default_factory=dict)
     error: str | None = None
+    worker_ended: bool = False
+
+    def add(self, message: Message) -> None:
+        """Add a repetition."""
+        if message["slept"]:
+            self.slept += 1
+            return
+        self.seconds.append(message["seconds"])
+        if message["joules"] is not None:
+            self.joules.append(message["joules"])
+        if "first" in message:
+            self.first_token_seconds.append(message["first"])
 
 
 class Speed:
@@ -53,7 +65,7 @@ class Speed:
 
     Args:
         workload: what is measured.
-        progress: called before each thing that takes a while.
+        progress: called before each step that takes a while.
         worker: the command that starts a worker.
     """
 
@@ -61,8 +73,8 @@ class Speed:
         self,
         workload: Workload,
         *,
-        progress: Progress = lambda _: None,
-        worker: tuple[str, ...] = WORKER,
+        progress: StatusCallback = lambda _: None,
+        worker: Sequence[str] = WORKER,
     ) -> None:
         self._workload, self._progress, self._worker = workload, progress, worker
         self._sessions, self._tests = workload.sessions(), workload.tests()
@@ -75,246 +87,233 @@ class Speed:
         return len(self._sessions) * len(self._tests)
 
     def records(self) -> Generator[SpeedRecord]:
-        """Yield each test's record when it is finished; one that fails says why, and the rest goes on."""
+        """Yield each test's record when it is done; one that fails says why, and the rest goes on."""
         for place, session in enumerate(self._sessions):
             self._number = place * len(self._tests)
-            yield from self._session(session)
+            try:
+                yield from self._session(session)
+            except EdgeLLMError as error:
+                yield _failed(session, error)
 
     def _session(self, session: Session) -> Generator[SpeedRecord]:
-        waiting = list(self._tests)
-        while waiting:
-            worker = None
+        """Yield the records of a session. Raises EdgeLLMError where a worker cannot be had."""
+        variant = self._variant(session)
+        tests = list(self._tests)
+        while tests:
+            rates = self._processor_rates(session)
+            worker = self._start(session)
             try:
-                variant = self._variant(session)
-                rates = self._processor_rates(session)
-                worker = self._start(session)
                 loaded = self._load(worker, session, variant)
-                while waiting:
-                    test = waiting.pop(0)
+                while tests:
+                    test = tests.pop(0)
                     self._number += 1
                     samples = self._measure(worker, session, test, variant)
                     yield _record(
                         session, test, variant, loaded=loaded, samples=samples, rates=rates
                     )
-                    if samples.error is not None and not samples.done:
-                        break  # it is gone: what is left gets a new one
-            except EdgeLLMError as error:
-                yield _failed(session, error)
-                return
+                    if samples.worker_ended:
+                        break  # what is left gets a new one
             finally:
-                if worker is not None:
-                    worker.close()
+                worker.close()
 
-    def _variant(self, session: Session) -> Variant | None:
+    def _variant(self, session: Session) -> ModelVariant:
         if session.backend == ENDPOINT:
-            return None
-        self._say(session, "looking at the model")
-        return variant_of(session.model, session.bits, session.backend)
+            return UNKNOWN
+        self._show(session, "looking at the model")
+        return prepare_variant(session.model, session.bits, session.backend)
 
     def _processor_rates(self, session: Session) -> Rates | None:
-        """What the processor could do with the session's threads: the best that this run has seen, since others use it too."""
+        """Measure the processor's limits with the session's threads.
+
+        Returns:
+            The best that this run has seen, since others use the processor too; None of an
+            endpoint, and where nothing could be measured.
+        """
         if session.backend == ENDPOINT:
             return None
-        threads = session.settings.threads or device.core_count()
-        self._say(session, "measuring this machine's memory")
+        threads = session.settings.threads or machine.core_count()
+        self._show(session, "measuring this machine's memory")
         with suppress(BackendError):
-            found = processor_rates(threads)
-            best = self._rates.get(threads, found)
-            flops = max(found.flops_per_second or 0.0, best.flops_per_second or 0.0)
-            self._rates[threads] = Rates(
-                max(found.bytes_per_second, best.bytes_per_second), flops or None
-            )
+            self._rates[threads] = processor_rates(threads).best(self._rates.get(threads))
         return self._rates.get(threads)
 
     def _start(self, session: Session) -> WorkerProcess:
-        threads = session.settings.threads
-        variables = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        variables = {}
+        if session.settings.threads:
+            variables["OMP_NUM_THREADS"] = str(session.settings.threads)
         return WorkerProcess(
-            timeout=self._workload.timeout,
             command=self._worker,
+            timeout=self._workload.timeout,
             variables=variables,
-            way_round=backend_named(session.backend).way_round,
+            crash_hint=backend_named(session.backend).crash_hint,
         )
 
     def _load(
-        self, worker: WorkerProcess, session: Session, variant: Variant | None
-    ) -> Mapping[str, Any]:
-        self._say(session, "loading")
-        order = {
-            "backend": session.backend,
-            "model": str(variant.path) if variant else session.model,
-            "settings": asdict(session.settings),
-            "endpoint": self._workload.endpoint,
-            "key_variable": self._workload.key_variable,
-        }
-        worker.tell(order)
-        found = worker.hear()
-        if "error" in found:
-            raise BackendError(found["error"], hint=found["hint"])
-        return found
-
-    def _measure(
-        self, worker: WorkerProcess, session: Session, test: Test, variant: Variant | None
-    ) -> _Samples:
-        workload, samples = self._workload, _Samples()
-        if variant and variant.context and test.depth + test.tokens > variant.context:
-            fact = f"{test.name} takes {test.depth + test.tokens} tokens, and the model's context is {variant.context}"
-            samples.error = _sentence(fact, "give a smaller --depth, or fewer tokens")
-            samples.done = {"error": samples.error}
-            return samples
-        worker.tell(
+        self, worker: WorkerProcess, session: Session, variant: ModelVariant
+    ) -> dict[str, Any]:
+        self._show(session, "loading")
+        worker.send(
             {
-                "test": asdict(test),
-                "vocabulary": variant.vocabulary if variant else None,
-                "repetitions": workload.repetitions,
-                "max_seconds": workload.max_seconds,
+                "backend": session.backend,
+                "model": str(variant.path or session.model),
+                "settings": asdict(session.settings),
+                "endpoint": self._workload.endpoint,
+                "key_variable": self._workload.key_variable,
             }
         )
-        self._say(session, f"{test.name}{_batch(test)}, warming up")
+        return worker.receive()
+
+    def _measure(
+        self, worker: WorkerProcess, session: Session, test: Test, variant: ModelVariant
+    ) -> _Samples:
+        samples = _Samples()
         try:
-            while not samples.done:
-                found = worker.hear()
-                if "error" in found:
-                    samples.error, samples.done = _sentence(found["error"], found["hint"]), found
-                elif "done" in found:
-                    samples.steps, samples.done = found["steps"], found
-                elif "seconds" in found:
-                    _add(samples, found)
-                if not samples.done:
-                    count = len(samples.seconds)
-                    of = (
-                        f"repetition {count + 1} of {workload.repetitions}"
-                        if count < workload.repetitions
-                        else "single steps"
-                    )
-                    self._say(session, f"{test.name}{_batch(test)}, {of}")
+            _check_context(test, variant)
+            worker.send(
+                {
+                    "test": asdict(test),
+                    "vocabulary": variant.vocabulary,
+                    "repetitions": self._workload.repetitions,
+                    "max_seconds": self._workload.max_seconds,
+                }
+            )
+            self._show(session, f"{test.title}, warming up")
+            while "done" not in (message := worker.receive()):
+                if "slept" in message:
+                    samples.add(message)
+                self._show(session, f"{test.title}, {self._doing(len(samples.seconds))}")
+            samples.end = message
         except EdgeLLMError as error:
-            samples.error = _sentence(error.message, error.hint)
+            samples.error = error_sentence(error)
+            samples.worker_ended = isinstance(error, WorkerEndedError)
         return samples
 
-    def _say(self, session: Session, doing: str) -> None:
+    def _doing(self, repetitions: int) -> str:
+        if repetitions < self._workload.repetitions:
+            return f"repetition {repetitions + 1} of {self._workload.repetitions}"
+        return "single steps"
+
+    def _show(self, session: Session, doing: str) -> None:
         self._progress(Status(min(self._number, self.total), self.total, session.title, doing))
 
 
-def _add(samples: _Samples, found: Mapping[str, Any]) -> None:
-    if found["slept"]:
-        samples.slept += 1
-        return
-    samples.seconds.append(found["seconds"])
-    if found["joules"] is not None:
-        samples.joules.append(found["joules"])
-    if found.get("first") is not None:
-        samples.first.append(found["first"])
+def _check_context(test: Test, variant: ModelVariant) -> None:
+    """Raise BackendError where a test has more tokens than the model has positions."""
+    tokens = test.depth + test.tokens
+    if variant.context and tokens > variant.context:
+        raise BackendError(
+            f"{test.name} takes {tokens} tokens, and the model's context is {variant.context}",
+            hint="give a smaller --depth, or fewer tokens",
+        )
 
 
 def _record(
     session: Session,
     test: Test,
-    variant: Variant | None,
+    variant: ModelVariant,
     *,
-    loaded: Mapping[str, Any],
+    loaded: Message,
     samples: _Samples,
     rates: Rates | None,
 ) -> SpeedRecord:
-    if loaded["read_rate"] is not None:
+    if loaded["read_rate"] is not None:  # the runtime's own device
         rates = Rates(loaded["read_rate"], loaded["multiply_rate"])
-    prompt = test.kind == "pp"
-    flops = variant.flops(prompt=prompt, tokens=test.tokens, batch=test.batch) if variant else None
-    weights = loaded["weight_bytes_per_token"]
-    tokens = samples.done.get("tokens", test.tokens)
-    return SpeedRecord(
-        **(_common(session, variant) | ({"model": loaded["model"]} if loaded.get("model") else {})),
+    common = _common(session, variant)
+    if loaded.get("model"):  # the server's name of it
+        common["model"] = loaded["model"]
+    record = SpeedRecord(
+        **common,
         device=loaded["device"],
         test=test.name,
-        tokens=tokens,
+        tokens=samples.end.get("tokens", test.tokens),
         depth=test.depth,
         batch=test.batch,
         seconds=tuple(samples.seconds),
-        step_seconds=tuple(samples.steps),
-        first_token_seconds=tuple(samples.first),
+        step_seconds=tuple(samples.end.get("steps", ())),
+        first_token_seconds=tuple(samples.first_token_seconds),
         slept=samples.slept,
         energy_joules=tuple(samples.joules),
-        energy_source=samples.done.get("energy_source") if samples.joules else None,
+        energy_source=samples.end.get("energy_source"),
         arithmetic=loaded["arithmetic"],
         load_seconds=loaded["load_seconds"],
-        weight_bytes_per_token=weights,
-        peak_memory_bytes=samples.done.get("peak_memory_bytes"),
-        read_gbps=rates.bytes_per_second / 1e9 if rates else None,
-        compute_gflops=rates.flops_per_second / 1e9 if rates and rates.flops_per_second else None,
-        flops=flops,
-        floor_seconds=floor_seconds(weights, flops, rates, passes=1 if prompt else test.tokens),
+        weight_bytes_per_token=loaded["weight_bytes_per_token"],
+        peak_memory_bytes=samples.end.get("peak_memory_bytes"),
+        flops=variant.flops(prompt=test.kind == "pp", tokens=test.tokens, batch=test.batch),
         error=samples.error,
     )
+    return _with_rates(record, rates)
 
 
 def _failed(session: Session, error: EdgeLLMError) -> SpeedRecord:
-    """The record of a session that could not begin."""
+    """Return the record of a session that could not begin."""
     return SpeedRecord(
-        **_common(session, None),
-        device=device.chip_name(),
+        **_common(session, UNKNOWN),
+        device=machine.chip_name(),
         test=LOAD,
-        error=_sentence(error.message, error.hint),
+        error=error_sentence(error),
     )
 
 
-def _common(session: Session, variant: Variant | None) -> dict[str, Any]:
+def _common(session: Session, variant: ModelVariant) -> dict[str, Any]:
     settings = session.settings
     return {
         "model": session.model,
         "backend": session.backend,
-        "environment": environment() | {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+        "environment": environment(),
         "threads": settings.threads,
-        "bits": (variant.bits if variant else None) or session.bits,
+        "bits": variant.bits or session.bits,
         "memory_bytes": settings.memory,
         "dtype": settings.dtype,
-        "model_bytes": variant.nbytes if variant else None,
+        "model_bytes": variant.nbytes,
     }
 
 
 def floor_seconds(
-    weights: int | None, flops: float | None, rates: Rates | None, *, passes: int
+    weight_bytes: int | None, flops: float | None, rates: Rates | None, *, passes: int
 ) -> float | None:
-    """The least seconds in which this machine could read the weights so often, and multiply."""
-    if rates is None or weights is None:
+    """Return the least seconds in which the machine reads the weights ``passes`` times and multiplies.
+
+    It does both at once, so the longer of the two counts; None where the weights or the rates are
+    not known.
+    """
+    if rates is None or weight_bytes is None:
         return None
-    reading = passes * weights / rates.bytes_per_second
-    return (
-        max(reading, flops / rates.flops_per_second)
-        if flops and rates.flops_per_second
-        else reading
-    )
+    reading = passes * weight_bytes / rates.bytes_per_second
+    if not flops or not rates.flops_per_second:
+        return reading
+    return max(reading, flops / rates.flops_per_second)
 
 
-def settled(records: Sequence[SpeedRecord]) -> list[SpeedRecord]:
-    """The records with the best rates of the whole run: who was measured while others were busy looks no better."""
+def with_best_rates(records: Sequence[SpeedRecord]) -> list[SpeedRecord]:
+    """Return the records with the best rates of the whole run, by device and threads.
+
+    A backend that was measured while others kept the machine busy looks no better for it.
+    """
     best: dict[tuple[str, int | None], Rates] = {}
     for record in records:
         if record.read_gbps is not None:
-            before = best.get((record.device, record.threads), Rates(0.0, 0.0))
-            flops = max(before.flops_per_second or 0.0, 1e9 * (record.compute_gflops or 0.0))
-            best[record.device, record.threads] = Rates(
-                max(before.bytes_per_second, 1e9 * record.read_gbps), flops
-            )
-    return [_with_rates(record, best.get((record.device, record.threads))) for record in records]
+            flops = record.compute_gflops and 1e9 * record.compute_gflops
+            rates = Rates(1e9 * record.read_gbps, flops)
+            key = (record.device, record.threads)
+            best[key] = rates.best(best.get(key))
+    return [
+        _with_rates(record, best[record.device, record.threads])
+        if record.read_gbps is not None
+        else record
+        for record in records
+    ]
 
 
 def _with_rates(record: SpeedRecord, rates: Rates | None) -> SpeedRecord:
-    if record.read_gbps is None or rates is None:
+    """Return a record with the limits that it is compared with."""
+    if rates is None:
         return record
     passes = 1 if record.is_prompt else record.tokens
     return replace(
         record,
         read_gbps=rates.bytes_per_second / 1e9,
-        compute_gflops=rates.flops_per_second / 1e9 if rates.flops_per_second else None,
+        compute_gflops=rates.flops_per_second and rates.flops_per_second / 1e9,
         floor_seconds=floor_seconds(
             record.weight_bytes_per_token, record.flops, rates, passes=passes
         ),
     )
-
-
-def _batch(test: Test) -> str:
-    return f", {test.batch} sequences" if test.batch > 1 else ""
-
-
-def _sentence(message: str, hint: str | None) -> str:
-    return f"{message} (hint: {hint})" if hint else message

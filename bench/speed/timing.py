@@ -1,4 +1,4 @@
-"""Repetitions of a test on a runtime: warmed up, timed when the arithmetic is done, and done again where the machine slept."""
+"""The repetitions of a test on a runtime: warmed up, timed, and done again where the machine slept."""
 
 # B sequences at once, L tokens
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgellm.bench.backends.registry import Runtime
-from edgellm.bench.machine.energy import Meter
+from edgellm.bench.machine.energy import EnergyMeter
 from edgellm.bench.speed.workload import Test
 
 if TYPE_CHECKING:
@@ -18,30 +18,56 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FIRST_ID, LAST_ID = 300, 4096
-"""Token ids are drawn from here, behind the special tokens of every vocabulary; the same in every backend and model."""
+"""Token ids are drawn from this range, which lies behind the special tokens of every vocabulary."""
 
-STEPS = 64
-"""Single steps that are timed one by one, at the most."""
+MAX_STEPS = 64
+"""Single steps of a generation that are timed one by one."""
 
 WARM_STEPS = 4
-SLEEP = 1.0
-"""Seconds that the wall clock may run ahead of the other one in a repetition before the machine is taken to have slept."""
 
-NAPS = 5
-"""Repetitions of a test that may be lost to sleep; the next one is kept as it is."""
+SLEEP_SECONDS = 1.0
+"""The wall clock's lead over the other in a repetition from which on the machine has slept."""
+
+MAX_SLEPT = 5
+"""Repetitions of a test that may be lost to sleep; the next one counts as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Two ways to tell seconds: one that stands still while the machine sleeps, and one that does not."""
+    """Two clocks: ``awake`` stands still while the machine sleeps, and ``wall`` does not."""
 
     awake: Callable[[], float] = time.perf_counter
     wall: Callable[[], float] = time.time
 
+    def start(self) -> Stopwatch:
+        """Start to measure."""
+        wall = self.wall()
+        return Stopwatch(self, wall, self.awake())
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """The readings of both clocks at a start."""
+
+    clock: Clock
+    wall: float
+    awake: float
+
+    def stop(self) -> tuple[float, float]:
+        """Return the seconds since the start that the machine was awake, and those that it slept."""
+        seconds = self.clock.awake() - self.awake
+        return seconds, self.clock.wall() - self.wall - seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One repetition: its seconds, its joules where they are known, and whether the machine slept through a part of it."""
+    """One repetition.
+
+    Attributes:
+        seconds: that it took.
+        joules: that the machine used; None where it does not tell.
+        slept: whether the machine slept through a part of it, which makes it worthless.
+    """
 
     seconds: float
     joules: float | None
@@ -49,19 +75,27 @@ class Sample:
 
 
 def token_ids(count: int, vocabulary: int | None, batch: int) -> npt.NDArray[np.int64]:
-    """Token ids (B, L): drawn once and for all; a longer array begins with the shorter one."""
+    """Return token ids (B, L), the same in every run; a longer array begins with the shorter one."""
     import numpy as np
 
     last = min(LAST_ID, vocabulary or LAST_ID)
-    first = FIRST_ID if last > 2 * FIRST_ID else 0
-    rows = [
-        np.random.default_rng(number).integers(first, last, size=count) for number in range(batch)
-    ]
+    first = FIRST_ID
+    if last <= 2 * FIRST_ID:  # a tiny vocabulary
+        first = 0
+    rows = [np.random.default_rng(seed).integers(first, last, size=count) for seed in range(batch)]
     return np.stack(rows).astype(np.int64)
 
 
 class Trial:
-    """A test on a runtime."""
+    """A test on a runtime.
+
+    Args:
+        runtime: a loaded model.
+        test: a prompt (``pp``) or a generation (``tg``).
+        vocabulary: tokens that the model knows; None where nobody can tell.
+        meter: counts the energy of each repetition, where there is one.
+        clock: tells the time.
+    """
 
     def __init__(
         self,
@@ -69,30 +103,33 @@ class Trial:
         test: Test,
         vocabulary: int | None,
         *,
-        meter: Meter | None,
+        meter: EnergyMeter | None,
         clock: Clock,
     ) -> None:
         self._runtime, self._test, self._meter, self._clock = runtime, test, meter, clock
         tokens = token_ids(test.depth + test.tokens + 1, vocabulary, test.batch)
-        self._before, self._prompt = (
-            tokens[:, : test.depth],
-            tokens[:, test.depth : test.depth + test.tokens],
-        )
-        self._first = tokens[:, : max(1, test.depth)]
+        self._context = tokens[:, : test.depth]
+        self._prompt = tokens[:, test.depth : test.depth + test.tokens]
+        if test.kind == "tg":  # it goes on from one token at the least
+            self._context = tokens[:, : max(1, test.depth)]
 
     def warm_up(self) -> None:
-        """Go the way once, untimed; of a generation only some steps."""
+        """Run the test once, untimed; of a generation only some steps."""
         self._prepare()
-        self._work(min(self._test.tokens, WARM_STEPS))
+        self._run(min(self._test.tokens, WARM_STEPS))
 
     def repetitions(self, count: int, max_seconds: float) -> Iterator[Sample]:
-        """Yield repetitions until ``count`` counted ones have come, or no further one may begin; at least one counts."""
+        """Yield repetitions until ``count`` were awake, or no further one may begin.
+
+        The first that counts is always there, and those that the machine slept through come as
+        well.
+        """
         ends = self._clock.awake() + max_seconds
-        counted = naps = 0
+        counted = slept = 0
         while counted < count and (not counted or self._clock.awake() < ends):
             self._prepare()
-            sample = self._timed(self._test.tokens, may_discard=naps < NAPS)
-            naps += sample.slept
+            sample = self._timed(self._test.tokens, may_discard=slept < MAX_SLEPT)
+            slept += sample.slept
             counted += not sample.slept
             yield sample
 
@@ -102,7 +139,7 @@ class Trial:
             return
         ends = self._clock.awake() + max_seconds
         self._prepare()
-        for number in range(min(STEPS, self._test.tokens)):
+        for number in range(min(MAX_STEPS, self._test.tokens)):
             if number and self._clock.awake() > ends:
                 return
             sample = self._timed(1, may_discard=True)
@@ -112,23 +149,19 @@ class Trial:
     def _prepare(self) -> None:
         test = self._test
         self._runtime.begin(batch=test.batch, capacity=max(1, test.depth) + test.tokens + 1)
-        if test.kind == "tg":
-            self._runtime.prompt(self._first)
-        elif test.depth:
-            self._runtime.prompt(self._before)
+        if self._context.size:
+            self._runtime.prefill(self._context)
 
-    def _work(self, tokens: int) -> None:
+    def _run(self, tokens: int) -> None:
         if self._test.kind == "tg":
             self._runtime.decode(tokens)
         else:
-            self._runtime.prompt(self._prompt)
+            self._runtime.prefill(self._prompt)
 
     def _timed(self, tokens: int, *, may_discard: bool) -> Sample:
-        meter, clock = self._meter, self._clock
-        joules = meter.joules() if meter else 0.0
-        wall, begun = clock.wall(), clock.awake()
-        self._work(tokens)
-        seconds = clock.awake() - begun
-        asleep = clock.wall() - wall - seconds
-        used = meter.joules() - joules if meter else None
-        return Sample(seconds, used, slept=may_discard and asleep > SLEEP)
+        joules_before = self._meter.joules() if self._meter else 0.0
+        watch = self._clock.start()
+        self._run(tokens)
+        seconds, asleep = watch.stop()
+        joules = self._meter.joules() - joules_before if self._meter else None
+        return Sample(seconds, joules, slept=may_discard and asleep > SLEEP_SECONDS)

@@ -1,10 +1,11 @@
-"""What is to be measured: the cross product of all options, as sessions of one loaded model, and the tests of each."""
+"""A workload: all options crossed, as sessions of one loaded model each, and the tests of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from edgellm.bench.backends.registry import ENDPOINT, RuntimeSettings, backend_named
 from edgellm.bench.records.differences import counted
@@ -25,7 +26,14 @@ BITS = (2, 3, 4, 5, 6, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """One thing that a loaded model does: a prompt (``pp``) or a generation (``tg``) of ``tokens`` a sequence."""
+    """One test of a loaded model.
+
+    Attributes:
+        kind: ``pp`` is a prompt and ``tg`` a generation.
+        tokens: of each sequence.
+        depth: tokens of each sequence that come before, untimed.
+        batch: sequences.
+    """
 
     kind: str
     tokens: int
@@ -34,13 +42,28 @@ class Test:
 
     @property
     def name(self) -> str:
-        """As llama-bench writes it: ``pp512``, ``tg128 @ d4096``."""
-        return f"{self.kind}{self.tokens}" + (f" @ d{self.depth}" if self.depth else "")
+        """The name as llama-bench writes it: ``pp512``, ``tg128 @ d4096``."""
+        suffix = f" @ d{self.depth}" if self.depth else ""
+        return f"{self.kind}{self.tokens}{suffix}"
+
+    @property
+    def title(self) -> str:
+        """The name, and how many sequences where there are several."""
+        if self.batch == 1:
+            return self.name
+        return f"{self.name}, {self.batch} sequences"
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One worker process: a backend, a model, and how it is loaded."""
+    """One loaded model.
+
+    Attributes:
+        backend: its name in the table of backends.
+        model: as it was named.
+        bits: that were asked for; None is what the model has.
+        settings: that it is loaded with.
+    """
 
     backend: str
     model: str
@@ -49,29 +72,41 @@ class Session:
 
     @property
     def title(self) -> str:
-        """What a person sees of it."""
+        """The session in a few words, for the status line."""
         parts = [self.backend, self.model]
-        parts += [f"{self.bits} bits"] if self.bits else []
-        parts += [counted(self.settings.threads, "thread")] if self.settings.threads else []
-        parts += [f"{self.settings.memory / 1e6:,.0f} MB"] if self.settings.memory else []
+        if self.bits:
+            parts.append(f"{self.bits} bits")
+        if self.settings.threads:
+            parts.append(counted(self.settings.threads, "thread"))
+        if self.settings.memory:
+            parts.append(f"{self.settings.memory / 1e6:,.0f} MB")
         return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """All that one run of the bench measures.
+    """All that one run of the bench measures, checked.
 
     Attributes:
-        models: folders, files, names; what an endpoint calls a model.
-        backends: names in the table of backends. prompt_tokens, gen_tokens, depth, batch: the tests
-            of each session. threads, memory, bits: with backends and models they make the sessions;
-            None is what the machine or the model has.
+        models: folders, files and names, or what an endpoint calls a model.
+        backends: names in the table of backends.
+        prompt_tokens: lengths of the prompts that are tested; 0 is none.
+        gen_tokens: lengths of the generations; 0 is none.
+        depth: tokens that come before each of them.
+        batch: sequences at once.
+        threads: of a session; None is as many as the machine has.
+        memory: budgets in bytes; None is what is free.
+        bits: of the weights; None is what the model has.
         dtype: of activations; None is the backend's own choice.
         repetitions: of each test.
-        max_seconds: no further repetition of a test begins after so many.
-        timeout: seconds in which a worker must say something; then it is ended.
+        max_seconds: after which no further repetition of a test begins.
+        timeout: seconds in which a worker must send a message.
         endpoint: the URL for the backend of that name.
         key_variable: the environment variable that holds the endpoint's key.
+        skipped: pairs of backend and model that are not measured.
+
+    Raises:
+        ConfigError: a value is out of its range, or nothing is left to measure.
     """
 
     models: tuple[str, ...]
@@ -89,8 +124,7 @@ class Workload:
     timeout: float = TIMEOUT
     endpoint: str | None = None
     key_variable: str | None = None
-    without: frozenset[tuple[str, str]] = field(default=frozenset())
-    """Pairs of backend and model that are left out."""
+    skipped: frozenset[tuple[str, str]] = frozenset()
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -131,46 +165,47 @@ class Workload:
             )
 
     def tests(self) -> list[Test]:
-        """The tests of a session, each once."""
-        found = [
+        """Return the tests of a session, each once."""
+        tests = [
             Test(kind, tokens, depth, batch)
             for batch, depth in product(self.batch, self.depth)
             for kind, counts in (("pp", self.prompt_tokens), ("tg", self.gen_tokens))
             for tokens in counts
             if tokens
         ]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(tests))
 
     def sessions(self) -> list[Session]:
-        """Every session, each once: what means nothing to a backend is left out of its sessions."""
+        """Return the sessions, each once: options that a backend does not have make no difference."""
         return list(dict.fromkeys(self._combined()))
 
     def _combined(self) -> Iterator[Session]:
         context = max(test.depth + test.tokens for test in self.tests()) + 2
         for model, bits, name in product(self.models, self.bits, self.backends):
             backend = backend_named(name)
-            if (name, model) in self.without:
+            if (name, model) in self.skipped:
                 continue
             for threads, memory in product(self.threads, self.memory):
-                settings = RuntimeSettings(
-                    threads=(threads or core_count()) if backend.threads else None,
-                    memory=memory if backend.memory else None,
-                    dtype=self.dtype if backend.dtype else None,
-                    context=context,
-                )
+                options: dict[str, Any] = {
+                    "threads": threads or core_count(),
+                    "memory": memory,
+                    "dtype": self.dtype,
+                }
+                used = {option: options[option] for option in backend.options}
+                settings = RuntimeSettings(**used, context=context)
                 yield Session(name, model, None if name == ENDPOINT else bits, settings)
 
 
-def left_out(workload: Workload) -> list[str]:
-    """What was asked for and means nothing to a backend, in a sentence each."""
-    asked: Sequence[tuple[str, bool]] = (
-        ("threads", any(workload.threads)),
-        ("memory", any(workload.memory)),
-        ("dtype", workload.dtype is not None),
-    )
+def unused_options(workload: Workload) -> list[str]:
+    """Return a sentence for each option that was given and means nothing to a backend."""
+    given = {
+        "threads": any(workload.threads),
+        "memory": any(workload.memory),
+        "dtype": workload.dtype is not None,
+    }
     return [
         f"--{option} means nothing to {name}: it runs once, without"
         for name in workload.backends
-        for option, given in asked
-        if given and not getattr(backend_named(name), option)
+        for option, is_given in given.items()
+        if is_given and option not in backend_named(name).options
     ]

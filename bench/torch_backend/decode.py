@@ -37,7 +37,7 @@ class Sequences:
         self.token.zero_()
         self.position.zero_()
 
-    def prompt(
+    def prefill(
         self, tokens: torch.Tensor, *, keep: Callable[[torch.Tensor], None] | None = None
     ) -> None:
         """Send tokens (B, L) through the model, and take the likeliest next one of each.

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgellm.bench.backends.registry import Rates, RuntimeSettings
+from edgellm.bench.backends.registry import RuntimeSettings
+from edgellm.bench.machine.rates import Rates
 from edgellm.bench.torch_backend.cuda import CUDAProducts
 from edgellm.bench.torch_backend.decode import Sequences
 from edgellm.bench.torch_backend.linear import CPUProducts, Products
@@ -51,10 +53,10 @@ class TorchRuntime:
                 self._model, batch=batch, capacity=capacity, static=self._static
             )
 
-    def prompt(self, tokens: npt.NDArray[np.int64]) -> None:
+    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
         """Send tokens (B, L) through the model; returns when the logits after the last ones are computed."""
         with torch.inference_mode():
-            self._begun.prompt(torch.from_numpy(tokens))
+            self._begun.prefill(torch.from_numpy(tokens))
         self._wait()
 
     def decode(self, count: int) -> None:
@@ -63,12 +65,16 @@ class TorchRuntime:
             self._begun.decode(count)
         self._wait()
 
+    def last_tokens(self) -> list[int]:
+        """Return the newest token of each sequence."""
+        return cast("list[int]", self._begun.token[:, 0].tolist())
+
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (L, V) after each token of one sequence, from empty caches."""
         self.begin(batch=1, capacity=len(tokens))
         model, rows = self._begun.model, list[npt.NDArray[np.float32]]()
         with torch.inference_mode():
-            self._begun.prompt(
+            self._begun.prefill(
                 torch.tensor([list(tokens)]),
                 keep=lambda hidden: rows.append(logits(model, hidden[0]).float().cpu().numpy()),
             )
@@ -78,7 +84,7 @@ class TorchRuntime:
         """The ``count`` likeliest tokens after those of a prompt, each taken with what decodes."""
         self.begin(batch=1, capacity=len(tokens) + count)
         with torch.inference_mode():
-            self._begun.prompt(torch.tensor([list(tokens)]))
+            self._begun.prefill(torch.tensor([list(tokens)]))
             return [int(token) for token in self._begun.decode(count)]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The other side of a worker: a process that is started, asked, waited for, and ended; whatever it does, we go on."""
+"""The bench's side of a worker: started, told what to do, waited for, and ended."""
 
 from __future__ import annotations
 
@@ -7,48 +7,54 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from edgellm.bench.worker.protocol import Message
 from edgellm.errors import BackendError
 
-WORKER = (sys.executable, "-m", "edgellm.bench.speed.worker")
 END_SECONDS = 10.0
-"""In which a worker ends that is asked to."""
+"""Time in which a worker whose standard input has ended must end too."""
 
-SAID = 300
-"""Characters of a dead worker's last words."""
+LAST_WORDS = 300
+"""Characters of a dead worker's last line on standard error that an error message quotes."""
+
+SHELL_KILLED = 128 + signal.SIGKILL
+"""The status by which a shell says that signal 9 has ended its child."""
+
+
+class WorkerEndedError(BackendError):
+    """A worker that is no more: it has ended by itself, or was ended because it was silent."""
 
 
 class WorkerProcess:
-    """A worker in a session of its own, so that Ctrl-C reaches us alone and we decide what becomes of it.
+    """A worker in a session of its own: Ctrl-C reaches the bench alone, which then ends the worker.
 
     Args:
-        timeout: seconds in which it must say something when it is waited for.
-        command: what is started.
-        variables: of the environment, on top of our own.
-        way_round: the hint where a signal ends it.
+        command: the program and its arguments.
+        timeout: seconds that ``receive`` waits for a message; None waits for as long as it takes.
+        variables: added to the environment.
+        crash_hint: the hint of the error where a signal has ended the worker.
     """
 
     def __init__(
         self,
         *,
-        timeout: float,
-        command: Sequence[str] = WORKER,
+        command: Sequence[str],
+        timeout: float | None,
         variables: Mapping[str, str] | None = None,
-        way_round: str | None = None,
+        crash_hint: str | None = None,
     ) -> None:
-        self._timeout, self._way_round = timeout, way_round
-        self._words = tempfile.TemporaryFile(prefix="edgellm-bench-")  # noqa: SIM115 - closed by ``kill``
+        self._timeout, self._crash_hint = timeout, crash_hint
+        self._stderr = tempfile.TemporaryFile(prefix="edgellm-bench-")  # noqa: SIM115 - see kill
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._words,
+            stderr=self._stderr,
             env=os.environ | dict(variables or {}),
             start_new_session=True,
         )
@@ -56,35 +62,38 @@ class WorkerProcess:
         self._reader = threading.Thread(target=self._read, name="edgellm-bench-reader", daemon=True)
         self._reader.start()
 
-    def tell(self, order: Mapping[str, Any]) -> None:
-        """Send one line; to a process that has ended it is lost, and ``hear`` says so."""
+    def send(self, order: Message) -> None:
+        """Send one message; where the worker has ended it is lost, and ``receive`` says so."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
 
-    def hear(self) -> dict[str, Any]:
-        """The next thing that it says.
+    def receive(self) -> dict[str, Any]:
+        """Wait for the next message and return it.
 
         Raises:
-            BackendError: it has ended, or it is silent for too long; then it is ended.
+            WorkerEndedError: the worker has ended, or sent nothing within the timeout and was
+                ended.
+            BackendError: the message says that the worker could not do what it was told.
         """
         try:
             line = self._lines.get(timeout=self._timeout)
         except queue.Empty:
             self._end()
-            raise BackendError(
+            raise WorkerEndedError(
                 f"it said nothing for {self._timeout:g} seconds, and was ended",
                 hint="give it more with --timeout",
             ) from None
         if line is None:
-            message, status = self._death()
-            raise BackendError(message, hint=self._way_round if status < 0 else None)
-        found: dict[str, Any] = json.loads(line)
-        return found
+            raise self._death()
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise BackendError(message["error"], hint=message.get("hint"))
+        return message
 
     def close(self) -> None:
-        """Let it end; one that does not is ended."""
+        """End standard input, wait for the worker to end, and kill one that does not."""
         if self._process.poll() is None:
             assert self._process.stdin is not None
             with suppress(BrokenPipeError):
@@ -94,14 +103,14 @@ class WorkerProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End it and what it has started, at once."""
+        """End the worker and all that it has started, at once."""
         self._end()
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
-        self._words.close()
+        self._stderr.close()
 
     def _end(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -109,25 +118,24 @@ class WorkerProcess:
         self._process.wait()
 
     def _read(self) -> None:
+        """Queue the messages, whoever waits for them; anything else on standard output is dropped."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(b"{"):
                 self._lines.put(line)
         self._lines.put(None)
 
-    def _death(self) -> tuple[str, int]:
-        """Why it is no more, with its last words; and its status, below 0 where a signal has ended it."""
+    def _death(self) -> WorkerEndedError:
         status = self._process.wait()
-        self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, self._words.tell() - 4096))
-        words = [
-            line.strip()
-            for line in self._words.read().decode(errors="replace").splitlines()
-            if line.strip()
-        ]
-        last = f": {words[-1][:SAID]}" if words else ""
-        if status == -signal.SIGKILL:
-            return f"the system killed it, most likely for want of memory{last}", status
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - 4096))
+        lines = self._stderr.read().decode(errors="replace").split("\n")
+        last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last_words = f": {last_line[:LAST_WORDS]}" if last_line else ""
+        if status in {-signal.SIGKILL, SHELL_KILLED}:
+            reason = "the system killed it, most likely for want of memory"
+            return WorkerEndedError(reason + last_words, hint=self._crash_hint)
         if status < 0:
-            return f"it was ended by {signal.Signals(-status).name}{last}", status
-        return f"it ended with status {status}{last}", status
+            reason = f"it was ended by {signal.Signals(-status).name}"
+            return WorkerEndedError(reason + last_words, hint=self._crash_hint)
+        return WorkerEndedError(f"it ended with status {status}{last_words}")

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from edgellm.bench.speed.speed import Status
+from edgellm.bench.worker.status import Status
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

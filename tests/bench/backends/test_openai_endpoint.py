@@ -162,17 +162,17 @@ def test_a_key_comes_from_the_environment(capsys, monkeypatch):
     [
         ("error", "says: out of memory"),
         ("silent", "has streamed no token"),
-        ("no json", "cannot be reached"),
+        ("no json", "streams no JSON"),
     ],
 )
 def test_a_broken_server_is_an_error(broken, said):
     with server(broken=broken) as (url, _), pytest.raises(BackendError, match=said):
-        Endpoint(url, "words").answer("a word", 3)
+        Endpoint(url, "words").complete("a word", 3)
 
 
 def test_a_server_that_is_not_there_or_no_server_at_all():
     with pytest.raises(BackendError, match="cannot be reached") as raised:
-        Endpoint("http://127.0.0.1:9", "words").answer("a word", 3)
+        Endpoint("http://127.0.0.1:9", "words").complete("a word", 3)
     assert raised.value.hint
     for url in ("file:///etc/passwd", "localhost:80", "http://"):
         with pytest.raises(ConfigError, match="no URL of a server"):
@@ -194,11 +194,11 @@ def test_a_url_of_no_server_is_wrong_usage(capsys, url):
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/completions"])
 def test_a_url_may_be_written_in_several_ways(path):
     with server() as (url, seen):
-        assert Endpoint(url + path, "words").answer("a word", 2).tokens == 2
+        assert Endpoint(url + path, "words").complete("a word", 2).tokens == 2
     assert seen[0][0] == "/v1/completions"
 
 
 def test_a_url_with_the_route_of_chats_asks_no_other():
     with server(chat_only=True) as (url, seen):
-        Endpoint(f"{url}/v1/chat/completions", "words").answer("a word", 2)
+        Endpoint(f"{url}/v1/chat/completions", "words").complete("a word", 2)
     assert [path for path, _ in seen] == ["/v1/chat/completions"]

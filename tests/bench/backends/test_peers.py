@@ -1,16 +1,14 @@
-"""The peers: whoever is installed computes the same from the same folder, one sequence or several."""
-
-import importlib.util
+"""Other people's runtimes compute the same from the same folder, one sequence or several."""
 
 import numpy as np
 import pytest
 
-from edgellm.bench.backends.registry import RuntimeSettings, open_runtime
+from edgellm.bench.backends.registry import RuntimeSettings, backend_named, open_runtime
 from edgellm.bench.speed.timing import token_ids
-from edgellm.bench.speed.variants import variant_of
+from edgellm.bench.speed.variants import prepare_variant
 from edgellm.converters.synthetic import synthesize
 
-PEERS = {"mlx-lm": "mlx_lm", "transformers": "transformers", "llama.cpp-plain": "llama_cpp"}
+PEERS = ("mlx-lm", "transformers", "llama.cpp-plain")
 
 
 @pytest.fixture(scope="module", params=[4, 16])
@@ -20,46 +18,55 @@ def folder(request, tmp_path_factory):
     return path
 
 
-def opened(name, folder):
-    if importlib.util.find_spec(PEERS[name]) is None:
-        pytest.skip(f"{PEERS[name]} is not installed")
-    path = variant_of(str(folder), None, name).path
-    return open_runtime(name, str(path), RuntimeSettings(threads=1, context=64))
+@pytest.fixture
+def open_backend(folder):
+    """A function that loads the folder in a backend, or skips where it is not installed."""
+    opened = []
+
+    def open_named(name, **settings):
+        missing = backend_named(name).missing_packages
+        if missing:
+            pytest.skip(f"{' and '.join(missing)} is not installed")
+        path = prepare_variant(str(folder), None, name).path
+        settings = RuntimeSettings(threads=1, context=64, **settings)
+        opened.append(open_runtime(name, str(path), settings))
+        return opened[-1]
+
+    yield open_named
+    for runtime in opened:
+        runtime.close()
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", PEERS)
-def test_a_peer_says_what_edgellm_says(name, folder):
+def test_a_peer_has_the_logits_of_edgellm(name, open_backend):
     tokens = token_ids(20, 256, 1)[0].tolist()
-    ours = open_runtime(
-        "mlx", str(folder), RuntimeSettings(threads=1, context=64, activations="float")
-    )
-    expected = ours.logits(tokens)
-    ours.close()
-    peer = opened(name, folder)
-    try:
-        found = peer.logits(tokens)
-        assert found.shape == expected.shape
-        spread = np.abs(expected).max()
-        assert np.abs(found - expected).max() < 0.05 * spread
-        assert peer.weight_bytes_per_token is None or peer.weight_bytes_per_token > 0
-        assert peer.device
-        assert peer.arithmetic
-    finally:
-        peer.close()
+    peer = open_backend(name)
+    expected = open_backend("mlx", activations="float").logits(tokens)
+    logits = peer.logits(tokens)
+    assert logits.shape == expected.shape
+    assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+    assert peer.weight_bytes_per_token > 0
+    assert peer.device
+    assert peer.arithmetic
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_goes_on_from_its_prompt_alone_and_in_a_batch(name, folder):
-    peer = opened(name, folder)
-    try:
-        for batch in (1, 3):
-            tokens = token_ids(9, 256, batch)
-            peer.begin(batch=batch, capacity=16)
-            peer.prompt(tokens[:, :5])
-            peer.prompt(tokens[:, 5:])
-            peer.decode(2)
-            peer.decode(3)
-    finally:
-        peer.close()
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", ["mlx", *PEERS])
+def test_steps_take_the_tokens_that_logits_of_the_whole_text_say(name, batch, open_backend):
+    """A prompt in two pieces and five steps, against five prompts that are one token longer each."""
+    runtime = open_backend(name)
+    prompts = token_ids(9, 256, batch)
+    texts = prompts.tolist()
+    for text in texts:
+        for _ in range(6):
+            text.append(int(runtime.logits(text)[-1].argmax()))
+    runtime.begin(batch=batch, capacity=16)
+    runtime.prefill(prompts[:, :5])
+    runtime.prefill(prompts[:, 5:])
+    assert runtime.last_tokens() == [text[9] for text in texts]
+    runtime.decode(2)
+    assert runtime.last_tokens() == [text[11] for text in texts]
+    runtime.decode(3)
+    assert runtime.last_tokens() == [text[14] for text in texts]

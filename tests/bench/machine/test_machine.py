@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from edgellm.bench.backends.registry import Rates
 from edgellm.bench.machine.energy import (
     PowerMeter,
     RAPLMeter,
@@ -13,6 +12,7 @@ from edgellm.bench.machine.energy import (
     find_meter,
     nvidia_meter,
 )
+from edgellm.bench.machine.rates import Rates
 from edgellm.bench.machine.roofline import processor_rates, read_rate
 from edgellm.bench.speed.defaults import too_slow, usual_backends
 from edgellm.bench.speed.speed import floor_seconds

@@ -85,10 +85,10 @@ def test_a_step_of_fixed_shape_is_the_same_step(kind, tiny_folder, open_runtime)
     runtime = open_runtime(tiny_folder(kind, seed=known["seed"]))
     with torch.inference_mode():
         sequences = Sequences(runtime._model, batch=1, capacity=120, static=True)
-        sequences.prompt(torch.tensor([known["prompt"]]))
+        sequences.prefill(torch.tensor([known["prompt"]]))
         assert [int(token) for token in sequences.decode(len(known["greedy"]))] == known["greedy"]
         sequences.restart()
-        sequences.prompt(torch.tensor([known["prompt"]]))
+        sequences.prefill(torch.tensor([known["prompt"]]))
         assert [int(token) for token in sequences.decode(20)] == known["greedy"][:20]
 
 
@@ -98,7 +98,7 @@ def test_sequences_of_a_batch_are_what_each_is_alone(tiny_folder, open_runtime):
     alone = [runtime.greedy(prompt.tolist(), 9) for prompt in prompts]
     with torch.inference_mode():
         sequences = Sequences(runtime._model, batch=3, capacity=20, static=False)
-        sequences.prompt(torch.from_numpy(prompts))
+        sequences.prefill(torch.from_numpy(prompts))
         together = torch.cat(sequences.decode(9), dim=1).tolist()
     assert together == alone
 
@@ -113,7 +113,7 @@ def test_a_prompt_in_pieces_is_the_whole_prompt(kind, tiny_folder, open_runtime)
         sequences = Sequences(runtime._model, batch=1, capacity=40, static=False)
         sequences.PROMPT_CHUNK = 7
         for piece in (ids[:, :1], ids[:, 1:25], ids[:, 25:]):
-            sequences.prompt(
+            sequences.prefill(
                 torch.from_numpy(piece),
                 keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])),
             )
@@ -173,7 +173,7 @@ def token_by_token(runtime, ids):
     with torch.inference_mode():
         sequences = Sequences(runtime._model, batch=1, capacity=len(ids), static=False)
         for token in ids:
-            sequences.prompt(
+            sequences.prefill(
                 torch.tensor([[token]]),
                 keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])),
             )
@@ -226,7 +226,7 @@ def test_what_the_bench_asks_for(open_runtime):
     tokens = np.random.RandomState(0).randint(300, 4000, (2, 60)).astype(np.int64)
     for _ in range(2):
         runtime.begin(batch=2, capacity=80)
-        runtime.prompt(tokens)
+        runtime.prefill(tokens)
         runtime.decode(20)
     assert runtime.device
     runtime.close()

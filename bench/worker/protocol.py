@@ -1,0 +1,85 @@
+"""Messages between the bench and its workers: one JSON object a line.
+
+Every worker speaks it: orders come in on standard input, the first of which says what to load;
+answers go out on standard output, and an answer with ``error`` and ``hint`` says why there is no
+other. The worker's side is here; the bench's side is ``process.WorkerProcess``::
+
+    bench                                            worker
+    worker = WorkerProcess(command=..., timeout=60)  send = stdout_channel()
+    worker.send({"model": "stories"})                with report_errors(send):
+    worker.receive()                                     model = load(next(orders()))
+                                                         send({"device": model.device})
+    worker.send({"tokens": 8})                           for order in orders(): ...
+    worker.close()                                   # standard input ends, and so does the worker
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from edgellm.errors import BackendError, EdgeLLMError
+
+Message = Mapping[str, Any]
+Send = Callable[[Message], None]
+
+MAX_WORDS = 400
+"""Characters of somebody else's error message."""
+
+
+def stdout_channel() -> Send:
+    """Take standard output for messages, and return what sends one.
+
+    What libraries print to standard output from here on goes to standard error.
+    """
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+
+    def send(message: Message) -> None:
+        with suppress(BrokenPipeError):  # the bench is gone; standard input is about to end
+            channel.write(json.dumps(message) + "\n")
+
+    return send
+
+
+def orders() -> Iterator[dict[str, Any]]:
+    """Yield the messages of standard input as they come, until it ends."""
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+@contextmanager
+def report_errors(send: Send) -> Iterator[None]:
+    """Send an error of the ``with`` block as a message, whoever raised it, instead of raising it."""
+    try:
+        yield
+    except EdgeLLMError as error:
+        send(error_message(error))
+    except MemoryError:
+        send(error_message(BackendError("there is not enough memory")))
+    except Exception as error:  # a foreign runtime may raise anything
+        send(error_message(foreign_error(error)))
+
+
+def error_message(error: EdgeLLMError) -> dict[str, Any]:
+    """Return the message that stands for an error of ours."""
+    return {"error": error.message, "hint": error.hint}
+
+
+def error_sentence(error: EdgeLLMError) -> str:
+    """Return an error and its hint as the ``error`` of a record has them."""
+    if error.hint is None:
+        return error.message
+    return f"{error.message} (hint: {error.hint})"
+
+
+def foreign_error(error: Exception) -> BackendError:
+    """Return somebody else's error as one of ours, on one line."""
+    kind, words = type(error).__name__, " ".join(str(error).split())[:MAX_WORDS]
+    if not words:
+        return BackendError(kind)
+    return BackendError(f"{kind}: {words}")
