@@ -16,7 +16,8 @@ from edgellm.settings import LoadSettings, Sampling
 
 if TYPE_CHECKING:
     from edgellm.chat import Chat
-    from edgellm.generation.output import Completion, Stats, Token
+    from edgellm.generation.output import Completion, Token
+    from edgellm.generation.stats import Stats
     from edgellm.llm import LLM
     from edgellm.open_llm import load
 
@@ -34,7 +35,8 @@ __all__ = [
 
 _PLACES = {
     "Chat": "edgellm.chat",
-    **dict.fromkeys(("Completion", "Stats", "Token"), "edgellm.generation.output"),
+    **dict.fromkeys(("Completion", "Token"), "edgellm.generation.output"),
+    "Stats": "edgellm.generation.stats",
     "load": "edgellm.open_llm",
 }
 

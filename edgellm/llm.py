@@ -15,12 +15,14 @@ import mlx.core as mx
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.exclusive import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
-from edgellm.engine.scheduler import Batch
-from edgellm.engine.sequence import Seating
-from edgellm.errors import ClosedError, ConfigError, ContextError
-from edgellm.generation.beam_search import beam_steps, require_room
-from edgellm.generation.decode import Progress, Step, generate_steps
-from edgellm.generation.output import Completion, CostMeter, Stats, Token, completed
+from edgellm.engine.context import EngineContext
+from edgellm.engine.engine import Engine
+from edgellm.errors import ClosedError, ConfigError
+from edgellm.generation.beam_search import beam_steps, require_memory
+from edgellm.generation.decode import Step, generate_steps
+from edgellm.generation.output import Completion, Token, completion_of
+from edgellm.generation.prompt import check_prompt
+from edgellm.generation.stats import CostMeter, Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.llama import Model
@@ -29,7 +31,7 @@ from edgellm.plan.plan import Plan
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
-from edgellm.runtime.loader import caches_bytes, make_caches
+from edgellm.runtime.loader import make_caches
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
@@ -130,7 +132,7 @@ class LLM:
         self, prompt: str | Sequence[int], sampling: Sampling | None = None, **settings: Any
     ) -> Completion:
         """Return the whole continuation of a prompt; arguments and errors are those of ``stream``."""
-        return completed(list(self.stream(prompt, sampling, **settings)))
+        return completion_of(list(self.stream(prompt, sampling, **settings)))
 
     def stream_batch(
         self,
@@ -185,9 +187,9 @@ class LLM:
         tokens: list[list[Token]] = [[] for _ in prompts]
         for place, token in self.stream_batch(prompts, sampling, at_once=at_once, **settings):
             tokens[place].append(token)
-        return list(map(completed, tokens))
+        return list(map(completion_of, tokens))
 
-    def batch(self, *, at_once: int | None = None) -> Batch:
+    def batch(self, *, at_once: int | None = None) -> Engine:
         """Return an engine whose sequences come and go: what a server stands on. It has the turn until it is closed.
 
         Its sequences take the memory of the KV cache; a conversation after it computes its first
@@ -201,33 +203,22 @@ class LLM:
             ClosedError: the model was closed.
             EdgeLLMError: this thread has an unfinished stream of this model.
         """
-        plan = self.plan
-        window, kv_bits = plan.context_window, plan.kv_bits
-        size = partial(
-            caches_bytes, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context
-        )
-        make = partial(
-            make_caches, self.checkpoint, window=window, kv_bits=kv_bits, context=self.context
-        )
-        batch = Batch(
-            Seating(
+        engine = Engine(
+            EngineContext(
                 model=self._model,
+                checkpoint=self.checkpoint,
                 tokenizer=self.tokenizer,
-                turn=self._turn,
-                check=self._check,
+                plan=self.plan,
+                reader=self._reader,
+                model_lock=self._turn,
                 end_tokens=self.eos_token_ids,
                 context=self.context,
-                chunk=plan.prefill_chunk,
-                room=plan.cache_bytes + plan.budget - plan.total_bytes,
-                caches=lambda tokens: make(capacity=tokens, reserve=tokens),
-                cache_bytes=lambda tokens: size(capacity=tokens),
-                bill=partial(CostMeter, self._model, self._reader, plan),
-                at_once=at_once,
+                max_sequences=at_once,
             )
         )
         with self._turn.computing():
             self._prefix.close()
-        return batch
+        return engine
 
     def chat(
         self, system: str | None = None, sampling: Sampling | None = None, **settings: Any
@@ -298,15 +289,7 @@ class LLM:
 
     def _check(self, ids: Sequence[int]) -> None:
         self._turn.require_open()
-        if not ids:
-            raise ConfigError("the prompt is empty", hint="give at least one token")
-        if not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
-            raise ConfigError(f"a token id is outside the vocabulary of {self.config.vocab_size}")
-        if len(ids) > self.context:
-            raise ContextError(
-                f"the prompt has {len(ids)} tokens and the context {self.context}",
-                hint=f"use a larger --context; the model's own limit is {self.config.max_position_embeddings}",
-            )
+        check_prompt(ids, self.config, context=self.context)
 
     def _answer(
         self,
@@ -341,11 +324,11 @@ class LLM:
             return not self._turn.cancelled.is_set()
 
         def stats() -> Stats:
-            return bill.stats(
+            return bill.snapshot(
                 progress,
                 cached=cached,
                 restored=self._prefix.restored,
-                produced=len(writing.tokens),
+                completion_tokens=len(writing.tokens),
             )
 
         steps = make_steps(
@@ -353,7 +336,7 @@ class LLM:
             ids[cached:],
             caches,
             sampling,
-            chunk=self.plan.prefill_chunk,
+            prefill_chunk=self.plan.prefill_chunk,
             limit=limit,
             progress=progress,
             keep_going=keep_going,
@@ -367,7 +350,7 @@ class LLM:
                     return
             if self._turn.closed:
                 raise ClosedError("the model was closed during the answer")
-            yield Token(None, writing.broken_off(), None, "cancelled", stats())
+            yield Token(None, writing.flush(), None, "cancelled", stats())
         finally:
             steps.close()
             self._prefix.keep([*ids, *writing.tokens])
@@ -378,7 +361,7 @@ class LLM:
         """Beam search in ``tokens`` tokens, prompt and all. Raises MemoryBudgetError where the budget has no room for it."""
         plan = self.plan
         each = max(sum(cache.nbytes for cache in caches), plan.cache_bytes * tokens // self.context)
-        require_room(sampling.beams, each, plan.cache_bytes + plan.budget - plan.total_bytes)
+        require_memory(sampling.beams, each, plan.kv_budget)
 
         def ends(produced: Sequence[int]) -> bool:
             if produced[-1] in self.eos_token_ids:

@@ -16,7 +16,7 @@ from edgellm.prompt_cache.disk_cache import prompt_cache_for
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import LoadProgress, disk_reader, load_model
 from edgellm.settings import LoadSettings
-from edgellm.speculation.factory import speculation_for
+from edgellm.speculation.factory import make_speculation
 from edgellm.tokenizer import Tokenizer
 
 
@@ -64,7 +64,7 @@ def open_llm(
     try:
         with borrowed_stream():
             model = load_model(checkpoint, plan, reader, settings, progress=progress)
-            speculation = speculation_for(model, tokenizer, settings, plan)
+            speculation = make_speculation(model, tokenizer, settings, plan)
     except BaseException:
         reader.close()
         raise

@@ -17,8 +17,10 @@ from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
-from edgellm.engine.batched_forward import Feed, feed
-from edgellm.generation.decode import Progress, generate_steps, prefill
+from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.generation.decode import generate_steps
+from edgellm.generation.prefill import prefill
+from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache
 from edgellm.llm import LLM
 from edgellm.open_llm import load
@@ -72,9 +74,9 @@ class MLXRuntime:
         """Send tokens (B, L) through the model; the prompts of several sequences share the passes over the weights."""
         rows: list[list[int]] = tokens.tolist()
         if len(rows) == 1:
-            self._logits = prefill(self._model, rows[0], self._caches[0], chunk=self._chunk)
+            self._logits = prefill(self._model, rows[0], self._caches[0], prefill_chunk=self._chunk)
         else:
-            self._logits = self._feed(rows)
+            self._logits = self._forward(rows)
         self._tokens = []
 
     def decode(self, count: int) -> None:
@@ -82,23 +84,25 @@ class MLXRuntime:
         self._tokens = self.last_tokens()
         if len(self._tokens) > 1:
             for _ in range(count):
-                self._tokens = _likeliest(self._feed([[token] for token in self._tokens]))
+                self._tokens = _likeliest(self._forward([[token] for token in self._tokens]))
             return
         steps = generate_steps(
             self._model,
             self._tokens,
             self._caches[0],
             Sampling(),
-            chunk=self._chunk,
+            prefill_chunk=self._chunk,
             limit=count,
             progress=Progress(1),
         )
         for step in steps:
             self._tokens = [step.token]
 
-    def _feed(self, rows: Sequence[Sequence[int]]) -> mx.array:
-        feeds = [Feed(tokens, caches) for tokens, caches in zip(rows, self._caches, strict=True)]
-        logits, _ = feed(self._model, feeds, chunk=self._chunk)
+    def _forward(self, rows: Sequence[Sequence[int]]) -> mx.array:
+        inputs = [
+            SequenceInput(tokens, caches) for tokens, caches in zip(rows, self._caches, strict=True)
+        ]
+        logits, _ = forward(self._model, inputs, prefill_chunk=self._chunk)
         assert logits is not None, "nobody breaks it off"
         return logits
 

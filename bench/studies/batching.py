@@ -24,7 +24,7 @@ from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import Column, as_json, as_table, number
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
-from edgellm.engine.batched_forward import Feed, feed
+from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import load
@@ -57,8 +57,8 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
         [(31 * number + place) % 1000 + 3 for place in range(length)]
         for number, length in enumerate(lengths)
     ]
-    feeds = [Feed(*pair) for pair in zip(prompts, caches, strict=True)]
-    first, _ = feed(model, feeds, chunk=chunk)
+    inputs = [SequenceInput(*pair) for pair in zip(prompts, caches, strict=True)]
+    first, _ = forward(model, inputs, prefill_chunk=chunk)
     assert first is not None, "nobody breaks it off"
     begin = _likeliest(first)
 
@@ -69,10 +69,10 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
         tokens = begin
         begun = time.perf_counter()
         for _ in range(steps):
-            logits, _ = feed(
+            logits, _ = forward(
                 model,
-                [Feed([token], own) for token, own in zip(tokens, caches, strict=True)],
-                chunk=chunk,
+                [SequenceInput([token], own) for token, own in zip(tokens, caches, strict=True)],
+                prefill_chunk=chunk,
             )
             assert logits is not None, "nobody breaks it off"
             tokens = _likeliest(logits)
@@ -94,7 +94,11 @@ def prompt_runner(llm: LLM) -> Callable[[], float]:
         for cache in caches:
             cache.trim(0)
         begun = time.perf_counter()
-        feed(llm._model, [Feed(range(3, 3 + PROMPT), caches)], chunk=llm.plan.prefill_chunk)
+        forward(
+            llm._model,
+            [SequenceInput(range(3, 3 + PROMPT), caches)],
+            prefill_chunk=llm.plan.prefill_chunk,
+        )
         return time.perf_counter() - begun
 
     return run

@@ -24,7 +24,7 @@ def edgellm_runner(folder: str, threads: int) -> Run:
     import mlx.core as mx
 
     from edgellm.checkpoint.checkpoint import read_checkpoint
-    from edgellm.generation.decode import prefill
+    from edgellm.generation.prefill import prefill
     from edgellm.kv_cache.cache import stored
     from edgellm.open_llm import load
     from edgellm.runtime.loader import make_caches
@@ -38,10 +38,10 @@ def edgellm_runner(folder: str, threads: int) -> Run:
         caches = make_caches(checkpoint, capacity=tokens + 8, window=None, reserve=tokens + 8)
         ids = [FIRST_TOKEN + place for place in range(tokens)]
         if test == "tg":
-            prefill(model, ids[:1], caches, chunk=settings.prefill_chunk)
+            prefill(model, ids[:1], caches, prefill_chunk=settings.prefill_chunk)
         begun = time.perf_counter()
         if test == "pp":
-            prefill(model, ids, caches, chunk=settings.prefill_chunk)
+            prefill(model, ids, caches, prefill_chunk=settings.prefill_chunk)
         else:
             for token in ids:
                 hidden = model.hidden([mx.array([[token]])], [caches])[0]

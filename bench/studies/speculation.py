@@ -31,8 +31,8 @@ from edgellm.plan.planner import plan_for
 from edgellm.runtime.loader import disk_reader, load_model
 from edgellm.settings import LoadSettings, Sampling
 from edgellm.speculation.controller import Speculation
-from edgellm.speculation.factory import load_draft, most_guesses
-from edgellm.speculation.ngram import NGrams
+from edgellm.speculation.factory import load_draft, max_draft_tokens
+from edgellm.speculation.ngram import NGramDrafter
 from edgellm.speculation.proposal import Drafter, DraftToken
 from edgellm.tokenizer import Tokenizer
 
@@ -71,14 +71,18 @@ class Recording(Speculation):
             disk is the limit.
     """
 
-    def __init__(self, drafter: Drafter, *, most: int, slow: bool) -> None:
-        super().__init__(drafter, most=most, row_share=0.0 if slow else 0.15)
+    def __init__(self, drafter: Drafter, *, max_draft_tokens: int, slow: bool) -> None:
+        super().__init__(
+            drafter,
+            max_draft_tokens=max_draft_tokens,
+            extra_row_cost=0.0 if slow else 0.15,
+        )
         self._slow = slow
         self.passes: list[list[int]] = []
 
-    def passed(self, rows: int, seconds: float) -> None:
+    def record_step(self, rows: int, seconds: float) -> None:
         """Take note of a pass: its rows, and how many tokens it gives."""
-        super().passed(rows, 1.0 if self._slow else seconds)
+        super().record_step(rows, 1.0 if self._slow else seconds)
         self.passes.append([rows, 0])
 
     def add(self, token: int) -> None:
@@ -105,8 +109,8 @@ class Replay:
     text: Sequence[int]
     pattern: Iterator[tuple[int, int]]
     active: bool = True
-    costs: bool = False
-    chances: Sequence[float] = (1.0,)
+    costs_time: bool = False
+    prior_acceptance: Sequence[float] = (1.0,)
     place: int = field(default=0, init=False)
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
@@ -117,13 +121,13 @@ class Replay:
         """Go on."""
         self.place += 1
 
-    def prepare(self) -> None:
+    def catch_up(self) -> None:
         """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
 
-    def guesses(self) -> Iterator[DraftToken]:
+    def propose(self) -> Iterator[DraftToken]:
         """Yield the text, up to the next error; a wrong token after it."""
         if not self.active:
             return
@@ -135,9 +139,9 @@ class Replay:
 class AllOfThem(Speculation):
     """A speculation that verifies all guesses: how many there are is part of what is replayed."""
 
-    def guesses(self, room: int) -> list[DraftToken]:
+    def propose(self, max_tokens: int) -> list[DraftToken]:
         """All that the drafter has."""
-        return self._free(min(self._most, room))
+        return list(islice(self.drafter.propose(), min(self.max_draft_tokens, max_tokens)))
 
 
 @dataclass(frozen=True)
@@ -180,9 +184,9 @@ def measure(
         drafter = (
             load_draft(read_checkpoint(draft), model, tokenizer, opened.settings, plan)
             if draft
-            else NGrams()
+            else NGramDrafter()
         )
-        return Recording(drafter, most=most_guesses(model), slow=slow)
+        return Recording(drafter, max_draft_tokens=max_draft_tokens(model), slow=slow)
 
     plain, _ = opened.llm()
     guessed, speculation = opened.llm(make)
@@ -239,7 +243,7 @@ def replayed(
     replay = Replay(text, cycle(chosen))
 
     def make(model: Any, tokenizer: Tokenizer, plan: Any) -> Speculation:
-        return AllOfThem(replay, most=most_guesses(model), row_share=0.0)
+        return AllOfThem(replay, max_draft_tokens=max_draft_tokens(model), extra_row_cost=0.0)
 
     paged, _ = Opened(checkpoint, LoadSettings(memory=memory, context=context)).llm(make)
     seconds: dict[bool, list[float]] = {False: [], True: []}

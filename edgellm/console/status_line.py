@@ -14,7 +14,7 @@ from edgellm.console.terminal import is_terminal
 from edgellm.console.units import plural, rate, seconds, size
 
 if TYPE_CHECKING:
-    from edgellm.generation.decode import Progress
+    from edgellm.generation.stats import Progress
 
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 FRAMES_PER_SECOND = 8

@@ -14,7 +14,8 @@ from edgellm.hub.resolve import bundled_names, is_hub_id, locate
 
 if TYPE_CHECKING:
     from edgellm.converters import ConversionReport, ExportReport
-    from edgellm.generation.output import Stats, Token
+    from edgellm.generation.output import Token
+    from edgellm.generation.stats import Stats
     from edgellm.plan.plan import Plan
     from edgellm.tokenizer import Tokenizer
 

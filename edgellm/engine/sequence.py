@@ -1,106 +1,148 @@
-"""One text of a batch on its way, and what a batch needs of the model that it runs on."""
+"""One sequence of an engine: a text on its way."""
+
+# V vocabulary
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import abc
+
+import mlx.core as mx
 
 from edgellm.device import machine as device
-from edgellm.device.exclusive import ModelLock
-from edgellm.generation.decode import Progress
-from edgellm.generation.output import CostMeter, Stats, Token
+from edgellm.engine.context import EngineContext
+from edgellm.generation.output import Token
+from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
-from edgellm.models.llama import Model
+from edgellm.sampling.logprobs import log_probability
 from edgellm.sampling.sampler import Sampler
 from edgellm.settings import Sampling
-from edgellm.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seating:
-    """What a batch needs of the model that it runs on.
+class Sequence:
+    """A prompt and what was generated after it. It waits without memory, and gets it in ``start``.
+
+    Args:
+        context: the model.
+        prompt: its token ids.
+        sampling: how tokens are drawn.
+        continues: whether the prompt was a text, which the completion continues.
 
     Attributes:
-        model: the model.
-        tokenizer: its tokenizer.
-        turn: in which it runs.
-        check: raises what is wrong with a prompt.
-        end_tokens: that end a text.
-        context: tokens that prompt and answer of a sequence may have together.
-        chunk: prompt tokens that go through a layer at once.
-        room: bytes for the KV caches of all sequences.
-        at_once: sequences at the most; None for as many as there is room for.
-        caches: makes a sequence's caches with room for so many tokens.
-        cache_bytes: what those take.
-        bill: begins to count what a sequence costs.
+        number: by which an engine's caller knows it.
+        tokens: the prompt's and the new ones.
+        limit: new tokens at the most.
+        kv_bytes: of its KV caches, once it has started.
+        caches: one a layer; none before it has started.
+        computed: tokens whose keys and values are in the caches.
+        is_cancelled: whether it is to end at the next step.
     """
 
-    model: Model
-    tokenizer: Tokenizer
-    turn: ModelLock
-    check: Callable[[Sequence[int]], None]
-    end_tokens: frozenset[int]
-    context: int
-    chunk: int
-    room: int
-    caches: Callable[[int], list[Cache]]
-    cache_bytes: Callable[[int], int]
-    bill: Callable[[], CostMeter]
-    at_once: int | None = None
-
-
-class Seat:
-    """One text on its way: its tokens, and how many of them are in its caches."""
-
     def __init__(
-        self, seating: Seating, ids: Sequence[int], sampling: Sampling, *, continues: bool = False
+        self,
+        context: EngineContext,
+        prompt: abc.Sequence[int],
+        sampling: Sampling,
+        *,
+        continues: bool = False,
     ) -> None:
-        self.sampling, self.tokens, self.prompt = sampling, list(ids), len(ids)
-        self.limit = min(sampling.max_tokens, max(1, seating.context - len(ids)))
-        self.room = min(seating.context, len(ids) + self.limit)
-        self.nbytes = seating.cache_bytes(self.room)
-        self.cancelled = False
+        self.number = 0
+        self.tokens = list(prompt)
+        self.prompt_tokens = len(prompt)
+        self.limit = min(sampling.max_tokens, max(1, context.context - len(prompt)))
+        self._max_tokens = min(context.context, len(prompt) + self.limit)
+        self.kv_bytes = context.kv_bytes(self._max_tokens)
         self.caches: list[Cache] = []
-        self.done = 0
-        self.sampler: Sampler | None = None
-        self.progress, self._bill = Progress(len(ids)), seating.bill()
-        decoder = seating.tokenizer.decoder(continues=continues)
-        self._writing = TextStream(
-            decoder, stop=sampling.stop, end_tokens=seating.end_tokens, limit=self.limit
+        self.computed = 0
+        self.is_cancelled = False
+        self._sampling = sampling
+        self._sampler: Sampler | None = None
+        self._progress = Progress(len(prompt))
+        self._meter = context.start_meter()
+        self._text = TextStream(
+            context.tokenizer.decoder(continues=continues),
+            stop=sampling.stop,
+            end_tokens=context.end_tokens,
+            limit=self.limit,
         )
 
-    def join(self, seating: Seating) -> None:
-        """Take memory; what it costs is counted from here on."""
-        self.caches, self._bill = seating.caches(self.room), seating.bill()
-        self.sampler = Sampler(
-            self.sampling, self.tokens, seating.model.config.vocab_size, lazy=device.has_gpu()
-        )
+    @property
+    def completion_tokens(self) -> int:
+        """New tokens so far."""
+        return len(self.tokens) - self.prompt_tokens
 
-    def begin_again(self) -> None:
+    @property
+    def pending(self) -> list[int]:
+        """Tokens that have yet to go through the model."""
+        return self.tokens[self.computed :]
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether more has to go through the model than the token that was drawn last.
+
+        That is so for a prompt, and for a whole text after ``restart``.
+        """
+        return self.computed < self.prompt_tokens or len(self.pending) > 1
+
+    def start(self, context: EngineContext) -> None:
+        """Take memory; the cost is counted from here on."""
+        self.caches = context.make_caches(self._max_tokens)
+        self._meter = context.start_meter()
+        vocab_size = context.model.config.vocab_size
+        self._sampler = Sampler(self._sampling, self.tokens, vocab_size, lazy=device.has_gpu())
+
+    def restart(self) -> None:
         """Forget what is in the caches: a pass that failed has left them half-way."""
         for cache in self.caches:
             cache.trim(0)
-        self.done = 0
+        self.computed = 0
+        if not self.completion_tokens:
+            self._progress.prefill_done = 0
 
-    def take(self, token: int, logprob: float | None) -> Token:
-        """Go on with a token."""
-        progress = self.progress
-        progress.last_token_at = time.perf_counter()
-        progress.first_token_at = progress.first_token_at or progress.last_token_at
+    def record_forward(self, tokens: int, *, prefill_chunk: int) -> None:
+        """Note that so many pending tokens have gone through the model."""
+        self.computed += tokens
+        progress = self._progress
+        if self.completion_tokens:
+            progress.forwards += 1
+            progress.decode_passes += 1
+            return
+        progress.forwards += math.ceil(tokens / prefill_chunk)
+        progress.prefill_done += tokens
+        if progress.prefill_done == progress.prompt_tokens:
+            progress.prefill_ended_at = time.perf_counter()
+
+    def draw(self, logits: mx.array) -> tuple[mx.array, mx.array | None, mx.array | None]:
+        """Draw the next token from logits (1, V).
+
+        Returns:
+            The token (1,), its log-probability (1,) where it was asked for, and what the sampler
+            remembers (1, V); all of it may still have to be evaluated.
+        """
+        assert self._sampler is not None, "it has started"
+        token = self._sampler(logits)
+        logprob = None
+        if self._sampling.logprobs:
+            logprob = log_probability(logits, token)
+        return token, logprob, self._sampler.seen
+
+    def append(self, token: int, logprob: float | None) -> Token:
+        """Take the token that was drawn; return it with the text that it completes."""
+        self._progress.record_token()
         self.tokens.append(token)
-        text, reason = self._writing.add(token)
-        return Token(token, text, logprob, reason, self._stats() if reason else None)
+        text, finish_reason = self._text.add(token)
+        stats = None
+        if finish_reason is not None:
+            stats = self._stats()
+        return Token(token, text, logprob, finish_reason, stats)
 
-    def cancel(self) -> Token:
-        """The token that closes an answer before its end."""
-        return Token(None, self._writing.broken_off(), None, "cancelled", self._stats())
-
-    @property
-    def produced(self) -> int:
-        """New tokens."""
-        return len(self.tokens) - self.prompt
+    def cancelled_token(self) -> Token:
+        """Return the token that closes a completion before its end."""
+        return Token(None, self._text.flush(), None, "cancelled", self._stats())
 
     def _stats(self) -> Stats:
-        return self._bill.stats(self.progress, cached=0, produced=self.produced)
+        return self._meter.snapshot(
+            self._progress, cached=0, completion_tokens=self.completion_tokens
+        )

@@ -1,14 +1,16 @@
-"""Beam search: several continuations side by side, of which the one with the best mean log-probability is kept.
+"""Beam search: several continuations side by side; the best mean log-probability is kept.
 
 The rules are those of transformers with ``length_penalty=1`` and ``early_stopping=False``: a
-finished text is worth its log-probability divided by its length, and the search ends when no
-running one can still beat the worst of the finished.
+finished continuation is worth its log-probability divided by its length, and the search ends when
+no running one can still beat the worst of the finished.
 """
+
+# N running beams, V vocabulary, E hidden
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -16,17 +18,27 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import MemoryBudgetError
-from edgellm.generation.decode import Progress, Step, prefill
+from edgellm.generation.decode import Step
+from edgellm.generation.prefill import prefill
+from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.llama import Model
 from edgellm.plan.plan import megabytes
-from edgellm.sampling.sampler import log_probabilities, penalized
+from edgellm.sampling.filters import penalize_repeated
+from edgellm.sampling.logprobs import log_probabilities
 from edgellm.settings import Sampling
 
 
 @dataclass(frozen=True, slots=True)
 class _Beam:
-    """A continuation: its tokens, the log-probability of each, and the sum that it is ranked by."""
+    """A continuation.
+
+    Attributes:
+        tokens: its new tokens.
+        logprobs: the model's log-probability of each.
+        score: the sum that it is ranked by; where repetition is penalized, with the penalty.
+        parent: the place among the beams before it that it continues.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -34,7 +46,7 @@ class _Beam:
     parent: int = 0
 
     @property
-    def worth(self) -> np.float32:
+    def mean_score(self) -> np.float32:
         return np.float32(self.score / len(self.tokens))
 
 
@@ -44,7 +56,7 @@ def beam_steps(
     caches: Sequence[Cache],
     sampling: Sampling,
     *,
-    chunk: int,
+    prefill_chunk: int,
     limit: int,
     progress: Progress,
     keep_going: Callable[[], bool],
@@ -52,103 +64,134 @@ def beam_steps(
     ends: Callable[[Sequence[int]], bool],
     end_tokens: int,
 ) -> Generator[Step]:
-    """Yield the best continuation of up to ``limit`` tokens, once it is found; arguments are those of ``generate_steps``.
+    """Yield the best continuation of up to ``limit`` tokens, once it is found.
 
     All beams go through a layer together: a token costs one pass over the weights. ``caches`` are
     left with the prompt alone.
 
     Args:
+        model, prompt, caches, sampling, prefill_chunk, limit, progress, seen: as
+            ``generate_steps`` has them.
+        keep_going: asked after each token; where it says no, the best continuation so far counts.
         ends: whether these new tokens are a finished text.
         end_tokens: how many tokens end a text; so many more candidates are looked at, so that
             enough of them go on.
     """
-    logits = prefill(model, prompt, caches, chunk=chunk, progress=progress, keep_going=keep_going)
+    logits = prefill(
+        model,
+        prompt,
+        caches,
+        prefill_chunk=prefill_chunk,
+        progress=progress,
+        keep_going=keep_going,
+    )
     if logits is None:
         return
     progress.prefill_ended_at = progress.first_token_at = time.perf_counter()
+    # Transformers looks at as many: each beam may end in each of the end tokens.
     width = max(2, 1 + end_tokens) * sampling.beams
-    held = [list(caches)]
-    running, finished = [_Beam((), (), np.float32(0))], list[_Beam]()
+    beam_caches = [list(caches)]
+    running = [_Beam((), (), np.float32(0))]
+    finished: list[_Beam] = []
     for length in range(1, limit + 1):
-        over, going_on = list[_Beam](), list[_Beam]()
+        continuing: list[_Beam] = []
         for rank, beam in enumerate(_candidates(running, logits, sampling, seen, width)):
             if length < limit and not ends(beam.tokens):
-                going_on.append(beam)
+                continuing.append(beam)
             # a worse one is looked at only so that enough of them go on
             elif rank < sampling.beams:
-                over.append(beam)
-        finished = sorted([*finished, *over], key=lambda beam: -beam.worth)[: sampling.beams]
-        running = going_on[: sampling.beams]
-        if (
-            not running
-            or (len(finished) == sampling.beams and running[0].worth <= finished[-1].worth)
-            or not keep_going()
-        ):
+                finished.append(beam)
+        finished = sorted(finished, key=lambda beam: -beam.mean_score)[: sampling.beams]
+        running = continuing[: sampling.beams]
+        if not running or _is_settled(running, finished, sampling.beams) or not keep_going():
             break
-        held = _forked(held, [beam.parent for beam in running], original=length == 1)
-        # before a parent's memory is written to
-        mx.eval(*(array for own in held for array in stored(own)))
-        rows = [mx.array([beam.tokens[-1:]]) for beam in running]
-        hidden = model.hidden(rows, held)
-        logits = model.logits(mx.concatenate([state[:, -1] for state in hidden]))
-        mx.eval(logits, *(array for own in held for array in stored(own)))
+        parents = [beam.parent for beam in running]
+        beam_caches = _forked(beam_caches, parents, keep_original=length == 1)
+        # copies are made before a parent's memory is written to
+        mx.eval(*_arrays(beam_caches))
+        hidden = model.hidden([mx.array([beam.tokens[-1:]]) for beam in running], beam_caches)
+        logits = model.logits(
+            mx.concatenate([state[:, -1] for state in hidden])
+        )  # (N, E) -> (N, V)
+        mx.eval(logits, *_arrays(beam_caches))
         progress.forwards += len(running)
-        progress.passes += 1
+        progress.decode_passes += 1
     best = (finished or running)[0]
     progress.last_token_at = time.perf_counter()
-    yield from map(
-        Step, best.tokens, best.logprobs if sampling.logprobs else [None] * len(best.tokens)
-    )
+    logprobs: Sequence[float | None] = best.logprobs
+    if not sampling.logprobs:
+        logprobs = [None] * len(best.tokens)
+    yield from map(Step, best.tokens, logprobs)
+
+
+def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:
+    """Raise MemoryBudgetError where the caches of some beams do not fit into ``free_bytes``.
+
+    Args:
+        beams: how many there are; the prompt's own caches come on top.
+        cache_bytes: of each.
+        free_bytes: what the budget has for caches.
+    """
+    needed = (1 + beams) * cache_bytes
+    if needed > free_bytes:
+        raise MemoryBudgetError(
+            f"{beams} beams need {megabytes(needed)} for their KV caches;"
+            f" the plan has room for {megabytes(free_bytes)}",
+            hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
+        )
+
+
+def _is_settled(running: Sequence[_Beam], finished: Sequence[_Beam], beams: int) -> bool:
+    """Return whether enough beams are finished, and no running one can still beat the worst of them."""
+    return len(finished) == beams and bool(running[0].mean_score <= finished[-1].mean_score)
 
 
 def _candidates(
     running: Sequence[_Beam], logits: mx.array, sampling: Sampling, seen: Sequence[int], width: int
 ) -> list[_Beam]:
-    """The ``width`` best continuations by a token, best first, of beams with the logits (beams, V)."""
-    plain = log_probabilities(logits)
-    ranked = plain
+    """Return the ``width`` best continuations by one token of beams with logits (N, V), best first."""
+    logprobs = log_probabilities(logits)
+    ranked = logprobs
     if sampling.repetition_penalty != 1.0:
-        before = np.zeros(plain.shape, np.bool_)
+        is_seen = np.zeros(ranked.shape, np.bool_)
         for row, beam in enumerate(running):
-            before[row, [*seen, *beam.tokens]] = True
-        ranked = penalized(plain, mx.array(before), sampling.repetition_penalty)
-    ranked = (ranked + mx.array(np.array([[beam.score] for beam in running], np.float32))).flatten()
+            is_seen[row, [*seen, *beam.tokens]] = True
+        ranked = penalize_repeated(ranked, mx.array(is_seen), sampling.repetition_penalty)
+    scores = mx.array(np.array([[beam.score] for beam in running], np.float32))  # (N, 1)
+    ranked = (ranked + scores).flatten()  # (N * V,)
     width = min(width, ranked.size)
-    places = mx.argpartition(-ranked, kth=width - 1)[:width]
-    chosen: list[int] = np.array(places).tolist()
-    scores: npt.NDArray[np.float32] = np.array(ranked[places])
-    logprobs: npt.NDArray[np.float32] = np.array(plain.flatten()[places])
+    best = mx.argpartition(-ranked, kth=width - 1)[:width]
+    places: list[int] = np.array(best).tolist()
+    best_scores: npt.NDArray[np.float32] = np.array(ranked[best])
+    best_logprobs: npt.NDArray[np.float32] = np.array(logprobs.flatten()[best])
     beams = []
-    for number in sorted(range(width), key=lambda item: (-scores[item], chosen[item])):
-        parent, token = divmod(chosen[number], logits.shape[-1])
-        old = running[parent]
-        beams.append(
-            _Beam(
-                (*old.tokens, token),
-                (*old.logprobs, float(logprobs[number])),
-                scores[number],
-                parent,
-            )
-        )
+    # of equal scores the earlier place comes first, so that the order repeats
+    for rank in sorted(range(width), key=lambda item: (-best_scores[item], places[item])):
+        parent, token = divmod(places[rank], logits.shape[-1])
+        before = running[parent]
+        tokens = (*before.tokens, token)
+        own_logprobs = (*before.logprobs, float(best_logprobs[rank]))
+        beams.append(_Beam(tokens, own_logprobs, best_scores[rank], parent))
     return beams
 
 
 def _forked(
-    held: Sequence[list[Cache]], parents: Sequence[int], *, original: bool
+    beam_caches: Sequence[list[Cache]], parents: Sequence[int], *, keep_original: bool
 ) -> list[list[Cache]]:
-    """The caches of each parent: copies, save for a parent's last child, which takes the parent's own (not the original's)."""
+    """Return caches that continue those of each parent.
+
+    They are copies, save for a parent's last child, which goes on with the parent's own. With
+    ``keep_original`` that is a copy too.
+    """
     forked = []
     for place, parent in enumerate(parents):
-        last = parent not in parents[place + 1 :] and not original
-        forked.append(held[parent] if last else [cache.copy() for cache in held[parent]])
+        is_last_child = parent not in parents[place + 1 :]
+        if is_last_child and not keep_original:
+            forked.append(beam_caches[parent])
+        else:
+            forked.append([cache.copy() for cache in beam_caches[parent]])
     return forked
 
 
-def require_room(beams: int, each: int, room: int) -> None:
-    """Raise MemoryBudgetError where the caches of so many beams, ``each`` of so many bytes, do not fit into ``room`` bytes."""
-    need = (1 + beams) * each
-    if need > room:
-        raise MemoryBudgetError(
-            f"{beams} beams need {megabytes(need)} for their KV caches; the plan has room for {megabytes(room)}",
-            hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
-        )
+def _arrays(beam_caches: Iterable[Sequence[Cache]]) -> list[mx.array]:
+    return [array for caches in beam_caches for array in stored(caches)]

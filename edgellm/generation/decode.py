@@ -1,21 +1,45 @@
-"""Prefill and decode: the one loop that everything else consumes."""
+"""The decode loop: the next token, again and again. Everything that generates stands on it.
+
+A *pass* sends the last token, and draft tokens after it, through all layers. It is launched, which
+on a GPU returns at once, and read later, which waits for its result.
+
+Where passes are asynchronous and no draft tokens are expected, the loop runs two passes deep: it
+launches the pass after the current one before it reads the current one. Its input is a token that
+only the device knows yet. So the device computes while Python turns the token before into text::
+
+    launch 1 | launch 2 | read 1, yield | launch 3 | read 2, yield | launch 4 | read 3, yield ...
+
+With draft tokens that cannot be: which rows of a pass count is known only when it was read, and the
+next pass starts from there. It then gives several tokens at once::
+
+    launch 1 | read 1, yield 1 | draft 4, launch 2 | read 2, yield up to 5 | draft, launch 3 ...
+
+Where arithmetic is not asynchronous (a CPU, or layers that stream), the second order is used
+always, mostly with no draft token.
+"""
+
+# R rows of a pass: the last token and the draft tokens after it; V vocabulary
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import mlx.core as mx
 
 from edgellm.device import machine as device
-from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.llama import Model
-from edgellm.sampling.sampler import Sampler, log_probability
+from edgellm.generation.prefill import prefill
+from edgellm.generation.stats import Progress
+from edgellm.kv_cache.cache import Cache
+from edgellm.models.llama import Model, always
+from edgellm.sampling.logprobs import log_probability
+from edgellm.sampling.sampler import Sampler
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
-from edgellm.speculation.proposal import DraftToken
+from edgellm.speculation.proposal import DraftToken, NoDrafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,162 +50,110 @@ class Step:
     logprob: float | None
 
 
-@dataclass(slots=True)
-class Progress:
-    """What a generation has done so far. Times are in seconds, from ``time.perf_counter``."""
-
-    prompt_tokens: int
-    begun: float = field(default_factory=time.perf_counter)
-    prefill_done: int = 0
-    prefill_ended_at: float | None = None
-    first_token_at: float | None = None
-    last_token_at: float | None = None
-    forwards: int = 0
-    passes: int = 0
-    """Forwards after the prefill."""
-    drafted: int = 0
-    accepted: int = 0
-
-
-def prefill(
-    model: Model,
-    tokens: Sequence[int],
-    caches: Sequence[Cache],
-    *,
-    chunk: int,
-    progress: Progress | None = None,
-    keep_going: Callable[[], bool] = lambda: True,
-) -> mx.array | None:
-    """Send a prompt through the model in chunks, and return the logits (1, V) after its last token.
-
-    Layers that cost reads get all chunks at once, so that one pass over the weights serves any
-    prompt; else the chunks go one after another, so that activations stay small and the prompt can
-    be left half-way (the result is then None).
-    """
-    rows = [
-        mx.array(list(tokens[begin : begin + chunk]))[None]
-        for begin in range(0, len(tokens), chunk)
-    ]
-    groups = [rows] if model.layers.streams_weights else [[row] for row in rows]
-    hidden = None
-    for group in groups:
-        if not keep_going():
-            return None
-        states = model.hidden(group, [caches] * len(group), keep_going=keep_going)
-        if not states:
-            return None
-        hidden = states[-1]
-        if progress is not None:
-            progress.forwards += len(group)
-            progress.prefill_done += sum(row.shape[1] for row in group)
-        if group is not groups[-1]:
-            mx.eval(hidden, *stored(caches))
-    assert hidden is not None, "a prompt has a token"
-    logits = model.logits(hidden[:, -1])
-    # nothing stays lazy: MLX's streams belong to threads, and another may go on from here
-    mx.eval(logits, *stored(caches))
-    return logits
-
-
 def generate_steps(
     model: Model,
     prompt: Sequence[int],
     caches: Sequence[Cache],
     sampling: Sampling,
     *,
-    chunk: int,
+    prefill_chunk: int,
     limit: int,
     progress: Progress,
-    keep_going: Callable[[], bool] = lambda: True,
+    keep_going: Callable[[], bool] = always,
     seen: Sequence[int] | None = None,
     speculation: Speculation | None = None,
 ) -> Generator[Step]:
-    """Yield up to ``limit`` new tokens after ``prompt``, whose last token at least is not yet in the caches.
+    """Yield up to ``limit`` new tokens after ``prompt``.
 
-    P prompt tokens and N new ones cost ceil(P / chunk) + N - 1 forwards at the most: the first
-    token comes out of the prefill, no step is launched past the last one, and guesses that turn out
-    to be right save forwards. Where arithmetic is deferred (a GPU), a step without guesses is
-    launched before the token before it is read; a text that ends at an end token then costs one
-    forward more.
+    P prompt tokens and N new ones cost ceil(P / prefill_chunk) + N - 1 forwards at the most: the
+    first token comes out of the prefill, no pass is launched past the last token, and draft tokens
+    that turn out to be right save forwards. Where arithmetic is asynchronous (a GPU), a text that
+    ends at an end token costs one forward more.
 
     Args:
+        model: the model.
+        prompt: tokens that are not yet in the caches; at least the last one.
+        caches: one a layer. Afterwards they hold nothing beyond the tokens that were yielded.
+        sampling: how tokens are drawn.
+        prefill_chunk: prompt tokens that go through a layer at once.
         limit: new tokens at the most; the caches have room for all of them but the last.
         progress: is brought up to date as the loop goes.
         keep_going: asked before each forward; false ends the loop.
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at
             them.
-        speculation: has looked at the same tokens; None for plain decoding, which is speculation
-            without guesses.
+        speculation: chooses draft tokens; None for plain decoding.
     """
-    sampler = Sampler(sampling, seen or prompt, model.config.vocab_size, lazy=device.has_gpu())
-    logits = prefill(model, prompt, caches, chunk=chunk, progress=progress, keep_going=keep_going)
+    seen = seen or prompt
+    sampler = Sampler(sampling, seen, model.config.vocab_size, lazy=device.has_gpu())
+    logits = prefill(
+        model,
+        prompt,
+        caches,
+        prefill_chunk=prefill_chunk,
+        progress=progress,
+        keep_going=keep_going,
+    )
     if logits is None:
         return
     progress.prefill_ended_at = time.perf_counter()
-    steps = _Steps(model, caches, sampler, progress, keep_going)
-    launched: _Launched | None = steps.first(logits)
-    if speculation is not None:
-        speculation.begin(seen or prompt, sampling)
-    left, given, start = limit, 0, caches[0].offset
+    if speculation is None:
+        speculation = Speculation(NoDrafts(), extra_row_cost=0.0)
+    loop = _DecodeLoop(
+        model,
+        caches,
+        sampler,
+        speculation=speculation,
+        progress=progress,
+        keep_going=keep_going,
+    )
+    current: _Pass | None = loop.prefill_pass(logits)
+    speculation.begin(seen, sampling)  # while the device draws the first token
+    remaining = limit
+    kept = caches[0].offset
     try:
-        while launched is not None:
-            ahead = None
-            if (
-                left > 1
-                and model.layers.async_compute
-                and keep_going()
-                and not (speculation and speculation.likely())
-            ):
-                ahead = steps.after(launched)
-            begun = max(launched.begun, progress.last_token_at or 0.0)
-            found = steps.read(launched)
-            progress.last_token_at = time.perf_counter()
-            progress.first_token_at = progress.first_token_at or progress.last_token_at
-            if speculation is not None:
-                if launched.rows:
-                    speculation.passed(launched.rows, progress.last_token_at - begun)
-                for step in found:
-                    speculation.add(step.token)
-            for place, step in enumerate(found, 1):
-                given += 1
-                progress.accepted += place < len(found)
+        while current is not None:
+            ahead = loop.launch_ahead(current, remaining)
+            steps = loop.read(current)
+            for place, step in enumerate(steps, 1):
+                # all tokens of a pass but its last are accepted draft tokens
+                progress.accepted_tokens += place < len(steps)
+                kept += 1
+                remaining -= 1
                 yield step
-                left -= 1
-                if left == 0 or not keep_going():
+                if remaining == 0 or not keep_going():
                     return
-            if ahead is not None and speculation is not None:
-                speculation.look_on()
-            if ahead is None:
-                ahead = steps.after(launched, speculation.guesses(left - 1) if speculation else ())
-            launched = ahead
+            current = loop.launch_next(current, ahead, remaining)
     finally:
-        for cache in caches:  # who stops in mid-pass leaves what nobody has taken
-            cache.trim(start + given)
+        # a pass that was launched ahead, or read only in part, has stored tokens that nobody took
+        for cache in caches:
+            cache.trim(kept)
 
 
 @dataclass(slots=True)
-class _Launched:
-    """A pass that is under way.
+class _Pass:
+    """A pass that was launched.
 
     Attributes:
-        rows: that it has; 0 for the prefill's last one.
-        guesses: that it verifies.
+        rows: tokens that went through the layers; 0 for the prefill, which gives the first token.
+        draft: the draft tokens among them.
         offset: tokens that were in the caches before it.
-        logits: after each row (rows, V).
-        token: the last of its tokens (1,); known only when it was read where there are guesses.
-        logprob: that of the token, where there are no guesses and it was asked for.
+        logits: after each row (R, V); (1, V) for the prefill.
+        token: the last token that the pass gives (1,). With draft tokens it is None until the pass
+            was read.
+        logprob: that of the token, where it was asked for and there is no draft token.
+        started_at: when the pass was launched.
     """
 
     rows: int
-    guesses: Sequence[DraftToken]
+    draft: Sequence[DraftToken]
     offset: int
     logits: mx.array
-    token: mx.array | None
+    token: mx.array | None = None
     logprob: mx.array | None = None
-    begun: float = field(default_factory=time.perf_counter)
+    started_at: float = field(default_factory=time.perf_counter)
 
 
-class _Steps:
+class _DecodeLoop:
     """Launches passes, each after the one before, and reads their tokens."""
 
     def __init__(
@@ -189,93 +161,141 @@ class _Steps:
         model: Model,
         caches: Sequence[Cache],
         sampler: Sampler,
+        *,
+        speculation: Speculation,
         progress: Progress,
         keep_going: Callable[[], bool],
     ) -> None:
-        self._model, self._caches, self._sampler = model, caches, sampler
-        self._progress, self._keep_going = progress, keep_going
+        self._model = model
+        self._caches = caches
+        self._sampler = sampler
+        self._speculation = speculation
+        self._progress = progress
+        self._keep_going = keep_going
 
-    def first(self, logits: mx.array) -> _Launched:
-        """What the prefill's logits (1, V) give."""
-        return self._drawn(_Launched(0, (), self._caches[0].offset, logits, None))
+    def prefill_pass(self, logits: mx.array) -> _Pass:
+        """Return the pass that the prefill's logits (1, V) stand for."""
+        launched = _Pass(0, (), self._caches[0].offset, logits)
+        self._draw(launched)
+        return launched
 
-    def after(self, before: _Launched, guesses: Sequence[DraftToken] = ()) -> _Launched | None:
-        """A pass of the last token and some guesses after it; None if it was broken off, and the caches are as before."""
-        assert before.token is not None, "a pass with guesses is read before the next is launched"
-        token = before.token
-        if guesses:
-            token = mx.concatenate(
-                [token, mx.array([guess.token for guess in guesses], dtype=token.dtype)]
-            )
-        offset, begun = self._caches[0].offset, time.perf_counter()
-        states = self._model.hidden([token[None]], [self._caches], keep_going=self._keep_going)
+    def launch_ahead(self, current: _Pass, remaining: int) -> _Pass | None:
+        """Launch the pass after one that is still to be read; None where that is not worth it."""
+        if remaining <= 1 or not self._model.layers.async_compute:
+            return None
+        if not self._keep_going() or self._speculation.expects_draft():
+            return None
+        return self._launch(current, ())
+
+    def launch_next(self, current: _Pass, ahead: _Pass | None, remaining: int) -> _Pass | None:
+        """Return the pass after one that was read: the one launched ahead, or one with draft tokens.
+
+        None where ``keep_going`` said no in the middle of it.
+        """
+        if ahead is not None:
+            self._speculation.skip_draft()
+            return ahead
+        return self._launch(current, self._speculation.propose(remaining - 1))
+
+    def read(self, current: _Pass) -> list[Step]:
+        """Wait for the tokens of a pass: the accepted draft tokens, and one more."""
+        # a pass that was launched ahead begins to compute when the one before it is done
+        started_at = max(current.started_at, self._progress.last_token_at or 0.0)
+        if current.draft:
+            steps = self._read_verified(current)
+        else:
+            steps = [self._read_drawn(current)]
+        self._progress.record_token()
+        assert self._progress.last_token_at is not None, "it was just set"
+        if current.rows:
+            self._speculation.record_step(current.rows, self._progress.last_token_at - started_at)
+        for step in steps:
+            self._speculation.add(step.token)
+        return steps
+
+    def _launch(self, previous: _Pass, draft: Sequence[DraftToken]) -> _Pass | None:
+        """Send the last token and draft tokens through the model.
+
+        Return None where ``keep_going`` said no between two layers; the caches are then as before.
+        """
+        assert previous.token is not None, "a pass with draft tokens is read before the next one"
+        tokens = previous.token
+        if draft:
+            drafted = mx.array([draft_token.token for draft_token in draft], dtype=tokens.dtype)
+            tokens = mx.concatenate([tokens, drafted])  # (R,)
+        offset = self._caches[0].offset
+        started_at = time.perf_counter()
+        states = self._model.hidden([tokens[None]], [self._caches], keep_going=self._keep_going)
         if not states:
-            for cache in self._caches:
-                cache.trim(offset)
+            self._trim(offset)
             return None
         self._progress.forwards += 1
-        self._progress.passes += 1
-        self._progress.drafted += len(guesses)
-        logits = self._model.logits(states[0][0])
-        launched = _Launched(len(guesses) + 1, guesses, offset, logits, None, begun=begun)
-        return launched if guesses else self._drawn(launched)
+        self._progress.decode_passes += 1
+        self._progress.drafted_tokens += len(draft)
+        logits = self._model.logits(states[0][0])  # (R, V)
+        launched = _Pass(1 + len(draft), draft, offset, logits, started_at=started_at)
+        if not draft:
+            self._draw(launched)
+        return launched
 
-    def read(self, launched: _Launched) -> list[Step]:
-        """The tokens of a pass: those of its guesses that are right, and one more. The caches forget the others."""
-        if not launched.guesses:
-            assert launched.token is not None, "it was drawn when it was launched"
-            logprob = None if launched.logprob is None else float(_only(launched.logprob))
-            return [Step(int(_only(launched.token)), logprob)]
-        tokens = self._verified(launched.logits, launched.guesses)
-        for cache in self._caches:
-            kept = cache.trim(launched.offset + len(tokens))
-            assert kept, "no more is guessed than every cache can take back"
-        launched.token = mx.array(tokens[-1:])
-        logprobs: list[float | None] = [None] * len(tokens)
-        if self._sampler.sampling.logprobs:
-            found: Any = log_probability(launched.logits[: len(tokens)], mx.array(tokens)).tolist()
-            logprobs = found
-        if self._sampler.seen is not None:
-            mx.eval(self._sampler.seen)
-        return list(map(Step, tokens, logprobs))
-
-    def _drawn(self, launched: _Launched) -> _Launched:
-        """The same, with its token drawn."""
+    def _draw(self, launched: _Pass) -> None:
+        """Draw the token of a pass without draft tokens, unevaluated, and let it be computed."""
         sampler = self._sampler
         launched.token = sampler(launched.logits)
         if sampler.sampling.logprobs:
             launched.logprob = log_probability(launched.logits, launched.token)
-        mx.async_eval(
-            *(
-                array
-                for array in (launched.token, launched.logprob, sampler.seen)
-                if array is not None
-            )
-        )
-        return launched
+        arrays = (launched.token, launched.logprob, sampler.seen)
+        mx.async_eval(*(array for array in arrays if array is not None))
 
-    def _verified(self, logits: mx.array, guesses: Sequence[DraftToken]) -> list[int]:
-        """The tokens that logits (rows, V) give, up to the first that is not as guessed."""
-        likeliest: Any = (
-            mx.argmax(logits.astype(mx.float32), axis=-1).tolist()
-            if self._sampler.plain_greedy
-            else None
-        )
+    def _read_drawn(self, current: _Pass) -> Step:
+        """Read the token of a pass without draft tokens."""
+        assert current.token is not None, "it was drawn when the pass was launched"
+        logprob = None
+        if current.logprob is not None:
+            logprob = float(_number(current.logprob))
+        return Step(int(_number(current.token)), logprob)
+
+    def _read_verified(self, current: _Pass) -> list[Step]:
+        """Read the tokens of a pass with draft tokens; the caches forget those that were refused."""
         tokens: list[int] = []
-        for row in range(len(guesses) + 1):
-            guess = guesses[row] if row < len(guesses) else None
-            if likeliest is not None:
-                tokens.append(likeliest[row])
-            elif guess is not None:
-                tokens.append(self._sampler.judge(logits[row : row + 1], guess.token, guess.odds))
-            else:
-                tokens.append(int(_only(self._sampler(logits[row : row + 1]))))
-            if guess is None or tokens[-1] != guess.token:
+        candidates = self._candidates(current)
+        for token, draft_token in zip_longest(candidates, current.draft):
+            tokens.append(token)
+            if draft_token is None or token != draft_token.token:
                 break
-        return tokens
+        self._trim(current.offset + len(tokens))
+        current.token = mx.array(tokens[-1:])
+        logprobs: list[float | None] = [None] * len(tokens)
+        if self._sampler.sampling.logprobs:
+            rows = current.logits[: len(tokens)]
+            values: Any = log_probability(rows, mx.array(tokens)).tolist()
+            logprobs = values
+        if self._sampler.seen is not None:
+            mx.eval(self._sampler.seen)
+        return list(map(Step, tokens, logprobs))
+
+    def _candidates(self, current: _Pass) -> Iterator[int]:
+        """Yield the token after each row of a pass, given that the draft tokens before it are right.
+
+        A sampler notes what it draws, so no more of them may be asked for than are taken.
+        """
+        if self._sampler.plain_greedy:
+            # all rows at once: these tokens depend on nothing but their logits
+            likeliest: Any = mx.argmax(current.logits.astype(mx.float32), axis=-1).tolist()
+            yield from likeliest
+            return
+        for row, draft_token in enumerate(current.draft):
+            logits = current.logits[row : row + 1]
+            yield self._sampler.verify(logits, draft_token.token, draft_token.proposal)
+        yield int(_number(self._sampler(current.logits[-1:])))
+
+    def _trim(self, offset: int) -> None:
+        for cache in self._caches:
+            has_all = cache.trim(offset)
+            assert has_all, "no more is drafted than every cache can take back"
 
 
-def _only(array: mx.array) -> Any:
-    """The number in an array of one."""
+def _number(array: mx.array) -> Any:
+    """Return the number in an array of one."""
     values: Any = array.tolist()
     return values[0]

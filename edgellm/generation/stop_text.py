@@ -1,4 +1,4 @@
-"""Text that may still become a stop text is held back, also across token borders."""
+"""Stop texts: what may still become one is held back, also across the borders of tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Lets text through up to the first stop text: the one that is complete first, wherever tokens begin and end."""
+    """Lets text through up to the first stop text: the one that is complete first.
+
+    It does so wherever tokens begin and end.
+
+    Args:
+        stops: the stop texts; none of them is empty.
+
+    Attributes:
+        stopped: whether a stop text has come.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -18,25 +27,32 @@ class StopFilter:
         """Return what is safe to show now; sets ``stopped`` when a stop text has come."""
         if self.stopped:
             return ""
-        held = self._held + text
-        found = [
-            (place + len(stop), place) for stop in self._stops if (place := held.find(stop)) >= 0
-        ]
-        if found:
-            self.stopped, self._held = True, ""
-            return held[: min(found)[1]]
-        keep = next(
-            (
-                length
-                for length in range(min(self._longest - 1, len(held)), 0, -1)
-                if any(stop.startswith(held[len(held) - length :]) for stop in self._stops)
-            ),
-            0,
-        )
-        self._held = held[len(held) - keep :]
-        return held[: len(held) - keep]
+        text = self._held + text
+        spans = []
+        for stop in self._stops:
+            begin = text.find(stop)
+            if begin >= 0:
+                spans.append((begin + len(stop), begin))
+        if spans:
+            # of those that are complete first, the longest
+            _, begin = min(spans)
+            self.stopped = True
+            self._held = ""
+            return text[:begin]
+        safe = len(text) - self._possible_start(text)
+        self._held = text[safe:]
+        return text[:safe]
 
     def finish(self) -> str:
         """Return what was held back and became no stop text."""
-        held, self._held = self._held, ""
+        held = self._held
+        self._held = ""
         return held
+
+    def _possible_start(self, text: str) -> int:
+        """Return the length of the longest end of a text that a stop text begins with."""
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            end = text[len(text) - length :]
+            if any(stop.startswith(end) for stop in self._stops):
+                return length
+        return 0

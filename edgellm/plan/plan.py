@@ -67,6 +67,11 @@ class Plan:
     seconds_per_token: float | None = None
     bound_by: str | None = None
 
+    @property
+    def kv_budget(self) -> int:
+        """Bytes that KV caches may take: those planned for, and what the budget leaves free."""
+        return self.cache_bytes + self.budget - self.total_bytes
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as one JSON object."""
         speed = self.seconds_per_token

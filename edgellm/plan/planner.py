@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError
+from edgellm.hub.resolve import locate
 from edgellm.plan.memory_estimate import MemoryEstimate, needs_of
 from edgellm.plan.plan import Plan, Speeds, automatic_budget, least_budget, make_plan
 from edgellm.runtime.loader import Arithmetic, arithmetic_of, kv_format_of
 from edgellm.settings import LoadSettings, parse_memory
-from edgellm.speculation.factory import draft_checkpoint, draft_needs
 
 
 def plan_for(
@@ -69,4 +69,20 @@ def _asked(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, 
         and (arithmetic.kernels is not None or kept.bits is None),
         kv_bytes_per_token=kept.token_bytes,
     )
-    return arithmetic, replace(needs, draft=draft_needs(draft, settings)) if draft else needs
+    return arithmetic, replace(needs, draft=draft_estimate(draft, settings)) if draft else needs
+
+
+def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
+    """Read the draft model's checkpoint; None where there is no draft. Raises EdgeLLMError, as ``load``."""
+    return None if settings.draft is None else read_checkpoint(locate(settings.draft))
+
+
+def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
+    """Estimate what a draft model needs in memory."""
+    arithmetic = arithmetic_of(draft, settings)
+    return needs_of(
+        draft,
+        item=arithmetic.dtype.size,
+        window=settings.context_window,
+        fused_attention=arithmetic.fused_attention,
+    )

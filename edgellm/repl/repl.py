@@ -20,7 +20,7 @@ from edgellm.console.status_line import Activity
 from edgellm.console.terminal import is_terminal
 from edgellm.diagnostics.facts import answer_facts
 from edgellm.errors import ConfigError, EdgeLLMError
-from edgellm.generation.output import Stats
+from edgellm.generation.stats import Stats
 from edgellm.repl.line_editor import Editor
 
 NO_SYSTEM = "off"

@@ -1,114 +1,144 @@
-"""How often guesses are right, and what passes cost: both measured as the text goes."""
+"""The acceptance rate of draft tokens, and the cost of steps: both measured as the text goes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 FADE = 0.96
-"""What a measurement still weighs after the next one; the last 25 or so count."""
+"""What a measurement still weighs after the next one; the last 25 or so count: 1 / (1 - 0.96)."""
 
 PRIOR_WEIGHT = 2.0
-"""Measurements that what is assumed before weighs as much as."""
+"""Measurements that the assumption made before the first one weighs as much as."""
 
 OUTLIER = 3.0
-"""A pass that took more than so many times what was expected counts as that: something else ran."""
+"""A step that took more than so many times the expected seconds counts as that: something else ran."""
 
 MEAN_FADE = 0.92
-"""As ``FADE``, for guesses of which nothing is known yet: those of a draft that is no good are to end soon."""
+"""As ``FADE``, for tokens not yet drafted: those of a draft that is no good are to end soon."""
+
+MIN_FIRST_ROW = 0.1
+"""Of the mean step; the first row of a step never counts as cheaper."""
 
 
 class AcceptanceRate:
-    """How often guesses of each trust are right."""
+    """The share of draft tokens that is accepted, for each confidence bucket.
+
+    Args:
+        assumed: the rate of each bucket before anything was measured.
+    """
 
     def __init__(self, assumed: Sequence[float]) -> None:
-        self._assumed = tuple(assumed)
-        self._right = [PRIOR_WEIGHT * chance for chance in assumed]
-        self._all = [PRIOR_WEIGHT] * len(self._right)
-        self._mean = sum(assumed) / len(self._right)
+        # Fading counts with pseudo-counts: the mean of a Beta distribution, as prior counts of
+        # accepted and refused tokens give it.
+        self._accepted = [PRIOR_WEIGHT * rate for rate in assumed]
+        self._all = [PRIOR_WEIGHT] * len(assumed)
+        self._mean = sum(assumed) / len(assumed)
 
-    def judge(self, trust: int, *, right: bool) -> None:
-        """Take note of a guess that was right or wrong."""
-        self._right[trust] = FADE * self._right[trust] + right
-        self._all[trust] = FADE * self._all[trust] + 1
-        self._mean = MEAN_FADE * self._mean + (1 - MEAN_FADE) * right
+    def observe(self, bucket: int, *, accepted: bool) -> None:
+        """Take note of a draft token."""
+        self._accepted[bucket] = FADE * self._accepted[bucket] + accepted
+        self._all[bucket] = FADE * self._all[bucket] + 1
+        self._mean = MEAN_FADE * self._mean + (1 - MEAN_FADE) * accepted
 
-    def of(self, trust: int) -> float:
-        """The chance of a guess."""
-        return self._right[trust] / self._all[trust]
+    def of(self, bucket: int) -> float:
+        """Return the acceptance rate of a confidence bucket."""
+        return self._accepted[bucket] / self._all[bucket]
 
     @property
     def mean(self) -> float:
-        """The chance of a guess of which nothing is known yet."""
+        """The acceptance rate of a token that was not drafted yet, so that its bucket is unknown."""
         return self._mean
 
 
 class StepCost:
-    """Seconds that a pass of some rows takes: so much for one, and so much for each further one.
+    """The seconds of a step that sends some rows through the model: a line over their number.
 
-    Passes of one row and of several fade apart, so that what several cost is still known after a
-    long time without guesses.
+    With x further rows after the first and y seconds, the line y = a + b x is fitted by least
+    squares over measurements whose weights fade, and its slope is drawn towards an assumed one.
+    With W, Sx, Sxx, Sy, Sxy the weighted sums of 1, x, x^2, y and x y, and b0 the assumed slope of
+    weight L = ``PRIOR_WEIGHT``::
+
+        minimize  sum w (y - a - b x)^2 + L (b - b0)^2
+
+        b = (Sxy / W - Sx Sy / W^2 + b0 L / W) / (Sxx / W - (Sx / W)^2 + L / W)
+        a = Sy / W - b Sx / W
+
+    This is ridge regression towards b0 (Hoerl and Kennard 1970) with exponential forgetting, as in
+    recursive least squares. Steps of one row and of several fade apart, so that what several cost
+    is still known after a long time without draft tokens.
 
     Args:
-        share: what a further row costs of the first, before it was measured.
+        extra_row_cost: the assumed cost of a further row, as a share of the first one's.
     """
 
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._one, self._several = _Sums(), _Sums()
-        self._warm = False
+    def __init__(self, extra_row_cost: float) -> None:
+        self._extra_row_cost = extra_row_cost
+        self._single = _LineSums()
+        self._multiple = _LineSums()
+        self._is_warm = False
 
-    def take(self, rows: int, seconds: float) -> None:
-        """Take note of a pass; not of the first of several rows, in which kernels are made."""
-        if rows > 1 and not self._warm:
-            self._warm = True
+    def observe(self, rows: int, seconds: float) -> None:
+        """Take note of a step; not of the first of several rows, in which kernels are compiled."""
+        if rows > 1 and not self._is_warm:
+            self._is_warm = True
             return
-        if self._one.weight + self._several.weight > 1:
-            seconds = min(seconds, OUTLIER * self.of(rows))
-        (self._one if rows == 1 else self._several).take(rows - 1, seconds)
+        if self._single.weight + self._multiple.weight > 1:
+            seconds = min(seconds, OUTLIER * self.seconds(rows))
+        sums = self._multiple
+        if rows == 1:
+            sums = self._single
+        sums.add(rows - 1, seconds)
 
-    def of(self, rows: int) -> float:
-        """The seconds that a pass takes; 1 for a row while nothing was measured."""
-        one, several = self._one, self._several
-        weight = one.weight + several.weight
+    def seconds(self, rows: int) -> float:
+        """Return the expected seconds of a step; in units of the first row until one was measured."""
+        weight = self._single.weight + self._multiple.weight
         if weight == 0:
-            return 1.0 + self._share * (rows - 1)
-        x, y = several.x / weight, (one.y + several.y) / weight
-        # A line through what was measured, drawn towards the assumed one where rows hardly
-        # differed.
-        drawn = PRIOR_WEIGHT / weight
-        spread, both = several.xx / weight - x * x, several.xy / weight - x * y
-        slope = max(
-            0.0, (both + drawn * self._share * y / (1 + self._share * x)) / (spread + drawn)
-        )
-        return max(y - slope * x, 0.1 * y) + slope * (rows - 1)
+            return 1.0 + self._extra_row_cost * (rows - 1)
+        # x is 0 in steps of one row, so only the others add to the sums with x
+        mean_x = self._multiple.x / weight
+        mean_y = (self._single.y + self._multiple.y) / weight
+        variance = self._multiple.xx / weight - mean_x**2
+        covariance = self._multiple.xy / weight - mean_x * mean_y
+        # b0: further rows cost their assumed share of a first row, such that the mean step is right
+        prior_slope = self._extra_row_cost * mean_y / (1 + self._extra_row_cost * mean_x)
+        prior_weight = PRIOR_WEIGHT / weight
+        slope = (covariance + prior_weight * prior_slope) / (variance + prior_weight)
+        slope = max(0.0, slope)
+        first_row = max(mean_y - slope * mean_x, MIN_FIRST_ROW * mean_y)
+        return first_row + slope * (rows - 1)
 
 
-class _Sums:
-    """Sums for a line: of x, its square, y, and their product, over measurements that fade."""
+class _LineSums:
+    """Weighted sums over measurements (x, y) that fade: of 1, x, x^2, y and x y."""
 
     def __init__(self) -> None:
         self.weight = self.x = self.xx = self.y = self.xy = 0.0
 
-    def take(self, x: float, y: float) -> None:
+    def add(self, x: float, y: float) -> None:
         self.weight = FADE * self.weight + 1
-        self.x, self.xx = FADE * self.x + x, FADE * self.xx + x * x
-        self.y, self.xy = FADE * self.y + y, FADE * self.xy + x * y
+        self.x = FADE * self.x + x
+        self.xx = FADE * self.xx + x * x
+        self.y = FADE * self.y + y
+        self.xy = FADE * self.xy + x * y
 
 
 class DraftCost:
-    """Seconds that a guess takes."""
+    """The seconds that a draft token takes to propose: a mean over measurements that fade."""
 
     def __init__(self) -> None:
-        self._weight = self._seconds = 0.0
+        self._tokens = 0.0
+        self._seconds = 0.0
 
-    def take(self, guesses: int, seconds: float) -> None:
-        """Take note of some guesses."""
-        if self._weight > 0:
-            seconds = min(seconds, OUTLIER * self.each * guesses)
-        self._weight = FADE * self._weight + guesses
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Take note of some draft tokens."""
+        if self._tokens > 0:
+            seconds = min(seconds, OUTLIER * self.seconds_each * tokens)
+        self._tokens = FADE * self._tokens + tokens
         self._seconds = FADE * self._seconds + seconds
 
     @property
-    def each(self) -> float:
-        """The seconds of one; 0 while nothing was measured."""
-        return self._seconds / self._weight if self._weight else 0.0
+    def seconds_each(self) -> float:
+        """Expected seconds of one; 0 while nothing was measured."""
+        if self._tokens == 0:
+            return 0.0
+        return self._seconds / self._tokens

@@ -1,4 +1,4 @@
-"""Guesses that a pass verifies beside its own token: how many are worth it, and what became of them."""
+"""The controller of speculation: which draft tokens the next step verifies, and what became of them."""
 
 from __future__ import annotations
 
@@ -10,136 +10,166 @@ from edgellm.settings import Sampling
 from edgellm.speculation.acceptance import AcceptanceRate, DraftCost, StepCost
 from edgellm.speculation.proposal import Drafter, DraftToken
 
-MOST = 15
-"""Guesses a pass; with the token that comes before them they are the 16 rows that a CPU's kernels take as cheaply as a few."""
+MAX_DRAFT_TOKENS = 15
+"""Draft tokens of a step; with the token before them they are the 16 rows that a CPU's kernels take
+as cheaply as a few."""
 
-FIRST_REST, LONGEST_REST = 16, 256
-"""Tokens after which guesses that cost something are tried again, at first and at last."""
+MIN_COOLDOWN, MAX_COOLDOWN = 16, 256
+"""Steps after which a draft that costs time is tried again, at first and at last."""
 
-TRIAL = 4
-"""Guesses of a trial."""
+TRIAL_TOKENS = 4
+"""Draft tokens of a trial."""
 
 
 class Speculation:
-    """Says which guesses to verify in the next pass: those with which the most tokens a second are to be expected.
+    """Chooses the draft tokens of each step: as many as promise the most tokens a second.
 
-    What is right how often, and what a pass and a guess cost, is measured as it goes, over all
-    answers. Guesses that cost nothing are also compared with the text while they are not verified,
-    so that a text that begins to repeat itself is noticed.
+    Acceptance rates, and the seconds of steps and draft tokens, are measured over all generations.
+    Draft tokens that cost no time are also compared with the text while they are not verified, so
+    that a text that begins to repeat itself is noticed. A draft that costs time and does not pay
+    is left alone for a while, twice as long each time, and then tried anew.
 
     Args:
-        drafter: makes the guesses.
-        most: guesses a pass.
-        row_share: what one more row costs of a pass, before it was measured.
+        drafter: proposes the tokens.
+        max_draft_tokens: draft tokens of a step at the most.
+        extra_row_cost: what one more row costs of a step, before it was measured.
     """
 
-    def __init__(self, drafter: Drafter, *, most: int = MOST, row_share: float) -> None:
-        self._drafter, self._most = drafter, most
-        self._chances, self._passes, self._guess = (
-            AcceptanceRate(drafter.chances),
-            StepCost(row_share),
-            DraftCost(),
-        )
-        self._open: list[DraftToken] = []
-        self._rest = self._pause = 0
-        self._trial = False
+    def __init__(
+        self, drafter: Drafter, *, max_draft_tokens: int = MAX_DRAFT_TOKENS, extra_row_cost: float
+    ) -> None:
+        self.drafter = drafter
+        self.max_draft_tokens = max_draft_tokens
+        self._acceptance = AcceptanceRate(drafter.prior_acceptance)
+        self._step_cost = StepCost(extra_row_cost)
+        self._draft_cost = DraftCost()
+        # Draft tokens that the next tokens of the text are compared with.
+        self._expected: list[DraftToken] = []
+        self._cooldown = 0
+        self._last_cooldown = 0
+        self._next_is_trial = False
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Look at another sequence, which goes on as ``sampling`` says."""
-        self._open = []
-        self._rest = min(self._rest, FIRST_REST)
-        self._drafter.begin(tokens, sampling)
+        """Turn to another sequence, which goes on as ``sampling`` says."""
+        self._expected = []
+        self._cooldown = min(self._cooldown, MIN_COOLDOWN)
+        self.drafter.begin(tokens, sampling)
 
     def close(self) -> None:
         """Free what the drafter holds."""
-        self._drafter.close()
+        self.drafter.close()
 
     def add(self, token: int) -> None:
         """Take the next token of the sequence."""
-        if self._open:
-            guess = self._open.pop(0)
-            right = guess.token == token
-            self._chances.judge(guess.trust, right=right)
-            if not right:
-                self._open = []
-        self._drafter.add(token)
+        if self._expected:
+            expected = self._expected.pop(0)
+            accepted = expected.token == token
+            self._acceptance.observe(expected.confidence_bucket, accepted=accepted)
+            if not accepted:
+                # those after it were drafted for another text
+                self._expected = []
+        self.drafter.add(token)
 
-    def passed(self, rows: int, seconds: float) -> None:
-        """Take note of what a pass has cost."""
-        self._passes.take(rows, seconds)
+    def record_step(self, rows: int, seconds: float) -> None:
+        """Take note of what a step has cost."""
+        self._step_cost.observe(rows, seconds)
 
-    def likely(self) -> bool:
-        """Whether guesses are to be expected after the next token, so that no pass should be launched before it is known."""
-        if self._drafter.costs:
-            return self._rest == 0
-        return (
-            bool(self._open)
-            and self._chances.of(self._open[0].trust) > 0.5
-            and bool(self._chosen(self._open[1:]))
-        )
+    def expects_draft(self) -> bool:
+        """Return whether the step after the next token is likely to verify draft tokens.
 
-    def look_on(self) -> None:
-        """Take note that the next pass was launched without guesses."""
-        if self._drafter.costs:
-            self._rest = max(0, self._rest - 1)
+        Then it should not be launched before that token is known.
+        """
+        if self.drafter.costs_time:
+            return self._cooldown == 0
+        if not self._expected:
+            return False
+        next_is_likely = self._acceptance.of(self._expected[0].confidence_bucket) > 0.5
+        return next_is_likely and bool(self._worthwhile(self._expected[1:]))
+
+    def skip_draft(self) -> None:
+        """Take note that the next step was launched without draft tokens."""
+        if self.drafter.costs_time:
+            self._cooldown = max(0, self._cooldown - 1)
         else:
-            self._open = self._free(self._most)
+            self._expected = self._draft_all(self.max_draft_tokens)
 
-    def guesses(self, room: int) -> list[DraftToken]:
-        """The guesses that the next pass should verify: at most ``room``, often none."""
-        most = min(self._most, room)
-        if most < 1:
+    def propose(self, max_tokens: int) -> list[DraftToken]:
+        """Return the draft tokens that the next step should verify: at most ``max_tokens``, often none."""
+        max_tokens = min(max_tokens, self.max_draft_tokens)
+        if max_tokens < 1:
             return []
-        if not self._drafter.costs:
-            self._open = self._free(most)
-            return self._chosen(self._open)
-        if self._rest > 0:
-            self._rest -= 1
+        if not self.drafter.costs_time:
+            self._expected = self._draft_all(max_tokens)
+            return self._worthwhile(self._expected)
+        if self._cooldown > 0:
+            self._cooldown -= 1
             return []
-        trial, self._trial = self._trial, False
-        self._drafter.prepare()
-        begun = time.perf_counter()
-        found = self._open = self._paid(min(most, TRIAL) if trial else most, trial=trial)
-        if found:
-            self._guess.take(len(found), time.perf_counter() - begun)
-            self._pause = self._pause if trial else 0
-            return list(found)
-        self._rest = self._pause = min(LONGEST_REST, max(FIRST_REST, 2 * self._pause))
-        self._trial = True
+        drafted = self._draft_timed(max_tokens)
+        self._expected = drafted
+        return list(drafted)
+
+    def _draft_all(self, max_tokens: int) -> list[DraftToken]:
+        """Draft tokens without counting their time: all, since later ones may outweigh the next."""
+        return list(islice(self.drafter.propose(), max_tokens))
+
+    def _worthwhile(self, drafted: Sequence[DraftToken]) -> list[DraftToken]:
+        """Return the first of some draft tokens: as many as give the most tokens a second.
+
+        A step that verifies n tokens gives 1 + p1 + p1 p2 + ... + p1 ... pn tokens, with p the
+        acceptance rates (Leviathan et al. 2023, arXiv:2211.17192, with a rate for each token).
+        """
+        all_accepted = expected_tokens = 1.0
+        best_rate = expected_tokens / self._step_cost.seconds(1)
+        best_count = 0
+        for count, draft in enumerate(drafted, 1):
+            all_accepted *= self._acceptance.of(draft.confidence_bucket)
+            expected_tokens += all_accepted
+            rate = expected_tokens / self._step_cost.seconds(count + 1)
+            if rate > best_rate:
+                best_rate, best_count = rate, count
+        return list(drafted[:best_count])
+
+    def _draft_timed(self, max_tokens: int) -> list[DraftToken]:
+        """Draft tokens that cost time, and count it; begin a cooldown where none is worth it."""
+        is_trial = self._next_is_trial
+        self._next_is_trial = False
+        if is_trial:
+            max_tokens = min(max_tokens, TRIAL_TOKENS)
+        self.drafter.catch_up()  # not counted: it is not a draft token's own time
+        started_at = time.perf_counter()
+        drafted = self._draft_while_worthwhile(max_tokens, is_trial=is_trial)
+        if drafted:
+            self._draft_cost.observe(len(drafted), time.perf_counter() - started_at)
+            if not is_trial:
+                self._last_cooldown = 0
+            return drafted
+        self._last_cooldown = min(MAX_COOLDOWN, max(MIN_COOLDOWN, 2 * self._last_cooldown))
+        self._cooldown = self._last_cooldown
+        self._next_is_trial = True
         return []
 
-    def _free(self, most: int) -> list[DraftToken]:
-        """Guesses that cost nothing: all of them, since later ones may be worth more than the next."""
-        return list(islice(self._drafter.guesses(), most))
-
-    def _chosen(self, guesses: Sequence[DraftToken]) -> list[DraftToken]:
-        """As many of them as give the most tokens a second."""
-        reach = expected = 1.0
-        best, count = expected / self._passes.of(1), 0
-        for number, guess in enumerate(guesses, 1):
-            reach *= self._chances.of(guess.trust)
-            expected += reach
-            rate = expected / self._passes.of(number + 1)
-            if rate > best:
-                best, count = rate, number
-        return list(guesses[:count])
-
-    def _paid(self, most: int, *, trial: bool) -> list[DraftToken]:
-        """Guesses that cost something, as long as one more promises more tokens a second."""
-        found: list[DraftToken] = []
-        coming = self._drafter.guesses()
-        reach = expected = 1.0
-        while len(found) < most:
-            now = expected / self._seconds(len(found))
-            hoped = (expected + reach * self._chances.mean) / self._seconds(len(found) + 1)
-            guess = next(coming, None) if trial or hoped > now else None
-            if guess is None:
+    def _draft_while_worthwhile(self, max_tokens: int, *, is_trial: bool) -> list[DraftToken]:
+        """Draft tokens as long as one more promises more tokens a second; in a trial, as they come."""
+        drafted: list[DraftToken] = []
+        all_accepted = expected_tokens = 1.0
+        proposed = self.drafter.propose()
+        while len(drafted) < max_tokens:
+            rate = expected_tokens / self._seconds(len(drafted))
+            next_tokens = expected_tokens + all_accepted * self._acceptance.mean
+            next_rate = next_tokens / self._seconds(len(drafted) + 1)
+            # asked for only now: a draft model computes a token when it is asked for it
+            if not is_trial and next_rate <= rate:
                 break
-            found.append(guess)
-            reach *= self._chances.of(guess.trust)
-            expected += reach
-        return found
+            draft = next(proposed, None)
+            if draft is None:
+                break
+            drafted.append(draft)
+            all_accepted *= self._acceptance.of(draft.confidence_bucket)
+            expected_tokens += all_accepted
+        return drafted
 
-    def _seconds(self, guesses: int) -> float:
-        """What a pass takes that verifies so many guesses, and the guesses."""
-        return self._passes.of(guesses + 1) + guesses * self._guess.each
+    def _seconds(self, draft_tokens: int) -> float:
+        """Return the expected seconds of drafting some tokens and of the step that verifies them."""
+        return (
+            self._step_cost.seconds(draft_tokens + 1) + draft_tokens * self._draft_cost.seconds_each
+        )

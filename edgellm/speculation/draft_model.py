@@ -1,4 +1,6 @@
-"""A small model that guesses what a large one says next. It stays in memory, with a KV cache of its own."""
+"""A small model as a drafter of a large one. It stays in memory, with a KV cache of its own."""
+
+# V vocabulary
 
 from __future__ import annotations
 
@@ -10,60 +12,74 @@ import numpy.typing as npt
 
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.llama import Model
-from edgellm.sampling.sampler import GREEDY, odds_of, penalized_row
+from edgellm.sampling.distribution import distribution_of
+from edgellm.sampling.filters import penalize_repeated
+from edgellm.sampling.sampler import GREEDY
 from edgellm.settings import Sampling
 from edgellm.speculation.proposal import DraftToken
 
-TRUSTS = 10
-"""Steps in which a draft's own probability says how sure a guess is."""
+CONFIDENCE_BUCKETS = 10
+"""Steps in which the draft's own probability says how sure a token is."""
 
-BEHIND = 32
-"""Tokens; a draft that has more to catch up does so apart, and the time is not that of a guess."""
+CATCH_UP_TOKENS = 32
+"""A draft that is further behind catches up apart, so that it is not a draft token's time."""
 
 
 class DraftModel:
-    """Guesses with a model.
+    """Proposes tokens with a model.
 
-    Its caches go along with the sequence: what a guess added and the sequence did not take is given
-    back.
+    Its caches go along with the sequence: what it proposed and the sequence did not take is
+    trimmed.
 
     Args:
         model: the draft; all of it in memory.
         caches: its caches, with room for ``context`` tokens.
-        context: tokens up to which it guesses.
-        chunk: tokens that go through it at once.
-        vocab_size: tokens that the model has which it guesses for.
+        context: tokens up to which it proposes.
+        prefill_chunk: tokens that go through it at once.
+        vocab_size: the vocabulary of the model that verifies.
     """
 
-    costs = True
-    chances = tuple((step + 0.5) / TRUSTS for step in range(TRUSTS))
+    costs_time = True
+    prior_acceptance = tuple(
+        (step + 0.5) / CONFIDENCE_BUCKETS for step in range(CONFIDENCE_BUCKETS)
+    )
+    """A draft is assumed to be as sure as it should be: the middle of each bucket."""
 
     def __init__(
-        self, model: Model, caches: Sequence[Cache], *, context: int, chunk: int, vocab_size: int
+        self,
+        model: Model,
+        caches: Sequence[Cache],
+        *,
+        context: int,
+        prefill_chunk: int,
+        vocab_size: int,
     ) -> None:
-        self._model, self._caches = model, caches
-        self._context, self._chunk = context, chunk
+        self._model = model
+        self._caches = caches
+        self._context = context
+        self._prefill_chunk = prefill_chunk
+        # Embeddings may be padded to different sizes; what is behind the shorter one is no token.
         self._vocabulary = min(vocab_size, model.config.vocab_size)
         self._tokens: list[int] = []
-        self._held: list[int] = []
-        self._agreed = 0
+        self._cached: list[int] = []
+        # Of the tokens in the caches, how many are known to be the sequence's.
+        self._common = 0
         self._sampling = Sampling()
         self._random: np.random.Generator | None = None
         self._seen: npt.NDArray[np.bool_] | None = None
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Look at another sequence.
+        """Turn to another sequence.
 
-        Where tokens are drawn, so are guesses. With a seed the likeliest token is guessed instead:
-        the text is then the one that the seed draws without guesses.
+        Where its tokens are drawn, so are the proposed ones. With a seed the likeliest token is
+        proposed instead: the text is then the one that the seed draws without a draft.
         """
-        self._tokens, self._sampling = list(tokens), sampling
-        self._agreed = 0
-        self._random = (
-            np.random.default_rng()
-            if sampling.temperature >= GREEDY and sampling.seed is None
-            else None
-        )
+        self._tokens = list(tokens)
+        self._sampling = sampling
+        self._common = 0
+        self._random = None
+        if sampling.temperature >= GREEDY and sampling.seed is None:
+            self._random = np.random.default_rng()
         self._seen = None
         if sampling.repetition_penalty != 1.0:
             self._seen = np.zeros(self._vocabulary, np.bool_)
@@ -75,62 +91,73 @@ class DraftModel:
         if self._seen is not None and token < self._vocabulary:
             self._seen[token] = True
 
-    def prepare(self) -> None:
-        """Read what it has not read of a sequence, if that is much."""
+    def catch_up(self) -> None:
+        """Send tokens of the sequence through the draft, all but the last, if they are many."""
+        self._trim_to_sequence()
         end = len(self._tokens) - 1
-        self._go_back()
-        if len(self._tokens) <= self._context and end - len(self._held) > BEHIND:
-            for begin in range(len(self._held), end, self._chunk):
-                self._read(self._tokens[begin : min(end, begin + self._chunk)])
-                mx.eval(*stored(self._caches))
+        is_far_behind = end - len(self._cached) > CATCH_UP_TOKENS
+        if not is_far_behind or len(self._tokens) > self._context:
+            return
+        for begin in range(len(self._cached), end, self._prefill_chunk):
+            self._forward(self._tokens[begin : min(end, begin + self._prefill_chunk)])
+            mx.eval(*stored(self._caches))
 
-    def guesses(self) -> Iterator[DraftToken]:
+    def propose(self) -> Iterator[DraftToken]:
         """Yield the next tokens, a pass through the draft each, until its context is full."""
-        self._go_back()
-        new = self._tokens[len(self._held) :]
-        seen = None if self._seen is None else self._seen.copy()
-        while (
-            len(self._held) + len(new) <= self._context and max(new) < self._model.config.vocab_size
-        ):
-            guess = self._guess(self._read(new), seen)
+        self._trim_to_sequence()
+        new = self._tokens[len(self._cached) :]
+        seen = self._seen
+        if seen is not None:
+            seen = seen.copy()  # proposed tokens count as seen only within this proposal
+        while len(self._cached) + len(new) <= self._context and self._has_embeddings(new):
+            draft = self._draft_token(self._forward(new), seen)
             if seen is not None:
-                seen[guess.token] = True
-            yield guess
-            new = [guess.token]
+                seen[draft.token] = True
+            yield draft
+            new = [draft.token]
 
     def close(self) -> None:
         """Let the weights go."""
         self._model.layers.close()
         self._caches = ()
 
-    def _go_back(self) -> None:
-        """Forget what it has read beyond what is the sequence's; its last token is read anew, for the odds after it."""
-        end = min(len(self._held), len(self._tokens) - 1)
-        while self._agreed < end and self._held[self._agreed] == self._tokens[self._agreed]:
-            self._agreed += 1
-        common = min(self._agreed, end)
+    def _has_embeddings(self, tokens: Sequence[int]) -> bool:
+        return max(tokens) < self._model.config.vocab_size
+
+    def _trim_to_sequence(self) -> None:
+        """Trim the caches to what they have in common with the sequence.
+
+        Its last token is computed anew, for the logits after it.
+        """
+        end = min(len(self._cached), len(self._tokens) - 1)
+        while self._common < end and self._cached[self._common] == self._tokens[self._common]:
+            self._common += 1
+        common = min(self._common, end)
         if not all(cache.trim(common) for cache in self._caches):
+            # a window has moved past what would be looked at again
             common = 0
             for cache in self._caches:
                 cache.trim(0)
-        del self._held[common:]
+        del self._cached[common:]
 
-    def _read(self, tokens: Sequence[int]) -> mx.array:
-        """Send tokens through the draft; the logits (1, V) after the last."""
+    def _forward(self, tokens: Sequence[int]) -> mx.array:
+        """Send tokens through the draft; return the logits (1, V) after the last."""
         hidden = self._model.hidden([mx.array([tokens])], [self._caches])[0]
-        self._held += tokens
+        self._cached += tokens
         return self._model.logits(hidden[:, -1])
 
-    def _guess(self, logits: mx.array, seen: npt.NDArray[np.bool_] | None) -> DraftToken:
+    def _draft_token(self, logits: mx.array, seen: npt.NDArray[np.bool_] | None) -> DraftToken:
+        """Propose a token from logits (1, V): drawn where tokens are drawn, else the likeliest."""
         row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0, : self._vocabulary]
         if self._random is not None:
-            odds = odds_of(row, self._sampling, seen)
-            token = odds.drawn(self._random.random())
-            return DraftToken(token, _trust(odds.of(token)), odds)
-        row = penalized_row(row, self._sampling, seen)
+            proposal = distribution_of(row, self._sampling, seen)
+            token = proposal.sample(self._random.random())
+            return DraftToken(token, _bucket(proposal.probability(token)), proposal)
+        row = penalize_repeated(row, seen, self._sampling.repetition_penalty)
         token = int(row.argmax())
-        return DraftToken(token, _trust(1.0 / float(np.exp(row - row[token]).sum())))
+        # softmax of the largest logit: 1 / sum exp(x - x_max)
+        return DraftToken(token, _bucket(1.0 / float(np.exp(row - row[token]).sum())))
 
 
-def _trust(probability: float) -> int:
-    return min(TRUSTS - 1, int(probability * TRUSTS))
+def _bucket(probability: float) -> int:
+    return min(CONFIDENCE_BUCKETS - 1, int(probability * CONFIDENCE_BUCKETS))

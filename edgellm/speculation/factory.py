@@ -1,47 +1,31 @@
-"""What guesses beside a model, as its settings say: made, compared with the model, and counted."""
+"""The speculation that the settings of a model ask for: its drafter, and what is assumed of steps."""
 
 from __future__ import annotations
 
-from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import ConfigError
-from edgellm.hub.resolve import locate
 from edgellm.models.llama import Model
-from edgellm.plan.memory_estimate import MemoryEstimate, needs_of
 from edgellm.plan.plan import Plan, make_plan
-from edgellm.runtime.loader import arithmetic_of, disk_reader, load_model, make_caches
+from edgellm.plan.planner import draft_checkpoint, draft_estimate
+from edgellm.runtime.loader import disk_reader, load_model, make_caches
 from edgellm.settings import LoadSettings
-from edgellm.speculation.controller import MOST, Speculation
+from edgellm.speculation.controller import MAX_DRAFT_TOKENS, Speculation
 from edgellm.speculation.draft_model import DraftModel
-from edgellm.speculation.ngram import NGrams
+from edgellm.speculation.ngram import NGramDrafter
 from edgellm.speculation.proposal import Drafter
 from edgellm.tokenizer import Tokenizer
 
-ROW_SHARE = {"paged": 0.01, "gpu": 0.03, "kernels": 0.15, "mlx": 1.0}
-"""What one more row costs of a pass, before it was measured: where the disk is the limit, on a GPU, with our CPU kernels (which
-hold a weight while it meets 16 rows), and with MLX's on a CPU (which read it anew for each)."""
+EXTRA_ROW_COST = {"paged": 0.01, "gpu": 0.03, "kernels": 0.15, "mlx": 1.0}
+"""What one more row costs of a step, before it was measured: where the disk is the limit, on a GPU,
+with our CPU kernels (which hold a weight while it meets 16 rows), and with MLX's on a CPU (which
+read it anew for each)."""
 
 
-def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
-    """The draft model, looked through; None where there is none. Raises EdgeLLMError, as ``load``."""
-    return None if settings.draft is None else read_checkpoint(locate(settings.draft))
-
-
-def draft_needs(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
-    """What a draft model needs in memory."""
-    arithmetic = arithmetic_of(draft, settings)
-    return needs_of(
-        draft,
-        item=arithmetic.dtype.size,
-        window=settings.context_window,
-        fused_attention=arithmetic.fused_attention,
-    )
-
-
-def speculation_for(
+def make_speculation(
     model: Model, tokenizer: Tokenizer, settings: LoadSettings, plan: Plan
 ) -> Speculation | None:
-    """What guesses for a model; None where nothing does. A draft model is loaded.
+    """Return what speculates for a model; None where the settings say off. Loads a draft model.
 
     Raises:
         ConfigError: the draft model has another tokenizer.
@@ -49,25 +33,32 @@ def speculation_for(
     """
     if settings.speculate == "off":
         return None
+    drafter: Drafter = NGramDrafter()
     draft = draft_checkpoint(settings)
-    drafter: Drafter = (
-        NGrams() if draft is None else load_draft(draft, model, tokenizer, settings, plan)
+    if draft is not None:
+        drafter = load_draft(draft, model, tokenizer, settings, plan)
+    return Speculation(
+        drafter,
+        max_draft_tokens=max_draft_tokens(model),
+        extra_row_cost=EXTRA_ROW_COST[_bottleneck(model, plan)],
     )
-    place = "gpu" if device.has_gpu() else "kernels" if model.layers.max_exact_rows else "mlx"
-    share = ROW_SHARE["mlx" if place == "mlx" else place if plan.resident else "paged"]
-    return Speculation(drafter, most=most_guesses(model), row_share=share)
 
 
-def most_guesses(model: Model) -> int:
-    """Guesses a pass: with more, the CPU's kernels would take another way, on which a row is not what it is alone."""
+def max_draft_tokens(model: Model) -> int:
+    """Return how many draft tokens a step may have.
+
+    With more the CPU's kernels would take another way, on which a row is not what it is alone.
+    """
     max_exact_rows = model.layers.max_exact_rows
-    return min(MOST, max_exact_rows - 1) if max_exact_rows else MOST
+    if not max_exact_rows:
+        return MAX_DRAFT_TOKENS
+    return min(MAX_DRAFT_TOKENS, max_exact_rows - 1)
 
 
 def load_draft(
     draft: Checkpoint, model: Model, tokenizer: Tokenizer, settings: LoadSettings, plan: Plan
 ) -> DraftModel:
-    """Load a draft model for a model. Raises EdgeLLMError, as ``speculation_for``."""
+    """Load a draft model for a model. Errors are those of ``make_speculation``."""
     own = Tokenizer.from_folder(draft.folder.path, vocab_size=draft.config.vocab_size)
     difference = tokenizer.difference(own)
     if difference is not None:
@@ -75,22 +66,30 @@ def load_draft(
             f"the draft model {settings.draft} has another tokenizer: {difference}",
             hint="a draft must share the model's tokenizer: take a smaller model of the same family",
         )
-    needs = draft_needs(draft, settings)
-    context = min(plan.context, needs.max_context)
-    everything = needs.weights + needs.prompt(context) + needs.chunk(plan.prefill_chunk, context)
-    layout = make_plan(
-        needs, budget=everything, slots=1, context=context, prefill_chunk=plan.prefill_chunk
-    )
-    reader = disk_reader(draft, layout)
+    estimate = draft_estimate(draft, settings)
+    chunk = plan.prefill_chunk
+    context = min(plan.context, estimate.max_context)
+    # The model's own plan has counted the draft in already: here it gets all that it needs.
+    needed = estimate.weights + estimate.prompt(context) + estimate.chunk(chunk, context)
+    draft_plan = make_plan(estimate, budget=needed, slots=1, context=context, prefill_chunk=chunk)
+    reader = disk_reader(draft, draft_plan)
     try:
-        loaded = load_model(draft, layout, reader, settings)
+        loaded = load_model(draft, draft_plan, reader, settings)
     finally:
         reader.close()
-    caches = make_caches(draft, capacity=context, window=settings.context_window, reserve=1)
     return DraftModel(
         loaded,
-        caches,
+        make_caches(draft, capacity=context, window=settings.context_window, reserve=1),
         context=context,
-        chunk=plan.prefill_chunk,
+        prefill_chunk=chunk,
         vocab_size=model.config.vocab_size,
     )
+
+
+def _bottleneck(model: Model, plan: Plan) -> str:
+    """Return the key of ``EXTRA_ROW_COST`` that holds for a model."""
+    if not device.has_gpu() and not model.layers.max_exact_rows:
+        return "mlx"  # paged or not: each row takes the arithmetic of a whole product
+    if not plan.resident:
+        return "paged"
+    return "gpu" if device.has_gpu() else "kernels"

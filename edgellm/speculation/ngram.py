@@ -1,4 +1,7 @@
-"""What a text has said before: guesses of the next tokens by looking up the last ones, earlier in the same text."""
+"""Prompt lookup: draft tokens from what followed the last tokens earlier in the same text.
+
+The idea is that of prompt lookup decoding (Saxena 2023) and of n-gram speculation in vLLM.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,38 @@ from edgellm.speculation.proposal import DraftToken
 PAIR = 2
 """Tokens that must have occurred together before; after one alone too much can follow."""
 
-LONGEST = 12
-"""Tokens back to which a match is followed; how long it is says how likely it goes on."""
+MAX_MATCH = 12
+"""Tokens back to which a match is followed; its length is the confidence of what follows."""
 
-CANDIDATES = 16
+MAX_CANDIDATES = 16
 """Earlier places that are compared, the latest first."""
 
 
-class NGrams:
-    """Looks up the longest run of last tokens that has occurred before (of equal ones the latest), and says what followed.
+class NGramDrafter:
+    """Finds the longest run of last tokens that has occurred before, and proposes what followed it.
 
-    The guesses go on past the end of the text with what they have guessed, so a text that repeats
-    itself is followed for ever.
+    Of equally long runs the latest counts. Proposals go on past the end of the text with what was
+    proposed, so a text that repeats itself is followed for ever.
     """
 
-    costs = False
-    chances = tuple(min(0.85, 0.15 + 0.1 * length) for length in range(LONGEST + 1))
-    """How often a guess after a match of so many tokens is right, before it was measured."""
+    costs_time = False
+    prior_acceptance = tuple(min(0.85, 0.15 + 0.1 * length) for length in range(MAX_MATCH + 1))
+    """By the length of the match."""
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
+        # For each pair of tokens, the places just behind where it has occurred, in their order.
         self._places: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Look at another sequence. How tokens are drawn plays no part."""
+        """Turn to another sequence. How its tokens are drawn plays no part."""
         self._tokens = list(tokens)
         self._places.clear()
         for place, pair in enumerate(pairwise(tokens), PAIR):
             self._places[pair].append(place)
 
     def add(self, token: int) -> None:
-        """Take a new token."""
+        """Take the next token of the sequence."""
         self._tokens.append(token)
         if len(self._tokens) >= PAIR:
             self._places[self._tokens[-2], self._tokens[-1]].append(len(self._tokens))
@@ -51,37 +55,47 @@ class NGrams:
         """Forget the sequence."""
         self.begin((), Sampling())
 
-    def prepare(self) -> None:
-        """Do nothing: the sequence was looked at as it came."""
+    def catch_up(self) -> None:
+        """Do nothing: tokens are indexed as they come."""
 
-    def guesses(self) -> Iterator[DraftToken]:
+    def propose(self) -> Iterator[DraftToken]:
         """Yield what comes next, if the last tokens have occurred before."""
         tokens = self._tokens
         end = len(tokens)
-        if end <= PAIR:
-            return
-        length, place = 0, 0
-        for earlier in reversed(self._places[tokens[-2], tokens[-1]][-CANDIDATES - 1 : -1]):
-            found = self._match(earlier, end)
-            if found > length:
-                length, place = found, earlier
-                if found == LONGEST:
-                    break
+        length, place = self._longest_match()
         if length == 0:
             return
-        guessed: list[int] = []
+        proposed: list[int] = []
         while True:
-            token = tokens[place] if place < end else guessed[place - end]
-            guessed.append(token)
-            yield DraftToken(token, min(length, LONGEST))
-            place, length = place + 1, length + 1
+            if place < end:
+                token = tokens[place]
+            else:
+                token = proposed[place - end]
+            proposed.append(token)
+            yield DraftToken(token, min(length, MAX_MATCH))
+            place += 1
+            length += 1
 
-    def _match(self, earlier: int, end: int) -> int:
-        """How many tokens before ``earlier`` are those before ``end``."""
-        tokens, length = self._tokens, PAIR
-        while (
-            length < min(LONGEST, earlier)
-            and tokens[earlier - length - 1] == tokens[end - length - 1]
-        ):
+    def _longest_match(self) -> tuple[int, int]:
+        """Return the length of the best match and the place just behind it; (0, 0) for none."""
+        best_length, best_place = 0, 0
+        if len(self._tokens) <= PAIR:
+            return best_length, best_place
+        # the last place of the pair is the end of the text itself
+        earlier = self._places[self._tokens[-2], self._tokens[-1]][-MAX_CANDIDATES - 1 : -1]
+        for place in reversed(earlier):
+            length = self._match_length(place)
+            if length > best_length:
+                best_length, best_place = length, place
+            if best_length == MAX_MATCH:
+                break
+        return best_length, best_place
+
+    def _match_length(self, place: int) -> int:
+        """Return how many tokens before ``place`` equal those at the end, up to ``MAX_MATCH``."""
+        tokens = self._tokens
+        limit = min(MAX_MATCH, place)
+        length = PAIR
+        while length < limit and tokens[place - length - 1] == tokens[-length - 1]:
             length += 1
         return length

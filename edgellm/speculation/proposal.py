@@ -1,4 +1,4 @@
-"""A guess of a next token, and whoever makes one."""
+"""A draft token, and the protocol of drafters, which propose them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgellm.sampling.sampler import Distribution
+from edgellm.sampling.distribution import Distribution
 from edgellm.settings import Sampling
 
 
@@ -16,44 +16,67 @@ class DraftToken:
 
     Attributes:
         token: the token.
-        trust: how sure it is, as a place in its drafter's ``chances``.
-        odds: what it was drawn from; None where nothing was drawn.
+        confidence_bucket: how sure it is, as an index into its drafter's ``prior_acceptance``.
+        proposal: what it was drawn from; None where it was not drawn.
     """
 
     token: int
-    trust: int
-    odds: Distribution | None = None
+    confidence_bucket: int
+    proposal: Distribution | None = None
 
 
 class Drafter(Protocol):
-    """Guesses how a sequence goes on."""
+    """Proposes how a sequence goes on; ``NoDrafts`` is the shortest example."""
 
     @property
-    def costs(self) -> bool:
-        """Whether a guess costs time worth counting."""
+    def costs_time(self) -> bool:
+        """Whether a draft token costs time worth counting."""
         ...
 
     @property
-    def chances(self) -> Sequence[float]:
-        """How often guesses of each trust are right, before it was measured."""
+    def prior_acceptance(self) -> Sequence[float]:
+        """The assumed acceptance rate of each confidence bucket, before it was measured."""
         ...
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Look at another sequence, which goes on as ``sampling`` says."""
+        """Turn to another sequence, which goes on as ``sampling`` says."""
         ...
 
     def add(self, token: int) -> None:
-        """Take the next token of the sequence, which may be another than was guessed."""
+        """Take the next token of the sequence, which may differ from the proposed one."""
         ...
 
     def close(self) -> None:
         """Free what it holds."""
         ...
 
-    def prepare(self) -> None:
-        """Compute what the next guesses need of a sequence that has not been looked at for long."""
+    def catch_up(self) -> None:
+        """Compute what the next proposal needs of tokens that came since the last one."""
         ...
 
-    def guesses(self) -> Iterator[DraftToken]:
-        """Yield the next tokens one after another, each in case that those before it are right."""
+    def propose(self) -> Iterator[DraftToken]:
+        """Yield the next tokens one by one, each in case that those before it are accepted."""
         ...
+
+
+class NoDrafts:
+    """A drafter that proposes nothing: plain decoding."""
+
+    costs_time = False
+    prior_acceptance = (0.0,)
+
+    def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
+        """Do nothing; so do the other methods."""
+
+    def add(self, token: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def catch_up(self) -> None:
+        """Do nothing."""
+
+    def propose(self) -> Iterator[DraftToken]:
+        """Yield nothing."""
+        return iter(())

@@ -17,7 +17,7 @@ from edgellm.console.answer_view import last_column
 from edgellm.console.markdown_view import MarkdownAnswer, finished_blocks
 from edgellm.console.status_line import Activity
 from edgellm.errors import EdgeLLMError
-from edgellm.generation.decode import Progress
+from edgellm.generation.stats import Progress
 
 DOCUMENT = """\
 # A heading

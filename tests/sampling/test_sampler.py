@@ -8,14 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgellm.sampling.sampler import (
-    Sampler,
-    keep_likely,
-    likely_tokens,
-    log_probabilities,
-    log_probability,
-    penalized,
-)
+from edgellm.sampling.filters import filter_logits, penalize_repeated, select_candidates
+from edgellm.sampling.logprobs import log_probabilities, log_probability
+from edgellm.sampling.sampler import Sampler
 from edgellm.settings import Sampling
 
 VOCABULARY = 40
@@ -67,10 +62,10 @@ def plainly_kept(logits, settings):
 def test_the_tokens_that_stay_are_those_of_the_definitions(logits, settings):
     expected = plainly_kept(logits, settings)
     assume(expected is not None)
-    found = np.array(keep_likely(mx.array(logits)[None], settings))[0]
+    found = np.array(filter_logits(mx.array(logits)[None], settings))[0]
     assert np.array_equal(found > -np.inf, expected)
     assert np.array_equal(found[expected], logits[expected])
-    tokens, weights = likely_tokens(logits, settings)
+    tokens, weights = select_candidates(logits, settings)
     assert sorted(tokens) == list(np.flatnonzero(expected))
     np.testing.assert_allclose(
         weights / weights.sum(), probabilities(logits[tokens]), rtol=1e-5, atol=1e-30
@@ -79,9 +74,9 @@ def test_the_tokens_that_stay_are_those_of_the_definitions(logits, settings):
 
 @given(logits_rows, filters)
 def test_the_likeliest_token_always_stays(logits, settings):
-    found = np.array(keep_likely(mx.array(logits)[None], settings))[0]
+    found = np.array(filter_logits(mx.array(logits)[None], settings))[0]
     assert found.max() == logits.max()
-    assert logits[likely_tokens(logits, settings)[0]].max() == logits.max()
+    assert logits[select_candidates(logits, settings)[0]].max() == logits.max()
 
 
 @pytest.mark.torch
@@ -114,8 +109,8 @@ def test_the_steps_are_those_of_transformers_in_its_order(
         scores = theirs.MinPLogitsWarper(settings.min_p)(ids, scores)
     mask = np.zeros((1, VOCABULARY), bool)
     mask[0, seen] = True
-    ours = keep_likely(
-        penalized(mx.array(logits)[None], mx.array(mask), penalty) / temperature, settings
+    ours = filter_logits(
+        penalize_repeated(mx.array(logits)[None], mx.array(mask), penalty) / temperature, settings
     )
     expected = scores.numpy()
     assert np.array_equal(np.array(ours) > -np.inf, expected > -np.inf)

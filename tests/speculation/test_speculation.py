@@ -16,11 +16,12 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.plan.planner import plan_for
-from edgellm.sampling.sampler import Distribution, Sampler
+from edgellm.sampling.distribution import Distribution
+from edgellm.sampling.sampler import Sampler
 from edgellm.settings import LoadSettings, Sampling
-from edgellm.speculation.controller import FIRST_REST, Speculation
+from edgellm.speculation.controller import MIN_COOLDOWN, Speculation
 from edgellm.speculation.factory import load_draft
-from edgellm.speculation.ngram import NGrams
+from edgellm.speculation.ngram import NGramDrafter
 from edgellm.speculation.proposal import DraftToken
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
@@ -39,15 +40,15 @@ CACHES = [
 class SlowPasses(Speculation):
     """A speculation for which every pass takes a second, however many rows it has: as many guesses as there are pay."""
 
-    def passed(self, rows, seconds):
-        super().passed(rows, 1.0)
+    def record_step(self, rows, seconds):
+        super().record_step(rows, 1.0)
 
 
 class Prompter:
     """A drafter that knows the text; at some places it says something else."""
 
-    costs = False
-    chances = (0.9,)
+    costs_time = False
+    prior_acceptance = (0.9,)
 
     def __init__(self):
         self.text, self.wrong, self.place = [], frozenset(), 0
@@ -58,20 +59,20 @@ class Prompter:
     def add(self, token):
         self.place += 1
 
-    def prepare(self):
+    def catch_up(self):
         pass
 
     def close(self):
         pass
 
-    def guesses(self):
+    def propose(self):
         for place in range(self.place, len(self.text)):
             yield DraftToken((self.text[place] + (place in self.wrong)) % tiny.VOCABULARY, 0)
 
 
 def slow(drafter):
     """What makes a speculation with some drafter."""
-    return lambda *_: SlowPasses(drafter, row_share=0.0)
+    return lambda *_: SlowPasses(drafter, extra_row_cost=0.0)
 
 
 def with_draft(folder):
@@ -79,7 +80,8 @@ def with_draft(folder):
 
     def make(model, tokenizer, settings, plan):
         return SlowPasses(
-            load_draft(read_checkpoint(folder), model, tokenizer, settings, plan), row_share=0.0
+            load_draft(read_checkpoint(folder), model, tokenizer, settings, plan),
+            extra_row_cost=0.0,
         )
 
     return make
@@ -237,7 +239,9 @@ def test_a_seed_draws_the_same_text_with_guesses(which, how, tiny_folder, tmp_pa
     folder = tiny_folder("llama-3.2", seed=1)
     prompter = Prompter()
     draft = nearly(folder, tmp_path / "draft", noise=0.05)
-    make = {"prompter": slow(prompter), "ngrams": slow(NGrams()), "draft": with_draft(draft)}[which]
+    make = {"prompter": slow(prompter), "ngrams": slow(NGramDrafter()), "draft": with_draft(draft)}[
+        which
+    ]
     sampling = {
         "plain": Sampling(temperature=0.5),
         "narrow": Sampling(temperature=1.0, top_k=20, top_p=0.9, min_p=0.05),
@@ -306,7 +310,7 @@ def test_the_bundled_model_says_the_same_of_200_prompts(tmp_path):
     plain = open_counted(locate("stories"))[0]
     others = [
         open_counted(locate("stories"), speculation=draft)[0],
-        open_counted(locate("stories"), speculation=slow(NGrams()))[0],
+        open_counted(locate("stories"), speculation=slow(NGramDrafter()))[0],
         open_counted(locate("stories"), speculation=draft, **paged)[0],
     ]
     assert not others[-1].plan.resident
@@ -343,8 +347,8 @@ def test_tokens_are_drawn_as_without_guesses(sampling, drawn):
     for uniform in random.random(50_000):
         if seen is not None:
             sampler.seen = mx.array(seen)
-        guess = odds.drawn(uniform) if drawn else 1
-        token = sampler.judge(logits, guess, odds if drawn else None)
+        guess = odds.sample(uniform) if drawn else 1
+        token = sampler.verify(logits, guess, odds if drawn else None)
         counts[token] += 1
         agreed += token == guess
     row = np.array(logits[0], dtype=np.float64)
@@ -403,33 +407,33 @@ def test_texts_are_drawn_as_without_guesses(tiny_folder, tmp_path):
 
 
 def test_looking_up_takes_the_longest_run_and_the_latest_of_equal_ones():
-    ngrams = NGrams()
+    ngrams = NGramDrafter()
     ngrams.begin([1, 2, 3, 4, 9, 2, 3, 5, 8, 2, 3, 6, 1, 2, 3], Sampling())
-    found = ngrams.guesses()
+    found = ngrams.propose()
     # 1 2 3, not the later 2 3
     assert [next(found) for _ in range(3)] == [DraftToken(4, 3), DraftToken(9, 4), DraftToken(2, 5)]
     ngrams.begin([7, 2, 3, 5, 8, 2, 3, 6, 9, 2, 3], Sampling())
-    assert next(ngrams.guesses()).token == 6
+    assert next(ngrams.propose()).token == 6
     ngrams.begin([5, 6, 7, 5, 6, 7, 5, 6], Sampling())
-    found = ngrams.guesses()
+    found = ngrams.propose()
     # past the end of the text
     assert [next(found).token for _ in range(7)] == [7, 5, 6, 7, 5, 6, 7]
     for text in ([], [1], [1, 2], [1, 2, 3, 4]):
         ngrams.begin(text, Sampling())
-        assert list(ngrams.guesses()) == []
+        assert list(ngrams.propose()) == []
     ngrams.add(3)
     ngrams.add(4)
-    assert next(ngrams.guesses()).token == 3
+    assert next(ngrams.propose()).token == 3
 
 
 @given(tokens=st.lists(st.integers(0, 3), max_size=60))
 def test_looking_up_as_tokens_come_is_looking_up_at_once(tokens):
-    one, other = NGrams(), NGrams()
+    one, other = NGramDrafter(), NGramDrafter()
     one.begin(tokens, Sampling())
     other.begin(tokens[:7], Sampling())
     for token in tokens[7:]:
         other.add(token)
-    first, second = one.guesses(), other.guesses()
+    first, second = one.propose(), other.propose()
     assert [next(first, None) for _ in range(9)] == [next(second, None) for _ in range(9)]
 
 
@@ -438,9 +442,9 @@ class Fixed(Prompter):
 
     def __init__(self, *, costs):
         super().__init__()
-        self.costs = costs
+        self.costs_time = costs
 
-    def guesses(self):
+    def propose(self):
         while True:
             yield DraftToken(5, 0)
 
@@ -453,13 +457,13 @@ class Fixed(Prompter):
 def test_as_many_guesses_as_pay(costs, row_seconds, right, expected):
     """Cheap rows and a predictable text: long. Dear rows: short. Guesses that are wrong: off, with trials now and then."""
     random = np.random.default_rng(1)
-    speculation = Speculation(Fixed(costs=costs), row_share=0.1)
+    speculation = Speculation(Fixed(costs=costs), extra_row_cost=0.1)
     speculation.begin([1], Sampling())
     counts = []
     for _ in range(1500):
-        guesses = speculation.guesses(100)
+        guesses = speculation.propose(100)
         counts.append(len(guesses))
-        speculation.passed(len(guesses) + 1, 1.0 + row_seconds * len(guesses))
+        speculation.record_step(len(guesses) + 1, 1.0 + row_seconds * len(guesses))
         for _ in range(len(guesses) + 1):
             hit = random.random() < right
             speculation.add(5 if hit else 6)
@@ -473,14 +477,14 @@ def test_as_many_guesses_as_pay(costs, row_seconds, right, expected):
         assert sum(late) < 0.05 * len(late)
     if right < 0.5:
         speculation.begin([1], Sampling())
-        for _ in range(FIRST_REST + 200):  # a text that has become predictable is noticed
-            guesses = speculation.guesses(100)
-            speculation.passed(len(guesses) + 1, 1.0 + row_seconds * len(guesses))
+        for _ in range(MIN_COOLDOWN + 200):  # a text that has become predictable is noticed
+            guesses = speculation.propose(100)
+            speculation.record_step(len(guesses) + 1, 1.0 + row_seconds * len(guesses))
             for _ in range(len(guesses) + 1):
                 speculation.add(5)
-        assert len(speculation.guesses(100)) > 3
-    assert speculation.guesses(0) == []
-    assert len(speculation.guesses(2)) <= 2
+        assert len(speculation.propose(100)) > 3
+    assert speculation.propose(0) == []
+    assert len(speculation.propose(2)) <= 2
 
 
 def test_a_draft_counts_in_the_plan(tiny_folder):

@@ -2,6 +2,7 @@
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.llm import LLM
+from edgellm.models.llama import always
 from edgellm.plan.planner import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import load_model
@@ -10,7 +11,10 @@ from edgellm.tokenizer import Tokenizer
 
 
 class CountingLayers:
-    """The ``Layers`` of a model, with a note of each state that goes through them."""
+    """The ``Layers`` of a model, with a note of each state that goes through them.
+
+    ``before_layer`` is called whenever a pass asks whether to go on, which it does before a layer.
+    """
 
     def __init__(self, layers, *, async_compute=None):
         self._layers = layers
@@ -20,11 +24,16 @@ class CountingLayers:
         self.passes = 0
         self.lengths = []
         self.dtypes = set()
+        self.before_layer = lambda: None
 
-    def run(self, states, spans, **settings):
+    def run(self, states, spans, *, keep_going=always):
+        def ask():
+            self.before_layer()
+            return keep_going()
+
         self.passes += 1
         self.lengths += [state.shape[1] for state in states]
-        moved = self._layers.run(states, spans, **settings)
+        moved = self._layers.run(states, spans, keep_going=ask)
         self.dtypes |= {state.dtype for state in [*states, *moved]}
         return moved
 
@@ -35,7 +44,7 @@ class CountingLayers:
 def open_counted(folder, *, async_compute=None, speculation=None, **settings):
     """A loaded model, and its counting layers; ``async_compute`` overrides what fits this machine.
 
-    ``speculation`` makes what guesses, from what ``drafting.speculation_for`` is given; without it
+    ``speculation`` makes what guesses, from what ``factory.make_speculation`` is given; without it
     nothing does.
     """
     # tests run side by side on all cores

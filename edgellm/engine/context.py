@@ -1,0 +1,74 @@
+"""The model that an engine runs, with all that its sequences need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.device.exclusive import ModelLock
+from edgellm.generation.prompt import check_prompt
+from edgellm.generation.stats import CostMeter
+from edgellm.kv_cache.cache import Cache
+from edgellm.models.llama import Model
+from edgellm.plan.plan import Plan
+from edgellm.reading.disk_reader import Reader
+from edgellm.runtime.loader import caches_bytes, make_caches
+from edgellm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineContext:
+    """A loaded model, as an engine needs it.
+
+    Attributes:
+        model: the model.
+        checkpoint: what it was loaded from.
+        tokenizer: its tokenizer.
+        plan: what it was loaded by.
+        reader: reads its streamed weights.
+        model_lock: held while the engine is open.
+        end_tokens: tokens that end a completion.
+        context: tokens that prompt and completion of a sequence may have together.
+        max_sequences: sequences at once; None for as many as there is memory for.
+    """
+
+    model: Model
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    plan: Plan
+    reader: Reader
+    model_lock: ModelLock
+    end_tokens: frozenset[int]
+    context: int
+    max_sequences: int | None = None
+
+    def check_prompt(self, tokens: Sequence[int]) -> None:
+        """Raise what is wrong with a prompt, or ClosedError where the model was closed."""
+        self.model_lock.require_open()
+        check_prompt(tokens, self.checkpoint.config, context=self.context)
+
+    def make_caches(self, tokens: int) -> list[Cache]:
+        """Return the caches of a sequence, with memory for so many tokens."""
+        return make_caches(
+            self.checkpoint,
+            capacity=tokens,
+            reserve=tokens,
+            window=self.plan.context_window,
+            kv_bits=self.plan.kv_bits,
+            context=self.context,
+        )
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Return the bytes that ``make_caches`` takes."""
+        return caches_bytes(
+            self.checkpoint,
+            capacity=tokens,
+            window=self.plan.context_window,
+            kv_bits=self.plan.kv_bits,
+            context=self.context,
+        )
+
+    def start_meter(self) -> CostMeter:
+        """Return what counts the cost from now on."""
+        return CostMeter(self.model, self.reader, self.plan)

@@ -1,0 +1,288 @@
+"""An engine: many sequences side by side, a step at a time."""
+
+# N sequences that draw a token, V vocabulary
+
+from __future__ import annotations
+
+import time
+from collections import abc
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.context import EngineContext
+from edgellm.engine.scheduler import Scheduler
+from edgellm.engine.sequence import Sequence
+from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
+from edgellm.generation.output import Token
+from edgellm.generation.stats import Progress, Stats
+from edgellm.plan.plan import megabytes
+from edgellm.settings import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """The cost of all sequences so far. Sizes in bytes, times in seconds.
+
+    Attributes:
+        sequences: that have ended.
+        most_at_once: the most sequences that were in memory together.
+        prompt_tokens: that went through the model.
+        completion_tokens: new tokens of all sequences.
+        seconds: in which steps were computed.
+        passes: over the weights of all layers.
+        weight_passes: reads of all streamed weights; 0 when resident.
+        bytes_read: from disk.
+    """
+
+    sequences: int
+    most_at_once: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    passes: int
+    weight_passes: float
+    bytes_read: int
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """New tokens a second, prompts' time included; None where nothing was computed."""
+        if self.seconds <= 0:
+            return None
+        return self.completion_tokens / self.seconds
+
+    @property
+    def tokens_per_weight_pass(self) -> float | None:
+        """New tokens a pass over the weights, prompts' included; None where there were none."""
+        if self.passes == 0:
+            return None
+        return self.completion_tokens / self.passes
+
+
+class Engine:
+    """Runs sequences that come and go. It holds the model lock until it is closed.
+
+    ``submit`` and ``cancel`` may be called from any thread; ``step`` by one thread at a time.
+    ``with`` closes it.
+    """
+
+    def __init__(self, context: EngineContext) -> None:
+        self._context = context
+        self._scheduler = Scheduler(context.plan.kv_budget, context.max_sequences)
+        self._meter = context.start_meter()
+        self._ended = 0
+        self._most_at_once = 0
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._passes = 0
+        self._seconds = 0.0
+        self._held = ExitStack()
+        self._held.enter_context(context.model_lock.hold())
+
+    def __enter__(self) -> Engine:
+        """Return the engine."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Drop what is unfinished, and release the model lock. May be called twice."""
+        self._scheduler.clear()
+        self._held.close()
+
+    def submit(self, prompt: str | abc.Sequence[int], sampling: Sampling | None = None) -> int:
+        """Let a sequence join as soon as there is memory for it, after those before it.
+
+        Args:
+            prompt: a text (special tokens are added) or token ids.
+            sampling: how its tokens are drawn.
+
+        Returns:
+            Its number, which ``step`` and ``cancel`` know it by.
+
+        Raises:
+            ConfigError: the prompt is empty or no token of this model, or beams are asked for.
+            ContextError: the prompt does not fit the context.
+            MemoryBudgetError: the budget has no room for its KV cache, even alone.
+            ClosedError: the model was closed.
+        """
+        context = self._context
+        sampling = sampling or Sampling()
+        is_text = isinstance(prompt, str)
+        tokens = context.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        context.check_prompt(tokens)
+        if sampling.beams > 1:
+            raise ConfigError(
+                "beam search does not run in a batch", hint="use generate, or set beams to 1"
+            )
+        sequence = Sequence(context, tokens, sampling, continues=is_text)
+        kv_budget = self._scheduler.kv_budget
+        if sequence.kv_bytes > kv_budget:
+            raise MemoryBudgetError(
+                f"a sequence of {sequence.prompt_tokens} tokens and {sequence.limit} new ones needs"
+                f" {megabytes(sequence.kv_bytes)} for its KV cache;"
+                f" the plan has room for {megabytes(kv_budget)}",
+                hint="use a smaller max_tokens, or set aside more with a larger context or memory",
+            )
+        return self._scheduler.add(sequence)
+
+    def answers(
+        self, prompts: abc.Sequence[str | abc.Sequence[int]], samplings: abc.Sequence[Sampling]
+    ) -> abc.Generator[tuple[int, Token]]:
+        """Yield the tokens that continue some prompts, as they come, with the prompts' places.
+
+        Nothing else may be submitted meanwhile. The last token of a prompt that is too long, or for
+        whose cache the budget has no room, has the ``finish_reason`` ``error`` and the error;
+        other errors are raised at once.
+        """
+        places: dict[int, int] = {}
+        refused: list[tuple[int, Token]] = []
+        for place, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
+            try:
+                places[self.submit(prompt, sampling)] = place
+            except (ContextError, MemoryBudgetError) as error:
+                refused.append((place, Token(None, "", None, "error", self._no_cost(), error)))
+        yield from refused
+        while not self.idle:
+            for number, token in self.step():
+                yield places[number], token
+
+    def cancel(self, number: int) -> None:
+        """End a sequence at the next step with ``finish_reason`` ``cancelled``, unless it has ended."""
+        self._scheduler.cancel(number)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return self._scheduler.is_idle
+
+    @property
+    def stats(self) -> EngineStats:
+        """The cost so far."""
+        cost = self._meter.snapshot(Progress(0), cached=0, completion_tokens=0)
+        return EngineStats(
+            sequences=self._ended,
+            most_at_once=self._most_at_once,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            seconds=self._seconds,
+            passes=self._passes,
+            weight_passes=cost.weight_passes,
+            bytes_read=cost.bytes_read,
+        )
+
+    def step(self) -> list[tuple[int, Token]]:
+        """Go one step on with all sequences; return new tokens, each with its sequence's number.
+
+        Where the model is in memory, prompts go through a chunk a step, so that those who are
+        already generating go on; else all of them go through with the next pass over the weights.
+
+        Raises:
+            ReadError: a layer cannot be read; no sequence is lost, and the next step tries again.
+            ClosedError: the model was closed.
+        """
+        with self._context.model_lock.computing():
+            started_at = time.perf_counter()
+            try:
+                closing = self._close_cancelled()
+                self._admit()
+                return closing + self._advance()
+            finally:
+                self._seconds += time.perf_counter() - started_at
+
+    def _close_cancelled(self) -> list[tuple[int, Token]]:
+        """Take out those that were cancelled; return the tokens that close them."""
+        lock = self._context.model_lock
+        everybody = lock.cancelled.is_set()
+        cancelled = self._scheduler.remove_cancelled(everybody=everybody)
+        if everybody and not lock.closed:
+            # this was LLM.cancel: it ends those that are here now, and none that come later
+            lock.cancelled.clear()
+        self._ended += len(cancelled)
+        return [(sequence.number, sequence.cancelled_token()) for sequence in cancelled]
+
+    def _admit(self) -> None:
+        """Give memory to those that may join."""
+        for sequence in self._scheduler.admit():
+            sequence.start(self._context)
+        self._most_at_once = max(self._most_at_once, len(self._scheduler.running))
+
+    def _advance(self) -> list[tuple[int, Token]]:
+        """Send what comes next through the model, and draw tokens after it."""
+        chunk = self._context.plan.prefill_chunk
+        if self._context.model.layers.streams_weights:
+            # a pass costs its reads, however many tokens it has: whole prompts go with it
+            scheduled = self._scheduler.schedule(
+                prefill_tokens=self._context.context, prompt_limit=None
+            )
+        else:
+            scheduled = self._scheduler.schedule(prefill_tokens=chunk, prompt_limit=chunk)
+        if not scheduled:
+            return []
+        logits = self._forward(scheduled)
+        if logits is None:
+            return self._close_cancelled()
+        drawing = []
+        for sequence, new in scheduled:
+            if sequence.completion_tokens == 0:
+                self._prompt_tokens += len(new.tokens)
+            sequence.record_forward(len(new.tokens), prefill_chunk=chunk)
+            if new.needs_logits:
+                drawing.append(sequence)
+        return self._draw(drawing, logits)
+
+    def _forward(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> mx.array | None:
+        """Return the logits (N, V) of those that draw a token; None where everybody was cancelled.
+
+        After a failure, or where it was cancelled, sequences begin anew: some layers' caches hold
+        the new tokens and others do not.
+        """
+        lock = self._context.model_lock
+        logits = None
+        try:
+            logits, passes = forward(
+                self._context.model,
+                [new for _, new in scheduled],
+                prefill_chunk=self._context.plan.prefill_chunk,
+                keep_going=lambda: not lock.cancelled.is_set(),
+            )
+            self._passes += passes
+        finally:
+            if logits is None:
+                for sequence, _ in scheduled:
+                    sequence.restart()
+        if lock.closed:
+            raise ClosedError("the model was closed during the answers")
+        return logits
+
+    def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> list[tuple[int, Token]]:
+        """Draw the next tokens of N sequences after logits (N, V); those that end leave."""
+        draws = [sequence.draw(logits[row : row + 1]) for row, sequence in enumerate(sequences)]
+        mx.eval(draws)  # all at once: on a GPU nothing is waited for in between
+        tokens = []
+        for sequence, (drawn, drawn_logprob, _) in zip(sequences, draws, strict=True):
+            logprob = None
+            if drawn_logprob is not None:
+                logprob = _number(drawn_logprob)
+            token = sequence.append(_number(drawn), logprob)
+            tokens.append((sequence.number, token))
+            self._completion_tokens += 1
+            if token.finish_reason is not None:
+                self._scheduler.remove(sequence)
+                self._ended += 1
+        return tokens
+
+    def _no_cost(self) -> Stats:
+        """Return the cost of a sequence that did not run."""
+        return self._context.start_meter().snapshot(Progress(0), cached=0, completion_tokens=0)
+
+
+def _number(array: mx.array) -> Any:
+    """Return the number in an array of one."""
+    values: Any = array.tolist()
+    return values[0]

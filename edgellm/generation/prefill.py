@@ -1,0 +1,65 @@
+"""Prefill: a prompt goes through the model in chunks."""
+
+# L tokens of a chunk, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from edgellm.generation.stats import Progress
+from edgellm.kv_cache.cache import Cache, stored
+from edgellm.models.llama import Model, always
+
+
+def prefill(
+    model: Model,
+    tokens: Sequence[int],
+    caches: Sequence[Cache],
+    *,
+    prefill_chunk: int,
+    progress: Progress | None = None,
+    keep_going: Callable[[], bool] = always,
+) -> mx.array | None:
+    """Send a prompt through the model, and return the logits (1, V) after its last token.
+
+    Layers that cost reads get all chunks at once, so that one pass over the weights serves any
+    prompt. Else the chunks go one after another, so that activations stay small and the prompt can
+    be left half-way.
+
+    Args:
+        model: the model.
+        tokens: at least one.
+        caches: one a layer; the tokens' keys and values go there.
+        prefill_chunk: tokens that go through a layer at once, at the most.
+        progress: is brought up to date as chunks are done.
+        keep_going: asked before each chunk and between layers; where it says no, the result is
+            None.
+    """
+    chunks = [
+        mx.array(list(tokens[begin : begin + prefill_chunk]))[None]  # (1, L)
+        for begin in range(0, len(tokens), prefill_chunk)
+    ]
+    groups = [[chunk] for chunk in chunks]
+    if model.layers.streams_weights:
+        groups = [chunks]
+    hidden = None
+    for group in groups:
+        if not keep_going():
+            return None
+        states = model.hidden(group, [caches] * len(group), keep_going=keep_going)
+        if not states:
+            return None
+        hidden = states[-1]
+        if progress is not None:
+            progress.forwards += len(group)
+            progress.prefill_done += sum(chunk.shape[1] for chunk in group)
+        if group is not groups[-1]:
+            # the next chunk's activations take the place of these
+            mx.eval(hidden, *stored(caches))
+    assert hidden is not None, "a prompt has a token"
+    logits = model.logits(hidden[:, -1])
+    # nothing stays lazy: MLX's streams belong to threads, and another may go on from here
+    mx.eval(logits, *stored(caches))
+    return logits

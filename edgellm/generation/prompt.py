@@ -1,0 +1,32 @@
+"""The check of a prompt, before anything is computed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.errors import ConfigError, ContextError
+
+
+def check_prompt(tokens: Sequence[int], config: ModelConfig, *, context: int) -> None:
+    """Raise what is wrong with a prompt.
+
+    Args:
+        tokens: its token ids.
+        config: of the model.
+        context: tokens that the prompt may have.
+
+    Raises:
+        ConfigError: it is empty, or a token is outside the vocabulary.
+        ContextError: it is longer than the context.
+    """
+    if not tokens:
+        raise ConfigError("the prompt is empty", hint="give at least one token")
+    if not 0 <= min(tokens) <= max(tokens) < config.vocab_size:
+        raise ConfigError(f"a token id is outside the vocabulary of {config.vocab_size}")
+    if len(tokens) > context:
+        raise ContextError(
+            f"the prompt has {len(tokens)} tokens and the context {context}",
+            hint="use a larger --context;"
+            f" the model's own limit is {config.max_position_embeddings}",
+        )

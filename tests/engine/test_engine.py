@@ -1,0 +1,337 @@
+"""Sequences side by side answer as they would alone, whoever joins and leaves, and share each pass over the weights."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import tiny
+from support.counting import open_counted, paged_settings
+from support.engines import open_context
+from support.readers import FailingReader
+
+import edgellm
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters import convert
+from edgellm.engine.engine import Engine
+from edgellm.errors import (
+    ClosedError,
+    ConfigError,
+    ContextError,
+    EdgeLLMError,
+    MemoryBudgetError,
+    ReadError,
+)
+from edgellm.open_llm import open_llm as open_checkpoint
+from edgellm.runtime.loader import caches_bytes
+from edgellm.settings import LoadSettings, Sampling
+from edgellm.tokenizer import Tokenizer
+
+PROMPT = [tiny.BEGIN, *range(20, 60)]
+KINDS = ["resident", "paged", "window", "turning", "int8", "int8 paged"]
+
+
+@pytest.fixture(scope="module")
+def models(tiny_folder, tmp_path_factory):
+    """The models of ``KINDS``, each loaded once, and what they answer to a prompt alone."""
+    opened, alone = {}, {}
+
+    def folder(kind):
+        if not kind.startswith("int8"):
+            return tiny_folder("mistral-window" if kind == "window" else "llama-2", seed=1)
+        made = tmp_path_factory.getbasetemp() / "batch-int8"
+        if not made.exists():
+            convert(tiny_folder("llama-3.1", seed=1), made, bits=4)
+        return made
+
+    def load(kind):
+        if kind not in opened:
+            keywords = {
+                "memory": "500MB",
+                "activations": "auto" if kind.startswith("int8") else "float",
+            }
+            if kind.endswith("paged"):
+                keywords |= paged_settings(folder(kind), context=200)
+            if kind == "turning":
+                keywords |= {"context_window": 7}
+            opened[kind] = edgellm.load(folder(kind), prefill_chunk=32, **keywords)
+            assert opened[kind].plan.resident != kind.endswith("paged")
+        return opened[kind]
+
+    def answer(kind, prompt, sampling):
+        key = kind, tuple(prompt), sampling
+        if key not in alone:
+            alone[key] = seen(load(kind).generate(prompt, sampling).tokens)
+        return alone[key]
+
+    yield load, answer
+    for llm in opened.values():
+        llm.close()
+
+
+def seen(tokens):
+    """Of an answer, what does not depend on when it was computed."""
+    return [(token.id, token.text, token.logprob, token.finish_reason) for token in tokens]
+
+
+samplings = st.builds(
+    Sampling,
+    max_tokens=st.integers(1, 9),
+    temperature=st.sampled_from([0.0, 0.0, 0.7, 1.5]),
+    top_p=st.sampled_from([1.0, 0.8]),
+    top_k=st.sampled_from([0, 5]),
+    min_p=st.sampled_from([0.0, 0.05]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    seed=st.integers(0, 3),
+    stop=st.sampled_from([(), ("e",), (" the", "o")]),
+    logprobs=st.booleans(),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_whoever_joins_and_leaves_answers_are_those_alone(models, kind, data):
+    load, answer = models
+    llm = load(kind)
+    lengths = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 64, 70]))
+    coming = data.draw(
+        st.lists(
+            st.tuples(st.integers(0, 6), lengths, samplings, st.integers(0, 40)),
+            min_size=1,
+            max_size=12,
+        )
+    )
+    asked = [
+        (after, [(7 * n + 3 * i) % 300 + 5 for i in range(length)], how, gone)
+        for n, (after, length, how, gone) in enumerate(coming)
+    ]
+    found, numbers = [[] for _ in asked], {}
+    expected = [answer(kind, prompt, how) for _, prompt, how, _ in asked]
+    with llm.batch() as batch:
+        steps = 0
+        while steps < 7 or not batch.idle:
+            for place, (after, prompt, how, gone) in enumerate(asked):
+                if after == steps:
+                    numbers[batch.submit(prompt, how)] = place
+                if gone == steps - after and place in numbers.values():
+                    batch.cancel(next(number for number, mine in numbers.items() if mine == place))
+            for number, token in batch.step():
+                found[numbers[number]].append(token)
+            steps += 1
+        assert batch.stats.sequences == len(asked)
+        assert batch.stats.completion_tokens == sum(
+            token.id is not None for tokens in found for token in tokens
+        )
+    for tokens, alone in zip(found, expected, strict=True):
+        if tokens[-1].finish_reason == "cancelled":
+            assert seen(tokens[:-1]) == alone[: len(tokens) - 1]
+        else:
+            assert seen(tokens) == alone
+        assert tokens[-1].stats.completion_tokens == sum(token.id is not None for token in tokens)
+
+
+@pytest.mark.parametrize("kind", ["resident", "int8"])
+def test_more_sequences_than_rows_that_a_product_takes_at_once(models, kind):
+    load, answer = models
+    llm = load(kind)
+    prompts = [PROMPT[n : n + 3 + n % 5] for n in range(23)]
+    how = Sampling(max_tokens=6, logprobs=True)
+    expected = [answer(kind, prompt, how) for prompt in prompts]
+    assert [seen(done.tokens) for done in llm.generate_batch(prompts, how)] == expected
+
+
+def test_texts_settings_and_places(open_llm):
+    llm = open_llm()
+    prompts = ["Once upon a time", "The dog", [5, 6, 7]]
+    each = [Sampling(max_tokens=5), Sampling(max_tokens=9), Sampling(temperature=1.0, seed=3)]
+    alone = [
+        llm.generate(prompt, how, logprobs=True) for prompt, how in zip(prompts, each, strict=True)
+    ]
+    together = llm.generate_batch(prompts, each, logprobs=True)
+    assert [done.text for done in together] == [done.text for done in alone]
+    assert [seen(done.tokens) for done in together] == [seen(done.tokens) for done in alone]
+    assert {place for place, _ in llm.stream_batch(prompts, max_tokens=2)} == {0, 1, 2}
+    assert llm.generate_batch([]) == []
+    for bad in ("Once upon a time", [[]], [PROMPT, [tiny.VOCABULARY]]):
+        with pytest.raises(ConfigError):
+            llm.generate_batch(bad)
+    with pytest.raises(ConfigError, match="2 samplings for 3 prompts"):
+        llm.stream_batch(prompts, each[:2])
+    with pytest.raises(ConfigError, match="beam"):
+        llm.generate_batch(prompts, beams=2)
+    with pytest.raises(TypeError):
+        llm.stream_batch(prompts, temprature=1)
+    assert llm.generate(prompts[0], each[0]).text == alone[0].text
+
+
+def test_eight_prompts_of_any_length_cost_the_passes_of_one(tiny_folder):
+    folder = tiny_folder("llama-2", seed=1)
+    with edgellm.load(folder, prefill_chunk=8, **paged_settings(folder, context=200)) as llm:
+        llm.eos_token_ids = frozenset()
+        one = llm.generate(PROMPT, max_tokens=6).stats
+        with llm.batch() as batch:
+            answers = list(
+                batch.answers([PROMPT[: 1 + 5 * n] for n in range(8)], [Sampling(max_tokens=6)] * 8)
+            )
+            stats = batch.stats
+        assert stats.passes == stats.weight_passes == 6
+        assert stats.tokens_per_weight_pass == 8
+        assert (stats.sequences, stats.most_at_once) == (8, 8)
+        assert stats.prompt_tokens == sum(1 + 5 * n for n in range(8))
+        assert one.weight_passes == 6
+        assert stats.bytes_read <= 1.2 * one.bytes_read
+    for _, token in answers:
+        if token.stats is not None:
+            assert (token.stats.weight_passes, token.stats.decode_passes) == (6, 5)
+
+
+def test_those_who_answer_go_on_while_a_long_prompt_joins(open_llm):
+    llm = open_llm("llama-2", load={"prefill_chunk": 8})
+    with llm.batch() as batch:
+        first = batch.submit([5, 6], Sampling(max_tokens=30))
+        batch.step()
+        second = batch.submit(PROMPT, Sampling(max_tokens=3))
+        told = [{number for number, _ in batch.step()} for _ in range(7)]
+    assert told[:5] == [{first}] * 5, "a chunk of 8 of its 41 tokens a step"
+    assert told[5:] == [{first, second}] * 2
+
+
+def test_sequences_wait_for_memory_in_their_order(tiny_folder, open_llm):
+    folder = tiny_folder("llama-2", seed=1)
+    llm = open_llm(folder, load=paged_settings(folder, context=64))
+    alone = llm.generate(PROMPT[:20], max_tokens=10).text
+    each = caches_bytes(llm.checkpoint, capacity=30, window=None, context=llm.context)
+    most = llm.plan.kv_budget // each
+    with llm.batch() as batch:
+        numbers = [batch.submit(PROMPT[:20], Sampling(max_tokens=10)) for _ in range(most + 3)]
+        finished, texts = [], dict.fromkeys(numbers, "")
+        while not batch.idle:
+            for number, token in batch.step():
+                texts[number] += token.text
+                finished += [number] if token.finish_reason else []
+        assert finished == numbers
+        assert batch.stats.most_at_once == most >= 2
+    assert set(texts.values()) == {alone}
+
+
+def test_what_cannot_run_leaves_the_others_alone(tiny_folder, open_llm):
+    folder = tiny_folder("llama-2", seed=1)
+    llm = open_llm(folder, load={"context": 48})
+    long = [5] * 49
+    answers = llm.generate_batch([PROMPT[:9], long, PROMPT[:5]], max_tokens=7)
+    assert [done.finish_reason for done in answers] == ["length", "error", "length"]
+    assert isinstance(answers[1].error, ContextError)
+    assert (answers[1].text, answers[1].stats.completion_tokens) == ("", 0)
+    assert answers[0].text == llm.generate(PROMPT[:9], max_tokens=7).text
+    with llm.batch() as batch:
+        with pytest.raises(ContextError):
+            batch.submit(long)
+        assert batch.idle
+
+
+def test_a_sequence_that_no_budget_has_memory_for_is_refused(tiny_folder):
+    with open_context(tiny_folder("llama-2", seed=1)) as context:
+        plan = context.plan
+        plan = replace(plan, budget=plan.budget - plan.kv_budget + 1)
+        with Engine(replace(context, plan=plan)) as engine:
+            with pytest.raises(MemoryBudgetError, match="room for 1 MB"):
+                engine.submit(PROMPT)
+            assert engine.idle
+
+
+def test_a_full_context_ends_a_sequence(open_llm):
+    llm = open_llm("llama-2", load={"context": 48})
+    llm.eos_token_ids = frozenset()
+    done = llm.generate_batch([PROMPT, PROMPT[:4], [9] * 48], max_tokens=100)
+    assert [one.stats.completion_tokens for one in done] == [7, 44, 1]
+    assert {one.finish_reason for one in done} == {"length"}
+
+
+def test_cancelled_from_another_thread(open_llm):
+    llm = open_llm("llama-2")
+    tokens = []
+    for place, token in llm.stream_batch([PROMPT[:5], PROMPT[:7]], max_tokens=200):
+        tokens.append((place, token))
+        if len(tokens) == 10:
+            thread = threading.Thread(target=llm.cancel)
+            thread.start()
+            thread.join()
+    last = dict(tokens)
+    assert [last[place].finish_reason for place in (0, 1)] == ["cancelled"] * 2
+    assert len(tokens) == 12
+    assert llm.generate_batch([PROMPT[:5]], max_tokens=3)[0].finish_reason == "length"
+
+
+def test_cancel_leaves_a_pass_between_two_layers(tiny_folder):
+    folder = tiny_folder("llama-2", seed=1)
+    llm, layers = open_counted(folder, **paged_settings(folder, context=200))
+    with llm:
+        expected = llm.generate(PROMPT, max_tokens=3).text
+        asked = []
+
+        def cancel_before_the_second_layer():
+            asked.append(None)
+            if len(asked) == 2:
+                llm.cancel()
+
+        layers.before_layer = cancel_before_the_second_layer
+        assert llm.generate(PROMPT, max_tokens=3).finish_reason == "cancelled"
+        assert len(asked) == 2 <= llm.config.num_hidden_layers
+        assert llm.generate(PROMPT, max_tokens=3, reuse_cache=True).text == expected
+        asked.clear()
+        together = llm.generate_batch([PROMPT, PROMPT[:5]], max_tokens=3)
+        assert [done.finish_reason for done in together] == ["cancelled"] * 2
+        assert len(asked) == 2
+        assert llm.generate_batch([PROMPT], max_tokens=3)[0].text == expected
+
+
+def test_a_read_that_fails_costs_no_sequence(tiny_folder):
+    folder = tiny_folder("llama-2", seed=1)
+    checkpoint = read_checkpoint(folder)
+    tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
+    reader = FailingReader()
+    load = LoadSettings(**paged_settings(folder, context=200))
+    with open_checkpoint(checkpoint, tokenizer, load, reader=reader) as llm:
+        alone = [llm.generate(PROMPT[:n], max_tokens=8).text for n in (5, 12)]
+        with llm.batch() as batch:
+            numbers = [batch.submit(PROMPT[:n], Sampling(max_tokens=8)) for n in (5, 12)]
+            texts, failures, steps = dict.fromkeys(numbers, ""), 0, 0
+            while not batch.idle:
+                steps += 1
+                if steps == 4:
+                    reader.fail_at = reader.bytes_read + 1
+                try:
+                    for number, token in batch.step():
+                        texts[number] += token.text
+                except ReadError:
+                    failures += 1
+                    reader.fail_at = None
+        assert failures == 1
+        assert list(texts.values()) == alone
+
+
+def test_a_batch_has_the_turn_until_it_is_closed(open_llm):
+    llm = open_llm("llama-2")
+    expected = llm.generate(PROMPT, max_tokens=4).text
+    with llm.batch() as batch:
+        batch.submit(PROMPT[:5])
+        batch.step()
+        with pytest.raises(EdgeLLMError, match="another stream"):
+            llm.generate(PROMPT, max_tokens=4)
+        texts = []
+        thread = threading.Thread(
+            target=lambda: texts.append(llm.generate(PROMPT, max_tokens=4).text)
+        )
+        thread.start()
+        batch.step()
+        assert not texts
+    thread.join()
+    assert texts == [expected]
+    batch = llm.batch()
+    batch.submit(PROMPT)
+    llm.close()
+    with pytest.raises(ClosedError):
+        batch.step()
+    batch.close()

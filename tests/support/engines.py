@@ -1,0 +1,37 @@
+"""What an engine stands on, opened without an LLM."""
+
+from contextlib import contextmanager
+
+import mlx.core as mx
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.device.exclusive import ModelLock
+from edgellm.device.streams import borrowed_stream
+from edgellm.engine.context import EngineContext
+from edgellm.plan.planner import plan_for
+from edgellm.reading.disk_reader import DiskReader
+from edgellm.runtime.loader import load_model
+from edgellm.settings import LoadSettings
+from edgellm.tokenizer import Tokenizer
+
+
+@contextmanager
+def open_context(folder, **settings):
+    """The context of an engine over a model; the model is closed afterwards."""
+    settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)
+    checkpoint = read_checkpoint(folder)
+    plan, reader = plan_for(checkpoint, settings), DiskReader()
+    with borrowed_stream():
+        model = load_model(checkpoint, plan, reader, settings)
+        yield EngineContext(
+            model=model,
+            checkpoint=checkpoint,
+            tokenizer=Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size),
+            plan=plan,
+            reader=reader,
+            model_lock=ModelLock(mx.default_stream(mx.default_device()), lambda: None),
+            end_tokens=checkpoint.eos_token_ids,
+            context=plan.context,
+        )
+        model.layers.close()
+        reader.close()
