@@ -1,72 +1,69 @@
-"""``edgellm bench``: the table of its commands; each lives with others that do the like."""
+"""``edgellm bench``: the table of its commands."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import typer
 
 from edgellm.bench.command_group import DEFAULT, ModelGroup
-from edgellm.bench.commands import (
-    ablate as leaving,
-)
-from edgellm.bench.commands import (
-    compare as comparing,
-)
-from edgellm.bench.commands import (
-    disk as measuring,
-)
-from edgellm.bench.commands import (
-    parity as agreeing,
-)
-from edgellm.bench.commands import (
-    queries as asking,
-)
-from edgellm.bench.commands import (
-    run as running,
-)
+from edgellm.cli.command_group import EXAMPLE, CommandEntry
+
+
+class BenchGroup(ModelGroup):
+    """The commands of ``edgellm bench``."""
+
+    table: ClassVar[Mapping[str, CommandEntry]] = {
+        DEFAULT: CommandEntry("edgellm.bench.commands.run:run", hidden=True),
+        "disk": CommandEntry(
+            "edgellm.bench.commands.disk:disk",
+            "Measure what the disk gives.",
+            "edgellm bench disk ./llama-7b --threads 1,4 --chunk 1MiB,8MiB",
+        ),
+        "paging": CommandEntry(
+            "edgellm.bench.commands.paging:paging",
+            "Measure a model inside budgets of memory.",
+            "edgellm bench paging ./llama-7b --memory 1GB,2GB,3GB",
+        ),
+        "queries": CommandEntry(
+            "edgellm.bench.commands.queries:queries",
+            "Ask models questions on several numbers of threads.",
+            "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
+        ),
+        "rate": CommandEntry(
+            "edgellm.bench.commands.rate:rate",
+            "Score the answers to those questions.",
+            "edgellm bench rate answers.json --judge http://localhost:8080/v1",
+        ),
+        "compare": CommandEntry(
+            "edgellm.bench.commands.compare:compare",
+            "Put result files beside each other.",
+            "edgellm bench compare mac.json server.json",
+        ),
+        "report": CommandEntry(
+            "edgellm.bench.commands.report:report",
+            "Make one page of result files.",
+            "edgellm bench report mac.json server.json --html both.html",
+        ),
+        "parity": CommandEntry(
+            "edgellm.bench.commands.parity:parity",
+            "Compare what models or backends say.",
+            "edgellm bench parity stories --backend mlx,cpu --activations float",
+        ),
+        "ablate": CommandEntry(
+            "edgellm.bench.commands.ablate:ablate",
+            "Measure what each part is worth.",
+            "edgellm bench ablate ./llama-7b --memory 2GB",
+        ),
+    }
+
 
 app = typer.Typer(
-    cls=ModelGroup, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
+    cls=BenchGroup, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
 )
-
-EXAMPLE = "\b\nExample:\n  "
 
 
 @app.callback(epilog=EXAMPLE + "edgellm bench stories --threads 1,2 --output report.html")
 def bench() -> None:
     """Measure this machine, and models on it."""
-
-
-app.command(DEFAULT, hidden=True)(running.run)
-app.command(
-    short_help="Measure what the disk gives.",
-    epilog=EXAMPLE + "edgellm bench disk ./llama-7b --threads 1,4 --chunk 1MiB,8MiB",
-)(measuring.disk)
-app.command(
-    short_help="Measure a model inside budgets of memory.",
-    epilog=EXAMPLE + "edgellm bench paging ./llama-7b --memory 1GB,2GB,3GB",
-)(measuring.paging)
-app.command(
-    short_help="Ask models questions on several numbers of threads.",
-    epilog=EXAMPLE
-    + "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
-)(asking.queries)
-app.command(
-    short_help="Score the answers to those questions.",
-    epilog=EXAMPLE + "edgellm bench rate answers.json --judge http://localhost:8080/v1",
-)(asking.rate)
-app.command(
-    short_help="Put result files beside each other.",
-    epilog=EXAMPLE + "edgellm bench compare mac.json server.json",
-)(comparing.compare)
-app.command(
-    short_help="Make one page of result files.",
-    epilog=EXAMPLE + "edgellm bench report mac.json server.json --html both.html",
-)(comparing.report)
-app.command(
-    short_help="Compare what models or backends say.",
-    epilog=EXAMPLE + "edgellm bench parity stories --backend mlx,cpu --activations float",
-)(agreeing.parity)
-app.command(
-    short_help="Measure what each part is worth.",
-    epilog=EXAMPLE + "edgellm bench ablate ./llama-7b --memory 2GB",
-)(leaving.ablate)

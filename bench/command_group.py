@@ -1,42 +1,35 @@
-"""A group of commands in which a word that names none of them is a model, for the command without a name."""
+"""A group in which a word that names no command is a model, for the command without a name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperGroup
+from edgellm.cli.command_group import CommandGroup
 
 DEFAULT = "run"
-"""The hidden command that gets what names no other."""
+"""The hidden command that gets the words that name no other."""
 
 
-class ModelGroup(TyperGroup):
-    """``bench disk ...`` is the command ``disk``; ``bench stories --threads 1`` measures the model ``stories``."""
+class ModelGroup(CommandGroup):
+    """``bench disk`` is the command ``disk``; ``bench stories`` measures the model ``stories``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Put the default command before arguments that begin with none."""
-        if (not args and not ctx.resilient_parsing) or (
-            args and args[0] not in self.commands and args[0] != "--help"
-        ):
+        """Put the default command before words that begin with no other command."""
+        names_command = bool(args) and (args[0] in self.table or args[0] == "--help")
+        completes = not args and ctx.resilient_parsing
+        if not names_command and not completes:
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """The names in the order in which help shows them, without the default's."""
-        return [name for name in super().list_commands(ctx) if name != DEFAULT]
-
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Show how to give models, and how commands."""
+        """Write how to give models, and how commands."""
         formatter.write_usage(ctx.command_path, "[MODEL ...] [OPTIONS]")
         formatter.write_usage(ctx.command_path, "COMMAND [ARGS ...]", prefix="       ")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Show the default command's options, then the other commands."""
-        records = [
-            record
-            for item in self.commands[DEFAULT].get_params(ctx)
-            if (record := item.get_help_record(ctx))
-        ]
+        """Write the default command's options, then the other commands."""
+        parameters = self.get_command(ctx, DEFAULT).get_params(ctx)
+        records = [parameter.get_help_record(ctx) for parameter in parameters]
         with formatter.section("Options"):
-            formatter.write_dl(records)
+            formatter.write_dl([record for record in records if record])
         self.format_commands(ctx, formatter)

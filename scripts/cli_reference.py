@@ -1,4 +1,4 @@
-"""Prints the reference of the command line as markdown: `python scripts/cli_reference.py > docs/cli.md`."""
+"""Prints the command-line reference: `python scripts/cli_reference.py > docs/cli.md`."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from typing import Any
 from typer.main import get_command
 
 from edgellm.cli.app import app
-from edgellm.cli.command_group import Commands
+from edgellm.cli.command_group import EXAMPLE, CommandGroup
 
 INTRODUCTION = Path(__file__).with_suffix(".md")
-"""What stands above the commands."""
+"""The text above the commands."""
 
 
 def reference() -> str:
-    """The whole page."""
-    group = get_command(app)
-    assert isinstance(group, Commands)
-    context = group.make_context("edgellm", [], resilient_parsing=True)
-    names = group.list_commands(context)
-    sections = [INTRODUCTION.read_text(encoding="utf-8")]
-    for name in names:
-        command = (
-            group.imported(name) if name in group.elsewhere else group.get_command(context, name)
-        )
-        sections += _sections(f"edgellm {name}", command)
-    return "\n".join(sections)
+    """Return the whole page."""
+    introduction = INTRODUCTION.read_text(encoding="utf-8")
+    return "\n".join([introduction, *_group_sections("edgellm", get_command(app))])
 
 
-def _sections(name: str, command: Any) -> Iterator[str]:
-    """The text of a command, and of the commands in it."""
+def _group_sections(name: str, group: Any) -> Iterator[str]:
+    """Yield the text of each command of a group."""
+    context = group.make_context(name, [], resilient_parsing=True)
+    for word in group.table:
+        command = group.get_command(context, word)
+        # hidden: what the group does by itself
+        full_name = name if command.hidden else f"{name} {word}"
+        yield _section(full_name, command)
+        if isinstance(command, CommandGroup):
+            yield from _group_sections(full_name, command)
+
+
+def _section(name: str, command: Any) -> str:
     arguments = [item for item in command.params if item.param_type_name == "argument"]
     options = [
         item
         for item in command.params
         if item.param_type_name == "option" and item.name != "help" and not item.hidden
     ]
-    usage = " ".join(
-        [name, *(_usage(item) for item in arguments), *(["[options]"] if options else [])]
-    )
-    lines = [f"## `{usage}`", "", *_paragraphs(command.help or ""), ""]
+    usage = [name, *map(_usage, arguments)]
+    if options:
+        usage.append("[options]")
+    lines = [f"## `{' '.join(usage)}`", "", *_paragraphs(command.help or ""), ""]
     if arguments or options:
         lines += ["| | | default |", "|---|---|---|"]
         lines += [
@@ -50,33 +52,36 @@ def _sections(name: str, command: Any) -> Iterator[str]:
             for item in [*arguments, *options]
         ]
         lines.append("")
-    example = (command.epilog or "").replace("\b\nExample:\n", "").strip()
+    example = (command.epilog or "").removeprefix(EXAMPLE)
     if example:
         lines += ["```console", f"$ {example}", "```", ""]
-    yield "\n".join(lines)
-    for inner, nested in getattr(command, "commands", {}).items():
-        # hidden: what the group does by itself
-        yield from _sections(name if nested.hidden else f"{name} {inner}", nested)
+    return "\n".join(lines)
 
 
 def _usage(argument: Any) -> str:
     name = _name(argument)
-    return name if argument.required or name.startswith("[") else f"[{name}]"
+    if argument.required or name.startswith("["):
+        return name
+    return f"[{name}]"
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [line.strip() for line in text.strip().splitlines()]
+    """Return each paragraph as one line, with an empty one between them."""
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    return "\n\n".join(paragraphs).splitlines()
 
 
 def _name(item: Any) -> str:
     if item.param_type_name == "argument":
         return str(item.metavar or item.name.upper())
-    names = ", ".join(sorted(item.opts, key=len, reverse=True))
-    value = "" if item.is_flag else f" {item.metavar or 'VALUE'}"
-    return f"{names}{value}".replace("|", "\\|")
+    name = ", ".join(sorted(item.opts, key=len, reverse=True))
+    if not item.is_flag:
+        name += f" {item.metavar or 'VALUE'}"
+    return name.replace("|", "\\|")
 
 
 def _default(item: Any) -> str:
+    # not `in`: 0 is a default and equals False
     if item.default is None or item.default is False or item.default == "":
         return ""
     return f"`{item.default}`"

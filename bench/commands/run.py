@@ -1,16 +1,19 @@
-"""The command that has no name of its own: ``edgellm bench [MODEL ...]``."""
+"""``edgellm bench [MODEL ...]``: the speed of models in backends; the command without a name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
+from edgellm.bench.commands import common
 from edgellm.bench.records.collect import collect, exit_code
+from edgellm.bench.records.text_tables import as_table, speed_columns
+from edgellm.bench.report.result_files import ResultFile
 from edgellm.bench.speed.workload import (
     GEN_TOKENS,
     MAX_SECONDS,
@@ -18,19 +21,23 @@ from edgellm.bench.speed.workload import (
     REPETITIONS,
     TIMEOUT,
     Workload,
+    unused_options,
 )
-from edgellm.errors import ConfigError, ModelNotFoundError
+from edgellm.cli.command_group import CommandGroup
+from edgellm.errors import ModelNotFoundError
 from edgellm.settings import parse_size
 
 NUMBERS = "N,N,..."
 
 
 def run(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[MODEL ...]",
-            help="Folders, Hub ids, GGUF files, names of shapes; left out: the bundled model, and a shape that fits.",
+            help="Folders, Hub ids, GGUF files, names of shapes; left out: the bundled model, "
+            "and a shape that fits.",
         ),
     ] = None,
     *,
@@ -67,12 +74,7 @@ def run(
     memory: Annotated[
         str, typer.Option(metavar="SIZE,...", help="Budgets for mlx, which pages what is larger.")
     ] = "",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."
-        ),
-    ] = None,
+    dtype: common.DType = None,
     endpoint: Annotated[
         str | None,
         typer.Option(metavar="URL", help="An OpenAI-compatible server, for the backend endpoint."),
@@ -98,20 +100,14 @@ def run(
             help="What says nothing for so long is ended, and has failed.",
         ),
     ] = TIMEOUT,
-    output: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    output: common.Outputs = None,
+    json: common.Json = False,
 ) -> int:
-    """Measure models in backends: prompts, generations, and how near they come to what this machine could do."""
+    """Measure models in backends: prompts, generations, and how near they come to what this
+    machine could do.
+    """
     from edgellm.bench.backends.openai_endpoint import server_parts
-    from edgellm.bench.report.result_files import ResultFile
     from edgellm.bench.speed.speed import Speed, with_best_rates
-    from edgellm.bench.speed.workload import unused_options
     from edgellm.bench.worker.status_line import StatusLine
 
     outputs = [ResultFile(path) for path in output or ()]
@@ -119,13 +115,13 @@ def run(
     workload = Workload(
         models=tuple(models or _default_models(backends)),
         backends=backends,
-        prompt_tokens=_numbers("prompt-tokens", prompt_tokens),
-        gen_tokens=_numbers("gen-tokens", gen_tokens),
-        depth=_numbers("depth", depth),
-        batch=_numbers("batch", batch),
-        threads=_numbers("threads", threads) or (None,),
-        bits=_numbers("bits", bits) or (None,),
-        memory=tuple(map(parse_size, _parts(memory))) or (None,),
+        prompt_tokens=common.split_numbers("prompt-tokens", prompt_tokens),
+        gen_tokens=common.split_numbers("gen-tokens", gen_tokens),
+        depth=common.split_numbers("depth", depth),
+        batch=common.split_numbers("batch", batch),
+        threads=common.split_numbers("threads", threads) or (None,),
+        bits=common.split_numbers("bits", bits) or (None,),
+        memory=tuple(map(parse_size, common.split_names(memory))) or (None,),
         dtype=dtype,
         repetitions=repetitions,
         max_seconds=max_seconds,
@@ -135,33 +131,25 @@ def run(
         skipped=skipped,
     )
     if ENDPOINT not in backends:  # whose server has names of its own
-        _check_names(models or [])
+        _check_models(models or [], _command_names(context))
     if endpoint:
         server_parts(endpoint)
     with StatusLine() as status:
         for sentence in [*notes, *unused_options(workload)]:
             status.note(sentence)
-        records, stopped = collect(
+        measured, stopped = collect(
             Speed(workload, progress=status.show).records(), outputs, status.note
         )
-    records = with_best_rates(records)
+    records = with_best_rates(measured)
+    # What stood there while it was measured lacks the best rates of the whole run.
     for target in outputs:
         target.replace([record.as_dict() for record in records])
-    _print(records, json=json)
-    return exit_code(records, stopped=stopped)
-
-
-def _print(records: Sequence[Any], *, json: bool) -> None:
-    from edgellm.bench.records.text_tables import as_json, as_table, speed_columns
-
     if json:
-        typer.echo(as_json(records))
+        common.print_records(records, {}, json=True)
     elif records:
-        typer.echo(
-            as_table(
-                [record.as_dict() | {"error": None} for record in records], speed_columns(records)
-            )
-        )
+        rows = [record.as_dict() | {"error": None} for record in records]
+        typer.echo(as_table(rows, speed_columns(records)))
+    return exit_code(records, stopped=stopped)
 
 
 def _backends(
@@ -171,18 +159,18 @@ def _backends(
 
     Where none is named they are those that run here, without the models that take them minutes.
     """
-    chosen = tuple(_parts(text))
-    if chosen:
-        return chosen, frozenset(), []
+    names = tuple(common.split_names(text))
+    if names:
+        return names, frozenset(), []
     if endpoint:
         return (ENDPOINT,), frozenset(), []
     from edgellm.bench.speed.defaults import not_measured, too_slow, usual_backends
 
-    here = usual_backends()
+    backends = usual_backends()
     skipped: frozenset[tuple[str, str]] = frozenset()
     if not models:
-        skipped = too_slow(here, _default_models(here))
-    return here, skipped, not_measured(skipped)
+        skipped = too_slow(backends, _default_models(backends))
+    return backends, skipped, not_measured(skipped)
 
 
 def _default_models(backends: Sequence[str]) -> list[str]:
@@ -193,33 +181,29 @@ def _default_models(backends: Sequence[str]) -> list[str]:
     return default_models()
 
 
-def _check_names(models: Sequence[str]) -> None:
-    """Refuse what can be no model, and a mistyped command, which is taken for one. Raises ModelNotFoundError."""
-    from edgellm.bench.app import app
+def _command_names(context: typer.Context) -> list[str]:
+    """Return the names of the commands beside this one."""
+    group = context.parent
+    assert group is not None, "it runs as a command of bench"
+    assert isinstance(group.command, CommandGroup)
+    return group.command.list_commands(group)
+
+
+def _check_models(models: Sequence[str], commands: Sequence[str]) -> None:
+    """Refuse what can be no model, and a mistyped command, which is taken for one.
+
+    Raises:
+        ModelNotFoundError: with the command that may have been meant.
+    """
     from edgellm.bench.speed.variants import GGUF
     from edgellm.hub.resolve import is_hub_id, locate
     from edgellm.models.presets import SHAPES
 
-    names = [
-        str(command.name or getattr(command.callback, "__name__", ""))
-        for command in app.registered_commands
-    ]
     for model in models:
-        close = get_close_matches(model, names, n=1, cutoff=0.75)
+        close = get_close_matches(model, commands, n=1, cutoff=0.75)
         if close and not Path(model).exists():
             raise ModelNotFoundError(
                 f"there is no model {model!r}", hint=f"did you mean edgellm bench {close[0]}?"
             )
         if model not in SHAPES and not is_hub_id(model) and Path(model).suffix != GGUF:
             locate(model)
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    parts = _parts(text)
-    if not all(part.isdecimal() and part.isascii() and len(part) < 10 for part in parts):
-        raise ConfigError(f"--{option} {text} is no list of numbers", hint="write it as 1,2,4")
-    return tuple(map(int, parts))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,9 +1,9 @@
-"""The group of all commands: late imports, and wrong usage in our words."""
+"""A group of commands from a table: a command's module is imported when the command is called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -11,77 +11,60 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from edgellm.cli.usage_errors import did_you_mean
 from edgellm.errors import ConfigError
 
-# Of the errors that typer makes of wrong usage it exports one, in versions with and without click;
-# they share this base.
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+# \b keeps the lines of a paragraph of help as they are.
+EXAMPLE = "\b\nExample:\n  "
 
 
-class Commands(TyperGroup):
-    """The group of all commands; one that lives elsewhere is imported when it is called, not when it is listed."""
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """A row of the table.
 
-    elsewhere: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "bench": ("edgellm.bench.app:app", "Measure this machine, and models on it."),
-    }
-    """By name: where a command's typer app is (``module:attribute``), and what help says of it."""
+    Attributes:
+        target: ``module:attribute`` of the command's function, or of the typer app of a group.
+        summary: the command's line in the help of its group.
+        example: a command line that ends the command's own help.
+        hidden: leave the command out of the help of its group.
+    """
+
+    target: str
+    summary: str = ""
+    example: str = ""
+    hidden: bool = False
+
+
+class CommandGroup(TyperGroup):
+    """A group whose help needs no import: subclasses set ``table``, by the commands' names."""
+
+    table: ClassVar[Mapping[str, CommandEntry]] = {}
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names in the order in which help shows them."""
-        return [*super().list_commands(ctx), *self.elsewhere]
+        """Return the names in the order in which help shows them."""
+        return [name for name, entry in self.table.items() if not entry.hidden]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command; of one that lives elsewhere, what help shows."""
-        if cmd_name not in self.elsewhere:
-            return super().get_command(ctx, cmd_name)
-        stand_in = typer.Typer(add_completion=False)
-        stand_in.command(cmd_name, help=self.elsewhere[cmd_name][1])(_nothing)
-        return get_command(stand_in)
+        """Import and return a command. Raises ConfigError for a name that the table lacks."""
+        entry = self.table.get(cmd_name)
+        if entry is None:
+            if ctx.resilient_parsing:  # completion: half a word is no error
+                return None
+            hint = did_you_mean(cmd_name, self.list_commands(ctx), f"{ctx.command_path} --help")
+            raise ConfigError(f"there is no command {cmd_name!r}", hint=hint)
+        module, _, attribute = entry.target.partition(":")
+        target = getattr(import_module(module), attribute)
+        if isinstance(target, typer.Typer):
+            return get_command(target)
+        app = typer.Typer(
+            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
+        app.command(cmd_name, epilog=EXAMPLE + entry.example, hidden=entry.hidden)(target)
+        return get_command(app)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first argument names, imported, and the arguments that are left. Raises ConfigError."""
-        name = args[0]
-        if name in self.elsewhere:
-            return name, self.imported(name), args[1:]
-        known = self.list_commands(ctx)
-        if name not in known and not ctx.resilient_parsing:
-            raise ConfigError(
-                f"there is no command {name!r}", hint=did_you_mean(name, known, "edgellm --help")
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands' lines from the table; typer's own way would import every command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.table[name].summary) for name in self.list_commands(ctx)]
             )
-        return super().resolve_command(ctx, args)
-
-    def imported(self, name: str) -> Any:
-        """A command that lives elsewhere."""
-        module, _, attribute = self.elsewhere[name][0].partition(":")
-        return get_command(getattr(import_module(module), attribute))
-
-
-def renamed_usage_error(error: Any) -> ConfigError:
-    """What typer says of wrong usage, in our words."""
-    context = error.ctx
-    help_command = f"{context.command_path if context else 'edgellm'} --help"
-    option = getattr(error, "option_name", "").partition("=")[0]
-    known = (
-        [name for parameter in context.command.params for name in parameter.opts] if context else []
-    )
-    if option and option not in known:
-        return ConfigError(
-            f"there is no option {option}", hint=did_you_mean(option, known, help_command)
-        )
-    # a group without a command gives its help
-    if context and error.format_message().startswith(context.get_usage()):
-        return ConfigError(
-            f"{context.command_path} needs to know what to do", hint=f"see {help_command}"
-        )
-    message = " ".join(error.format_message().split()).rstrip(".")
-    return ConfigError(message[:1].lower() + message[1:], hint=f"see {help_command}")
-
-
-def did_you_mean(name: str, known: Sequence[str], help_command: str) -> str:
-    """The next step after a name that does not exist."""
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"see {help_command}"
-
-
-def _nothing() -> None:
-    """The body of a command that is only shown."""

@@ -1,4 +1,4 @@
-"""The words of the chat screen. They go to standard error; only answers are data."""
+"""The words of the chat screen. They go to standard error; only completions are data."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ if TYPE_CHECKING:
 PROMPT = "> "
 CONTINUATION = "  "
 
-A_REAL_MODEL = "mlx-community/Llama-3.2-1B-Instruct-4bit"
+SUGGESTED_MODEL = "mlx-community/Llama-3.2-1B-Instruct-4bit"
 """Small enough for a first try: 0.7 GB."""
 
-
-LAST_WORDS = 200
+EXCERPT_LENGTH = 200
 """Characters of the last message that are shown where a conversation goes on."""
 
 
-def say_bundled() -> None:
+def show_bundled_note() -> None:
     """Say in one line what the bundled model is, and how to get a real one."""
     note(
-        f"This is the bundled story model, a toy; for a real one: edgellm chat {A_REAL_MODEL} (downloads 0.7 GB)"
+        "This is the bundled story model, a toy; for a real one: "
+        f"edgellm chat {SUGGESTED_MODEL} (downloads 0.7 GB)"
     )
 
 
-def greet(llm: LLM, name: str) -> None:
+def show_greeting(llm: LLM, name: str) -> None:
     """Say what is loaded, and how to find one's way."""
     plan = llm.plan
-    layers = len(plan.pinned) + len(plan.streamed)
-    if plan.resident:
-        where = f"{size(plan.model_bytes)} in memory"
-    else:
-        where = f"{len(plan.pinned)} of {plural(layers, 'layer')} pinned, {size(plan.streamed_bytes)} read for each token"
-    note(f"{name}: {where}, {plural(llm.context, 'token')} of context")
+    weights = f"{size(plan.model_bytes)} in memory"
+    if not plan.resident:
+        layers = plural(len(plan.pinned) + len(plan.streamed), "layer")
+        streamed = f"{size(plan.streamed_bytes)} read for each token"
+        weights = f"{len(plan.pinned)} of {layers} pinned, {streamed}"
+    note(f"{name}: {weights}, {plural(llm.context, 'token')} of context")
     note("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves")
-    gap()
+    leave_line_free()
 
 
-def gap() -> None:
-    """Leave a line free."""
+def leave_line_free() -> None:
+    """Write an empty line."""
     err().print()
 
 
 def show_commands(commands: Mapping[str, tuple[str, str]]) -> None:
-    """List the commands, each with its argument and what it does, and the keys."""
-    rows = [(f"/{name} {argument}".rstrip(), does) for name, (argument, does) in commands.items()]
+    """List the commands, each with its argument and its effect, and the keys."""
+    rows = [
+        (f"/{name} {argument}".rstrip(), effect) for name, (argument, effect) in commands.items()
+    ]
     keys = [
         ("Enter", "sends"),
         ("Alt-Enter, or \\ and Enter", "begins a new line; a pasted text keeps its lines"),
@@ -64,36 +66,46 @@ def show_commands(commands: Mapping[str, tuple[str, str]]) -> None:
 
 
 def show_cost(facts: Mapping[str, Any] | None, *, used: int, context: int) -> None:
-    """Say what the last answer has cost, and how full the context is."""
-    rows: list[Row] = [("context", f"{used:,} of {plural(context, 'token')}")]
-    show_rows([*(cost_rows(facts) if facts else []), *rows], console=err())
+    """Say what the last completion has cost, if there is one, and how full the context is."""
+    rows: list[Row] = []
+    if facts:
+        rows += cost_rows(facts)
+    rows.append(("context", f"{used:,} of {plural(context, 'token')}"))
+    show_rows(rows, console=err())
 
 
 def show_system(text: str | None) -> None:
     """Say which system message there is."""
-    note(f"system message: {text}" if text else "there is no system message; /system TEXT sets one")
+    if text:
+        note(f"system message: {text}")
+    else:
+        note("there is no system message; /system TEXT sets one")
 
 
 def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:
     """Show a conversation that was loaded, so that one knows where it stands."""
+    marks = {"user": PROMPT}
     for message in messages:
-        note(f"{PROMPT if message['role'] == 'user' else ''}{message['content']}")
+        note(marks.get(message["role"], "") + message["content"])
     note(f"loaded {plural(len(messages), 'message')}")
 
 
-def say_continued(messages: Sequence[Mapping[str, str]]) -> None:
-    """Say how far the conversation is that goes on, and how it ended."""
+def show_continued(messages: Sequence[Mapping[str, str]]) -> None:
+    """Say how far the conversation is that goes on, and how it ended, or that there is none."""
     if not messages:
         note("there is no conversation with this model yet; this one is kept")
     else:
         note(f"going on after {plural(len(messages), 'message')}; /clear begins a new conversation")
-        note(_short(messages[-1]["content"]))
-    gap()
+        note(_excerpt(messages[-1]["content"]))
+    leave_line_free()
 
 
-def _short(text: str) -> str:
+def _excerpt(text: str) -> str:
+    """Return the end of a text in one line."""
     line = " ".join(text.split())
-    return line if len(line) <= LAST_WORDS else f"... {line[-LAST_WORDS:]}"
+    if len(line) <= EXCERPT_LENGTH:
+        return line
+    return f"... {line[-EXCERPT_LENGTH:]}"
 
 
 def show_chat_error(error: EdgeLLMError) -> None:
@@ -101,29 +113,24 @@ def show_chat_error(error: EdgeLLMError) -> None:
     show_error(error)
     if isinstance(error, ContextError):
         note("/clear begins a new conversation")
-    gap()
+    leave_line_free()
 
 
-def say_end(reason: str | None, *, full: bool, max_tokens: int) -> None:
-    """Say why an answer ended where it did not end by itself."""
+def show_finish_reason(reason: str | None, *, context_full: bool, max_tokens: int) -> None:
+    """Say why a completion ended where it did not end by itself."""
     if reason == "cancelled":
-        note("stopped")
-    elif reason == "length" and full:
+        show_stopped()
+    elif reason == "length" and context_full:
         note("the context is full; /clear begins a new conversation")
     elif reason == "length":
         note(f"cut off after {plural(max_tokens, 'token')}; --max-tokens sets the limit")
 
 
-def say_stopped() -> None:
-    """Say that an answer was broken off."""
+def show_stopped() -> None:
+    """Say that a completion was broken off."""
     note("stopped")
 
 
-def say_how_to_leave() -> None:
-    """Say it, since Ctrl-C does not."""
+def show_how_to_leave() -> None:
+    """Say how to leave, since Ctrl-C does not."""
     note("Ctrl-D or /exit leaves")
-
-
-def say(text: str) -> None:
-    """Confirm what a command has done."""
-    note(text)

@@ -1,4 +1,4 @@
-"""What ``edgellm doctor`` has found, as text to be pasted into a report."""
+"""What ``edgellm doctor`` and ``edgellm verify`` have found, as text to be pasted into a report."""
 
 from __future__ import annotations
 
@@ -12,103 +12,108 @@ if TYPE_CHECKING:
     from edgellm.diagnostics.doctor import Diagnosis
     from edgellm.diagnostics.verify import Verification
 
+MARKS = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}
+"""The word and the style of what has passed, has failed, and was not tried."""
 
-def show_diagnosis(found: Diagnosis) -> None:
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
     """Write everything to standard output, the checks last."""
-    machine = found.machine
-    cores = plural(machine["cores"], "core")
-    if machine["usable_cores"] != machine["cores"]:
-        cores += f", {machine['usable_cores']} of them for this process"
+    machine = diagnosis.machine
+    versions = diagnosis.packages.items()
     rows: list[Row] = [
         ("system", f"{machine['system']}, {machine['architecture']}, {machine['python']}"),
-        ("processor", f"{machine['cpu']}, {cores}"),
-        *_memory(found),
-        *_mlx(found),
-        *_kernels(found),
-        *_disk(found),
-        *_model(found),
-        (
-            "packages",
-            ", ".join(f"{name} {version}" for name, version in found.packages.items() if version),
-        ),
+        ("processor", _processor(diagnosis)),
+        *_memory(diagnosis),
+        *_mlx(diagnosis),
+        *_kernels(diagnosis),
+        *_disk(diagnosis),
+        *_model(diagnosis),
+        ("packages", ", ".join(f"{name} {version}" for name, version in versions if version)),
     ]
     show_rows(rows)
-    console = out()
-    console.print()
-    for check in found.checks:
-        style = "green" if check.passed else "bold red"
-        console.print(f"{'ok' if check.passed else 'FAILED':6}", style=style, end="  ")
-        console.print(f"{check.name}: {check.detail}", soft_wrap=True)
+    out().print()
+    for check in diagnosis.checks:
+        _show_check(check.passed, check.name, check.detail)
 
 
-def show_verification(found: Verification) -> None:
-    """Write a line a check to standard output, and the next step under what failed."""
-    console = out()
-    for verdict in found.verdicts:
-        word, style = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}[
-            verdict.passed
-        ]
-        console.print(f"{word:6}", style=style, end="  ")
-        console.print(
-            f"{verdict.name}: {verdict.detail}", soft_wrap=True, markup=False, highlight=False
-        )
+def show_verification(verification: Verification) -> None:
+    """Write a line a check to standard output, and the next step under what has failed."""
+    for verdict in verification.verdicts:
+        _show_check(verdict.passed, verdict.name, verdict.detail)
         if verdict.hint and verdict.passed is False:
-            console.print(
-                f"        hint: {verdict.hint}", soft_wrap=True, markup=False, highlight=False
-            )
+            out().print(f"        hint: {verdict.hint}", soft_wrap=True)
 
 
-def _memory(found: Diagnosis) -> list[Row]:
-    memory = found.memory
+def _show_check(passed: bool | None, name: str, detail: str) -> None:
+    word, style = MARKS[passed]
+    console = out()
+    console.print(f"{word:6}", style=style, end="  ")
+    console.print(f"{name}: {detail}", soft_wrap=True)
+
+
+def _processor(diagnosis: Diagnosis) -> str:
+    machine = diagnosis.machine
+    text = f"{machine['cpu']}, {plural(machine['cores'], 'core')}"
+    if machine["usable_cores"] != machine["cores"]:
+        text += f", {machine['usable_cores']} of them for this process"
+    return text
+
+
+def _memory(diagnosis: Diagnosis) -> list[Row]:
+    memory = diagnosis.memory
     if not memory:
         return []
-    gpu = f", the GPU may use {size(memory['gpu_limit'])}" if memory["gpu_limit"] else ""
-    return [("memory", f"{size(memory['total'])}, {size(memory['available'])} available{gpu}")]
+    text = f"{size(memory['total'])}, {size(memory['available'])} available"
+    if memory["gpu_limit"]:
+        text += f", the GPU may use {size(memory['gpu_limit'])}"
+    return [("memory", text)]
 
 
-def _mlx(found: Diagnosis) -> list[Row]:
-    mlx = found.mlx
+def _mlx(diagnosis: Diagnosis) -> list[Row]:
+    mlx = diagnosis.mlx
     if not mlx:
         return []
-    details = ", ".join(
-        f"{key} {value}"
-        for key, value in sorted(mlx["device_info"].items())
-        if key != "device_name"
-    )
+    device_info = sorted(mlx["device_info"].items())
+    details = [f"{key} {value}" for key, value in device_info if key != "device_name"]
     return [
         ("mlx", f"{mlx['backend']} on {mlx['device']}, arithmetic in {mlx['arithmetic']}"),
-        ("mlx device", details),
+        ("mlx device", ", ".join(details)),
     ]
 
 
-def _kernels(found: Diagnosis) -> list[Row]:
-    kernels = found.kernels
+def _kernels(diagnosis: Diagnosis) -> list[Row]:
+    kernels = diagnosis.kernels
     if not kernels:
         return []
     if not kernels["isa"]:
         return [("CPU kernels", f"none: {kernels['reason']}")]
-    others = f"; it could also run {', '.join(kernels['others'])}" if kernels["others"] else ""
-    rounding = "int8 activations" if kernels["int8"] else "float activations"
-    kept = f"{plural(kernels['kept'], 'file')} ({size(kernels['kept_bytes'])}) kept in {kernels['folder']}"
-    return [("CPU kernels", f"{kernels['isa']}, {rounding}{others}; {kept}")]
+    text = f"{kernels['isa']}, float activations"
+    if kernels["int8"]:
+        text = f"{kernels['isa']}, int8 activations"
+    if kernels["others"]:
+        text += f"; it could also run {', '.join(kernels['others'])}"
+    files = f"{plural(kernels['kept'], 'file')} ({size(kernels['kept_bytes'])})"
+    return [("CPU kernels", f"{text}; {files} kept in {kernels['folder']}")]
 
 
-def _disk(found: Diagnosis) -> list[Row]:
-    disk = found.disk
+def _disk(diagnosis: Diagnosis) -> list[Row]:
+    disk = diagnosis.disk
     if not disk:
         return []
-    read = "the model's own files" if disk["read"] == "model" else "a file written for it"
-    return [("disk", f"{rate(disk['bytes_per_second'])}, reading {read} in {disk['folder']}")]
+    source = "a file written for it"
+    if disk["read"] == "model":
+        source = "the model's own files"
+    return [("disk", f"{rate(disk['bytes_per_second'])}, reading {source} in {disk['folder']}")]
 
 
-def _model(found: Diagnosis) -> list[Row]:
-    model = found.model
+def _model(diagnosis: Diagnosis) -> list[Row]:
+    model = diagnosis.model
     if not model or not model["tokens_per_second"]:
         return []
-    prompt = (
-        f"prompt {speed(model['prompt_tokens_per_second'])}"
-        if model["prompt_tokens_per_second"]
-        else "prompt not timed"
-    )
-    cost = f"loaded in {seconds(model['load_seconds'])}, peak memory {size(model['peak_memory_bytes'])}"
-    return [("bundled model", f"{speed(model['tokens_per_second'])}, {prompt}, {cost}")]
+    prompt = "prompt not timed"
+    if model["prompt_tokens_per_second"]:
+        prompt = f"prompt {speed(model['prompt_tokens_per_second'])}"
+    load = f"loaded in {seconds(model['load_seconds'])}"
+    peak = f"peak memory {size(model['peak_memory_bytes'])}"
+    text = f"{speed(model['tokens_per_second'])}, {prompt}, {load}, {peak}"
+    return [("bundled model", text)]

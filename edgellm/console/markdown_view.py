@@ -1,4 +1,4 @@
-"""Markdown that grows: what is finished is printed once, and only the unfinished end is drawn anew."""
+"""Markdown that grows: finished blocks are printed once, and only the last one is drawn anew."""
 
 from __future__ import annotations
 
@@ -17,25 +17,40 @@ if TYPE_CHECKING:
     from rich.markdown import Markdown
     from rich.segment import Segment
 
+    Line = list[Segment]
+
 FRAMES_PER_SECOND = 10
 DRAWING_SHARE = 0.1
-"""Of the time; at most so much may be spent on drawing, since drawing takes processor time from the model."""
+"""Of the time, at the most: drawing takes processor time from the model."""
 
 
-class MarkdownAnswer:
-    """Markdown: blocks that are finished are printed once, and the one that still grows is drawn below them.
+class MarkdownView:
+    """A completion as markdown: above, what is printed for good; below it, the block that grows.
 
     Of a block taller than the screen its end is drawn, until it is finished and printed whole.
+
+    Args:
+        activity: shown as a status line while no text comes.
+        console: the terminal.
+        drawing_share: part of the time that may be spent on drawing.
     """
 
-    def __init__(self, activity: Activity, console: Console) -> None:
+    def __init__(
+        self, activity: Activity, console: Console, *, drawing_share: float = DRAWING_SHARE
+    ) -> None:
         from rich.live import Live
 
-        self._activity, self._console = activity, console
-        self._text = ""
-        self._printed = False
-        self._drawn: tuple[str, int, list[list[Segment]]] = ("", 0, [])
+        self._activity = activity
+        self._console = console
+        self._drawing_share = drawing_share
+        self._text = ""  # not printed yet
+        self._anything_printed = False
+        # The lines of the unfinished block, and the text and the width that they were made of.
+        self._drawn_lines: list[Line] = []
+        self._drawn_of = ("", 0)
         self._next_drawing = 0.0
+        # Live redraws when it is told to; a thread of its own would draw between taking a block
+        # from the text and printing it.
         self._live = Live(
             _Lines(self._frame),
             console=console,
@@ -46,11 +61,9 @@ class MarkdownAnswer:
         )
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._draw_now_and_then, name="edgellm-drawing", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, name="edgellm-drawing", daemon=True)
 
-    def __enter__(self) -> MarkdownAnswer:
+    def __enter__(self) -> MarkdownView:
         """Begin."""
         self._live.start()
         self._thread.start()
@@ -65,13 +78,14 @@ class MarkdownAnswer:
 
     def add(self, text: str) -> None:
         """Show more text."""
-        # or the screen would be drawn between taking a block from the end and printing it
         with self._lock:
             self._text += text
-            finished, rest = finished_blocks(self._text) if "\n" in text else ("", "")
+            if "\n" not in text:
+                return  # no line has ended, so no block has
+            finished, rest = split_finished(self._text)
             if finished:
-                # what was drawn still shows the finished blocks
-                self._text, self._next_drawing = rest, 0.0
+                self._text = rest
+                self._next_drawing = 0.0  # what was drawn still shows the finished blocks
                 self._print(finished)
 
     def draw(self) -> None:
@@ -79,64 +93,77 @@ class MarkdownAnswer:
         with self._lock:
             self._live.refresh()
 
-    def _draw_now_and_then(self) -> None:
+    def _watch(self) -> None:
         while not self._stop.wait(1 / FRAMES_PER_SECOND):
             self.draw()
 
     def _print(self, text: str) -> None:
-        lines = self._laid_out(text)
+        lines = self._lay_out(text)
         if lines:
-            self._printed = True
+            self._anything_printed = True
             self._console.print(_Lines(lambda: lines))
 
-    def _frame(self) -> list[list[Segment]]:
-        """The unfinished block and the status line, as tall as the screen allows."""
+    def _frame(self) -> list[Line]:
+        """Return the unfinished block and the status line, as tall as the screen allows."""
         width, height = self._console.size
-        lines = self._tail(width)
+        lines = self._unfinished_lines(width)
         if self._activity.quiet:
-            lines = [*lines, self._status(width)]
+            lines = [*lines, self._status_line(width)]
         return lines[-max(1, height - 2) :]
 
-    def _status(self, width: int) -> list[Segment]:
+    def _status_line(self, width: int) -> Line:
         from rich.segment import Segment
         from rich.style import Style
 
         return [Segment(self._activity.line(width - 1), Style(dim=True))]
 
-    def _tail(self, width: int) -> list[list[Segment]]:
-        text, now = self._text, time.perf_counter()
-        if (text, width) != self._drawn[:2] and (
-            now >= self._next_drawing or width != self._drawn[1]
-        ):
-            self._drawn = (text, width, self._laid_out(text))
-            self._next_drawing = now + (time.perf_counter() - now) / DRAWING_SHARE
-        return self._drawn[2] if text else []
+    def _unfinished_lines(self, width: int) -> list[Line]:
+        if not self._text:
+            return []
+        begun = time.perf_counter()
+        drawn_text, drawn_width = self._drawn_of
+        has_changed = self._text != drawn_text and begun >= self._next_drawing
+        if has_changed or width != drawn_width:
+            self._drawn_lines = self._lay_out(self._text)
+            self._drawn_of = (self._text, width)
+            now = time.perf_counter()
+            self._next_drawing = begun + (now - begun) / self._drawing_share
+        return self._drawn_lines
 
-    def _laid_out(self, text: str) -> list[list[Segment]]:
-        """The lines of some blocks, an empty one between them and before the first if others stand above."""
-        lines: list[list[Segment]] = []
-        for block in blocks(text):
-            drawn = [
-                _stripped(line) for line in self._console.render_lines(markdown(block), pad=False)
-            ]
-            filled = [number for number, line in enumerate(drawn) if line]
-            if filled:
-                above: list[list[Segment]] = [[]] if lines or self._printed else []
-                lines += above + drawn[filled[0] : filled[-1] + 1]
+    def _lay_out(self, text: str) -> list[Line]:
+        """Return the lines of blocks, an empty one before each that does not begin the screen."""
+        lines: list[Line] = []
+        for block in split_blocks(text):
+            block_lines = self._console.render_lines(render_markdown(block), pad=False)
+            trimmed = _trim([_without_padding(line) for line in block_lines])
+            if trimmed and (lines or self._anything_printed):
+                lines.append([])
+            lines += trimmed
         return lines
 
 
-def _stripped(line: list[Segment]) -> list[Segment]:
-    """A line without the blanks that fill it up: what is copied from the screen has none."""
+def _trim(lines: list[Line]) -> list[Line]:
+    """Return lines without the empty ones at the begin and the end."""
+    filled = [number for number, line in enumerate(lines) if line]
+    if not filled:
+        return []
+    return lines[filled[0] : filled[-1] + 1]
+
+
+def _without_padding(line: Line) -> Line:
+    """Return a line without blanks at its end: what is copied from the screen has none."""
     while line and not line[-1].text.strip():
         line = line[:-1]
-    return [*line[:-1], line[-1]._replace(text=line[-1].text.rstrip())] if line else []
+    if not line:
+        return []
+    *others, last = line
+    return [*others, last._replace(text=last.text.rstrip())]
 
 
 class _Lines:
-    """Lines that are laid out when they are wanted."""
+    """Something for rich to print: lines that are laid out when they are wanted."""
 
-    def __init__(self, lines: Callable[[], list[list[Segment]]]) -> None:
+    def __init__(self, lines: Callable[[], list[Line]]) -> None:
         self._lines = lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -147,31 +174,33 @@ class _Lines:
             yield Segment.line()
 
 
-def finished_blocks(text: str) -> tuple[str, str]:
-    """Cut markdown before its last block: what comes before it no longer changes, whatever follows.
+def split_finished(text: str) -> tuple[str, str]:
+    """Cut markdown before its last block; what comes before no longer changes, whatever follows.
 
     Only whole lines are looked at, since half of one may yet become anything.
     """
-    whole, _, line = text.rpartition("\n")
-    *finished, last = blocks(whole)
+    whole_lines, _, unfinished_line = text.rpartition("\n")
+    *finished, last = split_blocks(whole_lines)
     if not finished:
         return "", text
-    return "\n".join(finished), f"{last}\n{line}"
+    return "\n".join(finished), f"{last}\n{unfinished_line}"
 
 
-def blocks(text: str) -> list[str]:
-    """The blocks that markdown consists of: paragraphs, lists, code and so on; there is at least one."""
-    tokens = _parser().parse(text)
+def split_blocks(text: str) -> list[str]:
+    """Return the blocks of markdown: paragraphs, lists, code and so on; at least one."""
     begins = [
-        token.map[0] for token in tokens if token.level == 0 and token.map and token.nesting >= 0
+        token.map[0]
+        for token in _parser().parse(text)
+        # nesting -1 closes a block that has begun before
+        if token.level == 0 and token.map and token.nesting >= 0
     ]
     lines = text.split("\n")
     cuts = [0, *begins[1:], len(lines)]
     return ["\n".join(lines[begin:end]) for begin, end in pairwise(cuts)]
 
 
-def markdown(text: str) -> Markdown:
-    """Markdown as models write it: every line break is meant, and tags are shown and not obeyed."""
+def render_markdown(text: str) -> Markdown:
+    """Return markdown as models mean it: line breaks are kept, and tags are shown, not obeyed."""
     rendered: Markdown = _markdown_class()(text, code_theme="ansi_dark", hyperlinks=False)
     rendered.parsed = _parser().parse(text)
     for block in rendered.parsed:
@@ -183,7 +212,7 @@ def markdown(text: str) -> Markdown:
 
 @cache
 def _markdown_class() -> type[Markdown]:
-    """Rich's markdown with headings on the left, where text that is read from top to bottom has them."""
+    """Return rich's markdown with headings on the left instead of in the middle."""
     from rich.markdown import Heading, Markdown
 
     class LeftHeading(Heading):
@@ -191,10 +220,10 @@ def _markdown_class() -> type[Markdown]:
             self.text.justify = "left"
             yield self.text
 
-    class AnswerMarkdown(Markdown):
+    class LeftHeadingMarkdown(Markdown):
         elements: ClassVar = Markdown.elements | {"heading_open": LeftHeading}
 
-    return AnswerMarkdown
+    return LeftHeadingMarkdown
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What can be seen while something takes its time: on a terminal's standard error, and nowhere else."""
+"""Progress bars and spinners: on a terminal's standard error, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from edgellm.console.status_line import StatusLine
 from edgellm.console.terminal import err, note
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
-    from rich.table import Column
+    from rich.progress import Progress
 
     from edgellm.converters import ConversionStep
 
 DELAY = 0.3
-"""Seconds before anything is drawn: what is quick is not worth a flicker."""
+"""Seconds before a loading bar is drawn: what is quick is not worth a flicker."""
 
 
 @contextmanager
-def loading(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many of a model's bytes have been read; yields what is to be called with bytes read and bytes in all."""
+def show_loading(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of a model has been read; yields a callback of bytes read and bytes in all."""
     if not StatusLine.possible():
         yield lambda _done, _total: None
         return
-    bar = _byte_bar(err())
+    bar = _byte_bar()
     task = bar.add_task(f"loading {name}", total=None)
     begun = time.perf_counter()
 
     def report(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total)
-        if not bar.live.is_started and time.perf_counter() - begun > DELAY:
+        if time.perf_counter() - begun > DELAY:
             bar.start()
 
     try:
@@ -44,18 +42,15 @@ def loading(name: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def conversion() -> Iterator[Callable[[ConversionStep], None]]:
-    """Show how far a conversion is; yields what is to be called with each step."""
+def show_converting() -> Iterator[Callable[[ConversionStep], None]]:
+    """Show how far a conversion is; yields a callback of its steps."""
     if not StatusLine.possible():
-        yield lambda step: note(step.message) if step.message else None
+        yield _note_message
         return
-    console = err()
-    bar = _byte_bar(console)
-    task = bar.add_task("converting", total=None)
 
     def report(step: ConversionStep) -> None:
         if step.message:
-            console.print(step.message)
+            bar.console.print(step.message)
         bar.update(
             task,
             completed=step.bytes_done,
@@ -63,36 +58,42 @@ def conversion() -> Iterator[Callable[[ConversionStep], None]]:
             description=step.file or "converting",
         )
 
-    with bar:
+    with _byte_bar() as bar:
+        task = bar.add_task("converting", total=None)
         yield report
 
 
+def _note_message(step: ConversionStep) -> None:
+    if step.message:
+        note(step.message)
+
+
 @contextmanager
-def verification() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is checked and how far; yields what is to be called with the check's name, bytes done and bytes in all."""
+def show_verifying() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what is checked; yields a callback of the check's name, bytes done and bytes in all."""
     if not StatusLine.possible():
         yield lambda _name, _done, _total: None
         return
-    bar = _byte_bar(err())
-    task = bar.add_task("checking", total=None)
-    with bar:
+    with _byte_bar() as bar:
+        task = bar.add_task("checking", total=None)
+        # a check of no bytes has no end that could be drawn
         yield lambda name, done, total: bar.update(
             task, completed=done, total=total or None, description=name
         )
 
 
 @contextmanager
-def trying() -> Iterator[Callable[[str], None]]:
-    """Show what is being tried; yields what is to be called with its name."""
-    console = err()
+def show_doing() -> Iterator[Callable[[str], None]]:
+    """Show what is being done beside a spinner; yields a callback of its name."""
     if not StatusLine.possible():
         yield lambda _name: None
         return
-    with console.status("") as status:
+    with err().status("") as status:
         yield status.update
 
 
-def _byte_bar(console: Console) -> Progress:
+def _byte_bar() -> Progress:
+    """Return a bar that is wiped off in the end; its description gives way on a narrow terminal."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -101,19 +102,15 @@ def _byte_bar(console: Console) -> Progress:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
-    columns: list[ProgressColumn | str] = [
-        TextColumn("{task.description}", markup=False, table_column=_narrow()),
+    narrow = Column(no_wrap=True, overflow="ellipsis", ratio=1, max_width=40)
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=narrow),
         BarColumn(bar_width=24),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-    ]
-    return Progress(*columns, console=console, transient=True)
-
-
-def _narrow() -> Column:
-    """A column that gives way on a narrow terminal."""
-    from rich.table import Column
-
-    return Column(no_wrap=True, overflow="ellipsis", ratio=1, max_width=40)
+        console=err(),
+        transient=True,
+    )

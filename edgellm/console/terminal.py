@@ -20,19 +20,19 @@ def prepare_streams() -> None:
     """Make the streams take any text, also where they are closed or know few characters."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
-        if stream is None:
+        if stream is None:  # closed before the program began
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def out() -> Console:
-    """Standard output, for tables and answers."""
+    """Return standard output, for tables and completions."""
     return _console(stderr=False)
 
 
 def err() -> Console:
-    """Standard error, for everything else."""
+    """Return standard error, for everything else."""
     return _console(stderr=True)
 
 
@@ -49,11 +49,12 @@ def _console(*, stderr: bool) -> Console:
             "markdown.h1": "bold underline",
         }
     )
+    # Without markup: what a stranger wrote, in an error or a name, must not style the screen.
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, theme=theme)
 
 
 def is_terminal(stream: IO[str]) -> bool:
-    """Whether a stream is a terminal; a closed one is none."""
+    """Return whether a stream is a terminal; a closed one is none."""
     return not stream.closed and stream.isatty()
 
 
@@ -68,54 +69,59 @@ def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        _forget_output()
+        _discard_output()
+        # EINVAL: a broken pipe on Windows
         if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:
             raise SystemExit(1) from error
         raise EdgeLLMError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def write_json(document: Any, *, line: bool = False) -> None:
-    """Write one JSON document to standard output; ``line``: in one line, since others follow."""
-    write(json.dumps(document, indent=None if line else 2, ensure_ascii=False) + "\n")
+    """Write a JSON document to standard output; in one line if others follow."""
+    indent = None if line else 2
+    write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
 
 
 def note(text: str) -> None:
     """Say something in passing, on standard error."""
-    console = err()
-    console.print(text, style="dim", soft_wrap=not console.is_terminal)
+    _print_error_stream(text, style="dim")
 
 
 def show_error(error: EdgeLLMError) -> None:
     """Write a fact, and after a blank line the next step, to standard error."""
-    console = err()
-    whole = not console.is_terminal
-    console.print(_labelled("error: ", error.message, "bold red"), soft_wrap=whole)
+    _print_labelled("error: ", error.message, "bold red")
     if error.hint:
-        console.print()
-        console.print(_labelled("hint: ", error.hint, "bold cyan"), soft_wrap=whole)
+        err().print()
+        _print_labelled("hint: ", error.hint, "bold cyan")
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Write a warning to standard error: in place of Python's own form, which tells where in the program it came from."""
-    console = err()
-    console.print(
-        _labelled("warning: ", str(message), "bold yellow"), soft_wrap=not console.is_terminal
-    )
+    """Write a warning to standard error, in place of ``warnings.showwarning``.
+
+    Python's own form tells where in the program it came from.
+    """
+    _print_labelled("warning: ", str(message), "bold yellow")
 
 
 def show_interrupted() -> None:
-    """Say that the person stopped it."""
+    """Say that Ctrl-C has ended the program."""
     err().print("interrupted", style="dim")
 
 
-def _labelled(label: str, text: str, style: str) -> Any:
+def _print_labelled(label: str, text: str, style: str) -> None:
     from rich.text import Text
 
-    return Text.assemble((label, style), text)
+    _print_error_stream(Text.assemble((label, style), text))
 
 
-def _forget_output() -> None:
-    """Point standard output at nothing, so that the interpreter does not fail again when it flushes at its end."""
+def _print_error_stream(text: Any, style: str | None = None) -> None:
+    """Print to standard error: wrapped between words on a terminal, whole lines elsewhere."""
+    console = err()
+    console.print(text, style=style, soft_wrap=not console.is_terminal)
+
+
+def _discard_output() -> None:
+    """Point standard output at nothing, or the interpreter would fail again when it flushes it."""
     try:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())

@@ -6,55 +6,66 @@ UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 
 def size(nbytes: float) -> str:
-    """``4.05 GB``: powers of 1000, three digits."""
+    """Return ``4.05 GB``: powers of 1000, three digits."""
+    if round(nbytes, 1) < 1000:
+        return f"{round(nbytes)} {UNITS[0]}"
     value, unit = float(nbytes), 0
     while round(value, 1) >= 1000 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{round(value)} {UNITS[unit]}" if unit == 0 else f"{_digits(value)} {UNITS[unit]}"
+    return f"{_three_digits(value)} {UNITS[unit]}"
 
 
 def rate(nbytes_per_second: float) -> str:
-    """``2.11 GB/s``."""
+    """Return ``2.11 GB/s``."""
     return f"{size(nbytes_per_second)}/s"
 
 
 def count(number: int) -> str:
-    """``6.95 million``; small numbers as they are."""
+    """Return ``6.95 million``; small numbers as they are."""
     for power, word in ((10**9, "billion"), (10**6, "million")):
         if number >= power:
-            return f"{_digits(number / power)} {word}"
+            return f"{_three_digits(number / power)} {word}"
     return f"{number:,}"
 
 
 def seconds(value: float) -> str:
-    """``0.42 s``, ``12.3 s``, ``2 min 05 s``."""
+    """Return ``420 ms``, ``12.3 s``, ``2 min 05 s`` or ``2 h 01 min``."""
+    # Limits lie where the unit before would be rounded up to 1000 ms or 100 s.
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
     if value < 99.95:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s"
 
 
 def speed(tokens_per_second: float) -> str:
-    """``42.0 tokens/s``, or for slow models the seconds that one takes."""
-    text = f"{_digits(tokens_per_second)} tokens/s"
-    return text if tokens_per_second >= 1 else f"{text} ({seconds(1 / tokens_per_second)} each)"
+    """Return ``42.0 tokens/s``, and for slow models the seconds that one takes."""
+    text = f"{_three_digits(tokens_per_second)} tokens/s"
+    if tokens_per_second < 1:
+        text += f" ({seconds(1 / tokens_per_second)} each)"
+    return text
 
 
-def share(part: float) -> str:
-    """``93%``."""
-    return f"{part * 100:.0f}%"
+def percent(fraction: float) -> str:
+    """Return ``93%``."""
+    return f"{fraction * 100:.0f}%"
 
 
 def plural(number: int, noun: str) -> str:
-    """``1 layer``, ``2 layers``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """Return ``1 layer``, ``2 layers``."""
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number:,} {noun}s"
 
 
-def _digits(value: float) -> str:
-    """Three digits, more where the number has more before the point."""
+def _three_digits(value: float) -> str:
+    """Return three digits, or more where there are more before the point."""
     if value >= 99.95:
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+    if value >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}"

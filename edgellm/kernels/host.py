@@ -37,7 +37,7 @@ class Description:
     int8: bool
     folder: Path
     kept: int
-    kv_bytes_per_token: int
+    kept_bytes: int
 
 
 @cache
@@ -98,7 +98,7 @@ def describe() -> Description:
         int8=bool(isas and isas[0].dot),
         folder=folder,
         kept=len(files),
-        kv_bytes_per_token=sum(files),
+        kept_bytes=sum(files),
     )
 
 

@@ -11,12 +11,12 @@ from edgellm.files.locations import cache_folder
 
 
 def last_chat_file(chat: Chat) -> Path:
-    """Where the last conversation with this model is. Raises ReadError."""
+    """Return the place of the last conversation with this model. Raises ReadError."""
     return cache_folder() / "chats" / f"{fingerprint(chat.llm.checkpoint)[:32]}.json"
 
 
-def go_on(chat: Chat) -> bool:
-    """Take up the last conversation; false where there is none. Raises FormatError, ReadError."""
+def continue_last_chat(chat: Chat) -> bool:
+    """Load the last conversation; return false if there is none. Raises FormatError, ReadError."""
     path = last_chat_file(chat)
     if not path.exists():
         return False
@@ -24,14 +24,16 @@ def go_on(chat: Chat) -> bool:
     return True
 
 
-def keep_chat(chat: Chat) -> None:
-    """Write the conversation, if anything was said, in the place of the last one. Raises EdgeLLMError."""
-    if any(message["role"] != "system" for message in chat.messages):
-        path = last_chat_file(chat)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise EdgeLLMError(
-                f"the conversation cannot be kept in {path.parent}: {error.strerror}"
-            ) from error
-        chat.save(path)
+def save_last_chat(chat: Chat) -> None:
+    """Replace the last conversation by this one, if anything was said. Raises EdgeLLMError."""
+    if all(message["role"] == "system" for message in chat.messages):
+        return
+    path = last_chat_file(chat)
+    try:
+        # 0o700: what people say to a model is for nobody else on the machine
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise EdgeLLMError(
+            f"the conversation cannot be kept in {path.parent}: {error.strerror}"
+        ) from error
+    chat.save(path)

@@ -20,23 +20,27 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 MENU_LINES = 5
+"""Lines below the text that are kept free for completions."""
 
 
 class Editor:
-    """Asks for one text after another.
+    """An editor that asks for one text after another.
 
     Args:
         commands: the argument and the effect of each command, by its name; they are completed.
-        files: the commands whose argument is a file.
+        file_commands: the commands whose argument is a file.
         source: stands in for the keyboard.
         target: stands in for the screen.
+
+    Attributes:
+        was_empty: whether nothing had been typed when Ctrl-C was pressed.
     """
 
     def __init__(
         self,
         commands: Mapping[str, tuple[str, str]],
         *,
-        files: frozenset[str] = frozenset(),
+        file_commands: frozenset[str] = frozenset(),
         source: Input | None = None,
         target: Output | None = None,
     ) -> None:
@@ -44,33 +48,31 @@ class Editor:
         from prompt_toolkit.filters import Condition
         from prompt_toolkit.output import create_output
 
-        # Where standard output is data for somebody else, the line that is being typed belongs on
-        # standard error.
-        screen = target or (None if is_terminal(sys.stdout) else create_output(stdout=sys.stderr))
+        if target is None and not is_terminal(sys.stdout):
+            # Standard output is data for somebody else: what is typed belongs on standard error.
+            target = create_output(stdout=sys.stderr)
         self.was_empty = False
-        """Whether nothing had been typed when Ctrl-C was pressed."""
-
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
             prompt_continuation=CONTINUATION,
             history=_history(),
-            completer=slash_completer(commands, files),
+            completer=slash_completer(commands, file_commands),
             complete_while_typing=Condition(
                 lambda: self._session.default_buffer.text.startswith("/")
             ),
             reserve_space_for_menu=MENU_LINES,
             enable_open_in_editor=True,
-            key_bindings=self._keys(),
+            key_bindings=self._key_bindings(),
             input=source,
-            output=screen,
+            output=target,
         )
 
     def ask(self) -> str:
         """Return the next text. Raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
         return self._session.prompt()
 
-    def _keys(self) -> KeyBindings:
+    def _key_bindings(self) -> KeyBindings:
         from prompt_toolkit.key_binding import KeyBindings
 
         keys = KeyBindings()
@@ -84,8 +86,9 @@ class Editor:
             else:
                 buffer.validate_and_handle()
 
+        # Terminals send Alt-Enter as these two.
         @keys.add("escape", "enter")
-        def new_line(event: KeyPressEvent) -> None:
+        def begin_line(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
 
         @keys.add("c-c")
@@ -97,15 +100,15 @@ class Editor:
 
 
 def state_folder() -> Path:
-    """The user's folder for what a program remembers, with our name; it may not exist yet."""
+    """Return the user's folder for what this program remembers; it may not exist yet."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "edgellm"
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "edgellm"
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "edgellm"
 
 
 def _history() -> History:
-    """What was typed in earlier chats; of this one alone where nothing can be written."""
+    """Return what was typed in earlier chats; where nothing can be written, an empty history."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     try:
@@ -113,13 +116,15 @@ def _history() -> History:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = folder / "history"
         file.touch(mode=0o600)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
         return InMemoryHistory()
     return FileHistory(str(file))
 
 
-def slash_completer(commands: Mapping[str, tuple[str, str]], files: frozenset[str]) -> Completer:
-    """Completes the names of commands, and paths after those that take a file."""
+def slash_completer(
+    commands: Mapping[str, tuple[str, str]], file_commands: frozenset[str]
+) -> Completer:
+    """Return what completes the names of commands, and paths after those that take a file."""
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
     from prompt_toolkit.document import Document
 
@@ -134,15 +139,14 @@ def slash_completer(commands: Mapping[str, tuple[str, str]], files: frozenset[st
                 return
             word, blank, argument = text[1:].partition(" ")
             if not blank:
-                for name, (wants, does) in commands.items():
-                    if name.startswith(word):
-                        yield Completion(
-                            f"{name} " if wants else name,
-                            -len(word),
-                            display=f"/{name}",
-                            display_meta=does,
-                        )
-            elif word in files:
+                yield from self.names(word)
+            elif word in file_commands:
                 yield from paths.get_completions(Document(argument), complete_event)
+
+        def names(self, word: str) -> Iterator[Completion]:
+            for name, (argument, effect) in commands.items():
+                if name.startswith(word):
+                    text = f"{name} " if argument else name
+                    yield Completion(text, -len(word), display=f"/{name}", display_meta=effect)
 
     return SlashCompleter()

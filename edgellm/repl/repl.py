@@ -1,4 +1,4 @@
-"""The chat screen: texts in, answers out, and commands that begin with a slash."""
+"""The chat screen: texts in, completions out, and commands that begin with a slash."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.chat import Chat
-from edgellm.console import chat_view as screen
-from edgellm.console.answer_view import Answer
+from edgellm.console import chat_view
+from edgellm.console.completion_view import CompletionView
 from edgellm.console.status_line import Activity
-from edgellm.console.terminal import is_terminal
+from edgellm.console.terminal import is_terminal, note
 from edgellm.diagnostics.facts import answer_facts
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.generation.stats import Stats
@@ -31,18 +31,22 @@ class Session:
 
     Args:
         chat: the conversation.
-        view: where an answer is shown.
+        make_view: makes the view of each completion.
+
+    Attributes:
+        finished: whether the person has asked to leave.
+        stats: what the last completion has cost.
     """
 
-    def __init__(self, chat: Chat, view: Callable[[Activity], Answer]) -> None:
+    def __init__(self, chat: Chat, make_view: Callable[[Activity], CompletionView]) -> None:
         self.chat = chat
-        self.left = False
+        self.finished = False
         self.stats: Stats | None = None
-        self._view = view
+        self._make_view = make_view
         self._activity: Activity | None = None
 
     def take(self, text: str) -> None:
-        """Answer a text, or do what its command says. Raises EdgeLLMError."""
+        """Answer a text, or run the command that it is. Raises EdgeLLMError."""
         if not text.strip():
             return
         if text.startswith("/") and "\n" not in text:
@@ -52,56 +56,65 @@ class Session:
             self._answer(text)
 
     def interrupt(self, *_: object) -> None:
-        """Stop the answer after the token that is being computed; asked again, at once, by KeyboardInterrupt."""
+        """Stop after the token that is being computed; a second time, raise KeyboardInterrupt."""
         if self._activity is None or self._activity.stopping:
             raise KeyboardInterrupt
         self._activity.stopping = True
         self.chat.llm.cancel()
 
+    @property
+    def tokens_used(self) -> int:
+        """Tokens of the context that the conversation takes."""
+        if self.stats is None:
+            return 0
+        return self.stats.prompt_tokens + self.stats.completion_tokens
+
     def _answer(self, text: str) -> None:
         llm = self.chat.llm
         activity = Activity(lambda: llm.bytes_read)
-        tokens = self.chat.stream(text, on_prefill=activity.prefill)
-        reason = None
+        # checks the prompt: an error comes before anything is shown
+        stream = self.chat.stream(text, on_prefill=activity.prefill)
+        finish_reason = None
         self._activity = activity
         try:
-            with self._view(activity) as view:
-                for token in tokens:
+            with self._make_view(activity) as view:
+                for token in stream:
                     activity.token()
                     view.add(token.text)
-                    reason, self.stats = token.finish_reason, token.stats or self.stats
+                    finish_reason = token.finish_reason
+                    self.stats = token.stats or self.stats
         finally:
             self._activity = None
-        full = (
-            self.stats is not None
-            and self.stats.prompt_tokens + self.stats.completion_tokens >= llm.context
+        chat_view.show_finish_reason(
+            finish_reason,
+            context_full=self.tokens_used >= llm.context,
+            max_tokens=self.chat.sampling.max_tokens,
         )
-        screen.say_end(reason, full=full, max_tokens=self.chat.sampling.max_tokens)
 
 
-def talk(session: Session, editor: Editor | None = None) -> None:
+def run_terminal(session: Session, editor: Editor | None = None) -> None:
     """Ask for texts on the terminal, and take them, until the person leaves."""
-    editor = editor or Editor(described_commands(), files=FILE_COMMANDS)
-    while not session.left:
+    editor = editor or Editor(described_commands(), file_commands=FILE_COMMANDS)
+    while not session.finished:
         try:
             text = editor.ask()
         except KeyboardInterrupt:
             if editor.was_empty:
-                screen.say_how_to_leave()
+                chat_view.show_how_to_leave()
             continue
         except EOFError:
             return
         try:
             with _answering(session.interrupt):
                 session.take(text)
-                screen.gap()
+                chat_view.leave_line_free()
         except KeyboardInterrupt:
-            screen.say_stopped()
+            chat_view.show_stopped()
         except EdgeLLMError as error:
-            screen.show_chat_error(error)
+            chat_view.show_chat_error(error)
 
 
-def talk_in_lines(session: Session, lines: Iterable[str]) -> None:
+def run_lines(session: Session, lines: Iterable[str]) -> None:
     """Take each line as a turn.
 
     Raises:
@@ -110,31 +123,38 @@ def talk_in_lines(session: Session, lines: Iterable[str]) -> None:
     """
     for line in lines:
         session.take(line.rstrip("\r\n"))
-        if session.left:
+        if session.finished:
             return
 
 
 @contextmanager
 def _answering(handler: Callable[..., None]) -> Iterator[None]:
-    """Let Ctrl-C call ``handler``, and keep what is typed meanwhile off the screen, for the next text."""
-    before = signal.signal(signal.SIGINT, handler)
-    keyboard = _without_echo()
+    """Let Ctrl-C call ``handler``, and keep what is typed meanwhile off the screen.
+
+    What is typed then is there for the next text.
+    """
+    previous_handler = signal.signal(signal.SIGINT, handler)
+    try:
+        with _without_echo():
+            yield
+    finally:
+        signal.signal(signal.SIGINT, previous_handler)
+
+
+@contextmanager
+def _without_echo() -> Iterator[None]:
+    """Stop the terminal, if there is one, from showing what is typed."""
+    if not is_terminal(sys.stdin):
+        yield
+        return
+    settings = termios.tcgetattr(sys.stdin)
+    # the fourth of the settings: local modes
+    silent = [*settings[:3], settings[3] & ~termios.ECHO, *settings[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if keyboard is not None:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, keyboard)
-
-
-def _without_echo() -> list[Any] | None:
-    """Stop the terminal from showing what is typed; returns what it was set to, or None where there is none."""
-    if not is_terminal(sys.stdin):
-        return None
-    before = termios.tcgetattr(sys.stdin)
-    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
-    return before
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,42 +162,40 @@ class Command:
     """What can be said after a slash."""
 
     argument: str
-    does: str
+    effect: str
     run: Callable[[Session, str], None]
 
 
 def command_named(word: str) -> Command:
-    """The command of this name. Raises ConfigError, with the closest one that there is."""
+    """Return the command of this name. Raises ConfigError, with the closest one that there is."""
     if word in COMMANDS:
         return COMMANDS[word]
-    close = get_close_matches(word, COMMANDS, n=1)
-    hint = (
-        f"did you mean /{close[0]}?"
-        if close
-        else "/help lists the commands; with a blank before it the line is sent as text"
-    )
+    hint = "/help lists the commands; with a blank before it the line is sent as text"
+    for close in get_close_matches(word, COMMANDS, n=1):
+        hint = f"did you mean /{close}?"
     raise ConfigError(f"there is no command /{word}", hint=hint)
 
 
 def described_commands() -> dict[str, tuple[str, str]]:
-    """The argument and the effect of each command."""
-    return {name: (command.argument, command.does) for name, command in COMMANDS.items()}
+    """Return the argument and the effect of each command."""
+    return {name: (command.argument, command.effect) for name, command in COMMANDS.items()}
 
 
 def _help(session: Session, argument: str) -> None:
-    screen.show_commands(described_commands())
+    chat_view.show_commands(described_commands())
 
 
 def _clear(session: Session, argument: str) -> None:
     session.chat.clear()
-    screen.say("a new conversation")
+    note("a new conversation")
 
 
 def _system(session: Session, argument: str) -> None:
+    chat = session.chat
     if argument:
-        session.chat.set_system(None if argument == NO_SYSTEM else argument)
-    texts = [message["content"] for message in session.chat.messages if message["role"] == "system"]
-    screen.show_system(texts[0] if texts else None)
+        chat.set_system(None if argument == NO_SYSTEM else argument)
+    texts = [message["content"] for message in chat.messages if message["role"] == "system"]
+    chat_view.show_system("\n".join(texts))
 
 
 def _save(session: Session, argument: str) -> None:
@@ -188,23 +206,24 @@ def _save(session: Session, argument: str) -> None:
         session.chat.save(path)
     except OSError as error:
         raise EdgeLLMError(f"{path} cannot be written: {error.strerror}") from error
-    screen.say(f"saved to {path}")
+    note(f"saved to {path}")
 
 
 def _load(session: Session, argument: str) -> None:
     session.chat.load(_file(argument))
-    screen.show_conversation(session.chat.messages)
+    chat_view.show_conversation(session.chat.messages)
 
 
 def _stats(session: Session, argument: str) -> None:
     llm = session.chat.llm
-    used = session.stats.prompt_tokens + session.stats.completion_tokens if session.stats else 0
-    facts = answer_facts(session.stats, llm.plan) if session.stats else None
-    screen.show_cost(facts, used=used, context=llm.context)
+    facts = None
+    if session.stats:
+        facts = answer_facts(session.stats, llm.plan)
+    chat_view.show_cost(facts, used=session.tokens_used, context=llm.context)
 
 
 def _exit(session: Session, argument: str) -> None:
-    session.left = True
+    session.finished = True
 
 
 def _file(argument: str) -> Path:
@@ -216,7 +235,7 @@ def _file(argument: str) -> Path:
 def _is_conversation(path: Path) -> bool:
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):  # RecursionError: JSON nested too deep
         return False
     return isinstance(document, dict) and "edgellm_chat" in document
 

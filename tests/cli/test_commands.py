@@ -19,7 +19,7 @@ from typer.main import get_command
 
 import edgellm
 from edgellm.cli import app as cli
-from edgellm.cli.command_group import Commands
+from edgellm.cli.command_group import CommandEntry, CommandGroup
 from edgellm.console.diagnosis_view import show_diagnosis
 from edgellm.diagnostics.doctor import Check, Diagnosis
 
@@ -47,18 +47,19 @@ def run(capsys):
     return run
 
 
-def leaves(command=None, words=()):
-    """The words of every command that does something itself."""
-    command = command or get_command(cli.app)
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        return [list(words)]
-    elsewhere = {name: command.imported(name) for name in getattr(command, "elsewhere", ())}
-    return [
-        leaf
-        for name, nested in (inner | elsewhere).items()
-        for leaf in leaves(nested, words if nested.hidden else (*words, name))
-    ]
+def leaves(group=None, words=()):
+    """Return the words of every command that does something itself."""
+    group = group or get_command(cli.app)
+    context = group.make_context("edgellm", [], resilient_parsing=True)
+    found = []
+    for name, entry in group.table.items():
+        command = group.get_command(context, name)
+        inner = words if entry.hidden else (*words, name)
+        if isinstance(command, CommandGroup):
+            found += leaves(command, inner)
+        else:
+            found.append(list(inner))
+    return found
 
 
 def start(*arguments, **settings):
@@ -184,19 +185,15 @@ def test_wrong_usage_that_typer_notices_names_what_is_wrong(run, arguments, name
     assert hint.endswith(" --help\n")
 
 
-def test_a_command_that_lives_elsewhere_is_imported_when_it_is_called(
-    tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "late_commands.py").write_text(
-        "import typer\napp = typer.Typer()\n@app.command()\ndef greet(name: str): print('hello', name)\n",
-        encoding="utf-8",
-    )
+def test_a_command_is_imported_when_it_is_called(tmp_path, monkeypatch, capsys):
+    module = "def greet(name: str): print('hello', name)\n"
+    (tmp_path / "late_commands.py").write_text(module, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
 
-    class WithMore(Commands):
-        elsewhere = {"greet": ("late_commands:app", "Says hello.")}  # noqa: RUF012
+    class Group(CommandGroup):
+        table = {"greet": CommandEntry("late_commands:greet", "Says hello.")}  # noqa: RUF012
 
-    app = typer.Typer(cls=WithMore, rich_markup_mode=None)
+    app = typer.Typer(cls=Group, rich_markup_mode=None)
     app.callback()(lambda: None)
     app(["--help"], standalone_mode=False)
     assert "greet  Says hello." in capsys.readouterr().out

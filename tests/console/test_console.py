@@ -1,6 +1,7 @@
 """What is drawn on a screen: answers that grow, the line that shows life, and sizes as people write them."""
 
 import io
+import math
 import re
 import threading
 
@@ -9,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edgellm.console import answer_view as answer
+from edgellm.console import completion_view as answer
 from edgellm.console import status_line as activity
 from edgellm.console import terminal
 from edgellm.console import units as quantities
-from edgellm.console.answer_view import last_column
-from edgellm.console.markdown_view import MarkdownAnswer, finished_blocks
+from edgellm.console.completion_view import last_column
+from edgellm.console.markdown_view import MarkdownView, split_finished
 from edgellm.console.status_line import Activity
 from edgellm.errors import EdgeLLMError
 from edgellm.generation.stats import Progress
@@ -113,10 +114,9 @@ def shown(pieces, *, width=60, height=12):
         color_system=None,
         legacy_windows=False,
     )
-    with MarkdownAnswer(Activity(lambda: 0), console) as view:
+    with MarkdownView(Activity(lambda: 0), console, drawing_share=math.inf) as view:
         for piece in pieces:
             view.add(piece)
-            view._next_drawing = 0.0
             view.draw()
     return screen.text
 
@@ -151,7 +151,7 @@ def test_a_block_taller_than_the_screen_is_printed_whole_in_the_end():
 
 @given(st.text(alphabet="ab #`-\n>|1.", max_size=60))
 def test_nothing_is_lost_between_finished_and_unfinished(text):
-    finished, rest = finished_blocks(text)
+    finished, rest = split_finished(text)
     assert (f"{finished}\n{rest}" if finished else rest) == text
 
 
@@ -198,11 +198,12 @@ def test_the_line_tells_tokens_time_and_what_the_disk_gives():
     assert "Ctrl-C again" in watched.line(200)
 
 
-@given(st.integers(0, 120), st.integers(0, 10**6), st.floats(0, 10**5), st.integers(0, 10**15))
+@given(st.integers(0, 120), st.integers(0, 100), st.floats(0, 10**5), st.integers(0, 10**15))
 def test_the_line_fits_into_what_room_there_is(room, tokens, elapsed, read):
     clock, counted = Clock(), [0]
     watched = Activity(lambda: counted[0], clock)
-    watched._tokens = tokens
+    for _ in range(tokens):
+        watched.token()
     clock.now += elapsed
     counted[0] = read
     assert len(watched.line(room)) <= room
@@ -244,7 +245,7 @@ def test_the_status_line_is_wiped_off_before_text_comes(monkeypatch):
             drawn.set()
 
     screen.write = noticed
-    with answer.PlainAnswer(watched) as view:
+    with answer.PlainView(watched) as view:
         for word in ("Once ", "upon ", "a time"):
             clock.now += 5
             assert drawn.wait(30)

@@ -9,7 +9,7 @@ import pytest
 from edgellm.cli import app as cli
 from edgellm.errors import FormatError
 from edgellm.files.locations import cache_folder
-from edgellm.repl.last_chat import go_on, keep_chat, last_chat_file
+from edgellm.repl.last_chat import continue_last_chat, last_chat_file, save_last_chat
 
 LONG = {"max_position_embeddings": 2048}
 SAYINGS = [
@@ -48,15 +48,15 @@ def chat(open_llm, tmp_path):
 
 def test_a_conversation_goes_on_in_another_process_and_computes_only_what_is_new(chat):
     first = chat()
-    assert not go_on(first)
+    assert not continue_last_chat(first)
     first.send(SAYINGS[0])
-    keep_chat(first)
+    save_last_chat(first)
     first.llm.close()
     whole = chat(prompt_cache=False)
     whole.send(SAYINGS[0])
     expected = list(whole.stream(SAYINGS[1]))
     second = chat()
-    assert go_on(second)
+    assert continue_last_chat(second)
     found = list(second.stream(SAYINGS[1]))
     assert [token.id for token in found] == [token.id for token in expected]
     assert second.messages == whole.messages
@@ -69,7 +69,7 @@ def test_a_conversation_goes_on_in_another_process_and_computes_only_what_is_new
 
 def test_nothing_said_is_nothing_kept(chat):
     conversation = chat()
-    keep_chat(conversation)
+    save_last_chat(conversation)
     assert not last_chat_file(conversation).exists()
 
 
@@ -81,16 +81,16 @@ def test_nothing_said_is_nothing_kept(chat):
 def test_what_was_said_is_only_believed_where_it_can_be(chat, said):
     conversation = chat()
     conversation.send(SAYINGS[0])
-    keep_chat(conversation)
+    save_last_chat(conversation)
     path = last_chat_file(conversation)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"said": said}))
     again = chat()
-    assert go_on(again)
+    assert continue_last_chat(again)
     assert again.messages == conversation.messages
     assert again.send(SAYINGS[1])
     path.write_text("[]")
     with pytest.raises(FormatError):
-        go_on(again)
+        continue_last_chat(again)
 
 
 def run(monkeypatch, capsys, *arguments, lines=()):

@@ -22,10 +22,10 @@ from support import tiny
 import edgellm
 from edgellm.chat import Chat
 from edgellm.cli import app as cli
-from edgellm.console.answer_view import PlainAnswer
+from edgellm.console.completion_view import PlainView
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.repl.line_editor import Editor, slash_completer
-from edgellm.repl.repl import COMMANDS, FILE_COMMANDS, Session, described_commands, talk
+from edgellm.repl.repl import COMMANDS, FILE_COMMANDS, Session, described_commands, run_terminal
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 8}
 
@@ -53,10 +53,10 @@ def own_state(tmp_path, monkeypatch):
 
 @pytest.fixture
 def session(llm):
-    return Session(Chat(llm, **GREEDY), PlainAnswer)
+    return Session(Chat(llm, **GREEDY), PlainView)
 
 
-class Interrupting(PlainAnswer):
+class Interrupting(PlainView):
     """Shows text, and presses Ctrl-C as often as it is told when so many tokens are there."""
 
     def __init__(self, activity, *, after, presses):
@@ -76,7 +76,9 @@ def keyboard(keys):
     """An editor at which these keys are pressed."""
     with create_pipe_input() as source:
         source.send_text(keys)
-        yield Editor(described_commands(), files=FILE_COMMANDS, source=source, target=DummyOutput())
+        yield Editor(
+            described_commands(), file_commands=FILE_COMMANDS, source=source, target=DummyOutput()
+        )
 
 
 def replies(model, *texts, **settings):
@@ -133,7 +135,7 @@ def test_a_conversation_that_is_saved_goes_on_as_if_nothing_had_happened(session
     session.take("hello")
     session.take(f"/save {file}")
     session.take("more")
-    other = Session(Chat(llm, **GREEDY), PlainAnswer)
+    other = Session(Chat(llm, **GREEDY), PlainView)
     other.take(f"/load {file}")
     assert other.chat.messages == session.chat.messages[:2]
     other.take("more")
@@ -182,7 +184,7 @@ def test_stats_of_a_model_that_pages_tell_of_the_disk(model, capsys):
     with edgellm.load(model, context=64, prefill_chunk=32) as llm:
         budget = llm.plan.total_bytes - 1
     with edgellm.load(model, context=64, memory=budget) as llm:
-        session = Session(Chat(llm, **GREEDY), PlainAnswer)
+        session = Session(Chat(llm, **GREEDY), PlainView)
         session.take("hi")
         session.take("/stats")
     told = capsys.readouterr().err
@@ -295,7 +297,7 @@ def test_a_chat_goes_on_where_no_history_can_be_written(tmp_path, monkeypatch):
 
 def test_a_conversation_on_the_screen(session, model, capsys):
     with keyboard("hello\r/stast\rand then?\r\x04") as editor:
-        talk(session, editor)
+        run_terminal(session, editor)
     streams = capsys.readouterr()
     assert streams.out == "".join(f"{reply}\n" for reply in replies(model, "hello", "and then?"))
     assert "did you mean /stats?" in streams.err
@@ -303,16 +305,16 @@ def test_a_conversation_on_the_screen(session, model, capsys):
 
 def test_exit_leaves(session):
     with keyboard("/exit\rnever\r") as editor:
-        talk(session, editor)
+        run_terminal(session, editor)
     assert session.chat.messages == []
 
 
 def test_an_interrupt_at_an_empty_line_says_how_to_leave_and_else_drops_the_line(session, capsys):
     with keyboard("unfinished\x03\x04") as editor:
-        talk(session, editor)
+        run_terminal(session, editor)
     assert "leaves" not in capsys.readouterr().err
     with keyboard("\x03\x04") as editor:
-        talk(session, editor)
+        run_terminal(session, editor)
     assert "Ctrl-D or /exit leaves" in capsys.readouterr().err
     assert session.chat.messages == []
 
@@ -323,7 +325,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(llm, capsys, presses)
     chat = Chat(llm, **{**GREEDY, "max_tokens": 100})
     session = Session(chat, lambda activity: Interrupting(activity, after=3, presses=presses))
     with keyboard("hello\r\x04") as editor:
-        talk(session, editor)
+        run_terminal(session, editor)
     assert signal.getsignal(signal.SIGINT) is handler
     assert "stopped" in capsys.readouterr().err
     said = chat.messages[-1]["content"]
@@ -334,7 +336,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(llm, capsys, presses)
         "what was said until then stays in the conversation"
     )
     with keyboard("again\r\x04") as editor:
-        talk(Session(chat, PlainAnswer), editor)
+        run_terminal(Session(chat, PlainView), editor)
     assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.console.progress import loading
+from edgellm.console.progress import show_loading
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import open_llm
@@ -12,16 +12,15 @@ from edgellm.tokenizer import Tokenizer
 
 
 def read_model(model: str) -> tuple[Checkpoint, Tokenizer]:
-    """A model whose weights have not been read yet, and its tokenizer. Raises EdgeLLMError, as ``load``."""
+    """Read a model but for its weights. Raises EdgeLLMError, as ``edgellm.load`` does."""
     checkpoint = read_checkpoint(locate(model))
-    return checkpoint, Tokenizer.from_folder(
-        checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
-    )
+    vocab_size = checkpoint.config.vocab_size
+    return checkpoint, Tokenizer.from_folder(checkpoint.folder.path, vocab_size=vocab_size)
 
 
-def watched_load(
+def open_with_progress(
     name: str, checkpoint: Checkpoint, tokenizer: Tokenizer, settings: LoadSettings
 ) -> LLM:
-    """Load a model, with a progress bar where it takes its time. Raises EdgeLLMError, as ``load``."""
-    with loading(name) as progress:
+    """Load a model behind a progress bar. Raises EdgeLLMError, as ``edgellm.load`` does."""
+    with show_loading(name) as progress:
         return open_llm(checkpoint, tokenizer, settings, progress=progress)

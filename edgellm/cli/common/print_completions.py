@@ -1,10 +1,10 @@
-"""Completions on the command line: one, shown as it comes, or many side by side; or printed whole as JSON."""
+"""Print completions: one as it comes, or many side by side as each ends; or whole, as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgellm.console.answer_view import PlainAnswer, SilentAnswer
+from edgellm.console.completion_view import CompletionView, PlainView, SilentView
 from edgellm.console.status_line import Activity
 from edgellm.console.terminal import note, write, write_json
 from edgellm.diagnostics.facts import completion_facts
@@ -13,12 +13,18 @@ from edgellm.llm import LLM
 from edgellm.settings import Sampling
 
 
-def complete(llm: LLM, prompt: str | Sequence[int], sampling: Sampling, *, json: bool) -> None:
+def print_completion(
+    llm: LLM, prompt: str | Sequence[int], sampling: Sampling, *, json: bool
+) -> None:
     """Continue a prompt on standard output. Raises EdgeLLMError."""
     activity = Activity(lambda: llm.bytes_read)
+    view: CompletionView = PlainView(activity)
+    if json:
+        view = SilentView(activity)
+    # checks the prompt: an error comes before anything is shown
     stream = llm.stream(prompt, sampling, on_prefill=activity.prefill)
     tokens = []
-    with SilentAnswer(activity) if json else PlainAnswer(activity) as view:
+    with view:
         for token in stream:
             activity.token()
             tokens.append(token)
@@ -27,7 +33,7 @@ def complete(llm: LLM, prompt: str | Sequence[int], sampling: Sampling, *, json:
         write_json(completion_facts(tokens, llm.plan, logprobs=sampling.logprobs))
 
 
-def complete_all(
+def print_completions(
     llm: LLM,
     prompts: Mapping[int, str | Sequence[int]],
     sampling: Sampling,
@@ -35,40 +41,43 @@ def complete_all(
     at_once: int,
     json: bool,
 ) -> None:
-    """Continue some prompts side by side on standard output: a JSON document a line as they end, or texts in their order.
+    """Continue prompts side by side: a JSON document a line as they end, or texts in their order.
 
-    Each is told by its number, the key in ``prompts``.
+    Each is named by its number, the key in ``prompts``.
 
     Raises:
-        EdgeLLMError: with the prompts as in ``LLM.stream_batch``; what one prompt cannot have is
-            noted and printed, and the others go on.
+        EdgeLLMError: as ``LLM.stream_batch``; the error of a single prompt is noted and printed,
+            and the others go on.
     """
     activity = Activity(lambda: llm.bytes_read)
     numbers = list(prompts)
-    answers: list[list[Token]] = [[] for _ in prompts]
-    shown = 0
-    with SilentAnswer(activity):
-        for place, token in llm.stream_batch(list(prompts.values()), sampling, at_once=at_once):
+    completions: dict[int, list[Token]] = {number: [] for number in numbers}
+    waiting = list(numbers)
+    with SilentView(activity):
+        for index, token in llm.stream_batch(list(prompts.values()), sampling, at_once=at_once):
             activity.token()
-            tokens = answers[place]
+            number = numbers[index]
+            tokens = completions[number]
             tokens.append(token)
             if token.error is not None:
-                note(f"prompt {numbers[place]}: {token.error.message}")
+                note(f"prompt {number}: {token.error.message}")
             if token.finish_reason is None:
                 continue
             if json:
-                facts = {"index": numbers[place]} | completion_facts(
-                    tokens, llm.plan, logprobs=sampling.logprobs
-                )
-                write_json(
-                    facts | ({"error": token.error.message} if token.error else {}), line=True
-                )
-                continue
-            while (
-                shown < len(answers)
-                and answers[shown]
-                and answers[shown][-1].finish_reason is not None
-            ):
-                text = "".join(token.text for token in answers[shown])
-                write(f"--- {numbers[shown]}\n{text}\n")
-                shown += 1
+                facts = completion_facts(tokens, llm.plan, logprobs=sampling.logprobs)
+                _write_document(number, facts, token)
+            while not json and waiting and _is_complete(completions[waiting[0]]):
+                first = waiting.pop(0)
+                text = "".join(token.text for token in completions[first])
+                write(f"--- {first}\n{text}\n")
+
+
+def _is_complete(tokens: Sequence[Token]) -> bool:
+    return bool(tokens) and tokens[-1].finish_reason is not None
+
+
+def _write_document(number: int, facts: Mapping[str, object], last: Token) -> None:
+    document = {"index": number, **facts}
+    if last.error is not None:
+        document["error"] = last.error.message
+    write_json(document, line=True)

@@ -4,17 +4,17 @@ import json
 
 from support.bench_records import speed
 
-from edgellm.bench.commands.compare import said
+from edgellm.bench.commands.compare import describe_change
 from edgellm.bench.records.compare import Change
 from edgellm.bench.report.result_files import write_records
 from edgellm.cli.app import main
 
 
 def test_a_change_in_words():
-    assert said(None) == "-"
-    assert said(Change(1.5)) == "1.50 x (single sample)"
-    assert said(Change(1.5, 1.4, 1.6, 0.95)) == "1.50 x (1.40 to 1.60)"
-    assert said(Change(1.0, 0.9, 1.1, 0.95)) == "1.00 x (0.90 to 1.10, within noise)"
+    assert describe_change(None) == "-"
+    assert describe_change(Change(1.5)) == "1.50 x (single sample)"
+    assert describe_change(Change(1.5, 1.4, 1.6, 0.95)) == "1.50 x (1.40 to 1.60)"
+    assert describe_change(Change(1.0, 0.9, 1.1, 0.95)) == "1.00 x (0.90 to 1.10, within noise)"
 
 
 def test_compare_and_report_on_the_command_line(tmp_path, capsys):

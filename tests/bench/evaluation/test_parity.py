@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import tiny
 
-from edgellm.bench.commands.parity import side_by_side
+from edgellm.bench.commands.parity import describe_texts
 from edgellm.bench.evaluation.divergence import Comparison, log_softmax
 from edgellm.bench.evaluation.parity import ParitySettings, Side, compare, sides_of
 from edgellm.bench.evaluation.parity_worker import greedy
@@ -112,7 +112,7 @@ def test_a_quantization_is_compared_with_its_source(two_folders):
     assert record.reference_perplexity > 1
     assert 0 <= record.equal_tokens <= 8
     assert record.text_equal == (record.equal_tokens == 8) == (record.text == record.reference_text)
-    assert any("compared with mlx" in line for line in side_by_side([record]))
+    assert any("compared with mlx" in line for line in describe_texts([record]))
 
 
 @pytest.mark.torch

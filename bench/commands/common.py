@@ -1,0 +1,97 @@
+"""Options that the commands of ``edgellm bench`` share, and what they do with records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from edgellm.bench.records.collect import collect
+from edgellm.bench.records.text_tables import Column, as_json, as_table
+from edgellm.errors import ConfigError
+from edgellm.settings import parse_size
+
+if TYPE_CHECKING:
+    from edgellm.bench.records.record import Record
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model."),
+]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")
+]
+DType = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")
+]
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+AnyRecord = TypeVar("AnyRecord", bound="Record")
+
+
+def split_names(text: str) -> list[str]:
+    """Return the parts of a list with commas, without empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return the whole numbers, from 0, of a list with commas. Raises ConfigError."""
+    parts = split_names(text)
+    # isdecimal alone would take digits of every script, and int() numbers of any length
+    if not all(part.isdecimal() and part.isascii() and len(part) < 10 for part in parts):
+        raise ConfigError(f"--{option} {text} is no list of numbers", hint="write it as 1,2,4")
+    return tuple(int(part) for part in parts)
+
+
+def optional_size(text: str | None) -> int | None:
+    """Return the bytes of a size such as 4GB; None for an option that was left out."""
+    if not text:
+        return None
+    return parse_size(text)
+
+
+def collect_records(
+    measure: Callable[..., Generator[AnyRecord]], output: Sequence[Path] | None
+) -> tuple[list[AnyRecord], bool]:
+    """Measure behind a status line, and write each record to the output files as it comes.
+
+    Args:
+        measure: called with ``progress``, to which it gives the ``Status`` that is to be shown.
+        output: the files.
+
+    Returns:
+        The records, and whether Ctrl-C has ended the measuring.
+    """
+    from edgellm.bench.report.result_files import ResultFile
+    from edgellm.bench.worker.status_line import StatusLine
+
+    outputs = [ResultFile(path) for path in output or ()]
+    with StatusLine() as status:
+        return collect(measure(progress=status.show), outputs, status.note)
+
+
+def print_records(records: Sequence[Record], columns: Mapping[str, Column], *, json: bool) -> None:
+    """Write records to standard output: one JSON document, or a table if there are any."""
+    if json:
+        typer.echo(as_json(records))
+    elif records:
+        typer.echo(as_table(records, columns))

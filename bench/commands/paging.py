@@ -1,0 +1,62 @@
+"""``edgellm bench paging``: a model inside budgets of memory."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgellm.bench.commands import common
+from edgellm.bench.records.collect import exit_code
+from edgellm.bench.records.text_tables import PAGING_COLUMNS, megabytes
+from edgellm.console.progress import show_doing
+from edgellm.settings import parse_size
+
+
+def paging(
+    model: common.Model,
+    *,
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE,...",
+            help="Budgets; left out: a quarter, a half, three quarters of the model, "
+            "where it runs in them.",
+        ),
+    ] = "",
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Repetitions of each.")] = 3,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a repetition.")] = 2,
+    context: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")
+    ] = None,
+    threads: common.Threads = None,
+    headroom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Cap each process at its budget and this much (Linux, with control groups).",
+        ),
+    ] = None,
+    json: common.Json = False,
+) -> int:
+    """Measure tokens a second of a model larger than its budget, and how near they come to the
+    disk's own speed.
+    """
+    from edgellm.bench.paging.paging import PagingSettings, measure_paging
+
+    budgets = [parse_size(text) for text in common.split_names(memory)]
+    settings = PagingSettings(
+        samples=samples,
+        tokens=tokens,
+        context=context,
+        threads=threads,
+        headroom=common.optional_size(headroom),
+    )
+    with show_doing() as show:
+        records = measure_paging(model, budgets, settings, progress=show)
+    for record in records:
+        if record.error:
+            budget = megabytes(record.memory_bytes)
+            typer.echo(f"{record.model}, {budget}: {record.error}", err=True)
+    common.print_records(records, PAGING_COLUMNS, json=json)
+    return exit_code(records, stopped=False)

@@ -1,0 +1,126 @@
+"""``edgellm bench rate``: scores for the answers of ``bench queries``, from a person or a judge."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgellm.bench.queries.rating import HIGHEST, LOWEST, RatedFile, judge, rate_all
+from edgellm.bench.records.collect import INTERRUPTED
+from edgellm.bench.records.differences import counted
+from edgellm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgellm.bench.backends.openai_endpoint import Endpoint
+    from edgellm.bench.queries.rating import Rater
+
+
+def rate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote."
+        ),
+    ],
+    *,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="URL",
+            help="Let a model behind an OpenAI-compatible URL score; left out: you do.",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="What the server calls the judge; left out: its first model."
+        ),
+    ] = "",
+    key_variable: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The environment variable that holds the server's key."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the order, which does not tell the models apart.")
+    ] = 0,
+) -> int:
+    """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go
+    on.
+    """
+    rated = RatedFile(file)
+    total = len(rated.unrated(seed=seed))
+    if total == 0:
+        typer.echo(f"{file} holds no answer without a score", err=True)
+        return 0
+    rater: Rater = _Person(total)
+    rated_by = "person"
+    if judge_url is not None:
+        server = _endpoint(judge_url, judge_model, key_variable)
+        rater, rated_by = judge(server.reply), server.model
+    elif not sys.stdin.isatty():
+        raise ConfigError(
+            "there is nobody to ask: standard input is no terminal", hint="use --judge URL"
+        )
+    scores: list[float] = []
+    try:
+        for number, (answer, score) in enumerate(rate_all(rated, rater, rated_by, seed=seed), 1):
+            if score is not None:
+                scores.append(score)
+            if judge_url is not None:
+                line = f"{number} of {total}: {score:g}  {answer.question[:60]}"
+                typer.echo(line, err=True)
+    except EOFError:  # q, or the end of what is typed: a way out like any other
+        typer.echo("\nstopped; the scores so far are kept", err=True)
+    except KeyboardInterrupt:
+        typer.echo("\nthe scores so far are kept", err=True)
+        return INTERRUPTED
+    finally:
+        if scores:
+            mean = sum(scores) / len(scores)
+            line = f"{counted(len(scores), 'answer')} scored, {mean:.1f} in the middle"
+            typer.echo(line, err=True)
+    return 0
+
+
+def _endpoint(url: str, model: str, key_variable: str | None) -> Endpoint:
+    """Return the judge's server. Raises ConfigError where its key is not in the environment."""
+    from edgellm.bench.backends.openai_endpoint import Endpoint
+
+    if key_variable is None:
+        return Endpoint(url, model, key=None)
+    if key_variable not in os.environ:
+        raise ConfigError(
+            f"there is no variable {key_variable} in the environment",
+            hint=f"export {key_variable}=...",
+        )
+    return Endpoint(url, model, key=os.environ[key_variable])
+
+
+class _Person:
+    """A rater: shows an answer and asks whoever sits there for its score."""
+
+    def __init__(self, total: int) -> None:
+        self._number = 0
+        self._total = total
+
+    def __call__(self, question: str, answer: str) -> float | None:
+        """Return the score, or None for an answer that is skipped. Raises EOFError to stop."""
+        self._number += 1
+        heading = typer.style(question, bold=True)
+        body = answer or "(nothing)"
+        typer.echo(f"\n{self._number} of {self._total}\n\n{heading}\n\n{body}\n", err=True)
+        while True:
+            typer.echo(f"{LOWEST} to {HIGHEST}, s to skip, q to stop: ", err=True, nl=False)
+            line = sys.stdin.readline()
+            typed = line.strip()
+            if not line or typed == "q":
+                raise EOFError
+            if typed == "s":
+                return None
+            if typed.isdecimal() and LOWEST <= int(typed) <= HIGHEST:
+                return float(typed)

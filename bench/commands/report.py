@@ -1,0 +1,26 @@
+"""``edgellm bench report``: one page of result files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgellm.bench.commands import common
+from edgellm.bench.report.result_files import read_some_records, write_records
+from edgellm.errors import ConfigError
+
+
+def report(
+    files: common.Files,
+    *,
+    html: Annotated[Path, typer.Option(metavar="FILE", help="The page to be written.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Make one page of result files, from this machine or others."""
+    if html.suffix != ".html":
+        raise ConfigError(f"{html} is no html file", hint="end its name with .html")
+    write_records(html, [record for path in files for record in read_some_records(path)])
+    typer.echo(f"{html}: {html.stat().st_size:,} bytes", err=True)

@@ -1,0 +1,40 @@
+"""``edgellm doctor``: what this machine is, how fast, and whether models run right on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgellm.cli.common import options
+from edgellm.console import terminal
+from edgellm.errors import ConfigError
+
+
+def doctor(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="A folder on the disk to be measured; left out: this one."
+        ),
+    ] = None,
+    *,
+    json: options.Json = False,
+) -> int:
+    """Show what this machine is and how fast, and try whether models run right on it."""
+    # No require_backend: that MLX does not load is something to be found here.
+    from edgellm.console.diagnosis_view import show_diagnosis
+    from edgellm.console.progress import show_doing
+    from edgellm.diagnostics.doctor import examine
+
+    folder = folder or Path()
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}")
+    with show_doing() as show:
+        diagnosis = examine(folder, show)
+    if json:
+        terminal.write_json(diagnosis.as_dict())
+    else:
+        show_diagnosis(diagnosis)
+    return int(not diagnosis.passed)

@@ -1,0 +1,41 @@
+"""``edgellm export``: a model as one GGUF file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgellm.cli.common import options
+from edgellm.console import terminal
+from edgellm.device.require_mlx import require_backend
+
+
+def export(
+    model: options.Model,
+    destination: Annotated[Path, typer.Argument(metavar="DEST.gguf", help="The file to be made.")],
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that is already there.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Write a model as one GGUF file, which llama.cpp opens: 4, 5 and 8 bits as Q4_1, Q5_1 and
+    Q8_0, others as F16.
+
+    Codes of 4 and 5 bits are kept; what changes (8-bit weights with a bias of their own do) is
+    listed with its error.
+    """
+    require_backend()
+    from edgellm import converters
+    from edgellm.console import tables
+    from edgellm.console.progress import show_converting
+    from edgellm.diagnostics.facts import export_facts
+
+    with show_converting() as progress:
+        made = converters.export(model, destination, force=force, progress=progress)
+    if json:
+        terminal.write_json(export_facts(made))
+    else:
+        tables.show_export(made)

@@ -1,0 +1,153 @@
+"""``edgellm generate``: continue a prompt, or each line of a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgellm.cli.common import options
+from edgellm.cli.common.settings_options import expand_settings
+from edgellm.device.require_mlx import require_backend
+from edgellm.errors import ConfigError
+from edgellm.settings import BATCH, DEFAULT_MODEL, LoadSettings, Sampling
+
+if TYPE_CHECKING:
+    from edgellm.tokenizer import Tokenizer
+
+PROMPT_FILE_HINT = "name a text file that has a prompt a line, or - for standard input"
+
+
+@expand_settings
+def generate(
+    model: options.Model = DEFAULT_MODEL,
+    *,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT", help="The text to go on from; - reads standard input."
+        ),
+    ] = "",
+    prompt_file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Continue each line of a file, each told by its number; - reads standard input.",
+        ),
+    ] = "",
+    batch: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="With --prompt-file: lines that are continued side by side at the most.",
+        ),
+    ] = BATCH,
+    as_chat: Annotated[
+        bool, typer.Option("--chat", help="Take the prompt as a turn of a conversation.")
+    ] = False,
+    system: options.System = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="With --json: tokens and their log-probabilities.")
+    ] = False,
+    json: options.Json = False,
+    settings: Annotated[LoadSettings, options.LOAD_OPTIONS],
+    sampling: Annotated[Sampling, options.SAMPLING_OPTIONS],
+) -> None:
+    """Continue a text, or each line of a file, side by side: then --json prints a document a
+    line, as they end.
+    """
+    sampling = replace(sampling, logprobs=logprobs)
+    _check_options(prompt, prompt_file, batch, sampling, json=json)
+    if system and not as_chat:
+        raise ConfigError("a system message needs a conversation", hint="add --chat")
+    require_backend()
+    from edgellm.cli.common.open_model import open_with_progress, read_model
+    from edgellm.cli.common.print_completions import print_completion, print_completions
+
+    checkpoint, tokenizer = read_model(model)
+    texts = _read_prompts(prompt, prompt_file)
+    prompts: Mapping[int, str | list[int]] = texts
+    if as_chat:
+        encoded = {line: _encode_turn(tokenizer, text, system) for line, text in texts.items()}
+        prompts = encoded
+    else:
+        # Only measured: a completion of a text begins with its blank, one of ids does not.
+        encoded = {line: tokenizer.encode(text) for line, text in texts.items()}
+    if settings.context is None:
+        longest = max(len(ids) for ids in encoded.values()) + sampling.max_tokens
+        needed = min(batch, len(prompts)) * longest
+        context = max(1, min(needed, checkpoint.config.max_position_embeddings))
+        settings = replace(settings, context=context)
+    with open_with_progress(model, checkpoint, tokenizer, settings) as llm:
+        if prompt_file:
+            print_completions(llm, prompts, sampling, at_once=batch, json=json)
+        else:
+            print_completion(llm, prompts[1], sampling, json=json)
+
+
+def _check_options(
+    prompt: str, prompt_file: str, batch: int, sampling: Sampling, *, json: bool
+) -> None:
+    """Refuse options that contradict each other. Raises ConfigError."""
+    if prompt and prompt_file:
+        raise ConfigError("--prompt and --prompt-file are both given", hint="leave out one of them")
+    if not prompt and not prompt_file:
+        raise ConfigError(
+            "there is no prompt",
+            hint="give one with --prompt TEXT, or --prompt - to read standard input",
+        )
+    if batch < 1:
+        raise ConfigError(
+            f"--batch is {batch}; it must be at least 1",
+            hint=f"leave it out for {BATCH} lines side by side",
+        )
+    if sampling.beams > 1 and prompt_file:
+        raise ConfigError(
+            "beam search does not run side by side", hint="use --prompt, or leave out --beams"
+        )
+    if sampling.logprobs and not json:
+        raise ConfigError("log-probabilities are printed as JSON", hint="add --json")
+
+
+def _encode_turn(tokenizer: Tokenizer, text: str, system: str | None) -> list[int]:
+    """Return the token ids of a conversation's first turn."""
+    messages = [{"role": "user", "content": text}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    return tokenizer.apply_chat_template(messages)
+
+
+def _read_prompts(prompt: str, prompt_file: str) -> dict[int, str]:
+    """Return prompts by their line, from 1; the empty lines of a file are left out.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no prompts.
+    """
+    if not prompt_file:
+        if prompt == "-":
+            prompt = sys.stdin.read().removesuffix("\n")
+        return {1: prompt}
+    lines = {}
+    for number, line in enumerate(_read_text(prompt_file).split("\n"), 1):
+        if line.strip():
+            lines[number] = line
+    if not lines:
+        raise ConfigError(f"{prompt_file} has no prompts", hint="write one a line")
+    return lines
+
+
+def _read_text(file: str) -> str:
+    try:
+        if file == "-":
+            return sys.stdin.read()
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror}", hint=PROMPT_FILE_HINT
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text in UTF-8", hint=PROMPT_FILE_HINT) from error

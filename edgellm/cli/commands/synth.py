@@ -1,0 +1,67 @@
+"""``edgellm synth``: a model folder of random weights in a published model's shape."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgellm.cli.common import options
+from edgellm.console import terminal
+from edgellm.device.require_mlx import require_backend
+
+
+def synth(
+    shape: Annotated[
+        str,
+        typer.Argument(
+            metavar="SHAPE", help="A published model's: llama-2-7b, llama-3.2-1b, qwen3-8b, ..."
+        ),
+    ],
+    destination: options.Destination,
+    *,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="2|3|4|5|6|8|16", help="Bits of a weight, 16 for unquantized; left out: 4."
+        ),
+    ] = None,
+    group_size: options.GroupSize = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float16|bfloat16|float32",
+            help="What is not quantized; left out: as published.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The same seed makes the same weights.")
+    ] = 0,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Make a model folder of a known shape with random weights, to measure a machine before
+    anything is downloaded.
+    """
+    require_backend()
+    from edgellm.checkpoint.quantization import DEFAULT_BITS
+    from edgellm.console import tables
+    from edgellm.console.progress import show_converting
+    from edgellm.converters.synthetic import synthesize
+    from edgellm.diagnostics.facts import conversion_facts
+
+    with show_converting() as progress:
+        made = synthesize(
+            shape,
+            destination,
+            bits=bits or DEFAULT_BITS,
+            group_size=group_size,
+            dtype=dtype,
+            seed=seed,
+            force=force,
+            progress=progress,
+        )
+    if json:
+        terminal.write_json(conversion_facts(made))
+    else:
+        tables.show_conversion(made, listed=False)

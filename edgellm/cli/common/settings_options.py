@@ -1,0 +1,95 @@
+"""Options that fill a settings class: declared once, handed to commands as one object."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
+from typing import Any, TypeVar, get_args
+
+Returned = TypeVar("Returned")
+
+
+@dataclass(frozen=True)
+class SettingsOptions:
+    """The options for some fields of a settings class.
+
+    Attributes:
+        settings: a dataclass; an option's default is its field's.
+        options: the type and the ``typer.Option`` of each field, as ``Annotated``; in the order
+            in which help shows them.
+        defaults: where the command line has others than the class.
+    """
+
+    settings: type
+    options: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def only(self, *names: str) -> SettingsOptions:
+        """Return the options of these fields alone."""
+        return replace(self, options={name: self.options[name] for name in names})
+
+    def without(self, *names: str) -> SettingsOptions:
+        """Return the options of all other fields."""
+        return self.only(*(name for name in self.options if name not in names))
+
+    def with_defaults(self, **defaults: Any) -> SettingsOptions:
+        """Return the same options with some defaults of their own."""
+        return replace(self, defaults={**self.defaults, **defaults})
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """Return the options as keyword parameters of a command."""
+        defaults = {item.name: item.default for item in fields(self.settings)}
+        defaults.update(self.defaults)
+        return [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults[name],
+                annotation=annotation,
+            )
+            for name, annotation in self.options.items()
+        ]
+
+    def take_from(self, values: dict[str, Any]) -> Any:
+        """Remove the options' values from ``values``, and return the settings that they make."""
+        given = {name: values.pop(name) for name in self.options}
+        # None: left out, and the settings class knows what that means
+        return self.settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def expand_settings(command: Callable[..., Returned]) -> Callable[..., Returned]:
+    """Put options in the place of each parameter that is ``Annotated[SETTINGS, SettingsOptions]``.
+
+    Typer sees a command with a parameter for every option; the command gets the settings, filled
+    and checked.
+    """
+    groups: dict[str, SettingsOptions] = {}
+    parameters: list[inspect.Parameter] = []
+    signature = inspect.signature(command, eval_str=True)
+    for parameter in signature.parameters.values():
+        group = _options_of(parameter)
+        if group is None:
+            parameters.append(parameter)
+        else:
+            groups[parameter.name] = group
+            parameters += group.parameters()
+
+    @wraps(command)
+    def expanded(**values: Any) -> Returned:
+        settings = {name: group.take_from(values) for name, group in groups.items()}
+        return command(**values, **settings)
+
+    # Typer reads the signature and, for names that it has to resolve, the annotations.
+    expanded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {item.name: item.annotation for item in parameters}
+    return expanded
+
+
+def _options_of(parameter: inspect.Parameter) -> SettingsOptions | None:
+    """Return the options that a parameter stands for; None for one that is an option itself."""
+    for note in get_args(parameter.annotation)[1:]:
+        if isinstance(note, SettingsOptions):
+            return note
+    return None

@@ -1,0 +1,41 @@
+"""Wrong usage of the command line, in our words: a fact and a next step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from edgellm.errors import ConfigError
+
+
+def usage_error(error: Any) -> ConfigError:
+    """Reword typer's error of wrong usage, which has ``ctx`` and for an option ``option_name``."""
+    context = error.ctx
+    if context is None:
+        return ConfigError(_sentence(error), hint="see edgellm --help")
+    help_command = f"{context.command_path} --help"
+    option = getattr(error, "option_name", "").partition("=")[0]
+    known = [name for parameter in context.command.params for name in parameter.opts]
+    if option and option not in known:
+        hint = did_you_mean(option, known, help_command)
+        return ConfigError(f"there is no option {option}", hint=hint)
+    # A group that is called without a command has its whole help as its message.
+    if error.format_message().startswith(context.get_usage()):
+        return ConfigError(
+            f"{context.command_path} needs to know what to do", hint=f"see {help_command}"
+        )
+    return ConfigError(_sentence(error), hint=f"see {help_command}")
+
+
+def did_you_mean(name: str, known: Sequence[str], help_command: str) -> str:
+    """Return the next step after a name that does not exist."""
+    for close in get_close_matches(name, known, n=1):
+        return f"did you mean {close}?"
+    return f"see {help_command}"
+
+
+def _sentence(error: Any) -> str:
+    """Return typer's message in one line, as our own begin and end."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return message[:1].lower() + message[1:]

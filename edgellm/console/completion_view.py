@@ -1,0 +1,109 @@
+"""A completion as it comes, and the ways to show it: as markdown, as plain text, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from types import TracebackType
+from typing import Protocol
+
+from edgellm.console.status_line import Activity, StatusLine
+from edgellm.console.terminal import is_terminal, out, write
+
+TAB_COLUMNS = 8
+
+
+class CompletionView(Protocol):
+    """A place for the text of one completion, inside a ``with``."""
+
+    def __enter__(self) -> CompletionView:
+        """Begin."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        """End the last line, and wipe off what was there for the time being."""
+        ...
+
+    def add(self, text: str) -> None:
+        """Show more text."""
+        ...
+
+
+def completion_view(activity: Activity, *, plain: bool) -> CompletionView:
+    """Return the view that suits standard output; ``plain`` rules out markdown."""
+    can_draw = is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+    if plain or not can_draw or "NO_COLOR" in os.environ:
+        return PlainView(activity)
+    from edgellm.console.markdown_view import MarkdownView
+
+    return MarkdownView(activity, out())
+
+
+class SilentView:
+    """Nothing but the status line; the text goes elsewhere."""
+
+    def __init__(self, activity: Activity) -> None:
+        self._status = StatusLine(activity)
+
+    def __enter__(self) -> SilentView:
+        """Begin."""
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wipe the line off."""
+        self._status.stop()
+
+    def add(self, text: str) -> None:
+        """Show nothing."""
+
+
+class PlainView:
+    """Text as it is, at once, with a status line behind it on a terminal."""
+
+    def __init__(self, activity: Activity) -> None:
+        self._status = StatusLine(activity)
+        self._line = ""
+        # only a status line has to know where the text ends
+        self._follows_cursor = is_terminal(sys.stdout) and StatusLine.possible()
+
+    def __enter__(self) -> PlainView:
+        """Begin."""
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the last line."""
+        self._status.stop()
+        write("\n")
+
+    def add(self, text: str) -> None:
+        """Show more text."""
+        with self._status.paused():
+            write(text)
+            if self._follows_cursor:
+                self._line = (self._line + text).rpartition("\n")[2]
+                columns = shutil.get_terminal_size().columns
+                self._status.column = last_column(self._line, columns)
+
+
+def last_column(line: str, width: int) -> int:
+    """Return the cursor's column after a line that a terminal of this width has wrapped."""
+    from rich.cells import cell_len
+
+    column = 0
+    for character in line:
+        cells = cell_len(character)
+        if character == "\t":
+            cells = TAB_COLUMNS - column % TAB_COLUMNS
+        if column + cells > width:
+            column = 0
+        column += cells
+    return column
