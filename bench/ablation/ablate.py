@@ -1,20 +1,21 @@
-"""What each part of edgellm is worth: tokens a second with all of them, and with one left out at a time."""
+"""Measure what each part of edgellm is worth, by leaving out one at a time."""
 
 from __future__ import annotations
 
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edgellm.bench.machine.environment import environment
-from edgellm.bench.records.record import Record
+from edgellm.bench.records.record import Record, quotient
 from edgellm.bench.speed.timing import token_ids
 from edgellm.bench.speed.variants import prepare_variant, run_command, variants_folder
 from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
@@ -23,33 +24,40 @@ from edgellm.hub.resolve import locate
 from edgellm.plan.planner import plan_for
 from edgellm.settings import LoadSettings
 
-RUN = (sys.executable, "-m", "edgellm.bench.ablation.worker")
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 2.0, 3.0, 4.0)
-"""Of a model's size: the least budget of these in which it is paged with a layer pinned is the usual one."""
+WORKER = (sys.executable, "-m", "edgellm.bench.ablation.worker")
+FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 2.0, 3.0, 4.0)
+"""Budgets that are tried, of a model's size, until one pages it with a layer pinned."""
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """A way to run a model: ``without`` names what is left out, and ``paged`` whether a budget makes it stream."""
+class Ablation:
+    """A way to run a model.
+
+    Attributes:
+        title: in words.
+        without: the part that is left out; None: nothing.
+        paged: whether a budget makes it stream layers.
+    """
 
     title: str
     without: str | None
     paged: bool
 
 
-VARIANTS = (
-    Variant("all parts", None, paged=False),
-    Variant("no KV cache", "cache", paged=False),
-    Variant("no quantization", "quantization", paged=False),
-    Variant("paged, all parts", None, paged=True),
-    Variant("paged, no prefetch", "prefetch", paged=True),
-    Variant("paged, no pinning", "pinning", paged=True),
+ABLATIONS = (
+    Ablation("all parts", None, paged=False),
+    Ablation("no KV cache", "cache", paged=False),
+    Ablation("no quantization", "quantization", paged=False),
+    Ablation("paged, all parts", None, paged=True),
+    Ablation("paged, no prefetch", "prefetch", paged=True),
+    Ablation("paged, no pinning", "pinning", paged=True),
 )
+"""What is measured; all parts come before the ablations that are compared with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationSettings:
-    """How each variant is measured.
+    """How each ablation is measured.
 
     Attributes:
         memory: the budget of the paged ones; None: about half the model, or the least that it runs
@@ -57,9 +65,9 @@ class AblationSettings:
         prompt_tokens: that come before, and that a model without a KV cache computes anew for every
             token.
         tokens: of a repetition.
-        repetitions: of each variant; one more warms up.
+        repetitions: of each ablation; one more warms up.
         threads: of arithmetic; None: as the machine has.
-        timeout: seconds in which a worker must say something.
+        timeout: seconds in which a worker must send a message.
     """
 
     memory: int | None = None
@@ -69,15 +77,20 @@ class AblationSettings:
     threads: int | None = None
     timeout: float = 900.0
 
+    def load_settings(self, memory: int | None) -> LoadSettings:
+        """Return how a model is loaded inside a budget, with room for the prompt and the tokens."""
+        context = self.prompt_tokens + self.tokens + 1
+        return LoadSettings(memory=memory, context=context, threads=self.threads)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationRecord(Record):
     """A model with one part left out.
 
     Attributes:
-        variant: in words.
-        without: what is left out; None: nothing.
-        whole_seconds: a repetition of the variant that has all parts took, the median.
+        variant: the ablation in words.
+        without: the part that is left out; None: nothing.
+        whole_seconds: of the median repetition with all parts.
         prompt_tokens: that came before.
         pinned_layers: those that stayed in memory.
         layers: of the model.
@@ -96,66 +109,65 @@ class AblationRecord(Record):
     bytes_per_token: int | None = None
 
     @property
-    def seconds_per_token(self) -> float | None:
-        """Of the median repetition."""
-        seconds = self.median_seconds
-        return seconds / self.tokens if seconds else None
-
-    @property
     def slowdown(self) -> float | None:
         """How many times as long it takes without the part."""
-        seconds = self.median_seconds
-        return seconds / self.whole_seconds if seconds and self.whole_seconds else None
+        return quotient(self.median_seconds, self.whole_seconds)
 
 
 def measure_ablations(
     model: str, settings: AblationSettings, *, progress: StatusCallback = lambda _: None
 ) -> Generator[AblationRecord]:
-    """Yield a record for each variant; one that fails says why, and the others are measured all the same.
+    """Yield a record for each ablation.
+
+    One that fails says why in its record, and the others are measured all the same.
 
     Raises:
         ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
     """
     checkpoint = read_checkpoint(locate(model))
-    where, bits = environment(), prepare_variant(model, None, "mlx").bits
-    whole: dict[bool, float] = {}
-    for number, variant in enumerate(VARIANTS, 1):
-        common: dict[str, Any] = {
-            "model": model,
-            "backend": "mlx",
-            "device": device.chip_name(),
-            "test": "ablation",
-            "environment": where,
-            "threads": settings.threads or device.core_count(),
-            "tokens": settings.tokens,
-            "prompt_tokens": settings.prompt_tokens,
-            "bits": 16 if variant.without == "quantization" else bits,
-            "variant": variant.title,
-            "without": variant.without,
-        }
+    common: dict[str, Any] = {
+        "model": model,
+        "backend": "mlx",
+        "device": device.chip_name(),
+        "test": "ablation",
+        "environment": environment(),
+        "threads": settings.threads or device.core_count(),
+        "tokens": settings.tokens,
+        "prompt_tokens": settings.prompt_tokens,
+    }
+    bits = {"quantization": 16}
+    usual_bits = prepare_variant(model, None, "mlx").bits
+    all_parts: dict[bool, float] = {}  # seconds, resident and paged
+    for number, ablation in enumerate(ABLATIONS, 1):
+        common |= {"variant": ablation.title, "without": ablation.without}
+        common["bits"] = bits.get(ablation.without or "", usual_bits)
+        title = f"{model}, {ablation.title}"
 
-        def say(doing: str, at: int = number, title: str = variant.title) -> None:
-            progress(Status(at, len(VARIANTS), f"{model}, {title}", doing))
+        def report(doing: str, number: int = number, title: str = title) -> None:
+            progress(Status(number, len(ABLATIONS), title, doing))
 
         try:
-            found = _measure(checkpoint, variant, settings, say)
+            result = _measure(checkpoint, ablation, settings, report)
         except EdgeLLMError as error:
-            sentence = f"{error.message} ({error.hint})" if error.hint else error.message
-            yield AblationRecord(**common, error=sentence)
+            yield AblationRecord(**common, error=error_sentence(error))
             continue
-        if variant.without is None:
-            whole[variant.paged] = statistics.median(found["seconds"])
-        yield AblationRecord(**common, **found, whole_seconds=whole.get(variant.paged))
+        if ablation.without is None:
+            all_parts[ablation.paged] = statistics.median(result["seconds"])
+        yield AblationRecord(**common, **result, whole_seconds=all_parts.get(ablation.paged))
 
 
 def paged_budget(checkpoint: Checkpoint, settings: AblationSettings) -> int:
-    """Bytes in which the model streams some layers and pins others. Raises BackendError where it cannot be so."""
+    """Return bytes in which the model streams some layers and pins others.
+
+    Raises:
+        BackendError: there is no such budget.
+    """
     if settings.memory is not None:
         return settings.memory
-    for share in SHARES:
-        budget = int(share * checkpoint.nbytes)
+    for fraction in FRACTIONS:
+        budget = int(fraction * checkpoint.nbytes)
         try:
-            plan = plan_for(checkpoint, _loading(settings, budget))
+            plan = plan_for(checkpoint, settings.load_settings(budget))
         except MemoryBudgetError:
             continue
         if plan.pinned and not plan.resident:
@@ -165,49 +177,54 @@ def paged_budget(checkpoint: Checkpoint, settings: AblationSettings) -> int:
     )
 
 
-def _loading(settings: AblationSettings, memory: int | None) -> LoadSettings:
-    context = settings.prompt_tokens + settings.tokens + 1
-    return LoadSettings(memory=memory, context=context, threads=settings.threads)
-
-
 def _measure(
-    checkpoint: Checkpoint, variant: Variant, settings: AblationSettings, say: Callable[[str], None]
+    checkpoint: Checkpoint,
+    ablation: Ablation,
+    settings: AblationSettings,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
-    if variant.without != "quantization":
-        return _timed(checkpoint, checkpoint.folder.path, variant, settings, say)
+    """Return the fields of a record that are measured."""
+    if ablation.without != "quantization":
+        return _time_in_worker(checkpoint, checkpoint.folder.path, ablation, settings, report)
     if not any(form for part in checkpoint.layers for form in part.quantizations.values()):
         raise BackendError("its weights are not quantized")
-    say("dequantizing")
+    report("dequantizing")
     variants_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ablate-", dir=variants_folder()) as place:
-        plain = Path(place) / "16bit"
+    with tempfile.TemporaryDirectory(prefix="ablate-", dir=variants_folder()) as scratch:
+        plain = Path(scratch) / "16bit"
         run_command(["convert", str(checkpoint.folder.path), str(plain), "--bits", "16"], plain)
-        return _timed(checkpoint, plain, variant, settings, say)
+        return _time_in_worker(checkpoint, plain, ablation, settings, report)
 
 
-def _timed(
+def _time_in_worker(
     checkpoint: Checkpoint,
     folder: Path,
-    variant: Variant,
+    ablation: Ablation,
     settings: AblationSettings,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
-    budget = paged_budget(checkpoint, settings) if variant.paged else None
-    load = _loading(settings, budget)
-    say("loading")
-    worker = WorkerProcess(timeout=settings.timeout, command=RUN)
+    budget = None
+    if ablation.paged:
+        budget = paged_budget(checkpoint, settings)
+    load = settings.load_settings(budget)
+    prompt = token_ids(settings.prompt_tokens, checkpoint.config.vocab_size, 1)[0].tolist()
+    report("loading")
+    worker = WorkerProcess(timeout=settings.timeout, command=WORKER)
     try:
         loading = {"memory": load.memory, "context": load.context, "threads": load.threads}
-        worker.send({"folder": str(folder), "load": loading, "without": variant.without})
-        plan = _heard(worker)
-        if variant.paged and plan["resident"]:
+        worker.send({"folder": str(folder), "load": loading, "without": ablation.without})
+        plan = worker.receive()
+        if ablation.paged and plan["resident"]:
             raise BackendError("the budget holds the whole model", hint="give less with --memory")
-        prompt = token_ids(settings.prompt_tokens, checkpoint.config.vocab_size, 1)[0].tolist()
+        doings = [
+            "warming up",
+            *(f"repetition {n + 1} of {settings.repetitions}" for n in range(settings.repetitions)),
+        ]
         samples = []
-        for number in range(settings.repetitions + 1):
-            say(f"repetition {number} of {settings.repetitions}" if number else "warming up")
+        for doing in doings:
+            report(doing)
             worker.send({"prompt": prompt, "tokens": settings.tokens})
-            samples.append(_heard(worker))
+            samples.append(worker.receive())
     finally:
         worker.close()
     return {
@@ -218,10 +235,3 @@ def _timed(
         "layers": plan["layers"],
         "bytes_per_token": plan["streamed_bytes"],
     }
-
-
-def _heard(worker: WorkerProcess) -> Mapping[str, Any]:
-    found = worker.receive()
-    if "error" in found:
-        raise BackendError(found["error"], hint=found["hint"])
-    return found

@@ -1,20 +1,17 @@
-"""A process of its own for a model with one part left out: loads it, and times tokens when it is told to.
+"""A worker that loads a model with one part left out, and times tokens when it is told to.
 
-It speaks lines of JSON as ``worker`` does: the first says what to load and what to leave out, each
-one after it what to time.
+The first order says what to load and what to leave out, each one after it what to time (see
+``bench.worker.protocol``).
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from edgellm.bench.worker.protocol import Send, report_errors, stdout_channel
+from edgellm.bench.worker.protocol import Message, orders, report_errors, stdout_channel
 from edgellm.checkpoint.buffer import Extent
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
@@ -33,29 +30,30 @@ class LateTicket(Ticket):
 
     def __init__(self, reader: Reader, extents: Sequence[Extent], memory: memoryview) -> None:
         super().__init__(1)
-        self._wanted = (reader, extents, memory)
+        self._request = (reader, extents, memory)
         self._read: Ticket | None = None
 
     def done(self) -> bool:
-        """Whether all bytes have arrived, or the read has failed."""
+        """Return whether all bytes have arrived, or the read has failed."""
         return self._read is not None and self._read.done()
 
     def settle(self) -> None:
-        """Read."""
-        if self._read is None:
-            reader, extents, memory = self._wanted
-            self._read = reader.submit(extents, memory)
-        self._read.settle()
+        """Read, and wait until the read has ended."""
+        self._begin().settle()
 
     def wait(self) -> None:
-        """Read. Raises ReadError."""
-        self.settle()
-        assert self._read is not None
-        self._read.wait()
+        """Read, and wait for all bytes. Raises ReadError."""
+        self._begin().wait()
+
+    def _begin(self) -> Ticket:
+        if self._read is None:
+            reader, extents, memory = self._request
+            self._read = reader.submit(extents, memory)
+        return self._read
 
 
 class LateReader:
-    """The reader of a model that reads a layer when it is needed, and nothing ahead."""
+    """A reader that reads a layer when it is needed, and nothing ahead."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -71,7 +69,7 @@ class LateReader:
         return self._reader.busy_seconds
 
     def submit(self, extents: Sequence[Extent], memory: memoryview) -> Ticket:
-        """Remember what to read."""
+        """Return a read that begins when it is waited for."""
         return LateTicket(self._reader, extents, memory)
 
     def close(self) -> None:
@@ -79,8 +77,8 @@ class LateReader:
         self._reader.close()
 
 
-def unpinned(plan: Plan) -> Plan:
-    """The plan with every layer streamed; what it had pinned stays free."""
+def without_pinning(plan: Plan) -> Plan:
+    """Return the plan with every layer streamed; the memory of pinned ones stays free."""
     return replace(
         plan,
         pinned=(),
@@ -92,31 +90,37 @@ def unpinned(plan: Plan) -> Plan:
 
 
 def main() -> None:
-    """Load what the first line names, then time."""
+    """Load a model as the first order says, then time tokens for each of the others."""
     send = stdout_channel()
-    order = json.loads(sys.stdin.readline())
-    with report_errors(send), _load(order) as llm:
-        plan = llm.plan
-        layers, pinned = len(plan.pinned) + len(plan.streamed), len(plan.pinned)
-        send(
-            {
-                "layers": layers,
-                "pinned": pinned,
-                "resident": plan.resident,
-                "streamed_bytes": plan.streamed_bytes,
-            }
-        )
-        for line in sys.stdin:
-            _time(llm, json.loads(line), send, cached=order["without"] != "cache")
+    tests = orders()
+    with report_errors(send):
+        order = next(tests)
+        with _load(order) as llm:
+            plan = llm.plan
+            send(
+                {
+                    "layers": len(plan.pinned) + len(plan.streamed),
+                    "pinned": len(plan.pinned),
+                    "resident": plan.resident,
+                    "streamed_bytes": plan.streamed_bytes,
+                }
+            )
+            time_tokens = _time_cached
+            if order["without"] == "cache":
+                time_tokens = _time_uncached
+            for test in tests:
+                seconds = time_tokens(llm, test["prompt"], test["tokens"])
+                peak = device.peak_process_memory()
+                send({"seconds": seconds, "peak_memory_bytes": peak})
 
 
-def _load(order: Mapping[str, Any]) -> LLM:
+def _load(order: Message) -> LLM:
     folder = Path(order["folder"])
     settings = LoadSettings(**order["load"], speculate="off")
     checkpoint = read_checkpoint(folder)
     plan = plan_for(checkpoint, settings)
     if order["without"] == "pinning":
-        plan = unpinned(plan)
+        plan = without_pinning(plan)
     reader: Reader = disk_reader(checkpoint, plan)
     if order["without"] == "prefetch":
         reader = LateReader(reader)
@@ -126,27 +130,26 @@ def _load(order: Mapping[str, Any]) -> LLM:
     return llm
 
 
-def _time(llm: LLM, order: Mapping[str, Any], send: Send, *, cached: bool) -> None:
-    """Time some tokens after a prompt whose own time does not count."""
-    prompt, count = order["prompt"], order["tokens"]
-    if cached:
-        stream = llm.stream(prompt, max_tokens=count + 1)
-        next(stream)
-        begun = time.perf_counter()
-        for _ in stream:
-            pass
-    else:
-        ids = [*prompt, _next(llm, prompt)]
-        begun = time.perf_counter()
-        for _ in range(count):
-            ids.append(_next(llm, ids))
-    send(
-        {"seconds": time.perf_counter() - begun, "peak_memory_bytes": device.peak_process_memory()}
-    )
+def _time_cached(llm: LLM, prompt: Sequence[int], count: int) -> float:
+    """Return seconds of some tokens after a prompt whose own time does not count."""
+    stream = llm.stream(prompt, max_tokens=count + 1)
+    next(stream)
+    begun = time.perf_counter()
+    for _ in stream:
+        pass
+    return time.perf_counter() - begun
 
 
-def _next(llm: LLM, tokens: Sequence[int]) -> int:
-    """The token after some tokens, all of them computed anew."""
+def _time_uncached(llm: LLM, prompt: Sequence[int], count: int) -> float:
+    """Return seconds of the same tokens where each computes all that come before it anew."""
+    ids = [*prompt, _next_token(llm, prompt)]
+    begun = time.perf_counter()
+    for _ in range(count):
+        ids.append(_next_token(llm, ids))
+    return time.perf_counter() - begun
+
+
+def _next_token(llm: LLM, tokens: Sequence[int]) -> int:
     (token,) = llm.stream(tokens, max_tokens=1)
     assert token.id is not None, "nobody has cancelled"
     return token.id

@@ -1,4 +1,4 @@
-"""How far the logits of two models lie apart."""
+"""Compare the logits of two models: divergence, agreement, and perplexity of each."""
 
 # L tokens, V words of the vocabulary
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,73 +14,100 @@ import numpy.typing as npt
 
 from edgellm.errors import BackendError
 
-ROWS = 32
+BLOCK = 32
 """Tokens whose logits are compared at once, in float64."""
+
+MAX_LOSS = 700.0
+"""Mean loss whose exponential is still a float64."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(slots=True)
-class Comparison:
-    """Two models' logits for the same tokens, added up window by window."""
+class LogitComparison:
+    """Sums over the logits of a reference and another model for the same tokens.
+
+    Attributes:
+        tokens: compared so far.
+        predicted: those of them that the text goes on after, within a window.
+        max_difference: the largest of all logits.
+        kl_sum: of Kullback-Leibler divergences from the reference, in nats.
+        kl_max: the largest of them.
+        agreed: tokens after which both hold the same word for the likeliest.
+        reference_loss: negative log-likelihood of the text by the reference, in nats.
+        loss: the same by the other model.
+    """
 
     tokens: int = 0
     predicted: int = 0
-    largest: float = 0.0
-    divergence: float = 0.0
-    worst: float = 0.0
+    max_difference: float = 0.0
+    kl_sum: float = 0.0
+    kl_max: float = 0.0
     agreed: int = 0
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    reference_loss: float = 0.0
+    loss: float = 0.0
 
     def add(
         self, reference: npt.NDArray[np.float32], other: npt.NDArray[np.float32], ids: Sequence[int]
     ) -> None:
-        """Compare logits (L, V) after each of the tokens ``ids``. Raises BackendError where they cannot be compared."""
+        """Compare logits (L, V) after each of the L tokens ``ids`` of a window.
+
+        Raises:
+            BackendError: they have different shapes, or are not finite.
+        """
         if reference.shape != other.shape:
             raise BackendError(
                 f"it has logits of {other.shape}, and the reference of {reference.shape}"
             )
-        for begin in range(0, len(ids), ROWS):
-            rows = [
-                np.asarray(logits[begin : begin + ROWS], dtype=np.float64)
-                for logits in (reference, other)
-            ]
-            if not all(np.isfinite(part).all() for part in rows):
+        for begin in range(0, len(ids), BLOCK):
+            end = begin + BLOCK
+            blocks = [np.asarray(one[begin:end], dtype=np.float64) for one in (reference, other)]
+            if not all(np.isfinite(block).all() for block in blocks):
                 raise BackendError("there are logits that are no numbers")
-            self._add(rows, ids[begin + 1 : begin + 1 + ROWS])
+            # the logits after a token predict the next one
+            self._add_block(*blocks, targets=ids[begin + 1 : end + 1])
 
-    def _add(self, rows: list[Floats], targets: Sequence[int]) -> None:
-        logarithms = [log_softmax(part) for part in rows]
-        divergence = (np.exp(logarithms[0]) * (logarithms[0] - logarithms[1])).sum(axis=-1)
-        self.tokens += len(divergence)
-        self.largest = max(self.largest, float(np.abs(rows[0] - rows[1]).max()))
-        self.divergence += float(divergence.sum())
-        self.worst = max(self.worst, float(divergence.max()))
-        self.agreed += int((rows[0].argmax(axis=-1) == rows[1].argmax(axis=-1)).sum())
+    def _add_block(self, reference: Floats, other: Floats, targets: Sequence[int]) -> None:
+        reference_log = log_softmax(reference)
+        other_log = log_softmax(other)
+        # KL(p || q) = sum of p * (log p - log q)
+        kl = (np.exp(reference_log) * (reference_log - other_log)).sum(axis=-1)
+        self.tokens += len(kl)
+        self.kl_sum += float(kl.sum())
+        self.kl_max = max(self.kl_max, float(kl.max()))
+        self.max_difference = max(self.max_difference, float(np.abs(reference - other).max()))
+        self.agreed += int((reference.argmax(axis=-1) == other.argmax(axis=-1)).sum())
         self.predicted += len(targets)
-        for side, logarithm in enumerate(logarithms):
-            self.losses[side] -= float(logarithm[np.arange(len(targets)), list(targets)].sum())
+        self.reference_loss += _loss(reference_log, targets)
+        self.loss += _loss(other_log, targets)
 
     def as_fields(self) -> dict[str, Any]:
-        """The figures, as a record has them."""
-        first, second = (
-            math.exp(min(loss / self.predicted, 700.0)) if self.predicted else None
-            for loss in self.losses
-        )
+        """Return the figures as a record has them."""
         return {
             "tokens": self.tokens,
-            "max_logit_difference": self.largest,
+            "max_logit_difference": self.max_difference,
             # rounding may take the divergence of equals below 0
-            "kl": max(0.0, self.divergence / self.tokens),
-            "kl_max": max(0.0, self.worst),
+            "kl": max(0.0, self.kl_sum / self.tokens),
+            "kl_max": self.kl_max,
             "top1_agreement": self.agreed / self.tokens,
-            "reference_perplexity": first,
-            "perplexity": second,
+            "reference_perplexity": self._perplexity(self.reference_loss),
+            "perplexity": self._perplexity(self.loss),
         }
+
+    def _perplexity(self, loss: float) -> float | None:
+        if not self.predicted:
+            return None
+        return math.exp(min(loss / self.predicted, MAX_LOSS))
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Logarithms of the probabilities that logits (L, V) stand for."""
+    """Return the logarithms of the probabilities that logits (L, V) stand for."""
     shifted: Floats = logits - logits.max(axis=-1, keepdims=True)
-    found: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return found
+    logarithms: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return logarithms
+
+
+def _loss(logarithms: Floats, targets: Sequence[int]) -> float:
+    """Return the negative log-likelihood of the tokens that came next, in nats."""
+    places = np.arange(len(targets))
+    return -float(logarithms[places, list(targets)].sum())

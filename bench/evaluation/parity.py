@@ -1,35 +1,36 @@
-"""Whether models or backends say the same: the logits that each has for one text, compared with those of the first."""
+"""Compare models or backends: the logits of each for one text with those of the first."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgellm.bench.backends.registry import RuntimeSettings, backend_named
-from edgellm.bench.evaluation.divergence import Comparison
+from edgellm.bench.evaluation.divergence import LogitComparison
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record
 from edgellm.bench.speed.variants import GGUF, prepare_variant
 from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.errors import BackendError, ConfigError, EdgeLLMError
+from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.hub.resolve import locate
 from edgellm.tokenizer import Tokenizer
 
-RUN = (sys.executable, "-m", "edgellm.bench.evaluation.parity_worker")
-Say = Callable[[str], None]
+WORKER = (sys.executable, "-m", "edgellm.bench.evaluation.parity_worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParitySettings:
-    """What is compared.
+    """How much of which text is compared, and how runtimes load.
 
     Attributes:
         text: that the models are led through, token by token, whatever they would have said.
@@ -37,7 +38,7 @@ class ParitySettings:
         window: tokens that are led through together; each window begins anew.
         prompt_tokens: the beginning of the text that greedy texts go on from.
         new_tokens: of a greedy text.
-        timeout: seconds in which a worker must say something.
+        timeout: seconds in which a worker must send a message.
         runtime: how each runtime loads.
     """
 
@@ -59,7 +60,7 @@ class Side:
 
     @property
     def title(self) -> str:
-        """What a person sees of it."""
+        """Backend and model in words."""
         return f"{self.backend}, {self.model}"
 
 
@@ -68,21 +69,21 @@ class ParityRecord(Record):
     """How one model in one backend differs from the reference; ``tokens`` were compared.
 
     Attributes:
-        arithmetic: which path ran.
+        arithmetic: the code path that ran.
         reference_model: the model that it is compared with.
-        reference_backend: where that ran.
+        reference_backend: the one that the reference ran in.
         reference_bits: of its weights.
-        reference_arithmetic: which path it ran.
+        reference_arithmetic: the code path of the reference.
         max_logit_difference: the largest, of all words after all tokens.
         kl: the Kullback-Leibler divergence from the reference, in nats, the mean over tokens.
         kl_max: the same of the worst token.
-        top1_agreement: share of tokens after which both hold the same word for the likeliest.
-        perplexity: of the text.
-        reference_perplexity: what the reference finds.
+        top1_agreement: fraction of tokens after which both hold the same word for the likeliest.
+        perplexity: of the text, by this model.
+        reference_perplexity: the same by the reference.
         text_equal: whether the greedy texts are the same, token by token.
         equal_tokens: with which they begin alike.
-        text: what this one says, greedily.
-        reference_text: what the reference says.
+        text: the greedy text of this one.
+        reference_text: the greedy text of the reference.
     """
 
     KIND: ClassVar[str] = "parity"
@@ -106,14 +107,14 @@ class ParityRecord(Record):
 
     @property
     def perplexity_change(self) -> float | None:
-        """What the perplexity is above the reference's, as a share of it."""
+        """How far the perplexity is above the reference's, as a fraction of it."""
         if self.perplexity is None or not self.reference_perplexity:
             return None
         return self.perplexity / self.reference_perplexity - 1
 
 
 def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:
-    """Every model in every backend; the first is what the others are compared with.
+    """Return every model in every backend; the first is the reference.
 
     Raises:
         ConfigError: there is no such backend, or nothing to compare.
@@ -132,45 +133,49 @@ def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:
 def compare(
     sides: Sequence[Side], settings: ParitySettings, *, progress: StatusCallback = lambda _: None
 ) -> Generator[ParityRecord]:
-    """Yield a record for each side but the first, as it is compared with that one; one that fails says why.
+    """Yield a record for each side but the first, as it is compared with that one.
+
+    One that fails says why in its record.
 
     Raises:
         EdgeLLMError: the reference itself fails.
     """
-    tokenizer, ids = _tokens(sides, settings)
+    tokenizer, ids = _tokenize(sides, settings)
     windows = [
         ids[begin : begin + settings.window] for begin in range(0, len(ids), settings.window)
     ]
 
-    def said(number: int) -> Say:
-        return lambda doing: progress(Status(number, len(sides), sides[number - 1].title, doing))
+    def run(number: int, folder: str) -> _Outputs:
+        side = sides[number]
 
-    with tempfile.TemporaryDirectory(prefix="edgellm-parity-") as folder:
-        reference = _Answer.of(sides[0], settings, windows, Path(folder), said(1))
-        for number, side in enumerate(sides[1:], 2):
+        def report(doing: str) -> None:
+            progress(Status(number + 1, len(sides), side.title, doing))
+
+        return _run_side(side, settings, windows, Path(folder), report)
+
+    with tempfile.TemporaryDirectory(prefix="edgellm-parity-") as reference_folder:
+        reference = run(0, reference_folder)
+        for number, side in enumerate(sides[1:], 1):
             try:
-                with tempfile.TemporaryDirectory(prefix="edgellm-parity-") as other:
-                    answer = _Answer.of(side, settings, windows, Path(other), said(number))
-                    yield _record(reference, answer, windows, tokenizer)
+                with tempfile.TemporaryDirectory(prefix="edgellm-parity-") as folder:
+                    yield _record(reference, run(number, folder), windows, tokenizer)
             except EdgeLLMError as error:
-                sentence = f"{error.message} ({error.hint})" if error.hint else error.message
-                yield ParityRecord(
-                    **reference.as_reference(), **_identity(side), device="", error=sentence
-                )
-
-
-def _identity(side: Side) -> dict[str, Any]:
-    return {
-        "model": side.model,
-        "backend": side.backend,
-        "test": "parity",
-        "environment": environment(),
-    }
+                common = _common_fields(reference, side)
+                yield ParityRecord(**common, device="", error=error_sentence(error))
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a side said: the files of its logits, one a window, and its greedy tokens."""
+class _Outputs:
+    """A side's logits and greedy tokens.
+
+    Attributes:
+        side: the model and its backend.
+        bits: of its weights.
+        device: that it ran on.
+        arithmetic: the code path that ran.
+        files: of logits (L, V), one a window.
+        greedy: tokens after the prompt.
+    """
 
     side: Side
     bits: int | None
@@ -179,92 +184,89 @@ class _Answer:
     files: tuple[Path, ...]
     greedy: tuple[int, ...]
 
-    @classmethod
-    def of(
-        cls,
-        side: Side,
-        settings: ParitySettings,
-        windows: Sequence[Sequence[int]],
-        folder: Path,
-        say: Say,
-    ) -> _Answer:
-        say("loading")
-        variant = prepare_variant(side.model, None, side.backend)
-        threads = settings.runtime.threads
-        worker = WorkerProcess(
-            timeout=settings.timeout,
-            command=RUN,
-            variables={"OMP_NUM_THREADS": str(threads)} if threads else {},
-            crash_hint=backend_named(side.backend).crash_hint,
-        )
-        try:
-            worker.send(
-                {
-                    "backend": side.backend,
-                    "model": str(variant.path),
-                    "settings": asdict(settings.runtime),
-                }
-            )
-            found = _heard(worker)
-            files = []
-            for number, window in enumerate(windows):
-                say(f"tokens from {number * settings.window} on")
-                files.append(folder / f"{number}.npy")
-                worker.send({"tokens": list(window), "file": str(files[-1])})
-                _heard(worker)
-            say("going on by itself")
-            worker.send(
-                {"tokens": list(windows[0][: settings.prompt_tokens]), "count": settings.new_tokens}
-            )
-            greedy = _heard(worker)["greedy"]
-        finally:
-            worker.close()
-        return cls(
-            side, variant.bits, found["device"], found["arithmetic"], tuple(files), tuple(greedy)
-        )
 
-    def as_reference(self) -> dict[str, Any]:
-        return {
-            "reference_model": self.side.model,
-            "reference_backend": self.side.backend,
-            "reference_bits": self.bits,
-            "reference_arithmetic": self.arithmetic,
-        }
-
-
-def _heard(worker: WorkerProcess) -> Mapping[str, Any]:
-    found = worker.receive()
-    if "error" in found:
-        raise BackendError(found["error"], hint=found["hint"])
-    return found
+def _run_side(
+    side: Side,
+    settings: ParitySettings,
+    windows: Sequence[Sequence[int]],
+    folder: Path,
+    report: Callable[[str], None],
+) -> _Outputs:
+    """Run a model in a process of its own; logits go to files in the folder."""
+    report("loading")
+    variant = prepare_variant(side.model, None, side.backend)
+    variables = {}
+    if settings.runtime.threads:
+        variables["OMP_NUM_THREADS"] = str(settings.runtime.threads)
+    worker = WorkerProcess(
+        timeout=settings.timeout,
+        command=WORKER,
+        variables=variables,
+        crash_hint=backend_named(side.backend).crash_hint,
+    )
+    try:
+        order = {"backend": side.backend, "model": str(variant.path)}
+        worker.send(order | {"settings": asdict(settings.runtime)})
+        loaded = worker.receive()
+        files = []
+        for number, window in enumerate(windows):
+            report(f"tokens from {number * settings.window} on")
+            files.append(folder / f"{number}.npy")
+            worker.send({"tokens": list(window), "file": str(files[-1])})
+            worker.receive()
+        report("going on by itself")
+        prompt = windows[0][: settings.prompt_tokens]
+        worker.send({"tokens": list(prompt), "count": settings.new_tokens})
+        greedy = worker.receive()["greedy"]
+    finally:
+        worker.close()
+    return _Outputs(
+        side, variant.bits, loaded["device"], loaded["arithmetic"], tuple(files), tuple(greedy)
+    )
 
 
 def _record(
-    reference: _Answer, answer: _Answer, windows: Sequence[Sequence[int]], tokenizer: Tokenizer
+    reference: _Outputs, other: _Outputs, windows: Sequence[Sequence[int]], tokenizer: Tokenizer
 ) -> ParityRecord:
-    comparison = Comparison()
-    for own, other, ids in zip(reference.files, answer.files, windows, strict=True):
-        comparison.add(np.load(own, mmap_mode="r"), np.load(other, mmap_mode="r"), ids)
-    pairs = zip(reference.greedy, answer.greedy, strict=True)
-    alike = next(
-        (number for number, (one, two) in enumerate(pairs) if one != two), len(answer.greedy)
-    )
+    comparison = LogitComparison()
+    for one, two, ids in zip(reference.files, other.files, windows, strict=True):
+        comparison.add(np.load(one, mmap_mode="r"), np.load(two, mmap_mode="r"), ids)
+    equal_tokens = _common_length(reference.greedy, other.greedy)
     return ParityRecord(
-        **reference.as_reference(),
-        **_identity(answer.side),
+        **_common_fields(reference, other.side),
         **comparison.as_fields(),
-        device=answer.device,
-        bits=answer.bits,
-        arithmetic=answer.arithmetic,
-        text_equal=alike == len(answer.greedy),
-        equal_tokens=alike,
-        text=tokenizer.decode(answer.greedy),
+        device=other.device,
+        bits=other.bits,
+        arithmetic=other.arithmetic,
+        text_equal=equal_tokens == len(other.greedy),
+        equal_tokens=equal_tokens,
+        text=tokenizer.decode(other.greedy),
         reference_text=tokenizer.decode(reference.greedy),
     )
 
 
-def _tokens(sides: Sequence[Side], settings: ParitySettings) -> tuple[Tokenizer, list[int]]:
-    """The first folder's tokenizer, and the text's token ids, which all folders must agree on.
+def _common_fields(reference: _Outputs, side: Side) -> dict[str, Any]:
+    """Return the fields of a record that are known before the side has run."""
+    return {
+        "model": side.model,
+        "backend": side.backend,
+        "test": "parity",
+        "environment": environment(),
+        "reference_model": reference.side.model,
+        "reference_backend": reference.side.backend,
+        "reference_bits": reference.bits,
+        "reference_arithmetic": reference.arithmetic,
+    }
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return with how many equal tokens both begin."""
+    pairs = zip(first, second, strict=True)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _tokenize(sides: Sequence[Side], settings: ParitySettings) -> tuple[Tokenizer, list[int]]:
+    """Return the first folder's tokenizer, and the text's token ids, on which all must agree.
 
     Raises:
         ConfigError: there is no folder, the text is too short, or folders split it differently.
@@ -277,20 +279,21 @@ def _tokens(sides: Sequence[Side], settings: ParitySettings) -> tuple[Tokenizer,
             "a GGUF file alone does not say how a text is split",
             hint="name the folder that it came from first",
         )
-    found: list[tuple[Tokenizer, list[int]]] = []
-    for model in models:
-        checkpoint = read_checkpoint(locate(model))
-        tokenizer = Tokenizer.from_folder(
-            checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
-        )
-        found.append((tokenizer, tokenizer.encode(settings.text)[: settings.tokens]))
-        if found[-1][1] != found[0][1]:
+    tokenizer = _tokenizer(models[0])
+    ids = tokenizer.encode(settings.text)[: settings.tokens]
+    for model in models[1:]:
+        if _tokenizer(model).encode(settings.text)[: settings.tokens] != ids:
             raise ConfigError(
                 f"{model} and {models[0]} split the text differently",
                 hint="compare models of one vocabulary",
             )
-    if len(found[0][1]) <= settings.prompt_tokens:
+    if len(ids) <= settings.prompt_tokens:
         raise ConfigError(
-            f"the text has {len(found[0][1])} tokens; {settings.prompt_tokens + 1} are the least"
+            f"the text has {len(ids)} tokens; {settings.prompt_tokens + 1} are the least"
         )
-    return found[0]
+    return tokenizer, ids
+
+
+def _tokenizer(model: str) -> Tokenizer:
+    checkpoint = read_checkpoint(locate(model))
+    return Tokenizer.from_folder(checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size)

@@ -1,64 +1,62 @@
-"""A process of its own that says what one model in one runtime makes of a text: its logits, in files, and how it goes on.
+"""A worker that runs one model in one backend: its logits of a text, in files, and greedy tokens.
 
-It speaks lines of JSON as ``worker`` does: the first names the runtime and the model, each one
-after it what to compute.
+The first order names the backend and the model, each one after it what to compute (see
+``bench.worker.protocol``).
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from edgellm.bench.backends.registry import Runtime, RuntimeSettings, open_runtime
-from edgellm.bench.worker.protocol import Send, report_errors, stdout_channel
+from edgellm.bench.worker.protocol import Message, orders, report_errors, stdout_channel
 
 
 @runtime_checkable
-class Continues(Protocol):
-    """A runtime that can say which tokens it decodes; of others they are found from logits of ever longer prompts."""
+class DecodesGreedily(Protocol):
+    """A runtime with a decoder of its own; of others tokens are found from logits of a prompt."""
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The ``count`` likeliest tokens after a prompt."""
+        """Return the ``count`` likeliest tokens after a prompt."""
         ...
 
 
 def main() -> None:
-    """Load what the first line names, then compute."""
+    """Load a model as the first order says, then compute what each of the others asks for."""
     send = stdout_channel()
-    order = json.loads(sys.stdin.readline())
+    requests = orders()
     with report_errors(send):
+        order = next(requests)
         runtime = open_runtime(
             order["backend"], order["model"], RuntimeSettings(**order["settings"])
         )
         try:
             send({"device": runtime.device, "arithmetic": runtime.arithmetic})
-            for line in sys.stdin:
-                _do(runtime, json.loads(line), send)
+            for request in requests:
+                send(_compute(runtime, request))
         finally:
             runtime.close()
 
 
-def _do(runtime: Runtime, order: Mapping[str, Any], send: Send) -> None:
-    if "file" in order:
-        logits = runtime.logits(order["tokens"])
-        np.save(order["file"], logits)
-        send({"shape": list(logits.shape)})
-    else:
-        send({"greedy": greedy(runtime, order["tokens"], order["count"])})
+def _compute(runtime: Runtime, request: Message) -> dict[str, Any]:
+    if "file" not in request:
+        return {"greedy": greedy(runtime, request["tokens"], request["count"])}
+    logits = runtime.logits(request["tokens"])
+    np.save(request["file"], logits)
+    return {"shape": list(logits.shape)}
 
 
 def greedy(runtime: Runtime, tokens: Sequence[int], count: int) -> list[int]:
-    """The ``count`` likeliest tokens after a prompt, each found after the ones before it."""
-    if isinstance(runtime, Continues):
+    """Return the ``count`` likeliest tokens after a prompt, each found after the ones before it."""
+    if isinstance(runtime, DecodesGreedily):
         return runtime.greedy(tokens, count)
-    found: list[int] = []
+    generated: list[int] = []
     for _ in range(count):
-        found.append(int(runtime.logits([*tokens, *found])[-1].argmax()))
-    return found
+        generated.append(int(runtime.logits([*tokens, *generated])[-1].argmax()))
+    return generated
 
 
 if __name__ == "__main__":

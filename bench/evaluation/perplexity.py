@@ -1,7 +1,7 @@
-"""How well a model expects a text: the perplexity of held-out documents.
+"""Measure the perplexity of held-out documents, for models and kinds of KV cache.
 
-    python -m edgellm.bench.evaluation.perplexity FILE MODEL [MODEL ...] [--separator TEXT] [--limit
-    TOKENS] [--kv-bits 16 8 4]
+    python -m edgellm.bench.evaluation.perplexity FILE MODEL [MODEL ...]
+        [--separator TEXT] [--limit TOKENS] [--kv-bits 16 8 4]
 
 Each document stands alone, after the model's first token; a longer one is cut at the window.
 Perplexity is exp(mean negative log-likelihood a token), in float32 sums.
@@ -26,7 +26,7 @@ from edgellm.open_llm import load
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """The result over ``tokens`` predicted tokens."""
+    """The result over ``tokens`` predicted tokens, and the seconds that it took."""
 
     perplexity: float
     tokens: int
@@ -36,29 +36,29 @@ class Perplexity:
 def measure(
     llm: LLM, documents: Iterable[Sequence[int]], *, limit: int | None = None
 ) -> Perplexity:
-    """Return the perplexity of documents of token ids, at most ``limit`` predicted tokens in all."""
-    begun, total, count = time.perf_counter(), 0.0, 0
+    """Return the perplexity of documents of token ids, of at most about ``limit`` tokens."""
+    begun = time.perf_counter()
+    loss_sum = 0.0
+    count = 0
     for ids in documents:
         if limit is not None and count >= limit:
             break
-        logits = llm.logits(ids[:-1])
-        targets = mx.array(list(ids[1:]))
-        losses = (
-            mx.logsumexp(logits, axis=-1)
-            - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        )
-        total += float(mx.sum(losses).item())  # type: ignore[arg-type]
+        logits = llm.logits(ids[:-1])  # (L, V)
+        targets = mx.array(list(ids[1:]))[:, None]  # (L, 1)
+        # -log softmax(logits)[target] = logsumexp(logits) - logits[target]
+        target_logits = mx.take_along_axis(logits, targets, axis=-1)[:, 0]
+        losses = mx.logsumexp(logits, axis=-1) - target_logits
+        loss_sum += float(mx.sum(losses).item())  # type: ignore[arg-type]
         count += len(ids) - 1
-    return Perplexity(math.exp(total / count), count, time.perf_counter() - begun)
+    return Perplexity(math.exp(loss_sum / count), count, time.perf_counter() - begun)
 
 
-def documents_of(llm: LLM, text: str, *, separator: str, window: int) -> Iterator[list[int]]:
-    """Token ids of the documents in a text."""
+def tokenize_documents(llm: LLM, text: str, *, separator: str, window: int) -> Iterator[list[int]]:
+    """Yield the first ``window`` token ids of each document in a text."""
     for document in text.split(separator):
-        if document.strip():
-            ids = llm.tokenizer.encode(document.strip())[:window]
-            if len(ids) > 1:
-                yield ids
+        ids = llm.tokenizer.encode(document.strip())[:window]
+        if document.strip() and len(ids) > 1:
+            yield ids
 
 
 def main() -> None:
@@ -71,21 +71,23 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--activations", default="auto")
     parser.add_argument("--kv-bits", type=int, nargs="*", default=[None])
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    text = options.file.read_text()
     first = None
-    for name, kv_bits in product(arguments.models, arguments.kv_bits):
-        with load(name, activations=arguments.activations, kv_bits=kv_bits) as llm:
-            documents = documents_of(
-                llm,
-                arguments.file.read_text(),
-                separator=arguments.separator,
-                window=arguments.window,
+    for model, kv_bits in product(options.models, options.kv_bits):
+        with load(model, activations=options.activations, kv_bits=kv_bits) as llm:
+            documents = tokenize_documents(
+                llm, text, separator=options.separator, window=options.window
             )
-            result = measure(llm, documents, limit=arguments.limit)
+            result = measure(llm, documents, limit=options.limit)
         first = first or result.perplexity
+        change = 100 * (result.perplexity / first - 1)
+        title = model
+        if kv_bits:
+            title += f", KV cache in {kv_bits} bits"
         sys.stdout.write(
-            f"{name}{f', KV cache in {kv_bits} bits' if kv_bits else ''}: perplexity {result.perplexity:.4f} over "
-            f"{result.tokens} tokens ({100 * (result.perplexity / first - 1):+.3f}%), {result.seconds:.1f} s\n"
+            f"{title}: perplexity {result.perplexity:.4f} over {result.tokens} tokens "
+            f"({change:+.3f}%), {result.seconds:.1f} s\n"
         )
 
 

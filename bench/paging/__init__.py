@@ -1,1 +1,5 @@
-"""Paging."""
+"""Paging: tokens a second of a model larger than its budget of memory, beside what the disk allows.
+
+``paging.py`` measures, each budget in a process of its own, which is ``worker.py``. Stands on
+``bench/worker``, ``machine`` and ``records``.
+"""

@@ -1,10 +1,8 @@
-"""Tokens a second of a model larger than its budget, and how near they come to what the disk allows."""
+"""Measure a model larger than its budget: tokens a second, and how near they come to the disk."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from edgellm.bench.machine.disk import drop_from_cache, read_all
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record, median
 from edgellm.bench.worker.memory_cap import capped
+from edgellm.bench.worker.process import WorkerProcess
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.quantization import quantization_of
@@ -26,11 +25,12 @@ from edgellm.plan.planner import least_memory, plan_for
 from edgellm.reading.tuning import tuned
 from edgellm.settings import LoadSettings
 
+WORKER = (sys.executable, "-m", "edgellm.bench.paging.worker")
 SAMPLES = 3
 TOKENS = 2
 """Tokens of one sample."""
 
-SHARES = (0.25, 0.5, 0.75)
+FRACTIONS = (0.25, 0.5, 0.75)
 """Of the model's size: the budgets where none are given."""
 
 
@@ -52,6 +52,12 @@ class PagingSettings:
     context: int | None = None
     threads: int | None = None
     headroom: int | None = None
+
+    def cap(self, budget: int) -> int | None:
+        """Return what the system holds a process of this budget to; None: nothing."""
+        if self.headroom is None:
+            return None
+        return budget + self.headroom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +141,12 @@ def measure_paging(
 
     A budget that fails becomes a record that says why; the others are measured all the same.
 
+    Args:
+        model: a folder, a Hub id or a bundled name.
+        budgets: bytes; none: ``default_budgets``.
+        settings: how each is measured.
+        progress: is called with each budget in words before it is measured.
+
     Raises:
         ModelNotFoundError, FormatError, UnsupportedModelError: the model cannot be used at all.
         ConfigError: memory is to be capped and cannot be; no budget is given, and none pages the
@@ -142,149 +154,110 @@ def measure_paging(
     """
     settings = settings or PagingSettings()
     checkpoint = read_checkpoint(locate(model))
-    where = environment()
+    common: dict[str, Any] = {
+        "model": model,
+        "backend": "mlx",
+        "device": device.chip_name(),
+        "test": "paging",
+        "environment": environment(),
+        "tokens": settings.tokens,
+        "threads": settings.threads or device.core_count(),
+        "bits": _usual_bits(checkpoint),
+        "layers": len(checkpoint.layers),
+    }
     records = []
     for budget in budgets or default_budgets(checkpoint, settings):
         progress(f"{budget / 1e6:,.0f} MB")
-        common: dict[str, Any] = {
-            "model": model,
-            "backend": "mlx",
-            "device": device.chip_name(),
-            "test": "paging",
-            "environment": where,
-            "tokens": settings.tokens,
-            "threads": settings.threads or device.core_count(),
-            "bits": _bits(checkpoint),
-            "memory_bytes": budget,
-            "layers": len(checkpoint.layers),
-            "cap_bytes": budget + settings.headroom if settings.headroom is not None else None,
-        }
+        common |= {"memory_bytes": budget, "cap_bytes": settings.cap(budget)}
         try:
-            found = _measure(checkpoint, budget, settings)
+            record = PagingRecord(**common, **_measure(checkpoint, budget, settings))
         except (BackendError, ReadError) as error:
-            found = {"error": error.message}
-        records.append(PagingRecord(**common | found))
+            record = PagingRecord(**common, error=error.message)
+        records.append(record)
     return records
 
 
 def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[int]:
-    """Shares of the model's size, none below what it runs in, without those that hold the whole model.
+    """Return fractions of the model's size that it runs in, and that do not hold the whole of it.
 
     Raises:
         ConfigError: none is left.
     """
     load = LoadSettings(context=settings.context, threads=settings.threads, speculate="off")
     least = least_memory(checkpoint, load)
-    wished = dict.fromkeys(max(least, int(share * checkpoint.nbytes)) for share in SHARES)
-    found = [
+    budgets = dict.fromkeys(max(least, int(part * checkpoint.nbytes)) for part in FRACTIONS)
+    paged = [
         budget
-        for budget in wished
+        for budget in budgets
         if not plan_for(checkpoint, replace(load, memory=budget)).resident
     ]
-    if not found:
+    if not paged:
         raise ConfigError(
-            f"{checkpoint.folder.path.name} is so small that the least it runs in, {megabytes(least)}, holds the whole of it",
+            f"{checkpoint.folder.path.name} is so small that the least it runs in, "
+            f"{megabytes(least)}, holds the whole of it",
             hint="name a larger model, or give budgets with --memory",
         )
-    return found
+    return paged
 
 
 def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> dict[str, Any]:
+    """Return the fields of a record that are measured."""
     files = sorted({extent.file for part in checkpoint.layers for extent in part.extents})
     tuning = tuned(files)
     drop_from_cache(sorted(checkpoint.folder.path.glob("*.safetensors")))
-    load = LoadSettings(memory=budget, context=settings.context, threads=settings.threads)
-    cap = budget + settings.headroom if settings.headroom is not None else None
-    with _process(checkpoint, load, cap) as run:
-        begun = run.hear()
-        plan = begun["plan"]
+    with _worker(settings.cap(budget)) as worker:
+        loading = {"memory": budget, "context": settings.context, "threads": settings.threads}
+        worker.send({"folder": str(checkpoint.folder.path), "load": loading})
+        loaded = worker.receive()
+        plan = loaded["plan"]
         extents = [
             extent for index in plan["streamed"] for extent in checkpoint.layers[index].extents
         ]
         scratch = WeightBuffer(max((extent.nbytes for extent in extents), default=0))
 
         def plain_read() -> list[float]:
-            return [read_all(extents, tuning, scratch)] if extents else []
+            if not extents:
+                return []
+            return [read_all(extents, tuning, scratch)]
 
-        raw, seconds = plain_read(), []
+        raw_gbps = plain_read()
+        seconds = []
         for _ in range(settings.samples):
-            seconds.append(run.ask(settings.tokens)["seconds"])
-            raw += plain_read()
-        end = run.ask(0)
-        step = run.hear()
+            worker.send({"tokens": settings.tokens})
+            seconds.append(worker.receive()["seconds"])
+            raw_gbps += plain_read()
+        worker.send({"tokens": 0})  # ends the decoding
+        end = worker.receive()
+        step = worker.receive()
     return {
         "seconds": tuple(seconds),
-        "raw_gbps": tuple(raw),
+        "raw_gbps": tuple(raw_gbps),
         "pinned_layers": len(plan["pinned"]),
         "bytes_per_token": plan["streamed_bytes"],
         "peak_memory_bytes": end["peak_memory_bytes"],
         "direct_reads": end["direct_reads"],
         "resident_seconds": step["resident_seconds"],
         "weight_bytes_per_token": step["weight_bytes"],
-        "load_seconds": begun["load_seconds"],
+        "load_seconds": loaded["load_seconds"],
     }
 
 
-class _Run:
-    """A ``pagedrun`` process."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def ask(self, tokens: int) -> dict[str, Any]:
-        """Have it decode so many tokens, or end its answer; returns what it says next."""
-        assert self._process.stdin is not None, "it was opened with a pipe"
-        try:
-            self._process.stdin.write(f"{tokens}\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it died of is heard next
-        return self.hear()
-
-    def hear(self) -> dict[str, Any]:
-        """What it says next. Raises BackendError where it says that it failed, or is gone."""
-        assert self._process.stdout is not None, "it was opened with a pipe"
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            # A shell reports a child that signal 9 ended as 137.
-            killed = code in {-9, 137}
-            raise BackendError(
-                "the system ended the process: it took too much memory"
-                if killed
-                else f"it ended with code {code}"
-            )
-        found: dict[str, Any] = json.loads(line)
-        if "error" in found:
-            raise BackendError(found["error"])
-        return found
-
-
 @contextmanager
-def _process(checkpoint: Checkpoint, load: LoadSettings, cap: int | None) -> Iterator[_Run]:
-    settings = {"memory": load.memory, "context": load.context, "threads": load.threads}
-    command = [
-        sys.executable,
-        "-m",
-        "edgellm.bench.paging.worker",
-        str(checkpoint.folder.path),
-        json.dumps(settings),
-    ]
-    with (
-        capped(command, cap) as capped_command,
-        subprocess.Popen(
-            capped_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as process,
-    ):
+def _worker(cap: int | None) -> Iterator[WorkerProcess]:
+    """Give a worker that the system holds to ``cap`` bytes, and kill it at the end."""
+    with capped(WORKER, cap) as command:
+        worker = WorkerProcess(command=command, timeout=None)
         try:
-            yield _Run(process)
+            yield worker
         finally:
-            process.kill()
+            worker.kill()
 
 
-def _bits(checkpoint: Checkpoint) -> int | None:
+def _usual_bits(checkpoint: Checkpoint) -> int | None:
     try:
         usual = quantization_of(checkpoint.folder.config, "")
     except EdgeLLMError:
         return None
-    return usual.bits if usual else 16
+    if usual is None:
+        return 16
+    return usual.bits

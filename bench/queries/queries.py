@@ -1,24 +1,25 @@
-"""The founding experiment: the same questions to several models, on one, two, four and eight threads."""
+"""Ask several models the same questions, on one, two, four and eight threads."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.queries.questions import QUESTIONS, QuerySettings
 from edgellm.bench.records.record import Record
-from edgellm.bench.worker.process import WorkerProcess
-from edgellm.bench.worker.status import Status
+from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
+from edgellm.bench.worker.protocol import error_sentence
+from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.quantization import quantization_of
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.hub.resolve import locate
+
+WORKER = (sys.executable, "-m", "edgellm.bench.queries.worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,8 @@ class QueryRecord(Record):
 
     Attributes:
         number: of the question, from 1.
-        question: what was asked.
-        answer: what was said.
+        question: as it was asked.
+        answer: the text that the model gave.
         finish_reason: ``stop``, or ``length`` where ``--max-tokens`` cut it off.
         prompt_tokens: of the question, the template's own among them.
         first_token_seconds: of each repetition.
@@ -50,95 +51,116 @@ class QueryRecord(Record):
     KIND: ClassVar[str] = "queries"
     DERIVED: ClassVar[tuple[str, ...]] = (*Record.DERIVED, "median_seconds", "seconds_per_token")
 
-    @property
-    def seconds_per_token(self) -> float | None:
-        """From the question to the end of the answer, shared among its tokens; of the median repetition."""
-        seconds = self.median_seconds
-        return seconds / self.tokens if seconds and self.tokens else None
-
 
 def measure_queries(
     models: Sequence[str],
     questions: Sequence[str] = QUESTIONS,
     settings: QuerySettings | None = None,
     *,
-    progress: Callable[[Status], None] = lambda _: None,
+    progress: StatusCallback = lambda _: None,
 ) -> Generator[QueryRecord]:
-    """Yield a record for each model, number of threads and question, as it is answered; a failure becomes one too."""
+    """Yield a record for each model, number of threads and question, as it is answered.
+
+    A failure becomes a record too, and the others are asked all the same.
+    """
     settings = settings or QuerySettings()
-    where = environment()
+    common: dict[str, Any] = {
+        "backend": "mlx",
+        "device": device.chip_name(),
+        "test": "query",
+        "environment": environment(),
+    }
     total = len(models) * len(settings.threads) * len(questions)
-    for place, model in enumerate(models):
+    done = 0
+    for model in models:
+        common["model"] = model
         try:
             checkpoint = read_checkpoint(locate(model))
         except EdgeLLMError as error:
-            said = f"{error.message} (hint: {error.hint})" if error.hint else error.message
-            yield QueryRecord(
-                model=model,
-                backend="mlx",
-                device=device.chip_name(),
-                test="query",
-                environment=where,
-                error=said,
-            )
+            done += len(settings.threads) * len(questions)
+            yield QueryRecord(**common, error=error_sentence(error))
             continue
-        for count, threads in enumerate(settings.threads):
-            done = (place * len(settings.threads) + count) * len(questions)
-            common: dict[str, Any] = {
-                "model": model,
-                "backend": "mlx",
-                "device": device.chip_name(),
-                "test": "query",
-                "environment": where,
-                "threads": threads,
-                "bits": _bits(checkpoint),
-                "memory_bytes": settings.memory,
-                "model_bytes": checkpoint.nbytes,
-            }
-            say = partial(_say, progress, Status(done, total, f"{model}, {threads} threads", ""))
-            yield from _asked(checkpoint, questions, settings, common, say)
+        model_fields = {
+            "bits": _usual_bits(checkpoint),
+            "memory_bytes": settings.memory,
+            "model_bytes": checkpoint.nbytes,
+        }
+        for threads in settings.threads:
+            report = _reporter(progress, Status(done, total, f"{model}, {threads} threads", ""))
+            fields = common | model_fields | {"threads": threads}
+            for number, answer in _ask_all(checkpoint, questions, settings, threads, report):
+                question = questions[number - 1]
+                yield QueryRecord(**fields, number=number, question=question, **answer)
+            done += len(questions)
 
 
-def _asked(
+def _reporter(progress: StatusCallback, before: Status) -> Callable[[int, str], None]:
+    """Return what reports the number of a question, counted from ``before``, and what is done."""
+
+    def report(number: int, doing: str) -> None:
+        progress(replace(before, number=before.number + number, doing=doing))
+
+    return report
+
+
+def _ask_all(
     checkpoint: Checkpoint,
     questions: Sequence[str],
     settings: QuerySettings,
-    common: dict[str, Any],
-    progress: Callable[[int, str], None],
-) -> Generator[QueryRecord]:
-    load = {"memory": settings.memory, "threads": common["threads"]}
+    threads: int,
+    report: Callable[[int, str], None],
+) -> Generator[tuple[int, dict[str, Any]]]:
+    """Yield each question's number, and the fields that a record has of its answer."""
     sampling = {
         "max_tokens": settings.max_tokens,
         "temperature": settings.temperature,
         "seed": settings.seed,
     }
-    command = [sys.executable, "-m", "edgellm.bench.queries.worker", str(checkpoint.folder.path)]
-    command.append(json.dumps({"load": load, "sampling": sampling}))
-    process = WorkerProcess(timeout=settings.timeout, command=command)
+    order = {
+        "model": str(checkpoint.folder.path),
+        "load": {"memory": settings.memory, "threads": threads},
+        "sampling": sampling,
+    }
+    worker = WorkerProcess(timeout=settings.timeout, command=WORKER)
     try:
-        progress(1, "loading")
-        unloaded = _heard(process).get("error")
+        report(1, "loading")
+        worker.send(order)
+        fatal = _load_error(worker)
         for number, question in enumerate(questions, 1):
-            progress(number, question)
-            said = (
-                [{"error": unloaded}]
-                if unloaded
-                else _answers(process, question, settings.repetitions)
-            )
-            yield QueryRecord(**common, number=number, question=question, **_summary(said))
+            report(number, question)
+            answer: dict[str, Any] = {"error": fatal}
+            if fatal is None:
+                try:
+                    answer = _ask(worker, question, settings.repetitions)
+                except BackendError as error:
+                    answer = {"error": error_sentence(error)}
+                    if isinstance(error, WorkerEndedError):
+                        fatal = answer["error"]  # nobody is there to be asked
+            yield number, answer
     finally:
-        process.kill()
+        worker.kill()
 
 
-def _summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    failure = next((said["error"] for said in found if "error" in said), None)
-    if failure is not None:
-        return {"error": failure}
-    last = found[-1]
+def _load_error(worker: WorkerProcess) -> str | None:
+    """Wait until the model is loaded, and return why it is not."""
+    try:
+        worker.receive()
+    except BackendError as error:
+        return error_sentence(error)
+    return None
+
+
+def _ask(worker: WorkerProcess, question: str, repetitions: int) -> dict[str, Any]:
+    """Ask several times; return the last answer with the seconds of all. Raises BackendError."""
+    answers = []
+    for repetition in range(repetitions):
+        worker.send({"question": question, "repetition": repetition})
+        answers.append(worker.receive())
+    last = answers[-1]
     return {
         "tokens": last["completion_tokens"],
-        "seconds": tuple(said["seconds"] for said in found),
-        "first_token_seconds": tuple(said["first_token_seconds"] for said in found),
+        "seconds": tuple(answer["seconds"] for answer in answers),
+        "first_token_seconds": tuple(answer["first_token_seconds"] for answer in answers),
         "answer": last["answer"],
         "finish_reason": last["finish_reason"],
         "prompt_tokens": last["prompt_tokens"],
@@ -146,26 +168,8 @@ def _summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _say(progress: Callable[[Status], None], before: Status, number: int, doing: str) -> None:
-    progress(replace(before, number=before.number + number, doing=doing))
-
-
-def _answers(process: WorkerProcess, question: str, repetitions: int) -> list[dict[str, Any]]:
-    said = []
-    for repetition in range(repetitions):
-        process.send({"question": question, "repetition": repetition})
-        said.append(_heard(process))
-    return said
-
-
-def _heard(process: WorkerProcess) -> dict[str, Any]:
-    """What it says next; that it is gone or silent, where it says no more."""
-    try:
-        return process.receive()
-    except BackendError as error:
-        return {"error": error.message}
-
-
-def _bits(checkpoint: Checkpoint) -> int | None:
+def _usual_bits(checkpoint: Checkpoint) -> int:
     usual = quantization_of(checkpoint.folder.config, "")
-    return usual.bits if usual else 16
+    if usual is None:
+        return 16
+    return usual.bits

@@ -1,4 +1,4 @@
-"""What is asked of a model, and how: five questions of very different kinds, or a file of one's own."""
+"""The questions that models are asked: five of very different kinds, or a file of one's own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edgellm.errors import ConfigError
 QUESTIONS = (
     "What is the value of pi?",
     "What is the weather today?",
-    "Write a MongoDB query that finds all documents whose coordinates lie within a triangle, then one for a square, "
-    "and one for a decagon.",
+    "Write a MongoDB query that finds all documents whose coordinates lie within a triangle, then "
+    "one for a square, and one for a decagon.",
     "Compute the integral of (4x^(2/3)) cos(x) sin(2x^3) / e^x.",
     "Write a short story about a parent and a child.",
 )
@@ -22,6 +22,8 @@ THREADS = (1, 2, 4, 8)
 MAX_TOKENS = 256
 TIMEOUT = 900.0
 MAX_BYTES = 1 << 20
+"""Of a file of questions."""
+
 HINT = "name a text file with one question a line"
 
 
@@ -33,7 +35,7 @@ class QuerySettings:
         threads: numbers of threads, each in a process of its own.
         max_tokens: of an answer.
         repetitions: times that each is asked.
-        temperature: 0 takes the likeliest tokens, so that every number of threads says the same.
+        temperature: 0 takes the likeliest tokens, so that answers do not depend on threads.
         seed: of the first repetition, where tokens are drawn; the next takes the next number.
         memory: the budget in bytes.
         timeout: seconds in which an answer must be there.
@@ -49,7 +51,7 @@ class QuerySettings:
 
 
 def read_questions(path: Path) -> tuple[str, ...]:
-    """The questions in a text file, one a line; blank lines are left out.
+    """Return the questions in a text file, one a line; blank lines are left out.
 
     Raises:
         ConfigError: the file cannot be read, is larger than 1 MiB, is no text, or holds no

@@ -174,7 +174,9 @@ def round_ticks(low: float, high: float) -> list[float]:
     They are 1, 2, 2.5 or 5 times a power of ten apart.
     """
     span = high - low
-    if not span > 0 or not math.isfinite(span):
+    # ticks closer together than this would be the same number once they are rounded
+    resolution = 1e-9 * max(abs(low), abs(high))
+    if not span > resolution or not math.isfinite(span):
         return [low, low + 1.0]
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor * 5 >= span)
