@@ -1,7 +1,7 @@
-"""What a batch is worth: tokens/s of one sequence, of several side by side, and of a prompt, in turns, resident or paged.
+"""Measure what a batch is worth: tokens/s of one sequence, of several, and of a prompt, in turns.
 
-    python -m edgellm.bench.studies.batching MODEL [--batch 8] [--memory 2GB] [--steps 16] [--rounds
-    5]
+    python -m edgellm.bench.studies.batching MODEL
+        [--batch 8] [--memory 2GB] [--steps 16] [--rounds 5]
 
 Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the
 least that a batch should yield: 0.8 of what the arithmetic allows, min(batch, prompt rate / decode
@@ -41,18 +41,26 @@ SHORTEST = 8
 PROMPT = 256
 """Tokens of the prompt whose rate is measured."""
 
-SHARE, PAGED_SHARE = 0.8, 0.75
-"""Of what is possible; the least that a batch should yield."""
+RESIDENT_GOAL = 0.8
+"""The least that a batch should yield, as a fraction of what is possible."""
+
+PAGED_GOAL = 0.75
+"""The same where layers come from disk once for all sequences."""
 
 
 def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
-    """A function that takes some greedy steps with ``batch`` sequences, each time from where it was, and says the seconds."""
+    """Return a function that takes greedy steps with ``batch`` sequences, and returns the seconds.
+
+    Each call begins where the prompts end.
+    """
     model, chunk = llm._model, llm.plan.prefill_chunk
     lengths = [SHORTEST + 3 * number for number in range(batch)]
-    room = lengths[-1] + steps + 1
+    capacity = lengths[-1] + steps + 1
     caches = [
-        make_caches(llm.checkpoint, capacity=room, window=None, reserve=room) for _ in lengths
+        make_caches(llm.checkpoint, capacity=capacity, window=None, reserve=capacity)
+        for _ in lengths
     ]
+    # any tokens do, as long as no two prompts are alike
     prompts = [
         [(31 * number + place) % 1000 + 3 for place in range(length)]
         for number, length in enumerate(lengths)
@@ -87,7 +95,7 @@ def _likeliest(logits: mx.array) -> list[int]:
 
 
 def prompt_runner(llm: LLM) -> Callable[[], float]:
-    """A function that sends a prompt through the model, and says the seconds."""
+    """Return a function that sends a prompt through the model, and returns the seconds."""
     caches = make_caches(llm.checkpoint, capacity=PROMPT, window=None, reserve=PROMPT)
 
     def run() -> float:
@@ -105,7 +113,7 @@ def prompt_runner(llm: LLM) -> Callable[[], float]:
 
 
 def measure(llm: LLM, *, name: str, batch: int, steps: int, rounds: int) -> list[Record]:
-    """Records of one sequence, of a batch, and, where the model is in memory, of a prompt; they take turns."""
+    """Return records of one sequence, of a batch and, of a resident model, of a prompt, in turns."""
     runs: dict[tuple[str, int, int], Callable[[], float]] = {
         (f"tg{steps}", 1, steps): decode_runner(llm, 1, steps),
         (f"tg{steps}", batch, steps): decode_runner(llm, batch, steps),
@@ -134,9 +142,11 @@ def measure(llm: LLM, *, name: str, batch: int, steps: int, rounds: int) -> list
 
 
 def verdict(records: Sequence[Record], *, batch: int) -> str:
-    """How many times the tokens/s of one sequence a batch yields, and how many it should."""
+    """Say how many times the tokens/s of one sequence a batch yields, and how many it should."""
     one, many, *prompt = (record.tokens_per_second or 0.0 for record in records)
-    goal = SHARE * min(batch, prompt[0] / one) if prompt else PAGED_SHARE * batch
+    goal = PAGED_GOAL * batch
+    if prompt:
+        goal = RESIDENT_GOAL * min(batch, prompt[0] / one)
     return f"{batch} sequences: {many / one:.2f} times the tokens/s of one; goal {goal:.2f}"
 
 

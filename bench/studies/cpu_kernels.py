@@ -1,8 +1,8 @@
-"""The CPU kernels beside llama.cpp and mlx-lm: one shape, random weights, the same threads, in turns on the same machine.
+"""Set the CPU kernels beside llama.cpp and mlx-lm: one shape, the same threads, in turns.
 
     python -m edgellm.bench.studies.cpu_kernels --shape tinyllama-1.1b --bits 4 --threads 2
 
-Every program is a process of its own that holds its model and waits; they work one after the other,
+Weights are random. Every program is a process of its own that holds its model and waits; they work one after the other,
 round after round, so that a machine that others use too slows all of them alike. Records go to
 stdout as JSON, tables of medians to stderr. It needs llama-cpp-python and gguf; mlx-lm is there
 anyway.
