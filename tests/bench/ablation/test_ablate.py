@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from edgellm.bench.ablation.ablate import (
-    VARIANTS,
+    ABLATIONS,
     AblationSettings,
     measure_ablations,
     paged_budget,
 )
-from edgellm.bench.ablation.worker import LateReader, unpinned
+from edgellm.bench.ablation.worker import LateReader, without_pinning
 from edgellm.bench.records.record import Record
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -31,8 +31,8 @@ QUICK = AblationSettings(prompt_tokens=8, tokens=2, repetitions=1)
 
 def test_every_part_of_the_bundled_model_is_left_out_in_turn():
     records = list(measure_ablations("stories", QUICK))
-    assert [record.error for record in records] == [None] * len(VARIANTS)
-    assert [record.variant for record in records] == [variant.title for variant in VARIANTS]
+    assert [record.error for record in records] == [None] * len(ABLATIONS)
+    assert [record.variant for record in records] == [ablation.title for ablation in ABLATIONS]
     found = {(record.without, record.memory_bytes is not None): record for record in records}
     for paged in (False, True):
         assert found[None, paged].slowdown == 1
@@ -58,7 +58,7 @@ def test_a_model_that_is_not_quantized_says_so_and_the_rest_goes_on(tiny_folder)
     assert "holds the whole model" in errors["paged, all parts"]
 
 
-def test_the_exit_status_says_that_a_variant_failed(tiny_folder, capfd):
+def test_the_exit_status_says_that_an_ablation_failed(tiny_folder, capfd):
     folder = str(tiny_folder("llama-3.2", dtype=mx.bfloat16))
     assert (
         main(
@@ -87,7 +87,7 @@ def test_a_plan_without_pinning_streams_every_layer():
     budget = paged_budget(checkpoint, QUICK)
     plan = plan_for(checkpoint, LoadSettings(memory=budget, context=11))
     assert plan.pinned
-    bare = unpinned(plan)
+    bare = without_pinning(plan)
     assert bare.pinned == ()
     assert bare.streamed == tuple(range(8))
     assert bare.streamed_bytes == plan.streamed_bytes + plan.pinned_bytes
@@ -107,12 +107,12 @@ def test_a_late_reader_reads_when_it_is_waited_for(tmp_path):
     file.write_bytes(data)
     inner = DiskReader(direct=False)
     reader = LateReader(inner)
-    slot = WeightBuffer(50_000)
-    ticket = reader.submit([Extent(file, 0, 50_000, 0)], slot.memory)
+    buffer = WeightBuffer(50_000)
+    ticket = reader.submit([Extent(file, 0, 50_000, 0)], buffer.memory)
     assert not ticket.done()
     assert reader.bytes_read == 0
     ticket.wait()
     assert ticket.done()
-    assert bytes(slot.memory[:50_000]) == data
+    assert bytes(buffer.memory[:50_000]) == data
     assert reader.bytes_read == inner.bytes_read == 50_000
     reader.close()

@@ -9,7 +9,7 @@ import pytest
 from support import tiny
 
 from edgellm.bench.commands.parity import describe_texts
-from edgellm.bench.evaluation.divergence import Comparison, log_softmax
+from edgellm.bench.evaluation.divergence import LogitComparison, log_softmax
 from edgellm.bench.evaluation.parity import ParitySettings, Side, compare, sides_of
 from edgellm.bench.evaluation.parity_worker import greedy
 from edgellm.cli.app import main
@@ -25,7 +25,7 @@ def random_logits(seed, rows=70):
 
 def test_equal_logits_agree_in_everything():
     logits, ids = random_logits(0), np.random.RandomState(1).randint(0, VOCABULARY, 70).tolist()
-    found = Comparison()
+    found = LogitComparison()
     found.add(logits, logits, ids)
     fields = found.as_fields()
     assert fields["tokens"] == 70
@@ -37,7 +37,7 @@ def test_equal_logits_agree_in_everything():
 def test_the_figures_are_those_of_their_definitions():
     first, second = random_logits(2), random_logits(3)
     ids = np.random.RandomState(4).randint(0, VOCABULARY, 70).tolist()
-    found = Comparison()
+    found = LogitComparison()
     # two windows: the last token of each predicts nothing
     found.add(first[:40], second[:40], ids[:40])
     found.add(first[40:], second[40:], ids[40:])
@@ -60,11 +60,11 @@ def test_the_figures_are_those_of_their_definitions():
 def test_logits_that_cannot_be_compared_are_an_error():
     logits = random_logits(5)
     with pytest.raises(BackendError, match="reference of"):
-        Comparison().add(logits, logits[:, :40], [0] * 70)
+        LogitComparison().add(logits, logits[:, :40], [0] * 70)
     broken = logits.copy()
     broken[3, 3] = np.nan
     with pytest.raises(BackendError, match="no numbers"):
-        Comparison().add(logits, broken, [0] * 70)
+        LogitComparison().add(logits, broken, [0] * 70)
 
 
 def test_large_logits_do_not_overflow():

@@ -7,7 +7,7 @@ from support.bench_records import COMMON
 from support.tiny import CONFIGS, write_model
 
 from edgellm.bench.paging.paging import (
-    SHARES,
+    FRACTIONS,
     PagingRecord,
     PagingSettings,
     default_budgets,
@@ -100,13 +100,13 @@ def test_the_usual_budgets_page_the_model_and_it_runs_in_them(folder, tmp_path):
         checkpoint = read_checkpoint(path)
         budgets = default_budgets(checkpoint, PagingSettings(context=context))
         assert budgets == sorted(set(budgets))
-        assert len(budgets) <= len(SHARES)
+        assert len(budgets) <= len(FRACTIONS)
         assert not any(
             plan_for(checkpoint, LoadSettings(memory=budget, context=context)).resident
             for budget in budgets
         )
     assert budgets == [least_memory(checkpoint, LoadSettings())], (
-        "the shares are too small for it, and become one budget"
+        "the fractions are too small for it, and become one budget"
     )
     single = write_model(
         tmp_path / "single",
