@@ -61,11 +61,12 @@ class LogitComparison:
             )
         for begin in range(0, len(ids), BLOCK):
             end = begin + BLOCK
-            blocks = [np.asarray(one[begin:end], dtype=np.float64) for one in (reference, other)]
-            if not all(np.isfinite(block).all() for block in blocks):
+            first = np.asarray(reference[begin:end], dtype=np.float64)
+            second = np.asarray(other[begin:end], dtype=np.float64)
+            if not (np.isfinite(first).all() and np.isfinite(second).all()):
                 raise BackendError("there are logits that are no numbers")
             # the logits after a token predict the next one
-            self._add_block(*blocks, targets=ids[begin + 1 : end + 1])
+            self._add_block(first, second, ids[begin + 1 : end + 1])
 
     def _add_block(self, reference: Floats, other: Floats, targets: Sequence[int]) -> None:
         reference_log = log_softmax(reference)

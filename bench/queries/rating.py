@@ -71,8 +71,9 @@ class RatedFile:
         places: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, record in enumerate(self.records):
             question, answer = record.get("question"), record.get("answer")
-            is_answered = isinstance(question, str) and isinstance(answer, str)
-            if is_answered and record.get("score") is None:
+            if not isinstance(question, str) or not isinstance(answer, str):
+                continue
+            if record.get("score") is None:
                 places[question, answer].append(number)
         answers = [Answer(*texts, tuple(numbers)) for texts, numbers in places.items()]
         random.Random(seed).shuffle(answers)
