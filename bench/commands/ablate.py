@@ -45,8 +45,8 @@ def ablate(
     output: common.Outputs = None,
     json: common.Json = False,
 ) -> int:
-    """Measure what the KV cache, quantization, prefetch and pinning are worth: a model with one of
-    them left out at a time.
+    """Measure what the KV cache, quantization, prefetch and pinning are worth: a model with one
+    of them left out at a time.
     """
     from edgellm.bench.ablation.ablate import AblationSettings, measure_ablations
 

@@ -1,4 +1,4 @@
-"""``edgellm bench rate``: scores for the answers of ``bench queries``, from a person or a judge."""
+"""``edgellm bench rate``: scores for the answers of ``bench queries``."""
 
 from __future__ import annotations
 

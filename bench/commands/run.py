@@ -1,4 +1,4 @@
-"""``edgellm bench [MODEL ...]``: the speed of models in backends; the command without a name."""
+"""``edgellm bench [MODEL ...]``: the speed of models in backends."""
 
 from __future__ import annotations
 
@@ -155,9 +155,10 @@ def run(
 def _backends(
     text: str, models: Sequence[str] | None, endpoint: str | None
 ) -> tuple[tuple[str, ...], frozenset[tuple[str, str]], list[str]]:
-    """Return the backends to measure, the pairs that are left out, and what a person is told of it.
+    """Return the backends to measure, pairs with models that are skipped, and notes on them.
 
-    Where none is named they are those that run here, without the models that take them minutes.
+    Where no backend is named they are those that run here, without the models that take them
+    minutes.
     """
     names = tuple(common.split_names(text))
     if names:

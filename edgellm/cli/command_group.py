@@ -1,4 +1,4 @@
-"""A group of commands from a table: a command's module is imported when the command is called."""
+"""A group of commands from a table; a command's module is imported when it is called."""
 
 from __future__ import annotations
 

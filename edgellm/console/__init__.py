@@ -1,1 +1,5 @@
-"""Every word that a person reads: wording, colour, and which stream it goes to."""
+"""Everything that a person reads: wording, colour, and which stream it goes to.
+
+A view for each thing that is shown (completion, chat, diagnosis; ``tables`` for facts) over
+``terminal`` and ``units``. No code of a model is imported here.
+"""

@@ -1,4 +1,4 @@
-"""A completion as it comes, and the ways to show it: as markdown, as plain text, or not at all."""
+"""A completion as it comes, and the ways to show it: markdown, plain text, or nothing."""
 
 from __future__ import annotations
 

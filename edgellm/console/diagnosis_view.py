@@ -1,4 +1,4 @@
-"""What ``edgellm doctor`` and ``edgellm verify`` have found, as text to be pasted into a report."""
+"""Results of ``edgellm doctor`` and ``edgellm verify``, as text for a person's report."""
 
 from __future__ import annotations
 

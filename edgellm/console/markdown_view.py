@@ -1,4 +1,4 @@
-"""Markdown that grows: finished blocks are printed once, and only the last one is drawn anew."""
+"""Markdown that grows: finished blocks are printed once, and the last one is drawn anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two streams. Standard output is data; everything else, errors too, goes to standard error."""
+"""The two streams: standard output is data; all else, errors too, goes to standard error."""
 
 from __future__ import annotations
 

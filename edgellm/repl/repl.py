@@ -159,7 +159,7 @@ def _without_echo() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What can be said after a slash."""
+    """A command of the chat screen, typed after a slash."""
 
     argument: str
     effect: str

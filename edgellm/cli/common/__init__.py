@@ -1,1 +1,5 @@
-"""Common."""
+"""Code that commands share, over ``llm`` and ``console``.
+
+A setting's flag and help are in ``options``; ``settings_options`` makes parameters of them;
+``open_model`` and ``print_completions`` run a model.
+"""

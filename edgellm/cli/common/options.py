@@ -1,4 +1,4 @@
-"""Options that several commands share; defaults and ranges are those of ``edgellm.settings``.
+"""Options that several commands share; their defaults and ranges are those of ``settings``.
 
 A new setting is a field in ``settings.py`` and a row here; ``chat`` and ``generate`` have it then.
 """

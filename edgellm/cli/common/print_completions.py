@@ -41,9 +41,9 @@ def print_completions(
     at_once: int,
     json: bool,
 ) -> None:
-    """Continue prompts side by side: a JSON document a line as they end, or texts in their order.
+    """Continue prompts side by side, each named by its number, the key in ``prompts``.
 
-    Each is named by its number, the key in ``prompts``.
+    Texts are printed in the order of the prompts; as JSON, a document a line as each ends.
 
     Raises:
         EdgeLLMError: as ``LLM.stream_batch``; the error of a single prompt is noted and printed,

@@ -60,7 +60,7 @@ class SettingsOptions:
 
 
 def expand_settings(command: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Put options in the place of each parameter that is ``Annotated[SETTINGS, SettingsOptions]``.
+    """Turn each parameter that is ``Annotated[SETTINGS, SettingsOptions]`` into its options.
 
     Typer sees a command with a parameter for every option; the command gets the settings, filled
     and checked.
