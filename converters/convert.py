@@ -19,7 +19,7 @@ from edgellm.checkpoint.folder import (
     write_checksums,
     write_index,
 )
-from edgellm.checkpoint.quantization import PARTS, Quantization
+from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
@@ -339,7 +339,7 @@ def _check_tied_head(source: Source, recipe: Recipe) -> None:
     """A head that is stored beside the embedding it is tied to must be the same; it is then left out."""
     if not recipe.tied_head:
         return
-    for part in PARTS:
+    for part in QUANTIZED_PARTS:
         head, embedding = (f"{path}.{part}" for path in ("lm_head", "model.embed_tokens"))
         tensor = source.tensors.get(head)
         same = tensor == source.tensors.get(embedding)

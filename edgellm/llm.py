@@ -25,8 +25,8 @@ from edgellm.generation.prompt import check_prompt
 from edgellm.generation.stats import CostMeter, Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.llama import Model
-from edgellm.models.paged_layers import PagedEmbedding
+from edgellm.models.model import Model
+from edgellm.models.paged_embedding import PagedEmbedding
 from edgellm.plan.plan import Plan
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache

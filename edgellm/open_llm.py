@@ -14,7 +14,7 @@ from edgellm.plan.plan import Plan
 from edgellm.plan.planner import plan_for
 from edgellm.prompt_cache.disk_cache import prompt_cache_for
 from edgellm.reading.disk_reader import Reader
-from edgellm.runtime.loader import LoadProgress, disk_reader, load_model
+from edgellm.runtime.loader import LoadProgress, load_model, open_reader
 from edgellm.settings import LoadSettings
 from edgellm.speculation.factory import make_speculation
 from edgellm.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def open_llm(
 ) -> LLM:
     """Load a model whose folder has been looked through; ``reader`` and ``plan`` may be others than its own."""
     plan = plan or plan_for(checkpoint, settings)
-    reader = reader or disk_reader(checkpoint, plan)
+    reader = reader or open_reader(checkpoint, plan)
     try:
         with borrowed_stream():
             model = load_model(checkpoint, plan, reader, settings, progress=progress)

@@ -16,8 +16,8 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from edgellm.errors import EdgeLLMError
-from edgellm.plan.memory_estimate import needs_of
-from edgellm.plan.plan import make_plan
+from edgellm.plan.budget import make_plan
+from edgellm.plan.memory_estimate import estimate_memory
 
 NUMBERS = [-1, 0, 1, 2, 3, 7, 2**31, 2**32, 2**63, 2**64, 10**40, 1e308, float("nan"), float("inf")]
 NUMBERS += [True, "8", None, [8], {"a": 1}]
@@ -126,7 +126,9 @@ def run(rng, folder, whole):
     try:
         checkpoint = read_checkpoint(folder)
         make_plan(
-            needs_of(checkpoint, item=4, window=None, fused_attention=True), budget=1 << 30, slots=2
+            estimate_memory(checkpoint, item_bytes=4, window=None, fused_attention=True),
+            budget=1 << 30,
+            ring_buffers=2,
         )
         make_recipe(HuggingFaceSource(folder), ConversionSettings(bits=4))
     except EdgeLLMError as error:

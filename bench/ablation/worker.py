@@ -20,7 +20,7 @@ from edgellm.open_llm import open_llm
 from edgellm.plan.plan import Plan
 from edgellm.plan.planner import plan_for
 from edgellm.reading.disk_reader import Reader, Ticket
-from edgellm.runtime.loader import disk_reader
+from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 
@@ -121,7 +121,7 @@ def _load(order: Message) -> LLM:
     plan = plan_for(checkpoint, settings)
     if order["without"] == "pinning":
         plan = without_pinning(plan)
-    reader: Reader = disk_reader(checkpoint, plan)
+    reader: Reader = open_reader(checkpoint, plan)
     if order["without"] == "prefetch":
         reader = LateReader(reader)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)

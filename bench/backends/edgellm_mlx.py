@@ -23,8 +23,9 @@ from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache
 from edgellm.llm import LLM
+from edgellm.models.arithmetic import arithmetic_of
 from edgellm.open_llm import load
-from edgellm.runtime.loader import arithmetic_of, make_caches
+from edgellm.runtime.loader import make_caches
 from edgellm.settings import LoadSettings, Sampling
 
 Activations = Literal["auto", "int8", "float"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.buffer import WeightBuffer
-from edgellm.checkpoint.checkpoint import Checkpoint, Part, read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup, read_checkpoint
 from edgellm.reading.disk_reader import DiskReader
 
 
@@ -152,7 +152,7 @@ def _tensors(
 
 
 def _of_part(
-    part: Part, prefix: str, reader: DiskReader
+    part: TensorGroup, prefix: str, reader: DiskReader
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     import mlx.core as mx
 

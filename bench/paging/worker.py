@@ -20,7 +20,7 @@ from edgellm.llm import LLM
 from edgellm.open_llm import open_llm
 from edgellm.plan.planner import plan_for
 from edgellm.reading.disk_reader import DiskReader
-from edgellm.runtime.loader import disk_reader
+from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def _serve(folder: Path, settings: LoadSettings, requests: Iterator[Message], se
     begun = time.perf_counter()
     checkpoint = read_checkpoint(folder)
     plan = plan_for(checkpoint, settings)
-    reader = disk_reader(checkpoint, plan)
+    reader = open_reader(checkpoint, plan)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
     with open_llm(checkpoint, tokenizer, settings, reader=reader) as llm:
         send({"plan": plan.as_dict(), "load_seconds": time.perf_counter() - begun})

@@ -28,7 +28,7 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.plan.planner import plan_for
-from edgellm.runtime.loader import disk_reader, load_model
+from edgellm.runtime.loader import load_model, open_reader
 from edgellm.settings import LoadSettings, Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.factory import load_draft, max_draft_tokens
@@ -157,7 +157,7 @@ class Opened:
         tokenizer = Tokenizer.from_folder(
             self.checkpoint.folder.path, vocab_size=self.checkpoint.config.vocab_size
         )
-        reader = disk_reader(self.checkpoint, plan)
+        reader = open_reader(self.checkpoint, plan)
         with borrowed_stream():
             model = load_model(self.checkpoint, plan, reader, self.settings)
             speculation = make(model, tokenizer, plan) if make else None

@@ -10,7 +10,7 @@ import torch
 from edgellm.bench.torch_backend.linear import Joined, PackedTable, Product, Products, Table
 from edgellm.bench.torch_backend.llama import Layer, Model
 from edgellm.bench.torch_backend.weights import Codes, Matrix, read_matrix, read_stack, read_tensor
-from edgellm.checkpoint.checkpoint import Checkpoint, Part
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.model_config import ModelConfig
 
 LOOKED_UP = (2, 4, 8)
@@ -56,7 +56,7 @@ class _Counted:
         return whole
 
 
-def _layer(config: ModelConfig, index: int, part: Part, counted: _Counted) -> Layer:
+def _layer(config: ModelConfig, index: int, part: TensorGroup, counted: _Counted) -> Layer:
     products = counted.products
 
     def vector(name: str) -> torch.Tensor:
@@ -79,11 +79,11 @@ def _layer(config: ModelConfig, index: int, part: Part, counted: _Counted) -> La
     )
 
 
-def _vector(part: Part, name: str, products: Products) -> torch.Tensor:
+def _vector(part: TensorGroup, name: str, products: Products) -> torch.Tensor:
     return read_tensor(part.tensors[name]).to(products.device, products.dtype)
 
 
-def _embedding(part: Part, products: Products) -> Callable[[torch.Tensor], torch.Tensor]:
+def _embedding(part: TensorGroup, products: Products) -> Callable[[torch.Tensor], torch.Tensor]:
     form = part.quantizations[""]
     if form is not None and form.mode == "affine" and form.bits in LOOKED_UP:
         words, scales, biases = (

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import torch
 
-from edgellm.checkpoint.checkpoint import Part
+from edgellm.checkpoint.checkpoint import TensorGroup
 from edgellm.checkpoint.folder import TensorInfo
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.tensor_order import STACKS
@@ -81,13 +81,13 @@ def read_tensor(tensor: TensorInfo) -> torch.Tensor:
     return torch.from_numpy(stored).view(DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
-def read_stack(part: Part, stack: str) -> list[Matrix]:
+def read_stack(part: TensorGroup, stack: str) -> list[Matrix]:
     """The matrices of a stack of ``layout.STACKS``: one where its members are stored alike, else one a member."""
     members = [read_matrix(part, name) for name in STACKS[stack]]
     return [_stacked(members)] if _alike(members) else members
 
 
-def read_matrix(part: Part, name: str) -> Matrix:
+def read_matrix(part: TensorGroup, name: str) -> Matrix:
     """The matrix ``name`` of a part; an empty name is the part's only one."""
     stem = f"{name}." if name else ""
     tensors = {

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.quantization import PARTS, Quantization, quantization_block
+from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization, quantization_block
 from edgellm.converters.gguf.block_types import (
     AFFINE,
     FLOATS,
@@ -143,7 +143,9 @@ class GgufSource:
                 del self._waiting[name]
             return waiting[0][start:stop].view(np.uint8).reshape(-1)
         rows = self._read(place, start, stop).reshape(stop - start, -1)
-        parts: dict[str, npt.NDArray[Any]] = dict(zip(PARTS, split_blocks(kind, rows), strict=True))
+        parts: dict[str, npt.NDArray[Any]] = dict(
+            zip(QUANTIZED_PARTS, split_blocks(kind, rows), strict=True)
+        )
         if place.part == "weight":
             self._keep(name.removesuffix("weight"), parts, start, stop)
         made: Bytes = parts[place.part].view(np.uint8).reshape(-1)
@@ -210,7 +212,7 @@ class GgufSource:
         self, stem: str, parts: Mapping[str, npt.NDArray[Any]], start: int, stop: int
     ) -> None:
         """Hold the scales and biases that came along with a piece of the weights until they are asked for."""
-        for part in PARTS[1:]:
+        for part in QUANTIZED_PARTS[1:]:
             name = stem + part
             shape = self.tensors[name].shape
             whole, done = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.checkpoint.quantization import PARTS, Quantization
+from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.converters.huggingface.torch_file import read_rows
 from edgellm.converters.lora.adapter import LowRank, read_adapter, whole_values
 from edgellm.converters.tensors.file_rows import files_fingerprint
@@ -46,7 +46,7 @@ class AdapterSource:
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
         self.forms: dict[str, Quantization] = dict(base.forms)
         for name, matrix in self._changed.items():
-            for part in PARTS:
+            for part in QUANTIZED_PARTS:
                 self.tensors.pop(f"{name}.{part}", None)
             self.tensors[f"{name}.weight"] = SourceTensor(_own_dtype(base, matrix), matrix.shape)
             if matrix.stored is not None:

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from edgellm.checkpoint.folder import LAYER_PREFIX
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.checkpoint.quantization import PARTS
+from edgellm.checkpoint.quantization import QUANTIZED_PARTS
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.tensors.recipe import Recipe
 from edgellm.converters.tensors.source import Source
@@ -254,7 +254,7 @@ class BackwardPass:
     def _row_bytes(self, path: str) -> int:
         """Bytes that a row takes in the source, with its scales if it is quantized."""
         tensors = self._source.tensors
-        names = [f"{path}.{part}" for part in PARTS if f"{path}.{part}" in tensors]
+        names = [f"{path}.{part}" for part in QUANTIZED_PARTS if f"{path}.{part}" in tensors]
         return sum(tensors[name].row_bytes for name in names)
 
 

@@ -18,7 +18,7 @@ from edgellm.checkpoint.quantization import (
     DEFAULT_GROUP_SIZE,
     FLOATS,
     GROUP_SIZES,
-    PARTS,
+    QUANTIZED_PARTS,
     Quantization,
     chosen_quantization,
     quantization_block,
@@ -195,7 +195,9 @@ def make_recipe(
         if config.tie_word_embeddings and "lm_head.weight" in source.tensors
         else None
     )
-    _refuse_unknown(source, known | ({f"lm_head.{part}" for part in PARTS} if head else set()))
+    _refuse_unknown(
+        source, known | ({f"lm_head.{part}" for part in QUANTIZED_PARTS} if head else set())
+    )
     block = (
         quantization_block(default, {path: matrix.form for path, matrix in matrices.items()})
         if default
@@ -214,7 +216,13 @@ def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int
 
 
 def _parts(path: str, form: Quantization | None) -> list[str]:
-    parts = PARTS if form and form.mode == "affine" else PARTS[:2] if form else PARTS[:1]
+    parts = (
+        QUANTIZED_PARTS
+        if form and form.mode == "affine"
+        else QUANTIZED_PARTS[:2]
+        if form
+        else QUANTIZED_PARTS[:1]
+    )
     return [f"{path}.{part}" for part in parts]
 
 
@@ -235,7 +243,7 @@ def _stored_forms(
     for path, shape in _matrices(shapes).items():
         parts = {
             part: source.tensors[f"{path}.{part}"]
-            for part in PARTS
+            for part in QUANTIZED_PARTS
             if f"{path}.{part}" in source.tensors
         }
         forms[path] = stored_quantization(raw, path, parts, shape)

@@ -45,7 +45,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotLayout:
+class BufferLayout:
     """The inner layout of a slot. Layers of one model share a few of them."""
 
     placements: tuple[Placement, ...]
@@ -62,7 +62,7 @@ class Extent:
     place: int
 
 
-def lay_out(tensors: Mapping[str, TensorInfo]) -> tuple[SlotLayout, tuple[Extent, ...]]:
+def place_tensors(tensors: Mapping[str, TensorInfo]) -> tuple[BufferLayout, tuple[Extent, ...]]:
     """Place tensors in a slot, and say what is to be read from where: one extent for a layer of our own folders.
 
     Raises:
@@ -90,7 +90,7 @@ def lay_out(tensors: Mapping[str, TensorInfo]) -> tuple[SlotLayout, tuple[Extent
             extents[-1] = Extent(last.file, last.offset, last.nbytes + tensor.nbytes, last.place)
         elif tensor.nbytes:
             extents.append(Extent(tensor.file, tensor.offset, tensor.nbytes, place))
-    return SlotLayout(tuple(placements), end), tuple(extents)
+    return BufferLayout(tuple(placements), end), tuple(extents)
 
 
 class WeightBuffer:
@@ -106,9 +106,9 @@ class WeightBuffer:
             in_huge_pages(whole)
         self._start = -whole.ctypes.data % PAGE
         self.memory = memoryview(whole)[self._start : self._start + self.nbytes]
-        self._views: dict[SlotLayout, Mapping[str, mx.array]] = {}
+        self._views: dict[BufferLayout, Mapping[str, mx.array]] = {}
 
-    def arrays(self, layout: SlotLayout) -> Mapping[str, mx.array]:
+    def arrays(self, layout: BufferLayout) -> Mapping[str, mx.array]:
         """The tensors of a layout by name, and each stack that can be one matrix by the stack's name.
 
         The slot keeps them, so that no kernel ever takes their memory over.
@@ -118,7 +118,7 @@ class WeightBuffer:
             found = self._views[layout] = self._make(layout)
         return found
 
-    def _make(self, layout: SlotLayout) -> Mapping[str, mx.array]:
+    def _make(self, layout: BufferLayout) -> Mapping[str, mx.array]:
         placed = {placement.name: placement for placement in layout.placements}
         for stack, part, run in _stacks(placed):
             if _is_one_matrix(run):

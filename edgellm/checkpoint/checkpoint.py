@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.checkpoint.buffer import Extent, SlotLayout, lay_out
+from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
 from edgellm.checkpoint.folder import ModelFolder, TensorInfo, open_folder
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
 from edgellm.checkpoint.quantization import FLOATS, Quantization, stored_quantization
@@ -14,10 +14,10 @@ from edgellm.errors import FormatError, UnsupportedModelError
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TensorGroup:
     """Tensors that are read together: a layer, or one of the parts outside the layers."""
 
-    layout: SlotLayout
+    layout: BufferLayout
     extents: tuple[Extent, ...]
     quantizations: Mapping[str, Quantization | None]
     tensors: Mapping[str, TensorInfo]
@@ -34,10 +34,10 @@ class Checkpoint:
 
     folder: ModelFolder
     config: ModelConfig
-    layers: tuple[Part, ...]
-    embed_tokens: Part
-    norm: Part
-    lm_head: Part | None
+    layers: tuple[TensorGroup, ...]
+    embed_tokens: TensorGroup
+    norm: TensorGroup
+    lm_head: TensorGroup | None
     """None where the embedding serves as head."""
 
     dtype: str
@@ -46,14 +46,28 @@ class Checkpoint:
     eos_token_ids: frozenset[int]
 
     @property
+    def output_matrix(self) -> TensorGroup:
+        """The matrix that makes logits: ``lm_head``, or the embedding that serves as it."""
+        return self.lm_head or self.embed_tokens
+
+    @property
+    def groups(self) -> list[TensorGroup]:
+        """All tensors, as a token goes through them."""
+        groups = [self.embed_tokens, *self.layers, self.norm]
+        if self.lm_head is not None:
+            groups.append(self.lm_head)
+        return groups
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all weights."""
-        outer = (
-            self.embed_tokens.nbytes
-            + self.norm.nbytes
-            + (self.lm_head.nbytes if self.lm_head else 0)
-        )
-        return outer + sum(layer.nbytes for layer in self.layers)
+        return sum(group.nbytes for group in self.groups)
+
+    @property
+    def token_weight_bytes(self) -> int:
+        """Bytes of the weights that one token goes through: all but the embedding's other rows."""
+        layer_bytes = sum(layer.nbytes for layer in self.layers)
+        return layer_bytes + self.norm.nbytes + self.output_matrix.nbytes
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -94,7 +108,7 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
     )
 
 
-def _part(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> Part:
+def _part(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> TensorGroup:
     """The tensors under ``prefix`` that the config asks for; others in the folder are left alone."""
     wanted: dict[str, TensorInfo] = {}
     quantizations: dict[str, Quantization | None] = {}
@@ -118,8 +132,8 @@ def _part(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]
                 f"{prefix}{name} is stored as F64",
                 hint="convert the model: edgellm convert SOURCE DEST",
             )
-    layout, extents = lay_out(wanted)
-    return Part(layout, extents, quantizations, wanted)
+    layout, extents = place_tensors(wanted)
+    return TensorGroup(layout, extents, quantizations, wanted)
 
 
 def _vector(folder: ModelFolder, name: str, shape: tuple[int, ...]) -> TensorInfo:

@@ -1,4 +1,4 @@
-"""What a model is: the shape of a LLaMA-family model, read from either form of ``config.json``."""
+"""The numbers of a model, read from either form of ``config.json`` and checked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgellm.checkpoint.families import FAMILIES, Family
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, MAX_VOCABULARY, is_int
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3")
+
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Keys that make a model a mixture of experts."""
 
 LIMITS: Mapping[str, tuple[int, int]] = {
     "hidden_size": (1, 1 << 17),
@@ -39,7 +42,16 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The shape of a LLaMA-family model, from either form of ``config.json``."""
+    """The numbers of a model; attributes are called as Hugging Face calls them.
+
+    Attributes:
+        qkv_bias: whether the products of queries, keys and values have biases.
+        output_bias: whether attention's output product has one.
+        mlp_bias: whether the three products of the feed-forward part have biases.
+        query_key_norm: whether heads of queries and keys are normalized.
+        sliding_window: tokens that the layers in ``sliding_layers`` look back over.
+        sliding_layers: their numbers.
+    """
 
     model_type: str
     hidden_size: int
@@ -65,30 +77,15 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelConfig:
-        """Read a config as Hugging Face writes it (``rope_theta``/``rope_scaling`` or ``rope_parameters``).
+        """Read a config in Hugging Face's old form (``rope_theta``) or new (``rope_parameters``).
 
         Raises:
             UnsupportedModelError: another kind of model, activation or rotary scaling.
             FormatError: a number is missing, of the wrong kind, or impossible.
         """
-        kind = raw.get("model_type")
-        if kind not in MODEL_TYPES:
-            shown = repr(kind)[:60]
-            raise UnsupportedModelError(
-                f"model_type {shown} is not supported",
-                hint=f"edgellm runs: {', '.join(MODEL_TYPES)}",
-            )
-        activation = raw.get("hidden_act", "silu")
-        if activation not in ("silu", "swish"):
-            raise UnsupportedModelError(
-                f"hidden_act {str(activation)[:40]!r} is not supported", hint="edgellm runs: silu"
-            )
-        for key in ("num_local_experts", "num_experts", "n_routed_experts"):
-            if raw.get(key):
-                raise UnsupportedModelError(
-                    f"{key} is set: a mixture of experts is not supported",
-                    hint=f"edgellm runs dense models of type {', '.join(MODEL_TYPES)}",
-                )
+        model_type = raw.get("model_type")
+        family = _family(model_type)
+        _refuse_foreign(raw, family)
         heads = _number(raw, "num_attention_heads")
         hidden = _number(raw, "hidden_size")
         key_value_heads = _number(raw, "num_key_value_heads", default=heads)
@@ -103,11 +100,11 @@ class ModelConfig:
                 f"config.json: head_dim is {head_dim}; rotary positions need an even number"
             )
         theta, scaling = _rope(raw)
-        window, sliding_layers = _window(raw, kind, layers)
-        attention_bias = _flag(raw, "attention_bias", default=kind == "qwen2")
+        window, sliding_layers = _window(raw, family, layers)
+        attention_bias = _flag(raw, "attention_bias", default=False)
         bos = raw.get("bos_token_id")
         return cls(
-            model_type=kind,
+            model_type=str(model_type),
             hidden_size=hidden,
             intermediate_size=_number(raw, "intermediate_size"),
             num_hidden_layers=layers,
@@ -120,10 +117,10 @@ class ModelConfig:
             rope_scaling=scaling,
             max_position_embeddings=_number(raw, "max_position_embeddings", default=2048),
             tie_word_embeddings=_flag(raw, "tie_word_embeddings", default=False),
-            qkv_bias=attention_bias or kind == "qwen2",
-            output_bias=attention_bias and kind != "qwen2",
+            qkv_bias=attention_bias or family.qkv_bias,
+            output_bias=attention_bias and not family.qkv_bias,
             mlp_bias=_flag(raw, "mlp_bias", default=False),
-            query_key_norm=kind == "qwen3",
+            query_key_norm=family.query_key_norm,
             sliding_window=window,
             sliding_layers=sliding_layers,
             bos_token_id=bos if is_int(bos) else None,
@@ -131,12 +128,13 @@ class ModelConfig:
         )
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The unquantized shape of every tensor of one layer, by its name inside the layer, in (out, in) order."""
+        """Return the unquantized shapes of a layer's tensors, by their names inside it.
+
+        Matrices are in (out, in) order.
+        """
         hidden, inner = self.hidden_size, self.intermediate_size
-        query, key = (
-            self.num_attention_heads * self.head_dim,
-            self.num_key_value_heads * self.head_dim,
-        )
+        query = self.num_attention_heads * self.head_dim
+        key = self.num_key_value_heads * self.head_dim
         shapes: dict[str, tuple[int, ...]] = {
             "input_layernorm.weight": (hidden,),
             "self_attn.q_proj.weight": (query, hidden),
@@ -149,25 +147,24 @@ class ModelConfig:
             "mlp.down_proj.weight": (hidden, inner),
         }
         if self.qkv_bias:
-            shapes |= {"self_attn.q_proj.bias": (query,), "self_attn.k_proj.bias": (key,)}
-            shapes |= {"self_attn.v_proj.bias": (key,)}
+            shapes["self_attn.q_proj.bias"] = (query,)
+            shapes["self_attn.k_proj.bias"] = (key,)
+            shapes["self_attn.v_proj.bias"] = (key,)
         if self.output_bias:
             shapes["self_attn.o_proj.bias"] = (hidden,)
         if self.query_key_norm:
-            shapes |= {
-                "self_attn.q_norm.weight": (self.head_dim,),
-                "self_attn.k_norm.weight": (self.head_dim,),
-            }
+            shapes["self_attn.q_norm.weight"] = (self.head_dim,)
+            shapes["self_attn.k_norm.weight"] = (self.head_dim,)
         if self.mlp_bias:
-            shapes |= {
-                "mlp.gate_proj.bias": (inner,),
-                "mlp.up_proj.bias": (inner,),
-                "mlp.down_proj.bias": (hidden,),
-            }
+            shapes["mlp.gate_proj.bias"] = (inner,)
+            shapes["mlp.up_proj.bias"] = (inner,)
+            shapes["mlp.down_proj.bias"] = (hidden,)
+        for norm in FAMILIES[self.model_type].extra_norms:
+            shapes[f"{norm}.weight"] = (hidden,)
         return shapes
 
     def outer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The unquantized shape of every tensor outside the layers, by its full name."""
+        """Return the unquantized shapes of the tensors outside the layers, by their full names."""
         shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": (self.vocab_size, self.hidden_size),
             "model.norm.weight": (self.hidden_size,),
@@ -178,9 +175,35 @@ class ModelConfig:
 
 
 def token_ids(value: object) -> frozenset[int]:
-    """The token ids in a config's ``eos_token_id``: a number, a list of numbers, or nothing."""
+    """Return the ids of a config's ``eos_token_id``: a number, a list of numbers, or nothing."""
     values: Sequence[object] = value if isinstance(value, list | tuple) else [value]
     return frozenset(item for item in values if is_int(item) and item >= 0)
+
+
+def _family(model_type: object) -> Family:
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        raise UnsupportedModelError(
+            f"model_type {repr(model_type)[:60]} is not supported",
+            hint=f"edgellm runs: {', '.join(FAMILIES)}",
+        )
+    return family
+
+
+def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
+    """Raise UnsupportedModelError for another activation, or a mixture of experts."""
+    activation = raw.get("hidden_act", family.activations[0])
+    if activation not in family.activations:
+        raise UnsupportedModelError(
+            f"hidden_act {str(activation)[:40]!r} is not supported",
+            hint=f"edgellm runs: {family.activations[0]}",
+        )
+    for key in EXPERT_COUNTS:
+        if raw.get(key):
+            raise UnsupportedModelError(
+                f"{key} is set: a mixture of experts is not supported",
+                hint=f"edgellm runs dense models of type {', '.join(FAMILIES)}",
+            )
 
 
 def _number(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
@@ -189,9 +212,9 @@ def _number(raw: Mapping[str, Any], name: str, default: int | None = None) -> in
         value = default
     low, high = LIMITS[name]
     if not is_int(value) or not low <= value <= high:
-        said = "missing" if value is None else str(value)[:40]
+        given = "missing" if value is None else str(value)[:40]
         raise FormatError(
-            f"config.json: {name} is {said}; it must be a whole number between {low} and {high}"
+            f"config.json: {name} is {given}; it must be a whole number between {low} and {high}"
         )
     return value
 
@@ -200,9 +223,11 @@ def _real(raw: Mapping[str, Any], name: str, default: float, *, low: float, high
     value = raw.get(name)
     if value is None:
         value = default
+    # the comparison refuses NaN, too, which is the default where there is none
     if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
         raise FormatError(
-            f"config.json: {name} is {str(value)[:40]}; it must be a number above {low} and up to {high}"
+            f"config.json: {name} is {str(value)[:40]}; "
+            f"it must be a number above {low} and up to {high}"
         )
     return float(value)
 
@@ -217,28 +242,16 @@ def _flag(raw: Mapping[str, Any], name: str, *, default: bool) -> bool:
 
 
 def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    both: dict[str, Any] = {}
-    # transformers believes the second where both are there
-    for key in ("rope_parameters", "rope_scaling"):
-        value = raw.get(key)
-        if value is None:
-            continue
-        if not isinstance(value, Mapping):
-            raise FormatError(f"config.json: {key} is {str(value)[:40]}; it must be an object")
-        both |= {name: item for name, item in value.items() if item is not None}
-    theta = _real(
-        {"rope_theta": both.get("rope_theta", raw.get("rope_theta"))},
-        "rope_theta",
-        10000.0,
-        low=0.0,
-        high=1e12,
-    )
-    for holder in (raw, both):
+    """Return the base of rotary frequencies, and how they are scaled."""
+    settings = _rope_settings(raw)
+    theta = settings.get("rope_theta", raw.get("rope_theta"))
+    theta = _real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
+    for holder in (raw, settings):
         if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
             raise UnsupportedModelError(
                 "partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads"
             )
-    kind = both.get("rope_type", both.get("type", "default"))
+    kind = settings.get("rope_type", settings.get("type", "default"))
     if kind not in ROPE_TYPES:
         raise UnsupportedModelError(
             f"rope_scaling of type {str(kind)[:40]!r} is not supported",
@@ -246,19 +259,37 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
         )
     if kind == "default":
         return theta, None
-    factor = _real(both, "factor", math.nan, low=0.0, high=1e6)
+    factor = _real(settings, "factor", math.nan, low=0.0, high=1e6)
     if kind == "linear":
         return theta, RopeScaling(kind="linear", factor=factor)
-    low = _real(both, "low_freq_factor", math.nan, low=0.0, high=1e6)
-    high = _real(both, "high_freq_factor", math.nan, low=0.0, high=1e6)
+    return theta, _llama3_scaling(settings, factor)
+
+
+def _rope_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's rotary settings: old form, new form, or both merged."""
+    settings: dict[str, Any] = {}
+    # transformers believes the second where both are there
+    for key in ("rope_parameters", "rope_scaling"):
+        value = raw.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, Mapping):
+            raise FormatError(f"config.json: {key} is {str(value)[:40]}; it must be an object")
+        settings |= {name: item for name, item in value.items() if item is not None}
+    return settings
+
+
+def _llama3_scaling(settings: Mapping[str, Any], factor: float) -> RopeScaling:
+    low = _real(settings, "low_freq_factor", math.nan, low=0.0, high=1e6)
+    high = _real(settings, "high_freq_factor", math.nan, low=0.0, high=1e6)
     if high <= low:
         raise FormatError(
             f"config.json: high_freq_factor {high} must be above low_freq_factor {low}"
         )
-    original = both.get("original_max_position_embeddings")
+    original = settings.get("original_max_position_embeddings")
     if not is_int(original) or not 1 <= original <= MAX_CONTEXT:
         raise FormatError(f"config.json: original_max_position_embeddings is {str(original)[:40]}")
-    return theta, RopeScaling(
+    return RopeScaling(
         kind="llama3",
         factor=factor,
         low_freq_factor=low,
@@ -267,24 +298,27 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     )
 
 
-def _window(raw: Mapping[str, Any], kind: str, layers: int) -> tuple[int | None, frozenset[int]]:
-    """The window and the layers that have it; what is left out is as in transformers."""
-    switched = kind in ("qwen2", "qwen3")
+def _window(
+    raw: Mapping[str, Any], family: Family, layers: int
+) -> tuple[int | None, frozenset[int]]:
+    """Return the window and the layers that have it; what is left out is as in transformers."""
+    switched = family.sliding_window == "switched"
     window = raw.get("sliding_window", 4096)
-    if (
-        window is None
-        or kind == "llama"
-        or (switched and not _flag(raw, "use_sliding_window", default=False))
-    ):
+    if window is None or family.sliding_window == "none":
+        return None, frozenset()
+    if switched and not _flag(raw, "use_sliding_window", default=False):
         return None, frozenset()
     if not is_int(window) or window < 1:
         raise FormatError(
             f"config.json: sliding_window is {str(window)[:40]}; it must be a whole number above 0"
         )
+    if not switched:
+        return window, frozenset(range(layers))
     types = raw.get("layer_types")
-    if switched and isinstance(types, list) and len(types) == layers:
-        return window, frozenset(
-            index for index, item in enumerate(types) if item == "sliding_attention"
-        )
-    first = raw.get("max_window_layers", 28) if switched else 0
-    return window, frozenset(range(first if is_int(first) and first >= 0 else 0, layers))
+    if isinstance(types, list) and len(types) == layers:
+        sliding = [index for index, kind in enumerate(types) if kind == "sliding_attention"]
+        return window, frozenset(sliding)
+    first = raw.get("max_window_layers", 28)
+    if not is_int(first) or first < 0:
+        first = 0
+    return window, frozenset(range(first, layers))

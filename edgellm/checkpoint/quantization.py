@@ -29,7 +29,7 @@ MODES: Mapping[str, tuple[int, int]] = {
 }
 """Bits and group size of each mode where a config leaves them out; all but affine have no others."""
 
-PARTS = ("weight", "scales", "biases")
+QUANTIZED_PARTS = ("weight", "scales", "biases")
 
 CONFIG_KEYS = ("quantization", "quantization_config")
 
@@ -214,8 +214,12 @@ def _fault(
     if quantization.mode == "affine" and dtype not in FLOATS:
         return f"scales are {dtype}"
     expected = quantization.stored(rows, columns, dtype)
-    found = {part: (tensors[part].dtype, tensors[part].shape) for part in PARTS if part in tensors}
-    for part in PARTS:
+    found = {
+        part: (tensors[part].dtype, tensors[part].shape)
+        for part in QUANTIZED_PARTS
+        if part in tensors
+    }
+    for part in QUANTIZED_PARTS:
         if expected.get(part) != found.get(part):
             return f"{part} is {_said(found.get(part))}, it should be {_said(expected.get(part))}"
     return None

@@ -19,7 +19,7 @@ STACKS: Mapping[str, tuple[str, ...]] = {
 }
 """The four products of a layer, each with the checkpoint's own matrices that make it up."""
 
-PARTS = ("weight", "scales", "biases", "bias")
+LINEAR_PARTS = ("weight", "scales", "biases", "bias")
 
 
 def tensor_order(sizes: Mapping[str, int]) -> list[str]:
@@ -43,7 +43,7 @@ def stack_runs(names: Iterable[str]) -> list[list[str]]:
     present = set(names)
     runs = []
     for members in STACKS.values():
-        for part in PARTS:
+        for part in LINEAR_PARTS:
             run = [f"{member}.{part}" for member in members if f"{member}.{part}" in present]
             if run:
                 runs.append(run)

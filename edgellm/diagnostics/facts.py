@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm.checkpoint.checkpoint import Checkpoint, Part, read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup, read_checkpoint
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate
 
@@ -171,7 +171,7 @@ def export_facts(report: ExportReport) -> dict[str, Any]:
     }
 
 
-def _parts(checkpoint: Checkpoint) -> list[Part]:
+def _parts(checkpoint: Checkpoint) -> list[TensorGroup]:
     head = [checkpoint.lm_head] if checkpoint.lm_head else []
     return [checkpoint.embed_tokens, *checkpoint.layers, checkpoint.norm, *head]
 

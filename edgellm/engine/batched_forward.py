@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.llama import Model, Span, always
+from edgellm.models.layers import Span, always
+from edgellm.models.model import Model
 
 
 @dataclass(frozen=True, slots=True)

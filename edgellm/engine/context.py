@@ -10,7 +10,7 @@ from edgellm.device.exclusive import ModelLock
 from edgellm.generation.prompt import check_prompt
 from edgellm.generation.stats import CostMeter
 from edgellm.kv_cache.cache import Cache
-from edgellm.models.llama import Model
+from edgellm.models.model import Model
 from edgellm.plan.plan import Plan
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import caches_bytes, make_caches

@@ -22,7 +22,7 @@ from edgellm.generation.decode import Step
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.llama import Model
+from edgellm.models.model import Model
 from edgellm.plan.plan import megabytes
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.logprobs import log_probabilities

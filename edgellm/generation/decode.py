@@ -34,7 +34,8 @@ from edgellm.device import machine as device
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache
-from edgellm.models.llama import Model, always
+from edgellm.models.layers import always
+from edgellm.models.model import Model
 from edgellm.sampling.logprobs import log_probability
 from edgellm.sampling.sampler import Sampler
 from edgellm.settings import Sampling

@@ -10,7 +10,8 @@ import mlx.core as mx
 
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.llama import Model, always
+from edgellm.models.layers import always
+from edgellm.models.model import Model
 
 
 def prefill(

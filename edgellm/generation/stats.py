@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edgellm.device import machine as device
-from edgellm.models.llama import Model
-from edgellm.models.paged_layers import PagedEmbedding, PagedLayers, Traffic
+from edgellm.models.model import Model
+from edgellm.models.paged_embedding import PagedEmbedding
+from edgellm.models.paged_layers import PagedLayers, Traffic
 from edgellm.plan.plan import Plan
 from edgellm.reading.disk_reader import Reader
 
@@ -174,7 +175,7 @@ class CostMeter:
             waited_seconds=after.waited_seconds - before.waited_seconds,
             resident_bytes=plan.pinned_bytes
             + plan.outer_bytes
-            + plan.slots * plan.slot_bytes
+            + plan.ring_buffers * plan.buffer_bytes
             + plan.draft_bytes,
             peak_memory_bytes=device.peak_process_memory(),
         )

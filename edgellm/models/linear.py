@@ -1,4 +1,4 @@
-"""Multiplication by a weight, whatever the chip and however the weight is stored."""
+"""Multiplication by a weight in MLX, dense or quantized, one matrix or several side by side."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Protocol
 import mlx.core as mx
 
 from edgellm.checkpoint.quantization import Quantization
-from edgellm.checkpoint.tensor_order import STACKS
+from edgellm.checkpoint.tensor_order import LINEAR_PARTS, STACKS
 
 Tensors = Mapping[str, mx.array]
+"""Tensors by name."""
+
 QuantizationOf = Callable[[str], Quantization | None]
+"""Says how a matrix is stored, by its name; None: unquantized."""
 
 
 class Linear(Protocol):
     """A weight that multiplies: (..., in) to (..., out)."""
 
-    rows: int
+    out_features: int
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
@@ -28,17 +31,29 @@ class DenseLinear:
     """A weight (out, in) of floating-point numbers."""
 
     def __init__(self, weight: mx.array, bias: mx.array | None = None) -> None:
-        self.weight, self.bias = weight, bias
-        self.rows = weight.shape[0]
+        self.weight = weight
+        self.bias = bias
+        self.out_features = weight.shape[0]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
-        y = x @ self.weight.T
-        return y if self.bias is None else y + self.bias
+        return _plus(x @ self.weight.T, self.bias)
+
+    def rows_at(self, indices: mx.array, dtype: mx.Dtype) -> mx.array:
+        """Return the rows (..., in) at ``indices`` (...) as ``dtype``."""
+        return self.weight[indices].astype(dtype)
 
 
 class QuantizedLinear:
-    """A weight of MLX's packed codes; scales (out, in / group), and for the affine mode biases alike."""
+    """A weight (out, in) of MLX's packed codes.
+
+    Args:
+        weight: codes (out, in * bits / 32) of uint32.
+        scales: (out, in / group).
+        biases: of the affine mode, shaped as ``scales``; None in other modes.
+        quantization: how codes become numbers.
+        bias: (out,), added to the product.
+    """
 
     def __init__(
         self,
@@ -48,13 +63,16 @@ class QuantizedLinear:
         quantization: Quantization,
         bias: mx.array | None = None,
     ) -> None:
-        self.weight, self.scales, self.biases, self.bias = weight, scales, biases, bias
+        self.weight = weight
+        self.scales = scales
+        self.biases = biases
+        self.bias = bias
         self.quantization = quantization
-        self.rows = weight.shape[0]
+        self.out_features = weight.shape[0]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
-        y = mx.quantized_matmul(
+        product = mx.quantized_matmul(
             x,
             self.weight,
             scales=self.scales,
@@ -64,40 +82,43 @@ class QuantizedLinear:
             bits=self.quantization.bits,
             mode=self.quantization.mode,
         )
-        return y if self.bias is None else y + self.bias
+        return _plus(product, self.bias)
 
-    def dequantized(self, rows: mx.array, dtype: mx.Dtype) -> mx.array:
-        """The rows of these numbers as ``dtype``; affine codes are scaled in float32, since 16 bits would round."""
-        scales, biases = self.scales[rows], None
+    def rows_at(self, indices: mx.array, dtype: mx.Dtype) -> mx.array:
+        """Return the dequantized rows (..., in) at ``indices`` (...) as ``dtype``."""
+        scales = self.scales[indices]
+        biases = None
         if self.biases is not None:
-            scales, biases = scales.astype(mx.float32), self.biases[rows].astype(mx.float32)
-        plain = mx.dequantize(
-            self.weight[rows],
+            # affine codes are scaled in float32, since 16 bits would round
+            scales = scales.astype(mx.float32)
+            biases = self.biases[indices].astype(mx.float32)
+        rows = mx.dequantize(
+            self.weight[indices],
             scales,
             biases,
             group_size=self.quantization.group_size,
             bits=self.quantization.bits,
             mode=self.quantization.mode,
         )
-        return plain.astype(dtype)
+        return rows.astype(dtype)
 
 
 class JoinedLinear:
-    """Weights with the same input that are stored in different ways; their results stand side by side."""
+    """Weights with the same input that are stored in different ways; results stand side by side."""
 
-    def __init__(self, parts: Sequence[Linear]) -> None:
-        self.parts = tuple(parts)
-        self.rows = sum(part.rows for part in parts)
+    def __init__(self, members: Sequence[Linear]) -> None:
+        self.members = tuple(members)
+        self.out_features = sum(member.out_features for member in members)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Return the parts' results, joined along the last axis."""
-        return mx.concatenate([part(x) for part in self.parts], axis=-1)
+        """Return the members' products, joined along the last axis."""
+        return mx.concatenate([member(x) for member in self.members], axis=-1)
 
 
 def linear_from(
     tensors: Tensors, name: str, quantization: Quantization | None
 ) -> DenseLinear | QuantizedLinear:
-    """The weight ``name`` of some tensors."""
+    """Return the matrix ``name`` (``name.weight``, ``name.scales``, ...) of some tensors."""
     weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
     if quantization is None:
         return DenseLinear(weight, bias)
@@ -107,19 +128,25 @@ def linear_from(
 
 
 def stacked_linear(tensors: Tensors, stack: str, quantization_of: QuantizationOf) -> Linear:
-    """A stack of ``layout.STACKS`` as one product, or joined from its members where they are stored differently."""
+    """Return a stack of ``tensor_order.STACKS`` as one product.
+
+    Where its members are stored differently, or do not lie side by side, the product is joined from
+    theirs.
+    """
     members = STACKS[stack]
-    kinds = {quantization_of(member) for member in members}
-    parts = {
-        part
-        for member in members
-        for part in ("weight", "scales", "biases", "bias")
-        if f"{member}.{part}" in tensors
-    }
     if len(members) == 1:
         return linear_from(tensors, stack, quantization_of(stack))
-    if len(kinds) == 1 and all(f"{stack}.{part}" in tensors for part in parts):
-        return linear_from(tensors, stack, kinds.pop())
+    forms = {quantization_of(member) for member in members}
+    parts = [
+        part for part in LINEAR_PARTS if any(f"{member}.{part}" in tensors for member in members)
+    ]
+    # A buffer shows a part under the stack's name only where the members' bytes are one matrix.
+    if len(forms) == 1 and all(f"{stack}.{part}" in tensors for part in parts):
+        return linear_from(tensors, stack, forms.pop())
     return JoinedLinear(
         [linear_from(tensors, member, quantization_of(member)) for member in members]
     )
+
+
+def _plus(product: mx.array, bias: mx.array | None) -> mx.array:
+    return product if bias is None else product + bias

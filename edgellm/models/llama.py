@@ -1,178 +1,177 @@
-"""LLaMA in MLX: the decoder block, and the model that stacks it. Attributes carry the checkpoint's names."""
+"""LLaMA's decoder block in MLX, from which other families derive theirs.
 
-# B batch, L new tokens, S tokens that are looked at, E hidden, V vocabulary, H query heads, G
-# key/value heads, D head size
+Attributes carry the checkpoint's names. A family whose block differs subclasses ``Block`` in a file
+of its own and overrides what differs: ``norm``, ``gate``, ``attention_scale``, ``embedding_scale``,
+or the whole ``__call__``.
+"""
+
+# B sequences of one token each, L new tokens, E hidden, F inner, H query heads, G key/value heads,
+# D head size
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 import mlx.core as mx
 
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import Cache
 from edgellm.kv_cache.kv_format import attention
-from edgellm.models.linear import (
-    DenseLinear,
-    Linear,
-    QuantizationOf,
-    QuantizedLinear,
-    Tensors,
-    stacked_linear,
-)
+from edgellm.models.layers import LayerSpans
+from edgellm.models.linear import QuantizationOf, Tensors, stacked_linear
 from edgellm.models.rope import wavelengths
 
-Rows = Sequence[tuple[Cache, int]]
-"""Whose the rows of a state are: the cache of each sequence in a layer, and how many rows it has, in their order."""
+Norm = Callable[[mx.array], mx.array]
+"""Normalizes the last axis."""
+
+Gate = Callable[[mx.array, mx.array], mx.array]
+"""Makes one array of the products gate and up, both (..., F)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Rows of one sequence, which lie side by side in a state: its caches, one a layer, and how many rows."""
+class RMSNorm:
+    """``x / rms(x) * weight`` along the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
-    caches: Sequence[Cache]
-    length: int
+    def __init__(self, weight: mx.array, eps: float) -> None:
+        self.weight = weight
+        self.eps = eps
 
-
-def always() -> bool:
-    """Return true: nobody wants to leave half-way."""
-    return True
-
-
-class Layer(Protocol):
-    """One decoder layer."""
-
-    max_exact_rows: int
-    """Products of up to so many rows take another way than those of more; on either, a row gets what it gets alone."""
-
-    def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
-        """Return the hidden states (1, L, E) of one or more sequences after this layer, and store their keys and values."""
-        ...
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return ``x`` normalized."""
+        return mx.fast.rms_norm(x, self.weight, self.eps)
 
 
-class Layers(Protocol):
-    """The decoder layers, wherever they live."""
-
-    streams_weights: bool
-    """Whether a pass over the layers costs reads, so that all chunks of a prompt should go through a layer together."""
-
-    async_compute: bool
-    """Whether ``run`` returns before the arithmetic is done, so that the next step can be launched ahead."""
-
-    max_exact_rows: int
-    """As ``Layer`` has it."""
-
-    def run(
-        self,
-        states: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
-    ) -> list[mx.array]:
-        """Return hidden states (1, L, E) after all layers; an empty list where ``keep_going`` said no.
-
-        Args:
-            states: hidden states to be sent through; chunks of prompts, or steps of several
-                sequences side by side.
-            spans: whose the rows of each state are. A sequence has one span in a state at the most.
-            keep_going: asked between layers, or between states; once it says no, caches are left as
-                they are, half-way.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free what the layers hold."""
-        ...
-
-
-def gated(gate: mx.array, up: mx.array) -> mx.array:
-    """``silu(gate) * up``."""
+def silu_gate(gate: mx.array, up: mx.array) -> mx.array:
+    """Return ``silu(gate) * up`` (SwiGLU: Shazeer 2020, arXiv:2002.05202)."""
     return gate * mx.sigmoid(gate) * up
 
 
-class _Compiled(threading.local):
-    """A compiled function for each thread.
+class _CompiledGates(threading.local):
+    """Compiled gates of one thread.
 
     MLX frees a thread's compiled functions after Python has let the thread go, and aborts the
     process if that ends just then; what is a thread's own is freed before.
     """
 
     def __init__(self) -> None:
-        self.gated = mx.compile(gated, shapeless=True)
+        self.by_gate: dict[Gate, Gate] = {}
 
 
-_compiled = _Compiled()
+_compiled_gates = _CompiledGates()
 
 
-def fused_gated(gate: mx.array, up: mx.array) -> mx.array:
-    """``gated`` in one kernel on a GPU. On a CPU compiling would call a C++ compiler, so the plain form runs there."""
-    result: mx.array = _compiled.gated(gate, up)
-    return result
+def compiled(gate: Gate) -> Gate:
+    """Return a gate as one kernel, where there is a GPU: on a CPU, MLX would call a C++ compiler."""
+
+    def run(gate_states: mx.array, up_states: mx.array) -> mx.array:
+        gates = _compiled_gates.by_gate
+        if gate not in gates:
+            gates[gate] = mx.compile(gate, shapeless=True)
+        return gates[gate](gate_states, up_states)
+
+    return run
 
 
 class Attention:
-    """Self-attention with grouped heads; the product of queries, keys and values is one."""
+    """Self-attention with grouped heads; queries, keys and values come of one product.
+
+    Args:
+        config: the model's numbers.
+        tensors: of the layer, by their names inside it.
+        quantization_of: how each matrix is stored.
+        norm: makes the norms of query and key heads, where the layer has them.
+        scale: what scores are multiplied by.
+    """
 
     def __init__(
-        self, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
+        self,
+        config: ModelConfig,
+        tensors: Tensors,
+        quantization_of: QuantizationOf,
+        *,
+        norm: Callable[[mx.array, ModelConfig], Norm],
+        scale: float,
     ) -> None:
-        self.num_heads, self.num_key_value_heads = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-        )
-        self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
+        self.num_heads = config.num_attention_heads
+        self.num_key_value_heads = config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.scale = scale
         self.qkv_proj = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
         self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
-        self.q_norm, self.k_norm = (
-            tensors.get("self_attn.q_norm.weight"),
-            tensors.get("self_attn.k_norm.weight"),
-        )
+        self.q_norm: Norm | None = None
+        self.k_norm: Norm | None = None
+        if config.query_key_norm:
+            self.q_norm = norm(tensors["self_attn.q_norm.weight"], config)
+            self.k_norm = norm(tensors["self_attn.k_norm.weight"], config)
+        # positions per radian of each pair of features, (D / 2,)
         self.wavelengths = mx.array(
             wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
         )
         mx.eval(self.wavelengths)
 
-    def __call__(self, x: mx.array, rows: Rows) -> mx.array:
-        """Return what attention adds to (1, L, E)."""
+    def __call__(self, x: mx.array, spans: LayerSpans) -> mx.array:
+        """Return attention's part (1, L, E) for normalized states (1, L, E)."""
+        # (1, L, E) -> (1, L, (H + 2G)*D): queries, keys and values of a token side by side
         heads = self.qkv_proj(x)
-        # the same bytes: no transposition, and after attention no copy
-        if all(length == 1 for _, length in rows):
-            heads = heads.reshape(len(rows), -1, 1, self.head_dim)
-            offsets = [cache.offset for cache, _ in rows]
-            turned = self._rotate(heads, mx.array(offsets) if len(rows) > 1 else offsets[0])
-            seen = [
-                self._look(turned[place : place + 1], heads[place : place + 1], cache)
-                for place, (cache, _) in enumerate(rows)
-            ]
+        if all(length == 1 for _, length in spans):
+            attended = self._attend_steps(heads, spans)
         else:
-            heads = heads.reshape(1, x.shape[1], -1, self.head_dim).swapaxes(1, 2)
-            seen, begin = [], 0
-            for cache, length in rows:
-                own = heads[:, :, begin : begin + length]
-                seen.append(self._look(self._rotate(own, cache.offset), own, cache).swapaxes(1, 2))
-                begin += length
-        parts = [part.reshape(1, -1, self.num_heads * self.head_dim) for part in seen]
-        return self.o_proj(parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1))
+            attended = self._attend_ragged(heads, spans)
+        # of each sequence: (1, L, H*D)
+        parts = [part.reshape(1, -1, self.num_heads * self.head_dim) for part in attended]
+        if len(parts) > 1:
+            return self.o_proj(mx.concatenate(parts, axis=1))
+        return self.o_proj(parts[0])
 
-    def _look(self, turned: mx.array, heads: mx.array, cache: Cache) -> mx.array:
-        """What the queries of one sequence see (1, H, L, D); its keys and values go into its cache."""
-        queries, keys = self.num_heads, self.num_key_value_heads
-        all_keys, all_values, mask = cache.update(turned[:, queries:], heads[:, queries + keys :])
-        return attention(
-            turned[:, :queries], all_keys, all_values, scale=self.head_dim**-0.5, mask=mask
-        )
+    def _attend_steps(self, heads: mx.array, spans: LayerSpans) -> list[mx.array]:
+        """Return (1, H, 1, D) of each sequence, all of which have one new token."""
+        # (1, B, (H + 2G)*D) -> (B, H + 2G, 1, D): the same bytes, so nothing is transposed before
+        # attention or copied after it
+        heads = heads.reshape(len(spans), -1, 1, self.head_dim)
+        offset: int | mx.array = spans[0][0].offset
+        if len(spans) > 1:
+            offset = mx.array([cache.offset for cache, _ in spans])
+        # one launch turns the heads of all sequences
+        rotated = self._rotate(heads, offset)
+        return [
+            self._attend(rotated[place : place + 1], heads[place : place + 1], cache)
+            for place, (cache, _) in enumerate(spans)
+        ]
+
+    def _attend_ragged(self, heads: mx.array, spans: LayerSpans) -> list[mx.array]:
+        """Return (1, L, H, D) of each sequence, which have any number of new tokens."""
+        # (1, L, (H + 2G)*D) -> (1, H + 2G, L, D)
+        heads = heads.reshape(1, heads.shape[1], -1, self.head_dim).swapaxes(1, 2)
+        attended = []
+        begin = 0
+        for cache, length in spans:
+            own_heads = heads[:, :, begin : begin + length]
+            rotated = self._rotate(own_heads, cache.offset)
+            # (1, H, L, D) -> (1, L, H, D)
+            attended.append(self._attend(rotated, own_heads, cache).swapaxes(1, 2))
+            begin += length
+        return attended
+
+    def _attend(self, rotated: mx.array, heads: mx.array, cache: Cache) -> mx.array:
+        """Store one sequence's keys and values; return what its queries attend to, (1, H, L, D).
+
+        Args:
+            rotated: queries and keys (1, H + G, L, D), by position.
+            heads: queries, keys and values (1, H + 2G, L, D), as they were multiplied.
+            cache: of the sequence in this layer.
+        """
+        first_value = self.num_heads + self.num_key_value_heads
+        queries, new_keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
+        keys, values, mask = cache.update(new_keys, heads[:, first_value:])
+        return attention(queries, keys, values, scale=self.scale, mask=mask)
 
     def _rotate(self, heads: mx.array, offset: int | mx.array) -> mx.array:
-        """Queries and keys (B, H + G, L, D) of these heads, turned by their positions."""
+        """Return the queries and keys (B, H + G, L, D) among these heads, turned by position."""
         heads = heads[:, : self.num_heads + self.num_key_value_heads]
         if self.q_norm is not None and self.k_norm is not None:
-            query = mx.fast.rms_norm(heads[:, : self.num_heads], self.q_norm, self.eps)
-            key = mx.fast.rms_norm(heads[:, self.num_heads :], self.k_norm, self.eps)
-            heads = mx.concatenate([query, key], axis=1)
+            queries = self.q_norm(heads[:, : self.num_heads])
+            keys = self.k_norm(heads[:, self.num_heads :])
+            heads = mx.concatenate([queries, keys], axis=1)
         return mx.fast.rope(
             heads,
             self.head_dim,
@@ -185,22 +184,51 @@ class Attention:
 
 
 class MLP:
-    """The gated feed-forward part; the product of gate and up is one."""
+    """The gated feed-forward part; gate and up come of one product."""
 
-    def __init__(self, tensors: Tensors, quantization_of: QuantizationOf, *, fused: bool) -> None:
+    def __init__(self, tensors: Tensors, quantization_of: QuantizationOf, *, gate: Gate) -> None:
         self.gate_up_proj = stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)
         self.down_proj = stacked_linear(tensors, "mlp.down_proj", quantization_of)
-        self.gated = fused_gated if fused else gated
+        self.gate = gate
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Return what the feed-forward part adds to (B, L, E)."""
-        return self.down_proj(self.gated(*mx.split(self.gate_up_proj(x), 2, axis=-1)))
+        """Return the feed-forward part (1, L, E) for normalized states (1, L, E)."""
+        # (1, L, 2F) -> twice (1, L, F)
+        gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1)
+        return self.down_proj(self.gate(gate, up))
 
 
 class Block:
-    """One decoder layer over tensors named as inside the layer (``self_attn.q_proj.weight``)."""
+    """One decoder layer over tensors named as inside the layer (``self_attn.q_proj.weight``).
+
+    Args:
+        config: the model's numbers.
+        tensors: the layer's, and stacks that lie as one matrix.
+        quantization_of: how each matrix is stored.
+        fused: whether the gate is compiled into one kernel, which only a GPU gains by.
+    """
 
     max_exact_rows = 0
+
+    @staticmethod
+    def gate(gate: mx.array, up: mx.array) -> mx.array:
+        """Return what the feed-forward part makes of gate and up, both (..., F)."""
+        return silu_gate(gate, up)
+
+    @classmethod
+    def norm(cls, weight: mx.array, config: ModelConfig) -> Norm:
+        """Return the norm with this weight; the final norm before the output matrix is one, too."""
+        return RMSNorm(weight, config.rms_norm_eps)
+
+    @classmethod
+    def attention_scale(cls, config: ModelConfig) -> float:
+        """Return what the scores of attention are multiplied by."""
+        return float(config.head_dim**-0.5)
+
+    @classmethod
+    def embedding_scale(cls, config: ModelConfig) -> float:
+        """Return what embeddings are multiplied by before the first layer."""
+        return 1.0
 
     def __init__(
         self,
@@ -210,133 +238,23 @@ class Block:
         *,
         fused: bool = False,
     ) -> None:
-        self.eps = config.rms_norm_eps
-        self.input_layernorm = tensors["input_layernorm.weight"]
-        self.self_attn = Attention(config, tensors, quantization_of)
-        self.post_attention_layernorm = tensors["post_attention_layernorm.weight"]
-        self.mlp = MLP(tensors, quantization_of, fused=fused)
+        gate: Gate = self.gate
+        if fused:
+            gate = compiled(gate)
+        self.input_layernorm = self.norm(tensors["input_layernorm.weight"], config)
+        self.self_attn = Attention(
+            config,
+            tensors,
+            quantization_of,
+            norm=self.norm,
+            scale=self.attention_scale(config),
+        )
+        self.post_attention_layernorm = self.norm(
+            tensors["post_attention_layernorm.weight"], config
+        )
+        self.mlp = MLP(tensors, quantization_of, gate=gate)
 
-    def __call__(self, hidden: mx.array, rows: Rows) -> mx.array:
+    def __call__(self, hidden: mx.array, spans: LayerSpans) -> mx.array:
         """Return the hidden states (1, L, E) after this layer."""
-        hidden = hidden + self.self_attn(
-            mx.fast.rms_norm(hidden, self.input_layernorm, self.eps), rows
-        )
-        return hidden + self.mlp(mx.fast.rms_norm(hidden, self.post_attention_layernorm, self.eps))
-
-
-def rows_of(spans: Sequence[Span], layer: int) -> Rows:
-    """The rows of a state as one layer sees them."""
-    return [(span.caches[layer], span.length) for span in spans]
-
-
-class ResidentLayers:
-    """Layers whose weights are all in memory."""
-
-    streams_weights = False
-
-    def __init__(self, layers: Sequence[Layer], *, async_compute: bool = True) -> None:
-        self._layers = list(layers)
-        self.max_exact_rows = max((layer.max_exact_rows for layer in layers), default=0)
-        self.async_compute = async_compute
-        self._closed = False
-
-    def run(
-        self,
-        states: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
-    ) -> list[mx.array]:
-        """Return hidden states (1, L, E) after all layers, or nothing where ``keep_going`` said no. Raises ClosedError."""
-        if self._closed:
-            raise ClosedError("the model was closed")
-        moved = list(states)
-        for index, layer in enumerate(self._layers):
-            if not keep_going():
-                return []
-            moved = [
-                layer(hidden, rows_of(own, index)) for hidden, own in zip(moved, spans, strict=True)
-            ]
-        return moved
-
-    def close(self) -> None:
-        """Let the weights go."""
-        self._closed = True
-        self._layers.clear()
-
-
-class Embedding(Protocol):
-    """The table of token embeddings."""
-
-    def __call__(self, tokens: mx.array) -> mx.array:
-        """Return the embeddings (B, L, E) of tokens (B, L)."""
-        ...
-
-
-class ResidentEmbedding:
-    """A table in memory, of numbers (V, E) or of quantized codes."""
-
-    def __init__(self, table: DenseLinear | QuantizedLinear, dtype: mx.Dtype) -> None:
-        self.table, self.dtype = table, dtype
-
-    def __call__(self, tokens: mx.array) -> mx.array:
-        """Return the embeddings (B, L, E) of tokens (B, L)."""
-        if isinstance(self.table, QuantizedLinear):
-            return self.table.dequantized(tokens, self.dtype)
-        return self.table.weight[tokens].astype(self.dtype)
-
-
-class Model:
-    """Embedding, layers, norm and head."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        embed_tokens: Embedding,
-        layers: Layers,
-        norm: mx.array,
-        lm_head: Linear,
-    ) -> None:
-        self.config = config
-        self.embed_tokens, self.layers, self.norm, self.lm_head = (
-            embed_tokens,
-            layers,
-            norm,
-            lm_head,
-        )
-
-    def hidden(
-        self,
-        tokens: Sequence[mx.array],
-        caches: Sequence[Sequence[Cache]],
-        *,
-        keep_going: Callable[[], bool] = always,
-    ) -> list[mx.array]:
-        """Return hidden states (1, L, E) after all layers, of tokens (1, L) with the caches of their sequences.
-
-        The list is empty where ``keep_going`` said no between two layers; the caches are then left
-        half-way.
-        """
-        spans = [[Span(own, ids.shape[1])] for ids, own in zip(tokens, caches, strict=True)]
-        return self.hidden_ragged(tokens, spans, keep_going=keep_going)
-
-    def hidden_ragged(
-        self,
-        tokens: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
-    ) -> list[mx.array]:
-        """As ``hidden``, where the tokens (1, L) of a state may be those of several sequences, side by side."""
-        return self.layers.run(
-            [self.embed_tokens(ids) for ids in tokens], spans, keep_going=keep_going
-        )
-
-    def logits(self, hidden: mx.array) -> mx.array:
-        """Return the logits (..., V) of hidden states (..., E)."""
-        return self.lm_head(mx.fast.rms_norm(hidden, self.norm, self.config.rms_norm_eps))
-
-    def __call__(self, tokens: mx.array, caches: Sequence[Cache]) -> mx.array:
-        """Return the logits (B, L, V) of tokens (B, L)."""
-        return self.logits(self.hidden([tokens], [caches])[0])
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), spans)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))

@@ -1,4 +1,6 @@
-"""Layers larger than memory: pinned ones stay, the others stream through a ring of slots ahead of the arithmetic."""
+"""Decoder layers larger than memory: pinned ones stay, the others stream through a ring of buffers."""
+
+# L new tokens, E hidden
 
 from __future__ import annotations
 
@@ -8,35 +10,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
-from edgellm.checkpoint.buffer import DTYPES, WeightBuffer
-from edgellm.checkpoint.checkpoint import Part
-from edgellm.checkpoint.folder import TensorInfo
-from edgellm.errors import ClosedError, ReadError
+from edgellm.checkpoint.buffer import WeightBuffer
+from edgellm.checkpoint.checkpoint import TensorGroup
+from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import stored
-from edgellm.models.linear import linear_from
-from edgellm.models.llama import Layer, ResidentEmbedding, Span, always, rows_of
+from edgellm.models.layers import Layer, Span, always, layer_spans
 from edgellm.reading.disk_reader import Reader, Ticket
-from edgellm.reading.open_files import OpenFiles
 
-MakeLayer = Callable[[Part, WeightBuffer], Layer]
+MakeLayer = Callable[[TensorGroup, WeightBuffer], Layer]
+"""Builds a layer over a buffer that holds its tensors, now or later."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What streaming has cost so far; seconds are those that the arithmetic waited for the disk."""
+    """What streaming has cost so far.
+
+    Attributes:
+        passes: over all streamed weights; a fraction where a run ended half-way.
+        waited: seconds that the arithmetic waited for the disk.
+    """
 
     passes: float = 0.0
     waited: float = 0.0
 
 
 @dataclass(slots=True)
-class _Loaded:
-    """A slot, and the read that fills it with a layer."""
+class _Load:
+    """A buffer of the ring, and the read that fills it with a layer."""
 
-    slot: WeightBuffer
+    buffer: WeightBuffer
     index: int
     ticket: Ticket
 
@@ -45,17 +48,17 @@ class PagedLayers:
     """Decoder layers of which only the pinned ones are always in memory.
 
     The ring is filled in the order of the layers, round and round: while one layer computes, the
-    next ones are read, across the borders of tokens and turns. A slot is refilled only when
+    next ones are read, across the borders of tokens and of runs. A buffer is refilled only when
     everything that computes from it is evaluated. No weight memory is allocated after construction.
 
     Args:
-        parts: the layers, in their order.
-        pinned: those that stay.
-        slots: of the ring.
+        groups: tensors of each layer, in the layers' order.
+        pinned: numbers of the layers that stay.
+        ring_buffers: how many buffers the ring has.
         reader: fills them.
-        make_layer: builds a layer over a slot.
-        lag: streamed layers that may still compute while the next is launched, so that a GPU never
-            waits for a launch.
+        make_layer: builds a layer over a buffer.
+        launch_ahead: streamed layers that may still compute while the next is launched, so that a
+            GPU never waits for a launch.
     """
 
     streams_weights = True
@@ -63,49 +66,42 @@ class PagedLayers:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        groups: Sequence[TensorGroup],
         pinned: Sequence[int],
-        slots: int,
+        ring_buffers: int,
         reader: Reader,
         make_layer: MakeLayer,
         *,
-        lag: int = 0,
+        launch_ahead: int = 0,
     ) -> None:
-        self._lag = min(lag, slots - 1)
-        self._parts = parts
-        self._reader = reader
-        self._make_layer = make_layer
-        self._streamed = [index for index in range(len(parts)) if index not in set(pinned)]
-        self._pinned: dict[int, Layer] = {}
         self.traffic = Traffic()
+        # a ring in which every buffer computes would have none to read into
+        self._launch_ahead = min(launch_ahead, ring_buffers - 1)
+        self._groups = groups
+        self._reader = reader
         self._closed = False
-        loading = []
-        for index in pinned:
-            slot = WeightBuffer(parts[index].layout.nbytes)
-            loading.append((index, slot, reader.submit(parts[index].extents, slot.memory)))
-        for index, slot, ticket in loading:
-            ticket.wait()
-            self._pinned[index] = make_layer(parts[index], slot)
-        size = max((parts[index].layout.nbytes for index in self._streamed), default=0)
-        self._slots = [WeightBuffer(size) for _ in range(slots)]
-        layouts = {parts[index].layout: parts[index] for index in self._streamed}
+        self._streamed = [index for index in range(len(groups)) if index not in set(pinned)]
+        self._pinned = self._load_pinned(pinned, make_layer)
+        buffer_bytes = max((groups[index].layout.nbytes for index in self._streamed), default=0)
+        self._buffers = [WeightBuffer(buffer_bytes) for _ in range(ring_buffers)]
+        # One layer for each buffer and each layout of tensors in it: all layers whose tensors lie
+        # alike share it, since only the bytes below it change.
+        by_layout = {groups[index].layout: groups[index] for index in self._streamed}
         self._layers = {
-            (id(slot), layout): make_layer(part, slot)
-            for slot in self._slots
-            for layout, part in layouts.items()
+            (id(buffer), layout): make_layer(group, buffer)
+            for buffer in self._buffers
+            for layout, group in by_layout.items()
         }
-        self.max_exact_rows = max(
-            (layer.max_exact_rows for layer in (*self._pinned.values(), *self._layers.values())),
-            default=0,
-        )
-        self._ring: deque[_Loaded] = deque()
+        all_layers = [*self._pinned.values(), *self._layers.values()]
+        self.max_exact_rows = max((layer.max_exact_rows for layer in all_layers), default=0)
+        self._ring: deque[_Load] = deque()
         self._next = 0
-        self._read_ahead(self._slots)
+        self._read_ahead(self._buffers)
 
     @property
     def streamed_bytes(self) -> int:
         """Bytes of weights that a pass reads."""
-        return sum(self._parts[index].nbytes for index in self._streamed)
+        return sum(self._groups[index].nbytes for index in self._streamed)
 
     def run(
         self,
@@ -114,145 +110,118 @@ class PagedLayers:
         *,
         keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
-        """Return hidden states (1, L, E) after all layers; every state goes through a layer before the next one is needed.
+        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 
-        Where ``keep_going`` says no before a layer, the list is empty, and the next call starts
-        with fresh reads.
+        Every state goes through a layer before the next layer is needed, so that weights are read
+        once for all of them. After a no or an error, the next call starts with fresh reads.
 
         Raises:
-            ReadError: a layer cannot be read; the next call starts with fresh reads.
+            ReadError: a layer cannot be read.
             ClosedError: the layers were closed.
         """
         if self._closed:
             raise ClosedError("the model was closed")
         self._rewind()
-        moved = list(states)
-        computing: deque[tuple[_Loaded, list[mx.array]]] = deque()
+        states = list(states)
+        computing: deque[tuple[_Load, list[mx.array]]] = deque()
         try:
-            for index in range(len(self._parts)):
+            for index in range(len(self._groups)):
                 if not keep_going():
-                    mx.synchronize()
-                    self._drop()
+                    self._stop_half_way()
                     return []
-                layer = self._pinned.get(index)
-                loaded = None
-                if layer is None:
-                    loaded = self._take(index)
-                    layer = self._layers[id(loaded.slot), self._parts[index].layout]
-                moved = [
-                    layer(hidden, rows_of(own, index))
-                    for hidden, own in zip(moved, spans, strict=True)
+                layer, load = self._layer(index)
+                states = [
+                    layer(hidden, layer_spans(state_spans, index))
+                    for hidden, state_spans in zip(states, spans, strict=True)
                 ]
-                if loaded is not None:
-                    results = [*moved, *stored(span.caches[index] for own in spans for span in own)]
+                if load is not None:
+                    caches = [span.caches[index] for state_spans in spans for span in state_spans]
+                    results = [*states, *stored(caches)]
                     mx.async_eval(*results)
-                    computing.append((loaded, results))
-                while len(computing) > self._lag:
+                    computing.append((load, results))
+                while len(computing) > self._launch_ahead:
                     self._release(*computing.popleft())
             while computing:
                 self._release(*computing.popleft())
         except BaseException:
-            mx.synchronize()
-            self._drop()
+            self._stop_half_way()
             raise
-        return moved
+        return states
 
     def close(self) -> None:
-        """Wait for the reads under way, and let the weights go."""
+        """Wait for the reads under way, and free the weights."""
         if self._closed:
             return
         self._closed = True
-        for loaded in self._ring:
-            loaded.ticket.settle()
-        self._ring.clear()
+        self._drop_reads()
         self._pinned.clear()
         self._layers.clear()
-        self._slots.clear()
+        self._buffers.clear()
 
-    def _release(self, loaded: _Loaded, results: Sequence[mx.array]) -> None:
-        """Once nothing computes from a slot any more, read into it what comes next."""
-        mx.eval(*results)
-        self.traffic.passes += self._parts[loaded.index].nbytes / self.streamed_bytes
-        self._read_ahead([loaded.slot])
+    def _load_pinned(self, pinned: Sequence[int], make_layer: MakeLayer) -> dict[int, Layer]:
+        loads = []
+        # all reads are asked for before the first one is waited for
+        for index in pinned:
+            buffer = WeightBuffer(self._groups[index].layout.nbytes)
+            ticket = self._reader.submit(self._groups[index].extents, buffer.memory)
+            loads.append(_Load(buffer, index, ticket))
+        layers = {}
+        for load in loads:
+            load.ticket.wait()
+            layers[load.index] = make_layer(self._groups[load.index], load.buffer)
+        return layers
 
-    def _take(self, index: int) -> _Loaded:
-        """The slot that holds layer ``index``, once it has arrived."""
-        loaded = self._ring.popleft()
-        assert loaded.index == index, "the ring runs in the order of the layers"
-        if not loaded.ticket.done():
+    def _layer(self, index: int) -> tuple[Layer, _Load | None]:
+        """Return layer number ``index`` once its weights are there; and its load if it streams."""
+        pinned = self._pinned.get(index)
+        if pinned is not None:
+            return pinned, None
+        load = self._take(index)
+        return self._layers[id(load.buffer), self._groups[index].layout], load
+
+    def _take(self, index: int) -> _Load:
+        """Take the first load of the ring once it has arrived. Raises ReadError."""
+        load = self._ring.popleft()
+        assert load.index == index, "the ring runs in the order of the layers"
+        if not load.ticket.done():
             begun = time.perf_counter()
-            loaded.ticket.settle()
+            load.ticket.settle()
             self.traffic.waited += time.perf_counter() - begun
         try:
-            loaded.ticket.wait()
+            load.ticket.wait()
         except BaseException:
-            self._ring.appendleft(loaded)
+            self._ring.appendleft(load)
             raise
-        return loaded
+        return load
 
-    def _read_ahead(self, slots: Sequence[WeightBuffer]) -> None:
-        """Begin to fill free slots with the layers that come next."""
-        for slot in slots:
+    def _release(self, load: _Load, results: Sequence[mx.array]) -> None:
+        """Wait until nothing computes from a buffer any more, and read into it what comes next."""
+        mx.eval(*results)
+        self.traffic.passes += self._groups[load.index].nbytes / self.streamed_bytes
+        self._read_ahead([load.buffer])
+
+    def _read_ahead(self, buffers: Sequence[WeightBuffer]) -> None:
+        """Begin to fill free buffers with the layers that come next."""
+        for buffer in buffers:
             index = self._streamed[self._next]
             self._next = (self._next + 1) % len(self._streamed)
-            part = self._parts[index]
-            self._ring.append(_Loaded(slot, index, self._reader.submit(part.extents, slot.memory)))
+            ticket = self._reader.submit(self._groups[index].extents, buffer.memory)
+            self._ring.append(_Load(buffer, index, ticket))
 
     def _rewind(self) -> None:
-        """After a run that was left half-way the ring stands elsewhere than at the first layer: begin anew."""
-        if len(self._ring) != len(self._slots) or self._ring[0].index != self._streamed[0]:
-            self._drop()
+        """Let the ring begin with the first streamed layer, as it does after a whole run."""
+        if len(self._ring) != len(self._buffers) or self._ring[0].index != self._streamed[0]:
+            self._drop_reads()
             self._next = 0
-            self._read_ahead(self._slots)
+            self._read_ahead(self._buffers)
 
-    def _drop(self) -> None:
-        """Forget what is being read; the slots are free once those reads have ended."""
-        for loaded in self._ring:
-            loaded.ticket.settle()
+    def _stop_half_way(self) -> None:
+        """Wait for the arithmetic, and for reads under way: then every buffer is free."""
+        mx.synchronize()
+        self._drop_reads()
+
+    def _drop_reads(self) -> None:
+        """Forget what is being read, once those reads have ended."""
+        for load in self._ring:
+            load.ticket.settle()
         self._ring.clear()
-
-
-class PagedEmbedding:
-    """A table of embeddings of which only the rows that are asked for are read.
-
-    Rows are a few KB, so they are read at once, past the queue of the layers.
-    """
-
-    def __init__(self, part: Part, dtype: mx.Dtype) -> None:
-        self._part, self._dtype = part, dtype
-        self._files = OpenFiles(direct=False)
-        for tensor in part.tensors.values():
-            self._files.descriptor(tensor.file)
-        self.bytes_read = 0
-
-    def __call__(self, tokens: mx.array) -> mx.array:
-        """Return the embeddings (B, L, E) of tokens (B, L). Raises ReadError."""
-        rows, where = np.unique(np.array(tokens), return_inverse=True)
-        tensors = {
-            f"table.{name}": self._read(tensor, rows) for name, tensor in self._part.tensors.items()
-        }
-        table = linear_from(tensors, "table", self._part.quantizations[""])
-        return ResidentEmbedding(table, self._dtype)(mx.array(where.reshape(tokens.shape)))
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
-    def _read(self, tensor: TensorInfo, rows: npt.NDArray[np.int64]) -> mx.array:
-        width = tensor.nbytes // tensor.shape[0]
-        found = np.empty((len(rows), width), np.uint8)
-        for place, row in enumerate(rows.tolist()):
-            offset = tensor.offset + row * width
-            try:
-                count = self._files.read(tensor.file, memoryview(found[place]), offset)
-            except OSError as failure:
-                raise ReadError(
-                    f"reading {width} bytes at offset {offset} of {tensor.file} failed: {failure.strerror}"
-                ) from failure
-            if count != width:
-                raise ReadError(
-                    f"{tensor.file} ends at offset {offset + count}",
-                    hint="download or convert the model again",
-                )
-        self.bytes_read += found.nbytes
-        return mx.array(found).view(DTYPES[tensor.dtype]).reshape(len(rows), *tensor.shape[1:])

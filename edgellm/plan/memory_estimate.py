@@ -1,78 +1,111 @@
-"""What a model needs in memory, from its checkpoint alone."""
+"""What a model takes in memory, from its checkpoint alone: weights, KV caches, activations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from edgellm.checkpoint.buffer import PAGE
-from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.kv_cache.cache import storage_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """What a model needs, in bytes, from its checkpoint alone."""
+    """What a model takes in memory, in bytes.
 
-    layers: tuple[int, ...]
-    embedding: int
-    embedding_row: int
-    norm: int
-    head: int
+    Attributes:
+        layer_bytes: weights of each layer, in a buffer of their own.
+        embedding_bytes: of the token embedding.
+        embedding_row_bytes: of one token's row of it.
+        norm_bytes: of the final norm.
+        lm_head_bytes: of the output matrix; 0 where it is the embedding.
+        tied: whether the embedding is the output matrix.
+        layer_kv_bytes: of a token in one layer's KV cache.
+        windows: tokens that each layer looks back over; None: all.
+        hidden_bytes: of a token's hidden state.
+        layer_activation_bytes: of what a layer makes of one token.
+        score_bytes: of a query's scores for one key; 0 where attention never holds them.
+        max_context: tokens that the model was made for.
+        draft: of a draft model beside it, all of whose weights are in memory.
+    """
+
+    layer_bytes: tuple[int, ...]
+    embedding_bytes: int
+    embedding_row_bytes: int
+    norm_bytes: int
+    lm_head_bytes: int
     tied: bool
-    cache_per_token: int
+    layer_kv_bytes: int
     windows: tuple[int | None, ...]
-    item: int
-    hidden_per_token: int
-    chunk_per_token: int
-    scores_per_pair: int
+    hidden_bytes: int
+    layer_activation_bytes: int
+    score_bytes: int
     max_context: int
     draft: MemoryEstimate | None = None
-    """What a draft model needs beside it, all of it in memory."""
-
-    def cache(self, context: int) -> int:
-        """Bytes of all KV caches for ``context`` tokens."""
-        each = self.cache_per_token // len(self.layers)
-        return sum(
-            each * storage_tokens(context, window if window and window < context else None)
-            for window in self.windows
-        )
-
-    def prompt(self, context: int) -> int:
-        """Bytes of all that grows with the context: the KV caches, and a prompt's hidden states before and after a layer."""
-        return self.cache(context) + self.draft_cache(context) + 2 * context * self.hidden_per_token
-
-    def draft_cache(self, context: int) -> int:
-        """Bytes of the draft's KV caches."""
-        return self.draft.cache(min(context, self.draft.max_context)) if self.draft else 0
 
     @property
-    def draft_weights(self) -> int:
+    def weight_bytes(self) -> int:
+        """Bytes of all weights; the draft's are not among them."""
+        outer = self.embedding_bytes + self.norm_bytes + self.lm_head_bytes
+        return outer + sum(self.layer_bytes)
+
+    @property
+    def outer_bytes(self) -> int:
+        """Bytes of the final norm and the output matrix, which are always in memory."""
+        output = self.embedding_bytes if self.tied else self.lm_head_bytes
+        return self.norm_bytes + output
+
+    @property
+    def draft_weight_bytes(self) -> int:
         """Bytes of the draft's weights."""
-        return self.draft.weights if self.draft else 0
+        return self.draft.weight_bytes if self.draft else 0
 
-    def chunk(self, chunk: int, context: int) -> int:
-        """Bytes of what one layer, the draft's included, makes of a prefill chunk, at the end of the context."""
-        own = min(chunk, context) * (self.chunk_per_token + context * self.scores_per_pair)
-        return (
-            max(own, self.draft.chunk(chunk, min(context, self.draft.max_context)))
-            if self.draft
-            else own
-        )
+    def kv_bytes(self, context: int) -> int:
+        """Return the bytes of all KV caches for ``context`` tokens."""
+        tokens = 0
+        for window in self.windows:
+            # a window that would hold the whole context is none
+            narrow = window is not None and window < context
+            tokens += storage_tokens(context, window if narrow else None)
+        return tokens * self.layer_kv_bytes
 
-    @property
-    def weights(self) -> int:
-        """Bytes of all weights."""
-        return self.embedding + self.norm + self.head + sum(self.layers)
+    def draft_kv_bytes(self, context: int) -> int:
+        """Return the bytes of the draft's KV caches; it looks back over its own context at most."""
+        if self.draft is None:
+            return 0
+        return self.draft.kv_bytes(min(context, self.draft.max_context))
 
-    @property
-    def outer(self) -> int:
-        """Bytes of the weights outside the layers that are always in memory."""
-        return self.norm + (self.embedding if self.tied else self.head)
+    def prefill_bytes(self, context: int) -> int:
+        """Return the bytes of all that grows with a prompt of ``context`` tokens.
+
+        Those are the KV caches, and the hidden states before and after a layer: a paged model sends
+        the whole prompt through a layer before it reads the next one.
+        """
+        hidden_states = 2 * context * self.hidden_bytes
+        return self.kv_bytes(context) + self.draft_kv_bytes(context) + hidden_states
+
+    def activation_bytes(self, prefill_chunk: int, context: int) -> int:
+        """Return the bytes of what one layer makes of the last prefill chunk of a prompt.
+
+        Model and draft do not compute at the same time, so the larger of the two counts.
+        """
+        # of each token: its activations, and its scores for every token of the context
+        token_bytes = self.layer_activation_bytes + context * self.score_bytes
+        nbytes = min(prefill_chunk, context) * token_bytes
+        if self.draft is None:
+            return nbytes
+        draft_context = min(context, self.draft.max_context)
+        return max(nbytes, self.draft.activation_bytes(prefill_chunk, draft_context))
 
 
-def windows_of(config: ModelConfig, window: int | None) -> list[int | None]:
-    """The tokens that each layer looks back over, by the model or by the setting ``window``; None: all of them."""
+def layer_windows(config: ModelConfig, window: int | None) -> list[int | None]:
+    """Return the tokens that each layer looks back over; None: all of them.
+
+    Args:
+        config: of the model, whose layers may have a window of their own.
+        window: by setting; the smaller one counts.
+    """
     windows: list[int | None] = []
     for index in range(config.num_hidden_layers):
         own = config.sliding_window if index in config.sliding_layers else None
@@ -80,48 +113,54 @@ def windows_of(config: ModelConfig, window: int | None) -> list[int | None]:
     return windows
 
 
-def needs_of(
+def estimate_memory(
     checkpoint: Checkpoint,
     *,
-    item: int,
+    item_bytes: int,
     window: int | None,
     fused_attention: bool,
-    kv_bytes_per_token: int | None = None,
+    layer_kv_bytes: int | None = None,
 ) -> MemoryEstimate:
-    """What a checkpoint needs.
+    """Return what a model takes in memory.
 
     Args:
         checkpoint: the model.
-        item: bytes of an activation.
-        window: the tokens that attention is limited to by setting.
+        item_bytes: of one number among the activations.
+        window: tokens that attention is limited to by setting.
         fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
-        kept_bytes: of a token in one layer's KV cache; None: of numbers like the activations.
+        layer_kv_bytes: of a token in one layer's KV cache; None: of numbers like the activations.
     """
     config = checkpoint.config
-    each = (
-        2 * config.num_key_value_heads * config.head_dim * item
-        if kv_bytes_per_token is None
-        else kv_bytes_per_token
-    )
+    if layer_kv_bytes is None:
+        layer_kv_bytes = 2 * config.num_key_value_heads * config.head_dim * item_bytes
+    # What lives at once in a layer, of one token, counted generously: three hidden states; the heads
+    # of queries, keys and values twice, as multiplied and rotated; gate, up, and two more of F.
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    table = checkpoint.embed_tokens
+    items = 3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size
+    score_bytes = 0
+    if not fused_attention:
+        # before and after softmax
+        score_bytes = 2 * item_bytes * config.num_attention_heads
+    lm_head_bytes = 0
+    if checkpoint.lm_head is not None:
+        lm_head_bytes = _buffer_bytes(checkpoint.lm_head)
     return MemoryEstimate(
-        layers=tuple(_slot_bytes(layer.layout.nbytes) for layer in checkpoint.layers),
-        embedding=_slot_bytes(table.layout.nbytes),
-        embedding_row=table.nbytes // config.vocab_size,
-        norm=_slot_bytes(checkpoint.norm.layout.nbytes),
-        head=_slot_bytes(checkpoint.lm_head.layout.nbytes) if checkpoint.lm_head else 0,
+        layer_bytes=tuple(_buffer_bytes(layer) for layer in checkpoint.layers),
+        embedding_bytes=_buffer_bytes(checkpoint.embed_tokens),
+        embedding_row_bytes=checkpoint.embed_tokens.nbytes // config.vocab_size,
+        norm_bytes=_buffer_bytes(checkpoint.norm),
+        lm_head_bytes=lm_head_bytes,
         tied=checkpoint.lm_head is None,
-        cache_per_token=each * config.num_hidden_layers,
-        windows=tuple(windows_of(config, window)),
-        item=item,
-        hidden_per_token=config.hidden_size * item,
-        chunk_per_token=item
-        * (3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size),
-        scores_per_pair=0 if fused_attention else 2 * item * config.num_attention_heads,
+        layer_kv_bytes=layer_kv_bytes,
+        windows=tuple(layer_windows(config, window)),
+        hidden_bytes=config.hidden_size * item_bytes,
+        layer_activation_bytes=item_bytes * items,
+        score_bytes=score_bytes,
         max_context=config.max_position_embeddings,
     )
 
 
-def _slot_bytes(nbytes: int) -> int:
-    return -(-nbytes // PAGE) * PAGE + PAGE
+def _buffer_bytes(group: TensorGroup) -> int:
+    """Return the bytes of a buffer for these tensors: whole pages, and one more to align them."""
+    pages = -(-group.layout.nbytes // PAGE)
+    return (pages + 1) * PAGE

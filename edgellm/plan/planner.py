@@ -9,9 +9,10 @@ from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
-from edgellm.plan.memory_estimate import MemoryEstimate, needs_of
-from edgellm.plan.plan import Plan, Speeds, automatic_budget, least_budget, make_plan
-from edgellm.runtime.loader import Arithmetic, arithmetic_of, kv_format_of
+from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
+from edgellm.plan.budget import automatic_budget, least_budget, make_plan
+from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
+from edgellm.plan.plan import Plan, Speeds
 from edgellm.settings import LoadSettings, parse_memory
 
 
@@ -22,7 +23,13 @@ def plan_for(
     memory: Memory | None = None,
     speeds: Speeds | None = None,
 ) -> Plan:
-    """The plan that ``load`` follows, on this machine or one with other ``memory``; ``speeds`` are for its prediction.
+    """Return the plan that ``load`` follows.
+
+    Args:
+        checkpoint: the model.
+        settings: as for ``load``.
+        memory: of another machine; None: of this one.
+        speeds: for the plan's prediction.
 
     Raises:
         MemoryBudgetError: the model cannot run inside the budget.
@@ -30,11 +37,13 @@ def plan_for(
     """
     memory = memory or device.read_memory()
     budget = parse_memory(settings.memory, memory.total)
-    arithmetic, needs = _asked(checkpoint, settings)
+    if budget is None:
+        budget = automatic_budget(memory)
+    arithmetic, estimate = _estimate(checkpoint, settings)
     return make_plan(
-        needs,
-        budget=budget if budget is not None else automatic_budget(memory),
-        slots=arithmetic.slots,
+        estimate,
+        budget=budget,
+        ring_buffers=arithmetic.ring_buffers,
         context=settings.context,
         context_window=settings.context_window,
         kv_bits=settings.kv_bits,
@@ -44,45 +53,48 @@ def plan_for(
 
 
 def least_memory(checkpoint: Checkpoint, settings: LoadSettings) -> int:
-    """The smallest budget in bytes that ``plan_for`` takes. Raises ConfigError."""
-    arithmetic, needs = _asked(checkpoint, settings)
-    return least_budget(needs, slots=arithmetic.slots, context=settings.context)
-
-
-def _asked(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, MemoryEstimate]:
-    """What the settings ask of the machine. Raises ConfigError."""
-    config = checkpoint.config
-    if settings.context is not None and settings.context > config.max_position_embeddings:
-        raise ConfigError(
-            f"context is {settings.context}; the model's own limit is {config.max_position_embeddings}"
-        )
-    arithmetic, kept = (
-        arithmetic_of(checkpoint, settings),
-        kv_format_of(checkpoint, settings.kv_bits),
-    )
-    draft = draft_checkpoint(settings)
-    needs = needs_of(
-        checkpoint,
-        item=arithmetic.dtype.size,
-        window=settings.context_window,
-        fused_attention=arithmetic.fused_attention
-        and (arithmetic.kernels is not None or kept.bits is None),
-        kv_bytes_per_token=kept.token_bytes,
-    )
-    return arithmetic, replace(needs, draft=draft_estimate(draft, settings)) if draft else needs
+    """Return the smallest budget in bytes that ``plan_for`` takes. Raises ConfigError."""
+    arithmetic, estimate = _estimate(checkpoint, settings)
+    return least_budget(estimate, ring_buffers=arithmetic.ring_buffers, context=settings.context)
 
 
 def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
-    """Read the draft model's checkpoint; None where there is no draft. Raises EdgeLLMError, as ``load``."""
-    return None if settings.draft is None else read_checkpoint(locate(settings.draft))
+    """Read the checkpoint of the draft model; None where there is none. Raises as ``load``."""
+    if settings.draft is None:
+        return None
+    return read_checkpoint(locate(settings.draft))
 
 
 def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
-    """Estimate what a draft model needs in memory."""
+    """Return what a draft model takes in memory; its KV caches are of plain numbers."""
     arithmetic = arithmetic_of(draft, settings)
-    return needs_of(
+    return estimate_memory(
         draft,
-        item=arithmetic.dtype.size,
+        item_bytes=arithmetic.dtype.size,
         window=settings.context_window,
         fused_attention=arithmetic.fused_attention,
     )
+
+
+def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, MemoryEstimate]:
+    """Return how a model computes here, and what it and its draft take. Raises ConfigError."""
+    max_context = checkpoint.config.max_position_embeddings
+    if settings.context is not None and settings.context > max_context:
+        raise ConfigError(f"context is {settings.context}; the model's own limit is {max_context}")
+    arithmetic = arithmetic_of(checkpoint, settings)
+    kv_format = kv_format_of(checkpoint, settings.kv_bits)
+    # MLX's attention over packed keys holds the scores; the kernels' never does
+    fused_attention = arithmetic.fused_attention
+    if arithmetic.kernels is None and kv_format.bits is not None:
+        fused_attention = False
+    estimate = estimate_memory(
+        checkpoint,
+        item_bytes=arithmetic.dtype.size,
+        window=settings.context_window,
+        fused_attention=fused_attention,
+        layer_kv_bytes=kv_format.token_bytes,
+    )
+    draft = draft_checkpoint(settings)
+    if draft is not None:
+        estimate = replace(estimate, draft=draft_estimate(draft, settings))
+    return arithmetic, estimate

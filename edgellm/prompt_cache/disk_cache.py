@@ -25,6 +25,7 @@ from edgellm.device.machine import backend_name
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.files.locations import cache_folder
 from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.models.arithmetic import arithmetic_of, kv_format_of
 from edgellm.prompt_cache.owned_folder import OwnedFolder, sequence_name, temporary_name
 from edgellm.prompt_cache.sequence_file import (
     FORMAT,
@@ -36,7 +37,6 @@ from edgellm.prompt_cache.sequence_file import (
     sequence_tensors,
     write_sequence,
 )
-from edgellm.runtime.loader import arithmetic_of, kv_format_of
 from edgellm.settings import PROMPT_CACHE_BYTES, PROMPT_CACHE_SHARE, LoadSettings
 
 MIN_TOKENS = 64

@@ -15,7 +15,7 @@ import numpy as np
 from edgellm.checkpoint.buffer import Extent
 from edgellm.errors import ClosedError, ReadError
 from edgellm.reading.open_files import OpenFiles
-from edgellm.reading.read_plan import SECTOR, Piece, plan_pieces
+from edgellm.reading.read_plan import SECTOR, ReadSpan, plan_reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Ticket:
         """Whether a piece could not be read; the others are then not worth reading."""
         return self._error is not None
 
-    def piece_done(self, error: ReadError | None = None) -> None:
+    def count_read(self, error: ReadError | None = None) -> None:
         """Count one piece (the reader calls this)."""
         with self._lock:
             self._error = self._error or error
@@ -108,10 +108,12 @@ class DiskReader:
         self.tuning = tuning or Tuning()
         self._files = OpenFiles(direct=direct)
         self._direct = direct
-        self._plans: dict[tuple[Extent, ...], list[Piece]] = {}
+        self._plans: dict[tuple[Extent, ...], list[ReadSpan]] = {}
         self._lock = threading.Lock()
         self._bytes_read, self._busy, self._begun, self._under_way = 0, 0.0, 0.0, 0
-        self._work: queue.SimpleQueue[tuple[Piece, memoryview, Ticket] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[ReadSpan, memoryview, Ticket] | None] = (
+            queue.SimpleQueue()
+        )
         self._closed = False
         try:
             for file in files:
@@ -153,7 +155,7 @@ class DiskReader:
         key = tuple(extents)
         pieces = self._plans.get(key)
         if pieces is None:
-            pieces = self._plans[key] = plan_pieces(key, self.tuning.chunk, direct=self._direct)
+            pieces = self._plans[key] = plan_reads(key, self.tuning.chunk, direct=self._direct)
         ticket = Ticket(len(pieces))
         with self._lock:
             if self._closed:
@@ -196,9 +198,9 @@ class DiskReader:
                 if self._under_way == 0:
                     self._busy += time.perf_counter() - self._begun
             del work, memory  # a slot must not outlive its model because a thread is idle
-            ticket.piece_done(error)
+            ticket.count_read(error)
 
-    def _read(self, piece: Piece, memory: memoryview, bounce: memoryview) -> None:
+    def _read(self, piece: ReadSpan, memory: memoryview, bounce: memoryview) -> None:
         target = bounce if piece.copies else memory[piece.place :]
         target = target[: piece.nbytes]
         got = 0
@@ -217,7 +219,7 @@ class DiskReader:
                 destination[place : place + length] = source[begin : begin + length]
 
 
-def _read_error(piece: Piece, failure: Exception) -> ReadError:
+def _read_error(piece: ReadSpan, failure: Exception) -> ReadError:
     if isinstance(failure, ReadError):
         return failure
     reason = failure.strerror if isinstance(failure, OSError) else failure

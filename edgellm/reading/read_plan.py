@@ -16,7 +16,7 @@ GAP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ReadSpan:
     """One read of a file.
 
     Attributes:
@@ -36,7 +36,7 @@ class Piece:
     copies: tuple[tuple[int, int, int], ...] = ()
 
 
-def plan_pieces(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[Piece]:
+def plan_reads(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[ReadSpan]:
     """Cut extents into reads of at most ``chunk`` bytes, straight into the slot where file and memory are aligned alike.
 
     Args:
@@ -48,13 +48,13 @@ def plan_pieces(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[
     extents = sorted(extents, key=lambda extent: (str(extent.file), extent.offset))
     if not direct:
         return [
-            Piece(extent.file, extent.offset + begin, length, length, extent.place + begin)
+            ReadSpan(extent.file, extent.offset + begin, length, length, extent.place + begin)
             for extent in extents
             for begin in range(0, extent.nbytes, chunk)
             for length in [min(chunk, extent.nbytes - begin)]
         ]
     end = max((extent.place + extent.nbytes for extent in extents), default=0)
-    pieces: list[Piece] = []
+    pieces: list[ReadSpan] = []
     foreign: list[Extent] = []
     for extent in extents:
         if extent.offset % SECTOR or extent.place % SECTOR:
@@ -66,7 +66,7 @@ def plan_pieces(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[
         for begin in range(0, whole, chunk):
             needed = min(chunk, whole - begin)
             pieces.append(
-                Piece(
+                ReadSpan(
                     extent.file,
                     extent.offset + begin,
                     _sectors(needed),
@@ -83,7 +83,7 @@ def plan_pieces(extents: Iterable[Extent], chunk: int, *, direct: bool) -> list[
     return pieces + _bounced(foreign, chunk)
 
 
-def _bounced(extents: Sequence[Extent], chunk: int) -> list[Piece]:
+def _bounced(extents: Sequence[Extent], chunk: int) -> list[ReadSpan]:
     """Aligned reads that cover unaligned extents, with what is to be copied from each."""
     runs: list[list[Extent]] = []
     for extent in extents:
@@ -114,7 +114,9 @@ def _bounced(extents: Sequence[Extent], chunk: int) -> list[Piece]:
                     )
             if copies:
                 needed = max(at + length for at, _, length in copies)
-                pieces.append(Piece(run[0].file, start, _sectors(needed), needed, 0, tuple(copies)))
+                pieces.append(
+                    ReadSpan(run[0].file, start, _sectors(needed), needed, 0, tuple(copies))
+                )
     return pieces
 
 

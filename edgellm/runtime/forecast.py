@@ -1,4 +1,4 @@
-"""What a model will do with a budget, here or on a machine that is only described: a plan with a prediction."""
+"""The plan for a budget with a predicted speed, here or on a machine that is only described."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings
 
 SMALL_MACHINE = 32 << 30
-"""Bytes; up to it the GPU of an Apple chip may use two thirds of the memory, above it three quarters."""
+"""Bytes; up to it the GPU of an Apple chip may use two thirds of the memory, above it three
+quarters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetMachine:
-    """Another machine: its memory and its disk's bytes a second; what is None is as here."""
+    """Another machine; what is None is as here.
+
+    Attributes:
+        memory: bytes.
+        disk: bytes a second.
+    """
 
     memory: int | None = None
     disk: float | None = None
@@ -29,17 +35,17 @@ class TargetMachine:
 def forecast(
     checkpoint: Checkpoint,
     settings: LoadSettings,
-    elsewhere: TargetMachine | None = None,
+    target: TargetMachine | None = None,
     *,
     here: bool,
 ) -> Plan:
-    """The plan for a budget, with the time of a token.
+    """Return the plan for a budget, with the time of a token.
 
     Args:
         checkpoint: the model.
         settings: as for ``load``.
-        elsewhere: another machine. Its arithmetic is taken to be faster than its disk, since
-            nothing is known of it; a model that fits whole then has no prediction.
+        target: another machine. Its arithmetic is taken to be faster than its disk, since nothing
+            is known of it; a model that fits whole then has no prediction.
         here: whether the model's files are on this machine, so that its disk and arithmetic can be
             measured.
 
@@ -47,21 +53,27 @@ def forecast(
         MemoryBudgetError, ConfigError: as ``load``.
         ReadError: a file cannot be read.
     """
-    other = elsewhere or TargetMachine()
-    memory = _described(other.memory) if other.memory else device.read_memory()
+    target = target or TargetMachine()
+    memory = device.read_memory()
+    if target.memory is not None:
+        memory = _described_memory(target.memory)
     plan = plan_for(checkpoint, settings, memory=memory)
-    if other.disk is None and not here:
+    if target.disk is None and not here:
         return plan
-    disk, weights = other.disk or math.inf, math.inf
-    if other.disk is None and not plan.resident:
-        disk = measure_disk(
-            sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
-        )
-    if other == TargetMachine():
-        weights = measure_step(checkpoint, settings).weights_per_second
-    return plan_for(checkpoint, settings, memory=memory, speeds=Speeds(disk=disk, weights=weights))
+    # what is not measured is infinitely fast: it bounds nothing
+    disk_speed, weight_speed = target.disk or math.inf, math.inf
+    if target.disk is None and not plan.resident:
+        files = {extent.file for layer in checkpoint.layers for extent in layer.extents}
+        disk_speed = measure_disk(sorted(files))
+    if target == TargetMachine():
+        weight_speed = measure_step(checkpoint, settings).weights_per_second
+    speeds = Speeds(disk=disk_speed, weights=weight_speed)
+    return plan_for(checkpoint, settings, memory=memory, speeds=speeds)
 
 
-def _described(total: int) -> Memory:
-    """The memory of a machine of which only the size is known, all of it free, and a GPU like Apple's."""
-    return Memory(total, total, total * 2 // 3 if total <= SMALL_MACHINE else total * 3 // 4)
+def _described_memory(total: int) -> Memory:
+    """Return the memory of a machine of which only the size is known: all free, a GPU as Apple's."""
+    gpu_limit = total * 3 // 4
+    if total <= SMALL_MACHINE:
+        gpu_limit = total * 2 // 3
+    return Memory(total, total, gpu_limit)

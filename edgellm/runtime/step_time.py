@@ -1,4 +1,4 @@
-"""How long one token's arithmetic takes on this machine, from one layer that is really there."""
+"""How long one token's arithmetic takes on this machine, measured with one of the model's layers."""
 
 from __future__ import annotations
 
@@ -10,31 +10,41 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from edgellm.checkpoint.buffer import WeightBuffer
-from edgellm.checkpoint.checkpoint import Checkpoint, Part
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.kv_cache.cache import stored
-from edgellm.models.cpu.block import make_linear
+from edgellm.models.arithmetic import Arithmetic, arithmetic_of
+from edgellm.models.cpu.linear import make_linear
 from edgellm.reading.disk_reader import DiskReader, Reader
-from edgellm.runtime.loader import arithmetic_of, make_block, make_caches, make_embedding
+from edgellm.runtime.loader import make_block, make_caches, make_matrix
 from edgellm.settings import LoadSettings
 
 REPEATS = 7
+"""Steps that are timed, after one that is not; their median counts."""
+
 CONTEXT = 16
 """Tokens that the measured layer looks back at."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of arithmetic for one token, and the bytes of weights that it goes through."""
+    """Arithmetic of one token, with all weights in memory.
 
-    layer: float
-    head: float
+    Attributes:
+        layer_seconds: of one layer.
+        output_seconds: of the output matrix, and of taking the likeliest token.
+        layers: how many the model has.
+        weight_bytes: that a token goes through.
+    """
+
+    layer_seconds: float
+    output_seconds: float
     layers: int
     weight_bytes: int
 
     @property
     def seconds(self) -> float:
-        """Of a whole token, with all weights in memory."""
-        return self.layers * self.layer + self.head
+        """Seconds of a whole token."""
+        return self.layers * self.layer_seconds + self.output_seconds
 
     @property
     def weights_per_second(self) -> float:
@@ -45,64 +55,72 @@ class StepTime:
 def measure_step(
     checkpoint: Checkpoint, settings: LoadSettings, *, reader: Reader | None = None
 ) -> StepTime:
-    """Time one layer and the head, filled with the model's own weights; it holds no more than those two in memory.
+    """Time one layer and the output matrix, filled with the model's own weights.
+
+    No more than those two are in memory at a time.
+
+    Args:
+        checkpoint: the model.
+        settings: as for ``load``.
+        reader: reads the weights; None: one that is opened and closed here.
 
     Raises:
         ReadError: a file cannot be read.
     """
-    own = reader or DiskReader()
+    arithmetic = arithmetic_of(checkpoint, settings)
+    used_reader = reader or DiskReader()
     try:
-        layer = _time_layer(checkpoint, settings, own)
-        head = _time_head(checkpoint, settings, own)
+        layer_seconds = _time_layer(checkpoint, arithmetic, used_reader)
+        output_seconds = _time_output(checkpoint, arithmetic, used_reader)
     finally:
         if reader is None:
-            own.close()
+            used_reader.close()
         mx.clear_cache()
-    outer = (checkpoint.lm_head or checkpoint.embed_tokens).nbytes + checkpoint.norm.nbytes
-    weights = outer + sum(part.nbytes for part in checkpoint.layers)
-    return StepTime(layer, head, checkpoint.config.num_hidden_layers, weights)
-
-
-def _time_layer(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
-    part = checkpoint.layers[len(checkpoint.layers) // 2]
-    layer = make_block(checkpoint, arithmetic_of(checkpoint, settings), part, _filled(part, reader))
-    cache = make_caches(
-        checkpoint, capacity=CONTEXT + REPEATS + 1, window=None, reserve=CONTEXT + REPEATS + 1
-    )[0]
-    cache.offset = CONTEXT
-    hidden = _hidden(checkpoint, settings)
-
-    def step() -> None:
-        mx.eval(layer(hidden, [(cache, 1)]), *stored([cache]))
-
-    return _median_seconds(step)
-
-
-def _time_head(checkpoint: Checkpoint, settings: LoadSettings, reader: Reader) -> float:
-    part = checkpoint.lm_head or checkpoint.embed_tokens
-    head = make_linear(
-        arithmetic_of(checkpoint, settings).kernels, make_embedding(part, _filled(part, reader))
+    return StepTime(
+        layer_seconds,
+        output_seconds,
+        layers=checkpoint.config.num_hidden_layers,
+        weight_bytes=checkpoint.token_weight_bytes,
     )
-    hidden = _hidden(checkpoint, settings)[:, -1]
+
+
+def _time_layer(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> float:
+    group = checkpoint.layers[len(checkpoint.layers) // 2]
+    layer = make_block(checkpoint, arithmetic, group, _filled_buffer(group, reader))
+    tokens = CONTEXT + REPEATS + 1
+    cache = make_caches(checkpoint, capacity=tokens, window=None, reserve=tokens)[0]
+    cache.offset = CONTEXT
+    # (1, 1, E)
+    hidden = _random_hidden(checkpoint, arithmetic)
+    return _median_seconds(lambda: mx.eval(layer(hidden, [(cache, 1)]), *stored([cache])))
+
+
+def _time_output(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> float:
+    group = checkpoint.output_matrix
+    matrix = make_matrix(group, _filled_buffer(group, reader))
+    lm_head = make_linear(arithmetic.kernels, matrix)
+    # (1, E)
+    hidden = _random_hidden(checkpoint, arithmetic)[:, -1]
     mx.eval(hidden)
-    return _median_seconds(lambda: mx.eval(mx.argmax(head(hidden), axis=-1)))
+    return _median_seconds(lambda: mx.eval(mx.argmax(lm_head(hidden), axis=-1)))
 
 
-def _filled(part: Part, reader: Reader) -> WeightBuffer:
-    slot = WeightBuffer(part.layout.nbytes)
-    reader.submit(part.extents, slot.memory).wait()
-    return slot
+def _filled_buffer(group: TensorGroup, reader: Reader) -> WeightBuffer:
+    buffer = WeightBuffer(group.layout.nbytes)
+    reader.submit(group.extents, buffer.memory).wait()
+    return buffer
 
 
-def _hidden(checkpoint: Checkpoint, settings: LoadSettings) -> mx.array:
-    """Random hidden states (1, 1, E)."""
+def _random_hidden(checkpoint: Checkpoint, arithmetic: Arithmetic) -> mx.array:
+    """Return random hidden states (1, 1, E)."""
     hidden = mx.random.normal((1, 1, checkpoint.config.hidden_size), key=mx.random.key(0))
-    hidden = hidden.astype(arithmetic_of(checkpoint, settings).dtype)
+    hidden = hidden.astype(arithmetic.dtype)
     mx.eval(hidden)
     return hidden
 
 
 def _median_seconds(step: Callable[[], None]) -> float:
+    # the first step compiles kernels and touches memory for the first time
     step()
     seconds = []
     for _ in range(REPEATS):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.llama import Model
+from edgellm.models.model import Model
 from edgellm.sampling.distribution import distribution_of
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.sampler import GREEDY

@@ -5,10 +5,11 @@ from __future__ import annotations
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import ConfigError
-from edgellm.models.llama import Model
-from edgellm.plan.plan import Plan, make_plan
+from edgellm.models.model import Model
+from edgellm.plan.budget import make_plan
+from edgellm.plan.plan import Plan
 from edgellm.plan.planner import draft_checkpoint, draft_estimate
-from edgellm.runtime.loader import disk_reader, load_model, make_caches
+from edgellm.runtime.loader import load_model, make_caches, open_reader
 from edgellm.settings import LoadSettings
 from edgellm.speculation.controller import MAX_DRAFT_TOKENS, Speculation
 from edgellm.speculation.draft_model import DraftModel
@@ -70,9 +71,15 @@ def load_draft(
     chunk = plan.prefill_chunk
     context = min(plan.context, estimate.max_context)
     # The model's own plan has counted the draft in already: here it gets all that it needs.
-    needed = estimate.weights + estimate.prompt(context) + estimate.chunk(chunk, context)
-    draft_plan = make_plan(estimate, budget=needed, slots=1, context=context, prefill_chunk=chunk)
-    reader = disk_reader(draft, draft_plan)
+    total_bytes = (
+        estimate.weight_bytes
+        + estimate.prefill_bytes(context)
+        + estimate.activation_bytes(chunk, context)
+    )
+    draft_plan = make_plan(
+        estimate, budget=total_bytes, ring_buffers=1, context=context, prefill_chunk=chunk
+    )
+    reader = open_reader(draft, draft_plan)
     try:
         loaded = load_model(draft, draft_plan, reader, settings)
     finally:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
 
-from edgellm.checkpoint.buffer import PAGE, WeightBuffer, lay_out
+from edgellm.checkpoint.buffer import PAGE, WeightBuffer, place_tensors
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.folder import TensorInfo
 from edgellm.checkpoint.tensor_order import ALIGNMENT, STACKS, stack_runs, tensor_order
@@ -128,7 +128,7 @@ def test_any_layer_can_be_laid_out(tmp_path_factory, sizes, random):
         offset += nbytes
     content = np.random.RandomState(len(tensors)).randint(0, 256, offset, np.uint8)
     file.write_bytes(content.tobytes())
-    layout, extents = lay_out(tensors)
+    layout, extents = place_tensors(tensors)
     followers = {name for run in stack_runs(tensors) for name in run[1:]}
     end = 0
     for placement in layout.placements:
@@ -155,7 +155,7 @@ def test_what_no_kernel_reads_is_refused(tmp_path):
         name="x", dtype="F64", shape=(2,), file=tmp_path / "x.safetensors", offset=0, nbytes=16
     )
     with pytest.raises(UnsupportedModelError, match="stored as F64"):
-        lay_out({"input_layernorm.weight": tensor})
+        place_tensors({"input_layernorm.weight": tensor})
 
 
 def test_the_order_of_a_layers_tensors():

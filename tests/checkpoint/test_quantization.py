@@ -12,7 +12,7 @@ from edgellm.checkpoint.quantization import (
     AFFINE_BITS,
     GROUP_SIZES,
     MODES,
-    PARTS,
+    QUANTIZED_PARTS,
     Quantization,
     chosen_quantization,
     quantization_block,
@@ -45,7 +45,7 @@ def made_by_mlx(form, rows, columns, dtype=mx.float16):
     arrays = mx.quantize(mx.ones((rows, columns), dtype), form.group_size, form.bits, form.mode)
     return {
         part: Stored(CODES[array.dtype], array.shape)
-        for part, array in zip(PARTS, arrays, strict=False)
+        for part, array in zip(QUANTIZED_PARTS, arrays, strict=False)
     }
 
 

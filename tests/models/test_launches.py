@@ -127,9 +127,9 @@ def test_biases_and_norms_of_heads_add_what_they_must(kind, most, tiny_folder, t
 ENDS_WITH_ITS_THREADS = """
 import threading
 import mlx.core as mx
-from edgellm.models.llama import fused_gated
+from edgellm.models.llama import compiled, silu_gate
 def compute():
-    fused_gated(mx.ones((1, 3, 32)), mx.ones((1, 3, 32)))
+    compiled(silu_gate)(mx.ones((1, 3, 32)), mx.ones((1, 3, 32)))
 threads = [threading.Thread(target=compute) for _ in range(16)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()

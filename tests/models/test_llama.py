@@ -12,7 +12,7 @@ from support.paths import GOLDEN
 
 from edgellm.converters import convert
 from edgellm.errors import ClosedError
-from edgellm.models.llama import ResidentLayers
+from edgellm.models.layers import ResidentLayers
 
 OLD_FORM = [
     name

@@ -21,12 +21,13 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.synthetic import synthesize
 from edgellm.device import machine as device
 from edgellm.errors import ClosedError, MemoryBudgetError, ReadError
-from edgellm.models.llama import ResidentLayers, Span
+from edgellm.models.arithmetic import arithmetic_of
+from edgellm.models.layers import ResidentLayers, Span
 from edgellm.models.paged_layers import PagedLayers
 from edgellm.open_llm import open_llm
 from edgellm.plan.planner import plan_for
 from edgellm.reading.disk_reader import DiskReader, Tuning
-from edgellm.runtime.loader import arithmetic_of, make_block, make_caches
+from edgellm.runtime.loader import make_block, make_caches
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 
@@ -133,7 +134,7 @@ def test_every_ring_computes_the_same(models, data):
     count = len(checkpoint.layers)
     pinned = sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1)))
     slots = data.draw(st.integers(1, count - len(pinned)))
-    lag = data.draw(st.integers(0, 3))
+    launch_ahead = data.draw(st.integers(0, 3))
     window = data.draw(st.sampled_from([None, 1, 5, 64]))
     pieces = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     steps = data.draw(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=2), max_size=3))
@@ -149,7 +150,7 @@ def test_every_ring_computes_the_same(models, data):
     for part, slot in zip(checkpoint.layers, slots_of_all, strict=True):
         reader.submit(part.extents, slot.memory).wait()
     resident = ResidentLayers(list(map(block, checkpoint.layers, slots_of_all)))
-    paged = PagedLayers(checkpoint.layers, pinned, slots, reader, block, lag=lag)
+    paged = PagedLayers(checkpoint.layers, pinned, slots, reader, block, launch_ahead=launch_ahead)
     caches = [
         make_caches(checkpoint, capacity=CONTEXT, window=window, reserve=CONTEXT) for _ in range(2)
     ]
@@ -230,7 +231,7 @@ def test_n_new_tokens_after_any_prompt_cost_n_passes(models, length, new):
         assert done.stats.completion_tokens == new
         assert done.stats.weight_passes == new
         streamed = sum(paged.checkpoint.layers[index].nbytes for index in paged.plan.streamed)
-        ahead = paged.plan.slots * max(layer.nbytes for layer in paged.checkpoint.layers)
+        ahead = paged.plan.ring_buffers * max(layer.nbytes for layer in paged.checkpoint.layers)
         table = paged.checkpoint.embed_tokens.nbytes
         assert new * streamed - ahead <= done.stats.bytes_read <= new * streamed + ahead + table
 
@@ -274,7 +275,7 @@ def test_reading_goes_on_between_tokens_and_turns(models):
     with open_model(folder, reader, memory=paged_budget(folder, 0)) as paged:
         asked = len(reader.submitted)
         paged.generate(PROMPT, max_tokens=1)
-        layers, slots = len(paged.checkpoint.layers), paged.plan.slots
+        layers, slots = len(paged.checkpoint.layers), paged.plan.ring_buffers
         assert len(reader.submitted) == asked + layers, (
             "the first layers of the next pass are already being read"
         )

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
-from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import (
+from edgellm.plan.budget import (
     MINIMUM_CONTEXT,
     RESIDENT_CONTEXT,
-    Speeds,
     automatic_budget,
     least_budget,
     make_plan,
     spread,
 )
+from edgellm.plan.memory_estimate import MemoryEstimate
+from edgellm.plan.plan import Speeds
 from edgellm.settings import parse_size
 
 MB = 1_000_000
@@ -35,18 +35,17 @@ def needs(draw):
     other = draw(st.integers(1000, 400 * MB) | st.just(usual))
     mixed = draw(st.sets(st.integers(0, count - 1), max_size=4))
     return MemoryEstimate(
-        layers=tuple(other if index in mixed else usual for index in range(count)),
-        embedding=embedding,
-        embedding_row=draw(st.integers(1, 20_000)),
-        norm=draw(st.integers(1, 100_000)),
-        head=0 if tied else embedding,
+        layer_bytes=tuple(other if index in mixed else usual for index in range(count)),
+        embedding_bytes=embedding,
+        embedding_row_bytes=draw(st.integers(1, 20_000)),
+        norm_bytes=draw(st.integers(1, 100_000)),
+        lm_head_bytes=0 if tied else embedding,
         tied=tied,
-        cache_per_token=each * count,
+        layer_kv_bytes=each,
         windows=tuple(draw(st.sampled_from([None, 64, 4096])) for _ in range(count)),
-        item=4,
-        hidden_per_token=draw(st.integers(1, 40_000)),
-        chunk_per_token=draw(st.integers(1, 500_000)),
-        scores_per_pair=draw(st.sampled_from([0, 64, 1024])),
+        hidden_bytes=draw(st.integers(1, 40_000)),
+        layer_activation_bytes=draw(st.integers(1, 500_000)),
+        score_bytes=draw(st.sampled_from([0, 64, 1024])),
         max_context=draw(st.integers(1, 200_000)),
     )
 
@@ -57,7 +56,7 @@ def situations(draw):
     model = draw(needs())
     context = draw(st.none() | st.integers(1, 20_000))
     settings = {
-        "slots": draw(st.integers(1, 4)),
+        "ring_buffers": draw(st.integers(1, 4)),
         "context": context,
         "prefill_chunk": draw(st.sampled_from([1, 32, 100, 512])),
     }
@@ -76,23 +75,27 @@ def test_a_plan_never_exceeds_its_budget_and_adds_up(situation, share):
     budget = int(least * share)
     plan = make_plan(model, budget=budget, **settings)
     assert plan.total_bytes <= budget
-    assert sorted(plan.pinned + plan.streamed) == list(range(len(model.layers)))
-    assert plan.resident == (not plan.streamed) == (plan.slots == 0)
-    assert plan.slots * plan.slot_bytes <= settings["slots"] * max(model.layers)
-    assert all(plan.slot_bytes >= model.layers[index] for index in plan.streamed)
+    assert sorted(plan.pinned + plan.streamed) == list(range(len(model.layer_bytes)))
+    assert plan.resident == (not plan.streamed) == (plan.ring_buffers == 0)
+    assert plan.ring_buffers * plan.buffer_bytes <= settings["ring_buffers"] * max(
+        model.layer_bytes
+    )
+    assert all(plan.buffer_bytes >= model.layer_bytes[index] for index in plan.streamed)
     held = (
         plan.pinned_bytes
         + plan.outer_bytes
-        + plan.slots * plan.slot_bytes
+        + plan.ring_buffers * plan.buffer_bytes
         + plan.cache_bytes
         + plan.working_bytes
     )
     assert plan.total_bytes == held
-    assert plan.pinned_bytes == sum(model.layers[index] for index in plan.pinned)
-    streamed = sum(model.layers[index] for index in plan.streamed)
-    assert plan.streamed_bytes == streamed + (0 if plan.embedding_resident else model.embedding_row)
+    assert plan.pinned_bytes == sum(model.layer_bytes[index] for index in plan.pinned)
+    streamed = sum(model.layer_bytes[index] for index in plan.streamed)
+    assert plan.streamed_bytes == streamed + (
+        0 if plan.embedding_resident else model.embedding_row_bytes
+    )
     assert plan.embedding_resident == (plan.resident or model.tied)
-    assert plan.model_bytes == model.weights
+    assert plan.model_bytes == model.weight_bytes
     assert plan.context == (settings["context"] or plan.context)
     assert settings["context"] or 1 <= plan.context <= model.max_context
     assert 1 <= plan.prefill_chunk <= max(settings["prefill_chunk"], 32)
@@ -112,7 +115,7 @@ def test_the_smallest_budget_that_an_error_names_does(situation):
 @given(situations())
 def test_the_least_budget_does_and_a_byte_less_does_not(situation):
     model, settings, _, _ = situation
-    least = least_budget(model, slots=settings["slots"], context=settings["context"])
+    least = least_budget(model, ring_buffers=settings["ring_buffers"], context=settings["context"])
     assert make_plan(model, budget=least, **settings).total_bytes <= least
     with pytest.raises(MemoryBudgetError):
         make_plan(model, budget=least - 1, **settings)
@@ -144,24 +147,23 @@ def test_pinned_layers_are_spread_evenly(total, data):
 
 
 MODEL = MemoryEstimate(
-    layers=(100 * MB,) * 32,
-    embedding=100 * MB,
-    embedding_row=2000,
-    norm=8000,
-    head=100 * MB,
+    layer_bytes=(100 * MB,) * 32,
+    embedding_bytes=100 * MB,
+    embedding_row_bytes=2000,
+    norm_bytes=8000,
+    lm_head_bytes=100 * MB,
     tied=False,
-    cache_per_token=500_000,
+    layer_kv_bytes=500_000 // 32,
     windows=(None,) * 32,
-    item=4,
-    hidden_per_token=16_000,
-    chunk_per_token=300_000,
-    scores_per_pair=256,
+    hidden_bytes=16_000,
+    layer_activation_bytes=300_000,
+    score_bytes=256,
     max_context=8192,
 )
 
 
 def test_what_fits_is_resident_with_a_useful_context():
-    plan = make_plan(MODEL, budget=4000 * MB, slots=2)
+    plan = make_plan(MODEL, budget=4000 * MB, ring_buffers=2)
     assert plan.resident
     assert plan.context >= RESIDENT_CONTEXT
     assert plan.prefill_chunk >= 256
@@ -169,54 +171,55 @@ def test_what_fits_is_resident_with_a_useful_context():
 
 
 def test_what_does_not_fit_streams_and_keeps_a_quarter_for_the_context():
-    plan = make_plan(MODEL, budget=2000 * MB, slots=2)
+    plan = make_plan(MODEL, budget=2000 * MB, ring_buffers=2)
     assert not plan.resident
     assert 0.2 * plan.budget < plan.cache_bytes <= 0.25 * plan.budget
-    assert plan.budget - plan.total_bytes < 1.25 * max(MODEL.layers), (
+    assert plan.budget - plan.total_bytes < 1.25 * max(MODEL.layer_bytes), (
         "what is left over holds no layer more"
     )
 
 
 def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():
     short, long = (
-        make_plan(MODEL, budget=2000 * MB, slots=2, context=context) for context in (100, 2000)
+        make_plan(MODEL, budget=2000 * MB, ring_buffers=2, context=context)
+        for context in (100, 2000)
     )
     assert (short.context, long.context) == (100, 2000)
     assert len(short.pinned) > len(long.pinned)
     with pytest.raises(MemoryBudgetError, match="8000 tokens of context"):
-        make_plan(MODEL, budget=2000 * MB, slots=2, context=8000)
+        make_plan(MODEL, budget=2000 * MB, ring_buffers=2, context=8000)
 
 
 def test_a_window_bounds_the_cache():
     window = replace(MODEL, windows=(256,) * 32)
-    assert window.cache(8192) == MODEL.cache(256 + SLACK)
-    assert len(make_plan(window, budget=2000 * MB, slots=2).pinned) > len(
-        make_plan(MODEL, budget=2000 * MB, slots=2).pinned
+    assert window.kv_bytes(8192) == MODEL.kv_bytes(256 + SLACK)
+    assert len(make_plan(window, budget=2000 * MB, ring_buffers=2).pinned) > len(
+        make_plan(MODEL, budget=2000 * MB, ring_buffers=2).pinned
     )
 
 
 def test_a_tied_embedding_stays_in_memory_because_it_is_the_head():
-    plan = make_plan(replace(MODEL, tied=True, head=0), budget=2000 * MB, slots=2)
+    plan = make_plan(replace(MODEL, tied=True, lm_head_bytes=0), budget=2000 * MB, ring_buffers=2)
     assert plan.embedding_resident
     assert plan.streamed_bytes == len(plan.streamed) * 100 * MB
 
 
 def test_the_smallest_budget_pins_nothing_and_has_a_short_context():
     with pytest.raises(MemoryBudgetError) as raised:
-        make_plan(MODEL, budget=MB, slots=3)
+        make_plan(MODEL, budget=MB, ring_buffers=3)
     least = parse_size(re.search(r"--memory (\S+)", raised.value.hint).group(1))
-    plan = make_plan(MODEL, budget=least, slots=3)
-    assert (plan.pinned, plan.slots, plan.context) == ((), 3, MINIMUM_CONTEXT)
+    plan = make_plan(MODEL, budget=least, ring_buffers=3)
+    assert (plan.pinned, plan.ring_buffers, plan.context) == ((), 3, MINIMUM_CONTEXT)
 
 
 def test_a_prediction_is_what_bounds_the_token():
-    disk = make_plan(MODEL, budget=2000 * MB, slots=2, speeds=Speeds(disk=1e9, weights=1e11))
+    disk = make_plan(MODEL, budget=2000 * MB, ring_buffers=2, speeds=Speeds(disk=1e9, weights=1e11))
     assert disk.bound_by == "disk"
     assert disk.seconds_per_token == pytest.approx(disk.streamed_bytes / 1e9)
-    slow = make_plan(MODEL, budget=2000 * MB, slots=2, speeds=Speeds(disk=1e12, weights=1e9))
+    slow = make_plan(MODEL, budget=2000 * MB, ring_buffers=2, speeds=Speeds(disk=1e12, weights=1e9))
     assert slow.bound_by == "arithmetic"
     assert slow.seconds_per_token == pytest.approx((3300 * MB + 8000) / 1e9)
-    assert make_plan(MODEL, budget=2000 * MB, slots=2).as_dict()["tokens_per_second"] is None
+    assert make_plan(MODEL, budget=2000 * MB, ring_buffers=2).as_dict()["tokens_per_second"] is None
     assert disk.as_dict()["tokens_per_second"] == pytest.approx(1 / disk.seconds_per_token)
     assert disk.as_dict()["layers"] == 32
 

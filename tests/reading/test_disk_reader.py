@@ -17,7 +17,7 @@ from edgellm.errors import ClosedError, ReadError
 from edgellm.files.locations import cache_folder
 from edgellm.reading.disk_reader import DiskReader, Tuning
 from edgellm.reading.open_files import OpenFiles
-from edgellm.reading.read_plan import GAP, SECTOR, plan_pieces
+from edgellm.reading.read_plan import GAP, SECTOR, plan_reads
 from edgellm.reading.tuning import find_tuning, measure_disk, tuned
 
 SIZE = 300_000
@@ -74,7 +74,7 @@ def test_pieces_bring_every_byte_exactly_once(extents, chunk, direct):
     end = max(extent.place + extent.nbytes for extent in extents)
     times = np.zeros(-(-end // SECTOR) * SECTOR, np.uint8)
     origin = np.zeros(len(times), np.int64)
-    for piece in plan_pieces(extents, chunk, direct=direct):
+    for piece in plan_reads(extents, chunk, direct=direct):
         assert 0 < piece.needed <= piece.nbytes <= chunk
         if direct:
             assert piece.offset % SECTOR == piece.nbytes % SECTOR == 0

@@ -2,7 +2,7 @@
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.llm import LLM
-from edgellm.models.llama import always
+from edgellm.models.layers import always
 from edgellm.plan.planner import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import load_model

@@ -46,7 +46,7 @@ class ThrottledReader:
             time.sleep(max(0.0, begun + total / self.bytes_per_second - time.perf_counter()))
             self.bytes_read += total
             self.busy_seconds += time.perf_counter() - begun
-            ticket.piece_done()
+            ticket.count_read()
 
 
 class FailingReader:
@@ -73,7 +73,7 @@ class FailingReader:
         else:
             copy_extents(extents, memory)
         self.bytes_read += total
-        ticket.piece_done(error)
+        ticket.count_read(error)
         return ticket
 
     def close(self):

@@ -15,18 +15,12 @@ from edgellm.errors import ClosedError
 from edgellm.kernels.host import engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
 from edgellm.kv_cache.kv_format import KVFormat
-from edgellm.models.cpu import block as native
-from edgellm.models.cpu.block import (
-    CpuBlock,
-    CpuLayers,
-    CpuLinear,
-    engine_for,
-    make_layer,
-    make_layers,
-    make_linear,
-)
+from edgellm.models.arithmetic import engine_for, warn_slow
+from edgellm.models.cpu.block import CpuBlock, CpuLayers, make_layer, make_layers
+from edgellm.models.cpu.linear import CpuLinear, make_linear
+from edgellm.models.layers import Span
 from edgellm.models.linear import linear_from
-from edgellm.models.llama import Block, Span
+from edgellm.models.llama import Block
 from edgellm.open_llm import load
 from edgellm.runtime.loader import make_caches
 from edgellm.settings import LoadSettings
@@ -242,7 +236,7 @@ def test_forms_without_kernels_run_in_mlx_with_one_warning():
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
     how = Quantization(4, 32, "mxfp4")
     tensors = tensors_of(config, lambda _: how)
-    native._warn.cache_clear()
+    warn_slow.cache_clear()
     kernels = engine_for(LoadSettings(threads=2))
     with pytest.warns(RuntimeWarning, match="mxfp4"):
         layer = make_layer(kernels, config, tensors, lambda _: how)

@@ -1,0 +1,117 @@
+"""How a model computes on this machine: MLX on a GPU, else the CPU kernels, else MLX on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+import mlx.core as mx
+
+from edgellm.checkpoint.buffer import DTYPES
+from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.device import machine as device
+from edgellm.kernels.engine import Engine
+from edgellm.kernels.host import engine, unavailable
+from edgellm.kv_cache.kv_format import KVFormat
+from edgellm.settings import KV_PLAIN_BITS, LoadSettings
+
+KERNEL_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Families whose decoder block ``models.cpu`` computes: RMS norms before attention and before the
+feed-forward part, heads that are rotated whole, a SiLU gate, scores by the root of the head size. A
+family that is not here runs in MLX, with a warning that says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How a model computes.
+
+    Attributes:
+        dtype: of activations.
+        fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
+        ring_buffers: buffers that streamed layers need to keep the disk and the arithmetic busy.
+        launch_ahead: streamed layers that may still compute while the next one is launched.
+        kernels: the CPU kernels; None where MLX computes.
+    """
+
+    dtype: mx.Dtype
+    fused_attention: bool
+    ring_buffers: int
+    launch_ahead: int
+    kernels: Engine | None = None
+
+
+def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
+    """Return how this machine computes a model."""
+    dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
+    if device.has_gpu():
+        # One buffer is read, one computes, and one is launched meanwhile: a GPU never waits.
+        return Arithmetic(dtype, fused_attention=True, ring_buffers=3, launch_ahead=1)
+    kernels = engine_for(settings)
+    reason = missing_kernels(checkpoint.config)
+    if kernels is not None and reason is not None:
+        warn_slow(reason)
+        kernels = None
+    # A CPU computes what it is given at once: one buffer is read while the other one computes.
+    return Arithmetic(
+        dtype,
+        fused_attention=kernels is not None,
+        ring_buffers=2,
+        launch_ahead=0,
+        kernels=kernels,
+    )
+
+
+def engine_for(settings: LoadSettings) -> Engine | None:
+    """Return the CPU kernels that settings ask for.
+
+    None where MLX computes: on a GPU, by setting, or (with one warning) where no kernels run.
+    """
+    if device.has_gpu() or settings.backend == "mlx":
+        return None
+    reason = unavailable()
+    if reason is not None:
+        warn_slow(reason)
+        return None
+    return engine(
+        threads=settings.threads or device.core_count(),
+        activations="float" if settings.activations == "float" else "int8",
+    )
+
+
+def missing_kernels(config: ModelConfig) -> str | None:
+    """Return why the CPU kernels do not compute a model's block; None where they do."""
+    if config.model_type in KERNEL_FAMILIES:
+        return None
+    return f"there are no kernels for models of type {config.model_type}"
+
+
+@cache
+def warn_slow(reason: str) -> None:
+    """Warn, once a reason, that MLX computes on the CPU."""
+    warnings.warn(
+        f"arithmetic runs in MLX's own CPU kernels, which are slow: {reason}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def kv_format_of(checkpoint: Checkpoint, kv_bits: int | None) -> KVFormat:
+    """Return how a model's keys and values are stored.
+
+    Args:
+        checkpoint: the model.
+        kv_bits: None for numbers as they are computed, 16 for numbers of 16 bits, fewer for packed
+            codes with scales of 16 bits.
+    """
+    config = checkpoint.config
+    dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
+    if kv_bits is not None and dtype == mx.float32:
+        dtype = mx.float16
+    return KVFormat(
+        config.num_key_value_heads,
+        config.head_dim,
+        dtype,
+        bits=None if kv_bits == KV_PLAIN_BITS else kv_bits,
+    )

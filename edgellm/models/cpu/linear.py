@@ -1,0 +1,145 @@
+"""A product with a weight on the CPU kernels: MLX's arrays by address."""
+
+# L tokens
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import BackendError
+from edgellm.kernels.codegen.abi import MANY
+from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.engine import Engine, table
+from edgellm.kernels.layer_steps import Vector
+from edgellm.kernels.product_steps import Matrix, product_steps
+from edgellm.models.arithmetic import warn_slow
+from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
+
+MAX_CALL_TOKENS = MANY
+"""Tokens of a call at the most; the kernels' buffers are made for so many."""
+
+KERNEL_DTYPES: Mapping[mx.Dtype, str] = {
+    mx.float16: "f16",
+    mx.bfloat16: "bf16",
+    mx.float32: "f32",
+}
+"""The types of weights, scales and norms that there are kernels for, as the kernels call them."""
+
+KERNEL_MODES = frozenset({"affine"})
+"""The quantization modes that there are kernels for."""
+
+
+class CpuLinear:
+    """A weight that multiplies: (..., in) to (..., out).
+
+    Raises:
+        BackendError: the weight is stored in a form that there are no kernels for.
+    """
+
+    def __init__(self, engine: Engine, linear: Linear) -> None:
+        self._engine = engine
+        # the kernels read its arrays by address, so they must live as long
+        self._linear = linear
+        self._matrices = kernel_matrices(linear)
+        self._in_features = self._matrices[0].columns
+        self.out_features = linear.out_features
+        # of the last call: the memory's version, its tokens, its steps
+        self._steps: tuple[int, int, npt.NDArray[np.int64]] = (-1, -1, table([]))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return ``x @ weight.T (+ bias)``."""
+        # (..., in) -> (L, in), without a copy where x is float32
+        inputs: npt.NDArray[np.float32] = np.array(x.astype(mx.float32), copy=False)
+        inputs = inputs.reshape(-1, self._in_features)
+        results = np.empty((len(inputs), self.out_features), np.float32)
+        for begin in range(0, len(inputs), MAX_CALL_TOKENS):
+            end = begin + MAX_CALL_TOKENS
+            self._multiply(inputs[begin:end], results[begin:end])
+        return mx.array(results.reshape(*x.shape[:-1], self.out_features))
+
+    def _multiply(self, inputs: npt.NDArray[np.float32], results: npt.NDArray[np.float32]) -> None:
+        """Compute ``results`` (L, out) of inputs (L, in), at most MAX_CALL_TOKENS of them."""
+        tokens = len(inputs)
+        memory = self._engine.memory
+        with self._engine.lock:
+            steps = self._current_steps(tokens)
+            memory.buffer("x").array[: inputs.size] = inputs.ravel()
+            self._engine.run(steps, tokens)
+            product = memory.buffer("product").array[: tokens * self.out_features]
+            # copied while the lock is held: the next call, of whichever model, writes here
+            results[:] = product.reshape(results.shape)
+
+    def _current_steps(self, tokens: int) -> npt.NDArray[np.int64]:
+        """Return the steps for so many tokens.
+
+        They are made anew where the last call was for another number or memory has moved, which
+        making them may do itself.
+        """
+        memory = self._engine.memory
+        while self._steps[:2] != (memory.version, tokens):
+            version = memory.version
+            x = memory.reserved("x", 4 * tokens * self._in_features)
+            product = memory.reserved("product", 4 * tokens * self.out_features)
+            steps = product_steps(self._engine, self._matrices, x, product, tokens=tokens)
+            self._steps = (version, tokens, table(steps))
+        return self._steps[2]
+
+
+def make_linear(kernels: Engine | None, linear: Linear) -> Linear:
+    """Return a product on the kernels where they can, else (with one warning) as it is."""
+    if kernels is not None:
+        try:
+            return CpuLinear(kernels, linear)
+        except BackendError as error:
+            warn_slow(error.message)
+    return linear
+
+
+def kernel_vector(array: mx.array) -> Vector:
+    """Return a norm's weight as the kernels take it. Raises BackendError."""
+    return Vector(_address(array), _dtype_name(array))
+
+
+def kernel_matrices(linear: Linear) -> list[Matrix]:
+    """Return the matrices of a product as the kernels take them, side by side.
+
+    Raises:
+        BackendError: one is stored in a form that there are no kernels for.
+    """
+    if isinstance(linear, JoinedLinear):
+        return [matrix for member in linear.members for matrix in kernel_matrices(member)]
+    if not isinstance(linear, QuantizedLinear | DenseLinear):
+        raise BackendError(f"there are no kernels for a {type(linear).__name__}")
+    bias, bias_kind = 0, "f32"
+    if linear.bias is not None:
+        bias, bias_kind = _address(linear.bias), _dtype_name(linear.bias)
+    weight = _address(linear.weight)
+    if isinstance(linear, DenseLinear):
+        rows, columns = linear.weight.shape
+        dense = Format(0, 0, _dtype_name(linear.weight))
+        return [Matrix(dense, rows, columns, weight, bias=bias, bias_kind=bias_kind)]
+    quantization = linear.quantization
+    if quantization.mode not in KERNEL_MODES or linear.biases is None:
+        raise BackendError(f"there are no kernels for the mode {quantization.mode}")
+    packed = Format(quantization.bits, quantization.group_size, _dtype_name(linear.scales))
+    columns = linear.scales.shape[1] * quantization.group_size
+    scales, biases = _address(linear.scales), _address(linear.biases)
+    return [Matrix(packed, linear.out_features, columns, weight, scales, biases, bias, bias_kind)]
+
+
+def _address(array: mx.array) -> int:
+    """Return where an array's memory begins. NumPy has no bfloat16, so it is asked about bytes."""
+    view = array.view(mx.uint8)
+    mx.eval(view)
+    return int(np.array(view, copy=False).ctypes.data)
+
+
+def _dtype_name(array: mx.array) -> str:
+    name = KERNEL_DTYPES.get(array.dtype)
+    if name is None:
+        raise BackendError(f"there are no kernels for weights of {array.dtype}")
+    return name

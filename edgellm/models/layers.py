@@ -1,0 +1,126 @@
+"""Decoder layers as the model sees them: the two protocols, and layers that are all in memory."""
+
+# L new tokens of one or more sequences side by side, E hidden
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+from edgellm.errors import ClosedError
+from edgellm.kv_cache.cache import Cache
+
+LayerSpans = Sequence[tuple[Cache, int]]
+"""Sequences of a hidden state (1, L, E) in their order: each one's cache in a layer, and its tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Adjacent tokens of one sequence in a hidden state.
+
+    Attributes:
+        caches: of the sequence, one a layer.
+        length: tokens.
+    """
+
+    caches: Sequence[Cache]
+    length: int
+
+
+def layer_spans(spans: Sequence[Span], layer: int) -> LayerSpans:
+    """Return spans as layer number ``layer`` takes them."""
+    return [(span.caches[layer], span.length) for span in spans]
+
+
+def always() -> bool:
+    """Return true: nothing asks to stop half-way."""
+    return True
+
+
+class Layer(Protocol):
+    """One decoder layer."""
+
+    max_exact_rows: int
+    """Up to so many tokens in a call, each gets bit for bit what it gets alone; 0: not promised."""
+
+    def __call__(self, hidden: mx.array, spans: LayerSpans) -> mx.array:
+        """Return hidden states (1, L, E) after this layer; new keys and values go to the caches."""
+        ...
+
+
+class Layers(Protocol):
+    """All decoder layers, wherever their weights are."""
+
+    streams_weights: bool
+    """Whether a pass reads weights from disk: all chunks of a prompt should then share a pass."""
+
+    async_compute: bool
+    """Whether ``run`` returns before the results are there, so that a step can be launched ahead."""
+
+    max_exact_rows: int
+    """The largest of the layers' ``Layer.max_exact_rows``."""
+
+    def run(
+        self,
+        states: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
+
+        Args:
+            states: hidden states (1, L, E): chunks of prompts, or tokens of several sequences side
+                by side.
+            spans: the sequences of each state, in their order; none comes twice in a state.
+            keep_going: asked between layers, or between states; after a no, caches are left as they
+                are, half-way.
+
+        Raises:
+            ClosedError: the layers were closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the weights."""
+        ...
+
+
+class ResidentLayers:
+    """Layers whose weights are all in memory."""
+
+    streams_weights = False
+
+    def __init__(self, layers: Sequence[Layer], *, async_compute: bool = True) -> None:
+        self._layers = list(layers)
+        self.max_exact_rows = max((layer.max_exact_rows for layer in layers), default=0)
+        self.async_compute = async_compute
+        self._closed = False
+
+    def run(
+        self,
+        states: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
+        if self._closed:
+            raise ClosedError("the model was closed")
+        states = list(states)
+        for index, layer in enumerate(self._layers):
+            if not keep_going():
+                return []
+            states = [
+                layer(hidden, layer_spans(state_spans, index))
+                for hidden, state_spans in zip(states, spans, strict=True)
+            ]
+        return states
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._closed = True
+        self._layers.clear()

@@ -1,0 +1,111 @@
+"""The whole model: embedding, decoder layers, final norm and output matrix."""
+
+# B batch, L new tokens, E hidden, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import mlx.core as mx
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.kv_cache.cache import Cache
+from edgellm.models.layers import Layers, Span, always
+from edgellm.models.linear import DenseLinear, Linear, QuantizedLinear
+
+
+class Embedding(Protocol):
+    """The token embedding."""
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Return the embeddings (B, L, E) of token ids (B, L)."""
+        ...
+
+
+class ResidentEmbedding:
+    """An embedding (V, E) in memory, dense or quantized."""
+
+    def __init__(self, weight: DenseLinear | QuantizedLinear, dtype: mx.Dtype) -> None:
+        self.weight = weight
+        self.dtype = dtype
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Return the embeddings (B, L, E) of token ids (B, L)."""
+        return self.weight.rows_at(tokens, self.dtype)
+
+
+class Model:
+    """Embedding, layers, final norm and output matrix.
+
+    Args:
+        config: the model's numbers.
+        embed_tokens: the token embedding.
+        layers: the decoder layers.
+        norm: of (..., E), before the output matrix.
+        lm_head: the output matrix (V, E).
+        embedding_scale: what embeddings are multiplied by before the first layer.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        embed_tokens: Embedding,
+        layers: Layers,
+        norm: Callable[[mx.array], mx.array],
+        lm_head: Linear,
+        embedding_scale: float = 1.0,
+    ) -> None:
+        self.config = config
+        self.embed_tokens = embed_tokens
+        self.layers = layers
+        self.norm = norm
+        self.lm_head = lm_head
+        self.embedding_scale = embedding_scale
+
+    def hidden(
+        self,
+        tokens: Sequence[mx.array],
+        caches: Sequence[Sequence[Cache]],
+        *,
+        keep_going: Callable[[], bool] = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
+
+        Args:
+            tokens: ids (1, L), each of one sequence.
+            caches: of those sequences, one a layer.
+            keep_going: as ``Layers.run`` has it.
+        """
+        spans = [
+            [Span(sequence_caches, ids.shape[1])]
+            for ids, sequence_caches in zip(tokens, caches, strict=True)
+        ]
+        return self.hidden_ragged(tokens, spans, keep_going=keep_going)
+
+    def hidden_ragged(
+        self,
+        tokens: Sequence[mx.array],
+        spans: Sequence[Sequence[Span]],
+        *,
+        keep_going: Callable[[], bool] = always,
+    ) -> list[mx.array]:
+        """Return what ``hidden`` does, where ids (1, L) may be of several sequences side by side."""
+        states = [self._embed(ids) for ids in tokens]
+        return self.layers.run(states, spans, keep_going=keep_going)
+
+    def _embed(self, tokens: mx.array) -> mx.array:
+        states = self.embed_tokens(tokens)
+        # LLaMA's scale is 1: not even a multiplication is launched
+        if self.embedding_scale != 1.0:
+            states = states * self.embedding_scale
+        return states
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Return the logits (..., V) of hidden states (..., E)."""
+        return self.lm_head(self.norm(hidden))
+
+    def __call__(self, tokens: mx.array, caches: Sequence[Cache]) -> mx.array:
+        """Return the logits (1, L, V) of one sequence's token ids (1, L)."""
+        return self.logits(self.hidden([tokens], [caches])[0])

@@ -1,0 +1,19 @@
+"""From a model's family to its decoder block.
+
+A new family is a file ``models/FAMILY.py`` with its block and a row in ``checkpoint.families``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from edgellm.checkpoint.families import FAMILIES
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.models.llama import Block
+
+
+def block_class(config: ModelConfig) -> type[Block]:
+    """Import the decoder block of a model's family."""
+    module, _, name = FAMILIES[config.model_type].block.partition(":")
+    block: type[Block] = getattr(import_module(module), name)
+    return block
