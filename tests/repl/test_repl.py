@@ -351,7 +351,10 @@ class Terminal:
 
     def __init__(self, *arguments):
         self._master, slave = pty.openpty()
-        code = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+        code = (
+            "import os, sys; os.login_tty(int(sys.argv[1])); "
+            "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, str(slave), "-m", "edgellm", *arguments],
             pass_fds=[slave],
