@@ -1,4 +1,4 @@
-"""Whose turn it is: one answer at a time, and a close that waits for arithmetic but never for whoever reads the answer."""
+"""A lock: one generation at a time; closing waits for the running step, never for a reader."""
 
 from __future__ import annotations
 
@@ -15,83 +15,94 @@ Item = TypeVar("Item")
 
 
 class ModelLock:
-    """Given to one answer from its first item to its last; others wait for it.
+    """Held by one generation from its first item to its last; others wait for it.
+
+    A generation may be advanced by several threads, one after the other, so the lock belongs to no
+    thread. While it is held, steps are computed one by one within ``computing``.
 
     Args:
-        lane: what arithmetic runs on, whichever thread asks for it.
-        free: called once, after ``close``, when nothing computes any more.
+        stream: all steps are computed on it, whichever thread asks for them.
+        free: called once, after ``close``, when no step is being computed any more.
     """
 
-    def __init__(self, lane: mx.Stream, free: Callable[[], None]) -> None:
-        self._lane = lane
+    def __init__(self, stream: mx.Stream, free: Callable[[], None]) -> None:
+        self._stream = stream
         self._free = free
+        # Guards the fields below, and is notified when one of them changes.
         self._changed = threading.Condition()
-        self._taken = False
-        self._advanced_by: int | None = None
-        self._computing_in: int | None = None
-        self._free_afterwards = False
+        self._held = False
+        # Threads as objects: an identifier is used again when its thread has ended.
+        self._advancing_thread: threading.Thread | None = None
+        """Advanced the holder last; were it to wait for the lock, it would wait for itself."""
+        self._computing_thread: threading.Thread | None = None
+        """Computes a step now."""
+        self._closed_within_step = False
         self.closed = False
         self.cancelled = threading.Event()
-        """Set to end the answer whose turn it is."""
+        """Set to end the generation that holds the lock."""
 
-    def take(self, answer: Generator[Item]) -> Generator[Item]:
-        """Yield what ``answer`` yields, once it is its turn. Threads may take it in turns to ask for the next item.
+    def run(self, generation: Generator[Item]) -> Generator[Item]:
+        """Yield what ``generation`` yields, holding the lock from the first item to the last.
 
         Raises:
-            EdgeLLMError: this thread itself holds the turn with an answer that is unfinished; it
-                would wait for ever.
+            EdgeLLMError: this thread has an unfinished generation that holds the lock.
             ClosedError: ``close`` was called.
         """
-        with self.hold():
+        with self.acquire():
             try:
                 while True:
                     with self.computing():
-                        item = next(answer, None)
+                        item = next(generation, None)
                     if item is None:
                         return
                     yield item
             finally:
-                answer.close()
+                generation.close()
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Wait for the turn, and give it back afterwards; errors are those of ``take``."""
-        self._begin()
+    def acquire(self) -> Iterator[None]:
+        """Wait for the lock, hold it within, and release it. Raises what ``run`` raises."""
+        self._wait_for_lock()
         try:
             yield
         finally:
             with self._changed:
-                self._taken = False
+                self._held = False
                 self._changed.notify_all()
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Within it arithmetic runs on the lane, and ``close`` waits. Raises ClosedError."""
+        """Compute a step within: on the stream, and with ``close`` waiting. Raises ClosedError."""
         with self._changed:
             self.require_open()
-            self._computing_in = self._advanced_by = threading.get_ident()
+            self._computing_thread = self._advancing_thread = threading.current_thread()
         try:
-            with mx.stream(self._lane):
+            with mx.stream(self._stream):
                 yield
         finally:
             with self._changed:
-                self._computing_in = None
+                self._computing_thread = None
                 self._changed.notify_all()
-            if self._free_afterwards:
+            # No step begins once it is closed, so this is the last one.
+            if self._closed_within_step:
                 self._free()
 
     def close(self) -> None:
-        """End the answer, wait until nothing computes, and free. From within the arithmetic, it is freed right afterwards."""
+        """End the generation, wait until its step is computed, and free.
+
+        Called from within a step, which cannot wait for its own end, it returns at once; the end
+        of the step then frees.
+        """
         with self._changed:
             if self.closed:
                 return
             self.closed = True
             self.cancelled.set()
             self._changed.notify_all()
-            if self._computing_in == threading.get_ident():
-                self._free_afterwards = True
+            if self._computing_thread is threading.current_thread():
+                self._closed_within_step = True
                 return
-            self._changed.wait_for(lambda: self._computing_in is None)
+            self._changed.wait_for(lambda: self._computing_thread is None)
         self._free()
 
     def require_open(self) -> None:
@@ -99,14 +110,16 @@ class ModelLock:
         if self.closed:
             raise ClosedError("the model was closed")
 
-    def _begin(self) -> None:
+    def _wait_for_lock(self) -> None:
+        thread = threading.current_thread()
         with self._changed:
-            if self._taken and self._advanced_by == threading.get_ident():
+            if self._held and self._advancing_thread is thread:
                 raise EdgeLLMError(
                     "another stream of this model is unfinished in this thread",
                     hint="finish it, or close it with .close()",
                 )
-            self._changed.wait_for(lambda: self.closed or not self._taken)
+            self._changed.wait_for(lambda: self.closed or not self._held)
             self.require_open()
-            self._taken, self._advanced_by = True, threading.get_ident()
+            self._held = True
+            self._advancing_thread = thread
             self.cancelled.clear()

@@ -1,4 +1,4 @@
-"""What this machine is and has: its chip, its memory, and the type that arithmetic runs in."""
+"""This machine: its chip, its cores, its memory, and the type that arithmetic runs in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,18 @@ import mlx.core as mx
 
 from edgellm.errors import BackendError
 
+CGROUPS = Path("/sys/fs/cgroup")
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes: what the machine has, what is free for us now, and what the GPU may use of it (None: the same memory)."""
+    """Bytes of the machine's memory.
+
+    Attributes:
+        total: what the machine has, or what a control group leaves it.
+        available: free for this process now.
+        gpu_limit: of it for the GPU; None where the system names no such limit.
+    """
 
     total: int
     available: int
@@ -29,19 +38,24 @@ def has_gpu() -> bool:
 
 
 def backend_name() -> str:
-    """``metal``, ``cuda`` or ``cpu``: what MLX computes on."""
+    """Return ``metal``, ``cuda`` or ``cpu``: what MLX computes on."""
     if not has_gpu():
         return "cpu"
-    return "metal" if mx.metal.is_available() else "cuda"
+    if mx.metal.is_available():
+        return "metal"
+    return "cuda"
 
 
 def compute_dtype(stored: mx.Dtype) -> mx.Dtype:
-    """The type of activations: the folder's own on a GPU; float32 on a CPU, where 16 bits are up to 40 times slower."""
-    return stored if has_gpu() else mx.float32
+    """Return the type of activations for weights that are stored in ``stored``."""
+    if has_gpu():
+        return stored
+    # MLX computes 16-bit types on a CPU up to 40 times slower.
+    return mx.float32
 
 
 def chip_name() -> str:
-    """The processor's name as the system tells it."""
+    """Return the name of what MLX computes on: the GPU's where there is one, else the CPU's."""
     if has_gpu():
         name = mx.device_info().get("device_name")
         if isinstance(name, str) and name:
@@ -55,14 +69,14 @@ def chip_name() -> str:
 
 
 def core_count() -> int:
-    """Processor cores that this process may use."""
+    """Return the processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def read_memory() -> Memory:
-    """The machine's memory. A container's or control group's limit counts as the machine's size.
+    """Return the machine's memory; a container's or control group's limit counts as its size.
 
     Raises:
         BackendError: the system does not tell.
@@ -74,86 +88,103 @@ def read_memory() -> Memory:
             "this system does not tell how much memory it has", hint="pass --memory SIZE"
         ) from error
     if sys.platform == "darwin":
-        info = mx.device_info() if has_gpu() else {}
-        limit = info.get("max_recommended_working_set_size")
-        import psutil
-
-        return Memory(
-            total, psutil.virtual_memory().available, limit if isinstance(limit, int) else None
-        )
-    limit, used = _group_limit()
+        return _mac_memory(total)
     available = _meminfo("MemAvailable") or total
+    limit, used = _cgroup_limit()
     if limit is not None and limit < total:
-        total, available = limit, min(available, max(0, limit - used))
+        return Memory(limit, min(available, max(0, limit - used)))
     return Memory(total, available)
 
 
 def process_memory() -> int:
-    """Bytes that this process holds now: resident on Linux, the footprint (Metal's included) on macOS."""
+    """Return bytes that this process holds: resident on Linux, the footprint on macOS.
+
+    The footprint counts Metal's memory too.
+    """
     if sys.platform == "darwin":
         return _footprint()[0]
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return resident_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_process_memory() -> int:
-    """The most bytes that this process has held."""
+    """Return the most bytes that this process has held."""
     if sys.platform == "darwin":
         return _footprint()[1]
-    for line in Path("/proc/self/status").read_text().splitlines():
-        # ru_maxrss would count what the process that started this one held then
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # ru_maxrss would count what the process that started this one held then.
+    peak = _kilobytes(Path("/proc/self/status"), "VmHWM")
+    return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _mac_memory(total: int) -> Memory:
+    import psutil
+
+    info = mx.device_info() if has_gpu() else {}
+    limit = info.get("max_recommended_working_set_size")
+    available = psutil.virtual_memory().available
+    return Memory(total, available, limit if isinstance(limit, int) else None)
 
 
 def _meminfo(name: str) -> int | None:
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    return _kilobytes(Path("/proc/meminfo"), name)
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """Return the bytes of a line such as ``MemAvailable:  1234 kB``."""
+    for line in path.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return None
 
 
-def _group_limit() -> tuple[int | None, int]:
-    """The tightest memory limit of the control groups that this process is in, and what is used of it."""
-    tightest: tuple[int | None, int] = (None, 0)
-    for line in (
-        Path("/proc/self/cgroup").read_text().splitlines()
-        if Path("/proc/self/cgroup").exists()
-        else ()
-    ):
+def _cgroup_limit() -> tuple[int | None, int]:
+    """Return the tightest memory limit of this process's control groups, and bytes used of it."""
+    tightest: int | None = None
+    used = 0
+    for limit_file, used_file in _cgroup_files():
+        limit = _number(limit_file)
+        if limit is not None and (tightest is None or limit < tightest):
+            tightest = limit
+            used = _number(used_file) or 0
+    return tightest, used
+
+
+def _cgroup_files() -> Iterator[tuple[Path, Path]]:
+    """Yield the files of limit and use, for each group that holds this process and its parents."""
+    groups = Path("/proc/self/cgroup")
+    if not groups.exists():
+        return
+    # Lines such as "0::/user.slice" (version 2) or "9:cpu,memory:/docker/abc" (version 1).
+    for line in groups.read_text().splitlines():
         number, controllers, group = line.split(":", 2)
-        if number != "0" and "memory" not in controllers.split(","):
+        if number == "0":
+            root, limit_name, used_name = CGROUPS, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root = CGROUPS / "memory"
+            limit_name, used_name = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
             continue
-        second = number == "0"
-        root = Path("/sys/fs/cgroup") if second else Path("/sys/fs/cgroup/memory")
-        limit_name, used_name = (
-            ("memory.max", "memory.current")
-            if second
-            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
         folder = root / group.lstrip("/")
-        for place in (folder, *folder.parents):
-            limit, used = _number(place / limit_name), _number(place / used_name)
-            if limit is not None and (tightest[0] is None or limit < tightest[0]):
-                tightest = (limit, used or 0)
-            if place == root:
+        for path in (folder, *folder.parents):
+            yield path / limit_name, path / used_name
+            if path == root:
                 break
-    return tightest
 
 
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # no such group, or "max"
         return None
 
 
 def _footprint() -> tuple[int, int]:
-    """``phys_footprint`` now and at most, from ``proc_pid_rusage`` (flavour 4, rusage_info_v4)."""
+    """Return ``phys_footprint`` now and at most, from macOS's ``proc_pid_rusage``."""
     import ctypes
 
     library = ctypes.CDLL("/usr/lib/libproc.dylib")
     words = (ctypes.c_uint64 * 64)()
+    # Flavour 4 is rusage_info_v4 (sys/resource.h).
     if library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(words)) != 0:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak, peak

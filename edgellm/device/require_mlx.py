@@ -1,4 +1,4 @@
-"""Whether there is anything to compute with."""
+"""A check that MLX can be imported, made before work that would end without it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Lanes: MLX streams that any thread may compute on, one thread at a time.
+"""A pool of MLX streams that any thread may compute on, one thread at a time.
 
 MLX gives each thread a stream of its own, which it keeps when the thread is gone (on a CPU with a
 system thread and 24 KB), and on which no other thread can evaluate what was left lazy. A model has
-one lane instead, wherever it is used from.
+one stream instead, wherever it is used from.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 _lock = threading.Lock()
-_free: list[mx.Stream] = []
+_unused: list[mx.Stream] = []
 
 
 def acquire_stream() -> mx.Stream:
-    """Return a lane that nobody uses, on the default device; new ones are made where there is none."""
+    """Return an unused stream on the default device; make one where there is none."""
     with _lock:
         device = mx.default_device()
-        for number, stream in enumerate(_free):
+        for number, stream in enumerate(_unused):
             if stream.device == device:
-                return _free.pop(number)
+                return _unused.pop(number)
     return mx.new_thread_unsafe_stream(device)
 
 
-def release_stream(lane: mx.Stream) -> None:
-    """Leave a lane to others: MLX cannot destroy it."""
+def release_stream(stream: mx.Stream) -> None:
+    """Give a stream back to the pool: MLX cannot destroy it."""
     with _lock:
-        _free.append(lane)
+        _unused.append(stream)
 
 
 @contextmanager
 def borrowed_stream() -> Iterator[None]:
-    """Compute on a lane for a while. What others are to use must be evaluated within."""
-    lane = acquire_stream()
+    """Compute on a stream of the pool within; evaluate there what others are to use."""
+    stream = acquire_stream()
     try:
-        with mx.stream(lane):
+        with mx.stream(stream):
             yield
     finally:
-        release_stream(lane)
+        release_stream(stream)

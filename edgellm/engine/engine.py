@@ -80,7 +80,7 @@ class Engine:
         self._passes = 0
         self._seconds = 0.0
         self._held = ExitStack()
-        self._held.enter_context(context.model_lock.hold())
+        self._held.enter_context(context.model_lock.acquire())
 
     def __enter__(self) -> Engine:
         """Return the engine."""

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens so far, one cache a layer."""
+"""The KV cache: keys and values of the tokens so far, one cache a layer."""
 
 # L new tokens, S tokens that are looked at, G key/value heads, D head size
 
@@ -13,42 +13,47 @@ import mlx.core as mx
 from edgellm.kv_cache.kv_format import KeysOrValues, KVFormat
 
 Mask = mx.array | str | None
-"""What attention may look at: everything, ``"causal"``, or true where a query (row) sees a key (column)."""
+"""Which keys a query sees: all (None), ``"causal"``, or true at (query, key), of shape (L, S)."""
 
 STEP = 256
 """Tokens; storage grows in multiples of it, by doubling."""
 
 ROLLBACK = 32
-"""Tokens that every cache can forget again, whatever it has done since: what a speculation may have gone too far."""
+"""Tokens that every cache can forget again: at most so many draft tokens are rejected at once."""
 
 SLACK = 2 * ROLLBACK
-"""Tokens that storage for a window has on top of it. The window moves along it, and back to its beginning once in 33 tokens:
-a copy of a 33rd of the window a token, where attention reads all of it."""
+"""Tokens that a window's storage has besides the window.
+
+The window moves along the storage, and back to its beginning once in ``SLACK - ROLLBACK + 1`` = 33
+tokens: a copy of a 33rd of the window a token, where attention reads all of it.
+"""
 
 
 class Cache(Protocol):
     """What a layer asks of its cache."""
 
     offset: int
+    """Tokens so far: the position of the next one."""
 
     def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
-        """Store new keys and values (1, G, L, D); return all that are to be looked at (1, G, S, D), and the mask."""
+        """Store new keys and values (1, G, L, D); return all to look at (1, G, S, D), and a mask."""
         ...
 
     def trim(self, offset: int) -> bool:
-        """Forget all tokens from ``offset`` on; false where older ones that would be looked at again are gone.
+        """Forget all tokens from position ``offset`` on.
 
-        It never is for up to ``ROLLBACK`` tokens back.
+        False, with nothing forgotten, where tokens that the one at ``offset`` looks at are gone;
+        never for up to ``ROLLBACK`` tokens back.
         """
         ...
 
     def copy(self) -> Cache:
-        """Return a cache of the same tokens that goes its own way."""
+        """Return an independent cache of the same tokens."""
         ...
 
     @property
     def arrays(self) -> list[mx.array]:
-        """What holds keys and values, to be evaluated."""
+        """The arrays of keys and values, to be evaluated."""
         ...
 
     @property
@@ -58,11 +63,17 @@ class Cache(Protocol):
 
 
 class KVCache:
-    """A cache of every token up to ``capacity`` of them, or of those in a window, in a ``KVFormat``.
+    """A cache of every token up to ``capacity`` of them, or of those in a window.
 
     Tokens lie in their order, the one at position ``base`` first. Storage is written in place, and
     doubles when it is full: over a text each token is copied once at the most. Where a window has
     moved to the end of the storage, what is still in it moves back to the beginning.
+
+    Args:
+        kv_format: how keys and values are stored.
+        capacity: tokens at the most, for a cache without a window.
+        window: tokens that the next one looks at, itself included; None: all.
+        reserve: tokens that storage is made for at once.
     """
 
     def __init__(
@@ -71,80 +82,93 @@ class KVCache:
         self.kv_format = kv_format
         self.window = window
         self.capacity = storage_tokens(capacity, window)
-        self.offset = self.base = 0
+        self.offset = 0
+        self.base = 0
         self.arrays = kv_format.empty(min(self.capacity, _round_up(reserve)))
 
     @property
-    def room(self) -> int:
+    def allocated(self) -> int:
         """Tokens that storage is made for now."""
         return int(self.arrays[0].shape[2])
 
     @property
-    def first(self) -> int:
-        """The oldest token that the next one looks at."""
-        return 0 if self.window is None else max(0, self.offset + 1 - self.window)
+    def window_start(self) -> int:
+        """The position of the oldest token that the next one looks at."""
+        return self._window_start(self.offset)
 
     def reserve(self, tokens: int) -> bool:
-        """Make room for ``tokens`` more; false where the window's storage is too small for so many at once."""
+        """Make room for ``tokens`` more; false where a window's storage is too small for so many.
+
+        Tokens of a window that no later one looks at, not even after a rollback, may go.
+        """
         end = self.offset + tokens
-        if end - self.base <= self.room:
+        if end - self.base <= self.allocated:
             return True
         if self.window is not None and end - self.base > self.capacity:
-            start = max(self.base, self.first - ROLLBACK)
+            start = max(self.base, self.window_start - ROLLBACK)
             if end - start > self.capacity:
                 return False
-            self._grow(self.capacity)
-            self._move(start)
+            self._allocate(self.capacity)
+            self._move_to_front(start)
             return True
         assert end - self.base <= self.capacity, "the loop stops at the capacity"
-        self._grow(min(self.capacity, max(_round_up(end - self.base), 2 * self.room)))
+        doubled = max(_round_up(end - self.base), 2 * self.allocated)
+        self._allocate(min(self.capacity, doubled))
         return True
 
     def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
-        """Store new keys and values (1, G, L, D); return those to be looked at (1, G, S, D), and the mask."""
-        length, first = keys.shape[2], self.first
-        new = self.kv_format.packed(keys, values)
+        """Store new keys and values (1, G, L, D); return all to look at (1, G, S, D), and a mask."""
+        length = keys.shape[2]
+        start = self.window_start
         mask = self._mask(length)
-        if not self.reserve(length):
-            joined = [
-                mx.concatenate([*pair], axis=2)
-                for pair in zip(self.part(first, self.offset), new, strict=True)
-            ]
-            self.replace(joined, first)
-            return *self.kv_format.seen(joined), mask
-        place = self.offset - self.base
-        for array, piece in zip(self.arrays, new, strict=True):
-            array[:, :, place : place + length] = piece
-        self.offset += length
-        return *self.kv_format.seen(self.part(first, self.offset)), mask
+        new = self.kv_format.pack(keys, values)
+        if self.reserve(length):
+            begin = self.offset - self.base
+            for array, part in zip(self.arrays, new, strict=True):
+                array[:, :, begin : begin + length] = part
+            self.offset += length
+            arrays = self.part(start, self.offset)
+        else:
+            # More tokens at once than a window's storage holds: seen whole, kept in part.
+            old = self.part(start, self.offset)
+            arrays = [mx.concatenate([*pair], axis=2) for pair in zip(old, new, strict=True)]
+            self.replace(arrays, start)
+        return *self.kv_format.unpack(arrays), mask
 
     def part(self, begin: int, end: int) -> list[mx.array]:
-        """The arrays of the tokens from position ``begin`` to before ``end``, which must be held."""
+        """Return the arrays of the tokens from position ``begin`` to before ``end``, all held."""
         return [array[:, :, begin - self.base : end - self.base] for array in self.arrays]
 
     def replace(self, arrays: list[mx.array], begin: int) -> None:
-        """Hold these tokens, the first at position ``begin``, and no others; of a window, only the last that it needs."""
+        """Hold these tokens and no others; of a window, only the last that it needs.
+
+        Args:
+            arrays: of the KV format, (1, ..., S, ...) with tokens along axis 2.
+            begin: the position of the first token.
+        """
         end = begin + int(arrays[0].shape[2])
-        start = begin if self.window is None else max(begin, end + 1 - self.window - ROLLBACK)
+        start = begin
+        if self.window is not None:
+            start = max(begin, self._window_start(end) - ROLLBACK)
         self.offset = self.base = start
-        assert self.reserve(end - start), "what is kept has room"
-        for array, piece in zip(self.arrays, arrays, strict=True):
-            array[:, :, : end - start] = piece[:, :, start - begin :]
+        assert self.reserve(end - start), "a window and its rollback fit its storage"
+        for array, part in zip(self.arrays, arrays, strict=True):
+            array[:, :, : end - start] = part[:, :, start - begin :]
         self.offset = end
 
     def trim(self, offset: int) -> bool:
-        """Forget all tokens from ``offset`` on; false where older ones that would be looked at again are gone."""
+        """Forget all tokens from ``offset`` on; false where tokens to look at again are gone."""
         if offset >= self.offset:
             return True
         if offset == 0:
             self.base = 0
-        elif self.window is not None and self.base > max(0, offset + 1 - self.window):
+        elif self.base > self._window_start(offset):
             return False
         self.offset = offset
         return True
 
     def copy(self) -> KVCache:
-        """Return a cache of the same tokens that goes its own way."""
+        """Return an independent cache of the same tokens."""
         twin = copy(self)
         # A product, since MLX's other copies share memory until one is written to, and CPU kernels
         # write by address.
@@ -156,38 +180,47 @@ class KVCache:
         """Bytes held."""
         return sum(array.nbytes for array in self.arrays)
 
+    def _window_start(self, offset: int) -> int:
+        """The oldest position that the token at ``offset`` looks at."""
+        if self.window is None:
+            return 0
+        return max(0, offset + 1 - self.window)
+
     def _mask(self, length: int) -> Mask:
-        if length == 1:
+        if length == 1:  # all that is returned is in its window
             return None
         if self.window is None or self.offset + length <= self.window:
             return "causal"
-        seen = self.offset - self.first
-        distance = mx.arange(seen, seen + length)[:, None] - mx.arange(seen + length)[None]
+        # Query i is at position ``before + i`` of the S = before + L keys that are returned.
+        before = self.offset - self.window_start
+        queries = mx.arange(before, before + length)[:, None]  # (L, 1)
+        distance = queries - mx.arange(before + length)[None]  # (L, S)
         return (distance >= 0) & (distance < self.window)
 
-    def _grow(self, room: int) -> None:
+    def _allocate(self, tokens: int) -> None:
         used = self.offset - self.base
-        for place, (array, larger) in enumerate(
-            zip(self.arrays, self.kv_format.empty(room), strict=True)
-        ):
-            larger[:, :, :used] = array[:, :, :used]
-            self.arrays[place] = larger
+        larger = self.kv_format.empty(tokens)
+        for index, array in enumerate(larger):
+            array[:, :, :used] = self.arrays[index][:, :, :used]
+            self.arrays[index] = array
 
-    def _move(self, start: int) -> None:
-        """Let what lies at position ``start`` be first."""
+    def _move_to_front(self, start: int) -> None:
+        """Drop what is before position ``start``, and let it be the first."""
         for array, rest in zip(self.arrays, self.part(start, self.offset), strict=True):
             array[:, :, : self.offset - start] = rest
         self.base = start
 
 
 def stored(caches: Iterable[Cache]) -> list[mx.array]:
-    """The arrays of some caches, to be evaluated."""
+    """Return the arrays of some caches, to be evaluated."""
     return [array for cache in caches for array in cache.arrays]
 
 
 def storage_tokens(context: int, window: int | None) -> int:
-    """Tokens that a cache for ``context`` tokens holds at the most."""
-    return context if window is None else min(context, window + SLACK)
+    """Return the tokens that a cache for ``context`` tokens holds at the most."""
+    if window is None:
+        return context
+    return min(context, window + SLACK)
 
 
 def _round_up(tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""How a cache keeps numbers: as they are, in 16 bits, or packed into codes of 8 or 4 bits; and attention over each."""
+"""KV formats: keys and values as plain numbers or in 8 or 4 bits, and attention over each."""
 
 # L new tokens, S tokens that are looked at, H query heads, G key/value heads, D head size
 
@@ -15,7 +15,16 @@ GROUP = 32
 
 
 class QuantizedKV(NamedTuple):
-    """Numbers (1, G, S, D) as MLX's affine codes; the last group of a head may be filled up with zeros."""
+    """Keys or values (1, G, S, D) in MLX's affine quantization: number = scale * code + bias.
+
+    The last group of a head may be padded with zeros: W features, the next multiple of ``GROUP``.
+
+    Attributes:
+        codes: (1, G, S, W * bits / 32), 32-bit words.
+        scales: (1, G, S, W / GROUP).
+        biases: (1, G, S, W / GROUP).
+        bits: of a code.
+    """
 
     codes: mx.array
     scales: mx.array
@@ -29,7 +38,7 @@ KeysOrValues = mx.array | QuantizedKV
 
 @dataclass(frozen=True, slots=True)
 class KVFormat:
-    """A form of keys and values.
+    """How keys and values are stored.
 
     Attributes:
         heads: G.
@@ -44,53 +53,65 @@ class KVFormat:
     bits: int | None = None
 
     @property
-    def _width(self) -> int:
+    def _padded_dim(self) -> int:
         return -(-self.head_dim // GROUP) * GROUP
 
     def empty(self, tokens: int) -> list[mx.array]:
-        """Arrays with room for so many tokens along axis 2: keys, values; or codes, scales and biases of both, keys first."""
+        """Return arrays of zeros with room for so many tokens along axis 2.
+
+        Plain: keys and values (1, G, tokens, D). Quantized: codes, scales and biases
+        (1, 2 G, tokens, ...), keys first.
+        """
         if self.bits is None:
-            return [mx.zeros((1, self.heads, tokens, self.head_dim), self.dtype) for _ in range(2)]
-        shape, width = (1, 2 * self.heads, tokens), self._width
-        codes = mx.zeros((*shape, width * self.bits // 32), mx.uint32)
-        return [codes, *(mx.zeros((*shape, width // GROUP), self.dtype) for _ in range(2))]
+            shape = (1, self.heads, tokens, self.head_dim)
+            return [mx.zeros(shape, self.dtype), mx.zeros(shape, self.dtype)]
+        both = (1, 2 * self.heads, tokens)
+        groups = self._padded_dim // GROUP
+        return [
+            mx.zeros((*both, self._padded_dim * self.bits // 32), mx.uint32),
+            mx.zeros((*both, groups), self.dtype),
+            mx.zeros((*both, groups), self.dtype),
+        ]
 
     @property
     def names(self) -> Sequence[str]:
-        """What the arrays are."""
-        return ("keys", "values") if self.bits is None else ("codes", "scales", "biases")
+        """The names of the arrays that ``empty`` returns."""
+        if self.bits is None:
+            return ("keys", "values")
+        return ("codes", "scales", "biases")
 
-    def packed(self, keys: mx.array, values: mx.array) -> list[mx.array]:
-        """New keys and values (1, G, L, D) in this form."""
+    def pack(self, keys: mx.array, values: mx.array) -> list[mx.array]:
+        """Return new keys and values (1, G, L, D) in arrays of this format."""
         if self.bits is None:
             return [keys.astype(self.dtype), values.astype(self.dtype)]
-        # one launch that quantizes, three that write
+        # (1, 2 G, L, D): one launch quantizes both, and three write
         both = mx.concatenate([keys, values], axis=1).astype(self.dtype)
-        if self._width != self.head_dim:
-            both = mx.pad(both, [(0, 0), (0, 0), (0, 0), (0, self._width - self.head_dim)])
+        padding = self._padded_dim - self.head_dim
+        if padding:
+            both = mx.pad(both, [(0, 0), (0, 0), (0, 0), (0, padding)])
         return list(mx.quantize(both, group_size=GROUP, bits=self.bits))
 
-    def seen(self, arrays: Sequence[mx.array]) -> tuple[KeysOrValues, KeysOrValues]:
-        """Keys and values in arrays of this form."""
+    def unpack(self, arrays: Sequence[mx.array]) -> tuple[KeysOrValues, KeysOrValues]:
+        """Return the keys and the values that arrays of this format hold, as views."""
         if self.bits is None:
-            return arrays[0], arrays[1]
-        keys, values = (
-            [array[:, start : start + self.heads] for array in arrays] for start in (0, self.heads)
-        )
-        return QuantizedKV(keys[0], keys[1], keys[2], self.bits), QuantizedKV(
-            values[0], values[1], values[2], self.bits
+            keys, values = arrays
+            return keys, values
+        # (1, 2 G, S, ...) -> (1, G, S, ...) twice
+        codes, scales, biases = arrays
+        middle = self.heads
+        return (
+            QuantizedKV(codes[:, :middle], scales[:, :middle], biases[:, :middle], self.bits),
+            QuantizedKV(codes[:, middle:], scales[:, middle:], biases[:, middle:], self.bits),
         )
 
     @property
     def token_bytes(self) -> int:
-        """Bytes that a token takes in one layer."""
+        """Bytes that a token's keys and values take in one layer."""
         if self.bits is None:
             return 2 * self.heads * self.head_dim * self.dtype.size
-        return (
-            2
-            * self.heads
-            * (self._width * self.bits // 8 + 2 * (self._width // GROUP) * self.dtype.size)
-        )
+        code_bytes = self._padded_dim * self.bits // 8
+        scale_and_bias_bytes = 2 * (self._padded_dim // GROUP) * self.dtype.size
+        return 2 * self.heads * (code_bytes + scale_and_bias_bytes)
 
 
 def attention(
@@ -101,35 +122,49 @@ def attention(
     scale: float,
     mask: mx.array | str | None,
 ) -> mx.array:
-    """What queries (1, H, L, D) see (1, H, L, D)."""
+    """Return softmax(scale Q K^T) V, the attention of Vaswani et al. 2017: (1, H, L, D).
+
+    Args:
+        queries: (1, H, L, D); query head h reads key/value head h // (H / G).
+        keys: (1, G, S, D).
+        values: (1, G, S, D), in the format of the keys.
+        scale: of the scores.
+        mask: as ``cache.Mask``.
+    """
     if not isinstance(keys, QuantizedKV) or not isinstance(values, QuantizedKV):
         assert not isinstance(keys, QuantizedKV)
-        assert not isinstance(values, QuantizedKV), "both are kept alike"
+        assert not isinstance(values, QuantizedKV), "both are of one format"
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
-    _, heads, length, width = queries.shape
-    groups, held = keys.codes.shape[1:3]
-    filled = keys.scales.shape[3] * GROUP
-    if filled != width:
-        queries = mx.pad(queries, [(0, 0), (0, 0), (0, 0), (0, filled - width)])
-    # The heads that share a key are rows of one product, so that codes are unpacked once for all of
-    # them.
-    rows = (queries * scale).reshape(1, groups, -1, filled)
-    scores = _product(rows, keys, transpose=True)
-    if isinstance(mask, str):
-        mask = mx.arange(held - length, held)[:, None] >= mx.arange(held)[None]
+    _, heads, length, head_dim = queries.shape
+    _, kv_heads, total, _ = keys.codes.shape
+    padded_dim = keys.scales.shape[3] * GROUP
+    if padded_dim != head_dim:
+        queries = mx.pad(queries, [(0, 0), (0, 0), (0, 0), (0, padded_dim - head_dim)])
+    # (1, H, L, W) -> (1, G, H/G * L, W): the heads that share a key are rows of one product, so
+    # that its codes are unpacked once for all of them
+    rows = (queries * scale).reshape(1, kv_heads, -1, padded_dim)
+    # (1, G, H/G * L, S)
+    scores = _quantized_product(rows, keys, transpose=True)
+    if isinstance(mask, str):  # causal: the last L keys are those of the queries
+        mask = mx.arange(total - length, total)[:, None] >= mx.arange(total)[None]
     if mask is not None:
         shape = scores.shape
-        hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
-        scores = mx.where(mask, scores.reshape(1, groups, -1, length, held), hidden).reshape(shape)
-    seen = _product(mx.softmax(scores, axis=-1, precise=True), values, transpose=False)
-    return seen[..., :width].reshape(1, heads, length, width)
+        # -> (1, G, H/G, L, S), under a mask (L, S)
+        scores = scores.reshape(1, kv_heads, -1, length, total)
+        lowest = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
+        scores = mx.where(mask, scores, lowest).reshape(shape)
+    weights = mx.softmax(scores, axis=-1, precise=True)
+    # (1, G, H/G * L, W) -> (1, H, L, D)
+    output = _quantized_product(weights, values, transpose=False)
+    return output[..., :head_dim].reshape(1, heads, length, head_dim)
 
 
-def _product(x: mx.array, packed: QuantizedKV, *, transpose: bool) -> mx.array:
+def _quantized_product(x: mx.array, packed: QuantizedKV, *, transpose: bool) -> mx.array:
     codes, scales, biases, bits = packed
-    dtype = x.dtype
-    if scales.dtype != dtype and dtype == mx.float32:
-        scales, biases = scales.astype(dtype), biases.astype(dtype)
+    # MLX wants one type; 16-bit scales of a 32-bit product lose nothing by it.
+    if scales.dtype != x.dtype and x.dtype == mx.float32:
+        scales = scales.astype(mx.float32)
+        biases = biases.astype(mx.float32)
     return mx.quantized_matmul(
         x, codes, scales, biases, transpose=transpose, group_size=GROUP, bits=bits
     )

@@ -87,8 +87,8 @@ def test_every_token_looks_back_over_the_window(kept, lengths, window):
     cache = windowed(window, kept)
     expected = [set(range(max(0, place + 1 - window), place + 1)) for place in range(sum(lengths))]
     assert feed(cache, lengths) == expected
-    assert cache.room <= window + SLACK
-    assert cache.nbytes == cache.room * kept.token_bytes
+    assert cache.allocated <= window + SLACK
+    assert cache.nbytes == cache.allocated * kept.token_bytes
 
 
 @given(pieces, st.integers(0, 400), pieces, st.one_of(st.none(), st.integers(1, 12)))
@@ -153,7 +153,7 @@ def test_storage_grows_by_doubling_up_to_the_capacity():
     sizes = []
     for _ in range(1500):
         cache.update(*tokens(cache.offset, 1))
-        sizes.append(cache.room)
+        sizes.append(cache.allocated)
     assert sorted(set(sizes)) == [STEP, 2 * STEP, 4 * STEP, 1500]
     assert list(which(*cache.arrays)) == list(range(1500))
     with pytest.raises(AssertionError):

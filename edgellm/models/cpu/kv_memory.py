@@ -31,7 +31,7 @@ class CacheMemory:
     def __init__(self, cache: Cache, tokens: int) -> None:
         if not isinstance(cache, KVCache):
             raise BackendError(f"there are no kernels for a {type(cache).__name__}")
-        self._cache, self._end, self._first = cache, cache.offset + tokens, cache.first
+        self._cache, self._end, self._first = cache, cache.offset + tokens, cache.window_start
         self._joined: list[mx.array] = []
         arrays, base = cache.arrays, cache.base
         if cache.reserve(tokens):
