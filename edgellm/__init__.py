@@ -9,6 +9,7 @@ for token in llm.stream("Once upon a time", max_tokens=32):
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import BackendError, EdgeLLMError
@@ -33,26 +34,27 @@ __all__ = [
     "load",
 ]
 
-_PLACES = {
+_MODULES = {
+    "LLM": "edgellm.llm",
     "Chat": "edgellm.chat",
-    **dict.fromkeys(("Completion", "Token"), "edgellm.generation.output"),
+    "Completion": "edgellm.generation.output",
     "Stats": "edgellm.generation.stats",
+    "Token": "edgellm.generation.output",
     "load": "edgellm.open_llm",
 }
+"""The modules of the public names that stand on MLX; imported when a name is first asked for."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs MLX when it is first asked for."""
+    """Import a public name. Raises BackendError where it needs MLX, which cannot be imported."""
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import version  # slow to import, and seldom asked for
 
         return version("edgellm")
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module 'edgellm' has no attribute {name!r}")
-    from importlib import import_module
-
     try:
-        return getattr(import_module(_PLACES.get(name, "edgellm.llm")), name)
+        return getattr(import_module(_MODULES[name]), name)
     except ImportError as error:
         if error.name == "mlx" or "libmlx" in str(error):
             raise BackendError(

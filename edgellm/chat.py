@@ -1,4 +1,4 @@
-"""A conversation: messages in, an answer out; only new tokens are computed."""
+"""A conversation: messages in, a reply out; only new tokens are computed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ CHAT_SAMPLING = Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P, max_tok
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """A conversation up to the end of an answer, and the ids that the model has read and made for it."""
+class CachedTurn:
+    """A conversation up to the end of a reply, as the model has computed it.
+
+    Attributes:
+        text: the rendered conversation, reply included.
+        ids: the tokens that were read and made for it: not always those of the text, since a reply
+            may be made of other tokens than the tokenizer would cut its text into.
+    """
 
     text: str
     ids: list[int]
@@ -39,7 +45,13 @@ def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
 
 
 class Chat:
-    """A conversation with a model. The KV cache stays between turns, so a turn costs its new tokens alone."""
+    """A conversation with a model, whose KV cache stays, so that a turn costs its new tokens alone.
+
+    Attributes:
+        llm: the model, which the conversation does not close.
+        sampling: how tokens are drawn.
+        messages: the conversation, as ``{"role": ..., "content": ...}``.
+    """
 
     def __init__(
         self,
@@ -53,7 +65,7 @@ class Chat:
         self.llm = llm
         self.sampling = replace(sampling or CHAT_SAMPLING, **settings)
         self.messages: list[Message] = []
-        self._said: _Said | None = None
+        self._cached: CachedTurn | None = None
         self.set_system(system)
 
     def __enter__(self) -> Chat:
@@ -74,86 +86,98 @@ class Chat:
         self.messages = [message for message in self.messages if message["role"] == "system"]
 
     def stream(self, text: str, **settings: Any) -> Generator[Token]:
-        """Yield the tokens of the answer to ``text``; what was said stays in ``messages``, also of an answer that was stopped.
+        """Yield the tokens of the reply to ``text``.
+
+        Both stay in ``messages``, also where the reply was stopped; ``settings`` are fields of
+        ``Sampling``.
 
         Raises:
             ContextError: the conversation no longer fits the context; it is then as before.
             TemplateError: the template refuses the conversation.
         """
-        turn = {"role": "user", "content": text}
-        prompt = self.llm.tokenizer.render([*self.messages, turn])
-        ids = self._ids_of(prompt)
-        return self._stream(
-            turn, prompt, ids, self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)
-        )
-
-    def _ids_of(self, prompt: str) -> list[int]:
-        """The ids of a conversation. Those that were computed stay: an answer's own tokens may be others than its text's."""
-        tokenizer = self.llm.tokenizer
-        if self._said and prompt.startswith(self._said.text):
-            new = tokenizer.encode(prompt[len(self._said.text) :], add_special_tokens=False)
-            if new and new[0] in tokenizer.split_token_ids:  # texts fall apart there anyway
-                return [*self._said.ids, *new]
-        return tokenizer.encode(prompt, add_special_tokens=False)
-
-    def _stream(
-        self, turn: Message, prompt: str, ids: list[int], tokens: Generator[Token]
-    ) -> Generator[Token]:
-        answer, produced, reason = "", list[int](), None
-        self.messages.append(turn)
-        try:
-            for token in tokens:
-                answer, reason = answer + token.text, token.finish_reason
-                if token.id is not None:
-                    produced.append(token.id)
-                yield token
-        finally:
-            tokens.close()
-            if answer:
-                self.messages.append({"role": "assistant", "content": answer})
-                self._said = self._what_was_said(prompt + answer, ids + produced, reason)
-            else:
-                self.messages.pop()
-
-    def _what_was_said(self, text: str, ids: list[int], reason: str | None) -> _Said | None:
-        if reason != "stop":
-            return _Said(text, ids)
-        # An end token is no part of the text: the template writes it, or another. A stop text may
-        # have begun inside a token.
-        return _Said(text, ids[:-1]) if ids[-1] in self.llm.eos_token_ids else None
+        message = {"role": "user", "content": text}
+        prompt = self.llm.tokenizer.render([*self.messages, message])
+        ids = self._encode(prompt)
+        tokens = self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)
+        return self._stream(message, prompt, ids, tokens)
 
     def send(self, text: str, **settings: Any) -> str:
-        """Return the answer to ``text``; errors are those of ``stream``."""
+        """Return the reply to ``text``; arguments and errors are those of ``stream``."""
         return "".join(token.text for token in self.stream(text, **settings))
 
     def save(self, path: Path) -> None:
-        """Write the messages as JSON, whole or not at all. Raises ConversionError where the disk refuses."""
-        said = {"said": {"text": self._said.text, "ids": self._said.ids}} if self._said else {}
-        write_json(path, {"edgellm_chat": 1, "messages": self.messages, **said})
+        """Write the messages as JSON. Raises ConversionError where the disk refuses."""
+        document: dict[str, Any] = {"edgellm_chat": 1, "messages": self.messages}
+        if self._cached:
+            document["said"] = {"text": self._cached.text, "ids": self._cached.ids}
+        write_json(path, document)
 
     def load(self, path: Path) -> None:
-        """Replace the messages by those of a file that ``save`` wrote. Raises FormatError, ReadError."""
+        """Replace the messages by those that ``save`` wrote. Raises FormatError, ReadError."""
         document = read_json(path)
         messages = document.get("messages")
-        if not isinstance(messages, list) or not all(_is_message(item) for item in messages):
+        if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")
         self.messages = [{"role": item["role"], "content": item["content"]} for item in messages]
-        self._said = _said_in(document.get("said"), self.llm.config.vocab_size)
+        self._cached = _read_cached_turn(document.get("said"), self.llm.config.vocab_size)
 
+    def _encode(self, prompt: str) -> list[int]:
+        """Return the ids of a conversation, and for what was computed the ids that were used."""
+        tokenizer = self.llm.tokenizer
+        if self._cached and prompt.startswith(self._cached.text):
+            rest = prompt[len(self._cached.text) :]
+            new = tokenizer.encode(rest, add_special_tokens=False)
+            # No token spans such a border, so both halves are encoded as the whole would be.
+            if new and new[0] in tokenizer.split_token_ids:
+                return [*self._cached.ids, *new]
+        return tokenizer.encode(prompt, add_special_tokens=False)
 
-def _said_in(claim: Any, vocab_size: int) -> _Said | None:
-    """What a file says that the model has read and made; nothing where it could not have."""
-    text, ids = (claim.get("text"), claim.get("ids")) if isinstance(claim, dict) else (None, None)
-    if (
-        not isinstance(text, str)
-        or not isinstance(ids, list)
-        or not all(is_int(token) and 0 <= token < vocab_size for token in ids)
-    ):
+    def _stream(
+        self, message: Message, prompt: str, ids: list[int], tokens: Generator[Token]
+    ) -> Generator[Token]:
+        reply = ""
+        reply_ids: list[int] = []
+        reason = None
+        self.messages.append(message)
+        try:
+            for token in tokens:
+                reply += token.text
+                reason = token.finish_reason
+                if token.id is not None:
+                    reply_ids.append(token.id)
+                yield token
+        finally:
+            tokens.close()
+            if reply:
+                self.messages.append({"role": "assistant", "content": reply})
+                self._cached = self._cached_turn(prompt + reply, ids + reply_ids, reason)
+            else:
+                self.messages.pop()
+
+    def _cached_turn(self, text: str, ids: list[int], reason: str | None) -> CachedTurn | None:
+        if reason != "stop":
+            return CachedTurn(text, ids)
+        # An end token is no part of the text: the template writes it, or another.
+        if ids[-1] in self.llm.eos_token_ids:
+            return CachedTurn(text, ids[:-1])
+        # A stop text ended the reply, and may have begun inside a token.
         return None
-    return _Said(text, ids)
+
+
+def _read_cached_turn(claim: Any, vocab_size: int) -> CachedTurn | None:
+    """Return the turn that a file claims was computed; None where it cannot have been."""
+    if not isinstance(claim, dict):
+        return None
+    text = claim.get("text")
+    ids = claim.get("ids")
+    if not isinstance(text, str) or not isinstance(ids, list):
+        return None
+    if not all(is_int(token) and 0 <= token < vocab_size for token in ids):
+        return None
+    return CachedTurn(text, ids)
 
 
 def _is_message(item: Any) -> bool:
-    return isinstance(item, dict) and all(
-        isinstance(item.get(key), str) for key in ("role", "content")
-    )
+    if not isinstance(item, dict):
+        return False
+    return isinstance(item.get("role"), str) and isinstance(item.get("content"), str)

@@ -1,4 +1,20 @@
-"""Every error that edgellm raises on purpose: a fact, and a next step as ``hint``."""
+"""Every error that edgellm raises on purpose: a fact, and a next step as ``hint``.
+
+EdgeLLMError                exit status 1, unless it says otherwise
+|-- ConfigError             a setting, an option or a name (exit status 2)
+|-- MemoryBudgetError       the model does not fit the budget (exit status 3)
+|-- BackendError            no such arithmetic library or device here
+|-- ModelNotFoundError      nothing has this name
+|-- DownloadError           the Hub could not be reached, or refused
+|-- FormatError             a file is damaged, or lies
+|-- UnsupportedModelError   a whole model of a kind that does not run
+|-- TokenizerError          a tokenizer is missing, damaged or another model's
+|-- TemplateError           a chat template is missing, damaged, or refuses
+|-- ConversionError         a conversion could not be finished
+|-- ReadError               a file could not be read
+|-- ContextError            the prompt does not fit the context
+`-- ClosedError             the model was closed
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loaded model: stream from it, one answer or many, and close it, from any thread."""
+"""A loaded model: generate with it, one completion or many, and close it, from any thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import finalize
 
 import mlx.core as mx
 
+from edgellm.chat import Chat
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.exclusive import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
@@ -22,7 +23,7 @@ from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prompt import check_prompt
-from edgellm.generation.stats import CostMeter, Progress, Stats
+from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
@@ -36,12 +37,21 @@ from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from edgellm.chat import Chat
+Prompt = str | Sequence[int]
+"""A text, to which special tokens are added, or token ids."""
 
 
 class LLM:
-    """A loaded model. One generation runs at a time; others wait for it. ``with`` closes it."""
+    """A loaded model. One generation runs at a time; others wait for it. ``with`` closes it.
+
+    Attributes:
+        checkpoint: the model folder.
+        config: of the model.
+        tokenizer: of the model.
+        plan: how it is laid out in memory.
+        path: the model folder's path.
+        eos_token_ids: tokens that end a completion.
+    """
 
     def __init__(
         self,
@@ -52,22 +62,22 @@ class LLM:
         reader: Reader,
         *,
         speculation: Speculation | None = None,
-        kept: PromptCache | None = None,
+        prompt_cache: PromptCache | None = None,
     ) -> None:
-        self.checkpoint, self.config, self.tokenizer, self.plan = (
-            checkpoint,
-            checkpoint.config,
-            tokenizer,
-            plan,
-        )
+        self.checkpoint = checkpoint
+        self.config = checkpoint.config
+        self.tokenizer = tokenizer
+        self.plan = plan
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
-        self._model, self._reader, self._speculation = model, reader, speculation
+        self._model = model
+        self._reader = reader
+        self._speculation = speculation
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
-        lane = acquire_stream()
-        self._leave_lane = finalize(self, release_stream, lane)
-        self._turn = ModelLock(lane, self._free)
-        self._prefix = PrefixCache(self._make_caches, kept)
+        stream = acquire_stream()
+        self._release_stream = finalize(self, release_stream, stream)
+        self._lock = ModelLock(stream, self._free)
+        self._prefix_cache = PrefixCache(self._make_caches, prompt_cache)
 
     def __enter__(self) -> LLM:
         """Return the model."""
@@ -79,23 +89,23 @@ class LLM:
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and answer may have together."""
-        return (
-            self.config.max_position_embeddings if self.plan.context_window else self.plan.context
-        )
+        """Tokens that prompt and completion may have together."""
+        if self.plan.context_window:
+            return self.config.max_position_embeddings
+        return self.plan.context
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of weights that have been read from disk since the model was loaded; may be asked from any thread."""
+        """Bytes of weights read from disk since the model was loaded, asked from any thread."""
         return self._reader.bytes_read
 
     def stream(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         sampling: Sampling | None = None,
         *,
         reuse_cache: bool = False,
-        on_prefill: Callable[[Progress], None] | None = None,
+        on_prefill: PrefillCallback | None = None,
         **settings: Any,
     ) -> Generator[Token]:
         """Yield tokens that continue a prompt, as they come.
@@ -115,34 +125,35 @@ class LLM:
             ReadError: while streaming weights.
         """
         sampling = replace(sampling or Sampling(), **settings)
-        ids = (
-            self.tokenizer.encode(prompt)
-            if isinstance(prompt, str)
-            else [index(token) for token in prompt]
-        )
+        if isinstance(prompt, str):
+            ids = self.tokenizer.encode(prompt)
+        else:
+            ids = [index(token) for token in prompt]
         self._check(ids)
-        continues = isinstance(prompt, str)
-        return self._turn.take(
-            self._answer(
-                ids, sampling, continues=continues, reuse_cache=reuse_cache, on_prefill=on_prefill
-            )
+        generation = self._generate(
+            ids,
+            sampling,
+            continues=isinstance(prompt, str),
+            reuse_cache=reuse_cache,
+            on_prefill=on_prefill,
         )
+        return self._lock.run(generation)
 
     def generate(
-        self, prompt: str | Sequence[int], sampling: Sampling | None = None, **settings: Any
+        self, prompt: Prompt, sampling: Sampling | None = None, **settings: Any
     ) -> Completion:
-        """Return the whole continuation of a prompt; arguments and errors are those of ``stream``."""
+        """Return the whole completion of a prompt; arguments and errors as ``stream`` has them."""
         return completion_of(list(self.stream(prompt, sampling, **settings)))
 
     def stream_batch(
         self,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: Sequence[Prompt],
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         at_once: int | None = None,
         **settings: Any,
     ) -> Generator[tuple[int, Token]]:
-        """Yield tokens that continue some prompts side by side, each with its prompt's place, as they come.
+        """Yield tokens that continue several prompts, each with its prompt's place, as they come.
 
         All that fit into memory share each pass over the weights; the others join when one ends. A
         prompt that cannot run gets one token with the ``finish_reason`` ``error`` and the error,
@@ -163,37 +174,37 @@ class LLM:
             raise ConfigError(f"at_once is {at_once}; it must be at least 1")
         if isinstance(prompts, str):
             raise ConfigError("prompts is one text", hint="give a list of them, or use stream")
-        each = (
-            [sampling or Sampling()] * len(prompts)
-            if sampling is None or isinstance(sampling, Sampling)
-            else list(sampling)
-        )
-        if len(each) != len(prompts):
+        if sampling is None or isinstance(sampling, Sampling):
+            samplings = [sampling or Sampling()] * len(prompts)
+        else:
+            samplings = list(sampling)
+        if len(samplings) != len(prompts):
             raise ConfigError(
-                f"there are {len(each)} samplings for {len(prompts)} prompts",
+                f"there are {len(samplings)} samplings for {len(prompts)} prompts",
                 hint="give one, or one a prompt",
             )
-        return self._side_by_side(prompts, [replace(one, **settings) for one in each], at_once)
+        samplings = [replace(one, **settings) for one in samplings]
+        return self._generate_batch(prompts, samplings, at_once)
 
     def generate_batch(
         self,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: Sequence[Prompt],
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         at_once: int | None = None,
         **settings: Any,
     ) -> list[Completion]:
-        """Return the continuations of some prompts, in their order; arguments and errors are those of ``stream_batch``."""
+        """Return the completions of several prompts, in order; the rest as in ``stream_batch``."""
         tokens: list[list[Token]] = [[] for _ in prompts]
         for place, token in self.stream_batch(prompts, sampling, at_once=at_once, **settings):
             tokens[place].append(token)
         return list(map(completion_of, tokens))
 
     def batch(self, *, at_once: int | None = None) -> Engine:
-        """Return an engine whose sequences come and go: what a server stands on. It has the turn until it is closed.
+        """Return an engine, which takes sequences at any time: what a server stands on.
 
-        Its sequences take the memory of the KV cache; a conversation after it computes its first
-        turn anew.
+        It holds the model until it is closed. Its sequences take the memory of the KV cache; a
+        conversation after it computes its first turn anew.
 
         Args:
             at_once: sequences at the most; None for as many as there is memory for. The others
@@ -210,52 +221,51 @@ class LLM:
                 tokenizer=self.tokenizer,
                 plan=self.plan,
                 reader=self._reader,
-                model_lock=self._turn,
+                model_lock=self._lock,
                 end_tokens=self.eos_token_ids,
                 context=self.context,
                 max_sequences=at_once,
             )
         )
-        with self._turn.computing():
-            self._prefix.close()
+        with self._lock.computing():
+            self._prefix_cache.close()
         return engine
 
     def chat(
         self, system: str | None = None, sampling: Sampling | None = None, **settings: Any
     ) -> Chat:
         """Return a conversation. Raises TemplateError where the model has no chat template."""
-        from edgellm.chat import Chat
-
         return Chat(self, system=system, sampling=sampling, **settings)
 
     def logits(self, tokens: Sequence[int]) -> mx.array:
-        """Return the logits (L, V) in float32 after each of some tokens: teacher-forced, for measures of quality."""
+        """Return the logits (L, V) in float32 after each of L tokens, for measures of quality."""
         self._check(tokens)
-        with self._turn.hold(), self._turn.computing():
-            caches, _ = self._prefix.begin(tokens, len(tokens), reuse=False)
-            chunk = self.plan.prefill_chunk
-            rows = [
-                mx.array(list(tokens[begin : begin + chunk]))[None]
-                for begin in range(0, len(tokens), chunk)
+        size = self.plan.prefill_chunk
+        with self._lock.acquire(), self._lock.computing():
+            caches, _ = self._prefix_cache.begin(tokens, len(tokens), reuse=False)
+            # each (1, prefill_chunk), the last one shorter
+            chunks = [
+                mx.array(list(tokens[begin : begin + size]))[None]
+                for begin in range(0, len(tokens), size)
             ]
-            hidden = self._model.hidden(rows, [caches] * len(rows))
-            logits = mx.concatenate([self._model.logits(state)[0] for state in hidden]).astype(
-                mx.float32
-            )
+            states = self._model.hidden(chunks, [caches] * len(chunks))
+            logits = mx.concatenate([self._model.logits(state)[0] for state in states])
+            logits = logits.astype(mx.float32)
+            # Nothing may stay lazy beyond the lock.
             mx.eval(logits, *stored(caches))
             return logits
 
     def cancel(self) -> None:
-        """End the generation that is running, from any thread; it closes with ``finish_reason`` ``cancelled``."""
-        self._turn.cancelled.set()
+        """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread."""
+        self._lock.cancelled.set()
 
     def close(self) -> None:
-        """End what is running, and free weights, caches, threads and files. May be called twice, from any thread.
+        """End what is running, and free weights, caches, threads and files.
 
-        It waits for the arithmetic of a token, not for whoever reads them: a stream that is asked
-        for more then raises.
+        May be called twice, from any thread. It waits for the arithmetic of a token, not for
+        whoever reads them: a stream that is asked for more then raises.
         """
-        self._turn.close()
+        self._lock.close()
 
     def _free(self) -> None:
         self._model.layers.close()
@@ -264,74 +274,56 @@ class LLM:
         self._reader.close()
         if self._speculation is not None:
             self._speculation.close()
-        self._prefix.close()
+        self._prefix_cache.close()
         del self._model
-        self._leave_lane()
+        self._release_stream()
 
-    def _make_caches(self, room: int) -> list[Cache]:
-        plan = self.plan
+    def _make_caches(self, reserve: int) -> list[Cache]:
         return make_caches(
             self.checkpoint,
             capacity=self.context,
-            window=plan.context_window,
-            reserve=room,
-            kv_bits=plan.kv_bits,
+            window=self.plan.context_window,
+            reserve=reserve,
+            kv_bits=self.plan.kv_bits,
         )
 
-    def _side_by_side(
-        self,
-        prompts: Sequence[str | Sequence[int]],
-        samplings: Sequence[Sampling],
-        at_once: int | None,
-    ) -> Generator[tuple[int, Token]]:
-        with self.batch(at_once=at_once) as batch:
-            yield from batch.answers(prompts, samplings)
-
     def _check(self, ids: Sequence[int]) -> None:
-        self._turn.require_open()
+        self._lock.require_open()
         check_prompt(ids, self.config, context=self.context)
 
-    def _answer(
+    def _keep_going(self) -> bool:
+        return not self._lock.cancelled.is_set()
+
+    def _generate_batch(
+        self, prompts: Sequence[Prompt], samplings: Sequence[Sampling], at_once: int | None
+    ) -> Generator[tuple[int, Token]]:
+        with self.batch(at_once=at_once) as engine:
+            yield from engine.answers(prompts, samplings)
+
+    def _generate(
         self,
         ids: list[int],
         sampling: Sampling,
         *,
         continues: bool,
         reuse_cache: bool,
-        on_prefill: Callable[[Progress], None] | None,
+        on_prefill: PrefillCallback | None,
     ) -> Generator[Token]:
-        progress, bill = Progress(len(ids)), CostMeter(self._model, self._reader, self.plan)
+        progress = Progress(len(ids), on_prefill=on_prefill)
+        meter = CostMeter(self._model, self._reader, self.plan)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
-        decoder = self.tokenizer.decoder(continues=continues)
-        writing = TextStream(
-            decoder, stop=sampling.stop, end_tokens=self.eos_token_ids, limit=limit
+        text_stream = TextStream(
+            self.tokenizer.decoder(continues=continues),
+            stop=sampling.stop,
+            end_tokens=self.eos_token_ids,
+            limit=limit,
         )
-        tokens = min(self.context, len(ids) + limit)
-        caches, cached = self._prefix.begin(ids, tokens, reuse=reuse_cache, restore=True)
-        plain = partial(generate_steps, speculation=self._speculation)
-        make_steps = self._search(sampling, caches, tokens) if sampling.beams > 1 else plain
-        told = -1
-
-        def keep_going() -> bool:
-            nonlocal told
-            if (
-                on_prefill is not None
-                and progress.first_token_at is None
-                and progress.prefill_done != told
-            ):
-                told = progress.prefill_done
-                on_prefill(progress)
-            return not self._turn.cancelled.is_set()
-
-        def stats() -> Stats:
-            return bill.snapshot(
-                progress,
-                cached=cached,
-                restored=self._prefix.restored,
-                completion_tokens=len(writing.tokens),
-            )
-
-        steps = make_steps(
+        total = min(self.context, len(ids) + limit)
+        caches, cached = self._prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
+        stats = partial(
+            meter.snapshot, progress, cached=cached, restored=self._prefix_cache.restored
+        )
+        steps = self._steps_for(sampling, caches, total)(
             self._model,
             ids[cached:],
             caches,
@@ -339,34 +331,51 @@ class LLM:
             prefill_chunk=self.plan.prefill_chunk,
             limit=limit,
             progress=progress,
-            keep_going=keep_going,
+            keep_going=self._keep_going,
             seen=ids,
         )
+        produced = text_stream.tokens
         try:
             for step in steps:
-                text, reason = writing.add(step.token)
-                yield Token(step.token, text, step.logprob, reason, stats() if reason else None)
+                text, reason = text_stream.add(step.token)
                 if reason:
+                    cost = stats(completion_tokens=len(produced))
+                    yield Token(step.token, text, step.logprob, reason, cost)
                     return
-            if self._turn.closed:
+                yield Token(step.token, text, step.logprob)
+            # The steps end before the limit only where the generation was cancelled or closed.
+            if self._lock.closed:
                 raise ClosedError("the model was closed during the answer")
-            yield Token(None, writing.flush(), None, "cancelled", stats())
+            cost = stats(completion_tokens=len(produced))
+            yield Token(None, text_stream.flush(), None, "cancelled", cost)
         finally:
             steps.close()
-            self._prefix.keep([*ids, *writing.tokens])
+            self._prefix_cache.keep([*ids, *produced])
 
-    def _search(
-        self, sampling: Sampling, caches: Sequence[Cache], tokens: int
+    def _steps_for(
+        self, sampling: Sampling, caches: Sequence[Cache], total: int
     ) -> Callable[..., Generator[Step]]:
-        """Beam search in ``tokens`` tokens, prompt and all. Raises MemoryBudgetError where the budget has no room for it."""
-        plan = self.plan
-        each = max(sum(cache.nbytes for cache in caches), plan.cache_bytes * tokens // self.context)
-        require_memory(sampling.beams, each, plan.kv_budget)
+        """Return the generator of steps, for ``total`` tokens with the prompt.
 
-        def ends(produced: Sequence[int]) -> bool:
-            if produced[-1] in self.eos_token_ids:
-                return True
-            text = self.tokenizer.decode(produced) if sampling.stop else ""
-            return any(stop in text for stop in sampling.stop)
+        Raises:
+            MemoryBudgetError: the budget has no room for so many beams.
+        """
+        if sampling.beams == 1:
+            return partial(generate_steps, speculation=self._speculation)
+        cache_bytes = max(
+            sum(cache.nbytes for cache in caches), self.plan.cache_bytes * total // self.context
+        )
+        require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
+        return partial(
+            beam_steps,
+            ends=partial(self._is_finished, sampling.stop),
+            end_tokens=len(self.eos_token_ids),
+        )
 
-        return partial(beam_steps, ends=ends, end_tokens=len(self.eos_token_ids))
+    def _is_finished(self, stop: Sequence[str], produced: Sequence[int]) -> bool:
+        if produced[-1] in self.eos_token_ids:
+            return True
+        if not stop:
+            return False
+        text = self.tokenizer.decode(produced)
+        return any(each in text for each in stop)

@@ -77,5 +77,5 @@ def open_llm(
         plan,
         reader,
         speculation=speculation,
-        kept=prompt_cache_for(checkpoint, settings),
+        prompt_cache=prompt_cache_for(checkpoint, settings),
     )

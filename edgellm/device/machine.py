@@ -88,7 +88,13 @@ def read_memory() -> Memory:
             "this system does not tell how much memory it has", hint="pass --memory SIZE"
         ) from error
     if sys.platform == "darwin":
-        return _mac_memory(total)
+        import psutil
+
+        info = mx.device_info() if has_gpu() else {}
+        gpu_limit = info.get("max_recommended_working_set_size")
+        if not isinstance(gpu_limit, int):
+            gpu_limit = None
+        return Memory(total, psutil.virtual_memory().available, gpu_limit)
     available = _meminfo("MemAvailable") or total
     limit, used = _cgroup_limit()
     if limit is not None and limit < total:
@@ -114,15 +120,6 @@ def peak_process_memory() -> int:
     # ru_maxrss would count what the process that started this one held then.
     peak = _kilobytes(Path("/proc/self/status"), "VmHWM")
     return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _mac_memory(total: int) -> Memory:
-    import psutil
-
-    info = mx.device_info() if has_gpu() else {}
-    limit = info.get("max_recommended_working_set_size")
-    available = psutil.virtual_memory().available
-    return Memory(total, available, limit if isinstance(limit, int) else None)
 
 
 def _meminfo(name: str) -> int | None:

@@ -47,6 +47,8 @@ def prefill(
         groups = [chunks]
     hidden = None
     for group in groups:
+        if progress is not None:
+            progress.report_prefill()
         if not keep_going():
             return None
         states = model.hidden(group, [caches] * len(group), keep_going=keep_going)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from edgellm.models.paged_embedding import PagedEmbedding
 from edgellm.models.paged_layers import PagedLayers, Traffic
 from edgellm.plan.plan import Plan
 from edgellm.reading.disk_reader import Reader
+
+PrefillCallback = Callable[["Progress"], None]
+"""Called with the progress of a generation before and while its prompt is computed."""
 
 
 @dataclass(slots=True)
@@ -29,9 +33,11 @@ class Progress:
         decode_passes: those of them after the prompt.
         drafted_tokens: draft tokens that were verified.
         accepted_tokens: those of them that were right.
+        on_prefill: called before each chunk of the prompt, or once where all go at once.
     """
 
     prompt_tokens: int
+    on_prefill: PrefillCallback | None = None
     started_at: float = field(default_factory=time.perf_counter)
     prefill_done: int = 0
     prefill_ended_at: float | None = None
@@ -41,6 +47,11 @@ class Progress:
     decode_passes: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+
+    def report_prefill(self) -> None:
+        """Call ``on_prefill``, if there is one."""
+        if self.on_prefill is not None:
+            self.on_prefill(self)
 
     def record_token(self) -> None:
         """Note that a token is there now."""

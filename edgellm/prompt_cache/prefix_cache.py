@@ -1,4 +1,4 @@
-"""The KV caches between generations, and which tokens they hold: a prompt that begins alike need not compute those again."""
+"""Prefix cache: a prompt that begins like the sequence before computes only its other tokens."""
 
 from __future__ import annotations
 
@@ -8,100 +8,118 @@ from edgellm.kv_cache.cache import Cache
 from edgellm.prompt_cache.disk_cache import MIN_TOKENS, PromptCache
 
 MakeCaches = Callable[[int], list[Cache]]
-"""Makes one cache a layer, with room for so many tokens at first."""
+"""Makes one cache a layer, with storage for so many tokens at first."""
 
 
 class PrefixCache:
-    """The caches of one sequence at a time.
+    """The KV caches between generations, of one sequence at a time, and the tokens they hold.
 
     Args:
-        make: makes caches.
-        kept: sequences on disk. What begins there is read from there; a sequence is written when
+        make_caches: makes one cache a layer.
+        prompt_cache: sequences on disk. A prefix is read from there; a sequence is written when
             another one takes its place and when the model is closed, so that the turns of a
             conversation cost nothing in between.
+
+    Attributes:
+        restored: tokens of the last prompt that came from the disk.
     """
 
-    def __init__(self, make: MakeCaches, kept: PromptCache | None = None) -> None:
-        self._make, self._kept = make, kept
+    def __init__(self, make_caches: MakeCaches, prompt_cache: PromptCache | None = None) -> None:
+        self._make_caches = make_caches
+        self._prompt_cache = prompt_cache
         self._caches: list[Cache] | None = None
         self._tokens: list[int] = []
-        self._on_disk = 0
+        self._tokens_on_disk = 0
         self.restored = 0
-        """Tokens of the last prompt that came from the disk."""
 
     def begin(
-        self, ids: Sequence[int], room: int, *, reuse: bool, restore: bool = False
+        self, ids: Sequence[int], reserve: int, *, reuse: bool, restore: bool = False
     ) -> tuple[list[Cache], int]:
-        """Return the caches, and how many of ``ids`` they hold; never all, since the last one's logits are wanted.
+        """Return the caches, and how many of ``ids`` they hold.
+
+        Never all: the logits of the last one are wanted.
 
         Args:
             ids: the prompt.
-            room: tokens that storage is made for at once; it grows where that is too few.
-            reuse: keep what the prompt has in common with the sequence before; else begin anew.
-            restore: take what was kept on disk, or in memory, where anything is kept on disk.
+            reserve: tokens that storage is made for at once; it grows where that is too few.
+            reuse: keep what the prompt has in common with the sequence before.
+            restore: take what is on disk too; also implies ``reuse`` where there is a prompt cache.
         """
-        restore = restore and self._kept is not None
+        restore = restore and self._prompt_cache is not None
         if self._caches is None:
-            self._caches = self._make(room)
+            self._caches = self._make_caches(reserve)
+        prefix = ids[:-1]
         common = 0
         if reuse or restore:
-            for mine, theirs in zip(self._tokens, ids[:-1], strict=False):
-                if mine != theirs:
-                    break
-                common += 1
+            common = _common_length(self._tokens, prefix)
         if common < len(self._tokens):
             self._write()
-        self._tokens, self._on_disk = [], min(self._on_disk, common)
         # No tokens until ``keep``: a failure in between leaves the caches in no state to go on
         # from.
+        self._tokens = []
+        self._tokens_on_disk = min(self._tokens_on_disk, common)
         if not all(cache.trim(common) for cache in self._caches):
-            common = self._on_disk = 0
-            self._empty(self._caches)
-        self.restored = self._read(ids[:-1], self._caches, common) if restore else 0
+            # A window has dropped tokens that it would look at again.
+            common = self._tokens_on_disk = 0
+            _clear(self._caches)
+        self.restored = 0
+        if restore:
+            self.restored = self._read(prefix, self._caches, common)
         if self.restored:
-            self._on_disk = self.restored
+            self._tokens_on_disk = self.restored
         return self._caches, self._caches[0].offset
 
     def keep(self, tokens: Sequence[int]) -> None:
-        """Note the sequence; of its tokens the caches hold the first. After a failure in mid-pass they hold none."""
+        """Note the sequence that the caches hold now; they may hold only its first tokens."""
         if self._caches is None:
             return
         offsets = {cache.offset for cache in self._caches}
         if len(offsets) == 1:
             self._tokens = list(tokens[: offsets.pop()])
-        else:
-            self._empty(self._caches)
+        else:  # a failure in the middle of a pass: some layers have more than others
+            _clear(self._caches)
 
     def close(self) -> None:
-        """Free the caches."""
+        """Write the sequence to disk if it is to last, and free the caches."""
         self._write()
-        self._caches, self._tokens, self._on_disk = None, [], 0
+        self._caches = None
+        self._tokens = []
+        self._tokens_on_disk = 0
 
-    def _read(self, ids: Sequence[int], caches: Sequence[Cache], common: int) -> int:
-        """How many of the tokens were read from disk; none where not many more are there than the caches hold.
+    def _read(self, prefix: Sequence[int], caches: Sequence[Cache], common: int) -> int:
+        """Fill the caches from disk where it has at least ``MIN_TOKENS`` more than they hold.
 
-        After a failure the caches are empty.
+        Returns how many tokens; after a failure 0, and the caches are empty.
         """
-        if self._kept is None or len(ids) < common + MIN_TOKENS:
+        min_tokens = common + MIN_TOKENS
+        if self._prompt_cache is None or len(prefix) < min_tokens:
             return 0
-        found = self._kept.find(ids, caches)
-        if found is None or found.common < common + MIN_TOKENS:
+        match = self._prompt_cache.find(prefix, caches)
+        if match is None or match.common < min_tokens:
             return 0
-        length = self._kept.load(found, caches)
+        length = self._prompt_cache.load(match, caches)
         if not length:
-            self._empty(caches)
+            _clear(caches)
         return length
 
     def _write(self) -> None:
-        """Keep the sequence on disk, if it has grown there enough to be worth it."""
-        if (
-            self._kept is not None
-            and self._caches is not None
-            and len(self._tokens) >= self._on_disk + MIN_TOKENS
-        ):
-            self._kept.save(self._tokens, self._caches)
-            self._on_disk = len(self._tokens)
+        """Write the sequence to disk, if it has at least ``MIN_TOKENS`` that are not there."""
+        if self._prompt_cache is None or self._caches is None:
+            return
+        if len(self._tokens) >= self._tokens_on_disk + MIN_TOKENS:
+            self._prompt_cache.save(self._tokens, self._caches)
+            self._tokens_on_disk = len(self._tokens)
 
-    def _empty(self, caches: Sequence[Cache]) -> None:
-        for cache in caches:
-            cache.trim(0)
+
+def _clear(caches: Sequence[Cache]) -> None:
+    for cache in caches:
+        cache.trim(0)
+
+
+def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
+    length = 0
+    for mine, theirs in zip(left, right, strict=False):
+        if mine != theirs:
+            break
+        length += 1
+    return length
