@@ -7,8 +7,7 @@ from __future__ import annotations
 import time
 from collections import abc
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
@@ -20,10 +19,11 @@ from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetE
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Progress, Stats
 from edgellm.plan.plan import megabytes
+from edgellm.sampling.sampler import scalar
 from edgellm.settings import Sampling
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class EngineStats:
     """The cost of all sequences so far. Sizes in bytes, times in seconds.
 
@@ -38,14 +38,14 @@ class EngineStats:
         bytes_read: from disk.
     """
 
-    sequences: int
-    most_at_once: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    passes: int
-    weight_passes: float
-    bytes_read: int
+    sequences: int = 0
+    most_at_once: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    passes: int = 0
+    weight_passes: float = 0.0
+    bytes_read: int = 0
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -73,12 +73,7 @@ class Engine:
         self._context = context
         self._scheduler = Scheduler(context.plan.kv_budget, context.max_sequences)
         self._meter = context.start_meter()
-        self._ended = 0
-        self._most_at_once = 0
-        self._prompt_tokens = 0
-        self._completion_tokens = 0
-        self._passes = 0
-        self._seconds = 0.0
+        self._totals = EngineStats()
         self._held = ExitStack()
         self._held.enter_context(context.model_lock.acquire())
 
@@ -153,7 +148,7 @@ class Engine:
                 yield places[number], token
 
     def cancel(self, number: int) -> None:
-        """End a sequence at the next step with ``finish_reason`` ``cancelled``, unless it has ended."""
+        """End a sequence at the next step, with the ``finish_reason`` ``cancelled``."""
         self._scheduler.cancel(number)
 
     @property
@@ -165,16 +160,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """The cost so far."""
         cost = self._meter.snapshot(Progress(0), cached=0, completion_tokens=0)
-        return EngineStats(
-            sequences=self._ended,
-            most_at_once=self._most_at_once,
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=self._completion_tokens,
-            seconds=self._seconds,
-            passes=self._passes,
-            weight_passes=cost.weight_passes,
-            bytes_read=cost.bytes_read,
-        )
+        return replace(self._totals, weight_passes=cost.weight_passes, bytes_read=cost.bytes_read)
 
     def step(self) -> list[tuple[int, Token]]:
         """Go one step on with all sequences; return new tokens, each with its sequence's number.
@@ -193,7 +179,7 @@ class Engine:
                 self._admit()
                 return closing + self._advance()
             finally:
-                self._seconds += time.perf_counter() - started_at
+                self._totals.seconds += time.perf_counter() - started_at
 
     def _close_cancelled(self) -> list[tuple[int, Token]]:
         """Take out those that were cancelled; return the tokens that close them."""
@@ -203,14 +189,15 @@ class Engine:
         if everybody and not lock.closed:
             # this was LLM.cancel: it ends those that are here now, and none that come later
             lock.cancelled.clear()
-        self._ended += len(cancelled)
+        self._totals.sequences += len(cancelled)
         return [(sequence.number, sequence.cancelled_token()) for sequence in cancelled]
 
     def _admit(self) -> None:
         """Give memory to those that may join."""
         for sequence in self._scheduler.admit():
             sequence.start(self._context)
-        self._most_at_once = max(self._most_at_once, len(self._scheduler.running))
+        running = len(self._scheduler.running)
+        self._totals.most_at_once = max(self._totals.most_at_once, running)
 
     def _advance(self) -> list[tuple[int, Token]]:
         """Send what comes next through the model, and draw tokens after it."""
@@ -230,7 +217,7 @@ class Engine:
         drawing = []
         for sequence, new in scheduled:
             if sequence.completion_tokens == 0:
-                self._prompt_tokens += len(new.tokens)
+                self._totals.prompt_tokens += len(new.tokens)
             sequence.record_forward(len(new.tokens), prefill_chunk=chunk)
             if new.needs_logits:
                 drawing.append(sequence)
@@ -251,7 +238,7 @@ class Engine:
                 prefill_chunk=self._context.plan.prefill_chunk,
                 keep_going=lambda: not lock.cancelled.is_set(),
             )
-            self._passes += passes
+            self._totals.passes += passes
         finally:
             if logits is None:
                 for sequence, _ in scheduled:
@@ -268,21 +255,15 @@ class Engine:
         for sequence, (drawn, drawn_logprob, _) in zip(sequences, draws, strict=True):
             logprob = None
             if drawn_logprob is not None:
-                logprob = _number(drawn_logprob)
-            token = sequence.append(_number(drawn), logprob)
+                logprob = scalar(drawn_logprob)
+            token = sequence.append(scalar(drawn), logprob)
             tokens.append((sequence.number, token))
-            self._completion_tokens += 1
+            self._totals.completion_tokens += 1
             if token.finish_reason is not None:
                 self._scheduler.remove(sequence)
-                self._ended += 1
+                self._totals.sequences += 1
         return tokens
 
     def _no_cost(self) -> Stats:
         """Return the cost of a sequence that did not run."""
         return self._context.start_meter().snapshot(Progress(0), cached=0, completion_tokens=0)
-
-
-def _number(array: mx.array) -> Any:
-    """Return the number in an array of one."""
-    values: Any = array.tolist()
-    return values[0]

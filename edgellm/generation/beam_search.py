@@ -137,19 +137,23 @@ def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:
         raise MemoryBudgetError(
             f"{beams} beams need {megabytes(needed)} for their KV caches;"
             f" the plan has room for {megabytes(free_bytes)}",
-            hint="use fewer beams or a smaller max_tokens, or set aside more with a larger --context",
+            hint="use fewer beams or a smaller max_tokens,"
+            " or set aside more with a larger --context",
         )
 
 
 def _is_settled(running: Sequence[_Beam], finished: Sequence[_Beam], beams: int) -> bool:
-    """Return whether enough beams are finished, and no running one can still beat the worst of them."""
+    """Return whether no running beam can still beat the worst of enough finished ones."""
     return len(finished) == beams and bool(running[0].mean_score <= finished[-1].mean_score)
 
 
 def _candidates(
     running: Sequence[_Beam], logits: mx.array, sampling: Sampling, seen: Sequence[int], width: int
 ) -> list[_Beam]:
-    """Return the ``width`` best continuations by one token of beams with logits (N, V), best first."""
+    """Return the ``width`` best continuations by a token, best first, of N beams.
+
+    ``logits`` (N, V) are those after each beam.
+    """
     logprobs = log_probabilities(logits)
     ranked = logprobs
     if sampling.repetition_penalty != 1.0:

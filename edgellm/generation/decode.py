@@ -37,7 +37,7 @@ from edgellm.kv_cache.cache import Cache
 from edgellm.models.layers import always
 from edgellm.models.model import Model
 from edgellm.sampling.logprobs import log_probability
-from edgellm.sampling.sampler import Sampler
+from edgellm.sampling.sampler import Sampler, scalar
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.proposal import DraftToken, NoDrafts
@@ -99,14 +99,7 @@ def generate_steps(
     progress.prefill_ended_at = time.perf_counter()
     if speculation is None:
         speculation = Speculation(NoDrafts(), extra_row_cost=0.0)
-    loop = _DecodeLoop(
-        model,
-        caches,
-        sampler,
-        speculation=speculation,
-        progress=progress,
-        keep_going=keep_going,
-    )
+    loop = _DecodeLoop(model, caches, sampler, speculation, progress, keep_going)
     current: _Pass | None = loop.prefill_pass(logits)
     speculation.begin(seen, sampling)  # while the device draws the first token
     remaining = limit
@@ -154,64 +147,56 @@ class _Pass:
     started_at: float = field(default_factory=time.perf_counter)
 
 
+@dataclass(frozen=True, slots=True)
 class _DecodeLoop:
     """Launches passes, each after the one before, and reads their tokens."""
 
-    def __init__(
-        self,
-        model: Model,
-        caches: Sequence[Cache],
-        sampler: Sampler,
-        *,
-        speculation: Speculation,
-        progress: Progress,
-        keep_going: Callable[[], bool],
-    ) -> None:
-        self._model = model
-        self._caches = caches
-        self._sampler = sampler
-        self._speculation = speculation
-        self._progress = progress
-        self._keep_going = keep_going
+    model: Model
+    caches: Sequence[Cache]
+    sampler: Sampler
+    speculation: Speculation
+    progress: Progress
+    keep_going: Callable[[], bool]
 
     def prefill_pass(self, logits: mx.array) -> _Pass:
         """Return the pass that the prefill's logits (1, V) stand for."""
-        launched = _Pass(0, (), self._caches[0].offset, logits)
+        launched = _Pass(0, (), self.caches[0].offset, logits)
         self._draw(launched)
         return launched
 
     def launch_ahead(self, current: _Pass, remaining: int) -> _Pass | None:
         """Launch the pass after one that is still to be read; None where that is not worth it."""
-        if remaining <= 1 or not self._model.layers.async_compute:
+        if remaining <= 1 or not self.model.layers.async_compute:
             return None
-        if not self._keep_going() or self._speculation.expects_draft():
+        if not self.keep_going() or self.speculation.expects_draft():
             return None
         return self._launch(current, ())
 
     def launch_next(self, current: _Pass, ahead: _Pass | None, remaining: int) -> _Pass | None:
-        """Return the pass after one that was read: the one launched ahead, or one with draft tokens.
+        """Return the pass after one that was read.
 
-        None where ``keep_going`` said no in the middle of it.
+        That is the one that was launched ahead, or a new one with draft tokens. None where
+        ``keep_going`` said no in the middle of it.
         """
         if ahead is not None:
-            self._speculation.skip_draft()
+            self.speculation.skip_draft()
             return ahead
-        return self._launch(current, self._speculation.propose(remaining - 1))
+        return self._launch(current, self.speculation.propose(remaining - 1))
 
     def read(self, current: _Pass) -> list[Step]:
         """Wait for the tokens of a pass: the accepted draft tokens, and one more."""
         # a pass that was launched ahead begins to compute when the one before it is done
-        started_at = max(current.started_at, self._progress.last_token_at or 0.0)
+        started_at = max(current.started_at, self.progress.last_token_at or 0.0)
         if current.draft:
             steps = self._read_verified(current)
         else:
             steps = [self._read_drawn(current)]
-        self._progress.record_token()
-        assert self._progress.last_token_at is not None, "it was just set"
+        self.progress.record_token()
+        assert self.progress.last_token_at is not None, "it was just set"
         if current.rows:
-            self._speculation.record_step(current.rows, self._progress.last_token_at - started_at)
+            self.speculation.record_step(current.rows, self.progress.last_token_at - started_at)
         for step in steps:
-            self._speculation.add(step.token)
+            self.speculation.add(step.token)
         return steps
 
     def _launch(self, previous: _Pass, draft: Sequence[DraftToken]) -> _Pass | None:
@@ -224,16 +209,16 @@ class _DecodeLoop:
         if draft:
             drafted = mx.array([draft_token.token for draft_token in draft], dtype=tokens.dtype)
             tokens = mx.concatenate([tokens, drafted])  # (R,)
-        offset = self._caches[0].offset
+        offset = self.caches[0].offset
         started_at = time.perf_counter()
-        states = self._model.hidden([tokens[None]], [self._caches], keep_going=self._keep_going)
+        states = self.model.hidden([tokens[None]], [self.caches], keep_going=self.keep_going)
         if not states:
             self._trim(offset)
             return None
-        self._progress.forwards += 1
-        self._progress.decode_passes += 1
-        self._progress.drafted_tokens += len(draft)
-        logits = self._model.logits(states[0][0])  # (R, V)
+        self.progress.forwards += 1
+        self.progress.decode_passes += 1
+        self.progress.drafted_tokens += len(draft)
+        logits = self.model.logits(states[0][0])  # (R, V)
         launched = _Pass(1 + len(draft), draft, offset, logits, started_at=started_at)
         if not draft:
             self._draw(launched)
@@ -241,23 +226,22 @@ class _DecodeLoop:
 
     def _draw(self, launched: _Pass) -> None:
         """Draw the token of a pass without draft tokens, unevaluated, and let it be computed."""
-        sampler = self._sampler
+        sampler = self.sampler
         launched.token = sampler(launched.logits)
         if sampler.sampling.logprobs:
             launched.logprob = log_probability(launched.logits, launched.token)
-        arrays = (launched.token, launched.logprob, sampler.seen)
-        mx.async_eval(*(array for array in arrays if array is not None))
+        mx.async_eval(launched.token, launched.logprob, sampler.seen)  # None is passed over
 
     def _read_drawn(self, current: _Pass) -> Step:
         """Read the token of a pass without draft tokens."""
         assert current.token is not None, "it was drawn when the pass was launched"
         logprob = None
         if current.logprob is not None:
-            logprob = float(_number(current.logprob))
-        return Step(int(_number(current.token)), logprob)
+            logprob = float(scalar(current.logprob))
+        return Step(int(scalar(current.token)), logprob)
 
     def _read_verified(self, current: _Pass) -> list[Step]:
-        """Read the tokens of a pass with draft tokens; the caches forget those that were refused."""
+        """Read the tokens of a pass with draft tokens; refused ones leave the caches."""
         tokens: list[int] = []
         candidates = self._candidates(current)
         for token, draft_token in zip_longest(candidates, current.draft):
@@ -267,36 +251,30 @@ class _DecodeLoop:
         self._trim(current.offset + len(tokens))
         current.token = mx.array(tokens[-1:])
         logprobs: list[float | None] = [None] * len(tokens)
-        if self._sampler.sampling.logprobs:
+        if self.sampler.sampling.logprobs:
             rows = current.logits[: len(tokens)]
             values: Any = log_probability(rows, mx.array(tokens)).tolist()
             logprobs = values
-        if self._sampler.seen is not None:
-            mx.eval(self._sampler.seen)
+        if self.sampler.seen is not None:
+            mx.eval(self.sampler.seen)
         return list(map(Step, tokens, logprobs))
 
     def _candidates(self, current: _Pass) -> Iterator[int]:
-        """Yield the token after each row of a pass, given that the draft tokens before it are right.
+        """Yield the token after each row of a pass, if the draft tokens before it are right.
 
         A sampler notes what it draws, so no more of them may be asked for than are taken.
         """
-        if self._sampler.plain_greedy:
+        if self.sampler.plain_greedy:
             # all rows at once: these tokens depend on nothing but their logits
             likeliest: Any = mx.argmax(current.logits.astype(mx.float32), axis=-1).tolist()
             yield from likeliest
             return
         for row, draft_token in enumerate(current.draft):
             logits = current.logits[row : row + 1]
-            yield self._sampler.verify(logits, draft_token.token, draft_token.proposal)
-        yield int(_number(self._sampler(current.logits[-1:])))
+            yield self.sampler.verify(logits, draft_token.token, draft_token.proposal)
+        yield int(scalar(self.sampler(current.logits[-1:])))
 
     def _trim(self, offset: int) -> None:
-        for cache in self._caches:
+        for cache in self.caches:
             has_all = cache.trim(offset)
             assert has_all, "no more is drafted than every cache can take back"
-
-
-def _number(array: mx.array) -> Any:
-    """Return the number in an array of one."""
-    values: Any = array.tolist()
-    return values[0]

@@ -29,7 +29,7 @@ class Progress:
         prefill_ended_at: when the prompt's logits were there.
         first_token_at: when the first token was there.
         last_token_at: when the latest token was there.
-        forwards: times that a chunk, or a token with draft tokens after it, went through the layers.
+        forwards: times that a chunk, or a token and its draft tokens, went through the layers.
         decode_passes: those of them after the prompt.
         drafted_tokens: draft tokens that were verified.
         accepted_tokens: those of them that were right.
@@ -72,7 +72,7 @@ class Stats:
         prefill_seconds: from the start until the prompt's logits were there.
         first_token_seconds: from the start until the first token.
         decode_seconds: from the first token to the last.
-        forwards: times that a chunk, or a token with draft tokens after it, went through the layers.
+        forwards: times that a chunk, or a token and its draft tokens, went through the layers.
         decode_passes: those of them after the prompt.
         drafted_tokens: draft tokens that were verified.
         accepted_tokens: those of them that were right.

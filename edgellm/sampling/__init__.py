@@ -1,5 +1,6 @@
-"""From logits to the next token: ``sampler.py`` draws it, ``filters.py`` says which tokens may be drawn.
+"""From logits to the next token.
 
-``distribution.py`` holds probabilities that draft tokens are verified against, and ``logprobs.py``
-the log-probabilities that are reported. Nothing here knows a model; it stands on ``settings.py``.
+``sampler.py`` draws it, ``filters.py`` says which tokens may be drawn, ``distribution.py`` holds
+the probabilities that draft tokens are verified against, and ``logprobs.py`` the log-probabilities
+that are reported. Nothing here knows a model; it stands on ``settings.py``.
 """

@@ -64,10 +64,10 @@ def distribution_of(
 
 
 def draw_token(tokens: Tokens, weights: Weights, uniform: float) -> int:
-    """Return the token (of N) that a number ``uniform`` of [0, 1) draws; weights need not add up to 1.
+    """Return the token that a number ``uniform`` of [0, 1) draws from N of them.
 
-    This is inverse transform sampling: the first token at which the sum of weights passes
-    ``uniform`` times all of them.
+    Weights (N,) are in proportion to probabilities. This is inverse transform sampling: the first
+    token at which the sum of weights passes ``uniform`` times all of them.
     """
     ends = np.cumsum(weights)
     place = int(np.searchsorted(ends, uniform * ends[-1], side="right"))

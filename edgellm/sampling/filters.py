@@ -27,8 +27,7 @@ def penalize_repeated(logits: Array, seen: Any, penalty: float) -> Array:
     """Return logits (..., V) with those of ``seen`` tokens (..., V) made less likely.
 
     The rule is that of CTRL (Keskar et al. 2019, arXiv:1909.05858): a positive logit is divided by
-    ``penalty``, a negative one multiplied by it. Where ``seen`` is None the logits come back as they
-    are.
+    ``penalty``, a negative one multiplied by it. Without ``seen`` the logits stay as they are.
     """
     if seen is None:
         return logits

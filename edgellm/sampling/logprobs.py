@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens under the model's own logits, before any penalty, filter or temperature."""
+"""Log-probabilities of tokens by the model's own logits: no penalty, filter or temperature."""
 
 # B sequences, V vocabulary
 

@@ -86,8 +86,7 @@ class Sampler:
                 token as often as rejection sampling would accept it.
         """
         if proposal is None or self.sampling.temperature < GREEDY:
-            drawn: Any = self(logits).tolist()
-            return int(drawn[0])
+            return int(scalar(self(logits)))
         row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0]
         seen = None
         if self.seen is not None:
@@ -110,3 +109,8 @@ class Sampler:
         self._draws += 1
         if self.seen is not None:
             self.seen[0, token] = True
+
+
+def scalar(array: mx.array) -> Any:
+    """Return the number in an array of one; waits for it."""
+    return array.item()

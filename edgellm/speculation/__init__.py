@@ -1,6 +1,6 @@
 """Speculative decoding: who proposes draft tokens, and how many of them are worth verifying.
 
-``controller.py`` decides, with what ``acceptance.py`` measures; drafters (``proposal.py`` says what
-one must do) are ``ngram.py`` and ``draft_model.py``; ``factory.py`` makes what the settings ask for.
+``controller.py`` decides, with what ``acceptance.py`` measures. ``proposal.py`` says what a drafter
+must do; ``ngram.py`` and ``draft_model.py`` are two. ``factory.py`` makes what settings ask for.
 It stands on ``models``, ``plan`` and ``runtime``; ``generation/decode.py`` verifies the tokens.
 """

@@ -11,7 +11,7 @@ PRIOR_WEIGHT = 2.0
 """Measurements that the assumption made before the first one weighs as much as."""
 
 OUTLIER = 3.0
-"""A step that took more than so many times the expected seconds counts as that: something else ran."""
+"""Times the expected seconds; a step that took longer counts as that: something else ran."""
 
 MEAN_FADE = 0.92
 """As ``FADE``, for tokens not yet drafted: those of a draft that is no good are to end soon."""
@@ -46,12 +46,12 @@ class AcceptanceRate:
 
     @property
     def mean(self) -> float:
-        """The acceptance rate of a token that was not drafted yet, so that its bucket is unknown."""
+        """The acceptance rate of a token that is still to be drafted, in an unknown bucket."""
         return self._mean
 
 
 class StepCost:
-    """The seconds of a step that sends some rows through the model: a line over their number.
+    """The seconds of a step by the rows that it sends through the model: a straight line.
 
     With x further rows after the first and y seconds, the line y = a + b x is fitted by least
     squares over measurements whose weights fade, and its slope is drawn towards an assumed one.
@@ -90,7 +90,7 @@ class StepCost:
         sums.add(rows - 1, seconds)
 
     def seconds(self, rows: int) -> float:
-        """Return the expected seconds of a step; in units of the first row until one was measured."""
+        """Return the expected seconds of a step; 1 a first row until one was measured."""
         weight = self._single.weight + self._multiple.weight
         if weight == 0:
             return 1.0 + self._extra_row_cost * (rows - 1)

@@ -1,4 +1,4 @@
-"""The controller of speculation: which draft tokens the next step verifies, and what became of them."""
+"""The controller of speculation: how many draft tokens a step verifies, and whether they pay."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Speculation:
             self._expected = self._draft_all(self.max_draft_tokens)
 
     def propose(self, max_tokens: int) -> list[DraftToken]:
-        """Return the draft tokens that the next step should verify: at most ``max_tokens``, often none."""
+        """Return the draft tokens for the next step: at most ``max_tokens``, often none."""
         max_tokens = min(max_tokens, self.max_draft_tokens)
         if max_tokens < 1:
             return []
@@ -149,7 +149,7 @@ class Speculation:
         return []
 
     def _draft_while_worthwhile(self, max_tokens: int, *, is_trial: bool) -> list[DraftToken]:
-        """Draft tokens as long as one more promises more tokens a second; in a trial, as they come."""
+        """Draft tokens while one more promises more tokens a second; all in a trial."""
         drafted: list[DraftToken] = []
         all_accepted = expected_tokens = 1.0
         proposed = self.drafter.propose()
@@ -169,7 +169,7 @@ class Speculation:
         return drafted
 
     def _seconds(self, draft_tokens: int) -> float:
-        """Return the expected seconds of drafting some tokens and of the step that verifies them."""
+        """Return the expected seconds of drafting tokens and verifying them."""
         return (
             self._step_cost.seconds(draft_tokens + 1) + draft_tokens * self._draft_cost.seconds_each
         )

@@ -1,4 +1,4 @@
-"""The speculation that the settings of a model ask for: its drafter, and what is assumed of steps."""
+"""The speculation that a model's settings ask for, with its drafter."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def load_draft(
     if difference is not None:
         raise ConfigError(
             f"the draft model {settings.draft} has another tokenizer: {difference}",
-            hint="a draft must share the model's tokenizer: take a smaller model of the same family",
+            hint="a draft must share the model's tokenizer:"
+            " take a smaller model of the same family",
         )
     estimate = draft_estimate(draft, settings)
     chunk = plan.prefill_chunk

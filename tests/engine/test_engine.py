@@ -1,4 +1,4 @@
-"""Sequences side by side answer as they would alone, whoever joins and leaves, and share each pass over the weights."""
+"""Sequences side by side give what they would give alone, whoever joins and leaves."""
 
 import threading
 from dataclasses import replace

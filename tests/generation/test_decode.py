@@ -211,7 +211,7 @@ def test_paged_and_resident_logits_are_the_same_bits(tiny_folder, open_llm):
 
 
 def test_nothing_stays_unevaluated_after_a_token(open_llm):
-    """What is still lazy could not be evaluated by another thread: a new one goes on at every border."""
+    """What is still lazy could not be evaluated by another thread; here each token has its own."""
     for kind, settings in (
         ("mistral-window", {"repetition_penalty": 1.2}),
         ("llama-2", {"temperature": 1.0, "seed": 4}),
@@ -230,7 +230,7 @@ def test_nothing_stays_unevaluated_after_a_token(open_llm):
 
 
 def test_a_text_and_what_continues_it_read_as_one():
-    """The bundled model's tokenizer marks words by a space before them; an answer to token ids begins a text of its own."""
+    """The bundled tokenizer marks words by a space before them; after token ids a text begins."""
     with edgellm.load("stories") as llm:
         for prompt in ("Once", "Once upon a", "The cat", "Lily and"):
             answer = llm.generate(prompt, max_tokens=8)

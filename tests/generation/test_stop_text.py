@@ -1,4 +1,4 @@
-"""Stop texts: found across token borders, never shown, and what only looked like one is not lost."""
+"""Stop texts: found across token borders, never shown; what only looked like one is not lost."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from edgellm.generation.stop_text import StopFilter
 
 
 def naive(text, stops):
-    """The text before the stop text that is complete first, letter by letter; and whether there was one."""
+    """The text before the stop text that is complete first, and whether there was one."""
     for end in range(len(text) + 1):
         starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
         if starts:

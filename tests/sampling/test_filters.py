@@ -19,7 +19,7 @@ filters = st.builds(
 
 
 def plainly_kept(logits, settings):
-    """Which tokens stay, from the definitions, in float64; None where rounding may decide otherwise."""
+    """Which tokens stay by the definitions, in float64; None where rounding may decide."""
     kept = np.ones(len(logits), bool)
     if settings.top_k:
         kept &= logits >= np.sort(logits)[::-1][min(settings.top_k, len(logits)) - 1]

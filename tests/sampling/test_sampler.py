@@ -82,22 +82,22 @@ def test_the_penalty_looks_at_the_prompt_and_at_what_was_drawn():
         Sampling(temperature=1.5, top_p=0.8),
     ],
 )
-def test_tokens_are_drawn_as_without_guesses(sampling, drawn):
+def test_verified_tokens_are_drawn_as_without_drafts(sampling, drawn):
     """A chi-square test at 0.001 over 50,000 draws from 8 tokens."""
     random = np.random.default_rng(5)
     logits = mx.array([[1.5, 0.2, -0.3, 1.1, -2.0, 0.6, 0.0, -0.9]])
     quotas = np.array([0.05, 0.3, 0.1, 0.0, 0.25, 0.1, 0.2, 0.0])
-    odds = Distribution(np.arange(8)[::-1].copy(), quotas[::-1].copy())
+    proposal = Distribution(np.arange(8)[::-1].copy(), quotas[::-1].copy())
     counts, agreed = np.zeros(8), 0
     sampler = Sampler(sampling, [0, 3], 8, lazy=False)
     seen = None if sampler.seen is None else np.array(sampler.seen)
     for uniform in random.random(50_000):
         if seen is not None:
             sampler.seen = mx.array(seen)
-        guess = odds.sample(uniform) if drawn else 1
-        token = sampler.verify(logits, guess, odds if drawn else None)
+        draft_token = proposal.sample(uniform) if drawn else 1
+        token = sampler.verify(logits, draft_token, proposal if drawn else None)
         counts[token] += 1
-        agreed += token == guess
+        agreed += token == draft_token
     row = np.array(logits[0], dtype=np.float64)
     if seen is not None:
         row = np.where(seen[0], np.where(row > 0, row / 1.5, row * 1.5), row)
@@ -112,5 +112,5 @@ def test_tokens_are_drawn_as_without_guesses(sampling, drawn):
     assert close_to_chance(counts, chances)
     best = np.minimum(chances, quotas).sum() if drawn else chances[1]
     assert abs(agreed / 50_000 - best) < 0.012, (
-        "guesses are taken as often as rejection sampling can take them"
+        "draft tokens are taken as often as rejection sampling can take them"
     )

@@ -1,4 +1,4 @@
-"""What is measured of speculation: rates that fade, and a line that is fitted to the seconds of steps."""
+"""What speculation measures: rates that fade, and a line through the seconds of steps."""
 
 import numpy as np
 import pytest

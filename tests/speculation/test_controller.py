@@ -13,17 +13,17 @@ from edgellm.speculation.controller import MIN_COOLDOWN, Speculation
     ("row_seconds", "right", "expected"),
     [(0.0, 0.95, 15), (0.5, 0.7, 1), (0.9, 0.6, 0), (0.3, 0.1, 0)],
 )
-def test_as_many_guesses_as_pay(costs, row_seconds, right, expected):
-    """Cheap rows and a predictable text: long. Dear rows: short. Guesses that are wrong: off, with trials now and then."""
+def test_as_many_draft_tokens_as_pay(costs, row_seconds, right, expected):
+    """Cheap rows and a predictable text: long. Dear rows: short. Wrong: off, with trials."""
     random = np.random.default_rng(1)
     speculation = Speculation(ConstantDrafter(5, costs_time=costs), extra_row_cost=0.1)
     speculation.begin([1], Sampling())
     counts = []
     for _ in range(1500):
-        guesses = speculation.propose(100)
-        counts.append(len(guesses))
-        speculation.record_step(len(guesses) + 1, 1.0 + row_seconds * len(guesses))
-        for _ in range(len(guesses) + 1):
+        drafted = speculation.propose(100)
+        counts.append(len(drafted))
+        speculation.record_step(len(drafted) + 1, 1.0 + row_seconds * len(drafted))
+        for _ in range(len(drafted) + 1):
             hit = random.random() < right
             speculation.add(5 if hit else 6)
             if not hit:
@@ -37,9 +37,9 @@ def test_as_many_guesses_as_pay(costs, row_seconds, right, expected):
     if right < 0.5:
         speculation.begin([1], Sampling())
         for _ in range(MIN_COOLDOWN + 200):  # a text that has become predictable is noticed
-            guesses = speculation.propose(100)
-            speculation.record_step(len(guesses) + 1, 1.0 + row_seconds * len(guesses))
-            for _ in range(len(guesses) + 1):
+            drafted = speculation.propose(100)
+            speculation.record_step(len(drafted) + 1, 1.0 + row_seconds * len(drafted))
+            for _ in range(len(drafted) + 1):
                 speculation.add(5)
         assert len(speculation.propose(100)) > 3
     assert speculation.propose(0) == []

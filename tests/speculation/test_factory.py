@@ -45,7 +45,7 @@ def test_a_draft_with_another_tokenizer_is_refused(tiny_folder):
             LoadSettings(**wrong)
 
 
-def test_guesses_can_be_left_off(tiny_folder):
+def test_speculation_can_be_left_off(tiny_folder):
     with edgellm.load(tiny_folder("llama-2"), memory="500MB", speculate="off") as llm:
         stats = llm.generate([7, 8] * 15, max_tokens=30).stats
     assert (

@@ -1,4 +1,4 @@
-"""Draft tokens save passes and change nothing: the text, how it is drawn, where it ends, what is kept."""
+"""Draft tokens save passes and change nothing: text, distribution, end, and what stays cached."""
 
 import mlx.core as mx
 import numpy as np
@@ -51,15 +51,15 @@ def ids_of(answer):
 
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize(("kind", "load"), CACHES)
-def test_guesses_right_and_wrong_leave_the_text_as_it_is(kind, load, paged, tiny_folder):
+def test_draft_tokens_right_and_wrong_leave_the_text_as_it_is(kind, load, paged, tiny_folder):
     folder = tiny_folder(kind, seed=1)
     settings = paged_settings(folder, context=128, **load) if paged else load
     drafter = KnownText()
-    plain, guessed = (
+    plain, drafting = (
         open_counted(folder, **settings)[0],
         open_counted(folder, speculation=all_drafts(drafter), **settings)[0],
     )
-    with plain, guessed:
+    with plain, drafting:
         assert plain.plan.resident == (not paged)
         for length in range(1, 41, 3):
             prompt = PROMPT[:length]
@@ -72,7 +72,7 @@ def test_guesses_right_and_wrong_leave_the_text_as_it_is(kind, load, paged, tiny
                 range(length + 1, 200, 2),
             ):
                 drafter.wrong = frozenset(wrong)
-                answer = guessed.generate(prompt, max_tokens=40, logprobs=True)
+                answer = drafting.generate(prompt, max_tokens=40, logprobs=True)
                 assert (ids_of(answer), answer.text) == (ids_of(whole), whole.text)
                 logprobs = [[token.logprob for token in found.tokens] for found in (answer, whole)]
                 np.testing.assert_allclose(*logprobs, atol=1e-4)
@@ -88,14 +88,14 @@ def test_guesses_right_and_wrong_leave_the_text_as_it_is(kind, load, paged, tiny
 
 @given_settings(max_examples=40)
 @given(data=st.data())
-def test_an_answer_ends_where_it_would_end_without_guesses(data, tiny_folder):
+def test_a_completion_ends_where_it_would_end_without_drafts(data, tiny_folder):
     folder = tiny_folder("mistral-window", seed=1)
     drafter = KnownText()
-    plain, guessed = (
+    plain, drafting = (
         open_counted(folder)[0],
         open_counted(folder, speculation=all_drafts(drafter))[0],
     )
-    with plain, guessed:
+    with plain, drafting:
         whole = plain.generate(PROMPT, max_tokens=40)
         drafter.text = [*PROMPT, *ids_of(whole)]
         drafter.wrong = frozenset(
@@ -105,17 +105,20 @@ def test_an_answer_ends_where_it_would_end_without_guesses(data, tiny_folder):
         kind = data.draw(st.sampled_from(["length", "end token", "stop text", "closed"]))
         settings = {"max_tokens": limit}
         if kind == "end token":
-            plain.eos_token_ids = guessed.eos_token_ids = frozenset({ids_of(whole)[limit - 1]})
+            plain.eos_token_ids = drafting.eos_token_ids = frozenset({ids_of(whole)[limit - 1]})
         elif kind == "stop text":
             settings = {"max_tokens": 40, "stop": whole.tokens[limit - 1].text or "no text"}
         if kind == "closed":
-            streams = plain.stream(PROMPT, max_tokens=40), guessed.stream(PROMPT, max_tokens=40)
+            streams = plain.stream(PROMPT, max_tokens=40), drafting.stream(PROMPT, max_tokens=40)
             for stream in streams:
                 for _ in range(limit):
                     next(stream)
                 stream.close()
         else:
-            first, second = plain.generate(PROMPT, **settings), guessed.generate(PROMPT, **settings)
+            first, second = (
+                plain.generate(PROMPT, **settings),
+                drafting.generate(PROMPT, **settings),
+            )
             assert (ids_of(second), second.text, second.finish_reason) == (
                 ids_of(first),
                 first.text,
@@ -125,7 +128,7 @@ def test_an_answer_ends_where_it_would_end_without_guesses(data, tiny_folder):
         # What is kept is what was said: the next answer begins with as many known tokens, and says
         # the same.
         more = [*PROMPT, *ids_of(whole)[: limit + 1], 7]
-        again = [llm.generate(more, max_tokens=3, reuse_cache=True) for llm in (plain, guessed)]
+        again = [llm.generate(more, max_tokens=3, reuse_cache=True) for llm in (plain, drafting)]
         assert ids_of(again[0]) == ids_of(again[1])
         assert (
             again[0].stats.cached_tokens
@@ -134,23 +137,23 @@ def test_an_answer_ends_where_it_would_end_without_guesses(data, tiny_folder):
         )
 
 
-def test_the_context_may_end_in_mid_guess(tiny_folder):
+def test_the_context_may_end_within_a_draft(tiny_folder):
     drafter = KnownText()
     folder = tiny_folder("llama-2", seed=1)
-    plain, guessed = (
+    plain, drafting = (
         open_counted(folder, context=48)[0],
         open_counted(folder, context=48, speculation=all_drafts(drafter))[0],
     )
-    with plain, guessed:
+    with plain, drafting:
         whole = plain.generate(PROMPT, max_tokens=100)
         drafter.text = [*PROMPT, *ids_of(whole), *range(40)]
-        answer = guessed.generate(PROMPT, max_tokens=100)
+        answer = drafting.generate(PROMPT, max_tokens=100)
     assert (ids_of(answer), answer.finish_reason) == (ids_of(whole), "length")
     assert answer.stats.prompt_tokens + answer.stats.completion_tokens == 48
     assert answer.stats.decode_passes == 1
 
 
-def test_cancelled_in_mid_guess(tiny_folder):
+def test_cancelled_within_a_draft(tiny_folder):
     drafter = KnownText()
     llm, _ = open_counted(tiny_folder("llama-2", seed=1), speculation=all_drafts(drafter))
     with llm:
@@ -168,7 +171,7 @@ def test_cancelled_in_mid_guess(tiny_folder):
 
 @pytest.mark.parametrize("how", ["plain", "narrow", "penalty"])
 @pytest.mark.parametrize("which", ["known text", "ngrams", "draft"])
-def test_a_seed_draws_the_same_text_with_guesses(which, how, tiny_folder, tmp_path):
+def test_a_seed_draws_the_same_text_with_drafts(which, how, tiny_folder, tmp_path):
     folder = tiny_folder("llama-3.2", seed=1)
     drafter = KnownText()
     draft = nearly(folder, tmp_path / "draft", noise=0.05)
@@ -182,13 +185,13 @@ def test_a_seed_draws_the_same_text_with_guesses(which, how, tiny_folder, tmp_pa
         "narrow": Sampling(temperature=1.0, top_k=20, top_p=0.9, min_p=0.05),
         "penalty": Sampling(temperature=0.7, repetition_penalty=1.3, top_k=3),
     }[how]
-    plain, guessed = open_counted(folder)[0], open_counted(folder, speculation=make)[0]
+    plain, drafting = open_counted(folder)[0], open_counted(folder, speculation=make)[0]
     drafted = 0
-    with plain, guessed:
+    with plain, drafting:
         for seed in range(6):
             whole = plain.generate(PROMPT, sampling, max_tokens=30, seed=seed)
             drafter.text, drafter.wrong = [*PROMPT, *ids_of(whole)], frozenset(range(0, 100, 4))
-            answer = guessed.generate(PROMPT, sampling, max_tokens=30, seed=seed)
+            answer = drafting.generate(PROMPT, sampling, max_tokens=30, seed=seed)
             assert ids_of(answer) == ids_of(whole)
             drafted += answer.stats.drafted_tokens
     assert drafted > 0 or which == "ngrams"
@@ -199,16 +202,16 @@ def test_a_seed_draws_the_same_text_with_guesses(which, how, tiny_folder, tmp_pa
 def test_a_draft_model_says_it_in_fewer_passes(penalty, async_compute, tiny_folder, tmp_path):
     folder = tiny_folder("llama-2", seed=1)
     make = with_draft(nearly(folder, tmp_path / "draft", noise=0.02))
-    plain, (guessed, layers) = (
+    plain, (drafting, layers) = (
         open_counted(folder)[0],
         open_counted(folder, speculation=make, async_compute=async_compute),
     )
     passes = tokens = 0
-    with plain, guessed:
+    with plain, drafting:
         for length in range(2, 41, 6):
             whole = plain.generate(PROMPT[:length], max_tokens=40, repetition_penalty=penalty)
             layers.lengths.clear()
-            answer = guessed.generate(PROMPT[:length], max_tokens=40, repetition_penalty=penalty)
+            answer = drafting.generate(PROMPT[:length], max_tokens=40, repetition_penalty=penalty)
             assert ids_of(answer) == ids_of(whole)
             assert len(layers.lengths) == answer.stats.forwards
             assert (
@@ -261,22 +264,22 @@ def test_the_bundled_model_says_the_same_of_200_prompts(tmp_path):
     assert passes < 200 * 11 / 2
 
 
-def test_texts_are_drawn_as_without_guesses(tiny_folder, tmp_path):
-    """Three tokens of a real model, of which a draft guesses: 2,000 texts against the chances of all 27."""
+def test_texts_are_drawn_as_without_drafts(tiny_folder, tmp_path):
+    """Three tokens of a real model with a draft: 2,000 texts against the chances of all 27."""
     folder = tiny_folder("llama-3.2", seed=1)
     sampling = Sampling(temperature=1.0, top_k=3, repetition_penalty=1.2, max_tokens=3)
-    guessed, _ = open_counted(
+    drafting, _ = open_counted(
         folder, speculation=with_draft(nearly(folder, tmp_path / "draft", noise=0.02))
     )
     counts, accepted, drafted = {}, 0, 0
-    with guessed:
+    with drafting:
         chances = {}
 
         def branch(tokens, chance):
             if len(tokens) == 3:
                 chances[tokens] = chance
                 return
-            row = np.array(guessed.logits([*PROMPT, *tokens])[-1], np.float64)
+            row = np.array(drafting.logits([*PROMPT, *tokens])[-1], np.float64)
             seen = list({*PROMPT, *tokens})
             row[seen] = np.where(row[seen] > 0, row[seen] / 1.2, row[seen] * 1.2)
             best = np.argsort(-row)[:3]
@@ -286,7 +289,7 @@ def test_texts_are_drawn_as_without_guesses(tiny_folder, tmp_path):
 
         branch((), 1.0)
         for _ in range(2000):
-            answer = guessed.generate(PROMPT, sampling, reuse_cache=True)
+            answer = drafting.generate(PROMPT, sampling, reuse_cache=True)
             found = tuple(ids_of(answer))
             counts[found] = counts.get(found, 0) + 1
             accepted, drafted = (
