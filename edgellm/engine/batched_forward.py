@@ -1,4 +1,4 @@
-"""Forward of several sequences: one pass over the weights, and each row as it would be alone."""
+"""A forward of several sequences: one pass over the weights, each row as it is alone."""
 
 # L new tokens of all sequences in a state, E hidden, V vocabulary
 
@@ -51,7 +51,7 @@ def forward(
     prefill_chunk: int,
     keep_going: Callable[[], bool] = always,
 ) -> tuple[mx.array | None, int]:
-    """Send the next tokens of some sequences through the model; keys and values go to their caches.
+    """Send the next tokens of some sequences through the model, and fill their caches.
 
     Rows of several sequences share a product where that leaves each as it would be alone: steps of
     one token with each other, and chunks of prompts with each other. Prompts are cut where
@@ -76,7 +76,7 @@ def forward(
         return None, 0
     last_rows: dict[int, mx.array] = {}
     for state, rows in zip(states, hidden, strict=True):
-        end = 0
+        end = 0  # rows of a state lie side by side, in the order of its spans
         for place, span in zip(state.inputs, state.spans, strict=True):
             end += span.length
             # a later chunk of the same prompt takes the place of an earlier one

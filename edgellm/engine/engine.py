@@ -17,7 +17,7 @@ from edgellm.engine.scheduler import Scheduler
 from edgellm.engine.sequence import Sequence
 from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
 from edgellm.generation.output import Token
-from edgellm.generation.stats import Progress, Stats
+from edgellm.generation.stats import Progress
 from edgellm.plan.plan import megabytes
 from edgellm.sampling.sampler import scalar
 from edgellm.settings import Sampling
@@ -74,6 +74,7 @@ class Engine:
         self._scheduler = Scheduler(context.plan.kv_budget, context.max_sequences)
         self._meter = context.start_meter()
         self._totals = EngineStats()
+        # releases the lock at the first ``close`` and does nothing at the next
         self._held = ExitStack()
         self._held.enter_context(context.model_lock.acquire())
 
@@ -108,14 +109,13 @@ class Engine:
         """
         context = self._context
         sampling = sampling or Sampling()
-        is_text = isinstance(prompt, str)
         tokens = context.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         context.check_prompt(tokens)
         if sampling.beams > 1:
             raise ConfigError(
                 "beam search does not run in a batch", hint="use generate, or set beams to 1"
             )
-        sequence = Sequence(context, tokens, sampling, continues=is_text)
+        sequence = Sequence(context, tokens, sampling, continues=isinstance(prompt, str))
         kv_budget = self._scheduler.kv_budget
         if sequence.kv_bytes > kv_budget:
             raise MemoryBudgetError(
@@ -141,7 +141,9 @@ class Engine:
             try:
                 places[self.submit(prompt, sampling)] = place
             except (ContextError, MemoryBudgetError) as error:
-                refused.append((place, Token(None, "", None, "error", self._no_cost(), error)))
+                no_cost = self._context.start_meter().snapshot(Progress(0))
+                refused.append((place, Token(None, "", None, "error", no_cost, error)))
+        # only now: nothing is said of the others before all prompts are known to be sound
         yield from refused
         while not self.idle:
             for number, token in self.step():
@@ -159,7 +161,7 @@ class Engine:
     @property
     def stats(self) -> EngineStats:
         """The cost so far."""
-        cost = self._meter.snapshot(Progress(0), cached=0, completion_tokens=0)
+        cost = self._meter.snapshot(Progress(0))
         return replace(self._totals, weight_passes=cost.weight_passes, bytes_read=cost.bytes_read)
 
     def step(self) -> list[tuple[int, Token]]:
@@ -201,14 +203,11 @@ class Engine:
 
     def _advance(self) -> list[tuple[int, Token]]:
         """Send what comes next through the model, and draw tokens after it."""
-        chunk = self._context.plan.prefill_chunk
+        chunk = prefill_tokens = self._context.plan.prefill_chunk
         if self._context.model.layers.streams_weights:
             # a pass costs its reads, however many tokens it has: whole prompts go with it
-            scheduled = self._scheduler.schedule(
-                prefill_tokens=self._context.context, prompt_limit=None
-            )
-        else:
-            scheduled = self._scheduler.schedule(prefill_tokens=chunk, prompt_limit=chunk)
+            prefill_tokens = self._context.context
+        scheduled = self._scheduler.schedule(prefill_tokens)
         if not scheduled:
             return []
         logits = self._forward(scheduled)
@@ -249,8 +248,9 @@ class Engine:
 
     def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> list[tuple[int, Token]]:
         """Draw the next tokens of N sequences after logits (N, V); those that end leave."""
+        # lazy on a GPU: nothing is waited for before all of them are drawn
         draws = [sequence.draw(logits[row : row + 1]) for row, sequence in enumerate(sequences)]
-        mx.eval(draws)  # all at once: on a GPU nothing is waited for in between
+        mx.eval(draws)  # what is None in it is passed over
         tokens = []
         for sequence, (drawn, drawn_logprob, _) in zip(sequences, draws, strict=True):
             logprob = None
@@ -263,7 +263,3 @@ class Engine:
                 self._scheduler.remove(sequence)
                 self._totals.sequences += 1
         return tokens
-
-    def _no_cost(self) -> Stats:
-        """Return the cost of a sequence that did not run."""
-        return self._context.start_meter().snapshot(Progress(0), cached=0, completion_tokens=0)

@@ -10,7 +10,7 @@ from edgellm.engine.sequence import Sequence
 
 
 class Scheduler:
-    """Lets sequences run, first come first served, as long as there is memory for their KV caches.
+    """Admits sequences, first come first served, as far as memory for KV caches reaches.
 
     Its methods may be called from any thread.
 
@@ -90,29 +90,23 @@ class Scheduler:
             self._waiting.clear()
             self._running.clear()
 
-    def schedule(
-        self, *, prefill_tokens: int, prompt_limit: int | None
-    ) -> list[tuple[Sequence, SequenceInput]]:
+    def schedule(self, prefill_tokens: int) -> list[tuple[Sequence, SequenceInput]]:
         """Return what goes through the model next.
 
-        That is the last token of each sequence whose prompt is done, and of the prompts as many
-        tokens as ``prefill_tokens``, the earliest first. A prompt of which nothing else fits waits;
-        the first one always goes on.
-
-        Args:
-            prefill_tokens: prompt tokens of all sequences together.
-            prompt_limit: prompt tokens of one sequence; None for all that are pending.
+        That is the last token of each sequence whose prompt is done, and of the prompts together
+        up to ``prefill_tokens``, the earliest first. A prompt that does not fit waits for the next
+        step; the first one always goes on.
         """
         scheduled = []
         used_tokens = 0
         for sequence in self.running:
-            pending = sequence.pending
-            tokens = pending
+            pending = tokens = sequence.pending
             if sequence.is_prefilling:
-                tokens = pending[:prompt_limit]
+                tokens = pending[:prefill_tokens]
                 if used_tokens and used_tokens + len(tokens) > prefill_tokens:
                     continue
                 used_tokens += len(tokens)
-            is_last = len(tokens) == len(pending)
-            scheduled.append((sequence, SequenceInput(tokens, sequence.caches, is_last)))
+            # in the middle of a prompt nothing is drawn
+            needs_logits = len(tokens) == len(pending)
+            scheduled.append((sequence, SequenceInput(tokens, sequence.caches, needs_logits)))
         return scheduled

@@ -22,7 +22,7 @@ from edgellm.settings import Sampling
 
 
 class Sequence:
-    """A prompt and what was generated after it. It waits without memory, and gets it in ``start``.
+    """A prompt and what was generated after it; memory comes with ``start``.
 
     Args:
         context: the model.
@@ -51,6 +51,7 @@ class Sequence:
         self.number = 0
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
+        # one token comes out of the prefill, even where the prompt fills the context
         self.limit = min(sampling.max_tokens, max(1, context.context - len(prompt)))
         self._max_tokens = min(context.context, len(prompt) + self.limit)
         self.kv_bytes = context.kv_bytes(self._max_tokens)
@@ -60,7 +61,7 @@ class Sequence:
         self._sampling = sampling
         self._sampler: Sampler | None = None
         self._progress = Progress(len(prompt))
-        self._meter = context.start_meter()
+        self._meter = context.start_meter()  # until ``start``: of one that is cancelled before
         self._text = TextStream(
             context.tokenizer.decoder(continues=continues),
             stop=sampling.stop,
@@ -88,6 +89,7 @@ class Sequence:
 
     def start(self, context: EngineContext) -> None:
         """Take memory; the cost is counted from here on."""
+        # all of it at once, so that who was admitted never waits for memory again
         self.caches = context.make_caches(self._max_tokens)
         self._meter = context.start_meter()
         vocab_size = context.model.config.vocab_size
@@ -99,13 +101,14 @@ class Sequence:
             cache.trim(0)
         self.computed = 0
         if not self.completion_tokens:
-            self._progress.prefill_done = 0
+            self._progress.prefill_done = 0  # else the prompt would count twice
 
     def record_forward(self, tokens: int, *, prefill_chunk: int) -> None:
         """Note that so many pending tokens have gone through the model."""
         self.computed += tokens
         progress = self._progress
         if self.completion_tokens:
+            # a text that begins anew after a failure counts as one pass, too
             progress.forwards += 1
             progress.decode_passes += 1
             return
@@ -143,6 +146,4 @@ class Sequence:
         return Token(None, self._text.flush(), None, "cancelled", self._stats())
 
     def _stats(self) -> Stats:
-        return self._meter.snapshot(
-            self._progress, cached=0, completion_tokens=self.completion_tokens
-        )
+        return self._meter.snapshot(self._progress, completion_tokens=self.completion_tokens)

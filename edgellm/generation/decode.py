@@ -191,10 +191,10 @@ class _DecodeLoop:
             steps = self._read_verified(current)
         else:
             steps = [self._read_drawn(current)]
-        self.progress.record_token()
-        assert self.progress.last_token_at is not None, "it was just set"
+        seconds = self.progress.record_token() - started_at
         if current.rows:
-            self.speculation.record_step(current.rows, self.progress.last_token_at - started_at)
+            # the prefill's pass says nothing of what a step costs
+            self.speculation.record_step(current.rows, seconds)
         for step in steps:
             self.speculation.add(step.token)
         return steps
@@ -255,8 +255,8 @@ class _DecodeLoop:
             rows = current.logits[: len(tokens)]
             values: Any = log_probability(rows, mx.array(tokens)).tolist()
             logprobs = values
-        if self.sampler.seen is not None:
-            mx.eval(self.sampler.seen)
+        # nothing stays lazy, as in the prefill: another thread may ask for the next token
+        mx.eval(self.sampler.seen)
         return list(map(Step, tokens, logprobs))
 
     def _candidates(self, current: _Pass) -> Iterator[int]:

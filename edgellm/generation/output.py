@@ -1,4 +1,4 @@
-"""What a generation gives: tokens with their text, and completions."""
+"""The output of a generation: tokens with their text, and completions."""
 
 from __future__ import annotations
 

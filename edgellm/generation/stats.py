@@ -53,11 +53,13 @@ class Progress:
         if self.on_prefill is not None:
             self.on_prefill(self)
 
-    def record_token(self) -> None:
-        """Note that a token is there now."""
-        self.last_token_at = time.perf_counter()
+    def record_token(self) -> float:
+        """Note that a token is there now; return the time."""
+        now = time.perf_counter()
         if self.first_token_at is None:
-            self.first_token_at = self.last_token_at
+            self.first_token_at = now
+        self.last_token_at = now
+        return now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,7 @@ class Stats:
 
 
 class _Counters(NamedTuple):
-    """What a model counts from when it is loaded on."""
+    """Counters of a model, which run from when it is loaded on."""
 
     weight_passes: float
     waited_seconds: float
@@ -150,15 +152,20 @@ class CostMeter:
         self._before = self._counters()
 
     def snapshot(
-        self, progress: Progress, *, cached: int, completion_tokens: int, restored: int = 0
+        self,
+        progress: Progress,
+        *,
+        cached: int = 0,
+        restored: int = 0,
+        completion_tokens: int = 0,
     ) -> Stats:
         """Return the cost so far.
 
         Args:
             progress: of the generation.
             cached: tokens of the prompt that cost nothing.
-            completion_tokens: new tokens so far.
             restored: those of the cached ones that came from the disk.
+            completion_tokens: new tokens so far.
         """
         now = time.perf_counter()
         first_token_at = progress.first_token_at or now

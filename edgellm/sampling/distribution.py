@@ -1,4 +1,4 @@
-"""Probabilities of tokens: what a draft token was drawn from, and what it is verified against."""
+"""Probabilities of tokens: what draft tokens are drawn from and verified against."""
 
 # V vocabulary, N tokens that can be drawn
 

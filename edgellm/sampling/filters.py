@@ -1,4 +1,4 @@
-"""Filters of tokens: repetition penalty, top-k, top-p and min-p, in the order of transformers.
+"""Filters: repetition penalty, top-k, top-p and min-p, in the order of transformers.
 
 Each of the last three stands here in two forms, side by side. ``mask_*`` works on MLX arrays and
 stays lazy, so that a GPU need not wait. ``select_*`` works on NumPy arrays of the tokens that are
@@ -51,7 +51,7 @@ def filter_logits(logits: mx.array, settings: Sampling) -> mx.array:
 def select_candidates(
     logits: npt.NDArray[np.float32], settings: Sampling
 ) -> tuple[Tokens, Weights]:
-    """Return the tokens (N,) that ``filter_logits`` keeps of logits (V,), and their weights (N,).
+    """Return the tokens and weights (N,) that ``filter_logits`` keeps of logits (V,).
 
     Weights are in proportion to probabilities; that of the likeliest token is 1.
     """

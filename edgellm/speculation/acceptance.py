@@ -1,4 +1,4 @@
-"""The acceptance rate of draft tokens, and the cost of steps: both measured as the text goes."""
+"""The acceptance rate of draft tokens and the cost of steps, measured as the text goes."""
 
 from __future__ import annotations
 

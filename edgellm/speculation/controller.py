@@ -1,4 +1,4 @@
-"""The controller of speculation: how many draft tokens a step verifies, and whether they pay."""
+"""Controls speculation: how many draft tokens a step verifies, and whether they pay."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class Speculation:
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """Turn to another sequence, which goes on as ``sampling`` says."""
         self._expected = []
+        # another text may suit the draft better: it gets its chance soon
         self._cooldown = min(self._cooldown, MIN_COOLDOWN)
         self.drafter.begin(tokens, sampling)
 
@@ -141,6 +142,7 @@ class Speculation:
         if drafted:
             self._draft_cost.observe(len(drafted), time.perf_counter() - started_at)
             if not is_trial:
+                # it pays again; a trial alone does not show that
                 self._last_cooldown = 0
             return drafted
         self._last_cooldown = min(MAX_COOLDOWN, max(MIN_COOLDOWN, 2 * self._last_cooldown))

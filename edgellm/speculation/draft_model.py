@@ -98,6 +98,7 @@ class DraftModel:
         is_far_behind = end - len(self._cached) > CATCH_UP_TOKENS
         if not is_far_behind or len(self._tokens) > self._context:
             return
+        # evaluated chunk by chunk, so that activations stay small
         for begin in range(len(self._cached), end, self._prefill_chunk):
             self._forward(self._tokens[begin : min(end, begin + self._prefill_chunk)])
             mx.eval(*stored(self._caches))

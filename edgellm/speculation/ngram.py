@@ -23,7 +23,7 @@ MAX_CANDIDATES = 16
 
 
 class NGramDrafter:
-    """Finds the longest run of last tokens that has occurred before, and proposes what followed it.
+    """Finds the longest run of last tokens that came before, and proposes what followed.
 
     Of equally long runs the latest counts. Proposals go on past the end of the text with what was
     proposed, so a text that repeats itself is followed for ever.

@@ -65,15 +65,15 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
         scheduler.add(one)
     scheduler.admit()
 
-    def scheduled(prefill_tokens, prompt_limit):
-        inputs = scheduler.schedule(prefill_tokens=prefill_tokens, prompt_limit=prompt_limit)
+    def scheduled(prefill_tokens):
+        inputs = scheduler.schedule(prefill_tokens)
         return [(one.number, len(new.tokens), new.needs_logits) for one, new in inputs]
 
-    assert scheduled(8, 8) == [(1, 8, False)]
-    assert scheduled(100, None) == [(1, 20, True), (2, 6, True), (3, 4, True), (4, 2, True)]
+    assert scheduled(8) == [(1, 8, False)]
+    assert scheduled(100) == [(1, 20, True), (2, 6, True), (3, 4, True), (4, 2, True)]
     sequences[0].record_forward(20, prefill_chunk=8)
     sequences[0].append(7, None)
     # the third has to wait for the next step, and the fourth, which is short enough, goes along
-    assert scheduled(8, 8) == [(1, 1, True), (2, 6, True), (4, 2, True)]
+    assert scheduled(8) == [(1, 1, True), (2, 6, True), (4, 2, True)]
     sequences[0].restart()
-    assert scheduled(8, 8) == [(1, 8, False)]
+    assert scheduled(8) == [(1, 8, False)]

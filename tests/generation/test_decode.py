@@ -7,10 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.counting import open_counted, paged_settings
-
-import edgellm
-from edgellm.errors import ConfigError, ContextError
+from support.counting import open_counted
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
 
@@ -46,46 +43,12 @@ def test_a_text_that_ends_early_costs_no_forward_more_where_steps_are_not_deferr
         assert len(layers.lengths) == math.ceil(len(PROMPT) / 16) + ended - 1 + more
 
 
-@pytest.mark.parametrize("kind", ["llama-3.1", "mistral-window", "qwen2-window"])
-def test_the_prompt_may_be_computed_in_chunks_of_any_size(kind, open_llm):
-    whole = open_llm(kind, load={"prefill_chunk": 512})
-    logits = np.array(whole.logits(PROMPT))
-    text = whole.generate(PROMPT, max_tokens=24)
-    for chunk in (1, 7, 8, 9, 10, 40):
-        llm = open_llm(kind, load={"prefill_chunk": chunk})
-        np.testing.assert_allclose(np.array(llm.logits(PROMPT)), logits, atol=1e-4)
-        assert [token.id for token in llm.generate(PROMPT, max_tokens=24).tokens] == [
-            token.id for token in text.tokens
-        ]
-
-
 def test_one_answer_after_another_is_as_if_it_were_the_first(open_llm):
     llm, other = open_llm("mistral-window"), open_llm("mistral-window")
     expected = other.generate(PROMPT, max_tokens=30).text
     llm.generate(range(30, 100), max_tokens=50)
     llm.generate([7], max_tokens=3, temperature=1.0)
     assert llm.generate(PROMPT, max_tokens=30).text == expected
-
-
-def test_the_answer_is_what_the_stream_yields(open_llm):
-    llm = open_llm()
-    tokens = list(llm.stream("Once upon a time", max_tokens=30))
-    answer = llm.generate("Once upon a time", max_tokens=30)
-    assert answer.text == "".join(token.text for token in tokens)
-    assert answer.text == llm.tokenizer.decode([token.id for token in tokens])
-    assert [token.finish_reason for token in tokens[:-1]] == [None] * 29
-    assert all(token.stats is None for token in tokens[:-1])
-    stats = tokens[-1].stats
-    assert (stats.prompt_tokens, stats.completion_tokens) == (
-        len(llm.tokenizer.encode("Once upon a time")),
-        30,
-    )
-    assert 0 < stats.prefill_seconds <= stats.first_token_seconds
-    assert stats.decode_seconds > 0
-    assert stats.decode_tokens_per_second == pytest.approx(29 / stats.decode_seconds)
-    assert (stats.weight_passes, stats.cached_tokens) == (0, 0)
-    assert stats.resident_bytes >= llm.checkpoint.nbytes
-    assert stats.peak_memory_bytes > stats.resident_bytes
 
 
 def test_log_probabilities_are_those_of_the_logits(open_llm):
@@ -112,52 +75,6 @@ def test_a_full_context_ends_the_answer(beams, open_llm):
     assert answer.finish_reason == "length"
     assert answer.stats.prompt_tokens + answer.stats.completion_tokens == llm.context == 48
     assert len(llm.generate([9] * 48, max_tokens=5).tokens) == 1
-
-
-def test_a_prompt_longer_than_the_context_is_refused(open_llm):
-    llm = open_llm("llama-2", load={"context": 40})
-    with pytest.raises(ContextError, match="41 tokens and the context 40") as caught:
-        llm.stream(PROMPT)
-    assert "256" in caught.value.hint
-    windowed = open_llm("llama-2", load={"context_window": 16})
-    assert windowed.generate(PROMPT, max_tokens=2).stats.prompt_tokens == len(PROMPT)
-    with pytest.raises(ContextError):
-        windowed.stream([5] * 257)
-
-
-def test_bad_prompts_and_settings_are_refused_at_once(open_llm):
-    llm = open_llm()
-    for prompt in ([], [tiny.VOCABULARY], [-1]):
-        with pytest.raises(ConfigError):
-            llm.stream(prompt)
-    with pytest.raises(ConfigError):
-        llm.stream(PROMPT, temperature=-1)
-    with pytest.raises(TypeError):
-        llm.stream(PROMPT, temprature=1)
-
-
-@pytest.mark.parametrize("async_compute", [True, False])
-def test_cancelled_in_the_middle_of_the_prompt(async_compute, tiny_folder):
-    llm, layers = open_counted(tiny_folder("llama-2"), async_compute=async_compute, prefill_chunk=8)
-    with llm:
-        expected = llm.generate(PROMPT, max_tokens=4).text
-        layers.lengths.clear()
-        asked = []
-
-        def watch(progress):
-            asked.append(progress.prefill_done)
-            if progress.prefill_done == 16:
-                llm.cancel()
-
-        tokens = list(llm.stream(PROMPT, max_tokens=4, on_prefill=watch))
-        assert asked == [0, 8, 16]
-        assert layers.lengths == [8, 8]
-        assert [(token.id, token.text, token.finish_reason) for token in tokens] == [
-            (None, "", "cancelled")
-        ]
-        assert tokens[-1].stats.completion_tokens == 0
-        again = llm.generate(PROMPT, max_tokens=4, reuse_cache=True)
-        assert (again.text, again.stats.cached_tokens) == (expected, 16)
 
 
 def test_what_two_prompts_have_in_common_is_computed_once(tiny_folder):
@@ -196,20 +113,6 @@ def test_a_window_bounds_memory_however_long_the_text_grows(open_llm):
     assert peak(400) <= short + 4096
 
 
-def test_paged_and_resident_logits_are_the_same_bits(tiny_folder, open_llm):
-    folder = tiny_folder("llama-2")
-    resident, paged = open_llm(folder), open_llm(folder, load=paged_settings(folder))
-    assert resident.plan.resident
-    assert not paged.plan.resident
-    for prompt in (PROMPT[:20], PROMPT[:1]):  # one chunk in either
-        assert np.array_equal(np.array(paged.logits(prompt)), np.array(resident.logits(prompt)))
-        answer = paged.generate(prompt, max_tokens=16)
-        assert (answer.text, answer.stats.weight_passes) == (
-            resident.generate(prompt, max_tokens=16).text,
-            16,
-        )
-
-
 def test_nothing_stays_unevaluated_after_a_token(open_llm):
     """What is still lazy could not be evaluated by another thread; here each token has its own."""
     for kind, settings in (
@@ -227,16 +130,3 @@ def test_nothing_stays_unevaluated_after_a_token(open_llm):
             with ThreadPoolExecutor(1) as thread:
                 ids.append(thread.submit(next, stream).result().id)
         assert ids == expected
-
-
-def test_a_text_and_what_continues_it_read_as_one():
-    """The bundled tokenizer marks words by a space before them; after token ids a text begins."""
-    with edgellm.load("stories") as llm:
-        for prompt in ("Once", "Once upon a", "The cat", "Lily and"):
-            answer = llm.generate(prompt, max_tokens=8)
-            ids = [token.id for token in answer.tokens]
-            assert prompt + answer.text == llm.tokenizer.decode(
-                [*llm.tokenizer.encode(prompt), *ids]
-            )
-            alone = llm.generate(llm.tokenizer.encode(prompt), max_tokens=8)
-            assert alone.text == llm.tokenizer.decode(ids)
