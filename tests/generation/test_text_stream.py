@@ -1,0 +1,45 @@
+"""The text of a completion: what is shown after each token, and why it ends."""
+
+from edgellm.generation.text_stream import TextStream
+
+
+class Letters:
+    """A decoder of letters that is always one token behind."""
+
+    def __init__(self):
+        self.held = ""
+
+    def add(self, token):
+        text, self.held = self.held, chr(token)
+        return text
+
+    def finish(self):
+        text, self.held = self.held, ""
+        return text
+
+
+def stream(text, *, stop=(), end="", limit=100):
+    opened = TextStream(Letters(), stop=stop, end_tokens={ord(one) for one in end}, limit=limit)
+    return [opened.add(ord(letter)) for letter in text], opened
+
+
+def test_an_end_token_ends_it_and_is_not_shown():
+    shown, opened = stream("ab.", end=".")
+    assert shown == [("", None), ("a", None), ("b", "stop")]
+    assert opened.tokens == [ord("a"), ord("b"), ord(".")]
+
+
+def test_at_the_limit_all_that_was_held_back_is_shown():
+    assert stream("abc", limit=3)[0] == [("", None), ("a", None), ("bc", "length")]
+    # also what might have become a stop text
+    assert stream("abc", stop=["bcd"], limit=3)[0][-1] == ("bc", "length")
+
+
+def test_a_stop_text_that_is_whole_only_at_the_limit_still_ends_it():
+    assert stream("abc", stop=["bc"], limit=3)[0][-1] == ("", "stop")
+
+
+def test_flush_gives_what_was_held_back():
+    _, opened = stream("abc", stop=["bcd"])
+    assert opened.flush() == "bc"
+    assert opened.flush() == ""
