@@ -12,7 +12,7 @@ EMITTERS: Mapping[str, str] = {
     "work": "codegen.schedule:emit_work",
     "apart": "codegen.schedule:emit_apart",
     "norm": "elementwise.rms_norm:emit_norm",
-    "rotary": "elementwise.rope:emit_rotary",
+    "rope": "elementwise.rope:emit_rope",
     "attention": "attention.attention:emit_attention",
     "merge": "attention.merge:emit_merge",
     "swiglu": "elementwise.swiglu:emit_swiglu",

@@ -1,4 +1,4 @@
-"""Compiled code: LLVM text becomes machine code once and is kept on disk; the next process loads it."""
+"""Compiled kernels: LLVM's text becomes machine code once and is kept on disk for other processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +22,51 @@ _MAGIC = b"edgellm kernel 1\n"
 _DIGEST = hashlib.sha256
 
 
-class Objects:
-    """Machine code for one instruction set.
+class CodeCache:
+    """Machine code for one instruction set, in memory and on disk.
 
     Args:
-        isa: what the code may use.
+        isa: the instructions that the code may use.
         folder: where compiled code is kept; None keeps none.
+
+    Attributes:
+        compiled: kernels that were compiled here.
+        loaded: kernels that were found on disk.
     """
 
     def __init__(self, isa: Isa, *, folder: Path | None) -> None:
         import llvmlite.binding as llvm
 
-        self.isa, self.folder = isa, folder
-        self.compiled, self.loaded = 0, 0
+        self.isa = isa
+        self.folder = folder
+        self.compiled = 0
+        self.loaded = 0
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         self._machine = target_machine(isa)
         module = llvm.parse_assembly(f'target triple = "{isa.triple}"')
-        self._engine = llvm.create_mcjit_compiler(module, target_machine(isa))
-        # a worker may stand in its code until the process ends
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))
+        self._compiler = llvm.create_mcjit_compiler(module, target_machine(isa))
+        # Never freed: a worker thread may stand in its code until the process ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._compiler))
 
     def kernel(self, kernel: str, *arguments: object) -> int:
-        """The address of a kernel of the catalog, made for some arguments; compiled if it never was.
+        """Return the address of a kernel of the catalog, made for some arguments.
+
+        It is compiled if it never was.
 
         Raises:
             BackendError: LLVM refuses it.
         """
         name = function_name(kernel, *arguments)
         with self._lock:
-            found = self._addresses.get(name)
-            if found is None:
-                found = self._addresses[name] = self._loaded(
-                    name, lambda: emitted(kernel, self.isa, *arguments)
-                )
-            return found
+            if name not in self._addresses:
+                emit = partial(emitted, kernel, self.isa, *arguments)
+                self._addresses[name] = self._load(name, emit)
+            return self._addresses[name]
 
-    def _loaded(self, name: str, emit: Callable[[], str]) -> int:
+    def _load(self, name: str, emit: Callable[[], str]) -> int:
         import llvmlite.binding as llvm
 
         code = self._read(name)
@@ -70,59 +76,61 @@ class Objects:
             self._write(name, code)
         else:
             self.loaded += 1
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
-        address = int(self._engine.get_function_address(name))
+        self._compiler.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._compiler.finalize_object()
+        address = int(self._compiler.get_function_address(name))
         if not address:
             raise BackendError(f"the kernel {name} could not be loaded")
         return address
 
-    def _path(self, name: str) -> Path | None:
-        return (
-            None
-            if self.folder is None
-            else self.folder / f"{name}-{self.isa.name}-{_fingerprint()}.bin"
-        )
+    def _file(self, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / f"{name}-{self.isa.name}-{fingerprint()}.bin"
 
     def _read(self, name: str) -> bytes | None:
-        """The code on disk, unless there is none or it is damaged."""
-        path = self._path(name)
-        if path is None:
+        """Return the code on disk, unless there is none or it is damaged."""
+        file = self._file(name)
+        if file is None:
             return None
         try:
-            kept = path.read_bytes()
+            stored = file.read_bytes()
         except OSError:
             return None
         start = len(_MAGIC) + _DIGEST().digest_size
-        code = kept[start:]
-        return code if kept[:start] == _MAGIC + _DIGEST(code).digest() else None
+        code = stored[start:]
+        if stored[:start] != _MAGIC + _DIGEST(code).digest():
+            return None
+        return code
 
     def _write(self, name: str, code: bytes) -> None:
-        """Keep code for the next process; a disk that is full or read-only only costs compiling again."""
-        path = self._path(name)
-        if path is None:
+        """Keep code for the next process; a full or read-only disk only costs compiling again."""
+        file = self._file(name)
+        if file is None:
             return
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, temporary = tempfile.mkstemp(dir=path.parent)
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, temporary = tempfile.mkstemp(dir=file.parent)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(_MAGIC + _DIGEST(code).digest() + code)
-                Path(temporary).replace(path)
+                with os.fdopen(handle, "wb") as output:
+                    output.write(_MAGIC + _DIGEST(code).digest() + code)
+                Path(temporary).replace(file)
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
                 raise
 
 
 def target_machine(isa: Isa) -> Any:
-    """LLVM's code generator for an instruction set, whatever processor this is."""
+    """Return LLVM's code generator for an instruction set, whatever processor this is."""
     import llvmlite.binding as llvm
 
     target = llvm.Target.from_triple(isa.triple)
-    features = ",".join(f"+{feature}" for feature in isa.features)
+    processor = "generic"
+    if isa.machine == "x86_64":
+        processor = "x86-64"
     return target.create_target_machine(
-        cpu="x86-64" if isa.machine == "x86_64" else "generic",
-        features=features,
+        cpu=processor,
+        features=",".join(f"+{feature}" for feature in isa.features),
         opt=2,
         reloc="default",
         codemodel="jitdefault",
@@ -131,7 +139,7 @@ def target_machine(isa: Isa) -> Any:
 
 
 def compiled(text: str, machine: Any) -> bytes:
-    """The object file of an LLVM module.
+    """Return the object file of an LLVM module.
 
     Raises:
         BackendError: LLVM refuses the module.
@@ -143,10 +151,12 @@ def compiled(text: str, machine: Any) -> bytes:
         module.verify()
     except RuntimeError as error:
         raise BackendError(f"LLVM refused a kernel: {error}") from error
+    # The emitters unroll and vectorize by hand.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = (
-        options.loop_interleaving
-    ) = False
+    options.loop_unrolling = False
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_interleaving = False
     builder = llvm.create_pass_builder(machine, options)
     passes = llvm.create_new_module_pass_manager()
     passes.add_simplify_cfg_pass()
@@ -156,21 +166,26 @@ def compiled(text: str, machine: Any) -> bytes:
 
 
 def default_folder() -> Path:
-    """Where compiled kernels are kept."""
+    """Return the folder where compiled kernels are kept."""
     return cache_folder() / "kernels"
 
 
 def function(address: int, *arguments: type) -> Callable[..., None]:
-    """A native function that returns nothing; the interpreter's lock is free while it runs."""
+    """Return a native function without a result; the interpreter's lock is free while it runs."""
     return ctypes.CFUNCTYPE(None, *arguments)(address)
 
 
 @cache
-def _fingerprint() -> str:
-    """What the code depends on besides its name: the emitters' source and the compiler."""
+def fingerprint(folder: Path = Path(__file__).parent) -> str:
+    """Return a digest of what code depends on besides its name: the emitters and the compiler.
+
+    Args:
+        folder: where the emitters are, in folders below it too.
+    """
     import llvmlite
 
     digest = _DIGEST(str(llvmlite.__version__).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

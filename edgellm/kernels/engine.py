@@ -1,4 +1,4 @@
-"""Kernels for this processor, the threads that run them, and the memory they work in."""
+"""The kernels of this processor, the threads that run them, and the memory they work in."""
 
 from __future__ import annotations
 
@@ -9,51 +9,68 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.kernels.code_cache import Objects
-from edgellm.kernels.codegen.abi import CALL, CALL_SLOTS, FEW, MANY, SOME, STEP_SLOTS
+from edgellm.kernels.code_cache import CodeCache
+from edgellm.kernels.codegen.abi import (
+    CALL,
+    CALL_SLOTS,
+    MAX_EXACT_ROWS,
+    MAX_ROWS,
+    MAX_VECTOR_ROWS,
+    STEP_SLOTS,
+)
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.thread_pool import Pool, aligned
+from edgellm.kernels.thread_pool import ThreadPool, aligned
 
 Activations = Literal["int8", "float"]
 Step = Sequence[int]
-"""A kernel's address and its arguments."""
+"""A kernel's address and its arguments, in the order of its slots."""
+StepArray = npt.NDArray[np.int64]
+"""Steps as the pool reads them: (steps, STEP_SLOTS)."""
 
 
-class Engine:
-    """One instruction set, one pool of threads and one working memory, shared by all models of a process.
+class KernelEngine:
+    """One instruction set, one thread pool and one workspace, shared by all models of a process.
 
     Args:
-        objects: compiled code for the instruction set.
+        code: compiled kernels of the instruction set.
         threads: how many work on a call.
-        activations: whether products round activations to int8 (or tiles of bfloat16), or stay in
-            float32.
+        activations: ``int8`` lets products round activations to int8 (or tiles of bfloat16);
+            ``float`` keeps float32, as does a processor without int8 dot products.
     """
 
-    def __init__(self, objects: Objects, *, threads: int, activations: Activations) -> None:
-        self.objects, self.threads = objects, threads
-        self.activations: Activations = activations if objects.isa.dot else "float"
-        self.pool = Pool(objects, threads=threads)
-        self.memory = Memory()
+    def __init__(self, code: CodeCache, *, threads: int, activations: Activations) -> None:
+        self.code = code
+        self.threads = threads
+        self.activations: Activations = activations
+        if code.isa.dot is None:
+            self.activations = "float"
+        self.pool = ThreadPool(code, threads=threads)
+        self.workspace = Workspace()
         self._call = aligned(8 * CALL_SLOTS, np.int64)
-        self._scratch = self.memory.buffer("scratch")
+        self._scratch = self.workspace.buffer("scratch")
         self._scratch_bytes = 0
 
     @property
     def isa(self) -> Isa:
         """The instruction set."""
-        return self.objects.isa
+        return self.code.isa
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while the workspace is in use."""
+        return self.pool.lock
 
     def kernel(self, kernel: str, *arguments: object) -> int:
-        """The address of a kernel of the catalog, compiled at its first use."""
-        return self.objects.kernel(kernel, *arguments)
+        """Return the address of a kernel of the catalog, compiled at its first use."""
+        return self.code.kernel(kernel, *arguments)
 
     def reserve_scratch(self, nbytes: int) -> None:
-        """Give each thread at least so much memory of its own. The caller holds the lock."""
+        """Give each thread at least so many bytes of its own. The caller holds the lock."""
         if nbytes > self._scratch_bytes:
             self._scratch_bytes = -(-nbytes // 4096) * 4096
             self._scratch.reserve(self._scratch_bytes * self.threads)
 
-    def run(self, steps: npt.NDArray[np.int64], tokens: int) -> None:
+    def run(self, steps: StepArray, tokens: int) -> None:
         """Do the steps for so many tokens. The caller holds the lock."""
         self._call[CALL["tokens"]] = tokens
         self._call[CALL["scratch"]] = self._scratch.address
@@ -62,31 +79,30 @@ class Engine:
 
     @property
     def max_exact_rows(self) -> int:
-        """Up to so many tokens each gets what it would get alone, and a pass costs little more than for one."""
-        return FEW
+        """The most tokens of a pass that each get bit for bit what they would get alone.
 
-    def room(self, tokens: int) -> int:
-        """The tokens that steps for so many should be made for: every size has kernels of its own."""
-        return next(size for size in (1, SOME, FEW, max(tokens, MANY)) if tokens <= size)
+        A pass of so many costs little more than a pass of one.
+        """
+        return MAX_EXACT_ROWS
 
-    @property
-    def lock(self) -> threading.Lock:
-        """Held while working memory is in use."""
-        return self.pool.lock
+    def padded_tokens(self, tokens: int) -> int:
+        """Return the number of tokens that steps are made for: each size has its own kernels."""
+        sizes = (1, MAX_VECTOR_ROWS, MAX_EXACT_ROWS, max(tokens, MAX_ROWS))
+        return next(size for size in sizes if tokens <= size)
 
 
-class Buffer:
-    """Memory that grows and then moves."""
+class WorkspaceBuffer:
+    """Memory that grows, and moves when it does."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self.array: npt.NDArray[np.float32] = aligned(64, np.float32)
 
     def reserve(self, nbytes: int) -> None:
-        """Make it at least so large; what it held is lost if it was smaller."""
+        """Make it at least so large; its contents are lost if it was smaller."""
         if nbytes > self.array.nbytes:
             self.array = aligned(-(-nbytes // 64) * 64, np.float32)
-            self._memory.version += 1
+            self._workspace.version += 1
 
     @property
     def address(self) -> int:
@@ -94,25 +110,27 @@ class Buffer:
         return int(self.array.ctypes.data)
 
 
-class Memory:
-    """Working memory by name; steps hold addresses in it, and are made anew when ``version`` changed."""
+class Workspace:
+    """Working memory by name.
+
+    Steps hold addresses in it, and have to be made anew when ``version`` changed.
+    """
 
     def __init__(self) -> None:
         self.version = 0
-        self._buffers: dict[str, Buffer] = {}
+        self._buffers: dict[str, WorkspaceBuffer] = {}
 
-    def buffer(self, name: str) -> Buffer:
-        """The buffer of this name."""
-        found = self._buffers.get(name)
-        if found is None:
-            found = self._buffers[name] = Buffer(self)
-        return found
+    def buffer(self, name: str) -> WorkspaceBuffer:
+        """Return the buffer of this name, empty at first."""
+        if name not in self._buffers:
+            self._buffers[name] = WorkspaceBuffer(self)
+        return self._buffers[name]
 
     def reserved(self, name: str, nbytes: int) -> int:
-        """The address of a buffer that is at least so large."""
-        found = self.buffer(name)
-        found.reserve(nbytes)
-        return found.address
+        """Return the address of a buffer that is at least so large."""
+        buffer = self.buffer(name)
+        buffer.reserve(nbytes)
+        return buffer.address
 
     @property
     def nbytes(self) -> int:
@@ -120,16 +138,15 @@ class Memory:
         return sum(buffer.array.nbytes for buffer in self._buffers.values())
 
 
-def table(steps: Sequence[Step]) -> npt.NDArray[np.int64]:
-    """Steps as the pool reads them, (count, slots)."""
-    rows = aligned(8 * STEP_SLOTS * max(1, len(steps)), np.int64).reshape(-1, STEP_SLOTS)[
-        : len(steps)
-    ]
+def step_array(steps: Sequence[Step]) -> StepArray:
+    """Return steps as the pool reads them, (steps, STEP_SLOTS), from a cache line on."""
+    memory = aligned(8 * STEP_SLOTS * max(1, len(steps)), np.int64)
+    rows = memory.reshape(-1, STEP_SLOTS)[: len(steps)]
     for row, step in zip(rows, steps, strict=True):
         row[: len(step)] = step
     return rows
 
 
-def float_bits(value: float) -> int:
-    """A float32 in the low half of a slot."""
+def float32_bits(value: float) -> int:
+    """Return a float32 as the low half of a slot."""
     return int(np.float32(value).view(np.uint32))

@@ -1,4 +1,4 @@
-"""What this machine's kernels are, and the engine that a process shares."""
+"""The kernels of this machine, and the engines that a process shares."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from functools import cache
 from pathlib import Path
 
 from edgellm.errors import BackendError
-from edgellm.kernels.code_cache import Objects, default_folder
+from edgellm.kernels.code_cache import CodeCache, default_folder
 from edgellm.kernels.codegen.isa import Isa, host_isas, isa_named
-from edgellm.kernels.engine import Activations, Engine
+from edgellm.kernels.engine import Activations, KernelEngine
 
 _lock = threading.Lock()
-_engines: dict[tuple[str, int, str], Engine] = {}
+_engines: dict[tuple[str, int, str], KernelEngine] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """The kernels here.
+    """The kernels of this machine, as ``edgellm doctor`` shows them.
 
     Attributes:
         isa: the instruction set that is used; None where there are no kernels.
@@ -27,8 +27,8 @@ class Description:
         reason: why there are none.
         int8: whether products can round activations to int8.
         folder: where compiled kernels are kept.
-        kept: files in it, for any instruction set and version.
-        kept_bytes: of those files.
+        cached_files: in that folder, for any instruction set and version.
+        cached_bytes: of those files.
     """
 
     isa: str | None
@@ -36,13 +36,13 @@ class Description:
     reason: str | None
     int8: bool
     folder: Path
-    kept: int
-    kept_bytes: int
+    cached_files: int
+    cached_bytes: int
 
 
 @cache
 def unavailable() -> str | None:
-    """Why there are no kernels here; None if there are."""
+    """Return why there are no kernels here; None if there are."""
     if importlib.util.find_spec("llvmlite") is None:
         return "llvmlite is not installed"
     try:
@@ -52,13 +52,10 @@ def unavailable() -> str | None:
     return None
 
 
-def available() -> bool:
-    """Whether there are kernels here."""
-    return unavailable() is None
-
-
-def engine(*, threads: int, activations: Activations = "int8", isa: str | None = None) -> Engine:
-    """The engine of this process for these settings.
+def kernel_engine(
+    *, threads: int, activations: Activations = "int8", isa: str | None = None
+) -> KernelEngine:
+    """Return the engine of this process for these settings.
 
     Args:
         threads: how many work on a call.
@@ -74,34 +71,39 @@ def engine(*, threads: int, activations: Activations = "int8", isa: str | None =
         raise BackendError(
             f"there are no CPU kernels: {reason}", hint="install them: pip install 'edgellm[cpu]'"
         )
-    chosen = isa_named(isa) if isa else host_isas()[0]
+    chosen = host_isas()[0]
+    if isa is not None:
+        chosen = isa_named(isa)
     key = (chosen.name, threads, activations)
     with _lock:
-        found = _engines.get(key)
-        if found is None:
-            found = _engines[key] = Engine(
-                _objects(chosen), threads=threads, activations=activations
-            )
-        return found
+        if key not in _engines:
+            code = _code_cache(chosen)
+            _engines[key] = KernelEngine(code, threads=threads, activations=activations)
+        return _engines[key]
 
 
 def describe() -> Description:
-    """What ``edgellm doctor`` shows."""
-    reason = unavailable()
-    isas = [] if reason else host_isas()
+    """Describe the kernels of this machine."""
     folder = default_folder()
-    files = [path.stat().st_size for path in folder.glob("*.bin")] if folder.is_dir() else []
+    sizes = [path.stat().st_size for path in folder.glob("*.bin")]
+    reason = unavailable()
+    names: list[str] = []
+    int8 = False
+    if reason is None:
+        isas = host_isas()
+        names = [isa.name for isa in isas]
+        int8 = isas[0].dot is not None
     return Description(
-        isa=isas[0].name if isas else None,
-        others=tuple(isa.name for isa in isas[1:]),
+        isa=next(iter(names), None),
+        others=tuple(names[1:]),
         reason=reason,
-        int8=bool(isas and isas[0].dot),
+        int8=int8,
         folder=folder,
-        kept=len(files),
-        kept_bytes=sum(files),
+        cached_files=len(sizes),
+        cached_bytes=sum(sizes),
     )
 
 
 @cache
-def _objects(isa: Isa) -> Objects:
-    return Objects(isa, folder=default_folder())
+def _code_cache(isa: Isa) -> CodeCache:
+    return CodeCache(isa, folder=default_folder())

@@ -4,42 +4,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.kernels.codegen.abi import (
+    ATTENTION,
     GROUP_BYTES,
-    SPLIT_ROWS,
+    MAX_SPLIT_QUERIES,
+    MERGE,
+    ONE_SPLIT,
+    ROPE,
     STEP_TOKENS,
-    WHOLE,
     attention_scratch,
-    share_of,
+    slots,
+    split_of,
 )
-from edgellm.kernels.engine import Engine, Step, float_bits, table
+from edgellm.kernels.engine import KernelEngine, Step, StepArray, float32_bits, step_array
 from edgellm.kernels.product_steps import Matrix, product_steps
 
-_TURN = 64
-"""Keys to look at that are as much work as a token's rotary positions."""
+_ROPE_KEYS = 64
+"""Keys to attend to that are as much work as a token's rotary positions."""
+
+_SEQUENCE_STEPS = 3
+"""Steps of a layer that go sequence by sequence: rope, attention, merge."""
+
+# Slots that differ from sequence to sequence, in the order of the mappings in codegen/abi.py.
+_ROPE_KV = slots(ROPE, "keys", "position")
+_ROPE_TABLES = slots(ROPE, "key_scales", "value_biases")
+_ROPE_INPUT = slots(ROPE, "qkv", "cos_sin")
+_ATTENTION_KV = slots(ATTENTION, "keys", "splits")
+_ATTENTION_SPLITS = slots(ATTENTION, "first_split", "value_biases")
+_MERGE_ENDS = slots(MERGE, "partials", "out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """A decoder layer's numbers."""
+class LayerShape:
+    """The sizes of a decoder layer, in the words of config.json."""
 
     hidden: int
     inner: int
     heads: int
-    kept_heads: int
+    kv_heads: int
     head_dim: int
     eps: float
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A norm's weight by address, and the kind of its numbers."""
+    """A norm's weight: its address, and the kind of its numbers (``f16``, ``bf16``, ``f32``)."""
 
     address: int
     kind: str
@@ -47,7 +62,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
-    """A decoder layer's weights; each product is one matrix or several side by side."""
+    """A decoder layer's weights; each product is one matrix, or several side by side."""
 
     input_norm: Vector
     qkv: Sequence[Matrix]
@@ -60,188 +75,261 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
-    """Where a layer's keys and values are and what of them is looked at.
+class KVView:
+    """One sequence's keys and values in a layer, and the part of them that queries attend to.
 
     Attributes:
-        kept: ``f32``, ``f16``, ``q8`` or ``q4`` (``kernels.kept``).
-        keys: address of (G, capacity, D), less what would lie before it if its first place were
-            position 0.
+        kind: ``f32``, ``f16``, ``q8`` or ``q4`` (``kernels.attention.kv_unpack``).
+        keys: address of (G, capacity, D), less the bytes that would lie before its first place if
+            that were position 0.
         values: likewise.
         head_bytes: from one head to the next.
         position: of the first new token.
-        held: the position after the last new token.
+        length: the position after the last new token.
         window: keys that a query looks back over, its own among them.
-        exponent: the largest of a share (``layout.share_of``).
-        tables: of packed ones, addresses of the keys' scales and biases, and of the values'.
+        max_exponent: of a split (``abi.split_of``).
+        tables: of quantized ones, addresses of the keys' scales and biases, and of the values'.
     """
 
-    kept: str
+    kind: str
     keys: int
     values: int
     head_bytes: int
     position: int
-    held: int
+    length: int
     window: int
-    exponent: int = WHOLE
+    max_exponent: int = ONE_SPLIT
     tables: tuple[int, int, int, int] = (0, 0, 0, 0)
 
-    def shares(self, length: int) -> tuple[int, int, int]:
-        """Shares that ``length`` queries' keys lie in, the first of them, and the least exponent; many queries need no more."""
-        if length > SPLIT_ROWS:
-            return 1, 8 * WHOLE, WHOLE
-        first = share_of(max(0, self.position + 1 - self.window), self.exponent)
-        return share_of(self.held - 1, self.exponent) + 1 - first, first, 0
+    def splits(self, queries: int) -> Splits:
+        """Return the splits of the keys for so many queries; many queries need no more than one."""
+        if queries > MAX_SPLIT_QUERIES:
+            return Splits(count=1, first=8 * ONE_SPLIT, min_exponent=ONE_SPLIT)
+        first_key = max(0, self.position + 1 - self.window)
+        first = split_of(first_key, self.max_exponent)
+        last = split_of(self.length - 1, self.max_exponent)
+        return Splits(count=last + 1 - first, first=first, min_exponent=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The splits of the keys that a call attends to: how many, the first, the least exponent."""
+
+    count: int
+    first: int
+    min_exponent: int
+
+    def partial_results(self, queries: int) -> int:
+        """Return how many partial results of a head there is memory for.
+
+        Whole eights, so that memory does not move at each new split.
+        """
+        if self.count == 1:
+            return queries
+        return -(-self.count // 8) * 8 * queries
+
+
+@dataclass(slots=True)
+class _CallSteps:
+    """The steps of a call, and a view of those to patch, three a sequence: (3 * sequences, slots).
+
+    Where sequences go apart, the view is memory of its own, which one step of the call points to.
+    """
+
+    steps: StepArray
+    by_sequence: StepArray
 
 
 class LayerSteps:
-    """One layer's steps for up to ``tokens`` tokens, which read and write the engine's buffer ``hidden`` (L, E).
+    """One layer's steps, which read and write the engine's buffer ``hidden`` (L, E).
 
     The tokens may be of several sequences, side by side: products, norms and the gate see all of
-    them at once, rotary positions and attention (three steps) go sequence by sequence: one after
-    the other, each by all threads; or, where that keeps all threads busy, side by side, each by one
-    thread.
+    them at once. Rotary positions and attention go sequence by sequence: one after the other, each
+    by all threads; or, where that keeps all threads busy, side by side, each by one thread.
+
+    Args:
+        engine: the kernels.
+        shape: of the layer.
+        weights: of the layer; their memory has to stay where it is.
+        tokens: the most that a call has.
     """
 
-    def __init__(self, engine: Engine, shape: Shape, weights: LayerWeights, *, tokens: int) -> None:
-        self._engine, self._shape, self._weights, self.tokens = engine, shape, weights, tokens
+    def __init__(
+        self, engine: KernelEngine, shape: LayerShape, weights: LayerWeights, *, tokens: int
+    ) -> None:
+        self._engine, self._shape, self._weights = engine, shape, weights
+        self.tokens = tokens
         self._version = -1
-        self._rotary = 0
-        self._rows: dict[tuple[int, bool], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
-        self._by_kind: dict[str, tuple[int, int]] = {}
+        self._rope_at = 0  # the step of the layer that is rope; attention and merge follow
+        self._one = _CallSteps(step_array([]), step_array([]))
+        self._several: dict[tuple[int, bool], _CallSteps] = {}
+        self._cache_kernels: dict[str, tuple[int, int]] = {}
 
-    def rows(self, spans: Sequence[tuple[Store, int]]) -> npt.NDArray[np.int64]:
-        """The steps of a call; the caller holds the engine's lock.
+    def prepare(self, sequences: Sequence[tuple[KVView, int]]) -> StepArray:
+        """Return the steps of a call; the caller holds the engine's lock.
 
         Args:
-            spans: of each sequence, in the order of its tokens: where its keys and values are, and
-                how many tokens it has.
+            sequences: in the order of their tokens: keys and values, and how many new tokens.
         """
-        memory = self._engine.memory
-        heads, width = self._shape.heads, self._shape.head_dim
-        shares = [store.shares(length) for store, length in spans]
-        most = [
-            -(-splits // 8) * 8 * length if splits > 1 else length
-            for (splits, _, _), (_, length) in zip(shares, spans, strict=True)
+        heads, head_dim = self._shape.heads, self._shape.head_dim
+        splits = [view.splits(tokens) for view, tokens in sequences]
+        partials = [
+            own.partial_results(tokens) for own, (_, tokens) in zip(splits, sequences, strict=True)
         ]
-        memory.reserved("shares", 4 * sum(most) * heads * (width + 2))
-        memory.reserved("groups", GROUP_BYTES * len(spans))
-        work = [length * (_TURN + min(store.held, store.window)) for store, length in spans]
-        apart = len(spans) > 1 and self._engine.threads * max(work) <= sum(work)
+        partial_bytes = 4 * heads * (head_dim + 2)
+        workspace = self._engine.workspace
+        workspace.reserved("partials", partial_bytes * sum(partials))
+        workspace.reserved("groups", GROUP_BYTES * len(sequences))
         # making steps can move memory that earlier steps were made with
-        while self._version != memory.version:
-            self._version = memory.version
-            rows = table(self._steps())
-            self._rows = {(1, False): (rows, rows[self._rotary : self._rotary + 3])}
-        if (len(spans), apart) not in self._rows:
-            self._rows[len(spans), apart] = self._repeated(len(spans), apart=apart)
-        rows, found = self._rows[len(spans), apart]
-        one = self._rows[1, False][1]
-        qkv, turned, row_bytes, part, seen = (
-            int(place) for place in (*one[0, 1:3], *one[1, 2:4], one[2, 2])
-        )
-        first = 0
-        for number, (store, length) in enumerate(spans):
-            at = 3 * number
-            splits, share, least = shares[number]
-            ends = (store.keys, store.values, store.head_bytes)
-            found[at, 0], found[at + 1, 0] = self._kernels(store.kept)
-            found[at, 6:10], found[at, 13:17] = (*ends, store.position), store.tables
-            found[at + 1, 7:13] = (*ends, store.held, store.window, splits)
-            found[at + 1, 14:21] = (share, least, max(least, store.exponent), *store.tables)
-            found[at + 2, 5] = splits
-            if len(spans) > 1:
-                queries = qkv + first * row_bytes
-                found[at, 1:3] = (queries, turned + 4 * first * width)
-                found[at + 1, [1, 3]] = (queries, part)
-                found[at + 2, 1:3] = (part, seen + 4 * first * heads * width)
-                found[at : at + 3, STEP_TOKENS] = length
-            first += length
-            part += 4 * most[number] * heads * (width + 2)
-        return rows
+        while self._version != workspace.version:
+            self._version = workspace.version
+            self._make()
+        call = self._call_steps(len(sequences), apart=self._go_apart(sequences))
 
-    def _kernels(self, kept: str) -> tuple[int, int]:
-        """Rotary positions and attention for a kind of cache."""
-        found = self._by_kind.get(kept)
-        if found is None:
-            weights, engine = self._weights, self._engine
-            kind = "plain" if weights.query_norm is None else weights.query_norm.kind
-            found = self._by_kind[kept] = (
-                engine.kernel("rotary", kind, kept),
-                engine.kernel("attention", kept),
-            )
-        return found
+        one_rope, one_attention, one_merge = self._one.by_sequence
+        queries = int(one_attention[ATTENTION["queries"]])
+        row_bytes = int(one_attention[ATTENTION["row_bytes"]])
+        cos_sin = int(one_rope[ROPE["cos_sin"]])
+        partial = int(one_attention[ATTENTION["partials"]])
+        out = int(one_merge[MERGE["out"]])
+        steps = iter(call.by_sequence)
+        for (view, tokens), own, count in zip(sequences, splits, partials, strict=True):
+            rope, attention, merge = next(steps), next(steps), next(steps)
+            rope[0], attention[0] = self._kernels(view.kind)
+            rope[_ROPE_KV] = (view.keys, view.values, view.head_bytes, view.position)
+            rope[_ROPE_TABLES] = view.tables
+            seen = (view.length, view.window, own.count)
+            attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *seen)
+            max_exponent = max(own.min_exponent, view.max_exponent)
+            attention[_ATTENTION_SPLITS] = (own.first, own.min_exponent, max_exponent, *view.tables)
+            merge[MERGE["splits"]] = own.count
+            if len(sequences) > 1:
+                rope[_ROPE_INPUT] = (queries, cos_sin)
+                attention[ATTENTION["queries"]] = queries
+                attention[ATTENTION["partials"]] = partial
+                merge[_MERGE_ENDS] = (partial, out)
+                rope[STEP_TOKENS] = attention[STEP_TOKENS] = merge[STEP_TOKENS] = tokens
+            # on to the next sequence's rows
+            queries += tokens * row_bytes
+            cos_sin += 4 * tokens * head_dim
+            partial += partial_bytes * count
+            out += 4 * tokens * heads * head_dim
+        return call.steps
 
-    def _repeated(
-        self, count: int, *, apart: bool
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The steps for ``count`` sequences, and those of them between the products, three each."""
-        rows, begin, end = self._rows[1, False][0], self._rotary, self._rotary + 3
-        steps = np.tile(rows[begin:end], (count, 1))
+    def _go_apart(self, sequences: Sequence[tuple[KVView, int]]) -> bool:
+        """Return whether each sequence is better done by one thread alone.
+
+        The largest then takes no longer than all of them take by all threads.
+        """
+        if len(sequences) == 1:
+            return False
+        work = [tokens * (_ROPE_KEYS + min(view.length, view.window)) for view, tokens in sequences]
+        return self._engine.threads * max(work) <= sum(work)
+
+    def _kernels(self, kind: str) -> tuple[int, int]:
+        """Return the kernels of rotary positions and of attention for a kind of cache."""
+        if kind not in self._cache_kernels:
+            norm = "plain"
+            if self._weights.query_norm is not None:
+                norm = self._weights.query_norm.kind
+            rope = self._engine.kernel("rope", norm, kind)
+            self._cache_kernels[kind] = (rope, self._engine.kernel("attention", kind))
+        return self._cache_kernels[kind]
+
+    def _call_steps(self, sequences: int, *, apart: bool) -> _CallSteps:
+        """Return the steps of a call of so many sequences, to be patched for each of them."""
+        if sequences == 1:
+            return self._one
+        key = (sequences, apart)
+        if key not in self._several:
+            self._several[key] = self._repeated(sequences, apart=apart)
+        return self._several[key]
+
+    def _repeated(self, sequences: int, *, apart: bool) -> _CallSteps:
+        """Return the layer's steps with those of a sequence as many times as there are."""
+        before = self._one.steps[: self._rope_at]
+        after = self._one.steps[self._rope_at + _SEQUENCE_STEPS :]
+        by_sequence = np.tile(self._one.by_sequence, (sequences, 1))
         if not apart:
-            together = np.concatenate([rows[:begin], steps, rows[end:]])
-            return together, together[begin : begin + 3 * count]
-        groups = self._engine.memory.reserved("groups", GROUP_BYTES * count)
-        one = table([(self._engine.kernel("apart"), steps.ctypes.data, count, 3, groups)])
-        return np.concatenate([rows[:begin], one, rows[end:]]), steps
+            steps = np.concatenate([before, by_sequence, after])
+            end = self._rope_at + len(by_sequence)
+            return _CallSteps(steps, steps[self._rope_at : end])
+        # one step that hands each thread whole sequences
+        groups = self._engine.workspace.reserved("groups", GROUP_BYTES * sequences)
+        address = by_sequence.ctypes.data
+        step = (self._engine.kernel("apart"), address, sequences, _SEQUENCE_STEPS, groups)
+        return _CallSteps(np.concatenate([before, step_array([step]), after]), by_sequence)
+
+    def _make(self) -> None:
+        """Make the steps of a call of one sequence anew, with the workspace's addresses."""
+        steps = step_array(self._steps())
+        self._one = _CallSteps(steps, steps[self._rope_at : self._rope_at + _SEQUENCE_STEPS])
+        self._several.clear()
 
     def _steps(self) -> list[Step]:
         engine, shape, weights, tokens = self._engine, self._shape, self._weights, self.tokens
-        heads, kept, width = shape.heads, shape.kept_heads, shape.head_dim
-        row = (heads + 2 * kept) * width
-        engine.reserve_scratch(attention_scratch(engine.isa.lanes, width))
-        hidden, normed, qkv, shares, seen, both, gated, turned = (
-            engine.memory.reserved(name, 4 * tokens * size)
-            for name, size in (
-                ("hidden", shape.hidden),
-                ("normed", shape.hidden),
-                ("qkv", row),
-                ("shares", heads * (width + 2)),
-                ("seen", heads * width),
-                ("gate and up", 2 * shape.inner),
-                ("gated", shape.inner),
-                ("turns", width),
-            )
-        )
-        eps = float_bits(shape.eps)
-        norms = (0, 0)
-        if weights.query_norm is not None and weights.key_norm is not None:
-            norms = (weights.query_norm.address, weights.key_norm.address)
+        heads, kv_heads, head_dim = shape.heads, shape.kv_heads, shape.head_dim
+        engine.reserve_scratch(attention_scratch(engine.isa.lanes, head_dim))
+
+        def buffer(name: str, width: int) -> int:
+            """Return the address of (L, width) float32."""
+            return engine.workspace.reserved(name, 4 * tokens * width)
+
+        qkv_width = (heads + 2 * kv_heads) * head_dim
+        hidden = buffer("hidden", shape.hidden)
+        normed = buffer("normed", shape.hidden)
+        qkv = buffer("qkv", qkv_width)
+        partials = buffer("partials", heads * (head_dim + 2))
+        attended = buffer("attended", heads * head_dim)
+        gate_up = buffer("gate and up", 2 * shape.inner)
+        gated = buffer("gated", shape.inner)
+        cos_sin = buffer("cos and sin", head_dim)
+        eps = float32_bits(shape.eps)
 
         def norm(weight: Vector) -> Step:
-            return (
-                engine.kernel("norm", weight.kind),
-                hidden,
-                weight.address,
-                normed,
-                shape.hidden,
-                eps,
-            )
+            kernel = engine.kernel("norm", weight.kind)
+            return (kernel, hidden, weight.address, normed, shape.hidden, eps)
 
         def product(
             matrices: Sequence[Matrix], x: int, out: int, *, add: bool = False
         ) -> list[Step]:
             return product_steps(engine, matrices, x, out, tokens=tokens, add=add)
 
-        rotary = (0, qkv, turned, heads, kept, width, 0, 0, 0, 0, *norms, eps)
-        scale = float_bits(width**-0.5)
-        first = [norm(weights.input_norm), *product(weights.qkv, normed, qkv)]
-        self._rotary = len(first)
+        sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+        rope = sizes | {"qkv": qkv, "cos_sin": cos_sin, "eps": eps}
+        if weights.query_norm is not None and weights.key_norm is not None:
+            rope["query_norm"] = weights.query_norm.address
+            rope["key_norm"] = weights.key_norm.address
+        scale = float32_bits(head_dim**-0.5)
+        attention = sizes | {"queries": qkv, "row_bytes": 4 * qkv_width, "scale": scale}
+        attention["partials"] = partials
+        merge = sizes | {"partials": partials, "out": attended}
+
+        begin = [norm(weights.input_norm), *product(weights.qkv, normed, qkv)]
+        self._rope_at = len(begin)
         return [
-            *first,
-            rotary,
-            (0, qkv, 4 * row, shares, heads, kept, width, 0, 0, 0, 0, 0, 0, scale),
-            (engine.kernel("merge"), shares, seen, heads, width, 0),
-            *product(weights.output, seen, hidden, add=True),
+            *begin,
+            _by_name(0, ROPE, rope),  # the kernels of these two depend on the cache: see _kernels
+            _by_name(0, ATTENTION, attention),
+            _by_name(engine.kernel("merge"), MERGE, merge),
+            *product(weights.output, attended, hidden, add=True),
             norm(weights.inner_norm),
-            *product(weights.gate_up, normed, both),
-            (engine.kernel("swiglu"), both, gated, shape.inner),
+            *product(weights.gate_up, normed, gate_up),
+            (engine.kernel("swiglu"), gate_up, gated, shape.inner),
             *product(weights.down, gated, hidden, add=True),
         ]
 
 
-def turns(wavelengths: npt.NDArray[np.float32], start: int, tokens: int) -> npt.NDArray[np.float32]:
-    """Cosines, then sines, of each position's angles: (L, D)."""
-    # as MLX rounds it
-    angles = np.arange(start, start + tokens, dtype=np.float32)[:, None] * (1 / wavelengths)[None]
+def _by_name(kernel: int, layout: Mapping[str, int], arguments: Mapping[str, int]) -> Step:
+    """Return a step from arguments by name; those that are left out are 0 until they are patched."""
+    return (kernel, *(arguments.get(name, 0) for name in layout))
+
+
+def cos_sin(
+    wavelengths: npt.NDArray[np.float32], start: int, tokens: int
+) -> npt.NDArray[np.float32]:
+    """Return cosines, then sines, of each position's angles: (L, D)."""
+    positions = np.arange(start, start + tokens, dtype=np.float32)
+    # the reciprocal first, as MLX rounds it
+    angles = positions[:, None] * (1 / wavelengths)[None]
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

@@ -1,4 +1,4 @@
-"""Threads that do the steps of a call together. They live in native code, without the interpreter's lock."""
+"""Threads that do the steps of a call together, in native code without the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.kernels.code_cache import Objects, function
+from edgellm.kernels.code_cache import CodeCache, function
 from edgellm.kernels.codegen.abi import POOL, POOL_BYTES
 
 Words = npt.NDArray[np.int64]
 
-_PATIENCE = 1.0
+_EXIT_TIMEOUT = 1.0
 """Seconds that the end of the process waits for a call that is under way."""
 
 
-class Pool:
-    """``threads`` threads, the caller's among them. One call at a time; others wait.
+class ThreadPool:
+    """So many threads, the caller's among them. One call at a time; others wait.
 
     Args:
-        objects: where the native side of the pool is compiled.
+        code: where the native side of the pool is compiled.
         threads: how many work on a call.
     """
 
-    def __init__(self, objects: Objects, *, threads: int) -> None:
+    def __init__(self, code: CodeCache, *, threads: int) -> None:
         self.threads = threads
-        self._native = _Native(objects)
+        self._workers = _Workers(code)
         # also at the process's end: then no thread stands in code that goes away
-        weakref.finalize(self, self._native.stop)
+        weakref.finalize(self, self._workers.stop)
 
     @property
     def lock(self) -> threading.Lock:
         """Held while a call is prepared and done."""
-        return self._native.lock
+        return self._workers.lock
 
     def run(self, steps: Words, call: Words) -> None:
         """Do all steps with a call's arguments. The caller holds ``lock``."""
-        self._native.call(steps, call, self.threads)
+        self._workers.call(steps, call, self.threads)
 
 
-class _Native:
-    """The pool's state in memory, and the workers that watch it. They hold it, so it lives as long as they do."""
+class _Workers:
+    """The pool's state in memory, and the threads that watch it.
 
-    def __init__(self, objects: Objects) -> None:
-        run, work = (objects.kernel(name) for name in ("run", "work"))
+    The threads hold this object and not the pool, so that the pool can be collected.
+    """
+
+    def __init__(self, code: CodeCache) -> None:
         self.lock = threading.Lock()
-        self._run = function(run, ctypes.c_void_p)
-        self._work = function(work, ctypes.c_void_p)
+        self._run = function(code.kernel("run"), ctypes.c_void_p)
+        self._work = function(code.kernel("work"), ctypes.c_void_p)
         self._state = aligned(POOL_BYTES, np.int64)
         self._address = int(self._state.ctypes.data)
-        self._job = self._state[POOL["job"] // 8 :]
-        self._workers: list[threading.Thread] = []
-        self._process = 0
+        self._job = self._state[POOL["job"] // 8 :]  # see codegen.abi.POOL
+        self._threads: list[threading.Thread] = []
+        self._process = 0  # in which the threads live
 
     def call(self, steps: Words, call: Words, threads: int) -> None:
         if self._process != os.getpid():  # at first, and after a fork, which copies no threads
@@ -65,19 +67,18 @@ class _Native:
         self._run(self._address)
 
     def stop(self) -> None:
-        if (
-            not self._workers
-            or self._process != os.getpid()
-            or not self.lock.acquire(timeout=_PATIENCE)
-        ):
+        """End the threads, unless a call goes on for longer than the exit waits."""
+        if not self._threads or self._process != os.getpid():
+            return
+        if not self.lock.acquire(timeout=_EXIT_TIMEOUT):
             return
         try:
             self._state[POOL["stop"] // 8] = 1
             self._job[:4] = (0, 0, 0, 1)
             self._run(self._address)
-            for worker in self._workers:
-                worker.join()
-            self._workers.clear()
+            for thread in self._threads:
+                thread.join()
+            self._threads.clear()
             self._process = 0
         finally:
             self.lock.release()
@@ -88,12 +89,12 @@ class _Native:
         libc.pthread_mutex_init(ctypes.c_void_p(self._address + POOL["mutex"]), None)
         for condition in ("condition", "passed"):
             libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL[condition]), None)
-        self._workers = [
+        self._threads = [
             threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True)
             for number in range(1, threads)
         ]
-        for worker in self._workers:
-            worker.start()
+        for thread in self._threads:
+            thread.start()
         self._process = os.getpid()
 
     def _live(self) -> None:
@@ -101,7 +102,7 @@ class _Native:
 
 
 def aligned(nbytes: int, kind: type[np.generic]) -> npt.NDArray[Any]:
-    """Zeroed memory that begins on a cache line."""
-    whole = np.zeros(nbytes + 64, np.uint8)
-    start = -whole.ctypes.data % 64
-    return whole[start : start + nbytes].view(kind)
+    """Return zeroed memory that begins on a cache line."""
+    memory = np.zeros(nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + nbytes].view(kind)

@@ -12,8 +12,8 @@ from edgellm.checkpoint.buffer import DTYPES
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
-from edgellm.kernels.engine import Engine
-from edgellm.kernels.host import engine, unavailable
+from edgellm.kernels.engine import KernelEngine
+from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.settings import KV_PLAIN_BITS, LoadSettings
 
@@ -39,7 +39,7 @@ class Arithmetic:
     fused_attention: bool
     ring_buffers: int
     launch_ahead: int
-    kernels: Engine | None = None
+    kernels: KernelEngine | None = None
 
 
 def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
@@ -63,7 +63,7 @@ def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
     )
 
 
-def engine_for(settings: LoadSettings) -> Engine | None:
+def engine_for(settings: LoadSettings) -> KernelEngine | None:
     """Return the CPU kernels that settings ask for.
 
     None where MLX computes: on a GPU, by setting, or (with one warning) where no kernels run.
@@ -74,7 +74,7 @@ def engine_for(settings: LoadSettings) -> Engine | None:
     if reason is not None:
         warn_slow(reason)
         return None
-    return engine(
+    return kernel_engine(
         threads=settings.threads or device.core_count(),
         activations="float" if settings.activations == "float" else "int8",
     )

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.kernel_steps import attend
 
-from edgellm.kernels.code_cache import Objects
+from edgellm.kernels.code_cache import CodeCache
 from edgellm.kernels.codegen.isa import host_isas
-from edgellm.kernels.codegen.weight_format import BITS, GROUPS, Format
-from edgellm.kernels.engine import Engine, float_bits, table
+from edgellm.kernels.codegen.weight_format import BITS, GROUPS, WeightFormat
+from edgellm.kernels.engine import KernelEngine, step_array
 from edgellm.kernels.host import unavailable
-from edgellm.kernels.layer_steps import Store
-from edgellm.kernels.product_steps import Matrix, path, product_steps
+from edgellm.kernels.layer_steps import KVView
+from edgellm.kernels.product_steps import Matrix, arithmetic, product_steps
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 ISAS = [] if unavailable() else host_isas()
@@ -23,18 +24,18 @@ EXAMPLES = settings(
 
 
 @pytest.fixture(scope="module", params=ISAS, ids=lambda isa: isa.name)
-def objects(request):
-    return Objects(request.param, folder=None)
+def code(request):
+    return CodeCache(request.param, folder=None)
 
 
 @pytest.fixture(scope="module")
-def floats(objects):
-    return Engine(objects, threads=2, activations="float")
+def floats(code):
+    return KernelEngine(code, threads=2, activations="float")
 
 
 @pytest.fixture(scope="module")
-def rounded(objects):
-    return Engine(objects, threads=2, activations="int8")
+def rounded(code):
+    return KernelEngine(code, threads=2, activations="int8")
 
 
 def address(array: mx.array) -> int:
@@ -46,7 +47,7 @@ def address(array: mx.array) -> int:
 class Weight:
     """A weight in MLX's memory, and as a matrix for the kernels."""
 
-    def __init__(self, form: Format, rows: int, columns: int, seed: int = 0):
+    def __init__(self, form: WeightFormat, rows: int, columns: int, seed: int = 0):
         rng = np.random.default_rng(seed)
         numbers = mx.array(
             rng.standard_normal((rows, columns), dtype=np.float32) * columns**-0.5
@@ -89,15 +90,15 @@ class Weight:
 
 
 def product(
-    engine: Engine, weights: list[Weight], x: np.ndarray, out: np.ndarray | None = None
+    engine: KernelEngine, weights: list[Weight], x: np.ndarray, out: np.ndarray | None = None
 ) -> np.ndarray:
-    tokens, rows = len(x), sum(weight.matrix.rows for weight in weights)
+    tokens, rows = len(x), sum(weight.matrix.out_features for weight in weights)
     result = np.full((tokens, rows), np.nan, np.float32) if out is None else out.copy()
     matrices = [weight.matrix for weight in weights]
     with engine.lock:
         version = -1
-        while version != engine.memory.version:
-            version = engine.memory.version
+        while version != engine.workspace.version:
+            version = engine.workspace.version
             steps = product_steps(
                 engine,
                 matrices,
@@ -106,7 +107,7 @@ def product(
                 tokens=tokens,
                 add=out is not None,
             )
-        engine.run(table(steps), tokens)
+        engine.run(step_array(steps), tokens)
     return result
 
 
@@ -116,9 +117,9 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 forms = st.one_of(
     st.builds(
-        Format, st.sampled_from(BITS), st.sampled_from(GROUPS), st.sampled_from(sorted(KINDS))
+        WeightFormat, st.sampled_from(BITS), st.sampled_from(GROUPS), st.sampled_from(sorted(KINDS))
     ),
-    st.sampled_from([Format(0, 0, kind) for kind in KINDS]),
+    st.sampled_from([WeightFormat(0, 0, kind) for kind in KINDS]),
 )
 
 
@@ -162,13 +163,13 @@ def bf16(x: np.ndarray) -> np.ndarray:
 def test_rounded_products_round_the_activations_and_nothing_else(
     rounded, *, bits, group, kind, rows, blocks, tokens
 ):
-    weight = Weight(Format(bits, group, kind), rows, group * blocks)
+    weight = Weight(WeightFormat(bits, group, kind), rows, group * blocks)
     x = np.random.default_rng(1).standard_normal((tokens, group * blocks), dtype=np.float32)
     left, right = {
         "int8": (int8(x, group), weight.numbers()),
         "tiles": (bf16(x), bf16(weight.numbers())),
         "float": (x, weight.numbers()),
-    }[path(rounded, weight.matrix, many=tokens > rounded.max_exact_rows)]
+    }[arithmetic(rounded, weight.matrix, many=tokens > rounded.max_exact_rows)]
     found = product(rounded, [weight], x)
     # a number between two codes may go either way: a few of them in a thousand differ by one
     assert distance(found, left @ right.T) < 2e-3
@@ -205,7 +206,7 @@ def test_each_of_few_tokens_gets_what_it_gets_alone(
 @pytest.mark.parametrize("rows", [16, 48, 1000])
 @pytest.mark.parametrize("tokens", [2, 3, 4, 7, 15, 16])
 def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits, rows, tokens):
-    weight = Weight(Format(bits, 64, "f16"), rows, 1408)
+    weight = Weight(WeightFormat(bits, 64, "f16"), rows, 1408)
     x = np.random.default_rng(1).standard_normal((tokens, 1408), dtype=np.float32)
     together = product(rounded, [weight], x)
     assert np.array_equal(
@@ -216,7 +217,8 @@ def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits,
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_weights_in_different_forms_stand_side_by_side(floats, tokens):
     weights = [
-        Weight(Format(bits, 32, "f16"), rows, 96, bits) for bits, rows in ((4, 33), (6, 20), (8, 7))
+        Weight(WeightFormat(bits, 32, "f16"), rows, 96, bits)
+        for bits, rows in ((4, 33), (6, 20), (8, 7))
     ]
     x = np.random.default_rng(1).standard_normal((tokens, 96), dtype=np.float32)
     expected = np.concatenate([weight.times(x) for weight in weights], axis=1)
@@ -225,7 +227,7 @@ def test_weights_in_different_forms_stand_side_by_side(floats, tokens):
 
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_results_are_added_to_what_is_there(rounded, tokens):
-    weight = Weight(Format(4, 64, "bf16"), 100, 128)
+    weight = Weight(WeightFormat(4, 64, "bf16"), 100, 128)
     x = np.random.default_rng(1).standard_normal((tokens, 128), dtype=np.float32)
     before = np.random.default_rng(2).standard_normal((tokens, 100), dtype=np.float32)
     found = product(rounded, [weight], x, before)
@@ -233,7 +235,7 @@ def test_results_are_added_to_what_is_there(rounded, tokens):
 
 
 def test_new_contents_at_the_same_place_are_seen(rounded):
-    weight, other = (Weight(Format(4, 64, "f16"), 64, 256, seed) for seed in (0, 1))
+    weight, other = (Weight(WeightFormat(4, 64, "f16"), 64, 256, seed) for seed in (0, 1))
     x = np.random.default_rng(1).standard_normal((1, 256), dtype=np.float32)
     first = product(rounded, [weight], x)
     for part, new in zip(weight.parts, other.parts, strict=True):
@@ -243,7 +245,7 @@ def test_new_contents_at_the_same_place_are_seen(rounded):
 
 
 def test_a_row_of_zeros_gives_zeros(rounded):
-    weight = Weight(Format(4, 64, "f16"), 64, 256)
+    weight = Weight(WeightFormat(4, 64, "f16"), 64, 256)
     assert not product(rounded, [weight], np.zeros((1, 256), np.float32)).any()
 
 
@@ -265,7 +267,7 @@ def softmax_attention(queries, keys, values, window):
 
 @EXAMPLES
 @given(
-    kept=st.integers(1, 3),
+    kv_heads=st.integers(1, 3),
     shared=st.integers(1, 5),
     width=st.sampled_from([2, 10, 32, 64, 80]),
     tokens=st.integers(1, 40),
@@ -274,51 +276,25 @@ def softmax_attention(queries, keys, values, window):
     whole=st.booleans(),
 )
 def test_attention_is_softmax_attention(
-    floats, *, kept, shared, width, tokens, before, window, whole
+    floats, *, kv_heads, shared, width, tokens, before, window, whole
 ):
     rng = np.random.default_rng(0)
-    heads, held = kept * shared, before + tokens
+    heads, held = kv_heads * shared, before + tokens
     queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)
-    keys, values = rng.standard_normal((2, kept, held + 3, width), dtype=np.float32) * 3
-    store = Store(
-        kept="f32",
+    keys, values = rng.standard_normal((2, kv_heads, held + 3, width), dtype=np.float32) * 3
+    view = KVView(
+        kind="f32",
         keys=keys.ctypes.data,
         values=values.ctypes.data,
         head_bytes=keys.strides[0],
         position=before,
-        held=held,
+        length=held,
         window=window,
     )
-    splits, first, least = store.shares(100 if whole else 1)
-    shares = np.empty((tokens, heads, splits, width + 2), np.float32)
-    out = np.empty_like(queries)
-    at = [array.ctypes.data for array in (queries, shares, out)]
-    attend = (
-        floats.kernel("attention"),
-        at[0],
-        queries.strides[0],
-        at[1],
-        heads,
-        kept,
-        width,
-        store.keys,
-        store.values,
-    )
-    attend += (
-        keys.strides[0],
-        held,
-        window,
-        splits,
-        float_bits(width**-0.5),
-        first,
-        least,
-        store.exponent,
-    )
-    with floats.lock:
-        floats.reserve_scratch(1 << 20)
-        floats.run(
-            table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), tokens
-        )
+    splits = view.splits(1)
+    if whole:
+        splits = view.splits(100)
+    out = attend(floats, view, queries, kv_heads=kv_heads, splits=splits)
     assert np.allclose(
         out, softmax_attention(queries, keys[:, :held], values[:, :held], window), atol=2e-5
     )
@@ -330,6 +306,6 @@ def test_the_gate_is_silu_even_far_out(floats):
     out = np.empty_like(gate)
     step = (floats.kernel("swiglu"), both.ctypes.data, out.ctypes.data, len(gate))
     with floats.lock:
-        floats.run(table([step]), 1)
+        floats.run(step_array([step]), 1)
     wide = gate.astype(np.float64)
     assert np.allclose(out, wide / (1 + np.exp(np.minimum(-wide, 700))), rtol=2e-6, atol=1e-30)

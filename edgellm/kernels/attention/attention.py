@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edgellm.kernels.attention.kv_unpack import padded, unpack_rows
-from edgellm.kernels.codegen.abi import KEY_BLOCK, SHARE
+from edgellm.kernels.codegen.abi import ATTENTION, KEY_BLOCK, SPLIT_KEYS
 from edgellm.kernels.codegen.emitter import F32, I32, Emitter, Value, vector
 from edgellm.kernels.codegen.exp import exp
 from edgellm.kernels.codegen.isa import Isa
@@ -26,37 +26,41 @@ LOWEST, _HIDDEN, _SEEN = -1e30, -3e38, -1e38
 """Where maxima begin, the score of a key that a query may not see, and what is below the score of any that it may."""
 
 
-def emit_attention(isa: Isa, name: str, kept: str = "f32") -> str:
-    """For each query and share of the keys: sum of e^(score - largest) * value, then the largest score and the sum of e^.
+def emit_attention(isa: Isa, name: str, kind: str = "f32") -> str:
+    """Emit ``attention``: a partial result for each query and split of the keys.
 
-    Arguments: 1 queries (L, row of ``2`` bytes), 3 out (L, H, splits, D + 2), 4 H, 5 G, 6 D, 7 keys
-        and 8 values (G, capacity, D) of the kind ``kept``, as if the first place were position 0, 9
-        bytes from head to head, 10 the position after the last new token's, 11 window (tokens that
-        a query sees), 12 splits (shares of the keys), 13 the scores' scale (float32), 14 the first
-        share, 15 and 16 the least and largest exponent of a share (``layout.share_of``); of packed
-        keys and values 17 and 18 the keys' scales and biases, 19 and 20 the values'.
+    That is the sum of e^(score - largest) * value, then the largest score and the sum of
+    e^(score - largest): (D + 2) numbers. The arguments are those of ``abi.ATTENTION``; the cache is
+    of ``kind``.
     """
-    return _Attention(isa, name, kept).emit()
+    return _Attention(isa, name, kind).emit()
 
 
 class _Attention:
-    def __init__(self, isa: Isa, name: str, kept: str) -> None:
+    def __init__(self, isa: Isa, name: str, kind: str) -> None:
         self.e = e = Emitter(isa, name)
-        self.kept = kept
+        self.kind = kind
         self.width_lanes = isa.lanes
         self.floats, self.words = vector(F32, isa.lanes), vector(I32, isa.lanes)
         self.vector_bytes = 4 * isa.lanes
-        self.head_dim, self.nbytes = e.argument(6), e.mul(e.argument(6), 4)
+        self.head_dim, self.nbytes = (
+            e.argument(ATTENTION["head_dim"]),
+            e.mul(e.argument(ATTENTION["head_dim"]), 4),
+        )
         self.queries = e.scratch
         self.results = e.at(self.queries, e.mul(self.head_dim, self.vector_bytes))
         self.scores = e.at(self.results, e.mul(self.head_dim, self.vector_bytes))
         self.row_bytes = self.nbytes
-        if kept != "f32":  # a block of keys, then of values, is unpacked into this thread's memory
+        if kind != "f32":  # a block of keys, then of values, is unpacked into this thread's memory
             self.row_bytes = e.mul(padded(e, self.head_dim), 4)
             self.block_keys = e.at(self.scores, KEY_BLOCK * self.vector_bytes)
             self.block_values = e.at(self.block_keys, e.mul(self.row_bytes, KEY_BLOCK))
-        self.held, self.window, self.splits = e.argument(10), e.argument(11), e.argument(12)
-        self.shared_heads = e.div(e.argument(4), e.argument(5))
+        self.held, self.window, self.splits = (
+            e.argument(ATTENTION["length"]),
+            e.argument(ATTENTION["window"]),
+            e.argument(ATTENTION["splits"]),
+        )
+        self.shared_heads = e.div(e.argument(ATTENTION["heads"]), e.argument(ATTENTION["kv_heads"]))
         self.rows = e.mul(e.tokens, self.shared_heads)
 
     def emit(self) -> str:
@@ -65,7 +69,7 @@ class _Attention:
         per_head = e.mul(blocks, self.splits)
         next_items(
             e,
-            e.mul(e.argument(5), per_head),
+            e.mul(e.argument(ATTENTION["kv_heads"]), per_head),
             lambda item: self.one(
                 e.div(item, per_head),
                 e.div(e.rem(item, per_head), self.splits),
@@ -83,7 +87,7 @@ class _Attention:
         last = e.sub(e.add(first, count), 1)
         low, _ = self.seen(e.div(first, self.shared_heads))
         _, high = self.seen(e.div(last, self.shared_heads))
-        start, stop = self.share(e.add(e.argument(14), split))
+        start, stop = self.share(e.add(e.argument(ATTENTION["first_split"]), split))
         start, stop = e.max(start, low), e.min(stop, high)
         bounds = self.bounds(first)
         e.loop(
@@ -102,13 +106,16 @@ class _Attention:
         self.scatter((head, first, split), count, (largest, total))
 
     def share(self, number: Value) -> tuple[Value, Value]:
-        """The positions of a share, as ``layout.share_of`` has them."""
+        """The positions of a share, as ``abi.split_of`` has them."""
         e = self.e
 
         def start(share: Value) -> Value:
             octave = e.div(share, 8)
-            exponent = e.max(e.min(e.sub(e.max(octave, 1), 1), e.argument(16)), e.argument(15))
-            return e.mul(e.sub(share, e.mul(exponent, 8)), e.b.shl(e.index(SHARE), exponent))
+            exponent = e.max(
+                e.min(e.sub(e.max(octave, 1), 1), e.argument(ATTENTION["max_exponent"])),
+                e.argument(ATTENTION["min_exponent"]),
+            )
+            return e.mul(e.sub(share, e.mul(exponent, 8)), e.b.shl(e.index(SPLIT_KEYS), exponent))
 
         return start(number), start(e.add(number, 1))
 
@@ -116,15 +123,18 @@ class _Attention:
         """Addresses of the keys and values of a part in float32, where the first of the part lies."""
         e = self.e
         begin, end = part
-        head_bytes = e.argument(9)
-        if self.kept == "f32":
+        head_bytes = e.argument(ATTENTION["head_bytes"])
+        if self.kind == "f32":
             at = e.add(e.mul(head, head_bytes), e.mul(begin, self.nbytes))
-            return e.at(e.address(7), at), e.at(e.address(8), at)
-        for number, target in ((7, self.block_keys), (8, self.block_values)):
-            scales = 17 if number == 7 else 19
-            places = (e.address(number), e.address(scales), e.address(scales + 1))
+            return e.at(e.address(ATTENTION["keys"]), at), e.at(e.address(ATTENTION["values"]), at)
+        for codes, tables, target in (
+            ("keys", "key", self.block_keys),
+            ("values", "value", self.block_values),
+        ):
+            names = (codes, f"{tables}_scales", f"{tables}_biases")
+            places = tuple(e.address(ATTENTION[name]) for name in names)
             rows = {"heads": (head, head_bytes), "part": (begin, end), "width": self.head_dim}
-            unpack_rows(e, self.kept, places=places, target=target, **rows)
+            unpack_rows(e, self.kind, places=places, target=target, **rows)
         return self.block_keys, self.block_values
 
     def seen(self, token: Value) -> tuple[Value, Value]:
@@ -157,11 +167,14 @@ class _Attention:
         def lane(number: Value) -> None:
             token, query = self.place(head, e.min(e.add(first, number), e.sub(self.rows, 1)))
             source = e.at(
-                e.address(1), e.add(e.mul(token, e.argument(2)), e.mul(query, self.nbytes))
+                e.address(ATTENTION["queries"]),
+                e.add(e.mul(token, e.argument(ATTENTION["row_bytes"])), e.mul(query, self.nbytes)),
             )
 
             def feature(d: Value) -> None:
-                number_ = e.b.fmul(e.load(source, e.mul(d, 4), F32, align=4), e.argument(13, F32))
+                number_ = e.b.fmul(
+                    e.load(source, e.mul(d, 4), F32, align=4), e.argument(ATTENTION["scale"], F32)
+                )
                 e.store(
                     number_,
                     self.queries,
@@ -267,8 +280,11 @@ class _Attention:
 
         def lane(number: Value) -> None:
             token, query = self.place(head, e.add(first, number))
-            row = e.add(e.mul(e.add(e.mul(token, e.argument(4)), query), self.splits), split)
-            target = e.at(e.address(3), e.mul(row, e.add(self.nbytes, 8)))
+            row = e.add(
+                e.mul(e.add(e.mul(token, e.argument(ATTENTION["heads"])), query), self.splits),
+                split,
+            )
+            target = e.at(e.address(ATTENTION["partials"]), e.mul(row, e.add(self.nbytes, 8)))
 
             def feature(d: Value) -> None:
                 at = e.add(e.mul(d, self.vector_bytes), e.mul(number, 4))

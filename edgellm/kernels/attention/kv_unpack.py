@@ -6,7 +6,7 @@ and a bias in float16, and a number is ``scale * code + bias``.
 
 from __future__ import annotations
 
-from edgellm.kernels.codegen.abi import GROUP
+from edgellm.kernels.codegen.abi import KV_GROUP
 from edgellm.kernels.codegen.emitter import F16, F32, I8, I16, I32, Emitter, Value, vector
 from edgellm.kernels.codegen.exp import ROUNDER
 from edgellm.kernels.codegen.unpack import codes, load_float, load_floats
@@ -16,12 +16,12 @@ BITS = {"q8": 8, "q4": 4}
 
 def padded(e: Emitter, width: Value) -> Value:
     """Features of a packed row."""
-    return e.mul(e.ceil_div(width, GROUP), GROUP)
+    return e.mul(e.ceil_div(width, KV_GROUP), KV_GROUP)
 
 
 def unpack_rows(
     e: Emitter,
-    kept: str,
+    kind: str,
     *,
     places: tuple[Value, Value, Value],
     heads: tuple[Value, Value],
@@ -55,11 +55,11 @@ def unpack_rows(
 
         e.sweep(width, some)
 
-    if kept == "f16":
+    if kind == "f16":
         e.loop(begin, end, plain)
         return
-    bits, lanes = BITS[kept], min(GROUP, max(8, e.isa.lanes))
-    groups, floats = e.div(wide, GROUP), vector(F32, lanes)
+    bits, lanes = BITS[kind], min(KV_GROUP, max(8, e.isa.lanes))
+    groups, floats = e.div(wide, KV_GROUP), vector(F32, lanes)
     tables = [e.at(place, e.div(e.mul(head, head_bytes), 2 * bits)) for place in places[1:]]
 
     def packed(row: Value) -> None:
@@ -69,9 +69,9 @@ def unpack_rows(
             scale, bias = (
                 load_float(e, table, e.mul(e.add(number, at), 2), "f16") for table in tables
             )
-            source = e.at(first, e.mul(e.add(number, at), GROUP * bits // 8))
-            goal = e.at(target, e.mul(e.add(e.mul(e.sub(row, begin), groups), at), 4 * GROUP))
-            for start in range(0, GROUP, lanes):
+            source = e.at(first, e.mul(e.add(number, at), KV_GROUP * bits // 8))
+            goal = e.at(target, e.mul(e.add(e.mul(e.sub(row, begin), groups), at), 4 * KV_GROUP))
+            for start in range(0, KV_GROUP, lanes):
                 found = e.b.uitofp(
                     codes(e, source, e.index(start * bits // 8), bits, lanes), floats
                 )
@@ -86,7 +86,7 @@ def unpack_rows(
 
 def pack_row(
     e: Emitter,
-    kept: str,
+    kind: str,
     *,
     source: Value,
     places: tuple[Value, Value, Value],
@@ -105,7 +105,7 @@ def pack_row(
         width: features of a row.
     """
     head_bytes, number = row
-    if kept == "f16":
+    if kind == "f16":
         goal = e.at(places[0], e.add(head_bytes, e.mul(number, e.mul(width, 2))))
 
         def some(at: Value, lanes: int) -> None:
@@ -115,8 +115,8 @@ def pack_row(
 
         e.sweep(width, some)
         return
-    bits = BITS[kept]
-    groups = e.ceil_div(width, GROUP)
+    bits = BITS[kind]
+    groups = e.ceil_div(width, KV_GROUP)
     row_ = e.mul(number, groups)
     begin = e.at(places[0], head_bytes)
     tables = [e.at(place, e.div(head_bytes, 2 * bits)) for place in places[1:]]
@@ -130,7 +130,7 @@ def pack_row(
 
     def group(at: Value) -> None:
         place = e.add(row_, at)
-        numbers = e.load(e.scratch, e.mul(at, 4 * GROUP), vector(F32, GROUP))
+        numbers = e.load(e.scratch, e.mul(at, 4 * KV_GROUP), vector(F32, KV_GROUP))
         low, high = (_extreme(e, name, numbers) for name in ("fmin", "fmax"))
         # Scale and bias are rounded first, so that codes fit what is kept.
         bias = _rounded(e, low, tables[1], place)
@@ -140,19 +140,19 @@ def pack_row(
         factor = e.b.select(
             e.b.fcmp_ordered(">", scale, zero), e.b.fdiv(e.const(F32, 1.0), scale), zero
         )
-        found = e.b.fmul(e.b.fsub(numbers, e.spread(bias, GROUP)), e.spread(factor, GROUP))
+        found = e.b.fmul(e.b.fsub(numbers, e.spread(bias, KV_GROUP)), e.spread(factor, KV_GROUP))
         most, rounder = (
-            e.const(vector(F32, GROUP), value) for value in (float((1 << bits) - 1), ROUNDER)
+            e.const(vector(F32, KV_GROUP), value) for value in (float((1 << bits) - 1), ROUNDER)
         )
         found = e.binary(
-            "minnum", e.binary("maxnum", found, e.const(vector(F32, GROUP), 0.0)), most
+            "minnum", e.binary("maxnum", found, e.const(vector(F32, KV_GROUP), 0.0)), most
         )
         found = e.b.fsub(e.b.fadd(found, rounder), rounder)
         _store_codes(
             e,
-            e.b.fptosi(found, vector(I32, GROUP)),
+            e.b.fptosi(found, vector(I32, KV_GROUP)),
             bits,
-            e.at(begin, e.mul(place, GROUP * bits // 8)),
+            e.at(begin, e.mul(place, KV_GROUP * bits // 8)),
         )
 
     e.loop(0, groups, group)
@@ -196,8 +196,8 @@ def _extreme(e: Emitter, name: str, numbers: Value) -> Value:
 
 
 def _store_codes(e: Emitter, found: Value, bits: int, target: Value) -> None:
-    small = e.b.trunc(found, vector(I8, GROUP))
+    small = e.b.trunc(found, vector(I8, KV_GROUP))
     if bits == 4:
-        even, odd = (e.shuffle(small, range(start, GROUP, 2)) for start in (0, 1))
-        small = e.b.or_(even, e.b.shl(odd, e.const(vector(I8, GROUP // 2), 4)))
+        even, odd = (e.shuffle(small, range(start, KV_GROUP, 2)) for start in (0, 1))
+        small = e.b.or_(even, e.b.shl(odd, e.const(vector(I8, KV_GROUP // 2), 4)))
     e.store(small, target, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.kernels.attention.attention import LOWEST
+from edgellm.kernels.codegen.abi import MERGE
 from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.codegen.exp import exp
 from edgellm.kernels.codegen.isa import Isa
@@ -15,24 +16,24 @@ _ITEM = 8
 
 
 def emit_merge(isa: Isa, name: str) -> str:
-    """The shares of ``emit_attention`` become one row a token.
+    """Emit ``merge``: the splits' partial results of ``attention`` become one row a token.
 
-    Arguments: 1 shares (L, H, splits, D + 2), 2 out (L, H, D), 3 H, 4 D, 5 splits.
+    The arguments are those of ``abi.MERGE``.
     """
     e = Emitter(isa, name)
-    shares, out, heads, width, splits = (
-        e.address(1),
-        e.address(2),
-        e.argument(3),
-        e.argument(4),
-        e.argument(5),
+    partials, out, heads, width, splits = (
+        e.address(MERGE["partials"]),
+        e.address(MERGE["out"]),
+        e.argument(MERGE["heads"]),
+        e.argument(MERGE["head_dim"]),
+        e.argument(MERGE["splits"]),
     )
     nbytes = e.mul(width, 4)
     row_bytes = e.add(nbytes, 8)
 
     def one(item: Value) -> None:
         rows, target = (
-            e.at(shares, e.mul(item, e.mul(splits, row_bytes))),
+            e.at(partials, e.mul(item, e.mul(splits, row_bytes))),
             e.at(out, e.mul(item, nbytes)),
         )
 

@@ -1,15 +1,84 @@
-"""Where numbers lie that Python and the kernels share: a step's arguments, a call's, and the pool's state. All in bytes."""
+"""Numbers that Python and the kernels share: slots of steps and calls, the pool's state, sizes.
+
+A *step* is one row of int64 slots: slot 0 holds the kernel's address, the others its arguments.
+The mappings below name the slots of the steps that Python patches between calls; the emitters read
+their arguments by the same names. Addresses and sizes are in bytes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+# --- steps and calls
 
 STEP_SLOTS = 24
 STEP_BYTES = 8 * STEP_SLOTS
 """One step: the kernel's address, then its arguments, eight bytes each."""
 
 STEP_TOKENS = STEP_SLOTS - 1
-"""The slot of a step's own number of tokens, where it is about one sequence of a call; 0: about all of the call's."""
+"""The slot of a step's own number of tokens, for steps about one sequence; 0: all of the call's."""
+
+
+def _arguments(*names: str) -> Mapping[str, int]:
+    """Return the slots of a step's arguments, in order; slot 0 is the kernel's address."""
+    return {name: slot for slot, name in enumerate(names, 1)}
+
+
+def slots(step: Mapping[str, int], first: str, last: str) -> slice:
+    """Return the slots of a step from one argument to another, both included."""
+    return slice(step[first], step[last] + 1)
+
+
+_KV_TABLES = ("key_scales", "key_biases", "value_scales", "value_biases")
+"""Of quantized keys and values; unused otherwise."""
+
+ROPE = _arguments(
+    "qkv",  # (L, (H + 2G) D) float32
+    "cos_sin",  # (L, D): cosines, then sines
+    "heads",  # H
+    "kv_heads",  # G
+    "head_dim",  # D
+    "keys",  # (G, capacity, D), as if its first place were position 0
+    "values",
+    "head_bytes",  # from one key head to the next
+    "position",  # of the first new token
+    "query_norm",  # (D,), 0 where there is none
+    "key_norm",
+    "eps",  # float32
+    *_KV_TABLES,
+)
+"""Arguments of ``rope``."""
+
+ATTENTION = _arguments(
+    "queries",  # (L, row of row_bytes)
+    "row_bytes",
+    "partials",  # (L, H, splits, D + 2) float32
+    "heads",  # H
+    "kv_heads",  # G
+    "head_dim",  # D
+    "keys",  # (G, capacity, D), as if its first place were position 0
+    "values",
+    "head_bytes",
+    "length",  # the position after the last new token
+    "window",  # tokens that a query sees, itself among them
+    "splits",
+    "scale",  # float32, of the scores
+    "first_split",
+    "min_exponent",  # of a split: see split_of
+    "max_exponent",
+    *_KV_TABLES,
+)
+"""Arguments of ``attention``."""
+
+MERGE = _arguments("partials", "out", "heads", "head_dim", "splits")
+"""Arguments of ``merge``: (L, H, splits, D + 2) become (L, H, D)."""
+
+CALL: Mapping[str, int] = {"tokens": 0, "scratch": 1, "scratch_bytes": 2}
+"""Slots that all steps of a call share: tokens, and the memory that each thread has for itself."""
+
+CALL_SLOTS = 4
+
+# --- the thread pool
 
 POOL: Mapping[str, int] = {
     "generation": 0,
@@ -25,95 +94,118 @@ POOL: Mapping[str, int] = {
     "waiters": 576,
     "passed": 640,
 }
-"""What each thread writes alone has a cache line of its own; ``job`` is steps, their count, the call and the threads."""
+"""Byte offsets of the pool's state. What each thread writes alone has a cache line of its own.
+
+``job`` is the address of the steps, their count, the address of the call, and the threads.
+"""
 
 POOL_BYTES = 704
 
 GROUP_BYTES = 256
-"""What stands in for the pool where one thread does a group of steps alone: its ``next_item``."""
+"""Stands in for the pool where one thread does a group of steps alone: its ``next_item``."""
 
-CALL: Mapping[str, int] = {"tokens": 0, "scratch": 1, "scratch_bytes": 2}
-"""What all steps of a call share, by slot: tokens, and the memory that each thread has for itself."""
-
-CALL_SLOTS = 4
+# --- products
 
 VECTORS = 2
-"""Vectors of tokens that a product of many tokens sums side by side."""
+"""Vectors of tokens that a matrix product sums side by side."""
 
-SOME = 4
-"""Up to so many tokens, but more than one, multiply a weight as it lies also where there are tiles."""
+MAX_VECTOR_ROWS = 4
+"""Up to so many tokens, but more than one, skip the tiles: a vector product is as fast there."""
 
-FEW = 16
-"""Up to so many tokens each is multiplied with a weight as it lies, and gets what it would get alone."""
+MAX_EXACT_ROWS = 16
+"""Up to so many tokens, each gets bit for bit the product that it would get alone."""
 
-MANY = 512
+MAX_ROWS = 512
 """Tokens that go through a layer at once, which bounds working memory."""
 
 TILE = 16
-"""Rows of a tile (AMX), and 32-bit numbers in each."""
+"""Rows of an AMX tile, and 32-bit numbers in each."""
 
-TILE_TURNS = 4
-"""Groups that are under way at once in a product of few tokens in tiles."""
+TILE_GROUPS = 4
+"""Quantization groups that are under way at once in a product of few tokens in tiles."""
 
 TILE_PARTS: Mapping[str, int] = {
-    "codes": 2048 * TILE_TURNS,
-    "ints": 1024 * TILE_TURNS,
+    "codes": 2048 * TILE_GROUPS,
+    "ints": 1024 * TILE_GROUPS,
     "sums": 8192,
     "results": 1024,
 }
-"""Bytes of a thread's memory for such a product: the groups' codes and integers, sums, results."""
+"""Bytes of a thread's scratch for such a product: the groups' codes and integers, sums, results."""
+
+_BLOCK_ROWS = 96
+_PANEL_BYTES = 1 << 20
+"""Rows of a weight, and bytes, unpacked at once at the most: half a second-level cache or less."""
+
+# --- attention
 
 KEY_BLOCK = 128
 """Keys whose scores attention holds at once."""
 
-SHARE = 128
-"""Keys that are worth a share of their own, where heads alone do not keep all threads busy; a multiple of KEY_BLOCK."""
+SPLIT_KEYS = 128
+"""Keys of the smallest split; a multiple of KEY_BLOCK.
 
-SPLIT_ROWS = 16
-"""Queries of one sequence whose keys are split into shares; more of them keep all threads busy without."""
+Splits of the keys are computed apart and merged (flash decoding), where heads alone would not keep
+all threads busy.
+"""
 
-WHOLE = 40
-"""The exponent of a share that holds every key."""
+MAX_SPLIT_QUERIES = 16
+"""Queries of one sequence whose keys are split; more of them keep all threads busy without."""
 
-GROUP = 32
-"""Features of a packed key or value that share scale and bias."""
+ONE_SPLIT = 40
+"""The exponent of a split that holds every key."""
 
-_BLOCK_ROWS = 96
-_PANEL_BYTES = 1 << 20
-"""Rows of a weight, and bytes, that are unpacked at once at the most: half of a core's second-level cache, or less."""
+KV_GROUP = 32
+"""Features of a quantized key or value that share scale and bias."""
 
 
 def item_rows(rows: int, threads: int) -> int:
-    """Rows of a weight that a thread takes at once, few tokens: long runs of memory, but enough of them to go round."""
+    """Return the rows of a weight that a thread takes at once, for few tokens.
+
+    Long runs of memory, but enough of them that every thread gets eight.
+    """
     return max(32, min(512, rows // (8 * threads) // 32 * 32))
 
 
 def block_rows(row_bytes: int) -> int:
-    """Rows of a weight that are unpacked at once, a multiple of 32."""
+    """Return the rows of a weight that are unpacked at once, a multiple of 32."""
     return max(32, min(_BLOCK_ROWS, _PANEL_BYTES // row_bytes // 32 * 32))
 
 
 def matmul_scratch(lanes: int, rows: int, row_bytes: int, groups: int) -> int:
-    """Bytes that a thread needs for a block: results, a square to turn them in, the panel, float32 scales and biases."""
-    return 4 * rows * VECTORS * lanes + 4 * lanes**2 + rows * row_bytes + 8 * rows * groups
+    """Return the scratch bytes that a thread of a matrix product needs for a block of rows."""
+    results = 4 * rows * VECTORS * lanes
+    transposed = 4 * lanes**2  # a square in which results are turned
+    panel = rows * row_bytes
+    scales_and_biases = 8 * rows * groups  # float32
+    return results + transposed + panel + scales_and_biases
 
 
 def tile_scratch(groups: int) -> int:
-    """Bytes that a thread needs: the parts, then float32 scales and biases of 16 rows (whole blocks of 8 groups)."""
-    return sum(TILE_PARTS.values()) + 2 * 4 * TILE * -(-groups // 8) * 8
+    """Return the scratch bytes that a thread of a product in tiles needs.
+
+    The parts, then float32 scales and biases of 16 rows, whole blocks of 8 groups.
+    """
+    blocks = -(-groups // 8)
+    return sum(TILE_PARTS.values()) + 2 * 4 * TILE * blocks * 8
 
 
 def attention_scratch(lanes: int, head_dim: int) -> int:
-    """Bytes that a thread needs: queries and results (D, lanes), scores (KEY_BLOCK, lanes), a block of keys and values."""
-    padded = -(-head_dim // GROUP) * GROUP
-    return ((2 * head_dim + KEY_BLOCK) * lanes + 2 * KEY_BLOCK * padded) * 4
+    """Return the scratch bytes that a thread of attention needs.
 
-
-def share_of(position: int, largest: int) -> int:
-    """The share that a position lies in: eight of SHARE keys, then of each doubling eight, up to SHARE << ``largest`` keys.
-
-    It depends on nothing but the position, so that a query's sums do not depend on how many rows
-    its call has.
+    Queries and results (D, lanes), scores (KEY_BLOCK, lanes), a block of keys and of values.
     """
-    exponent = min(max((position // SHARE).bit_length() - 4, 0), largest)
-    return 8 * exponent + position // (SHARE << exponent)
+    padded = -(-head_dim // KV_GROUP) * KV_GROUP
+    vectors = (2 * head_dim + KEY_BLOCK) * lanes
+    return 4 * (vectors + 2 * KEY_BLOCK * padded)
+
+
+def split_of(position: int, max_exponent: int) -> int:
+    """Return the number of the split that holds a key's position.
+
+    The first eight splits have SPLIT_KEYS keys; then come eight of each doubling, up to
+    ``SPLIT_KEYS << max_exponent`` keys. The borders depend on nothing but positions, so that a
+    query's sums do not depend on how many rows its call has.
+    """
+    doublings = (position // SPLIT_KEYS).bit_length() - 4
+    exponent = min(max(doublings, 0), max_exponent)
+    return 8 * exponent + position // (SPLIT_KEYS << exponent)

@@ -12,7 +12,7 @@ GROUPS = (32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class WeightFormat:
     """A weight's form: MLX's affine codes (w = scale * q + bias a group), or plain numbers.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgellm.kernels.attention.kv_unpack import pack_row
+from edgellm.kernels.codegen.abi import ROPE
 from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import next_places
@@ -12,20 +13,21 @@ _ITEM = 16
 """Heads that a thread takes at once."""
 
 
-def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
-    """Turn queries in place, put turned keys and plain values into the cache; unless ``norm`` is ``plain``, norm both first.
+def emit_rope(isa: Isa, name: str, norm: str, kind: str = "f32") -> str:
+    """Emit ``rope``: rotate queries in place, store rotated keys and plain values in the cache.
 
-    Arguments: 1 queries, keys and values (L, (H + 2G) D), 2 turns (L, D): cosines, then sines; 3 H,
-        4 G, 5 D; 6 keys and 7 values (G, capacity, D) of the kind ``kept``, as if the first place
-        were position 0, 8 bytes from head to head, 9 the position of the first new token; 10 query
-        norm and 11 key norm (D) of the kind ``norm``, 12 eps (float32); of packed keys and values
-        13 and 14 the keys' scales and biases, 15 and 16 the values'.
+    Unless ``norm`` is ``plain``, queries and keys are normed first, with weights of that kind.
+    The arguments are those of ``abi.ROPE``; the cache is of ``kind``.
     """
     e = Emitter(isa, name)
-    heads, turns, width = e.address(1), e.address(2), e.argument(5)
-    queries, groups = e.argument(3), e.argument(4)
-    stores = e.address(6), e.address(7)
-    head_bytes, place = e.argument(8), e.argument(9)
+    heads, turns, width = (
+        e.address(ROPE["qkv"]),
+        e.address(ROPE["cos_sin"]),
+        e.argument(ROPE["head_dim"]),
+    )
+    queries, groups = e.argument(ROPE["heads"]), e.argument(ROPE["kv_heads"])
+    stores = e.address(ROPE["keys"]), e.address(ROPE["values"])
+    head_bytes, place = e.argument(ROPE["head_bytes"]), e.argument(ROPE["position"])
     row_heads = e.add(queries, e.mul(groups, 2))
     nbytes, half = e.mul(width, 4), e.div(width, 2)
 
@@ -44,7 +46,7 @@ def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
 
     def pack(source: Value, places: list[Value], row: tuple[Value, Value]) -> None:
         pack_row(
-            e, kept, source=source, places=(places[0], places[1], places[2]), row=row, width=width
+            e, kind, source=source, places=(places[0], places[1], places[2]), row=row, width=width
         )
 
     def one(item: Value) -> None:
@@ -52,17 +54,25 @@ def emit_rotary(isa: Isa, name: str, norm: str, kept: str = "f32") -> str:
         source = e.at(heads, e.mul(item, nbytes))
         is_query, is_value = e.less(head, queries), e.b.not_(e.less(head, e.add(queries, groups)))
         if norm != "plain":
-            weight = e.b.select(is_query, e.address(10), e.address(11))
+            weight = e.b.select(
+                is_query, e.address(ROPE["query_norm"]), e.address(ROPE["key_norm"])
+            )
             e.when(
                 e.b.not_(is_value),
-                lambda: normalize(e, (source, source), (weight, norm), width, e.argument(12, F32)),
+                lambda: normalize(
+                    e, (source, source), (weight, norm), width, e.argument(ROPE["eps"], F32)
+                ),
             )
         number = e.rem(e.sub(head, queries), groups)
-        if kept != "f32":
+        if kind != "f32":
             e.when(e.b.not_(is_value), lambda: turn(source, source, token))
             places = [
-                e.b.select(is_value, e.address(last), e.address(first))
-                for first, last in ((6, 7), (13, 15), (14, 16))
+                e.b.select(is_value, e.address(ROPE[of_values]), e.address(ROPE[of_keys]))
+                for of_keys, of_values in (
+                    ("keys", "values"),
+                    ("key_scales", "value_scales"),
+                    ("key_biases", "value_biases"),
+                )
             ]
             row = e.mul(number, head_bytes), e.add(place, token)
             e.when(e.b.not_(is_query), lambda: pack(source, places, row))

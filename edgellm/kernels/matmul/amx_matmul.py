@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from edgellm.kernels.codegen.emitter import I8, VOID, Emitter, Value, vector
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.blocks import Frame
 
 
-def emit_tile_matmul(isa: Isa, name: str, form: Format) -> str:
+def emit_tile_matmul(isa: Isa, name: str, form: WeightFormat) -> str:
     """Arguments as ``Frame`` has them; activations are packed pairs of bfloat16, and columns a multiple of 32.
 
     Two tiles of rows by two of tokens: tiles 0-3 hold results, 4-5 weights (16 rows, 32 columns),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from edgellm.kernels.codegen.abi import TILE, TILE_PARTS, TILE_TURNS
+from edgellm.kernels.codegen.abi import TILE, TILE_GROUPS, TILE_PARTS
 from edgellm.kernels.codegen.emitter import (
     CACHE_LINE,
     F32,
@@ -24,7 +24,7 @@ from edgellm.kernels.codegen.emitter import (
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import next_items
 from edgellm.kernels.codegen.unpack import load_floats
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.amx_matmul import configure, tile
 
 _SIDE = 64
@@ -37,7 +37,7 @@ _APART = 2
 """Groups between unpacking, products and sums: what was just stored cannot be loaded as a tile at once, nor a tile's rows."""
 
 
-def emit_tile_matvec(isa: Isa, name: str, form: Format) -> str:
+def emit_tile_matvec(isa: Isa, name: str, form: WeightFormat) -> str:
     """Arguments as ``emit_int8_matvec`` has them, for up to 16 tokens and at least 16 rows.
 
     Activations are packed: 1 words of four codes (K/4, 16), 2 scales (K/group, 16), 3 sums
@@ -47,7 +47,7 @@ def emit_tile_matvec(isa: Isa, name: str, form: Format) -> str:
 
 
 class _TileMatvec:
-    def __init__(self, isa: Isa, name: str, form: Format) -> None:
+    def __init__(self, isa: Isa, name: str, form: WeightFormat) -> None:
         self.e = e = Emitter(isa, name)
         self.isa, self.form, self.block = isa, form, isa.block
         self.floats = vector(F32, TILE)
@@ -111,13 +111,13 @@ class _TileMatvec:
             self.unpack(weight, e.min(e.index(turn), e.sub(self.groups, 1)), turn)
 
         def few(group: Value) -> None:
-            for turn in range(TILE_TURNS):
+            for turn in range(TILE_GROUPS):
                 now = e.add(group, turn)
                 self.ask_ahead(following, now)
                 self.unpack(
                     weight,
                     e.min(e.add(now, _APART), e.sub(self.groups, 1)),
-                    (turn + _APART) % TILE_TURNS,
+                    (turn + _APART) % TILE_GROUPS,
                 )
                 self.multiply(weight, now, turn)
                 known = turn >= _APART or e.less(0, group)
@@ -128,14 +128,14 @@ class _TileMatvec:
                 )
                 target = e.at(self.sums, e.mul(e.rem(before, self.block), _ALL))
                 target = target if known is True else e.b.select(known, target, self.results)
-                self.plus(before, (turn - _APART) % TILE_TURNS, target)
+                self.plus(before, (turn - _APART) % TILE_GROUPS, target)
 
-        e.loop(0, self.whole, few, step=TILE_TURNS)
+        e.loop(0, self.whole, few, step=TILE_GROUPS)
 
         def ends() -> None:
             for back in range(_APART, 0, -1):
                 sums = e.at(self.sums, (self.block - back) * _ALL)
-                self.plus(e.sub(self.whole, back), -back % TILE_TURNS, sums)
+                self.plus(e.sub(self.whole, back), -back % TILE_GROUPS, sums)
 
         e.when(e.less(0, self.whole), ends)
         self.halve()
@@ -210,7 +210,7 @@ class _TileMatvec:
                     e.b.lshr(e.b.bitcast(e.join([packed, packed]), pairs), shifts),
                     vector(I8, 2 * half),
                 )
-                place = turn * TILE_PARTS["codes"] // TILE_TURNS + step * _ALL + row * _SIDE
+                place = turn * TILE_PARTS["codes"] // TILE_GROUPS + step * _ALL + row * _SIDE
                 e.store(e.b.and_(twice, e.const(twice.type, 15)), self.unpacked, place)
 
     def multiply(self, weight: Value, group: Value, turn: int) -> None:
@@ -223,7 +223,7 @@ class _TileMatvec:
                 source = e.at(weight, e.add(e.mul(group, self.group_bytes), step * self.width))
                 tile(e, "tileloadd64", left, source, self.row_bytes)
             else:
-                place = turn * TILE_PARTS["codes"] // TILE_TURNS + step * _ALL
+                place = turn * TILE_PARTS["codes"] // TILE_GROUPS + step * _ALL
                 tile(e, "tileloadd64", left, e.at(self.unpacked, place), e.index(_SIDE))
             first = e.add(e.mul(group, self.form.group * TILE), step * self.width * TILE)
             tile(e, "tileloadd64", right, e.at(self.inputs, first), e.index(_SIDE))

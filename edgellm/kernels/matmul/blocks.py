@@ -8,7 +8,7 @@ from edgellm.kernels.codegen.abi import VECTORS
 from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import next_items
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.panel import Panel
 
 
@@ -20,7 +20,7 @@ class Frame:
         whether to add to what is there, 12 rows of a block, 13 bytes of an unpacked row.
     """
 
-    def __init__(self, isa: Isa, name: str, form: Format) -> None:
+    def __init__(self, isa: Isa, name: str, form: WeightFormat) -> None:
         self.e = e = Emitter(isa, name)
         self.isa, self.form, self.vectors = isa, form, VECTORS
         self.activations, self.weight = e.address(1), e.address(4)

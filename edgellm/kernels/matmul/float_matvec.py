@@ -8,7 +8,7 @@ from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import next_items
 from edgellm.kernels.codegen.unpack import codes, load_float, load_floats
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 
 _STRIDE = 32
 """Codes that are unpacked in one round; every group is a multiple of it."""
@@ -21,7 +21,7 @@ Row = tuple[Value, ...]
 """Addresses of a row: its codes or numbers; of codes also the scales and the biases."""
 
 
-def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
+def emit_float_matvec(isa: Isa, name: str, form: WeightFormat) -> str:
     """out[t] (+)= weight . x[t].
 
     Arguments: 1 x (L, K) float32; 4 weight, 5 scales, 6 biases, 7 rows, 8 columns, 9 out, 10 bytes
@@ -31,7 +31,7 @@ def emit_float_matvec(isa: Isa, name: str, form: Format) -> str:
     return _emit(isa, name, form, 1, rows_at_once=1 if form.dense else isa.registers // 8)
 
 
-def emit_float_few(isa: Isa, name: str, form: Format) -> str:
+def emit_float_few(isa: Isa, name: str, form: WeightFormat) -> str:
     """The same for several tokens: a weight becomes numbers once for up to eight of them. Each gets what it would get alone."""
     at_once = isa.registers // 8
     if form.dense:
@@ -39,7 +39,9 @@ def emit_float_few(isa: Isa, name: str, form: Format) -> str:
     return _emit(isa, name, form, 2 * at_once, rows_at_once=isa.registers // 16)
 
 
-def _emit(isa: Isa, name: str, form: Format, tokens_at_once: int, *, rows_at_once: int) -> str:
+def _emit(
+    isa: Isa, name: str, form: WeightFormat, tokens_at_once: int, *, rows_at_once: int
+) -> str:
     """Several rows at once have sums that need not wait for each other, where one token alone has too few."""
     e = Emitter(isa, name)
     x, weight, scales, biases = (e.address(number) for number in (1, 4, 5, 6))
@@ -97,7 +99,7 @@ def _emit(isa: Isa, name: str, form: Format, tokens_at_once: int, *, rows_at_onc
 
 
 def _coded(
-    e: Emitter, form: Format, rows: Sequence[Row], inputs: Sequence[Value], groups: Value
+    e: Emitter, form: WeightFormat, rows: Sequence[Row], inputs: Sequence[Value], groups: Value
 ) -> list[list[Value]]:
     """The products of rows of codes, with their scales and biases, and each token's numbers: a list of these a row."""
     lanes = max(8, e.isa.lanes)
@@ -132,7 +134,7 @@ def _coded(
 
 
 def _plain(
-    e: Emitter, form: Format, source: Value, inputs: Sequence[Value], columns: Value
+    e: Emitter, form: WeightFormat, source: Value, inputs: Sequence[Value], columns: Value
 ) -> list[Value]:
     """The products of a row of plain numbers and each token's."""
     lanes = e.isa.lanes

@@ -15,7 +15,7 @@ from edgellm.kernels.codegen.emitter import F32, I8, I32, Emitter, Value, vector
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import next_items
 from edgellm.kernels.codegen.unpack import load_rows
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.group_sums import Sums, one_lane_a_group
 
 _ROWS_AT_ONCE = {4: 4, 8: 2}
@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = {4: 4, 8: 2}
 26.4 a token for 4 bits; 8 bits lose by it)."""
 
 
-def emit_int8_matvec(isa: Isa, name: str, form: Format) -> str:
+def emit_int8_matvec(isa: Isa, name: str, form: WeightFormat) -> str:
     """out[t] (+)= sum over groups of scale * (codes . activations) * activation scale + bias * activation sum.
 
     Arguments: 1 codes (L, K), 2 scales (L, K/group), 3 sums (L, K/group) of the activations; 4
@@ -33,13 +33,13 @@ def emit_int8_matvec(isa: Isa, name: str, form: Format) -> str:
     return _Matvec(isa, name, form).emit(_ROWS_AT_ONCE[form.bits], 1)
 
 
-def emit_int8_few(isa: Isa, name: str, form: Format) -> str:
+def emit_int8_few(isa: Isa, name: str, form: WeightFormat) -> str:
     """The same for several tokens: codes are unpacked once for up to four of them, whose sums are held side by side."""
     return _Matvec(isa, name, form).emit(*((4, 4) if isa.registers == 32 else (2, 2)))
 
 
 class _Matvec:
-    def __init__(self, isa: Isa, name: str, form: Format) -> None:
+    def __init__(self, isa: Isa, name: str, form: WeightFormat) -> None:
         self.e = e = Emitter(isa, name)
         self.isa, self.form = isa, form
         self.codes, self.a_scales, self.a_sums, self.weight, self.scales, self.biases = (

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from edgellm.kernels.codegen.dot import dot, signed_weights
 from edgellm.kernels.codegen.emitter import F32, I8, I32, Value, vector
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.blocks import Frame
 
 
-def emit_float_matmul(isa: Isa, name: str, form: Format) -> str:
+def emit_float_matmul(isa: Isa, name: str, form: WeightFormat) -> str:
     """Arguments as ``Frame`` has them; activations are packed float32."""
     frame = Frame(isa, name, form)
     e, lanes = frame.e, isa.lanes
@@ -53,7 +53,7 @@ def emit_float_matmul(isa: Isa, name: str, form: Format) -> str:
     )
 
 
-def emit_int8_matmul(isa: Isa, name: str, form: Format) -> str:
+def emit_int8_matmul(isa: Isa, name: str, form: WeightFormat) -> str:
     """Arguments as ``Frame`` has them; activations are packed words of four codes, scales and sums (groups, lanes)."""
     frame = Frame(isa, name, form)
     e, lanes = frame.e, isa.lanes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgellm.kernels.codegen.dot import as_weights
 from edgellm.kernels.codegen.emitter import F32, I8, I16, I32, Emitter, Value, vector
 from edgellm.kernels.codegen.unpack import codes, load_float, load_floats
-from edgellm.kernels.codegen.weight_format import Format
+from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.elementwise.pack import to_bf16
 
 
@@ -15,7 +15,7 @@ class Panel:
     def __init__(
         self,
         e: Emitter,
-        form: Format,
+        form: WeightFormat,
         *,
         weight: Value,
         scales: Value,

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ClosedError
-from edgellm.kernels.engine import Engine
-from edgellm.kernels.layer_steps import LayerSteps, LayerWeights, Shape, Vector, turns
+from edgellm.kernels.engine import KernelEngine
+from edgellm.kernels.layer_steps import LayerShape, LayerSteps, LayerWeights, Vector, cos_sin
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.kv_memory import CacheMemory
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector
@@ -35,7 +35,11 @@ class CpuBlock:
     """
 
     def __init__(
-        self, engine: Engine, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
+        self,
+        engine: KernelEngine,
+        config: ModelConfig,
+        tensors: Tensors,
+        quantization_of: QuantizationOf,
     ) -> None:
         reason = missing_kernels(config)
         if reason is not None:
@@ -45,11 +49,11 @@ class CpuBlock:
         self.rotations = _rotations_of(config.head_dim, config.rope_theta, config.rope_scaling)
         # the kernels read them by address, so they must live as long
         self._tensors = tensors
-        self._shape = Shape(
+        self._shape = LayerShape(
             hidden=config.hidden_size,
             inner=config.intermediate_size,
             heads=config.num_attention_heads,
-            kept_heads=config.num_key_value_heads,
+            kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             eps=config.rms_norm_eps,
         )
@@ -72,7 +76,7 @@ class CpuBlock:
 
     def steps(self, tokens: int) -> LayerSteps:
         """Return this layer's steps for up to ``tokens`` tokens."""
-        size = self.engine.room(tokens)
+        size = self.engine.padded_tokens(tokens)
         if size not in self._steps:
             self._steps[size] = LayerSteps(self.engine, self._shape, self._weights, tokens=size)
         return self._steps[size]
@@ -115,7 +119,10 @@ class CpuLayers:
 
 
 def make_layer(
-    kernels: Engine | None, config: ModelConfig, tensors: Tensors, quantization_of: QuantizationOf
+    kernels: KernelEngine | None,
+    config: ModelConfig,
+    tensors: Tensors,
+    quantization_of: QuantizationOf,
 ) -> Layer:
     """Return a decoder layer: on the kernels where they can, else (with one warning) in MLX."""
     if kernels is not None:
@@ -156,7 +163,8 @@ def _run_call(
     results: npt.NDArray[np.float32],
 ) -> None:
     """Compute ``results`` of ``inputs``, both (L, E). The caller holds the engine's lock."""
-    engine, memory = blocks[0].engine, blocks[0].engine.memory
+    engine = blocks[0].engine
+    workspace = engine.workspace
     tokens = len(inputs)
     # of each layer, where the call's keys and values go, span by span
     cache_memories = [
@@ -165,10 +173,10 @@ def _run_call(
     ]
     # A layer's first steps can move the working memory, to which the steps of those before it point.
     version = -1
-    while version != memory.version:
-        version = memory.version
+    while version != workspace.version:
+        version = workspace.version
         steps = [
-            block.steps(tokens).rows(
+            block.steps(tokens).prepare(
                 [
                     (cache_memory.store, span.length)
                     for cache_memory, span in zip(layer_memories, spans, strict=True)
@@ -176,8 +184,8 @@ def _run_call(
             )
             for block, layer_memories in zip(blocks, cache_memories, strict=True)
         ]
-    _write_rotations(blocks[0].rotations, spans, memory.buffer("turns").array)
-    working = memory.buffer("hidden").array[: inputs.size]
+    _write_rotations(blocks[0].rotations, spans, workspace.buffer("cos and sin").array)
+    working = workspace.buffer("hidden").array[: inputs.size]
     working[:] = inputs.ravel()
     engine.run(np.concatenate(steps), tokens)
     results[:] = working.reshape(inputs.shape)
@@ -218,7 +226,7 @@ class _Rotations:
         """Return cosines, then sines, of each position: (L, D), flat."""
         key, angles = self._last
         if key != (start, tokens):
-            angles = turns(self._lengths, start, tokens).ravel()
+            angles = cos_sin(self._lengths, start, tokens).ravel()
             self._last = ((start, tokens), angles)
         return angles
 

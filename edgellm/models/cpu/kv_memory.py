@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from edgellm.errors import BackendError
-from edgellm.kernels.codegen.abi import SHARE, WHOLE
-from edgellm.kernels.layer_steps import Store
+from edgellm.kernels.codegen.abi import ONE_SPLIT, SPLIT_KEYS
+from edgellm.kernels.layer_steps import KVView
 from edgellm.kv_cache.cache import Cache, KVCache
 
 _KINDS: Mapping[tuple[int | None, mx.Dtype], str] = {
@@ -55,7 +55,7 @@ class CacheMemory:
             self._cache.offset = self._end
 
 
-def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) -> Store:
+def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) -> KVView:
     kept = cache.kv_format
     kind = _KINDS.get((kept.bits, kept.dtype))
     if kind is None:
@@ -75,19 +75,19 @@ def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) 
             place + kept.heads * head for place, head in zip(places, heads, strict=True)
         )
         tables = (own[0], own[1], others[0], others[1])
-    return Store(
-        kept=kind,
+    return KVView(
+        kind=kind,
         keys=keys,
         values=values,
         head_bytes=heads[0],
         position=cache.offset,
-        held=held,
+        length=held,
         window=held if cache.window is None else cache.window,
-        exponent=WHOLE if cache.window is None else _exponent(cache.window),
+        max_exponent=ONE_SPLIT if cache.window is None else _exponent(cache.window),
         tables=tables,
     )
 
 
 def _exponent(window: int) -> int:
     """Of the largest share of a window."""
-    return max(0, (window // (_WINDOW_SHARES * SHARE)).bit_length() - 1)
+    return max(0, (window // (_WINDOW_SHARES * SPLIT_KEYS)).bit_length() - 1)

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendError
-from edgellm.kernels.codegen.abi import MANY
-from edgellm.kernels.codegen.weight_format import Format
-from edgellm.kernels.engine import Engine, table
+from edgellm.kernels.codegen.abi import MAX_ROWS
+from edgellm.kernels.codegen.weight_format import WeightFormat
+from edgellm.kernels.engine import KernelEngine, step_array
 from edgellm.kernels.layer_steps import Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.models.arithmetic import warn_slow
 from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
 
-MAX_CALL_TOKENS = MANY
+MAX_CALL_TOKENS = MAX_ROWS
 """Tokens of a call at the most; the kernels' buffers are made for so many."""
 
 KERNEL_DTYPES: Mapping[mx.Dtype, str] = {
@@ -40,15 +40,15 @@ class CpuLinear:
         BackendError: the weight is stored in a form that there are no kernels for.
     """
 
-    def __init__(self, engine: Engine, linear: Linear) -> None:
+    def __init__(self, engine: KernelEngine, linear: Linear) -> None:
         self._engine = engine
         # the kernels read its arrays by address, so they must live as long
         self._linear = linear
         self._matrices = kernel_matrices(linear)
-        self._in_features = self._matrices[0].columns
+        self._in_features = self._matrices[0].in_features
         self.out_features = linear.out_features
         # of the last call: the memory's version, its tokens, its steps
-        self._steps: tuple[int, int, npt.NDArray[np.int64]] = (-1, -1, table([]))
+        self._steps: tuple[int, int, npt.NDArray[np.int64]] = (-1, -1, step_array([]))
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
@@ -64,12 +64,12 @@ class CpuLinear:
     def _multiply(self, inputs: npt.NDArray[np.float32], results: npt.NDArray[np.float32]) -> None:
         """Compute ``results`` (L, out) of inputs (L, in), at most MAX_CALL_TOKENS of them."""
         tokens = len(inputs)
-        memory = self._engine.memory
+        workspace = self._engine.workspace
         with self._engine.lock:
             steps = self._current_steps(tokens)
-            memory.buffer("x").array[: inputs.size] = inputs.ravel()
+            workspace.buffer("x").array[: inputs.size] = inputs.ravel()
             self._engine.run(steps, tokens)
-            product = memory.buffer("product").array[: tokens * self.out_features]
+            product = workspace.buffer("product").array[: tokens * self.out_features]
             # copied while the lock is held: the next call, of whichever model, writes here
             results[:] = product.reshape(results.shape)
 
@@ -79,17 +79,17 @@ class CpuLinear:
         They are made anew where the last call was for another number or memory has moved, which
         making them may do itself.
         """
-        memory = self._engine.memory
-        while self._steps[:2] != (memory.version, tokens):
-            version = memory.version
-            x = memory.reserved("x", 4 * tokens * self._in_features)
-            product = memory.reserved("product", 4 * tokens * self.out_features)
+        workspace = self._engine.workspace
+        while self._steps[:2] != (workspace.version, tokens):
+            version = workspace.version
+            x = workspace.reserved("x", 4 * tokens * self._in_features)
+            product = workspace.reserved("product", 4 * tokens * self.out_features)
             steps = product_steps(self._engine, self._matrices, x, product, tokens=tokens)
-            self._steps = (version, tokens, table(steps))
+            self._steps = (version, tokens, step_array(steps))
         return self._steps[2]
 
 
-def make_linear(kernels: Engine | None, linear: Linear) -> Linear:
+def make_linear(kernels: KernelEngine | None, linear: Linear) -> Linear:
     """Return a product on the kernels where they can, else (with one warning) as it is."""
     if kernels is not None:
         try:
@@ -120,19 +120,19 @@ def kernel_matrices(linear: Linear) -> list[Matrix]:
     weight = _address(linear.weight)
     if isinstance(linear, DenseLinear):
         rows, columns = linear.weight.shape
-        dense = Format(0, 0, _dtype_name(linear.weight))
+        dense = WeightFormat(0, 0, _dtype_name(linear.weight))
         return [Matrix(dense, rows, columns, weight, bias=bias, bias_kind=bias_kind)]
     quantization = linear.quantization
     if quantization.mode not in KERNEL_MODES or linear.biases is None:
         raise BackendError(f"there are no kernels for the mode {quantization.mode}")
-    packed = Format(quantization.bits, quantization.group_size, _dtype_name(linear.scales))
+    packed = WeightFormat(quantization.bits, quantization.group_size, _dtype_name(linear.scales))
     columns = linear.scales.shape[1] * quantization.group_size
     scales, biases = _address(linear.scales), _address(linear.biases)
     return [Matrix(packed, linear.out_features, columns, weight, scales, biases, bias, bias_kind)]
 
 
 def _address(array: mx.array) -> int:
-    """Return where an array's memory begins. NumPy has no bfloat16, so it is asked about bytes."""
+    """Return where an array's workspace begins. NumPy has no bfloat16, so it is asked about bytes."""
     view = array.view(mx.uint8)
     mx.eval(view)
     return int(np.array(view, copy=False).ctypes.data)

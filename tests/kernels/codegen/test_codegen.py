@@ -11,23 +11,23 @@ import pytest
 from edgellm.errors import BackendError, ConfigError
 from edgellm.kernels import host
 from edgellm.kernels.catalog import EMITTERS, emitted
-from edgellm.kernels.code_cache import Objects, compiled, target_machine
+from edgellm.kernels.code_cache import CodeCache, compiled, fingerprint, target_machine
 from edgellm.kernels.codegen.isa import ISAS, host_isas, isa_named
-from edgellm.kernels.codegen.weight_format import Format
-from edgellm.kernels.engine import Engine, table
+from edgellm.kernels.codegen.weight_format import WeightFormat
+from edgellm.kernels.engine import KernelEngine, step_array
 
 pytestmark = pytest.mark.skipif(host.unavailable() is not None, reason=str(host.unavailable()))
 
-CODED = [(Format(bits, group, "bf16"),) for bits, group in ((4, 32), (4, 128), (8, 64))]
+CODED = [(WeightFormat(bits, group, "bf16"),) for bits, group in ((4, 32), (4, 128), (8, 64))]
 ODD = [
-    (Format(3, 32, "f16"),),
-    (Format(5, 64, "f32"),),
-    (Format(6, 128, "bf16"),),
-    (Format(0, 0, "f16"),),
+    (WeightFormat(3, 32, "f16"),),
+    (WeightFormat(5, 64, "f32"),),
+    (WeightFormat(6, 128, "bf16"),),
+    (WeightFormat(0, 0, "f16"),),
 ]
 ARGUMENTS = {
     "norm": [("f16",), ("bf16",), ("f32",)],
-    "rotary": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4")],
+    "rope": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4")],
     "attention": [("f32",), ("f16",), ("q8",), ("q4",)],
     "bias": [("bf16",)],
     "quantize": [(32, "split"), (64, "plain"), (128, "tile")],
@@ -80,7 +80,7 @@ def test_products_use_the_instruction_that_they_are_made_for(isa, kernel, instru
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    module = llvm.parse_assembly(emitted(kernel, ISAS[isa], Format(4, 64, "f16")))
+    module = llvm.parse_assembly(emitted(kernel, ISAS[isa], WeightFormat(4, 64, "f16")))
     assert instruction in target_machine(ISAS[isa]).emit_assembly(module)
 
 
@@ -89,7 +89,8 @@ def swiglu(engine, tokens=3, width=40):
     out = np.empty((tokens, width), np.float32)
     with engine.lock:
         engine.run(
-            table([(engine.kernel("swiglu"), both.ctypes.data, out.ctypes.data, width)]), tokens
+            step_array([(engine.kernel("swiglu"), both.ctypes.data, out.ctypes.data, width)]),
+            tokens,
         )
     return out
 
@@ -99,24 +100,34 @@ def kernel_files(folder: Path) -> list[Path]:
 
 
 def test_compiled_code_is_kept_and_loaded(tmp_path):
-    first, second = (Objects(host_isas()[0], folder=tmp_path / "kept") for _ in range(2))
-    expected = swiglu(Engine(first, threads=2, activations="float"))
+    first, second = (CodeCache(host_isas()[0], folder=tmp_path / "kept") for _ in range(2))
+    expected = swiglu(KernelEngine(first, threads=2, activations="float"))
     assert (first.compiled, first.loaded) == (3, 0)
-    assert np.array_equal(swiglu(Engine(second, threads=2, activations="float")), expected)
+    assert np.array_equal(swiglu(KernelEngine(second, threads=2, activations="float")), expected)
     assert (second.compiled, second.loaded) == (0, 3)
+
+
+def test_the_code_on_disk_is_that_of_these_emitters(tmp_path):
+    (tmp_path / "attention").mkdir()
+    emitter = tmp_path / "attention" / "merge.py"
+    emitter.write_text("first")
+    first = fingerprint(tmp_path)
+    emitter.write_text("second")
+    fingerprint.cache_clear()
+    assert fingerprint(tmp_path) != first
 
 
 @pytest.mark.parametrize("damage", [b"", b"edgellm kernel 1\nnot what it was", None])
 def test_damaged_code_is_compiled_anew(tmp_path, damage):
     expected = swiglu(
-        Engine(Objects(host_isas()[0], folder=tmp_path), threads=1, activations="float")
+        KernelEngine(CodeCache(host_isas()[0], folder=tmp_path), threads=1, activations="float")
     )
     for path in kernel_files(tmp_path):
         kept = path.read_bytes()
         path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]) if damage is None else damage)
-    objects = Objects(host_isas()[0], folder=tmp_path)
-    assert np.array_equal(swiglu(Engine(objects, threads=1, activations="float")), expected)
-    assert objects.loaded == 0
+    code = CodeCache(host_isas()[0], folder=tmp_path)
+    assert np.array_equal(swiglu(KernelEngine(code, threads=1, activations="float")), expected)
+    assert code.loaded == 0
     assert all(len(path.read_bytes()) > 100 for path in kernel_files(tmp_path))
 
 
@@ -124,7 +135,9 @@ def test_a_folder_that_cannot_be_written_costs_only_compiling(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     swiglu(
-        Engine(Objects(host_isas()[0], folder=blocked / "kernels"), threads=1, activations="float")
+        KernelEngine(
+            CodeCache(host_isas()[0], folder=blocked / "kernels"), threads=1, activations="float"
+        )
     )
     assert blocked.read_text() == ""
 
@@ -138,19 +151,19 @@ def test_an_instruction_set_of_another_machine_is_refused():
 def test_forms_without_kernels_are_refused():
     for bits, group, kind in ((7, 64, "f16"), (4, 16, "f16"), (4, 64, "u8"), (0, 64, "f16")):
         with pytest.raises(BackendError, match="no kernels"):
-            Format(bits, group, kind)
+            WeightFormat(bits, group, kind)
 
 
 def test_the_engine_is_one_for_equal_settings():
-    assert host.engine(threads=2) is host.engine(threads=2)
-    assert host.engine(threads=2) is not host.engine(threads=1)
+    assert host.kernel_engine(threads=2) is host.kernel_engine(threads=2)
+    assert host.kernel_engine(threads=2) is not host.kernel_engine(threads=1)
     described = host.describe()
     assert (described.isa, described.reason) == (host_isas()[0].name, None)
 
 
 def test_many_threads_may_call_at_once():
     engines = [
-        Engine(Objects(host_isas()[0], folder=None), threads=number, activations="float")
+        KernelEngine(CodeCache(host_isas()[0], folder=None), threads=number, activations="float")
         for number in (1, 2, 5)
     ]
     expected = swiglu(engines[0])
@@ -172,17 +185,17 @@ def test_many_threads_may_call_at_once():
 PROGRAM = """
 import os, sys, threading
 import numpy as np
-from edgellm.kernels.engine import Engine, table
+from edgellm.kernels.engine import KernelEngine, step_array
 from edgellm.kernels.codegen.isa import host_isas
-from edgellm.kernels.code_cache import Objects
+from edgellm.kernels.code_cache import CodeCache
 
 def swiglu(engine):
     both, out = np.ones((1, 80), np.float32), np.zeros((1, 40), np.float32)
     with engine.lock:
-        engine.run(table([(engine.kernel("swiglu"), both.ctypes.data, out.ctypes.data, 40)]), 1)
+        engine.run(step_array([(engine.kernel("swiglu"), both.ctypes.data, out.ctypes.data, 40)]), 1)
     return float(out[0, 0])
 
-engine = Engine(Objects(host_isas()[0], folder=None), threads=3, activations="float")
+engine = KernelEngine(CodeCache(host_isas()[0], folder=None), threads=3, activations="float")
 """
 
 

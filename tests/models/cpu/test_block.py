@@ -12,7 +12,7 @@ from support.tiny import CONFIGS
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.errors import ClosedError
-from edgellm.kernels.host import engine, unavailable
+from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.arithmetic import engine_for, warn_slow
@@ -35,7 +35,7 @@ PLAIN = [None, Quantization(4, 32), Quantization(8, 64), Quantization(3, 32)]
 
 @pytest.fixture(scope="module")
 def floats():
-    return engine(threads=2, activations="float")
+    return kernel_engine(threads=2, activations="float")
 
 
 def caches_of(config, window):
@@ -109,7 +109,7 @@ def test_int8_activations_stay_close():
     tensors = tensors_of(config, lambda _: how)
     layers = (
         Block(config, tensors, lambda _: how),
-        CpuBlock(engine(threads=2), config, tensors, lambda _: how),
+        CpuBlock(kernel_engine(threads=2), config, tensors, lambda _: how),
     )
     assert follow(config, *layers, caches_of(config, 0), (1, 3, 40, 1)) < 0.03
 
@@ -121,7 +121,7 @@ def test_few_tokens_at_once_are_each_as_alone(activations, how):
         CONFIGS["llama-3"] | {"hidden_size": 256, "intermediate_size": 704}
     )
     layer = CpuBlock(
-        engine(threads=2, activations=activations),
+        kernel_engine(threads=2, activations=activations),
         config,
         tensors_of(config, lambda _: how, dtype=mx.bfloat16),
         lambda _: how,
@@ -201,7 +201,7 @@ def test_a_product_is_mlx_own(how, floats):
 
 def test_two_models_in_two_threads():
     config = ModelConfig.from_dict(CONFIGS["llama-3"])
-    shared = engine(threads=2)
+    shared = kernel_engine(threads=2)
     layers = [
         CpuBlock(
             shared,
@@ -286,7 +286,7 @@ def test_sequences_side_by_side_get_what_they_get_alone(threads):
     """Whether each of them is looked after by one thread, or one after the other by all."""
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
-    shared = engine(threads=threads, activations="float")
+    shared = kernel_engine(threads=threads, activations="float")
     layer = CpuBlock(shared, config, tensors_of(config, lambda _: how), lambda _: how)
     for lengths in ([1] * 8, [1] * 16, [1, 1, 300, 1], [40, 50, 60, 45, 5, 7], [700, 3, 600]):
         before = [(29 * place) % 211 for place in range(len(lengths))]

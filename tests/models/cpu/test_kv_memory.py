@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.decoder_layers import distance, hidden_of, tensors_of
+from support.kernel_steps import attend
 from support.tiny import CONFIGS
 
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.kernels.codegen.abi import SPLIT_ROWS, share_of
+from edgellm.kernels.codegen.abi import MAX_SPLIT_QUERIES, split_of
 from edgellm.kernels.codegen.isa import host_isas
-from edgellm.kernels.engine import float_bits, table
-from edgellm.kernels.host import engine, unavailable
+from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.cache import ROLLBACK, KVCache
 from edgellm.kv_cache.kv_format import GROUP, KVFormat
 from edgellm.models.cpu.block import CpuBlock
@@ -41,7 +41,7 @@ def layers(name, isa):
     """A layer's config, and the layer in native code and in MLX."""
     config = ModelConfig.from_dict(CONFIGS[name])
     tensors = tensors_of(config, lambda _: None)
-    floats = engine(threads=2, activations="float", isa=isa.name)
+    floats = kernel_engine(threads=2, activations="float", isa=isa.name)
     return (
         config,
         CpuBlock(floats, config, tensors, lambda _: None),
@@ -124,38 +124,12 @@ def test_what_is_held_is_rounded_to_the_nearest(kind, codes, window, name):
         assert (np.abs(rounded - group).max(-1) <= 0.51 * step + largest * 2**-10).all()
 
 
-def attended(floats, config, store, queries):
-    """What queries (L, H, D) see of a store."""
-    length, heads, width = queries.shape
-    splits, first, least = store.shares(length)
-    shares, out = np.empty((length, heads, splits, width + 2), np.float32), np.empty_like(queries)
-    at = [array.ctypes.data for array in (queries, shares, out)]
-    shape = (heads, config.num_key_value_heads, width)
-    attend = (
-        floats.kernel("attention", store.kept),
-        at[0],
-        queries.strides[0],
-        at[1],
-        *shape,
-        store.keys,
-        store.values,
-    )
-    attend += (store.head_bytes, store.held, store.window, splits, float_bits(width**-0.5))
-    attend += (first, least, store.exponent, *store.tables)
-    with floats.lock:
-        floats.reserve_scratch(1 << 20)
-        floats.run(
-            table([attend, (floats.kernel("merge"), at[1], at[2], heads, width, splits)]), length
-        )
-    return out
-
-
 @EXAMPLES
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     window=st.one_of(st.none(), st.integers(1, 2500)),
     before=st.integers(0, 3500),
-    length=st.integers(2, SPLIT_ROWS),
+    length=st.integers(2, MAX_SPLIT_QUERIES),
     name=st.sampled_from(sorted(LAYERS)),
 )
 def test_a_query_gets_the_same_bits_in_any_call(kind, window, before, length, name):
@@ -166,20 +140,23 @@ def test_a_query_gets_the_same_bits_in_any_call(kind, window, before, length, na
     store = CacheMemory(cache, length).store
     shape = (length, config.num_attention_heads, config.head_dim)
     queries = np.random.default_rng(before).standard_normal(shape, dtype=np.float32) * 3
-    found = attended(own.engine, config, store, queries)
+    kv_heads = config.num_key_value_heads
+    found = attend(own.engine, store, queries, kv_heads=kv_heads)
     for place in range(length):
         position = before + place
-        alone = replace(store, position=position, held=position + 1, window=window or position + 1)
-        assert np.array_equal(
-            found[place], attended(own.engine, config, alone, queries[place : place + 1])[0]
+        alone = replace(
+            store, position=position, length=position + 1, window=window or position + 1
         )
+        own_query = queries[place : place + 1]
+        [expected] = attend(own.engine, alone, own_query, kv_heads=kv_heads)
+        assert np.array_equal(found[place], expected)
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 40))
-def test_shares_go_up_with_positions(one, other, largest):
+def test_splits_go_up_with_positions(one, other, largest):
     low, high = sorted((one, other))
-    assert share_of(low, largest) <= share_of(high, largest)
-    assert share_of(low, largest) <= 16 + 8 * max(0, low.bit_length() - 11) or largest < 40
+    assert split_of(low, largest) <= split_of(high, largest)
+    assert split_of(low, largest) <= 16 + 8 * max(0, low.bit_length() - 11) or largest < 40
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,49 @@
+"""Single steps of the CPU kernels, as the layers make them."""
+
+import numpy as np
+
+from edgellm.kernels.codegen.abi import ATTENTION, MERGE
+from edgellm.kernels.engine import float32_bits, step_array
+
+
+def step(kernel, layout, arguments):
+    """Return a step from arguments by name."""
+    assert arguments.keys() <= layout.keys()
+    return (kernel, *(arguments.get(name, 0) for name in layout))
+
+
+def attend(engine, view, queries, *, kv_heads, splits=None):
+    """Return what queries (L, H, D) attend to in a KVView: attention and merge as the layers run them.
+
+    ``splits`` replaces those that so many queries have.
+    """
+    tokens, heads, head_dim = queries.shape
+    splits = splits or view.splits(tokens)
+    partials = np.empty((tokens, heads, splits.count, head_dim + 2), np.float32)
+    out = np.empty_like(queries)
+    sizes = {"heads": heads, "head_dim": head_dim, "splits": splits.count}
+    sizes["partials"] = partials.ctypes.data
+    tables = ("key_scales", "key_biases", "value_scales", "value_biases")
+    attention = sizes | {
+        "queries": queries.ctypes.data,
+        "row_bytes": queries.strides[0],
+        "kv_heads": kv_heads,
+        "keys": view.keys,
+        "values": view.values,
+        "head_bytes": view.head_bytes,
+        "length": view.length,
+        "window": view.window,
+        "scale": float32_bits(head_dim**-0.5),
+        "first_split": splits.first,
+        "min_exponent": splits.min_exponent,
+        "max_exponent": view.max_exponent,
+        **dict(zip(tables, view.tables, strict=True)),
+    }
+    steps = [
+        step(engine.kernel("attention", view.kind), ATTENTION, attention),
+        step(engine.kernel("merge"), MERGE, sizes | {"out": out.ctypes.data}),
+    ]
+    with engine.lock:
+        engine.reserve_scratch(1 << 20)
+        engine.run(step_array(steps), tokens)
+    return out
