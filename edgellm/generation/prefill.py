@@ -34,7 +34,7 @@ def prefill(
         tokens: at least one.
         caches: one a layer; the tokens' keys and values go there.
         prefill_chunk: tokens that go through a layer at once, at the most.
-        progress: is brought up to date as chunks are done.
+        progress: is brought up to date as chunks are done; None where nobody looks.
         keep_going: asked before each chunk and between layers; where it says no, the result is
             None.
     """
@@ -42,22 +42,21 @@ def prefill(
         mx.array(list(tokens[begin : begin + prefill_chunk]))[None]  # (1, L)
         for begin in range(0, len(tokens), prefill_chunk)
     ]
+    progress = progress or Progress(len(tokens))
     groups = [[chunk] for chunk in chunks]
     if model.layers.streams_weights:
         groups = [chunks]
     hidden = None
     for group in groups:
-        if progress is not None:
-            progress.report_prefill()
+        progress.report_prefill()
         if not keep_going():
             return None
         states = model.hidden(group, [caches] * len(group), keep_going=keep_going)
         if not states:
             return None
         hidden = states[-1]
-        if progress is not None:
-            progress.forwards += len(group)
-            progress.prefill_done += sum(chunk.shape[1] for chunk in group)
+        progress.forwards += len(group)
+        progress.prefill_done += sum(chunk.shape[1] for chunk in group)
         if group is not groups[-1]:
             # the next chunk's activations take the place of these
             mx.eval(hidden, *stored(caches))

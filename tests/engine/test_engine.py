@@ -29,7 +29,7 @@ from edgellm.settings import LoadSettings, Sampling
 from edgellm.tokenizer import Tokenizer
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
-KINDS = ["resident", "paged", "window", "turning", "int8", "int8 paged"]
+KINDS = ["resident", "paged", "window", "sliding", "int8", "int8 paged"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def models(tiny_folder, tmp_path_factory):
             }
             if kind.endswith("paged"):
                 keywords |= paged_settings(folder(kind), context=200)
-            if kind == "turning":
+            if kind == "sliding":
                 keywords |= {"context_window": 7}
             opened[kind] = edgellm.load(folder(kind), prefill_chunk=32, **keywords)
             assert opened[kind].plan.resident != kind.endswith("paged")
@@ -92,7 +92,7 @@ samplings = st.builds(
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=12)
 @given(data=st.data())
-def test_whoever_joins_and_leaves_answers_are_those_alone(models, kind, data):
+def test_whoever_joins_and_leaves_each_completion_is_as_alone(models, kind, data):
     load, answer = models
     llm = load(kind)
     lengths = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 64, 70]))
@@ -187,7 +187,7 @@ def test_eight_prompts_of_any_length_cost_the_passes_of_one(tiny_folder):
             assert (token.stats.weight_passes, token.stats.decode_passes) == (6, 5)
 
 
-def test_those_who_answer_go_on_while_a_long_prompt_joins(open_llm):
+def test_running_sequences_go_on_while_a_long_prompt_joins(open_llm):
     llm = open_llm("llama-2", load={"prefill_chunk": 8})
     with llm.batch() as batch:
         first = batch.submit([5, 6], Sampling(max_tokens=30))
@@ -312,7 +312,7 @@ def test_a_read_that_fails_costs_no_sequence(tiny_folder):
         assert list(texts.values()) == alone
 
 
-def test_a_batch_has_the_turn_until_it_is_closed(open_llm):
+def test_an_engine_holds_the_model_until_it_is_closed(open_llm):
     llm = open_llm("llama-2")
     expected = llm.generate(PROMPT, max_tokens=4).text
     with llm.batch() as batch:

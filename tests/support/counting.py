@@ -44,8 +44,8 @@ class CountingLayers:
 def open_counted(folder, *, async_compute=None, speculation=None, **settings):
     """A loaded model, and its counting layers; ``async_compute`` overrides what fits this machine.
 
-    ``speculation`` makes what guesses, from what ``factory.make_speculation`` is given; without it
-    nothing does.
+    ``speculation`` makes a speculation, from what ``factory.make_speculation`` is given; without it
+    nothing speculates.
     """
     # tests run side by side on all cores
     settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)
@@ -54,12 +54,12 @@ def open_counted(folder, *, async_compute=None, speculation=None, **settings):
     model = load_model(checkpoint, plan, reader, settings)
     model.layers = layers = CountingLayers(model.layers, async_compute=async_compute)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
-    guesses = speculation(model, tokenizer, settings, plan) if speculation else None
-    return LLM(checkpoint, tokenizer, model, plan, reader, speculation=guesses), layers
+    made = speculation(model, tokenizer, settings, plan) if speculation else None
+    return LLM(checkpoint, tokenizer, model, plan, reader, speculation=made), layers
 
 
 def paged_settings(folder, *, context=64, **load):
-    """Settings with which a model just does not fit, and its layers are streamed: every token, once guesses are off."""
+    """Settings with which a model just does not fit, so that its layers are streamed."""
     checkpoint = read_checkpoint(folder)
 
     def plan(memory):
