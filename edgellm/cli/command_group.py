@@ -59,7 +59,10 @@ class CommandGroup(TyperGroup):
         app = typer.Typer(
             add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
         )
-        app.command(cmd_name, epilog=EXAMPLE + entry.example, hidden=entry.hidden)(target)
+        epilog = None
+        if entry.example:
+            epilog = EXAMPLE + entry.example
+        app.command(cmd_name, epilog=epilog, hidden=entry.hidden)(target)
         return get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
