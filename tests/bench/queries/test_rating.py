@@ -1,12 +1,9 @@
 """Scores: who gets which, and that none is lost."""
 
-import io
-
 import pytest
 
 from edgellm.bench.queries.rating import RatedFile, judge, rate_all, score_in
 from edgellm.bench.report.result_files import write_records
-from edgellm.cli.app import main
 from edgellm.errors import BackendError, FormatError
 
 COMMON = {"backend": "mlx", "test": "query", "seconds": [1.0], "environment": {}}
@@ -68,20 +65,6 @@ def test_a_file_without_answers_is_refused(tmp_path):
     write_records(path, RECORDS[-1:])
     with pytest.raises(FormatError, match="holds no answers"):
         RatedFile(path)
-
-
-@pytest.mark.parametrize(
-    ("typed", "kept"), [("7\nq\n", 1), ("0\nten\n11\n8\n", 1), ("9\ns\n", 1), ("5\n6\n", 2)]
-)
-def test_a_person_scores_skips_and_stops(file, monkeypatch, capsys, typed, kept):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr("sys.stdin", Terminal(typed))
-    assert main(["bench", "rate", str(file)]) == 0
-    assert f"{kept} answer{'s' if kept > 1 else ''} scored" in capsys.readouterr().err
-    assert len(RatedFile(file).unrated()) == 2 - kept
 
 
 def test_the_order_does_not_follow_the_models(tmp_path):
