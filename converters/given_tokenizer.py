@@ -18,7 +18,11 @@ from edgellm.settings import is_int
 
 
 class GivenTokenizer:
-    """A source and, as its tokenizer, a file (tokenizer.json, tokenizer.model, tokenizer.bin) or a folder that has one.
+    """A source with the tokenizer at a path: tokenizer.json, .model or .bin, or a folder with one.
+
+    Args:
+        base: the source; its own tokenizer's files are left out.
+        path: the file or the folder.
 
     Raises:
         ConfigError: nothing at the path is a tokenizer.
@@ -32,45 +36,48 @@ class GivenTokenizer:
         self.tensors: Mapping[str, SourceTensor] = base.tensors
         self.forms: Mapping[str, Quantization] = base.forms
         self.notes: Sequence[str] = base.notes
-        try:
-            kept = {
-                name: file for name, file in base.companions.items() if name not in TOKENIZER_FILES
-            }
-        except TokenizerError:  # it has none: that is why one was named
-            kept = {}
-        vocabulary = base.config.get("vocab_size")
-        self.companions: Mapping[str, Path | bytes] = kept | _files(
-            path, vocabulary if is_int(vocabulary) else 0
-        )
+        vocab_size = base.config.get("vocab_size")
+        if not is_int(vocab_size):
+            vocab_size = 0
+        self.companions: Mapping[str, Path | bytes] = {
+            **_companions_without_tokenizer(base),
+            **_tokenizer_files(path, vocab_size),
+        }
 
     @property
     def fingerprint(self) -> str:
         """The base's and the tokenizer's."""
-        files = (
-            [self._path]
-            if self._path.is_file()
-            else [item for item in self.companions.values() if isinstance(item, Path)]
-        )
+        files = [self._path]
+        if self._path.is_dir():
+            files = [item for item in self.companions.values() if isinstance(item, Path)]
         return self._base.fingerprint + files_fingerprint(files)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The base's own."""
+        """Return the base's rows."""
         return self._base.rows(name, start, stop)
 
 
-def _files(path: Path, vocabulary: int) -> dict[str, Path | bytes]:
+def _companions_without_tokenizer(base: Source) -> dict[str, Path | bytes]:
+    try:
+        companions = base.companions
+    except TokenizerError:  # it has none: that is why one was named
+        return {}
+    return {name: file for name, file in companions.items() if name not in TOKENIZER_FILES}
+
+
+def _tokenizer_files(path: Path, vocab_size: int) -> dict[str, Path | bytes]:
     if path.is_dir():
-        found: dict[str, Path | bytes] = {
+        files: dict[str, Path | bytes] = {
             name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()
         }
-        if not {"tokenizer.json", "tokenizer.model"} & found.keys():
+        if not {"tokenizer.json", "tokenizer.model"} & files.keys():
             raise ConfigError(
                 f"{path} has no tokenizer.json and no tokenizer.model",
                 hint="name the tokenizer's file",
             )
-        return found
+        return files
     if path.suffix == ".bin" and path.is_file():
-        return llama2c_files(path, vocabulary=vocabulary)
+        return llama2c_files(path, vocabulary=vocab_size)
     if path.suffix == ".model" and path.is_file():
         return meta_files(path, scaled=False)[0]
     if path.suffix == ".json" and path.is_file():

@@ -16,7 +16,7 @@ def byte_level_document(
     normalizer: Mapping[str, Any] | None = None,
     whole_words: bool,
 ) -> dict[str, Any]:
-    """The document.
+    """Return the document, as JSON's objects.
 
     Args:
         vocabulary: tokens in the order of their ids, their bytes as letters.

@@ -6,20 +6,42 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.tokenizer.spm_proto import BYTE, BYTES, FIXED32, NORMAL, VARINT
+from edgellm.tokenizer.spm_proto import (
+    BOS_ID,
+    BPE,
+    BYTE,
+    BYTE_FALLBACK,
+    BYTES,
+    DUMMY_PREFIX,
+    EOS_ID,
+    FIXED32,
+    KIND,
+    MODEL_TYPE,
+    NORMAL,
+    NORMALIZER,
+    PIECES,
+    SCORE,
+    TEXT,
+    TRAINER,
+    UNK_ID,
+    VARINT,
+)
 
-# Fields of ModelProto, TrainerSpec and NormalizerSpec in sentencepiece_model.proto.
-PIECES, TRAINER, NORMALIZER = 1, 2, 3
-MODEL_TYPE, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID, PAD_ID = 3, 35, 40, 41, 42, 43
-NAME, ADD_DUMMY_PREFIX, REMOVE_EXTRA_WHITESPACES = 1, 3, 4
-BPE = 2
-MASK = (1 << 64) - 1
-"""Protobuf writes a negative number with 64 bits."""
+# Fields that only a writer needs: of TrainerSpec, and of NormalizerSpec
+PAD_ID = 43
+NAME, REMOVE_EXTRA_WHITESPACES = 1, 4
+INT64_MASK = (1 << 64) - 1  # protobuf writes a negative number with 64 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A token: how it is spelled, with ``▁`` for a space; its score; its kind, as in ``edgellm.tokenizer.spm_proto``."""
+    """A token.
+
+    Attributes:
+        text: its text, with ``▁`` for a space.
+        score: the higher, the sooner it is merged.
+        kind: as in ``edgellm.tokenizer.spm_proto``.
+    """
 
     text: str
     score: float
@@ -29,33 +51,42 @@ class Piece:
 def piece_model(
     pieces: Sequence[Piece], *, dummy_prefix: bool = True, roles: tuple[int, int, int] = (0, 1, 2)
 ) -> bytes:
-    """The bytes of a ``tokenizer.model``; ``roles`` are the ids of unknown, beginning and end (-1: none).
+    """Return the bytes of a ``tokenizer.model``.
 
-    Bytes that no piece has become byte pieces if all 256 are there; else what looks like one is
-    plain text.
+    Bytes that no piece has become byte pieces if all 256 are there; else the pieces that look like
+    bytes are plain text.
+
+    Args:
+        pieces: the tokens, in the order of their ids.
+        dummy_prefix: whether a space is put before a text.
+        roles: the ids of unknown, beginning and end, -1 for none.
     """
     fallback = len({piece.text for piece in pieces if piece.kind == BYTE}) == 256
-    written = []
-    for piece in pieces:
-        kind = piece.kind if fallback or piece.kind != BYTE else NORMAL
-        content = (
-            _bytes(1, piece.text.encode())
-            + _key(2, FIXED32)
-            + struct.pack("<f", piece.score)
-            + _number(3, kind)
-        )
-        written.append(_bytes(PIECES, content))
-    trainer = _number(MODEL_TYPE, BPE) + _number(BYTE_FALLBACK, fallback)
-    trainer += b"".join(
-        _number(*field)
-        for field in zip((UNK_ID, BOS_ID, EOS_ID, PAD_ID), (*roles, -1), strict=True)
+    fields = [_bytes(PIECES, _piece(piece, fallback)) for piece in pieces]
+    unknown, begin, end = roles
+    trainer = (
+        _number(MODEL_TYPE, BPE)
+        + _number(BYTE_FALLBACK, fallback)
+        + _number(UNK_ID, unknown)
+        + _number(BOS_ID, begin)
+        + _number(EOS_ID, end)
+        + _number(PAD_ID, -1)
     )
     normalizer = (
         _bytes(NAME, b"identity")
-        + _number(ADD_DUMMY_PREFIX, dummy_prefix)
+        + _number(DUMMY_PREFIX, dummy_prefix)
         + _number(REMOVE_EXTRA_WHITESPACES, 0)
     )
-    return b"".join([*written, _bytes(TRAINER, trainer), _bytes(NORMALIZER, normalizer)])
+    fields += [_bytes(TRAINER, trainer), _bytes(NORMALIZER, normalizer)]
+    return b"".join(fields)
+
+
+def _piece(piece: Piece, fallback: bool) -> bytes:
+    kind = piece.kind
+    if kind == BYTE and not fallback:
+        kind = NORMAL
+    score = _key(SCORE, FIXED32) + struct.pack("<f", piece.score)
+    return _bytes(TEXT, piece.text.encode()) + score + _number(KIND, kind)
 
 
 def _key(field: int, wire: int) -> bytes:
@@ -63,7 +94,7 @@ def _key(field: int, wire: int) -> bytes:
 
 
 def _number(field: int, value: int) -> bytes:
-    return _key(field, VARINT) + _varint(int(value) & MASK)
+    return _key(field, VARINT) + _varint(int(value) & INT64_MASK)
 
 
 def _bytes(field: int, content: bytes) -> bytes:

@@ -21,7 +21,7 @@ PROGRAM = Path(__file__).with_name("renderer.py")
 MAX_REUSED_BYTES = 64 << 20
 """What a render process may once have taken and stay: its leavings would count for the next text."""
 
-TOO_MUCH = "takes more time or memory than a conversation calls for"
+TOO_MUCH = "the chat template takes more time or memory than a conversation calls for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,8 @@ class RenderProcess:
                 self._end()
         if "failure" in reply:
             raise TemplateError(f"the chat template {reply['failure']}")
+        if "text" not in reply:
+            raise TemplateError(TOO_MUCH)
         return str(reply["text"])
 
     def close(self) -> None:
@@ -134,5 +136,5 @@ def _exchange(child: subprocess.Popen[bytes], request: bytes) -> bytes:
 
 def _cause_of_death(return_code: int) -> str:
     if return_code < 0:  # by a signal: SIGPROF after its time, or one that memory brings
-        return f"the chat template {TOO_MUCH}"
+        return TOO_MUCH
     return f"the process that renders chat templates ended with {return_code}"

@@ -25,7 +25,6 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-TOO_MUCH = "takes more time or memory than a conversation calls for"
 MAX_MESSAGE = 200  # characters of an error
 MEMORY_CHECK_SECONDS = 0.02
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of what ru_maxrss counts
@@ -123,11 +122,14 @@ def compile_template(source: str) -> jinja2.Template:
 
 
 def render(source: str, variables: dict[str, Any], max_characters: int) -> dict[str, str]:
-    """Return the text, or the failure as what follows the words "the chat template"."""
+    """Return the "text", or the "failure" as what follows the words "the chat template".
+
+    Neither is there when the text, or the memory that it took, goes beyond its limit.
+    """
     try:
         text = compile_template(source).render(variables)
     except MemoryError:
-        return {"failure": TOO_MUCH}
+        return {}
     except jinja2.TemplateSyntaxError as error:
         return {"failure": f"is damaged in line {error.lineno}: {_brief(error)}"}
     except (jinja2.TemplateRuntimeError, jinja2.TemplateNotFound) as error:
@@ -137,7 +139,7 @@ def render(source: str, variables: dict[str, Any], max_characters: int) -> dict[
     except Exception as error:  # a stranger's program can fail in any way
         return {"failure": f"fails: {type(error).__name__}: {_brief(error)}"}
     if len(text) > max_characters:
-        return {"failure": TOO_MUCH}
+        return {}
     return {"text": text}
 
 

@@ -1,8 +1,8 @@
-"""What the small files beside a vocabulary say: special and added tokens, and how a text begins and ends."""
+"""The small files beside a vocabulary: special and added tokens, and how a text begins and ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 MAX_ADDED = 20_000
 MAX_TOKEN = 1024  # characters
 MAX_ID = 1 << 24
+SWITCHES = ("special", "lstrip", "rstrip", "single_word")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,14 @@ class AddedToken:
     normalized: bool = False
 
     @property
-    def is_border(self) -> bool:
+    def splits_text(self) -> bool:
         """Whether nothing before the token changes it or is changed by it."""
         return not (self.lstrip or self.single_word or self.normalized)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What tokenizer_config.json, special_tokens_map.json and added_tokens.json say together.
+    """The contents of tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
     Attributes:
         named: tokens with a role such as "bos_token"; ``None`` where a file says that there is
@@ -60,7 +61,11 @@ class Settings:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def flag(self, name: str, default: bool) -> bool:
-        """Return a switch of tokenizer_config.json. Raises TokenizerError where it is neither true nor false."""
+        """Return a switch of tokenizer_config.json.
+
+        Raises:
+            TokenizerError: it is neither true nor false.
+        """
         value = self.config.get(name)
         if value is None:
             return default
@@ -73,16 +78,13 @@ class Settings:
     @property
     def special_texts(self) -> frozenset[str]:
         """Every token that is control and not text."""
-        texts = {token for token in self.named.values() if token}
-        return frozenset(
-            texts.union(
-                self.extra, (token.content for token in self.added.values() if token.special)
-            )
-        )
+        named = filter(None, self.named.values())
+        added = (token.content for token in self.added.values() if token.special)
+        return frozenset([*named, *self.extra, *added])
 
 
 def read_settings(folder: Path) -> Settings:
-    """Return what the small files of a folder say; files that are not there say nothing.
+    """Return the contents of the small files of a folder; each of them may be missing.
 
     Where tokenizer_config.json lists added tokens, the two older files are not asked, as in
     transformers 5.
@@ -92,18 +94,22 @@ def read_settings(folder: Path) -> Settings:
     """
     config = _read(folder / "tokenizer_config.json")
     listed = config.get("added_tokens_decoder")
-    older = {} if listed is not None else _read(folder / "special_tokens_map.json")
-    roles = {**config, **older}
+    roles = config
+    if listed is None:
+        roles = config | _read(folder / "special_tokens_map.json")
     named: dict[str, str | None] = {}
     for role, value in roles.items():
         if role in NAMED or (role.endswith("_token") and isinstance(value, str | dict)):
-            named[role] = None if value is None else _content(value, role)
-    extra = []
-    for role in ("additional_special_tokens", "extra_special_tokens"):
-        for value in _listing(roles.get(role), role):
-            extra.append(_content(value, role))
-    special = {token for token in named.values() if token}.union(extra)
+            named[role] = None
+            if value is not None:
+                named[role] = _content(value, role)
+    extra = [
+        _content(value, role)
+        for role in ("additional_special_tokens", "extra_special_tokens")
+        for value in _listing(roles.get(role), role)
+    ]
     if listed is None:
+        special = {*named.values(), *extra}
         listed = _by_id(_read(folder / "added_tokens.json"), special)
     return Settings(named=named, extra=tuple(extra), added=read_added(listed), config=config)
 
@@ -112,7 +118,7 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
     """Return added tokens by their ids, lowest first.
 
     Args:
-        listed: a mapping of ids, as digits, to mappings with "content".
+        listed: a mapping of ids, as digits or numbers, to mappings with "content".
 
     Raises:
         TokenizerError: it is damaged, or two of them are the same.
@@ -121,14 +127,10 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
         raise TokenizerError(f"added tokens must be a mapping of at most {MAX_ADDED} ids")
     added: dict[int, AddedToken] = {}
     for key, value in listed.items():
-        if (
-            not (isinstance(key, int) or (key.isascii() and key.isdigit() and len(key) < 10))
-            or int(key) >= MAX_ID
-        ):
-            raise TokenizerError(f"an added token has the id {shown(key)}")
-        if int(key) in added:
-            raise TokenizerError(f"two added tokens have the id {int(key)}")
-        added[int(key)] = added_token(value)
+        token_id = _id(key)
+        if token_id in added:
+            raise TokenizerError(f"two added tokens have the id {token_id}")
+        added[token_id] = added_token(value)
     added = {token_id: token for token_id, token in added.items() if token.content}
     if len({token.content for token in added.values()}) < len(added):
         raise TokenizerError("an added token is listed twice")
@@ -142,9 +144,7 @@ def added_token(value: Any) -> AddedToken:
             f"an added token is {shown(value)}; it must be an object with a content"
         )
     content = _content(value, "an added token")
-    switches = {
-        name: value.get(name, False) for name in ("special", "lstrip", "rstrip", "single_word")
-    }
+    switches = {name: value.get(name, False) for name in SWITCHES}
     switches["normalized"] = value.get("normalized", not switches["special"])
     for name, switch in switches.items():
         if not isinstance(switch, bool):
@@ -154,8 +154,19 @@ def added_token(value: Any) -> AddedToken:
     return AddedToken(content, **switches)
 
 
+def _id(key: Any) -> int:
+    """Return an id that is a number or, as a key of JSON, written in digits."""
+    is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10
+    if not (is_digits or isinstance(key, int)) or int(key) >= MAX_ID:
+        raise TokenizerError(f"an added token has the id {shown(key)}")
+    return int(key)
+
+
 def _content(value: Any, role: str) -> str:
-    content = value.get("content") if isinstance(value, Mapping) else value
+    """Return the text of a token, which stands alone or in an object with further settings."""
+    content = value
+    if isinstance(value, Mapping):
+        content = value.get("content")
     if not isinstance(content, str) or len(content) > MAX_TOKEN:
         raise TokenizerError(
             f"{role} is {shown(content)}; it must be a text of at most {MAX_TOKEN} characters"
@@ -164,6 +175,7 @@ def _content(value: Any, role: str) -> str:
 
 
 def _listing(value: Any, role: str) -> list[Any]:
+    """Return the values of a list, or of an object with names for them."""
     if value is None:
         return []
     if isinstance(value, Mapping):
@@ -173,15 +185,12 @@ def _listing(value: Any, role: str) -> list[Any]:
     return value
 
 
-def _by_id(tokens: Mapping[str, Any], special: set[str]) -> dict[int, Any]:
-    """Turn added_tokens.json, token -> id, round."""
+def _by_id(tokens: Mapping[str, Any], special: Collection[str | None]) -> dict[int, Any]:
+    """Return added_tokens.json, which maps tokens to ids, the other way round."""
     listed: dict[int, Any] = {}
     for content, token_id in tokens.items():
-        if (
-            not isinstance(token_id, int)
-            or isinstance(token_id, bool)
-            or not 0 <= token_id < MAX_ID
-        ):
+        # bool is an int too
+        if type(token_id) is not int or not 0 <= token_id < MAX_ID:
             raise TokenizerError(
                 f"added_tokens.json: {shown(content)} has the id {shown(token_id)}"
             )
@@ -192,6 +201,7 @@ def _by_id(tokens: Mapping[str, Any], special: set[str]) -> dict[int, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, and nothing where there is no file."""
     if not path.exists():
         return {}
     try:

@@ -13,7 +13,7 @@ from edgellm.errors import TokenizerError
 REPLACEMENT = "\ufffd"
 BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 MAX_TEXT = 64  # characters that one decoding step may insert or count
-PIECEWISE = "edgellm.piecewise"
+EACH_BYTE = "edgellm.each_byte"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,43 +37,50 @@ class Decoding:
 
 
 class Detokenizer:
-    """Turns ids into text; it may serve many threads.
+    """The bytes of each token, and the text of ids; it may serve many threads.
 
     Args:
         token_of: the token of an id, ``None`` where there is none.
         special: ids that are control and not text.
         decoding: the rule.
+
+    Attributes:
+        decoding: the rule.
+        errors: how broken UTF-8 is decoded: the name of a handler of ``codecs``.
     """
 
     def __init__(
         self, token_of: Callable[[int], str | None], special: Iterable[int], decoding: Decoding
     ) -> None:
-        self._token_of, self._special, self._decoding = token_of, frozenset(special), decoding
+        self._token_of = token_of
+        self._special = frozenset(special)
+        self.decoding = decoding
         self._known: dict[int, bytes | None] = {}
+        # of broken UTF-8 ByteLevel shows each sequence as one sign, SentencePiece each byte
         self.errors = "replace"
         if decoding.byte_fallback:
-            # SentencePiece shows each broken byte as a sign of its own, ByteLevel each broken
-            # sequence.
-            codecs.register_error(PIECEWISE, _each_byte)
-            self.errors = PIECEWISE
+            codecs.register_error(EACH_BYTE, _replace_each_byte)
+            self.errors = EACH_BYTE
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
         """Return the text of ``ids``; ids without a token add nothing, broken UTF-8 becomes U+FFFD."""
         stream = StreamDecoder(self, skip_special_tokens=skip_special_tokens)
-        return "".join([stream.add(int(token_id)) for token_id in ids]) + stream.finish()
+        parts = [stream.add(int(token_id)) for token_id in ids]
+        return "".join(parts) + stream.finish()
 
     def bytes_of(self, token_id: int, *, skip_special_tokens: bool) -> bytes | None:
-        """Return the bytes that a token stands for; ``None`` for one that is skipped or does not exist."""
+        """Return the bytes that a token stands for; ``None`` for one that is skipped or not there."""
         if skip_special_tokens and token_id in self._special:
             return None
-        try:
-            return self._known[token_id]
-        except KeyError:
+        if token_id not in self._known:
             token = self._token_of(token_id)
-            return self._known.setdefault(token_id, None if token is None else self._bytes(token))
+            self._known[token_id] = None
+            if token is not None:
+                self._known[token_id] = self._bytes(token)
+        return self._known[token_id]
 
     def _bytes(self, token: str) -> bytes:
-        rule = self._decoding
+        rule = self.decoding
         for old, new in rule.replacements:
             token = token.replace(old, new)
         if rule.byte_fallback and BYTE_TOKEN.fullmatch(token):
@@ -88,17 +95,12 @@ class Detokenizer:
     def start_of(self, token_id: int) -> bytes:
         """Return the bytes of a token that is the first of a text under the rule ``bare_start``."""
         token = self._token_of(token_id) or ""
-        return self._bytes(token.replace(self._decoding.bare_start, ""))
-
-    @property
-    def decoding(self) -> Decoding:
-        """The rule."""
-        return self._decoding
+        return self._bytes(token.replace(self.decoding.bare_start, ""))
 
 
 @dataclass(slots=True)
 class StreamDecoder:
-    """Text out of ids that come one by one: never half a character, and together exactly what ``decode`` gives.
+    """Text out of ids that come one by one: never half a character, together the text of ``decode``.
 
     Args:
         detokenizer: the rule and the tokens.
@@ -116,7 +118,9 @@ class StreamDecoder:
     def __post_init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(self.detokenizer.errors)
         self._started = self.continues
-        self._to_strip = 0 if self.continues else self.detokenizer.decoding.strip_count
+        self._to_strip = 0
+        if not self.continues:
+            self._to_strip = self.detokenizer.decoding.strip_count
 
     def add(self, token_id: int) -> str:
         """Take one more id and return the text that it completes, often ``""``."""
@@ -130,10 +134,11 @@ class StreamDecoder:
         return self._strip(self._utf8.decode(data))
 
     def finish(self) -> str:
-        """Return what is left at the end of the text: U+FFFD for a character that never came whole."""
+        """Return the end of the text: U+FFFD for a character that never came whole."""
         return self._strip(self._utf8.decode(b"", True))
 
     def _strip(self, text: str) -> str:
+        """Return ``text`` without what goes from the start of all the text."""
         while self._to_strip and text:
             if text[0] != self.detokenizer.decoding.strip:
                 self._to_strip = 0
@@ -150,7 +155,7 @@ def read_decoding(decoder: Any) -> Decoding:
         TokenizerError: it is damaged, or of a kind that no LLaMA-like model uses.
     """
     rule: dict[str, Any] = {}
-    fused = False
+    fused = False  # from here on a step sees the whole text, before it each token
     for step in steps_of(decoder, "decoders"):
         match step:
             case {"type": "ByteLevel"}:
@@ -175,9 +180,8 @@ def read_decoding(decoder: Any) -> Decoding:
                 rule |= {"strip": strip, "strip_count": count}
             case {"type": "Metaspace", "replacement": str(space)} if len(space) == 1 and not fused:
                 rule["replacements"] = (*rule.get("replacements", ()), (space, " "))
-                if step.get("prepend_scheme", "always") != "never" and step.get(
-                    "add_prefix_space", True
-                ):
+                scheme = step.get("prepend_scheme", "always")
+                if scheme != "never" and step.get("add_prefix_space", True):
                     rule["bare_start"] = space
             case _:
                 raise TokenizerError(
@@ -209,23 +213,28 @@ def steps_of(component: Any, name: str) -> list[Any]:
 
 def kind_of(step: Any) -> str:
     """Return the "type" of a component for an error message."""
-    kind = step.get("type") if isinstance(step, Mapping) else step
+    kind = step
+    if isinstance(step, Mapping):
+        kind = step.get("type")
     return ascii(kind)[:60]
 
 
 def _byte_table() -> dict[str, int]:
-    """Return GPT-2's table: printable Latin-1 characters stand for themselves, the other bytes from U+0100 on."""
+    """Return the byte of each character of GPT-2's alphabet (``bytes_to_unicode`` in its encoder.py).
+
+    Printable Latin-1 characters stand for themselves, the other bytes from U+0100 on.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + at): byte for at, byte in enumerate(others)
-    }
+    table = {chr(byte): byte for byte in printable}
+    table |= {chr(0x100 + at): byte for at, byte in enumerate(others)}
+    return table
 
 
 BYTE_OF = _byte_table()
 
 
-def _each_byte(error: UnicodeError) -> tuple[str, int]:
+def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return REPLACEMENT * (error.end - error.start), error.end

@@ -1,7 +1,7 @@
 """The parts of a tokenizer.json around its vocabulary: checked before the Rust library has them.
 
-That library panics, or aborts the process, on some files that are valid JSON: each check here
-stands for one that did.
+The library parses them itself and refuses what is damaged. It bounds neither how much longer they
+make a text, nor which ids they put around it: those are the checks here.
 """
 
 from __future__ import annotations
@@ -20,39 +20,20 @@ MAX_PATTERN = 16_384  # characters
 MAX_INSERT = 64  # characters that a step may put in
 MAX_GROWTH = 64  # how many times longer all steps together may make a text
 
+# Kinds whose growth is known
 NORMALIZERS = [
-    "Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt", "ByteLevel",
-    "Precompiled",
+    "Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Nmt",
+    "ByteLevel", "Precompiled",
 ]  # fmt: skip
 PRE_TOKENIZERS = [
-    "Split",
-    "ByteLevel",
-    "Metaspace",
-    "Digits",
-    "Punctuation",
-    "Whitespace",
-    "WhitespaceSplit",
-]
+    "Split", "ByteLevel", "Metaspace", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit",
+]  # fmt: skip
 
 
 def check_components(normalizer: Any, pre_tokenizer: Any) -> None:
-    """Raise TokenizerError unless both are of kinds that cannot panic and cannot make a text much longer."""
-    growth = 1.0
-    for component, name, known in (
-        (normalizer, "normalizers", NORMALIZERS),
-        (pre_tokenizer, "pretokenizers", PRE_TOKENIZERS),
-    ):
-        steps = steps_of(component, name)
-        if len(steps) > MAX_STEPS:
-            raise TokenizerError(
-                f"tokenizer.json has {len(steps)} {name}; {MAX_STEPS} are the most"
-            )
-        for step in steps:
-            if not isinstance(step, Mapping) or step.get("type") not in known:
-                raise TokenizerError(
-                    f"tokenizer.json has {name} that edgellm does not know: {kind_of(step)}"
-                )
-            growth *= _growth(step)
+    """Raise TokenizerError unless both are of known kinds that cannot make a text much longer."""
+    growth = _check_steps(normalizer, "normalizers", NORMALIZERS)
+    growth *= _check_steps(pre_tokenizer, "pretokenizers", PRE_TOKENIZERS)
     if growth > MAX_GROWTH:
         raise TokenizerError(
             "tokenizer.json would make a text many times longer before it is encoded"
@@ -91,49 +72,68 @@ def read_frame(post_processor: Any, ids: Mapping[str, int]) -> tuple[list[int], 
                 after += _special_ids(single[texts[0] + 1 :], tokens, ids)
             case _:
                 raise TokenizerError(
-                    f"tokenizer.json ends in a processor that edgellm does not know: {kind_of(step)}"
+                    "tokenizer.json ends in a processor that edgellm does not know: "
+                    f"{kind_of(step)}"
                 )
     return before, after
 
 
-def _growth(step: Mapping[str, Any]) -> float:
-    match step:
-        case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if old:
-            return _limit(max(1.0, len(new) / len(old)), new)
-        case {"type": "Replace", "pattern": {"Regex": str(pattern)}, "content": str(new)}:
-            return _limit(1.0 + len(new), pattern[MAX_PATTERN - MAX_INSERT :])
-        case {"type": "Prepend", "prepend": str(new)}:
-            return _limit(1.0, new)
-        case {"type": "Split", "pattern": {"Regex": str(pattern)} | {"String": str(pattern)}}:
-            return _limit(1.0, pattern[MAX_PATTERN - MAX_INSERT :])
-        case {"type": "Replace" | "Prepend" | "Split"}:
-            raise TokenizerError(f"tokenizer.json has a damaged {kind_of(step)}")
-        case {"type": "Precompiled"}:
-            try:
-                check_charsmap(
-                    base64.b64decode(step["precompiled_charsmap"], validate=True) or b"\0"
-                )
-            except (KeyError, TypeError, ValueError) as error:
-                raise TokenizerError(
-                    "the normalization table in tokenizer.json is damaged"
-                ) from error
-            return 1.0
-        case {"type": "ByteLevel"}:
-            return 2.0
-    return 1.0
-
-
-def _limit(growth: float, text: str) -> float:
-    if len(text) > MAX_INSERT:
-        raise TokenizerError(
-            f"tokenizer.json has a pattern or an insertion that is too long: {shown(text)}"
-        )
+def _check_steps(component: Any, name: str, known: list[str]) -> float:
+    """Return how many times longer all steps of a component together may make a text."""
+    steps = steps_of(component, name)
+    if len(steps) > MAX_STEPS:
+        raise TokenizerError(f"tokenizer.json has {len(steps)} {name}; {MAX_STEPS} are the most")
+    growth = 1.0
+    for step in steps:
+        if not isinstance(step, Mapping) or step.get("type") not in known:
+            raise TokenizerError(
+                f"tokenizer.json has {name} that edgellm does not know: {kind_of(step)}"
+            )
+        growth *= _growth(step)
     return growth
 
 
+def _growth(step: Mapping[str, Any]) -> float:
+    """Return how many times longer a step may make a text."""
+    match step:
+        case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if old:
+            _limit(new, MAX_INSERT)
+            return max(1.0, len(new) / len(old))
+        case {"type": "Replace", "pattern": {"Regex": str(pattern)}, "content": str(new)}:
+            _limit(pattern, MAX_PATTERN)
+            return 1.0 + len(new)  # a pattern may match between any two characters
+        case {"type": "Prepend", "prepend": str(new)}:
+            _limit(new, MAX_INSERT)
+        case {"type": "Split", "pattern": {"Regex": str(pattern)} | {"String": str(pattern)}}:
+            _limit(pattern, MAX_PATTERN)
+        case {"type": "Replace" | "Prepend" | "Split"}:
+            raise TokenizerError(f"tokenizer.json has a damaged {kind_of(step)}")
+        case {"type": "Precompiled"}:
+            _check_table(step.get("precompiled_charsmap"))
+        case {"type": "ByteLevel"}:
+            return 2.0  # each byte becomes a character of up to two bytes
+    return 1.0
+
+
+def _check_table(encoded: Any) -> None:
+    try:
+        table = base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError) as error:
+        raise TokenizerError("the normalization table in tokenizer.json is damaged") from error
+    check_charsmap(table or b"\0")  # an empty one is a choice in SentencePiece, but not here
+
+
+def _limit(text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise TokenizerError(
+            f"tokenizer.json has a pattern or an insertion that is too long: {shown(text)}"
+        )
+
+
 def _special_ids(items: list[Any], tokens: Mapping[str, Any], ids: Mapping[str, int]) -> list[int]:
+    """Return the ids of the special tokens that ``items`` of a template name."""
     known = set(ids.values())
-    found: list[int] = []
+    special: list[int] = []
     for item in items:
         match item:
             case {"SpecialToken": {"id": str(name)}} if isinstance(tokens.get(name), dict):
@@ -144,7 +144,7 @@ def _special_ids(items: list[Any], tokens: Mapping[str, Any], ids: Mapping[str, 
                     raise TokenizerError(
                         f"the template of tokenizer.json has impossible ids for {shown(name)}"
                     )
-                found += listed
+                special += listed
             case _:
                 raise TokenizerError("the template of tokenizer.json is damaged")
-    return found
+    return special

@@ -1,4 +1,4 @@
-"""A vocabulary in a SentencePiece model (tokenizer.model), used as LLaMA's tokenizer in transformers uses it.
+"""A vocabulary in a SentencePiece model (tokenizer.model), used as transformers uses LLaMA's.
 
 Special, added and user-defined tokens are cut out of a text first, longest first; SentencePiece
 encodes what lies between. Only the beginning of a text gets SentencePiece's dummy prefix (a space
@@ -32,9 +32,8 @@ from edgellm.tokenizer.spm_proto import (
 )
 
 MAX_BYTES = 16 << 20
-SPACE = "\u2581"
+SPACE = "\u2581"  # ▁: SentencePiece writes a space so
 TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
-DEFAULT_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 class PieceVocabulary:
@@ -42,46 +41,38 @@ class PieceVocabulary:
 
     Args:
         model: the checked model.
-        settings: what the files beside it say.
+        settings: the contents of the files beside it.
+
+    Raises:
+        TokenizerError: the library refuses the model, or the files beside it do not fit it.
     """
 
     def __init__(self, model: PieceModel, settings: Settings) -> None:
         self._model = model
-        self._legacy = settings.flag("legacy", False)
-        prefix = model.dummy_prefix and settings.flag("add_prefix_space", True)
-        self._outer = _processor(model.data if prefix else without_dummy_prefix(model.data))
-        self._inner = (
-            self._outer
-            if self._legacy or not prefix
-            else _processor(without_dummy_prefix(model.data))
-        )
+        adds_space = model.dummy_prefix and settings.flag("add_prefix_space", True)
+        bare = without_dummy_prefix(model.data)
+        # one for the beginning of a text, one for what follows a special token
+        self._first = self._inner = _processor(model.data if adds_space else bare)
+        if adds_space and not settings.flag("legacy", False):
+            self._inner = _processor(bare)
+
         self._tokens: dict[int, str] = dict(enumerate(model.pieces))
         self._ids = {piece: at for at, piece in enumerate(model.pieces)}
         for token_id, token in settings.added.items():
-            self._add(token_id, token)
+            self._reserve_id(token_id, token)
         self.named = self._named(settings)
-        special = settings.special_texts.union(token for token in self.named.values() if token)
-        added = {token.content: token for token in settings.added.values()}
-        for piece, kind in zip(model.pieces, model.kinds, strict=True):
-            if kind in (CONTROL, USER_DEFINED):
-                added.setdefault(piece, AddedToken(piece))
-        for text in special:
-            if text in self._ids:
-                added.setdefault(text, AddedToken(text))
-        self._added = added
-        self._lengths = sorted({len(text) for text in added}, reverse=True)
-        self._starts = re.compile(
-            "[" + "".join(re.escape(start) for start in {text[0] for text in added}) + "]"
-            if added
-            else "(?!)"
-        )
+        special = settings.special_texts.union(filter(None, self.named.values()))
+        self._added = self._added_tokens(settings, special)
+        self._lengths = sorted({len(text) for text in self._added}, reverse=True)
+        self._starts = _any_of({text[0] for text in self._added})
+
         control = {at for at, kind in enumerate(model.kinds) if kind in (CONTROL, UNKNOWN)}
         self.special_ids = frozenset(
             control.union(self._ids[token] for token in special if token in self._ids)
         )
         self.split_token_ids = frozenset(
             self._ids[text]
-            for text, token in added.items()
+            for text, token in self._added.items()
             if not (token.lstrip or token.single_word)
         )
         self.size = max(self._tokens) + 1
@@ -89,7 +80,7 @@ class PieceVocabulary:
             replacements=((SPACE, " "),),
             byte_fallback=True,
             strip=" ",
-            strip_count=1 if prefix else 0,
+            strip_count=int(adds_space),
         )
         self._begin = self._role("bos_token") if settings.flag("add_bos_token", True) else []
         self._end = self._role("eos_token") if settings.flag("add_eos_token", False) else []
@@ -107,7 +98,8 @@ class PieceVocabulary:
             raise TokenizerError(error.message) from error
         if TIKTOKEN.match(data):
             raise TokenizerError(
-                f"{path} holds tiktoken ranks (the form of Meta's own Llama 3 folders), not a SentencePiece model",
+                f"{path} holds tiktoken ranks (the form of Meta's own Llama 3 folders), "
+                "not a SentencePiece model",
                 hint="convert the folder: edgellm convert SOURCE DEST",
             )
         if data.startswith(b"version https://git-lfs"):
@@ -126,17 +118,21 @@ class PieceVocabulary:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""
-        ids = list(self._begin) if add_special_tokens else []
+        ids: list[int] = []
         start = 0
         for token, begin, end in self._added_in(text):
             between = text[start:begin]
-            ids += self._encode(between.rstrip() if token.lstrip else between, first=start == 0)
+            if token.lstrip:
+                between = between.rstrip()
+            ids += self._encode_plain(between, first=start == 0)
             ids.append(self._ids[token.content])
             start = end
             while token.rstrip and text[start : start + 1].isspace():
                 start += 1
-        ids += self._encode(text[start:], first=start == 0)
-        return ids + self._end if add_special_tokens else ids
+        ids += self._encode_plain(text[start:], first=start == 0)
+        if add_special_tokens:
+            return [*self._begin, *ids, *self._end]
+        return ids
 
     def token_of(self, token_id: int) -> str | None:
         """Return the token of an id, ``None`` where there is none."""
@@ -147,7 +143,10 @@ class PieceVocabulary:
         return self._ids.get(token)
 
     def _added_in(self, text: str) -> Iterator[tuple[AddedToken, int, int]]:
-        """Each added token in a text with its begin and end: the first, and of those the longest, then on behind it."""
+        """Yield each added token in a text with its begin and end.
+
+        From each place the longest is taken, and the search goes on behind it.
+        """
         at = 0
         while match := self._starts.search(text, at):
             begin, at = match.start(), match.end()
@@ -161,11 +160,14 @@ class PieceVocabulary:
                     at = end
                     break
 
-    def _encode(self, text: str, *, first: bool) -> list[int]:
-        processor = self._outer if first else self._inner
-        return processor.encode(text) if text else []
+    def _encode_plain(self, text: str, *, first: bool) -> list[int]:
+        """Return the ids of a text without added tokens; ``first``: nothing stands before it."""
+        processor = self._first if first else self._inner
+        ids: list[int] = processor.encode(text)
+        return ids
 
     def _role(self, role: str) -> list[int]:
+        """Return the id of the token with a role, or nothing where there is no such token."""
         token = self.named.get(role)
         if not token:
             return []
@@ -174,34 +176,57 @@ class PieceVocabulary:
         return [self._ids[token]]
 
     def _named(self, settings: Settings) -> dict[str, str | None]:
-        own = {"bos_token": self._model.bos_id, "eos_token": self._model.eos_id}
-        named: dict[str, str | None] = {}
-        for role, token in DEFAULT_TOKENS.items():
-            named[role] = self._tokens.get(own[role]) if role in own else token
-        return named | dict(settings.named)
+        """Return the tokens with roles: those of the files beside the model go before its own."""
+        return {
+            "bos_token": self._tokens.get(self._model.bos_id),
+            "eos_token": self._tokens.get(self._model.eos_id),
+            "unk_token": "<unk>",
+            **settings.named,
+        }
 
-    def _add(self, token_id: int, token: AddedToken) -> None:
+    def _added_tokens(self, settings: Settings, special: frozenset[str]) -> dict[str, AddedToken]:
+        """Return by their texts the tokens that are cut out of a text before it is encoded."""
+        added = {token.content: token for token in settings.added.values()}
+        for piece, kind in zip(self._model.pieces, self._model.kinds, strict=True):
+            if kind in (CONTROL, USER_DEFINED):
+                added.setdefault(piece, AddedToken(piece))
+        for text in special:
+            if text in self._ids:
+                added.setdefault(text, AddedToken(text))
+        return added
+
+    def _reserve_id(self, token_id: int, token: AddedToken) -> None:
+        """Give an added token the id that the files say: a free one, or its own."""
         text = token.content
-        if self._tokens.get(token_id, text) != text or self._ids.get(text, token_id) != token_id:
+        if self._tokens.setdefault(token_id, text) != text or (
+            self._ids.setdefault(text, token_id) != token_id
+        ):
             raise TokenizerError(
                 f"added token {shown(text)} has the id {token_id}, which belongs to another token"
             )
-        self._tokens[token_id], self._ids[text] = text, token_id
+
+
+def _any_of(characters: set[str]) -> re.Pattern[str]:
+    """Return a pattern that finds one of ``characters``."""
+    if not characters:
+        return re.compile("(?!)")
+    return re.compile("[" + "".join(map(re.escape, characters)) + "]")
 
 
 def _inside_word(text: str, start: int, end: int) -> bool:
-    before, after = text[start - 1 : start] if start else "", text[end : end + 1]
-    return bool(re.fullmatch(r"\w", before) or re.fullmatch(r"\w", after))
+    """Whether a letter or digit stands right before ``start`` or at ``end``."""
+    neighbours = text[max(start - 1, 0) : start] + text[end : end + 1]
+    return re.search(r"\w", neighbours) is not None
 
 
 def _processor(data: bytes) -> Any:
+    """Return the library's processor of a serialized model. Raises TokenizerError."""
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(data)
     except Exception as error:  # the library raises plain RuntimeError and ValueError
-        raise TokenizerError(
-            f"the SentencePiece model is damaged: {' '.join(str(error).split())[:200]}"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"the SentencePiece model is damaged: {reason}") from error
     return processor

@@ -1,4 +1,8 @@
-"""The normalization table of SentencePiece: checked before C++ or Rust walks it without looking down."""
+"""The normalization table of SentencePiece: checked before native code walks it.
+
+No library bounds how much longer a table makes a text, and not every version looks whether the
+table stays inside itself.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,19 @@ import numpy as np
 from edgellm.errors import TokenizerError
 
 MAX_REPLACEMENT = 128  # bytes; NFKC's longest has 33
+HAS_VALUE = 1 << 8
+WIDE = 1 << 9
+IS_VALUE = 1 << 31
 
 
 def check_charsmap(table: bytes) -> None:
     """Raise TokenizerError unless every step through the table stays inside it.
 
-    The table is a double array (Yata, "Dictionary tries and their applications"; the layout is
-    darts-clone's) and then the replacements, each ended by a zero byte. A unit holds a label in
-    bits 0-7, in bit 8 whether a value hangs on it, in bits 10-30 the distance to its children,
-    counted in 256s if bit 9 is set; bit 31 marks a value.
+    The table is the size of a trie in bytes, the trie, and then the replacements, each ended by a
+    zero byte. The trie is a double array (Aoe 1989, "An efficient digital search algorithm by using
+    a double-array structure") in the layout of darts-clone. A unit of it holds a label in bits 0-7,
+    in bit 8 whether a value hangs on it, in bits 10-30 the distance to its children, counted in
+    256s if bit 9 is set; bit 31 marks a value.
     """
     if not table:
         return
@@ -24,13 +32,15 @@ def check_charsmap(table: bytes) -> None:
         raise TokenizerError("the normalization table of the tokenizer is cut off")
     units = np.frombuffer(table, "<u4", size // 4, 4)
     replacements = np.frombuffer(table, np.uint8, offset=4 + size)
-    inner = units & 0x80000000 == 0
+
+    inner = units & IS_VALUE == 0
     inner[0] = True
-    at = np.flatnonzero(inner)
-    children = at ^ ((units[inner] >> 10) << ((units[inner] & 0x200) >> 6)).astype(np.int64)
+    distances = (units[inner] >> 10) << ((units[inner] & WIDE) >> 6)
+    children = np.flatnonzero(inner) ^ distances.astype(np.int64)
+    # a step goes to a child with any label of 8 bits
     if np.any(children | 0xFF >= len(units)):
         raise TokenizerError("the normalization table of the tokenizer points outside itself")
-    values = units[children[units[inner] & 0x100 != 0]] & 0x7FFFFFFF
+    values = units[children[units[inner] & HAS_VALUE != 0]] & ~np.uint32(IS_VALUE)
     ends = np.flatnonzero(replacements == 0)
     if replacements[-1] != 0 or np.any(values >= len(replacements)):
         raise TokenizerError("the normalization table of the tokenizer points outside itself")

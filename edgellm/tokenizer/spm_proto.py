@@ -1,4 +1,8 @@
-"""The protobuf of a SentencePiece model, read far enough to know that C++ may have it."""
+"""The protobuf of a SentencePiece model: what the library does not tell of it.
+
+SentencePiece's Python interface names pieces and scores, but neither user-defined pieces nor the
+settings of the normalizer. The field numbers are those of sentencepiece_model.proto.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,25 @@ from dataclasses import dataclass
 
 from edgellm.errors import TokenizerError
 
-MAX_PIECES = 1 << 19
-MAX_PIECE = 4096  # bytes
+MAX_SCORE = 1e30  # sums of these stay finite
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# Fields of ModelProto, NormalizerSpec and TrainerSpec in sentencepiece_model.proto.
+# ModelProto
 PIECES, TRAINER, NORMALIZER, SELF_TEST, DENORMALIZER = 1, 2, 3, 4, 5
+# ModelProto.SentencePiece
+TEXT, SCORE, KIND = 1, 2, 3
+# NormalizerSpec
 CHARSMAP, DUMMY_PREFIX = 2, 3
+# TrainerSpec
 MODEL_TYPE, SUFFIX, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID = 3, 24, 35, 40, 41, 42
 UNIGRAM, BPE = 1, 2
+TRAINER_DEFAULTS = {BOS_ID: 1, EOS_ID: 2, SUFFIX: 0, MODEL_TYPE: UNIGRAM}
 
 
 @dataclass(frozen=True, slots=True)
 class PieceModel:
-    """What a SentencePiece model says of itself.
+    """The contents of a SentencePiece model.
 
     Attributes:
         data: the model without its self-test.
@@ -51,53 +59,18 @@ class PieceModel:
 
 
 def read_piece_model(data: bytes) -> PieceModel:
-    """Return what the model says. Raises TokenizerError where it is no SentencePiece model or lies about its lengths."""
-    kept: list[bytes] = []
-    pieces: list[str] = []
-    kinds: list[int] = []
-    scores: list[float] = []
-    charsmaps: list[bytes] = []
-    dummy_prefix, numbers = True, {BOS_ID: 1, EOS_ID: 2, SUFFIX: 0, MODEL_TYPE: UNIGRAM}
-    at = 0
-    for number, value, end in _fields(data):
-        if number == PIECES and isinstance(value, bytes):
-            piece, kind, score = _piece(value)
-            pieces.append(piece)
-            kinds.append(kind)
-            scores.append(score)
-        elif number in (NORMALIZER, DENORMALIZER) and isinstance(value, bytes):
-            for inner, setting, _ in _fields(value):
-                if inner == CHARSMAP and isinstance(setting, bytes):
-                    charsmaps.append(setting)
-                elif inner == DUMMY_PREFIX and number == NORMALIZER:
-                    dummy_prefix = bool(setting)
-        elif number == TRAINER and isinstance(value, bytes):
-            numbers |= {
-                inner: _signed(setting)
-                for inner, setting, _ in _fields(value)
-                if isinstance(setting, int)
-            }
-        if number != SELF_TEST:  # it would be run while the model is loaded
-            kept.append(data[at:end])
-        at = end
-    if not pieces or len(pieces) > MAX_PIECES:
-        raise TokenizerError(
-            f"the SentencePiece model has {len(pieces)} pieces; it must have 1 to {MAX_PIECES}"
-        )
-    if len(set(pieces)) < len(pieces):
-        raise TokenizerError("the SentencePiece model has a piece twice")
-    return PieceModel(
-        data=b"".join(kept),
-        pieces=pieces,
-        kinds=kinds,
-        scores=scores,
-        charsmaps=charsmaps,
-        dummy_prefix=dummy_prefix,
-        suffix=bool(numbers[SUFFIX]),
-        bos_id=numbers[BOS_ID],
-        eos_id=numbers[EOS_ID],
-        merging=numbers[MODEL_TYPE] == BPE,
-    )
+    """Return the contents of a serialized model.
+
+    Raises:
+        TokenizerError: it is no SentencePiece model, lies about its lengths, or has a piece that no
+            text can give.
+    """
+    try:
+        return _read(data)
+    except (IndexError, struct.error) as error:
+        raise TokenizerError("the SentencePiece model is cut off") from error
+    except ValueError as error:
+        raise TokenizerError(f"the SentencePiece model is damaged: {error}") from error
 
 
 def without_dummy_prefix(data: bytes) -> bytes:
@@ -106,65 +79,102 @@ def without_dummy_prefix(data: bytes) -> bytes:
     return data + bytes([NORMALIZER << 3 | BYTES, len(off)]) + off
 
 
+def _read(data: bytes) -> PieceModel:
+    fields: list[bytes] = []
+    pieces: list[tuple[str, int, float]] = []
+    charsmaps: list[bytes] = []
+    dummy_prefix = True
+    trainer = dict(TRAINER_DEFAULTS)
+    start = 0
+    for number, value, end in _fields(data):
+        if isinstance(value, bytes):
+            if number == PIECES:
+                pieces.append(_piece(value))
+            elif number in (NORMALIZER, DENORMALIZER):
+                for inner, setting, _ in _fields(value):
+                    if inner == CHARSMAP and isinstance(setting, bytes):
+                        charsmaps.append(setting)
+                    elif inner == DUMMY_PREFIX and number == NORMALIZER:
+                        dummy_prefix = bool(setting)
+            elif number == TRAINER:
+                for inner, setting, _ in _fields(value):
+                    if isinstance(setting, int):
+                        trainer[inner] = _signed(setting)
+        if number != SELF_TEST:  # it would be run while the model is loaded
+            fields.append(data[start:end])
+        start = end
+    texts = [text for text, _, _ in pieces]
+    if not texts:
+        raise TokenizerError("the SentencePiece model has no pieces")
+    if len(set(texts)) < len(texts):
+        raise TokenizerError("the SentencePiece model has a piece twice")
+    return PieceModel(
+        data=b"".join(fields),
+        pieces=texts,
+        kinds=[kind for _, kind, _ in pieces],
+        scores=[score for _, _, score in pieces],
+        charsmaps=charsmaps,
+        dummy_prefix=dummy_prefix,
+        suffix=bool(trainer[SUFFIX]),
+        bos_id=trainer[BOS_ID],
+        eos_id=trainer[EOS_ID],
+        merging=trainer[MODEL_TYPE] == BPE,
+    )
+
+
 def _piece(data: bytes) -> tuple[str, int, float]:
-    piece, kind, score = b"", NORMAL, 0.0
+    """Return the text, the kind and the score of a piece."""
+    text, kind, score = b"", NORMAL, 0.0
     for number, value, _ in _fields(data):
-        if number == 1 and isinstance(value, bytes):
-            piece = value
-        elif number == 2 and isinstance(value, float):
+        if number == TEXT and isinstance(value, bytes):
+            text = value
+        elif number == SCORE and isinstance(value, float):
             score = value
-        elif number == 3 and isinstance(value, int):
+        elif number == KIND and isinstance(value, int):
             kind = value
-    if not 0 < len(piece) <= MAX_PIECE or not NORMAL <= kind <= BYTE or not -1e30 < score < 1e30:
+    # the library takes any kind and score
+    if not text or not NORMAL <= kind <= BYTE or not -MAX_SCORE < score < MAX_SCORE:
         raise TokenizerError(
             "a piece of the SentencePiece model has no text, an unknown kind or an impossible score"
         )
-    try:
-        return piece.decode("utf-8"), kind, score
-    except UnicodeDecodeError as error:
-        raise TokenizerError("a piece of the SentencePiece model is not UTF-8") from error
+    return text.decode("utf-8"), kind, score
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
-    """Each field's number, value and the place where it ends. Raises TokenizerError."""
+    """Yield each field's number, its value, and the place where it ends."""
     at, size = 0, len(data)
-    try:
-        while at < size:
-            key = data[at]
+    while at < size:
+        # nearly all keys and lengths have one byte: these are read here, without a call
+        key = data[at]
+        at += 1
+        if key > 127:
+            key, at = _varint(data, at - 1)
+        wire = key & 7
+        value: int | float | bytes
+        if wire == BYTES:
+            length = data[at]
             at += 1
-            if key > 127:
-                key, at = _varint(data, at - 1)
-            wire = key & 7
-            value: int | float | bytes
-            if wire == BYTES:
-                length = data[at]
-                at += 1
-                if length > 127:
-                    length, at = _varint(data, at - 1)
-                value = data[at : at + length]
-                at += length
-            elif wire == VARINT:
-                value, at = _varint(data, at)
-            elif wire == FIXED32:
-                (value,) = struct.unpack_from("<f", data, at)
-                at += 4
-            elif wire == FIXED64:
-                (value,) = struct.unpack_from("<q", data, at)
-                at += 8
-            else:
-                raise TokenizerError(
-                    "the SentencePiece model is damaged: a field of an unknown kind"
-                )
-            if at > size or not key >> 3:
-                raise TokenizerError(
-                    "the SentencePiece model is damaged: a field reaches past its end"
-                )
-            yield key >> 3, value, at
-    except (IndexError, struct.error) as error:
-        raise TokenizerError("the SentencePiece model is cut off") from error
+            if length > 127:
+                length, at = _varint(data, at - 1)
+            value = data[at : at + length]
+            at += length
+        elif wire == VARINT:
+            value, at = _varint(data, at)
+        elif wire == FIXED32:
+            (value,) = struct.unpack_from("<f", data, at)
+            at += 4
+        elif wire == FIXED64:
+            (value,) = struct.unpack_from("<q", data, at)
+            at += 8
+        else:
+            raise ValueError(f"a field of the unknown kind {wire}")
+        if at > size:
+            raise ValueError("a field reaches past its end")
+        yield key >> 3, value, at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number at ``at``, seven bits a byte, and the place behind it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -174,10 +184,12 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise TokenizerError("the SentencePiece model is damaged: a number without an end")
+            raise ValueError("a number without an end")
 
 
 def _signed(value: int) -> int:
-    """A varint as int32: negative ones are written with 64 bits."""
+    """Return a varint as int32: negative ones are written with 64 bits."""
     value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >> 31 else value
+    if value >> 31:
+        return value - (1 << 32)
+    return value

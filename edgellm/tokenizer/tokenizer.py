@@ -14,7 +14,7 @@ from edgellm.tokenizer.detokenizer import Decoding, Detokenizer, StreamDecoder
 from edgellm.tokenizer.spm import PieceVocabulary
 from edgellm.tokenizer.tokenizer_json import JsonVocabulary
 
-SPLIT = (
+SAMPLE_TEXTS = (
     "Once upon a time, in a land far away, there lived a king who had three daughters.",
     "def mean(values):\n    return sum(values) / len(values)  # 3.14159, 2024-02-29",
     "Stra\u00dfe, na\u00efve caf\u00e9; \u0442\u0435\u043a\u0441\u0442 \u65e5\u672c\u8a9e \u0e44\u0e17\u0e22  \U0001f600",
@@ -45,7 +45,7 @@ class Vocabulary(Protocol):
 
 
 class Tokenizer:
-    """Text to ids and back; it may serve many threads.
+    """A tokenizer: text to ids and back; it may serve many threads.
 
     A text that spells a special token becomes that token, in chat messages too: that is what
     transformers does, and what templates rely on. Whoever passes strangers' text on and minds,
@@ -60,7 +60,7 @@ class Tokenizer:
         bos_token_id: the id of the token that begins a text, ``None`` for none.
         eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name
             them.
-        border_ids: tokens at which texts fall apart: the ids before one and from it on are those of
+        split_token_ids: tokens at which texts fall apart: the ids before one and from it on are those of
             two separate texts.
         chat_template: the source of the usual chat template, ``None`` for none.
     """
@@ -74,13 +74,17 @@ class Tokenizer:
         self.vocab_size = vocabulary.size
         self.split_token_ids = vocabulary.split_token_ids
         self.bos_token_id = self._id_of_role("bos_token")
-        eos = self._id_of_role("eos_token")
-        self.eos_token_ids = frozenset() if eos is None else frozenset({eos})
+        eos_token_id = self._id_of_role("eos_token")
+        self.eos_token_ids: frozenset[int] = frozenset()
+        if eos_token_id is not None:
+            self.eos_token_ids = frozenset({eos_token_id})
         self.chat_template = templates.get(DEFAULT)
 
     @classmethod
     def from_folder(cls, path: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
-        """Return the tokenizer of a model folder: tokenizer.json if there is one, else tokenizer.model.
+        """Return the tokenizer of a model folder.
+
+        It is read from tokenizer.json if there is one, else from tokenizer.model.
 
         Args:
             path: the folder.
@@ -105,7 +109,8 @@ class Tokenizer:
             )
         if vocab_size is not None and vocabulary.size > vocab_size:
             raise TokenizerError(
-                f"the tokenizer has ids up to {vocabulary.size - 1}, but the model's vocabulary has {vocab_size} entries",
+                f"the tokenizer has ids up to {vocabulary.size - 1}, "
+                f"but the model's vocabulary has {vocab_size} entries",
                 hint="the tokenizer belongs to another model, or tokens were added to it only",
             )
         return cls(vocabulary, find_templates(folder, settings.config))
@@ -141,7 +146,7 @@ class Tokenizer:
     def decoder(
         self, *, skip_special_tokens: bool = True, continues: bool = False
     ) -> StreamDecoder:
-        """Return what turns ids that come one by one into text; all it returns together is what ``decode`` returns.
+        """Return a decoder of ids that come one by one; its parts together are the text of ``decode``.
 
         Args:
             skip_special_tokens: whether tokens such as ``</s>`` add nothing.
@@ -167,21 +172,21 @@ class Tokenizer:
             add_generation_prompt: whether the text ends where the model's answer begins.
             template: the name of one of the folder's templates; without it "tool_use" where there
                 are tools and such a template, else "default".
-            variables: what else the template knows, such as ``tools``; plain data.
+            variables: further names that the template knows, such as ``tools``; plain data.
 
         Raises:
             TemplateError: there is no such template, it fails, or it refuses the conversation.
         """
         roles = {role: token for role, token in self._vocabulary.named.items() if token is not None}
-        given = {
+        visible = {
             "tools": None,
             "documents": None,
             **roles,
             **variables,
             "add_generation_prompt": add_generation_prompt,
         }
-        chosen = choose_template(self._templates, template, tools=bool(given["tools"]))
-        return chosen.render(messages, given)
+        chosen = choose_template(self._templates, template, tools=bool(visible["tools"]))
+        return chosen.render(messages, visible)
 
     def apply_chat_template(
         self,
@@ -201,7 +206,7 @@ class Tokenizer:
         return self.encode(text, add_special_tokens=False)
 
     def difference(self, other: Tokenizer) -> str | None:
-        """Say how another tokenizer gives texts other ids, for an error message; ``None`` where it does not.
+        """Return in words how another tokenizer gives texts other ids, ``None`` where it does not.
 
         Ids beyond the smaller vocabulary do not count: a model often has a few tokens more than its
         smaller brother.
@@ -211,7 +216,7 @@ class Tokenizer:
             one, two = mine.token_of(token_id), theirs.token_of(token_id)
             if one != two and one is not None and two is not None:
                 return f"token {token_id} is {shown(one)} in one and {shown(two)} in the other"
-        for text in SPLIT:
+        for text in SAMPLE_TEXTS:
             if self.encode(text, add_special_tokens=False) != other.encode(
                 text, add_special_tokens=False
             ):
@@ -223,7 +228,11 @@ class Tokenizer:
         return self._vocabulary.id_of(token)
 
     def id_to_token(self, token_id: int) -> str:
-        """Return the token of an id, as the vocabulary writes it. Raises TokenizerError where there is none."""
+        """Return the token of an id, as the vocabulary writes it.
+
+        Raises:
+            TokenizerError: there is none.
+        """
         token = self._vocabulary.token_of(token_id)
         if token is None:
             raise TokenizerError(
@@ -233,4 +242,6 @@ class Tokenizer:
 
     def _id_of_role(self, role: str) -> int | None:
         token = self._vocabulary.named.get(role)
-        return None if token is None else self._vocabulary.id_of(token)
+        if token is None:
+            return None
+        return self._vocabulary.id_of(token)

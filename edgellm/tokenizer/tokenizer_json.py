@@ -1,17 +1,18 @@
 """A vocabulary in tokenizer.json (BPE or Unigram), encoded by the Rust library ``tokenizers``.
 
-The file is parsed and checked here; the library gets the checked parts and never sees the file, and
-what it would do after encoding (special tokens, padding, truncation, decoding) is done here too.
+The library gets the parts of the file that lead from a text to ids. What comes after (special
+tokens, padding, truncation, decoding) is done here: the library would follow the file without
+bounds, and decodes whole texts only, no streams.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from operator import add
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.strict_json import require_regular_file, shown
@@ -20,7 +21,10 @@ from edgellm.tokenizer.detokenizer import read_decoding
 from edgellm.tokenizer.json_components import check_components, read_frame
 
 MAX_BYTES = 64 << 20
-Result = TypeVar("Result")
+MAX_SCORE = 1e30  # of a piece; sums of these stay finite
+DAMAGED = "tokenizer.json is damaged"
+BPE_SWITCHES = ("fuse_unk", "byte_fallback", "ignore_merges")
+ADDED_SWITCHES = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
 class JsonVocabulary:
@@ -28,48 +32,46 @@ class JsonVocabulary:
 
     Args:
         document: the parsed file.
-        settings: what the files beside it say.
+        settings: the contents of the files beside it.
+
+    Raises:
+        TokenizerError: something in it is damaged, or of a kind that no LLaMA-like model uses.
     """
 
     def __init__(self, document: Mapping[str, Any], settings: Settings) -> None:
         model = document.get("model")
         if not isinstance(model, Mapping):
             raise TokenizerError("tokenizer.json has no model")
-        normalizer, pre_tokenizer = document.get("normalizer"), document.get("pre_tokenizer")
-        check_components(normalizer, pre_tokenizer)
+        check_components(document.get("normalizer"), document.get("pre_tokenizer"))
         self.decoding = read_decoding(document.get("decoder"))
-        self._ids, built = _build(model)
+        with library_errors(DAMAGED):
+            self._ids, library_model = _build_model(model)
         self._tokens = {token_id: token for token, token_id in self._ids.items()}
-        added = _listed(document.get("added_tokens"))
-        self._check_added(added)
+
+        own = _added_tokens(document.get("added_tokens"))
+        self._reserve_ids(own)
         further = {
             token_id: token
             for token_id, token in settings.added.items()
             if token.content not in self._ids
         }
-        self._check_added(further)
-        special = settings.special_texts
-        listed = {token.content: token for token in (*added.values(), *further.values())}
-        roles = [
-            AddedToken(token, special=True)
-            for token in special
-            if token in self._ids and token not in listed
-        ]
-        self._tokenizer = rust(
-            lambda: _assemble(normalizer, pre_tokenizer, built, [*listed.values(), *roles])
-        )
-        for token_id, token in (*added.items(), *further.items()):
-            if self._tokenizer.token_to_id(token.content) != token_id:
-                raise TokenizerError(
-                    f"added token {shown(token.content)} is said to have the id {token_id}, but the ids before it have gaps"
-                )
-            # normalized, as it is found in a text
-            self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
+        self._reserve_ids(further)
+        added = own | further
+        listed = {token.content: token for token in added.values()}
+        for text in settings.special_texts:
+            if text in self._ids:
+                listed.setdefault(text, AddedToken(text, special=True))
+
+        with library_errors(DAMAGED):
+            self._tokenizer = _build_tokenizer(document, library_model, listed.values())
+        self._check_ids(added)
         self._begin, self._end = read_frame(document.get("post_processor"), self._ids)
-        texts = special.union(token.content for token in added.values() if token.special)
-        self.special_ids = frozenset(self._ids[text] for text in texts if text in self._ids)
+        special = settings.special_texts.union(
+            token.content for token in own.values() if token.special
+        )
+        self.special_ids = frozenset(self._ids[text] for text in special if text in self._ids)
         self.split_token_ids = frozenset(
-            self._ids[token.content] for token in (*listed.values(), *roles) if token.is_border
+            self._ids[token.content] for token in listed.values() if token.splits_text
         )
         self.named: dict[str, str | None] = dict(settings.named)
         self.size = max(self._tokens) + 1
@@ -81,8 +83,11 @@ class JsonVocabulary:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""
-        ids: list[int] = rust(lambda: self._tokenizer.encode(text, add_special_tokens=False).ids)
-        return [*self._begin, *ids, *self._end] if add_special_tokens else ids
+        with library_errors("the tokenizer fails"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if add_special_tokens:
+            return [*self._begin, *ids, *self._end]
+        return ids
 
     def token_of(self, token_id: int) -> str | None:
         """Return the token of an id, ``None`` where there is none."""
@@ -92,179 +97,164 @@ class JsonVocabulary:
         """Return the id of a token, ``None`` where there is none."""
         return self._ids.get(token)
 
-    def _check_added(self, added: Mapping[int, AddedToken]) -> None:
+    def _reserve_ids(self, added: Mapping[int, AddedToken]) -> None:
+        """Give added tokens the ids that the file says: free ones, or their own."""
         for token_id, token in added.items():
             content = token.content
-            if (
-                self._tokens.get(token_id, content) != content
-                or self._ids.get(content, token_id) != token_id
-            ):
+            token_there = self._tokens.setdefault(token_id, content)
+            id_there = self._ids.setdefault(content, token_id)
+            if token_there != content or id_there != token_id:
                 raise TokenizerError(
-                    f"added token {shown(content)} has the id {token_id}, which belongs to another token"
+                    f"added token {shown(content)} has the id {token_id}, "
+                    "which belongs to another token"
                 )
-            self._tokens[token_id], self._ids[content] = content, token_id
+
+    def _check_ids(self, added: Mapping[int, AddedToken]) -> None:
+        """Refuse added tokens to which the library, which counts them through, gave other ids."""
+        for token_id, token in added.items():
+            if self._tokenizer.token_to_id(token.content) != token_id:
+                raise TokenizerError(
+                    f"added token {shown(token.content)} is said to have the id {token_id}, "
+                    "but the ids before it have gaps"
+                )
+            # normalized, as it is found in a text
+            self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
 
 
-def rust(work: Callable[[], Result]) -> Result:
-    """Return ``work()``; whatever the Rust library raises, its panics included, becomes a TokenizerError."""
+@contextmanager
+def library_errors(prefix: str) -> Iterator[None]:
+    """Turn whatever the Rust library raises inside, its panics included, into a TokenizerError.
+
+    Args:
+        prefix: the beginning of its message.
+    """
     try:
-        return work()
+        yield
     except EdgeLLMError:
         raise
     except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(
-                f"the tokenizer fails: {' '.join(str(error).split())[:200]}"
-            ) from error
-        raise
+        # a panic is no Exception, and its class has no public name
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{prefix}: {reason}") from error
 
 
-def _build(model: Mapping[str, Any]) -> tuple[dict[str, int], Callable[[], Any]]:
-    """Return the vocabulary of a checked model, and what makes the library's model of it."""
+def _build_model(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
+    """Return the ids of the tokens, and the library's model of them."""
     kind = model.get("type") or ("BPE" if "merges" in model else "Unigram")
     if kind == "BPE":
-        return _bpe(model)
+        return _build_bpe(model)
     if kind == "Unigram":
-        return _unigram(model)
+        return _build_unigram(model)
     raise TokenizerError(
         f"tokenizer.json holds a model of type {shown(kind)}; edgellm knows BPE and Unigram"
     )
 
 
-def _bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Callable[[], Any]]:
-    vocabulary, unknown = model.get("vocab"), model.get("unk_token")
+def _build_bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
+    from tokenizers import models
+
+    vocabulary, merges = model.get("vocab"), model.get("merges")
+    # the library takes a text in their place for the name of a file, and no tokens for a model
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise TokenizerError("tokenizer.json has no vocabulary")
-    if set(map(type, vocabulary.values())) != {int}:
-        raise TokenizerError("the vocabulary of tokenizer.json must map tokens to ids")
-    ids = set(vocabulary.values())
-    if min(ids) < 0 or max(ids) >= MAX_ID:
-        raise TokenizerError(
-            f"tokenizer.json has the id {min(ids) if min(ids) < 0 else max(ids)}; ids go from 0 to {MAX_ID - 1}"
-        )
-    if len(ids) < len(vocabulary):
-        raise TokenizerError("tokenizer.json gives one id to two tokens")
+    if not isinstance(merges, list):
+        raise TokenizerError("tokenizer.json has no list of merges")
+    # with these the library would look for other tokens than are decoded here
     for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(affix):
             raise TokenizerError(
                 f"tokenizer.json marks words by {affix}, which edgellm does not know"
             )
-    if unknown is not None and (not isinstance(unknown, str) or unknown not in vocabulary):
-        raise TokenizerError(
-            f"the unknown token {shown(unknown)} of tokenizer.json is not in its vocabulary"
-        )
-    merges = _merges(model.get("merges"), vocabulary)
-    switches = {name: _flag(model, name) for name in ("fuse_unk", "byte_fallback", "ignore_merges")}
-    given = {**switches, "unk_token": unknown} if unknown is not None else switches
+    options = {name: model.get(name, False) for name in BPE_SWITCHES}
+    unknown = model.get("unk_token")
+    if unknown is not None:
+        if unknown not in vocabulary:  # the library minds only when a text needs it
+            raise TokenizerError(
+                f"the unknown token {shown(unknown)} of tokenizer.json is not in its vocabulary"
+            )
+        options["unk_token"] = unknown
+    pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+    built = models.BPE(vocab=vocabulary, merges=pairs, **options)
 
-    def make() -> Any:
-        from tokenizers import models
+    # types and merges are right, or the library had refused them; it takes any ids
+    ids = set(vocabulary.values())
+    if max(ids) >= MAX_ID:
+        raise TokenizerError(f"tokenizer.json has the id {max(ids)}; ids go from 0 to {MAX_ID - 1}")
+    if len(ids) < len(vocabulary):
+        raise TokenizerError("tokenizer.json gives one id to two tokens")
+    return dict(vocabulary), built
 
-        return models.BPE(vocab=dict(vocabulary), merges=merges, **given)
 
-    return dict(vocabulary), make
+def _build_unigram(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
+    from tokenizers import models
 
-
-def _merges(listed: Any, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return the pairs of tokens to merge; the library panics on one whose parts or whole are no tokens."""
+    listed = model.get("vocab")
     if not isinstance(listed, list):
-        raise TokenizerError("tokenizer.json has no list of merges")
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in listed]
-    if set(map(type, pairs)) - {list} or set(map(len, pairs)) - {2}:
-        raise TokenizerError("a merge in tokenizer.json does not name two tokens")
-    firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
-    if (
-        set(map(type, firsts)) - {str}
-        or set(map(type, seconds)) - {str}
-        or "" in firsts
-        or "" in seconds
-    ):
-        raise TokenizerError("a merge in tokenizer.json does not name two tokens")
-    needed = {*firsts, *seconds, *map(add, firsts, seconds)}
-    if missing := needed - vocabulary.keys():
-        raise TokenizerError(
-            f"tokenizer.json merges {shown(min(missing))}, which is not in its vocabulary"
-        )
-    return list(zip(firsts, seconds, strict=True))
-
-
-def _unigram(model: Mapping[str, Any]) -> tuple[dict[str, int], Callable[[], Any]]:
-    listed, unknown = model.get("vocab"), model.get("unk_id")
-    if not isinstance(listed, list) or not listed:
         raise TokenizerError("tokenizer.json has no vocabulary")
-    pieces: list[tuple[str, float]] = []
-    for entry in listed:
-        match entry:
-            case [str(piece), int() | float() as score] if piece and abs(score) < 1e30:
-                pieces.append((piece, float(score)))
-            case _:
-                raise TokenizerError(f"tokenizer.json has an impossible piece: {shown(entry)}")
+    pieces = [tuple(entry) for entry in listed]
+    built = models.Unigram(pieces, model.get("unk_id"), model.get("byte_fallback", False))
+
+    # types are right, or the library had refused them; it takes any texts and scores
+    for piece, score in pieces:
+        if not piece or abs(score) >= MAX_SCORE:
+            raise TokenizerError(f"tokenizer.json has an impossible piece: {shown([piece, score])}")
     vocabulary = {piece: at for at, (piece, _) in enumerate(pieces)}
     if len(vocabulary) < len(pieces):
         raise TokenizerError("tokenizer.json has a piece twice")
-    if unknown is not None and (type(unknown) is not int or not 0 <= unknown < len(pieces)):
-        raise TokenizerError(f"the unknown piece of tokenizer.json is {shown(unknown)}")
-    byte_fallback = _flag(model, "byte_fallback")
-
-    def make() -> Any:
-        from tokenizers import models
-
-        return models.Unigram(pieces, unknown, byte_fallback)
-
-    return vocabulary, make
+    return vocabulary, built
 
 
-def _flag(model: Mapping[str, Any], name: str) -> bool:
-    value = model.get(name, False)
-    if not isinstance(value, bool):
-        raise TokenizerError(f"tokenizer.json: {name} is {shown(value)}; it must be true or false")
-    return value
-
-
-def _listed(added: Any) -> dict[int, AddedToken]:
-    if added is None:
+def _added_tokens(listed: Any) -> dict[int, AddedToken]:
+    """Return the added tokens of a tokenizer.json by their ids."""
+    if listed is None:
         return {}
-    if not isinstance(added, list) or not all(
-        isinstance(token, Mapping) and type(token.get("id")) is int for token in added
+    if not isinstance(listed, list) or not all(
+        isinstance(token, Mapping) and type(token.get("id")) is int for token in listed
     ):
         raise TokenizerError(
             "the added tokens of tokenizer.json must be a list of objects with an id"
         )
-    by_id = {token["id"]: token for token in added}
-    if len(by_id) < len(added) or min(by_id, default=0) < 0:
+    by_id = {token["id"]: token for token in listed}
+    if len(by_id) < len(listed) or min(by_id, default=0) < 0:
         raise TokenizerError("tokenizer.json gives one id to two added tokens, or a negative one")
     return read_added(by_id)
 
 
-def _assemble(
-    normalizer: Any, pre_tokenizer: Any, model: Callable[[], Any], added: list[AddedToken]
-) -> Any:
+def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Iterable[AddedToken]) -> Any:
     """Return the library's tokenizer, without anything that works after the model."""
     import tokenizers
 
-    frame = {
+    frame: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [],
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizer,
+        "normalizer": document.get("normalizer"),
+        "pre_tokenizer": document.get("pre_tokenizer"),
         "post_processor": None,
         "decoder": None,
         "model": {"type": "BPE", "vocab": {}, "merges": []},
     }
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(frame))
-    tokenizer.model = model()
-    for token in added:
-        switches = {
-            name: getattr(token, name)
-            for name in ("special", "lstrip", "rstrip", "single_word", "normalized")
-        }
-        tokenizer.add_tokens([tokenizers.AddedToken(token.content, **switches)])
+    tokenizer.model = model
+    tokenizer.add_tokens(
+        [
+            tokenizers.AddedToken(
+                token.content, **{name: getattr(token, name) for name in ADDED_SWITCHES}
+            )
+            for token in added
+        ]
+    )
     return tokenizer
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    ``read_json`` looks at each value, which takes seconds for the 500,000 of a large vocabulary.
+    """
     try:
         if require_regular_file(path) > MAX_BYTES:
             raise TokenizerError(f"{path} is larger than {MAX_BYTES} bytes")
@@ -281,9 +271,8 @@ def _parse(path: Path) -> dict[str, Any]:
     except EdgeLLMError as error:
         raise TokenizerError(error.message) from error
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path} is no valid JSON: {' '.join(str(error).split())[:200]}"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{path} is no valid JSON: {reason}") from error
     if not isinstance(document, dict):
         raise TokenizerError(f"{path} holds no JSON object")
     return document

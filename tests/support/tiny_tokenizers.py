@@ -26,6 +26,7 @@ TEXTS = [
     "def add(first, second):\n    return first + second\n",
 ] * 20
 
+JSON_KINDS = ("byte-level", "metaspace", "unigram")
 CHAT = ["<|user|>", "<|assistant|>", "<|end|>"]
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
