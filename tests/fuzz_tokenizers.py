@@ -13,10 +13,12 @@ from pathlib import Path
 from support.fuzzing import measured, show
 from support.tiny_tokenizers import LLAMA, TEMPLATE, json_text, piece_model
 
+from edgellm.chat_template.render_process import RenderLimits
 from edgellm.chat_template.template import ChatTemplate
 from edgellm.errors import EdgeLLMError
 from edgellm.tokenizer import Tokenizer
 
+LIMITS = RenderLimits(seconds=0.2)
 SECONDS = 1.0  # of this process, a case
 MEMORY = 64 << 20  # bytes, all cases together
 
@@ -192,9 +194,10 @@ def run(rng, folder):
     """One case; returns what came of it."""
     kind = rng.choice(["pieces", "json", "config", "template", "template"])
     if kind == "template":
-        given = {"bos_token": "<s>", "tools": None, "add_generation_prompt": True}
+        variables = {"bos_token": "<s>", "tools": None, "add_generation_prompt": True}
         try:
-            ChatTemplate(template(rng)).render([{"role": "user", "content": TEXT}], given)
+            chat_template = ChatTemplate(template(rng), LIMITS)
+            chat_template.render([{"role": "user", "content": TEXT}], variables)
         except EdgeLLMError as error:
             return "template: " + error.message.split(":")[0][:60]
         return "template: rendered"
