@@ -31,7 +31,7 @@ from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
 from edgellm.converters.workspace import Finished, Workspace
 from edgellm.errors import ConfigError, ConversionError, FormatError, ModelNotFoundError
-from edgellm.files.atomic import FileRecord, file_pieces, write_file
+from edgellm.files.atomic import FileRecord, read_in_parts, write_file
 from edgellm.files.strict_json import write_json
 from edgellm.hub.download import download
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate
@@ -368,7 +368,7 @@ def _write_companions(
     for name, content in companions.items():
         records.append(
             write_file(
-                folder / name, [content] if isinstance(content, bytes) else file_pieces(content)
+                folder / name, [content] if isinstance(content, bytes) else read_in_parts(content)
             )
         )
     records.append(write_json(folder / CONFIG, recipe.config))

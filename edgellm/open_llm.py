@@ -1,4 +1,4 @@
-"""The Python door: from the name of a model and settings to a model that runs."""
+"""``edgellm.load``: from the name of a model and settings to a model that runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(
 
     Args:
         model: a folder, a Hub id (downloaded once) or a bundled name (``stories``).
-        settings: how; instead of it, or on top of it, its fields as keywords (``memory="4GB"``).
+        settings: how it is loaded; instead of it, or on top of it, its fields as keywords (``memory="4GB"``).
         progress: called with bytes read and bytes in all.
         keywords: fields of ``LoadSettings``.
 
@@ -58,7 +58,16 @@ def open_llm(
     plan: Plan | None = None,
     progress: LoadProgress | None = None,
 ) -> LLM:
-    """Load a model whose folder has been looked through; ``reader`` and ``plan`` may be others than its own."""
+    """Load a model whose checkpoint and tokenizer have been read; errors are those of ``load``.
+
+    Args:
+        checkpoint: the model folder.
+        tokenizer: of the model.
+        settings: how it is loaded.
+        reader: reads the weights; None: a reader that suits checkpoint and plan.
+        plan: lays the model out in memory; None: the plan that follows from the settings.
+        progress: called with bytes read and bytes in all.
+    """
     plan = plan or plan_for(checkpoint, settings)
     reader = reader or open_reader(checkpoint, plan)
     try:

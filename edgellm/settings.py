@@ -1,4 +1,4 @@
-"""Settings, checked at the door: how a model is loaded and how its next token is drawn.
+"""Settings, checked when they are made: how a model is loaded, how its next token is drawn.
 
 Every default value and every valid range stands here; the command line takes its own from these
 classes.
@@ -22,12 +22,14 @@ PREFILL_CHUNK = 512
 """Prompt tokens that go through a layer at once."""
 
 PROMPT_CACHE_BYTES = 4_000_000_000
+"""Bytes that prompts kept on disk may take."""
+
 PROMPT_CACHE_SHARE = 0.1
-"""What prompts kept on disk may take at the most: bytes, and of what is free with them."""
+"""Share that they may take of what they take and the free disk together."""
 
 KV_BITS = (4, 8, 16)
 KV_PLAIN_BITS = 16
-"""Of keys and values that are kept as plain numbers; fewer are packed."""
+"""Bits of keys and values that are stored as plain numbers; with fewer they are quantized."""
 
 BATCH = 8
 """Prompts of a file that are continued side by side."""
@@ -35,19 +37,16 @@ BATCH = 8
 MAX_CONTEXT = 1 << 27
 MAX_VOCABULARY = 1 << 22
 
-_UNITS = {
-    "": 1,
-    "b": 1,
-    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)},
-    **{letter: 1000**power for power, letter in enumerate("kmgt", 1)},
-    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
-}
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", 1):
+    _UNITS[_letter] = _UNITS[f"{_letter}b"] = 1000**_power
+    _UNITS[f"{_letter}ib"] = 1024**_power
 _SIZE = re.compile(r"\s*(\d{1,16}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*", re.IGNORECASE)
 MAX_SIZE = 1 << 50
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that ``4GB`` (10^9), ``1.5GiB`` (2^30) or ``4096`` says.
+    """Return the bytes that a text such as ``4GB`` (10^9), ``1.5GiB`` (2^30) or ``4096`` says.
 
     Raises:
         ConfigError: the text is no size, or is zero.
@@ -83,20 +82,25 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
         return setting
     if not isinstance(setting, str):
         raise ConfigError(
-            f"memory is {setting!r}; it is a whole number of bytes, or a text such as '4GB' or '60%'"
+            f"memory is {setting!r};"
+            " it is a whole number of bytes, or a text such as '4GB' or '60%'"
         )
     if setting.strip().endswith("%"):
-        try:
-            share = float(setting.strip()[:-1])
-        except ValueError:
-            share = math.nan
-        if not 0 < share <= 100:
-            raise ConfigError(
-                f"{setting!r} is not a share of memory",
-                hint="write a percentage above 0 and up to 100%",
-            )
-        return int(available * share / 100)
+        return int(available * _parse_percent(setting) / 100)
     return parse_size(setting)
+
+
+def _parse_percent(text: str) -> float:
+    try:
+        percent = float(text.strip()[:-1])
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= 100:
+        raise ConfigError(
+            f"{text!r} is not a share of memory",
+            hint="write a percentage above 0 and up to 100%",
+        )
+    return percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ class Sampling:
     """How the next token is drawn; temperature 0 takes the likeliest.
 
     The steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p (the order
-    of transformers).
+    of transformers). Raises ConfigError where a value is out of range.
 
     Attributes:
         max_tokens: new tokens at the most.
@@ -116,7 +120,7 @@ class Sampling:
             them.
         beams: sequences that beam search keeps; 1 is plain decoding.
         seed: equal seeds draw equal texts; None draws a new one each time.
-        stop: texts that end the answer and are left out of it.
+        stop: texts that end the completion and are left out of it.
         logprobs: also return the log-probability of each token.
     """
 
@@ -133,10 +137,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)  # frozen: this is the only way
         _require_int("max_tokens", self.max_tokens, 1, 1 << 27)
         _require_int("top_k", self.top_k, 0, MAX_VOCABULARY)
         _require_int("beams", self.beams, 1, 64)
@@ -164,7 +166,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSettings:
-    """How a model is loaded.
+    """How a model is loaded. Raises ConfigError where a value is out of range.
 
     Attributes:
         memory: the budget (``4GB``, ``60%``, bytes, or ``auto``): weights, KV cache and working
@@ -178,12 +180,12 @@ class LoadSettings:
         prefill_chunk: prompt tokens that go through a layer at once.
         kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are
             computed.
-        prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or the
-            folder to keep them in.
-        speculate: guess tokens ahead and verify several in a pass: ``auto`` (with the draft if
-            there is one, else as ``ngram``), ``ngram`` (by what the text has said before) or
-            ``off``. Answers stay what they would be.
-        draft: a smaller model with the same tokenizer that guesses; None for none.
+        prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder
+            (``~`` is expanded), of which a sub-folder ``edgellm-prompt-cache`` alone is used.
+        speculate: draft tokens and verify several in a pass: ``auto`` (by the draft model if there
+            is one, else as ``ngram``), ``ngram`` (by what the text has said before) or ``off``.
+            Completions stay what they would be.
+        draft: a smaller model with the same tokenizer that drafts tokens; None for none.
     """
 
     memory: str | int | None = None
@@ -230,7 +232,7 @@ class LoadSettings:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Whether ``value`` is a whole number (a truth value is none)."""
+    """Return whether ``value`` is a whole number (a truth value is none)."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

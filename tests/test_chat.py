@@ -26,7 +26,7 @@ def rendered(messages):
 @pytest.mark.parametrize("async_compute", [True, False])
 @pytest.mark.parametrize("ends", [{"max_tokens": 9}, {"max_tokens": 400}])
 def test_a_turn_computes_its_new_tokens_alone(async_compute, ends, tiny_folder):
-    """Also where the answer, made of random tokens, is no text that the tokenizer would cut in the same way."""
+    """Also where the reply, of random tokens, is no text that the tokenizer would cut alike."""
     folder = tiny_folder(
         "llama-2", seed=1, config=LONG | {"eos_token_id": [tiny.END, 77, 78, 79, 80]}
     )

@@ -1,7 +1,8 @@
-"""Facts about models and answers as plain data, for tables and for programs."""
+"""Facts about models and completions as plain data, for tables and for programs."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import prod
@@ -21,40 +22,47 @@ if TYPE_CHECKING:
 
 
 def inspect_model(model: str | Path) -> tuple[Checkpoint, bool]:
-    """What is known of a model without its weights, and whether they are on this machine.
+    """Return what is known of a model without its weights, and whether they are on this machine.
 
-    A Hub repository that was never downloaded is looked through over the network, a few hundred KB
-    of it.
+    Of a Hub repository that was never downloaded, headers and config are fetched: some 100 KB.
 
     Raises:
         ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError, ReadError: as
         ``load``.
     """
     name = str(model)
-    if not Path(model).expanduser().exists() and name not in bundled_names() and is_hub_id(name):
-        from edgellm.hub.remote_checkpoint import remote_checkpoint
+    is_local = Path(model).expanduser().exists() or name in bundled_names()
+    if is_local or not is_hub_id(name):
+        return read_checkpoint(locate(model)), True
+    folder = _cached_folder(name)
+    if folder is not None:
+        return read_checkpoint(folder), True
+    from edgellm.hub.remote_checkpoint import remote_checkpoint
 
-        folder = _cached(name)
-        return (read_checkpoint(folder), True) if folder else (remote_checkpoint(name), False)
-    return read_checkpoint(locate(model)), True
+    return remote_checkpoint(name), False
 
 
-def _cached(repository: str) -> Path | None:
-    """The folder of a repository whose weights were downloaded before."""
+def _cached_folder(repository: str) -> Path | None:
+    """Return the folder of a repository whose weights were downloaded before."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(repository, "config.json")
-    folder = Path(config).parent if isinstance(config, str) else None
-    return folder if folder and any(folder.glob("model*.safetensors")) else None
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    if not any(folder.glob("model*.safetensors")):
+        return None
+    return folder
 
 
 def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The shape of a model, and what each of its parts weighs. Sizes in bytes."""
+    """Return the shape of a model, and the bytes of each of its parts."""
     config = checkpoint.config
-    parameters = config.num_hidden_layers * _count(config.tensor_shapes()) + _count(
-        config.outer_shapes()
-    )
-    layers = [layer.nbytes for layer in checkpoint.layers]
+    layer_parameters = _count(config.tensor_shapes())
+    parameters = config.num_hidden_layers * layer_parameters + _count(config.outer_shapes())
+    layer_bytes = [layer.nbytes for layer in checkpoint.layers]
+    # keys and values of every layer, in 16 bits
+    kv_numbers = 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers
     return {
         "path": str(checkpoint.folder.path),
         "model_type": config.model_type,
@@ -76,21 +84,22 @@ def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str
         "bits_per_parameter": checkpoint.nbytes * 8 / parameters,
         "bytes": {
             "embedding": checkpoint.embed_tokens.nbytes,
-            "layers": sum(layers),
-            "largest_layer": max(layers),
+            "layers": sum(layer_bytes),
+            "largest_layer": max(layer_bytes),
             "norm": checkpoint.norm.nbytes,
             "head": checkpoint.lm_head.nbytes if checkpoint.lm_head else 0,
             "total": checkpoint.nbytes,
         },
-        "kv_cache_bytes_per_token": config.num_hidden_layers
-        * (2 * config.num_key_value_heads * config.head_dim * 2),
-        "files": len({extent.file for part in _parts(checkpoint) for extent in part.extents}),
+        "kv_cache_bytes_per_token": 2 * kv_numbers,
+        "files": len(
+            {extent.file for group in _tensor_groups(checkpoint) for extent in group.extents}
+        ),
         "tokenizer": tokenizer_facts(tokenizer) if tokenizer else None,
     }
 
 
 def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a tokenizer is."""
+    """Return what a tokenizer is."""
     return {
         "vocab_size": tokenizer.vocab_size,
         "bos_token_id": tokenizer.bos_token_id,
@@ -100,38 +109,37 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def answer_facts(stats: Stats, plan: Plan) -> dict[str, Any]:
-    """What an answer has cost, and what follows from it. Sizes in bytes, times in seconds, ``read_gbps`` in 10^9 bytes/s.
+    """Return what a generation has cost, and figures that follow from it.
 
-    ``efficiency`` is the share of the time in which the disk was reading for it: 1 where the disk
-    is the limit and never rests, None where everything is in memory.
+    Sizes in bytes, times in seconds, ``read_gbps`` in 10^9 bytes/s. ``efficiency`` is the share of
+    the time in which the disk was reading for it: 1 where the disk is the limit and never rests,
+    None where everything is in memory.
     """
-    computed = stats.prompt_tokens - stats.cached_tokens
-    elapsed = stats.prefill_seconds + stats.decode_seconds
+    computed_tokens = stats.prompt_tokens - stats.cached_tokens
+    efficiency = None
+    if not plan.resident:
+        efficiency = _rate(stats.read_seconds, stats.prefill_seconds + stats.decode_seconds)
+    if efficiency is not None:
+        efficiency = min(1.0, efficiency)
     layers = len(plan.pinned) + len(plan.streamed)
     return asdict(stats) | {
         "tokens_per_second": stats.decode_tokens_per_second,
         "tokens_per_weight_pass": stats.tokens_per_weight_pass,
         "acceptance": stats.acceptance,
-        "prompt_tokens_per_second": computed / stats.prefill_seconds
-        if stats.prefill_seconds > 0
-        else None,
-        "read_gbps": stats.bytes_read / stats.read_seconds / 1e9
-        if stats.read_seconds > 0
-        else None,
+        "prompt_tokens_per_second": _rate(computed_tokens, stats.prefill_seconds),
+        "read_gbps": _rate(stats.bytes_read / 1e9, stats.read_seconds),
         "pinned_layers": len(plan.pinned),
         "pinned_share": len(plan.pinned) / layers,
-        "efficiency": None
-        if plan.resident or elapsed <= 0
-        else min(1.0, stats.read_seconds / elapsed),
+        "efficiency": efficiency,
         "budget_bytes": plan.budget,
         "context": plan.context,
     }
 
 
 def completion_facts(tokens: Sequence[Token], plan: Plan, *, logprobs: bool) -> dict[str, Any]:
-    """A whole answer; the last token must have closed it."""
+    """Return a whole completion with what it cost; the last token must have closed it."""
     last = tokens[-1]
-    assert last.stats is not None, "the last token says what the answer has cost"
+    assert last.stats is not None, "the last token says what the completion has cost"
     facts: dict[str, Any] = {
         "text": "".join(token.text for token in tokens),
         "finish_reason": last.finish_reason,
@@ -144,16 +152,13 @@ def completion_facts(tokens: Sequence[Token], plan: Plan, *, logprobs: bool) -> 
 
 
 def conversion_facts(report: ConversionReport) -> dict[str, Any]:
-    """What a conversion has made."""
-    exceptions = {
-        path: form.as_config() if form else None for path, form in report.exceptions.items()
-    }
+    """Return what a conversion has made."""
     return {
         "path": str(report.path),
         "weight_bytes": report.weight_bytes,
         "dtype": report.dtype,
-        "quantization": report.quantization.as_config() if report.quantization else None,
-        "exceptions": exceptions,
+        "quantization": _as_config(report.quantization),
+        "exceptions": {path: _as_config(form) for path, form in report.exceptions.items()},
         "kept_files": report.kept_files,
         "merged": report.merged,
         "errors": dict(report.errors) if report.errors is not None else None,
@@ -161,7 +166,7 @@ def conversion_facts(report: ConversionReport) -> dict[str, Any]:
 
 
 def export_facts(report: ExportReport) -> dict[str, Any]:
-    """What an export has made."""
+    """Return what an export has made."""
     return {
         "path": str(report.path),
         "file_bytes": report.file_bytes,
@@ -171,9 +176,24 @@ def export_facts(report: ExportReport) -> dict[str, Any]:
     }
 
 
-def _parts(checkpoint: Checkpoint) -> list[TensorGroup]:
-    head = [checkpoint.lm_head] if checkpoint.lm_head else []
-    return [checkpoint.embed_tokens, *checkpoint.layers, checkpoint.norm, *head]
+def _rate(amount: float, seconds: float) -> float | None:
+    """Return an amount a second; None where no time passed."""
+    if seconds <= 0:
+        return None
+    return amount / seconds
+
+
+def _as_config(form: Quantization | None) -> dict[str, Any] | None:
+    if form is None:
+        return None
+    return form.as_config()
+
+
+def _tensor_groups(checkpoint: Checkpoint) -> list[TensorGroup]:
+    groups = [checkpoint.embed_tokens, *checkpoint.layers, checkpoint.norm]
+    if checkpoint.lm_head:
+        groups.append(checkpoint.lm_head)
+    return groups
 
 
 def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -181,15 +201,20 @@ def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _usual_quantization(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """The form that most matrices have, and how many have another."""
-    forms = [form for part in _parts(checkpoint) for form in part.quantizations.values()]
-    kinds: list[Quantization | None] = sorted(set(forms), key=lambda kind: -forms.count(kind))
-    usual = kinds[0] if kinds else None
-    if usual is None and len(kinds) < 2:
+    """Return the form that most matrices have, and how many have another; None: all are plain."""
+    forms = [form for group in _tensor_groups(checkpoint) for form in group.quantizations.values()]
+    counts = Counter(forms).most_common()
+    if not counts or (len(counts) == 1 and counts[0][0] is None):
         return None
-    others = {str(kind.bits) if kind else "none": forms.count(kind) for kind in kinds[1:]}
-    return {
-        **(usual.as_config() if usual else {"bits": 16}),
-        "matrices": forms.count(usual),
-        "others": others,
+    (usual, matrices), *others = counts
+    config = _as_config(usual) or {"bits": 16}
+    return config | {
+        "matrices": matrices,
+        "others": {_bits_name(form): count for form, count in others},
     }
+
+
+def _bits_name(form: Quantization | None) -> str:
+    if form is None:
+        return "none"
+    return str(form.bits)

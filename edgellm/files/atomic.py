@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from edgellm.errors import ConversionError, ReadError
 Data = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-READ_CHUNK = 1 << 20
-WRITE_CHUNK = 1 << 30
-"""Bytes; one call writes at most 2 GB on Linux."""
+READ_BYTES = 1 << 20
+WRITE_BYTES = 1 << 30
+"""Bytes of one call; Linux writes at most 2 GB in one."""
 
 PARTIAL_SUFFIX = ".edgellm.partial"
 """Of a file that is being written: no file of anybody else's has such a name by accident."""
@@ -27,31 +27,34 @@ PARTIAL_SUFFIX = ".edgellm.partial"
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What a file must still be when it is read again."""
+    """A file's name, size in bytes and SHA-256, to be compared when it is read again."""
 
     name: str
     size: int
     sha256: str
 
 
-def write_file(path: Path, pieces: Iterable[Data]) -> FileRecord:
-    """Write the pieces one after the other, each asked for when its turn comes; returns size and SHA-256.
+def write_file(path: Path, parts: Iterable[Data]) -> FileRecord:
+    """Write the parts one after the other; return size and SHA-256.
 
-    The file appears under its name only when every byte of it is on the disk.
+    Each part is asked for when its turn comes. The file appears under its name only when every
+    byte of it is on the disk.
 
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    size = 0
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with partial.open("wb", buffering=0) as file:
-            for piece in pieces:
-                rest = _bytes_of(piece)
+            for part in parts:
+                rest = _bytes_of(part)
                 digest.update(rest)
                 size += rest.nbytes
-                while rest.nbytes:
-                    rest = rest[os.write(file.fileno(), rest[:WRITE_CHUNK]) :]
+                while rest.nbytes:  # a call may write less than it was given
+                    written = os.write(file.fileno(), rest[:WRITE_BYTES])
+                    rest = rest[written:]
             os.fsync(file.fileno())
         partial.replace(path)
         sync_folder(path.parent)
@@ -64,20 +67,21 @@ def write_file(path: Path, pieces: Iterable[Data]) -> FileRecord:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Size and SHA-256 of a file as it is now. Raises ReadError."""
-    digest, size = hashlib.sha256(), 0
-    for piece in file_pieces(path):
-        digest.update(piece)
-        size += len(piece)
+    """Return size and SHA-256 of a file as it is now. Raises ReadError."""
+    digest = hashlib.sha256()
+    size = 0
+    for data in read_in_parts(path):
+        digest.update(data)
+        size += len(data)
     return FileRecord(path.name, size, digest.hexdigest())
 
 
-def file_pieces(path: Path) -> Iterable[bytes]:
-    """The bytes of a file, a megabyte at a time. Raises ReadError."""
+def read_in_parts(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, a megabyte at a time. Raises ReadError."""
     try:
         with path.open("rb") as file:
-            while piece := file.read(READ_CHUNK):
-                yield piece
+            while data := file.read(READ_BYTES):
+                yield data
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -92,19 +96,20 @@ def sync_folder(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> ConversionError:
-    """The operating system's refusal to write, in our words."""
+    """Return the operating system's refusal to write, in our words."""
     if error.errno in NO_SPACE:
-        hint = "free some space and run the command again: it goes on where it stopped"
-        return ConversionError(f"no space left for {path}", hint=hint)
+        return ConversionError(
+            f"no space left for {path}",
+            hint="free some space and run the command again: it goes on where it stopped",
+        )
     return ConversionError(f"{path} cannot be written: {error.strerror}")
 
 
-def _bytes_of(piece: Data) -> memoryview:
-    array = (
-        piece
-        if isinstance(piece, np.ndarray)
-        else np.frombuffer(piece, np.uint8)
-        if len(piece)
-        else np.empty(0)
-    )
+def _bytes_of(data: Data) -> memoryview:
+    if isinstance(data, np.ndarray):
+        array = data
+    elif len(data):
+        array = np.frombuffer(data, np.uint8)
+    else:  # which frombuffer refuses
+        array = np.empty(0, np.uint8)
     return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -1,4 +1,4 @@
-"""The folder for what edgellm has found out about this machine and can find out again."""
+"""The folder for what edgellm can find out again: measurements, compiled code, caches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The user's cache folder, with our name; it may not exist yet."""
+    """Return the user's cache folder, with our name; it may not exist yet."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "edgellm"
+    # https://specifications.freedesktop.org/basedir-spec
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgellm"
+    if base:
+        return Path(base) / "edgellm"
+    return Path.home() / ".cache" / "edgellm"

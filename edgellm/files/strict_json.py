@@ -1,4 +1,4 @@
-"""JSON from strangers, read within fixed bounds of time and memory; and our own, written whole or not at all."""
+"""JSON: from strangers, read within bounds of time and memory; our own, written atomically."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ MAX_BYTES = 4 << 20
 """Bytes; the largest document taken. The index of a 405B model has 0.4 MB."""
 
 MAX_ITEMS = 200_000
-"""Values in one document; parsed, each takes up to 200 bytes, so that a whole document stays within 64 MiB."""
+"""Values of one document; parsed, each takes up to 200 bytes, and all of them up to 64 MiB."""
 
 MAX_DEPTH = 32
 """Levels of nesting; real configs have 4."""
+
+MAX_QUOTED = 100
+"""Characters of a stranger's name in a message."""
 
 
 def read_json(
     path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS
 ) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
         FormatError: it is no JSON object, too large, too deep, names a key twice, or holds a number
@@ -43,23 +46,31 @@ def read_json(
 def parse_json(
     data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS
 ) -> dict[str, Any]:
-    """The JSON object in ``data``; ``name`` says in errors where it came from. Raises FormatError."""
+    """Return the JSON object in ``data``; ``name`` says in errors where it came from.
+
+    Raises:
+        FormatError: as ``read_json``.
+    """
     if len(data) > max_bytes:
         raise FormatError(f"{name} is larger than {max_bytes} bytes")
+    # Every value but the first of each list or object has a comma before it: an upper bound that
+    # costs no parsing.
     if data.count(b",") + data.count(b"[") + data.count(b"{") > max_items:
         raise FormatError(f"{name} holds more than {max_items} values")
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_object,
+            object_pairs_hook=_object_without_doubles,
             parse_constant=_refuse_constant,
-            parse_float=_finite,
+            parse_float=_finite_float,
         )
     except RecursionError as error:
         raise FormatError(f"{name} is nested too deeply") from error
-    # no UTF-8, no JSON, a number of thousands of digits, or one of the three hooks below
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{name} is no valid JSON: not UTF-8") from error
+    # no JSON, a number of thousands of digits, or one of the three hooks below
     except ValueError as error:
-        raise FormatError(f"{name} is no valid JSON: {_brief(error)}") from error
+        raise FormatError(f"{name} is no valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{name} holds no JSON object")
     _check_values(value, name)
@@ -68,11 +79,12 @@ def parse_json(
 
 def write_json(path: Path, value: dict[str, Any]) -> FileRecord:
     """Write ``value``, whole or not at all. Raises ConversionError."""
-    return write_file(path, [(json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")])
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    return write_file(path, [text.encode("utf-8")])
 
 
 def require_regular_file(path: Path) -> int:
-    """The size in bytes of a plain file; opening a pipe or a device could wait, or read, for ever.
+    """Return the size in bytes of a plain file; reading a pipe or a device could take for ever.
 
     Raises:
         ReadError: there is nothing, or nothing that may be looked at.
@@ -80,26 +92,29 @@ def require_regular_file(path: Path) -> int:
     """
     try:
         status = path.stat()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ReadError(f"{path} cannot be read: {reason}") from error
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a zero byte in the name
+        raise ReadError(f"{path} cannot be read: {error}") from error
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path} is no plain file")
     return status.st_size
 
 
 def shown(name: object) -> str:
-    """A stranger's name made safe to print: escapes for control characters, and not longer than a line."""
+    """Return a stranger's name made safe to print: quoted, escaped, not longer than a line."""
     text = ascii(name)
-    return text if len(text) <= 100 else f"{text[:90]}...{text[-1]}"
+    if len(text) <= MAX_QUOTED:
+        return text
+    return f"{text[:90]}...{text[-1]}"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(twice)} comes twice")
+def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"the key {shown(key)} comes twice")
+        value[key] = item
     return value
 
 
@@ -107,27 +122,26 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{shown(text)} is too large")
     return value
 
 
-def _brief(error: ValueError) -> str:
-    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-
-
 def _check_values(value: dict[str, Any], name: str) -> None:
-    """Refuse deep nesting, which later recursive readers could not bear, and strings that are no Unicode text."""
+    """Refuse nesting that recursive readers could not bear, and strings that are no Unicode."""
     stack: list[tuple[Any, int]] = [(value, 1)]
     while stack:
         item, depth = stack.pop()
         if isinstance(item, str):
+            # JSON's \ud800 is half of a pair, which no encoder takes.
             if not item.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item):
                 raise FormatError(f"{name} holds a string that is no Unicode text: {shown(item)}")
-        elif isinstance(item, dict | list):
-            if depth > MAX_DEPTH:
-                raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
-            inner = (*item, *item.values()) if isinstance(item, dict) else item
-            stack.extend((part, depth + 1) for part in inner if isinstance(part, str | dict | list))
+            continue
+        inner = list(item)  # a list's items, or an object's keys
+        if isinstance(item, dict):
+            inner += item.values()
+        if depth > MAX_DEPTH:
+            raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
+        stack.extend((part, depth + 1) for part in inner if isinstance(part, str | dict | list))

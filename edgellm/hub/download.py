@@ -8,24 +8,24 @@ from edgellm.errors import DownloadError, EdgeLLMError, ModelNotFoundError
 from edgellm.files.atomic import NO_SPACE
 from edgellm.files.strict_json import shown
 
+# Patterns of what is fetched from a repository: data, never a program.
 FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"
 META_WEIGHTS = "consolidated*.pth"
-"""What is fetched of a repository: data, never a program."""
 
 
 def download(repository: str, *, revision: str | None = None, torch_files: bool = False) -> Path:
     """Return the folder of a Hub repository, fetched if it is not in the cache.
+
+    ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface-hub's own, and
+    respected.
 
     Args:
         repository: ``owner/name``.
         revision: a branch, tag or commit; None: the main branch.
         torch_files: whether PyTorch's weight files will do where there is no safetensors, Hugging
             Face's or Meta's.
-
-    ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface-hub's own, and
-    respected.
 
     Raises:
         ModelNotFoundError: the repository or revision does not exist, or holds no weights of a kind
@@ -35,17 +35,17 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
     folder = _snapshot(repository, revision, [*FILES, WEIGHTS])
     if any(folder.glob(WEIGHTS)):
         return folder
-    if torch_files:
-        for weights in (TORCH_WEIGHTS, META_WEIGHTS):
-            folder = _snapshot(repository, revision, [*FILES, weights])
-            if any(folder.glob(weights)):
-                return folder
+    if not torch_files:
         raise ModelNotFoundError(
-            f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}"
+            f"{repository} on the Hub holds no {WEIGHTS}",
+            hint=f"convert it first: edgellm convert {repository} FOLDER",
         )
+    for weights in (TORCH_WEIGHTS, META_WEIGHTS):
+        folder = _snapshot(repository, revision, [*FILES, weights])
+        if any(folder.glob(weights)):
+            return folder
     raise ModelNotFoundError(
-        f"{repository} on the Hub holds no {WEIGHTS}",
-        hint=f"convert it first: edgellm convert {repository} FOLDER",
+        f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}"
     )
 
 
@@ -60,7 +60,7 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Pat
 
 
 def renamed_error(error: Exception, repository: str, revision: str | None = None) -> EdgeLLMError:
-    """What huggingface-hub says, in our words."""
+    """Return an error of huggingface-hub in our words."""
     from huggingface_hub import errors
 
     kind: type[EdgeLLMError] = DownloadError
@@ -70,25 +70,20 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
             fact = f"{repository} on the Hub is gated: its owner must let you in"
             hint = f"accept its terms at huggingface.co/{repository}, then: hf auth login"
         case errors.RevisionNotFoundError():
-            kind, fact, hint = (
-                ModelNotFoundError,
-                f"{repository} on the Hub has no revision {revision or 'main'}",
-                None,
-            )
+            kind = ModelNotFoundError
+            fact = f"{repository} on the Hub has no revision {revision or 'main'}"
+            hint = None
         case errors.RepositoryNotFoundError():
-            kind, fact = (
-                ModelNotFoundError,
-                f"there is no {repository} on the Hub, or it is private",
-            )
+            kind = ModelNotFoundError
+            fact = f"there is no {repository} on the Hub, or it is private"
             hint = "check the name; if it is private: hf auth login"
         case errors.HFValidationError():
-            kind, fact = (
-                ModelNotFoundError,
-                f"{shown(repository)} is no name that a Hub repository can have",
-            )
+            kind = ModelNotFoundError
+            fact = f"{shown(repository)} is no name that a Hub repository can have"
             hint = "name it as owner/name"
         case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
-            fact = f"{repository} is not in the cache and the Hub answered {cause.response.status_code}"
+            status = cause.response.status_code
+            fact = f"{repository} is not in the cache and the Hub answered {status}"
             hint = "try again later"
         case errors.LocalEntryNotFoundError(__cause__=errors.OfflineModeIsEnabled()):
             fact = f"{repository} is not in the cache and HF_HUB_OFFLINE forbids to fetch it"

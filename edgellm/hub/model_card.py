@@ -1,7 +1,8 @@
-"""The page that goes with a model to the Hub: what it was made from, how, and how to use it."""
+"""The model card of a conversion: what it was made from, how, and how to use it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ CARD = "README.md"
 def model_card(
     report: ConversionReport, repository: str, *, base: str | None, settings: str
 ) -> str:
-    """Markdown with the metadata that the Hub reads.
+    """Return a model card: Markdown with the metadata that the Hub reads.
 
     Args:
         report: what the conversion has made.
@@ -26,14 +27,11 @@ def model_card(
         settings: the options of the command that made it.
     """
     head = ["library_name: mlx", "pipeline_tag: text-generation", "tags:", "- mlx", "- edgellm"]
+    source = "a model on its maker's machine"
     if base:
-        head += [
-            f"base_model: {base}",
-            "base_model_relation: quantized"
-            if report.quantization
-            else "base_model_relation: finetune",
-        ]
-    made = f"[{base}](https://huggingface.co/{base})" if base else "a model on its maker's machine"
+        source = f"[{base}](https://huggingface.co/{base})"
+        relation = "quantized" if report.quantization else "finetune"
+        head += [f"base_model: {base}", f"base_model_relation: {relation}"]
     command = " ".join(filter(None, ["edgellm convert", base or "SOURCE", "DEST", settings]))
     lines = [
         "---",
@@ -42,7 +40,7 @@ def model_card(
         "",
         f"# {repository.partition('/')[2]}",
         "",
-        f"Made from {made} by edgellm {metadata.version('edgellm')}:",
+        f"Made from {source} by edgellm {metadata.version('edgellm')}:",
         "",
         "```bash",
         command,
@@ -70,17 +68,14 @@ def model_card(
 
 def _facts(report: ConversionReport) -> list[tuple[str, str]]:
     facts = [("weights", f"{report.weight_bytes / 1e9:.2f} GB")]
-    form = report.quantization
-    if form is None:
+    if report.quantization is None:
         facts.append(("type", report.dtype))
         return facts
-    facts.append(("most matrices", _said(form)))
-    for other in sorted(
-        {item for item in report.exceptions.values() if item is not None},
-        key=lambda item: item.bits,
-    ):
-        paths = sum(item == other for item in report.exceptions.values())
-        facts.append((f"{paths} {'matrix' if paths == 1 else 'matrices'}", _said(other)))
+    facts.append(("most matrices", _quantization_text(report.quantization)))
+    exceptions = Counter(form for form in report.exceptions.values() if form is not None)
+    for form, count in sorted(exceptions.items(), key=lambda item: item[0].bits):
+        noun = "matrix" if count == 1 else "matrices"
+        facts.append((f"{count} {noun}", _quantization_text(form)))
     facts.append(("scales and norms", report.dtype))
     if report.merged:
         facts.append(("changed by an adapter", f"{report.merged} tensors"))
@@ -89,6 +84,8 @@ def _facts(report: ConversionReport) -> list[tuple[str, str]]:
     return facts
 
 
-def _said(form: Quantization) -> str:
-    mode = "" if form.mode == "affine" else f" ({form.mode})"
-    return f"{form.bits} bits in groups of {form.group_size}{mode}"
+def _quantization_text(form: Quantization) -> str:
+    text = f"{form.bits} bits in groups of {form.group_size}"
+    if form.mode != "affine":
+        text += f" ({form.mode})"
+    return text

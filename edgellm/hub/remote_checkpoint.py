@@ -1,4 +1,4 @@
-"""A Hub repository looked through without its weights: headers and config alone, a few hundred KB."""
+"""A Hub repository without its weights: headers and config alone, a few hundred KB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgellm.hub.download import renamed_error
 
 
 def remote_checkpoint(repository: str) -> Checkpoint:
-    """Return what is known of a repository on the Hub before its weights are downloaded, for a plan.
+    """Return what is known of a Hub repository before its weights are downloaded, for a plan.
 
     Raises:
         ModelNotFoundError, DownloadError: as ``hub.download``.
@@ -29,7 +29,7 @@ def remote_checkpoint(repository: str) -> Checkpoint:
     for file, header in metadata.files_metadata.items():
         for name, tensor in header.tensors.items():
             begin, end = tensor.data_offsets
-            tensors[name] = TensorInfo(
-                name, tensor.dtype, tuple(tensor.shape), Path(file), begin, end - begin
-            )
+            shape = tuple(tensor.shape)
+            # Offsets count from the end of the header: nothing is read by them.
+            tensors[name] = TensorInfo(name, tensor.dtype, shape, Path(file), begin, end - begin)
     return checkpoint_of(ModelFolder(Path(repository), read_json(config), tensors, {}))

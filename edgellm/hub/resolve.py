@@ -1,7 +1,8 @@
-"""The name of a model becomes a folder: a path, a bundled model, or a Hub repository."""
+"""A model's name becomes its folder: a path, a bundled model, or a Hub repository."""
 
 from __future__ import annotations
 
+import string
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,16 +10,21 @@ from edgellm.errors import ModelNotFoundError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 
+_ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
+
 
 def bundled_names() -> list[str]:
-    """The models that come with the package."""
-    return (
-        sorted(path.name for path in BUNDLED.iterdir() if path.is_dir()) if BUNDLED.is_dir() else []
-    )
+    """Return the names of the models that come with the package."""
+    if not BUNDLED.is_dir():
+        return []
+    return sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())
 
 
 def locate(model: str | Path) -> Path:
-    """Return the folder of a model: an existing folder, a bundled name, or a Hub id (downloaded once, with its progress bar).
+    """Return the folder of a model; a Hub repository is downloaded once, with a progress bar.
+
+    Args:
+        model: an existing folder, a bundled name, or a Hub id.
 
     Raises:
         ModelNotFoundError: nothing has this name.
@@ -39,21 +45,16 @@ def locate(model: str | Path) -> Path:
         from edgellm.hub.download import download
 
         return download(name)
+    hint = "name a folder, a Hub id such as mlx-community/Llama-3.2-1B-Instruct-4bit, or stories"
     close = get_close_matches(name, bundled_names(), n=1)
-    hint = (
-        f"did you mean {close[0]}?"
-        if close
-        else "name a folder, a Hub id such as mlx-community/Llama-3.2-1B-Instruct-4bit, or stories"
-    )
+    if close:
+        hint = f"did you mean {close[0]}?"
     raise ModelNotFoundError(f"there is no model {name!r}", hint=hint)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a Hub repository, ``owner/name``."""
-    owner, slash, repository = name.partition("/")
-    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-    return (
-        bool(slash and owner and repository)
-        and owner not in {".", "..", "~"}
-        and set(owner + repository) <= allowed
-    )
+    """Return whether a name has the form of a Hub repository, ``owner/name``."""
+    owner, _, repository = name.partition("/")
+    if not owner or not repository or owner in {".", "..", "~"}:
+        return False
+    return _ID_LETTERS.issuperset(owner + repository)

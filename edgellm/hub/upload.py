@@ -1,4 +1,4 @@
-"""A model folder to the Hub."""
+"""The upload of a model folder to the Hub, with its card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGN_IN = "make a token that may write at huggingface.co/settings/tokens, then: 
 
 
 def require_account(repository: str) -> None:
-    """Find out before hours of work whether the Hub knows who is asking.
+    """Check, before hours of work, that the Hub knows who is asking.
 
     Raises:
         ConfigError: the name is none that a repository can have.
@@ -35,13 +35,13 @@ def require_account(repository: str) -> None:
 def upload(folder: Path, repository: str, card: str, *, private: bool = False) -> str:
     """Write the card into the folder, upload the whole in one commit, and return its address.
 
+    ``HF_ENDPOINT`` and ``HF_TOKEN`` are huggingface-hub's own, and respected.
+
     Args:
         folder: a whole model folder.
         repository: ``owner/name``; made if it is not there.
         card: the model card, Markdown.
         private: whether a repository that is made is for its owner alone.
-
-    ``HF_ENDPOINT`` and ``HF_TOKEN`` are huggingface-hub's own, and respected.
 
     Raises:
         ConversionError: the card cannot be written.
@@ -62,10 +62,12 @@ def upload(folder: Path, repository: str, card: str, *, private: bool = False) -
 
 
 def _renamed(error: Exception, repository: str, folder: Path | None = None) -> EdgeLLMError:
-    """What huggingface-hub says, in our words."""
+    """Return an error of huggingface-hub in our words."""
     from huggingface_hub import errors
 
-    again = f"try again: hf upload {repository} {folder}" if folder else "try again later"
+    again = "try again later"
+    if folder:
+        again = f"try again: hf upload {repository} {folder}"
     match error:
         case errors.LocalTokenNotFoundError():
             return DownloadError("the Hub takes models only from those it knows", hint=SIGN_IN)

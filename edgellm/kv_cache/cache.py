@@ -36,7 +36,7 @@ class Cache(Protocol):
     """Tokens so far: the position of the next one."""
 
     def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
-        """Store new keys and values (1, G, L, D); return all to look at (1, G, S, D), and a mask."""
+        """Store new keys and values (1, G, L, D); return those seen (1, G, S, D), and a mask."""
         ...
 
     def trim(self, offset: int) -> bool:
@@ -117,7 +117,7 @@ class KVCache:
         return True
 
     def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
-        """Store new keys and values (1, G, L, D); return all to look at (1, G, S, D), and a mask."""
+        """Store new keys and values (1, G, L, D); return those seen (1, G, S, D), and a mask."""
         length = keys.shape[2]
         start = self.window_start
         mask = self._mask(length)

@@ -187,7 +187,7 @@ def write_sequence(
 
 
 class _LazyBytes:
-    """An array's bytes, made contiguous when they are iterated over: never of all layers at once."""
+    """An array's bytes, made contiguous when iterated over: never of all layers at once."""
 
     def __init__(self, array: mx.array) -> None:
         self._array = array

@@ -1,4 +1,4 @@
-"""Downloads, from a stand-in for the Hub on this machine: what is fetched, what is kept, and what is said when it fails."""
+"""Downloads from a stand-in for the Hub on this machine: what is fetched, kept, and said."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The three questions that a download asks: the commit of a branch, the files of a commit, the bytes of a file."""
+    """Answers what a download asks: a branch's commit, a commit's files, a file's bytes."""
 
     repositories: dict[str, Path] = {}  # noqa: RUF012
     asked: list[str] = []  # noqa: RUF012
@@ -224,7 +224,10 @@ def test_no_network_and_offline_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["owner/old", "owner/meta"])
 def test_a_hub_id_is_converted(hub, tmp_path, name):
-    code = f"import sys; from edgellm.converters import convert; print(convert({name!r}, sys.argv[1]).dtype)"
+    code = (
+        "import sys; from edgellm.converters import convert\n"
+        f"print(convert({name!r}, sys.argv[1]).dtype)"
+    )
     environment = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "made")],

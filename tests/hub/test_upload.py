@@ -1,4 +1,4 @@
-"""Uploads to a stand-in for the Hub on this machine, and what is known of a repository there before it is downloaded."""
+"""Uploads to a stand-in for the Hub on this machine, and looks at a repository before a download."""
 
 import hashlib
 import json

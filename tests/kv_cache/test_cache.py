@@ -112,7 +112,7 @@ def test_after_trim_it_goes_on_as_if_it_had_never_been_further(lengths, place, m
     st.integers(1, 40),
 )
 def test_speculation_can_always_be_taken_back(steps, window):
-    """Each step stores some tokens and forgets the last of them, as many as a speculation may have been wrong about."""
+    """Each step stores some tokens and forgets the last, as many as drafts may have been wrong."""
     cache = windowed(window)
     for length, wrong in steps:
         start = cache.offset

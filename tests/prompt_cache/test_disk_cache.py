@@ -1,4 +1,4 @@
-"""Caches that last: found again by what a prompt begins with, and never the reason for a wrong answer."""
+"""Caches on disk: found again by a prompt's prefix, and never the reason for a wrong answer."""
 
 import os
 import signal
@@ -205,9 +205,11 @@ def test_a_file_of_another_form_is_left_aside(answer, tmp_path):
 SAVES = """
 import sys
 import edgellm
+settings = {"memory": "500MB", "prompt_cache": sys.argv[2], "speculate": "off"}
 for seed in range(1000):
-    with edgellm.load(sys.argv[1], memory="500MB", prompt_cache=sys.argv[2], speculate="off") as llm:
-        llm.generate([1, *(40 + (seed * 7 + place * 31) % 200 for place in range(1800))], max_tokens=1)
+    prompt = [1, *(40 + (seed * 7 + place * 31) % 200 for place in range(1800))]
+    with edgellm.load(sys.argv[1], **settings) as llm:
+        llm.generate(prompt, max_tokens=1)
 """
 
 
