@@ -113,7 +113,7 @@ def prompt_runner(llm: LLM) -> Callable[[], float]:
 
 
 def measure(llm: LLM, *, name: str, batch: int, steps: int, rounds: int) -> list[Record]:
-    """Return records of one sequence, of a batch and, of a resident model, of a prompt, in turns."""
+    """Return records of one sequence, a batch and, of a resident model, a prompt, in turns."""
     runs: dict[tuple[str, int, int], Callable[[], float]] = {
         (f"tg{steps}", 1, steps): decode_runner(llm, 1, steps),
         (f"tg{steps}", batch, steps): decode_runner(llm, batch, steps),

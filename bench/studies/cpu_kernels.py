@@ -2,10 +2,10 @@
 
     python -m edgellm.bench.studies.cpu_kernels --shape tinyllama-1.1b --bits 4 --threads 2
 
-Weights are random. Every program is a process of its own that holds its model and waits; they work one after the other,
-round after round, so that a machine that others use too slows all of them alike. Records go to
-stdout as JSON, tables of medians to stderr. It needs llama-cpp-python and gguf; mlx-lm is there
-anyway.
+Weights are random. Every program is a process of its own that holds its model and waits; they work
+one after the other, round after round, so that a machine that others use too slows all of them
+alike. Records go to stdout as JSON, tables of medians to stderr. It needs llama-cpp-python and
+gguf; mlx-lm is there anyway.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from edgellm.bench.backends.gguf_file import TYPES, read_bytes, write_gguf
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import Column, as_json, as_table, number
-from edgellm.bench.studies.cpu_runners import Worker
+from edgellm.bench.studies.cpu_runners import Runner
 from edgellm.errors import BackendError
 from edgellm.models.presets import SHAPES
 
@@ -34,99 +37,144 @@ COLUMNS: Mapping[str, Column] = {
     "GB/s": ("achieved_gbps", number(1)),
 }
 OWN = "edgellm"
+MLX_LM = "mlx-lm"
+
+Samples = dict[tuple[str, str, int], list[float]]
+"""Seconds by program, test and tokens."""
 
 
-@contextmanager
-def workers(
-    files: Mapping[str, tuple[str, Path]], threads: int
-) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
-    """Start a worker for each name (backend and file); also gives why some could not start."""
-    running, failures = {}, {}
-    try:
-        for name, (backend, file) in files.items():
-            try:
-                running[name] = Worker(backend, file, threads)
-            except BackendError as error:
-                failures[name] = error.message
-                # gcc 12 leaves out what sets its AMX tiles up; without them it runs
-                if backend == "llama.cpp":
-                    running[f"{name} plain"] = Worker("llama.cpp plain", file, threads)
-        yield running, failures
-    finally:
-        for worker in running.values():
-            worker.close()
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A backend, and the file or folder that it opens.
+
+    Attributes:
+        backend: a name in ``cpu_runners.RUNNERS``.
+        file: its model.
+        weight_bytes: that one decoded token goes through.
+    """
+
+    backend: str
+    file: Path
+    weight_bytes: int
 
 
-def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
-    """Records of every program and test."""
+def make_programs(options: argparse.Namespace, folder: Path) -> dict[str, Program]:
+    """Make the model for each program, and return them by name."""
     from edgellm.converters.synthetic import synthesize
 
     source = folder / "mlx"
     synthesize(options.shape, source, bits=options.bits)
-    own = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    own -= (source / "model-embedding.safetensors").stat().st_size
-    files, sizes = {OWN: ("edgellm", source)}, {OWN: own, "mlx-lm": own}
+    # a token reads one row of the embedding
+    weight_bytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
+    weight_bytes -= (source / "model-embedding.safetensors").stat().st_size
+    programs = {OWN: Program("edgellm", source, weight_bytes)}
     if options.mlx_lm:
-        files["mlx-lm"] = ("mlx-lm", source)
+        programs[MLX_LM] = Program("mlx-lm", source, weight_bytes)
     for kind in TYPES[options.bits]:
         path = folder / f"{kind}.gguf"
         write_gguf(path, options.shape, kind)
-        files[f"llama.cpp {kind}"] = ("llama.cpp", path)
-        sizes |= dict.fromkeys(
-            (f"llama.cpp {kind}", f"llama.cpp {kind} plain"), read_bytes(path, options.shape)
-        )
-    samples: dict[tuple[str, str, int], list[float]] = {}
+        weight_bytes = read_bytes(path, options.shape)
+        programs[f"llama.cpp {kind}"] = Program("llama.cpp", path, weight_bytes)
+    return programs
+
+
+@contextmanager
+def start_runners(
+    programs: dict[str, Program], threads: int
+) -> Iterator[tuple[dict[str, Runner], dict[str, str]]]:
+    """Give a runner for each program, and why some could not start.
+
+    Where llama.cpp fails, a program without its extra buffers is added to ``programs``.
+    """
+    runners: dict[str, Runner] = {}
+    failures: dict[str, str] = {}
+    try:
+        waiting = list(programs)
+        while waiting:
+            name = waiting.pop(0)
+            program = programs[name]
+            try:
+                runners[name] = Runner(program.backend, program.file, threads)
+            except BackendError as error:
+                failures[name] = error.message
+                # gcc 12 leaves out what sets its AMX tiles up; without them it runs
+                if program.backend == "llama.cpp":
+                    programs[f"{name} plain"] = replace(program, backend="llama.cpp plain")
+                    waiting.append(f"{name} plain")
+        yield runners, failures
+    finally:
+        for runner in runners.values():
+            runner.close()
+
+
+def measure(options: argparse.Namespace, folder: Path) -> list[Record]:
+    """Return records of every program and test."""
+    programs = make_programs(options, folder)
     tests = [("tg", options.decode), *(("pp", int(count)) for count in options.prompts.split(","))]
-    with workers(files, options.threads) as (running, failures):
-        for _ in range(options.rounds):
-            for test, tokens in tests:
-                for name in list(running):
-                    if name == "mlx-lm" and test == "pp":
-                        continue  # minutes, and nobody's measure
-                    count = 1 if name == "mlx-lm" else tokens
-                    try:
-                        samples.setdefault((name, test, count), []).append(
-                            running[name].run(test, count)
-                        )
-                    except BackendError as error:
-                        failures[name] = error.message
-                        running.pop(name).close()
-    where = environment()
+    with start_runners(programs, options.threads) as (runners, failures):
+        samples = take_turns(runners, failures, tests, rounds=options.rounds)
+    common = {
+        "model": options.shape,
+        "device": "cpu",
+        "environment": environment(),
+        "bits": options.bits,
+        "threads": options.threads,
+    }
+    records = []
+    for (name, test, tokens), seconds in samples.items():
+        fields: dict[str, Any] = {"test": f"{test}{tokens}"}
+        if test == "tg":
+            # mlx-lm's single token is shown beside the others' tests
+            fields["test"] = f"tg{options.decode}"
+            fields["weight_bytes_per_token"] = programs[name].weight_bytes
+        fields |= {"tokens": tokens, "seconds": tuple(seconds)}
+        records.append(Record(backend=name, **common, **fields))
+    for name, error in failures.items():
+        records.append(Record(backend=name, test="all", error=error, **common))
+    return records
 
-    def record(name: str, test: str, **found: Any) -> Record:
-        fields = {
-            "backend": name,
-            "test": test,
-            "bits": options.bits,
-            "threads": options.threads,
-        } | found
-        return Record(model=options.shape, device="cpu", environment=where, **fields)
 
-    return [
-        record(
-            name,
-            f"{test}{options.decode if test == 'tg' else count}",
-            tokens=count,
-            seconds=tuple(seconds),
-            weight_bytes_per_token=sizes[name] if test == "tg" else None,
-        )
-        for (name, test, count), seconds in samples.items()
-    ] + [record(name, "all", error=error) for name, error in failures.items()]
+def take_turns(
+    runners: dict[str, Runner],
+    failures: dict[str, str],
+    tests: Sequence[tuple[str, int]],
+    *,
+    rounds: int,
+) -> Samples:
+    """Run every test with every program, round after round; one that fails is left out then on."""
+    samples: Samples = defaultdict(list)
+    for _, (test, tokens), name in product(range(rounds), tests, list(runners)):
+        if name not in runners:
+            continue
+        count = tokens
+        if name == MLX_LM:
+            if test == "pp":
+                continue  # minutes, and nobody's measure
+            count = 1
+        try:
+            samples[name, test, count].append(runners[name].run(test, count))
+        except BackendError as error:
+            failures[name] = error.message
+            runners.pop(name).close()
+    return samples
 
 
 def comparison(records: Sequence[Record]) -> str:
-    """A line a test and peer: how many times the peer's speed ours is, the median of what each round says."""
+    """Return a line a test and peer: how many times the peer's speed ours is.
+
+    That is the median of what each round says.
+    """
+    own_records = {record.test: record for record in records if record.backend == OWN}
     lines = []
-    mine = {record.test: record for record in records if record.backend == OWN}
     for peer in records:
-        own = mine.get(peer.test)
+        own = own_records.get(peer.test)
         if own is None or peer.backend == OWN or not peer.seconds:
             continue
-        pairs = zip(own.seconds, peer.seconds, strict=False)
-        ratio = statistics.median(
-            theirs / peer.tokens / (ours / own.tokens) for ours, theirs in pairs
-        )
-        lines.append(f"{peer.test}: {ratio:.2f} times {peer.backend}")
+        ratios = [
+            (theirs / peer.tokens) / (ours / own.tokens)
+            for ours, theirs in zip(own.seconds, peer.seconds, strict=False)
+        ]
+        lines.append(f"{peer.test}: {statistics.median(ratios):.2f} times {peer.backend}")
     return "\n".join(sorted(lines))
 
 
@@ -153,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = measure(options, Path(folder))
     sys.stderr.write(f"{as_table(records, COLUMNS)}\n\n{comparison(records)}\n")
     sys.stdout.write(as_json(records) + "\n")
-    return 1 if any(record.error for record in records) else 0
+    return int(any(record.error for record in records))
 
 
 if __name__ == "__main__":

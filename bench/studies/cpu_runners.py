@@ -1,26 +1,26 @@
-"""Programs that ``cpu_kernels`` compares: each loads a model in a process of its own and is told what to time."""
+"""Run the programs that ``cpu_kernels`` compares, each with its model in a process of its own."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.protocol import orders, report_errors, stdout_channel
 from edgellm.errors import BackendError
 
 FIRST_TOKEN = 300
-"""The prompts are ids from here on: behind the special tokens of every vocabulary."""
+"""Prompts are ids from here on: behind the special tokens of every vocabulary."""
 
 Run = Callable[[str, int], float]
-"""Do a test (``pp``, a prompt, or ``tg``, token by token) of so many tokens; returns seconds."""
+"""A test (``pp``, a prompt, or ``tg``, token by token) of so many tokens; returns seconds."""
 
 
 def edgellm_runner(folder: str, threads: int) -> Run:
-    """edgellm itself, as the folder is loaded here."""
+    """Return what runs edgellm itself, on a folder that is loaded here."""
     import mlx.core as mx
 
     from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -52,7 +52,7 @@ def edgellm_runner(folder: str, threads: int) -> Run:
 
 
 def mlx_lm_runner(folder: str, threads: int) -> Run:
-    """mlx-lm on the same folder, in float32 (16 bits are slower still on a CPU)."""
+    """Return what runs mlx-lm on the same folder, in float32 (16 bits are slower on a CPU)."""
     del threads
     import mlx.core as mx
     from mlx_lm.models.cache import make_prompt_cache
@@ -78,18 +78,22 @@ def mlx_lm_runner(folder: str, threads: int) -> Run:
 
 
 def llama_cpp_runner(file: str, threads: int, *, extra_buffers: bool = True) -> Run:
-    """llama.cpp through llama-cpp-python; extra buffers are its repacked weights (AMX among them)."""
+    """Return what runs llama.cpp through llama-cpp-python.
+
+    Extra buffers are its repacked weights (those for AMX among them).
+    """
     import llama_cpp
 
-    settings = llama_cpp.llama_cpp.llama_model_default_params
+    default_params = llama_cpp.llama_cpp.llama_model_default_params
 
-    def without() -> Any:
-        found = settings()
-        found.use_extra_bufts = False
-        return found
+    def params_without_extra_buffers() -> Any:
+        params = default_params()
+        params.use_extra_bufts = False
+        return params
 
+    # llama-cpp-python has no argument for it
     if not extra_buffers:
-        llama_cpp.llama_cpp.llama_model_default_params = without
+        llama_cpp.llama_cpp.llama_model_default_params = params_without_extra_buffers
     model = llama_cpp.Llama(
         file,
         n_threads=threads,
@@ -117,7 +121,7 @@ def llama_cpp_runner(file: str, threads: int, *, extra_buffers: bool = True) -> 
 
 
 def llama_cpp_plain_runner(file: str, threads: int) -> Run:
-    """llama.cpp with its weights as they lie in the file."""
+    """Return what runs llama.cpp with its weights as they lie in the file."""
     return llama_cpp_runner(file, threads, extra_buffers=False)
 
 
@@ -129,54 +133,41 @@ RUNNERS: Mapping[str, Callable[[str, int], Run]] = {
 }
 
 
-class Worker:
-    """A process that holds one model and does tests when it is told to."""
+class Runner:
+    """A process that holds one model and does tests when it is told to.
+
+    Raises:
+        BackendError: the model cannot be loaded, or not run.
+    """
 
     def __init__(self, backend: str, file: Path, threads: int) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "edgellm.bench.studies.cpu_runners",
-            backend,
-            str(file),
-            str(threads),
-        ]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.run("pp", 8)
+        program = [sys.executable, "-m", "edgellm.bench.studies.cpu_runners"]
+        arguments = [backend, str(file), str(threads)]
+        self._worker = WorkerProcess(command=[*program, *arguments], timeout=None)
+        try:
+            self.run("pp", 8)
+        except BackendError:
+            self.close()
+            raise
 
     def run(self, test: str, tokens: int) -> float:
-        """Seconds of a test. Raises BackendError where the process ends instead of answering."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps([test, tokens]) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise BackendError(f"it ended with status {self.process.wait()}")
-        return float(json.loads(line))
+        """Return the seconds of a test. Raises BackendError where it fails."""
+        self._worker.send({"test": test, "tokens": tokens})
+        seconds: float = self._worker.receive()["seconds"]
+        return seconds
 
     def close(self) -> None:
         """End the process."""
-        self.process.kill()
-        self.process.communicate()
+        self._worker.kill()
 
 
 def serve(backend: str, file: str, threads: int) -> None:
-    """Be a worker: read tests from stdin, write seconds to stdout."""
-    run = RUNNERS[backend](file, threads)
-    for line in sys.stdin:
-        test, tokens = json.loads(line)
-        sys.stdout.write(json.dumps(run(test, tokens)) + "\n")
-        sys.stdout.flush()
+    """Load a model, and do the tests that standard input orders."""
+    send = stdout_channel()
+    with report_errors(send):
+        run = RUNNERS[backend](file, threads)
+        for order in orders():
+            send({"seconds": run(order["test"], order["tokens"])})
 
 
 if __name__ == "__main__":

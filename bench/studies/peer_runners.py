@@ -1,6 +1,8 @@
-"""One runtime, one model, a few tokens: run in a process of its own, it says how long each token took.
+"""Decode a few tokens with one runtime, and print how long each of them took.
 
-python -m edgellm.bench.studies.peer_runners RUNTIME MODEL TOKENS [MEMORY]
+    python -m edgellm.bench.studies.peer_runners RUNTIME MODEL TOKENS MEMORY
+
+``peers_in_a_budget`` runs it in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ PROMPT_TOKEN = 1
 
 
 def ours(model: Path, memory: str) -> Iterator[int]:
-    """Tokens from edgellm, inside ``memory``."""
+    """Yield tokens from edgellm, inside ``memory``."""
     import edgellm
 
     with edgellm.load(model, memory=memory) as llm:
@@ -32,7 +34,10 @@ def ours(model: Path, memory: str) -> Iterator[int]:
 
 
 def llama_cpp(model: Path, memory: str) -> Iterator[int]:
-    """Tokens from llama.cpp through mmap, without the repacking of weights, which would need them all in memory."""
+    """Yield tokens from llama.cpp, its weights mapped from the file.
+
+    They are not repacked, which would need them all in memory.
+    """
     import ctypes
 
     import llama_cpp as c
@@ -62,7 +67,7 @@ def llama_cpp(model: Path, memory: str) -> Iterator[int]:
 
 
 def accelerate(model: Path, memory: str) -> Iterator[int]:
-    """Tokens from transformers, what does not fit into ``memory`` offloaded to disk by accelerate."""
+    """Yield tokens from transformers; accelerate offloads to disk what is above ``memory``."""
     import torch
     import transformers
 
@@ -78,17 +83,23 @@ def accelerate(model: Path, memory: str) -> Iterator[int]:
 
 
 def airllm(model: Path, memory: str) -> Iterator[int]:
-    """Tokens from AirLLM, which splits the model into a second copy first and then keeps one layer in memory."""
+    """Yield tokens from AirLLM.
+
+    It splits the model into a second copy first, and then keeps one layer in memory.
+    """
     from airllm import AutoModel
 
-    shards = usual_names(model)
+    shards = with_airllm_names(model)
     yield from _torch_tokens(
         AutoModel.from_pretrained(str(shards), device="cpu", layer_shards_saving_path=str(shards))
     )
 
 
-def usual_names(model: Path) -> Path:
-    """The same files under the names that AirLLM looks for (``model-00001-of-00024.safetensors``), linked, not copied."""
+def with_airllm_names(model: Path) -> Path:
+    """Return a folder of the same files, linked, under the names that AirLLM looks for.
+
+    They are ``model-00001-of-00024.safetensors`` and so on.
+    """
     shards = model.with_name(model.name + "-shards")
     if shards.exists():
         return shards
@@ -131,17 +142,16 @@ RUNTIMES: Mapping[str, Callable[[Path, str], Iterator[int]]] = {
 
 
 def main(runtime: str, model: str, tokens: str, memory: str) -> None:
-    """Decode, the first token for warmth; print the seconds of each of the others, and the most memory held."""
+    """Decode, and print the seconds of each token but the first, and the most memory held."""
     begun = time.perf_counter()
-    times = [
-        time.perf_counter() for _ in islice(RUNTIMES[runtime](Path(model), memory), int(tokens) + 1)
-    ]
-    found = {
+    stream = RUNTIMES[runtime](Path(model), memory)
+    times = [time.perf_counter() for _ in islice(stream, int(tokens) + 1)]
+    result = {
         "first_token_seconds": times[0] - begun,
         "seconds": [after - before for before, after in pairwise(times)],
         "peak_memory_bytes": device.peak_process_memory(),
     }
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    sys.stdout.write("\n" + json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

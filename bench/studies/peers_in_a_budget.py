@@ -1,7 +1,7 @@
-"""edgellm beside its peers where memory is short: the same shapes, the same bytes, the same cap, in turns.
+"""Set edgellm beside its peers where memory is short: the same shapes and cap, in turns.
 
-    python -m edgellm.bench.studies.peers_in_a_budget FOLDER [--rounds N] [--cap SIZE] [--only
-    NAME,...] [--json]
+    python -m edgellm.bench.studies.peers_in_a_budget FOLDER
+        [--rounds N] [--cap SIZE] [--only NUMBER,...] [--json]
 
 FOLDER is where the random models are made (about 13 GB, once; they stay for the next time). Each
 run is a process of its own that the system holds to 1.5 GB, page cache included; that takes Linux,
@@ -23,7 +23,7 @@ from typing import Any
 from edgellm.bench.backends.gguf_file import write_gguf
 from edgellm.bench.machine.disk import drop_from_cache
 from edgellm.bench.machine.environment import environment
-from edgellm.bench.records.record import Record
+from edgellm.bench.records.record import Record, quotient
 from edgellm.bench.records.text_tables import Column, as_json, as_table, megabytes, number
 from edgellm.bench.worker.memory_cap import capped
 from edgellm.converters.synthetic import synthesize
@@ -32,21 +32,28 @@ from edgellm.settings import parse_size
 
 CAP = "1.5GB"
 BUDGET = "1.15GB"
-"""What edgellm is told, so that the interpreter and its libraries fit under the cap too."""
+"""Of edgellm, so that the interpreter and its libraries fit under the cap too."""
 
 PEER_BUDGET = "700MB"
-"""What accelerate is told: weights alone; torch and its copies of what it computes with come on top."""
+"""Of accelerate, for weights alone; torch and its copies of what it computes with come on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Runtimes that decode the same shape: our own first, then what it is compared with, by folder or file."""
+    """Runtimes that decode the same shape.
+
+    Attributes:
+        name: in words.
+        shape: of the model, one of ``presets.SHAPES``.
+        tokens: of a run.
+        runs: by runtime, the name of its model's file or folder, and the memory that it is told;
+            our own first.
+    """
 
     name: str
     shape: str
     tokens: int
     runs: Mapping[str, tuple[str, str]]
-    """Model and memory by runtime."""
 
 
 CONTESTS = (
@@ -79,8 +86,8 @@ CONTESTS = (
 
 
 @dataclass(slots=True)
-class _Found:
-    """What the runs of one runtime have shown so far."""
+class _Result:
+    """The runs of one runtime so far: seconds of tokens, the most memory held, or a failure."""
 
     seconds: list[float] = field(default_factory=list)
     peak: int | None = None
@@ -92,12 +99,13 @@ def compare(
 ) -> list[Record]:
     """Run a contest in turns, so that a disk that wanders favours nobody; one record a runtime."""
     models = {name: _model(folder, name, contest.shape, say) for name, _ in contest.runs.values()}
-    found = {runtime: _Found() for runtime in contest.runs}
-    for turn in range(rounds):
+    results = {runtime: _Result() for runtime in contest.runs}
+    for turn in range(1, rounds + 1):
         for runtime, (name, memory) in contest.runs.items():
-            if found[runtime].error is None:
-                say(f"{contest.name}, round {turn + 1} of {rounds}: {runtime}")
-                _run(found[runtime], runtime, models[name], [str(contest.tokens), memory], cap)
+            if results[runtime].error is None:
+                say(f"{contest.name}, round {turn} of {rounds}: {runtime}")
+                arguments = [runtime, str(models[name]), str(contest.tokens), memory]
+                _run(results[runtime], models[name], arguments, cap)
     where = environment()
     return [
         Record(
@@ -112,33 +120,34 @@ def compare(
             peak_memory_bytes=result.peak,
             error=result.error,
         )
-        for runtime, result in found.items()
+        for runtime, result in results.items()
     ]
 
 
-def _run(found: _Found, runtime: str, model: Path, more: Sequence[str], cap: int) -> None:
-    drop_from_cache([model] if model.is_file() else sorted(model.glob("*.safetensors")))
-    command = [
-        sys.executable,
-        "-m",
-        "edgellm.bench.studies.peer_runners",
-        runtime,
-        str(model),
-        *more,
-    ]
+def _run(result: _Result, model: Path, arguments: Sequence[str], cap: int) -> None:
+    """Run a peer once, and add what it shows to the result."""
+    files = sorted(model.glob("*.safetensors")) or [model]
+    drop_from_cache(files)
+    command = [sys.executable, "-m", "edgellm.bench.studies.peer_runners", *arguments]
     with capped(command, cap) as capped_command:
         done = subprocess.run(
             capped_command, capture_output=True, text=True, check=False, errors="replace"
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        killed = done.returncode in {-9, 137}
-        why = done.stderr.strip().splitlines()[-1:] or [f"it ended with code {done.returncode}"]
-        found.error = "killed: it took more memory than the cap" if killed else why[0]
+        result.error = _failure(done)
         return
-    result: dict[str, Any] = json.loads(lines[-1])
-    found.seconds += result["seconds"]
-    found.peak = max(found.peak or 0, result["peak_memory_bytes"])
+    figures: dict[str, Any] = json.loads(lines[-1])
+    result.seconds += figures["seconds"]
+    result.peak = max(result.peak or 0, figures["peak_memory_bytes"])
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    # a shell reports a child that signal 9 ended as 137
+    if done.returncode in {-9, 137}:
+        return "killed: it took more memory than the cap"
+    last_words = done.stderr.strip().splitlines()[-1:]
+    return "".join(last_words) or f"it ended with code {done.returncode}"
 
 
 def _model(folder: Path, name: str, shape: str, say: Callable[[str], None]) -> Path:
@@ -157,21 +166,21 @@ def _model(folder: Path, name: str, shape: str, say: Callable[[str], None]) -> P
 
 
 def show(contests: Mapping[str, Sequence[Record]]) -> str:
-    """A table a contest, with how many times faster we are."""
+    """Return a table a contest, with how many times faster we are."""
+    columns: dict[str, Column] = {
+        "runtime": ("backend", str),
+        "s/token": ("seconds_per_token", number(2)),
+        "edgellm is faster by": ("ratio", "{:.1f} x".format),
+        "peak memory": ("peak_memory_bytes", megabytes),
+    }
     parts = []
     for name, records in contests.items():
         ours = records[0].median_seconds
-        columns: dict[str, Column] = {
-            "runtime": ("backend", str),
-            "s/token": ("seconds_per_token", number(2)),
-            "edgellm is faster by": ("ratio", lambda value: f"{value:.1f} x"),
-            "peak memory": ("peak_memory_bytes", megabytes),
-        }
         rows = [
             record.as_dict()
             | {
-                "seconds_per_token": record.median_seconds,
-                "ratio": record.median_seconds / ours if record.median_seconds and ours else None,
+                "seconds_per_token": record.seconds_per_token,
+                "ratio": quotient(record.median_seconds, ours),
             }
             for record in records
         ]
@@ -190,24 +199,24 @@ def main() -> int:
     parser.add_argument("--only", default="", help="contests by number: 1,3")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    chosen = (
-        [CONTESTS[int(number) - 1] for number in options.only.split(",")]
-        if options.only
-        else list(CONTESTS)
-    )
+    chosen = list(CONTESTS)
+    if options.only:
+        chosen = [CONTESTS[int(number) - 1] for number in options.only.split(",")]
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
-    found = {
-        contest.name: compare(
-            contest, options.folder, rounds=options.rounds, cap=parse_size(options.cap), say=say
-        )
+    cap = parse_size(options.cap)
+    contests = {
+        contest.name: compare(contest, options.folder, rounds=options.rounds, cap=cap, say=say)
         for contest in chosen
     }
-    everything = [record for records in found.values() for record in records]
-    sys.stdout.write((as_json(everything) if options.json else show(found)) + "\n")
-    return 1 if any(record.error for record in everything) else 0
+    records = [record for of_contest in contests.values() for record in of_contest]
+    text = show(contests)
+    if options.json:
+        text = as_json(records)
+    sys.stdout.write(f"{text}\n")
+    return int(any(record.error for record in records))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""What guesses are worth: tokens a weight pass on stories and on texts that repeat themselves, and seconds a token when paged.
+"""Measure what draft tokens are worth: tokens a weight pass, and seconds a token when paged.
 
-    python -m edgellm.bench.studies.speculation                                       the bundled model, with and without its draft
-    python -m edgellm.bench.studies.speculation --prompts FILE.jsonl --count 200      prompts of a file, one {"prompt": ...} a line
-    python -m edgellm.bench.studies.speculation --paged ./llama-7b --memory 1.5GB     also on a large model, with acceptances replayed
+    python -m edgellm.bench.studies.speculation
+    python -m edgellm.bench.studies.speculation --prompts FILE.jsonl --count 200
+    python -m edgellm.bench.studies.speculation --paged ./llama-7b --memory 1.5GB
+
+The first measures the bundled model, with and without its draft model, on stories and on texts that
+repeat themselves; the second takes prompts from a file, one {"prompt": ...} a line; the third also
+replays acceptances on a large model.
 
 Every text is compared with that of plain decoding. A model of random weights says nothing that
-could be guessed, so on the large one the guesses are its own text, with errors put where the
-draft's were on the bundled model. What a draft for a model of that size would cost itself is not in
-it. The result is one JSON document on standard output.
+could be predicted, so on the large one the draft tokens are its own text, with errors put where the
+draft model's were on the bundled model. What a draft model for a model of that size would cost
+itself is not in it. The result is one JSON document on standard output.
 """
 
 from __future__ import annotations
@@ -16,24 +20,26 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from edgellm.bench.machine.environment import environment
+from edgellm.bench.records.record import quotient
+from edgellm.bench.studies.replay import Recording, Replay, VerifyAll
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.plan.planner import plan_for
 from edgellm.runtime.loader import load_model, open_reader
-from edgellm.settings import LoadSettings, Sampling
+from edgellm.settings import LoadSettings
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.factory import load_draft, max_draft_tokens
 from edgellm.speculation.ngram import NGramDrafter
-from edgellm.speculation.proposal import Drafter, DraftToken
+from edgellm.speculation.proposal import Drafter
 from edgellm.tokenizer import Tokenizer
 
 STORIES = (
@@ -57,248 +63,194 @@ SENTENCES = (
     "Tom has a ball. Lily has a doll.",
 )
 REPEATING = tuple(" ".join([sentence] * times) for sentence in SENTENCES for times in (6, 10))
-"""Not every answer to these repeats itself; those count of which the repeated share is at least REPEATED."""
+"""Prompts; not every answer to them repeats itself, and those that do not are left out."""
 
-REPEATED, RUN = 0.5, 4
+REPEATED = 0.5
+"""The fraction of an answer that must repeat what came before, for a repeating text to count."""
 
+RUN = 4
+"""Tokens that occur together again where a text repeats itself."""
 
-class Recording(Speculation):
-    """A speculation that keeps what became of each pass.
-
-    Args:
-        drafter: makes the guesses.
-        slow: whether to guess as if every pass took a second, whatever it verifies: as where the
-            disk is the limit.
-    """
-
-    def __init__(self, drafter: Drafter, *, max_draft_tokens: int, slow: bool) -> None:
-        super().__init__(
-            drafter,
-            max_draft_tokens=max_draft_tokens,
-            extra_row_cost=0.0 if slow else 0.15,
-        )
-        self._slow = slow
-        self.passes: list[list[int]] = []
-
-    def record_step(self, rows: int, seconds: float) -> None:
-        """Take note of a pass: its rows, and how many tokens it gives."""
-        super().record_step(rows, 1.0 if self._slow else seconds)
-        self.passes.append([rows, 0])
-
-    def add(self, token: int) -> None:
-        """Take the next token of the sequence."""
-        super().add(token)
-        if self.passes:
-            self.passes[-1][1] += 1
-
-    def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Look at another sequence."""
-        super().begin(tokens, sampling)
-        self.passes.append([0, 0])  # the prompt's pass gives the first token
-
-
-@dataclass
-class Replay:
-    """A drafter that knows the text, and errs where another has erred.
-
-    Attributes:
-        text: prompt and answer.
-        pattern: for each pass, how many guesses are made and how many of them are right.
-    """
-
-    text: Sequence[int]
-    pattern: Iterator[tuple[int, int]]
-    active: bool = True
-    costs_time: bool = False
-    prior_acceptance: Sequence[float] = (1.0,)
-    place: int = field(default=0, init=False)
-
-    def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Begin at the end of a sequence."""
-        self.place = len(tokens)
-
-    def add(self, token: int) -> None:
-        """Go on."""
-        self.place += 1
-
-    def catch_up(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def propose(self) -> Iterator[DraftToken]:
-        """Yield the text, up to the next error; a wrong token after it."""
-        if not self.active:
-            return
-        count, right = next(self.pattern)
-        for number, token in enumerate(self.text[self.place : self.place + count]):
-            yield DraftToken(token if number < right else token ^ 1, 0)
-
-
-class AllOfThem(Speculation):
-    """A speculation that verifies all guesses: how many there are is part of what is replayed."""
-
-    def propose(self, max_tokens: int) -> list[DraftToken]:
-        """All that the drafter has."""
-        return list(islice(self.drafter.propose(), min(self.max_draft_tokens, max_tokens)))
+MakeSpeculation = Callable[[Any, Tokenizer, Any], Speculation]
+"""Makes a speculation for a model, its tokenizer and its plan."""
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What an LLM is made of, before it has guesses."""
+class Opener:
+    """A checkpoint and settings, of which models with one speculation or another are opened."""
 
     checkpoint: Checkpoint
     settings: LoadSettings
 
-    def llm(self, make: Any = None) -> tuple[LLM, Any]:
-        """A loaded model, and the speculation that ``make(model, tokenizer, plan)`` makes for it."""
+    def open(self, make_speculation: MakeSpeculation | None = None) -> tuple[LLM, Any]:
+        """Return a loaded model, and the speculation made for it."""
         plan = plan_for(self.checkpoint, self.settings)
         tokenizer = Tokenizer.from_folder(
             self.checkpoint.folder.path, vocab_size=self.checkpoint.config.vocab_size
         )
         reader = open_reader(self.checkpoint, plan)
+        speculation = None
         with borrowed_stream():
             model = load_model(self.checkpoint, plan, reader, self.settings)
-            speculation = make(model, tokenizer, plan) if make else None
-        return LLM(
-            self.checkpoint, tokenizer, model, plan, reader, speculation=speculation
-        ), speculation
+            if make_speculation is not None:
+                speculation = make_speculation(model, tokenizer, plan)
+        llm = LLM(self.checkpoint, tokenizer, model, plan, reader, speculation=speculation)
+        return llm, speculation
 
 
 def measure(
-    opened: Opened,
+    opener: Opener,
     prompts: Sequence[str],
     tokens: int,
     draft: Path | None,
     *,
     slow: bool,
-    least: float = 0.0,
+    min_repeated: float = 0.0,
 ) -> tuple[dict[str, Any], list[list[int]]]:
-    """Tokens a weight pass, and whether the texts are those of plain decoding; with what became of each pass.
+    """Return figures of texts with draft tokens, and the rows and tokens of each step.
 
-    Only answers count of which plain decoding repeats at least the share ``least``.
+    Args:
+        opener: of the model.
+        prompts: one a text.
+        tokens: of a text at the most.
+        draft: the draft model's folder; None: n-grams.
+        slow: whether to propose as if every pass took as long.
+        min_repeated: the fraction of a plain answer that must repeat itself for it to count.
     """
 
-    def make(model: Any, tokenizer: Tokenizer, plan: Any) -> Recording:
-        drafter = (
-            load_draft(read_checkpoint(draft), model, tokenizer, opened.settings, plan)
-            if draft
-            else NGramDrafter()
-        )
+    def make_recording(model: Any, tokenizer: Tokenizer, plan: Any) -> Recording:
+        drafter: Drafter = NGramDrafter()
+        if draft is not None:
+            drafter = load_draft(read_checkpoint(draft), model, tokenizer, opener.settings, plan)
         return Recording(drafter, max_draft_tokens=max_draft_tokens(model), slow=slow)
 
-    plain, _ = opened.llm()
-    guessed, speculation = opened.llm(make)
-    answers, seconds, plain_seconds, equal = [], 0.0, 0.0, 0
-    with plain, guessed:
+    plain, _ = opener.open()
+    drafting, recording = opener.open(make_recording)
+    plain_stats, stats = [], []
+    equal = 0
+    with plain, drafting:
         for prompt in prompts:
-            whole = plain.generate(prompt, max_tokens=tokens)
-            if (
-                repeated(plain.tokenizer.encode(prompt), [token.id or 0 for token in whole.tokens])
-                < least
-            ):
+            expected = plain.generate(prompt, max_tokens=tokens)
+            ids = [token.id or 0 for token in expected.tokens]
+            if repeated_fraction(plain.tokenizer.encode(prompt), ids) < min_repeated:
                 continue
-            answer = guessed.generate(prompt, max_tokens=tokens)
-            equal += [token.id for token in whole.tokens] == [token.id for token in answer.tokens]
-            answers.append(answer.stats)
-            plain_seconds, seconds = (
-                plain_seconds + whole.stats.decode_seconds,
-                seconds + answer.stats.decode_seconds,
-            )
-    made = sum(stats.completion_tokens - 1 for stats in answers)
-    passes = sum(stats.decode_passes for stats in answers)
-    drafted = sum(stats.drafted_tokens for stats in answers)
-    return {
+            answer = drafting.generate(prompt, max_tokens=tokens)
+            equal += ids == [token.id for token in answer.tokens]
+            plain_stats.append(expected.stats)
+            stats.append(answer.stats)
+    # the prompt's pass gives the first token
+    decoded = sum(one.completion_tokens - 1 for one in stats)
+    drafted = sum(one.drafted_tokens for one in stats)
+    figures = {
         "guesses": "draft" if draft else "ngram",
         "as_if": "every pass takes as long" if slow else "measured",
         "prompts": len(prompts),
-        "texts_counted": len(answers),
+        "texts_counted": len(stats),
         "equal_texts": equal,
-        "tokens": made,
-        "tokens_per_weight_pass": made / passes,
+        "tokens": decoded,
+        "tokens_per_weight_pass": decoded / sum(one.decode_passes for one in stats),
         "drafted_tokens": drafted,
-        "acceptance": sum(stats.accepted_tokens for stats in answers) / drafted
-        if drafted
-        else None,
-        "tokens_per_second": made / seconds,
-        "plain_tokens_per_second": made / plain_seconds,
-    }, speculation.passes
+        "acceptance": quotient(sum(one.accepted_tokens for one in stats), drafted),
+        "tokens_per_second": decoded / sum(one.decode_seconds for one in stats),
+        "plain_tokens_per_second": decoded / sum(one.decode_seconds for one in plain_stats),
+    }
+    return figures, recording.steps
 
 
-def replayed(
-    folder: Path, memory: str, passes: Sequence[Sequence[int]], *, count: int, rounds: int
+def measure_replay(
+    folder: Path, memory: str, steps: Sequence[Sequence[int]], *, count: int, rounds: int
 ) -> dict[str, Any]:
-    """Seconds a token of a paged model, plain and with replayed guesses, in turns."""
+    """Return seconds a token of a paged model, plain and with replayed draft tokens, in turns.
+
+    Args:
+        folder: of the model.
+        memory: its budget.
+        steps: rows and tokens of each recorded step.
+        count: steps that are replayed in a round.
+        rounds: of one plain and one replayed text.
+    """
     checkpoint = read_checkpoint(folder)
-    chosen = spread(sorted((rows - 1, got - 1) for rows, got in passes), count)
-    factor = statistics.mean(right + 1 for _, right in chosen)
-    length = sum(right + 1 for _, right in chosen) * rounds + count
+    # a step has one row more than draft tokens, and gives one token more than it accepts
+    chosen = spread(sorted((rows - 1, tokens - 1) for rows, tokens in steps), count)
+    replayed_tokens = sum(right + 1 for _, right in chosen)
+    plain_tokens = max(2, count // 2)
+    length = replayed_tokens * rounds + count
     context = length + 64
-    resident, _ = Opened(checkpoint, LoadSettings(context=context, speculate="off")).llm()
-    with resident:
-        if not resident.plan.resident:
-            raise SystemExit("the text is made by the model in memory, and there is too little")
-        text = [1, *(token.id or 0 for token in resident.stream([1], max_tokens=length + 8))]
+    text = _plain_text(Opener(checkpoint, LoadSettings(context=context, speculate="off")), length)
     replay = Replay(text, cycle(chosen))
 
-    def make(model: Any, tokenizer: Tokenizer, plan: Any) -> Speculation:
-        return AllOfThem(replay, max_draft_tokens=max_draft_tokens(model), extra_row_cost=0.0)
+    def make_replay(model: Any, tokenizer: Tokenizer, plan: Any) -> VerifyAll:
+        return VerifyAll(replay, max_draft_tokens=max_draft_tokens(model), extra_row_cost=0.0)
 
-    paged, _ = Opened(checkpoint, LoadSettings(memory=memory, context=context)).llm(make)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    got: dict[bool, list[float]] = {False: [], True: []}
+    paged, _ = Opener(checkpoint, LoadSettings(memory=memory, context=context)).open(make_replay)
+    seconds: dict[bool, list[float]] = {False: [], True: []}  # by whether there are draft tokens
+    tokens_per_pass: list[float] = []
     with paged:
         place = 1
         for _ in range(rounds):
-            for active in (False, True):
-                replay.active, replay.pattern = active, iter(chosen)
-                new = 1 + (sum(right + 1 for _, right in chosen) if active else max(2, count // 2))
-                answer = paged.generate(text[:place], max_tokens=new, reuse_cache=True)
-                if [token.id for token in answer.tokens] != text[place : place + new]:
+            for active, decoded in ((False, plain_tokens), (True, replayed_tokens)):
+                replay.active = active
+                replay.pattern = iter(chosen)
+                # the prompt's pass gives the first token
+                answer = paged.generate(text[:place], max_tokens=1 + decoded, reuse_cache=True)
+                if [token.id for token in answer.tokens] != text[place : place + 1 + decoded]:
                     raise SystemExit("the text is another than that of plain decoding")
-                stats = answer.stats
-                seconds[active].append(stats.decode_seconds / (stats.completion_tokens - 1))
-                got[active].append((stats.completion_tokens - 1) / stats.decode_passes)
-            place += new
-    plain, guessed = statistics.median(seconds[False]), statistics.median(seconds[True])
-    gain = statistics.median(
-        one / other for one, other in zip(seconds[False], seconds[True], strict=True)
-    )
+                seconds[active].append(answer.stats.decode_seconds / decoded)
+                if active:
+                    tokens_per_pass.append(decoded / answer.stats.decode_passes)
+            place += 1 + replayed_tokens
+    pairs = zip(seconds[False], seconds[True], strict=True)
+    gain = statistics.median(plain / drafting for plain, drafting in pairs)
+    recorded = statistics.mean(right + 1 for _, right in chosen)
     return {
         "model": str(folder),
         "memory": memory,
         "pinned_layers": len(paged.plan.pinned),
         "layers": checkpoint.config.num_hidden_layers,
-        "recorded_tokens_per_weight_pass": factor,
-        "tokens_per_weight_pass": statistics.median(got[True]),
-        "plain_seconds_per_token": plain,
-        "seconds_per_token": guessed,
+        "recorded_tokens_per_weight_pass": recorded,
+        "tokens_per_weight_pass": statistics.median(tokens_per_pass),
+        "plain_seconds_per_token": statistics.median(seconds[False]),
+        "seconds_per_token": statistics.median(seconds[True]),
         "samples": {"plain": seconds[False], "guessed": seconds[True]},
         "gain": gain,
-        "share_of_factor": gain / factor,
+        "share_of_factor": gain / recorded,
     }
 
 
-def repeated(prompt: Sequence[int], answer: Sequence[int]) -> float:
-    """The share of an answer's tokens that end a run of four that has occurred before, in prompt or answer."""
-    text, runs, again = [*prompt, *answer], set[tuple[int, ...]](), 0
+def _plain_text(opener: Opener, length: int) -> list[int]:
+    """Return ids of a text of the model, the beginning-of-sequence token first."""
+    resident, _ = opener.open()
+    with resident:
+        if not resident.plan.resident:
+            raise SystemExit("the text is made by the model in memory, and there is too little")
+        return [1, *(token.id or 0 for token in resident.stream([1], max_tokens=length + 8))]
+
+
+def repeated_fraction(prompt: Sequence[int], answer: Sequence[int]) -> float:
+    """Return the fraction of an answer's tokens that end a run of four that came before.
+
+    The run may have come before in the prompt or in the answer.
+    """
+    text = [*prompt, *answer]
+    runs: set[tuple[int, ...]] = set()
+    repeated = 0
     for end in range(RUN, len(text) + 1):
         run = tuple(text[end - RUN : end])
-        again += end > len(prompt) and run in runs
+        repeated += end > len(prompt) and run in runs
         runs.add(run)
-    return again / len(answer)
+    return repeated / len(answer)
 
 
-def spread(items: Sequence[tuple[int, int]], count: int) -> list[tuple[int, int]]:
-    """``count`` of some passes that stand for all of them, evenly spaced by how many guesses were right."""
-    ordered = sorted(items, key=lambda item: item[1])
+def spread(steps: Sequence[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """Return ``count`` steps that stand for all, evenly spaced by how many tokens were right."""
+    ordered = sorted(steps, key=lambda step: step[1])
     chosen = [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
+    # poor and good ones in turns
     return chosen[::2] + chosen[1::2]
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure, and print one JSON document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="stories")
     parser.add_argument("--draft", default="stories-draft")
@@ -314,23 +266,26 @@ def main() -> None:
     if options.prompts:
         with options.prompts.open(encoding="utf-8") as lines:
             stories = [json.loads(line)["prompt"] for line in islice(lines, options.count)]
-    opened = Opened(read_checkpoint(locate(options.model)), LoadSettings())
-    draft, found, passes = locate(options.draft), list[dict[str, Any]](), list[list[int]]()
-    for name, prompts, drafter in (
-        ("stories", stories, draft),
-        ("stories", stories, None),
-        ("repeating", REPEATING, None),
+    opener = Opener(read_checkpoint(locate(options.model)), LoadSettings())
+    draft = locate(options.draft)
+    records: list[dict[str, Any]] = []
+    draft_steps: list[list[int]] = []  # of the draft model, which is measured first
+    for name, prompts, drafter, min_repeated in (
+        ("stories", stories, draft, 0.0),
+        ("stories", stories, None, 0.0),
+        ("repeating", REPEATING, None, REPEATED),
     ):
         for slow in (True, False):
-            least = REPEATED if name == "repeating" else 0.0
-            record, seen = measure(opened, prompts, options.tokens, drafter, slow=slow, least=least)
-            found.append({"texts": name, **record})
-            passes = passes or [one for one in seen if one[0] > 1]
-            sys.stderr.write(f"{json.dumps(found[-1])}\n")
-    document: dict[str, Any] = {"schema": 1, "environment": environment(), "records": found}
+            figures, steps = measure(
+                opener, prompts, options.tokens, drafter, slow=slow, min_repeated=min_repeated
+            )
+            records.append({"texts": name, **figures})
+            draft_steps = draft_steps or [step for step in steps if step[0] > 1]
+            sys.stderr.write(f"{json.dumps(records[-1])}\n")
+    document: dict[str, Any] = {"schema": 1, "environment": environment(), "records": records}
     if options.paged:
-        document["paged"] = replayed(
-            options.paged, options.memory, passes, count=options.passes, rounds=options.rounds
+        document["paged"] = measure_replay(
+            options.paged, options.memory, draft_steps, count=options.passes, rounds=options.rounds
         )
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
