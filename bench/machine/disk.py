@@ -51,7 +51,9 @@ def measure_disk_sweep(
     direct = True
     for repeat in range(repeats):
         for tuning in tunings:
-            progress(f"{repeat + 1}/{repeats}: {tuning.threads} threads, {tuning.chunk >> 20} MiB")
+            progress(
+                f"{repeat + 1}/{repeats}: {tuning.threads} threads, {tuning.read_size >> 20} MiB"
+            )
             taken, past_cache = _read(tuning, _take(spans, nbytes), slot)
             seconds[tuning].append(taken)
             direct = direct and past_cache
@@ -65,7 +67,7 @@ def measure_disk_sweep(
             environment=where,
             seconds=tuple(seconds[tuning]),
             threads=tuning.threads,
-            chunk_bytes=tuning.chunk,
+            chunk_bytes=tuning.read_size,
             read_bytes=nbytes,
             direct_reads=direct,
         )

@@ -1,12 +1,12 @@
-"""A slot: one aligned buffer that a layer's bytes are read into, and MLX arrays that share its memory.
+"""One aligned buffer that a layer's bytes are read into, and MLX arrays that share its memory.
 
-The arrays are made once for each inner layout; when other bytes of the same layout are read into
-the slot, they show those.
+The arrays are made once for each layout of tensors in the buffer; when other bytes of the same
+layout are read into it, they show those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,7 +22,8 @@ from edgellm.device.huge_pages import in_huge_pages
 from edgellm.errors import UnsupportedModelError
 
 PAGE = 16 * 1024
-"""Bytes; a slot begins at a multiple of it, as direct reads need (4 KiB on Linux, 16 KiB pages on Apple chips)."""
+"""Bytes; a buffer begins at a multiple of it, as direct reads need (4 KiB on Linux, pages of 16 KiB
+on Apple chips)."""
 
 DTYPES: Mapping[str, mx.Dtype] = {
     "F16": mx.float16,
@@ -36,17 +37,29 @@ DTYPES: Mapping[str, mx.Dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one tensor lies in a slot; ``dtype`` is the format's code."""
+    """Where one tensor lies in a buffer.
+
+    Attributes:
+        name: of the tensor.
+        dtype: the format's code (``BF16``).
+        shape: of the tensor.
+        offset: of its first byte in the buffer.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def end(self) -> int:
+        """The offset after its last byte."""
+        return self.offset + prod(self.shape) * DTYPES[self.dtype].size
+
 
 @dataclass(frozen=True, slots=True)
 class BufferLayout:
-    """The inner layout of a slot. Layers of one model share a few of them."""
+    """Where tensors lie in a buffer; the layers of a model share a few layouts."""
 
     placements: tuple[Placement, ...]
     nbytes: int
@@ -54,23 +67,30 @@ class BufferLayout:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Adjacent bytes of a file, and their place in a slot."""
+    """Adjacent bytes of a file, and where they go in a buffer."""
 
     file: Path
     offset: int
     nbytes: int
-    place: int
+    buffer_offset: int
 
 
-def place_tensors(tensors: Mapping[str, TensorInfo]) -> tuple[BufferLayout, tuple[Extent, ...]]:
-    """Place tensors in a slot, and say what is to be read from where: one extent for a layer of our own folders.
+def place_tensors(
+    tensors: Mapping[str, TensorInfo],
+) -> tuple[BufferLayout, tuple[Extent, ...]]:
+    """Place tensors in a buffer, and return what is to be read from where.
+
+    A layer of our own folders is one extent.
 
     Raises:
-        UnsupportedModelError: a tensor has a type that no kernel reads.
+        UnsupportedModelError: a tensor has a type that no arithmetic reads.
     """
     order = tensor_order({name: tensor.nbytes for name, tensor in tensors.items()})
+    # members of a stack after its first follow without a hole, so that they are one matrix
     followers = {name for run in stack_runs(tensors) for name in run[1:]}
-    placements, extents, end = [], list[Extent](), 0
+    placements = []
+    extents: list[Extent] = []
+    end = 0
     for name in order:
         tensor = tensors[name]
         if tensor.dtype not in DTYPES:
@@ -78,84 +98,93 @@ def place_tensors(tensors: Mapping[str, TensorInfo]) -> tuple[BufferLayout, tupl
                 f"{tensor.file.name}: {name} is stored as {tensor.dtype}",
                 hint="convert the model: edgellm convert SOURCE DEST",
             )
-        place = end if name in followers else -(-end // ALIGNMENT) * ALIGNMENT
-        placements.append(Placement(name, tensor.dtype, tensor.shape, place))
-        end = place + tensor.nbytes
-        last = extents[-1] if extents else None
-        if (
-            last
-            and last.file == tensor.file
-            and tensor.offset - last.offset == place - last.place == last.nbytes
-        ):
-            extents[-1] = Extent(last.file, last.offset, last.nbytes + tensor.nbytes, last.place)
-        elif tensor.nbytes:
-            extents.append(Extent(tensor.file, tensor.offset, tensor.nbytes, place))
+        offset = end
+        if name not in followers:
+            offset = -(-end // ALIGNMENT) * ALIGNMENT
+        placements.append(Placement(name, tensor.dtype, tensor.shape, offset))
+        end = offset + tensor.nbytes
+        if tensor.nbytes:
+            _add_extent(extents, Extent(tensor.file, tensor.offset, tensor.nbytes, offset))
     return BufferLayout(tuple(placements), end), tuple(extents)
 
 
+def _add_extent(extents: list[Extent], extent: Extent) -> None:
+    """Add an extent, to the last one where it goes on there, in the file and in the buffer."""
+    if extents:
+        last = extents[-1]
+        file_distance = extent.offset - last.offset
+        buffer_distance = extent.buffer_offset - last.buffer_offset
+        if last.file == extent.file and file_distance == buffer_distance == last.nbytes:
+            nbytes = last.nbytes + extent.nbytes
+            extents[-1] = Extent(last.file, last.offset, nbytes, last.buffer_offset)
+            return
+    extents.append(extent)
+
+
 class WeightBuffer:
-    """An MLX array of ``nbytes`` bytes, allocated once and never moved; its memory is written through ``memory``."""
+    """Memory that weights are read into, allocated once and never moved.
+
+    Args:
+        nbytes: at the least; rounded up to whole pages.
+
+    Attributes:
+        nbytes: that it has.
+        memory: for whoever writes to it.
+    """
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = -(-nbytes // PAGE) * PAGE
+        # one page more, so that there is a page's boundary to begin at
         self._array = mx.zeros((self.nbytes + PAGE,), dtype=mx.uint8)
         mx.eval(self._array)
         buffer: Any = self._array  # has the buffer protocol, which MLX's stubs do not say
-        whole = np.frombuffer(memoryview(buffer), dtype=np.uint8)
+        data = np.frombuffer(memoryview(buffer), dtype=np.uint8)
         if not device.has_gpu():
-            in_huge_pages(whole)
-        self._start = -whole.ctypes.data % PAGE
-        self.memory = memoryview(whole)[self._start : self._start + self.nbytes]
+            in_huge_pages(data)
+        self._start = -data.ctypes.data % PAGE
+        self.memory = memoryview(data)[self._start : self._start + self.nbytes]
         self._views: dict[BufferLayout, Mapping[str, mx.array]] = {}
 
     def arrays(self, layout: BufferLayout) -> Mapping[str, mx.array]:
-        """The tensors of a layout by name, and each stack that can be one matrix by the stack's name.
+        """Return the tensors of a layout by name, and stacks that lie as one matrix by theirs.
 
-        The slot keeps them, so that no kernel ever takes their memory over.
+        The buffer keeps them, so that no kernel ever takes their memory over.
         """
-        found = self._views.get(layout)
-        if found is None:
-            found = self._views[layout] = self._make(layout)
-        return found
+        if layout not in self._views:
+            self._views[layout] = self._make_views(layout)
+        return self._views[layout]
 
-    def _make(self, layout: BufferLayout) -> Mapping[str, mx.array]:
-        placed = {placement.name: placement for placement in layout.placements}
-        for stack, part, run in _stacks(placed):
-            if _is_one_matrix(run):
-                rows = sum(member.shape[0] for member in run)
-                first = run[0]
-                placed[f"{stack}.{part}"] = Placement(
-                    "", first.dtype, (rows, *first.shape[1:]), first.offset
-                )
-        views = {name: self._view(placement) for name, placement in placed.items()}
+    def _make_views(self, layout: BufferLayout) -> Mapping[str, mx.array]:
+        placements = {placement.name: placement for placement in layout.placements}
+        stacks = {stack.name: stack for stack in _stacks(placements)}
+        views = {name: self._view(placement) for name, placement in (placements | stacks).items()}
         mx.eval(*views.values())
         return views
 
     def _view(self, placement: Placement) -> mx.array:
-        dtype = DTYPES[placement.dtype]
-        begin = self._start + placement.offset
-        return (
-            self._array[begin : begin + prod(placement.shape) * dtype.size]
-            .view(dtype)
-            .reshape(placement.shape)
-        )
+        data = self._array[self._start + placement.offset : self._start + placement.end]
+        return data.view(DTYPES[placement.dtype]).reshape(placement.shape)
 
 
-def _stacks(placed: Mapping[str, Placement]) -> list[tuple[str, str, list[Placement]]]:
-    """Stack name, part, and the placements of its members."""
-    found = []
-    for run in stack_runs(placed):
+def _stacks(placements: Mapping[str, Placement]) -> Iterator[Placement]:
+    """Yield the stacks whose members lie as one matrix, each part as a tensor of its own."""
+    for run in stack_runs(placements):
         member, _, part = run[0].rpartition(".")
-        stack = next(name for name, members in STACKS.items() if member in members)
-        if len(run) == len(STACKS[stack]) > 1:
-            found.append((stack, part, [placed[name] for name in run]))
-    return found
+        name, members = next(stack for stack in STACKS.items() if member in stack[1])
+        run_placements = [placements[tensor] for tensor in run]
+        if 1 < len(members) == len(run) and _is_one_matrix(run_placements):
+            first = run_placements[0]
+            rows = sum(placement.shape[0] for placement in run_placements)
+            yield Placement(f"{name}.{part}", first.dtype, (rows, *first.shape[1:]), first.offset)
 
 
 def _is_one_matrix(run: Sequence[Placement]) -> bool:
-    first, end = run[0], run[0].offset
-    for member in run:
-        if (member.dtype, member.shape[1:], member.offset) != (first.dtype, first.shape[1:], end):
+    first = run[0]
+    end = first.offset
+    for placement in run:
+        if (placement.dtype, placement.shape[1:]) != (first.dtype, first.shape[1:]):
             return False
-        end = member.offset + prod(member.shape) * DTYPES[member.dtype].size
+        if placement.offset != end:
+            return False
+        end = placement.end
     return True

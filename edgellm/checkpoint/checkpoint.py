@@ -1,4 +1,4 @@
-"""A folder's weights, checked against its config and laid out: what each layer needs read, and how it is stored."""
+"""A model folder checked against its config: what each layer needs read, and how it is stored."""
 
 from __future__ import annotations
 
@@ -7,15 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
-from edgellm.checkpoint.folder import ModelFolder, TensorInfo, open_folder
+from edgellm.checkpoint.folder import (
+    DOWNLOAD_AGAIN,
+    LAYER_PREFIX,
+    ModelFolder,
+    TensorInfo,
+    open_folder,
+)
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
-from edgellm.checkpoint.quantization import FLOATS, Quantization, stored_quantization
-from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.checkpoint.quantization import (
+    FLOATS,
+    QUANTIZED_PARTS,
+    Quantization,
+    stored_quantization,
+)
+from edgellm.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
 class TensorGroup:
-    """Tensors that are read together: a layer, or one of the parts outside the layers."""
+    """Tensors that are read together: a layer, or one of the parts outside the layers.
+
+    Attributes:
+        layout: where they lie in a buffer.
+        extents: what is read to there.
+        quantizations: how each matrix is stored, by its name inside the group; that of a group
+            which is one matrix is empty.
+        tensors: by their names inside the group (``self_attn.q_proj.weight``, or ``weight``).
+    """
 
     layout: BufferLayout
     extents: tuple[Extent, ...]
@@ -30,7 +49,18 @@ class TensorGroup:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """All that is known of a model before a weight is read."""
+    """A model folder with all that is known before a weight is read.
+
+    Attributes:
+        folder: the files.
+        config: the model's numbers.
+        layers: tensors of each decoder layer.
+        embed_tokens: of the token embedding.
+        norm: of the final norm.
+        lm_head: of the output matrix; None where the embedding serves as it.
+        dtype: the type of the unquantized tensors, by the format's code.
+        eos_token_ids: tokens that end a text.
+    """
 
     folder: ModelFolder
     config: ModelConfig
@@ -38,11 +68,7 @@ class Checkpoint:
     embed_tokens: TensorGroup
     norm: TensorGroup
     lm_head: TensorGroup | None
-    """None where the embedding serves as head."""
-
     dtype: str
-    """The type of the unquantized tensors, by the format's code."""
-
     eos_token_ids: frozenset[int]
 
     @property
@@ -71,30 +97,35 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Look a model folder through.
+    """Read a model folder's config and headers, and check them.
 
     Raises:
-        ModelNotFoundError, FormatError, UnsupportedModelError, ReadError: as ``store.open_folder``;
-        a tensor is missing or has another type or shape than the config says.
+        ModelNotFoundError, ReadError: as ``folder.open_folder``.
+        FormatError: likewise; or a tensor is missing, or has another type or shape than the config
+            says.
+        UnsupportedModelError: the model is whole, but of a kind that edgellm does not run.
     """
     return checkpoint_of(open_folder(path))
 
 
 def checkpoint_of(folder: ModelFolder) -> Checkpoint:
-    """Check a folder's tensors against its config, and lay them out."""
+    """Check a folder's tensors against its config. Raises as ``read_checkpoint``."""
     raw = dict(folder.config)
     if raw.get("tie_word_embeddings") is None and "lm_head.weight" not in folder.tensors:
-        raw["tie_word_embeddings"] = True  # no head and nothing said: mlx-lm writes folders so
+        # no output matrix and nothing said: mlx-lm writes folders so
+        raw["tie_word_embeddings"] = True
     config = ModelConfig.from_dict(raw)
-    shapes = config.tensor_shapes()
+    layer_shapes = config.tensor_shapes()
     layers = tuple(
-        _part(folder, f"model.layers.{index}.", shapes) for index in range(config.num_hidden_layers)
+        _group(folder, f"{LAYER_PREFIX}{index}.", layer_shapes)
+        for index in range(config.num_hidden_layers)
     )
     outer = {
-        name: _part(folder, name.removesuffix("weight"), {"weight": shape})
+        name: _group(folder, name.removesuffix("weight"), {"weight": shape})
         for name, shape in config.outer_shapes().items()
     }
     norm = outer["model.norm.weight"]
+    generation_eos = token_ids(folder.generation_config.get("eos_token_id"))
     return Checkpoint(
         folder=folder,
         config=config,
@@ -103,45 +134,42 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
         norm=norm,
         lm_head=outer.get("lm_head.weight"),
         dtype=norm.tensors["weight"].dtype,
-        eos_token_ids=config.eos_token_ids
-        | token_ids(folder.generation_config.get("eos_token_id")),
+        eos_token_ids=config.eos_token_ids | generation_eos,
     )
 
 
-def _part(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> TensorGroup:
-    """The tensors under ``prefix`` that the config asks for; others in the folder are left alone."""
-    wanted: dict[str, TensorInfo] = {}
+def _group(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> TensorGroup:
+    """Return the tensors under ``prefix`` that the config asks for; others are left alone."""
+    tensors: dict[str, TensorInfo] = {}
     quantizations: dict[str, Quantization | None] = {}
     for name, shape in shapes.items():
-        base = name.removesuffix("weight").rstrip(".")
-        stem = f"{prefix}{base}." if base else prefix
         if name.endswith("weight") and len(shape) == 2:
+            # "self_attn.q_proj.weight" -> "self_attn.q_proj.", and "weight" -> ""
+            stem = name.removesuffix("weight")
             parts = {
-                part: folder.tensors[stem + part]
-                for part in ("weight", "scales", "biases")
-                if stem + part in folder.tensors
+                part: folder.tensors[f"{prefix}{stem}{part}"]
+                for part in QUANTIZED_PARTS
+                if f"{prefix}{stem}{part}" in folder.tensors
             }
-            form = stored_quantization(folder.config, stem.rstrip("."), parts, (shape[0], shape[1]))
-            quantizations[base] = form
-            wanted |= {f"{base}.{part}".lstrip("."): tensor for part, tensor in parts.items()}
-        else:
-            wanted[name] = _vector(folder, prefix + name, shape)
-    for name, tensor in wanted.items():
-        if tensor.dtype == "F64":
-            raise UnsupportedModelError(
-                f"{prefix}{name} is stored as F64",
-                hint="convert the model: edgellm convert SOURCE DEST",
+            path = f"{prefix}{stem}".rstrip(".")
+            quantizations[stem.rstrip(".")] = stored_quantization(
+                folder.config, path, parts, (shape[0], shape[1])
             )
-    layout, extents = place_tensors(wanted)
-    return TensorGroup(layout, extents, quantizations, wanted)
+            tensors |= {f"{stem}{part}": tensor for part, tensor in parts.items()}
+        else:
+            tensors[name] = _vector(folder, prefix + name, shape)
+    layout, extents = place_tensors(tensors)
+    return TensorGroup(layout, extents, quantizations, tensors)
 
 
 def _vector(folder: ModelFolder, name: str, shape: tuple[int, ...]) -> TensorInfo:
+    """Return a norm's weight or a bias, once it is what the config needs."""
     tensor = folder.tensors.get(name)
     if tensor is None:
-        raise FormatError(f"tensor {name} is missing", hint="download or convert the model again")
+        raise FormatError(f"tensor {name} is missing", hint=DOWNLOAD_AGAIN)
     if tensor.shape != shape or tensor.dtype not in FLOATS:
         raise FormatError(
-            f"tensor {name} is {tensor.dtype} {tensor.shape}; the config needs {shape} in one of {', '.join(FLOATS)}"
+            f"tensor {name} is {tensor.dtype} {tensor.shape}; "
+            f"the config needs {shape} in one of {', '.join(FLOATS)}"
         )
     return tensor

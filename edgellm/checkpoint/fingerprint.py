@@ -1,4 +1,4 @@
-"""Which model this is, whatever its folder is called."""
+"""A digest that tells which model a folder holds, whatever the folder is called."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import read_checksums
 from edgellm.errors import FormatError, ReadError
 
-SAMPLES, SAMPLE_BYTES = 4, 4096
-"""Of each file; models of one shape differ in nearly all of their weights."""
+SAMPLES = 4
+SAMPLE_BYTES = 4096
+"""That are read of each file; models of one shape differ in nearly all of their weights."""
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A digest that two folders share only if they hold the same model.
+    """Return a digest that two folders share only if they hold the same model.
 
     It is made of the config, every tensor's place, samples of the weights, and the checksums that
     our own folders record. Where there are none, the files' times stand in for them: a copy then
@@ -47,6 +48,7 @@ def _add_file(digest: hashlib._Hash, path: Path, recorded: str | None) -> None:
         digest.update(f"{path.name} {status.st_size} {recorded or status.st_mtime_ns}\n".encode())
         with path.open("rb") as file:
             for number in range(SAMPLES):
+                # the middles of equal parts of the file
                 file.seek(status.st_size * (2 * number + 1) // (2 * SAMPLES))
                 digest.update(file.read(SAMPLE_BYTES))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The model folder: its file names, index and checksums.
+"""The model folder: its file names, its index and its checksums.
 
 Exactly the layout of Hugging Face and mlx-lm; our own folders have one file a layer, one for the
 embedding and one for norm and head, so that a layer is one aligned sequential read.
@@ -37,40 +37,37 @@ CHECKSUMS = "edgellm.json"
 MANIFEST = "edgellm-conversion.json"
 """In a folder whose conversion has not finished; a whole folder never has it."""
 
+EMBEDDING_FILE = "model-embedding.safetensors"
+HEAD_FILE = "model-head.safetensors"
+
 LAYER_PREFIX = "model.layers."
 DOWNLOAD_AGAIN = "download or convert the model again"
+"""The hint of errors about files that are missing or damaged."""
+
+OTHER_FORMATS = frozenset({".bin", ".gguf", ".safetensors", ".pth"})
+"""Endings of weights that ``convert`` reads."""
+
+MAX_NAME_BYTES = 255
+"""Of a file's name; no filesystem takes more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder that has been looked through: its config, and where each tensor lies. No weight has been read."""
+    """A folder's config, and where each tensor lies; no weight has been read."""
 
     path: Path
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     generation_config: dict[str, Any]
 
-    def layer(self, index: int) -> dict[str, TensorInfo]:
-        """The tensors of one layer by their names inside it (``self_attn.q_proj.weight``)."""
-        prefix = f"{LAYER_PREFIX}{index}."
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
-
 
 def layer_file(index: int) -> str:
-    """The name of the file that holds layer ``index``; mlx-lm takes every ``model*.safetensors``."""
+    """Return the name of layer ``index``'s file; mlx-lm takes every ``model*.safetensors``."""
     return f"model-layer-{index:05d}.safetensors"
 
 
-EMBEDDING_FILE = "model-embedding.safetensors"
-HEAD_FILE = "model-head.safetensors"
-
-
 def open_folder(path: Path) -> ModelFolder:
-    """What a model folder holds, every header checked.
+    """Read a model folder's config and headers, and check every header.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -89,47 +86,55 @@ def open_folder(path: Path) -> ModelFolder:
             f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
         )
     config = read_json(inside(path, CONFIG))
-    generation_config = (
-        read_json(inside(path, GENERATION_CONFIG)) if (path / GENERATION_CONFIG).exists() else {}
-    )
+    generation_config = {}
+    if (path / GENERATION_CONFIG).exists():
+        generation_config = read_json(inside(path, GENERATION_CONFIG))
     return ModelFolder(path, config, read_headers(weight_files(path)), generation_config)
 
 
 def weight_files(
     path: Path, *, pattern: str = "model*.safetensors", index: str = INDEX
 ) -> list[Path]:
-    """The files that make up a folder's weights: those its index names, or else those that match ``pattern``.
+    """Return the files of a folder's weights: those its index names, else those of ``pattern``.
 
     Raises:
         FormatError: one is missing or would lie outside the folder, or there is none.
     """
     present = sorted(file.name for file in path.glob(pattern))
-    whole = pattern.replace("*", "")
+    names = present
     # beside a model.safetensors, variants of it may lie
-    names = [whole] if whole in present else present
+    single = pattern.replace("*", "")
+    if single in present:
+        names = [single]
     if (path / index).exists():
         listed = _index_files(path, index)
         # Folders exist whose index was left over from another sharding: mlx-lm never looks at it,
         # transformers neither when there is a single model.safetensors.
-        names = listed if set(listed) & set(present) or not names else names
+        if not names or not set(present).isdisjoint(listed):
+            names = listed
     if not names:
-        others = any(
-            file.suffix in {".bin", ".gguf", ".safetensors", ".pth"} for file in path.iterdir()
-        )
-        hint = "convert the model first: edgellm convert SOURCE DEST" if others else DOWNLOAD_AGAIN
+        hint = DOWNLOAD_AGAIN
+        if any(file.suffix in OTHER_FORMATS for file in path.iterdir()):
+            hint = "convert the model first: edgellm convert SOURCE DEST"
         raise FormatError(f"{path} has no {pattern}", hint=hint)
     for name in names:
-        part = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.\w+)", name)
-        if part and len(names) < int(part[2]):
+        # model-00001-of-00003.safetensors
+        shard = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})(\.\w+)", name)
+        if shard and len(names) < int(shard[2]):
             raise FormatError(
-                f"{path} holds {len(names)} of the {int(part[2])} files of {part[1]}",
+                f"{path} holds {len(names)} of the {int(shard[2])} files of {shard[1]}",
                 hint=DOWNLOAD_AGAIN,
             )
     return [inside(path, name) for name in names]
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:
-    """All tensors of several files. Raises FormatError, also where two files hold a tensor of the same name."""
+    """Return all tensors of several files.
+
+    Raises:
+        FormatError: a header is damaged, or two files hold a tensor of the same name.
+        ReadError: a file cannot be read.
+    """
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         for name, tensor in read_header(file)[0].items():
@@ -144,7 +149,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:
 
 
 def inside(path: Path, name: str) -> Path:
-    """The file ``name`` of a folder, if it is a plain file that really lies there.
+    """Return the file ``name`` of a folder, if it is a plain file that really lies there.
 
     A link may lead to another file of the folder or, as in the Hub's cache, from ``snapshots/X`` to
     ``blobs``; one that leads elsewhere could have a stranger's folder copy a private file.
@@ -153,16 +158,19 @@ def inside(path: Path, name: str) -> Path:
         FormatError: the name has a path in it, or the link leads outside, or there is no such plain
             file.
     """
-    if Path(name).name != name or "\\" in name or "\0" in name or len(name.encode()) > 255:
+    is_path = Path(name).name != name or "\\" in name or "\0" in name
+    if is_path or len(name.encode()) > MAX_NAME_BYTES:
         raise FormatError(f"{path} names a file that is not its own: {shown(name)}")
     file = path / name
     if not file.exists():
         raise FormatError(f"{path} lacks the file {shown(name)}", hint=DOWNLOAD_AGAIN)
     require_regular_file(file)
     if file.is_symlink():
-        folder, target = path.resolve(), file.resolve()
-        blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
-        if not (target.is_relative_to(folder) or target.is_relative_to(blobs)):
+        folder = path.resolve()
+        allowed = [folder]
+        if folder.parent.name == "snapshots":
+            allowed.append(folder.parent.parent / "blobs")
+        if not any(file.resolve().is_relative_to(place) for place in allowed):
             raise FormatError(
                 f"{file} is a link to a file elsewhere", hint="put the file itself into the folder"
             )
@@ -182,15 +190,19 @@ def write_checksums(path: Path, files: Iterable[FileRecord]) -> None:
 
 
 def read_checksums(path: Path) -> list[FileRecord]:
-    """What ``write_checksums`` recorded. Raises FormatError, also for folders made by others, which have no record."""
+    """Return what ``write_checksums`` recorded.
+
+    Raises:
+        FormatError: the record is damaged, or there is none, as in folders made by others.
+    """
     files = read_json(inside(path, CHECKSUMS)).get("files")
     if not isinstance(files, dict):
         raise FormatError(f"{path / CHECKSUMS} lists no files")
     records = []
     for name, claim in files.items():
-        size, digest = (
-            (claim.get("size"), claim.get("sha256")) if isinstance(claim, dict) else (None, None)
-        )
+        size, digest = None, None
+        if isinstance(claim, dict):
+            size, digest = claim.get("size"), claim.get("sha256")
         if type(size) is not int or not isinstance(digest, str):
             raise FormatError(f"{path / CHECKSUMS} has no size and sha256 for {shown(name)}")
         records.append(FileRecord(name, size, digest))
@@ -198,7 +210,7 @@ def read_checksums(path: Path) -> list[FileRecord]:
 
 
 def changed_files(path: Path) -> list[str]:
-    """The names of the files whose bytes are no longer those recorded, or which are gone."""
+    """Return the names of files whose bytes are no longer those recorded, or which are gone."""
     changed = []
     for record in read_checksums(path):
         try:

@@ -7,26 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgellm.checkpoint.config_values import read_flag, read_number, read_real
 from edgellm.checkpoint.families import FAMILIES, Family
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.settings import MAX_CONTEXT, MAX_VOCABULARY, is_int
+from edgellm.settings import MAX_CONTEXT, is_int
 
 ROPE_TYPES = ("default", "linear", "llama3")
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 """Keys that make a model a mixture of experts."""
-
-LIMITS: Mapping[str, tuple[int, int]] = {
-    "hidden_size": (1, 1 << 17),
-    "intermediate_size": (1, 1 << 19),
-    "num_hidden_layers": (1, 1024),
-    "num_attention_heads": (1, 4096),
-    "num_key_value_heads": (1, 4096),
-    "head_dim": (2, 4096),
-    "vocab_size": (1, MAX_VOCABULARY),
-    "max_position_embeddings": (1, MAX_CONTEXT),
-}
-"""What a model's numbers may be; anything outside is a damaged config, not a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +75,11 @@ class ModelConfig:
         model_type = raw.get("model_type")
         family = _family(model_type)
         _refuse_foreign(raw, family)
-        heads = _number(raw, "num_attention_heads")
-        hidden = _number(raw, "hidden_size")
-        key_value_heads = _number(raw, "num_key_value_heads", default=heads)
-        head_dim = _number(raw, "head_dim", default=max(1, hidden // heads))
-        layers = _number(raw, "num_hidden_layers")
+        heads = read_number(raw, "num_attention_heads")
+        hidden = read_number(raw, "hidden_size")
+        key_value_heads = read_number(raw, "num_key_value_heads", default=heads)
+        head_dim = read_number(raw, "head_dim", default=max(1, hidden // heads))
+        layers = read_number(raw, "num_hidden_layers")
         if heads % key_value_heads:
             raise FormatError(
                 f"config.json: {heads} query heads cannot share {key_value_heads} key/value heads"
@@ -101,25 +90,25 @@ class ModelConfig:
             )
         theta, scaling = _rope(raw)
         window, sliding_layers = _window(raw, family, layers)
-        attention_bias = _flag(raw, "attention_bias", default=False)
+        attention_bias = read_flag(raw, "attention_bias", default=False)
         bos = raw.get("bos_token_id")
         return cls(
             model_type=str(model_type),
             hidden_size=hidden,
-            intermediate_size=_number(raw, "intermediate_size"),
+            intermediate_size=read_number(raw, "intermediate_size"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=key_value_heads,
             head_dim=head_dim,
-            vocab_size=_number(raw, "vocab_size"),
-            rms_norm_eps=_real(raw, "rms_norm_eps", 1e-6, low=0.0, high=1.0),
+            vocab_size=read_number(raw, "vocab_size"),
+            rms_norm_eps=read_real(raw, "rms_norm_eps", 1e-6, low=0.0, high=1.0),
             rope_theta=theta,
             rope_scaling=scaling,
-            max_position_embeddings=_number(raw, "max_position_embeddings", default=2048),
-            tie_word_embeddings=_flag(raw, "tie_word_embeddings", default=False),
+            max_position_embeddings=read_number(raw, "max_position_embeddings", default=2048),
+            tie_word_embeddings=read_flag(raw, "tie_word_embeddings", default=False),
             qkv_bias=attention_bias or family.qkv_bias,
             output_bias=attention_bias and not family.qkv_bias,
-            mlp_bias=_flag(raw, "mlp_bias", default=False),
+            mlp_bias=read_flag(raw, "mlp_bias", default=False),
             query_key_norm=family.query_key_norm,
             sliding_window=window,
             sliding_layers=sliding_layers,
@@ -206,46 +195,11 @@ def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
             )
 
 
-def _number(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    value = raw.get(name)
-    if value is None:
-        value = default
-    low, high = LIMITS[name]
-    if not is_int(value) or not low <= value <= high:
-        given = "missing" if value is None else str(value)[:40]
-        raise FormatError(
-            f"config.json: {name} is {given}; it must be a whole number between {low} and {high}"
-        )
-    return value
-
-
-def _real(raw: Mapping[str, Any], name: str, default: float, *, low: float, high: float) -> float:
-    value = raw.get(name)
-    if value is None:
-        value = default
-    # the comparison refuses NaN, too, which is the default where there is none
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
-        raise FormatError(
-            f"config.json: {name} is {str(value)[:40]}; "
-            f"it must be a number above {low} and up to {high}"
-        )
-    return float(value)
-
-
-def _flag(raw: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = raw.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise FormatError(f"config.json: {name} is {str(value)[:40]}; it must be true or false")
-    return value
-
-
 def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     """Return the base of rotary frequencies, and how they are scaled."""
     settings = _rope_settings(raw)
     theta = settings.get("rope_theta", raw.get("rope_theta"))
-    theta = _real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
+    theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
     for holder in (raw, settings):
         if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
             raise UnsupportedModelError(
@@ -259,7 +213,7 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
         )
     if kind == "default":
         return theta, None
-    factor = _real(settings, "factor", math.nan, low=0.0, high=1e6)
+    factor = read_real(settings, "factor", math.nan, low=0.0, high=1e6)
     if kind == "linear":
         return theta, RopeScaling(kind="linear", factor=factor)
     return theta, _llama3_scaling(settings, factor)
@@ -280,8 +234,8 @@ def _rope_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _llama3_scaling(settings: Mapping[str, Any], factor: float) -> RopeScaling:
-    low = _real(settings, "low_freq_factor", math.nan, low=0.0, high=1e6)
-    high = _real(settings, "high_freq_factor", math.nan, low=0.0, high=1e6)
+    low = read_real(settings, "low_freq_factor", math.nan, low=0.0, high=1e6)
+    high = read_real(settings, "high_freq_factor", math.nan, low=0.0, high=1e6)
     if high <= low:
         raise FormatError(
             f"config.json: high_freq_factor {high} must be above low_freq_factor {low}"
@@ -306,7 +260,7 @@ def _window(
     window = raw.get("sliding_window", 4096)
     if window is None or family.sliding_window == "none":
         return None, frozenset()
-    if switched and not _flag(raw, "use_sliding_window", default=False):
+    if switched and not read_flag(raw, "use_sliding_window", default=False):
         return None, frozenset()
     if not is_int(window) or window < 1:
         raise FormatError(

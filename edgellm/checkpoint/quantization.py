@@ -1,4 +1,4 @@
-"""Which tensors are quantized, to how many bits, in groups of what size.
+"""How matrices are quantized: to how many bits, in groups of what size.
 
 MLX stores a quantized matrix (out, in) as ``weight`` (uint32, out x in*bits/32) and ``scales`` (out
 x in/group), and in affine mode ``biases`` (as scales): w = scale * q + bias. The other modes have
@@ -27,15 +27,20 @@ MODES: Mapping[str, tuple[int, int]] = {
     "mxfp8": (8, 32),
     "nvfp4": (4, 16),
 }
-"""Bits and group size of each mode where a config leaves them out; all but affine have no others."""
+"""Bits and group size of each mode where a config leaves them out; only affine has others."""
 
 QUANTIZED_PARTS = ("weight", "scales", "biases")
+"""The tensors of a quantized matrix, by the last part of their names."""
 
 CONFIG_KEYS = ("quantization", "quantization_config")
+"""Where a config says it: mlx-lm writes both, and Hugging Face reads the second."""
+
+StoredForm = tuple[str, tuple[int, ...]]
+"""The type of a tensor, by safetensors' code, and its shape."""
 
 
 class StoredTensor(Protocol):
-    """What is known of a tensor without reading it: its type, by safetensors' code, and its shape."""
+    """A tensor's type, by safetensors' code, and its shape."""
 
     @property
     def dtype(self) -> str: ...  # noqa: D102
@@ -46,29 +51,46 @@ class StoredTensor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How one matrix is stored: bits a weight, weights a scale, and what the scale means."""
+    """How one matrix is stored.
+
+    Attributes:
+        bits: of a weight.
+        group_size: weights that share a scale.
+        mode: of ``MODES``: what codes and scales mean.
+    """
 
     bits: int
     group_size: int
     mode: str = "affine"
 
     def as_config(self) -> dict[str, Any]:
-        """The block that mlx-lm reads."""
+        """Return the block of a config that mlx-lm reads."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
-    def stored(self, rows: int, columns: int, dtype: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Type and shape of each part of a matrix (rows, columns) whose unquantized type is ``dtype``."""
-        parts: dict[str, tuple[str, tuple[int, ...]]] = {
-            "weight": ("U32", (rows, columns * self.bits // 32))
-        }
-        scale = (rows, columns // self.group_size)
+    def stored(self, rows: int, columns: int, dtype: str) -> dict[str, StoredForm]:
+        """Return type and shape of each part of a matrix.
+
+        Args:
+            rows: outputs.
+            columns: inputs.
+            dtype: of the matrix before it was quantized.
+        """
+        scales_shape = (rows, columns // self.group_size)
+        parts: dict[str, StoredForm] = {"weight": ("U32", (rows, columns * self.bits // 32))}
         if self.mode == "affine":
-            return parts | {"scales": (dtype, scale), "biases": (dtype, scale)}
-        return parts | {"scales": ("U8", scale)}
+            parts["scales"] = (dtype, scales_shape)
+            parts["biases"] = (dtype, scales_shape)
+        else:
+            parts["scales"] = ("U8", scales_shape)
+        return parts
 
 
 def quantization_of(config: Mapping[str, Any], path: str) -> Quantization | None:
-    """How a config says that the matrix at ``path`` (``model.layers.3.self_attn.q_proj``) is stored; None: as it is.
+    """Return how a config says that a matrix is stored; None: unquantized.
+
+    Args:
+        config: the folder's config.
+        path: of the matrix (``model.layers.3.self_attn.q_proj``).
 
     An exception for the path comes before the default. Whether a matrix *is* quantized its tensors
     decide: see ``stored_quantization``.
@@ -81,9 +103,12 @@ def quantization_of(config: Mapping[str, Any], path: str) -> Quantization | None
     if block is None:
         return None
     exception = block.get(path, True)
+    # false or null: this matrix is unquantized; true: as all others
     if exception is False or exception is None:
         return None
-    return _parse(block if exception is True else exception, path)
+    if exception is True:
+        return _parse(block, path)
+    return _parse(exception, path)
 
 
 def stored_quantization(
@@ -92,7 +117,7 @@ def stored_quantization(
     tensors: Mapping[str, StoredTensor],
     shape: tuple[int, int],
 ) -> Quantization | None:
-    """How the matrix (out, in) at ``path`` really is stored; None: unquantized.
+    """Return how a matrix really is stored; None: unquantized.
 
     Args:
         config: the folder's config.
@@ -107,7 +132,7 @@ def stored_quantization(
         FormatError: types or shapes fit neither the config nor any quantization.
         UnsupportedModelError: the model was quantized by another library.
     """
-    said = quantization_of(config, path)
+    by_config = quantization_of(config, path)
     if "weight" not in tensors:
         raise FormatError(
             f"tensor {shown(path + '.weight')} is missing",
@@ -121,23 +146,23 @@ def stored_quantization(
                 f"the config needs {shape} in one of {', '.join(FLOATS)}"
             )
         return None
-    block = _block(config) or {}
-    believed = said is not None and (path in block or _fault(said, tensors, shape) is None)
-    quantization = said if believed else _inferred(tensors, shape)
-    fault = (
-        "it is in no form that MLX has"
-        if quantization is None
-        else _fault(quantization, tensors, shape)
-    )
-    if quantization is None or fault:
+    quantization = by_config
+    is_named = path in (_block(config) or {})
+    if by_config is None or (not is_named and _fault(by_config, tensors, shape) is not None):
+        quantization = _inferred(tensors, shape)
+    fault: str | None = "it is in no form that MLX has"
+    if quantization is not None:
+        fault = _fault(quantization, tensors, shape)
+    if quantization is None or fault is not None:
         raise FormatError(f"the quantized matrix {shown(path)} does not fit its config: {fault}")
     return quantization
 
 
 def chosen_quantization(columns: int, bits: int, group_size: int) -> Quantization | None:
-    """How a matrix of ``columns`` inputs is to be stored: the wished group, else the largest smaller one that divides.
+    """Return how a matrix of ``columns`` inputs is to be stored; None: unquantized.
 
-    None where no group does, or where ``bits`` is 16: the matrix stays unquantized.
+    The group is the wished one, else the largest smaller one that divides the columns; where none
+    does, or where ``bits`` is 16, the matrix stays unquantized.
     """
     if bits not in AFFINE_BITS:
         return None
@@ -148,56 +173,59 @@ def chosen_quantization(columns: int, bits: int, group_size: int) -> Quantizatio
 def quantization_block(
     default: Quantization, matrices: Mapping[str, Quantization | None]
 ) -> dict[str, Any]:
-    """The config's block: the default, and an exception for each matrix that differs from it (false: unquantized)."""
-    exceptions = {
-        path: item.as_config() if item else False
-        for path, item in matrices.items()
-        if item != default
-    }
+    """Return the config's block: the default, and an exception for each other matrix."""
+    exceptions: dict[str, Any] = {}
+    for path, quantization in matrices.items():
+        if quantization is None:
+            exceptions[path] = False
+        elif quantization != default:
+            exceptions[path] = quantization.as_config()
     return default.as_config() | dict(sorted(exceptions.items()))
 
 
 def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without its quantization blocks."""
+    """Return a config without its quantization blocks."""
     return {key: value for key, value in config.items() if key not in CONFIG_KEYS}
 
 
 def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the config's block about quantization; None where it has none."""
     for key in CONFIG_KEYS:
         block = config.get(key)
         if block is None:
             continue
         if not isinstance(block, Mapping):
             raise FormatError(f"config.json: {key} is no object")
-        if "quant_method" in block and "group_size" not in block:
-            raise UnsupportedModelError(_foreign(block))
-        if "quant_method" in block and block["quant_method"] not in MODES and "mode" not in block:
-            raise UnsupportedModelError(_foreign(block))
+        # Other libraries name their method here. A block of MLX's own has a group size, too, and
+        # its method or its mode is one of MLX's.
+        if "quant_method" in block:
+            method = block["quant_method"]
+            is_mode = isinstance(method, str) and method in MODES
+            if "group_size" not in block or not (is_mode or "mode" in block):
+                raise UnsupportedModelError(
+                    f"the model is quantized by {shown(method)}, which edgellm does not read"
+                )
         return block
     return None
 
 
-def _foreign(block: Mapping[str, Any]) -> str:
-    return f"the model is quantized by {shown(block['quant_method'])}, which edgellm does not read"
-
-
 def _parse(block: Any, path: str) -> Quantization:
+    """Read a block about one matrix, or about all of them. Raises FormatError."""
     where = f"config.json: the quantization of {shown(path)}"
     if not isinstance(block, Mapping):
         raise FormatError(f"{where} is {shown(block)}")
     mode = block.get("mode", "affine")
     if not isinstance(mode, str) or mode not in MODES:
         raise FormatError(f"{where} has the mode {shown(mode)}; there are {', '.join(MODES)}")
-    bits, group_size = (
-        block.get(key, usual)
-        for key, usual in zip(("bits", "group_size"), MODES[mode], strict=True)
-    )
-    known = (
-        bits in AFFINE_BITS and group_size in GROUP_SIZES
-        if mode == "affine"
-        else (bits, group_size) == MODES[mode]
-    )
-    if type(bits) is not int or type(group_size) is not int or not known:
+    usual_bits, usual_group_size = MODES[mode]
+    bits = block.get("bits", usual_bits)
+    group_size = block.get("group_size", usual_group_size)
+    if mode == "affine":
+        is_known = bits in AFFINE_BITS and group_size in GROUP_SIZES
+    else:
+        is_known = (bits, group_size) == MODES[mode]
+    # 4.0 equals a number that is known, and is none
+    if type(bits) is not int or type(group_size) is not int or not is_known:
         raise FormatError(
             f"{where} has {shown(bits)} bits in groups of {shown(group_size)}, which {mode} has not"
         )
@@ -207,30 +235,32 @@ def _parse(block: Any, path: str) -> Quantization:
 def _fault(
     quantization: Quantization, tensors: Mapping[str, StoredTensor], shape: tuple[int, int]
 ) -> str | None:
+    """Return how the parts of a matrix differ from a quantization; None where they do not."""
     rows, columns = shape
     if columns % quantization.group_size:
         return f"rows of {columns} are no whole groups of {quantization.group_size}"
-    dtype = tensors["scales"].dtype if quantization.mode == "affine" else "U8"
+    dtype = tensors["scales"].dtype
     if quantization.mode == "affine" and dtype not in FLOATS:
         return f"scales are {dtype}"
     expected = quantization.stored(rows, columns, dtype)
-    found = {
-        part: (tensors[part].dtype, tensors[part].shape)
-        for part in QUANTIZED_PARTS
-        if part in tensors
-    }
     for part in QUANTIZED_PARTS:
-        if expected.get(part) != found.get(part):
-            return f"{part} is {_said(found.get(part))}, it should be {_said(expected.get(part))}"
+        actual = None
+        if part in tensors:
+            actual = (tensors[part].dtype, tensors[part].shape)
+        if actual != expected.get(part):
+            return f"{part} is {_described(actual)}, it should be {_described(expected.get(part))}"
     return None
 
 
-def _said(stored: tuple[str, tuple[int, ...]] | None) -> str:
-    return "absent" if stored is None else f"{stored[0]} {stored[1]}"
+def _described(form: StoredForm | None) -> str:
+    return "absent" if form is None else f"{form[0]} {form[1]}"
 
 
 def _inferred(tensors: Mapping[str, StoredTensor], shape: tuple[int, int]) -> Quantization | None:
-    """The one form whose stored shapes are those found, if any."""
+    """Return the one form whose stored shapes are those of the tensors, if there is one."""
     affine = [Quantization(bits, group) for bits in AFFINE_BITS for group in GROUP_SIZES]
     others = [Quantization(*numbers, mode) for mode, numbers in MODES.items() if mode != "affine"]
-    return next((form for form in affine + others if _fault(form, tensors, shape) is None), None)
+    for quantization in affine + others:
+        if _fault(quantization, tensors, shape) is None:
+            return quantization
+    return None

@@ -1,4 +1,4 @@
-"""One safetensors file: its header read and checked before anything trusts it, and written aligned and whole.
+"""One safetensors file: its header read and checked, and written aligned and whole.
 
 The format: 8 bytes little-endian header length, a JSON header that may end in spaces, the tensors'
 bytes without holes.
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -44,12 +44,24 @@ DATA_ALIGNMENT = 16 * 1024
 """Bytes; where the data of our files begins: a page of every machine we know (macOS: 16 KiB)."""
 
 MAX_RANK = 8
+"""Axes of a tensor; no model has as many."""
+
 LENGTH_BYTES = 8
+"""Of the header's length, before the header."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one tensor lies; ``offset`` is absolute in the file, ``dtype`` the format's code (``BF16``)."""
+    """Where one tensor lies.
+
+    Attributes:
+        name: of the tensor.
+        dtype: the format's code (``BF16``).
+        shape: of the tensor.
+        file: that holds it.
+        offset: of its first byte in the file.
+        nbytes: of the tensor.
+    """
 
     name: str
     dtype: str
@@ -61,7 +73,14 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class TensorData:
-    """One tensor to be written: ``data`` holds its bytes, or yields them in pieces when their turn comes."""
+    """One tensor to be written.
+
+    Attributes:
+        name: of the tensor.
+        dtype: the format's code (``BF16``).
+        shape: of the tensor.
+        data: its bytes, or what yields them part by part when their turn comes.
+    """
 
     name: str
     dtype: str
@@ -75,7 +94,7 @@ class TensorData:
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The tensors of a safetensors file in the order of their bytes, and its metadata.
+    """Return the tensors of a safetensors file in the order of their bytes, and its metadata.
 
     Every claim is checked against the file: afterwards each tensor's bytes lie inside it, apart
     from all others.
@@ -85,6 +104,19 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         ReadError: the file cannot be read.
     """
     size = require_regular_file(path)
+    text = _read_header_text(path, size)
+    header = parse_json(text, f"the header of {path}")
+    metadata = _metadata(header.pop("__metadata__", None), path)
+    start = LENGTH_BYTES + len(text)
+    tensors = [_tensor(name, claim, path, start) for name, claim in header.items()]
+    # a tensor without bytes comes before the one that begins where it does
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
+    _check_gapless(tensors, path, start, size)
+    return {tensor.name: tensor for tensor in tensors}, metadata
+
+
+def _read_header_text(path: Path, size: int) -> bytes:
+    """Read the header of a file of ``size`` bytes. Raises FormatError, ReadError."""
     if size < LENGTH_BYTES:
         raise FormatError(
             f"{path} is cut short: it has {size} bytes", hint="download or convert the model again"
@@ -94,7 +126,8 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             if length > size - LENGTH_BYTES:
                 raise FormatError(
-                    f"{path} is cut short or no safetensors file: its header claims {length} bytes of {size}",
+                    f"{path} is cut short or no safetensors file: "
+                    f"its header claims {length} bytes of {size}",
                     hint="download or convert the model again",
                 )
             if length > MAX_BYTES:
@@ -106,17 +139,18 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         raise ReadError(f"{path} cannot be read at offset 0: {error.strerror}") from error
     if not text.startswith(b"{"):
         raise FormatError(f"the header of {path} does not begin with a brace")
-    header = parse_json(text, f"the header of {path}")
-    metadata = _metadata(header.pop("__metadata__", None), path)
-    tensors = [_tensor(name, claim, path, LENGTH_BYTES + length) for name, claim in header.items()]
-    tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
-    end = LENGTH_BYTES + length
+    return text
+
+
+def _check_gapless(tensors: Sequence[TensorInfo], path: Path, start: int, size: int) -> None:
+    """Raise FormatError unless tensors fill a file from ``start`` to its end, ``size``."""
+    end = start
     for tensor in tensors:
-        if tensor.offset != end:
-            fault = (
-                "overlaps the one before it" if tensor.offset < end else "leaves a hole before it"
-            )
-            raise FormatError(f"tensor {shown(tensor.name)} of {path} {fault}")
+        where = f"tensor {shown(tensor.name)} of {path}"
+        if tensor.offset < end:
+            raise FormatError(f"{where} overlaps the one before it")
+        if tensor.offset > end:
+            raise FormatError(f"{where} leaves a hole before it")
         end += tensor.nbytes
     if end != size:
         fault = "is cut short" if end > size else "has bytes that no tensor claims"
@@ -124,7 +158,6 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             f"{path} {fault}: its tensors end at byte {end}, the file at {size}",
             hint="download or convert the model again",
         )
-    return {tensor.name: tensor for tensor in tensors}, metadata
 
 
 def write_tensors(
@@ -133,15 +166,14 @@ def write_tensors(
     """Write a safetensors file whose data begins on a 16 KiB boundary, whole or not at all.
 
     Tensors are written in the order given, each consumed when its turn comes, so that one that
-    yields pieces is never in memory whole. The file appears under its name only when every byte of
-    it is on the disk.
+    yields its bytes part by part is never in memory whole. The file appears under its name only
+    when every byte of it is on the disk.
 
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    return write_file(
-        path, chain([_header(tensors, dict(metadata or {"format": "mlx"}))], *map(_pieces, tensors))
-    )
+    header = _header(tensors, dict(metadata or {"format": "mlx"}))
+    return write_file(path, chain([header], *map(_data, tensors)))
 
 
 def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
@@ -150,29 +182,36 @@ def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
     for tensor in tensors:
         if tensor.name in entries:
             raise AssertionError(f"{tensor.name} comes twice")
-        offsets = [end, end := end + tensor.nbytes]
         entries[tensor.name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
-            "data_offsets": offsets,
+            "data_offsets": [end, end + tensor.nbytes],
         }
+        end += tensor.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode("utf-8")
+    # spaces up to the boundary at which the data is to begin
     text += b" " * (-(LENGTH_BYTES + len(text)) % DATA_ALIGNMENT)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def _pieces(tensor: TensorData) -> Iterator[Data]:
-    whole = isinstance(tensor.data, bytes | bytearray | memoryview | np.ndarray)
+def _data(tensor: TensorData) -> Iterator[Data]:
+    """Yield a tensor's bytes, and check that they are as many as its shape says."""
+    parts: Iterable[Data]
+    if isinstance(tensor.data, bytes | bytearray | memoryview | np.ndarray):
+        parts = [tensor.data]
+    else:
+        parts = tensor.data
     written = 0
-    for piece in cast(Iterable[Data], [tensor.data] if whole else tensor.data):
-        written += piece.nbytes if isinstance(piece, memoryview | np.ndarray) else len(piece)
-        yield piece
+    for part in parts:
+        written += part.nbytes if isinstance(part, memoryview | np.ndarray) else len(part)
+        yield part
     if written != tensor.nbytes:
         raise AssertionError(f"{tensor.name}: {written} bytes given, {tensor.nbytes} declared")
 
 
 def _metadata(claim: Any, path: Path) -> dict[str, str]:
-    if claim is None:  # MLX writes null where there is none
+    # MLX writes null where there is none
+    if claim is None:
         return {}
     if not isinstance(claim, dict) or not all(isinstance(value, str) for value in claim.values()):
         raise FormatError(f"the metadata of {path} is not text by name")
@@ -193,13 +232,14 @@ def _tensor(name: str, claim: Any, path: Path, start: int) -> TensorInfo:
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
     if nbytes != offsets[1] - offsets[0]:
         raise FormatError(
-            f"{where} needs {nbytes} bytes by its shape and has {offsets[1] - offsets[0]} by its offsets",
+            f"{where} needs {nbytes} bytes by its shape "
+            f"and has {offsets[1] - offsets[0]} by its offsets",
         )
     return TensorInfo(name, dtype, tuple(shape), path, start + offsets[0], nbytes)
 
 
 def _is_counts(value: Any) -> bool:
-    """Whether it is a list of whole numbers from 0 to 2**63 - 1; JSON's true is no number."""
+    """Return whether it is a list of whole numbers from 0 to 2**63 - 1; true is no number."""
     return isinstance(value, list) and all(
         type(item) is int and 0 <= item < 1 << 63 for item in value
     )

@@ -20,31 +20,40 @@ from edgellm.reading.read_plan import SECTOR, ReadSpan, plan_reads
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How a disk is read: as many threads, each with pieces of ``chunk`` bytes, whole sectors."""
+    """How a disk is read.
+
+    Attributes:
+        threads: that read at the same time.
+        read_size: bytes of a read at the most; whole sectors.
+    """
 
     threads: int = 4
-    chunk: int = 8 << 20
+    read_size: int = 8 << 20
 
     def __post_init__(self) -> None:
         """Check both."""
         assert self.threads > 0, "somebody must read"
-        assert self.chunk > 0, "a piece has bytes"
-        assert self.chunk % SECTOR == 0, "direct reads are of whole sectors"
+        assert self.read_size > 0, "a read has bytes"
+        assert self.read_size % SECTOR == 0, "direct reads are of whole sectors"
 
 
 class Ticket:
-    """A read that is under way."""
+    """What was submitted to a reader at once, and how far it is.
 
-    def __init__(self, pieces: int) -> None:
-        self._left = pieces
+    Args:
+        reads: that it consists of.
+    """
+
+    def __init__(self, reads: int) -> None:
+        self._left = reads
         self._lock = threading.Lock()
         self._finished = threading.Event()
         self._error: ReadError | None = None
-        if pieces == 0:
+        if reads == 0:
             self._finished.set()
 
     def done(self) -> bool:
-        """Whether all bytes have arrived, or the read has failed."""
+        """Return whether all bytes have arrived, or the read has failed."""
         return self._finished.is_set()
 
     def settle(self) -> None:
@@ -58,12 +67,13 @@ class Ticket:
             raise self._error
 
     def failed(self) -> bool:
-        """Whether a piece could not be read; the others are then not worth reading."""
+        """Return whether a read has failed; the others are then not worth their time."""
         return self._error is not None
 
     def count_read(self, error: ReadError | None = None) -> None:
-        """Count one piece (the reader calls this)."""
+        """Count a read that has ended; readers call this."""
         with self._lock:
+            # the first error is the one that is told
             self._error = self._error or error
             self._left -= 1
             if self._left == 0:
@@ -71,7 +81,7 @@ class Ticket:
 
 
 class Reader(Protocol):
-    """Fills slots from files."""
+    """Fills buffers from files."""
 
     @property
     def bytes_read(self) -> int:
@@ -84,7 +94,7 @@ class Reader(Protocol):
         ...
 
     def submit(self, extents: Sequence[Extent], memory: memoryview) -> Ticket:
-        """Begin to read into a slot's memory, after what was submitted before; returns at once."""
+        """Begin to read into a buffer's memory, after what was submitted before; do not wait."""
         ...
 
     def close(self) -> None:
@@ -96,34 +106,41 @@ class DiskReader:
     """Reads with a few threads, past the page cache where the filesystem allows it.
 
     Args:
-        tuning: threads and piece size.
+        tuning: threads and size of a read.
         files: opened at once, so that a folder which is replaced later is read on as it was; others
             when they are first read.
         direct: whether to go past the page cache.
+
+    Raises:
+        ReadError: one of ``files`` is gone.
     """
 
     def __init__(
         self, tuning: Tuning | None = None, *, files: Iterable[Path] = (), direct: bool = True
     ) -> None:
         self.tuning = tuning or Tuning()
-        self._files = OpenFiles(direct=direct)
         self._direct = direct
-        self._plans: dict[tuple[Extent, ...], list[ReadSpan]] = {}
-        self._lock = threading.Lock()
-        self._bytes_read, self._busy, self._begun, self._under_way = 0, 0.0, 0.0, 0
-        self._work: queue.SimpleQueue[tuple[ReadSpan, memoryview, Ticket] | None] = (
-            queue.SimpleQueue()
-        )
-        self._closed = False
+        self._files = OpenFiles(direct=direct)
         try:
             for file in files:
                 self._files.descriptor(file)
         except BaseException:
             self._files.close()
             raise
+        # a layer is read again and again: its reads are planned once
+        self._plans: dict[tuple[Extent, ...], list[ReadSpan]] = {}
+        # None tells a thread to end
+        self._work: queue.SimpleQueue[tuple[ReadSpan, memoryview, Ticket] | None]
+        self._work = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._under_way = 0
+        self._bytes_read = 0
+        self._busy_seconds = 0.0
+        self._busy_since = 0.0
         self._threads = [
-            threading.Thread(target=self._serve, name=f"edgellm-reader-{n}", daemon=True)
-            for n in range(self.tuning.threads)
+            threading.Thread(target=self._serve, name=f"edgellm-reader-{number}", daemon=True)
+            for number in range(self.tuning.threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -137,7 +154,9 @@ class DiskReader:
     def busy_seconds(self) -> float:
         """Seconds so far in which at least one read was under way."""
         with self._lock:
-            return self._busy + (time.perf_counter() - self._begun if self._under_way else 0.0)
+            if self._under_way:
+                return self._busy_seconds + time.perf_counter() - self._busy_since
+            return self._busy_seconds
 
     @property
     def idle(self) -> bool:
@@ -151,20 +170,21 @@ class DiskReader:
         return self._direct and not self._files.refused
 
     def submit(self, extents: Sequence[Extent], memory: memoryview) -> Ticket:
-        """Begin to read into a slot's memory, after what was submitted before; returns at once."""
+        """Begin to read into a buffer's memory, after what was submitted before; do not wait."""
         key = tuple(extents)
-        pieces = self._plans.get(key)
-        if pieces is None:
-            pieces = self._plans[key] = plan_reads(key, self.tuning.chunk, direct=self._direct)
-        ticket = Ticket(len(pieces))
+        reads = self._plans.get(key)
+        if reads is None:
+            reads = plan_reads(key, self.tuning.read_size, direct=self._direct)
+            self._plans[key] = reads
+        ticket = Ticket(len(reads))
         with self._lock:
             if self._closed:
                 raise ClosedError("the model was closed")
             if self._under_way == 0:
-                self._begun = time.perf_counter()
-            self._under_way += len(pieces)
-            for piece in pieces:
-                self._work.put((piece, memory, ticket))
+                self._busy_since = time.perf_counter()
+            self._under_way += len(reads)
+            for read in reads:
+                self._work.put((read, memory, ticket))
         return ticket
 
     def close(self) -> None:
@@ -180,56 +200,68 @@ class DiskReader:
         self._files.close()
 
     def _serve(self) -> None:
-        bounce = _aligned(self.tuning.chunk)
+        """Read what is submitted, until told to end: the work of one thread."""
+        bounce = _aligned_memory(self.tuning.read_size)
         while (work := self._work.get()) is not None:
-            piece, memory, ticket = work
+            read, memory, ticket = work
             error: ReadError | None = None
             try:
                 if self._closed:
                     raise ReadError("the model was closed during a read")
                 if not ticket.failed():
-                    self._read(piece, memory, bounce)
+                    self._read(read, memory, bounce)
             # whatever it is: the thread goes on, and who waits must learn of it
             except Exception as failure:
-                error = _read_error(piece, failure)
+                error = _read_error(read, failure)
             with self._lock:
                 self._under_way -= 1
-                self._bytes_read += 0 if error else piece.needed
+                if error is None:
+                    self._bytes_read += read.needed_bytes
                 if self._under_way == 0:
-                    self._busy += time.perf_counter() - self._begun
-            del work, memory  # a slot must not outlive its model because a thread is idle
+                    self._busy_seconds += time.perf_counter() - self._busy_since
+            # a buffer must not outlive its model because a thread is idle
+            del work, memory
             ticket.count_read(error)
 
-    def _read(self, piece: ReadSpan, memory: memoryview, bounce: memoryview) -> None:
-        target = bounce if piece.copies else memory[piece.place :]
-        target = target[: piece.nbytes]
-        got = 0
-        while got < piece.needed:
-            count = self._files.read(piece.file, target[got:], piece.offset + got)
+    def _read(self, read: ReadSpan, memory: memoryview, bounce: memoryview) -> None:
+        target = bounce if read.copies else memory[read.buffer_offset :]
+        target = target[: read.nbytes]
+        arrived = 0
+        # the system may give less than it was asked for
+        while arrived < read.needed_bytes:
+            count = self._files.read(read.file, target[arrived:], read.offset + arrived)
             if count == 0:
                 raise ReadError(
-                    f"{piece.file} ends at offset {self._files.size(piece.file)}, but the model needs the bytes up to "
-                    f"{piece.offset + piece.needed}",
+                    f"{read.file} ends at offset {self._files.size(read.file)}, "
+                    f"but the model needs the bytes up to {read.offset + read.needed_bytes}",
                     hint="the file was cut short or replaced: download or convert the model again",
                 )
-            got += count
-        if piece.copies:
+            arrived += count
+        if read.copies:
+            # NumPy copies without Python's lock
             source, destination = np.frombuffer(bounce, np.uint8), np.frombuffer(memory, np.uint8)
-            for begin, place, length in piece.copies:
-                destination[place : place + length] = source[begin : begin + length]
+            for copy in read.copies:
+                destination[copy.target : copy.target + copy.nbytes] = source[
+                    copy.source : copy.source + copy.nbytes
+                ]
 
 
-def _read_error(piece: ReadSpan, failure: Exception) -> ReadError:
+def _read_error(read: ReadSpan, failure: Exception) -> ReadError:
+    """Return any failure as an error that says what was read."""
     if isinstance(failure, ReadError):
         return failure
-    reason = failure.strerror if isinstance(failure, OSError) else failure
+    reason: object = failure
+    if isinstance(failure, OSError):
+        reason = failure.strerror
     return ReadError(
-        f"reading {piece.nbytes} bytes at offset {piece.offset} of {piece.file} failed: {reason}",
-        hint="check the disk, and that the file was not changed; `edgellm verify` checks a whole model",
+        f"reading {read.nbytes} bytes at offset {read.offset} of {read.file} failed: {reason}",
+        hint="check the disk, and that the file was not changed; "
+        "`edgellm verify` checks a whole model",
     )
 
 
-def _aligned(nbytes: int) -> memoryview:
-    whole = np.empty(nbytes + SECTOR, np.uint8)
-    begin = -whole.ctypes.data % SECTOR
-    return memoryview(whole)[begin : begin + nbytes]
+def _aligned_memory(nbytes: int) -> memoryview:
+    """Return memory that begins at a multiple of a sector, as direct reads need it."""
+    memory = np.empty(nbytes + SECTOR, np.uint8)
+    begin = -memory.ctypes.data % SECTOR
+    return memoryview(memory)[begin : begin + nbytes]

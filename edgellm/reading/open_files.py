@@ -18,17 +18,17 @@ F_NOCACHE = 48
 """macOS: reads of this file leave no pages in the cache."""
 
 REFUSALS = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""What filesystems without direct reads say."""
+"""Errors of filesystems without direct reads."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What tells a file from another, and from itself after somebody wrote to it."""
+class FileState:
+    """A file's identity, and its state: another one after somebody wrote to it."""
 
     device: int
-    number: int
+    inode: int
     size: int
-    changed: int
+    modified: int
 
 
 class OpenFiles:
@@ -36,63 +36,60 @@ class OpenFiles:
 
     Args:
         direct: whether to go past the page cache, where that is possible.
+
+    Attributes:
+        refused: whether a filesystem has refused direct reads.
     """
 
     def __init__(self, *, direct: bool) -> None:
         self.refused = False
-        """Whether a filesystem has refused direct reads."""
         self._direct = direct
+        # descriptors by path, and by whether they go past the page cache
         self._open: dict[tuple[Path, bool], int] = {}
-        self._state: dict[Path, State] = {}
+        self._states: dict[Path, FileState] = {}
+        # files on filesystems that refuse direct reads
         self._buffered: set[Path] = set()
         self._lock = threading.Lock()
-        weakref.finalize(self, _close, self._open)
+        weakref.finalize(self, _close_all, self._open)
 
     def descriptor(self, path: Path, *, direct: bool | None = None) -> int:
-        """The file's descriptor; it is opened if it was not yet. Raises ReadError, OSError."""
-        direct = self._direct if direct is None else direct
+        """Return a file's descriptor, opening it if it was not open. Raises ReadError, OSError."""
+        if direct is None:
+            direct = self._direct
         with self._lock:
-            key = (path, direct and path not in self._buffered)
-            if key not in self._open:
+            if direct and path not in self._buffered:
                 try:
-                    opened = open_for_reading(path, direct=key[1])
+                    return self._opened(path, direct=True)
                 except OSError as failure:
-                    if not key[1] or failure.errno not in REFUSALS:
+                    if failure.errno not in REFUSALS:
                         raise
-                    self._buffered.add(path)
-                    self.refused, key = True, (path, False)
-                    opened = (
-                        self._open[key]
-                        if key in self._open
-                        else open_for_reading(path, direct=False)
-                    )
-                self._open[key] = opened
-                self._state.setdefault(path, _state(opened))
-            return self._open[key]
+                    self._refuse(path)
+            return self._opened(path, direct=False)
 
     def size(self, path: Path) -> int:
-        """Bytes of a file that is open."""
-        return self._state[path].size
+        """Return the bytes of a file that is open."""
+        return self._states[path].size
 
     def read(self, path: Path, target: memoryview, offset: int) -> int:
-        """Read into ``target`` what one call gives; returns bytes, 0 at the file's end.
+        """Read into ``target`` what one call gives; return the bytes, 0 at the file's end.
 
         Raises:
             ReadError: the file has been changed since it was opened, or is gone.
             OSError: the system's refusal.
         """
+        # direct reads are of whole sectors; others of the same file go through the page cache
         direct = self._direct and offset % SECTOR == 0 and len(target) % SECTOR == 0
         descriptor = self.descriptor(path, direct=direct)
         try:
             count = os.preadv(descriptor, [target], offset)
         except OSError as failure:
+            # some filesystems open for direct reads and then refuse them
             if not direct or failure.errno not in REFUSALS:
                 raise
             with self._lock:
-                self._buffered.add(path)
-                self.refused = True
+                self._refuse(path)
             return self.read(path, target, offset)
-        if _state(descriptor) != self._state[path]:
+        if _state(descriptor) != self._states[path]:
             raise ReadError(
                 f"{path} was changed while the model was in use, noticed at offset {offset}",
                 hint="load the model again; `edgellm verify` checks a whole model",
@@ -102,28 +99,50 @@ class OpenFiles:
     def close(self) -> None:
         """Close them all."""
         with self._lock:
-            _close(self._open)
+            _close_all(self._open)
+
+    def _opened(self, path: Path, *, direct: bool) -> int:
+        if (path, direct) not in self._open:
+            descriptor = open_for_reading(path, direct=direct)
+            self._open[path, direct] = descriptor
+            self._states.setdefault(path, _state(descriptor))
+        return self._open[path, direct]
+
+    def _refuse(self, path: Path) -> None:
+        """Note that a file's filesystem refuses direct reads."""
+        self._buffered.add(path)
+        self.refused = True
 
 
 def open_for_reading(path: Path, *, direct: bool) -> int:
-    """Open a file, past the page cache where ``direct`` and the system allow it. Raises OSError, ReadError."""
+    """Open a file and return its descriptor.
+
+    Args:
+        path: of the file.
+        direct: whether to read past the page cache, where the system allows it.
+
+    Raises:
+        ReadError: the file is gone.
+        OSError: the system's refusal.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    if direct and sys.platform != "darwin":
+        flags |= getattr(os, "O_DIRECT", 0)
     try:
-        if not direct:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if sys.platform == "darwin":
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.fcntl(descriptor, F_NOCACHE, 1)
-            return descriptor
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECT", 0))
+        descriptor = os.open(path, flags)
     except FileNotFoundError as failure:
         raise ReadError(f"{path} is gone", hint="download or convert the model again") from failure
+    # macOS has no O_DIRECT
+    if direct and sys.platform == "darwin":
+        fcntl.fcntl(descriptor, F_NOCACHE, 1)
+    return descriptor
 
 
-def _state(descriptor: int) -> State:
+def _state(descriptor: int) -> FileState:
     status = os.fstat(descriptor)
-    return State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _close(opened: dict[tuple[Path, bool], int]) -> None:
-    while opened:
-        os.close(opened.popitem()[1])
+def _close_all(descriptors: dict[tuple[Path, bool], int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])

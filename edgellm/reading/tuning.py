@@ -1,4 +1,7 @@
-"""How fast a disk gives a model's files, and how it is best asked: measured once, and remembered for each disk."""
+"""How fast a disk gives a model's files, and how it is best asked.
+
+That is measured once, and remembered for each disk.
+"""
 
 from __future__ import annotations
 
@@ -22,83 +25,93 @@ CANDIDATES = (
     Tuning(),
     Tuning(threads=2),
     Tuning(threads=8),
-    Tuning(threads=4, chunk=2 << 20),
-    Tuning(threads=4, chunk=32 << 20),
+    Tuning(threads=4, read_size=2 << 20),
+    Tuning(threads=4, read_size=32 << 20),
 )
 """The first one is what is used without a measurement."""
 
 GAIN = 1.05
-"""How much faster than the first candidate another one must be, or the difference is the disk's own wandering."""
+"""How much faster than the first candidate another one must be: less is the disk's own wandering."""
 
 SPAN = 32 << 20
 """Bytes that a measurement reads at a time."""
 
 SECONDS = 1.0
-"""What a tuning may take."""
+"""What finding a tuning may take."""
 
 WORTH_TUNING = 512 << 20
-"""Bytes; smaller models are read in the time that a tuning takes."""
+"""Bytes; smaller models are read in the time that finding a tuning takes."""
+
+MAX_THREADS = 64
+MAX_READ_SIZE = 1 << 28
+"""Of a tuning that is remembered; anything above was not written by us."""
 
 
 def tuned(files: Sequence[Path]) -> Tuning:
-    """How the disk with these files is best read: as remembered, or else found out now in about a second.
+    """Return how the disk with these files is best read: remembered, or found out in a second.
 
     Raises:
         ReadError: a file cannot be read.
     """
-    if not files or _total(files) < WORTH_TUNING:
+    if not files or sum(file.stat().st_size for file in files) < WORTH_TUNING:
         return CANDIDATES[0]
     disk = f"{files[0].stat().st_dev:x}"
     remembered = _remembered()
-    if disk in remembered:
-        return remembered[disk]
-    found = find_tuning(files)
-    _remember(remembered | {disk: found})
-    return found
+    if disk not in remembered:
+        remembered[disk] = find_tuning(files)
+        _remember(remembered)
+    return remembered[disk]
 
 
 def find_tuning(files: Sequence[Path], *, seconds: float = SECONDS) -> Tuning:
-    """The fastest of a few ways to read these files. Each is tried several times, in turns, because disks wander."""
+    """Return the fastest of a few ways to read these files.
+
+    Each is tried several times, in turns, because disks wander.
+
+    Raises:
+        ReadError: a file cannot be read.
+    """
     rates: dict[Tuning, list[float]] = {candidate: [] for candidate in CANDIDATES}
-    spans = _spans(files)
+    extents = _extents(files)
     begun = time.perf_counter()
     while True:
         for candidate in CANDIDATES:
-            rates[candidate].append(_rate(candidate, spans, seconds=0.0))
+            rates[candidate].append(_rate(candidate, extents, seconds=0.0))
         if time.perf_counter() - begun > seconds:
             break
     usual, *others = CANDIDATES
-    best = max(others, key=lambda candidate: statistics.median(rates[candidate]))
-    faster = statistics.median(rates[best]) > GAIN * statistics.median(rates[usual])
-    return best if faster else usual
+    medians = {candidate: statistics.median(rates[candidate]) for candidate in CANDIDATES}
+    best = max(others, key=medians.__getitem__)
+    return best if medians[best] > GAIN * medians[usual] else usual
 
 
 def measure_disk(
     files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 1.0
 ) -> float:
-    """Bytes a second of plain sequential reads of these files, past the page cache where that is possible.
+    """Return bytes a second of sequential reads of these files, past the page cache if possible.
 
     Raises:
         ReadError: a file cannot be read.
     """
-    return _rate(tuning or tuned(files), _spans(files), seconds=seconds)
+    return _rate(tuning or tuned(files), _extents(files), seconds=seconds)
 
 
-def _rate(tuning: Tuning, spans: Iterator[Extent], *, seconds: float) -> float:
-    """Bytes a second over at least two spans and ``seconds``."""
-    whole = np.empty(2 * SPAN + SECTOR, np.uint8)
-    start = -whole.ctypes.data % SECTOR
+def _rate(tuning: Tuning, extents: Iterator[Extent], *, seconds: float) -> float:
+    """Return bytes a second over at least two extents and ``seconds``."""
+    memory = np.empty(2 * SPAN + SECTOR, np.uint8)
+    start = -memory.ctypes.data % SECTOR
+    # two halves take turns, so that the disk always has the next read waiting
     halves = [
-        memoryview(whole)[start + half * SPAN : start + (half + 1) * SPAN] for half in range(2)
+        memoryview(memory)[start + half * SPAN : start + (half + 1) * SPAN] for half in range(2)
     ]
     reader = DiskReader(tuning)
     try:
         begun = time.perf_counter()
-        under_way = [reader.submit([next(spans)], half) for half in halves]
+        under_way = [reader.submit([next(extents)], half) for half in halves]
         while time.perf_counter() - begun < seconds:
             under_way[0].wait()
             halves.reverse()
-            under_way = [under_way[1], reader.submit([next(spans)], halves[1])]
+            under_way = [under_way[1], reader.submit([next(extents)], halves[1])]
         for ticket in under_way:
             ticket.wait()
         return reader.bytes_read / (time.perf_counter() - begun)
@@ -106,8 +119,8 @@ def _rate(tuning: Tuning, spans: Iterator[Extent], *, seconds: float) -> float:
         reader.close()
 
 
-def _spans(files: Sequence[Path]) -> Iterator[Extent]:
-    """Pieces of the files one after the other, round and round."""
+def _extents(files: Sequence[Path]) -> Iterator[Extent]:
+    """Yield the files' bytes, SPAN at a time, round and round."""
     while True:
         for file in files:
             size = file.stat().st_size
@@ -115,43 +128,39 @@ def _spans(files: Sequence[Path]) -> Iterator[Extent]:
                 yield Extent(file, offset, min(SPAN, size - offset), 0)
 
 
-def _total(files: Sequence[Path]) -> int:
-    return sum(file.stat().st_size for file in files)
-
-
 def _memory() -> Path:
     return cache_folder() / "disks.json"
 
 
 def _remembered() -> dict[str, Tuning]:
-    """Tunings by disk; nothing where the file is absent or damaged."""
-    found: dict[str, Tuning] = {}
+    """Return tunings by disk; none where the file is absent or damaged."""
+    tunings: dict[str, Tuning] = {}
     with suppress(EdgeLLMError):
         for disk, entry in read_json(_memory()).items():
-            threads, chunk = (
-                (entry.get("threads"), entry.get("chunk"))
-                if isinstance(entry, dict)
-                else (None, None)
-            )
-            if (
-                is_int(threads)
-                and is_int(chunk)
-                and 0 < threads <= 64
-                and 0 < chunk <= 1 << 28
-                and chunk % SECTOR == 0
-            ):
-                found[disk] = Tuning(threads, chunk)
-    return found
+            tuning = _tuning(entry)
+            if tuning is not None:
+                tunings[disk] = tuning
+    return tunings
+
+
+def _tuning(entry: object) -> Tuning | None:
+    """Return what an entry of the file says; None where it is none of ours."""
+    if not isinstance(entry, dict):
+        return None
+    threads, read_size = entry.get("threads"), entry.get("chunk")
+    if not is_int(threads) or not 0 < threads <= MAX_THREADS:
+        return None
+    if not is_int(read_size) or not 0 < read_size <= MAX_READ_SIZE or read_size % SECTOR:
+        return None
+    return Tuning(threads, read_size)
 
 
 def _remember(tunings: dict[str, Tuning]) -> None:
-    """Write them down; where that is not allowed they are found out anew each time."""
+    """Write tunings down; where that is not allowed they are found out anew each time."""
+    entries = {
+        disk: {"threads": tuning.threads, "chunk": tuning.read_size}
+        for disk, tuning in tunings.items()
+    }
     with suppress(EdgeLLMError, OSError):
         _memory().parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            _memory(),
-            {
-                disk: {"threads": item.threads, "chunk": item.chunk}
-                for disk, item in tunings.items()
-            },
-        )
+        write_json(_memory(), entries)

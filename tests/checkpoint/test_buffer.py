@@ -20,7 +20,7 @@ def fill(slot, extents):
     for extent in extents:
         with extent.file.open("rb") as file:
             file.seek(extent.offset)
-            slot.memory[extent.place : extent.place + extent.nbytes] = file.read(extent.nbytes)
+            slot.memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(extent.nbytes)
 
 
 def stored_tensors(folder, index):
@@ -141,7 +141,7 @@ def test_any_layer_can_be_laid_out(tmp_path_factory, sizes, random):
     )
     memory = np.zeros(layout.nbytes, np.uint8)
     for extent in extents:
-        memory[extent.place : extent.place + extent.nbytes] = content[
+        memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = content[
             extent.offset : extent.offset + extent.nbytes
         ]
     for placement in layout.placements:

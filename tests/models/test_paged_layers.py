@@ -145,7 +145,7 @@ def test_every_ring_computes_the_same(models, data):
     def block(part, slot):
         return make_block(checkpoint, arithmetic, part, slot)
 
-    reader = DiskReader(Tuning(threads=2, chunk=4096))
+    reader = DiskReader(Tuning(threads=2, read_size=4096))
     slots_of_all = [WeightBuffer(part.layout.nbytes) for part in checkpoint.layers]
     for part, slot in zip(checkpoint.layers, slots_of_all, strict=True):
         reader.submit(part.extents, slot.memory).wait()

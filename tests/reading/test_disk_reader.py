@@ -37,7 +37,7 @@ def file(tmp_path, content):
 
 @pytest.fixture
 def reader():
-    reader = DiskReader(Tuning(threads=3, chunk=16384))
+    reader = DiskReader(Tuning(threads=3, read_size=16384))
     yield reader
     reader.close()
 
@@ -71,25 +71,27 @@ def layouts(draw):
 
 @given(layouts(), st.sampled_from([SECTOR, 16384, 1 << 20]), st.booleans())
 def test_pieces_bring_every_byte_exactly_once(extents, chunk, direct):
-    end = max(extent.place + extent.nbytes for extent in extents)
+    end = max(extent.buffer_offset + extent.nbytes for extent in extents)
     times = np.zeros(-(-end // SECTOR) * SECTOR, np.uint8)
     origin = np.zeros(len(times), np.int64)
     for piece in plan_reads(extents, chunk, direct=direct):
-        assert 0 < piece.needed <= piece.nbytes <= chunk
+        assert 0 < piece.needed_bytes <= piece.nbytes <= chunk
         if direct:
             assert piece.offset % SECTOR == piece.nbytes % SECTOR == 0
-            assert piece.copies or piece.place % SECTOR == 0
-        for begin, place, length in piece.copies or [(0, piece.place, piece.needed)]:
-            assert begin + length <= piece.needed
+            assert piece.copies or piece.buffer_offset % SECTOR == 0
+        for begin, place, length in piece.copies or [(0, piece.buffer_offset, piece.needed_bytes)]:
+            assert begin + length <= piece.needed_bytes
             times[place : place + length] += 1
             origin[place : place + length] = np.arange(length) + piece.offset + begin
         # what a direct read brings beyond its need must fall on nobody's bytes
         if not piece.copies:
-            beyond = slice(piece.place + piece.needed, piece.place + piece.nbytes)
+            beyond = slice(
+                piece.buffer_offset + piece.needed_bytes, piece.buffer_offset + piece.nbytes
+            )
             assert beyond.start in {beyond.stop, end}
     wanted = np.zeros(len(times), np.uint8)
     for extent in extents:
-        span = slice(extent.place, extent.place + extent.nbytes)
+        span = slice(extent.buffer_offset, extent.buffer_offset + extent.nbytes)
         wanted[span] += 1
         assert (origin[span] == np.arange(extent.nbytes) + extent.offset).all()
     assert (times == wanted).all()
@@ -108,7 +110,7 @@ def test_pieces_bring_every_byte_exactly_once(extents, chunk, direct):
     ],
 )
 def test_the_bytes_of_a_file_arrive_at_their_places(file, content, spans, direct):
-    reader = DiskReader(Tuning(threads=3, chunk=16384), direct=direct)
+    reader = DiskReader(Tuning(threads=3, read_size=16384), direct=direct)
     slot = WeightBuffer(max(place + nbytes for _, nbytes, place in spans))
     extents = [Extent(file, offset, nbytes, place) for offset, nbytes, place in spans]
     reader.submit(extents, slot.memory).wait()
@@ -139,7 +141,7 @@ def test_nothing_to_read_is_done_at_once(reader):
 def test_a_filesystem_without_direct_reads_is_read_all_the_same(content):
     path = Path("/dev/shm") / f"edgellm-test-{os.getpid()}"
     path.write_bytes(content)
-    reader = DiskReader(Tuning(threads=2, chunk=16384))
+    reader = DiskReader(Tuning(threads=2, read_size=16384))
     try:
         slot = WeightBuffer(SIZE)
         reader.submit([Extent(path, 3, SIZE - 3, 0)], slot.memory).wait()
@@ -220,7 +222,7 @@ def test_memory_that_is_too_small_is_an_error_and_not_a_dead_thread(file, reader
 
 def test_closing_ends_threads_and_files(file):
     before = threads(), descriptors()
-    reader = DiskReader(Tuning(threads=5, chunk=SECTOR), files=[file])
+    reader = DiskReader(Tuning(threads=5, read_size=SECTOR), files=[file])
     slots = [WeightBuffer(SIZE) for _ in range(4)]
     tickets = [reader.submit([Extent(file, 0, SIZE, 0)], slot.memory) for slot in slots]
     reader.close()
@@ -279,7 +281,7 @@ def test_a_tuning_is_remembered_for_each_disk(tmp_path, monkeypatch):
     memory.write_text(
         f'{{"{disk}": {{"threads": 7, "chunk": 4096}}, "other": {{"threads": -1, "chunk": "no"}}}}'
     )
-    assert tuned([large]) == Tuning(threads=7, chunk=4096)
+    assert tuned([large]) == Tuning(threads=7, read_size=4096)
     memory.write_text("damaged")
     assert isinstance(found, Tuning)
     assert isinstance(tuned([large]), Tuning)

@@ -1,0 +1,61 @@
+"""Single values of a ``config.json``, read and checked; null counts as left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.errors import FormatError
+from edgellm.settings import MAX_CONTEXT, MAX_VOCABULARY, is_int
+
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "hidden_size": (1, 1 << 17),
+    "intermediate_size": (1, 1 << 19),
+    "num_hidden_layers": (1, 1024),
+    "num_attention_heads": (1, 4096),
+    "num_key_value_heads": (1, 4096),
+    "head_dim": (2, 4096),
+    "vocab_size": (1, MAX_VOCABULARY),
+    "max_position_embeddings": (1, MAX_CONTEXT),
+}
+"""What a model's numbers may be; anything outside is a damaged config, not a model."""
+
+
+def read_number(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Return the whole number ``name``, one of LIMITS. Raises FormatError."""
+    value = raw.get(name)
+    if value is None:
+        value = default
+    low, high = LIMITS[name]
+    if not is_int(value) or not low <= value <= high:
+        given = "missing" if value is None else str(value)[:40]
+        raise FormatError(
+            f"config.json: {name} is {given}; it must be a whole number between {low} and {high}"
+        )
+    return value
+
+
+def read_real(
+    raw: Mapping[str, Any], name: str, default: float, *, low: float, high: float
+) -> float:
+    """Return the number ``name``, above ``low`` and up to ``high``. Raises FormatError."""
+    value = raw.get(name)
+    if value is None:
+        value = default
+    # the comparison refuses NaN, too, which is the default where there is none
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
+        raise FormatError(
+            f"config.json: {name} is {str(value)[:40]}; "
+            f"it must be a number above {low} and up to {high}"
+        )
+    return float(value)
+
+
+def read_flag(raw: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    """Return the truth value ``name``. Raises FormatError."""
+    value = raw.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise FormatError(f"config.json: {name} is {str(value)[:40]}; it must be true or false")
+    return value
