@@ -20,7 +20,9 @@ def fill(slot, extents):
     for extent in extents:
         with extent.file.open("rb") as file:
             file.seek(extent.offset)
-            slot.memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(extent.nbytes)
+            slot.memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(
+                extent.nbytes
+            )
 
 
 def stored_tensors(folder, index):

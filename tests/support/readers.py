@@ -12,7 +12,9 @@ def copy_extents(extents, memory):
     for extent in extents:
         with extent.file.open("rb") as file:
             file.seek(extent.offset)
-            memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(extent.nbytes)
+            memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(
+                extent.nbytes
+            )
 
 
 class ThrottledReader:
