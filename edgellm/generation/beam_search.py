@@ -9,7 +9,6 @@ no running one can still beat the worst of the finished.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -87,7 +86,7 @@ def beam_steps(
     )
     if logits is None:
         return
-    progress.prefill_ended_at = progress.first_token_at = time.perf_counter()
+    progress.first_token_at = progress.prefill_ended_at
     # Transformers looks at as many: each beam may end in each of the end tokens.
     width = max(2, 1 + end_tokens) * sampling.beams
     beam_caches = [list(caches)]
@@ -117,7 +116,7 @@ def beam_steps(
         progress.forwards += len(running)
         progress.decode_passes += 1
     best = (finished or running)[0]
-    progress.last_token_at = time.perf_counter()
+    progress.record_token()
     logprobs: Sequence[float | None] = best.logprobs
     if not sampling.logprobs:
         logprobs = [None] * len(best.tokens)

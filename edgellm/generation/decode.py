@@ -96,7 +96,6 @@ def generate_steps(
     )
     if logits is None:
         return
-    progress.prefill_ended_at = time.perf_counter()
     if speculation is None:
         speculation = Speculation(NoDrafts(), extra_row_cost=0.0)
     loop = _DecodeLoop(model, caches, sampler, speculation, progress, keep_going)

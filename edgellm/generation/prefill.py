@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
@@ -64,4 +65,5 @@ def prefill(
     logits = model.logits(hidden[:, -1])
     # nothing stays lazy: MLX's streams belong to threads, and another may go on from here
     mx.eval(logits, *stored(caches))
+    progress.prefill_ended_at = time.perf_counter()
     return logits

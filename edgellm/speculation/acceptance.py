@@ -28,8 +28,8 @@ class AcceptanceRate:
     """
 
     def __init__(self, assumed: Sequence[float]) -> None:
-        # Fading counts with pseudo-counts: the mean of a Beta distribution, as prior counts of
-        # accepted and refused tokens give it.
+        # The rate is the mean of a Beta distribution: counts of accepted and of refused tokens,
+        # with the assumption as counts made before. All of them fade.
         self._accepted = [PRIOR_WEIGHT * rate for rate in assumed]
         self._all = [PRIOR_WEIGHT] * len(assumed)
         self._mean = sum(assumed) / len(assumed)
