@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import cast
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.checkpoint.folder import LAYER_PREFIX
 from edgellm.checkpoint.model_config import ModelConfig
@@ -22,7 +25,7 @@ from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, as_array, matrix_rows
 from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
-from edgellm.models.linear import Linear
+from edgellm.models.linear import Tensors
 from edgellm.models.llama import Block
 
 SAMPLED_ROWS = 512
@@ -47,21 +50,68 @@ class FisherRows:
 
 
 class ObservedLinear:
-    """A product that keeps what it reads, and adds a zero by which its result's derivative is had.
+    """A layer's product, which on the way back notes the mean squares of what went in and came back.
 
-    The weight is cast to float32 where it multiplies, and again on the way back, so that a layer is
-    never held in float32 as a whole.
+    Args:
+        tensors: the layer's, named as inside the layer.
+        members: the paths of its matrices, whose results stand side by side.
     """
 
-    def __init__(self, linear: Linear) -> None:
-        self.inputs = self.zero = mx.zeros(())
-        self._linear = mx.checkpoint(linear)
+    def __init__(self, tensors: Tensors, members: Sequence[str]) -> None:
+        weights = [tensors[f"{member}.weight"] for member in members]
+        self._bias = None
+        if f"{members[0]}.bias" in tensors:
+            self._bias = mx.concatenate([tensors[f"{member}.bias"] for member in members])
+        self.squares: list[mx.array] = []
+        """Means of squares: of the inputs (in,); then of the derivatives by each member's output."""
+        self._product = _observed_product(weights, self.squares)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
-        self.inputs = x
-        y: mx.array = self._linear(x) + self.zero
+        y: mx.array = self._product(x)
+        if self._bias is not None:
+            y = y + self._bias
         return y
+
+
+def _observed_product(
+    weights: Sequence[mx.array], squares: list[mx.array]
+) -> Callable[[mx.array], mx.array]:
+    """Return the product by weights side by side, which fills ``squares`` when it is differentiated.
+
+    It must not know of who holds it: Python finds no circle that leads through a function of MLX,
+    and every layer's weights would stay.
+    """
+    ends = list(accumulate(weight.shape[0] for weight in weights))
+
+    @mx.custom_function
+    def product(x: mx.array) -> mx.array:
+        return mx.concatenate([multiply(x, weight) for weight in weights], axis=-1)
+
+    @product.vjp
+    def product_vjp(x: mx.array, gradient: mx.array, _: mx.array) -> mx.array:
+        parts = mx.split(gradient, ends[:-1], axis=-1)
+        squares[:] = [mx.square(values).mean(axis=(0, 1)) for values in (x, *parts)]
+        by_x = mx.zeros_like(x)
+        for part, weight in zip(parts, weights, strict=True):
+            by_x += multiply(part, weight.T)
+        return by_x
+
+    return cast(Callable[[mx.array], mx.array], product)
+
+
+def multiply(x: mx.array, weight: mx.array) -> mx.array:
+    """Return ``x @ weight.T`` in float32.
+
+    On a CPU by NumPy: (512, 2048) by (8192, 2048) takes 0.15 s there on one core, and 13 s by MLX.
+    """
+    weight = weight.astype(mx.float32)
+    if mx.default_device() != mx.cpu:
+        return x @ weight.T
+    product = np.array(x) @ np.array(weight, copy=False).T
+    del weight
+    mx.clear_cache()  # else the next matrix in float32 would come on top of this one
+    return mx.array(product)
 
 
 class BackwardPass:
@@ -114,7 +164,7 @@ class BackwardPass:
         layer_inputs = []
         for index in range(self._config.num_hidden_layers):
             layer_inputs.append(hidden)
-            block = Block(self._config, self._read_layer(index), _unquantized)
+            block, _ = self._observed_block(self._read_layer(index))
             hidden = block(hidden, self._caches(index))
             mx.eval(hidden)
             del block
@@ -125,9 +175,9 @@ class BackwardPass:
         while layer_inputs:
             index = len(layer_inputs) - 1
             gradient, parts = self._differentiate_layer(index, layer_inputs.pop(), gradient)
-            yield from parts
-            del parts
-            mx.clear_cache()
+            while parts:  # each is computed when it is looked at, and let go
+                yield parts.pop()
+                mx.clear_cache()
 
         # a token's derivative is that by its row, so nothing is averaged over outputs here
         squares = mx.zeros_like(embeddings).at[places].add(mx.square(gradient[0]))
@@ -146,18 +196,18 @@ class BackwardPass:
 
         log_sum = mx.full(targets.shape, -mx.inf)  # (N,)
         for _, rows in self._pieces(self._head):
-            log_sum = mx.logaddexp(log_sum, mx.logsumexp(x @ rows.T, axis=1))
+            log_sum = mx.logaddexp(log_sum, mx.logsumexp(multiply(x, rows), axis=1))
             mx.eval(log_sum)
 
         by_x, target_logits = mx.zeros_like(x), mx.zeros_like(log_sum)
         step = _sampling_step(self._matrices[self._head].shape[0])
         squares, sample = [], []
         for start, rows in self._pieces(self._head):
-            logits = x @ rows.T
+            logits = multiply(x, rows)
             is_target = targets[:, None] == mx.arange(start, start + len(rows))
             target_logits += mx.where(is_target, logits, 0).sum(axis=1)
             by_logits = (mx.exp(logits - log_sum[:, None]) - is_target) * counted[:, None]
-            by_x += by_logits @ rows
+            by_x += multiply(by_logits, rows.T)
             squares.append(mx.square(by_logits).mean(axis=0))
             sample.append(rows[-start % step :: step].astype(mx.float32))
             mx.eval(by_x, target_logits, squares[-1], sample[-1])
@@ -174,42 +224,30 @@ class BackwardPass:
     ) -> tuple[mx.array, list[FisherRows]]:
         """Return the loss's derivative by a layer's input (1, N, E), from that by its result."""
         tensors = self._read_layer(index)
-        block = Block(self._config, tensors, _unquantized)
-        observed = []
-        for stack in STACKS:
-            part, name = stack.split(".")
-            observed.append(ObservedLinear(getattr(getattr(block, part), name)))
-            setattr(getattr(block, part), name, observed[-1])
-
-        def forward(hidden: mx.array, *zeros: mx.array) -> list[mx.array]:
-            for linear, zero in zip(observed, zeros, strict=True):
-                linear.zero = zero
-            return [block(hidden, self._caches(index))]
-
-        prefix = f"{LAYER_PREFIX}{index}."
-        heights = [
-            [self._matrices[prefix + member].shape[0] for member in members]
-            for members in STACKS.values()
-        ]
-        zeros = [mx.zeros((1, hidden.shape[1], sum(rows))) for rows in heights]
-        # The result of the block itself is never evaluated: a derivative does not need it.
-        _, (by_hidden, *by_outputs) = mx.vjp(forward, [hidden, *zeros], [gradient])
-        reads = [mx.square(linear.inputs).mean(axis=(0, 1)) for linear in observed]
-        writes = [mx.square(by_output).mean(axis=(0, 1)) for by_output in by_outputs]
-        mx.eval(by_hidden, reads, writes)
-
+        block, observed = self._observed_block(tensors)
+        _, (by_hidden,) = mx.vjp(
+            lambda hidden: [block(hidden, self._caches(index))], [hidden], [gradient]
+        )
+        mx.eval(by_hidden, [linear.squares for linear in observed.values()])
         seen = []
-        for members, rows, inputs, outputs in zip(
-            STACKS.values(), heights, reads, writes, strict=True
-        ):
-            start = 0
-            for member, height in zip(members, rows, strict=True):
-                step = _sampling_step(height)
+        for stack, linear in observed.items():
+            inputs, *outputs = linear.squares
+            for member, squares in zip(STACKS[stack], outputs, strict=True):
+                step = _sampling_step(len(squares))
                 sample = tensors[f"{member}.weight"][::step].astype(mx.float32)
-                fisher = fisher_diagonal(inputs, outputs[start : start + height], step)
-                seen.append(FisherRows(prefix + member, sample, fisher))
-                start += height
+                fisher = fisher_diagonal(inputs, squares, step)
+                seen.append(FisherRows(f"{LAYER_PREFIX}{index}.{member}", sample, fisher))
         return by_hidden, seen
+
+    def _observed_block(self, tensors: Tensors) -> tuple[Block, dict[str, ObservedLinear]]:
+        """Make a layer's block, whose products are observed, and return these by their stacks."""
+        block = Block(self._config, tensors, _unquantized)
+        observed = {}
+        for stack, members in STACKS.items():
+            part, name = stack.split(".")
+            observed[stack] = ObservedLinear(tensors, members)
+            setattr(getattr(block, part), name, observed[stack])
+        return block, observed
 
     def _read_layer(self, index: int) -> dict[str, mx.array]:
         """Read a layer's tensors, named as inside the layer; only norms and biases are float32."""
