@@ -1,42 +1,49 @@
-"""Products on an NVIDIA GPU: for each shape of matrix the quickest kernel that holds the same codes, found by trying."""
+"""Linear layers on an NVIDIA GPU: for each shape the kernel that is quickest, found by trying."""
 
-# M tokens, N rows (outputs), K columns (inputs), G groups of a row
+# M tokens, N out_features, K in_features, G groups of a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from edgellm.bench.torch_backend.int4 import Int4CUDA, cuda_pairs
-from edgellm.bench.torch_backend.linear import Dense, Product
-from edgellm.bench.torch_backend.weights import Codes, Matrix
+from edgellm.bench.torch_backend.int4 import Int4CUDA, add_bias, pairs_for_cuda
+from edgellm.bench.torch_backend.linear import DenseLinear, Linear, dense_note
+from edgellm.bench.torch_backend.weights import LinearWeights, QuantizedWeight
 
-FEW = 8
+MATVEC_TOKENS = 8
 """Tokens up to which the matrix-vector kernel is used."""
 
 TRIES = 20
 
-Make = Callable[[Codes, torch.Tensor | None, torch.device], Product]
+TORCH_KERNEL = "torch's int4 kernel"
+TRITON_KERNEL = "triton kernel"
+
+MakeLinear = Callable[[QuantizedWeight, torch.Tensor | None, torch.device], Linear]
 
 
-class GroupedBytes:
-    """Codes as MLX has them, (N, K) bytes or two a byte: a Triton kernel for a few tokens, dequantizing for many."""
+class TritonLinear:
+    """A linear layer whose codes stay as MLX has them, one or two a byte.
 
-    SLICE = 1 << 26
+    A few tokens go through a Triton kernel; for many the weight is dequantized.
+    """
+
+    SLICE_WEIGHTS = 1 << 26
     """Weights that are dequantized at once."""
 
-    def __init__(self, matrix: Codes, bias: torch.Tensor | None, device: torch.device) -> None:
-        self.rows, self.columns = matrix.codes.shape
-        self.wide = matrix.bits > 4
+    def __init__(
+        self, weight: QuantizedWeight, bias: torch.Tensor | None, device: torch.device
+    ) -> None:
+        self.out_features, self.in_features = weight.codes.shape
         self.bias = bias if bias is None else bias.to(device, torch.bfloat16)
-        self.codes = (matrix.codes if self.wide else nibbles(matrix.codes)).to(device)
-        self.scales, self.biases = (
-            matrix.scales.to(device).contiguous(),
-            matrix.biases.to(device).contiguous(),
-        )
+        self.one_a_byte = weight.bits > 4
+        codes = weight.codes if self.one_a_byte else nibbles(weight.codes)
+        self.codes = codes.to(device)  # (N, K), or (N, K / 2)
+        self.scales = weight.scales.to(device).contiguous()  # (N, G)
+        self.biases = weight.biases.to(device).contiguous()  # (N, G)
 
     @property
     def nbytes(self) -> int:
@@ -44,97 +51,98 @@ class GroupedBytes:
         return int(self.codes.nbytes + self.scales.nbytes + self.biases.nbytes)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x @ weight.T (+ bias)`` of (..., K)."""
-        flat = x.reshape(-1, self.columns)
-        if flat.shape[0] <= FEW:
+        """Return ``x @ weight.T (+ bias)`` (..., N) of (..., K)."""
+        flat = x.reshape(-1, self.in_features)  # (M, K)
+        if len(flat) <= MATVEC_TOKENS:
             from edgellm.bench.torch_backend.triton_matvec import matvec
 
-            y = matvec(flat.contiguous(), self.codes, self.scales, self.biases, wide=self.wide)
-        else:
-            step = max(1, self.SLICE // self.columns)
-            y = torch.cat(
-                [
-                    F.linear(flat, self.numbers(begin, begin + step))
-                    for begin in range(0, self.rows, step)
-                ],
-                dim=-1,
+            y = matvec(
+                flat.contiguous(), self.codes, self.scales, self.biases, one_a_byte=self.one_a_byte
             )
-        return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], self.rows)
+        else:
+            step = max(1, self.SLICE_WEIGHTS // self.in_features)
+            slices = [
+                F.linear(flat, self._dequantize(begin, begin + step))
+                for begin in range(0, self.out_features, step)
+            ]
+            y = torch.cat(slices, dim=-1)
+        return add_bias(y, self.bias).reshape(*x.shape[:-1], self.out_features)
 
-    def numbers(self, begin: int, end: int) -> torch.Tensor:
-        """Some rows as bfloat16."""
-        stored = self.codes[begin:end]
-        codes = stored if self.wide else torch.stack([stored & 15, stored >> 4], dim=-1)
-        scales, biases = (
-            part[begin:end].bfloat16()[..., None] for part in (self.scales, self.biases)
-        )
-        grouped = codes.view(stored.shape[0], scales.shape[1], -1).bfloat16()
-        return torch.addcmul(biases, grouped, scales).view(stored.shape[0], self.columns)
+    def _dequantize(self, begin: int, end: int) -> torch.Tensor:
+        """Return some rows (rows, K) in bfloat16."""
+        codes = self.codes[begin:end]
+        if not self.one_a_byte:
+            codes = torch.stack([codes & 15, codes >> 4], dim=-1)
+        scales = self.scales[begin:end].bfloat16()[..., None]  # (rows, G, 1)
+        biases = self.biases[begin:end].bfloat16()[..., None]
+        grouped = codes.view(len(scales), scales.shape[1], -1).bfloat16()  # (rows, G, K / G)
+        return torch.addcmul(biases, grouped, scales).view(-1, self.in_features)
 
 
 def nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """Codes (N, K) of 4 bits as (N, K / 2) bytes, the even column in the low nibble."""
-    return cuda_pairs(codes.view(codes.shape[0], -1, 2).flip(-1).reshape(codes.shape))
+    """Return codes (N, K) of 4 bits as (N, K / 2) bytes, the even column in the low nibble."""
+    swapped = codes.view(len(codes), -1, 2).flip(-1)
+    return pairs_for_cuda(swapped.reshape(codes.shape))
 
 
-class CUDAProducts:
-    """Products on a GPU: in bfloat16 with the codes themselves, else with numbers made of them."""
+class CUDALinearFactory:
+    """Linear layers on a GPU: in bfloat16 with the codes themselves, else with numbers."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
         self.notes: set[str] = set()
-        self._chosen: dict[tuple[int, int, bool, int], str] = {}
+        self._fastest_kernels: dict[tuple[int, int, bool, int], str] = {}
 
-    def product(self, matrix: Matrix) -> Product:
-        """The product with a matrix."""
-        bias = matrix.bias if matrix.bias is None else matrix.bias.to(self.device, self.dtype)
-        weight = matrix.weight
-        if not isinstance(weight, Codes):
-            self.notes.add(f"{matrix.expanded} dequantized" if matrix.expanded else "dense")
-            return Dense(weight.to(self.device, self.dtype), bias)
-        makers = self._makers(weight) if self.dtype == torch.bfloat16 else {}
-        if not makers:
+    def make_linear(self, weights: LinearWeights) -> Linear:
+        """Make the layer that multiplies with some weights."""
+        bias = weights.bias if weights.bias is None else weights.bias.to(self.device, self.dtype)
+        weight = weights.weight
+        if not isinstance(weight, QuantizedWeight):
+            self.notes.add(dense_note(weights))
+            return DenseLinear(weight.to(self.device, self.dtype), bias)
+        kernels = self._kernels(weight)
+        if not kernels:
             self.notes.add("codes dequantized")
-            return Dense(weight.dequantized(self.dtype).to(self.device), bias)
-        shape = (*weight.codes.shape, weight.bits > 4, weight.group_size)
-        if shape not in self._chosen:
-            made = {name: make(weight, bias, self.device) for name, make in makers.items()}
-            self._chosen[shape] = self._fastest(made, weight.codes.shape[1])
-        name = self._chosen[shape]
+            return DenseLinear(weight.dequantize(self.dtype).to(self.device), bias)
+        name = self._fastest_kernel(weight, bias, kernels)
         self.notes.add(name)
         if weight.scales.dtype == torch.float16 and name == TORCH_KERNEL:
             self.notes.add("float16 scales rounded to bfloat16")
-        return makers[name](weight, bias, self.device)
+        return kernels[name](weight, bias, self.device)
 
-    def _makers(self, weight: Codes) -> Mapping[str, Make]:
-        makers: dict[str, Make] = {}
-        if Int4CUDA.takes(weight):
-            makers[TORCH_KERNEL] = Int4CUDA
+    def _kernels(self, weight: QuantizedWeight) -> dict[str, MakeLinear]:
+        """Return the kernels that can multiply with a weight, by name."""
+        kernels: dict[str, MakeLinear] = {}
+        if self.dtype != torch.bfloat16:
+            return kernels
+        if Int4CUDA.supports(weight):
+            kernels[TORCH_KERNEL] = Int4CUDA
         if find_spec("triton") is not None:
-            makers[TRITON_KERNEL] = GroupedBytes
-        return makers
+            kernels[TRITON_KERNEL] = TritonLinear
+        return kernels
 
-    def _fastest(self, made: Mapping[str, Product], columns: int) -> str:
-        """The name of the product that takes one token soonest."""
-        x = torch.ones((1, columns), dtype=self.dtype, device=self.device)
-        return (
-            min(made, key=lambda name: _seconds(made[name], x))
-            if len(made) > 1
-            else next(iter(made))
-        )
+    def _fastest_kernel(
+        self, weight: QuantizedWeight, bias: torch.Tensor | None, kernels: dict[str, MakeLinear]
+    ) -> str:
+        """Return the name of the kernel that is done with one token soonest; tried once a shape."""
+        rows, columns = weight.codes.shape
+        shape = (rows, columns, weight.bits > 4, weight.group_size)
+        if shape not in self._fastest_kernels:
+            x = torch.ones((1, columns), dtype=self.dtype, device=self.device)
+            seconds = {
+                name: _seconds(make(weight, bias, self.device), x) for name, make in kernels.items()
+            }
+            self._fastest_kernels[shape] = min(seconds, key=lambda name: seconds[name])
+        return self._fastest_kernels[shape]
 
 
-TORCH_KERNEL = "torch's int4 kernel"
-TRITON_KERNEL = "triton kernel"
-
-
-def _seconds(product: Product, x: torch.Tensor) -> float:
-    """The least that a product took in some tries, by the GPU's own clock."""
+def _seconds(linear: Linear, x: torch.Tensor) -> float:
+    """Return the least that a product took in some tries, by the GPU's own clock."""
     times = []
     for _ in range(TRIES):
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begun.record()
-        product(x)
+        linear(x)
         ended.record()
         ended.synchronize()
         times.append(float(begun.elapsed_time(ended)) / 1000)

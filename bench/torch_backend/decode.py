@@ -1,4 +1,4 @@
-"""Greedy steps of a model in torch: run one by one, or recorded once as a CUDA graph and replayed."""
+"""Greedy decoding in torch: steps one by one, or recorded once as a CUDA graph and replayed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from edgellm.bench.torch_backend.llama import Model, StaticCache, hidden_states,
 
 
 class Sequences:
-    """Some sequences of equal length in a model: their cache, and where they stand.
+    """Sequences of equal length in a model: their cache, and where they stand.
 
     Args:
         model: the weights.
         batch: sequences.
-        capacity: tokens of each.
-        static: whether a step is the same arithmetic for every position, and recorded where the
-            device can.
+        capacity: tokens that each has room for.
+        static: whether every step is the same arithmetic whatever the position, and is recorded
+            where the device can.
     """
 
-    PROMPT_CHUNK = 2048
+    PREFILL_CHUNK = 2048
     """Tokens that go through the layers at once."""
 
     def __init__(self, model: Model, *, batch: int, capacity: int, static: bool) -> None:
@@ -29,69 +29,73 @@ class Sequences:
         self.token = torch.zeros((batch, 1), dtype=torch.int64, device=model.device)
         self.position = torch.zeros((1,), dtype=torch.int64, device=model.device)
         self.offset = 0
-        self._replay: Callable[[], None] | None = None
+        self._static_step: Callable[[], None] | None = None
 
     def restart(self) -> None:
-        """Forget all tokens."""
+        """Forget all tokens; the cache and a recorded graph stay."""
         self.offset = 0
         self.token.zero_()
         self.position.zero_()
 
     def prefill(
-        self, tokens: torch.Tensor, *, keep: Callable[[torch.Tensor], None] | None = None
+        self,
+        tokens: torch.Tensor,
+        *,
+        on_hidden: Callable[[torch.Tensor], None] = lambda _: None,
     ) -> None:
-        """Send tokens (B, L) through the model, and take the likeliest next one of each.
+        """Append tokens (B, L) to the sequences, and take the likeliest next one of each.
 
-        ``keep`` is given the hidden states (B, chunk, E) of every chunk.
+        ``on_hidden`` is called with the hidden states (B, chunk, E) of every chunk.
         """
-        hidden = None
-        for chunk in tokens.to(self.model.device).split(self.PROMPT_CHUNK, dim=1):
+        for chunk in tokens.to(self.model.device).split(self.PREFILL_CHUNK, dim=1):
             end = self.offset + chunk.shape[1]
-            assert end <= self.capacity, "the caller asked for the room"
+            assert end <= self.capacity, "more tokens than there is room for"
             positions = torch.arange(self.offset, end, device=self.model.device)
             hidden = hidden_states(self.model, chunk, self._cache, positions, seen=end)
             self.offset = end
-            if keep is not None:
-                keep(hidden)
-        assert hidden is not None, "a prompt has tokens"
+            on_hidden(hidden)
         self.token.copy_(logits(self.model, hidden[:, -1:]).argmax(-1))
         self.position.fill_(self.offset)
 
     def decode(self, count: int) -> list[torch.Tensor]:
-        """Take ``count`` greedy steps; returns the tokens (B, 1) that went in, in a static run without waiting for them."""
-        assert self.offset + count <= self.capacity, "the caller asked for the room"
-        taken = []
-        if self.static and self._replay is None:
-            self._replay = self._recorded()
+        """Take ``count`` greedy steps, waiting for no GPU, and return the tokens that went in.
+
+        Each is (B, 1); the newest, which no step has gone on from, is ``token``.
+        """
+        assert self.offset + count <= self.capacity, "more tokens than there is room for"
+        if self.static and self._static_step is None:
+            self._static_step = self._make_static_step()
+        tokens = []
         for _ in range(count):
-            taken.append(self.token.clone())
-            if self._replay is not None:
-                self._replay()
+            tokens.append(self.token.clone())
+            if self._static_step is not None:
+                self._static_step()
             else:
                 self._step(self.offset + 1)
             self.offset += 1
-        return taken
+        return tokens
 
     def _step(self, seen: int | None) -> None:
         hidden = hidden_states(self.model, self.token, self._cache, self.position, seen=seen)
         self.token.copy_(logits(self.model, hidden).argmax(-1))
         self.position.add_(1)
 
-    def _recorded(self) -> Callable[[], None]:
-        """A step over the whole cache; on an NVIDIA GPU all its launches as one."""
+    def _make_static_step(self) -> Callable[[], None]:
+        """Return a step over the whole cache; on an NVIDIA GPU all its launches are one."""
 
         def step() -> None:
             self._step(None)
 
-        return (
-            recorded(step, (self.token, self.position))
-            if self.model.device.type == "cuda"
-            else step
-        )
+        if self.model.device.type != "cuda":
+            return step
+        return record_graph(step, (self.token, self.position))
 
 
-def recorded(step: Callable[[], None], state: tuple[torch.Tensor, ...]) -> Callable[[], None]:
-    """A CUDA graph of ``step``; ``state`` are the tensors that it changes, which recording leaves as they are."""
+def record_graph(step: Callable[[], None], state: tuple[torch.Tensor, ...]) -> Callable[[], None]:
+    """Record ``step`` as a CUDA graph and return what replays it.
+
+    ``state`` are the tensors that the step changes; recording leaves them as they are.
+    """
     before = [tensor.clone() for tensor in state]
 
     def restore() -> None:

@@ -1,261 +1,284 @@
-"""Products with quantized weights through torch's own int4 kernels.
+"""Linear layers of quantized weights through torch's own int4 kernels.
 
 The kernels compute ``w = (code - 8) * scale + zero`` with codes of 4 bits and groups of 32, 64 or
-128; MLX's affine form is that with ``zero = bias + 8 * scale``. Codes of 2 and 3 bits are such
-codes too. A code of 5 to 8 bits is two, ``16 * high + low``: a row [low | high] with scales [scale
-| 16 * scale] times [x, x], so that 8 bits keep their groups, which torch's own int8 kernel has not,
-and are read once.
+128. MLX's affine form ``w = code * scale + bias`` is that with ``zero = bias + 8 * scale``; codes
+of 2 and 3 bits are such codes too. A code of 5 to 8 bits is two of them, ``16 * high + low``::
+
+    w = (low - 8) * scale + (high - 8) * (16 * scale) + (bias + 8 * scale + 8 * 16 * scale)
+
+so a row becomes [low | high] with the scales [scale | 16 * scale], and is multiplied by [x, x]. It
+keeps its groups, which torch's int8 kernel has not, and each code is read once.
 """
 
-# M tokens, N rows (outputs), K columns (inputs), G groups of a row
+# M tokens, N out_features, K in_features, G groups of a row
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-from edgellm.bench.torch_backend.weights import Codes
+from edgellm.bench.torch_backend.weights import QuantizedWeight
 
-ROWS = 64
-"""Rows are filled up to a multiple of it: the widest block of the processor kernel's packing."""
+ROW_MULTIPLE = 64
+"""Rows are filled up to a multiple of it: the widest block of the packing for processors."""
 
-GROUPS = (32, 64, 128)
-INNER_TILES = 8
-"""Of the packing for CUDA: 8 * 16 columns a tile."""
+GROUP_SIZES = (32, 64, 128)
 
-
-def split(matrix: Codes) -> torch.Tensor:
-    """The codes as codes of 4 bits: (N, K), or [low | high] (N, 2 K)."""
-    if matrix.bits <= 4:
-        return matrix.codes
-    return torch.cat([matrix.codes & 15, matrix.codes >> 4], dim=1)
+INNER_K_TILES = 8
+"""An argument of the packing for CUDA: a tile has 8 * 16 columns."""
 
 
-def tables(matrix: Codes, dtype: torch.dtype) -> torch.Tensor:
-    """Scales and zeros (G, N, 2) as the kernels read them; of wide codes those of low and high, (2 G, N, 2).
+def int4_codes(weight: QuantizedWeight) -> torch.Tensor:
+    """Return the codes as codes of 4 bits: (N, K), or [low | high] (N, 2 K)."""
+    if weight.bits <= 4:
+        return weight.codes
+    return torch.cat([weight.codes & 15, weight.codes >> 4], dim=1)
 
-    The zeros of low and high may share their sum in any way: the second holds what rounding the
-    first has lost.
+
+def scales_and_zeros(weight: QuantizedWeight, dtype: torch.dtype) -> torch.Tensor:
+    """Return scales and zeros as the kernels read them: (G, N, 2), or [low | high] (2 G, N, 2).
+
+    The zeros of low and high may share their sum in any way: high has it rounded to ``dtype``, and
+    low what rounding has lost.
     """
-    scales, biases = matrix.scales.float(), matrix.biases.float()
-    if matrix.bits <= 4:
-        pairs = torch.stack([scales, biases + 8 * scales], dim=-1)
+    scales, biases = weight.scales.float(), weight.biases.float()
+    if weight.bits <= 4:
+        pairs = torch.stack([scales, biases + 8 * scales], dim=-1)  # (N, G, 2)
     else:
         zeros = biases + (8 + 8 * 16) * scales
         rounded = zeros.to(dtype).float()
         low = torch.stack([scales, zeros - rounded], dim=-1)
         high = torch.stack([16 * scales, rounded], dim=-1)
-        pairs = torch.cat([low, high], dim=1)
+        pairs = torch.cat([low, high], dim=1)  # (N, 2 G, 2)
     return pairs.transpose(0, 1).to(dtype).contiguous()
 
 
-def filled(matrix: Codes) -> Codes:
-    """The same matrix with rows of zeros up to a multiple of ``ROWS``."""
-    missing = -matrix.codes.shape[0] % ROWS
+def pad_rows(weight: QuantizedWeight) -> QuantizedWeight:
+    """Return the same matrix with rows of zeros up to a multiple of ``ROW_MULTIPLE``."""
+    missing = -len(weight.codes) % ROW_MULTIPLE
     if not missing:
-        return matrix
-    pad = torch.nn.functional.pad
+        return weight
     codes, scales, biases = (
-        pad(part, (0, 0, 0, missing)) for part in (matrix.codes, matrix.scales, matrix.biases)
+        torch.nn.functional.pad(part, (0, 0, 0, missing))
+        for part in (weight.codes, weight.scales, weight.biases)
     )
-    return Codes(codes, scales, biases, matrix.bits)
+    return QuantizedWeight(codes, scales, biases, weight.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayout:
+    """The place of each code in torch's packing for processors, which depends on the processor.
+
+    Rows are packed in blocks. A block is stored column after column, and a column as one byte for
+    two rows. With blocks of 4 rows in the order (0, 1, 2, 3) the codes ::
+
+        column   0  1
+        row 0    1  5
+        row 1    2  6      are the bytes   0x31 0x42  0x75 0x86
+        row 2    3  7                      column 0   column 1
+        row 3    4  8
+
+    Attributes:
+        block: rows of a block.
+        order: the rows of a block as a column holds them: those in the low nibbles of its bytes,
+            then those in the high ones.
+    """
+
+    block: int
+    order: tuple[int, ...]
+
+    def is_of_this_processor(self) -> bool:
+        """Pack random codes, and say whether they lie as this layout has it."""
+        generator = torch.Generator().manual_seed(0)
+        codes = torch.randint(0, 16, (128, 64), dtype=torch.int32, generator=generator)
+        packed = pack_for_cpu(codes).view(-1, 64, self.block // 2)  # (blocks, K, block / 2)
+        columns = torch.cat([packed & 15, packed >> 4], dim=2)  # (blocks, K, block)
+        expected = codes.view(-1, self.block, 64)[:, list(self.order)].transpose(1, 2)
+        return bool(torch.equal(columns.int(), expected))
+
+
+LAYOUTS = (
+    # with AVX-512 byte i of a column holds the rows i and i + 32 of 64
+    PackedLayout(64, tuple(range(64))),
+    # with AVX2 the rows i and i + 16 of 32
+    PackedLayout(32, tuple(range(32))),
+    # elsewhere the rows 2 i and 2 i + 1 of 32
+    PackedLayout(32, (*range(0, 32, 2), *range(1, 32, 2))),
+)
+"""The layouts of torch's ``weight_to_int4pack_kernel`` (aten/src/ATen/native/cpu)."""
 
 
 @cache
-def packed_rows() -> tuple[int, tuple[int, ...]] | None:
-    """How this processor's packing lies: rows of a block, and which row of it each place holds; found by packing.
-
-    Blocks of rows, in each column after column, a byte for two rows: the low nibbles' rows, then
-    the high ones'. None where it is laid out otherwise.
-    """
-    numbers = torch.arange(ROWS, dtype=torch.int32)[:, None].expand(ROWS, 32)
-    lower, upper = (_pack(half.contiguous()) for half in (numbers % 16, numbers // 16))
-    for block in (64, 32, 16):
-        both = (lower[0].view(-1, block // 2), upper[0].view(-1, block // 2))
-        low, high = ((both[0] >> shift & 15) + 16 * (both[1] >> shift & 15) for shift in (0, 4))
-        found = torch.cat([low, high], dim=1)[:32].long()
-        if torch.equal(found, found[:1].expand_as(found)) and sorted(found[0].tolist()) == list(
-            range(block)
-        ):
-            order = tuple(found[0].tolist())
-            return (block, order) if _lies_so(block, order) else None
-    return None
+def packed_layout() -> PackedLayout | None:
+    """Return the layout of this processor; None where torch has a new one."""
+    return next((layout for layout in LAYOUTS if layout.is_of_this_processor()), None)
 
 
-def _pack(codes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return (
-        torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1).view(torch.uint8).flatten(),
-    )
+def pack_for_cpu(codes: torch.Tensor) -> torch.Tensor:
+    """Return codes (N, K) of 4 bits as bytes (N, K / 2) in the order of ``packed_layout``."""
+    packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+    return packed.view(torch.uint8)
 
 
-def _lies_so(block: int, order: tuple[int, ...]) -> bool:
-    """Whether a random matrix, packed, reads as expected."""
-    codes = torch.randint(
-        0, 16, (2 * ROWS, 64), dtype=torch.int32, generator=torch.Generator().manual_seed(0)
-    )
-    stored = _pack(codes)[0].view(-1, 64, block // 2)
-    found = torch.cat([stored & 15, stored >> 4], dim=2)  # (blocks, K, block)
-    expected = codes.view(-1, block, 64)[:, list(order)].transpose(1, 2)
-    return bool(torch.equal(found.int(), expected))
+def add_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return products (M, N) with a linear layer's bias added where it has one."""
+    return y if bias is None else y + bias
 
 
 class Scratch:
-    """Memory for a slice of weights while a prompt goes through it; all products of a model share it.
+    """Memory for a slice of weights while a prompt goes through it, shared by a model's layers.
 
     A slice of some thousand rows stays in the processor's caches, and memory that is not given back
     costs no page faults.
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self._tensors: dict[tuple[str, torch.dtype], torch.Tensor] = {}
 
     def take(self, purpose: str, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """Room for ``count`` numbers, of any content."""
-        held = self._held.get((purpose, dtype))
-        if held is None or held.numel() < count:
-            held = self._held[purpose, dtype] = torch.empty(count, dtype=dtype)
-        return held[:count]
+        """Return ``count`` numbers of any content, in the same memory for each purpose."""
+        tensor = self._tensors.get((purpose, dtype))
+        if tensor is None or tensor.numel() < count:
+            tensor = self._tensors[purpose, dtype] = torch.empty(count, dtype=dtype)
+        return tensor[:count]
 
 
 class Int4CPU:
-    """A quantized weight on a processor: torch's int4 kernel for a few tokens, matrix products with slices of it for many.
+    """A linear layer on a processor: torch's int4 kernel for a few tokens, dequantized for many.
 
     Args:
-        matrix: what it multiplies with.
+        weight: the matrix.
         bias: (N,) that is added, or None.
-        dtype: of ``x``, of the tables, and of the result.
-        scratch: shared with the other products.
-        many: tokens from which on it is cheaper to dequantize.
+        dtype: of ``x``, of scales and zeros, and of the result.
+        scratch: shared with the other layers.
+        dequantize_from: tokens from which on dequantizing is cheaper than the kernel.
     """
 
-    SLICE = 1 << 20
+    SLICE_WEIGHTS = 1 << 20
     """Weights that are dequantized at once."""
 
     def __init__(
         self,
-        matrix: Codes,
+        weight: QuantizedWeight,
         bias: torch.Tensor | None,
         dtype: torch.dtype,
         scratch: Scratch,
         *,
-        many: int,
+        dequantize_from: int,
     ) -> None:
-        self.rows, self.columns = matrix.codes.shape
-        self.wide, self.group, self.dtype, self.many = (
-            matrix.bits > 4,
-            matrix.group_size,
-            dtype,
-            many,
-        )
-        self.bias = bias
+        self.out_features, self.in_features = weight.codes.shape
+        self.bias, self.dtype, self.dequantize_from = bias, dtype, dequantize_from
+        self._two_codes, self._group_size = weight.bits > 4, weight.group_size
         self._scratch = scratch
-        whole = filled(matrix)
-        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(split(whole).int(), 1)
-        self._tables = tables(whole, dtype)
-        self._layout = packed_rows()
-        if self._layout is not None:
-            block, order = self._layout
-            places = torch.arange(whole.codes.shape[0]).view(-1, block)[:, list(order)]
-            # (blocks, G, 1, block): beside codes (blocks, G, group, block)
-            self._scales, self._biases = (
-                part[places].transpose(1, 2).unsqueeze(2).to(dtype).contiguous()
-                for part in (whole.scales, whole.biases)
-            )
-            self._order = None if order == tuple(range(block)) else places.flatten().argsort()
+        padded = pad_rows(weight)
+        self._packed = pack_for_cpu(int4_codes(padded))
+        self._scales_and_zeros = scales_and_zeros(padded, dtype)
+        self._layout = packed_layout()
+        if self._layout is None:
+            return
+        block, order = self._layout.block, list(self._layout.order)
+        # rows as they lie in the packing, (blocks, block)
+        rows = torch.arange(len(padded.codes)).view(-1, block)[:, order]
+        # (blocks, G, 1, block), to go with codes (blocks, G, K / G, block)
+        self._scales, self._biases = (
+            part[rows].transpose(1, 2).unsqueeze(2).to(dtype).contiguous()
+            for part in (padded.scales, padded.biases)
+        )
+        self._row_places = rows.flatten().argsort()
+        self._is_in_order = order == sorted(order)
 
     @property
     def nbytes(self) -> int:
         """Bytes that one token's product reads."""
-        return int(self._packed.nbytes + self._tables.nbytes)
+        return int(self._packed.nbytes + self._scales_and_zeros.nbytes)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x @ weight.T (+ bias)`` of (..., K)."""
-        flat = x.reshape(-1, self.columns)
-        if flat.shape[0] >= self.many and self._layout is not None:
-            y = self._many(flat)
+        """Return ``x @ weight.T (+ bias)`` (..., N) of (..., K)."""
+        flat = x.reshape(-1, self.in_features)  # (M, K)
+        if len(flat) >= self.dequantize_from and self._layout is not None:
+            y = self._multiply_slices(flat, self._layout.block)
         else:
-            inputs = torch.cat([flat, flat], dim=1) if self.wide else flat.contiguous()
+            inputs = torch.cat([flat, flat], dim=1) if self._two_codes else flat.contiguous()
             y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-                inputs, self._packed, self.group, self._tables
+                inputs, self._packed, self._group_size, self._scales_and_zeros
             )
-        if y.shape[1] != self.rows:
-            y = y[:, : self.rows]
-        return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], self.rows)
+        return add_bias(y[:, : self.out_features], self.bias).reshape(*x.shape[:-1], -1)
 
-    def _many(self, x: torch.Tensor) -> torch.Tensor:
-        assert self._layout is not None
-        block = self._layout[0]
-        blocks = self._scales.shape[0]
-        step = max(1, self.SLICE // (block * self.columns))
-        y = x.new_empty(x.shape[0], blocks * block)
+    def _multiply_slices(self, x: torch.Tensor, block: int) -> torch.Tensor:
+        """Return the product of tokens (M, K) with all rows, in their own order, padding too."""
+        blocks = len(self._scales)
+        step = max(1, self.SLICE_WEIGHTS // (block * self.in_features))
+        y = x.new_empty(len(x), blocks * block)
         for begin in range(0, blocks, step):
             end = min(begin + step, blocks)
-            y[:, begin * block : end * block] = x @ self._slice(begin, end)
-        return y if self._order is None else y[:, self._order]
+            y[:, begin * block : end * block] = x @ self._dequantize(begin, end, block)
+        return y if self._is_in_order else y[:, self._row_places]
 
-    def _slice(self, begin: int, end: int) -> torch.Tensor:
-        """The numbers (K, rows) of some blocks, in the packing's order of rows."""
-        assert self._layout is not None
-        block, columns, count = self._layout[0], self.columns, end - begin
-        stored = self._packed.view(torch.uint8).view(
-            -1, columns * (2 if self.wide else 1), block // 2
-        )[begin:end]
-        codes = self._scratch.take("codes", count * columns * block, self.dtype).view(
-            count, columns, block
-        )
-        low, high = codes[..., : block // 2], codes[..., block // 2 :]
-        if self.wide:
-            lower, upper = stored[:, :columns], stored[:, columns:]
-            low.copy_((lower & 15) + (upper << 4))
-            high.copy_((lower >> 4) + (upper & 240))
+    def _dequantize(self, begin: int, end: int, block: int) -> torch.Tensor:
+        """Return the numbers (K, rows) of some blocks, with the rows as the packing has them."""
+        columns, count, half = self.in_features, end - begin, block // 2
+        packed = self._packed.view(len(self._scales), -1, half)[begin:end]  # (blocks, K, block / 2)
+        codes = self._scratch.take("codes", count * columns * block, self.dtype)
+        codes = codes.view(count, columns, block)
+        in_low_nibbles, in_high_nibbles = codes[..., :half], codes[..., half:]
+        if self._two_codes:
+            low, high = packed[:, :columns], packed[:, columns:]
+            in_low_nibbles.copy_((low & 15) + (high << 4))
+            in_high_nibbles.copy_((low >> 4) + (high & 240))
         else:
-            low.copy_(stored & 15)
-            high.copy_(stored >> 4)
-        numbers = self._scratch.take("numbers", count * columns * block, self.dtype).view(
-            columns, count, block
-        )
-        shape = (count, -1, self.group, block)
-        out = numbers.view(-1, self.group, count, block).permute(2, 0, 1, 3)
-        torch.addcmul(self._biases[begin:end], codes.view(shape), self._scales[begin:end], out=out)
+            in_low_nibbles.copy_(packed & 15)
+            in_high_nibbles.copy_(packed >> 4)
+        numbers = self._scratch.take("numbers", count * columns * block, self.dtype)
+        numbers = numbers.view(columns, count, block)
+        # (blocks, G, K / G, block): a view that lets the numbers come out as (K, rows)
+        grouped = numbers.view(-1, self._group_size, count, block).permute(2, 0, 1, 3)
+        codes = codes.view(count, -1, self._group_size, block)
+        torch.addcmul(self._biases[begin:end], codes, self._scales[begin:end], out=grouped)
         return numbers.view(columns, count * block)
 
 
 class Int4CUDA:
-    """A quantized weight on an NVIDIA GPU through torch's int4 kernel, which wants bfloat16."""
+    """A linear layer on an NVIDIA GPU through torch's int4 kernel, which computes in bfloat16."""
 
     def __init__(
-        self, matrix: Codes, bias: torch.Tensor | None, device: torch.device | str
+        self, weight: QuantizedWeight, bias: torch.Tensor | None, device: torch.device | str
     ) -> None:
-        self.rows, self.columns = matrix.codes.shape
-        self.wide, self.group = matrix.bits > 4, matrix.group_size
+        self.out_features, self.in_features = weight.codes.shape
         self.bias = bias if bias is None else bias.to(device, torch.bfloat16)
-        whole = filled(matrix)
+        self._two_codes, self._group_size = weight.bits > 4, weight.group_size
+        padded = pad_rows(weight)
         self._packed = torch.ops.aten._convert_weight_to_int4pack(
-            cuda_pairs(split(whole)).to(device), INNER_TILES
+            pairs_for_cuda(int4_codes(padded)).to(device), INNER_K_TILES
         )
-        self._tables = tables(whole, torch.bfloat16).to(device)
+        self._scales_and_zeros = scales_and_zeros(padded, torch.bfloat16).to(device)
 
     @staticmethod
-    def takes(matrix: Codes) -> bool:
-        """Whether the kernel has this group, and tiles that fit."""
-        return matrix.group_size in GROUPS and split(matrix).shape[1] % (INNER_TILES * 16) == 0
+    def supports(weight: QuantizedWeight) -> bool:
+        """Return whether the kernel has this group size, and its tiles fit the columns."""
+        columns = int4_codes(weight).shape[1]
+        return weight.group_size in GROUP_SIZES and columns % (INNER_K_TILES * 16) == 0
 
     @property
     def nbytes(self) -> int:
         """Bytes that one token's product reads."""
-        return int(self._packed.nbytes + self._tables.nbytes)
+        return int(self._packed.nbytes + self._scales_and_zeros.nbytes)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x @ weight.T (+ bias)`` of (..., K)."""
-        flat = x.reshape(-1, self.columns)
-        inputs = torch.cat([flat, flat], dim=1) if self.wide else flat.contiguous()
-        y = torch.ops.aten._weight_int4pack_mm(inputs, self._packed, self.group, self._tables)[
-            :, : self.rows
-        ]
-        return (y if self.bias is None else y + self.bias).reshape(*x.shape[:-1], self.rows)
+        """Return ``x @ weight.T (+ bias)`` (..., N) of (..., K)."""
+        flat = x.reshape(-1, self.in_features)  # (M, K)
+        inputs = torch.cat([flat, flat], dim=1) if self._two_codes else flat.contiguous()
+        y = torch.ops.aten._weight_int4pack_mm(
+            inputs, self._packed, self._group_size, self._scales_and_zeros
+        )
+        return add_bias(y[:, : self.out_features], self.bias).reshape(*x.shape[:-1], -1)
 
 
-def cuda_pairs(codes: torch.Tensor) -> torch.Tensor:
-    """Codes (N, K) as the packing for CUDA takes them: (N, K / 2) bytes, the even column in the high nibble."""
+def pairs_for_cuda(codes: torch.Tensor) -> torch.Tensor:
+    """Return codes (N, K) as the packing for CUDA takes them.
+
+    Returns:
+        (N, K / 2) bytes, the even column in the high nibble.
+    """
     return (codes[:, ::2] << 4 | codes[:, 1::2]).contiguous()

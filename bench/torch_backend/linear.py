@@ -1,6 +1,6 @@
-"""A folder's matrices as products on a device: each in the quickest form that holds the same weights."""
+"""Linear layers and embeddings in torch, and the choice of those that suit a processor."""
 
-# N rows (outputs), K columns (inputs), V vocabulary, E hidden
+# N out_features, K in_features, V vocabulary, E hidden
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from edgellm.bench.torch_backend.int4 import Int4CPU, Scratch
-from edgellm.bench.torch_backend.weights import Codes, Matrix, unpack
+from edgellm.bench.torch_backend.weights import LinearWeights, QuantizedWeight, unpack
 
-MANY = 48
-"""Tokens from which on a processor dequantizes for a product: torch's kernel takes 0.25 ms a token for 11 million weights
-(one thread of a Sapphire Rapids), dequantizing 11 ms and the product with AMX 3 ms for 128 tokens.
-Fused by torch.compile, dequantizing took 7 ms after 28 s of compiling."""
+DEQUANTIZE_FROM = 48
+"""Tokens from which on a processor dequantizes.
+
+For 11 million weights on one thread of a Sapphire Rapids torch's int4 kernel takes 0.25 ms a token;
+dequantizing takes 11 ms, and the product with AMX then 3 ms for 128 tokens. Fused by torch.compile,
+dequantizing took 7 ms, after 28 s of compiling.
+"""
 
 
-class Product(Protocol):
-    """Multiplication by a weight."""
+class Linear(Protocol):
+    """A linear layer: multiplication by a weight."""
 
     @property
     def nbytes(self) -> int:
@@ -28,25 +31,30 @@ class Product(Protocol):
         ...
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x @ weight.T (+ bias)`` of (..., K)."""
+        """Return ``x @ weight.T (+ bias)`` (..., N) of (..., K)."""
         ...
 
 
-class Products(Protocol):
-    """How a device multiplies."""
+class LinearFactory(Protocol):
+    """The linear layers of a device.
+
+    Attributes:
+        dtype: of activations.
+        device: that computes.
+        notes: how the weights of its layers are held, for a reader of the figures.
+    """
 
     dtype: torch.dtype
     device: torch.device
     notes: set[str]
-    """What a reader of the figures should know of how weights are held."""
 
-    def product(self, matrix: Matrix) -> Product:
-        """The product with a matrix."""
+    def make_linear(self, weights: LinearWeights) -> Linear:
+        """Make the layer that multiplies with some weights."""
         ...
 
 
-class Dense:
-    """A weight (N, K) of numbers."""
+class DenseLinear:
+    """A linear layer whose weight (N, K) is numbers."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias = weight, bias
@@ -57,14 +65,14 @@ class Dense:
         return int(self.weight.nbytes)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x @ weight.T (+ bias)`` of (..., K)."""
+        """Return ``x @ weight.T (+ bias)`` (..., N) of (..., K)."""
         return F.linear(x, self.weight, self.bias)
 
 
-class Joined:
-    """Weights with the same input that are stored in different ways; their results stand side by side."""
+class ConcatenatedLinear:
+    """Linear layers of one input whose weights are stored in different ways, side by side."""
 
-    def __init__(self, parts: Sequence[Product]) -> None:
+    def __init__(self, parts: Sequence[Linear]) -> None:
         self.parts = tuple(parts)
 
     @property
@@ -73,54 +81,57 @@ class Joined:
         return sum(part.nbytes for part in self.parts)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the parts' results, joined along the last axis."""
+        """Return the parts' products, joined along the last axis."""
         return torch.cat([part(x) for part in self.parts], dim=-1)
 
 
-class PackedTable:
-    """An embedding of 2, 4 or 8 bits as MLX packs it; rows are dequantized when they are looked up."""
-
-    def __init__(
-        self,
-        words: torch.Tensor,
-        scales: torch.Tensor,
-        biases: torch.Tensor,
-        bits: int,
-        dtype: torch.dtype,
-    ) -> None:
-        self.words, self.scales, self.biases, self.bits, self.dtype = (
-            words,
-            scales,
-            biases,
-            bits,
-            dtype,
-        )
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embeddings (..., E) of tokens (...)."""
-        flat = tokens.reshape(-1)
-        rows = Codes(
-            unpack(self.words[flat], self.bits), self.scales[flat], self.biases[flat], self.bits
-        )
-        return rows.dequantized(self.dtype).view(*tokens.shape, -1)
-
-
-class Table:
+class Embedding:
     """An embedding (V, E) of numbers."""
 
     def __init__(self, weight: torch.Tensor, dtype: torch.dtype) -> None:
         self.weight, self.dtype = weight, dtype
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embeddings (..., E) of tokens (...)."""
+        """Return the embeddings (..., E) of tokens (...)."""
         return F.embedding(tokens, self.weight).to(self.dtype)
 
 
-class CPUProducts:
-    """Products on a processor: in bfloat16 codes of any bits through torch's int4 kernel, all else as numbers.
+class QuantizedEmbedding:
+    """An embedding of 2, 4 or 8 bits as MLX packs it; rows are dequantized when they are read.
 
-    In float32 and float16 torch's int4 kernel is a plain loop, 35 times slower than in bfloat16:
-    there codes become numbers.
+    Args:
+        packed: (V, E * bits / 32) words.
+        scales: (V, G).
+        biases: (V, G).
+        bits: of a code.
+        dtype: of the embeddings.
+    """
+
+    def __init__(
+        self,
+        packed: torch.Tensor,
+        scales: torch.Tensor,
+        biases: torch.Tensor,
+        *,
+        bits: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.packed, self.scales, self.biases = packed, scales, biases
+        self.bits, self.dtype = bits, dtype
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings (..., E) of tokens (...)."""
+        ids = tokens.reshape(-1)
+        codes = unpack(self.packed[ids], self.bits)
+        rows = QuantizedWeight(codes, self.scales[ids], self.biases[ids], self.bits)
+        return rows.dequantize(self.dtype).view(*tokens.shape, -1)
+
+
+class CPULinearFactory:
+    """Linear layers on a processor: in bfloat16 quantized weights stay so, all else is numbers.
+
+    In float32 and float16 torch's int4 kernel is a plain loop, 35 times slower than in bfloat16, so
+    codes are dequantized when they are loaded.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -128,17 +139,24 @@ class CPUProducts:
         self.notes: set[str] = set()
         self._scratch = Scratch()
 
-    def product(self, matrix: Matrix) -> Product:
-        """The product with a matrix."""
-        bias = matrix.bias if matrix.bias is None else matrix.bias.to(self.dtype)
-        weight = matrix.weight
-        if not isinstance(weight, Codes):
-            self.notes.add(f"{matrix.expanded} dequantized" if matrix.expanded else "dense")
-            return Dense(weight.to(self.dtype), bias)
+    def make_linear(self, weights: LinearWeights) -> Linear:
+        """Make the layer that multiplies with some weights."""
+        bias = weights.bias if weights.bias is None else weights.bias.to(self.dtype)
+        weight = weights.weight
+        if not isinstance(weight, QuantizedWeight):
+            self.notes.add(dense_note(weights))
+            return DenseLinear(weight.to(self.dtype), bias)
         if self.dtype != torch.bfloat16:
             self.notes.add("codes dequantized")
-            return Dense(weight.dequantized(self.dtype), bias)
+            return DenseLinear(weight.dequantize(self.dtype), bias)
         self.notes.add("int4 kernel" if weight.bits <= 4 else "int4 kernel, two codes a weight")
         if weight.scales.dtype == torch.float16:
             self.notes.add("float16 scales rounded to bfloat16")
-        return Int4CPU(weight, bias, self.dtype, self._scratch, many=MANY)
+        return Int4CPU(weight, bias, self.dtype, self._scratch, dequantize_from=DEQUANTIZE_FROM)
+
+
+def dense_note(weights: LinearWeights) -> str:
+    """Return the note of a layer whose weight is numbers."""
+    if weights.expanded_mode is None:
+        return "dense"
+    return f"{weights.expanded_mode} dequantized"

@@ -1,7 +1,7 @@
-"""LLaMA in plain torch: tensors in, tensors out; with a static cache, so that a step can be recorded as a graph."""
+"""LLaMA in plain torch: tensors in, tensors out, over a static cache that a graph can record."""
 
-# B sequences, L new tokens, S places of the cache that are looked at, E hidden, V vocabulary, H
-# query heads, G key/value heads, D head size
+# B sequences, L new tokens, S cached tokens that are looked at, E hidden, V vocabulary,
+# H query heads, G key/value heads, D head size
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 """Multiplication by a weight: (..., K) to (..., N)."""
 
 CAUSAL = "causal"
+
 Mask: TypeAlias = torch.Tensor | str | None
-"""What tokens see: all places, ``CAUSAL`` (each those up to its own), or true where a token (row) sees a place (column)."""
+"""The places that tokens attend to: those true in (L, S), ``CAUSAL`` ones up to its own, or all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer's weights; queries, keys and values are one product, and so are gate and up."""
+    """One decoder layer's weights, under the checkpoint's names.
+
+    ``qkv_proj`` is queries, keys and values in one product, and ``gate_up_proj`` gate and up;
+    ``window`` is how many tokens attention looks back over, None for all.
+    """
 
     input_layernorm: torch.Tensor
     qkv_proj: Product
@@ -36,7 +41,6 @@ class Layer:
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
     window: int | None
-    """Tokens that attention looks back over; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +57,30 @@ class Model:
 
 
 class StaticCache:
-    """Keys and values (B, G, capacity, D) of every layer, and the angles of every position; nothing in it ever moves."""
+    """Keys and values (B, G, capacity, D) of every layer, and every position's cosines and sines.
+
+    Its tensors never move, as a recorded graph needs it.
+    """
 
     def __init__(self, model: Model, *, batch: int, capacity: int) -> None:
         config = model.config
         self.batch, self.capacity = batch, capacity
         shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
-        place = {"dtype": model.dtype, "device": model.device}
-        self.keys = [torch.zeros(shape, **place) for _ in model.layers]
-        self.values = [torch.zeros(shape, **place) for _ in model.layers]
-        self.cosines, self.sines = angles(config, capacity, model.device)
+        options = {"dtype": model.dtype, "device": model.device}
+        self.keys = [torch.zeros(shape, **options) for _ in model.layers]
+        self.values = [torch.zeros(shape, **options) for _ in model.layers]
+        self.cosines, self.sines = rope_angles(config, capacity, model.device)
 
 
-def angles(
+def rope_angles(
     config: ModelConfig, capacity: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (capacity, 1, D) in float32, those of a pair of features at both of its places."""
-    lengths = torch.from_numpy(
-        wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
-    ).double()
-    turns = torch.arange(capacity, dtype=torch.float64)[:, None] / lengths
-    both = torch.cat([turns, turns], dim=-1)[:, None]
-    return both.cos().float().to(device), both.sin().float().to(device)
+    """Return cosines and sines (capacity, 1, D) in float32; both halves of D have the same."""
+    lengths = wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
+    positions = torch.arange(capacity, dtype=torch.float64)
+    angles = positions[:, None] / torch.from_numpy(lengths).double()  # (capacity, D / 2)
+    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles.cos().float().to(device), angles.sin().float().to(device)
 
 
 def hidden_states(
@@ -85,110 +91,117 @@ def hidden_states(
     *,
     seen: int | None,
 ) -> torch.Tensor:
-    """Hidden states (B, L, E) after all layers, before the last norm.
+    """Return the hidden states (B, L, E) after all layers, before the last norm.
 
     Args:
         model: the weights.
         tokens: (B, L).
-        cache: where keys and values go, and come from.
+        cache: where their keys and values are stored, and those before them read.
         positions: (L,) of the tokens, one after the other, on the model's device.
-        seen: places of the cache that hold tokens once these are stored: what attention looks at.
-            None looks at the whole cache behind a mask made of ``positions``: the same arithmetic
+        seen: tokens in the cache once these are stored, which attention looks at. None looks at
+            the whole cache behind a mask that is computed from ``positions``: the same arithmetic
             for every step, as a recorded graph needs it.
     """
     hidden = model.embed_tokens(tokens)
-    turn = (cache.cosines[positions], cache.sines[positions])
+    angles = (cache.cosines[positions], cache.sines[positions])
     masks = {
-        window: mask_of(positions, cache.capacity, seen, window)
-        for window in {one.window for one in model.layers}
+        window: attention_mask(positions, cache.capacity, seen, window)
+        for window in {layer.window for layer in model.layers}
     }
-    places = cache.capacity if seen is None else seen
     for layer, keys, values in zip(model.layers, cache.keys, cache.values, strict=True):
-        x = norm(hidden, layer.input_layernorm, model)
-        query, key, value = heads_of(layer.qkv_proj(x), layer, model, turn)
+        x = rms_norm(hidden, layer.input_layernorm, model)
+        query, key, value = split_heads(layer.qkv_proj(x), layer, model, angles)
         keys.index_copy_(2, positions, key)
         values.index_copy_(2, positions, value)
-        found = attend(query, keys[:, :, :places], values[:, :, :places], masks[layer.window])
-        hidden = hidden + layer.o_proj(found)
-        x = norm(hidden, layer.post_attention_layernorm, model)
-        hidden = hidden + layer.down_proj(gated(layer.gate_up_proj(x)))
+        gathered = attention(query, keys[:, :, :seen], values[:, :, :seen], masks[layer.window])
+        hidden = hidden + layer.o_proj(gathered)
+        x = rms_norm(hidden, layer.post_attention_layernorm, model)
+        hidden = hidden + layer.down_proj(swiglu(layer.gate_up_proj(x)))
     return hidden
 
 
 def logits(model: Model, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits (..., V) of hidden states (..., E)."""
-    return model.lm_head(norm(hidden, model.norm, model))
+    """Return the logits (..., V) of hidden states (..., E)."""
+    return model.lm_head(rms_norm(hidden, model.norm, model))
 
 
-def norm(x: torch.Tensor, weight: torch.Tensor, model: Model) -> torch.Tensor:
-    """Root mean square norm over the last axis."""
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, model: Model) -> torch.Tensor:
+    """Return the root mean square norm over the last axis."""
     return F.rms_norm(x, weight.shape, weight, model.config.rms_norm_eps)
 
 
-def heads_of(
-    joined: torch.Tensor, layer: Layer, model: Model, turn: tuple[torch.Tensor, torch.Tensor]
+def split_heads(
+    qkv: torch.Tensor, layer: Layer, model: Model, angles: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries (B, H, L, D), keys and values (B, G, L, D) of the joined product (B, L, (H + 2 G) D), turned by position."""
+    """Split the joined product (B, L, (H + 2 G) D), and rotate queries and keys by their positions.
+
+    Returns:
+        Queries (B, H, L, D), keys and values (B, G, L, D).
+    """
     config = model.config
-    batch, length, _ = joined.shape
-    queries, keys = config.num_attention_heads, config.num_key_value_heads
-    heads = joined.view(batch, length, queries + 2 * keys, config.head_dim)
-    turned, value = heads[:, :, : queries + keys], heads[:, :, queries + keys :]
+    batch, length, _ = qkv.shape
+    query_heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    heads = qkv.view(batch, length, query_heads + 2 * key_heads, config.head_dim)
+    rotated, value = heads.split([query_heads + key_heads, key_heads], dim=2)
     if layer.q_norm is not None and layer.k_norm is not None:
-        query, key = (
-            norm(turned[:, :, :queries], layer.q_norm, model),
-            norm(turned[:, :, queries:], layer.k_norm, model),
-        )
-        turned = torch.cat([query, key], dim=2)
-    turned = rotated(turned, *turn).transpose(1, 2)
-    return turned[:, :queries], turned[:, queries:], value.transpose(1, 2)
+        query, key = rotated.split([query_heads, key_heads], dim=2)
+        query = rms_norm(query, layer.q_norm, model)
+        rotated = torch.cat([query, rms_norm(key, layer.k_norm, model)], dim=2)
+    rotated = rotate(rotated, *angles).transpose(1, 2)  # (B, H + G, L, D)
+    return rotated[:, :query_heads], rotated[:, query_heads:], value.transpose(1, 2)
 
 
-def rotated(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Heads (B, L, ..., D) turned by angles (L, 1, D), in float32."""
+def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """Return heads (B, L, ..., D) rotated by the angles of (L, 1, D), computed in float32.
+
+    The first half of D is the first coordinate of each pair, as Hugging Face's weights have it.
+    """
     exact = heads.float()
     first, second = exact.chunk(2, dim=-1)
-    return torch.addcmul(exact * cosine, torch.cat([-second, first], dim=-1), sine).to(heads.dtype)
+    half_turned = torch.cat([-second, first], dim=-1)
+    return torch.addcmul(exact * cosines, half_turned, sines).to(heads.dtype)
 
 
-def mask_of(positions: torch.Tensor, capacity: int, seen: int | None, window: int | None) -> Mask:
-    """What the tokens at some positions see of the first ``seen`` places, or of all."""
-    length = positions.shape[0]
+def attention_mask(
+    positions: torch.Tensor, capacity: int, seen: int | None, window: int | None
+) -> Mask:
+    """Return what the tokens at some positions see of the first ``seen`` places, or of all."""
+    length = len(positions)
     if seen is not None and (window is None or seen <= window):
         if length == 1:
             return None
         if length == seen:
             return CAUSAL
-    distance = positions[:, None] - torch.arange(
-        capacity if seen is None else seen, device=positions.device
-    )
-    seen_by: torch.Tensor = (
-        distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    )
-    return seen_by
+    places = torch.arange(seen or capacity, device=positions.device)
+    distance = positions[:, None] - places  # (L, S)
+    mask: torch.Tensor = distance >= 0
+    if window is not None:
+        mask = mask & (distance < window)
+    return mask
 
 
-def attend(
+def attention(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: Mask
 ) -> torch.Tensor:
-    """What each token gathers, (B, L, H D), of queries (B, H, L, D) and places (B, G, S, D)."""
+    """Return attention (B, L, H * D) of queries (B, H, L, D) over keys and values (B, G, S, D)."""
     batch, heads, length, size = query.shape
     groups = keys.shape[1]
-    if length == 1:  # query heads that share a key head stand as its rows: no copy of keys
-        found = F.scaled_dot_product_attention(
-            query.reshape(batch, groups, -1, size), keys, values, attn_mask=mask
-        )
-        return found.reshape(batch, 1, heads * size)
+    if length == 1:
+        # (B, G, H / G, D): query heads that share a key head stand as its rows, so no key is copied
+        query = query.reshape(batch, groups, -1, size)
+        gathered = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        return gathered.reshape(batch, 1, heads * size)
     if groups != heads:
-        keys, values = (part.repeat_interleave(heads // groups, dim=1) for part in (keys, values))
+        keys = keys.repeat_interleave(heads // groups, dim=1)
+        values = values.repeat_interleave(heads // groups, dim=1)
     if mask is CAUSAL:
-        found = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
+        gathered = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
     else:
-        found = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-    return found.transpose(1, 2).reshape(batch, length, heads * size)
+        gathered = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    return gathered.transpose(1, 2).reshape(batch, length, heads * size)
 
 
-def gated(joined: torch.Tensor) -> torch.Tensor:
-    """``silu(gate) * up`` of [gate | up]."""
-    gate, up = joined.chunk(2, dim=-1)
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    """Return ``silu(gate) * up`` of [gate | up]."""
+    gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up

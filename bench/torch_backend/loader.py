@@ -1,4 +1,4 @@
-"""From a model folder to a model in torch, with the same quantized weights."""
+"""A model folder as a model in torch, with the same quantized weights."""
 
 from __future__ import annotations
 
@@ -7,90 +7,98 @@ from dataclasses import dataclass
 
 import torch
 
-from edgellm.bench.torch_backend.linear import Joined, PackedTable, Product, Products, Table
+from edgellm.bench.torch_backend.linear import (
+    ConcatenatedLinear,
+    Embedding,
+    Linear,
+    LinearFactory,
+    QuantizedEmbedding,
+)
 from edgellm.bench.torch_backend.llama import Layer, Model
-from edgellm.bench.torch_backend.weights import Codes, Matrix, read_matrix, read_stack, read_tensor
+from edgellm.bench.torch_backend.weights import (
+    LinearWeights,
+    QuantizedWeight,
+    read_linear,
+    read_stack,
+    read_tensor,
+)
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
-from edgellm.checkpoint.model_config import ModelConfig
 
-LOOKED_UP = (2, 4, 8)
-"""Bits that torch unpacks row by row on any device."""
+ROW_BITS = (2, 4, 8)
+"""Bits of a code that torch unpacks row by row on any device."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model, and the bytes of weights that one decoded token goes through."""
+class LoadedModel:
+    """A model, and the bytes of weights that one decoded token reads."""
 
     model: Model
     weight_bytes_per_token: int
 
 
-def load_model(checkpoint: Checkpoint, products: Products) -> Loaded:
+def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
     """Read all weights. Raises ReadError."""
-    counted = _Counted(products)
+    loader = _Loader(factory)
     config = checkpoint.config
-    layers = [_layer(config, index, part, counted) for index, part in enumerate(checkpoint.layers)]
-    head = checkpoint.lm_head or checkpoint.embed_tokens
+    layers = []
+    for index, group in enumerate(checkpoint.layers):
+        window = config.sliding_window if index in config.sliding_layers else None
+        layers.append(loader.layer(group, normed=config.query_key_norm, window=window))
     model = Model(
         config=config,
-        embed_tokens=_embedding(checkpoint.embed_tokens, products),
+        embed_tokens=_embedding(checkpoint.embed_tokens, factory),
         layers=layers,
-        norm=_vector(checkpoint.norm, "weight", products),
-        lm_head=counted.product_of([read_matrix(head, "")]),
-        dtype=products.dtype,
-        device=products.device,
+        norm=loader.vector(checkpoint.norm, "weight"),
+        lm_head=loader.linear([read_linear(checkpoint.lm_head or checkpoint.embed_tokens, "")]),
+        dtype=factory.dtype,
+        device=factory.device,
     )
-    return Loaded(model, counted.nbytes)
+    return LoadedModel(model, loader.nbytes)
 
 
-class _Counted:
-    """Makes products, and counts their bytes."""
+class _Loader:
+    """Reads layers, and counts the bytes of their matrices."""
 
-    def __init__(self, products: Products) -> None:
-        self.products, self.nbytes = products, 0
+    def __init__(self, factory: LinearFactory) -> None:
+        self.factory, self.nbytes = factory, 0
 
-    def product_of(self, matrices: list[Matrix]) -> Product:
-        made = [self.products.product(matrix) for matrix in matrices]
-        whole = made[0] if len(made) == 1 else Joined(made)
-        self.nbytes += whole.nbytes
-        return whole
+    def layer(self, group: TensorGroup, *, normed: bool, window: int | None) -> Layer:
+        return Layer(
+            input_layernorm=self.vector(group, "input_layernorm.weight"),
+            qkv_proj=self.stack(group, "self_attn.qkv_proj"),
+            o_proj=self.stack(group, "self_attn.o_proj"),
+            post_attention_layernorm=self.vector(group, "post_attention_layernorm.weight"),
+            gate_up_proj=self.stack(group, "mlp.gate_up_proj"),
+            down_proj=self.stack(group, "mlp.down_proj"),
+            q_norm=self.vector(group, "self_attn.q_norm.weight") if normed else None,
+            k_norm=self.vector(group, "self_attn.k_norm.weight") if normed else None,
+            window=window,
+        )
 
+    def stack(self, group: TensorGroup, name: str) -> Linear:
+        return self.linear(read_stack(group, name))
 
-def _layer(config: ModelConfig, index: int, part: TensorGroup, counted: _Counted) -> Layer:
-    products = counted.products
+    def linear(self, members: list[LinearWeights]) -> Linear:
+        linears = [self.factory.make_linear(weights) for weights in members]
+        self.nbytes += sum(linear.nbytes for linear in linears)
+        if len(linears) == 1:
+            return linears[0]
+        return ConcatenatedLinear(linears)
 
-    def vector(name: str) -> torch.Tensor:
-        return _vector(part, name, products)
-
-    def stack(name: str) -> Product:
-        return counted.product_of(read_stack(part, name))
-
-    normed = config.query_key_norm
-    return Layer(
-        input_layernorm=vector("input_layernorm.weight"),
-        qkv_proj=stack("self_attn.qkv_proj"),
-        o_proj=stack("self_attn.o_proj"),
-        post_attention_layernorm=vector("post_attention_layernorm.weight"),
-        gate_up_proj=stack("mlp.gate_up_proj"),
-        down_proj=stack("mlp.down_proj"),
-        q_norm=vector("self_attn.q_norm.weight") if normed else None,
-        k_norm=vector("self_attn.k_norm.weight") if normed else None,
-        window=config.sliding_window if index in config.sliding_layers else None,
-    )
+    def vector(self, group: TensorGroup, name: str) -> torch.Tensor:
+        return read_tensor(group.tensors[name]).to(self.factory.device, self.factory.dtype)
 
 
-def _vector(part: TensorGroup, name: str, products: Products) -> torch.Tensor:
-    return read_tensor(part.tensors[name]).to(products.device, products.dtype)
-
-
-def _embedding(part: TensorGroup, products: Products) -> Callable[[torch.Tensor], torch.Tensor]:
-    form = part.quantizations[""]
-    if form is not None and form.mode == "affine" and form.bits in LOOKED_UP:
-        words, scales, biases = (
-            read_tensor(part.tensors[name]).to(products.device)
+def _embedding(group: TensorGroup, factory: LinearFactory) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what looks up rows: in packed form where a row can be unpacked by itself."""
+    form = group.quantizations[""]
+    if form is not None and form.mode == "affine" and form.bits in ROW_BITS:
+        packed, scales, biases = (
+            read_tensor(group.tensors[name]).to(factory.device)
             for name in ("weight", "scales", "biases")
         )
-        return PackedTable(words, scales, biases, form.bits, products.dtype)
-    weight = read_matrix(part, "").weight
-    numbers = weight.dequantized(products.dtype) if isinstance(weight, Codes) else weight
-    return Table(numbers.to(products.device), products.dtype)
+        return QuantizedEmbedding(packed, scales, biases, bits=form.bits, dtype=factory.dtype)
+    weight = read_linear(group, "").weight
+    if isinstance(weight, QuantizedWeight):
+        weight = weight.dequantize(factory.dtype)
+    return Embedding(weight.to(factory.device), factory.dtype)

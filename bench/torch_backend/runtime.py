@@ -1,4 +1,4 @@
-"""The bench's own runtime in torch: the same folder, the same quantized weights, on a processor or an NVIDIA GPU."""
+"""The backends ``cpu`` and ``cuda``: a folder's own quantized weights, computed by torch."""
 
 # B sequences at once, L tokens, V vocabulary
 
@@ -13,54 +13,59 @@ import torch
 
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
-from edgellm.bench.torch_backend.cuda import CUDAProducts
+from edgellm.bench.torch_backend.cuda import CUDALinearFactory
 from edgellm.bench.torch_backend.decode import Sequences
-from edgellm.bench.torch_backend.linear import CPUProducts, Products
+from edgellm.bench.torch_backend.linear import CPULinearFactory, LinearFactory
 from edgellm.bench.torch_backend.llama import Model, logits
 from edgellm.bench.torch_backend.loader import load_model
+from edgellm.bench.torch_backend.weights import DTYPES
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine
 from edgellm.errors import BackendError, ClosedError
 from edgellm.hub.resolve import locate
 
-STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-
 
 class TorchRuntime:
     """A model in memory, computed by torch."""
 
-    def __init__(self, products: Products, checkpoint: Checkpoint, *, static: bool = False) -> None:
-        loaded = load_model(checkpoint, products)
+    device = "torch"
+
+    def __init__(
+        self, factory: LinearFactory, checkpoint: Checkpoint, *, static: bool = False
+    ) -> None:
+        loaded = load_model(checkpoint, factory)
         self._model: Model | None = loaded.model
         self._static = static
         self._sequences: Sequences | None = None
         self.weight_bytes_per_token: int | None = loaded.weight_bytes_per_token
-        self.arithmetic = ", ".join(
-            [f"torch {str(products.dtype).removeprefix('torch.')}", *sorted(products.notes)]
-        )
+        dtype = str(factory.dtype).removeprefix("torch.")
+        self.arithmetic = ", ".join([f"torch {dtype}", *sorted(factory.notes)])
 
-    def begin(self, *, batch: int, capacity: int) -> None:
-        """Make empty caches for ``batch`` sequences with room for ``capacity`` tokens each. Raises ClosedError."""
+    @property
+    def model(self) -> Model:
+        """The weights. Raises ClosedError."""
         if self._model is None:
             raise ClosedError("the model was closed")
-        held = self._sequences
+        return self._model
+
+    def begin(self, *, batch: int, capacity: int) -> None:
+        """Make empty caches for sequences of ``capacity`` tokens each. Raises ClosedError."""
+        model, sequences = self.model, self._sequences
         with torch.inference_mode():
-            if held is not None and (held.batch, held.capacity) == (batch, capacity):
-                held.restart()  # a graph that was recorded for it stays good
+            if sequences and (sequences.batch, sequences.capacity) == (batch, capacity):
+                sequences.restart()  # a graph that was recorded for it stays good
                 return
-            self._sequences = None
-            self._sequences = Sequences(
-                self._model, batch=batch, capacity=capacity, static=self._static
-            )
+            self._sequences = None  # its memory is free before the new one takes some
+            self._sequences = Sequences(model, batch=batch, capacity=capacity, static=self._static)
 
     def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Send tokens (B, L) through the model; returns when the logits after the last ones are computed."""
+        """Append tokens (B, L) to the sequences, and compute the logits after the last ones."""
         with torch.inference_mode():
             self._begun.prefill(torch.from_numpy(tokens))
         self._wait()
 
     def decode(self, count: int) -> None:
-        """Take ``count`` greedy steps, one token a sequence each; returns when the last one is computed."""
+        """Take ``count`` greedy steps, each of one token a sequence."""
         with torch.inference_mode():
             self._begun.decode(count)
         self._wait()
@@ -70,18 +75,19 @@ class TorchRuntime:
         return cast("list[int]", self._begun.token[:, 0].tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (L, V) after each token of one sequence, from empty caches."""
+        """Return the logits (L, V) after each token of one sequence, from empty caches."""
         self.begin(batch=1, capacity=len(tokens))
-        model, rows = self._begun.model, list[npt.NDArray[np.float32]]()
+        chunks: list[npt.NDArray[np.float32]] = []
+
+        def keep_logits(hidden: torch.Tensor) -> None:
+            chunks.append(logits(self.model, hidden[0]).float().cpu().numpy())
+
         with torch.inference_mode():
-            self._begun.prefill(
-                torch.tensor([list(tokens)]),
-                keep=lambda hidden: rows.append(logits(model, hidden[0]).float().cpu().numpy()),
-            )
-        return np.concatenate(rows)
+            self._begun.prefill(torch.tensor([list(tokens)]), on_hidden=keep_logits)
+        return np.concatenate(chunks)
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The ``count`` likeliest tokens after those of a prompt, each taken with what decodes."""
+        """Return the ``count`` likeliest tokens after a prompt, each taken by a decoding step."""
         self.begin(batch=1, capacity=len(tokens) + count)
         with torch.inference_mode():
             self._begun.prefill(torch.tensor([list(tokens)]))
@@ -108,8 +114,7 @@ class CPURuntime(TorchRuntime):
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         checkpoint = read_checkpoint(locate(model))
-        dtype = getattr(torch, settings.dtype) if settings.dtype else best_dtype(checkpoint)
-        super().__init__(CPUProducts(dtype), checkpoint)
+        super().__init__(CPULinearFactory(_dtype(checkpoint, settings)), checkpoint)
         self.device = machine.chip_name()
 
 
@@ -119,13 +124,12 @@ class CUDARuntime(TorchRuntime):
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         require_gpu()
         checkpoint = read_checkpoint(locate(model))
-        dtype = getattr(torch, settings.dtype) if settings.dtype else best_dtype(checkpoint)
+        factory = CUDALinearFactory(_dtype(checkpoint, settings), torch.device("cuda"))
         with torch.inference_mode():
-            super().__init__(
-                CUDAProducts(dtype, torch.device("cuda")), checkpoint, static=settings.compile
-            )
+            super().__init__(factory, checkpoint, static=settings.compile)
         self.device = str(torch.cuda.get_device_name())
-        self.arithmetic += ", CUDA graph" if settings.compile else ""
+        if settings.compile:
+            self.arithmetic += ", CUDA graph"
 
     def measure_rates(self) -> Rates | None:
         """Read and multiply on the GPU for about a second."""
@@ -134,7 +138,7 @@ class CUDARuntime(TorchRuntime):
         return cuda_rates()
 
     def peak_device_memory(self) -> int | None:
-        """The most bytes of the GPU's memory that torch has held."""
+        """Return the most bytes of the GPU's memory that torch has held."""
         return int(torch.cuda.max_memory_reserved())
 
     def close(self) -> None:
@@ -150,17 +154,27 @@ def require_gpu() -> None:
     """Raise BackendError, which says what is here instead, where torch finds no NVIDIA GPU."""
     if torch.cuda.is_available():
         return
-    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    if torch.version.cuda:
+        build, hint = f"built for CUDA {torch.version.cuda}", "choose --backend cpu"
+    else:
+        build = "built without CUDA"
+        hint = "choose --backend cpu, or install a build of torch with CUDA"
     raise BackendError(
-        f"there is no NVIDIA GPU that torch can use: torch {torch.__version__}, {build}, found {machine.chip_name()}",
-        hint="choose --backend cpu"
-        + ("" if torch.version.cuda else ", or install a build of torch with CUDA"),
+        f"there is no NVIDIA GPU that torch can use: torch {torch.__version__}, {build}, "
+        f"found {machine.chip_name()}",
+        hint=hint,
     )
 
 
-def best_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """The type that the folder is stored in; bfloat16 where its matrices are quantized, which is what int4 kernels want."""
-    quantized = any(
-        form is not None for part in checkpoint.layers for form in part.quantizations.values()
-    )
-    return torch.bfloat16 if quantized else STORED[checkpoint.dtype]
+def _dtype(checkpoint: Checkpoint, settings: RuntimeSettings) -> torch.dtype:
+    """Return the type that was asked for, or the best.
+
+    That is bfloat16 where matrices are quantized, since int4 kernels want it, and else the type
+    that the folder is stored in.
+    """
+    if settings.dtype is not None:
+        return cast("torch.dtype", getattr(torch, settings.dtype))
+    forms = (form for part in checkpoint.layers for form in part.quantizations.values())
+    if any(form is not None for form in forms):
+        return torch.bfloat16
+    return DTYPES[checkpoint.dtype]

@@ -1,10 +1,10 @@
-"""A product of quantized weights with few tokens as a Triton kernel, for NVIDIA GPUs.
+"""The product of a quantized weight with few tokens as a Triton kernel, for NVIDIA GPUs.
 
 It takes MLX's affine form as it is, groups and all, of 4 bits (two codes a byte) or 8, and reads
 each weight once. ``TRITON_INTERPRET=1`` runs it on a processor.
 """
 
-# M tokens, N rows (outputs), K columns (inputs), G groups of a row
+# M tokens, N out_features, K in_features, G groups of a row
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def _matvec(  # noqa: PLR0917
     rows: tl.constexpr,
     groups: tl.constexpr,
 ) -> None:
-    """One token's results of some rows: ``sum over groups of scale * (codes . x) + bias * sum(x)``."""
-    # tokens are neighbours, so that the second finds the weights in the cache
+    """Compute one token's results of some rows: sums of ``scale * (code . x) + bias * sum(x)``.
+
+    ``wide`` is whether a byte is one code; else it is two, the even column's in the low nibble.
+    """
+    # programs of one row are neighbours, so that the second token finds the weights in the cache
     token = tl.program_id(0)
     row = tl.program_id(1) * rows + tl.arange(0, rows)
     inside = (row < rows_in_all)[:, None]
@@ -77,19 +80,24 @@ def _matvec(  # noqa: PLR0917
     )
 
 
-_kernel = triton.jit(_matvec)
+kernel = triton.jit(_matvec)
 
 ROWS = 4
-"""Rows of a program."""
+"""Rows that a program computes."""
 
 COLUMNS = 1024
 """Columns that a program reads at once."""
 
 
 def matvec(
-    x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, biases: torch.Tensor, *, wide: bool
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    biases: torch.Tensor,
+    *,
+    one_a_byte: bool,
 ) -> torch.Tensor:
-    """Return x @ weight.T (M, N) of tokens (M, K).
+    """Return ``x @ weight.T`` (M, N) of tokens (M, K).
 
     Args:
         x: (M, K), of the type that the result has.
@@ -97,7 +105,7 @@ def matvec(
             nibble.
         scales: (N, G).
         biases: (N, G).
-        wide: whether a byte is one code.
+        one_a_byte: whether a byte is one code.
     """
     tokens, columns = x.shape
     rows, groups = scales.shape
@@ -105,5 +113,5 @@ def matvec(
     group = columns // groups
     grid = (tokens, triton.cdiv(rows, ROWS))
     together = min(COLUMNS // group, triton.next_power_of_2(groups))
-    _kernel[grid](x, codes, scales, biases, y, rows, columns, group, wide, ROWS, together)
+    kernel[grid](x, codes, scales, biases, y, rows, columns, group, one_a_byte, ROWS, together)
     return y

@@ -1,6 +1,6 @@
-"""A model folder's weights as torch tensors: read from the files, their codes unpacked, whatever MLX packed them as."""
+"""A model folder's weights as torch tensors, with the codes of quantized ones unpacked."""
 
-# N rows (outputs), K columns (inputs), G groups of a row
+# N out_features, K in_features, G groups of a row
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ DTYPES: Mapping[str, torch.dtype] = {
     "U32": torch.int32,
     "U8": torch.uint8,
 }
+"""The types of safetensors; packed words are read as signed: torch does little with U32."""
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
-    """A matrix in MLX's affine form: ``w = scale * code + bias``, one scale and bias a group of a row.
+class QuantizedWeight:
+    """A matrix in MLX's affine form: ``w = scale * code + bias``, both of them one a group.
 
     Attributes:
         codes: (N, K) uint8, each below ``2 ** bits``.
@@ -47,29 +48,31 @@ class Codes:
         """Codes that share a scale."""
         return int(self.codes.shape[1] // self.scales.shape[1])
 
-    def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
-        """The numbers (N, K), computed in float32."""
-        rows, columns = self.codes.shape
-        grouped = self.codes.view(rows, -1, self.group_size).float()
+    def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the numbers (N, K), computed in float32."""
+        grouped = self.codes.view(len(self.codes), -1, self.group_size).float()  # (N, G, K / G)
         exact = grouped.mul_(self.scales.float()[..., None]).add_(self.biases.float()[..., None])
-        return exact.view(rows, columns).to(dtype)
+        return exact.view(self.codes.shape).to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
-    """One product's weight: codes or numbers (N, K), and the bias (N,) that is added to the result, if there is one.
+class LinearWeights:
+    """The tensors of one linear layer.
 
-    ``expanded`` is set where the folder holds a form that torch has no kernel for, and the numbers
-    were made from it.
+    Attributes:
+        weight: (N, K), quantized or numbers.
+        bias: (N,) that is added to the product, or None.
+        expanded_mode: the folder's quantization where torch has no kernel for it and the numbers
+            were made from it; else None.
     """
 
-    weight: Codes | torch.Tensor
+    weight: QuantizedWeight | torch.Tensor
     bias: torch.Tensor | None = None
-    expanded: str | None = None
+    expanded_mode: str | None = None
 
 
 def read_tensor(tensor: TensorInfo) -> torch.Tensor:
-    """A tensor as it is stored. Raises ReadError."""
+    """Read a tensor as it is stored. Raises ReadError."""
     try:
         stored = np.fromfile(tensor.file, dtype=np.uint8, count=tensor.nbytes, offset=tensor.offset)
     except OSError as error:
@@ -81,84 +84,94 @@ def read_tensor(tensor: TensorInfo) -> torch.Tensor:
     return torch.from_numpy(stored).view(DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
-def read_stack(part: TensorGroup, stack: str) -> list[Matrix]:
-    """The matrices of a stack of ``layout.STACKS``: one where its members are stored alike, else one a member."""
-    members = [read_matrix(part, name) for name in STACKS[stack]]
-    return [_stacked(members)] if _alike(members) else members
+def read_stack(group: TensorGroup, stack: str) -> list[LinearWeights]:
+    """Read the matrices of a stack of ``tensor_order.STACKS``.
+
+    Returns:
+        One on top of the others where they are stored alike, else each by itself.
+    """
+    members = [read_linear(group, name) for name in STACKS[stack]]
+    if len(members) == 1 or len({_kernel_key(member) for member in members}) > 1:
+        return members
+    return [_concatenate(members)]
 
 
-def read_matrix(part: TensorGroup, name: str) -> Matrix:
-    """The matrix ``name`` of a part; an empty name is the part's only one."""
-    stem = f"{name}." if name else ""
-    tensors = {
-        key.removeprefix(stem): info for key, info in part.tensors.items() if key.startswith(stem)
-    }
-    bias = read_tensor(tensors["bias"]) if "bias" in tensors else None
-    weight, form = read_tensor(tensors["weight"]), part.quantizations[name]
+def read_linear(group: TensorGroup, name: str) -> LinearWeights:
+    """Read the linear layer ``name`` of a tensor group; an empty name is the group's only one."""
+    prefix = f"{name}." if name else ""
+
+    def read(key: str) -> torch.Tensor:
+        return read_tensor(group.tensors[prefix + key])
+
+    bias = read("bias") if f"{prefix}bias" in group.tensors else None
+    form = group.quantizations[name]
     if form is None:
-        return Matrix(weight, bias)
-    scales = read_tensor(tensors["scales"])
+        return LinearWeights(read("weight"), bias)
+    packed, scales = read("weight"), read("scales")
     if form.mode != "affine":
-        return Matrix(_from_mlx(weight, scales, form), bias, expanded=form.mode)
-    return Matrix(
-        Codes(unpack(weight, form.bits), scales, read_tensor(tensors["biases"]), form.bits), bias
-    )
+        return LinearWeights(_dequantize_by_mlx(packed, scales, form), bias, form.mode)
+    codes = unpack(packed, form.bits)
+    return LinearWeights(QuantizedWeight(codes, scales, read("biases"), form.bits), bias)
 
 
 def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """Codes (N, K) uint8 from MLX's packed words (N, K * bits / 32): a row is one stream of bits, the lowest first."""
+    """Return the codes (N, K) uint8 of MLX's packed words (N, K * bits / 32).
+
+    A row is one stream of bits, the lowest first: with 3 bits the codes 1, 2, 3 begin it as
+    ``0b011_010_001``.
+    """
     stored = packed.contiguous().view(torch.uint8)
-    rows = stored.shape[0]
+    rows = len(stored)
     if bits == 8:
         return stored
     if bits in (2, 4):
-        each = 8 // bits
-        codes = torch.empty((rows, stored.shape[1] * each), dtype=torch.uint8, device=stored.device)
-        for place in range(each):  # three times as quick as torch.stack
-            codes[:, place::each] = (stored >> (bits * place)) & (2**bits - 1)
+        per_byte = 8 // bits
+        shape = (rows, stored.shape[1] * per_byte)
+        codes = torch.empty(shape, dtype=torch.uint8, device=stored.device)
+        for place in range(per_byte):  # three times as quick as torch.stack
+            codes[:, place::per_byte] = (stored >> (bits * place)) & (2**bits - 1)
         return codes
     stream = np.unpackbits(stored.numpy(), axis=1, bitorder="little").reshape(rows, -1, bits)
     return torch.from_numpy(np.packbits(stream, axis=-1, bitorder="little").reshape(rows, -1))
 
 
-def _from_mlx(weight: torch.Tensor, scales: torch.Tensor, form: Quantization) -> torch.Tensor:
-    """The numbers of a form that is not affine, as MLX reads it; bfloat16 holds them all exactly but nvfp4's, to 1 in 256."""
-    words, own = mx.array(weight.numpy().view(np.uint32)), mx.array(scales.numpy())
-    plain = mx.dequantize(
-        words, own, group_size=form.group_size, bits=form.bits, mode=form.mode
-    ).astype(mx.float32)
-    return (
-        torch.from_numpy(np.array(plain)).bfloat16()
-        if form.mode != "nvfp4"
-        else torch.from_numpy(np.array(plain))
+def _dequantize_by_mlx(
+    packed: torch.Tensor, scales: torch.Tensor, form: Quantization
+) -> torch.Tensor:
+    """Return the numbers of a form that is not affine, as MLX reads it."""
+    weight = mx.dequantize(
+        mx.array(packed.numpy().view(np.uint32)),
+        mx.array(scales.numpy()),
+        group_size=form.group_size,
+        bits=form.bits,
+        mode=form.mode,
     )
+    numbers = torch.from_numpy(np.array(weight.astype(mx.float32)))
+    if form.mode == "nvfp4":  # bfloat16 would round these by up to 1 in 256; the others it holds
+        return numbers
+    return numbers.bfloat16()
 
 
-def _alike(members: Sequence[Matrix]) -> bool:
-    """Whether matrices can stand on top of one another in one kernel: 2, 3 and 4 bits take the same, 5 to 8 another."""
-    kinds = set[object]()
-    for member in members:
-        weight = member.weight
-        if isinstance(weight, Codes):
-            kinds.add(
-                (weight.bits > 4, weight.group_size, weight.scales.dtype, member.bias is None)
-            )
-        else:
-            kinds.add((None, 0, weight.dtype, member.bias is None))
-    return len(kinds) == 1
+def _kernel_key(linear: LinearWeights) -> tuple[object, ...]:
+    """Return what must be equal for matrices to stand on top of one another in one kernel."""
+    weight, has_bias = linear.weight, linear.bias is not None
+    if isinstance(weight, QuantizedWeight):
+        # 2, 3 and 4 bits take one code a weight, 5 to 8 take two
+        return (weight.bits > 4, weight.group_size, weight.scales.dtype, has_bias)
+    return (None, 0, weight.dtype, has_bias)
 
 
-def _stacked(members: Sequence[Matrix]) -> Matrix:
-    if len(members) == 1:
-        return members[0]
-    bias = torch.cat([member.bias for member in members]) if members[0].bias is not None else None
-    codes = [member.weight for member in members if isinstance(member.weight, Codes)]
-    if codes:
-        joined = [
-            torch.cat([getattr(one, field) for one in codes])
-            for field in ("codes", "scales", "biases")
-        ]
-        return Matrix(Codes(joined[0], joined[1], joined[2], max(one.bits for one in codes)), bias)
-    return Matrix(
-        torch.cat([member.weight for member in members]), bias, expanded=members[0].expanded
+def _concatenate(members: Sequence[LinearWeights]) -> LinearWeights:
+    biases = [member.bias for member in members if member.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    quantized = [one.weight for one in members if isinstance(one.weight, QuantizedWeight)]
+    if not quantized:
+        weight = torch.cat([one.weight for one in members if isinstance(one.weight, torch.Tensor)])
+        return LinearWeights(weight, bias, members[0].expanded_mode)
+    weight = QuantizedWeight(
+        codes=torch.cat([one.codes for one in quantized]),
+        scales=torch.cat([one.scales for one in quantized]),
+        biases=torch.cat([one.biases for one in quantized]),
+        bits=max(one.bits for one in quantized),
     )
+    return LinearWeights(weight, bias)

@@ -26,7 +26,10 @@ from edgellm.bench.torch_backend.runtime import CPURuntime, CUDARuntime
 torch.set_num_threads(1)
 
 EXACT = RuntimeSettings(dtype="float32")
-TEXT = "Once upon a time there was a little girl named Anna. She lived in a small house near the sea with her mom and her dog. "
+TEXT = (
+    "Once upon a time there was a little girl named Anna. "
+    "She lived in a small house near the sea with her mom and her dog. "
+)
 
 
 def golden(name):
@@ -84,7 +87,7 @@ def test_a_step_of_fixed_shape_is_the_same_step(kind, tiny_folder, open_runtime)
     known = golden(kind)
     runtime = open_runtime(tiny_folder(kind, seed=known["seed"]))
     with torch.inference_mode():
-        sequences = Sequences(runtime._model, batch=1, capacity=120, static=True)
+        sequences = Sequences(runtime.model, batch=1, capacity=120, static=True)
         sequences.prefill(torch.tensor([known["prompt"]]))
         assert [int(token) for token in sequences.decode(len(known["greedy"]))] == known["greedy"]
         sequences.restart()
@@ -97,7 +100,7 @@ def test_sequences_of_a_batch_are_what_each_is_alone(tiny_folder, open_runtime):
     prompts = np.random.RandomState(0).randint(5, tiny.VOCABULARY, (3, 11))
     alone = [runtime.greedy(prompt.tolist(), 9) for prompt in prompts]
     with torch.inference_mode():
-        sequences = Sequences(runtime._model, batch=3, capacity=20, static=False)
+        sequences = Sequences(runtime.model, batch=3, capacity=20, static=False)
         sequences.prefill(torch.from_numpy(prompts))
         together = torch.cat(sequences.decode(9), dim=1).tolist()
     assert together == alone
@@ -110,12 +113,12 @@ def test_a_prompt_in_pieces_is_the_whole_prompt(kind, tiny_folder, open_runtime)
     whole = runtime.logits(ids[0].tolist())
     rows = []
     with torch.inference_mode():
-        sequences = Sequences(runtime._model, batch=1, capacity=40, static=False)
-        sequences.PROMPT_CHUNK = 7
+        sequences = Sequences(runtime.model, batch=1, capacity=40, static=False)
+        sequences.PREFILL_CHUNK = 7
         for piece in (ids[:, :1], ids[:, 1:25], ids[:, 25:]):
             sequences.prefill(
                 torch.from_numpy(piece),
-                keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])),
+                on_hidden=lambda hidden: rows.append(logits(runtime.model, hidden[0])),
             )
     assert np.abs(torch.cat(rows).numpy() - whole).max() < 1e-4
 
@@ -171,11 +174,11 @@ def token_by_token(runtime, ids):
     """Logits (L, V) by the steps that decode, which take other kernels than a prompt."""
     rows = []
     with torch.inference_mode():
-        sequences = Sequences(runtime._model, batch=1, capacity=len(ids), static=False)
+        sequences = Sequences(runtime.model, batch=1, capacity=len(ids), static=False)
         for token in ids:
             sequences.prefill(
                 torch.tensor([[token]]),
-                keep=lambda hidden: rows.append(logits(runtime._model, hidden[0])),
+                on_hidden=lambda hidden: rows.append(logits(runtime.model, hidden[0])),
             )
     return torch.cat(rows).float().numpy()
 
