@@ -89,7 +89,9 @@ class _Loader:
         return read_tensor(group.tensors[name]).to(self.factory.device, self.factory.dtype)
 
 
-def _embedding(group: TensorGroup, factory: LinearFactory) -> Callable[[torch.Tensor], torch.Tensor]:
+def _embedding(
+    group: TensorGroup, factory: LinearFactory
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what looks up rows: in packed form where a row can be unpacked by itself."""
     form = group.quantizations[""]
     if form is not None and form.mode == "affine" and form.bits in ROW_BITS:
