@@ -2,30 +2,20 @@
 
 import io
 import json
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
 import sys
-import time
-from contextlib import contextmanager
 
 import pytest
-from prompt_toolkit.completion import CompleteEvent
-from prompt_toolkit.document import Document
-from prompt_toolkit.input import create_pipe_input
-from prompt_toolkit.output import DummyOutput
 from support import tiny
+from support.keyboard import Terminal, keyboard
 
 import edgellm
 from edgellm.chat import Chat
 from edgellm.cli import app as cli
 from edgellm.console.completion_view import PlainView
 from edgellm.errors import ConfigError, EdgeLLMError
-from edgellm.repl.line_editor import Editor, slash_completer
-from edgellm.repl.repl import COMMANDS, FILE_COMMANDS, Session, described_commands, run_terminal
+from edgellm.repl.repl import COMMANDS, Session, run_terminal
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 8}
 
@@ -69,16 +59,6 @@ class Interrupting(PlainView):
         if self._after == 0:
             for _ in range(self._presses):
                 signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
-def keyboard(keys):
-    """An editor at which these keys are pressed."""
-    with create_pipe_input() as source:
-        source.send_text(keys)
-        yield Editor(
-            described_commands(), file_commands=FILE_COMMANDS, source=source, target=DummyOutput()
-        )
 
 
 def replies(model, *texts, **settings):
@@ -244,57 +224,6 @@ def test_a_model_without_a_template_is_refused(model, tmp_path, monkeypatch, cap
     assert "has no chat template" in capsys.readouterr().err
 
 
-# Keys
-
-
-@pytest.mark.parametrize(
-    ("keys", "text"),
-    [
-        ("hello\r", "hello"),
-        ("one\x1b\rtwo\r", "one\ntwo"),
-        ("one\\\rtwo\r", "one\ntwo"),
-        ("\x1b[200~one\r\n  two\nthree\x1b[201~\r", "one\n  two\nthree"),
-        ("helo\x1b[D\x1b[Dl\r", "hello"),
-        ("hello there\x17you\r", "hello you"),
-    ],
-)
-def test_what_is_typed_is_what_is_asked(keys, text):
-    with keyboard(keys) as editor:
-        assert editor.ask() == text
-
-
-def test_commands_and_files_are_completed(tmp_path):
-    (tmp_path / "talk.json").touch()
-    completer = slash_completer(described_commands(), FILE_COMMANDS)
-
-    def completed(text):
-        document = Document(text)
-        found = completer.get_completions(document, CompleteEvent())
-        return [text[: len(text) + one.start_position] + one.text for one in found]
-
-    assert completed("/s") == ["/system ", "/save ", "/stats"]
-    assert completed("/hel") == ["/help"]
-    assert completed(f"/load {tmp_path}/ta") == [f"/load {tmp_path}/talk.json"]
-    assert completed("hel") == completed("/system ") == []
-
-
-def test_history_is_kept_for_the_next_chat_and_for_nobody_else(tmp_path):
-    with keyboard("first\r") as editor:
-        editor.ask()
-    with keyboard("\x1b[A\r") as editor:
-        assert editor.ask() == "first"
-    files = [path for path in tmp_path.rglob("history") if path.is_file()]
-    assert [path.stat().st_mode & 0o777 for path in files] == [0o600]
-
-
-def test_a_chat_goes_on_where_no_history_can_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    with keyboard("hello\r") as editor:
-        assert editor.ask() == "hello"
-
-
 def test_a_conversation_on_the_screen(session, model, capsys):
     with keyboard("hello\r/stast\rand then?\r\x04") as editor:
         run_terminal(session, editor)
@@ -341,54 +270,6 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(llm, capsys, presses)
 
 
 # The real thing
-
-
-class Terminal:
-    """A program on a pseudo-terminal."""
-
-    READY = "\x1b[?2004h"
-    """The editor switches bracketed paste on when it begins to ask."""
-
-    def __init__(self, *arguments):
-        self._master, slave = pty.openpty()
-        code = (
-            "import os, sys; os.login_tty(int(sys.argv[1])); "
-            "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(slave), "-m", "edgellm", *arguments],
-            pass_fds=[slave],
-            env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def wait_for(self, text, seconds=60):
-        """Read until a text appears; return what came with it."""
-        begun = time.monotonic()
-        from_here = len(self.seen)
-        while text not in self.seen[from_here:]:
-            assert time.monotonic() - begun < seconds, self.seen
-            ready, _, _ = select.select([self._master], [], [], 0.2)
-            if ready:
-                try:
-                    got = os.read(self._master, 65536).decode(errors="replace")
-                except OSError:
-                    got = ""
-                assert got, f"it ended: {self.seen}"
-                self.seen += got
-                if "\x1b[6n" in got:  # the editor asks where the cursor is
-                    self.type("\x1b[1;1R")
-        return self.seen[from_here:]
-
-    def type(self, keys):
-        os.write(self._master, keys.encode())
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._master)
 
 
 def test_a_chat_on_a_real_terminal(model):
