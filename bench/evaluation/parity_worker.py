@@ -1,4 +1,4 @@
-"""A worker that runs one model in one backend: its logits of a text, in files, and greedy tokens.
+"""A worker that runs one model in one backend: logits, into files, and greedy tokens.
 
 The first order names the backend and the model, each one after it what to compute (see
 ``bench.worker.protocol``).

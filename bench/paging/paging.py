@@ -1,4 +1,4 @@
-"""Measure a model larger than its budget: tokens a second, and how near they come to the disk."""
+"""Measure a model larger than its budget, and how near its speed comes to the disk's."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class PagingRecord(Record):
 
     @property
     def efficiency(self) -> float | None:
-        """The physical limit of a repetition over its measured time: 1 is the limit.
+        """Physical limit of a repetition over its measured time: 1 is the limit.
 
         The limit is ``max(missed bytes / raw disk rate, resident step time)``. Each repetition is
         compared with the plain reads just before and just after it, since disks wander; the
@@ -121,12 +121,12 @@ class PagingRecord(Record):
 
     @property
     def roofline_share(self) -> float | None:
-        """The same as efficiency."""
+        """Same as ``efficiency``."""
         return self.efficiency
 
     @property
     def peak_rss_bytes(self) -> int | None:
-        """The most that the process held."""
+        """Most bytes that the process held."""
         return self.peak_memory_bytes
 
 
@@ -178,7 +178,7 @@ def measure_paging(
 
 
 def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[int]:
-    """Return fractions of the model's size that it runs in, and that do not hold the whole of it.
+    """Return fractions of the model's size that it runs in and that do not hold it whole.
 
     Raises:
         ConfigError: none is left.

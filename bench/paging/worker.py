@@ -1,4 +1,4 @@
-"""A worker for one budget, whose memory is its own: it loads a model, and decodes when told to.
+"""A worker for one budget: it loads a model, and decodes when it is told to.
 
 The first order says what to load, each one after it how many tokens to time; 0 ends the decoding
 (see ``bench.worker.protocol``).

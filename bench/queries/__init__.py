@@ -1,4 +1,4 @@
-"""Queries: the same questions to several models, how long each takes to answer, and how well.
+"""Queries: the same questions to several models, the time of answers, and their scores.
 
 ``queries.py`` asks, each model in a process of its own, which is ``worker.py``; ``questions.py``
 has the questions, and ``rating.py`` scores the answers in a result file. Stands on

@@ -24,7 +24,7 @@ WORKER = (sys.executable, "-m", "edgellm.bench.queries.worker")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryRecord(Record):
-    """One question to one model; ``seconds`` are from the question to the last token of its answer.
+    """One question to one model; ``seconds`` last from the question to the answer's last token.
 
     Attributes:
         number: of the question, from 1.

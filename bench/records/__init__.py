@@ -1,4 +1,4 @@
-"""Measurements as data: every sample with its settings and machine, and what follows from them.
+"""Measurements as data: samples, their settings and machine, and derived figures.
 
 ``record.py`` has the records, ``text_tables.py`` shows them, ``compare.py`` sets result files side
 by side, and ``collect.py`` takes records as they come. Nothing here measures; stands on no other

@@ -22,7 +22,7 @@ class Scaling:
 
     @property
     def fewest_threads(self) -> int:
-        """The smallest number of threads, with which the others are compared."""
+        """Smallest number of threads, with which the others are compared."""
         return min(self.seconds)
 
     def speed_up(self, threads: int) -> float:

@@ -1,4 +1,4 @@
-"""Find what tells records apart: the settings and facts that are not the same in all of them."""
+"""Find what tells records apart: settings and facts that are not the same in all of them."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedRecord(Record):
-    """A prompt (``pp512``) or a generation (``tg128``) through one backend, after ``depth`` tokens.
+    """A prompt (``pp512``) or a generation (``tg128``) after ``depth`` tokens.
 
     Attributes:
         depth: tokens of a sequence that came before, untimed.

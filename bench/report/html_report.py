@@ -1,4 +1,4 @@
-"""Make one page of records: plots, tables under them, what failed, and where it was measured."""
+"""Make one page of records: plots, tables, failures, and where it was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of records: read back, and written so that the file on disk is whole after each record."""
+"""Files of records: written so that they are whole after each record, and read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies: scripts behind figures of the documents, ``python -m edgellm.bench.studies.NAME``.
+"""Studies: scripts behind documents' figures, ``python -m edgellm.bench.studies.NAME``.
 
 ``batching.py`` and ``speculation.py`` (with ``replay.py``) measure edgellm alone;
 ``cpu_kernels.py`` (with ``cpu_runners.py``) and ``peers_in_a_budget.py`` (with

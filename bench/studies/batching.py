@@ -1,9 +1,9 @@
-"""Measure what a batch is worth: tokens/s of one sequence, of several, and of a prompt, in turns.
+"""Measure what a batch is worth: tokens/s of one sequence, of several, and of a prompt.
 
     python -m edgellm.bench.studies.batching MODEL
         [--batch 8] [--memory 2GB] [--steps 16] [--rounds 5]
 
-Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the
+They take turns. Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the
 least that a batch should yield: 0.8 of what the arithmetic allows, min(batch, prompt rate / decode
 rate), and paged 6 of 8. Records go to stdout as JSON, figures to stderr.
 """
@@ -49,7 +49,7 @@ PAGED_GOAL = 0.75
 
 
 def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
-    """Return a function that takes greedy steps with ``batch`` sequences, and returns the seconds.
+    """Return a function that times greedy steps with ``batch`` sequences, in seconds.
 
     Each call begins where the prompts end.
     """

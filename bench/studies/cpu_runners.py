@@ -1,4 +1,4 @@
-"""Run the programs that ``cpu_kernels`` compares, each with its model in a process of its own."""
+"""Run the programs that ``cpu_kernels`` compares, each in a process of its own."""
 
 from __future__ import annotations
 

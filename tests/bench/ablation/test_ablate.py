@@ -60,23 +60,8 @@ def test_a_model_that_is_not_quantized_says_so_and_the_rest_goes_on(tiny_folder)
 
 def test_the_exit_status_says_that_an_ablation_failed(tiny_folder, capfd):
     folder = str(tiny_folder("llama-3.2", dtype=mx.bfloat16))
-    assert (
-        main(
-            [
-                "bench",
-                "ablate",
-                folder,
-                "--tokens",
-                "1",
-                "--prompt-tokens",
-                "4",
-                "--repetitions",
-                "1",
-                "--json",
-            ]
-        )
-        == 1
-    )
+    options = "--tokens 1 --prompt-tokens 4 --repetitions 1 --json"
+    assert main(["bench", "ablate", folder, *options.split()]) == 1
     records = json.loads(capfd.readouterr().out)["records"]
     assert {"variant", "without", "slowdown", "seconds_per_token"} <= records[0].keys()
     assert all(Record.KIND != record["kind"] == "ablation" for record in records)

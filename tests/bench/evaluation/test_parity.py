@@ -117,8 +117,11 @@ def test_a_quantization_is_compared_with_its_source(two_folders):
 
 @pytest.mark.torch
 def test_the_command_prints_one_document_and_one_object_a_pair(two_folders, capfd):
-    code = main(["bench", "parity", str(two_folders[1]), "--backend", "mlx,cpu", "--activations", "float", "--dtype", "float32",
-                 "--tokens", "40", "--new-tokens", "6", "--threads", "1", "--json"])  # fmt: skip
+    options = (
+        "--backend mlx,cpu --activations float --dtype float32 "
+        "--tokens 40 --new-tokens 6 --threads 1 --json"
+    )
+    code = main(["bench", "parity", str(two_folders[1]), *options.split()])
     document = json.loads(capfd.readouterr().out)
     (pair,) = document["records"]
     assert code == 0
@@ -138,20 +141,8 @@ def test_the_command_prints_one_document_and_one_object_a_pair(two_folders, capf
 def test_a_backend_that_fails_is_a_record_and_the_exit_status(two_folders, tmp_path, capfd):
     text = tmp_path / "text.txt"
     text.write_text(" ".join(tiny.TEXTS))
-    code = main(
-        [
-            "bench",
-            "parity",
-            str(two_folders[1]),
-            "--backend",
-            "mlx,cuda",
-            "--text",
-            str(text),
-            "--tokens",
-            "20",
-            "--json",
-        ]
-    )
+    options = ["--backend", "mlx,cuda", "--text", str(text), "--tokens", "20", "--json"]
+    code = main(["bench", "parity", str(two_folders[1]), *options])
     (pair,) = json.loads(capfd.readouterr().out)["records"]
     if pair["error"] is None:  # there is a GPU
         assert code == 0
@@ -168,18 +159,6 @@ def test_texts_that_cannot_be_compared_are_said(two_folders, tmp_path, capfd):
     assert "the text has" in capfd.readouterr().err
     assert main(["bench", "parity", str(two_folders[0]), "stories"]) == 2
     assert "split the text differently" in capfd.readouterr().err
-    assert (
-        main(
-            [
-                "bench",
-                "parity",
-                str(two_folders[0]),
-                "--backend",
-                "mlx",
-                "--text",
-                str(tmp_path / "none"),
-            ]
-        )
-        == 2
-    )
+    missing = ["--backend", "mlx", "--text", str(tmp_path / "none")]
+    assert main(["bench", "parity", str(two_folders[0]), *missing]) == 2
     capfd.readouterr()
