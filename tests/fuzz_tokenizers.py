@@ -1,4 +1,7 @@
-"""Damaged tokenizers and hostile templates by the thousand: each ends well, or in our error, in time and in little memory.
+"""Damaged tokenizers and hostile templates by the thousand: each ends well, or in our error.
+
+Each does so in time and in little memory.
+
 
 python tests/fuzz_tokenizers.py --count 100000
 """
@@ -24,9 +27,10 @@ MEMORY = 64 << 20  # bytes, all cases together
 
 TEXT = "Hello <s><|user|> wörld 😀   x\n\n 12345 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"
 JUNK = [
-    None, True, False, 0, 1, -1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**30, 1e308, 0.5, "", "a", "▁", " ", "é" * 5,
-    "\ud800", "<0x41>", "x" * 5000, [], {}, [[]], ["a"], [["a", "b"]], {"type": "BPE"}, {"type": "Sequence"},
-    {"type": "ByteLevel"}, {"String": "a"}, {"String": ""}, {"Regex": "("}, {"Regex": "(a+)+$"}, {"Regex": ""},
+    None, True, False, 0, 1, -1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**30, 1e308, 0.5,
+    "", "a", "▁", " ", "é" * 5, "\ud800", "<0x41>", "x" * 5000, [], {}, [[]], ["a"], [["a", "b"]],
+    {"type": "BPE"}, {"type": "Sequence"}, {"type": "ByteLevel"}, {"String": "a"}, {"String": ""},
+    {"Regex": "("}, {"Regex": "(a+)+$"}, {"Regex": ""},
 ]  # fmt: skip
 
 
@@ -106,18 +110,20 @@ def words(text):
 
 
 ATOMS = words(
-    "1 0 i messages messages[0] messages[0].content loop loop.index x ns ns.a 'a' 'a,b' '%s' '%9999d' '{}' '{:99999}' "
-    "100000 10**9 -1 1.5 true none [] {} () range(100000) range(9) 'a'*1000 [0]*1000 bos_token tools m undefined_name "
-    "namespace() dict cycler joiner raise_exception strftime_now self caller varargs"
+    "1 0 i messages messages[0] messages[0].content loop loop.index x ns ns.a 'a' 'a,b' '%s' "
+    "'%9999d' '{}' '{:99999}' 100000 10**9 -1 1.5 true none [] {} () range(100000) range(9) "
+    "'a'*1000 [0]*1000 bos_token tools m undefined_name namespace() dict cycler joiner "
+    "raise_exception strftime_now self caller varargs"
 )
 NAMES = words(
-    "upper lower title list length join sort unique max min sum tojson string int float abs first last reverse map select "
-    "reject trim replace indent round items dictsort groupby e urlencode wordcount truncate default format attr batch "
-    "center selectattr"
+    "upper lower title list length join sort unique max min sum tojson string int float abs "
+    "first last reverse map select reject trim replace indent round items dictsort groupby e "
+    "urlencode wordcount truncate default format attr batch center selectattr"
 )
 METHODS = words(
-    "upper split splitlines join replace strip rsplit find rfind count format items keys values get center ljust zfill "
-    "encode __class__ __init__ append pop index partition startswith translate expandtabs"
+    "upper split splitlines join replace strip rsplit find rfind count format items keys "
+    "values get center ljust zfill encode __class__ __init__ append pop index partition "
+    "startswith translate expandtabs"
 )
 TESTS = words("defined none string mapping iterable sequence upper lower even odd")
 OPERATORS = [*words("+ - * / // % ** ~ == != < > in and or"), "not in"]
@@ -153,13 +159,15 @@ def expression(rng, depth):
 def template(rng, depth=3):
     """A random template: loops, macros and growing values, which often never end or never fit."""
     parts = [
-        "{% set ns = namespace(a='ab', b=[1]) %}{% macro m(x) %}{{ x }}{{ caller is defined }}{% endmacro %}"
+        "{% set ns = namespace(a='ab', b=[1]) %}"
+        "{% macro m(x) %}{{ x }}{{ caller is defined }}{% endmacro %}"
     ]
     for _ in range(rng.randint(1, 5)):
         value = expression(rng, rng.randint(1, 4))
         body = (
             template(rng, depth - 1) if depth > 0 and rng.random() < 0.4 else f"{{{{ {value} }}}}"
         )
+        many = "{% for i in range(100000) %}"
         parts.append(
             rng.choice(
                 [
@@ -169,10 +177,11 @@ def template(rng, depth=3):
                     f"{{% set ns.a = ns.a {rng.choice(OPERATORS)} ({value}) %}}",
                     f"{{% set x %}}{body}{{% endset %}}",
                     f"{{% for i in {value} %}}{body}{{% endfor %}}",
-                    f"{{% for i in range(100000) %}}{body}{{% set ns.a = ns.a ~ ns.a %}}{{% endfor %}}",
-                    f"{{% for i in range(100000) %}}{{% set ns.b = [ns.b, ns.b, {value}] %}}{{% endfor %}}",
-                    f"{{% for i in range(100000) %}}{body}{{% endfor %}}",
-                    f"{{% for i in range(3) recursive %}}{body}{{{{ loop({value}) }}}}{{% endfor %}}",
+                    f"{many}{body}{{% set ns.a = ns.a ~ ns.a %}}{{% endfor %}}",
+                    f"{many}{{% set ns.b = [ns.b, ns.b, {value}] %}}{{% endfor %}}",
+                    f"{many}{body}{{% endfor %}}",
+                    f"{{% for i in range(3) recursive %}}{body}{{{{ loop({value}) }}}}"
+                    "{% endfor %}",
                     f"{{% if {value} %}}{body}{{% else %}}{{{{ x }}}}{{% endif %}}",
                     f"{{% macro m(x) %}}{body}{{{{ m({value}) }}}}{{% endmacro %}}{{{{ m(1) }}}}",
                     f"{{% call m({value}) %}}{body}{{% endcall %}}",
@@ -244,7 +253,10 @@ def run(rng, folder):
 
 
 def fuzz(count, seed):
-    """Run ``count`` cases and return what came of them; a case that breaks a limit is an AssertionError that names it."""
+    """Run ``count`` cases and return what came of them.
+
+    A case that breaks a limit is an AssertionError that names it.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for warm in range(20):

@@ -1,4 +1,4 @@
-"""Tokenizer files that are made: ``byte_level.py`` a tokenizer.json, ``spm_file.py`` a tokenizer.model.
+"""Writers of tokenizers: ``byte_level.py`` of tokenizer.json, ``spm_file.py`` of tokenizer.model.
 
 Formats whose tokenizer has another form (GGUF, Meta's, llama2.c's) come here with their tokens.
 """

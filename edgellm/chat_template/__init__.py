@@ -1,5 +1,7 @@
-"""Chat templates, messages to text: ``template.py`` finds and renders them, ``render_process.py`` and
-``renderer.py`` are the two ends of the limited process that runs these strangers' programs.
+"""Chat templates: messages to text.
+
+``template.py`` finds and renders them; ``render_process.py`` and ``renderer.py`` are the two ends
+of the process with limits in which these strangers' programs run.
 
 It stands on ``errors`` and ``files``; the tokenizer stands on it.
 """

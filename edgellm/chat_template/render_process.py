@@ -19,16 +19,16 @@ from edgellm.errors import TemplateError
 
 PROGRAM = Path(__file__).with_name("renderer.py")
 MAX_REUSED_BYTES = 64 << 20
-"""What a render process may once have taken and stay: its leavings would count for the next text."""
+"""Memory after which a render process is not used again: leavings would count for the next text."""
 
 TOO_MUCH = "the chat template takes more time or memory than a conversation calls for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderLimits:
-    """Bounds on one rendering; each grows with the conversation, so that a long chat stays possible.
+    """Bounds on one rendering; each grows with the conversation, so that long chats stay possible.
 
-    A known template takes a few milliseconds, 25 MB and as many characters as its messages have.
+    A usual template takes a millisecond, 25 MB, and few characters more than its messages have.
 
     Attributes:
         seconds: processor time.
@@ -71,7 +71,7 @@ class RenderProcess:
         conversation = pickle.dumps(variables)
         request = pickle.dumps((source, *limits.for_request(len(conversation)))) + conversation
         with self._lock:
-            child = self._child or self._start()
+            child = self._running()
             try:
                 answer = _exchange(child, request)
             except BaseException:  # an answer that comes late is not that of the next request
@@ -95,19 +95,16 @@ class RenderProcess:
             if self._child is not None:
                 self._end()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # -S and -P: the folders of modules are ours, so that it finds the Jinja that we would find
-        self._child = subprocess.Popen(
-            [sys.executable, "-S", "-P", str(PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            process_group=0,  # Ctrl-C in the terminal is for the parent
-        )
+    def _running(self) -> subprocess.Popen[bytes]:
+        """Return the child process, a new one where there is none or it was ended from outside."""
+        if self._child is not None and self._child.poll() is not None:
+            self._end()
+        if self._child is None:
+            self._child = _start()
         return self._child
 
     def _end(self) -> int:
+        """End the child process and return its exit code, negative for a signal."""
         child = self._child
         assert child is not None
         self._child = None
@@ -120,6 +117,23 @@ class RenderProcess:
 def render_process(process_id: int) -> RenderProcess:
     """Return the render process of the process ``process_id``: one that was forked has its own."""
     return RenderProcess()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            # without its own ideas of where modules are, so that it finds the Jinja we would find
+            [sys.executable, "-S", "-P", str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            process_group=0,  # Ctrl-C in the terminal is for the parent
+        )
+    except OSError as error:
+        raise TemplateError(
+            f"the process that renders chat templates does not start: {error.strerror}"
+        ) from error
 
 
 def _exchange(child: subprocess.Popen[bytes], request: bytes) -> bytes:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -27,7 +28,6 @@ from jinja2.utils import Namespace
 
 MAX_MESSAGE = 200  # characters of an error
 MEMORY_CHECK_SECONDS = 0.02
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of what ru_maxrss counts
 
 
 class Generation(Extension):
@@ -192,7 +192,14 @@ def _set_data_limit(soft: int, hard: int) -> None:
 
 
 def _peak_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    """Return the most bytes that this process has held at once."""
+    try:
+        # Linux: its ru_maxrss would go on from that of the process that started this one
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # macOS, where ru_maxrss counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _, _, peak = status.partition("VmHWM:")
+    return int(peak.split()[0]) * 1024
 
 
 def _brief(error: Exception) -> str:

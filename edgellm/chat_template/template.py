@@ -174,10 +174,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        size = require_regular_file(path)
-        text = path.read_text(encoding="utf-8") if size <= 4 * MAX_SOURCE else None
+        is_too_large = require_regular_file(path) > 4 * MAX_SOURCE  # UTF-8 has at most 4 bytes
+        if not is_too_large:
+            return path.read_text(encoding="utf-8")
     except (EdgeLLMError, OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path} cannot be read as text") from error
-    if text is None:
-        raise TemplateError(f"{path} is too large for a chat template")
-    return text
+    raise TemplateError(f"{path} is too large for a chat template")

@@ -1,4 +1,7 @@
-"""Token ids back to text: each token is a fixed run of bytes, so a stream is decoded in one pass."""
+"""Token ids back to text.
+
+Each token is a fixed run of bytes, so that a stream is decoded in one pass.
+"""
 
 from __future__ import annotations
 
@@ -63,20 +66,21 @@ class Detokenizer:
             self.errors = EACH_BYTE
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool) -> str:
-        """Return the text of ``ids``; ids without a token add nothing, broken UTF-8 becomes U+FFFD."""
+        """Return the text of ``ids``; ids without a token add nothing, broken UTF-8 is U+FFFD."""
         stream = StreamDecoder(self, skip_special_tokens=skip_special_tokens)
         parts = [stream.add(int(token_id)) for token_id in ids]
         return "".join(parts) + stream.finish()
 
     def bytes_of(self, token_id: int, *, skip_special_tokens: bool) -> bytes | None:
-        """Return the bytes that a token stands for; ``None`` for one that is skipped or not there."""
+        """Return the bytes of a token; ``None`` for one that is skipped or not there."""
         if skip_special_tokens and token_id in self._special:
             return None
         if token_id not in self._known:
             token = self._token_of(token_id)
-            self._known[token_id] = None
+            data = None
             if token is not None:
-                self._known[token_id] = self._bytes(token)
+                data = self._bytes(token)
+            self._known[token_id] = data
         return self._known[token_id]
 
     def _bytes(self, token: str) -> bytes:
@@ -100,7 +104,9 @@ class Detokenizer:
 
 @dataclass(slots=True)
 class StreamDecoder:
-    """Text out of ids that come one by one: never half a character, together the text of ``decode``.
+    """A decoder of ids that come one by one: all its parts together are the text of ``decode``.
+
+    No part ends in half a character.
 
     Args:
         detokenizer: the rule and the tokens.
@@ -220,7 +226,7 @@ def kind_of(step: Any) -> str:
 
 
 def _byte_table() -> dict[str, int]:
-    """Return the byte of each character of GPT-2's alphabet (``bytes_to_unicode`` in its encoder.py).
+    """Return the bytes of GPT-2's alphabet by character (``bytes_to_unicode`` of its encoder.py).
 
     Printable Latin-1 characters stand for themselves, the other bytes from U+0100 on.
     """

@@ -50,11 +50,16 @@ class PieceVocabulary:
     def __init__(self, model: PieceModel, settings: Settings) -> None:
         self._model = model
         adds_space = model.dummy_prefix and settings.flag("add_prefix_space", True)
-        bare = without_dummy_prefix(model.data)
-        # one for the beginning of a text, one for what follows a special token
-        self._first = self._inner = _processor(model.data if adds_space else bare)
-        if adds_space and not settings.flag("legacy", False):
-            self._inner = _processor(bare)
+        is_legacy = settings.flag("legacy", False)
+        # the models for the beginning of a text, and for what follows a special token
+        first = inner = without_dummy_prefix(model.data)
+        if adds_space:
+            first = model.data
+        if adds_space and is_legacy:
+            inner = model.data
+        self._first = self._inner = _processor(first)
+        if inner != first:
+            self._inner = _processor(inner)
 
         self._tokens: dict[int, str] = dict(enumerate(model.pieces))
         self._ids = {piece: at for at, piece in enumerate(model.pieces)}
@@ -82,8 +87,12 @@ class PieceVocabulary:
             strip=" ",
             strip_count=int(adds_space),
         )
-        self._begin = self._role("bos_token") if settings.flag("add_bos_token", True) else []
-        self._end = self._role("eos_token") if settings.flag("add_eos_token", False) else []
+        self._begin: list[int] = []
+        self._end: list[int] = []
+        if settings.flag("add_bos_token", True):
+            self._begin = self._role("bos_token")
+        if settings.flag("add_eos_token", False):
+            self._end = self._role("eos_token")
 
     @classmethod
     def from_file(cls, path: Path, settings: Settings) -> PieceVocabulary:
@@ -162,7 +171,9 @@ class PieceVocabulary:
 
     def _encode_plain(self, text: str, *, first: bool) -> list[int]:
         """Return the ids of a text without added tokens; ``first``: nothing stands before it."""
-        processor = self._first if first else self._inner
+        processor = self._inner
+        if first:
+            processor = self._first
         ids: list[int] = processor.encode(text)
         return ids
 

@@ -74,7 +74,8 @@ def read_piece_model(data: bytes) -> PieceModel:
 
 
 def without_dummy_prefix(data: bytes) -> bytes:
-    """Return the model with its dummy prefix off: of a field that comes again, the last value holds."""
+    """Return the model with its dummy prefix switched off."""
+    # of a field that comes again, the last value holds
     off = bytes([DUMMY_PREFIX << 3 | VARINT, 0])
     return data + bytes([NORMALIZER << 3 | BYTES, len(off)]) + off
 

@@ -17,7 +17,8 @@ from edgellm.tokenizer.tokenizer_json import JsonVocabulary
 SAMPLE_TEXTS = (
     "Once upon a time, in a land far away, there lived a king who had three daughters.",
     "def mean(values):\n    return sum(values) / len(values)  # 3.14159, 2024-02-29",
-    "Stra\u00dfe, na\u00efve caf\u00e9; \u0442\u0435\u043a\u0441\u0442 \u65e5\u672c\u8a9e \u0e44\u0e17\u0e22  \U0001f600",
+    "Stra\u00dfe, na\u00efve caf\u00e9; \u0442\u0435\u043a\u0441\u0442 "
+    "\u65e5\u672c\u8a9e \u0e44\u0e17\u0e22  \U0001f600",
 )
 """Texts that tokenizers with equal tokens and other rules split in different ways."""
 
@@ -60,8 +61,8 @@ class Tokenizer:
         bos_token_id: the id of the token that begins a text, ``None`` for none.
         eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name
             them.
-        split_token_ids: tokens at which texts fall apart: the ids before one and from it on are those of
-            two separate texts.
+        split_token_ids: tokens at which texts fall apart: the ids before one and from it on are
+            those of two separate texts.
         chat_template: the source of the usual chat template, ``None`` for none.
     """
 
@@ -146,7 +147,7 @@ class Tokenizer:
     def decoder(
         self, *, skip_special_tokens: bool = True, continues: bool = False
     ) -> StreamDecoder:
-        """Return a decoder of ids that come one by one; its parts together are the text of ``decode``.
+        """Return a decoder of ids one by one: its parts together are what ``decode`` gives.
 
         Args:
             skip_special_tokens: whether tokens such as ``</s>`` add nothing.

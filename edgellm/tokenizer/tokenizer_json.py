@@ -142,10 +142,10 @@ def library_errors(prefix: str) -> Iterator[None]:
 
 def _build_model(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
     """Return the ids of the tokens, and the library's model of them."""
-    kind = model.get("type") or ("BPE" if "merges" in model else "Unigram")
-    if kind == "BPE":
+    kind = model.get("type")  # old files do not say it
+    if kind == "BPE" or (not kind and "merges" in model):
         return _build_bpe(model)
-    if kind == "Unigram":
+    if kind == "Unigram" or not kind:
         return _build_unigram(model)
     raise TokenizerError(
         f"tokenizer.json holds a model of type {shown(kind)}; edgellm knows BPE and Unigram"
@@ -175,7 +175,8 @@ def _build_bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
                 f"the unknown token {shown(unknown)} of tokenizer.json is not in its vocabulary"
             )
         options["unk_token"] = unknown
-    pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+    split = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    pairs = [tuple(pair) for pair in split]
     built = models.BPE(vocab=vocabulary, merges=pairs, **options)
 
     # types and merges are right, or the library had refused them; it takes any ids

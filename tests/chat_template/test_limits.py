@@ -22,7 +22,9 @@ TOO_MUCH = "takes more time or memory than a conversation calls for"
 # Each some tenths of a second, and then "done"
 SLOW = {
     "loops": "{% for i in range(1000) %}{% for j in range(5000) %}{% endfor %}{% endfor %}",
-    "a filtered loop": "{% for i in range(40) %}{% for j in range(99999) if j < 0 %}{% endfor %}{% endfor %}",
+    "a filtered loop": (
+        "{% for i in range(40) %}{% for j in range(99999) if j < 0 %}{% endfor %}{% endfor %}"
+    ),
     "macros that branch": (
         "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(14) }}"
     ),
@@ -113,6 +115,14 @@ def test_limits_grow_with_the_conversation():
     long = [{"role": "user", "content": "a" * 8_000_000}]
     source = "{% for m in messages %}{{ '<' + m.content | trim + '>' }}{% endfor %}"
     assert len(render(source, long)) == 8_000_002
+
+
+def test_memory_of_the_caller_does_not_count():
+    ballast = b"x" * (100 << 20)
+    render("{% set x = n * 50 %}", limits=LOOSE, n="x" * 2_000_000)  # the next process is a new one
+    limits = RenderLimits(seconds=60.0, max_bytes=48 << 20)
+    assert render(SLOW["loops"] + "done", limits=limits) == "done"
+    assert len(ballast) == 100 << 20
 
 
 def test_threads_are_not_touched_by_the_end_of_another():

@@ -28,12 +28,14 @@ TEMPLATES = {
     {% endif %}
 """,
     "tools": """
-{%- if tools %}{{ tools | tojson }}{{ tools | tojson(indent=4) }}{% for tool in tools %}{{ tool.function.name }}{% endfor %}
+{%- if tools %}{{ tools | tojson }}{{ tools | tojson(indent=4) }}
+{%- for tool in tools %}{{ tool.function.name }}{% endfor %}
 {%- endif %}
 {%- for message in messages %}
 {%- if message.tool_calls is defined and message.tool_calls %}{% for call in message.tool_calls %}
-{{ call.function.name }}({{ call.function.arguments | tojson(separators=(",", ":"), sort_keys=True) }})
-{%- for key, value in call.function.arguments.items() %} {{ key }}={{ value if value is string else value | tojson }}
+{%- set given = call.function.arguments %}
+{{ call.function.name }}({{ given | tojson(separators=(",", ":"), sort_keys=True) }})
+{%- for key, value in given.items() %} {{ key }}={{ value if value is string else value | tojson }}
 {%- endfor %}
 {%- endfor %}{% else %}{{ message.content | default("nothing", true) }}{% endif %}
 {%- endfor %}""",
@@ -41,13 +43,18 @@ TEMPLATES = {
 {%- set ns = namespace(system="", last=-1, found=false) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages | length - 1) - loop.index0 %}
-    {%- if not ns.found and message.role == "user" %}{% set ns.found = true %}{% set ns.last = index %}{% endif %}
-    {%- if message.role == "system" %}{% set ns.system = ns.system ~ message.content %}{% continue %}{% endif %}
+    {%- if not ns.found and message.role == "user" %}
+        {%- set ns.found = true %}{% set ns.last = index %}
+    {%- endif %}
+    {%- if message.role == "system" %}
+        {%- set ns.system = ns.system ~ message.content %}{% continue %}
+    {%- endif %}
 {%- endfor %}
 {{- ns.system }}|{{ ns.last }}|
 {%- for message in messages %}
     {%- if loop.index0 > ns.last %}{% break %}{% endif %}
-    {%- if "</think>" in (message.content or "") %}{{ message.content.split("</think>")[-1].lstrip("\\n") }}
+    {%- if "</think>" in (message.content or "") %}
+        {{- message.content.split("</think>")[-1].lstrip("\\n") }}
     {%- else %}{{ message.content }}{% endif %}
     {%- if not loop.last %},{% endif %}
 {%- endfor %}""",
@@ -56,9 +63,14 @@ TEMPLATES = {
 <{{ role | upper }}>{{ text | replace("\\n", " ") | trim }}{{ caller() if caller }}</{{ role }}>
 {%- endmacro -%}
 {%- for message in messages %}{{ block(message.role, message.content) }}{% endfor %}
-{%- call block("end") %}{{ messages | map(attribute="role") | unique | join(", ") }}{% endcall %}""",
-    "generation": "{% for message in messages %}{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}",
-    "date": "{{ strftime_now('%Y') | length }}{% if not date_string is defined %}{% set date_string = 'none' %}{% endif %}",
+{%- call block("end") %}{{ messages | map(attribute="role") | unique | join(", ") }}
+{%- endcall %}""",
+    "generation": """
+{%- for message in messages %}
+    {%- generation %}{% set text = message.content %}{{ text }}{% endgeneration %}{{ text }}
+{%- endfor %}""",
+    "date": """{{ strftime_now('%Y') | length }}
+{%- if not date_string is defined %}{% set date_string = 'none' %}{% endif %}{{ date_string }}""",
     "trim": "a\n  {% if true %}\n  b\n  {% endif %}\n{{ 'c' }}\n{# gone #}\nd\n",
 }
 
@@ -77,11 +89,13 @@ FILTERS = [
     '{{ "a\\nb" | indent(2, true) }}{{ "<&>" | e }}{{ "a b" | urlencode }}{{ [1, [2]] | string }}',
     '{{ cycler("o", "e").next() }}{% set comma = joiner("; ") %}{{ comma() }}{{ comma() }}',
     '{% for key, group in messages | groupby("role") %}{{ key }}{{ group | length }}{% endfor %}',
-    "{% filter upper %}shout{% endfilter %}{% set text %}kept {{ bos_token }}{% endset %}{{ text }}",
+    "{% filter upper %}shout{% endfilter %}",
+    "{% set text %}kept {{ bos_token }}{% endset %}{{ text }}",
     """{% for branch in [[1, [2]]] recursive -%}
     ({{ loop(branch) if branch is not number else branch }}){% endfor %}""",
     '{{ "a" | center(9) }}{{ "ab".ljust(4) }}{{ "7".zfill(3) }}{{ "a\\tb".expandtabs(4) }}',
-    '{{ "a b c" | wordwrap(3) }}{{ [1, 2, 3] | batch(2, 0) | list }}{{ [1, 2, 3] | slice(2) | list }}',
+    '{{ "a b c" | wordwrap(3) }}{{ [1, 2, 3] | batch(2, 0) | list }}',
+    "{{ [1, 2, 3] | slice(2) | list }}",
     "{{ messages }}{{ none }}{{ true }}{{ namespace(a=1) }}{{ 'é' | tojson }}{{ 'é' | pprint }}",
     '{{ {"b": 1, "a": "ü<"} | tojson(ensure_ascii=true, sort_keys=true, indent=2) }}',
     "{{ namespace(self=1).self }}{{ namespace({'a': 1}, b=2).b }}{{ messages | xmlattr }}",

@@ -29,7 +29,8 @@ TEXTS = [
 JSON_KINDS = ("byte-level", "metaspace", "unigram")
 CHAT = ["<|user|>", "<|assistant|>", "<|end|>"]
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 LLAMA = {
@@ -43,7 +44,10 @@ LLAMA = {
     "clean_up_tokenization_spaces": False,
     "chat_template": TEMPLATE,
 }
-SPLIT = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @functools.cache
@@ -113,7 +117,7 @@ def write_json(folder, kind, **config):
 
 
 def edited(kind, *changes):
-    """A tokenizer.json with some values replaced: pairs of a path such as "model.vocab.a" and a value."""
+    """Return a tokenizer.json with changes: pairs of a path, "model/vocab/a", and a value."""
     document = json.loads(json_text(kind))
     for path, value in changes:
         *parents, last = path.split("/")

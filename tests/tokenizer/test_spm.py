@@ -83,7 +83,7 @@ LONE_SPACE = re.compile(" (" + "|".join(map(re.escape, TOKENS)) + "|$)")
 
 
 def without_first_space(text):
-    """What transformers 5 makes of a text: it takes one leading space for the one that it would add."""
+    """Return the text as transformers 5 takes it: one leading space is the one it would add."""
     return text.removeprefix(" ")
 
 
