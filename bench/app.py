@@ -14,45 +14,38 @@ from edgellm.cli.command_group import EXAMPLE, CommandEntry
 class BenchGroup(ModelGroup):
     """The commands of ``edgellm bench``."""
 
+    package = "edgellm.bench.commands"
     table: ClassVar[Mapping[str, CommandEntry]] = {
-        DEFAULT: CommandEntry("edgellm.bench.commands.run:run", hidden=True),
+        DEFAULT: CommandEntry(hidden=True),
         "disk": CommandEntry(
-            "edgellm.bench.commands.disk:disk",
             "Measure what the disk gives.",
             "edgellm bench disk ./llama-7b --threads 1,4 --chunk 1MiB,8MiB",
         ),
         "paging": CommandEntry(
-            "edgellm.bench.commands.paging:paging",
             "Measure a model inside budgets of memory.",
             "edgellm bench paging ./llama-7b --memory 1GB,2GB,3GB",
         ),
         "queries": CommandEntry(
-            "edgellm.bench.commands.queries:queries",
             "Ask models questions on several numbers of threads.",
             "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",
         ),
         "rate": CommandEntry(
-            "edgellm.bench.commands.rate:rate",
             "Score the answers to those questions.",
             "edgellm bench rate answers.json --judge http://localhost:8080/v1",
         ),
         "compare": CommandEntry(
-            "edgellm.bench.commands.compare:compare",
             "Put result files beside each other.",
             "edgellm bench compare mac.json server.json",
         ),
         "report": CommandEntry(
-            "edgellm.bench.commands.report:report",
             "Make one page of result files.",
             "edgellm bench report mac.json server.json --html both.html",
         ),
         "parity": CommandEntry(
-            "edgellm.bench.commands.parity:parity",
             "Compare what models or backends say.",
             "edgellm bench parity stories --backend mlx,cpu --activations float",
         ),
         "ablate": CommandEntry(
-            "edgellm.bench.commands.ablate:ablate",
             "Measure what each part is worth.",
             "edgellm bench ablate ./llama-7b --memory 2GB",
         ),

@@ -21,53 +21,47 @@ INTERRUPTED = 130
 class EdgellmGroup(CommandGroup):
     """The commands of ``edgellm``."""
 
+    package = "edgellm.cli.commands"
     table: ClassVar[Mapping[str, CommandEntry]] = {
         "chat": CommandEntry(
-            "edgellm.cli.commands.chat:chat",
             "Talk to a model.",
             "edgellm chat mlx-community/Llama-3.2-1B-Instruct-4bit --memory 4GB",
         ),
         "generate": CommandEntry(
-            "edgellm.cli.commands.generate:generate",
             "Continue a text, or each line of a file, side by side.",
             'edgellm generate stories --prompt "Once upon a time" --max-tokens 100',
         ),
         "convert": CommandEntry(
-            "edgellm.cli.commands.convert:convert",
             "Make a model folder of any model.",
             "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",
         ),
         "export": CommandEntry(
-            "edgellm.cli.commands.export:export",
             "Write a model as a GGUF file.",
             "edgellm export ./llama-1b llama-1b.gguf",
         ),
         "synth": CommandEntry(
-            "edgellm.cli.commands.synth:synth",
             "Make a model of random weights, to measure a machine.",
             "edgellm synth llama-2-7b ./llama-7b --bits 4",
         ),
         "plan": CommandEntry(
-            "edgellm.cli.commands.plan:plan",
             "Show what a budget of memory buys.",
             "edgellm plan mlx-community/Meta-Llama-3.1-8B-Instruct-4bit --memory 4GB",
         ),
         "info": CommandEntry(
-            "edgellm.cli.commands.info:info",
             "Show the shape of a model, and what its parts weigh.",
             "edgellm info stories",
         ),
         "verify": CommandEntry(
-            "edgellm.cli.commands.verify:verify",
             "Check that a model is whole and computes.",
             "edgellm verify ./llama-1b",
         ),
         "doctor": CommandEntry(
-            "edgellm.cli.commands.doctor:doctor",
             "Look this machine over.",
             "edgellm doctor ~/models",
         ),
-        "bench": CommandEntry("edgellm.bench.app:app", "Measure this machine, and models on it."),
+        "bench": CommandEntry(
+            "Measure this machine, and models on it.", target="edgellm.bench.app:app"
+        ),
     }
 
 

@@ -23,21 +23,28 @@ class CommandEntry:
     """A row of the table.
 
     Attributes:
-        target: ``module:attribute`` of the command's function, or of the typer app of a group.
         summary: the command's line in the help of its group.
         example: a command line that ends the command's own help.
+        target: ``module:attribute`` of the command's function, or of the typer app of a group;
+            left out: the function of the command's name in the module of that name.
         hidden: leave the command out of the help of its group.
     """
 
-    target: str
     summary: str = ""
     example: str = ""
+    target: str = ""
     hidden: bool = False
 
 
 class CommandGroup(TyperGroup):
-    """A group whose help needs no import: subclasses set ``table``, by the commands' names."""
+    """A group whose help needs no import.
 
+    Attributes:
+        package: where the modules of commands are.
+        table: the commands by their names; subclasses have one.
+    """
+
+    package: ClassVar[str] = ""
     table: ClassVar[Mapping[str, CommandEntry]] = {}
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -52,7 +59,8 @@ class CommandGroup(TyperGroup):
                 return None
             hint = did_you_mean(cmd_name, self.list_commands(ctx), f"{ctx.command_path} --help")
             raise ConfigError(f"there is no command {cmd_name!r}", hint=hint)
-        module, _, attribute = entry.target.partition(":")
+        path = entry.target or f"{self.package}.{cmd_name}:{cmd_name}"
+        module, _, attribute = path.partition(":")
         target = getattr(import_module(module), attribute)
         if isinstance(target, typer.Typer):
             return get_command(target)

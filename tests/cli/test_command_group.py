@@ -13,7 +13,7 @@ def test_a_command_is_imported_when_it_is_called(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
 
     class Group(CommandGroup):
-        table = {"greet": CommandEntry("late_commands:greet", "Says hello.")}  # noqa: RUF012
+        table = {"greet": CommandEntry("Says hello.", target="late_commands:greet")}  # noqa: RUF012
 
     app = typer.Typer(cls=Group, rich_markup_mode=None)
     app.callback()(lambda: None)

@@ -6,9 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
+
+import typer
 
 Returned = TypeVar("Returned")
+
+
+def option(kind: Any, metavar: str | None, help_text: str, *flags: str) -> Any:
+    """Return an option of this type; without ``flags`` it is called as its field is."""
+    return Annotated[kind, typer.Option(*flags, metavar=metavar, help=help_text)]
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,7 @@ class SettingsOptions:
 
     Attributes:
         settings: a dataclass; an option's default is its field's.
-        options: the type and the ``typer.Option`` of each field, as ``Annotated``; in the order
-            in which help shows them.
+        options: what ``option`` returns for each field, in the order in which help shows them.
         defaults: where the command line has others than the class.
     """
 

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from edgellm.cli.common.options import LOAD_OPTIONS, SAMPLING_OPTIONS
-from edgellm.cli.common.settings_options import SettingsOptions, expand_settings
+from edgellm.cli.common.settings_options import SettingsOptions, expand_settings, option
 from edgellm.settings import LoadSettings, Sampling
 
 
@@ -23,9 +23,9 @@ class Oven:
 OPTIONS = SettingsOptions(
     Oven,
     {
-        "degrees": Annotated[int, typer.Option("--heat", help="How hot.")],
-        "shelf": Annotated[str | None, typer.Option(help="Which.")],
-        "tins": Annotated[list[str] | None, typer.Option("--tin", help="Each.")],
+        "degrees": option(int, "N", "How hot.", "--heat"),
+        "shelf": option(str | None, None, "Which."),
+        "tins": option(list[str] | None, "NAME", "Each.", "--tin"),
     },
     defaults={"tins": None},
 )
