@@ -185,6 +185,7 @@ def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[in
     """
     load = LoadSettings(context=settings.context, threads=settings.threads, speculate="off")
     least = least_memory(checkpoint, load)
+    # fractions below the least become one budget
     budgets = dict.fromkeys(max(least, int(part * checkpoint.nbytes)) for part in FRACTIONS)
     paged = [
         budget
@@ -204,6 +205,7 @@ def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> d
     """Return the fields of a record that are measured."""
     files = sorted({extent.file for part in checkpoint.layers for extent in part.extents})
     tuning = tuned(files)
+    # cold: what an earlier run has left in the page cache would come from memory
     drop_from_cache(sorted(checkpoint.folder.path.glob("*.safetensors")))
     with _worker(settings.cap(budget)) as worker:
         loading = {"memory": budget, "context": settings.context, "threads": settings.threads}
@@ -220,6 +222,7 @@ def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> d
                 return []
             return [read_all(extents, tuning, scratch)]
 
+        # before, between and after the repetitions, since disks wander
         raw_gbps = plain_read()
         seconds = []
         for _ in range(settings.samples):

@@ -1,4 +1,8 @@
-"""The founding experiment: questions, what threads bring, and ratings."""
+"""Questions to models: their answers and times, and what happens where there are none."""
+
+import os
+import subprocess
+import time
 
 import pytest
 
@@ -55,3 +59,22 @@ def test_a_question_that_does_not_fit_fails_alone():
     )
     assert "context" in found[0].error
     assert found[1].answer
+
+
+def test_a_worker_that_dies_fails_the_questions_that_are_left_at_once():
+    questions = ["One?", "Two?", "Three?"]
+
+    def kill_at_the_second_question(status):
+        if status.doing == "Two?":
+            worker = ["pkill", "-KILL", "-P", str(os.getpid()), "-f", "bench.queries.worker"]
+            subprocess.run(worker, check=True)
+
+    settings = QuerySettings(threads=(1,), max_tokens=2, timeout=60.0)
+    begun = time.monotonic()
+    first, *others = measure_queries(
+        ["stories"], questions, settings, progress=kill_at_the_second_question
+    )
+    assert first.answer
+    assert [record.question for record in others] == ["Two?", "Three?"]
+    assert all("the system killed it" in record.error for record in others)
+    assert time.monotonic() - begun < settings.timeout
