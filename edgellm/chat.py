@@ -45,7 +45,7 @@ def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
 
 
 class Chat:
-    """A conversation with a model, whose KV cache stays, so that a turn costs its new tokens alone.
+    """A conversation with a model. Its KV cache stays, so a turn costs its new tokens alone.
 
     Attributes:
         llm: the model, which the conversation does not close.

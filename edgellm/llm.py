@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ from edgellm.device.exclusive import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
-from edgellm.errors import ClosedError, ConfigError
-from edgellm.generation.beam_search import beam_steps, require_memory
-from edgellm.generation.decode import Step, generate_steps
+from edgellm.errors import ConfigError
+from edgellm.generation.completer import Completer
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prompt import check_prompt
-from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
-from edgellm.generation.text_stream import TextStream
+from edgellm.generation.stats import PrefillCallback
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
 from edgellm.models.paged_embedding import PagedEmbedding
@@ -78,6 +75,16 @@ class LLM:
         self._release_stream = finalize(self, release_stream, stream)
         self._lock = ModelLock(stream, self._free)
         self._prefix_cache = PrefixCache(self._make_caches, prompt_cache)
+        self._completer = Completer(
+            model=model,
+            tokenizer=tokenizer,
+            plan=plan,
+            reader=reader,
+            model_lock=self._lock,
+            prefix_cache=self._prefix_cache,
+            speculation=speculation,
+            context=self.context,
+        )
 
     def __enter__(self) -> LLM:
         """Return the model."""
@@ -130,14 +137,15 @@ class LLM:
         else:
             ids = [index(token) for token in prompt]
         self._check(ids)
-        generation = self._generate(
+        completion = self._completer.stream(
             ids,
             sampling,
+            end_tokens=self.eos_token_ids,
             continues=isinstance(prompt, str),
             reuse_cache=reuse_cache,
             on_prefill=on_prefill,
         )
-        return self._lock.run(generation)
+        return self._lock.run(completion)
 
     def generate(
         self, prompt: Prompt, sampling: Sampling | None = None, **settings: Any
@@ -275,7 +283,7 @@ class LLM:
         if self._speculation is not None:
             self._speculation.close()
         self._prefix_cache.close()
-        del self._model
+        del self._model, self._completer
         self._release_stream()
 
     def _make_caches(self, reserve: int) -> list[Cache]:
@@ -291,91 +299,8 @@ class LLM:
         self._lock.require_open()
         check_prompt(ids, self.config, context=self.context)
 
-    def _keep_going(self) -> bool:
-        return not self._lock.cancelled.is_set()
-
     def _generate_batch(
         self, prompts: Sequence[Prompt], samplings: Sequence[Sampling], at_once: int | None
     ) -> Generator[tuple[int, Token]]:
         with self.batch(at_once=at_once) as engine:
             yield from engine.answers(prompts, samplings)
-
-    def _generate(
-        self,
-        ids: list[int],
-        sampling: Sampling,
-        *,
-        continues: bool,
-        reuse_cache: bool,
-        on_prefill: PrefillCallback | None,
-    ) -> Generator[Token]:
-        progress = Progress(len(ids), on_prefill=on_prefill)
-        meter = CostMeter(self._model, self._reader, self.plan)
-        limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
-        text_stream = TextStream(
-            self.tokenizer.decoder(continues=continues),
-            stop=sampling.stop,
-            end_tokens=self.eos_token_ids,
-            limit=limit,
-        )
-        total = min(self.context, len(ids) + limit)
-        caches, cached = self._prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
-        stats = partial(
-            meter.snapshot, progress, cached=cached, restored=self._prefix_cache.restored
-        )
-        steps = self._steps_for(sampling, caches, total)(
-            self._model,
-            ids[cached:],
-            caches,
-            sampling,
-            prefill_chunk=self.plan.prefill_chunk,
-            limit=limit,
-            progress=progress,
-            keep_going=self._keep_going,
-            seen=ids,
-        )
-        produced = text_stream.tokens
-        try:
-            for step in steps:
-                text, reason = text_stream.add(step.token)
-                if reason:
-                    cost = stats(completion_tokens=len(produced))
-                    yield Token(step.token, text, step.logprob, reason, cost)
-                    return
-                yield Token(step.token, text, step.logprob)
-            # The steps end before the limit only where the generation was cancelled or closed.
-            if self._lock.closed:
-                raise ClosedError("the model was closed during the answer")
-            cost = stats(completion_tokens=len(produced))
-            yield Token(None, text_stream.flush(), None, "cancelled", cost)
-        finally:
-            steps.close()
-            self._prefix_cache.keep([*ids, *produced])
-
-    def _steps_for(
-        self, sampling: Sampling, caches: Sequence[Cache], total: int
-    ) -> Callable[..., Generator[Step]]:
-        """Return the generator of steps, for ``total`` tokens with the prompt.
-
-        Raises:
-            MemoryBudgetError: the budget has no room for so many beams.
-        """
-        if sampling.beams == 1:
-            return partial(generate_steps, speculation=self._speculation)
-        cache_bytes = max(
-            sum(cache.nbytes for cache in caches), self.plan.cache_bytes * total // self.context
-        )
-        require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
-        return partial(
-            beam_steps,
-            ends=partial(self._is_finished, sampling.stop),
-            end_tokens=len(self.eos_token_ids),
-        )
-
-    def _is_finished(self, stop: Sequence[str], produced: Sequence[int]) -> bool:
-        if produced[-1] in self.eos_token_ids:
-            return True
-        if not stop:
-            return False
-        text = self.tokenizer.decode(produced)
-        return any(each in text for each in stop)

@@ -1,4 +1,4 @@
-"""Huge pages, where Linux gives them on request: fewer page-table misses while weights are read."""
+"""Huge pages, where Linux gives them on request: fewer TLB misses while weights are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examination of a machine: what it is, how fast, and whether a model computes right on it."""
+"""An examination of this machine: what it is, how fast, and whether a model computes right."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Check:
 
 @dataclass(slots=True)
 class Diagnosis:
-    """All that was found: sizes in bytes, speeds a second, None for a figure that was not to be had."""
+    """All that was found. Sizes in bytes, speeds in units a second, None for what is unknown."""
 
     machine: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)

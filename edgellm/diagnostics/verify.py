@@ -1,4 +1,4 @@
-"""Verification of a model folder: its files, their bytes, what they claim, and a forward pass."""
+"""Verification of a model folder: its files, their bytes, their claims, and a forward pass."""
 
 from __future__ import annotations
 

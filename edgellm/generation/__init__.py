@@ -1,7 +1,7 @@
 """One sequence: from a prompt to a completion, token by token.
 
-``prefill.py`` computes the prompt and ``decode.py`` is the loop after it; ``beam_search.py`` stands
-beside them. ``text_stream.py`` and ``stop_text.py`` turn tokens into text and end it; ``output.py``
-and ``stats.py`` hold what comes out and what it cost. It stands on ``models``, ``sampling`` and
-``speculation``; ``llm.py`` and ``engine`` use it.
+``completer.py`` runs a completion; ``prefill.py`` computes its prompt and ``decode.py`` is the loop
+after it; ``beam_search.py`` stands beside them. ``text_stream.py`` and ``stop_text.py`` turn tokens
+into text and end it; ``output.py`` and ``stats.py`` hold what comes out and what it cost. It stands
+on ``models``, ``sampling`` and ``speculation``; ``llm.py`` and ``engine`` use it.
 """

@@ -30,7 +30,7 @@ tokens: a copy of a 33rd of the window a token, where attention reads all of it.
 
 
 class Cache(Protocol):
-    """What a layer asks of its cache."""
+    """The keys and values of one layer, as the layer uses them."""
 
     offset: int
     """Tokens so far: the position of the next one."""

@@ -1,4 +1,4 @@
-"""Prompt cache on disk: a prompt whose KV cache was kept once is not computed by the next process.
+"""Prompt cache on disk: the KV cache of a prompt, kept for the next process.
 
 A sequence is one safetensors file: its tokens, and each layer's keys and values in their KV format.
 Files lie in a folder named by the model and by all settings that change the numbers. A file appears

@@ -1,4 +1,4 @@
-"""The cache's own sub-folder in a folder that may be anybody's; nothing else is ever deleted.
+"""The cache's own sub-folder in anybody's folder: nothing else is ever deleted.
 
 FOLDER/edgellm-prompt-cache/                        made in one step with its marker
     .edgellm-prompt-cache                           the marker

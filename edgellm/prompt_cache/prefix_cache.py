@@ -1,4 +1,4 @@
-"""Prefix cache: a prompt that begins like the sequence before computes only its other tokens."""
+"""Prefix cache: what a prompt has in common with the sequence before is not computed again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,153 @@
+"""One completion, from the prompt's tokens to the last token with what it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from edgellm.device.exclusive import ModelLock
+from edgellm.errors import ClosedError
+from edgellm.generation.beam_search import beam_steps, require_memory
+from edgellm.generation.decode import Step, generate_steps
+from edgellm.generation.output import Token
+from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
+from edgellm.generation.text_stream import TextStream
+from edgellm.kv_cache.cache import Cache
+from edgellm.models.model import Model
+from edgellm.plan.plan import Plan
+from edgellm.prompt_cache.prefix_cache import PrefixCache
+from edgellm.reading.disk_reader import Reader
+from edgellm.settings import Sampling
+from edgellm.speculation.controller import Speculation
+from edgellm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completer:
+    """A loaded model, as one completion at a time needs it.
+
+    Attributes:
+        model: the model.
+        tokenizer: its tokenizer.
+        plan: what it was loaded by.
+        reader: reads its streamed weights.
+        model_lock: held by whoever advances a completion; ends it when it is cancelled or closed.
+        prefix_cache: the KV caches, with what they hold of the completion before.
+        speculation: chooses draft tokens; None for plain decoding.
+        context: tokens that prompt and completion may have together.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    plan: Plan
+    reader: Reader
+    model_lock: ModelLock
+    prefix_cache: PrefixCache
+    speculation: Speculation | None
+    context: int
+
+    def stream(
+        self,
+        ids: list[int],
+        sampling: Sampling,
+        *,
+        end_tokens: frozenset[int],
+        continues: bool,
+        reuse_cache: bool,
+        on_prefill: PrefillCallback | None = None,
+    ) -> Generator[Token]:
+        """Yield the tokens of a completion, the last with its finish reason and its cost.
+
+        Args:
+            ids: the prompt, which fits the context.
+            sampling: how tokens are drawn.
+            end_tokens: tokens that end the completion.
+            continues: whether the completion goes on in the middle of a text.
+            reuse_cache: compute only what differs from the tokens of the completion before.
+            on_prefill: called before and while the prompt is computed.
+
+        Raises:
+            ClosedError: the model was closed while it ran.
+            MemoryBudgetError: the budget has no room for so many beams.
+            ReadError: while streaming weights.
+        """
+        progress = Progress(len(ids), on_prefill=on_prefill)
+        meter = CostMeter(self.model, self.reader, self.plan)
+        limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
+        text_stream = TextStream(
+            self.tokenizer.decoder(continues=continues),
+            stop=sampling.stop,
+            end_tokens=end_tokens,
+            limit=limit,
+        )
+        total = min(self.context, len(ids) + limit)
+        caches, cached = self.prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
+        stats = partial(
+            meter.snapshot, progress, cached=cached, restored=self.prefix_cache.restored
+        )
+        steps = self._steps_for(sampling, caches, total, end_tokens)(
+            self.model,
+            ids[cached:],
+            caches,
+            sampling,
+            prefill_chunk=self.plan.prefill_chunk,
+            limit=limit,
+            progress=progress,
+            keep_going=self._keep_going,
+            seen=ids,
+        )
+        produced = text_stream.tokens
+        try:
+            for step in steps:
+                text, reason = text_stream.add(step.token)
+                if reason:
+                    cost = stats(completion_tokens=len(produced))
+                    yield Token(step.token, text, step.logprob, reason, cost)
+                    return
+                yield Token(step.token, text, step.logprob)
+            # Steps that end without a finish reason were cancelled, or the model was closed.
+            if self.model_lock.closed:
+                raise ClosedError("the model was closed during the answer")
+            cost = stats(completion_tokens=len(produced))
+            yield Token(None, text_stream.flush(), None, "cancelled", cost)
+        finally:
+            steps.close()
+            self.prefix_cache.keep([*ids, *produced])
+
+    def _keep_going(self) -> bool:
+        return not self.model_lock.cancelled.is_set()
+
+    def _steps_for(
+        self,
+        sampling: Sampling,
+        caches: Sequence[Cache],
+        total: int,
+        end_tokens: frozenset[int],
+    ) -> Callable[..., Generator[Step]]:
+        """Return the generator of steps, for ``total`` tokens with the prompt.
+
+        Raises:
+            MemoryBudgetError: the budget has no room for so many beams.
+        """
+        if sampling.beams == 1:
+            return partial(generate_steps, speculation=self.speculation)
+        cache_bytes = max(
+            sum(cache.nbytes for cache in caches), self.plan.cache_bytes * total // self.context
+        )
+        require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
+        return partial(
+            beam_steps,
+            ends=partial(self._is_finished, end_tokens, sampling.stop),
+            end_tokens=len(end_tokens),
+        )
+
+    def _is_finished(
+        self, end_tokens: frozenset[int], stop: Sequence[str], produced: Sequence[int]
+    ) -> bool:
+        if produced[-1] in end_tokens:
+            return True
+        if not stop:
+            return False
+        text = self.tokenizer.decode(produced)
+        return any(each in text for each in stop)
