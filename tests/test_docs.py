@@ -1,0 +1,22 @@
+"""The documents name commands and files that are there."""
+
+import importlib.util
+import re
+
+import pytest
+from support.paths import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# Files are named from the repository, from edgellm/, or, on the page of a folder, from there.
+ROOTS = [ROOT, ROOT / "edgellm", ROOT / "edgellm" / "kernels"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_files_that_a_page_names_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    modules = re.findall(r"python -m (edgellm[\w.]*)", text)
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    files = re.findall(r"`((?:\w+/)*\w+\.py)`", text)
+    assert [name for name in files if not any((root / name).is_file() for root in ROOTS)] == []
+    links = re.findall(r"\]\(([\w./-]+\.md)\)", text)
+    assert [link for link in links if not (page.parent / link).is_file()] == []
