@@ -14,7 +14,7 @@ from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import Cache
 
 LayerSpans = Sequence[tuple[Cache, int]]
-"""Sequences of a hidden state (1, L, E) in their order: each one's cache in a layer, and its tokens."""
+"""Sequences of a hidden state (1, L, E), in order: each one's cache in a layer, and its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Layers(Protocol):
     """Whether a pass reads weights from disk: all chunks of a prompt should then share a pass."""
 
     async_compute: bool
-    """Whether ``run`` returns before the results are there, so that a step can be launched ahead."""
+    """Whether ``run`` returns before the results are there: a step can then be launched ahead."""
 
     max_exact_rows: int
     """The largest of the layers' ``Layer.max_exact_rows``."""

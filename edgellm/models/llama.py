@@ -61,7 +61,7 @@ _compiled_gates = _CompiledGates()
 
 
 def compiled(gate: Gate) -> Gate:
-    """Return a gate as one kernel, where there is a GPU: on a CPU, MLX would call a C++ compiler."""
+    """Return a gate as one kernel, for a GPU: on a CPU, MLX would call a C++ compiler."""
 
     def run(gate_states: mx.array, up_states: mx.array) -> mx.array:
         gates = _compiled_gates.by_gate

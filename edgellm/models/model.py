@@ -91,7 +91,7 @@ class Model:
         *,
         keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
-        """Return what ``hidden`` does, where ids (1, L) may be of several sequences side by side."""
+        """Return what ``hidden`` does; ids (1, L) may be of several sequences side by side."""
         states = [self._embed(ids) for ids in tokens]
         return self.layers.run(states, spans, keep_going=keep_going)
 

@@ -1,4 +1,4 @@
-"""Known shapes: the configs of published models, without their weights."""
+"""Presets: the configs of published models, without their weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from edgellm.errors import ConfigError
 
 Config = Mapping[str, Any]
+"""What a ``config.json`` holds."""
 
 
 def _shape(  # noqa: PLR0917
@@ -22,6 +23,7 @@ def _shape(  # noqa: PLR0917
     /,
     **more: Any,
 ) -> Config:
+    """Return a config of these numbers, by position for the table below to stay readable."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -41,6 +43,7 @@ def _shape(  # noqa: PLR0917
 
 
 def _scaled(factor: float) -> Config:
+    """Return how Llama 3.1 and 3.2 scale their rotary frequencies."""
     bounds = {
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
@@ -114,10 +117,16 @@ SHAPES: Mapping[str, Config] = {
 
 
 def shape_config(name: str) -> Config:
-    """The config of a known shape. Raises ConfigError for another name, with the closest that there is."""
+    """Return the config of a known shape.
+
+    Raises:
+        ConfigError: there is none of this name; the hint says the closest.
+    """
     config = SHAPES.get(name.lower())
     if config is None:
+        hint = f"known shapes: {', '.join(SHAPES)}"
         close = get_close_matches(name.lower(), SHAPES, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"known shapes: {', '.join(SHAPES)}"
+        if close:
+            hint = f"did you mean {close[0]}?"
         raise ConfigError(f"there is no shape {name[:60]!r}", hint=hint)
     return config

@@ -172,7 +172,8 @@ def _best_minimum(
         f"the budget is {megabytes(budget)}, and the least that this model runs in is "
         f"{megabytes(least.total_bytes)}: {megabytes(estimate.outer_bytes)} for norm and head, "
         f"{megabytes(layer_bytes)} for layers in transit, {draft}"
-        f"{megabytes(least.total_bytes - least.weight_bytes)} for {least.context} tokens of context",
+        f"{megabytes(least.total_bytes - least.weight_bytes)} for "
+        f"{least.context} tokens of context",
         hint=f"use --memory {megabytes(least.total_bytes).replace(' ', '')} or more, "
         "a shorter --context, or convert with fewer --bits",
     )

@@ -133,8 +133,8 @@ def estimate_memory(
     config = checkpoint.config
     if layer_kv_bytes is None:
         layer_kv_bytes = 2 * config.num_key_value_heads * config.head_dim * item_bytes
-    # What lives at once in a layer, of one token, counted generously: three hidden states; the heads
-    # of queries, keys and values twice, as multiplied and rotated; gate, up, and two more of F.
+    # What lives at once in a layer, of one token, counted generously: three hidden states; the
+    # heads of queries, keys and values twice, as multiplied and rotated; gate, up, and two more.
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
     items = 3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size
     score_bytes = 0

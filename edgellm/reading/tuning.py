@@ -31,7 +31,7 @@ CANDIDATES = (
 """The first one is what is used without a measurement."""
 
 GAIN = 1.05
-"""How much faster than the first candidate another one must be: less is the disk's own wandering."""
+"""How much faster than the first candidate another must be: less is the disk's own wandering."""
 
 SPAN = 32 << 20
 """Bytes that a measurement reads at a time."""

@@ -72,7 +72,7 @@ def forecast(
 
 
 def _described_memory(total: int) -> Memory:
-    """Return the memory of a machine of which only the size is known: all free, a GPU as Apple's."""
+    """Return the memory of a machine of a known size: all of it free, a GPU as Apple's."""
     gpu_limit = total * 3 // 4
     if total <= SMALL_MACHINE:
         gpu_limit = total * 2 // 3

@@ -1,4 +1,4 @@
-"""How long one token's arithmetic takes on this machine, measured with one of the model's layers."""
+"""The time of one token's arithmetic on this machine, measured with one of the model's layers."""
 
 from __future__ import annotations
 

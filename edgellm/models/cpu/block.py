@@ -171,14 +171,14 @@ def _run_call(
         [CacheMemory(span.caches[layer], span.length) for span in spans]
         for layer in range(len(blocks))
     ]
-    # A layer's first steps can move the working memory, to which the steps of those before it point.
+    # A layer's first steps can move the working memory, to which the steps before it point.
     version = -1
     while version != workspace.version:
         version = workspace.version
         steps = [
             block.steps(tokens).prepare(
                 [
-                    (cache_memory.store, span.length)
+                    (cache_memory.view, span.length)
                     for cache_memory, span in zip(layer_memories, spans, strict=True)
                 ]
             )

@@ -1,6 +1,6 @@
-"""KV caches as the kernels see them: addresses, and what of them a call looks at."""
+"""KV caches as the CPU kernels see them: addresses, and what of them a call attends to."""
 
-# L new tokens, S tokens that are looked at, G key/value heads, D head size
+# L new tokens, S tokens attended to, G key/value heads, D head size
 
 from __future__ import annotations
 
@@ -14,80 +14,110 @@ from edgellm.kernels.codegen.abi import ONE_SPLIT, SPLIT_KEYS
 from edgellm.kernels.layer_steps import KVView
 from edgellm.kv_cache.cache import Cache, KVCache
 
-_KINDS: Mapping[tuple[int | None, mx.Dtype], str] = {
+KERNEL_KV_FORMATS: Mapping[tuple[int | None, mx.Dtype], str] = {
     (None, mx.float32): "f32",
     (None, mx.float16): "f16",
     (8, mx.float16): "q8",
     (4, mx.float16): "q4",
 }
+"""The KV formats that there are kernels for, by bits and type, as the kernels call them."""
 
-_WINDOW_SHARES = 8
-"""Shares that a window has at the least, where it is long enough for them."""
+MIN_WINDOW_SPLITS = 8
+"""Splits that a window has at the least, where it is long enough for them."""
 
 
 class CacheMemory:
-    """Where a cache's memory is for a call of some tokens, and what is to be done with it afterwards."""
+    """A cache's memory during a call, which writes new keys and values and attends to all of them.
+
+    Args:
+        cache: of one sequence in one layer.
+        tokens: new ones of the call.
+
+    Attributes:
+        view: what the kernels are told.
+
+    Raises:
+        BackendError: there are no kernels for this cache.
+    """
 
     def __init__(self, cache: Cache, tokens: int) -> None:
         if not isinstance(cache, KVCache):
             raise BackendError(f"there are no kernels for a {type(cache).__name__}")
-        self._cache, self._end, self._first = cache, cache.offset + tokens, cache.window_start
+        self._cache = cache
+        self._window_start = cache.window_start
+        self._end = cache.offset + tokens
+        # the old and the new tokens side by side, where the cache has no room for all of them
         self._joined: list[mx.array] = []
-        arrays, base = cache.arrays, cache.base
         if cache.reserve(tokens):
-            base = cache.base
-        # a window that has no room for so many at once: they are looked at beside what it holds
+            self.view = _view(cache, cache.arrays, base=cache.base, end=self._end)
         else:
-            held = cache.part(self._first, cache.offset)
+            # a window is too small for so many at once: the call writes beside what it holds
+            held = cache.part(self._window_start, cache.offset)
             new = cache.kv_format.empty(tokens)
-            arrays = self._joined = [
-                mx.concatenate([*pair], axis=2) for pair in zip(held, new, strict=True)
+            self._joined = [
+                mx.concatenate([old_array, new_array], axis=2)
+                for old_array, new_array in zip(held, new, strict=True)
             ]
-            base = self._first
-        self.store = _store(cache, arrays, base=base, held=self._end)
+            self.view = _view(cache, self._joined, base=self._window_start, end=self._end)
 
     def keep(self) -> None:
-        """Take the new tokens into the cache."""
+        """Take the new tokens, which the call has written, into the cache."""
         if self._joined:
-            self._cache.replace(self._joined, self._first)
+            self._cache.replace(self._joined, self._window_start)
             mx.eval(self._cache.arrays)
         else:
             self._cache.offset = self._end
 
 
-def _store(cache: KVCache, arrays: Sequence[mx.array], *, base: int, held: int) -> KVView:
-    kept = cache.kv_format
-    kind = _KINDS.get((kept.bits, kept.dtype))
+def _view(cache: KVCache, arrays: Sequence[mx.array], *, base: int, end: int) -> KVView:
+    """Return what the kernels are told of arrays (1, G or 2G, capacity, ...).
+
+    Args:
+        cache: whose format and window count.
+        arrays: of the cache, or in its format; evaluated here.
+        base: the position of their first token.
+        end: the position after the last new token.
+    """
+    kv_format = cache.kv_format
+    kind = KERNEL_KV_FORMATS.get((kv_format.bits, kv_format.dtype))
     if kind is None:
-        raise BackendError(f"there are no kernels for a cache of {kept.dtype} and {kept.bits} bits")
-    places, heads = [], []
+        raise BackendError(
+            f"there are no kernels for a cache of {kv_format.dtype} and {kv_format.bits} bits"
+        )
+    addresses, head_bytes = [], []
     for array in arrays:
         memory = np.array(array, copy=False)
-        _, head_bytes, token_bytes, _ = memory.strides
-        places.append(memory.ctypes.data - base * token_bytes)
-        heads.append(head_bytes)
-    if kept.bits is None:
-        keys, values = places
-        tables = (0, 0, 0, 0)
-    else:  # values lie behind the keys
-        keys, *own = places
-        values, *others = (
-            place + kept.heads * head for place, head in zip(places, heads, strict=True)
+        _, head_stride, token_stride, _ = memory.strides
+        # where position 0 would lie: kernels count positions, not places
+        addresses.append(memory.ctypes.data - base * token_stride)
+        head_bytes.append(head_stride)
+    tables = (0, 0, 0, 0)
+    if kv_format.bits is None:
+        keys, values = addresses
+    else:
+        # in each array, the G heads of values lie behind the G heads of keys
+        keys, key_scales, key_biases = addresses
+        values, value_scales, value_biases = (
+            address + kv_format.heads * head_stride
+            for address, head_stride in zip(addresses, head_bytes, strict=True)
         )
-        tables = (own[0], own[1], others[0], others[1])
+        tables = (key_scales, key_biases, value_scales, value_biases)
+    window, max_exponent = end, ONE_SPLIT
+    if cache.window is not None:
+        window, max_exponent = cache.window, _max_exponent(cache.window)
     return KVView(
         kind=kind,
         keys=keys,
         values=values,
-        head_bytes=heads[0],
+        head_bytes=head_bytes[0],
         position=cache.offset,
-        length=held,
-        window=held if cache.window is None else cache.window,
-        max_exponent=ONE_SPLIT if cache.window is None else _exponent(cache.window),
+        length=end,
+        window=window,
+        max_exponent=max_exponent,
         tables=tables,
     )
 
 
-def _exponent(window: int) -> int:
-    """Of the largest share of a window."""
-    return max(0, (window // (_WINDOW_SHARES * SPLIT_KEYS)).bit_length() - 1)
+def _max_exponent(window: int) -> int:
+    """Return the exponent of a window's largest split (``abi.split_of``)."""
+    return max(0, (window // (MIN_WINDOW_SPLITS * SPLIT_KEYS)).bit_length() - 1)

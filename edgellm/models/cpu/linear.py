@@ -132,7 +132,7 @@ def kernel_matrices(linear: Linear) -> list[Matrix]:
 
 
 def _address(array: mx.array) -> int:
-    """Return where an array's workspace begins. NumPy has no bfloat16, so it is asked about bytes."""
+    """Return where an array's memory begins; NumPy, which has no bfloat16, sees it as bytes."""
     view = array.view(mx.uint8)
     mx.eval(view)
     return int(np.array(view, copy=False).ctypes.data)

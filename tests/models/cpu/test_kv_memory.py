@@ -137,7 +137,7 @@ def test_a_query_gets_the_same_bits_in_any_call(kind, window, before, length, na
     cache = cache_of(config, kind, window)
     own(hidden_of(config, before + length), [(cache, before + length)])
     assert cache.trim(before)
-    store = CacheMemory(cache, length).store
+    store = CacheMemory(cache, length).view
     shape = (length, config.num_attention_heads, config.head_dim)
     queries = np.random.default_rng(before).standard_normal(shape, dtype=np.float32) * 3
     kv_heads = config.num_key_value_heads
