@@ -3,9 +3,9 @@
     python -m edgellm.bench.studies.batching MODEL
         [--batch 8] [--memory 2GB] [--steps 16] [--rounds 5]
 
-They take turns. Sequences have prompts of different lengths and go on greedily, token by token. ``goal`` is the
-least that a batch should yield: 0.8 of what the arithmetic allows, min(batch, prompt rate / decode
-rate), and paged 6 of 8. Records go to stdout as JSON, figures to stderr.
+They take turns. Sequences have prompts of different lengths and go on greedily, token by token.
+``goal`` is the least that a batch should yield: 0.8 of what the arithmetic allows, min(batch,
+prompt rate / decode rate), and paged 6 of 8. Records go to stdout as JSON, figures to stderr.
 """
 
 from __future__ import annotations

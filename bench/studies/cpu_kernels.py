@@ -141,7 +141,7 @@ def take_turns(
     *,
     rounds: int,
 ) -> Samples:
-    """Run every test with every program, round after round; one that fails is left out then on."""
+    """Run every test with every program, round after round, until a program fails."""
     samples: Samples = defaultdict(list)
     for _, (test, tokens), name in product(range(rounds), tests, list(runners)):
         if name not in runners:
