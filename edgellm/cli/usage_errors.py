@@ -10,7 +10,11 @@ from edgellm.errors import ConfigError
 
 
 def usage_error(error: Any) -> ConfigError:
-    """Reword typer's error of wrong usage, which has ``ctx`` and for an option ``option_name``."""
+    """Return typer's error of wrong usage in our words.
+
+    Args:
+        error: has the context as ``ctx``, and ``option_name`` if it is about an option.
+    """
     context = error.ctx
     if context is None:
         return ConfigError(_sentence(error), hint="see edgellm --help")
@@ -20,11 +24,6 @@ def usage_error(error: Any) -> ConfigError:
     if option and option not in known:
         hint = did_you_mean(option, known, help_command)
         return ConfigError(f"there is no option {option}", hint=hint)
-    # A group that is called without a command has its whole help as its message.
-    if error.format_message().startswith(context.get_usage()):
-        return ConfigError(
-            f"{context.command_path} needs to know what to do", hint=f"see {help_command}"
-        )
     return ConfigError(_sentence(error), hint=f"see {help_command}")
 
 

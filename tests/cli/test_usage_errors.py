@@ -65,6 +65,7 @@ def test_wrong_usage_is_a_fact_and_a_next_step(run, arguments, fact, hint):
         (["generate", "--prompt"], "--prompt"),
         (["generate", "-p", "x", "--max-tokens", "many"], "--max-tokens"),
         (["bench", "paging"], "MODEL"),
+        (["--"], "missing command"),
     ],
 )
 def test_wrong_usage_that_typer_notices_names_what_is_wrong(run, arguments, named):

@@ -75,7 +75,7 @@ def generate(
         encoded = {line: _encode_turn(tokenizer, text, system) for line, text in texts.items()}
         prompts = encoded
     else:
-        # Only measured: a completion of a text begins with its blank, one of ids does not.
+        # The ids are only counted: a prompt is given as text, so that the completion continues it.
         encoded = {line: tokenizer.encode(text) for line, text in texts.items()}
     if settings.context is None:
         longest = max(len(ids) for ids in encoded.values()) + sampling.max_tokens
