@@ -58,23 +58,33 @@ def parse_json(
     if data.count(b",") + data.count(b"[") + data.count(b"{") > max_items:
         raise FormatError(f"{name} holds more than {max_items} values")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_object_without_doubles,
-            parse_constant=_refuse_constant,
-            parse_float=_finite_float,
-        )
+        value = loads_strict(data.decode("utf-8"))
     except RecursionError as error:
         raise FormatError(f"{name} is nested too deeply") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{name} is no valid JSON: not UTF-8") from error
-    # no JSON, a number of thousands of digits, or one of the three hooks below
     except ValueError as error:
         raise FormatError(f"{name} is no valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{name} holds no JSON object")
     _check_values(value, name)
     return value
+
+
+def loads_strict(text: str) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, names a key twice, or holds a number that is not finite or has
+            thousands of digits.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(
+        text,
+        object_pairs_hook=_object_without_doubles,
+        parse_constant=_refuse_constant,
+        parse_float=_finite_float,
+    )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> FileRecord:

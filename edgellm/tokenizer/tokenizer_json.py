@@ -8,14 +8,13 @@ bounds, and decodes whole texts only, no streams.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.strict_json import require_regular_file, shown
+from edgellm.files.strict_json import loads_strict, require_regular_file, shown
 from edgellm.tokenizer.added_tokens import MAX_ID, AddedToken, Settings, read_added
 from edgellm.tokenizer.detokenizer import read_decoding
 from edgellm.tokenizer.json_components import check_components, read_frame
@@ -262,9 +261,7 @@ def _parse(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8").strip()
         if text[:1] != "{" or text[-1:] != "}":  # cut off, or something else: not worth parsing
             raise TokenizerError(f"{path} is cut off, or is no JSON object")
-        document = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite
-        )
+        document = loads_strict(text)
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from error
     except TokenizerError:
@@ -277,21 +274,3 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TokenizerError(f"{path} holds no JSON object")
     return document
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("an object has a key twice")
-    return value
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is too large")
-    return value

@@ -215,7 +215,7 @@ def test_a_damaged_json(tmp_path, kind, path, value, message):
         (b'{"model": NaN}', "NaN is no number"),
         (b'{"model": 1e999}', "too large"),
         (b'{"model": ' + b"9" * 5000 + b"}", "no valid JSON"),
-        (b'{"model": {"a": 1, "a": 2}}', "a key twice"),
+        (b'{"model": {"a": 1, "a": 2}}', "the key 'a' comes twice"),
         (b"{\xff}", "no valid JSON"),
     ],
     ids=range(9),
