@@ -97,14 +97,14 @@ class OwnedFolder:
         """All files of ours, of every model."""
         if not self.is_ours:
             return []
-        folders = [path for path in self.path.iterdir() if _MODEL_NAME.fullmatch(path.name)]
+        folders = [path for path in _entries(self.path) if _MODEL_NAME.fullmatch(path.name)]
         return [file for folder in folders for file in _own_files(folder)]
 
     def delete(self, path: Path) -> None:
         """Delete a file of ours, if it is still there.
 
         Raises:
-            ValueError: it is not one of ours.
+            PermissionError: it is not one of ours.
             OSError: the disk refuses.
         """
         is_own = (
@@ -114,7 +114,7 @@ class OwnedFolder:
             and _is_own_name(path.name)
         )
         if not is_own:
-            raise ValueError(f"{path} is no file of the prompt cache")
+            raise PermissionError(f"{path} is no file of the prompt cache")
         # Another process may have deleted it.
         if _is_real_folder(path.parent) and _is_plain_file(path):
             path.unlink(missing_ok=True)
@@ -149,12 +149,10 @@ def temporary_name(tokens_digest: str) -> str:
 
 
 def _own_files(folder: Path) -> Iterator[CacheFile]:
-    if not _is_real_folder(folder):
-        return
-    for path in folder.iterdir():
+    for path in _entries(folder):
         if not _is_own_name(path.name):
             continue
-        with suppress(FileNotFoundError):  # another process may have deleted it
+        with suppress(OSError):  # another process may have deleted it
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 yield CacheFile(path, status.st_size, status.st_mtime_ns)
@@ -164,9 +162,20 @@ def _is_own_name(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (_SEQUENCE_NAME, _TEMPORARY_NAME))
 
 
+# Those of os.path say no where a folder may not be read; Path's own raise PermissionError.
 def _is_real_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _is_plain_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List a folder; empty where it is a link, may not be read, or was just deleted."""
+    if not _is_real_folder(folder):
+        return []
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

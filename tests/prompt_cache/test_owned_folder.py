@@ -239,12 +239,23 @@ def test_only_our_own_files_can_be_deleted(tmp_path):
         put(folder / "deeper" / sequence_name(DIGEST)),
     ]
     for stranger in strangers:
-        with pytest.raises(ValueError, match="no file of the prompt cache"):
+        with pytest.raises(PermissionError, match="no file of the prompt cache"):
             owned.delete(stranger)
         assert stranger.exists()
     owned.delete(own)
     owned.delete(own)
     assert not own.exists()
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_empty(tmp_path):
+    cache = PromptCache(tmp_path, lambda: "model")
+    cache.save(tokens(0), filled())
+    assert cache.nbytes > 0
+    shutil.rmtree(tmp_path / FOLDER_NAME)
+    assert cache.nbytes == 0
+    assert cache.find(tokens(0), filled()) is None
+    cache.save(tokens(0), filled())
+    assert cache.find(tokens(0), filled()) is not None
 
 
 def test_folders_that_are_made_at_once_are_one(tmp_path):
