@@ -242,7 +242,7 @@ def _error_rows(errors: Mapping[str, float]) -> list[Row]:
 
 
 def cost_rows(facts: Mapping[str, Any]) -> list[Row]:
-    """Return what ``facts.answer_facts`` says of a completion, as rows."""
+    """Return what ``facts.generation_facts`` says of a completion, as rows."""
     prompt = plural(facts["prompt_tokens"], "token")
     if facts["cached_tokens"]:
         prompt += f" ({facts['cached_tokens']:,} of them known)"

@@ -253,7 +253,7 @@ def _sample(folder: Path) -> Iterator[list[Path]]:
 
 
 def _measure_model(diagnosis: Diagnosis) -> str:
-    from edgellm.diagnostics.facts import answer_facts
+    from edgellm.diagnostics.facts import generation_facts
     from edgellm.diagnostics.selftest import PROMPT
     from edgellm.open_llm import load
 
@@ -262,7 +262,7 @@ def _measure_model(diagnosis: Diagnosis) -> str:
         load_seconds = time.perf_counter() - started_at
         llm.generate(PROMPT, max_tokens=8)  # the first generation also compiles and allocates
         completion = llm.generate(PROMPT, max_tokens=NEW_TOKENS)
-        facts = answer_facts(completion.stats, llm.plan)
+        facts = generation_facts(completion.stats, llm.plan)
         tokens_per_second = facts["tokens_per_second"]
         diagnosis.model = {
             "name": DEFAULT_MODEL,

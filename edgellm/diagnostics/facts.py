@@ -108,7 +108,7 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def answer_facts(stats: Stats, plan: Plan) -> dict[str, Any]:
+def generation_facts(stats: Stats, plan: Plan) -> dict[str, Any]:
     """Return what a generation has cost, and figures that follow from it.
 
     Sizes in bytes, times in seconds, ``read_gbps`` in 10^9 bytes/s. ``efficiency`` is the share of
@@ -148,7 +148,7 @@ def completion_facts(tokens: Sequence[Token], plan: Plan, *, logprobs: bool) -> 
         facts["tokens"] = [
             {"id": token.id, "text": token.text, "logprob": token.logprob} for token in tokens
         ]
-    return facts | answer_facts(last.stats, plan)
+    return facts | generation_facts(last.stats, plan)
 
 
 def conversion_facts(report: ConversionReport) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from edgellm.console import chat_view
 from edgellm.console.completion_view import CompletionView
 from edgellm.console.status_line import Activity
 from edgellm.console.terminal import is_terminal, note
-from edgellm.diagnostics.facts import answer_facts
+from edgellm.diagnostics.facts import generation_facts
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.generation.stats import Stats
 from edgellm.repl.line_editor import Editor
@@ -218,7 +218,7 @@ def _stats(session: Session, argument: str) -> None:
     llm = session.chat.llm
     facts = None
     if session.stats:
-        facts = answer_facts(session.stats, llm.plan)
+        facts = generation_facts(session.stats, llm.plan)
     chat_view.show_cost(facts, used=session.tokens_used, context=llm.context)
 
 
