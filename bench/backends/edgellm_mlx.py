@@ -1,4 +1,4 @@
-"""edgellm itself, on whatever MLX has here, as the bench's backend ``mlx``."""
+"""The backend ``mlx``: edgellm itself, on whatever MLX has here."""
 
 # B sequences at once, L tokens, V words of the vocabulary
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.device import machine as device
+from edgellm.device import machine
 from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.generation.decode import generate_steps
 from edgellm.generation.prefill import prefill
@@ -30,7 +30,11 @@ from edgellm.settings import LoadSettings, Sampling
 
 Activations = Literal["auto", "int8", "float"]
 READ_BYTES = 1 << 30
+"""Far more than caches hold."""
+
 SIZE = 4096
+"""Rows and columns of the matrices."""
+
 PASSES = 8
 
 
@@ -39,11 +43,9 @@ class MLXRuntime:
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         self._checkpoint = read_checkpoint(Path(model))
-        context = (
-            min(settings.context, self._checkpoint.config.max_position_embeddings)
-            if settings.context
-            else None
-        )
+        context = settings.context
+        if context is not None:
+            context = min(context, self._checkpoint.config.max_position_embeddings)
         loading = LoadSettings(
             threads=settings.threads,
             memory=settings.memory,
@@ -55,16 +57,12 @@ class MLXRuntime:
         self._caches: list[list[Cache]] = []
         self._tokens: list[int] = []
         self._logits: mx.array | None = None
-        self.device = device.chip_name()
+        self.device = machine.chip_name()
         self.arithmetic = _describe(self._checkpoint, loading, paged=not self._llm.plan.resident)
-        head = self._checkpoint.lm_head or self._checkpoint.embed_tokens
-        layers = sum(part.nbytes for part in self._checkpoint.layers)
-        self.weight_bytes_per_token: int | None = (
-            layers + self._checkpoint.norm.nbytes + head.nbytes
-        )
+        self.weight_bytes_per_token: int | None = weight_bytes_per_token(self._checkpoint)
 
     def begin(self, *, batch: int, capacity: int) -> None:
-        """Make empty caches."""
+        """Make empty caches for ``batch`` sequences with room for ``capacity`` tokens each."""
         self._caches = [
             make_caches(self._checkpoint, capacity=capacity, window=None, reserve=capacity)
             for _ in range(batch)
@@ -72,7 +70,7 @@ class MLXRuntime:
         self._tokens, self._logits = [], None
 
     def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Send tokens (B, L) through the model; the prompts of several sequences share the passes over the weights."""
+        """Append tokens (B, L); several sequences share the passes over the weights."""
         rows: list[list[int]] = tokens.tolist()
         if len(rows) == 1:
             self._logits = prefill(self._model, rows[0], self._caches[0], prefill_chunk=self._chunk)
@@ -81,7 +79,7 @@ class MLXRuntime:
         self._tokens = []
 
     def decode(self, count: int) -> None:
-        """Take greedy steps: one sequence in the loop that every answer comes from, several as the batch engine does."""
+        """Take greedy steps: one sequence as ``generate`` does, several as the engine does."""
         self._tokens = self.last_tokens()
         if len(self._tokens) > 1:
             for _ in range(count):
@@ -104,7 +102,7 @@ class MLXRuntime:
             SequenceInput(tokens, caches) for tokens, caches in zip(rows, self._caches, strict=True)
         ]
         logits, _ = forward(self._model, inputs, prefill_chunk=self._chunk)
-        assert logits is not None, "nobody breaks it off"
+        assert logits is not None, "nobody cancels it"
         return logits
 
     def last_tokens(self) -> list[int]:
@@ -115,7 +113,7 @@ class MLXRuntime:
         return self._tokens
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (L, V) after each token."""
+        """Return the logits (L, V) after each token of one sequence, from empty caches."""
         return np.array(self._llm.logits(tokens), dtype=np.float32)
 
     def close(self) -> None:
@@ -125,8 +123,8 @@ class MLXRuntime:
         self._llm.close()
 
     def measure_rates(self) -> Rates | None:
-        """Of the GPU that MLX computes on; None where that is the processor."""
-        if not device.has_gpu():
+        """Read and multiply on the GPU that MLX computes on; None where that is the processor."""
+        if not machine.has_gpu():
             return None
         data = mx.ones((READ_BYTES // 4,), dtype=mx.float32)
         matrix = mx.ones((SIZE, SIZE), dtype=mx.bfloat16)
@@ -135,25 +133,40 @@ class MLXRuntime:
         return Rates(reading, 2 * SIZE**3 / _fastest(lambda: matrix @ matrix))
 
     def peak_device_memory(self) -> int | None:
-        """MLX's own count on a GPU with memory of its own; Apple's share is in the process's footprint."""
-        return mx.get_peak_memory() if device.backend_name() == "cuda" else None
+        """Return MLX's own count on a GPU with memory of its own.
+
+        None on Apple's, whose memory is in the process's footprint, and on a processor.
+        """
+        if machine.backend_name() != "cuda":
+            return None
+        return mx.get_peak_memory()
+
+
+def weight_bytes_per_token(checkpoint: Checkpoint) -> int:
+    """Return the bytes of weights that one decoded token reads: all but the embedding."""
+    lm_head = checkpoint.lm_head or checkpoint.embed_tokens
+    return (
+        sum(group.nbytes for group in checkpoint.layers) + checkpoint.norm.nbytes + lm_head.nbytes
+    )
 
 
 def _likeliest(logits: mx.array) -> list[int]:
-    """The tokens of the largest logits (B, V)."""
+    """Return the tokens (B,) of the largest logits (B, V)."""
     return list(cast("list[int]", mx.argmax(logits, axis=-1).tolist()))
 
 
 def _describe(checkpoint: Checkpoint, settings: LoadSettings, *, paged: bool) -> str:
+    """Return the path that computes, in words: ``int8 kernels, avx512-vnni``."""
     arithmetic = arithmetic_of(checkpoint, settings)
     if arithmetic.kernels is None:
-        path = f"mlx {device.backend_name()}, {str(arithmetic.dtype).removeprefix('mlx.core.')}"
+        path = f"mlx {machine.backend_name()}, {str(arithmetic.dtype).removeprefix('mlx.core.')}"
     else:
         path = f"{arithmetic.kernels.activations} kernels, {arithmetic.kernels.isa.name}"
     return f"{path}, paged" if paged else path
 
 
 def _fastest(work: Callable[[], mx.array]) -> float:
+    """Return the seconds of the fastest of ``PASSES``."""
     best = float("inf")
     for _ in range(PASSES):
         begun = time.perf_counter()

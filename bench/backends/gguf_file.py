@@ -1,4 +1,4 @@
-"""llama.cpp's file of a known shape with random weights, to be measured beside ours."""
+"""GGUF files of a known shape with random weights, for llama.cpp to be measured beside ours."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ import numpy as np
 from edgellm.models.presets import shape_config
 
 TYPES: Mapping[int, tuple[str, ...]] = {4: ("Q4_0", "Q4_1"), 8: ("Q8_0",)}
-"""What llama.cpp calls the forms that are nearest to ours, by bits."""
+"""llama.cpp's names of the quantizations nearest to ours, by bits."""
 
 SCALES: Mapping[str, float] = {"Q4_0": 0.005, "Q4_1": 0.005, "Q8_0": 0.0003}
+"""The scale of every block, which keeps random weights small."""
+
 SPECIAL_TOKENS = 259
 """Three, and one for each byte."""
 
 
 def write_gguf(path: Path, shape: str, kind: str) -> None:
-    """A llama.cpp file of a shape with random weights, all matrices of one kind."""
+    """Write a file of a shape of ``models.presets``, all matrices of one quantization."""
     import gguf
 
     config = shape_config(shape)
     hidden, inner, vocabulary = (
         config[name] for name in ("hidden_size", "intermediate_size", "vocab_size")
     )
-    heads, kept = config["num_attention_heads"], config["num_key_value_heads"]
-    key = kept * hidden // heads
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    key = kv_heads * hidden // heads
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(2048)
     writer.add_embedding_length(hidden)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(inner)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(kept)
+    writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_dimension_count(hidden // heads)
     writer.add_vocab_size(vocabulary)
@@ -82,7 +84,7 @@ def write_gguf(path: Path, shape: str, kind: str) -> None:
 
 
 def read_bytes(path: Path, shape: str) -> int:
-    """Bytes of the weights that a token's arithmetic goes through: all but the embedding."""
+    """Return the bytes of the weights that one decoded token reads: all but the embedding."""
     config = shape_config(shape)
     hidden, inner, heads = (
         config["hidden_size"],

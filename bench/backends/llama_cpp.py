@@ -1,10 +1,11 @@
-"""llama.cpp on a GGUF file, as the bench's backend ``llama.cpp``."""
+"""The backends ``llama.cpp`` and ``llama.cpp-plain``: llama.cpp on a GGUF file."""
 
 # B sequences at once, L tokens, V words of the vocabulary
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bench.backends.registry import RuntimeSettings
-from edgellm.device import machine as device
+from edgellm.device import machine
 from edgellm.errors import BackendError
 
-CHUNK = 512
+PREFILL_CHUNK = 512
 """Tokens in one call, and in one product: llama.cpp's own default."""
 
 EVERY_LAYER = 999
+"""Layers that go to the GPU: more than any model has."""
+
+CONTEXT_MULTIPLE = 256
+"""Tokens of a sequence's cache are rounded up to it."""
 
 
 class LlamaCppRuntime:
@@ -42,7 +47,7 @@ class LlamaCppRuntime:
         parameters = c.llama_model_default_params()
         parameters.use_extra_bufts = repack
         parameters.n_gpu_layers = EVERY_LAYER
-        self._threads = settings.threads or device.core_count()
+        self._threads = settings.threads or machine.core_count()
         self._model: Any = c.llama_model_load_from_file(os.fsencode(model), parameters)
         if not self._model:
             raise BackendError(
@@ -52,49 +57,56 @@ class LlamaCppRuntime:
         self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
         self._context: Any = None
         self._batch: Any = None
-        self._made = (0, 0)
+        self._context_shape = (0, 0)  # batch and capacity that it was made for
         self._tokens: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._place = 0
-        gpu = bool(c.llama_supports_gpu_offload())
-        self.device = device.chip_name()
-        self.arithmetic = f"llama.cpp {_model_name(c, self._model)}{', GPU' if gpu else '' if repack else ', as in the file'}"
+        self._position = 0
+        self.device = machine.chip_name()
+        self.arithmetic = f"llama.cpp {_model_name(c, self._model)}"
+        if c.llama_supports_gpu_offload():
+            self.arithmetic += ", GPU"
+        elif not repack:
+            self.arithmetic += ", as in the file"
         self.weight_bytes_per_token: int | None = _weight_bytes(Path(model))
 
     def begin(self, *, batch: int, capacity: int) -> None:
-        """Make empty caches; the context is made anew where it is too small, or for another batch."""
-        if self._context is None or self._made[0] != batch or self._made[1] < capacity:
+        """Make empty caches; a context that is too small or of another batch is replaced."""
+        if (
+            self._context is None
+            or self._context_shape[0] != batch
+            or self._context_shape[1] < capacity
+        ):
             self._make_context(batch, capacity)
         else:
             self._c.llama_memory_clear(self._c.llama_get_memory(self._context), True)
-        self._place = 0
+        self._position = 0
 
     def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Send tokens (B, L) through the model; each sequence's last logits are computed, and no others."""
+        """Append tokens (B, L), and compute the logits after the last of each sequence alone."""
         batch, length = tokens.shape
-        step = max(1, CHUNK // batch)
+        step = max(1, PREFILL_CHUNK // batch)
         for begin in range(0, length, step):
             part = tokens[:, begin : begin + step]
-            rows = self._send(part, last_only=begin + step >= length)
+            rows = self._compute(part, last_only=begin + step >= length)
         self._tokens = self._likeliest(rows)
 
     def decode(self, count: int) -> None:
         """Take greedy steps."""
         for _ in range(count):
-            self._tokens = self._likeliest(self._send(self._tokens[:, None], last_only=True))
+            self._tokens = self._likeliest(self._compute(self._tokens[:, None], last_only=True))
 
     def last_tokens(self) -> list[int]:
         """Return the newest token of each sequence."""
         return cast("list[int]", self._tokens.tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (L, V) after each token."""
+        """Return the logits (L, V) after each token of one sequence, from empty caches."""
         self.begin(batch=1, capacity=len(tokens) + 1)
-        found = []
-        for begin in range(0, len(tokens), CHUNK):
-            part = np.asarray(tokens[begin : begin + CHUNK], dtype=np.int64)[None]
-            self._send(part, last_only=False, all_rows=True)
-            found += [self._row(place).copy() for place in range(part.shape[1])]
-        return np.stack(found)
+        rows = []
+        for begin in range(0, len(tokens), PREFILL_CHUNK):
+            part = np.asarray(tokens[begin : begin + PREFILL_CHUNK], dtype=np.int64)[None]
+            self._compute(part, last_only=False, all_rows=True)
+            rows += [self._row(place).copy() for place in range(part.shape[1])]
+        return np.stack(rows)
 
     def close(self) -> None:
         """Free the model."""
@@ -112,21 +124,21 @@ class LlamaCppRuntime:
             c.llama_batch_free(self._batch)
             c.llama_free(self._context)
         settings = c.llama_context_default_params()
-        settings.n_ctx = batch * (-(-capacity // 256) * 256)
-        settings.n_batch = settings.n_ubatch = max(CHUNK, batch)
+        settings.n_ctx = batch * math.ceil(capacity / CONTEXT_MULTIPLE) * CONTEXT_MULTIPLE
+        settings.n_batch = settings.n_ubatch = max(PREFILL_CHUNK, batch)
         settings.n_seq_max = batch
         settings.n_threads = settings.n_threads_batch = self._threads
         settings.kv_unified = False
         self._context = c.llama_init_from_model(self._model, settings)
         if not self._context:
             raise BackendError(f"llama.cpp has no room for {batch} sequences of {capacity} tokens")
-        self._batch = c.llama_batch_init(max(CHUNK, batch), 0, 1)
-        self._made = (batch, capacity)
+        self._batch = c.llama_batch_init(max(PREFILL_CHUNK, batch), 0, 1)
+        self._context_shape = (batch, capacity)
 
-    def _send(
+    def _compute(
         self, tokens: npt.NDArray[np.int64], *, last_only: bool, all_rows: bool = False
     ) -> list[int]:
-        """Compute tokens (B, L) after those before; returns the rows of the batch that have logits."""
+        """Compute tokens (B, L) after those before; return the rows that have logits."""
         batch, (sequences, length) = self._batch, tokens.shape
         rows = []
         for sequence in range(sequences):
@@ -134,7 +146,7 @@ class LlamaCppRuntime:
                 row = sequence * length + place
                 wanted = all_rows or (last_only and place == length - 1)
                 batch.token[row] = int(tokens[sequence, place])
-                batch.pos[row] = self._place + place
+                batch.pos[row] = self._position + place
                 batch.n_seq_id[row] = 1
                 batch.seq_id[row][0] = sequence
                 batch.logits[row] = wanted
@@ -147,45 +159,45 @@ class LlamaCppRuntime:
                 f"llama.cpp failed to compute {batch.n_tokens} tokens: status {status}"
             )
         self._c.llama_synchronize(self._context)
-        self._place += length
+        self._position += length
         return rows
 
     def _likeliest(self, rows: Sequence[int]) -> npt.NDArray[np.int64]:
         return np.array([int(self._row(row).argmax()) for row in rows], dtype=np.int64)
 
     def _row(self, row: int) -> npt.NDArray[np.float32]:
+        """Return the logits (V,) of a row of the batch, in llama.cpp's own memory."""
         pointer = self._c.llama_get_logits_ith(self._context, row)
-        found: npt.NDArray[np.float32] = np.ctypeslib.as_array(
+        logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(
             ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (self.vocabulary,)
         )
-        return found
+        return logits
 
 
 class LlamaCppPlainRuntime(LlamaCppRuntime):
-    """The same with the weights as they lie in the file: where some builds for AMX crash, this one runs."""
+    """llama.cpp with the weights as they lie in the file, which runs where some builds crash."""
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         super().__init__(model, settings, repack=False)
 
 
 def _model_name(c: Any, model: Any) -> str:
-    """llama.cpp's own words for the architecture, the size and the type of the weights."""
+    """Return llama.cpp's words for the architecture, the size and the type of the weights."""
     text = ctypes.create_string_buffer(256)
     c.llama_model_desc(model, text, len(text))
     return text.value.decode(errors="replace")
 
 
-def _weight_bytes(path: Path) -> int | None:
-    """Bytes of the file's tensors but for the embedding's table, which is read where it is the head too."""
-    try:
-        from gguf import GGUFReader
-    except ImportError:
-        return None
+def _weight_bytes(path: Path) -> int:
+    """Return the bytes of the file's tensors, without an embedding that is not the head too."""
+    from gguf import GGUFReader
+
     sizes = {tensor.name: int(tensor.n_bytes) for tensor in GGUFReader(path).tensors}
-    return sum(sizes.values()) - (
-        sizes.get("token_embd.weight", 0) if "output.weight" in sizes else 0
-    )
+    if "output.weight" in sizes:
+        sizes.pop("token_embd.weight", None)
+    return sum(sizes.values())
 
 
 def _ignore(level: int, text: bytes, data: ctypes.c_void_p) -> None:
+    """Drop a line of llama.cpp's log."""
     del level, text, data

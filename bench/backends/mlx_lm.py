@@ -1,4 +1,4 @@
-"""mlx-lm on the same folder, as the bench's backend ``mlx-lm``."""
+"""The backend ``mlx-lm``: mlx-lm on the same folder."""
 
 # B sequences at once, L tokens, V words of the vocabulary
 
@@ -12,34 +12,36 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.bench.backends.edgellm_mlx import weight_bytes_per_token
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.device import machine as device
+from edgellm.device import machine
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-CHUNK = 2048
+PREFILL_CHUNK = 2048
 """Prompt tokens at once, as mlx-lm's own generation has them."""
 
 
 class MLXLMRuntime:
-    """A folder as mlx-lm loads it; without a GPU its floats become float32 unless ``dtype`` says otherwise."""
+    """A folder as mlx-lm loads it.
+
+    Without a GPU its floats become float32 unless ``dtype`` says otherwise.
+    """
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         from mlx_lm.utils import load_model
 
-        dtype = settings.dtype or (None if device.has_gpu() else "float32")
+        dtype = settings.dtype or (None if machine.has_gpu() else "float32")
         self._model: Any = load_model(Path(model))[0]
         if dtype is not None:
             self._model.set_dtype(DTYPES[dtype])
         mx.eval(self._model.parameters())
         self._cache: list[Any] = []
         self._token = mx.array([0])
+        self.device = machine.chip_name()
+        self.arithmetic = f"mlx {machine.backend_name()}, {dtype or 'as stored'}"
         checkpoint = read_checkpoint(Path(model))
-        head = checkpoint.lm_head or checkpoint.embed_tokens
-        layers = sum(part.nbytes for part in checkpoint.layers)
-        self.device = device.chip_name()
-        self.arithmetic = f"mlx {device.backend_name()}, {dtype or 'as stored'}"
-        self.weight_bytes_per_token: int | None = layers + checkpoint.norm.nbytes + head.nbytes
+        self.weight_bytes_per_token: int | None = weight_bytes_per_token(checkpoint)
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches; they grow by themselves, and take any batch."""
@@ -49,21 +51,21 @@ class MLXLMRuntime:
         self._cache = make_prompt_cache(self._model)
 
     def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Send tokens (B, L) through the model in chunks."""
+        """Append tokens (B, L) to the sequences, in chunks."""
         ids = mx.array(tokens)
-        for begin in range(0, ids.shape[1], CHUNK):
-            logits = self._model(ids[:, begin : begin + CHUNK], cache=self._cache)
+        for begin in range(0, ids.shape[1], PREFILL_CHUNK):
+            logits = self._model(ids[:, begin : begin + PREFILL_CHUNK], cache=self._cache)
             mx.eval([cache.state for cache in self._cache])
         self._token = mx.argmax(logits[:, -1], axis=-1)
         mx.eval(self._token)
 
     def decode(self, count: int) -> None:
-        """Take greedy steps; the next is launched before the last one is waited for, as mlx-lm itself does."""
+        """Take greedy steps, each launched before the last is waited for, as mlx-lm itself does."""
         for _ in range(count):
-            before = self._token
-            self._token = mx.argmax(self._model(before[:, None], cache=self._cache)[:, -1], axis=-1)
+            token = self._token
+            self._token = mx.argmax(self._model(token[:, None], cache=self._cache)[:, -1], axis=-1)
             mx.async_eval(self._token)
-            mx.eval(before)
+            mx.eval(token)
         mx.eval(self._token)
 
     def last_tokens(self) -> list[int]:
@@ -71,7 +73,7 @@ class MLXLMRuntime:
         return cast("list[int]", self._token.tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (L, V) after each token."""
+        """Return the logits (L, V) after each token of one sequence, from empty caches."""
         return np.array(self._model(mx.array([list(tokens)]))[0].astype(mx.float32))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A client of an OpenAI-compatible server: completions as they are streamed, and whole replies."""
+"""A client of an OpenAI-compatible server: streamed completions, and whole replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""transformers on the same weights, dequantized, as the bench's backend ``transformers``."""
+"""The backend ``transformers``: transformers on the same weights, dequantized."""
 
 # B sequences at once, L tokens, V words of the vocabulary
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
@@ -16,11 +17,12 @@ from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup, read_checkpoint
+from edgellm.device import machine
 from edgellm.reading.disk_reader import DiskReader
 
 
 class TransformersRuntime:
-    """A folder's weights in a causal model of transformers, on the GPU that torch has, or on the processor.
+    """A folder's weights in a causal model of transformers, on torch's GPU or the processor.
 
     A processor computes in float32 and a GPU in bfloat16 unless ``dtype`` says otherwise. The
     attention is transformers' own default, its cache grows, and nothing is compiled: what a person
@@ -35,18 +37,19 @@ class TransformersRuntime:
         if settings.threads and not gpu:
             torch.set_num_threads(settings.threads)
         dtype = settings.dtype or ("bfloat16" if gpu else "float32")
-        self._place = "cuda" if gpu else "cpu"
+        self._device = "cuda" if gpu else "cpu"
         checkpoint = read_checkpoint(Path(model))
-        self._model = _filled(checkpoint, getattr(torch, dtype), self._place)
+        self._model = _load_model(checkpoint, getattr(torch, dtype), self._device)
         self._cache: Any = None
         self._token: Any = None
-        self.device = torch.cuda.get_device_name() if gpu else _processor()
-        self.arithmetic = f"torch {self._place}, {dtype}"
+        self.device = torch.cuda.get_device_name() if gpu else machine.chip_name()
+        self.arithmetic = f"torch {self._device}, {dtype}"
         config = checkpoint.config
-        table = 0 if config.tie_word_embeddings else config.vocab_size * config.hidden_size
-        item = torch.finfo(getattr(torch, dtype)).bits // 8
-        total = sum(parameter.numel() for parameter in self._model.parameters())
-        self.weight_bytes_per_token: int | None = (total - table) * item
+        read_parameters = sum(parameter.numel() for parameter in self._model.parameters())
+        if not config.tie_word_embeddings:  # the embedding is not the head too
+            read_parameters -= config.vocab_size * config.hidden_size
+        item_bytes = torch.finfo(getattr(torch, dtype)).bits // 8
+        self.weight_bytes_per_token: int | None = read_parameters * item_bytes
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make an empty cache; it grows by itself, and takes any batch."""
@@ -56,8 +59,8 @@ class TransformersRuntime:
         self._cache = DynamicCache(config=self._model.config)
 
     def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Send tokens (B, L) through the model."""
-        self._step(self._torch.from_numpy(np.ascontiguousarray(tokens)).to(self._place))
+        """Append tokens (B, L) to the sequences."""
+        self._step(self._torch.from_numpy(np.ascontiguousarray(tokens)).to(self._device))
         self._wait()
 
     def decode(self, count: int) -> None:
@@ -71,12 +74,11 @@ class TransformersRuntime:
         return cast("list[int]", self._token[:, 0].tolist())
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Logits (L, V) after each token."""
+        """Return the logits (L, V) after each token of one sequence, from empty caches."""
         with self._torch.inference_mode():
-            found = self._model(
-                input_ids=self._torch.tensor([list(tokens)], device=self._place), use_cache=False
-            )
-        logits: npt.NDArray[np.float32] = found.logits[0].float().cpu().numpy()
+            ids = self._torch.tensor([list(tokens)], device=self._device)
+            output = self._model(input_ids=ids, use_cache=False)
+        logits: npt.NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return logits
 
     def close(self) -> None:
@@ -84,31 +86,33 @@ class TransformersRuntime:
         self._model = self._cache = self._token = None
 
     def measure_rates(self) -> Rates | None:
-        """Of the GPU; None on a processor."""
-        if self._place == "cpu":
+        """Read and multiply on the GPU for about a second; None on a processor."""
+        if self._device == "cpu":
             return None
         from edgellm.bench.machine.cuda_rates import cuda_rates
 
         return cuda_rates()
 
     def peak_device_memory(self) -> int | None:
-        """What torch has held of the GPU's memory at the most; None on a processor."""
-        return None if self._place == "cpu" else int(self._torch.cuda.max_memory_allocated())
+        """Return the most bytes of the GPU's memory that torch has held; None on a processor."""
+        if self._device == "cpu":
+            return None
+        return int(self._torch.cuda.max_memory_allocated())
 
     def _step(self, ids: Any) -> None:
         with self._torch.inference_mode():
-            found = self._model(
+            output = self._model(
                 input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
             )
-            self._token = found.logits[:, -1].argmax(-1, keepdim=True)
+            self._token = output.logits[:, -1].argmax(-1, keepdim=True)
 
     def _wait(self) -> None:
-        if self._place == "cuda":
+        if self._device == "cuda":
             self._torch.cuda.synchronize()
 
 
-def _filled(checkpoint: Checkpoint, dtype: Any, place: str) -> Any:
-    """The model, its weights copied in one part after another."""
+def _load_model(checkpoint: Checkpoint, dtype: Any, device: str) -> Any:
+    """Return the model with a folder's weights, copied into it one tensor group after another."""
     import torch
     import transformers
 
@@ -120,61 +124,48 @@ def _filled(checkpoint: Checkpoint, dtype: Any, place: str) -> Any:
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.to_empty(device=place)
-    _make_rotary(model, config, place)
+    model.to_empty(device=device)
+    # its frequencies are in no file: made anew, now that there is memory for them
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
     model.tie_weights()
-    wanted = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     reader = DiskReader()
     try:
         with torch.no_grad():
             for name, values in _tensors(checkpoint, reader):
-                wanted[name].copy_(torch.from_numpy(values))
+                parameters[name].copy_(torch.from_numpy(values))
     finally:
         reader.close()
     return model.eval()
 
 
-def _make_rotary(model: Any, config: Any, place: str) -> None:
-    """The frequencies of positions are in no file: the module that was made without memory is made again with it."""
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(place)
-
-
 def _tensors(
     checkpoint: Checkpoint, reader: DiskReader
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Every parameter by its name, in float32, dequantized."""
+    """Yield every parameter's name and its numbers, dequantized."""
     for index, layer in enumerate(checkpoint.layers):
-        yield from _of_part(layer, f"model.layers.{index}.", reader)
-    yield from _of_part(checkpoint.embed_tokens, "model.embed_tokens.", reader)
-    yield from _of_part(checkpoint.norm, "model.norm.", reader)
+        yield from _group_tensors(layer, f"model.layers.{index}.", reader)
+    yield from _group_tensors(checkpoint.embed_tokens, "model.embed_tokens.", reader)
+    yield from _group_tensors(checkpoint.norm, "model.norm.", reader)
     if checkpoint.lm_head is not None:
-        yield from _of_part(checkpoint.lm_head, "lm_head.", reader)
+        yield from _group_tensors(checkpoint.lm_head, "lm_head.", reader)
 
 
-def _of_part(
-    part: TensorGroup, prefix: str, reader: DiskReader
+def _group_tensors(
+    group: TensorGroup, prefix: str, reader: DiskReader
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    import mlx.core as mx
-
-    slot = WeightBuffer(part.layout.nbytes)
-    reader.submit(part.extents, slot.memory).wait()
-    arrays = slot.arrays(part.layout)
-    for name in part.tensors:  # and not the stacks, which show the same memory
+    buffer = WeightBuffer(group.layout.nbytes)
+    reader.submit(group.extents, buffer.memory).wait()
+    arrays = buffer.arrays(group.layout)
+    for name in group.tensors:  # and not the stacks, which show the same memory
         array = arrays[name]
-        base, _, last = name.rpartition(".")
-        form = part.quantizations.get(base)
-        if last in {"scales", "biases"} and form is not None:
+        layer, _, kind = name.rpartition(".")
+        form = group.quantizations.get(layer)
+        if form is not None and kind in {"scales", "biases"}:
             continue
-        if form is not None and last == "weight":
-            stem = f"{base}." if base else ""
-            scales, biases = (
-                arrays[f"{stem}{kind}"].astype(mx.float32) for kind in ("scales", "biases")
-            )
+        if form is not None and kind == "weight":
+            stem = name.removesuffix("weight")
+            scales = arrays[f"{stem}scales"].astype(mx.float32)
+            biases = arrays[f"{stem}biases"].astype(mx.float32)
             array = mx.dequantize(array, scales, biases, group_size=form.group_size, bits=form.bits)
         yield prefix + name, np.array(array.astype(mx.float32))
-
-
-def _processor() -> str:
-    from edgellm.device import machine as device
-
-    return device.chip_name()

@@ -43,7 +43,7 @@ def disk(
         raise ConfigError(f"a piece is a multiple of {SECTOR} bytes", hint="write it as 1MiB, 8MiB")
     with show_doing() as show:
         records = measure_disk_sweep(
-            path, threads=thread_counts, chunks=read_sizes, repeats=repeats, progress=show
+            path, threads=thread_counts, read_sizes=read_sizes, repeats=repeats, progress=show
         )
     common.print_records(records, DISK_COLUMNS, json=json)
 

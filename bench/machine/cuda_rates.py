@@ -1,4 +1,4 @@
-"""What an NVIDIA GPU could do at the most, measured with torch."""
+"""The limits of an NVIDIA GPU, measured with torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ READ_BYTES = 2 << 30
 """Far more than caches hold."""
 
 SIZE = 8192
+"""Rows and columns of the matrices."""
+
 PASSES = 10
 
 
 def cuda_rates() -> Rates:
-    """Bytes read from the GPU's memory a second, and operations a second in bfloat16 products: the best of several passes."""
+    """Read memory and multiply in bfloat16, and return the best rates of several passes."""
     import torch
 
     data = torch.ones(READ_BYTES // 4, dtype=torch.float32, device="cuda")
@@ -29,6 +31,7 @@ def cuda_rates() -> Rates:
 
 
 def _fastest(torch: Any, work: Callable[[], Any]) -> float:
+    """Return the seconds of the fastest pass, by the GPU's own clock; a first one warms up."""
     best = float("inf")
     work()
     for _ in range(PASSES):

@@ -1,10 +1,11 @@
-"""What a disk gives: plain sequential reads of files, with the reader that pages models."""
+"""Plain sequential reads of files, with the reader that pages models."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgellm.bench.machine.environment import environment
@@ -14,24 +15,24 @@ from edgellm.errors import ConfigError, ReadError
 from edgellm.reading.disk_reader import DiskReader, Tuning
 
 THREADS = (1, 2, 4, 8)
-CHUNKS = (1 << 20, 8 << 20, 32 << 20)
+READ_SIZES = (1 << 20, 8 << 20, 32 << 20)
 REPEATS = 3
-SPAN = 64 << 20
+REQUEST_BYTES = 64 << 20
 """Bytes that are asked for at a time."""
 
-READ = 512 << 20
-"""Bytes of one repetition, at the most."""
+MAX_BYTES = 512 << 20
+"""Bytes of one repetition."""
 
 
 def measure_disk_sweep(
     path: Path,
     *,
     threads: Sequence[int] = THREADS,
-    chunks: Sequence[int] = CHUNKS,
+    read_sizes: Sequence[int] = READ_SIZES,
     repeats: int = REPEATS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[DiskRecord]:
-    """Read a file, or the files of a folder, in every combination of threads and piece sizes.
+    """Read a file, or the files of a folder, in every combination of threads and read sizes.
 
     The combinations take turns, and each turn reads other parts of the files, so that neither a
     disk that wanders nor a cache below the system's favours one of them.
@@ -42,11 +43,11 @@ def measure_disk_sweep(
     """
     files = files_of(path)
     drop_from_cache(files)
-    tunings = [Tuning(count, chunk) for count in threads for chunk in chunks]
+    tunings = [Tuning(count, size) for count in threads for size in read_sizes]
     total = sum(file.stat().st_size for file in files)
-    nbytes = min(READ, total)
-    spans = _spans(files)
-    slot = WeightBuffer(SPAN)
+    nbytes = min(MAX_BYTES, total)
+    extents = _endless_extents(files)
+    buffer = WeightBuffer(REQUEST_BYTES)
     seconds: dict[Tuning, list[float]] = {tuning: [] for tuning in tunings}
     direct = True
     for repeat in range(repeats):
@@ -54,9 +55,9 @@ def measure_disk_sweep(
             progress(
                 f"{repeat + 1}/{repeats}: {tuning.threads} threads, {tuning.read_size >> 20} MiB"
             )
-            taken, past_cache = _read(tuning, _take(spans, nbytes), slot)
-            seconds[tuning].append(taken)
-            direct = direct and past_cache
+            elapsed, was_direct = _read(tuning, _take(extents, nbytes), buffer)
+            seconds[tuning].append(elapsed)
+            direct = direct and was_direct
     where = environment()
     return [
         DiskRecord(
@@ -75,28 +76,22 @@ def measure_disk_sweep(
     ]
 
 
-def read_all(extents: Sequence[Extent], tuning: Tuning, slot: WeightBuffer) -> float:
-    """GB a second of plain reads, all of them asked for at once; what is read is thrown away.
+def read_all(extents: Sequence[Extent], tuning: Tuning, buffer: WeightBuffer) -> float:
+    """Read extents, all of them asked for at once, and return GB a second; the data is dropped.
 
     Raises:
         ReadError: a file cannot be read.
     """
-    seconds, _ = _read(
-        tuning, [Extent(extent.file, extent.offset, extent.nbytes, 0) for extent in extents], slot
-    )
+    # all to the buffer's beginning: it need hold no more than the largest
+    to_beginning = [replace(extent, buffer_offset=0) for extent in extents]
+    seconds, _ = _read(tuning, to_beginning, buffer)
     return sum(extent.nbytes for extent in extents) / seconds / 1e9
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file, or the files of a folder, that are worth reading. Raises ConfigError."""
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(file for file in path.glob("*") if file.is_file())
-        if path.is_dir()
-        else []
-    )
-    files = [file for file in files if file.stat().st_size >= 1 << 20]
+    """Return the file, or those of a folder, that are worth reading. Raises ConfigError."""
+    files = [path] if path.is_file() else sorted(path.glob("*"))
+    files = [file for file in files if file.is_file() and file.stat().st_size >= 1 << 20]
     if not files:
         raise ConfigError(
             f"{path} is no file of a megabyte and no folder with one",
@@ -106,7 +101,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def drop_from_cache(files: Sequence[Path]) -> None:
-    """Let the system forget what it holds of the files, where it can be told to. Raises ReadError."""
+    """Drop the files from the page cache, where the system can be told to. Raises ReadError."""
     if not hasattr(os, "posix_fadvise"):
         return
     for file in files:
@@ -121,12 +116,12 @@ def drop_from_cache(files: Sequence[Path]) -> None:
             os.close(descriptor)
 
 
-def _read(tuning: Tuning, extents: Sequence[Extent], slot: WeightBuffer) -> tuple[float, bool]:
-    """Seconds, and whether all of it went past the page cache."""
+def _read(tuning: Tuning, extents: Sequence[Extent], buffer: WeightBuffer) -> tuple[float, bool]:
+    """Read extents; return the seconds, and whether all reads went past the page cache."""
     reader = DiskReader(tuning, files={extent.file for extent in extents})
     try:
         begun = time.perf_counter()
-        tickets = [reader.submit([extent], slot.memory) for extent in extents]
+        tickets = [reader.submit([extent], buffer.memory) for extent in extents]
         for ticket in tickets:
             ticket.wait()
         return time.perf_counter() - begun, reader.direct
@@ -134,20 +129,20 @@ def _read(tuning: Tuning, extents: Sequence[Extent], slot: WeightBuffer) -> tupl
         reader.close()
 
 
-def _spans(files: Sequence[Path]) -> Iterator[Extent]:
+def _endless_extents(files: Sequence[Path]) -> Iterator[Extent]:
+    """Yield the files' extents, over and over."""
     while True:
         for file in files:
             size = file.stat().st_size
-            for offset in range(0, size, SPAN):
-                yield Extent(file, offset, min(SPAN, size - offset), 0)
+            for offset in range(0, size, REQUEST_BYTES):
+                yield Extent(file, offset, min(REQUEST_BYTES, size - offset), 0)
 
 
-def _take(spans: Iterator[Extent], nbytes: int) -> list[Extent]:
-    """The next spans, of so many bytes together."""
+def _take(extents: Iterator[Extent], nbytes: int) -> list[Extent]:
+    """Return the next extents, of so many bytes together."""
     taken = []
     while nbytes > 0:
-        span = next(spans)
-        length = min(span.nbytes, nbytes)
-        taken.append(Extent(span.file, span.offset, length, 0))
-        nbytes -= length
+        extent = next(extents)
+        taken.append(replace(extent, nbytes=min(extent.nbytes, nbytes)))
+        nbytes -= taken[-1].nbytes
     return taken

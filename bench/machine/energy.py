@@ -1,4 +1,4 @@
-"""Joules that the machine says it has used; where it does not tell, there is nothing, and never zero."""
+"""Joules that the machine has used, by its own counters; None where it has none."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 RAPL = Path("/sys/class/powercap")
-INTERVAL = 0.1
-"""Seconds between two readings of a power that the machine tells instead of an energy."""
+INTERVAL_MS = 100
+"""Between two readings where the machine tells a power instead of an energy."""
 
 
 class EnergyMeter(Protocol):
-    """Something that counts energy."""
+    """A count of the energy that a part of the machine uses."""
 
     source: str
-    """What tells it, and of which part of the machine."""
+    """The counter and the part of the machine: ``RAPL: package-0``."""
 
     def joules(self) -> float:
-        """Joules so far; only differences mean something."""
+        """Return the joules so far; only differences mean something."""
         ...
 
     def close(self) -> None:
@@ -34,7 +33,7 @@ class EnergyMeter(Protocol):
 
 
 class RAPLMeter:
-    """Linux on Intel and AMD: the counters of the processor packages, and of memory where they are apart.
+    """The counters of Linux on Intel and AMD: processor packages, and memory where it is apart.
 
     Raises:
         OSError: there are none, or this user may not read them.
@@ -56,22 +55,30 @@ class RAPLMeter:
         self._total = 0
 
     def joules(self) -> float:
-        """Joules so far; a counter that has begun again from 0 is followed."""
+        """Return the joules so far; a counter that has begun again from 0 is followed."""
         now = self._read()
         for before, after, span in zip(self._last, now, self._ranges, strict=True):
-            self._total += after - before if after >= before else after - before + span
+            self._total += after - before
+            if after < before:
+                self._total += span
         self._last = now
         return self._total / 1e6
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is open."""
 
     def _read(self) -> list[int]:
         return [int((zone / "energy_uj").read_text()) for zone in self._zones]
 
 
 class PowerMeter:
-    """A program that prints the power of a moment again and again, in milliwatts once ``milliwatts`` has read its line.
+    """A program that prints the power of the moment again and again.
+
+    Args:
+        command: the program and its arguments.
+        milliwatts: reads the power from a line; None where the line has none.
+        source: what the program measures.
+        patience: seconds that it may take to its first line.
 
     Raises:
         OSError: it does not start, or says nothing of a power within ``patience`` seconds.
@@ -99,7 +106,7 @@ class PowerMeter:
             raise OSError(f"{command[0]} tells no power")
 
     def joules(self) -> float:
-        """Joules so far: each power counts until the next one is told."""
+        """Return the joules so far: each power counts until the next one is printed."""
         with self._lock:
             now = time.perf_counter()
             return self._joules + self._watts * (now - self._at)
@@ -115,64 +122,59 @@ class PowerMeter:
     def _follow(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            found = self._milliwatts(line)
-            if found is None:
+            milliwatts = self._milliwatts(line)
+            if milliwatts is None:
                 continue
             with self._lock:
                 now = time.perf_counter()
-                self._joules += self._watts * (now - self._at) if self._at else 0.0
-                self._watts, self._at = found / 1000, now
+                self._joules += self._watts * (now - self._at)  # the first power was 0
+                self._watts, self._at = milliwatts / 1000, now
             self._first.set()
         self._first.set()
 
 
 def nvidia_meter() -> PowerMeter:
-    """The board of the first NVIDIA GPU. Raises OSError."""
-    program = _program("nvidia-smi")
-    every = str(int(INTERVAL * 1000))
-    command = [
-        program,
-        "-i",
-        "0",
-        "--query-gpu=power.draw",
-        "--format=csv,noheader,nounits",
-        "-lms",
-        every,
-    ]
+    """Count the energy of the first NVIDIA GPU's board. Raises OSError."""
+    query = ["--query-gpu=power.draw", "--format=csv,noheader,nounits"]
+    command = [_program("nvidia-smi"), "-i", "0", *query, "-lms", str(INTERVAL_MS)]
     return PowerMeter(command, lambda line: _number(line, 1000.0), "nvidia-smi: GPU board")
 
 
 def apple_meter() -> PowerMeter:
-    """Processor, GPU and neural engine of an Apple chip, as root or by sudo without a password. Raises OSError."""
+    """Count the energy of an Apple chip, as root or by sudo without a password. Raises OSError."""
     program = _program("powermetrics")
-    command = [program, "--samplers", "cpu_power,gpu_power", "-i", str(int(INTERVAL * 1000))]
+    command = [program, "--samplers", "cpu_power,gpu_power", "-i", str(INTERVAL_MS)]
     if os.geteuid() != 0:
         command = [_program("sudo"), "-n", *command]
     return PowerMeter(command, apple_milliwatts, "powermetrics: CPU, GPU and ANE")
 
 
 def apple_milliwatts(line: str) -> float | None:
-    """The number in ``Combined Power (CPU + GPU + ANE): 1234 mW``."""
+    """Return the number of the line ``Combined Power (CPU + GPU + ANE): 1234 mW``; else None."""
     head, _, value = line.partition("):")
-    return _number(value.removesuffix("mW\n"), 1.0) if head.startswith("Combined Power") else None
+    if not head.startswith("Combined Power"):
+        return None
+    return _number(value.removesuffix("mW\n"), 1.0)
 
 
 def find_meter(*, gpu: bool) -> EnergyMeter | None:
-    """What counts the energy of the part of the machine that computes; None where nothing does."""
-    makers: list[Callable[[], EnergyMeter]] = (
-        [apple_meter] if sys.platform == "darwin" else [nvidia_meter] if gpu else [RAPLMeter]
-    )
-    for make in makers:
-        with suppress(OSError, ValueError):
-            return make()
-    return None
+    """Return the counter of the processor or GPU that computes; None where there is none."""
+    make: Callable[[], EnergyMeter] = RAPLMeter
+    if sys.platform == "darwin":
+        make = apple_meter
+    elif gpu:
+        make = nvidia_meter
+    try:
+        return make()
+    except (OSError, ValueError):
+        return None
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise FileNotFoundError(f"there is no {name}")
-    return found
+    return path
 
 
 def _number(text: str, factor: float) -> float | None:

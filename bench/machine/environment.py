@@ -1,4 +1,4 @@
-"""Where a measurement was taken: stamped on every record."""
+"""The machine and the software of a measurement, stamped on every record."""
 
 from __future__ import annotations
 
@@ -26,28 +26,34 @@ PACKAGES = (
 )
 SUPPLIES = Path("/sys/class/power_supply")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-PATIENCE = 10
+TIMEOUT = 10
 """Seconds for a program of the system's to answer."""
 
 
 def environment() -> dict[str, Any]:
-    """The machine, its memory and power, the versions, the commit, and the time."""
+    """Return the machine, its memory and power, the versions, the commit, and the time."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **_lasting(),
+        **_constants(),
         "power": power_state(),
     }
 
 
 def power_state(supplies: Path = SUPPLIES, governor: Path = GOVERNOR) -> dict[str, str | None]:
-    """``source``: ``AC`` or ``battery``; ``governor``: the processor's; None where the system does not tell."""
-    source = _apple_power() if platform.system() == "Darwin" else _linux_power(supplies)
+    """Return ``source``, ``AC`` or ``battery``, and the processor's ``governor``.
+
+    Each is None where the system does not tell.
+    """
+    if platform.system() == "Darwin":
+        source = _apple_power()
+    else:
+        source = _linux_power(supplies)
     return {"source": source, "governor": _line(governor)}
 
 
 @cache
-def _lasting() -> dict[str, Any]:
-    """What does not change while we run."""
+def _constants() -> dict[str, Any]:
+    """Return what does not change while the process runs."""
     return {
         "system": platform.platform(),
         "machine": platform.machine(),
@@ -62,15 +68,17 @@ def _lasting() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that a folder's files are of, with ``+`` where they have been changed since; None outside a checkout."""
+    """Return the commit of a folder's files, with ``+`` where they have changed since.
+
+    None outside a checkout.
+    """
     git = shutil.which("git")
     if git is None:
         return None
-    found = _said(
-        [git, "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    )
-    tracked = _said([git, "-C", str(folder), "ls-files", Path(__file__).name])
-    return found if tracked else None  # an installed copy may lie inside somebody else's checkout
+    in_folder = [git, "-C", str(folder)]
+    if _output([*in_folder, "ls-files", Path(__file__).name]) is None:
+        return None  # an installed copy may lie inside somebody else's checkout
+    return _output([*in_folder, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"])
 
 
 def _linux_power(supplies: Path) -> str | None:
@@ -82,14 +90,17 @@ def _linux_power(supplies: Path) -> str | None:
 
 
 def _apple_power() -> str | None:
-    said = _said(["pmset", "-g", "batt"]) or ""
-    return "battery" if "'Battery Power'" in said else "AC" if "'AC Power'" in said else None
+    status = _output(["pmset", "-g", "batt"]) or ""
+    if "'Battery Power'" in status:
+        return "battery"
+    return "AC" if "'AC Power'" in status else None
 
 
-def _said(command: list[str]) -> str | None:
+def _output(command: list[str]) -> str | None:
+    """Return what a program prints; None where it prints nothing, fails or is not here."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=PATIENCE, errors="replace"
+            command, capture_output=True, text=True, check=True, timeout=TIMEOUT, errors="replace"
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,4 +1,4 @@
-"""What the processor could do at the most, measured: bytes read from memory a second, and operations in matrix products.
+"""The limits of the processor, measured: reading from memory, and multiplying matrices.
 
     python -m edgellm.bench.machine.roofline THREADS
 
@@ -25,6 +25,8 @@ READ_BYTES = 512 << 20
 """Far more than caches hold; halved where memory is short."""
 
 SECONDS = 0.6
+"""Time for one rate."""
+
 SIZE = 1536
 """Rows and columns of the matrices."""
 
@@ -32,32 +34,32 @@ VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECL
 
 
 def processor_rates(threads: int, *, timeout: float = 120.0) -> Rates:
-    """Measure with so many threads. Raises BackendError."""
+    """Measure with so many threads, in a process of its own. Raises BackendError."""
     command = [sys.executable, "-m", "edgellm.bench.machine.roofline", str(threads)]
     environment = os.environ | dict.fromkeys(VARIABLES, str(threads))
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=timeout, check=True
         )
-        found = json.loads(done.stdout)
+        rates = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         raise BackendError(f"the machine's own limits could not be measured: {error}") from error
-    return Rates(found["bytes_per_second"], found["flops_per_second"])
+    return Rates(**rates)
 
 
 def read_rate(threads: int, nbytes: int = READ_BYTES) -> float:
-    """Bytes that so many threads read from memory a second: the best of several passes."""
+    """Return the bytes a second that threads read from memory, the best of several passes."""
     import numpy as np
 
-    share = nbytes // threads // 64 * 64
-    parts = [np.ones(share // 8, dtype=np.int64) for _ in range(threads)]
+    part_bytes = nbytes // threads // 64 * 64
+    parts = [np.ones(part_bytes // 8, dtype=np.int64) for _ in range(threads)]
     # The largest of 64-bit integers costs one vector instruction for 64 bytes; NumPy gives up the
     # interpreter's lock for it.
-    return threads * share / _best(lambda: _at_once([part.max for part in parts]))
+    return threads * part_bytes / _best(lambda: _at_once([part.max for part in parts]))
 
 
 def multiply_rate(threads: int) -> float:
-    """Operations a second in float32 with NumPy, or in bfloat16 with torch where it is here and faster."""
+    """Return operations a second: float32 in NumPy, or bfloat16 in torch where that is faster."""
     import numpy as np
 
     ones = np.ones((SIZE, SIZE), dtype=np.float32)
@@ -74,7 +76,10 @@ def multiply_rate(threads: int) -> float:
 
 
 def _best(work: Callable[[], Any]) -> float:
-    """The seconds of the fastest pass, of as many as fit into ``SECONDS`` and at least three; a first one is for warmth."""
+    """Return the seconds of the fastest pass.
+
+    As many are made as fit into ``SECONDS``, and at least three; a first one warms up.
+    """
     work()
     best, ends, passes = float("inf"), time.perf_counter() + SECONDS, 0
     while passes < 3 or time.perf_counter() < ends:
@@ -86,6 +91,7 @@ def _best(work: Callable[[], Any]) -> float:
 
 
 def _at_once(calls: list[Callable[[], Any]]) -> None:
+    """Make calls on a thread each, the first on ours."""
     others = [threading.Thread(target=call) for call in calls[1:]]
     for other in others:
         other.start()
@@ -95,7 +101,7 @@ def _at_once(calls: list[Callable[[], Any]]) -> None:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure both rates with the threads of the command line, and print them."""
     threads = int(sys.argv[1])
     nbytes = READ_BYTES
     while True:
@@ -104,9 +110,8 @@ def main() -> None:
             break
         except MemoryError:
             nbytes //= 2
-    sys.stdout.write(
-        json.dumps({"bytes_per_second": reading, "flops_per_second": multiply_rate(threads)}) + "\n"
-    )
+    rates = {"bytes_per_second": reading, "flops_per_second": multiply_rate(threads)}
+    sys.stdout.write(json.dumps(rates) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The backends of a run that names none: those that are installed and take no minutes for a step."""
+"""The backends of a run that names none: those that are installed and not too slow."""
 
 from __future__ import annotations
 

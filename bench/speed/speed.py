@@ -87,7 +87,7 @@ class Speed:
         return len(self._sessions) * len(self._tests)
 
     def records(self) -> Generator[SpeedRecord]:
-        """Yield each test's record when it is done; one that fails says why, and the rest goes on."""
+        """Yield each test's record when it is done; after one that failed the rest goes on."""
         for place, session in enumerate(self._sessions):
             self._number = place * len(self._tests)
             try:
@@ -271,10 +271,10 @@ def _common(session: Session, variant: ModelVariant) -> dict[str, Any]:
 def floor_seconds(
     weight_bytes: int | None, flops: float | None, rates: Rates | None, *, passes: int
 ) -> float | None:
-    """Return the least seconds in which the machine reads the weights ``passes`` times and multiplies.
+    """Return the least seconds in which the machine reads the weights and multiplies.
 
-    It does both at once, so the longer of the two counts; None where the weights or the rates are
-    not known.
+    They are read ``passes`` times. It does both at once, so the longer of the two counts; None
+    where the weights or the rates are not known.
     """
     if rates is None or weight_bytes is None:
         return None

@@ -1,4 +1,4 @@
-"""The repetitions of a test on a runtime: warmed up, timed, and done again where the machine slept."""
+"""The repetitions of a test: warmed up, timed, and done again where the machine slept."""
 
 # B sequences at once, L tokens
 
@@ -54,7 +54,7 @@ class Stopwatch:
     awake: float
 
     def stop(self) -> tuple[float, float]:
-        """Return the seconds since the start that the machine was awake, and those that it slept."""
+        """Return the seconds since the start: those awake, and those asleep."""
         seconds = self.clock.awake() - self.awake
         return seconds, self.clock.wall() - self.wall - seconds
 
@@ -75,7 +75,7 @@ class Sample:
 
 
 def token_ids(count: int, vocabulary: int | None, batch: int) -> npt.NDArray[np.int64]:
-    """Return token ids (B, L), the same in every run; a longer array begins with the shorter one."""
+    """Return token ids (B, L), the same in every run; a longer array begins like a shorter one."""
     import numpy as np
 
     last = min(LAST_ID, vocabulary or LAST_ID)

@@ -1,4 +1,4 @@
-"""The file or folder that a backend opens for a model: the model, other bits of it, or a GGUF.
+"""The file or folder that a backend opens: the model, other bits of it, or a GGUF.
 
 What has to be made is made once, by the command line's own ``convert``, ``synth`` and ``export``,
 and kept in the cache folder.
@@ -78,7 +78,7 @@ def default_models() -> list[str]:
 
 
 def prepare_variant(model: str, bits: int | None, backend: str) -> ModelVariant:
-    """Return what ``backend`` opens for a model in so many bits, making it where it is not there.
+    """Return what ``backend`` opens for a model in so many bits, made where it is not there.
 
     Raises:
         ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError: the model cannot be

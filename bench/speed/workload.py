@@ -1,4 +1,4 @@
-"""A workload: all options crossed, as sessions of one loaded model each, and the tests of each."""
+"""A workload: all options crossed, as sessions of one loaded model, and their tests."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Workload:
         return list(dict.fromkeys(tests))
 
     def sessions(self) -> list[Session]:
-        """Return the sessions, each once: options that a backend does not have make no difference."""
+        """Return the sessions, each once: options that a backend has not make no difference."""
         return list(dict.fromkeys(self._combined()))
 
     def _combined(self) -> Iterator[Session]:

@@ -1,4 +1,4 @@
-"""LLaMA in torch over a folder's own quantized weights, for the backends ``cpu`` and ``cuda``.
+"""LLaMA in torch over a folder's own quantized weights: the backends ``cpu`` and ``cuda``.
 
 ``runtime.py`` is what the bench opens; below it stand the model (``llama.py``, ``decode.py``), how
 it is loaded (``loader.py``, ``weights.py``), and the products with quantized weights (``linear.py``

@@ -1,4 +1,4 @@
-"""Linear layers on an NVIDIA GPU: for each shape the kernel that is quickest, found by trying."""
+"""Linear layers on an NVIDIA GPU: for each shape the quickest kernel, found by trying."""
 
 # M tokens, N out_features, K in_features, G groups of a row
 

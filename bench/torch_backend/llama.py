@@ -1,4 +1,4 @@
-"""LLaMA in plain torch: tensors in, tensors out, over a static cache that a graph can record."""
+"""LLaMA in plain torch, over a static cache so that a step can be recorded as a graph."""
 
 # B sequences, L new tokens, S cached tokens that are looked at, E hidden, V vocabulary,
 # H query heads, G key/value heads, D head size
@@ -57,7 +57,7 @@ class Model:
 
 
 class StaticCache:
-    """Keys and values (B, G, capacity, D) of every layer, and every position's cosines and sines.
+    """Keys and values (B, G, capacity, D) of every layer, and the angles of every position.
 
     Its tensors never move, as a recorded graph needs it.
     """
@@ -133,7 +133,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, model: Model) -> torch.Tenso
 def split_heads(
     qkv: torch.Tensor, layer: Layer, model: Model, angles: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Split the joined product (B, L, (H + 2 G) D), and rotate queries and keys by their positions.
+    """Split the joined product (B, L, (H + 2 G) D), and rotate queries and keys.
 
     Returns:
         Queries (B, H, L, D), keys and values (B, G, L, D).

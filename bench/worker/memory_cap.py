@@ -1,4 +1,4 @@
-"""Processes that the system holds to a number of bytes, by control groups."""
+"""Processes that Linux holds to a number of bytes, by control groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ SWAPS = ("memory.memsw.limit_in_bytes", "memory.swap.max")
 
 @contextmanager
 def capped(command: Sequence[str], limit: int | None) -> Iterator[list[str]]:
-    """Give the command that runs ``command`` with at most ``limit`` bytes, its share of the page cache included.
+    """Yield the command that runs ``command`` within ``limit`` bytes, its page cache included.
+
+    None is no limit.
 
     Raises:
         ConfigError: this system does not let us; that takes Linux, and the right to make control
@@ -46,7 +48,7 @@ def capped(command: Sequence[str], limit: int | None) -> Iterator[list[str]]:
 
 
 def can_cap() -> bool:
-    """Whether ``capped`` works here."""
+    """Return whether ``capped`` works here."""
     try:
         with capped(["true"], 1 << 30):
             return True
@@ -55,32 +57,36 @@ def can_cap() -> bool:
 
 
 def _make_group(limit: int) -> Path:
-    tried = []
+    """Make a control group with a limit in the first place that lets us. Raises ConfigError."""
+    failures = []
     for version, parent in _parents():
         _remove_stale(parent)
         group = parent / f"{NAME}-{os.getpid()}-{time.monotonic_ns()}"
         try:
             group.mkdir()
         except OSError as error:
-            tried.append(f"{group}: {error.strerror}")
+            failures.append(f"{group}: {error.strerror}")
             continue
         try:
             (group / LIMITS[version]).write_text(str(limit))
         except OSError as error:
-            tried.append(f"{group / LIMITS[version]}: {error.strerror}")
+            failures.append(f"{group / LIMITS[version]}: {error.strerror}")
             group.rmdir()
             continue
         with suppress(OSError):  # where there is no swap there is nothing to forbid
-            (group / SWAPS[version]).write_text(str(limit if version == 0 else 0))
+            # version 1 limits memory and swap together, version 2 swap alone
+            swap_limit = limit if version == 0 else 0
+            (group / SWAPS[version]).write_text(str(swap_limit))
         return group
+    reason = "; ".join(failures) or "there are no control groups for memory"
     raise ConfigError(
-        f"memory cannot be capped here: {'; '.join(tried) or 'there are no control groups for memory'}",
+        f"memory cannot be capped here: {reason}",
         hint="run it as root on Linux, or leave the cap out",
     )
 
 
 def _remove_stale(parent: Path) -> None:
-    """Remove empty groups that runs have left which were ended from outside."""
+    """Remove the empty groups of runs that were ended from outside."""
     for group in parent.glob(f"{NAME}-*-*"):
         if not Path(f"/proc/{group.name.split('-')[1]}").exists():
             with suppress(OSError):
@@ -88,15 +94,20 @@ def _remove_stale(parent: Path) -> None:
 
 
 def _parents() -> Iterator[tuple[int, Path]]:
-    """Groups that may have a group of ours inside: our own, and above it, since version 2 wants processes in leaves only."""
+    """Yield the groups that may have a group of ours inside, each with the index of its version.
+
+    They are our own and those above it, since version 2 has processes in leaves only.
+    """
     own = Path("/proc/self/cgroup")
-    for line in own.read_text().splitlines() if own.exists() else ():
+    if not own.exists():
+        return
+    for line in own.read_text().splitlines():
         number, controllers, name = line.split(":", 2)
-        place = name.lstrip("/")
+        path = name.lstrip("/")
         if "memory" in controllers.split(","):
-            yield 0, ROOT / "memory" / place
+            yield 0, ROOT / "memory" / path
         elif number == "0":
-            folder = ROOT / place
+            folder = ROOT / path
             yield from (
                 (1, parent) for parent in (folder, *folder.parents) if parent.is_relative_to(ROOT)
             )

@@ -31,7 +31,7 @@ class WorkerEndedError(BackendError):
 
 
 class WorkerProcess:
-    """A worker in a session of its own: Ctrl-C reaches the bench alone, which then ends the worker.
+    """A worker in a session of its own, so that Ctrl-C reaches the bench alone.
 
     Args:
         command: the program and its arguments.
@@ -118,7 +118,7 @@ class WorkerProcess:
         self._process.wait()
 
     def _read(self) -> None:
-        """Queue the messages, whoever waits for them; anything else on standard output is dropped."""
+        """Queue the messages; anything else on standard output is dropped."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(b"{"):

@@ -54,7 +54,7 @@ def orders() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def report_errors(send: Send) -> Iterator[None]:
-    """Send an error of the ``with`` block as a message, whoever raised it, instead of raising it."""
+    """Send an error of the ``with`` block, whoever raised it, as a message."""
     try:
         yield
     except EdgeLLMError as error:

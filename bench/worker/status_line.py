@@ -1,4 +1,4 @@
-"""What is being measured, on a terminal's standard error: which of how many tests, and the time that is left."""
+"""A bar on a terminal's standard error: which of how many tests, and the time that is left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StatusLine:
-    """A bar that is drawn while the ``with`` lasts; where standard error is no terminal, only notes are written."""
+    """A bar that is drawn while the ``with`` lasts; elsewhere than on a terminal, notes alone."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -51,7 +51,7 @@ class StatusLine:
             self._bar.stop()
 
     def show(self, status: Status) -> None:
-        """Draw what is being done."""
+        """Draw the status of a run."""
         if self._bar is None or self._task is None:
             return
         done = max(0, status.number - 1)
@@ -62,7 +62,7 @@ class StatusLine:
         )
 
     def note(self, text: str) -> None:
-        """Say something that stays."""
+        """Write a line that stays."""
         if self._bar is not None:
             self._bar.console.print(text, style="dim")
         else:
@@ -70,8 +70,13 @@ class StatusLine:
 
 
 def time_left(elapsed: float, done: int, total: int) -> str:
-    """What the tests that are left will take if they are as the ones so far; nothing before the first is done."""
+    """Return the time of the tests that are left, were they like those so far, in words.
+
+    Empty before the first is done.
+    """
     if done == 0:
         return ""
-    left = round(elapsed / done * (total - done))
-    return f"{left} s left" if left < 100 else f"{round(left / 60)} min left"
+    seconds = round(elapsed / done * (total - done))
+    if seconds < 100:
+        return f"{seconds} s left"
+    return f"{round(seconds / 60)} min left"

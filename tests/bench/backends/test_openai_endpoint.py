@@ -1,4 +1,4 @@
-"""Endpoints: a server of our own that answers as OpenAI-compatible ones do, and as broken ones do."""
+"""Endpoints: a server of our own that answers as OpenAI-compatible and as broken ones do."""
 
 import json
 import statistics
@@ -89,19 +89,8 @@ def server(*, chat_only=False, key=None, usage=True, broken=None, together=1):
 
 
 def records_of(capsys, *arguments):
-    code = main(
-        [
-            "bench",
-            *arguments,
-            "--json",
-            "--prompt-tokens",
-            "16",
-            "--gen-tokens",
-            "6",
-            "--repetitions",
-            "2",
-        ]
-    )
+    lengths = ["--prompt-tokens", "16", "--gen-tokens", "6", "--repetitions", "2"]
+    code = main(["bench", *arguments, "--json", *lengths])
     return code, json.loads(capsys.readouterr().out)["records"]
 
 
@@ -142,6 +131,14 @@ def test_several_sequences_are_asked_for_at_once(capsys):
     assert records[1]["tokens_per_second"] == pytest.approx(
         4 * 6 / statistics.median(records[1]["seconds"])
     )
+
+
+def test_several_at_once_may_find_that_a_server_only_chats(capsys):
+    with server(chat_only=True, together=3) as (url, seen):
+        code, records = records_of(capsys, "--endpoint", url, "--batch", "3")
+    assert code == 0
+    assert records[1]["tokens"] == 6
+    assert {path for path, _ in seen[6:]} == {"/v1/chat/completions"}
 
 
 def test_a_key_comes_from_the_environment(capsys, monkeypatch):

@@ -55,7 +55,7 @@ def test_a_peer_has_the_logits_of_edgellm(name, open_backend):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", ["mlx", *PEERS])
 def test_steps_take_the_tokens_that_logits_of_the_whole_text_say(name, batch, open_backend):
-    """A prompt in two pieces and five steps, against five prompts that are one token longer each."""
+    """A prompt in two pieces and five steps, against prompts that are a token longer each."""
     runtime = open_backend(name)
     prompts = token_ids(9, 256, batch)
     texts = prompts.tolist()

@@ -9,7 +9,7 @@ from edgellm.errors import ConfigError
 
 def test_the_disk_is_measured_in_every_combination(tmp_path):
     (tmp_path / "weights").write_bytes(bytes(3 << 20))
-    records = measure_disk_sweep(tmp_path, threads=[1, 2], chunks=[1 << 20], repeats=2)
+    records = measure_disk_sweep(tmp_path, threads=[1, 2], read_sizes=[1 << 20], repeats=2)
     assert [(record.threads, record.chunk_bytes) for record in records] == [
         (1, 1 << 20),
         (2, 1 << 20),

@@ -1,0 +1,35 @@
+"""The files that backends open: other bits of a model, made once, and files that are given."""
+
+import pytest
+
+from edgellm.bench.speed.variants import prepare_variant
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters.synthetic import synthesize
+from edgellm.errors import BackendError, ModelNotFoundError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("speed") / "model"
+    synthesize("tiny-llama", path, bits=16)
+    return path
+
+
+def test_bits_are_made_once_of_a_16_bit_model(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = prepare_variant(str(folder), 4, "mlx")
+    assert (made.bits, made.vocabulary) == (4, read_checkpoint(folder).config.vocab_size)
+    before = made.path.stat().st_mtime_ns
+    assert prepare_variant(str(folder), 4, "mlx") == made
+    assert made.path.stat().st_mtime_ns == before
+    assert prepare_variant(str(folder), 16, "mlx").path == folder
+    with pytest.raises(BackendError, match="is stored with 4 bits"):
+        prepare_variant(str(made.path), 8, "mlx")
+
+
+def test_a_file_for_a_backend_that_reads_folders(tmp_path):
+    with pytest.raises(BackendError, match="opens no GGUF"):
+        prepare_variant(str(tmp_path / "x.gguf"), None, "mlx")
+    with pytest.raises(ModelNotFoundError):
+        prepare_variant(str(tmp_path / "x.gguf"), None, "llama.cpp")

@@ -1,0 +1,80 @@
+"""Workers from the bench's side, and their protocol from both."""
+
+import sys
+
+import pytest
+
+from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
+from edgellm.errors import BackendError
+
+ECHO = """
+from edgellm.bench.worker.protocol import orders, report_errors, stdout_channel
+
+send = stdout_channel()
+print("what a library prints is no message")
+for order in orders():
+    with report_errors(send):
+        if order["raise"]:
+            kinds = {"ValueError": ValueError, "MemoryError": MemoryError}
+            raise kinds[order["raise"]](order["say"])
+        send({"said": order["say"]})
+"""
+
+
+@pytest.fixture
+def start():
+    """A function that starts Python on some code as a worker; ended after the test."""
+    workers = []
+
+    def start_code(code, timeout=60.0, **options):
+        command = [sys.executable, "-c", code]
+        workers.append(WorkerProcess(command=command, timeout=timeout, **options))
+        return workers[-1]
+
+    yield start_code
+    for worker in workers:
+        worker.kill()
+
+
+def test_a_message_is_answered_and_an_error_is_raised_without_an_end(start):
+    worker = start(ECHO)
+    worker.send({"say": "one", "raise": None})
+    assert worker.receive() == {"said": "one"}
+    worker.send({"say": "two\n  lines", "raise": "ValueError"})
+    with pytest.raises(BackendError, match=r"^ValueError: two lines$") as raised:
+        worker.receive()
+    assert not isinstance(raised.value, WorkerEndedError)
+    worker.send({"say": "", "raise": "MemoryError"})
+    with pytest.raises(BackendError, match="not enough memory"):
+        worker.receive()
+    worker.send({"say": "three", "raise": None})
+    assert worker.receive() == {"said": "three"}
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "hint"),
+    [
+        ("import sys; sys.exit('no luck')", "it ended with status 1: no luck", None),
+        ("import os; os.abort()", "it was ended by SIGABRT", "try it"),
+        ("import os; os.kill(os.getpid(), 9)", "for want of memory", "try it"),
+        ("import sys; sys.exit(137)", "for want of memory", "try it"),
+    ],
+)
+def test_a_worker_that_ends_says_why(start, code, reason, hint):
+    worker = start(code, crash_hint="try it")
+    worker.send({"lost": True})
+    with pytest.raises(WorkerEndedError, match=reason) as raised:
+        worker.receive()
+    assert raised.value.hint == hint
+
+
+def test_a_silent_worker_is_ended(start):
+    worker = start("import time; time.sleep(600)", timeout=0.2)
+    with pytest.raises(WorkerEndedError, match=r"said nothing for 0\.2 seconds"):
+        worker.receive()
+
+
+def test_without_a_timeout_a_message_is_waited_for(start):
+    worker = start("import time; time.sleep(0.3); print('{}')", timeout=None)
+    assert worker.receive() == {}
