@@ -1,4 +1,7 @@
-"""llama2.c's tokenizer.bin as a SentencePiece model: it was made from one, and lost only what is known anyway."""
+"""llama2.c's tokenizer.bin as a SentencePiece model.
+
+It was made from one, and lost only what is known anyway: the types of the tokens.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ MAX_FILE_BYTES = 16 << 20
 MAX_TOKEN_BYTES = 1024
 ENTRY = struct.Struct("<fi")
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-FIRST: Mapping[int, tuple[str, int]] = {
+KNOWN_IDS: Mapping[int, tuple[str, int]] = {
     0: ("<unk>", UNKNOWN),
     1: ("<s>", CONTROL),
     2: ("</s>", CONTROL),
 }
-"""The ids that llama2.c's program knows by heart."""
+"""Text and type of the ids that llama2.c's program has built in."""
 
 CONFIG = {
     "tokenizer_class": "LlamaTokenizer",
@@ -35,7 +38,11 @@ CONFIG = {
 
 
 def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
-    """The files of a model folder's tokenizer, from a tokenizer.bin of at most ``vocabulary`` tokens.
+    """Return the files of a model folder's tokenizer, from a tokenizer.bin.
+
+    Args:
+        path: the file.
+        vocabulary: tokens of the model, which it may not pass.
 
     Raises:
         FormatError: it is cut short, or holds impossible lengths, scores or texts.
@@ -55,11 +62,8 @@ def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
             raise FormatError(f"{where} is cut short", hint="make or download the file again")
         score, length = ENTRY.unpack_from(data, at)
         at += ENTRY.size
-        if (
-            not 0 <= length <= MAX_TOKEN_BYTES
-            or at + length > len(data)
-            or not math.isfinite(score)
-        ):
+        fits = 0 <= length <= MAX_TOKEN_BYTES and at + length <= len(data)
+        if not fits or not math.isfinite(score):
             raise FormatError(
                 f"{where} has {length} bytes or the score {score}",
                 hint="make or download the file again",
@@ -71,7 +75,7 @@ def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
             )
         pieces.append(_piece(data[at : at + length], score, len(pieces), where))
         at += length
-    if len(pieces) <= max(FIRST):
+    if len(pieces) <= max(KNOWN_IDS):
         raise FormatError(
             f"{path} holds {len(pieces)} tokens", hint="make or download the file again"
         )
@@ -84,12 +88,16 @@ def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
 
 
 def _piece(content: bytes, score: float, token_id: int, where: str) -> Piece:
-    if token_id in FIRST:
-        return Piece(FIRST[token_id][0], score, FIRST[token_id][1])
+    if token_id in KNOWN_IDS:
+        text, kind = KNOWN_IDS[token_id]
+        return Piece(text, score, kind)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{where} is no UTF-8: {shown(content)}") from error
     if not text:  # fills a vocabulary up
         return Piece(f"<unused {token_id}>", score, UNUSED)
-    return Piece(text.replace(" ", "\u2581"), score, BYTE if BYTE_TOKEN.fullmatch(text) else NORMAL)
+    kind = NORMAL
+    if BYTE_TOKEN.fullmatch(text):
+        kind = BYTE
+    return Piece(text.replace(" ", "\u2581"), score, kind)

@@ -1,4 +1,4 @@
-"""What Meta's params.json says, as Hugging Face's config."""
+"""Meta's params.json as Hugging Face's config."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODE_LLAMA_THETA = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class MetaShape:
-    """The numbers that the tensors follow from."""
+    """The numbers that the tensors' shapes follow from, in Hugging Face's words."""
 
     hidden_size: int
     intermediate_size: int
@@ -31,10 +31,10 @@ class MetaShape:
 def shape_of(
     params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...]], shards: int
 ) -> MetaShape:
-    """The shape that params.json gives.
+    """Return the sizes that params.json gives.
 
     Args:
-        params: the file.
+        params: the content of the file.
         first_shard: the shapes of the first shard's tensors, by Hugging Face's names.
         shards: how many there are.
 
@@ -47,10 +47,8 @@ def shape_of(
             raise UnsupportedModelError(
                 f"{PARAMS} sets {key}", hint="edgellm runs dense models for text"
             )
-    hidden, heads = (
-        _count(params, "dim", "hidden_size"),
-        _count(params, "n_heads", "num_attention_heads"),
-    )
+    hidden = _count(params, "dim", "hidden_size")
+    heads = _count(params, "n_heads", "num_attention_heads")
     if "head_dim" not in params and hidden % heads:
         raise FormatError(f"{PARAMS}: {heads} heads cannot share {hidden} numbers")
     return MetaShape(
@@ -71,7 +69,7 @@ def config_of(
     tied: bool,
     ends: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Hugging Face's config.
+    """Return Hugging Face's config.
 
     Args:
         params: params.json.
@@ -80,10 +78,10 @@ def config_of(
         tied: whether the head is the embedding.
         ends: bos_token_id and eos_token_id, from the tokenizer.
     """
-    said = params.get("vocab_size", -1)
-    if said not in (-1, vocabulary):
+    size = params.get("vocab_size", -1)
+    if size not in (-1, vocabulary):
         raise FormatError(
-            f"{PARAMS}: vocab_size is {shown(said)} and the embedding has {vocabulary} rows"
+            f"{PARAMS}: vocab_size is {shown(size)} and the embedding has {vocabulary} rows"
         )
     theta = params.get("rope_theta", 10_000.0)
     config: dict[str, Any] = {
@@ -110,10 +108,12 @@ def config_of(
             "sliding_window": params["sliding_window"],
         }
     if params.get("use_scaled_rope"):
+        factor = 8.0
+        if tied:  # Llama 3.2
+            factor = 32.0
         config["rope_scaling"] = {
             "rope_type": "llama3",
-            # 3.2, whose heads are tied, has 32
-            "factor": params.get("rope_scaling_factor") or (32.0 if tied else 8.0),
+            "factor": params.get("rope_scaling_factor") or factor,
             "low_freq_factor": 1.0,
             "high_freq_factor": params.get("rope_high_freq_factor") or 4.0,
             "original_max_position_embeddings": 8192,
@@ -124,17 +124,21 @@ def config_of(
 def _intermediate(
     params: Mapping[str, Any], hidden: int, first_shard: Mapping[str, tuple[int, ...]], shards: int
 ) -> int:
-    """The width of the feed-forward part: said, computed as Meta's code does, or else the first layer's own."""
+    """Return the width of the feed-forward part.
+
+    It is named, computed as Meta's code does, or else the first layer's own.
+    """
     if "hidden_dim" in params:  # Mistral's files
         return _count(params, "hidden_dim", "intermediate_size")
     if "multiple_of" in params:
-        multiple, factor = params["multiple_of"], params.get("ffn_dim_multiplier") or 1.0
+        multiple = params["multiple_of"]
+        factor = params.get("ffn_dim_multiplier") or 1.0
         if not is_int(multiple) or not 1 <= multiple <= 1 << 16:
             raise FormatError(f"{PARAMS}: multiple_of is {shown(multiple)}")
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 100:
             raise FormatError(f"{PARAMS}: ffn_dim_multiplier is {shown(factor)}")
-        width = int(2 * 4 * hidden / 3)
-        width = int(factor * width)
+        # two thirds of four times the width, rounded up to the multiple (llama/model.py)
+        width = int(factor * int(2 * 4 * hidden / 3))
         return multiple * -(-width // multiple)
     shape = first_shard.get("model.layers.0.mlp.gate_proj.weight", ())
     if len(shape) != 2:
@@ -143,7 +147,7 @@ def _intermediate(
 
 
 def _positions(params: Mapping[str, Any], shape: MetaShape, theta: object) -> int:
-    """The context a model was trained for, which most params.json leave to be known."""
+    """Return the context a model was trained for, which most params.json do not name."""
     for key in ("max_seq_len", "max_position_embeddings"):
         if key in params:
             return _count(params, key, "max_position_embeddings")
@@ -154,17 +158,23 @@ def _positions(params: Mapping[str, Any], shape: MetaShape, theta: object) -> in
     if theta == CODE_LLAMA_THETA:
         return 16_384
     # Llama 1 has 2,048; only it has an epsilon of 1e-6, or 64 heads that share nothing (65B).
-    first = params.get("norm_eps") == 1e-6 or (shape.heads == 64 and shape.key_value_heads == 64)
-    return 2048 if first else 4096
+    large = shape.heads == 64 and shape.key_value_heads == 64
+    if large or params.get("norm_eps") == 1e-6:
+        return 2048
+    return 4096
 
 
 def _count(params: Mapping[str, Any], name: str, limit: str, default: int | None = None) -> int:
+    """Return a whole number of params.json inside a limit of config.json's keys."""
     value = params.get(name)
-    value = default if value is None else value
+    if value is None:
+        value = default
     low, high = LIMITS[limit]
-    if not is_int(value) or not low <= value <= high:
-        said = "missing" if value is None else shown(value)
-        raise FormatError(
-            f"{PARAMS}: {name} is {said}; it must be a whole number between {low} and {high}"
-        )
-    return value
+    if is_int(value) and low <= value <= high:
+        return value
+    text = "missing"
+    if value is not None:
+        text = shown(value)
+    raise FormatError(
+        f"{PARAMS}: {name} is {text}; it must be a whole number between {low} and {high}"
+    )
