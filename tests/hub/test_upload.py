@@ -1,4 +1,4 @@
-"""Uploads to a stand-in for the Hub on this machine, and looks at a repository before a download."""
+"""Uploads to a stand-in for the Hub on this machine, and looks at a repository beforehand."""
 
 import hashlib
 import json
