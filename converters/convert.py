@@ -1,4 +1,4 @@
-"""From a source to a model folder: one file after the other, resumable, and in place only when whole."""
+"""From a source to a model folder: file by file, resumable, and in place only when whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
-from edgellm.converters.lora.merged_source import AdapterSource
+from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
@@ -40,14 +40,15 @@ SPARE_BYTES = 32 << 20
 """Room for the index, the config and the filesystem's own books."""
 
 MOVERS = 2
-"""Files that are made at the same time where bytes only move: one is written while another is read."""
+"""Files made at the same time where bytes only move: one is written while another is read."""
 
-Progress = Callable[["ConversionStep"], None]
+ConvertCallback = Callable[["ConversionStep"], None]
+"""Called as a conversion goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionStep:
-    """How far a conversion is; ``message`` is for the person, when there is something to say."""
+    """How far a conversion is; ``message`` is for the person, where there is something to say."""
 
     file: str
     bytes_done: int
@@ -57,7 +58,7 @@ class ConversionStep:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What a conversion has made.
+    """A model folder that a conversion has made.
 
     Attributes:
         path: the model folder.
@@ -96,9 +97,9 @@ def convert(
     tokenizer: str | Path | None = None,
     force: bool = False,
     report: bool = False,
-    progress: Progress | None = None,
+    progress: ConvertCallback | None = None,
 ) -> ConversionReport:
-    """Make a model folder from a model in any format that ``formats`` lists, or from a Hub repository.
+    """Make a model folder from a model in any format of ``formats``, or from a Hub repository.
 
     Weights go through a few rows at a time. A run that was stopped, in whatever way, goes on where
     it stopped when the same call is made again, and ends in the same bytes.
@@ -133,12 +134,12 @@ def convert(
     say = progress or (lambda _: None)
     target = Path(destination).expanduser().resolve()
     opened = open_source(source, target)
-    merged = 0
+    merged, workers = 0, None
     if tokenizer is not None:
         opened = GivenTokenizer(opened, Path(tokenizer).expanduser())
     if adapter is not None:
-        opened = AdapterSource(opened, Path(adapter).expanduser())
-        merged = opened.merged
+        opened = MergedSource(opened, Path(adapter).expanduser())
+        merged, workers = opened.merged, 1  # which reads an adapter's factors once a matrix
     chosen = None
     if mixed is not None:
         chosen, settings = mix(
@@ -152,13 +153,13 @@ def convert(
         force=force,
         report=report,
         progress=say,
-        workers=None if adapter is None else 1,
+        workers=workers,
     )
     return replace(made, merged=merged)
 
 
 def open_source(source: str | Path, destination: Path) -> Source:
-    """Whatever format ``source`` is in, as a source; ``destination`` must be another folder."""
+    """Open a model in whatever format it is; ``destination`` must be another folder."""
     path = Path(source).expanduser()
     if not path.exists():
         path = _elsewhere(str(source))
@@ -178,7 +179,7 @@ def open_source(source: str | Path, destination: Path) -> Source:
 
 
 def _elsewhere(name: str) -> Path:
-    """The folder of a source that is not a path here. Raises ModelNotFoundError, DownloadError."""
+    """Find the folder of a source that is no path. Raises ModelNotFoundError, DownloadError."""
     if is_hub_id(name):
         return download(name, torch_files=True)
     if name not in bundled_names() and (Path(name).suffix or Path(name).name != name):
@@ -196,7 +197,7 @@ def convert_source(
     *,
     force: bool,
     report: bool,
-    progress: Progress,
+    progress: ConvertCallback,
     chosen: Mapping[str, Quantization] | None = None,
     workers: int | None = None,
 ) -> ConversionReport:
@@ -213,29 +214,32 @@ def convert_source(
     report = report or again
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
     work = Workspace(destination, origin, replace=force)
-    meter = _Meter(sum(file.source_bytes for file in recipe.files), progress)
+    counter = ConversionProgress(sum(file.source_bytes for file in recipe.files), progress)
     with work.opened():
         _require_space(work, recipe)
         for note in source.notes:
-            meter.say(note)
+            counter.say(note)
         if again:
-            meter.say("weights that were quantized are quantized again: the errors of both add up")
-        kept = 0
+            counter.say(
+                "weights that were quantized are quantized again: the errors of both add up"
+            )
+        kept_files = 0
         if work.restarted:
-            meter.say(
-                "the source or the settings have changed since a conversion was stopped here: starting anew"
+            counter.say(
+                "the source or the settings have changed since a conversion was stopped here: "
+                "starting anew"
             )
         waiting = []
         for file in recipe.files:
             done = work.finished.get(file.name)
             if done is not None and (done.errors is not None or not report):
-                kept += 1
-                meter.read(file.name, file.source_bytes)
+                kept_files += 1
+                counter.read(file.name, file.source_bytes)
             else:
                 waiting.append(file)
 
         def write(file: OutputFile) -> Finished:
-            stream = WeightStream(source, partial(meter.read, file.name), measure=report)
+            stream = WeightStream(source, partial(counter.read, file.name), measure=report)
             tensors = [
                 TensorData(item.name, item.dtype, item.shape, stream.data(item))
                 for item in file.tensors
@@ -267,41 +271,43 @@ def convert_source(
             for path, item in recipe.matrices.items()
             if item.form != recipe.quantization
         },
-        kept_files=kept,
+        kept_files=kept_files,
         errors=errors if report else None,
     )
 
 
 def _only_moves(file: OutputFile) -> bool:
-    """Whether none of a file's matrices is quantized on the way."""
+    """Return whether none of a file's matrices is quantized on the way."""
     return all(
         item.matrix is None or item.matrix.form in (item.matrix.stored, None)
         for item in file.tensors
     )
 
 
-class _Meter:
+class ConversionProgress:
     """Counts the source's bytes for whoever watches; several threads may read."""
 
-    def __init__(self, total: int, progress: Progress) -> None:
+    def __init__(self, total: int, progress: ConvertCallback) -> None:
         self._done = 0
         self._total = total
         self._progress = progress
         self._lock = Lock()
 
     def read(self, file: str, nbytes: int) -> None:
+        """Report that so many bytes more of a file's have been read."""
         with self._lock:
             self._done += nbytes
             self._progress(ConversionStep(file, self._done, self._total, None))
 
     def say(self, message: str) -> None:
+        """Report something for a person to know."""
         self._progress(ConversionStep("", self._done, self._total, message))
 
 
 def _each(
     write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], workers: int
 ) -> Iterator[Finished]:
-    """Write files, a few at a time, and yield each as it is finished; after a failure no other one is begun."""
+    """Write files, a few at a time, and yield each when done; begin none after a failure."""
     if workers == 1:
         yield from map(write, files)
         return
@@ -321,13 +327,14 @@ def _require_space(work: Workspace, recipe: Recipe) -> None:
     free = shutil.disk_usage(work.path).free
     if needed > free:
         raise ConversionError(
-            f"{work.destination} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free",
+            f"{work.destination} needs {needed / 1e9:.1f} GB more "
+            f"and the disk has {free / 1e9:.1f} GB free",
             hint="free some space, name a destination on another disk, or take fewer bits",
         )
 
 
 def _quantizes_again(source: Source, recipe: Recipe) -> bool:
-    """Whether values that come from codes become other codes; what that costs is then measured."""
+    """Return whether codes become other codes; what that costs is then measured."""
     return any(
         matrix.form and matrix.form != matrix.stored
         for path, matrix in recipe.matrices.items()
@@ -336,7 +343,7 @@ def _quantizes_again(source: Source, recipe: Recipe) -> bool:
 
 
 def _check_tied_head(source: Source, recipe: Recipe) -> None:
-    """A head that is stored beside the embedding it is tied to must be the same; it is then left out."""
+    """Refuse a head beside the embedding it is tied to unless it is the same; it is left out."""
     if not recipe.tied_head:
         return
     for part in QUANTIZED_PARTS:
@@ -354,7 +361,8 @@ def _check_tied_head(source: Source, recipe: Recipe) -> None:
             )
         if not same:
             raise FormatError(
-                "the config ties the head to the embedding, and the source has a head of its own that differs",
+                "the config ties the head to the embedding, "
+                "and the source has a head of its own that differs",
                 hint="set tie_word_embeddings to false in its config.json to keep that head",
             )
 

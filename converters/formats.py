@@ -1,4 +1,4 @@
-"""The formats that a model can be converted from: what each looks like, and the source that reads it."""
+"""The formats that a model can be converted from: their marks, and the sources that read them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _is_meta(path: Path) -> bool:
 
 
 def _is_llama2c(path: Path) -> bool:
-    """Version 0 has no mark: seven numbers that a model could have, in a file that is called .bin."""
+    """Return whether it is llama2.c's; version 0 has no mark but seven numbers in a .bin file."""
     if begins_with(path, LLAMA2C_MAGIC):
         return True
     if path.suffix != ".bin" or not path.is_file():
@@ -56,8 +56,9 @@ def _is_llama2c(path: Path) -> bool:
             head = file.read(LLAMA2C_NUMBERS.size)
     except OSError:
         return False
-    numbers = LLAMA2C_NUMBERS.unpack(head) if len(head) == LLAMA2C_NUMBERS.size else ()
-    return bool(numbers) and all(0 < abs(number) < 1 << 22 for number in numbers)
+    if len(head) < LLAMA2C_NUMBERS.size:
+        return False
+    return all(0 < abs(number) < 1 << 22 for number in LLAMA2C_NUMBERS.unpack(head))
 
 
 FORMATS = (
@@ -70,7 +71,7 @@ FORMATS = (
 
 
 def open_format(path: Path) -> Source | None:
-    """The file or folder as a source; None: it is in no format that is known.
+    """Open a file or folder as a source; return None where it is in no known format.
 
     Raises:
         FormatError, ReadError, UnsupportedModelError: as the format's source does.

@@ -1,4 +1,4 @@
-"""Model folders of a known shape with random weights, to measure a machine before anything is downloaded."""
+"""Model folders of a known shape with random weights, to measure a machine before a download."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgellm.checkpoint.quantization import (
     quantization_block,
 )
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
-from edgellm.converters.convert import ConversionReport, Progress, convert_source
+from edgellm.converters.convert import ConversionReport, ConvertCallback, convert_source
 from edgellm.converters.tensors.recipe import CODES, ConversionSettings
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.device.machine import core_count
@@ -34,11 +34,13 @@ BYTES = 256
 """Ids below it are bytes; the special tokens come next, then what pads the vocabulary."""
 
 TEMPLATE = (
-    "{% for message in messages %}{{ '<' + message['role'] + '>\n' + message['content'] + '\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<' + message['role'] + '>\n' + message['content'] + '\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>\n' }}{% endif %}"
 )
 WORKERS = 4
-"""Files made at the same time: a disk writes faster than one core makes numbers and their checksums."""
+"""Files made at the same time: a disk writes faster than a core makes numbers and checksums."""
 
 LEVELS = 256
 """Different values of a scale, a norm or a bias: one for each random byte."""
@@ -60,9 +62,9 @@ def synthesize(
     dtype: str | None = None,
     seed: int = 0,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ConvertCallback | None = None,
 ) -> ConversionReport:
-    """Make a model folder of random weights, as ``convert`` lays one out; equal arguments make equal bytes.
+    """Make a model folder of random weights, laid out as by ``convert``; the same ones each time.
 
     Args:
         shape: a name in ``shapes.SHAPES``.
@@ -93,7 +95,7 @@ def synthesize(
 
 
 class SyntheticSource:
-    """A shape as a source of random numbers, already quantized: any row can be had at any time, and is always the same.
+    """A source of random numbers in a model's shape, quantized; a row is always the same.
 
     Codes are uniform, and scales such that a matrix keeps the size of what it multiplies, so that
     activations stay in range through any number of layers.
@@ -163,7 +165,7 @@ class SyntheticSource:
         return f"synthetic {self._seed}"
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The bytes of rows ``start`` to ``stop`` of a tensor, shape (bytes,)."""
+        """Make the bytes of rows ``start`` to ``stop`` of a tensor, shape (bytes,)."""
         tensor = self.tensors[name]
         begin, end = start * tensor.row_bytes, stop * tensor.row_bytes
         if name in self._tables:
@@ -177,7 +179,7 @@ class SyntheticSource:
         return numbers
 
     def _random(self, name: str, begin: int, end: int) -> Bytes:
-        """Bytes ``begin`` to ``end`` of an endless stream that the name and the seed determine."""
+        """Make bytes ``begin`` to ``end`` of an endless stream that name and seed determine."""
         key = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
         stream = np.random.PCG64DXSM(int.from_bytes(key, "little")).advance(begin // 8)
         words = stream.random_raw(-(-end // 8) - begin // 8)
@@ -185,7 +187,7 @@ class SyntheticSource:
 
 
 def _scales(form: Quantization, columns: int, code: str) -> dict[str, npt.NDArray[Any]]:
-    """The values of scales and biases, by random byte: of uniform codes they make numbers of variance 1 / columns."""
+    """Return scales and biases by random byte; uniform codes then have variance 1 / columns."""
     deviation = math.sqrt((4**form.bits - 1) / 12)
     scales = np.linspace(0.75, 1.25, LEVELS) / (deviation * math.sqrt(columns))
     return {
@@ -201,8 +203,9 @@ def _stored(values: npt.NDArray[np.float64], code: str) -> npt.NDArray[Any]:
 
 
 def _make_floats(numbers: Bytes, code: str, deviation: float) -> None:
-    """Turn random bytes into random floats in place: sign, fraction and the lowest bit of the exponent stay as they are.
+    """Turn random bytes into random floats in place.
 
+    Sign, fraction and the lowest bit of the exponent stay as they are.
     What comes out lies between 1 and 4 times a power of 4, with a deviation of 2.4 times that
     power.
     """
@@ -215,7 +218,7 @@ def _make_floats(numbers: Bytes, code: str, deviation: float) -> None:
 
 
 def tokenizer_files(vocabulary: int, context: int) -> dict[str, Path | bytes]:
-    """A tokenizer whose tokens are bytes, padded with tokens that no text contains, and a chat template."""
+    """Make a tokenizer of bytes, padded with tokens that no text contains, and a chat template."""
     vocab = {character: byte for byte, character in enumerate(_byte_characters())}
     specials = {BEGIN: BYTES, END: BYTES + 1}
     vocab |= specials
@@ -272,7 +275,7 @@ def tokenizer_files(vocabulary: int, context: int) -> dict[str, Path | bytes]:
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's table)."""
+    """Return the printable character that stands for each byte in GPT-2's table."""
     plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in plain else next(others)) for byte in range(256)]

@@ -1,4 +1,4 @@
-"""The folder in which a conversion grows, beside its destination: locked, resumable, and put in place at one stroke."""
+"""The folder in which a conversion grows: locked, resumable, and put in place at one stroke."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Workspace:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the folder, and know what is finished in it; where nothing of use is made, nothing is left.
+        """Hold the folder and find what is finished in it; leave nothing where nothing was made.
 
         Raises:
             ConversionError: the destination is taken, another conversion is at work on it, or the
@@ -79,7 +79,7 @@ class Workspace:
         self._write_manifest()
 
     def commit(self) -> None:
-        """Put the folder in place of the destination. At every moment the old or the new model is whole on disk.
+        """Put the folder in place of the destination; the old or the new one is always whole.
 
         Raises:
             ConversionError: the disk refuses.
@@ -105,7 +105,7 @@ class Workspace:
             raise write_error(self.path, error) from error
 
     def _recover(self) -> None:
-        """Finish what a process killed inside ``commit`` left: the old model goes back, or the rest of it away."""
+        """Finish what a process killed inside ``commit`` left half done."""
         if self._replaced.exists():
             if self.destination.exists():
                 shutil.rmtree(self._replaced)
@@ -202,11 +202,9 @@ def _finished(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Finished]]:
     """The files that a manifest lists. Raises FormatError."""
     try:
         for name, item in manifest["files"].items():
-            errors = (
-                None
-                if item["errors"] is None
-                else {path: float(error) for path, error in item["errors"].items()}
-            )
+            errors = item["errors"]
+            if errors is not None:
+                errors = {path: float(error) for path, error in errors.items()}
             yield name, Finished(FileRecord(name, int(item["size"]), str(item["sha256"])), errors)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"the manifest of a conversion is damaged: {error}") from error

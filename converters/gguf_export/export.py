@@ -13,7 +13,7 @@ from typing import Any
 
 from edgellm.checkpoint.folder import GENERATION_CONFIG
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
-from edgellm.converters.convert import SPARE_BYTES, ConversionStep, Progress
+from edgellm.converters.convert import SPARE_BYTES, ConversionStep, ConvertCallback
 from edgellm.converters.gguf.model_config import PERMUTED, ROPE_FACTORS, gguf_name, stretch_factors
 from edgellm.converters.gguf_export.matrices import GgufMatrix
 from edgellm.converters.gguf_export.vocabulary import ADD_SPACE, vocabulary_metadata
@@ -55,7 +55,7 @@ def export(
     destination: str | Path,
     *,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: ConvertCallback | None = None,
 ) -> ExportReport:
     """Make a GGUF file of a model folder.
 
@@ -138,7 +138,7 @@ def export(
 class _Meter:
     """Counts the model's bytes for whoever watches."""
 
-    def __init__(self, file: str, total: int, progress: Progress) -> None:
+    def __init__(self, file: str, total: int, progress: ConvertCallback) -> None:
         self._file, self._total, self._progress = file, total, progress
         self._done = 0
 

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a source: safetensors or PyTorch files, in one piece or many, quantized by MLX or not."""
+"""A Hugging Face folder as a source: safetensors or PyTorch files, quantized by MLX or not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 COMPANIONS = (GENERATION_CONFIG, *TOKENIZER_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*")
-"""The files that go along; never a program, and no model card, which would tell of the unconverted model."""
+"""Files that go along; never a program, and no model card: it tells of the unconverted model."""
 
 LEFT_OUT = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
 """Tables that old checkpoints hold and every reader computes."""
@@ -81,25 +81,26 @@ class HuggingFaceSource:
 
     @property
     def fingerprint(self) -> str:
-        """Names, sizes and times of all files that the conversion reads."""
+        """A digest of names, sizes and times of all files that the conversion reads."""
         files = {tensor.info.file for tensor in self._places.values()} | {self.path / CONFIG}
         files |= {file for file in self.companions.values() if isinstance(file, Path)}
         return files_fingerprint(files)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The bytes of some rows, gathered where PyTorch has stored a view that is not contiguous."""
+        """Read the bytes of some rows, gathered where PyTorch has stored a view with gaps."""
         return read_rows(self._places[name], start, stop)
 
 
 def _read_places(path: Path) -> dict[str, TorchTensor]:
-    """Where each tensor lies: from safetensors if the folder has them, else from PyTorch's files."""
+    """Find where each tensor lies: in safetensors if there are some, else in PyTorch's files."""
     if not list(path.glob("model*.safetensors")) and not (path / INDEX).exists():
         places: dict[str, TorchTensor] = {}
         for file in weight_files(path, pattern=TORCH_FILES, index=TORCH_INDEX):
             for name, tensor in read_torch_file(file).items():
                 if name in places:
                     raise FormatError(
-                        f"tensor {shown(name)} lies in {places[name].info.file.name} and in {file.name}"
+                        f"tensor {shown(name)} lies in {places[name].info.file.name} "
+                        f"and in {file.name}"
                     )
                 places[name] = tensor
     else:

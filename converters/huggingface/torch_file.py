@@ -1,4 +1,4 @@
-"""PyTorch's weight files: where each tensor lies, in the zip layout (torch 1.6 and later) and in the older one."""
+"""PyTorch's weight files: where tensors lie, in zips (torch 1.6 and later) and in older files."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ LOCAL = struct.Struct("<4s5H3I2H")
 
 @dataclass(frozen=True, slots=True)
 class TorchTensor:
-    """A tensor's place; ``strides`` in bytes, one an axis, or None where its bytes lie in order without gaps."""
+    """A tensor's place; ``strides`` in bytes, one an axis; None: contiguous."""
 
     info: TensorInfo
     strides: tuple[int, ...] | None
 
 
 def read_torch_file(path: Path) -> dict[str, TorchTensor]:
-    """The tensors of a PyTorch weight file by name; nothing in it is run.
+    """Read the places of a PyTorch weight file's tensors, by name; nothing in it is run.
 
     Raises:
         FormatError: it is damaged, lies, or holds anything but tensors.
@@ -69,9 +69,8 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     try:
         with path.open("rb") as file:
             zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-            pickled, places = (
-                _read_zip(file, path, size) if zipped else _read_legacy(file, path, size)
-            )
+            read = _read_zip if zipped else _read_legacy
+            pickled, places = read(file, path, size)
     except struct.error as error:
         raise FormatError(f"{path} is cut short", hint="download it again") from error
     except OSError as error:
@@ -87,7 +86,7 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
 
 
 def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
-    """Read some rows of a tensor, gathered where PyTorch has stored a view with gaps. Raises ReadError."""
+    """Read some rows of a tensor, gathered where it is a view with gaps. Raises ReadError."""
     info = tensor.info
     row_shape = info.shape[1:]
     width = DTYPE_BYTES[info.dtype]
@@ -106,7 +105,7 @@ def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
 def _place(
     name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int]], path: Path
 ) -> TorchTensor:
-    """The tensor's absolute place, after checking that it lies within its storage, and the storage within the file."""
+    """Return a tensor's place in the file, checked to lie within its storage."""
     where = f"tensor {shown(name)} of {path}"
     dtype = STORAGE_DTYPES.get(tensor.storage.kind)
     if dtype is None:
@@ -141,7 +140,7 @@ def _place(
 
 
 def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, tuple[int, int]]]:
-    """The pickle, and (offset, bytes) of each storage by its key."""
+    """Read the pickle's value, and (offset, bytes) of each storage by its key."""
     members = _zip_members(file, path, size)
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
@@ -167,7 +166,7 @@ def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, 
 
 
 def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, int]]:
-    """(offset of the data, bytes) of each member of a zip file whose members are stored as they are."""
+    """Find (offset of the data, bytes) of each member of a zip file that packs none of them."""
     tail_length = min(size, END.size + 0xFFFF)
     tail = _content(file, size - tail_length, tail_length)
     at = tail.rfind(b"PK\x05\x06")
@@ -220,7 +219,7 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
 
 
 def _wide(nbytes: int, packed: int, offset: int, extra: bytes) -> tuple[int, int, int]:
-    """(packed size, size, offset) with those that did not fit 32 bits taken from the zip64 field."""
+    """Return packed size, size and offset; those beyond 32 bits are in the zip64 field."""
     at, wide = 0, b""
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -246,7 +245,10 @@ def _data_offset(file: BinaryIO, path: Path, offset: int) -> int:
 def _read_legacy(
     file: BinaryIO, path: Path, size: int
 ) -> tuple[object, dict[str, tuple[int, int]]]:
-    """Five pickles (magic, protocol, machine, tensors, storage keys), then each storage behind its length."""
+    """Read an older file: five pickles, then each storage behind its length.
+
+    The pickles are magic number, protocol, machine, tensors and storage keys.
+    """
     stream = BytesIO(_content(file, 0, min(size, MAX_TEXT_BYTES)))
     name = f"the pickle in {path}"
     if read_pickle(stream, name) != LEGACY_MAGIC:

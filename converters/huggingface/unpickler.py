@@ -4,6 +4,9 @@ A pickle is a program for a stack machine that may import and call anything. Thi
 the instructions that a dictionary of tensors needs, and three names: an ordered dictionary, a
 tensor made from a storage, a parameter made from a tensor. It builds descriptions; it cannot
 import, and there is nothing that it could call.
+
+An allow-list over ``pickle.Unpickler`` would be weaker: that one takes any value for a dictionary's
+key, and hashing a tuple nested 390,000 deep (a pickle of 0.4 MB) ends the process.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ MAX_TEXT_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name that the pickle wants imported."""
+    """A name that a pickle wants imported."""
 
     module: str
     name: str
@@ -58,7 +61,7 @@ MARK: Final = _Mark()
 
 
 def read_pickle(stream: BytesIO, name: str) -> Any:
-    """The value of the pickle at the stream's position, which afterwards is behind it.
+    """Return the value of the pickle at the stream's position, which afterwards is behind it.
 
     Raises:
         FormatError: it is damaged, too large, or asks for anything but tensors.
@@ -107,7 +110,7 @@ class _Machine:
         return value
 
     def pop_run(self) -> list[Any]:
-        """The items above the last mark."""
+        """Take the items above the last mark off the stack."""
         start = len(self.stack) - 1
         while self.stack[start] is not MARK:
             start -= 1

@@ -1,4 +1,4 @@
-"""LoRA adapters as they are found: PEFT's and mlx-lm's, read as changes of a model's matrices."""
+"""LoRA adapters, PEFT's and mlx-lm's, read as changes of a model's matrices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MLX_FILE = "adapters.safetensors"
 PEFT_NAME = re.compile(
     r"(?:base_model\.model\.)?(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
 )
-PEFT_WHOLE = re.compile(
+PEFT_REPLACEMENT = re.compile(
     r"(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?|\.base_layer)?\.(weight|bias)"
 )
 MLX_NAME = re.compile(r"(.+)\.(lora_a|lora_b|m)")
@@ -37,48 +37,76 @@ CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
 
 
 @dataclass(frozen=True, slots=True)
-class LowRank:
-    """A matrix's change, ``scale * up @ down``, and with DoRA the length that each row has afterwards.
+class Factor:
+    """One of the two matrices of a change; ``transposed``: stored with its columns as rows."""
 
-    ``up`` is (rows, rank) and ``down`` (rank, columns), each stored so or turned.
+    tensor: TorchTensor
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape as a factor."""
+        shape = self.tensor.info.shape
+        if self.transposed:
+            return shape[::-1]
+        return shape
+
+    def values(self) -> Floats:
+        """Read it in float32. Raises ReadError."""
+        values = read_values(self.tensor)
+        if self.transposed:
+            return values.T
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A matrix's change, ``scale * up @ down``, and with DoRA the length of each row afterwards.
+
+    Attributes:
+        up: (rows, rank), PEFT's ``lora_B``.
+        down: (rank, columns), PEFT's ``lora_A``.
+        scale: what the product is multiplied by.
+        magnitude: the rows' lengths; None: plain LoRA.
     """
 
-    up: TorchTensor
-    down: TorchTensor
-    up_turned: bool
-    down_turned: bool
+    up: Factor
+    down: Factor
     scale: float
     magnitude: TorchTensor | None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix that it changes."""
-        rows, columns = _shape(self.up, self.up_turned)[0], _shape(self.down, self.down_turned)[1]
-        return rows, columns
+        return self.up.shape[0], self.down.shape[1]
 
     def applied(self, weight: Floats, up: Floats, down: Floats, magnitude: Floats | None) -> Floats:
-        """Some rows of the matrix with the change; ``up`` and ``magnitude`` are those rows' own."""
+        """Return some rows of the matrix with the change; ``up`` and ``magnitude`` are theirs.
+
+        DoRA (Liu et al. 2024, arXiv:2402.09353) gives each changed row the length it has learned.
+        """
         changed: Floats = (weight + (np.float32(self.scale) * up) @ down).astype(
             np.float32, copy=False
         )
         if magnitude is None:
             return changed
         lengths = np.linalg.norm(changed, axis=1)
-        stretched = changed * (magnitude / np.where(lengths > 0, lengths, np.float32(1)))[:, None]
+        lengths[lengths == 0] = 1  # a row of zeros stays one
+        stretched: Floats = changed * (magnitude / lengths)[:, None]
         return stretched.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What an adapter changes: matrices by their path, and tensors that it brings whole, by their name."""
+    """Changes of matrices by their path, and tensors by name that replace the model's."""
 
     changes: Mapping[str, LowRank]
-    whole: Mapping[str, TorchTensor]
+    replacements: Mapping[str, TorchTensor]
     files: tuple[Path, ...]
 
 
 def read_adapter(path: Path) -> Adapter:
-    """Look an adapter's folder through.
+    """Read an adapter's folder, without the values.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -91,34 +119,38 @@ def read_adapter(path: Path) -> Adapter:
     if not (path / ADAPTER_CONFIG).exists():
         raise FormatError(f"{path} has no {ADAPTER_CONFIG}", hint=NAME_FOLDER)
     config = read_json(inside(path, ADAPTER_CONFIG))
-    name = next((name for name in (*PEFT_FILES, MLX_FILE) if (path / name).exists()), None)
-    if name is None:
+    names = [name for name in (*PEFT_FILES, MLX_FILE) if (path / name).exists()]
+    if not names:
         raise FormatError(
             f"{path} has neither {PEFT_FILES[0]} nor {MLX_FILE}", hint="name the adapter's folder"
         )
-    file = inside(path, name)
-    tensors = (
-        read_torch_file(file)
-        if file.suffix == ".bin"
-        else {name: TorchTensor(info, None) for name, info in read_header(file)[0].items()}
-    )
-    for key, tensor in tensors.items():
-        if tensor.info.dtype not in FLOATS or not 1 <= len(tensor.info.shape) <= 2:
-            raise FormatError(
-                f"{shown(key)} of {file} is {tensor.info.dtype} {tensor.info.shape}, which no adapter has"
-            )
-    changes, whole = (
-        _read_mlx(config, tensors, file) if name == MLX_FILE else _read_peft(config, tensors, file)
-    )
-    if not changes and not whole:
+    file = inside(path, names[0])
+    tensors = _read_tensors(file)
+    if file.name == MLX_FILE:
+        changes, replacements = _read_mlx(config, tensors, file)
+    else:
+        changes, replacements = _read_peft(config, tensors, file)
+    if not changes and not replacements:
         raise FormatError(f"{file} holds no adapter")
-    return Adapter(changes, whole, (file, path / ADAPTER_CONFIG))
+    return Adapter(changes, replacements, (file, path / ADAPTER_CONFIG))
 
 
-def whole_values(tensor: TorchTensor) -> Floats:
-    """A whole tensor in float32. Raises ReadError."""
-    rows = tensor.info.shape[0]
-    return floats(read_rows(tensor, 0, rows), tensor.info.dtype).reshape(tensor.info.shape)
+def _read_tensors(file: Path) -> dict[str, TorchTensor]:
+    if file.suffix == ".bin":
+        tensors = read_torch_file(file)
+    else:
+        tensors = {name: TorchTensor(info, None) for name, info in read_header(file)[0].items()}
+    for name, tensor in tensors.items():
+        dtype, shape = tensor.info.dtype, tensor.info.shape
+        if dtype not in FLOATS or not 1 <= len(shape) <= 2:
+            raise FormatError(f"{shown(name)} of {file} is {dtype} {shape}, which no adapter has")
+    return tensors
+
+
+def read_values(tensor: TorchTensor) -> Floats:
+    """Read a whole tensor in float32. Raises ReadError."""
+    info = tensor.info
+    return floats(read_rows(tensor, 0, info.shape[0]), info.dtype).reshape(info.shape)
 
 
 def _read_peft(
@@ -126,12 +158,12 @@ def _read_peft(
 ) -> tuple[dict[str, LowRank], dict[str, TorchTensor]]:
     _require_plain(config)
     parts: dict[str, dict[str, TorchTensor]] = {}
-    whole = {}
+    replacements = {}
     for name, tensor in tensors.items():
         if found := PEFT_NAME.fullmatch(name):
             parts.setdefault(found[1], {})[found[2].removeprefix("lora_")] = tensor
-        elif (found := PEFT_WHOLE.fullmatch(name)) and "lora_" not in name:
-            whole[f"{found[1]}.{found[2]}"] = tensor
+        elif (found := PEFT_REPLACEMENT.fullmatch(name)) and "lora_" not in name:
+            replacements[f"{found[1]}.{found[2]}"] = tensor
         else:
             raise UnsupportedModelError(
                 f"{file} holds {shown(name)}, which is no part of LoRA or DoRA"
@@ -139,17 +171,18 @@ def _read_peft(
     changes = {}
     for path, part in parts.items():
         embedding = "embedding_A" in part
-        down, up = (part.get(f"embedding_{letter}" if embedding else letter) for letter in "AB")
-        if down is None or up is None:
+        # of an embedding A is (rank, tokens) and B (features, rank), so that A.T @ B.T changes it
+        up, down = part.get("B"), part.get("A")
+        if embedding:
+            up, down = part["embedding_A"], part.get("embedding_B")
+        if up is None or down is None:
             raise FormatError(f"{file} has only half of the change of {shown(path)}")
-        if embedding:  # A is (rank, tokens), B (features, rank)
-            down, up = up, down
-        rank = _shape(up, embedding)[1]
-        scale = _scale(config, path, rank)
-        changes[path] = _checked(
-            LowRank(up, down, embedding, embedding, scale, part.get("magnitude_vector")), path, file
-        )
-    return changes, whole
+        factors = Factor(up, embedding), Factor(down, embedding)
+        _check_factors(*factors, path, file)
+        scale = _scale(config, path, rank=factors[0].shape[1])
+        change = LowRank(*factors, scale, part.get("magnitude_vector"))
+        changes[path] = _checked(change, path, file)
+    return changes, replacements
 
 
 def _require_plain(config: Mapping[str, Any]) -> None:
@@ -163,7 +196,8 @@ def _require_plain(config: Mapping[str, Any]) -> None:
     if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES):
         raise UnsupportedModelError(
             f"the adapter began by {shown(begun)}, which changes the base model too",
-            hint="save it again with PEFT's path_initial_model_for_weight_conversion, which makes it plain LoRA",
+            hint="save it again with PEFT's path_initial_model_for_weight_conversion, "
+            "which makes it plain LoRA",
         )
     if config.get("lora_bias") or config.get("alora_invocation_tokens"):
         raise UnsupportedModelError(
@@ -172,21 +206,21 @@ def _require_plain(config: Mapping[str, Any]) -> None:
 
 
 def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
-    """lora_alpha / r, or over the root of r; ``alpha_pattern`` names modules with an alpha of their own."""
+    """Return lora_alpha / r, or over the root of r; ``alpha_pattern`` has alphas of modules."""
     alpha = config.get("lora_alpha", 8)
     patterns = config.get("alpha_pattern")
-    for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
-        if path == pattern or path.endswith(f".{pattern}"):
-            alpha = value
-            break
-    if (
-        isinstance(alpha, bool)
-        or not isinstance(alpha, int | float)
-        or not math.isfinite(alpha)
-        or rank < 1
-    ):
+    if isinstance(patterns, Mapping):
+        own = [value for name, value in patterns.items() if f".{path}".endswith(f".{name}")]
+        alpha = next(iter(own), alpha)
+    if not _is_finite(alpha):
         raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {shown(alpha)}")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    if config.get("use_rslora"):
+        return float(alpha / math.sqrt(rank))
+    return float(alpha / rank)
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _read_mlx(
@@ -198,47 +232,46 @@ def _read_mlx(
             f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA"
         )
     parameters = config.get("lora_parameters")
-    scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
+    scale = None
+    if isinstance(parameters, Mapping):
+        scale = parameters.get("scale")
     parts: dict[str, dict[str, TorchTensor]] = {}
-    whole = {}
+    replacements = {}
     for name, tensor in tensors.items():
-        found = None if kind == "full" else MLX_NAME.fullmatch(name)
-        if found:
+        found = MLX_NAME.fullmatch(name)
+        if found and kind != "full":
             parts.setdefault(found[1], {})[found[2]] = tensor
         else:
-            whole[name] = tensor
-    if parts and (
-        isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale)
-    ):
+            replacements[name] = tensor
+    if parts and not _is_finite(scale):
         raise FormatError(f"{ADAPTER_CONFIG}: the scale in lora_parameters is {shown(scale)}")
     changes = {}
     for path, part in parts.items():
         if not {"lora_a", "lora_b"} <= part.keys():
             raise FormatError(f"{file} has only half of the change of {shown(path)}")
-        a, b = part["lora_a"], part["lora_b"]
-        # a is (tokens, rank), b (rank, features); else (in, rank), (rank, out)
         embedding = path.endswith("embed_tokens")
-        up, down = (a, b) if embedding else (b, a)
-        change = LowRank(up, down, not embedding, not embedding, float(scale or 0), part.get("m"))
-        changes[path] = _checked(change, path, file)
-    return changes, whole
+        # of an embedding a is (tokens, rank) and b (rank, features); else (in, rank), (rank, out)
+        up, down = Factor(part["lora_b"], transposed=True), Factor(part["lora_a"], transposed=True)
+        if embedding:
+            up = Factor(part["lora_a"], transposed=False)
+            down = Factor(part["lora_b"], transposed=False)
+        _check_factors(up, down, path, file)
+        changes[path] = _checked(LowRank(up, down, float(scale), part.get("m")), path, file)
+    return changes, replacements
+
+
+def _check_factors(up: Factor, down: Factor, path: str, file: Path) -> None:
+    if len(up.shape) != 2 or len(down.shape) != 2:
+        raise FormatError(f"the change of {shown(path)} in {file} is no product of two matrices")
+    if up.shape[1] != down.shape[0] or not up.shape[1]:
+        raise FormatError(
+            f"the two parts of the change of {shown(path)} in {file} have the ranks "
+            f"{up.shape[1]} and {down.shape[0]}"
+        )
 
 
 def _checked(change: LowRank, path: str, file: Path) -> LowRank:
-    if len(change.up.info.shape) != 2 or len(change.down.info.shape) != 2:
-        raise FormatError(f"the change of {shown(path)} in {file} is no product of two matrices")
-    inner = _shape(change.up, change.up_turned)[1], _shape(change.down, change.down_turned)[0]
-    if inner[0] != inner[1] or not inner[0]:
-        raise FormatError(
-            f"the two parts of the change of {shown(path)} in {file} have the ranks {inner[0]} and {inner[1]}"
-        )
-    if change.magnitude is not None and math.prod(change.magnitude.info.shape) != change.shape[0]:
-        raise FormatError(
-            f"the lengths for {shown(path)} in {file} are {change.magnitude.info.shape}"
-        )
+    magnitude = change.magnitude
+    if magnitude is not None and math.prod(magnitude.info.shape) != change.shape[0]:
+        raise FormatError(f"the lengths for {shown(path)} in {file} are {magnitude.info.shape}")
     return change
-
-
-def _shape(tensor: TorchTensor, turned: bool) -> tuple[int, ...]:
-    shape = tensor.info.shape
-    return shape[::-1] if turned else shape

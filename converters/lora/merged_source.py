@@ -1,8 +1,9 @@
-"""A model with an adapter merged into it, as a source: each matrix is changed when its rows are asked for."""
+"""A model with an adapter merged into it, as a source: rows are changed as they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,29 @@ import numpy as np
 
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.converters.huggingface.torch_file import read_rows
-from edgellm.converters.lora.adapter import LowRank, read_adapter, whole_values
+from edgellm.converters.lora.adapter import LowRank, read_adapter, read_values
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import Floats, floats, stored
-from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, make_recipe
+from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, first_few, make_recipe
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
 from edgellm.converters.tensors.weight_stream import float_rows
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.files.strict_json import shown
 
 EMBEDDING = "model.embed_tokens"
 
 
-class AdapterSource:
-    """A source with an adapter's changes; matrices that were quantized are shown as they are merged, to be quantized again.
+@dataclass(frozen=True, slots=True)
+class _Factors:
+    """A change's factors in float32: up (rows, rank), down (rank, columns), magnitude (rows,)."""
+
+    path: str
+    up: Floats
+    down: Floats
+    magnitude: Floats | None
+
+
+class MergedSource:
+    """A source with an adapter's changes; changed matrices are shown unquantized.
 
     Args:
         base: the model.
@@ -41,7 +51,7 @@ class AdapterSource:
         self._changed: dict[str, Matrix] = {
             name: recipe.matrices[name] for name in self._require_known(recipe.matrices)
         }
-        self.merged = len(self._adapter.changes) + len(self._adapter.whole)
+        self.merged = len(self._adapter.changes) + len(self._adapter.replacements)
         self.config: Mapping[str, Any] = base.config
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
         self.forms: dict[str, Quantization] = dict(base.forms)
@@ -51,7 +61,7 @@ class AdapterSource:
             self.tensors[f"{name}.weight"] = SourceTensor(_own_dtype(base, matrix), matrix.shape)
             if matrix.stored is not None:
                 self.forms[name] = matrix.stored
-        self._loaded: tuple[str, Floats, Floats, Floats | None] | None = None
+        self._loaded: _Factors | None = None
 
     @property
     def companions(self) -> Mapping[str, Path | bytes]:
@@ -70,88 +80,89 @@ class AdapterSource:
 
     @property
     def requantizes(self) -> bool:
-        """Whether what is merged was quantized."""
+        """Whether a changed matrix was quantized."""
         return any(matrix.stored is not None for matrix in self._changed.values())
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The bytes of some rows, changed where the adapter changes them."""
+        """Read the bytes of some rows, changed where the adapter changes them."""
         path = name.rpartition(".")[0]
-        change, whole = self._adapter.changes.get(path), self._adapter.whole.get(name)
-        if change is None or not name.endswith(".weight"):
-            if whole is None:
-                return self._base.rows(name, start, stop)
-            return stored(
-                floats(read_rows(whole, start, stop), whole.info.dtype), self.tensors[name].dtype
-            )
-        up, down, magnitude = self._parts(path, change)
-        if whole is None:
+        change = self._adapter.changes.get(path)
+        replacement = self._adapter.replacements.get(name)
+        if not name.endswith(".weight"):  # a bias, which no product of matrices changes
+            change = None
+        if change is None and replacement is None:
+            return self._base.rows(name, start, stop)
+        dtype = self.tensors[name].dtype
+        if replacement is not None:
+            # PEFT saves an embedding that it changes with the change, so both may be there
+            values = floats(read_rows(replacement, start, stop), replacement.info.dtype)
+            weight = values.reshape(stop - start, -1)
+        else:
             weight = float_rows(self._base, self._changed[path], start, stop)
-        else:  # PEFT saves an embedding that it changes with the change
-            weight = floats(read_rows(whole, start, stop), whole.info.dtype).reshape(
-                stop - start, -1
-            )
-        merged = change.applied(
-            weight, up[start:stop], down, None if magnitude is None else magnitude[start:stop]
-        )
-        return stored(merged, self.tensors[name].dtype)
+        if change is None:
+            return stored(weight, dtype)
+        factors = self._factors(path, change)
+        magnitude = factors.magnitude
+        if magnitude is not None:
+            magnitude = magnitude[start:stop]
+        merged = change.applied(weight, factors.up[start:stop], factors.down, magnitude)
+        return stored(merged, dtype)
 
     def _require_known(self, matrices: Mapping[str, Matrix]) -> list[str]:
-        """The paths of the matrices that change, after a look at each change's shape."""
-        whole = {
-            name.removesuffix(".weight"): tensor for name, tensor in self._adapter.whole.items()
+        """Check each change's shape, and return the paths of the matrices that change."""
+        changes = self._adapter.changes
+        replacements = {
+            name.removesuffix(".weight"): tensor
+            for name, tensor in self._adapter.replacements.items()
         }
-        unknown = [path for path in self._adapter.changes if path not in matrices]
-        unknown += [name for name in self._adapter.whole if name not in self._base.tensors]
+        unknown = [path for path in changes if path not in matrices]
+        unknown += [name for name in self._adapter.replacements if name not in self._base.tensors]
         if unknown:
-            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise FormatError(
-                f"the adapter changes what the model does not have: {', '.join(map(shown, sorted(unknown)[:3]))}{more}",
+                f"the adapter changes what the model does not have: {first_few(unknown)}",
                 hint="it may belong to another model; adapter_config.json names its base",
             )
-        if EMBEDDING in {*self._adapter.changes, *whole} and "lm_head" not in matrices:
+        if EMBEDDING in {*changes, *replacements} and "lm_head" not in matrices:
             raise UnsupportedModelError(
                 "the adapter changes the embedding, which in this model is the head as well"
             )
-        for path, change in self._adapter.changes.items():
-            if change.shape != matrices[path].shape:
+        for path, change in changes.items():
+            shape = matrices[path].shape
+            if change.shape != shape:
                 raise FormatError(
-                    f"the adapter's change of {path} is {change.shape}; the matrix is {matrices[path].shape}"
+                    f"the adapter's change of {path} is {change.shape}; the matrix is {shape}"
                 )
-        for path, tensor in whole.items():
-            shape = (
-                matrices[path].shape
-                if path in matrices
-                else self._base.tensors[self._name(path)].shape
-            )
+        for path, tensor in replacements.items():
+            shape = self._shape(path, matrices)
             if tensor.info.shape != shape:
                 raise FormatError(
                     f"the adapter brings {path} as {tensor.info.shape}; the model has {shape}"
                 )
-        return [path for path in {**self._adapter.changes, **whole} if path in matrices]
+        return [path for path in {**changes, **replacements} if path in matrices]
 
-    def _name(self, path: str) -> str:
-        return path if path in self._base.tensors else f"{path}.weight"
+    def _shape(self, path: str, matrices: Mapping[str, Matrix]) -> tuple[int, ...]:
+        if path in matrices:
+            return matrices[path].shape
+        tensors = self._base.tensors
+        return (tensors.get(path) or tensors[f"{path}.weight"]).shape
 
-    def _parts(self, path: str, change: LowRank) -> tuple[Floats, Floats, Floats | None]:
-        """The change's factors; those of one matrix are kept, since its rows are asked for in turn."""
-        if self._loaded is None or self._loaded[0] != path:
-            up, down = whole_values(change.up), whole_values(change.down)
-            magnitude = (
-                None if change.magnitude is None else whole_values(change.magnitude).reshape(-1)
-            )
-            for values in (up, down, *([] if magnitude is None else [magnitude])):
-                if not np.isfinite(values).all():
+    def _factors(self, path: str, change: LowRank) -> _Factors:
+        """Read a change's factors; the last matrix's are held, since its rows come in turn."""
+        if self._loaded is None or self._loaded.path != path:
+            magnitude = None
+            if change.magnitude is not None:
+                magnitude = read_values(change.magnitude).reshape(-1)
+            loaded = _Factors(path, change.up.values(), change.down.values(), magnitude)
+            for values in (loaded.up, loaded.down, magnitude):
+                if values is not None and not np.isfinite(values).all():
                     raise FormatError(
-                        f"the adapter's change of {path} holds a value that is infinite or not a number"
+                        f"the adapter's change of {path} holds a value that is infinite "
+                        "or not a number"
                     )
-            self._loaded = (
-                path,
-                up.T if change.up_turned else up,
-                down.T if change.down_turned else down,
-                magnitude,
-            )
-        return self._loaded[1:]
+            self._loaded = loaded
+        return self._loaded
 
 
 def _own_dtype(base: Source, matrix: Matrix) -> str:
-    return base.tensors[f"{matrix.path}.scales" if matrix.stored else f"{matrix.path}.weight"].dtype
+    part = "scales" if matrix.stored else "weight"
+    return base.tensors[f"{matrix.path}.{part}"].dtype

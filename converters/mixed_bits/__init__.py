@@ -1,1 +1,4 @@
-"""Mixed bits."""
+"""Bits where they are needed: ``backward.py`` differentiates the loss, ``fisher.py`` says what
+fewer bits cost, ``allocate.py`` chooses, ``calibration.py`` has the text. Stands on ``tensors`` and
+``edgellm.models``.
+"""

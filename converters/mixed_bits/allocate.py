@@ -1,4 +1,4 @@
-"""Bits spent where a model needs them: from measured costs and an average to a form for each matrix."""
+"""Bits spent where a model needs them: from measured costs to a form for each matrix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edgellm.files.strict_json import require_regular_file
 
 MAX_TEXT_BYTES = 1 << 20
 DEFAULT_AVERAGE_BITS = 4.5
-"""What 4 bits in groups of 64 take with scales and biases of 16 bits."""
+"""4 bits in groups of 64, with scales and biases of 16 bits."""
 
 
 RECIPES = ("uniform", "mixed")
@@ -55,7 +55,7 @@ class MixedSettings:
             )
 
     def text(self) -> str | None:
-        """What the model is to read. Raises ConfigError, ReadError."""
+        """Read the calibration text; None: there is no file. Raises ReadError."""
         if self.calibration is None:
             return None
         try:
@@ -73,7 +73,7 @@ def mixed_settings(
     *,
     bits: int | None,
 ) -> MixedSettings | None:
-    """The settings of a mixed recipe; None: every matrix gets the same bits. Raises ConfigError."""
+    """Make a mixed recipe's settings; None: a uniform recipe. Raises ConfigError."""
     if recipe is not None and recipe not in RECIPES:
         raise ConfigError(
             f"there is no recipe {recipe!r}", hint=f"choose one of {', '.join(RECIPES)}"
@@ -90,11 +90,11 @@ def mixed_settings(
             "a mixed recipe chooses the bits itself",
             hint="leave out --bits, or give --average-bits",
         )
-    wished = DEFAULT_AVERAGE_BITS if average_bits is None else average_bits
-    return MixedSettings(
-        average_bits=wished,
-        calibration=None if calibration is None else Path(calibration).expanduser(),
-    )
+    if average_bits is None:
+        average_bits = DEFAULT_AVERAGE_BITS
+    if calibration is not None:
+        calibration = Path(calibration).expanduser()
+    return MixedSettings(average_bits=average_bits, calibration=calibration)
 
 
 def mix(
@@ -104,7 +104,7 @@ def mix(
     *,
     progress: Callable[[str, int, int], None],
 ) -> tuple[dict[str, Quantization], ConversionSettings]:
-    """Measure a source, and say the form of each of its matrices and the settings that go with them.
+    """Measure a source; return the form of each matrix and the settings that go with them.
 
     Args:
         source: the model.
@@ -146,7 +146,7 @@ class _Choice:
 def choose_forms(
     matrices: Mapping[str, Matrix], costs: Costs, *, average_bits: float, group_size: int
 ) -> dict[str, Quantization]:
-    """The form of each matrix such that the whole costs least at an average, scales and biases counted.
+    """Choose the forms that together cost least at an average, scales and biases counted.
 
     Matrices that are stacked (queries, keys and values; gate and up) get the same bits, so that
     they stay one product. Every unit begins with the fewest bits; then the step that saves most for
@@ -172,8 +172,8 @@ def choose_forms(
         )
         for name, paths in units.items()
     }
-    room = average_bits / 8 * weights - sum(hull[0].nbytes for hull in hulls.values())
-    if not hulls or room < 0 or average_bits > 16:
+    free_bytes = average_bits / 8 * weights - sum(hull[0].nbytes for hull in hulls.values())
+    if not hulls or free_bytes < 0 or average_bits > 16:
         low = sum(hull[0].nbytes for hull in hulls.values()) * 8 / weights if weights else 0
         raise ConfigError(
             f"an average of {average_bits} bits cannot be had",
@@ -191,8 +191,9 @@ def choose_forms(
     ]
     taken = dict.fromkeys(hulls, 0)
     for _, name, at, nbytes in sorted(steps, reverse=True):
-        if nbytes <= room and taken[name] == at - 1:
-            taken[name], room = at, room - nbytes
+        if nbytes <= free_bytes and taken[name] == at - 1:
+            taken[name] = at
+            free_bytes -= nbytes
     forms = {}
     for name, paths in units.items():
         for path in paths:
@@ -205,7 +206,7 @@ def choose_forms(
 
 
 def _units(paths: Iterable[str]) -> dict[str, list[str]]:
-    """What gets the same bits: the parts of a stack, or a matrix alone."""
+    """Group the paths that get the same bits: the members of a stack, or a matrix alone."""
     stack_of = {member: stack for stack, members in STACKS.items() for member in members}
     units: dict[str, list[str]] = {}
     for path in sorted(paths):
@@ -228,7 +229,7 @@ def _nbytes(matrix: Matrix, bits: int, group_size: int) -> float:
 
 
 def _hull(choices: Iterable[_Choice]) -> list[_Choice]:
-    """The choices that some price of a byte makes the best, the smallest first."""
+    """Keep the choices that some price of a byte makes the best, the smallest first."""
     hull: list[_Choice] = []
     for choice in choices:
         while hull and (
@@ -244,7 +245,7 @@ def _hull(choices: Iterable[_Choice]) -> list[_Choice]:
 
 
 def _bends(first: _Choice, second: _Choice, third: _Choice) -> bool:
-    """Whether the second step saves less for its bytes than the first."""
+    """Return whether the second step saves less for its bytes than the first."""
     one = (first.cost - second.cost) * (third.nbytes - second.nbytes)
     two = (second.cost - third.cost) * (second.nbytes - first.nbytes)
     return one > two

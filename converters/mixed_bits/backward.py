@@ -50,7 +50,7 @@ class FisherRows:
 
 
 class ObservedLinear:
-    """A layer's product, which on the way back notes the mean squares of what went in and came back.
+    """A layer's product that notes mean squares of its inputs and of derivatives by its output.
 
     Args:
         tensors: the layer's, named as inside the layer.
@@ -63,7 +63,7 @@ class ObservedLinear:
         if f"{members[0]}.bias" in tensors:
             self._bias = mx.concatenate([tensors[f"{member}.bias"] for member in members])
         self.squares: list[mx.array] = []
-        """Means of squares: of the inputs (in,); then of the derivatives by each member's output."""
+        """Means of squares: of the inputs (in,); of the derivatives by each member's output."""
         self._product = _observed_product(weights, self.squares)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -77,7 +77,7 @@ class ObservedLinear:
 def _observed_product(
     weights: Sequence[mx.array], squares: list[mx.array]
 ) -> Callable[[mx.array], mx.array]:
-    """Return the product by weights side by side, which fills ``squares`` when it is differentiated.
+    """Return the product by weights side by side; differentiating it fills ``squares``.
 
     It must not know of who holds it: Python finds no circle that leads through a function of MLX,
     and every layer's weights would stay.
@@ -149,7 +149,7 @@ class BackwardPass:
     def run(self) -> Iterator[FisherRows]:
         """Yield rows of every matrix: the head's, the layers' from the last on, the embedding's.
 
-        The embedding's rows are those that the text has looked up; where it is tied, it comes twice.
+        The embedding's rows are those that the text has looked up. If it is tied, it comes twice.
 
         Raises:
             ReadError: the source cannot be read.
@@ -277,7 +277,7 @@ class BackwardPass:
         return as_array(rows, tensor).astype(mx.float32)
 
     def _pieces(self, path: str) -> Iterator[tuple[int, mx.array]]:
-        """Yield a matrix's rows in the source's type, a few at a time, with the first one's number."""
+        """Yield some rows of a matrix after the other, with the first one's number."""
         height, width = self._matrices[path].shape
         step = max(1, CHUNK_BYTES // (4 * width))
         for start in range(0, height, step):

@@ -1,4 +1,4 @@
-"""The folder's ``config.json``, in the one form that edgellm, mlx-lm and transformers all understand."""
+"""The folder's ``config.json``, in the form that edgellm, mlx-lm and transformers understand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
 from edgellm.checkpoint.quantization import CONFIG_KEYS
 
 DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
-"""What a config calls each type, by safetensors' code."""
+"""The name of each type in a config, by safetensors' code."""
 
 REWRITTEN = {
     *CONFIG_KEYS,
@@ -26,7 +26,7 @@ REWRITTEN = {
 def portable_config(
     raw: Mapping[str, Any], config: ModelConfig, dtype: str, quantization: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """A config that leaves nothing to a reader's defaults, which differ.
+    """Make a config that leaves nothing to a reader's defaults, which differ.
 
     mlx-lm takes a missing ``tie_word_embeddings`` for true and knows ``rope_parameters`` for few
     models only; transformers 5 reads ``rope_theta`` with ``rope_scaling``. mlx-lm and the Hub's

@@ -12,7 +12,7 @@ LLAMA2C_MAGIC = b"24ka"
 """The first bytes of llama2.c's file from version 1 on (``ak42``, as a little-endian number)."""
 
 LLAMA2C_NUMBERS = Struct("<7i")
-"""The header of llama2.c's version 0: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len."""
+"""llama2.c's sizes: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len."""
 
 META_SHARDS = "consolidated*.pth"
 """Names of the weight files of a model in Meta's own form."""

@@ -32,7 +32,7 @@ def read_span(path: Path, offset: int, length: int) -> Bytes:
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """Return a digest of the names, sizes and times of files, which changes when one of them does."""
+    """Return a digest of names, sizes and times of files: it changes when one of them does."""
     digest = hashlib.sha256()
     for file in sorted(files):
         status = file.stat()

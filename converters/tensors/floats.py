@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def floats(content: Bytes, dtype: str) -> Floats:
-    """The values that bytes of type ``dtype`` (safetensors' code: F16, BF16 or F32) stand for, in one row."""
+    """Return the values of bytes of type ``dtype`` (F16, BF16 or F32), in one row."""
     if dtype == "F32":
         return content.view(np.float32)
     if dtype == "F16":
@@ -20,7 +20,7 @@ def floats(content: Bytes, dtype: str) -> Floats:
 
 
 def stored(values: Floats, dtype: str) -> Bytes:
-    """The bytes of values in type ``dtype``, rounded to the nearest, halves to even."""
+    """Return the bytes of values in type ``dtype``, rounded to the nearest, halves to even."""
     if dtype == "F32":
         return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     if dtype == "F16":
@@ -28,8 +28,7 @@ def stored(values: Floats, dtype: str) -> Bytes:
             return values.astype(np.float16).reshape(-1).view(np.uint8)
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-    whole = np.isfinite(values)
-    kept = (
-        rounded if whole.all() else np.where(whole, rounded, bits >> 16 | 0x40 * np.isnan(values))
-    )
-    return kept.astype(np.uint16).reshape(-1).view(np.uint8)
+    finite = np.isfinite(values)
+    if not finite.all():  # rounding could carry a NaN into infinity: it is cut, and stays a NaN
+        rounded = np.where(finite, rounded, bits >> 16 | 0x40 * np.isnan(values))
+    return rounded.astype(np.uint16).reshape(-1).view(np.uint8)

@@ -1,4 +1,4 @@
-"""What a conversion will write, decided before a weight is read: files, tensors, types, and the config."""
+"""The plan of a conversion, made before a weight is read: files, tensors, types, and config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ CODES = {name: code for code, name in DTYPE_NAMES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionSettings:
-    """What the weights become; None leaves the choice to the source.
+    """Settings of the weights; None leaves the choice to the source.
 
     Attributes:
         bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
@@ -75,7 +75,9 @@ class ConversionSettings:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One weight matrix (out, in): how the source stores it and how the folder will (None: unquantized).
+    """A weight matrix (out, in): how the source stores it and how the folder will.
+
+    None stands for unquantized.
 
     ``dtype`` is what its unquantized values, or its scales, have in the folder.
     """
@@ -143,7 +145,7 @@ class Recipe:
 def make_recipe(
     source: Source, settings: ConversionSettings, chosen: Mapping[str, Quantization] | None = None
 ) -> Recipe:
-    """Check a source's names, types and shapes against its config, and decide what becomes of each tensor.
+    """Check a source's tensors against its config, and decide what becomes of each.
 
     Args:
         source: where the weights come from.
@@ -173,36 +175,33 @@ def make_recipe(
     shapes = {name: shape for _, group in named for name, shape in group.items()}
     stored = _stored_forms(source, raw, shapes)
     default, as_it_is = _default(settings, raw, stored, source.forms)
-    cast = (
-        CODES[settings.dtype]
-        if settings.dtype
-        else None
-        if as_it_is
-        else _usual_dtype(source.tensors)
-    )
+    cast = None
+    if settings.dtype:
+        cast = CODES[settings.dtype]
+    elif not as_it_is:
+        cast = _usual_dtype(source.tensors)
     matrices = {}
     for path, shape in _matrices(shapes).items():
-        form = (stored[path] or source.forms.get(path)) if as_it_is else _form(shape, default)
-        form = chosen.get(path, form) if chosen else form
-        dtype = cast or source.tensors[f"{path}.scales" if stored[path] else f"{path}.weight"].dtype
+        form = _form(shape, default)
+        if as_it_is:
+            form = stored[path] or source.forms.get(path)
+        if chosen:
+            form = chosen.get(path, form)
+        dtype = cast or source.tensors[_parts(path, stored[path])[:2][-1]].dtype
         matrices[path] = Matrix(path, shape, stored[path], form, dtype)
     files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
     known = {
         name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)
     } | shapes.keys()
-    head = (
-        "lm_head.weight"
-        if config.tie_word_embeddings and "lm_head.weight" in source.tensors
-        else None
-    )
-    _refuse_unknown(
-        source, known | ({f"lm_head.{part}" for part in QUANTIZED_PARTS} if head else set())
-    )
-    block = (
-        quantization_block(default, {path: matrix.form for path, matrix in matrices.items()})
-        if default
-        else None
-    )
+    head = None
+    if config.tie_word_embeddings and "lm_head.weight" in source.tensors:
+        head = "lm_head.weight"
+        known |= {f"lm_head.{part}" for part in QUANTIZED_PARTS}
+    _refuse_unknown(source, known)
+    block = None
+    if default:
+        forms = {path: matrix.form for path, matrix in matrices.items()}
+        block = quantization_block(default, forms)
     dtype = next(tensor.dtype for tensor in files[-1].tensors if tensor.name == "model.norm.weight")
     return Recipe(files, matrices, portable_config(raw, config, dtype, block), dtype, default, head)
 
@@ -216,20 +215,18 @@ def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int
 
 
 def _parts(path: str, form: Quantization | None) -> list[str]:
-    parts = (
-        QUANTIZED_PARTS
-        if form and form.mode == "affine"
-        else QUANTIZED_PARTS[:2]
-        if form
-        else QUANTIZED_PARTS[:1]
-    )
+    parts = QUANTIZED_PARTS
+    if form is None:
+        parts = QUANTIZED_PARTS[:1]
+    elif form.mode != "affine":
+        parts = QUANTIZED_PARTS[:2]  # other modes have no biases
     return [f"{path}.{part}" for part in parts]
 
 
 def _stored_forms(
     source: Source, raw: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Quantization | None]:
-    """How the source stores each matrix; vectors are checked on the way."""
+    """Find how the source stores each matrix; vectors are checked on the way."""
     for name, shape in shapes.items():
         if len(shape) == 1:
             tensor = source.tensors.get(name)
@@ -237,7 +234,8 @@ def _stored_forms(
                 raise FormatError(f"tensor {name} is missing", hint="download the model again")
             if tensor.shape != shape or tensor.dtype not in FLOATS:
                 raise FormatError(
-                    f"tensor {name} is {tensor.dtype} {tensor.shape}; the config needs {shape} in one of {', '.join(FLOATS)}"
+                    f"tensor {name} is {tensor.dtype} {tensor.shape}; "
+                    f"the config needs {shape} in one of {', '.join(FLOATS)}"
                 )
     forms = {}
     for path, shape in _matrices(shapes).items():
@@ -256,7 +254,7 @@ def _default(
     stored: Mapping[str, Quantization | None],
     wished: Mapping[str, Quantization],
 ) -> tuple[Quantization | None, bool]:
-    """The folder's usual form (None: unquantized), and whether a quantized source is taken as it is."""
+    """Return the usual form, and whether a quantized source is taken as it is."""
     if settings.bits == UNQUANTIZED_BITS:
         return None, False
     if not any(stored.values()) and not wished:
@@ -277,11 +275,13 @@ def _default(
 
 
 def _form(shape: tuple[int, int], default: Quantization | None) -> Quantization | None:
-    return chosen_quantization(shape[1], default.bits, default.group_size) if default else None
+    if default is None:
+        return None
+    return chosen_quantization(shape[1], default.bits, default.group_size)
 
 
 def _usual_dtype(tensors: Mapping[str, SourceTensor]) -> str:
-    """The floating type that most of the weights have."""
+    """Return the floating type that most of the weights have."""
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in FLOATS:
@@ -323,16 +323,25 @@ def _file(
 
 
 def _layer_prefix(names: Mapping[str, object]) -> str:
-    """``model.layers.N.`` for the tensors of a layer, else nothing: what ``tensor_order`` leaves out."""
+    """Return ``model.layers.N.`` for a layer's tensors, else nothing."""
     first = next(iter(names))
-    return ".".join(first.split(".")[:3]) + "." if first.startswith(LAYER_PREFIX) else ""
+    if not first.startswith(LAYER_PREFIX):
+        return ""
+    return ".".join(first.split(".")[:3]) + "."
 
 
 def _refuse_unknown(source: Source, known: set[str]) -> None:
     unknown = sorted(source.tensors.keys() - known)
     if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise FormatError(
-            f"the source holds tensors that its config does not account for: {', '.join(map(shown, unknown[:3]))}{more}",
+            "the source holds tensors that its config does not account for: " + first_few(unknown),
             hint="the config may belong to another model",
         )
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return up to three names for a message, in their order, and how many more there are."""
+    listed = ", ".join(map(shown, sorted(names)[:3]))
+    if len(names) > 3:
+        listed += f" and {len(names) - 3} more"
+    return listed

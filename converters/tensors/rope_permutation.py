@@ -16,7 +16,7 @@ from edgellm.converters.tensors.source import Bytes
 def halves_from_pairs(
     read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int
 ) -> Bytes:
-    """Rows ``start`` to ``stop`` in Hugging Face's order of a matrix, or a bias, that is stored in Meta's.
+    """Read rows in Hugging Face's order of a matrix, or a bias, that is stored in Meta's.
 
     Args:
         read: gives the bytes of stored rows, from one to another; heads are read whole.
@@ -34,7 +34,7 @@ def halves_from_pairs(
 def pairs_from_halves(
     read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int
 ) -> Bytes:
-    """The inverse of ``halves_from_pairs``: rows in Meta's order of a matrix that is stored in Hugging Face's."""
+    """Read rows in Meta's order of a matrix stored in Hugging Face's, as ``halves_from_pairs``."""
     first, last = start // head_dim, -(-stop // head_dim)
     halves = read(first * head_dim, last * head_dim).reshape(last - first, 2, head_dim // 2, -1)
     pairs = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape((last - first) * head_dim, -1)

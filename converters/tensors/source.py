@@ -1,4 +1,4 @@
-"""What a converter reads from: any format becomes Hugging Face's names, shapes and config."""
+"""The protocol of formats: any becomes Hugging Face's names, shapes and config."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SourceTensor:
     @property
     def rows(self) -> int:
         """Steps along the first axis."""
-        return self.shape[0] if self.shape else 1
+        return next(iter(self.shape), 1)
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +48,21 @@ class Source(Protocol):
     """A model in some format, read a few rows of one tensor at a time.
 
     A quantized source shows each matrix as MLX stores it (``.weight``, ``.scales``, ``.biases``)
-    and says so in its config.
+    and says so in its config. A new format is a class with these members and a row in
+    ``formats.FORMATS``. The smallest one has all in memory::
+
+        class ArraySource:
+            forms, notes, companions = AS_SHOWN, (), {"tokenizer.json": b"..."}
+
+            def __init__(self, config: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+                self.config, self.arrays = config, arrays
+                self.tensors = {
+                    name: SourceTensor("F32", array.shape) for name, array in arrays.items()
+                }
+                self.fingerprint = "version 1"
+
+            def rows(self, name: str, start: int, stop: int) -> Bytes:
+                return self.arrays[name][start:stop].reshape(-1).view(np.uint8)
     """
 
     @property
@@ -61,22 +75,22 @@ class Source(Protocol):
 
     @property
     def forms(self) -> Mapping[str, Quantization]:
-        """How a matrix that is shown unquantized is stored where no other form is asked for, by its path; mostly nothing."""
+        """By path, the usual forms of matrices that are shown unquantized; mostly nothing."""
 
     @property
     def companions(self) -> Mapping[str, Path | bytes]:
-        """The files that go along unchanged (tokenizer, template, license): a file to copy, or its content.
+        """Files that go along (tokenizer, template, license): one to copy, or its content.
 
         Raises TokenizerError where the format has no tokenizer of its own and none lies beside it.
         """
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a person should know of how this source is read, said when its conversion begins; mostly nothing."""
+        """Messages for a person, said when a conversion begins; mostly none."""
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes when the source does; a stopped conversion goes on only where it is the same."""
+        """A text that changes when the source does; a stopped conversion then starts anew."""
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The bytes of rows ``start`` to ``stop`` of a tensor, shape (bytes,). Raises ReadError."""
+        """Read the bytes of rows ``start`` to ``stop``, shape (bytes,). Raises ReadError."""

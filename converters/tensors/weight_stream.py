@@ -1,4 +1,4 @@
-"""The values: read a few rows at a time, checked, cast, quantized."""
+"""Weights on their way: read a few rows at a time, checked, cast, quantized."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from edgellm.errors import FormatError
 from edgellm.files.atomic import Data
 
 CROSSING = (3, 5, 6)
-"""Bits of codes that do not end where bytes do: on a CPU MLX dequantizes them ten times slower than NumPy."""
+"""Bits of codes that straddle bytes: on a CPU MLX takes ten times as long for them as NumPy."""
 
 CHUNK_BYTES = 16 << 20
-"""Bytes of the source that are in work at once; what bounds the converter's memory."""
+"""Bytes of the source that are in work at once; they bound the converter's memory."""
 
 MLX_TYPES: Final = {
     "BF16": mx.bfloat16,
@@ -55,14 +55,14 @@ class WeightStream:
 
     def __init__(self, source: Source, on_read: Callable[[int], None], *, measure: bool) -> None:
         self.errors: dict[str, float] = {}
-        """The relative error of each quantized matrix: root mean square of the change over that of the weights."""
+        """Error of each quantized matrix: root mean square of the change over the weights'."""
         self._source = source
         self._on_read = on_read
         self._measure = measure
         self._waiting: dict[str, list[Data]] = {}
 
     def data(self, tensor: OutputTensor) -> Iterator[Data]:
-        """The pieces of one tensor's bytes.
+        """Yield the bytes of one tensor, some rows after the other.
 
         Raises:
             FormatError: a value is infinite or not a number, or becomes so.
@@ -123,7 +123,7 @@ class WeightStream:
         mx.clear_cache()
 
     def _values(self, matrix: Matrix) -> Iterator[mx.array]:
-        """A matrix in float32, a few rows at a time, however the source stores it."""
+        """Yield a matrix in float32, a few rows at a time, however the source stores it."""
         if matrix.stored is not None:
             yield from self._restored(matrix, matrix.stored)
             return
@@ -142,7 +142,7 @@ class WeightStream:
             )
 
     def _pieces(self, name: str, step: int | None = None) -> Iterator[Bytes]:
-        """The tensor's bytes, a few rows at a time, checked to be finite."""
+        """Yield a tensor's bytes, a few rows at a time, checked to be finite."""
         tensor = self._source.tensors[name]
         step = step or self._rows_a_piece(name)
         for start in range(0, tensor.rows, step):
@@ -165,7 +165,7 @@ def as_array(rows: Bytes, tensor: SourceTensor) -> mx.array:
 
 
 def matrix_rows(source: Source, matrix: Matrix, start: int, stop: int) -> mx.array:
-    """Read rows (rows, columns) of a matrix, in the source's type or, if it is quantized, float32."""
+    """Read rows of a matrix, in the source's type or, if it is quantized, in float32."""
     names = [f"{matrix.path}.weight"]
     if matrix.stored is not None:
         parts = matrix.stored.stored(*matrix.shape, matrix.dtype)
@@ -182,7 +182,9 @@ def float_rows(source: Source, matrix: Matrix, start: int, stop: int) -> Floats:
 
 
 def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.array]:
-    """Weight, scales and (in affine mode) biases of a float32 matrix (rows, columns); scales and biases in ``dtype``.
+    """Return weight, scales and, in affine mode, biases of a float32 matrix (rows, columns).
+
+    Scales and biases have the type ``dtype``.
 
     8-bit codes are taken again with the scales as they are stored: rounded to bfloat16, a scale is
     off by up to half a 256th, and codes made for the exact one would be off by that much at the far
@@ -204,7 +206,7 @@ def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.a
 
 
 def dequantize(parts: Sequence[mx.array], form: Quantization) -> mx.array:
-    """The float32 matrix (rows, columns) that weight, scales and biases stand for."""
+    """Return the float32 matrix (rows, columns) of weight, scales and biases."""
     weight, *scales = parts
     if form.mode == "affine" and form.bits in CROSSING and mx.default_device() == mx.cpu:
         wide = (np.array(part.astype(mx.float32)) for part in scales)
@@ -218,7 +220,7 @@ def dequantize(parts: Sequence[mx.array], form: Quantization) -> mx.array:
 
 
 def is_finite(values: Bytes, dtype: str) -> bool:
-    """Whether no value is infinite or NaN, from its bits (two passes at the memory's speed, nothing allocated)."""
+    """Return whether no value is infinite or NaN, from its bits, without allocating."""
     signed, unsigned, positive, negative = _INFINITY[dtype]
     return not values.size or bool(
         values.view(signed).max() < positive and values.view(unsigned).max() < negative
@@ -226,7 +228,7 @@ def is_finite(values: Bytes, dtype: str) -> bool:
 
 
 def _stored(array: mx.array, code: str | None, name: str) -> Bytes:
-    """The bytes of an array, cast to the type ``code``; checked to be finite after what may have overflowed."""
+    """Return the bytes of an array cast to the type ``code``, checked for overflow."""
     array = array if code is None else array.astype(MLX_TYPES[code])
     code = code or next(name for name, dtype in MLX_TYPES.items() if dtype == array.dtype)
     content = np.array(array.view(mx.uint8), copy=False).reshape(-1)

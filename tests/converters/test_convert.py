@@ -1,4 +1,4 @@
-"""What the converter makes: checked against MLX, mlx-lm and transformers on random models of every kind."""
+"""Conversions of random models of every kind, against MLX, mlx-lm and transformers."""
 
 import json
 import threading

@@ -93,7 +93,7 @@ def test_a_layer_is_one_aligned_read(tmp_path, bits):
     for number, layer in enumerate(checkpoint.layers):
         (extent,) = layer.extents
         assert extent.file.name == f"model-layer-{number:05}.safetensors"
-        assert extent.offset % DATA_ALIGNMENT == extent.place == 0
+        assert extent.offset % DATA_ALIGNMENT == extent.buffer_offset == 0
         assert extent.offset + extent.nbytes == extent.file.stat().st_size
         assert layer.layout == checkpoint.layers[0].layout
 

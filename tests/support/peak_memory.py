@@ -36,7 +36,8 @@ import resource, sys
 from edgellm.converters import convert
 report = convert(sys.argv[1], sys.argv[2], report=True)
 try:
-    peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    lines = open("/proc/self/status")
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 except OSError:  # macOS, where it is in bytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak)

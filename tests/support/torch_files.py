@@ -25,7 +25,7 @@ def numbers(values):
 
 
 def pickled_tensor(key, array, *, kind=None, offset=0, shape=None, strides=None, count=None):
-    """What torch writes for a tensor: a call of its rebuilding function with a reference to a storage."""
+    """Pickle a tensor as torch does: a call of its rebuilding function with a storage."""
     plain = [stride // array.itemsize for stride in array.strides]
     storage = (
         b"("

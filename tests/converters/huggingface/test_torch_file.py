@@ -210,10 +210,9 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_endless_pickles_end():
-    floods = [
-        b"\x80\x02" + b"}" * (MAX_INSTRUCTIONS + 5),
-        b"\x80\x02" + b"]\x94" * MAX_INSTRUCTIONS,
-    ]
+    with pytest.raises(FormatError, match="instructions"):
+        read_pickle(BytesIO(b"\x80\x02" + b"}" * (MAX_INSTRUCTIONS + 5)), "it")
+    floods = [b"\x80\x02" + b"]\x94" * MAX_INSTRUCTIONS]
     floods += [
         b"\x8d" + b"\xff" * 8,
         b"X\xff\xff\xff\xff",

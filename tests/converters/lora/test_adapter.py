@@ -1,4 +1,4 @@
-"""LoRA adapters merged by the converter: against the arithmetic written out, PEFT's names and mlx-lm's own fuse."""
+"""LoRA adapters merged by the converter: against plain arithmetic, PEFT's names, mlx-lm's fuse."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Mixed recipes: derivatives against MLX's own, choices against the budget, and texts against uniform bits."""
+"""Mixed recipes: derivatives against mlx-lm's, choices against budgets, texts against uniform."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def test_the_loss_is_the_models(tmp_path, kind):
 
 
 def tapped(module, path, reads):
-    """The module with a zero added to what it writes, by which derivatives are had; reads are noted."""
+    """Wrap a module: its inputs are noted, and a zero is added to its output, to derive by."""
     from mlx import nn
 
     class Tapped(nn.Module):
@@ -69,7 +69,7 @@ def tapped(module, path, reads):
 
 
 def fisher_of_mlx_lm(folder):
-    """Loss, and by path the mean squares of what each matrix reads and of derivatives by what it writes."""
+    """Return loss, mean squares of inputs and derivatives by path, the embedding's derivatives."""
     from mlx import nn
     from mlx_lm.utils import load_model
 
@@ -177,11 +177,11 @@ def matrices(layers):
     return {path: Matrix(path, shape, None, None, "F16") for path, shape in paths.items()}
 
 
-@given(st.data(), st.floats(2.6, 9))
-def test_choices_keep_the_budget_and_the_stacks(data, average):
-    known = matrices(2)
+@given(st.integers(0, 1 << 32), st.floats(2.6, 9))
+def test_choices_keep_the_budget_and_the_stacks(seed, average):
+    known, random = matrices(2), np.random.default_rng(seed)
     costs = {
-        path: {bits: data.draw(st.floats(1e-6, 1)) * 4.0**-bits for bits in AFFINE_BITS}
+        path: {bits: 10 ** random.uniform(-6, 0) * 4.0**-bits for bits in AFFINE_BITS}
         for path in known
     }
     forms = choose_forms(known, costs, average_bits=average, group_size=64)
@@ -245,10 +245,14 @@ def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
 
 
 STORY = """\
-Lily had a red kite. One windy day she took it to the hill with her dad. "Hold it tight," he said. Lily ran and ran, and
-the kite went up into the sky. Then the wind pulled very hard, and the string slipped out of her hand. The kite flew
-away. Lily began to cry. A boy saw it land in a big tree. He climbed up and brought it down. "Thank you!" said Lily. "Do
-you want to play with me?" The boy smiled and said yes. They played until the sun went down, and from that day on they
+Lily had a red kite. One windy day she took it to the hill with her dad. "Hold it tight," he \
+said. Lily ran and ran, and
+the kite went up into the sky. Then the wind pulled very hard, and the string slipped out of her \
+hand. The kite flew
+away. Lily began to cry. A boy saw it land in a big tree. He climbed up and brought it down. \
+"Thank you!" said Lily. "Do
+you want to play with me?" The boy smiled and said yes. They played until the sun went down, and \
+from that day on they
 were good friends.
 """
 
