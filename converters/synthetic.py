@@ -24,7 +24,7 @@ from edgellm.checkpoint.quantization import (
 )
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.converters.convert import ConversionReport, ConvertCallback, convert_source
-from edgellm.converters.tensors.recipe import CODES, ConversionSettings
+from edgellm.converters.tensors.recipe import CODES, UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.device.machine import core_count
 from edgellm.models.presets import shape_config
@@ -81,12 +81,15 @@ def synthesize(
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
     settings = ConversionSettings(bits=bits, group_size=group_size, dtype=dtype)
-    quantization = Quantization(bits, group_size or DEFAULT_GROUP_SIZE) if bits < 16 else None
+    quantization = None
+    if bits < UNQUANTIZED_BITS:
+        quantization = Quantization(bits, group_size or DEFAULT_GROUP_SIZE)
+        settings = ConversionSettings()  # the source comes quantized, and is taken as it is
     source = SyntheticSource(shape, quantization, dtype=dtype, seed=seed)
     return convert_source(
         source,
         Path(destination).expanduser().resolve(),
-        ConversionSettings() if quantization else settings,
+        settings,
         force=force,
         report=False,
         progress=progress or (lambda _: None),
@@ -130,11 +133,11 @@ class SyntheticSource:
         for name, size in shapes.items():
             path, _, part = name.rpartition(".")
             if len(size) == 2:
-                forms[path] = (
-                    chosen_quantization(size[1], quantization.bits, quantization.group_size)
-                    if quantization
-                    else None
-                )
+                forms[path] = None
+                if quantization:
+                    forms[path] = chosen_quantization(
+                        size[1], quantization.bits, quantization.group_size
+                    )
             form = forms.get(path)
             if len(size) == 2 and form is not None:
                 self.tensors |= {
@@ -152,8 +155,9 @@ class SyntheticSource:
                 self._tables[name] = _stored(
                     np.linspace(-0.1, 0.1, LEVELS) + (part == "weight"), code
                 )
-        block = quantization_block(quantization, forms) if quantization else {}
-        self.config: Mapping[str, Any] = raw | ({"quantization": block} if block else {})
+        if quantization:
+            raw["quantization"] = quantization_block(quantization, forms)
+        self.config: Mapping[str, Any] = raw
         self.companions: Mapping[str, Path | bytes] = tokenizer_files(
             config.vocab_size, config.max_position_embeddings
         )

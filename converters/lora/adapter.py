@@ -232,7 +232,7 @@ def _read_mlx(
             f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA"
         )
     parameters = config.get("lora_parameters")
-    scale = None
+    scale: Any = None
     if isinstance(parameters, Mapping):
         scale = parameters.get("scale")
     parts: dict[str, dict[str, TorchTensor]] = {}

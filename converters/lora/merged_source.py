@@ -133,10 +133,10 @@ class MergedSource:
                     f"the adapter's change of {path} is {change.shape}; the matrix is {shape}"
                 )
         for path, tensor in replacements.items():
-            shape = self._shape(path, matrices)
-            if tensor.info.shape != shape:
+            expected = self._shape(path, matrices)
+            if tensor.info.shape != expected:
                 raise FormatError(
-                    f"the adapter brings {path} as {tensor.info.shape}; the model has {shape}"
+                    f"the adapter brings {path} as {tensor.info.shape}; the model has {expected}"
                 )
         return [path for path in {**changes, **replacements} if path in matrices]
 

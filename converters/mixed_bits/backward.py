@@ -138,7 +138,9 @@ class BackwardPass:
         self._config = ModelConfig.from_dict(recipe.config)
         self._sequences = sequences
         self._on_read = on_read
-        self._head = HEAD if HEAD in self._matrices else EMBEDDING
+        self._head = HEAD
+        if HEAD not in self._matrices:  # tied
+            self._head = EMBEDDING
         streamed = [path for path in self._matrices if path.startswith(LAYER_PREFIX)]
         self._bytes_total = 2 * sum(
             self._row_bytes(path) * self._matrices[path].shape[0]

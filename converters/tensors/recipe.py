@@ -187,7 +187,8 @@ def make_recipe(
             form = stored[path] or source.forms.get(path)
         if chosen:
             form = chosen.get(path, form)
-        dtype = cast or source.tensors[_parts(path, stored[path])[:2][-1]].dtype
+        part = "scales" if stored[path] else "weight"
+        dtype = cast or source.tensors[f"{path}.{part}"].dtype
         matrices[path] = Matrix(path, shape, stored[path], form, dtype)
     files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
     known = {
@@ -215,7 +216,7 @@ def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int
 
 
 def _parts(path: str, form: Quantization | None) -> list[str]:
-    parts = QUANTIZED_PARTS
+    parts: tuple[str, ...] = QUANTIZED_PARTS
     if form is None:
         parts = QUANTIZED_PARTS[:1]
     elif form.mode != "affine":
@@ -300,11 +301,11 @@ def _file(
     read = 0
     for origin, shape in shapes.items():
         path = origin.removesuffix(".weight")
-        matrix = matrices[path] if len(shape) == 2 else None
-        read += sum(
-            source.tensors[item].nbytes
-            for item in (_parts(path, matrix.stored) if matrix else [origin])
-        )
+        matrix = matrices.get(path)  # None: a norm or a bias
+        names = [origin]
+        if matrix is not None:
+            names = _parts(path, matrix.stored)
+        read += sum(source.tensors[item].nbytes for item in names)
         if matrix and matrix.form:
             for part, (dtype, part_shape) in matrix.form.stored(
                 *matrix.shape, matrix.dtype
@@ -312,9 +313,11 @@ def _file(
                 tensors[f"{path}.{part}"] = OutputTensor(
                     f"{path}.{part}", dtype, part_shape, matrix
                 )
+        elif matrix is not None:
+            tensors[origin] = OutputTensor(origin, matrix.dtype, shape, matrix)
         else:
-            dtype = matrix.dtype if matrix else cast or source.tensors[origin].dtype
-            tensors[origin] = OutputTensor(origin, dtype, shape, matrix)
+            dtype = cast or source.tensors[origin].dtype
+            tensors[origin] = OutputTensor(origin, dtype, shape, None)
     prefix = _layer_prefix(shapes)
     order = tensor_order(
         {item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()}

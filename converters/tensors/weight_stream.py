@@ -104,11 +104,10 @@ class WeightStream:
         for values in chain(self._values(matrix), [None]):
             if values is not None:  # one piece is computed while the next is read
                 parts = quantize(values, form, MLX_TYPES[matrix.dtype])
-                sums = (
-                    [mx.square(dequantize(parts, form) - values).sum(), mx.square(values).sum()]
-                    if self._measure
-                    else []
-                )
+                sums = []
+                if self._measure:
+                    restored = dequantize(parts, form)
+                    sums = [mx.square(restored - values).sum(), mx.square(values).sum()]
                 mx.async_eval(parts, sums)
                 begun.append([*parts, *sums])
             if len(begun) > 1 or values is None:
@@ -119,7 +118,7 @@ class WeightStream:
                     change, size = change + float(done[0]), size + float(done[1])
         self._waiting |= waiting
         if self._measure:
-            self.errors[matrix.path] = math.sqrt(change / size) if size else 0.0
+            self.errors[matrix.path] = math.sqrt(change / (size or 1.0))  # zeros stay zeros
         mx.clear_cache()
 
     def _values(self, matrix: Matrix) -> Iterator[mx.array]:
@@ -213,7 +212,7 @@ def dequantize(parts: Sequence[mx.array], form: Quantization) -> mx.array:
         return mx.array(affine_values(np.array(weight).view(np.uint8), *wide, bits=form.bits))
     if form.mode == "affine":
         scales = [part.astype(mx.float32) for part in scales]
-    biases = scales[1] if len(scales) > 1 else None
+    biases = next(iter(scales[1:]), None)  # only the affine mode has them
     return mx.dequantize(
         weight, scales[0], biases, form.group_size, form.bits, form.mode, dtype=mx.float32
     )
@@ -229,7 +228,8 @@ def is_finite(values: Bytes, dtype: str) -> bool:
 
 def _stored(array: mx.array, code: str | None, name: str) -> Bytes:
     """Return the bytes of an array cast to the type ``code``, checked for overflow."""
-    array = array if code is None else array.astype(MLX_TYPES[code])
+    if code is not None:
+        array = array.astype(MLX_TYPES[code])
     code = code or next(name for name, dtype in MLX_TYPES.items() if dtype == array.dtype)
     content = np.array(array.view(mx.uint8), copy=False).reshape(-1)
     if code in _INFINITY and not is_finite(content, code):
