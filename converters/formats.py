@@ -1,4 +1,4 @@
-"""The formats that a model can be converted from: their marks, and the sources that read them."""
+"""The formats that a model can be converted from: their marks, and their sources."""
 
 from __future__ import annotations
 

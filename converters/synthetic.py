@@ -1,4 +1,4 @@
-"""Model folders of a known shape with random weights, to measure a machine before a download."""
+"""Model folders of a known shape with random weights, to measure a machine with."""
 
 from __future__ import annotations
 

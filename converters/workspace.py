@@ -1,4 +1,4 @@
-"""The folder in which a conversion grows: locked, resumable, and put in place at one stroke."""
+"""The folder in which a conversion grows: locked, resumable, put in place at one stroke."""
 
 from __future__ import annotations
 

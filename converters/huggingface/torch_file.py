@@ -1,4 +1,4 @@
-"""PyTorch's weight files: where tensors lie, in zips (torch 1.6 and later) and in older files."""
+"""PyTorch's weight files: where tensors lie, in zips (torch 1.6 on) and older files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fewer bits cost each matrix of a model, measured on a text that it reads.
+"""The cost of fewer bits for each matrix of a model, measured on a text that it reads.
 
 A change of a matrix by ``d`` changes a token's loss by about half of ``sum(g[o]^2 x[j]^2
 d[o,j]^2)``: x is what the matrix reads, g the derivative of the loss by what it writes, and squares
@@ -31,7 +31,7 @@ def measure(
     group_size: int,
     progress: Callable[[int, int], None],
 ) -> tuple[Costs, float]:
-    """Return each matrix's cost at each number of bits, and the text's mean loss in nats a token.
+    """Return each matrix's cost by bits, and the text's mean loss in nats a token.
 
     Args:
         source: the model.

@@ -1,4 +1,4 @@
-"""The folder's ``config.json``, in the form that edgellm, mlx-lm and transformers understand."""
+"""The ``config.json`` that edgellm, mlx-lm and transformers all understand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the first bytes and names of foreign files look like, by which formats are told apart."""
+"""First bytes and names of foreign files, by which formats are told apart."""
 
 from __future__ import annotations
 
