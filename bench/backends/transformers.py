@@ -33,16 +33,18 @@ class TransformersRuntime:
         import torch
 
         self._torch: Any = torch
-        gpu = torch.cuda.is_available()
-        if settings.threads and not gpu:
-            torch.set_num_threads(settings.threads)
-        dtype = settings.dtype or ("bfloat16" if gpu else "float32")
-        self._device = "cuda" if gpu else "cpu"
+        if torch.cuda.is_available():
+            self._device, self.device = "cuda", str(torch.cuda.get_device_name())
+            dtype = settings.dtype or "bfloat16"
+        else:
+            self._device, self.device = "cpu", machine.chip_name()
+            dtype = settings.dtype or "float32"
+            if settings.threads:
+                torch.set_num_threads(settings.threads)
         checkpoint = read_checkpoint(Path(model))
         self._model = _load_model(checkpoint, getattr(torch, dtype), self._device)
         self._cache: Any = None
         self._token: Any = None
-        self.device = torch.cuda.get_device_name() if gpu else machine.chip_name()
         self.arithmetic = f"torch {self._device}, {dtype}"
         config = checkpoint.config
         read_parameters = sum(parameter.numel() for parameter in self._model.parameters())

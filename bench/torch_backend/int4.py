@@ -122,6 +122,13 @@ def pack_for_cpu(codes: torch.Tensor) -> torch.Tensor:
     return packed.view(torch.uint8)
 
 
+def kernel_inputs(x: torch.Tensor, two_codes: bool) -> torch.Tensor:
+    """Return tokens (M, K) as a kernel multiplies them: (M, K), or [x, x] (M, 2 K)."""
+    if two_codes:
+        return torch.cat([x, x], dim=1)
+    return x.contiguous()
+
+
 def add_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Return products (M, N) with a linear layer's bias added where it has one."""
     return y if bias is None else y + bias
@@ -200,9 +207,11 @@ class Int4CPU:
         if len(flat) >= self.dequantize_from and self._layout is not None:
             y = self._multiply_slices(flat, self._layout.block)
         else:
-            inputs = torch.cat([flat, flat], dim=1) if self._two_codes else flat.contiguous()
             y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-                inputs, self._packed, self._group_size, self._scales_and_zeros
+                kernel_inputs(flat, self._two_codes),
+                self._packed,
+                self._group_size,
+                self._scales_and_zeros,
             )
         return add_bias(y[:, : self.out_features], self.bias).reshape(*x.shape[:-1], -1)
 
@@ -268,9 +277,11 @@ class Int4CUDA:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x @ weight.T (+ bias)`` (..., N) of (..., K)."""
         flat = x.reshape(-1, self.in_features)  # (M, K)
-        inputs = torch.cat([flat, flat], dim=1) if self._two_codes else flat.contiguous()
         y = torch.ops.aten._weight_int4pack_mm(
-            inputs, self._packed, self._group_size, self._scales_and_zeros
+            kernel_inputs(flat, self._two_codes),
+            self._packed,
+            self._group_size,
+            self._scales_and_zeros,
         )
         return add_bias(y[:, : self.out_features], self.bias).reshape(*x.shape[:-1], -1)
 

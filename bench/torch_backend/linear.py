@@ -149,7 +149,10 @@ class CPULinearFactory:
         if self.dtype != torch.bfloat16:
             self.notes.add("codes dequantized")
             return DenseLinear(weight.dequantize(self.dtype), bias)
-        self.notes.add("int4 kernel" if weight.bits <= 4 else "int4 kernel, two codes a weight")
+        if weight.bits <= 4:
+            self.notes.add("int4 kernel")
+        else:
+            self.notes.add("int4 kernel, two codes a weight")
         if weight.scales.dtype == torch.float16:
             self.notes.add("float16 scales rounded to bfloat16")
         return Int4CPU(weight, bias, self.dtype, self._scratch, dequantize_from=DEQUANTIZE_FROM)
