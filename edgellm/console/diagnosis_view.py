@@ -92,7 +92,7 @@ def _kernels(diagnosis: Diagnosis) -> list[Row]:
         text = f"{kernels['isa']}, int8 activations"
     if kernels["others"]:
         text += f"; it could also run {', '.join(kernels['others'])}"
-    files = f"{plural(kernels['cached_files'], 'file')} ({size(kernels['cached_bytes'])})"
+    files = f"{plural(kernels['kept'], 'file')} ({size(kernels['kept_bytes'])})"
     return [("CPU kernels", f"{text}; {files} kept in {kernels['folder']}")]
 
 

@@ -263,8 +263,8 @@ def _speculation(facts: Mapping[str, Any]) -> list[Row]:
     if not facts["drafted_tokens"]:
         return []
     passes = f"{facts['tokens_per_weight_pass']:.2f} tokens a weight pass"
-    drafted = plural(facts["drafted_tokens"], "guessed token")
-    return [("speculation", f"{passes}, {percent(facts['acceptance'])} of {drafted} right")]
+    drafted = plural(facts["drafted_tokens"], "draft token")
+    return [("speculation", f"{passes}, {percent(facts['acceptance'])} of {drafted} accepted")]
 
 
 def _paging(facts: Mapping[str, Any]) -> list[Row]:

@@ -201,7 +201,11 @@ def _check_kernels(diagnosis: Diagnosis) -> str:
     from edgellm.kernels.host import describe
 
     description = describe()
-    diagnosis.kernels = asdict(description) | {"folder": str(description.folder)}
+    facts = asdict(description) | {"folder": str(description.folder)}
+    # the names that `doctor --json` has
+    facts["kept"] = facts.pop("cached_files")
+    facts["kept_bytes"] = facts.pop("cached_bytes")
+    diagnosis.kernels = facts
     return description.isa or f"none, so MLX's own are used: {description.reason}"
 
 

@@ -61,13 +61,13 @@ LOAD_OPTIONS = SettingsOptions(
         "speculate": option(
             str,
             "auto|ngram|off",
-            "Guess tokens ahead and verify several in a pass over the weights; "
+            "Draft tokens ahead and verify several in a pass over the weights; "
             "answers stay what they would be.",
         ),
         "draft": option(
             str | None,
             "MODEL",
-            "A smaller model with the same tokenizer that guesses; it stays in memory.",
+            "A smaller model with the same tokenizer that drafts tokens; it stays in memory.",
         ),
         "prompt_cache": option(
             bool,
