@@ -116,7 +116,7 @@ layers = st.dictionaries(
 
 @given(layers, st.randoms(use_true_random=False))
 def test_any_layer_can_be_laid_out(tmp_path_factory, sizes, random):
-    """Places do not overlap, are aligned as far as their stacks allow, and bytes arrive where they belong."""
+    """Tensors do not overlap, are aligned as far as their stacks allow, and get their own bytes."""
     file = tmp_path_factory.getbasetemp() / "any-layer.bin"
     widths = {"F16": 2, "BF16": 2, "F32": 4, "U32": 4, "U8": 1}
     tensors, offset = {}, 0
@@ -161,7 +161,7 @@ def test_what_no_kernel_reads_is_refused(tmp_path):
 
 
 def test_the_order_of_a_layers_tensors():
-    """Matrices that read the same input are neighbours, and what would misalign the others comes last."""
+    """Matrices with the same input are neighbours; what would misalign the others comes last."""
     sizes = {
         name: 4 * shape[0] * (shape[1] if len(shape) == 2 else 1)
         for name, shape in layer_shapes().items()

@@ -226,7 +226,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
         "from edgellm.checkpoint.folder import TensorData, write_tensors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try: write_tensors(Path(sys.argv[1]), [TensorData('a', 'U8', (200_000,), bytes(200_000))])\n"
+        "data = TensorData('a', 'U8', (200_000,), bytes(200_000))\n"
+        "try: write_tensors(Path(sys.argv[1]), [data])\n"
         "except ConversionError as error: print(error.message, '|', error.hint)\n"
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -1,4 +1,4 @@
-"""How many kernels a GPU launches for one layer and one token, counted in the graph, beside mlx-lm's own Llama.
+"""The kernels that a GPU launches for a layer and a token, counted in the graph, beside mlx-lm's.
 
 On a CPU MLX takes its fast kernels apart, so here each is replaced by a single operation on the
 same arrays.
@@ -38,7 +38,7 @@ VIEWS = {
 
 @pytest.fixture
 def whole_kernels(monkeypatch):
-    """Stand-ins of one operation each, as on a GPU; the numbers mean nothing, and nothing is evaluated with them."""
+    """Stand-ins of one operation each, as on a GPU; nothing is evaluated with them."""
 
     def attention(queries, keys, values, *, scale, mask=None, **_):
         together = mx.concatenate([queries.flatten(), keys.flatten(), values.flatten()])
@@ -150,7 +150,7 @@ def test_threads_that_used_compiled_kernels_leave_a_process_that_ends():
 
 
 def test_attention_over_a_packed_cache_takes_nine_launches():
-    """One that joins keys and values, one that packs, three writes; scale, two products, softmax. Plain ones take three."""
+    """One joins keys and values, one packs, three write; scale, two products, softmax."""
     cache = KVCache(KVFormat(4, 64, mx.float16, 8), capacity=64, reserve=64)
     cache.update(*(mx.zeros((1, 4, 5, 64), mx.float16),) * 2)
     queries, keys, values = (mx.zeros((1, heads, 1, 64), mx.float16) for heads in (32, 4, 4))

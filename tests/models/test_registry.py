@@ -80,7 +80,7 @@ def as_made_up(weights):
 
 @pytest.fixture
 def folders(tiny_folder, tmp_path):
-    """A tiny LLaMA with an output matrix of its own, and the same weights as the made-up family's."""
+    """A tiny LLaMA whose embedding is not tied, and its weights in the made-up family's form."""
     llama = tiny_folder("llama-2", config={"tie_word_embeddings": False})
     config = {"model_type": "made-up", "hidden_act": "relu"}
     return llama, changed_folder(llama, tmp_path / "made-up", config=config, tensors=as_made_up)

@@ -1,4 +1,4 @@
-"""Rotary positions: the frequencies of transformers, for every scaling, and what they do to queries and keys."""
+"""Rotary positions: transformers' frequencies, for every scaling, and what becomes of heads."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_frequencies_are_those_of_transformers(scaling, head_dim, theta):
 
 
 def test_a_pair_turns_by_position_over_wavelength():
-    """MLX takes wavelengths where others take frequencies, and pairs a feature with the one half a head away."""
+    """MLX takes wavelengths for frequencies, and pairs a feature with the one half a head away."""
     lengths = wavelengths(8, 100.0, None)
     x = np.random.RandomState(0).standard_normal((1, 1, 1, 8)).astype(np.float32)
     for position in (0, 1, 77):

@@ -7,7 +7,7 @@ from edgellm.checkpoint.tensor_order import STACKS
 
 
 def tensors_of(config, quantizations, dtype=mx.float16, seed=0):
-    """A layer's tensors, by name inside the layer; members of a stack that are stored alike stacked as well."""
+    """A layer's tensors by name; members of a stack that are stored alike stacked as well."""
     key = mx.random.key(seed)
     tensors = {}
     for name, shape in config.tensor_shapes().items():

@@ -1,4 +1,4 @@
-"""Readers for tests: one as slow as asked for, one that fails where asked for. Both give the bytes that are on disk."""
+"""Readers that give the bytes on disk: one as slow as asked for, one that fails where asked."""
 
 import queue
 import threading
@@ -18,7 +18,7 @@ def copy_extents(extents, memory):
 
 
 class ThrottledReader:
-    """Reads at a given number of bytes a second, whatever the disk does; it must not be faster than that."""
+    """Reads at most a given number of bytes a second, whatever the disk does."""
 
     def __init__(self, bytes_per_second):
         self.bytes_per_second = bytes_per_second
@@ -52,7 +52,7 @@ class ThrottledReader:
 
 
 class FailingReader:
-    """Reads at once, in the caller's thread; the read in which byte ``fail_at`` of all that were asked for lies fails."""
+    """Reads in the caller's thread; the read with byte ``fail_at`` of all that were asked for fails."""
 
     def __init__(self, fail_at=None):
         self.fail_at = fail_at
@@ -70,7 +70,8 @@ class FailingReader:
         if self.fail_at is not None and self.bytes_read <= self.fail_at < self.bytes_read + total:
             where = next(iter(extents))
             error = ReadError(
-                f"reading {where.nbytes} bytes at offset {where.offset} of {where.file} failed: it was asked to"
+                f"reading {where.nbytes} bytes at offset {where.offset} of {where.file} failed: "
+                "it was asked to"
             )
         else:
             copy_extents(extents, memory)

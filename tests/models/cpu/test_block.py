@@ -9,9 +9,11 @@ import pytest
 from support.decoder_layers import distance, hidden_of, tensors_of
 from support.tiny import CONFIGS
 
+from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.errors import ClosedError
+from edgellm.hub.resolve import locate
 from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
 from edgellm.kv_cache.kv_format import KVFormat
@@ -21,9 +23,11 @@ from edgellm.models.cpu.linear import CpuLinear, make_linear
 from edgellm.models.layers import Span
 from edgellm.models.linear import linear_from
 from edgellm.models.llama import Block
-from edgellm.open_llm import load
-from edgellm.runtime.loader import make_caches
-from edgellm.settings import LoadSettings
+from edgellm.plan.planner import plan_for
+from edgellm.reading.disk_reader import DiskReader
+from edgellm.runtime.loader import load_model, make_caches
+from edgellm.settings import DEFAULT_MODEL, LoadSettings
+from edgellm.tokenizer import Tokenizer
 
 pytestmark = [
     pytest.mark.skipif(unavailable() is not None, reason=str(unavailable())),
@@ -260,20 +264,26 @@ def test_the_settings_choose_the_arithmetic(activations):
 
 def test_int8_keeps_the_bundled_model_s_predictions():
     text = (
-        "Once upon a time, there was a little girl named Lily. She had a red ball and a small dog. One day, the dog ran away"
-        " with the ball. Lily was sad and looked for it under the bed, in the garden and behind the big tree. Then she saw the"
-        ' dog by the river. The dog was wet but happy. Lily hugged him and said, "Let us go home and have some cake."'
+        "Once upon a time, there was a little girl named Lily. She had a red ball and a small dog. "
+        "One day, the dog ran away with the ball. Lily was sad and looked for it under the bed, in "
+        "the garden and behind the big tree. Then she saw the dog by the river. The dog was wet "
+        'but happy. Lily hugged him and said, "Let us go home and have some cake."'
     )
+    folder = locate(DEFAULT_MODEL)
+    checkpoint, reader = read_checkpoint(folder), DiskReader()
+    ids = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size).encode(text)
     found = []
     for activations in ("float", "int8"):
-        with load("stories", activations=activations, threads=2) as llm:
-            ids = llm.tokenizer.encode(text)
-            caches = make_caches(llm.checkpoint, capacity=len(ids), window=None, reserve=len(ids))
-            half = len(ids) // 2
-            states = [llm._model(mx.array([ids[:half]]), caches)]
-            states += [llm._model(mx.array([[token]]), caches) for token in ids[half:-1]]
-            logits = np.array(mx.concatenate(states, axis=1)[0], np.float64)
-            found.append(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+        settings = LoadSettings(activations=activations, threads=2)
+        plan = plan_for(checkpoint, settings)
+        model = load_model(checkpoint, plan, reader, settings)
+        caches = make_caches(checkpoint, capacity=len(ids), window=None, reserve=len(ids))
+        half = len(ids) // 2
+        states = [model(mx.array([ids[:half]]), caches)]
+        states += [model(mx.array([[token]]), caches) for token in ids[half:-1]]
+        logits = np.array(mx.concatenate(states, axis=1)[0], np.float64)
+        found.append(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    reader.close()
     exact, rounded = found
     kl = (np.exp(exact) * (exact - rounded)).sum(-1).mean()
     losses = [-logs[np.arange(len(ids) - 1), ids[1:]].mean() for logs in found]

@@ -1,4 +1,4 @@
-"""Attention of the native layers over every kind of cache: what is held, what is looked at, and that rows stand alone."""
+"""Attention of the kernels over every kind of cache: what it sees, and that queries stand alone."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def numbers(cache):
 
 
 class Held:
-    """A cache whose keys and values are given: those that another one holds, its last tokens being the new ones."""
+    """A cache of the keys and values that another one holds, the last of them being the new ones."""
 
     def __init__(self, cache, length):
         self.keys, self.values = (mx.array(part[None]) for part in numbers(cache))
@@ -162,7 +162,7 @@ def test_splits_go_up_with_positions(one, other, largest):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("window", [None, 5, 300])
 def test_a_forgotten_speculation_leaves_no_trace(window, kind):
-    """Tokens that were stored and forgotten again, up to ROLLBACK of them at a time, change nothing of what comes after."""
+    """Tokens that were stored and forgotten again, up to ROLLBACK at a time, change nothing."""
     config, own, _ = LAYERS["llama-2"]
     tried, plain = (cache_of(config, kind, window) for _ in range(2))
     rng = np.random.default_rng(0)

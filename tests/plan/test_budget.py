@@ -1,4 +1,4 @@
-"""A budget becomes a layout that keeps it."""
+"""A budget becomes a plan that keeps it."""
 
 import re
 from dataclasses import replace

@@ -1,0 +1,68 @@
+"""Models that are opened in budgets in which some of their layers stream."""
+
+import gc
+import os
+import threading
+from collections import Counter
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.errors import MemoryBudgetError
+from edgellm.open_llm import open_llm
+from edgellm.plan.planner import plan_for
+from edgellm.settings import LoadSettings
+from edgellm.tokenizer import Tokenizer
+
+CONTEXT = 96
+PROMPT = [3, 1, 4, 1, 5, 92, 65, 35, 89, 79]
+
+
+def open_model(folder, reader=None, **keywords):
+    checkpoint = read_checkpoint(folder)
+    tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
+    return open_llm(
+        checkpoint, tokenizer, LoadSettings(**{"context": CONTEXT} | keywords), reader=reader
+    )
+
+
+def least_budget(folder, **keywords):
+    with pytest.raises(MemoryBudgetError) as raised:
+        plan_for(
+            read_checkpoint(folder), LoadSettings(**{"context": CONTEXT, "memory": 1} | keywords)
+        )
+    return int(raised.value.hint.split("--memory ")[1].split("MB")[0]) * 1_000_000
+
+
+def paged_budget(folder, pinned, **keywords):
+    """A budget that pins this many layers; those of the tiny models are far below a megabyte."""
+    checkpoint = read_checkpoint(folder)
+    low, high = 1, 1 << 32
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            plan = plan_for(
+                checkpoint, LoadSettings(**{"context": CONTEXT, "memory": middle} | keywords)
+            )
+        except MemoryBudgetError:
+            low = middle + 1
+            continue
+        if len(plan.pinned) >= pinned:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def logits_of(llm, prompt=PROMPT):
+    return np.array(llm.logits(prompt))
+
+
+def census():
+    """Threads, open files, and MLX's memory in use."""
+    gc.collect()
+    files = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    return Counter(thread.name for thread in threading.enumerate()), files, mx.get_active_memory()
