@@ -18,7 +18,7 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "vocab_size": (1, MAX_VOCABULARY),
     "max_position_embeddings": (1, MAX_CONTEXT),
 }
-"""What a model's numbers may be; anything outside is a damaged config, not a model."""
+"""The range of a model's numbers; anything outside is a damaged config, not a model."""
 
 
 def read_number(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:

@@ -24,7 +24,7 @@ MakeLayer = Callable[[TensorGroup, WeightBuffer], Layer]
 
 @dataclass(slots=True)
 class Traffic:
-    """What streaming has cost so far.
+    """The cost of streaming so far.
 
     Attributes:
         passes: over all streamed weights; a fraction where a run ended half-way.

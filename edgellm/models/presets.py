@@ -9,7 +9,7 @@ from typing import Any
 from edgellm.errors import ConfigError
 
 Config = Mapping[str, Any]
-"""What a ``config.json`` holds."""
+"""The contents of a ``config.json``."""
 
 
 def _shape(  # noqa: PLR0917

@@ -58,6 +58,7 @@ def automatic_budget(memory: Memory) -> int:
     It is what is free less a reserve for the system, and at most what the GPU may use.
     """
     reserve = max(MINIMUM_RESERVE, memory.total // 10)
+    # where little is free, half of it is taken, whatever that leaves to the system
     budget = max(memory.available - reserve, memory.available // 2)
     return min(budget, memory.gpu_limit or budget)
 
@@ -93,6 +94,7 @@ def make_plan(
             budget that would do.
     """
     minimum = _best_minimum(estimate, budget, ring_buffers, context)
+    # the prompt, a chunk's activations and the pinned layers share what the minimum leaves
     free_bytes = budget - minimum.weight_bytes
     tokens = context or _choose_context(estimate, minimum, budget)
     # room for activations: their share, or what the prompt leaves
@@ -137,6 +139,7 @@ def _minimums(
     estimate: MemoryEstimate, ring_buffers: int, context: int | None
 ) -> tuple[Minimum, Minimum]:
     """Return the least that the model runs in resident, and paged."""
+    # any buffer may hold any layer; more buffers than layers would hold one twice
     ring_bytes = min(ring_buffers, len(estimate.layer_bytes)) * max(estimate.layer_bytes)
     paged_bytes = estimate.outer_bytes + ring_bytes
     return (
@@ -182,7 +185,9 @@ def _best_minimum(
 def _choose_context(estimate: MemoryEstimate, minimum: Minimum, budget: int) -> int:
     """Return the tokens of context where none were asked for: what their share of memory holds."""
     free_bytes = budget - minimum.weight_bytes
+    # of a small budget a quarter stays free for activations
     share = min(int(budget * CONTEXT_SHARE), free_bytes * 3 // 4)
+    # bisection, since what a prompt takes grows with its tokens
     fitting, too_many = 0, estimate.max_context + 1
     while too_many - fitting > 1:
         tokens = (fitting + too_many) // 2
@@ -209,6 +214,7 @@ def _largest_chunk(estimate: MemoryEstimate, most: int, context: int, free_bytes
 def _choose_pinned(estimate: MemoryEstimate, free_bytes: int) -> tuple[int, ...]:
     """Return as many layers as fit, spread evenly; at least one streams."""
     layers = len(estimate.layer_bytes)
+    # with all of them pinned the model would be resident, which was found not to fit
     for count in range(layers - 1, 0, -1):
         pinned = spread(count, layers)
         if sum(estimate.layer_bytes[index] for index in pinned) <= free_bytes:
@@ -240,6 +246,7 @@ def _fill_in(
     if embedding_resident:
         outer_bytes = estimate.weight_bytes - sum(layer_bytes)
     else:
+        # of the embedding, only the token's row is read
         streamed_bytes += estimate.embedding_row_bytes
     kv_bytes = estimate.kv_bytes(context)
     draft_kv_bytes = estimate.draft_kv_bytes(context)

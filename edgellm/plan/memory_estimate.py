@@ -1,4 +1,4 @@
-"""What a model takes in memory, from its checkpoint alone: weights, KV caches, activations."""
+"""A model's needs in memory, from its checkpoint alone: weights, KV caches, activations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgellm.kv_cache.cache import storage_tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """What a model takes in memory, in bytes.
+    """A model's needs in memory, in bytes.
 
     Attributes:
         layer_bytes: weights of each layer, in a buffer of their own.
@@ -95,6 +95,7 @@ class MemoryEstimate:
         nbytes = min(prefill_chunk, context) * token_bytes
         if self.draft is None:
             return nbytes
+        # a draft made for a shorter context sees only as much
         draft_context = min(context, self.draft.max_context)
         return max(nbytes, self.draft.activation_bytes(prefill_chunk, draft_context))
 

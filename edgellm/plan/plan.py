@@ -1,4 +1,4 @@
-"""What a memory budget buys: the plan that a model is loaded by, and what it will cost a token."""
+"""The plan that a model is loaded by, and what it will cost a token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Speeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a budget buys; sizes are in bytes.
+    """A model's place inside a memory budget; sizes are in bytes.
 
     Attributes:
         budget: what the plan keeps within.

@@ -38,7 +38,7 @@ class Tuning:
 
 
 class Ticket:
-    """What was submitted to a reader at once, and how far it is.
+    """Reads that were submitted together, and how far they are.
 
     Args:
         reads: that it consists of.

@@ -37,7 +37,7 @@ SPAN = 32 << 20
 """Bytes that a measurement reads at a time."""
 
 SECONDS = 1.0
-"""What finding a tuning may take."""
+"""Time that finding a tuning may take."""
 
 WORTH_TUNING = 512 << 20
 """Bytes; smaller models are read in the time that finding a tuning takes."""

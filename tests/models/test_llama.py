@@ -19,7 +19,7 @@ OLD_FORM = [
     for name, config in tiny.CONFIGS.items()
     if "rope_parameters" not in config and "window" not in name
 ]
-"""The configs that mlx-lm reads alike: it knows no rope_parameters, no windows of these families."""
+"""The configs that mlx-lm reads alike: it knows no rope_parameters and none of these windows."""
 
 QUANTIZED = {
     "3-bit": {"bits": 3, "group_size": 64},

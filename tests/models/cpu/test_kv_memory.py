@@ -76,7 +76,7 @@ def numbers(cache):
 
 
 class Held:
-    """A cache of the keys and values that another one holds, the last of them being the new ones."""
+    """A cache of the keys and values that another one holds; the last are the new ones."""
 
     def __init__(self, cache, length):
         self.keys, self.values = (mx.array(part[None]) for part in numbers(cache))
