@@ -107,7 +107,8 @@ def run(
     machine could do.
     """
     from edgellm.bench.backends.openai_endpoint import server_parts
-    from edgellm.bench.speed.speed import Speed, with_best_rates
+    from edgellm.bench.speed.floor import with_best_rates
+    from edgellm.bench.speed.speed import Speed
     from edgellm.bench.worker.status_line import StatusLine
 
     outputs = [ResultFile(path) for path in output or ()]

@@ -2,5 +2,5 @@
 
 ``workload.py`` says what is measured (``defaults.py``: where nobody says) and ``variants.py`` with
 which files; ``speed.py`` runs it with a ``worker.py``, or ``endpoint_worker.py``, for each loaded
-model, and ``timing.py`` holds the stopwatch.
+model; ``timing.py`` holds the stopwatch, and ``floor.py`` the time that the machine could take.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgellm.bench.backends.registry import ENDPOINT, backend_named
@@ -13,6 +13,7 @@ from edgellm.bench.machine.environment import environment
 from edgellm.bench.machine.rates import Rates
 from edgellm.bench.machine.roofline import processor_rates
 from edgellm.bench.records.record import SpeedRecord
+from edgellm.bench.speed.floor import with_rates
 from edgellm.bench.speed.variants import ModelVariant, prepare_variant
 from edgellm.bench.speed.workload import Session, Test, Workload
 from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
@@ -241,7 +242,7 @@ def _record(
         flops=variant.flops(prompt=test.kind == "pp", tokens=test.tokens, batch=test.batch),
         error=samples.error,
     )
-    return _with_rates(record, rates)
+    return with_rates(record, rates)
 
 
 def _failed(session: Session, error: EdgeLLMError) -> SpeedRecord:
@@ -266,54 +267,3 @@ def _common(session: Session, variant: ModelVariant) -> dict[str, Any]:
         "dtype": settings.dtype,
         "model_bytes": variant.nbytes,
     }
-
-
-def floor_seconds(
-    weight_bytes: int | None, flops: float | None, rates: Rates | None, *, passes: int
-) -> float | None:
-    """Return the least seconds in which the machine reads the weights and multiplies.
-
-    They are read ``passes`` times. It does both at once, so the longer of the two counts; None
-    where the weights or the rates are not known.
-    """
-    if rates is None or weight_bytes is None:
-        return None
-    reading = passes * weight_bytes / rates.bytes_per_second
-    if not flops or not rates.flops_per_second:
-        return reading
-    return max(reading, flops / rates.flops_per_second)
-
-
-def with_best_rates(records: Sequence[SpeedRecord]) -> list[SpeedRecord]:
-    """Return the records with the best rates of the whole run, by device and threads.
-
-    A backend that was measured while others kept the machine busy looks no better for it.
-    """
-    best: dict[tuple[str, int | None], Rates] = {}
-    for record in records:
-        if record.read_gbps is not None:
-            flops = record.compute_gflops and 1e9 * record.compute_gflops
-            rates = Rates(1e9 * record.read_gbps, flops)
-            key = (record.device, record.threads)
-            best[key] = rates.best(best.get(key))
-    return [
-        _with_rates(record, best[record.device, record.threads])
-        if record.read_gbps is not None
-        else record
-        for record in records
-    ]
-
-
-def _with_rates(record: SpeedRecord, rates: Rates | None) -> SpeedRecord:
-    """Return a record with the limits that it is compared with."""
-    if rates is None:
-        return record
-    passes = 1 if record.is_prompt else record.tokens
-    return replace(
-        record,
-        read_gbps=rates.bytes_per_second / 1e9,
-        compute_gflops=rates.flops_per_second and rates.flops_per_second / 1e9,
-        floor_seconds=floor_seconds(
-            record.weight_bytes_per_token, record.flops, rates, passes=passes
-        ),
-    )
