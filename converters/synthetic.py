@@ -64,7 +64,7 @@ def synthesize(
     force: bool = False,
     progress: ConvertCallback | None = None,
 ) -> ConversionReport:
-    """Make a model folder of random weights, laid out as by ``convert``; the same ones each time.
+    """Make a model folder of random weights, the same each time, laid out as by ``convert``.
 
     Args:
         shape: a name in ``shapes.SHAPES``.

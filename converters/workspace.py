@@ -27,7 +27,7 @@ class Finished:
 
 
 class Workspace:
-    """``DEST.partial``: finished files, and a manifest that says from what and how they were made.
+    """``DEST.partial``: finished files, and a manifest of what they were made from, and how.
 
     Args:
         destination: the folder that the conversion becomes.

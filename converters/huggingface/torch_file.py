@@ -90,6 +90,7 @@ def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
     info = tensor.info
     row_shape = info.shape[1:]
     width = DTYPE_BYTES[info.dtype]
+    # rows of a contiguous tensor are one run of bytes
     if tensor.strides is None:
         row = math.prod(row_shape) * width
         return read_span(info.file, info.offset + start * row, (stop - start) * row)
@@ -97,6 +98,7 @@ def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
     last = sum(
         (length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True)
     )
+    # from the first number to the last one, with what lies between; then only the view's own
     content = read_span(info.file, info.offset + start * tensor.strides[0], last + width)
     view = np.ndarray((*lengths, width), np.uint8, content, 0, (*tensor.strides, 1))
     return np.ascontiguousarray(view).reshape(-1)
@@ -169,12 +171,13 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
     """Find (offset of the data, bytes) of each member of a zip file that packs none of them."""
     tail_length = min(size, END.size + 0xFFFF)
     tail = _content(file, size - tail_length, tail_length)
-    at = tail.rfind(b"PK\x05\x06")
+    at = tail.rfind(b"PK\x05\x06")  # a comment of up to 64 KiB may follow the end record
     if at < 0:
         raise FormatError(
             f"{path} is cut short: its directory is missing", hint="download it again"
         )
     length, start = END.unpack_from(tail, at)[5:7]
+    # a directory beyond 4 GiB is told of in a zip64 record, found by a locator before the end one
     locator = size - tail_length + at - LOCATOR64.size
     if locator >= 0:
         magic, _, end64, _ = LOCATOR64.unpack(_content(file, locator, LOCATOR64.size))
@@ -270,6 +273,7 @@ def _read_legacy(
         raise FormatError(f"{path} lists storages that no tensor has")
     at, places = stream.tell(), {}
     for key in keys:
+        # int64 count, then the numbers
         (count,) = struct.unpack("<q", _content(file, at, 8))
         nbytes = count * _width(storages[key], path)
         if count != storages[key].count or at + 8 + nbytes > size:

@@ -72,7 +72,7 @@ def read_pickle(stream: BytesIO, name: str) -> Any:
             if count > MAX_INSTRUCTIONS:
                 raise FormatError(f"{name} has more than {MAX_INSTRUCTIONS} instructions")
             if opcode.name == "STOP":
-                return machine.pop()
+                return machine.pop()  # what follows belongs to the next pickle
             machine.run(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise FormatError(f"{name} is damaged: {shown(str(error))}") from error
@@ -137,6 +137,7 @@ class _Machine:
 
     def update(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        # text only: hashing a deep tuple would end the process, and numbers can be made to collide
         if (
             not isinstance(target, dict)
             or len(items) % 2
