@@ -118,6 +118,13 @@ def test_what_other_libraries_quantized_is_named(method, numbers):
         )
 
 
+@pytest.mark.parametrize("method", [["gptq"], {"name": "gptq"}])
+def test_a_method_that_is_no_text_is_foreign_and_no_crash(method):
+    config = {"quantization_config": {"quant_method": method, "group_size": 64, "bits": 4}}
+    with pytest.raises(UnsupportedModelError, match="which edgellm does not read"):
+        quantization_of(config, "a")
+
+
 @pytest.mark.parametrize(
     "block",
     [
