@@ -1,4 +1,4 @@
-"""A slot's arrays show what lies in its memory, and stacks are their members' bytes."""
+"""A buffer's arrays show what lies in its memory, and stacks are their members' bytes."""
 
 import mlx.core as mx
 import numpy as np
@@ -15,12 +15,12 @@ from edgellm.converters import convert
 from edgellm.errors import UnsupportedModelError
 
 
-def fill(slot, extents):
-    """Read a layer into a slot, plainly."""
+def fill(buffer, extents):
+    """Read a layer into a buffer, plainly."""
     for extent in extents:
         with extent.file.open("rb") as file:
             file.seek(extent.offset)
-            slot.memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(
+            buffer.memory[extent.buffer_offset : extent.buffer_offset + extent.nbytes] = file.read(
                 extent.nbytes
             )
 
@@ -55,11 +55,11 @@ def folder(request, tiny_folder, tmp_path):
 
 def test_every_tensor_and_every_stack_shows_what_was_read(folder):
     checkpoint = read_checkpoint(folder)
-    slot = WeightBuffer(max(layer.layout.nbytes for layer in checkpoint.layers))
+    buffer = WeightBuffer(max(layer.layout.nbytes for layer in checkpoint.layers))
     seen = {}
     for index, layer in enumerate(checkpoint.layers):
-        fill(slot, layer.extents)
-        arrays = slot.arrays(layer.layout)
+        fill(buffer, layer.extents)
+        arrays = buffer.arrays(layer.layout)
         assert seen.setdefault(layer.layout, arrays) is arrays, "views are made once"
         expected = stored_tensors(folder, index)
         for stack, members in STACKS.items():
@@ -77,23 +77,23 @@ def test_every_tensor_and_every_stack_shows_what_was_read(folder):
             assert mx.array_equal(array, expected[name]), name
 
 
-def test_a_slot_is_aligned_and_never_moves():
+def test_a_buffer_is_aligned_and_never_moves():
     for nbytes in (1, PAGE, PAGE + 1, 100_000):
-        slot = WeightBuffer(nbytes)
-        address = np.frombuffer(slot.memory, np.uint8).ctypes.data
+        buffer = WeightBuffer(nbytes)
+        address = np.frombuffer(buffer.memory, np.uint8).ctypes.data
         assert address % PAGE == 0
-        assert len(slot.memory) == slot.nbytes >= nbytes
-        assert slot.nbytes % PAGE == 0
+        assert len(buffer.memory) == buffer.nbytes >= nbytes
+        assert buffer.nbytes % PAGE == 0
 
 
 def test_arithmetic_follows_what_is_written(tiny_folder):
     """MLX cannot see the write: the product of the same array is another one afterwards."""
     layer = read_checkpoint(tiny_folder("llama-2")).layers
-    slot = WeightBuffer(layer[0].layout.nbytes)
-    weight = slot.arrays(layer[0].layout)["self_attn.qkv_proj.weight"]
+    buffer = WeightBuffer(layer[0].layout.nbytes)
+    weight = buffer.arrays(layer[0].layout)["self_attn.qkv_proj.weight"]
     x = mx.random.normal((1, weight.shape[1]), key=mx.random.key(1))
     for index in (0, 1, 0):
-        fill(slot, layer[index].extents)
+        fill(buffer, layer[index].extents)
         expected = stored_tensors(tiny_folder("llama-2"), index)
         stacked = mx.concatenate([expected[f"self_attn.{name}_proj.weight"] for name in "qkv"])
         assert mx.array_equal(x @ weight.T, x @ stacked.T)

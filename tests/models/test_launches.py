@@ -62,8 +62,8 @@ def launches(*arrays):
 def our_launches(folder, sequences=1):
     checkpoint = read_checkpoint(folder)
     part = checkpoint.layers[1]
-    slot, reader = WeightBuffer(part.layout.nbytes), DiskReader()
-    reader.submit(part.extents, slot.memory).wait()
+    buffer, reader = WeightBuffer(part.layout.nbytes), DiskReader()
+    reader.submit(part.extents, buffer.memory).wait()
     reader.close()
     caches = [
         make_caches(checkpoint, capacity=64, window=None, reserve=64)[1] for _ in range(sequences)
@@ -74,7 +74,7 @@ def our_launches(folder, sequences=1):
     hidden = mx.zeros((1, sequences, checkpoint.config.hidden_size))
     mx.eval(hidden, *stored(caches))
     block = Block(
-        checkpoint.config, slot.arrays(part.layout), part.quantizations.__getitem__, fused=True
+        checkpoint.config, buffer.arrays(part.layout), part.quantizations.__getitem__, fused=True
     )
     return launches(block(hidden, [(cache, 1) for cache in caches]))
 

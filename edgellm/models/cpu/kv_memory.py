@@ -52,11 +52,11 @@ class CacheMemory:
             self.view = _view(cache, cache.arrays, base=cache.base, end=self._end)
         else:
             # a window is too small for so many at once: the call writes beside what it holds
-            held = cache.part(self._window_start, cache.offset)
-            new = cache.kv_format.empty(tokens)
+            held_arrays = cache.part(self._window_start, cache.offset)
+            new_arrays = cache.kv_format.empty(tokens)
             self._joined = [
                 mx.concatenate([old_array, new_array], axis=2)
-                for old_array, new_array in zip(held, new, strict=True)
+                for old_array, new_array in zip(held_arrays, new_arrays, strict=True)
             ]
             self.view = _view(cache, self._joined, base=self._window_start, end=self._end)
 
