@@ -46,6 +46,7 @@ class LLM:
         config: of the model.
         tokenizer: of the model.
         plan: how it is laid out in memory.
+        model: the decoder itself, for tools that measure it; gone when the model is closed.
         path: the model folder's path.
         eos_token_ids: tokens that end a completion.
     """
@@ -67,7 +68,7 @@ class LLM:
         self.plan = plan
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
-        self._model = model
+        self.model = model
         self._reader = reader
         self._speculation = speculation
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
@@ -224,7 +225,7 @@ class LLM:
         """
         engine = Engine(
             EngineContext(
-                model=self._model,
+                model=self.model,
                 checkpoint=self.checkpoint,
                 tokenizer=self.tokenizer,
                 plan=self.plan,
@@ -256,8 +257,8 @@ class LLM:
                 mx.array(list(tokens[begin : begin + size]))[None]
                 for begin in range(0, len(tokens), size)
             ]
-            states = self._model.hidden(chunks, [caches] * len(chunks))
-            logits = mx.concatenate([self._model.logits(state)[0] for state in states])
+            states = self.model.hidden(chunks, [caches] * len(chunks))
+            logits = mx.concatenate([self.model.logits(state)[0] for state in states])
             logits = logits.astype(mx.float32)
             # Nothing may stay lazy beyond the lock.
             mx.eval(logits, *stored(caches))
@@ -276,14 +277,14 @@ class LLM:
         self._lock.close()
 
     def _free(self) -> None:
-        self._model.layers.close()
-        if isinstance(self._model.embed_tokens, PagedEmbedding):
-            self._model.embed_tokens.close()
+        self.model.layers.close()
+        if isinstance(self.model.embed_tokens, PagedEmbedding):
+            self.model.embed_tokens.close()
         self._reader.close()
         if self._speculation is not None:
             self._speculation.close()
         self._prefix_cache.close()
-        del self._model, self._completer
+        del self.model, self._completer
         self._release_stream()
 
     def _make_caches(self, reserve: int) -> list[Cache]:

@@ -53,7 +53,7 @@ class MLXRuntime:
             activations=cast("Activations", settings.activations),
         )
         self._llm: LLM = load(model, loading)
-        self._model, self._chunk = self._llm._model, self._llm.plan.prefill_chunk
+        self._model, self._chunk = self._llm.model, self._llm.plan.prefill_chunk
         self._caches: list[list[Cache]] = []
         self._tokens: list[int] = []
         self._logits: mx.array | None = None

@@ -53,7 +53,7 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
 
     Each call begins where the prompts end.
     """
-    model, chunk = llm._model, llm.plan.prefill_chunk
+    model, chunk = llm.model, llm.plan.prefill_chunk
     lengths = [SHORTEST + 3 * number for number in range(batch)]
     capacity = lengths[-1] + steps + 1
     caches = [
@@ -103,7 +103,7 @@ def prompt_runner(llm: LLM) -> Callable[[], float]:
             cache.trim(0)
         begun = time.perf_counter()
         forward(
-            llm._model,
+            llm.model,
             [SequenceInput(range(3, 3 + PROMPT), caches)],
             prefill_chunk=llm.plan.prefill_chunk,
         )

@@ -31,7 +31,7 @@ def edgellm_runner(folder: str, threads: int) -> Run:
     from edgellm.settings import LoadSettings
 
     llm = load(folder, threads=threads, memory=64 << 30)
-    model, settings = llm._model, LoadSettings()
+    model, settings = llm.model, LoadSettings()
     checkpoint = read_checkpoint(Path(folder))
 
     def run(test: str, tokens: int) -> float:
