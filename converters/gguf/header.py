@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, inside
 from edgellm.errors import FormatError, ReadError, UnsupportedModelError
-from edgellm.files.strict_json import require_regular_file, shown
+from edgellm.files.strict_json import quoted, require_regular_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -99,7 +99,7 @@ def open_gguf(path: Path) -> GgufModel:
         for name, tensor in further.items():
             if name in tensors:
                 raise FormatError(
-                    f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}"
+                    f"tensor {quoted(name)} lies in {tensors[name].file.name} and in {file.name}"
                 )
             tensors[name] = tensor
     if not tensors:
@@ -115,7 +115,7 @@ def _only_model(folder: Path) -> Path:
         if (part := SHARD.fullmatch(name)) is None or int(part["number"]) == 1
     ]
     if len(first) != 1:
-        listed = ", ".join(map(shown, (first or names)[:5])) or "none"
+        listed = ", ".join(map(quoted, (first or names)[:5])) or "none"
         raise FormatError(
             f"{folder} holds not one GGUF model but {len(first)}: {listed}",
             hint="name one of the files",
@@ -197,22 +197,22 @@ class _Header:
     def value(self, kind: int, key: str) -> Any:
         """A value of metadata: a number, a flag, a text, or an array of one of these."""
         if kind == STRING:
-            return self.text(MAX_HEADER, shown(key))
+            return self.text(MAX_HEADER, quoted(key))
         if kind != ARRAY:
             return self.scalars(kind, 1, key).tolist()[0]
         (inner,) = self.numbers("I")
-        length = self.count(MAX_HEADER, f"values for {shown(key)}")
+        length = self.count(MAX_HEADER, f"values for {quoted(key)}")
         if inner == STRING:
             self.strings += length
             if self.strings > MAX_STRINGS:
                 raise self.fault(f"it claims {self.strings} texts; {MAX_STRINGS} are the most")
-            return [self.text(MAX_HEADER, shown(key)) for _ in range(length)]
+            return [self.text(MAX_HEADER, quoted(key)) for _ in range(length)]
         return self.scalars(inner, length, key)
 
     def scalars(self, kind: int, length: int, key: str) -> npt.NDArray[Any]:
         form = SCALARS.get(kind)
         if form is None:
-            raise self.fault(f"{shown(key)} has a value of the unknown type {kind}")
+            raise self.fault(f"{quoted(key)} has a value of the unknown type {kind}")
         width = struct.calcsize(form)
         start = self.take(length * width)
         return np.frombuffer(bytes(self._bytes[start : self.at]), form)
@@ -234,7 +234,7 @@ def _parse(header: _Header, path: Path, size: int) -> tuple[dict[str, Any], dict
     for _ in range(key_count):
         key = header.text(MAX_NAME, "a key of its metadata")
         if key in metadata:
-            raise header.fault(f"its metadata has {shown(key)} twice")
+            raise header.fault(f"its metadata has {quoted(key)} twice")
         metadata[key] = header.value(header.numbers("I")[0], key)
     claims = [_claim(header) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", ALIGNMENT)
@@ -243,7 +243,7 @@ def _parse(header: _Header, path: Path, size: int) -> tuple[dict[str, Any], dict
         or not 1 <= alignment <= READ_CHUNK
         or alignment & (alignment - 1)
     ):
-        raise header.fault(f"its alignment is {shown(alignment)}")
+        raise header.fault(f"its alignment is {quoted(alignment)}")
     begin = -(-header.at // alignment) * alignment
     return metadata, _tensors(claims, header, begin, alignment, size)
 
@@ -253,10 +253,10 @@ def _claim(header: _Header) -> tuple[str, tuple[int, ...], int, int]:
     name = header.text(MAX_NAME, "the name of a tensor")
     (rank,) = header.numbers("I")
     if not 1 <= rank <= MAX_RANK:
-        raise header.fault(f"tensor {shown(name)} has {rank} axes")
+        raise header.fault(f"tensor {quoted(name)} has {rank} axes")
     axes = header.numbers("Q", rank)
     if min(axes) < 1 or math.prod(axes) > MAX_NUMBERS:
-        raise header.fault(f"tensor {shown(name)} has the impossible shape {shown(axes[::-1])}")
+        raise header.fault(f"tensor {quoted(name)} has the impossible shape {quoted(axes[::-1])}")
     (kind,), (offset,) = header.numbers("I"), header.numbers("Q")
     while len(axes) > 1 and axes[-1] == 1:
         axes = axes[:-1]
@@ -280,22 +280,22 @@ def _tensors(
             kind = GGMLQuantizationType(number)
             block, block_bytes = GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError) as error:
-            raise header.fault(f"tensor {shown(name)} has the unknown type {number}") from error
+            raise header.fault(f"tensor {quoted(name)} has the unknown type {number}") from error
         if shape[-1] % block:
             raise header.fault(
-                f"tensor {shown(name)} has rows of {shape[-1]}, which are no whole blocks of {block}"
+                f"tensor {quoted(name)} has rows of {shape[-1]}, which are no whole blocks of {block}"
             )
         nbytes = math.prod(shape) // block * block_bytes
         if name in tensors:
-            raise header.fault(f"tensor {shown(name)} comes twice")
+            raise header.fault(f"tensor {quoted(name)} comes twice")
         if offset % alignment or begin + offset < end:
             raise header.fault(
-                f"tensor {shown(name)} begins inside another one or off the alignment"
+                f"tensor {quoted(name)} begins inside another one or off the alignment"
             )
         end = begin + offset + nbytes
         if end > size:
             raise FormatError(
-                f"{header.path} is cut short: tensor {shown(name)} ends at byte {end}, the file at {size}",
+                f"{header.path} is cut short: tensor {quoted(name)} ends at byte {end}, the file at {size}",
                 hint=DOWNLOAD_AGAIN,
             )
         tensors[name] = GgufTensor(name, kind.name, shape, header.path, begin + offset, nbytes)

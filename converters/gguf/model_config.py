@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgellm.checkpoint.model_config import RopeScaling
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.models.rope import wavelengths
 
 ARCHITECTURES: Mapping[str, str] = {
@@ -109,7 +109,7 @@ def read_config(
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
-            f"the GGUF file's architecture {shown(kind)} is not supported",
+            f"the GGUF file's architecture {quoted(kind)} is not supported",
             hint=f"edgellm runs: {known}",
         )
     said = _Said(metadata, kind)
@@ -177,7 +177,7 @@ def read_stretch(
     )
     if kind not in ("none", "linear"):
         raise UnsupportedModelError(
-            f"rotary scaling {shown(kind)} is not supported", hint="edgellm runs: linear, llama3"
+            f"rotary scaling {quoted(kind)} is not supported", hint="edgellm runs: linear, llama3"
         )
     factor = (
         _short(said.real("rope.scaling.factor", said.real("rope.scale_linear", 1.0)))
@@ -280,7 +280,7 @@ class _Said:
             )
         if type(value) is not int:
             raise FormatError(
-                f"the GGUF file's {self.kind}.{key} is {'missing' if value is None else shown(value)}"
+                f"the GGUF file's {self.kind}.{key} is {'missing' if value is None else quoted(value)}"
             )
         return value
 
@@ -291,5 +291,5 @@ class _Said:
             or not isinstance(value, int | float)
             or not math.isfinite(value)
         ):
-            raise FormatError(f"the GGUF file's {self.kind}.{key} is {shown(value)}")
+            raise FormatError(f"the GGUF file's {self.kind}.{key} is {quoted(value)}")
         return float(value)

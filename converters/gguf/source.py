@@ -37,7 +37,7 @@ from edgellm.converters.tensors.floats import floats, stored
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 
 Result = TypeVar("Result")
 
@@ -78,7 +78,7 @@ class GgufSource:
         unknown = sorted(name for name, ours in named.items() if ours is None)
         if unknown:
             raise UnsupportedModelError(
-                f"the GGUF file holds tensors that no model of ours has: {', '.join(map(shown, unknown[:3]))}"
+                f"the GGUF file holds tensors that no model of ours has: {', '.join(map(quoted, unknown[:3]))}"
             )
         found = {ours: model.tensors[name] for name, ours in named.items() if ours is not None}
         embedding = found.get("model.embed_tokens.weight")

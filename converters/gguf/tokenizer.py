@@ -22,7 +22,7 @@ from edgellm.converters.tokenizers.byte_level import byte_level_document
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import TokenizerError
 from edgellm.files.atomic import write_file
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
@@ -54,7 +54,7 @@ def tokenizer_files(
         files, config = _byte_level(said)
     else:
         raise TokenizerError(
-            f"the GGUF file's tokenizer is of the kind {shown(kind)}",
+            f"the GGUF file's tokenizer is of the kind {quoted(kind)}",
             hint="edgellm knows llama (SentencePiece) and gpt2 (BPE)",
         )
     ends = list(dict.fromkeys(end for key in ENDS if (end := said.place(key)) is not None))
@@ -122,7 +122,7 @@ class _Said:
         value = self._metadata.get(KEY + key, default)
         if not isinstance(value, bool):
             raise TokenizerError(
-                f"the GGUF file's {KEY}{key} is {shown(value)}; it must be true or false"
+                f"the GGUF file's {KEY}{key} is {quoted(value)}; it must be true or false"
             )
         return value
 
@@ -132,7 +132,9 @@ class _Said:
         if value is None:
             return None
         if type(value) is not int or not 0 <= value < len(self.tokens):
-            raise TokenizerError(f"the GGUF file's {KEY}{key} is {shown(value)}, which is no token")
+            raise TokenizerError(
+                f"the GGUF file's {KEY}{key} is {quoted(value)}, which is no token"
+            )
         return value
 
     def named(self, key: str) -> str | None:
@@ -155,7 +157,7 @@ class _Said:
         known = splitting_of(name) if isinstance(name, str) else None
         if known is None:
             raise TokenizerError(
-                f"the GGUF file's tokenizer cuts texts as {shown(name)}, which edgellm does not know",
+                f"the GGUF file's tokenizer cuts texts as {quoted(name)}, which edgellm does not know",
                 hint="convert the original model instead",
             )
         return known

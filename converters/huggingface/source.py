@@ -19,7 +19,7 @@ from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, re
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.errors import FormatError, ModelNotFoundError
-from edgellm.files.strict_json import read_json, shown
+from edgellm.files.strict_json import quoted, read_json
 
 TORCH_FILES = "pytorch_model*.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
@@ -99,7 +99,7 @@ def _read_places(path: Path) -> dict[str, TorchTensor]:
             for name, tensor in read_torch_file(file).items():
                 if name in places:
                     raise FormatError(
-                        f"tensor {shown(name)} lies in {places[name].info.file.name} "
+                        f"tensor {quoted(name)} lies in {places[name].info.file.name} "
                         f"and in {file.name}"
                     )
                 places[name] = tensor

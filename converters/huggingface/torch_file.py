@@ -22,7 +22,7 @@ from edgellm.converters.huggingface.unpickler import (
 from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.strict_json import require_regular_file, shown
+from edgellm.files.strict_json import quoted, require_regular_file
 
 STORAGE_DTYPES: Final[Mapping[str, str]] = {
     "BFloat16Storage": "BF16",
@@ -80,7 +80,7 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     tensors = {}
     for name, tensor in pickled.items():
         if not isinstance(tensor, PickledTensor):
-            raise FormatError(f"{path} holds {shown(name)}, which is no tensor")
+            raise FormatError(f"{path} holds {quoted(name)}, which is no tensor")
         tensors[name] = _place(name, tensor, places, path)
     return tensors
 
@@ -108,10 +108,10 @@ def _place(
     name: str, tensor: PickledTensor, places: Mapping[str, tuple[int, int]], path: Path
 ) -> TorchTensor:
     """Return a tensor's place in the file, checked to lie within its storage."""
-    where = f"tensor {shown(name)} of {path}"
+    where = f"tensor {quoted(name)} of {path}"
     dtype = STORAGE_DTYPES.get(tensor.storage.kind)
     if dtype is None:
-        raise FormatError(f"{where} has the unknown type {shown(tensor.storage.kind)}")
+        raise FormatError(f"{where} has the unknown type {quoted(tensor.storage.kind)}")
     if tensor.storage.key not in places or len(tensor.shape) > MAX_RANK:
         raise FormatError(f"{where} has no bytes, or an impossible shape")
     start, nbytes = places[tensor.storage.key]
@@ -212,11 +212,11 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
         packed, nbytes, offset = _wide(nbytes, packed, offset, extra)
         at = name_end + extra_length + comment_length
         if magic != b"PK\x01\x02" or method or flags & 1 or packed != nbytes or name in members:
-            raise FormatError(f"{path} is damaged, or its member {shown(name)} is packed")
+            raise FormatError(f"{path} is damaged, or its member {quoted(name)} is packed")
         members[name] = (_data_offset(file, path, min(offset, size)), nbytes)
         if members[name][0] + nbytes > size:
             raise FormatError(
-                f"{path} is cut short: {shown(name)} ends beyond it", hint="download it again"
+                f"{path} is cut short: {quoted(name)} ends beyond it", hint="download it again"
             )
     return members
 
@@ -285,7 +285,7 @@ def _read_legacy(
 
 def _width(storage: Storage, path: Path) -> int:
     if storage.kind not in STORAGE_DTYPES:
-        raise FormatError(f"{path} holds the unknown type {shown(storage.kind)}")
+        raise FormatError(f"{path} holds the unknown type {quoted(storage.kind)}")
     return DTYPE_BYTES[STORAGE_DTYPES[storage.kind]]
 
 

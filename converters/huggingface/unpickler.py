@@ -18,7 +18,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from edgellm.errors import FormatError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 
 MAX_INSTRUCTIONS = 400_000
 """A tensor takes about 40; the machine runs about a million a second."""
@@ -75,7 +75,7 @@ def read_pickle(stream: BytesIO, name: str) -> Any:
                 return machine.pop()  # what follows belongs to the next pickle
             machine.run(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise FormatError(f"{name} is damaged: {shown(str(error))}") from error
+        raise FormatError(f"{name} is damaged: {quoted(str(error))}") from error
     raise FormatError(f"{name} has no end")
 
 
@@ -154,7 +154,7 @@ class _Machine:
         if (module, name) not in CALLABLES and not (
             module == "torch" and str(name).endswith("Storage")
         ):
-            raise self.refusal(f"the name {shown(f'{module}.{name}')}")
+            raise self.refusal(f"the name {quoted(f'{module}.{name}')}")
         self.stack.append(Name(module, name))
 
     def push_global(self, argument: str) -> None:

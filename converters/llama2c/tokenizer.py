@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.strict_json import require_regular_file, shown
+from edgellm.files.strict_json import quoted, require_regular_file
 from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED
 
 TOKENIZER = "tokenizer.bin"
@@ -94,7 +94,7 @@ def _piece(content: bytes, score: float, token_id: int, where: str) -> Piece:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(f"{where} is no UTF-8: {shown(content)}") from error
+        raise FormatError(f"{where} is no UTF-8: {quoted(content)}") from error
     if not text:  # fills a vocabulary up
         return Piece(f"<unused {token_id}>", score, UNUSED)
     kind = NORMAL

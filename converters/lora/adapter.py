@@ -17,7 +17,7 @@ from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
-from edgellm.files.strict_json import read_json, shown
+from edgellm.files.strict_json import quoted, read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 NAME_FOLDER = f"name the folder that holds {ADAPTER_CONFIG}"
@@ -145,7 +145,7 @@ def _read_tensors(file: Path) -> dict[str, TorchTensor]:
     for name, tensor in tensors.items():
         dtype, shape = tensor.info.dtype, tensor.info.shape
         if dtype not in FLOATS or not 1 <= len(shape) <= 2:
-            raise FormatError(f"{shown(name)} of {file} is {dtype} {shape}, which no adapter has")
+            raise FormatError(f"{quoted(name)} of {file} is {dtype} {shape}, which no adapter has")
     return tensors
 
 
@@ -168,7 +168,7 @@ def _read_peft(
             replacements[f"{found[1]}.{found[2]}"] = tensor
         else:
             raise UnsupportedModelError(
-                f"{file} holds {shown(name)}, which is no part of LoRA or DoRA"
+                f"{file} holds {quoted(name)}, which is no part of LoRA or DoRA"
             )
     changes = {}
     for path, part in parts.items():
@@ -178,7 +178,7 @@ def _read_peft(
         if embedding:
             up, down = part["embedding_A"], part.get("embedding_B")
         if up is None or down is None:
-            raise FormatError(f"{file} has only half of the change of {shown(path)}")
+            raise FormatError(f"{file} has only half of the change of {quoted(path)}")
         factors = Factor(up, embedding), Factor(down, embedding)
         _check_factors(*factors, path, file)
         scale = _scale(config, path, rank=factors[0].shape[1])
@@ -192,12 +192,12 @@ def _require_plain(config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise UnsupportedModelError(
-            f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA"
+            f"the adapter is of type {quoted(kind)}", hint="edgellm merges LoRA and DoRA"
         )
     begun = config.get("init_lora_weights")
     if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES):
         raise UnsupportedModelError(
-            f"the adapter began by {shown(begun)}, which changes the base model too",
+            f"the adapter began by {quoted(begun)}, which changes the base model too",
             hint="save it again with PEFT's path_initial_model_for_weight_conversion, "
             "which makes it plain LoRA",
         )
@@ -215,7 +215,7 @@ def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
         own = [value for name, value in patterns.items() if f".{path}".endswith(f".{name}")]
         alpha = next(iter(own), alpha)
     if not _is_finite(alpha):
-        raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {shown(alpha)}")
+        raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {quoted(alpha)}")
     if config.get("use_rslora"):
         return float(alpha / math.sqrt(rank))
     return float(alpha / rank)
@@ -231,7 +231,7 @@ def _read_mlx(
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora", "full"):
         raise UnsupportedModelError(
-            f"the adapter is of type {shown(kind)}", hint="edgellm merges LoRA and DoRA"
+            f"the adapter is of type {quoted(kind)}", hint="edgellm merges LoRA and DoRA"
         )
     parameters = config.get("lora_parameters")
     scale: Any = None
@@ -246,11 +246,11 @@ def _read_mlx(
         else:
             replacements[name] = tensor
     if parts and not _is_finite(scale):
-        raise FormatError(f"{ADAPTER_CONFIG}: the scale in lora_parameters is {shown(scale)}")
+        raise FormatError(f"{ADAPTER_CONFIG}: the scale in lora_parameters is {quoted(scale)}")
     changes = {}
     for path, part in parts.items():
         if not {"lora_a", "lora_b"} <= part.keys():
-            raise FormatError(f"{file} has only half of the change of {shown(path)}")
+            raise FormatError(f"{file} has only half of the change of {quoted(path)}")
         embedding = path.endswith("embed_tokens")
         # of an embedding a is (tokens, rank) and b (rank, features); else (in, rank), (rank, out)
         up, down = Factor(part["lora_b"], transposed=True), Factor(part["lora_a"], transposed=True)
@@ -264,10 +264,10 @@ def _read_mlx(
 
 def _check_factors(up: Factor, down: Factor, path: str, file: Path) -> None:
     if len(up.shape) != 2 or len(down.shape) != 2:
-        raise FormatError(f"the change of {shown(path)} in {file} is no product of two matrices")
+        raise FormatError(f"the change of {quoted(path)} in {file} is no product of two matrices")
     if up.shape[1] != down.shape[0] or not up.shape[1]:
         raise FormatError(
-            f"the two parts of the change of {shown(path)} in {file} have the ranks "
+            f"the two parts of the change of {quoted(path)} in {file} have the ranks "
             f"{up.shape[1]} and {down.shape[0]}"
         )
 
@@ -275,5 +275,5 @@ def _check_factors(up: Factor, down: Factor, path: str, file: Path) -> None:
 def _checked(change: LowRank, path: str, file: Path) -> LowRank:
     magnitude = change.magnitude
     if magnitude is not None and math.prod(magnitude.info.shape) != change.shape[0]:
-        raise FormatError(f"the lengths for {shown(path)} in {file} are {magnitude.info.shape}")
+        raise FormatError(f"the lengths for {quoted(path)} in {file} are {magnitude.info.shape}")
     return change

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm.checkpoint.config_values import LIMITS
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.settings import is_int
 
 PARAMS = "params.json"
@@ -81,7 +81,7 @@ def config_of(
     size = params.get("vocab_size", -1)
     if size not in (-1, vocabulary):
         raise FormatError(
-            f"{PARAMS}: vocab_size is {shown(size)} and the embedding has {vocabulary} rows"
+            f"{PARAMS}: vocab_size is {quoted(size)} and the embedding has {vocabulary} rows"
         )
     theta = params.get("rope_theta", 10_000.0)
     config: dict[str, Any] = {
@@ -134,9 +134,9 @@ def _intermediate(
         multiple = params["multiple_of"]
         factor = params.get("ffn_dim_multiplier") or 1.0
         if not is_int(multiple) or not 1 <= multiple <= 1 << 16:
-            raise FormatError(f"{PARAMS}: multiple_of is {shown(multiple)}")
+            raise FormatError(f"{PARAMS}: multiple_of is {quoted(multiple)}")
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 100:
-            raise FormatError(f"{PARAMS}: ffn_dim_multiplier is {shown(factor)}")
+            raise FormatError(f"{PARAMS}: ffn_dim_multiplier is {quoted(factor)}")
         # two thirds of four times the width, rounded up to the multiple (llama/model.py)
         width = int(factor * int(2 * 4 * hidden / 3))
         return multiple * -(-width // multiple)
@@ -174,7 +174,7 @@ def _count(params: Mapping[str, Any], name: str, limit: str, default: int | None
         return value
     text = "missing"
     if value is not None:
-        text = shown(value)
+        text = quoted(value)
     raise FormatError(
         f"{PARAMS}: {name} is {text}; it must be a whole number between {low} and {high}"
     )

@@ -24,7 +24,7 @@ from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.errors import FormatError
-from edgellm.files.strict_json import read_json, shown
+from edgellm.files.strict_json import quoted, read_json
 
 ROWS, COLUMNS, COPIES = "rows", "columns", "copies"
 
@@ -191,7 +191,7 @@ def _named(tensors: Mapping[str, TorchTensor], file: Path) -> dict[str, TorchTen
         layer = LAYER.fullmatch(name)
         known = INNER.get(layer[2]) if layer else OUTER.get(name)
         if known is None:
-            raise FormatError(f"{file} holds {shown(name)}, which no LLaMA of Meta's has")
+            raise FormatError(f"{file} holds {quoted(name)}, which no LLaMA of Meta's has")
         named[f"model.layers.{layer[1]}.{known[0]}" if layer else known[0]] = tensor
     return named
 
@@ -205,7 +205,7 @@ def _joined(
     for shard, file in zip(shards, files, strict=True):
         if unequal := sorted(shard.keys() ^ shards[0].keys()):
             raise FormatError(
-                f"{file.name} and {files[0].name} do not hold the same tensors: {shown(unequal[0])} is in one only"
+                f"{file.name} and {files[0].name} do not hold the same tensors: {quoted(unequal[0])} is in one only"
             )
     for name, first in shards[0].items():
         parts = tuple(shard[name] for shard in shards)
@@ -214,7 +214,7 @@ def _joined(
             for part in parts
         ):
             raise FormatError(
-                f"{shown(name)} is of another type or shape in each shard",
+                f"{quoted(name)} is of another type or shape in each shard",
                 hint="download the model again",
             )
         inner = name.split(".", 3)[-1] if name.startswith("model.layers.") else name
@@ -222,7 +222,7 @@ def _joined(
         if inner == "model.embed_tokens.weight" and first.info.shape[1:] == (shape.hidden_size,):
             axis = ROWS
         if len(first.info.shape) != (1 if axis == COPIES else 2):
-            raise FormatError(f"{shown(name)} has the impossible shape {first.info.shape}")
+            raise FormatError(f"{quoted(name)} has the impossible shape {first.info.shape}")
         joined[name] = Divided(parts, axis, rotated=inner in ROTATED)
     return joined
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgellm.converters.tokenizers.byte_level import byte_level_document
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.strict_json import require_regular_file, shown
+from edgellm.files.strict_json import quoted, require_regular_file
 from edgellm.tokenizer.spm import TIKTOKEN
 
 TOKENIZER = "tokenizer.model"
@@ -95,7 +95,7 @@ def read_ranks(path: Path) -> list[bytes]:
             token = b""
         if not 0 < len(token) <= MAX_TOKEN_BYTES or rank != str(len(tokens)).encode():
             raise FormatError(
-                f"{path} is damaged: rank {len(tokens)} is {shown(line[:80])}",
+                f"{path} is damaged: rank {len(tokens)} is {quoted(line[:80])}",
                 hint="download it again",
             )
         tokens.append(token)

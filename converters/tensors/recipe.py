@@ -30,7 +30,7 @@ from edgellm.checkpoint.tensor_order import tensor_order
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES, portable_config
 from edgellm.converters.tensors.source import Source, SourceTensor
 from edgellm.errors import ConfigError, FormatError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.settings import is_int
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -344,7 +344,7 @@ def _refuse_unknown(source: Source, known: set[str]) -> None:
 
 def first_few(names: Sequence[str]) -> str:
     """Return up to three names for a message, in their order, and how many more there are."""
-    listed = ", ".join(map(shown, sorted(names)[:3]))
+    listed = ", ".join(map(quoted, sorted(names)[:3]))
     if len(names) > 3:
         listed += f" and {len(names) - 3} more"
     return listed

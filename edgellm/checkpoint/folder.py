@@ -15,7 +15,7 @@ from typing import Any
 from edgellm.checkpoint.safetensors_file import TensorData, TensorInfo, read_header, write_tensors
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.atomic import FileRecord, file_record
-from edgellm.files.strict_json import read_json, require_regular_file, shown, write_json
+from edgellm.files.strict_json import quoted, read_json, require_regular_file, write_json
 
 __all__ = [
     "FileRecord",
@@ -140,7 +140,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:
         for name, tensor in read_header(file)[0].items():
             if name in tensors:
                 raise FormatError(
-                    f"tensor {shown(name)} lies in {tensors[name].file.name} and in {file.name}"
+                    f"tensor {quoted(name)} lies in {tensors[name].file.name} and in {file.name}"
                 )
             tensors[name] = tensor
     if not tensors:
@@ -160,10 +160,10 @@ def inside(path: Path, name: str) -> Path:
     """
     is_path = Path(name).name != name or "\\" in name or "\0" in name
     if is_path or len(name.encode()) > MAX_NAME_BYTES:
-        raise FormatError(f"{path} names a file that is not its own: {shown(name)}")
+        raise FormatError(f"{path} names a file that is not its own: {quoted(name)}")
     file = path / name
     if not file.exists():
-        raise FormatError(f"{path} lacks the file {shown(name)}", hint=DOWNLOAD_AGAIN)
+        raise FormatError(f"{path} lacks the file {quoted(name)}", hint=DOWNLOAD_AGAIN)
     require_regular_file(file)
     if file.is_symlink():
         folder = path.resolve()
@@ -204,7 +204,7 @@ def read_checksums(path: Path) -> list[FileRecord]:
         if isinstance(claim, dict):
             size, digest = claim.get("size"), claim.get("sha256")
         if type(size) is not int or not isinstance(digest, str):
-            raise FormatError(f"{path / CHECKSUMS} has no size and sha256 for {shown(name)}")
+            raise FormatError(f"{path / CHECKSUMS} has no size and sha256 for {quoted(name)}")
         records.append(FileRecord(name, size, digest))
     return records
 

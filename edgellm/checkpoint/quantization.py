@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
@@ -135,14 +135,14 @@ def stored_quantization(
     by_config = quantization_of(config, path)
     if "weight" not in tensors:
         raise FormatError(
-            f"tensor {shown(path + '.weight')} is missing",
+            f"tensor {quoted(path + '.weight')} is missing",
             hint="download or convert the model again",
         )
     if "scales" not in tensors:
         weight = tensors["weight"]
         if weight.shape != shape or weight.dtype not in FLOATS:
             raise FormatError(
-                f"tensor {shown(path + '.weight')} is {weight.dtype} {weight.shape}; "
+                f"tensor {quoted(path + '.weight')} is {weight.dtype} {weight.shape}; "
                 f"the config needs {shape} in one of {', '.join(FLOATS)}"
             )
         return None
@@ -154,7 +154,7 @@ def stored_quantization(
     if quantization is not None:
         fault = _fault(quantization, tensors, shape)
     if quantization is None or fault is not None:
-        raise FormatError(f"the quantized matrix {shown(path)} does not fit its config: {fault}")
+        raise FormatError(f"the quantized matrix {quoted(path)} does not fit its config: {fault}")
     return quantization
 
 
@@ -203,7 +203,7 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
             is_mode = isinstance(method, str) and method in MODES
             if "group_size" not in block or not (is_mode or "mode" in block):
                 raise UnsupportedModelError(
-                    f"the model is quantized by {shown(method)}, which edgellm does not read"
+                    f"the model is quantized by {quoted(method)}, which edgellm does not read"
                 )
         return block
     return None
@@ -211,12 +211,12 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _parse(block: Any, path: str) -> Quantization:
     """Read a block about one matrix, or about all of them. Raises FormatError."""
-    where = f"config.json: the quantization of {shown(path)}"
+    where = f"config.json: the quantization of {quoted(path)}"
     if not isinstance(block, Mapping):
-        raise FormatError(f"{where} is {shown(block)}")
+        raise FormatError(f"{where} is {quoted(block)}")
     mode = block.get("mode", "affine")
     if not isinstance(mode, str) or mode not in MODES:
-        raise FormatError(f"{where} has the mode {shown(mode)}; there are {', '.join(MODES)}")
+        raise FormatError(f"{where} has the mode {quoted(mode)}; there are {', '.join(MODES)}")
     usual_bits, usual_group_size = MODES[mode]
     bits = block.get("bits", usual_bits)
     group_size = block.get("group_size", usual_group_size)
@@ -227,7 +227,7 @@ def _parse(block: Any, path: str) -> Quantization:
     # 4.0 equals a number that is known, and is none
     if type(bits) is not int or type(group_size) is not int or not is_known:
         raise FormatError(
-            f"{where} has {shown(bits)} bits in groups of {shown(group_size)}, which {mode} has not"
+            f"{where} has {quoted(bits)} bits in groups of {quoted(group_size)}, which {mode} has not"
         )
     return Quantization(bits, group_size, mode)
 

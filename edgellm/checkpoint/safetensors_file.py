@@ -18,7 +18,7 @@ import numpy as np
 
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.atomic import Data, FileRecord, write_file
-from edgellm.files.strict_json import MAX_BYTES, parse_json, require_regular_file, shown
+from edgellm.files.strict_json import MAX_BYTES, parse_json, quoted, require_regular_file
 
 DTYPE_BYTES: Mapping[str, int] = {
     "BOOL": 1,
@@ -146,7 +146,7 @@ def _check_gapless(tensors: Sequence[TensorInfo], path: Path, start: int, size: 
     """Raise FormatError unless tensors fill a file from ``start`` to its end, ``size``."""
     end = start
     for tensor in tensors:
-        where = f"tensor {shown(tensor.name)} of {path}"
+        where = f"tensor {quoted(tensor.name)} of {path}"
         if tensor.offset < end:
             raise FormatError(f"{where} overlaps the one before it")
         if tensor.offset > end:
@@ -219,16 +219,16 @@ def _metadata(claim: Any, path: Path) -> dict[str, str]:
 
 
 def _tensor(name: str, claim: Any, path: Path, start: int) -> TensorInfo:
-    where = f"tensor {shown(name)} of {path}"
+    where = f"tensor {quoted(name)} of {path}"
     if not isinstance(claim, dict) or not claim.keys() >= {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{where} has no dtype, shape and data_offsets")
     dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise FormatError(f"{where} has the unknown dtype {shown(dtype)}")
+        raise FormatError(f"{where} has the unknown dtype {quoted(dtype)}")
     if not _is_counts(shape) or len(shape) > MAX_RANK:
-        raise FormatError(f"{where} has an impossible shape: {shown(shape)}")
+        raise FormatError(f"{where} has an impossible shape: {quoted(shape)}")
     if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise FormatError(f"{where} has impossible offsets: {shown(offsets)}")
+        raise FormatError(f"{where} has impossible offsets: {quoted(offsets)}")
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
     if nbytes != offsets[1] - offsets[0]:
         raise FormatError(

@@ -28,7 +28,7 @@ from edgellm.converters.tensors.source import Bytes
 from edgellm.converters.tensors.weight_stream import is_finite
 from edgellm.errors import EdgeLLMError, FormatError, MemoryBudgetError, TokenizerError
 from edgellm.files.atomic import FileRecord, file_record
-from edgellm.files.strict_json import read_json, shown
+from edgellm.files.strict_json import quoted, read_json
 from edgellm.open_llm import open_llm
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
@@ -155,7 +155,7 @@ class _FolderChecks:
         wrong = sorted(name for name in names if claimed.get(name) != actual.get(name))
         if wrong:
             raise FormatError(
-                f"{INDEX} is wrong about {len(wrong)} tensors, {shown(wrong[0])} among them"
+                f"{INDEX} is wrong about {len(wrong)} tensors, {quoted(wrong[0])} among them"
             )
         return f"{len(actual)} tensors where it says"
 
@@ -204,7 +204,7 @@ class _FolderChecks:
             for data in _read_parts(tensor):
                 if not is_finite(data, tensor.dtype):
                     raise FormatError(
-                        f"{shown(tensor.name)} in {tensor.file.name} holds an infinity or no number"
+                        f"{quoted(tensor.name)} in {tensor.file.name} holds an infinity or no number"
                     )
                 done += data.nbytes
                 self._progress("values", done, total)
@@ -219,7 +219,7 @@ class _FolderChecks:
         text = tokenizer.decode(tokenizer.encode(SAMPLE))
         if text.strip() != SAMPLE.strip():
             raise TokenizerError(
-                f"a text comes back as {shown(text)}",
+                f"a text comes back as {quoted(text)}",
                 hint="copy the tokenizer from the original model",
             )
         outside = sorted(token for token in checkpoint.eos_token_ids if token >= vocab_size)
@@ -278,7 +278,7 @@ def _is_intact(file: Path, record: FileRecord) -> bool:
 
 def _first_names(names: Sequence[str]) -> str:
     """Name three files at the most."""
-    listed = ", ".join(map(shown, names[:3]))
+    listed = ", ".join(map(quoted, names[:3]))
     if len(names) > 3:
         return f"{listed} and {len(names) - 3} more"
     return listed

@@ -111,7 +111,7 @@ def require_regular_file(path: Path) -> int:
     return status.st_size
 
 
-def shown(name: object) -> str:
+def quoted(name: object) -> str:
     """Return a stranger's name made safe to print: quoted, escaped, not longer than a line."""
     text = ascii(name)
     if len(text) <= MAX_QUOTED:
@@ -123,7 +123,7 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for key, item in pairs:
         if key in value:
-            raise ValueError(f"the key {shown(key)} comes twice")
+            raise ValueError(f"the key {quoted(key)} comes twice")
         value[key] = item
     return value
 
@@ -135,7 +135,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{shown(text)} is too large")
+        raise ValueError(f"{quoted(text)} is too large")
     return value
 
 
@@ -147,7 +147,7 @@ def _check_values(value: dict[str, Any], name: str) -> None:
         if isinstance(item, str):
             # JSON's \ud800 is half of a pair, which no encoder takes.
             if not item.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item):
-                raise FormatError(f"{name} holds a string that is no Unicode text: {shown(item)}")
+                raise FormatError(f"{name} holds a string that is no Unicode text: {quoted(item)}")
             continue
         inner = list(item)  # a list's items, or an object's keys
         if isinstance(item, dict):

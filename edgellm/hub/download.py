@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgellm.errors import DownloadError, EdgeLLMError, ModelNotFoundError
 from edgellm.files.atomic import NO_SPACE
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 
 # Patterns of what is fetched from a repository: data, never a program.
 FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -79,7 +79,7 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
             hint = "check the name; if it is private: hf auth login"
         case errors.HFValidationError():
             kind = ModelNotFoundError
-            fact = f"{shown(repository)} is no name that a Hub repository can have"
+            fact = f"{quoted(repository)} is no name that a Hub repository can have"
             hint = "name it as owner/name"
         case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
             status = cause.response.status_code
@@ -97,6 +97,6 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
             fact = f"no space left to download {repository}"
             hint = "free some space, or set HF_HOME to a folder on another disk"
         case _:
-            reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
+            reason = quoted(f"{type(error).__name__}: {error}".splitlines()[0])
             fact = f"{repository} could not be downloaded: {reason}"
     return kind(fact, hint=hint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgellm.errors import ConfigError, DownloadError, EdgeLLMError
 from edgellm.files.atomic import write_file
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.hub.model_card import CARD
 from edgellm.hub.resolve import is_hub_id
 
@@ -80,5 +80,5 @@ def _renamed(error: Exception, repository: str, folder: Path | None = None) -> E
                 f"the Hub answered {error.response.status_code} when {repository} was to be written"
             )
             return DownloadError(fact, hint=again)
-    reason = shown(f"{type(error).__name__}: {error}".splitlines()[0])
+    reason = quoted(f"{type(error).__name__}: {error}".splitlines()[0])
     return DownloadError(f"{repository} could not be uploaded: {reason}", hint=again)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.strict_json import read_json, shown
+from edgellm.files.strict_json import quoted, read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_ADDED = 20_000
@@ -71,7 +71,7 @@ class Settings:
             return default
         if not isinstance(value, bool):
             raise TokenizerError(
-                f"tokenizer_config.json: {name} is {shown(value)}; it must be true or false"
+                f"tokenizer_config.json: {name} is {quoted(value)}; it must be true or false"
             )
         return value
 
@@ -141,7 +141,7 @@ def added_token(value: Any) -> AddedToken:
     """Return an added token from its JSON. Raises TokenizerError."""
     if not isinstance(value, Mapping):
         raise TokenizerError(
-            f"an added token is {shown(value)}; it must be an object with a content"
+            f"an added token is {quoted(value)}; it must be an object with a content"
         )
     content = _content(value, "an added token")
     switches = {name: value.get(name, False) for name in SWITCHES}
@@ -149,7 +149,7 @@ def added_token(value: Any) -> AddedToken:
     for name, switch in switches.items():
         if not isinstance(switch, bool):
             raise TokenizerError(
-                f"added token {shown(content)}: {name} is {shown(switch)}; it must be true or false"
+                f"added token {quoted(content)}: {name} is {quoted(switch)}; it must be true or false"
             )
     return AddedToken(content, **switches)
 
@@ -158,7 +158,7 @@ def _id(key: Any) -> int:
     """Return an id that is a number or, as a key of JSON, written in digits."""
     is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10
     if not (is_digits or isinstance(key, int)) or int(key) >= MAX_ID:
-        raise TokenizerError(f"an added token has the id {shown(key)}")
+        raise TokenizerError(f"an added token has the id {quoted(key)}")
     return int(key)
 
 
@@ -169,7 +169,7 @@ def _content(value: Any, role: str) -> str:
         content = value.get("content")
     if not isinstance(content, str) or len(content) > MAX_TOKEN:
         raise TokenizerError(
-            f"{role} is {shown(content)}; it must be a text of at most {MAX_TOKEN} characters"
+            f"{role} is {quoted(content)}; it must be a text of at most {MAX_TOKEN} characters"
         )
     return content
 
@@ -181,7 +181,7 @@ def _listing(value: Any, role: str) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     if not isinstance(value, list):
-        raise TokenizerError(f"{role} is {shown(value)}; it must be a list")
+        raise TokenizerError(f"{role} is {quoted(value)}; it must be a list")
     return value
 
 
@@ -192,7 +192,7 @@ def _by_id(tokens: Mapping[str, Any], special: Collection[str | None]) -> dict[i
         # bool is an int too
         if type(token_id) is not int or not 0 <= token_id < MAX_ID:
             raise TokenizerError(
-                f"added_tokens.json: {shown(content)} has the id {shown(token_id)}"
+                f"added_tokens.json: {quoted(content)} has the id {quoted(token_id)}"
             )
         if token_id in listed:
             raise TokenizerError(f"added_tokens.json: two tokens have the id {token_id}")

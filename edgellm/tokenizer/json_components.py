@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import TokenizerError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.detokenizer import kind_of, steps_of
 from edgellm.tokenizer.spm_charsmap import check_charsmap
 
@@ -126,7 +126,7 @@ def _check_table(encoded: Any) -> None:
 def _limit(text: str, longest: int) -> None:
     if len(text) > longest:
         raise TokenizerError(
-            f"tokenizer.json has a pattern or an insertion that is too long: {shown(text)}"
+            f"tokenizer.json has a pattern or an insertion that is too long: {quoted(text)}"
         )
 
 
@@ -142,7 +142,7 @@ def _special_ids(items: list[Any], tokens: Mapping[str, Any], ids: Mapping[str, 
                     type(token_id) is int and token_id in known for token_id in listed
                 ):
                     raise TokenizerError(
-                        f"the template of tokenizer.json has impossible ids for {shown(name)}"
+                        f"the template of tokenizer.json has impossible ids for {quoted(name)}"
                     )
                 special += listed
             case _:

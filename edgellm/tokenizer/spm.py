@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.strict_json import require_regular_file, shown
+from edgellm.files.strict_json import quoted, require_regular_file
 from edgellm.tokenizer.added_tokens import AddedToken, Settings
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap
@@ -213,7 +213,7 @@ class PieceVocabulary:
             self._ids.setdefault(text, token_id) != token_id
         ):
             raise TokenizerError(
-                f"added token {shown(text)} has the id {token_id}, which belongs to another token"
+                f"added token {quoted(text)} has the id {token_id}, which belongs to another token"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
 from edgellm.errors import TokenizerError
-from edgellm.files.strict_json import shown
+from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.added_tokens import read_settings
 from edgellm.tokenizer.detokenizer import Decoding, Detokenizer, StreamDecoder
 from edgellm.tokenizer.spm import PieceVocabulary
@@ -216,12 +216,12 @@ class Tokenizer:
         for token_id in range(min(mine.size, theirs.size)):
             one, two = mine.token_of(token_id), theirs.token_of(token_id)
             if one != two and one is not None and two is not None:
-                return f"token {token_id} is {shown(one)} in one and {shown(two)} in the other"
+                return f"token {token_id} is {quoted(one)} in one and {quoted(two)} in the other"
         for text in SAMPLE_TEXTS:
             if self.encode(text, add_special_tokens=False) != other.encode(
                 text, add_special_tokens=False
             ):
-                return f"they split {shown(text)} in different ways"
+                return f"they split {quoted(text)} in different ways"
         return None
 
     def token_to_id(self, token: str) -> int | None:

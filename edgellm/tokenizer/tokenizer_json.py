@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.strict_json import loads_strict, require_regular_file, shown
+from edgellm.files.strict_json import loads_strict, quoted, require_regular_file
 from edgellm.tokenizer.added_tokens import MAX_ID, AddedToken, Settings, read_added
 from edgellm.tokenizer.detokenizer import read_decoding
 from edgellm.tokenizer.json_components import check_components, read_frame
@@ -104,7 +104,7 @@ class JsonVocabulary:
             id_there = self._ids.setdefault(content, token_id)
             if token_there != content or id_there != token_id:
                 raise TokenizerError(
-                    f"added token {shown(content)} has the id {token_id}, "
+                    f"added token {quoted(content)} has the id {token_id}, "
                     "which belongs to another token"
                 )
 
@@ -113,7 +113,7 @@ class JsonVocabulary:
         for token_id, token in added.items():
             if self._tokenizer.token_to_id(token.content) != token_id:
                 raise TokenizerError(
-                    f"added token {shown(token.content)} is said to have the id {token_id}, "
+                    f"added token {quoted(token.content)} is said to have the id {token_id}, "
                     "but the ids before it have gaps"
                 )
             # normalized, as it is found in a text
@@ -147,7 +147,7 @@ def _build_model(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
     if kind == "Unigram" or not kind:
         return _build_unigram(model)
     raise TokenizerError(
-        f"tokenizer.json holds a model of type {shown(kind)}; edgellm knows BPE and Unigram"
+        f"tokenizer.json holds a model of type {quoted(kind)}; edgellm knows BPE and Unigram"
     )
 
 
@@ -171,7 +171,7 @@ def _build_bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
     if unknown is not None:
         if unknown not in vocabulary:  # the library minds only when a text needs it
             raise TokenizerError(
-                f"the unknown token {shown(unknown)} of tokenizer.json is not in its vocabulary"
+                f"the unknown token {quoted(unknown)} of tokenizer.json is not in its vocabulary"
             )
         options["unk_token"] = unknown
     split = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
@@ -199,7 +199,9 @@ def _build_unigram(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
     # types are right, or the library had refused them; it takes any texts and scores
     for piece, score in pieces:
         if not piece or abs(score) >= MAX_SCORE:
-            raise TokenizerError(f"tokenizer.json has an impossible piece: {shown([piece, score])}")
+            raise TokenizerError(
+                f"tokenizer.json has an impossible piece: {quoted([piece, score])}"
+            )
     vocabulary = {piece: at for at, (piece, _) in enumerate(pieces)}
     if len(vocabulary) < len(pieces):
         raise TokenizerError("tokenizer.json has a piece twice")
