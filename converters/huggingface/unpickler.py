@@ -5,8 +5,8 @@ the instructions that a dictionary of tensors needs, and three names: an ordered
 tensor made from a storage, a parameter made from a tensor. It builds descriptions; it cannot
 import, and there is nothing that it could call.
 
-An allow-list over ``pickle.Unpickler`` would be weaker: that one takes any value for a dictionary's
-key, and hashing a tuple nested 390,000 deep (a pickle of 0.4 MB) ends the process.
+An allow-list over ``pickle.Unpickler`` would be weaker: it bounds what is called, and not what a
+pickle's own values cost in time and stack.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class _Machine:
 
     def update(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        # text only: hashing a deep tuple would end the process, and numbers can be made to collide
+        # text only: what other keys cost to hash would be the stream's to choose
         if (
             not isinstance(target, dict)
             or len(items) % 2
