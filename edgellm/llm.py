@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from edgellm.chat import Chat
 from edgellm.checkpoint.checkpoint import Checkpoint
-from edgellm.device.exclusive import ModelLock
+from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine

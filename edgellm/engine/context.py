@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgellm.checkpoint.checkpoint import Checkpoint
-from edgellm.device.exclusive import ModelLock
+from edgellm.device.model_lock import ModelLock
 from edgellm.generation.prompt import check_prompt
 from edgellm.generation.stats import CostMeter
 from edgellm.kv_cache.cache import Cache

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edgellm.device.exclusive import ModelLock
+from edgellm.device.model_lock import ModelLock
 from edgellm.errors import ClosedError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.device.exclusive import ModelLock
+from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import borrowed_stream
 from edgellm.engine.context import EngineContext
 from edgellm.plan.planner import plan_for

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mlx.core as mx
 import pytest
 
-from edgellm.device.exclusive import ModelLock
+from edgellm.device.model_lock import ModelLock
 from edgellm.errors import ClosedError, EdgeLLMError
 
 pytestmark = pytest.mark.timeout(30)
