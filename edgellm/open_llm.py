@@ -11,7 +11,7 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.plan.plan import Plan
-from edgellm.plan.planner import plan_for
+from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.prompt_cache.disk_cache import prompt_cache_for
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import LoadProgress, load_model, open_reader

@@ -21,7 +21,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError, MemoryBudgetError
 from edgellm.hub.resolve import locate
-from edgellm.plan.planner import plan_for
+from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.settings import LoadSettings
 
 WORKER = (sys.executable, "-m", "edgellm.bench.ablation.worker")

@@ -18,7 +18,7 @@ from edgellm.device import machine as device
 from edgellm.llm import LLM
 from edgellm.open_llm import open_llm
 from edgellm.plan.plan import Plan
-from edgellm.plan.planner import plan_for
+from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import Reader, Ticket
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings

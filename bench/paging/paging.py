@@ -21,7 +21,7 @@ from edgellm.device import machine as device
 from edgellm.errors import BackendError, ConfigError, EdgeLLMError, ReadError
 from edgellm.hub.resolve import locate
 from edgellm.plan.plan import megabytes
-from edgellm.plan.planner import least_memory, plan_for
+from edgellm.plan.plan_checkpoint import least_memory, plan_for
 from edgellm.reading.tuning import tuned
 from edgellm.settings import LoadSettings
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgellm.checkpoint.config_values import read_flag, read_number, read_real
-from edgellm.checkpoint.families import FAMILIES, Family
+from edgellm.checkpoint.family_configs import FAMILIES, Family
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
 

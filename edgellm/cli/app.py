@@ -11,7 +11,7 @@ import typer
 
 from edgellm.cli.command_group import CommandEntry, CommandGroup
 from edgellm.cli.usage_errors import usage_error
-from edgellm.console import terminal
+from edgellm.console import error_view, terminal
 from edgellm.errors import EdgeLLMError
 
 INTERRUPTED = 130
@@ -74,16 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
     with warnings.catch_warnings():
-        warnings.showwarning = terminal.show_warning
+        warnings.showwarning = error_view.show_warning
         try:
             code = _run(arguments)
         except EdgeLLMError as error:
-            terminal.show_error(error)
+            error_view.show_error(error)
             return error.exit_code
         except KeyboardInterrupt:
             code = INTERRUPTED
         if code == INTERRUPTED:
-            terminal.show_interrupted()
+            error_view.show_interrupted()
         return code
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgellm.console.error_view import show_error
 from edgellm.console.tables import Row, cost_rows, show_rows
-from edgellm.console.terminal import err, note, show_error
+from edgellm.console.terminal import err, note
 from edgellm.console.units import plural, size
 from edgellm.errors import ContextError, EdgeLLMError
 

@@ -84,37 +84,10 @@ def write_json(document: Any, *, line: bool = False) -> None:
 
 def note(text: str) -> None:
     """Say something in passing, on standard error."""
-    _print_error_stream(text, style="dim")
+    print_error_stream(text, style="dim")
 
 
-def show_error(error: EdgeLLMError) -> None:
-    """Write a fact, and after a blank line the next step, to standard error."""
-    _print_labelled("error: ", error.message, "bold red")
-    if error.hint:
-        err().print()
-        _print_labelled("hint: ", error.hint, "bold cyan")
-
-
-def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Write a warning to standard error, in place of ``warnings.showwarning``.
-
-    Python's own form tells where in the program it came from.
-    """
-    _print_labelled("warning: ", str(message), "bold yellow")
-
-
-def show_interrupted() -> None:
-    """Say that Ctrl-C has ended the program."""
-    err().print("interrupted", style="dim")
-
-
-def _print_labelled(label: str, text: str, style: str) -> None:
-    from rich.text import Text
-
-    _print_error_stream(Text.assemble((label, style), text))
-
-
-def _print_error_stream(text: Any, style: str | None = None) -> None:
+def print_error_stream(text: Any, style: str | None = None) -> None:
     """Print to standard error: wrapped between words on a terminal, whole lines elsewhere."""
     console = err()
     console.print(text, style=style, soft_wrap=not console.is_terminal)

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgellm.errors import BackendError
 from edgellm.kernels.code_cache import CodeCache, default_folder
 from edgellm.kernels.codegen.isa import Isa, host_isas, isa_named
-from edgellm.kernels.engine import Activations, KernelEngine
+from edgellm.kernels.kernel_engine import Activations, KernelEngine
 
 _lock = threading.Lock()
 _engines: dict[tuple[str, int, str], KernelEngine] = {}

@@ -22,7 +22,7 @@ from edgellm.kernels.codegen.abi import (
     slots,
     split_of,
 )
-from edgellm.kernels.engine import KernelEngine, Step, StepArray, float32_bits, step_array
+from edgellm.kernels.kernel_engine import KernelEngine, Step, StepArray, float32_bits, step_array
 from edgellm.kernels.product_steps import Matrix, product_steps
 
 _ROPE_KEYS = 64

@@ -14,7 +14,7 @@ from edgellm.kernels.codegen.abi import (
     tile_scratch,
 )
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.engine import KernelEngine, Step
+from edgellm.kernels.kernel_engine import KernelEngine, Step
 
 
 @dataclass(frozen=True, slots=True)

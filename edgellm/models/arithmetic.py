@@ -12,8 +12,8 @@ from edgellm.checkpoint.buffer import DTYPES
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
-from edgellm.kernels.engine import KernelEngine
 from edgellm.kernels.host import kernel_engine, unavailable
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.settings import KV_PLAIN_BITS, LoadSettings
 

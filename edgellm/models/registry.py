@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from edgellm.checkpoint.families import FAMILIES
+from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.models.llama import Block
 

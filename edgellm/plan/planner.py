@@ -1,100 +1,293 @@
-"""The plan of a model by its settings, here or on another machine."""
+"""A memory budget becomes a plan: what stays in memory, what is read anew for every token.
+
+A pass over the layers is a cyclic scan, for which keeping the most recently used layers never hits.
+So as many layers as fit are pinned, spread evenly so that reads and arithmetic alternate, and the
+others stream through a ring of buffers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
-from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.device import machine as device
 from edgellm.device.machine import Memory
-from edgellm.errors import ConfigError
-from edgellm.hub.resolve import locate
-from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
-from edgellm.plan.budget import automatic_budget, least_budget, make_plan
-from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
-from edgellm.plan.plan import Plan, Speeds
-from edgellm.settings import LoadSettings, parse_memory
+from edgellm.errors import MemoryBudgetError
+from edgellm.plan.memory_estimate import MemoryEstimate
+from edgellm.plan.plan import Plan, Speeds, megabytes
+from edgellm.settings import PREFILL_CHUNK
+
+CHUNK_STEP = 32
+"""Tokens; prefill chunks are multiples of it, and at least as many."""
+
+CONTEXT_SHARE = 0.25
+"""Of the budget; what the KV cache may take where no context was asked for."""
+
+CHUNK_SHARE = 0.1
+"""Of the budget; what the activations of one prefill chunk may take."""
+
+MINIMUM_CONTEXT = 128
+"""Tokens that a paged model has room for at the least."""
+
+RESIDENT_CONTEXT = 512
+"""Tokens; where all weights fit and so many tokens with them, nothing is streamed: memory is ten
+times as fast as a disk."""
+
+MINIMUM_RESERVE = 256 << 20
+"""Bytes that an automatic budget leaves to the system at the least."""
 
 
-def plan_for(
-    checkpoint: Checkpoint,
-    settings: LoadSettings,
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least that a model runs in, resident or paged.
+
+    Attributes:
+        resident: whether all weights are in memory.
+        weight_bytes: of the weights that are always in memory, the ring and the draft included.
+        context: tokens that there is room for.
+        total_bytes: with that context and the smallest prefill chunk.
+    """
+
+    resident: bool
+    weight_bytes: int
+    context: int
+    total_bytes: int
+
+
+def automatic_budget(memory: Memory) -> int:
+    """Return the budget where none was given.
+
+    It is what is free less a reserve for the system, and at most what the GPU may use.
+    """
+    reserve = max(MINIMUM_RESERVE, memory.total // 10)
+    # where little is free, half of it is taken, whatever that leaves to the system
+    budget = max(memory.available - reserve, memory.available // 2)
+    return min(budget, memory.gpu_limit or budget)
+
+
+def make_plan(
+    estimate: MemoryEstimate,
     *,
-    memory: Memory | None = None,
+    budget: int,
+    ring_buffers: int,
+    context: int | None = None,
+    context_window: int | None = None,
+    kv_bits: int | None = None,
+    prefill_chunk: int = PREFILL_CHUNK,
     speeds: Speeds | None = None,
 ) -> Plan:
-    """Return the plan that ``load`` follows.
+    """Decide what is resident, pinned and streamed inside ``budget`` bytes.
 
     Args:
-        checkpoint: the model.
-        settings: as for ``load``.
-        memory: of another machine; None: of this one.
-        speeds: for the plan's prediction.
+        estimate: of the model.
+        budget: bytes for weights, KV cache and activations together; the interpreter and its
+            libraries come on top.
+        ring_buffers: that the ring has where layers are streamed.
+        context: tokens that the KV cache must have room for; None: what a quarter of the budget
+            holds.
+        context_window: tokens that attention looks back over, for the record.
+        kv_bits: of the numbers in the KV cache, for the record.
+        prefill_chunk: the most prompt tokens that go through a layer at once; less where the budget
+            is small.
+        speeds: for the prediction.
 
     Raises:
-        MemoryBudgetError: the model cannot run inside the budget.
-        ConfigError: a setting is out of range.
+        MemoryBudgetError: the model runs in no way inside the budget; the hint says the smallest
+            budget that would do.
     """
-    memory = memory or device.read_memory()
-    budget = parse_memory(settings.memory, memory.total)
-    if budget is None:
-        budget = automatic_budget(memory)
-    arithmetic, estimate = _estimate(checkpoint, settings)
-    return make_plan(
+    minimum = _best_minimum(estimate, budget, ring_buffers, context)
+    # the prompt, a chunk's activations and the pinned layers share what the minimum leaves
+    free_bytes = budget - minimum.weight_bytes
+    tokens = context or _choose_context(estimate, minimum, budget)
+    # room for activations: their share, or what the prompt leaves
+    chunk_room = min(int(budget * CHUNK_SHARE), free_bytes - estimate.prefill_bytes(tokens))
+    chunk = _largest_chunk(estimate, prefill_chunk, tokens, chunk_room)
+    prefill_bytes = estimate.prefill_bytes(tokens)
+    activation_bytes = estimate.activation_bytes(chunk, tokens)
+    # Where context and chunk could be larger, their whole shares are kept free: with what they
+    # really take, a larger budget, in which they are one step longer, could pin a layer less.
+    if context is None and tokens < estimate.max_context:
+        prefill_bytes = max(prefill_bytes, int(budget * CONTEXT_SHARE))
+    if chunk < min(prefill_chunk, tokens):
+        activation_bytes = max(activation_bytes, int(budget * CHUNK_SHARE))
+    pinned = tuple(range(len(estimate.layer_bytes)))
+    if not minimum.resident:
+        pinned = _choose_pinned(estimate, free_bytes - prefill_bytes - activation_bytes)
+    return _fill_in(
         estimate,
+        pinned=pinned,
+        context=tokens,
+        prefill_chunk=chunk,
         budget=budget,
-        ring_buffers=arithmetic.ring_buffers,
-        context=settings.context,
-        context_window=settings.context_window,
-        kv_bits=settings.kv_bits,
-        prefill_chunk=settings.prefill_chunk,
+        context_window=context_window,
+        kv_bits=kv_bits,
+        ring_buffers=ring_buffers,
         speeds=speeds,
     )
 
 
-def least_memory(checkpoint: Checkpoint, settings: LoadSettings) -> int:
-    """Return the smallest budget in bytes that ``plan_for`` takes. Raises ConfigError."""
-    arithmetic, estimate = _estimate(checkpoint, settings)
-    return least_budget(estimate, ring_buffers=arithmetic.ring_buffers, context=settings.context)
+def least_budget(estimate: MemoryEstimate, *, ring_buffers: int, context: int | None = None) -> int:
+    """Return the smallest budget in bytes that ``make_plan`` takes; arguments are as there."""
+    return min(minimum.total_bytes for minimum in _minimums(estimate, ring_buffers, context))
 
 
-def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
-    """Read the checkpoint of the draft model; None where there is none. Raises as ``load``."""
-    if settings.draft is None:
-        return None
-    return read_checkpoint(locate(settings.draft))
+def spread(count: int, total: int) -> tuple[int, ...]:
+    """Return ``count`` of the numbers below ``total``, as evenly as they can lie."""
+    # the middles of ``count`` equal parts of the range
+    return tuple((2 * part + 1) * total // (2 * count) for part in range(count))
 
 
-def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
-    """Return what a draft model takes in memory; its KV caches are of plain numbers."""
-    arithmetic = arithmetic_of(draft, settings)
-    return estimate_memory(
-        draft,
-        item_bytes=arithmetic.dtype.size,
-        window=settings.context_window,
-        fused_attention=arithmetic.fused_attention,
+def _minimums(
+    estimate: MemoryEstimate, ring_buffers: int, context: int | None
+) -> tuple[Minimum, Minimum]:
+    """Return the least that the model runs in resident, and paged."""
+    # any buffer may hold any layer; more buffers than layers would hold one twice
+    ring_bytes = min(ring_buffers, len(estimate.layer_bytes)) * max(estimate.layer_bytes)
+    paged_bytes = estimate.outer_bytes + ring_bytes
+    return (
+        _minimum(estimate, estimate.weight_bytes, context, RESIDENT_CONTEXT, resident=True),
+        _minimum(estimate, paged_bytes, context, MINIMUM_CONTEXT, resident=False),
     )
 
 
-def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, MemoryEstimate]:
-    """Return how a model computes here, and what it and its draft take. Raises ConfigError."""
-    max_context = checkpoint.config.max_position_embeddings
-    if settings.context is not None and settings.context > max_context:
-        raise ConfigError(f"context is {settings.context}; the model's own limit is {max_context}")
-    arithmetic = arithmetic_of(checkpoint, settings)
-    kv_format = kv_format_of(checkpoint, settings.kv_bits)
-    # MLX's attention over packed keys holds the scores; the kernels' never does
-    fused_attention = arithmetic.fused_attention
-    if arithmetic.kernels is None and kv_format.bits is not None:
-        fused_attention = False
-    estimate = estimate_memory(
-        checkpoint,
-        item_bytes=arithmetic.dtype.size,
-        window=settings.context_window,
-        fused_attention=fused_attention,
-        layer_kv_bytes=kv_format.token_bytes,
+def _minimum(
+    estimate: MemoryEstimate, model_bytes: int, context: int | None, usual: int, *, resident: bool
+) -> Minimum:
+    context = context or min(usual, estimate.max_context)
+    weight_bytes = model_bytes + estimate.draft_weight_bytes
+    activation_bytes = estimate.activation_bytes(CHUNK_STEP, context)
+    total_bytes = weight_bytes + estimate.prefill_bytes(context) + activation_bytes
+    return Minimum(resident, weight_bytes, context, total_bytes)
+
+
+def _best_minimum(
+    estimate: MemoryEstimate, budget: int, ring_buffers: int, context: int | None
+) -> Minimum:
+    """Return the resident minimum if it fits, else the paged one. Raises MemoryBudgetError."""
+    minimums = _minimums(estimate, ring_buffers, context)
+    for minimum in minimums:
+        if minimum.total_bytes <= budget:
+            return minimum
+    least = min(minimums, key=lambda minimum: minimum.total_bytes)
+    draft = ""
+    if estimate.draft_weight_bytes:
+        draft = f"{megabytes(estimate.draft_weight_bytes)} for the draft model, "
+    layer_bytes = least.weight_bytes - estimate.outer_bytes - estimate.draft_weight_bytes
+    raise MemoryBudgetError(
+        f"the budget is {megabytes(budget)}, and the least that this model runs in is "
+        f"{megabytes(least.total_bytes)}: {megabytes(estimate.outer_bytes)} for norm and head, "
+        f"{megabytes(layer_bytes)} for layers in transit, {draft}"
+        f"{megabytes(least.total_bytes - least.weight_bytes)} for "
+        f"{least.context} tokens of context",
+        hint=f"use --memory {megabytes(least.total_bytes).replace(' ', '')} or more, "
+        "a shorter --context, or convert with fewer --bits",
     )
-    draft = draft_checkpoint(settings)
-    if draft is not None:
-        estimate = replace(estimate, draft=draft_estimate(draft, settings))
-    return arithmetic, estimate
+
+
+def _choose_context(estimate: MemoryEstimate, minimum: Minimum, budget: int) -> int:
+    """Return the tokens of context where none were asked for: what their share of memory holds."""
+    free_bytes = budget - minimum.weight_bytes
+    # of a small budget a quarter stays free for activations
+    share = min(int(budget * CONTEXT_SHARE), free_bytes * 3 // 4)
+    # bisection, since what a prompt takes grows with its tokens
+    fitting, too_many = 0, estimate.max_context + 1
+    while too_many - fitting > 1:
+        tokens = (fitting + too_many) // 2
+        prefill_bytes = estimate.prefill_bytes(tokens)
+        with_chunk = prefill_bytes + estimate.activation_bytes(CHUNK_STEP, tokens)
+        if prefill_bytes <= share and with_chunk <= free_bytes:
+            fitting = tokens
+        else:
+            too_many = tokens
+    return max(minimum.context, fitting)
+
+
+def _largest_chunk(estimate: MemoryEstimate, most: int, context: int, free_bytes: int) -> int:
+    """Return the tokens of the largest prefill chunk that fits.
+
+    It is ``most``, or else a multiple of the step; at least one step.
+    """
+    if estimate.activation_bytes(most, context) <= free_bytes:
+        return most
+    tokens = min(free_bytes // estimate.activation_bytes(1, context), most)
+    return max(CHUNK_STEP, tokens // CHUNK_STEP * CHUNK_STEP)
+
+
+def _choose_pinned(estimate: MemoryEstimate, free_bytes: int) -> tuple[int, ...]:
+    """Return as many layers as fit, spread evenly; at least one streams."""
+    layers = len(estimate.layer_bytes)
+    # with all of them pinned the model would be resident, which was found not to fit
+    for count in range(layers - 1, 0, -1):
+        pinned = spread(count, layers)
+        if sum(estimate.layer_bytes[index] for index in pinned) <= free_bytes:
+            return pinned
+    return ()
+
+
+def _fill_in(
+    estimate: MemoryEstimate,
+    *,
+    pinned: tuple[int, ...],
+    context: int,
+    prefill_chunk: int,
+    budget: int,
+    context_window: int | None,
+    kv_bits: int | None,
+    ring_buffers: int,
+    speeds: Speeds | None,
+) -> Plan:
+    """Return the plan with these layers pinned: what it takes, and what it costs a token."""
+    layer_bytes = estimate.layer_bytes
+    streamed = tuple(index for index in range(len(layer_bytes)) if index not in set(pinned))
+    pinned_bytes = sum(layer_bytes[index] for index in pinned)
+    streamed_bytes = sum(layer_bytes[index] for index in streamed)
+    ring_buffers = min(ring_buffers, len(streamed))
+    buffer_bytes = max((layer_bytes[index] for index in streamed), default=0)
+    embedding_resident = not streamed or estimate.tied
+    outer_bytes = estimate.outer_bytes
+    if embedding_resident:
+        outer_bytes = estimate.weight_bytes - sum(layer_bytes)
+    else:
+        # of the embedding, only the token's row is read
+        streamed_bytes += estimate.embedding_row_bytes
+    kv_bytes = estimate.kv_bytes(context)
+    draft_kv_bytes = estimate.draft_kv_bytes(context)
+    hidden_bytes = estimate.prefill_bytes(context) - kv_bytes - draft_kv_bytes
+    working_bytes = hidden_bytes + estimate.activation_bytes(prefill_chunk, context)
+    weight_bytes_per_token = sum(layer_bytes) + estimate.outer_bytes
+    seconds_per_token, bound_by = None, None
+    if speeds is not None:
+        # the disk reads while the arithmetic computes: the slower of the two is waited for
+        disk_seconds = streamed_bytes / speeds.disk
+        arithmetic_seconds = weight_bytes_per_token / speeds.weights
+        seconds_per_token = max(disk_seconds, arithmetic_seconds)
+        bound_by = "disk" if disk_seconds >= arithmetic_seconds else "arithmetic"
+    return Plan(
+        budget=budget,
+        resident=not streamed,
+        context=context,
+        context_window=context_window,
+        kv_bits=kv_bits,
+        prefill_chunk=prefill_chunk,
+        pinned=pinned,
+        streamed=streamed,
+        ring_buffers=ring_buffers,
+        buffer_bytes=buffer_bytes,
+        embedding_resident=embedding_resident,
+        pinned_bytes=pinned_bytes,
+        outer_bytes=outer_bytes,
+        cache_bytes=kv_bytes,
+        working_bytes=working_bytes,
+        draft_bytes=estimate.draft_weight_bytes,
+        draft_cache_bytes=draft_kv_bytes,
+        total_bytes=pinned_bytes
+        + ring_buffers * buffer_bytes
+        + outer_bytes
+        + working_bytes
+        + kv_bytes
+        + draft_kv_bytes
+        + estimate.draft_weight_bytes,
+        model_bytes=estimate.weight_bytes,
+        streamed_bytes=streamed_bytes,
+        weight_bytes_per_token=weight_bytes_per_token,
+        seconds_per_token=seconds_per_token,
+        bound_by=bound_by,
+    )

@@ -9,7 +9,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.plan.plan import Plan, Speeds
-from edgellm.plan.planner import plan_for
+from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings

@@ -10,8 +10,8 @@ from support.kernel_steps import attend
 from edgellm.kernels.code_cache import CodeCache
 from edgellm.kernels.codegen.isa import host_isas
 from edgellm.kernels.codegen.weight_format import BITS, GROUPS, WeightFormat
-from edgellm.kernels.engine import KernelEngine, step_array
 from edgellm.kernels.host import unavailable
+from edgellm.kernels.kernel_engine import KernelEngine, step_array
 from edgellm.kernels.layer_steps import KVView
 from edgellm.kernels.product_steps import Matrix, arithmetic, product_steps
 

@@ -10,7 +10,7 @@ import pytest
 from support.counting import paged_settings
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.checkpoint.families import FAMILIES, Family
+from edgellm.checkpoint.family_configs import FAMILIES, Family
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import UnsupportedModelError
 from edgellm.models.arithmetic import KERNEL_FAMILIES, warn_slow

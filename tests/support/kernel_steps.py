@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgellm.kernels.codegen.abi import ATTENTION, MERGE
-from edgellm.kernels.engine import float32_bits, step_array
+from edgellm.kernels.kernel_engine import float32_bits, step_array
 
 
 def step(kernel, layout, arguments):

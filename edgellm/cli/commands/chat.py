@@ -53,7 +53,7 @@ def chat(
         settings = replace(settings, prompt_cache=True)
     require_backend()
     from edgellm.chat import require_chat_template
-    from edgellm.cli.common.open_model import open_with_progress, read_model
+    from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.console import chat_view
     from edgellm.console.completion_view import PlainView, completion_view
     from edgellm.repl.last_chat import continue_last_chat, save_last_chat

@@ -65,7 +65,7 @@ def generate(
     if system and not as_chat:
         raise ConfigError("a system message needs a conversation", hint="add --chat")
     require_backend()
-    from edgellm.cli.common.open_model import open_with_progress, read_model
+    from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.cli.common.print_completions import print_completion, print_completions
 
     checkpoint, tokenizer = read_model(model)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ClosedError
-from edgellm.kernels.engine import KernelEngine
+from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kernels.layer_steps import LayerShape, LayerSteps, LayerWeights, Vector, cos_sin
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.kv_memory import CacheMemory

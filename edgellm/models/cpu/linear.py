@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgellm.errors import BackendError
 from edgellm.kernels.codegen.abi import MAX_ROWS
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.engine import KernelEngine, step_array
+from edgellm.kernels.kernel_engine import KernelEngine, step_array
 from edgellm.kernels.layer_steps import Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.models.arithmetic import warn_slow

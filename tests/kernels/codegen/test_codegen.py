@@ -14,7 +14,7 @@ from edgellm.kernels.catalog import EMITTERS, emitted
 from edgellm.kernels.code_cache import CodeCache, compiled, fingerprint, target_machine
 from edgellm.kernels.codegen.isa import ISAS, host_isas, isa_named
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.engine import KernelEngine, step_array
+from edgellm.kernels.kernel_engine import KernelEngine, step_array
 
 pytestmark = pytest.mark.skipif(host.unavailable() is not None, reason=str(host.unavailable()))
 
@@ -185,7 +185,7 @@ def test_many_threads_may_call_at_once():
 PROGRAM = """
 import os, sys, threading
 import numpy as np
-from edgellm.kernels.engine import KernelEngine, step_array
+from edgellm.kernels.kernel_engine import KernelEngine, step_array
 from edgellm.kernels.codegen.isa import host_isas
 from edgellm.kernels.code_cache import CodeCache
 

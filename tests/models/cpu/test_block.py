@@ -23,7 +23,7 @@ from edgellm.models.cpu.linear import CpuLinear, make_linear
 from edgellm.models.layers import Span
 from edgellm.models.linear import linear_from
 from edgellm.models.llama import Block
-from edgellm.plan.planner import plan_for
+from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import load_model, make_caches
 from edgellm.settings import DEFAULT_MODEL, LoadSettings

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
-from edgellm.plan.budget import (
+from edgellm.plan.memory_estimate import MemoryEstimate
+from edgellm.plan.plan import Speeds
+from edgellm.plan.planner import (
     MINIMUM_CONTEXT,
     RESIDENT_CONTEXT,
     automatic_budget,
@@ -18,8 +20,6 @@ from edgellm.plan.budget import (
     make_plan,
     spread,
 )
-from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import Speeds
 from edgellm.settings import parse_size
 
 MB = 1_000_000

@@ -1,0 +1,100 @@
+"""The plan of a model by its settings, here or on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.device import machine as device
+from edgellm.device.machine import Memory
+from edgellm.errors import ConfigError
+from edgellm.hub.resolve import locate
+from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
+from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
+from edgellm.plan.plan import Plan, Speeds
+from edgellm.plan.planner import automatic_budget, least_budget, make_plan
+from edgellm.settings import LoadSettings, parse_memory
+
+
+def plan_for(
+    checkpoint: Checkpoint,
+    settings: LoadSettings,
+    *,
+    memory: Memory | None = None,
+    speeds: Speeds | None = None,
+) -> Plan:
+    """Return the plan that ``load`` follows.
+
+    Args:
+        checkpoint: the model.
+        settings: as for ``load``.
+        memory: of another machine; None: of this one.
+        speeds: for the plan's prediction.
+
+    Raises:
+        MemoryBudgetError: the model cannot run inside the budget.
+        ConfigError: a setting is out of range.
+    """
+    memory = memory or device.read_memory()
+    budget = parse_memory(settings.memory, memory.total)
+    if budget is None:
+        budget = automatic_budget(memory)
+    arithmetic, estimate = _estimate(checkpoint, settings)
+    return make_plan(
+        estimate,
+        budget=budget,
+        ring_buffers=arithmetic.ring_buffers,
+        context=settings.context,
+        context_window=settings.context_window,
+        kv_bits=settings.kv_bits,
+        prefill_chunk=settings.prefill_chunk,
+        speeds=speeds,
+    )
+
+
+def least_memory(checkpoint: Checkpoint, settings: LoadSettings) -> int:
+    """Return the smallest budget in bytes that ``plan_for`` takes. Raises ConfigError."""
+    arithmetic, estimate = _estimate(checkpoint, settings)
+    return least_budget(estimate, ring_buffers=arithmetic.ring_buffers, context=settings.context)
+
+
+def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
+    """Read the checkpoint of the draft model; None where there is none. Raises as ``load``."""
+    if settings.draft is None:
+        return None
+    return read_checkpoint(locate(settings.draft))
+
+
+def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
+    """Return what a draft model takes in memory; its KV caches are of plain numbers."""
+    arithmetic = arithmetic_of(draft, settings)
+    return estimate_memory(
+        draft,
+        item_bytes=arithmetic.dtype.size,
+        window=settings.context_window,
+        fused_attention=arithmetic.fused_attention,
+    )
+
+
+def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, MemoryEstimate]:
+    """Return how a model computes here, and what it and its draft take. Raises ConfigError."""
+    max_context = checkpoint.config.max_position_embeddings
+    if settings.context is not None and settings.context > max_context:
+        raise ConfigError(f"context is {settings.context}; the model's own limit is {max_context}")
+    arithmetic = arithmetic_of(checkpoint, settings)
+    kv_format = kv_format_of(checkpoint, settings.kv_bits)
+    # MLX's attention over packed keys holds the scores; the kernels' never does
+    fused_attention = arithmetic.fused_attention
+    if arithmetic.kernels is None and kv_format.bits is not None:
+        fused_attention = False
+    estimate = estimate_memory(
+        checkpoint,
+        item_bytes=arithmetic.dtype.size,
+        window=settings.context_window,
+        fused_attention=fused_attention,
+        layer_kv_bytes=kv_format.token_bytes,
+    )
+    draft = draft_checkpoint(settings)
+    if draft is not None:
+        estimate = replace(estimate, draft=draft_estimate(draft, settings))
+    return arithmetic, estimate
