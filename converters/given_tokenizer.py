@@ -18,7 +18,7 @@ from edgellm.settings import is_int
 
 
 class GivenTokenizer:
-    """A source with the tokenizer at a path: tokenizer.json, .model or .bin, or a folder with one.
+    """A source with the tokenizer at a path: tokenizer.json, .model, .bin, or a folder.
 
     Args:
         base: the source; its own tokenizer's files are left out.

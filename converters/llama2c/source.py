@@ -1,4 +1,4 @@
-"""llama2.c's model files as a source: versions 0 and 1 in float32, version 2 in groups of int8.
+"""llama2.c's model files as a source: versions 0 and 1 in float32, version 2 in int8.
 
 All begin with seven numbers and hold the tensors one after the other, each kind for all layers;
 rows of a head are in Meta's order. The format is that of llama2.c's export.py.

@@ -1,4 +1,4 @@
-"""A SentencePiece model written from its pieces: the few fields that byte-pair encoding needs."""
+"""A SentencePiece model written from its pieces: the fields that byte-pair encoding needs."""
 
 from __future__ import annotations
 

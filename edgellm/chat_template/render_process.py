@@ -26,7 +26,7 @@ TOO_MUCH = "the chat template takes more time or memory than a conversation call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderLimits:
-    """Bounds on one rendering; each grows with the conversation, so that long chats stay possible.
+    """Bounds on one rendering; each grows with the conversation, so that long chats go on.
 
     A usual template takes a millisecond, 25 MB, and few characters more than its messages have.
 

@@ -1,4 +1,4 @@
-"""The program of the render process: Jinja's sandbox as transformers sets it up, within limits.
+"""The render process's program: Jinja's sandbox as transformers sets it up, with limits.
 
 Started by ``render_process.py``, it reads pickled requests from its standard input and answers each
 with a line of JSON. It imports nothing of edgellm, so that it starts fast.

@@ -55,7 +55,7 @@ class ChatTemplate:
 
 
 def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the sources of a folder's chat templates by name; the usual one is called "default".
+    """Return a folder's chat templates by name; the usual one is called "default".
 
     ``chat_template.jinja`` and ``chat_templates/NAME.jinja`` go before ``chat_template.json``, and
     that goes before ``tokenizer_config.json``.

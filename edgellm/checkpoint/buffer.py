@@ -1,4 +1,4 @@
-"""One aligned buffer that a layer's bytes are read into, and MLX arrays that share its memory.
+"""An aligned buffer that a layer's bytes are read into, and MLX arrays over its memory.
 
 The arrays are made once for each layout of tensors in the buffer; when other bytes of the same
 layout are read into it, they show those.

@@ -1,4 +1,4 @@
-"""A model folder checked against its config: what each layer needs read, and how it is stored."""
+"""A model folder checked against its config: what each layer reads, and how it is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model computes on this machine: MLX on a GPU, else the CPU kernels, else MLX on the CPU."""
+"""How a model computes here: MLX on a GPU, else the CPU kernels, else MLX on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoder layers as the model sees them: the two protocols, and layers that are all in memory."""
+"""Decoder layers as the model sees them: two protocols, and layers that are all in memory."""
 
 # L new tokens of one or more sequences side by side, E hidden
 

@@ -1,4 +1,4 @@
-"""Decoder layers larger than memory: pinned ones stay, others stream through a ring of buffers."""
+"""Decoder layers larger than memory: pinned ones, and a ring of buffers for the others."""
 
 # L new tokens, E hidden
 

@@ -1,4 +1,4 @@
-"""A checkpoint and a plan become a model: read, evaluated and ready when ``load_model`` returns."""
+"""A checkpoint and a plan become a model: read and evaluated when ``load_model`` returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of one token's arithmetic on this machine, measured with one of the model's layers."""
+"""The time of one token's arithmetic here, measured with one of the model's layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small files beside a vocabulary: special and added tokens, and how a text begins and ends."""
+"""The files beside a vocabulary: special and added tokens, how a text begins and ends."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def read_decoding(decoder: Any) -> Decoding:
 
 
 def steps_of(component: Any, name: str) -> list[Any]:
-    """Return the steps of a component of a tokenizer.json: sequences flattened, none for ``None``.
+    """Return the steps of a component of a tokenizer.json, sequences flattened.
 
     Args:
         component: a mapping with a "type".
@@ -226,7 +226,7 @@ def kind_of(step: Any) -> str:
 
 
 def _byte_table() -> dict[str, int]:
-    """Return the bytes of GPT-2's alphabet by character (``bytes_to_unicode`` of its encoder.py).
+    """Return the bytes of GPT-2's alphabet by character (its ``bytes_to_unicode``).
 
     Printable Latin-1 characters stand for themselves, the other bytes from U+0100 on.
     """

@@ -1,4 +1,4 @@
-"""The parts of a tokenizer.json around its vocabulary: checked before the Rust library has them.
+"""The parts of a tokenizer.json around its vocabulary, checked before the library has them.
 
 The library parses them itself and refuses what is damaged. It bounds neither how much longer they
 make a text, nor which ids they put around it: those are the checks here.

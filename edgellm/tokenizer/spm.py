@@ -1,4 +1,4 @@
-"""A vocabulary in a SentencePiece model (tokenizer.model), used as transformers uses LLaMA's.
+"""A SentencePiece vocabulary (tokenizer.model), used as transformers uses LLaMA's.
 
 Special, added and user-defined tokens are cut out of a text first, longest first; SentencePiece
 encodes what lies between. Only the beginning of a text gets SentencePiece's dummy prefix (a space

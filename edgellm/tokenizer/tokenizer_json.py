@@ -1,4 +1,4 @@
-"""A vocabulary in tokenizer.json (BPE or Unigram), encoded by the Rust library ``tokenizers``.
+"""A vocabulary in tokenizer.json (BPE or Unigram), encoded by the library tokenizers.
 
 The library gets the parts of the file that lead from a text to ids. What comes after (special
 tokens, padding, truncation, decoding) is done here: the library would follow the file without

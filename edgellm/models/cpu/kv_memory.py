@@ -27,7 +27,7 @@ MIN_WINDOW_SPLITS = 8
 
 
 class CacheMemory:
-    """A cache's memory during a call, which writes new keys and values and attends to all of them.
+    """A cache's memory during a call that writes new keys and values and attends to all.
 
     Args:
         cache: of one sequence in one layer.
