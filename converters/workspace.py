@@ -14,7 +14,7 @@ from typing import Any
 
 from edgellm.checkpoint.folder import CHECKSUMS, CONFIG, MANIFEST
 from edgellm.errors import ConversionError, FormatError, ReadError
-from edgellm.files.atomic import FileRecord, sync_folder, write_error
+from edgellm.files.atomic import PARTIAL_SUFFIX, FileRecord, sync_folder, write_error
 from edgellm.files.strict_json import read_json, write_json
 
 
@@ -152,7 +152,7 @@ class Workspace:
         ours = (
             MANIFEST in names
             or CHECKSUMS in names
-            or all(name.endswith(".partial") for name in names)
+            or all(name.endswith(PARTIAL_SUFFIX) for name in names)
         )
         if not ours:
             raise ConversionError(

@@ -11,6 +11,7 @@ from typing import Any
 from edgellm.bench.records.record import SCHEMA, RecordDict
 from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown
 from edgellm.errors import BackendError, ConfigError, FormatError
+from edgellm.files.atomic import PARTIAL_SUFFIX
 
 MAX_BYTES = 256 << 20
 """Of a file that is read; a larger one is not ours."""
@@ -90,7 +91,7 @@ def write_records(path: Path, records: Sequence[RecordDict]) -> None:
         data = b"".join(map(_as_line, records))
     else:
         data = FORMATS[path.suffix](records).encode() + b"\n"
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         _write_to_disk(partial, data, "wb")
         partial.replace(path)

@@ -193,7 +193,7 @@ def test_what_is_there_is_replaced_only_by_force_and_only_if_it_is_a_model(tmp_p
     assert contents(made) == contents(eight.path)
     photographs = tmp_path / "photographs"
     photographs.mkdir()
-    (photographs / "cat").write_text("a cat")
+    (photographs / "cat.partial").write_text("a cat")  # half a download of somebody's
     (tmp_path / "file").write_text("a file")
     for taken in (photographs, tmp_path / "file"):
         with pytest.raises(ConversionError):
@@ -201,7 +201,7 @@ def test_what_is_there_is_replaced_only_by_force_and_only_if_it_is_a_model(tmp_p
     photographs.rename(tmp_path / "new.partial")
     with pytest.raises(ConversionError, match="in the way"):
         convert(source, tmp_path / "new", force=True)
-    assert (tmp_path / "new.partial" / "cat").read_text() == "a cat"
+    assert (tmp_path / "new.partial" / "cat.partial").read_text() == "a cat"
     for itself in (source, tmp_path / "eight" / ".." / "source"):
         with pytest.raises(ConfigError, match="into itself"):
             convert(source, itself, force=True)

@@ -75,3 +75,11 @@ def test_a_disk_that_refuses_is_an_error(tmp_path):
     with pytest.raises(BackendError, match="cannot be written"):
         output.add(speed().as_dict())
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_strangers_half_download_beside_a_result_stays(tmp_path, suffix):
+    beside = tmp_path / f"result{suffix}.partial"
+    beside.write_text("half a download")
+    write_records(tmp_path / f"result{suffix}", [speed().as_dict()])
+    assert beside.read_text() == "half a download"
