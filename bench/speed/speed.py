@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -68,6 +68,7 @@ class Speed:
         workload: what is measured.
         progress: called before each step that takes a while.
         worker: the command that starts a worker.
+        measure_rates: measures the processor's limits with so many threads.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Speed:
         *,
         progress: StatusCallback = lambda _: None,
         worker: Sequence[str] = WORKER,
+        measure_rates: Callable[[int], Rates] = processor_rates,
     ) -> None:
         self._workload, self._progress, self._worker = workload, progress, worker
+        self._measure_rates = measure_rates
         self._sessions, self._tests = workload.sessions(), workload.tests()
         self._rates: dict[int, Rates] = {}
         self._number = 0
@@ -135,7 +138,7 @@ class Speed:
         threads = session.settings.threads or machine.core_count()
         self._show(session, "measuring this machine's memory")
         with suppress(BackendError):
-            self._rates[threads] = processor_rates(threads).best(self._rates.get(threads))
+            self._rates[threads] = self._measure_rates(threads).best(self._rates.get(threads))
         return self._rates.get(threads)
 
     def _start(self, session: Session) -> WorkerProcess:

@@ -87,7 +87,7 @@ def test_markdown_that_comes_in_pieces_ends_as_if_it_had_come_at_once(size, widt
     assert "Roses are red,\nViolets are blue, <b>and</b> tags, code," in whole
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=6), st.integers(1, 9))
 def test_blocks_are_printed_once_however_they_come(blocks, size):
     text = "\n\n".join(blocks)

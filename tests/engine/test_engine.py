@@ -90,7 +90,7 @@ samplings = st.builds(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_whoever_joins_and_leaves_each_completion_is_as_alone(models, kind, data):
     load, answer = models
@@ -100,7 +100,7 @@ def test_whoever_joins_and_leaves_each_completion_is_as_alone(models, kind, data
         st.lists(
             st.tuples(st.integers(0, 6), lengths, samplings, st.integers(0, 40)),
             min_size=1,
-            max_size=12,
+            max_size=9,
         )
     )
     asked = [

@@ -180,8 +180,28 @@ def hub():
     server.server_close()
 
 
-def edgellm(hub, home, *arguments, token=TOKEN):
-    """Run a command against the stand-in."""
+COMMANDS = """
+import contextlib, io, json, os, sys
+from edgellm.cli.app import main
+results = []
+for token, arguments in json.loads(sys.argv[1]):
+    os.environ.pop("HF_TOKEN", None)
+    if token:
+        os.environ["HF_TOKEN"] = token
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    results.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def run_commands(hub, home, *commands):
+    """Run commands against the stand-in, in one process; each is a token and its arguments.
+
+    Returns:
+        Of each, its exit status, and what it wrote to standard output and to standard error.
+    """
     environment = {
         "PATH": os.environ["PATH"],
         "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
@@ -189,27 +209,26 @@ def edgellm(hub, home, *arguments, token=TOKEN):
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-    } | ({"HF_TOKEN": token} if token else {})
-    command = [sys.executable, "-m", "edgellm", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    }
+    asked = [(token, [str(word) for word in arguments]) for token, *arguments in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):
     source = write_model(tmp_path / "a private name", LLAMA)
-    done = edgellm(
-        hub,
-        tmp_path / "home",
-        "convert",
-        source,
-        tmp_path / "made",
-        "--bits",
-        "4",
-        "--upload",
-        "owner/tiny",
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["uploaded"].endswith(f"/owner/tiny/commit/{COMMIT}")
+    command = ["convert", source, tmp_path / "made", "--bits", "4"]
+    command += ["--upload", "owner/tiny", "--json"]
+    ((code, out, err),) = run_commands(hub, tmp_path / "home", [TOKEN, *command])
+    assert code == 0, err
+    assert json.loads(out)["uploaded"].endswith(f"/owner/tiny/commit/{COMMIT}")
     assert hub.state["created"]["name"] == "tiny"
     (commit,) = hub.state["commits"]
     kinds = {line["value"]["path"]: line["key"] for line in commit if line["key"] != "header"}
@@ -228,35 +247,29 @@ def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):
 
 def test_nothing_is_made_for_who_may_not_upload(hub, tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
-    for token, name, said in (
+    cases = [
         (None, "owner/tiny", "only from those it knows"),
         ("hf_" + "b" * 34, "owner/tiny", "does not let you write"),
         (TOKEN, "no name", "no name of a Hub repository"),
-    ):
-        done = edgellm(
-            hub,
-            tmp_path / "home",
-            "convert",
-            source,
-            tmp_path / "made",
-            "--upload",
-            name,
-            token=token,
-        )
-        assert done.returncode in (1, 2)
-        assert said in done.stderr
-        assert "hint: " in done.stderr
+    ]
+    commands = [
+        (token, "convert", source, tmp_path / "made", "--upload", name) for token, name, _ in cases
+    ]
+    results = run_commands(hub, tmp_path / "home", *commands)
+    for (code, _, err), (_, _, said) in zip(results, cases, strict=True):
+        assert code in (1, 2)
+        assert said in err
+        assert "hint: " in err
     assert not (tmp_path / "made").exists()
 
 
 def test_a_refusal_leaves_the_folder_and_says_how_to_go_on(hub, tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
     hub.state["refuses"] = 403
-    done = edgellm(
-        hub, tmp_path / "home", "convert", source, tmp_path / "made", "--upload", "other/tiny"
-    )
-    assert done.returncode == 1
-    assert "does not let you write to other/tiny" in done.stderr
+    command = [TOKEN, "convert", source, tmp_path / "made", "--upload", "other/tiny"]
+    ((code, _, err),) = run_commands(hub, tmp_path / "home", command)
+    assert code == 1
+    assert "does not let you write to other/tiny" in err
     assert (tmp_path / "made" / "model-head.safetensors").exists()
 
 
@@ -277,15 +290,15 @@ def test_a_repository_is_planned_for_before_it_is_downloaded(hub, tmp_path):
     hub.state["files"]["owner/made"] = {
         file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()
     }
-    done = edgellm(hub, tmp_path / "home", "info", "owner/made", "--json")
-    assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout)
-    done = edgellm(hub, tmp_path / "home", "info", tmp_path / "made", "--json")
-    here = json.loads(done.stdout)
+    models = ("owner/made", tmp_path / "made", "owner/nothing")
+    there, here, nothing = run_commands(
+        hub, tmp_path / "home", *[(TOKEN, "info", model, "--json") for model in models]
+    )
+    assert there[0] == 0, there
+    there, here = json.loads(there[1]), json.loads(here[1])
     for key in ("parameters", "bytes", "quantization", "num_hidden_layers", "dtype"):
         assert there[key] == here[key]
     assert hub.state["ranges"]  # parts of files, not the files
     assert not list((tmp_path / "home").rglob("*.safetensors"))
-    done = edgellm(hub, tmp_path / "home", "info", "owner/nothing", "--json")
-    assert done.returncode == 1
-    assert "there is no owner/nothing on the Hub" in done.stderr
+    assert nothing[0] == 1
+    assert "there is no owner/nothing on the Hub" in nothing[2]

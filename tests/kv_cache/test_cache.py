@@ -5,7 +5,7 @@ from itertools import pairwise
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.kv_cache.cache import ROLLBACK, SLACK, STEP, KVCache, stored
@@ -82,6 +82,7 @@ def test_every_token_looks_at_all_before_it(lengths):
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=str)
+@settings(max_examples=40)
 @given(lengths=pieces, window=st.integers(1, 12))
 def test_every_token_looks_back_over_the_window(kept, lengths, window):
     cache = windowed(window, kept)
@@ -91,6 +92,7 @@ def test_every_token_looks_back_over_the_window(kept, lengths, window):
     assert cache.nbytes == cache.allocated * kept.token_bytes
 
 
+@settings(max_examples=50)
 @given(pieces, st.integers(0, 400), pieces, st.one_of(st.none(), st.integers(1, 12)))
 def test_after_trim_it_goes_on_as_if_it_had_never_been_further(lengths, place, more, window):
     cache = full() if window is None else windowed(window)
@@ -132,6 +134,7 @@ def test_nothing_and_everything_can_always_be_trimmed():
     assert feed(cache, [2]) == [{0}, {0, 1}]
 
 
+@settings(max_examples=40)
 @given(pieces, pieces, pieces, st.one_of(st.none(), st.integers(1, 12)))
 def test_a_copy_goes_its_own_way(lengths, mine, others, window):
     cache = full() if window is None else windowed(window)

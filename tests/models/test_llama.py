@@ -90,13 +90,13 @@ def mlx_lm_greedy(folder, prompt, new):
     return text, np.array(first)
 
 
-def assert_as_mlx_lm(folder, open_llm):
+def assert_as_mlx_lm(folder, open_llm, new=24):
     prompt = golden("llama-2")["prompt"]
-    text, logits = mlx_lm_greedy(folder, prompt, 64)
+    text, logits = mlx_lm_greedy(folder, prompt, new)
     for settings in ARITHMETIC.values():
         llm = open_llm(folder, load=settings)
         assert np.abs(np.array(llm.logits(prompt)) - logits).max() < 1e-4
-        assert greedy(llm, prompt, 64) == text
+        assert greedy(llm, prompt, new) == text
 
 
 @pytest.mark.parametrize("kind", OLD_FORM)

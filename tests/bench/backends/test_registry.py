@@ -82,6 +82,7 @@ def test_a_plain_install_measures_what_it_can_and_says_the_rest(missing, tmp_pat
     synthesize("tiny-llama", tmp_path / "model", bits=16)
     command = [sys.executable, "-m", "edgellm", "bench", str(tmp_path / "model"), "--json"]
     command += ["--prompt-tokens", "8", "--gen-tokens", "2", "--repetitions", "1"]
+    command += ["--threads", "1"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=without("llama_cpp", *missing)
     )

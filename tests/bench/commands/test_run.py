@@ -23,9 +23,9 @@ def folder(tmp_path_factory):
 def test_the_command_line_measures_and_writes_files(folder, tmp_path, capsys):
     outputs = [tmp_path / f"out.{suffix}" for suffix in ("json", "jsonl", "csv", "md", "html")]
     arguments = ["bench", str(folder), "--backend", "mlx", "--repetitions", "2"]
-    arguments += ["--prompt-tokens", "8", "--gen-tokens", "4"]
+    arguments += ["--prompt-tokens", "8", "--gen-tokens", "4", "--threads", "1"]
     written = [word for path in outputs for word in ("--output", str(path))]
-    code = main([*arguments, "--threads", "1", "--json", *written])
+    code = main([*arguments, "--json", *written])
     printed = json.loads(capsys.readouterr().out)
     assert code == 0
     assert [record["test"] for record in printed["records"]] == ["pp8", "tg4"]
@@ -77,7 +77,7 @@ def test_ctrl_c_leaves_what_was_measured(folder, tmp_path):
     lengths = ",".join(map(str, range(8, 72)))
     command = [sys.executable, "-m", "edgellm", "bench", str(folder), "--backend", "mlx"]
     command += ["--prompt-tokens", lengths, "--gen-tokens", "0", "--repetitions", "2", "--json"]
-    command += ["--output", str(out), "--output", str(tmp_path / "out.json")]
+    command += ["--threads", "1", "--output", str(out), "--output", str(tmp_path / "out.json")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from edgellm.bench.machine.rates import Rates
+from edgellm.bench.machine.roofline import processor_rates
 from edgellm.bench.speed.speed import Speed
 from edgellm.bench.speed.workload import Workload
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -39,17 +41,17 @@ def folder(tmp_path_factory):
     return path
 
 
-def speed_of(workload, *worker):
+def speed_of(workload, *worker, measure_rates=lambda threads: Rates(1e10, 1e11)):
+    """Return the records of a run and what it showed, without measuring the processor itself."""
     said = []
-    records = list(
-        Speed(workload, progress=said.append, **({"worker": worker} if worker else {})).records()
-    )
-    return records, said
+    settings = {"worker": worker} if worker else {}
+    run = Speed(workload, progress=said.append, measure_rates=measure_rates, **settings)
+    return list(run.records()), said
 
 
 def test_edgellm_is_measured_in_a_process_of_its_own(folder):
     workload = Workload(models=(str(folder),), depth=(0, 6), batch=(1, 2), threads=(1,), **SMALL)
-    records, said = speed_of(workload)
+    records, said = speed_of(workload, measure_rates=processor_rates)
     assert [record.error for record in records] == [None] * 8
     assert [(record.test, record.batch) for record in records[:4]] == [
         ("pp8", 1),
