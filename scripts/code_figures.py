@@ -63,17 +63,18 @@ def is_riddle(docstring: str) -> bool:
     return len(first) > 90 or first.startswith(("What ", "Whose "))
 
 
+def riddles(tree: ast.AST) -> int:
+    """Return how many docstrings of a module are riddles."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+    return sum(is_riddle(docstring) for docstring in docstrings if docstring)
+
+
 def measure(path: Path) -> Figures:
     """Return the figures of one file."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     tree = ast.parse(text)
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = [
-        docstring
-        for node in ast.walk(tree)
-        if isinstance(node, documented) and (docstring := ast.get_docstring(node))
-    ]
     written = {  # lines of strings that stand alone: docstrings, and those below attributes
         line
         for node in ast.walk(tree)
@@ -96,7 +97,7 @@ def measure(path: Path) -> Figures:
         comments=len(remarks),
         conditionals=sum(isinstance(node, ast.IfExp) for node in ast.walk(tree)),
         wide=sum(len(line) > 100 for line in lines),
-        riddles=sum(map(is_riddle, docstrings)),
+        riddles=riddles(tree),
         longest=len(lines),
     )
 

@@ -76,9 +76,14 @@ def folder_of(path: Path, root: Path = ROOT) -> str:
 
 def folder_graph(root: Path = ROOT) -> dict[str, set[str]]:
     """Return which folders each folder imports from."""
+    return folders_of(module_graph(root), root)
+
+
+def folders_of(imported: Graph, root: Path = ROOT) -> dict[str, set[str]]:
+    """Return which folders each folder imports from, of what each module imports."""
     places = {module: folder_of(path, root) for module, path in modules(root).items()}
     graph: dict[str, set[str]] = {}
-    for module, targets in module_graph(root).items():
+    for module, targets in imported.items():
         own = places[module]
         graph.setdefault(own, set()).update({places[target] for target in targets} - {own})
     return graph
@@ -104,14 +109,16 @@ def ladder(graph: Graph) -> list[list[str]]:
     return rows
 
 
-def table(root: Path = ROOT) -> str:
-    """Return the ladder as text, a floor a line."""
-    rows = ladder(folder_graph(root))
+def table(graph: Graph) -> str:
+    """Return the ladder of folders as text, a floor a line."""
+    rows = ladder(graph)
     return "\n".join(f"{floor:2}  {'   '.join(names)}" for floor, names in enumerate(rows, 1))
 
 
 if __name__ == "__main__":
-    for graph in (module_graph(), folder_graph()):
+    imported = module_graph()
+    folders = folders_of(imported)
+    for graph in (imported, folders):
         if found := circle(graph):
             sys.exit(f"a circle of imports: {' -> '.join(found)}")
-    print(table())
+    print(table(folders))

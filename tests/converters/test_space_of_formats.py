@@ -15,7 +15,7 @@ from support.tiny_tokenizers import piece_model
 
 SHAPE = {
     "hidden_size": 4096,
-    "intermediate_size": 11008,
+    "intermediate_size": 5632,
     "num_attention_heads": 32,
     "num_hidden_layers": 1,
     "vocab_size": 448,
@@ -26,9 +26,9 @@ LAYER = {
     "attention.wk": (4096, 4096),
     "attention.wv": (4096, 4096),
     "attention.wo": (4096, 4096),
-    "feed_forward.w1": (11008, 4096),
-    "feed_forward.w2": (4096, 11008),
-    "feed_forward.w3": (11008, 4096),
+    "feed_forward.w1": (5632, 4096),
+    "feed_forward.w2": (4096, 5632),
+    "feed_forward.w3": (5632, 4096),
 }
 
 
@@ -50,7 +50,7 @@ def meta(path, shards):
         )
     for number in range(shards):
         sparse_shard(path / f"consolidated.{number:02d}.pth", shapes)
-    (path / "params.json").write_text(json.dumps(params_of(CONFIG, multiple_of=256)))
+    (path / "params.json").write_text(json.dumps(params_of(CONFIG, multiple_of=256, ffn_dim_multiplier=0.5)))
     (path / "tokenizer.model").write_bytes(piece_model())
     return path
 
@@ -61,7 +61,7 @@ def llama2c(path, version):
     weights = sum(rows * columns for rows, columns in LAYER.values()) + 448 * 4096
     with (path / "model.bin").open("wb") as file:
         file.write(
-            struct.pack("<Ii7iBi", 0x616B3432, version, 4096, 11008, 1, 32, 32, 448, 256, 1, 64)
+            struct.pack("<Ii7iBi", 0x616B3432, version, 4096, 5632, 1, 32, 32, 448, 256, 1, 64)
         )
         file.truncate(
             256 + 3 * 4096 * 4 + (weights * 4 if version == 1 else weights + weights // 64 * 4)
@@ -72,7 +72,7 @@ def llama2c(path, version):
 def peak_and_layer(source, made, code=PEAK, *more):
     peak = int(python(code, source, made, *more))
     layer = (made / "model-layer-00000.safetensors").stat().st_size
-    assert layer > 100e6
+    assert layer > 70e6
     return peak, layer
 
 

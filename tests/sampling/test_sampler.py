@@ -60,7 +60,7 @@ def test_the_tokens_drawn_have_the_distribution_that_was_asked_for(settings, kep
     within = draw(Sampling(seed=11, **settings), LOGITS[shuffle], count, lazy=lazy)
     across = [
         draw(Sampling(seed=seed, **settings), LOGITS[shuffle], 1, lazy=lazy)[0]
-        for seed in range(count)
+        for seed in range(count // 2)
     ]
     for drawn in (within, across):
         assert close_to_chance(np.bincount(drawn, minlength=10), chances)
@@ -77,21 +77,21 @@ def test_the_penalty_looks_at_the_prompt_and_at_what_was_drawn():
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(temperature=1.0),
-        Sampling(temperature=0.7, top_k=5, repetition_penalty=1.5),
-        Sampling(temperature=1.5, top_p=0.8),
+        Sampling(temperature=1.0, seed=1),
+        Sampling(temperature=0.7, top_k=5, repetition_penalty=1.5, seed=1),
+        Sampling(temperature=1.5, top_p=0.8, seed=1),
     ],
 )
 def test_verified_tokens_are_drawn_as_without_drafts(sampling, drawn):
-    """A chi-square test at 0.001 over 50,000 draws from 8 tokens."""
-    random = np.random.default_rng(5)
+    """A chi-square test at 0.001 over 15,000 draws from 8 tokens."""
+    count, random = 15_000, np.random.default_rng(5)
     logits = mx.array([[1.5, 0.2, -0.3, 1.1, -2.0, 0.6, 0.0, -0.9]])
     quotas = np.array([0.05, 0.3, 0.1, 0.0, 0.25, 0.1, 0.2, 0.0])
     proposal = Distribution(np.arange(8)[::-1].copy(), quotas[::-1].copy())
     counts, agreed = np.zeros(8), 0
     sampler = Sampler(sampling, [0, 3], 8, lazy=False)
     seen = None if sampler.seen is None else np.array(sampler.seen)
-    for uniform in random.random(50_000):
+    for uniform in random.random(count):
         if seen is not None:
             sampler.seen = mx.array(seen)
         draft_token = proposal.sample(uniform) if drawn else 1
@@ -111,6 +111,6 @@ def test_verified_tokens_are_drawn_as_without_drafts(sampling, drawn):
     chances /= chances.sum()
     assert close_to_chance(counts, chances)
     best = np.minimum(chances, quotas).sum() if drawn else chances[1]
-    assert abs(agreed / 50_000 - best) < 0.012, (
+    assert abs(agreed / count - best) < 0.012, (
         "draft tokens are taken as often as rejection sampling can take them"
     )

@@ -61,7 +61,7 @@ def test_draft_tokens_right_and_wrong_leave_the_text_as_it_is(kind, load, paged,
     )
     with plain, drafting:
         assert plain.plan.resident == (not paged)
-        for length in range(1, 41, 3):
+        for length in range(1, 41, 8):
             prompt = PROMPT[:length]
             whole = plain.generate(prompt, max_tokens=40, logprobs=True)
             drafter.text = [*prompt, *ids_of(whole)]
@@ -86,7 +86,7 @@ def test_draft_tokens_right_and_wrong_leave_the_text_as_it_is(kind, load, paged,
                     assert stats.decode_passes == -(-(stats.completion_tokens - 1) // 16)
 
 
-@given_settings(max_examples=40)
+@given_settings(max_examples=25)
 @given(data=st.data())
 def test_a_completion_ends_where_it_would_end_without_drafts(data, tiny_folder):
     folder = tiny_folder("mistral-window", seed=1)
@@ -221,7 +221,7 @@ def test_a_draft_model_says_it_in_fewer_passes(penalty, async_compute, tiny_fold
     assert tokens > 2 * passes
 
 
-def test_the_bundled_model_says_the_same_of_200_prompts(tmp_path):
+def test_the_bundled_model_says_the_same_of_many_prompts(tmp_path):
     """With its own draft and by looking up, resident and paged."""
     words = [
         "Once",
@@ -242,7 +242,7 @@ def test_the_bundled_model_says_the_same_of_200_prompts(tmp_path):
         "a",
     ]
     random = np.random.RandomState(3)
-    prompts = [" ".join(random.choice(words, 1 + number % 12)) for number in range(200)]
+    prompts = [" ".join(random.choice(words, 1 + number % 12)) for number in range(60)]
     draft = with_draft(locate("stories-draft"))
     paged = {"memory": 6_000_000, "context": 128}
     plain = open_counted(locate("stories"))[0]
@@ -261,11 +261,11 @@ def test_the_bundled_model_says_the_same_of_200_prompts(tmp_path):
         passes += answer.stats.decode_passes
     for llm in (plain, *others):
         llm.close()
-    assert passes < 200 * 11 / 2
+    assert passes < len(prompts) * 11 / 2
 
 
 def test_texts_are_drawn_as_without_drafts(tiny_folder, tmp_path):
-    """Three tokens of a real model with a draft: 2,000 texts against the chances of all 27."""
+    """Three tokens of a real model with a draft: 1,000 texts against the chances of all 27."""
     folder = tiny_folder("llama-3.2", seed=1)
     sampling = Sampling(temperature=1.0, top_k=3, repetition_penalty=1.2, max_tokens=3)
     drafting, _ = open_counted(
@@ -288,7 +288,7 @@ def test_texts_are_drawn_as_without_drafts(tiny_folder, tmp_path):
                 branch((*tokens, token), chance * share)
 
         branch((), 1.0)
-        for _ in range(2000):
+        for _ in range(1000):
             answer = drafting.generate(PROMPT, sampling, reuse_cache=True)
             found = tuple(ids_of(answer))
             counts[found] = counts.get(found, 0) + 1

@@ -32,7 +32,7 @@ def change(path, edit, *, config=None):
     return path
 
 
-def greedy(path, tokens=24):
+def greedy(path, tokens=8):
     """What mlx-lm continues the prompt with."""
     from mlx_lm.utils import load_model
 
