@@ -66,7 +66,9 @@ def is_riddle(docstring: str) -> bool:
 def riddles(tree: ast.AST) -> int:
     """Return how many docstrings of a module are riddles."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+    docstrings = (
+        ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented)
+    )
     return sum(is_riddle(docstring) for docstring in docstrings if docstring)
 
 

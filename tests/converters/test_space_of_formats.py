@@ -50,7 +50,9 @@ def meta(path, shards):
         )
     for number in range(shards):
         sparse_shard(path / f"consolidated.{number:02d}.pth", shapes)
-    (path / "params.json").write_text(json.dumps(params_of(CONFIG, multiple_of=256, ffn_dim_multiplier=0.5)))
+    (path / "params.json").write_text(
+        json.dumps(params_of(CONFIG, multiple_of=256, ffn_dim_multiplier=0.5))
+    )
     (path / "tokenizer.model").write_bytes(piece_model())
     return path
 
