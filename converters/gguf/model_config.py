@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.checkpoint.model_config import RopeScaling
+from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 from edgellm.models.rope import wavelengths
@@ -19,7 +20,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-"""What GGUF calls each kind of model, and Hugging Face its class; ``model_type`` is called as in GGUF."""
+"""GGUF's ``general.architecture``, which is also ``model_type``, and Hugging Face's class."""
 
 OUTER: Mapping[str, str] = {
     "model.embed_tokens": "token_embd",
@@ -41,18 +42,37 @@ INNER: Mapping[str, str] = {
 }
 """Hugging Face's names of a layer's parts, and GGUF's."""
 
-ROPE_FACTORS = "rope_freqs.weight"
-"""The tensor with Llama 3's stretching: what each wavelength is multiplied by."""
+OUTER_PATHS = {theirs: ours for ours, theirs in OUTER.items()}
+INNER_PATHS = {theirs: ours for ours, theirs in INNER.items()}
+LAYER_NAME = re.compile(r"blk\.(?P<index>0|[1-9][0-9]*)\.(?P<path>\w+)")
 
 PERMUTED = ("self_attn.q_proj", "self_attn.k_proj")
-"""Rows that GGUF's llama has in another order; see ``rotary_rows``."""
+"""Matrices, and biases, whose heads' rows GGUF's llama has in Meta's order (``rope_permutation``).
 
-KNOWN_STRETCHES = ((8192, 1.0, 4.0),)
-"""Original context, low and high frequency factor of the published models."""
+Its qwen2 and qwen3 have them in Hugging Face's.
+"""
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""The tensor with Llama 3's rope scaling: the factor of each wavelength."""
+
+PUBLISHED_SCALING = (1.0, 4.0)
+"""Low and high frequency factor of every Llama 3 that Meta published."""
+
+PUBLISHED_CONTEXT = 8192
+"""The context that they were trained on before it was stretched."""
+
+UNSUPPORTED_KEYS = (
+    "logit_scale",
+    "residual_scale",
+    "embedding_scale",
+    "attention.scale",
+    "attention.clamp_kqv",
+)
+"""Metadata that change the computation of a model in ways that edgellm does not run."""
 
 
 def gguf_name(name: str) -> str:
-    """What GGUF calls a tensor: ``blk.3.attn_q.weight`` for ``model.layers.3.self_attn.q_proj.weight``."""
+    """Return GGUF's name of a tensor: ``blk.3.attn_q.weight`` of layer 3's ``q_proj``."""
     path, _, part = name.rpartition(".")
     if path in OUTER:
         return f"{OUTER[path]}.{part}"
@@ -61,235 +81,230 @@ def gguf_name(name: str) -> str:
 
 
 def huggingface_name(name: str) -> str | None:
-    """The inverse of ``gguf_name``; None for a tensor that no dense model of these kinds has."""
+    """Return the inverse of ``gguf_name``; None: no model of these kinds has such a tensor."""
     path, _, part = name.rpartition(".")
-    if path in _OUTER:
-        return f"{_OUTER[path]}.{part}"
-    block, _, rest = path.partition(".")
-    index, _, inner = rest.partition(".")
-    if (
-        block != "blk"
-        or inner not in _INNER
-        or not index.isdecimal()
-        or not index.isascii()
-        or str(int(index)) != index
-    ):
+    if path in OUTER_PATHS:
+        return f"{OUTER_PATHS[path]}.{part}"
+    layer = LAYER_NAME.fullmatch(path)
+    if layer is None or layer["path"] not in INNER_PATHS:
         return None
-    return f"model.layers.{index}.{_INNER[inner]}.{part}"
+    return f"model.layers.{layer['index']}.{INNER_PATHS[layer['path']]}.{part}"
 
 
-_OUTER = {theirs: ours for ours, theirs in OUTER.items()}
-_INNER = {theirs: ours for ours, theirs in INNER.items()}
-
-
-def rotary_rows(rows: int, heads: int) -> npt.NDArray[np.int64]:
-    """For each row of a query or key matrix in Hugging Face's order, where GGUF's llama has it; shape (rows,).
-
-    Hugging Face turns feature i of a head together with feature i + D/2, llama.cpp's llama 2i with
-    2i + 1.
-    """
-    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+def is_permuted(architecture: str, name: str) -> bool:
+    """Return whether GGUF has the rows of a tensor (Hugging Face's name) in Meta's order."""
+    path, _, _ = name.rpartition(".")
+    return architecture == "llama" and path.endswith(PERMUTED)
 
 
 def read_config(
-    metadata: Mapping[str, Any], vocabulary: int, tensors: Mapping[str, Any]
+    metadata: Mapping[str, Any], vocab_size: int, tensors: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Hugging Face's config, save for the rotary scaling of ``read_stretch``.
+    """Return Hugging Face's config, save for ``rope_scaling``.
 
     Args:
         metadata: the file's.
-        vocabulary: rows of the embedding.
+        vocab_size: rows of the embedding.
         tensors: the model's tensors by Hugging Face's name; only the names are looked at.
 
     Raises:
         UnsupportedModelError: another kind of model.
         FormatError: a number is missing or no number.
     """
-    kind = metadata.get("general.architecture")
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
-            f"the GGUF file's architecture {quoted(kind)} is not supported",
+            f"the GGUF file's architecture {quoted(architecture)} is not supported",
             hint=f"edgellm runs: {known}",
         )
-    said = _Said(metadata, kind)
-    if said.number("expert_count", 0):
+    numbers = _ModelNumbers(metadata, architecture)
+    if numbers.integer("expert_count", 0):
         raise UnsupportedModelError(
             "the GGUF file holds a mixture of experts, which is not supported"
         )
-    hidden, heads = said.number("embedding_length"), said.number("attention.head_count")
-    head_dim = said.number("attention.key_length", hidden // max(1, heads))
+    hidden = numbers.integer("embedding_length")
+    heads = numbers.integer("attention.head_count")
+    head_dim = numbers.integer("attention.key_length", hidden // max(1, heads))
     for key in ("attention.value_length", "rope.dimension_count"):
-        if said.number(key, head_dim) != head_dim:
+        if numbers.integer(key, head_dim) != head_dim:
             raise UnsupportedModelError(
-                f"{kind}.{key} is not {head_dim}, the size of a head: this is not supported"
+                f"{architecture}.{key} is not {head_dim}, the size of a head: this is not supported"
             )
-    for key in (
-        "logit_scale",
-        "residual_scale",
-        "embedding_scale",
-        "attention.scale",
-        "attention.clamp_kqv",
-    ):
-        if f"{kind}.{key}" in metadata:
+    for key in UNSUPPORTED_KEYS:
+        if f"{architecture}.{key}" in metadata:
             raise UnsupportedModelError(
-                f"the GGUF file sets {kind}.{key}, which edgellm does not know"
+                f"the GGUF file sets {architecture}.{key}, which edgellm does not know"
             )
-    biases = {name.removeprefix("model.layers.0.") for name in tensors if name.endswith(".bias")}
     return {
-        "architectures": [ARCHITECTURES[kind]],
-        "model_type": kind,
+        "architectures": [ARCHITECTURES[architecture]],
+        "model_type": architecture,
         "hidden_act": "silu",
         "hidden_size": hidden,
-        "intermediate_size": said.number("feed_forward_length"),
-        "num_hidden_layers": said.number("block_count"),
+        "intermediate_size": numbers.integer("feed_forward_length"),
+        "num_hidden_layers": numbers.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": said.number("attention.head_count_kv", heads),
+        "num_key_value_heads": numbers.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": said.number("context_length", 2048),
-        "rms_norm_eps": _short(said.real("attention.layer_norm_rms_epsilon", 1e-5)),
-        "rope_theta": _short(said.real("rope.freq_base", 10000.0)),
+        "vocab_size": vocab_size,
+        "max_position_embeddings": numbers.integer("context_length", 2048),
+        "rms_norm_eps": numbers.real("attention.layer_norm_rms_epsilon", 1e-5),
+        "rope_theta": numbers.real("rope.freq_base", 10000.0),
         "tie_word_embeddings": "lm_head.weight" not in tensors,
-        "attention_bias": "self_attn.q_proj.bias" in biases,
-        "mlp_bias": "mlp.gate_proj.bias" in biases,
+        "attention_bias": "model.layers.0.self_attn.q_proj.bias" in tensors,
+        "mlp_bias": "model.layers.0.mlp.gate_proj.bias" in tensors,
     }
 
 
-def read_stretch(
-    metadata: Mapping[str, Any], config: Mapping[str, Any], factors: npt.NDArray[np.float32] | None
+def read_rope_scaling(
+    metadata: Mapping[str, Any], config: Mapping[str, Any], factors: Floats | None
 ) -> dict[str, Any] | None:
-    """The config's ``rope_scaling``.
+    """Return the config's ``rope_scaling``.
 
     Args:
         metadata: the file's.
         config: as ``read_config`` gives it.
-        factors: what the file multiplies each wavelength by, shape (head_dim / 2,); None: it says
-            nothing.
+        factors: the tensor ``ROPE_FACTORS``, shape (head_dim / 2,); None: there is none.
 
     Raises:
         UnsupportedModelError: a scaling that edgellm does not know.
     """
-    said = _Said(metadata, str(config["model_type"]))
-    kind = metadata.get(
-        f"{said.kind}.rope.scaling.type",
-        "linear" if f"{said.kind}.rope.scale_linear" in metadata else "none",
-    )
-    if kind not in ("none", "linear"):
-        raise UnsupportedModelError(
-            f"rotary scaling {quoted(kind)} is not supported", hint="edgellm runs: linear, llama3"
-        )
-    factor = (
-        _short(said.real("rope.scaling.factor", said.real("rope.scale_linear", 1.0)))
-        if kind == "linear"
-        else 1.0
-    )
+    numbers = _ModelNumbers(metadata, str(config["model_type"]))
+    factor = _linear_factor(numbers)
     if factors is None or np.all(factors == 1):
-        return {"rope_type": "linear", "factor": factor} if factor not in (0.0, 1.0) else None
-    refusal = UnsupportedModelError(
-        f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows"
-    )
-    if (
-        config["rope_theta"] <= 0
-        or factor != 1.0
-        or factors.shape != (config["head_dim"] // 2,)
-        or not np.all(np.isfinite(factors))
-        or factors.min() <= 0
-    ):
-        raise refusal
-    for stretch in _stretches(
-        factors, config, said.number("rope.scaling.original_context_length", 0)
-    ):
-        if np.allclose(_factors(stretch, config), factors, rtol=1e-4, atol=0):
-            return {"rope_type": stretch.kind, "factor": stretch.factor} | (
-                {
-                    "low_freq_factor": stretch.low_freq_factor,
-                    "high_freq_factor": stretch.high_freq_factor,
-                    "original_max_position_embeddings": stretch.original_max_position_embeddings,
-                }
-                if stretch.kind == "llama3"
-                else {}
-            )
-    raise refusal
+        if factor in (0.0, 1.0):
+            return None
+        return {"rope_type": "linear", "factor": factor}
+    head_dim = int(config["head_dim"])
+    theta = float(config["rope_theta"])
+    plausible = theta > 0 and factor == 1.0 and factors.shape == (head_dim // 2,)
+    if plausible and np.all(np.isfinite(factors)) and factors.min() > 0:
+        context = numbers.integer("rope.scaling.original_context_length", 0)
+        for scaling in _candidates(factors, head_dim, theta, context):
+            if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-4, atol=0):
+                return _as_config(scaling)
+    raise UnsupportedModelError(f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows")
 
 
-def stretch_factors(head_dim: int, theta: float, scaling: RopeScaling) -> npt.NDArray[np.float32]:
-    """What each wavelength is multiplied by, as ``ROPE_FACTORS`` has it; shape (head_dim / 2,)."""
+def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Floats:
+    """Return the factor of each wavelength, as ``ROPE_FACTORS`` has it; shape (head_dim / 2,)."""
     plain = wavelengths(head_dim, theta, None).astype(np.float64)
     return (wavelengths(head_dim, theta, scaling) / plain).astype(np.float32)
 
 
-def _stretches(
-    factors: npt.NDArray[np.float32], config: Mapping[str, Any], original: int
-) -> list[RopeScaling]:
-    """Settings that may have made these factors: one factor for all, a published model's, or one that is solved for.
+def _linear_factor(numbers: _ModelNumbers) -> float:
+    """Return the factor of all wavelengths, 1.0 where there is none; ``scale_linear`` is older."""
+    older = "rope.scale_linear"
+    if numbers.has("rope.scaling.type"):
+        kind = numbers.raw("rope.scaling.type")
+        if not isinstance(kind, str) or kind not in ("none", "linear"):
+            raise UnsupportedModelError(
+                f"rotary scaling {quoted(kind)} is not supported",
+                hint="edgellm runs: linear, llama3",
+            )
+        if kind == "none":
+            return 1.0
+    elif not numbers.has(older):
+        return 1.0
+    return numbers.real("rope.scaling.factor", numbers.real(older, 1.0))
 
-    Between its two borders Llama 3's blend is a straight line over 1 / wavelength; its slope and
-    its place give the ratio of context, low and high factor, of which one can be chosen.
+
+def _candidates(
+    factors: Floats, head_dim: int, theta: float, context: int
+) -> Iterator[RopeScaling]:
+    """Yield scalings that may have made these factors: one for all, a published one, one solved.
+
+    ``context`` is the original one that the file names, or 0.
     """
-    factor = _short(float(factors.max()))
+    factor = _shortest(float(factors.max()))
     if np.all(factors == factors[0]):
-        return [RopeScaling(kind="linear", factor=factor)]
-    known = [*KNOWN_STRETCHES, *([(original, 1.0, 4.0)] if original > 0 else [])]
-    plain = wavelengths(int(config["head_dim"]), float(config["rope_theta"]), None).astype(
-        np.float64
-    )
-    inside = (factors > 1) & (factors < factors.max())
-    if np.count_nonzero(inside) > 1 and factor > 1:
-        blend = (1 / factors[inside].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
-        slope, place = np.polyfit(1 / (2 * math.pi * plain[inside]), blend, 1)
-        if place < 0 < slope:
-            high = 1 - 1 / place
-            known.append((round(slope * (high - 1)), 1.0, float(high)))
-    return [
-        RopeScaling(
+        yield RopeScaling(kind="linear", factor=factor)
+        return
+    known = [(PUBLISHED_CONTEXT, *PUBLISHED_SCALING)]
+    if context > 0:
+        known.append((context, *PUBLISHED_SCALING))
+    known += _solved(factors, wavelengths(head_dim, theta, None), factor)
+    for original_context, low, high in known:
+        yield RopeScaling(
             kind="llama3",
             factor=factor,
             low_freq_factor=low,
-            high_freq_factor=_short(high),
-            original_max_position_embeddings=context,
+            high_freq_factor=_shortest(high),
+            original_max_position_embeddings=original_context,
         )
-        for context, low, high in known
-    ]
 
 
-def _factors(stretch: RopeScaling, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    return stretch_factors(int(config["head_dim"]), float(config["rope_theta"]), stretch)
+def _solved(factors: Floats, plain: Floats, factor: float) -> list[tuple[int, float, float]]:
+    """Return original context, low and high frequency factor, solved for; or an empty list.
+
+    Between its two borders Llama 3's blend is (turns - low) / (high - low), with turns = context /
+    (2 pi wavelength): a straight line over 1 / (2 pi wavelength). Its slope context / (high - low)
+    and its place -low / (high - low) leave one of the three free: low is taken as 1.
+    """
+    blended = (factors > 1) & (factors < factors.max())
+    if np.count_nonzero(blended) < 2 or factor <= 1:
+        return []
+    # 1 / factors = blend + (1 - blend) / factor
+    blend = (1 / factors[blended].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
+    per_turn = 1 / (2 * math.pi * plain[blended].astype(np.float64))
+    slope, place = np.polyfit(per_turn, blend, 1)
+    if not place < 0 < slope:
+        return []
+    high = 1 - 1 / place
+    return [(round(slope * (high - 1)), 1.0, float(high))]
 
 
-def _short(value: float) -> float:
-    """The float32 in as few digits as name it: 1e-05 where float64 would say 9.99999974e-06."""
-    return float(str(np.float32(value)))
+def _as_config(scaling: RopeScaling) -> dict[str, Any]:
+    config: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        config |= {
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_position_embeddings,
+        }
+    return config
 
 
-class _Said:
+def _shortest(value: float) -> float:
+    """Return a float32 in as few digits as name it: 1e-05 where float64 says 9.99999974e-06."""
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))
+
+
+class _ModelNumbers:
     """The numbers that metadata give for one architecture."""
 
-    def __init__(self, metadata: Mapping[str, Any], kind: str) -> None:
-        self.kind = kind
+    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
         self._metadata = metadata
+        self._architecture = architecture
 
-    def number(self, key: str, default: int | None = None) -> int:
-        """A whole number; a list of one for each layer must hold the same number all over."""
-        value = self._metadata.get(f"{self.kind}.{key}", default)
-        if isinstance(value, np.ndarray) and value.size and np.all(value == value[0]):
-            value = value[0].item()
+    def has(self, key: str) -> bool:
+        return f"{self._architecture}.{key}" in self._metadata
+
+    def raw(self, key: str, default: Any = None) -> Any:
+        return self._metadata.get(f"{self._architecture}.{key}", default)
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """Return a whole number; a list of one for each layer must be the same number all over."""
+        value = self.raw(key, default)
         if isinstance(value, np.ndarray):
-            raise UnsupportedModelError(
-                f"{self.kind}.{key} differs from layer to layer, which is not supported"
-            )
+            if not value.size or np.any(value != value[0]):
+                raise UnsupportedModelError(
+                    f"{self._architecture}.{key} differs from layer to layer, "
+                    "which is not supported"
+                )
+            value = value[0].item()
+        if value is None:
+            raise FormatError(f"the GGUF file's {self._architecture}.{key} is missing")
         if type(value) is not int:
-            raise FormatError(
-                f"the GGUF file's {self.kind}.{key} is {'missing' if value is None else quoted(value)}"
-            )
+            raise FormatError(f"the GGUF file's {self._architecture}.{key} is {quoted(value)}")
         return value
 
     def real(self, key: str, default: float) -> float:
-        value = self._metadata.get(f"{self.kind}.{key}", default)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise FormatError(f"the GGUF file's {self.kind}.{key} is {quoted(value)}")
-        return float(value)
+        """Return a number that is stored as float32."""
+        value = self.raw(key, default)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number = _shortest(float(value))
+            if math.isfinite(number):
+                return number
+        raise FormatError(f"the GGUF file's {self._architecture}.{key} is {quoted(value)}")

@@ -1,4 +1,7 @@
-"""How a byte-level tokenizer cuts a text before it merges: llama.cpp's names for it, and the steps of a tokenizer.json."""
+"""How byte-level tokenizers cut a text before they merge.
+
+llama.cpp has a name for each way, a tokenizer.json has steps.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ from edgellm.converters.meta.tokenizer import PATTERN
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 DIGITS = r"\p{N}"
-LETTERS = r"\p{Lt}\p{Lm}\p{Lo}\p{M}"
+
+UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+BEFORE_LETTERS = r"[^\r\n\p{L}\p{N}]?"
 TEKKEN = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}{LETTERS}]*[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]+"
-    rf"|[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}{LETTERS}]+[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]*"
+    rf"{BEFORE_LETTERS}{UPPER}*{LOWER}+"
+    rf"|{BEFORE_LETTERS}{UPPER}+{LOWER}*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-SPLITTINGS: Mapping[str, tuple[str, ...]] = {
+PATTERNS: Mapping[str, tuple[str, ...]] = {
     "llama-bpe": (PATTERN,),
     "qwen2": (PATTERN.replace(r"\p{N}{1,3}", r"\p{N}"),),
     "tekken": (TEKKEN,),
@@ -40,57 +46,67 @@ OTHER_NAMES: Mapping[str, str] = {
     "refact": "smollm",
     "command-r": "smollm",
 }
+"""llama.cpp's other names for the same patterns."""
 
 WHOLE_WORDS = ("llama-bpe", "tekken")
 """A word that is a token is taken whole, without merging (``ignore_merges``)."""
 
-BEGUN = ("llama-bpe", "tekken")
+STARTS_WITH_BOS = ("llama-bpe", "tekken")
 """Where a file does not say, the beginning token is put before a text."""
 
-COMPOSED = ("qwen2",)
+NFC_NORMALIZED = ("qwen2",)
 """Trained on texts in Unicode's composed form; llama.cpp leaves a text as it is."""
 
 
-def splitting_of(name: str) -> str | None:
-    """The entry of ``SPLITTINGS`` that llama.cpp's name stands for; None: one that edgellm does not know."""
+def known_pre_tokenizer(name: str) -> str | None:
+    """Return the key of ``PATTERNS`` that llama.cpp's name stands for; None: it is unknown."""
     name = OTHER_NAMES.get(name, name)
-    return name if name in SPLITTINGS else None
+    if name not in PATTERNS:
+        return None
+    return name
 
 
-def pre_tokenizer_of(splitting: str) -> dict[str, Any]:
-    """The ``pre_tokenizer`` of a tokenizer.json."""
-    *others, last = SPLITTINGS[splitting]
-    cuts = [*others, last] if last != GPT2 else others  # ByteLevel has GPT-2's pattern built in
-    steps: list[dict[str, Any]] = [
-        {"type": "Digits", "individual_digits": True}
-        if cut == DIGITS
-        else {"type": "Split", "pattern": {"Regex": cut}, "behavior": "Isolated", "invert": False}
-        for cut in cuts
-    ]
-    steps.append(
-        {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": True,
-            "use_regex": last == GPT2,
-        }
-    )
-    return steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps}
+def pre_tokenizer_json(name: str) -> dict[str, Any]:
+    """Return the ``pre_tokenizer`` of a tokenizer.json."""
+    steps: list[dict[str, Any]] = []
+    use_regex = False
+    for pattern in PATTERNS[name]:
+        if pattern == GPT2:
+            use_regex = True  # ByteLevel has this pattern built in
+        elif pattern == DIGITS:
+            steps.append({"type": "Digits", "individual_digits": True})
+        else:
+            regex = {"Regex": pattern}
+            split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
+            steps.append(split)
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
+    if not steps:
+        return byte_level
+    return {"type": "Sequence", "pretokenizers": [*steps, byte_level]}
 
 
-def splitting_in(steps: Sequence[Mapping[str, Any]]) -> str | None:
-    """The inverse: the entry of ``SPLITTINGS`` that the steps of a tokenizer.json are; None: none of them."""
-    cuts: list[str] = []
+def pre_tokenizer_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the key of ``PATTERNS`` that a tokenizer.json's steps are; None: none of them."""
+    patterns: list[str] = []
     for step in steps:
         match step:
-            case {"type": "Split", "pattern": {"Regex": str(cut)}, "behavior": "Isolated"} if (
+            case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"} if (
                 not step.get("invert")
             ):
-                cuts.append(cut)
+                patterns.append(pattern)
             case {"type": "Digits", "individual_digits": True}:
-                cuts.append(DIGITS)
+                patterns.append(DIGITS)
             case {"type": "ByteLevel"} if not step.get("add_prefix_space"):
-                cuts += [GPT2] if step.get("use_regex", True) else []
+                if step.get("use_regex", True):
+                    patterns.append(GPT2)
             case _:
                 return None
-    return next((name for name, known in SPLITTINGS.items() if tuple(cuts) == known), None)
+    for name, known in PATTERNS.items():
+        if tuple(patterns) == known:
+            return name
+    return None

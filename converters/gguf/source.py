@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization, quantization_block
+from edgellm.checkpoint.quantization import Quantization, quantization_block
 from edgellm.converters.gguf.block_types import (
     AFFINE,
+    CODE_BITS,
     FLOATS,
     GROUP,
     REQUANTIZED,
@@ -25,43 +26,51 @@ from edgellm.converters.gguf.block_types import (
 )
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
 from edgellm.converters.gguf.model_config import (
-    PERMUTED,
     ROPE_FACTORS,
     huggingface_name,
+    is_permuted,
     read_config,
-    read_stretch,
+    read_rope_scaling,
 )
+from edgellm.converters.gguf.scale_cache import BIASES, SCALES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
-from edgellm.converters.tensors.floats import floats, stored
+from edgellm.converters.tensors.floats import Floats, floats, stored
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
-Result = TypeVar("Result")
+EMBEDDING = "model.embed_tokens.weight"
 
 THREADS = 2
-"""Blocks that MLX has no type for are dequantized by this many; the others are only moved, two files at a time."""
+"""Threads that dequantize the types of ``REQUANTIZED``. Others only move, two files at a time."""
 
 THREAD_BYTES = 1 << 20
 """Rows of fewer bytes are not worth a second thread."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tensor comes from: a part of what the file has, in which order its rows lie."""
+class _TensorOrigin:
+    """The place in the file that a tensor comes from.
+
+    Attributes:
+        tensor: what the file has.
+        path: the matrix's name, without its last part.
+        part: ``weight``, ``scales`` or ``biases`` of a quantized matrix; empty: the tensor itself.
+        head_dim: rows of a head, where GGUF has them in pairs; None: they lie as they should.
+    """
 
     tensor: GgufTensor
+    path: str
     part: str
     head_dim: int | None
-    """Rows of a head, where GGUF has them in pairs; None: they lie as they should."""
 
 
 class GgufSource:
-    """A GGUF file of a dense LLaMA-like model, with its other shards, or a folder with one such model.
+    """A dense LLaMA-like model in a GGUF file, its shards, or a folder with one such model.
 
-    If any matrix is quantized, everything unquantized is shown as float16, so that the model has
+    If any matrix is quantized, everything unquantized is quoted as float16, so that the model has
     one type throughout.
 
     Raises:
@@ -74,49 +83,37 @@ class GgufSource:
     def __init__(self, path: Path) -> None:
         model = open_gguf(path)
         self._files = model.files
-        named = {name: huggingface_name(name) for name in model.tensors if name != ROPE_FACTORS}
-        unknown = sorted(name for name, ours in named.items() if ours is None)
-        if unknown:
-            raise UnsupportedModelError(
-                f"the GGUF file holds tensors that no model of ours has: {', '.join(map(quoted, unknown[:3]))}"
-            )
-        found = {ours: model.tensors[name] for name, ours in named.items() if ours is not None}
-        embedding = found.get("model.embed_tokens.weight")
+        tensors = _by_huggingface_name(model.tensors)
+        embedding = tensors.get(EMBEDDING)
         if embedding is None:
             raise FormatError("the GGUF file has no embedding (token_embd.weight)")
-        config = read_config(model.metadata, embedding.shape[0], found)
-        factors = model.tensors.get(ROPE_FACTORS)
-        config["rope_scaling"] = read_stretch(
-            model.metadata, config, None if factors is None else _factors(factors)
-        )
+        vocab_size = embedding.shape[0]
+        config = read_config(model.metadata, vocab_size, tensors)
+        factors = _read_factors(model.tensors.get(ROPE_FACTORS))
+        config["rope_scaling"] = read_rope_scaling(model.metadata, config, factors)
         self.companions: Mapping[str, Path | bytes]
-        self.companions, ids = tokenizer_files(model.metadata, embedding.shape[0])
-        self._quantized = any(tensor.kind not in FLOATS for tensor in found.values())
-        self._places: dict[str, _Place] = {}
+        self.companions, token_ids = tokenizer_files(model.metadata, vocab_size)
+        self._quantized = any(tensor.kind not in FLOATS for tensor in tensors.values())
+        self._origins: dict[str, _TensorOrigin] = {}
         self.tensors: dict[str, SourceTensor] = {}
-        for name, tensor in found.items():
-            head_dim = (
-                config["head_dim"]
-                if config["model_type"] == "llama" and name.endswith(_PERMUTED)
-                else None
-            )
-            if head_dim and (head_dim < 2 or tensor.shape[0] % head_dim or head_dim % 2):
-                raise FormatError(
-                    f"tensor {tensor.name} has {tensor.shape[0]} rows, which are no whole heads of {head_dim}"
-                )
-            self._add(name, tensor, head_dim)
-        self.config: Mapping[str, Any] = config | ids | self._quantization(found)
+        for name, tensor in tensors.items():
+            head_dim = None
+            if is_permuted(config["model_type"], name):
+                head_dim = _checked_head_dim(tensor, config["head_dim"])
+            self._show(name, tensor, head_dim)
+        self.config: Mapping[str, Any] = config | token_ids | _quantization(tensors)
         self.forms: Mapping[str, Quantization] = {
             name.removesuffix(".weight"): Quantization(REQUANTIZED[tensor.kind], GROUP)
-            for name, tensor in found.items()
+            for name, tensor in tensors.items()
             if tensor.kind in REQUANTIZED
         }
-        again = Counter(tensor.kind for tensor in found.values() if tensor.kind in REQUANTIZED)
+        kinds = Counter(tensor.kind for tensor in tensors.values() if tensor.kind in REQUANTIZED)
         self.notes: Sequence[str] = [
-            f"{count} matrices of type {kind}, which MLX does not have, are quantized again to {REQUANTIZED[kind]} bits"
-            for kind, count in again.items()
+            f"{count} matrices of type {kind}, which MLX does not have, "
+            f"are quantized again to {REQUANTIZED[kind]} bits"
+            for kind, count in kinds.items()
         ]
-        self._waiting: dict[str, tuple[npt.NDArray[np.float16], int]] = {}
+        self._scale_cache = ScaleCache()
 
     @property
     def fingerprint(self) -> str:
@@ -124,117 +121,132 @@ class GgufSource:
         return files_fingerprint(self._files)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The bytes of rows ``start`` to ``stop`` of a tensor, shape (bytes,). Raises ReadError."""
-        place = self._places[name]
-        tensor, kind = place.tensor, place.tensor.kind
-        if kind in FLOATS:
-            content = self._read(place, start, stop)
-            return (
-                content
-                if self.tensors[name].dtype == kind
-                else stored(floats(content, kind), "F16")
-            )
-        if kind in REQUANTIZED:
-            rows = self._read(place, start, stop).reshape(stop - start, -1)
-            return stored(np.concatenate(_shared(partial(dequantize_blocks, kind), rows)), "F16")
-        waiting = self._waiting.get(name)
-        if waiting is not None and stop <= waiting[1]:
-            if stop == tensor.shape[0]:
-                del self._waiting[name]
-            return waiting[0][start:stop].view(np.uint8).reshape(-1)
-        rows = self._read(place, start, stop).reshape(stop - start, -1)
-        parts: dict[str, npt.NDArray[Any]] = dict(
-            zip(QUANTIZED_PARTS, split_blocks(kind, rows), strict=True)
-        )
-        if place.part == "weight":
-            self._keep(name.removesuffix("weight"), parts, start, stop)
-        made: Bytes = parts[place.part].view(np.uint8).reshape(-1)
-        return made
+        """Return the bytes of rows ``start`` to ``stop`` of a tensor, shape (bytes,).
 
-    def _add(self, name: str, tensor: GgufTensor, head_dim: int | None) -> None:
-        """Show one of the file's tensors as one of ours, or as the three parts of a quantized matrix."""
-        path, kind = name.removesuffix(".weight"), tensor.kind
-        if kind in FLOATS or kind in REQUANTIZED:
-            dtype = "F16" if self._quantized else FLOATS[kind]
-            self.tensors[name] = SourceTensor(dtype, tensor.shape)
-            self._places[name] = _Place(tensor, "", head_dim)
-        elif kind not in AFFINE:
+        Raises ReadError.
+        """
+        origin = self._origins[name]
+        kind = origin.tensor.kind
+        if kind in AFFINE:
+            return self._affine_rows(origin, start, stop)
+        content = _read(origin, start, stop)
+        dtype = self.tensors[name].dtype
+        if kind in REQUANTIZED:
+            return stored(_dequantized(kind, content.reshape(stop - start, -1)), dtype)
+        if kind == dtype:
+            return content
+        return stored(floats(content, kind), dtype)
+
+    def _affine_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
+        """Return a part of some rows' blocks; scales and biases are mostly in the cache by then."""
+        if origin.part != WEIGHT:
+            cached = self._scale_cache.get(origin.path, origin.part, start, stop)
+            if cached is not None:
+                return cached.reshape(-1).view(np.uint8)
+        tensor = origin.tensor
+        blocks = _read(origin, start, stop).reshape(stop - start, -1)
+        weight, scales, biases = split_blocks(tensor.kind, blocks)
+        if origin.part == WEIGHT:
+            self._scale_cache.put(origin.path, tensor.shape[0], start, scales, biases)
+            return weight.reshape(-1)
+        return {SCALES: scales, BIASES: biases}[origin.part].reshape(-1).view(np.uint8)
+
+    def _show(self, name: str, tensor: GgufTensor, head_dim: int | None) -> None:
+        """Add one of the file's tensors, or the three parts of a quantized matrix, to our own."""
+        path = name.removesuffix(".weight")
+        kind = tensor.kind
+        if kind in AFFINE:
+            if len(tensor.shape) != 2 or path == name:
+                raise FormatError(f"tensor {tensor.name} is quantized and no matrix")
+            rows, columns = tensor.shape
+            parts = Quantization(AFFINE[kind].bits, GROUP).stored(rows, columns, "F16")
+            for part, (dtype, shape) in parts.items():
+                self.tensors[f"{path}.{part}"] = SourceTensor(dtype, shape)
+                self._origins[f"{path}.{part}"] = _TensorOrigin(tensor, path, part, head_dim)
+            return
+        if kind not in FLOATS and kind not in REQUANTIZED:
             raise UnsupportedModelError(
                 f"tensor {tensor.name} is of type {kind}, which edgellm does not know"
             )
-        elif len(tensor.shape) != 2 or path == name:
-            raise FormatError(f"tensor {tensor.name} is quantized and no matrix")
-        else:
-            form = Quantization(AFFINE[kind][0], GROUP)
-            for part, (dtype, shape) in form.stored(*tensor.shape, "F16").items():
-                self.tensors[f"{path}.{part}"] = SourceTensor(dtype, shape)
-                self._places[f"{path}.{part}"] = _Place(tensor, part, head_dim)
+        dtype = kind
+        if self._quantized:
+            dtype = "F16"
+        self.tensors[name] = SourceTensor(dtype, tensor.shape)
+        self._origins[name] = _TensorOrigin(tensor, path, "", head_dim)
 
-    def _quantization(self, found: Mapping[str, GgufTensor]) -> dict[str, Any]:
-        """The config's block: the form that most weights have, and the exceptions."""
-        if not self._quantized:
-            return {}
-        bits = {kind: value[0] for kind, value in AFFINE.items()} | dict(REQUANTIZED)
-        forms = {
-            name.removesuffix(".weight"): Quantization(bits[tensor.kind], GROUP)
-            if tensor.kind in bits
-            else None
-            for name, tensor in found.items()
-            if len(tensor.shape) == 2
-        }
-        sizes: Counter[Quantization] = Counter()
-        for name, tensor in found.items():
-            form = forms.get(name.removesuffix(".weight"))
-            if form is not None:
-                sizes[form] += prod(tensor.shape)
-        return (
-            {"quantization": quantization_block(sizes.most_common(1)[0][0], forms)} if sizes else {}
+
+def _by_huggingface_name(tensors: Mapping[str, GgufTensor]) -> dict[str, GgufTensor]:
+    """Return the model's tensors, without the rope factors. Raises UnsupportedModelError."""
+    named = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        ours = huggingface_name(name)
+        if ours is not None:
+            named[ours] = tensor
+        elif name != ROPE_FACTORS:
+            unknown.append(name)
+    if unknown:
+        listed = ", ".join(map(quoted, sorted(unknown)[:3]))
+        raise UnsupportedModelError(
+            f"the GGUF file holds tensors that no model of ours has: {listed}"
         )
-
-    def _read(self, place: _Place, start: int, stop: int) -> Bytes:
-        """The file's bytes of some rows, in our order."""
-        tensor = place.tensor
-
-        def read(first: int, last: int) -> Bytes:
-            return read_span(
-                tensor.file,
-                tensor.offset + first * tensor.row_bytes,
-                (last - first) * tensor.row_bytes,
-            )
-
-        return (
-            read(start, stop)
-            if place.head_dim is None
-            else halves_from_pairs(read, place.head_dim, start, stop)
-        )
-
-    def _keep(
-        self, stem: str, parts: Mapping[str, npt.NDArray[Any]], start: int, stop: int
-    ) -> None:
-        """Hold the scales and biases that came along with a piece of the weights until they are asked for."""
-        for part in QUANTIZED_PARTS[1:]:
-            name = stem + part
-            shape = self.tensors[name].shape
-            whole, done = (
-                self._waiting.get(name, (None, 0)) if start else (np.empty(shape, np.float16), 0)
-            )
-            if whole is not None and done == start:
-                whole[start:stop] = parts[part]
-                self._waiting[name] = (whole, stop)
+    return named
 
 
-def _shared(work: Callable[[Bytes], Result], rows: Bytes) -> list[Result]:
-    """What ``work`` makes of some rows, in pieces, one after the other."""
-    if rows.nbytes < THREAD_BYTES or len(rows) < THREADS:
-        return [work(rows)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, np.array_split(rows, THREADS)))
-
-
-def _factors(tensor: GgufTensor) -> npt.NDArray[np.float32]:
+def _read_factors(tensor: GgufTensor | None) -> Floats | None:
+    """Return the rope factors, shape (head_dim / 2,); None: the file has none."""
+    if tensor is None:
+        return None
     if tensor.kind != "F32" or len(tensor.shape) != 1:
         raise FormatError(f"tensor {tensor.name} is no row of float32 numbers")
     return read_span(tensor.file, tensor.offset, tensor.nbytes).view("<f4")
 
 
-_PERMUTED = tuple(f".{path}.{part}" for path in PERMUTED for part in ("weight", "bias"))
+def _checked_head_dim(tensor: GgufTensor, head_dim: int) -> int:
+    """Return ``head_dim`` if the tensor's rows are whole heads of two halves."""
+    if head_dim < 2 or head_dim % 2 or tensor.shape[0] % head_dim:
+        raise FormatError(
+            f"tensor {tensor.name} has {tensor.shape[0]} rows, "
+            f"which are no whole heads of {head_dim}"
+        )
+    return head_dim
+
+
+def _quantization(tensors: Mapping[str, GgufTensor]) -> dict[str, Any]:
+    """Return the config's block: the form that most weights have, and the exceptions."""
+    forms: dict[str, Quantization | None] = {}
+    weights: Counter[Quantization] = Counter()
+    for name, tensor in tensors.items():
+        if len(tensor.shape) != 2:
+            continue
+        form = None
+        if tensor.kind in CODE_BITS:
+            form = Quantization(CODE_BITS[tensor.kind], GROUP)
+            weights[form] += prod(tensor.shape)
+        forms[name.removesuffix(".weight")] = form
+    if not weights:
+        return {}
+    [(usual, _)] = weights.most_common(1)
+    return {"quantization": quantization_block(usual, forms)}
+
+
+def _read(origin: _TensorOrigin, start: int, stop: int) -> Bytes:
+    """Return the file's bytes of some rows, in Hugging Face's order."""
+    tensor = origin.tensor
+
+    def read(first: int, last: int) -> Bytes:
+        offset = tensor.offset + first * tensor.row_bytes
+        return read_span(tensor.file, offset, (last - first) * tensor.row_bytes)
+
+    if origin.head_dim is None:
+        return read(start, stop)
+    return halves_from_pairs(read, origin.head_dim, start, stop)
+
+
+def _dequantized(kind: str, rows: Bytes) -> npt.NDArray[np.float32]:
+    """Return the values of rows of blocks (R, bytes), shape (R, columns), by two threads."""
+    if rows.nbytes < THREAD_BYTES or len(rows) < THREADS:
+        return dequantize_blocks(kind, rows)
+    with ThreadPoolExecutor(THREADS) as pool:
+        values = pool.map(partial(dequantize_blocks, kind), np.array_split(rows, THREADS))
+        return np.concatenate(list(values))

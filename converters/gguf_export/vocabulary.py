@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.chat_template.template import find_templates
-from edgellm.converters.gguf.pretokenizers import splitting_in
-from edgellm.converters.gguf.tokenizer import ENDS, KEY, TEMPLATE
+from edgellm.chat_template.template import DEFAULT, find_templates
+from edgellm.converters.gguf.pretokenizers import pre_tokenizer_of
+from edgellm.converters.gguf.tokenizer import END_KEYS, TEMPLATE
+from edgellm.converters.gguf.vocabulary import KEY
 from edgellm.converters.tokenizers.spm_file import Piece
 from edgellm.errors import UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
@@ -31,132 +32,164 @@ ADDED_SCORE = -1000.0
 """Of tokens that are never merged; what llama.cpp's own converter writes."""
 
 ADD_SPACE = f"{KEY}add_space_prefix"
-NO_SPLITTING = "llama.cpp knows no tokenizer that cuts texts like this one"
 
 
-def vocabulary_metadata(folder: Path, vocabulary: int, ends: frozenset[int]) -> dict[str, Any]:
-    """What a GGUF file says of a folder's tokenizer, a token for each of the embedding's ``vocabulary`` rows.
+def vocabulary_metadata(folder: Path, vocab_size: int, ends: frozenset[int]) -> dict[str, Any]:
+    """Return a GGUF file's metadata of a folder's tokenizer.
 
     Args:
         folder: the model folder.
-        vocabulary: rows of the embedding.
-        ends: ids that end an answer, by the model's config.
+        vocab_size: rows of the embedding, each of which becomes a token.
+        ends: ids that end a completion, by the model's config.
 
     Raises:
         TokenizerError: it is missing or damaged, or does not fit the model.
         UnsupportedModelError: llama.cpp has no such tokenizer.
     """
-    tokenizer = Tokenizer.from_folder(folder, vocab_size=vocabulary)
+    tokenizer = Tokenizer.from_folder(folder, vocab_size=vocab_size)
     settings = read_settings(folder)
     if (folder / "tokenizer.json").exists():
         document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         metadata, pieces = _from_json(document, settings)
     else:
-        metadata, pieces = _from_model((folder / "tokenizer.model").read_bytes(), settings)
-    listed = [
-        pieces.get(place) or Piece(f"[PAD{place}]", ADDED_SCORE, UNUSED)
-        for place in range(vocabulary)
-    ]
-    metadata[f"{KEY}tokens"] = [piece.text for piece in listed]
-    metadata[f"{KEY}token_type"] = np.array([piece.kind for piece in listed], np.int32)
+        metadata, pieces = _from_sentencepiece((folder / "tokenizer.model").read_bytes(), settings)
+    rows = []
+    for token_id in range(vocab_size):
+        rows.append(pieces.get(token_id) or Piece(f"[PAD{token_id}]", ADDED_SCORE, UNUSED))
+    metadata[f"{KEY}tokens"] = [piece.text for piece in rows]
+    metadata[f"{KEY}token_type"] = np.array([piece.kind for piece in rows], np.int32)
     if metadata[f"{KEY}model"] == "llama":
-        metadata[f"{KEY}scores"] = np.array([piece.score for piece in listed], np.float32)
-    begin, around = tokenizer.bos_token_id, tokenizer.encode("")
-    if begin is not None:
-        metadata[f"{KEY}bos_token_id"] = begin
-    metadata[f"{KEY}add_bos_token"] = around[:1] == [begin]
-    own = [*sorted(tokenizer.eos_token_ids), *sorted(ends)]
-    metadata |= {f"{KEY}{key}": place for key, place in zip(ENDS, dict.fromkeys(own), strict=False)}
-    metadata[f"{KEY}add_eos_token"] = bool(around[1:] if around[:1] == [begin] else around)
-    unknown = next((place for place, piece in pieces.items() if piece.kind == UNKNOWN), None)
-    if unknown is not None:
-        metadata[f"{KEY}unknown_token_id"] = unknown
+        metadata[f"{KEY}scores"] = np.array([piece.score for piece in rows], np.float32)
+    metadata |= _special_tokens(tokenizer, ends)
+    for token_id, piece in pieces.items():
+        if piece.kind == UNKNOWN:
+            metadata[f"{KEY}unknown_token_id"] = token_id
+            break
     for name, text in find_templates(folder, settings.config).items():
-        metadata[TEMPLATE if name == "default" else f"{TEMPLATE}.{name}"] = text
+        key = TEMPLATE
+        if name != DEFAULT:
+            key = f"{TEMPLATE}.{name}"
+        metadata[key] = text
     return metadata
 
 
-def _from_model(data: bytes, settings: Settings) -> tuple[dict[str, Any], dict[int, Piece]]:
-    """A SentencePiece model; added tokens replace its pieces and come behind them."""
+def _special_tokens(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[str, Any]:
+    """Return the tokens that begin and end a text, and whether they are put around every one."""
+    metadata: dict[str, Any] = {}
+    begin = tokenizer.bos_token_id
+    if begin is not None:
+        metadata[f"{KEY}bos_token_id"] = begin
+    around = tokenizer.encode("")
+    starts = around[:1] == [begin]
+    metadata[f"{KEY}add_bos_token"] = starts
+    # GGUF has a key for each of three, the tokenizer's own first
+    own = dict.fromkeys([*sorted(tokenizer.eos_token_ids), *sorted(ends)])
+    for key, token_id in zip(END_KEYS, own, strict=False):
+        metadata[f"{KEY}{key}"] = token_id
+    metadata[f"{KEY}add_eos_token"] = len(around) > int(starts)
+    return metadata
+
+
+def _from_sentencepiece(data: bytes, settings: Settings) -> tuple[dict[str, Any], dict[int, Piece]]:
+    """Return a SentencePiece model's metadata and pieces; added tokens replace or follow them."""
     model = read_piece_model(data)
     if not model.merging:
         raise UnsupportedModelError(
             "llama.cpp merges pieces, and this SentencePiece model is not made for that"
         )
     pieces = dict(enumerate(map(Piece, model.pieces, model.scores, model.kinds)))
-    metadata: dict[str, Any] = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
-    metadata |= {ADD_SPACE: model.dummy_prefix and settings.flag("add_prefix_space", True)}
-    return metadata, pieces | _added(settings, pieces)
+    add_space = model.dummy_prefix and settings.flag("add_prefix_space", True)
+    return _llama_metadata(add_space), pieces | _added(settings, pieces)
 
 
 def _from_json(
     document: Mapping[str, Any], settings: Settings
 ) -> tuple[dict[str, Any], dict[int, Piece]]:
+    """Return a tokenizer.json's metadata and pieces."""
     model = document["model"]
     if not isinstance(model.get("vocab"), dict):
         raise UnsupportedModelError(
             "llama.cpp merges pieces, and this tokenizer.json is not made for that"
         )
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    merges = [_pair(merge) for merge in model["merges"]]
     steps = steps_of(document.get("pre_tokenizer"), "pretokenizers")
     byte_level = any(step.get("type") == "ByteLevel" for step in steps)
+    pieces = _json_pieces(document, merges, byte_level=byte_level)
+    pieces |= _added(settings, pieces)
+    if not byte_level:
+        return _llama_metadata(_adds_space(document, steps)), pieces
+    pre_tokenizer = pre_tokenizer_of(steps)
+    if pre_tokenizer is None and not merges:
+        pre_tokenizer = "gpt-2"  # where nothing merges, no cut shows
+    # GGUF parts the two tokens of a merge by a space
+    spaced = any(len(token.split()) != 1 for merge in merges for token in merge)
+    if pre_tokenizer is None or spaced:
+        raise UnsupportedModelError("llama.cpp knows no tokenizer that cuts texts like this one")
+    return {
+        f"{KEY}model": "gpt2",
+        f"{KEY}pre": pre_tokenizer,
+        f"{KEY}merges": [f"{first} {second}" for first, second in merges],
+    }, pieces
+
+
+def _llama_metadata(add_space: bool) -> dict[str, Any]:
+    return {f"{KEY}model": "llama", f"{KEY}pre": "default", ADD_SPACE: add_space}
+
+
+def _pair(merge: str | list[str]) -> list[str]:
+    """Return a merge's two tokens; older files have them in one text."""
+    if isinstance(merge, str):
+        return merge.split(" ")
+    return merge
+
+
+def _json_pieces(
+    document: Mapping[str, Any], merges: Sequence[Sequence[str]], *, byte_level: bool
+) -> dict[int, Piece]:
+    """Return a tokenizer.json's tokens by id; the earlier one is merged, the higher its score."""
+    model = document["model"]
     unknown = model.get("unk_token")
     ranks: dict[str, int] = {}
     for rank, (first, second) in enumerate(merges):
         ranks.setdefault(first + second, rank)
-    pieces = {
-        place: Piece(
-            token,
-            -float(ranks.get(token, len(merges))),
-            _kind(token, unknown, bytes_too=not byte_level),
-        )
-        for token, place in model["vocab"].items()
-    }
-    for token in document.get("added_tokens") or []:
-        kind = (
-            UNKNOWN
-            if token["content"] == unknown
-            else CONTROL
-            if token.get("special")
-            else USER_DEFINED
-        )
-        pieces[token["id"]] = Piece(token["content"], ADDED_SCORE, kind)
-    pieces |= _added(settings, pieces)
-    if not byte_level:
-        metadata: dict[str, Any] = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
-        return metadata | {ADD_SPACE: _has_prefix(document, steps)}, pieces
-    # where nothing merges, no cut shows
-    splitting = splitting_in(steps) or (None if merges else "gpt-2")
-    if splitting is None or any(len(part.split()) != 1 for merge in merges for part in merge):
-        raise UnsupportedModelError(NO_SPLITTING)
-    joined = [f"{first} {second}" for first, second in merges]
-    return {f"{KEY}model": "gpt2", f"{KEY}pre": splitting, f"{KEY}merges": joined}, pieces
-
-
-def _kind(token: str, unknown: Any, *, bytes_too: bool) -> int:
-    if token == unknown:
-        return UNKNOWN
-    return BYTE if bytes_too and BYTE_TOKEN.fullmatch(token) else NORMAL
+    pieces = {}
+    for token, token_id in model["vocab"].items():
+        kind = NORMAL
+        if token == unknown:
+            kind = UNKNOWN
+        elif not byte_level and BYTE_TOKEN.fullmatch(token):
+            kind = BYTE
+        pieces[token_id] = Piece(token, -float(ranks.get(token, len(merges))), kind)
+    for added in document.get("added_tokens") or []:
+        kind = USER_DEFINED
+        if added["content"] == unknown:
+            kind = UNKNOWN
+        elif added.get("special"):
+            kind = CONTROL
+        pieces[added["id"]] = Piece(added["content"], ADDED_SCORE, kind)
+    return pieces
 
 
 def _added(settings: Settings, pieces: Mapping[int, Piece]) -> dict[int, Piece]:
-    """The tokens of the small files; one that the vocabulary has as unknown stays so."""
+    """Return the tokens of the small files; one that the vocabulary has as unknown stays so."""
+    added = {}
     special = settings.special_texts
-    return {
-        place: Piece(
-            token.content,
-            ADDED_SCORE,
-            CONTROL if token.special or token.content in special else USER_DEFINED,
-        )
-        for place, token in settings.added.items()
-        if place not in pieces or pieces[place].kind in (NORMAL, UNUSED)
-    }
+    for token_id, token in settings.added.items():
+        if token_id in pieces and pieces[token_id].kind not in (NORMAL, UNUSED):
+            continue
+        kind = USER_DEFINED
+        if token.special or token.content in special:
+            kind = CONTROL
+        added[token_id] = Piece(token.content, ADDED_SCORE, kind)
+    return added
 
 
-def _has_prefix(document: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a text gets a space in front."""
+def _adds_space(document: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a text gets a space in front."""
     normalizers = steps_of(document.get("normalizer"), "normalizers")
-    return any(step.get("type") == "Prepend" for step in normalizers) or any(
+    if any(step.get("type") == "Prepend" for step in normalizers):
+        return True
+    return any(
         step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never"
         for step in steps
     )

@@ -1,7 +1,8 @@
 """A GGUF file written whole or not at all.
 
-The gguf library writes to a file of its own, under the final name; here the header's bytes are made
-for ``write_file``.
+The gguf library writes under the final name, one tensor after the other; here the file's bytes are
+made for ``write_file``, which puts it in place when it is whole, each piece while the one before is
+written. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -16,17 +17,27 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.converters.gguf.header import ALIGNMENT, ARRAY, MAGIC, SCALARS, STRING
+from edgellm.converters.gguf.header import ALIGNMENT
+from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
+from edgellm.converters.tensors.file_marks import GGUF_MAGIC
 from edgellm.files.atomic import Data, FileRecord, write_file
 
 VERSION = 3
-NUMBERS = {form[-1]: number for number, form in SCALARS.items()}
+
+TYPE_NUMBERS = {form[-1]: number for number, form in SCALARS.items()}
 """GGUF's number for each of ``struct``'s and NumPy's letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufOutput:
-    """One tensor to be written: ``pieces`` yields its bytes when its turn comes."""
+    """One tensor to be written.
+
+    Attributes:
+        name: GGUF's.
+        kind: its type as ggml calls it.
+        shape: in NumPy's order, rows first.
+        pieces: yields its bytes when its turn comes.
+    """
 
     name: str
     kind: str
@@ -56,39 +67,51 @@ def write_gguf(
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    return write_file(path, _ahead(_pieces(metadata, tensors)))
+    return write_file(path, _ahead(_file_pieces(metadata, tensors)))
 
 
 def _ahead(pieces: Iterator[Data]) -> Iterator[Data]:
-    """The same pieces, each made in a thread while the one before it is written."""
+    """Yield the same pieces, each made in a thread while the one before it is written."""
     with ThreadPoolExecutor(1) as pool:
-        piece = pool.submit(next, pieces, None)
-        while (made := piece.result()) is not None:
-            piece = pool.submit(next, pieces, None)
-            yield made
+        future = pool.submit(next, pieces, None)
+        while (piece := future.result()) is not None:
+            future = pool.submit(next, pieces, None)
+            yield piece
 
 
-def _pieces(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> Iterator[Data]:
+def _file_pieces(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> Iterator[Data]:
+    header = _header(metadata, tensors)
+    yield header + _padding(len(header))
+    for tensor in tensors:
+        written = 0
+        for piece in tensor.pieces():
+            written += memoryview(piece).nbytes
+            yield piece
+        if written != tensor.nbytes:
+            raise AssertionError(f"{tensor.name}: {written} bytes given, {tensor.nbytes} declared")
+        yield _padding(written)
+
+
+def _header(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> bytes:
     from gguf.constants import GGMLQuantizationType
 
-    header = bytearray(MAGIC + struct.pack("<IQQ", VERSION, len(tensors), len(metadata)))
+    header = bytearray(GGUF_MAGIC)
+    header += struct.pack("<IQQ", VERSION, len(tensors), len(metadata))
     for key, value in metadata.items():
         header += _text(key) + _value(value)
     offset = 0
     for tensor in tensors:
-        axes = tensor.shape[::-1]
-        header += _text(tensor.name) + struct.pack(f"<I{len(axes)}Q", len(axes), *axes)
+        rank = len(tensor.shape)
+        header += _text(tensor.name)
+        header += struct.pack(f"<I{rank}Q", rank, *tensor.shape[::-1])
         header += struct.pack("<IQ", GGMLQuantizationType[tensor.kind].value, offset)
-        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-    yield bytes(header) + bytes(-len(header) % ALIGNMENT)
-    for tensor in tensors:
-        written = 0
-        for piece in tensor.pieces():
-            written += piece.nbytes if isinstance(piece, memoryview | np.ndarray) else len(piece)
-            yield piece
-        if written != tensor.nbytes:
-            raise AssertionError(f"{tensor.name}: {written} bytes given, {tensor.nbytes} declared")
-        yield bytes(-written % ALIGNMENT)
+        offset += tensor.nbytes + len(_padding(tensor.nbytes))
+    return bytes(header)
+
+
+def _padding(nbytes: int) -> bytes:
+    """Return the zeros that bring ``nbytes`` to the alignment."""
+    return bytes(-nbytes % ALIGNMENT)
 
 
 def _text(text: str) -> bytes:
@@ -97,11 +120,17 @@ def _text(text: str) -> bytes:
 
 
 def _value(value: Any) -> bytes:
+    """Return a value with its type before it."""
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _text(value)
     if isinstance(value, list):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_text, value))
     if isinstance(value, np.ndarray):
-        return struct.pack("<IIQ", ARRAY, NUMBERS[value.dtype.char], len(value)) + value.tobytes()
-    letter = "?" if isinstance(value, bool) else "I" if isinstance(value, int) else "f"
-    return struct.pack(f"<I{letter}", NUMBERS[letter], value)
+        kind = TYPE_NUMBERS[value.dtype.char]
+        return struct.pack("<IIQ", ARRAY, kind, len(value)) + value.tobytes()
+    letter = "f"
+    if isinstance(value, bool):
+        letter = "?"
+    elif isinstance(value, int):
+        letter = "I"
+    return struct.pack(f"<I{letter}", TYPE_NUMBERS[letter], value)

@@ -31,7 +31,7 @@ def in_mlx(kind, parts):
     weight, scales, biases = parts
     packed = mx.array(np.ascontiguousarray(weight).view(np.uint32))
     wide = [mx.array(part).astype(mx.float32) for part in (scales, biases)]
-    return np.array(mx.dequantize(packed, *wide, 32, AFFINE[kind][0], dtype=mx.float32))
+    return np.array(mx.dequantize(packed, *wide, 32, AFFINE[kind].bits, dtype=mx.float32))
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
@@ -55,7 +55,7 @@ def test_every_finite_scale_is_taken_exactly(kind):
 def test_k_blocks_keep_their_codes_and_round_their_scales_once(kind):
     rows = random_blocks(kind, ROWS, COLUMNS, 1)
     weight, scales, biases = split_blocks(kind, rows)
-    bits = AFFINE[kind][0]
+    bits = AFFINE[kind].bits
     codes = unpack(np.ascontiguousarray(weight), bits).reshape(-1, 32)
     exact = library(kind, rows).reshape(-1, 32)
     blocks = rows.reshape(-1, rows.shape[1] // (COLUMNS // 256))
@@ -78,8 +78,9 @@ def test_the_rest_is_the_library_s_own_arithmetic(kind):
 
 
 def test_sizes_of_blocks_are_the_library_s():
-    for kind, (_, block, _) in AFFINE.items():
-        assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1] == block
+    for kind, form in AFFINE.items():
+        sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+        assert sizes == (form.weights, form.nbytes)
     assert SCALES.keys() <= AFFINE.keys() | REQUANTIZED.keys()
 
 

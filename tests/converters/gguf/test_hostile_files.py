@@ -8,12 +8,14 @@ import pytest
 from fuzz_gguf import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gguf_files import write_gguf
+from support.gguf_files import add_byte_level, write_gguf
 from support.tiny import CONFIGS
 
 from edgellm.converters import convert
-from edgellm.converters.gguf.header import MAX_HEADER, open_gguf
-from edgellm.errors import EdgeLLMError, FormatError, UnsupportedModelError
+from edgellm.converters.gguf.header import open_gguf
+from edgellm.converters.gguf.header_reader import MAX_HEADER_BYTES
+from edgellm.converters.gguf.source import GgufSource
+from edgellm.errors import EdgeLLMError, FormatError, TokenizerError, UnsupportedModelError
 
 CONFIG = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
 
@@ -57,7 +59,7 @@ LIES = {
     "huge text": (header(keys=[text(b"k") + struct.pack("<IQ", 8, 1 << 62)]), "bytes for 'k'"),
     "text past the end": (header(keys=[text(b"k") + struct.pack("<IQ", 8, 1 << 25)]), "cut short"),
     "huge array": (header(keys=[array(b"k", 4, 1 << 61)]), "values for 'k'"),
-    "array past the header": (header(keys=[array(b"k", 10, MAX_HEADER // 4)]), "at most"),
+    "array past the header": (header(keys=[array(b"k", 10, MAX_HEADER_BYTES // 4)]), "at most"),
     "many texts": (header(keys=[array(b"k", 8, 1 << 22)]), "texts"),
     "array in an array": (header(keys=[array(b"k", 9, 1, NESTED)]), "unknown type 9"),
     "unknown value": (header(keys=[text(b"k") + struct.pack("<I", 77)]), "unknown type 77"),
@@ -97,7 +99,7 @@ def test_lies_are_told_at_once(tmp_path, lie):
         convert(tmp_path / "model.gguf", tmp_path / "made")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * MAX_HEADER
+    assert peak < 2 * MAX_HEADER_BYTES
     assert time.process_time() - begun < 5
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
@@ -139,6 +141,59 @@ def test_what_is_missing_is_named(tmp_path, whole, missing):
     with pytest.raises(EdgeLLMError, match=missing.rpartition(".")[2]):
         convert(tmp_path / "model.gguf", tmp_path / "made")
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "general.architecture",
+        "split.count",
+        "split.no",
+        "llama.rope.scaling.type",
+        "llama.block_count",
+        "llama.rope.freq_base",
+        "tokenizer.chat_template",
+    ],
+)
+def test_an_array_where_one_value_belongs_is_an_error_of_ours(tmp_path, key):
+    def metadata(writer):
+        writer.kv_data[0].pop(key, None)
+        writer.add_array(key, [1, 2])
+
+    write_gguf(tmp_path / "model.gguf", CONFIG, metadata=metadata)
+    with pytest.raises(EdgeLLMError):
+        GgufSource(tmp_path / "model.gguf")
+
+
+def byte_level(**changes):
+    """A byte-level vocabulary with other lists in place of its own."""
+
+    def vocabulary(writer, size):
+        add_byte_level(writer, size)
+        for key, values in changes.items():
+            writer.kv_data[0].pop(f"tokenizer.ggml.{key}")
+            writer.add_array(f"tokenizer.ggml.{key}", values)
+
+    return vocabulary
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pre": [1, 2]}, "no text"),
+        ({"model": [1, 2]}, "no text"),
+        ({"token_type": [float("nan")] * CONFIG["vocab_size"]}, "not one number"),
+        ({"token_type": [5] * CONFIG["vocab_size"]}, "no token that is used"),
+        ({"tokens": [5] * CONFIG["vocab_size"]}, "no list of tokens"),
+        ({"merges": [5, 6]}, "merges"),
+        ({"eos_token_id": [5, 6]}, "no token"),
+        ({"add_bos_token": [5, 6]}, "true or false"),
+    ],
+)
+def test_tokens_of_the_wrong_type_are_an_error_of_ours(tmp_path, changes, message):
+    write_gguf(tmp_path / "model.gguf", CONFIG, vocabulary=byte_level(**changes))
+    with pytest.raises(TokenizerError, match=message):
+        GgufSource(tmp_path / "model.gguf")
 
 
 def test_a_shard_that_is_not_what_its_name_says_is_refused(tmp_path):

@@ -18,10 +18,10 @@ from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf.model_config import (
     gguf_name,
     huggingface_name,
-    read_stretch,
-    stretch_factors,
+    read_rope_scaling,
+    rope_factors,
 )
-from edgellm.converters.gguf.pretokenizers import SPLITTINGS, pre_tokenizer_of, splitting_in
+from edgellm.converters.gguf.pretokenizers import PATTERNS, pre_tokenizer_json, pre_tokenizer_of
 from edgellm.errors import ConversionError, FormatError, TokenizerError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.detokenizer import steps_of
@@ -279,19 +279,19 @@ def test_a_folder_of_two_models_is_refused(tmp_path):
 )
 def test_rotary_factors_become_the_scaling_that_made_them(scaling):
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
-    factors = stretch_factors(128, 500000.0, scaling)
-    said = read_stretch({}, config, factors)
+    factors = rope_factors(128, 500000.0, scaling)
+    said = read_rope_scaling({}, config, factors)
     assert said["rope_type"] == scaling.kind
     found = RopeScaling(**{"kind": said.pop("rope_type"), **said})
-    np.testing.assert_allclose(stretch_factors(128, 500000.0, found), factors, rtol=1e-4)
+    np.testing.assert_allclose(rope_factors(128, 500000.0, found), factors, rtol=1e-4)
 
 
 def test_rotary_factors_of_another_kind_are_refused():
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
     with pytest.raises(UnsupportedModelError, match="rotary"):
-        read_stretch({}, config, np.linspace(1, 9, 64, dtype=np.float32))
+        read_rope_scaling({}, config, np.linspace(1, 9, 64, dtype=np.float32))
     with pytest.raises(UnsupportedModelError, match="yarn"):
-        read_stretch({"llama.rope.scaling.type": "yarn"}, config, None)
+        read_rope_scaling({"llama.rope.scaling.type": "yarn"}, config, None)
 
 
 def test_names_go_both_ways():
@@ -307,12 +307,12 @@ def test_names_go_both_ways():
         assert huggingface_name(name) is None
 
 
-@pytest.mark.parametrize("splitting", SPLITTINGS)
+@pytest.mark.parametrize("splitting", PATTERNS)
 def test_each_way_to_cut_a_text_is_known_again(splitting):
-    assert splitting_in(steps_of(pre_tokenizer_of(splitting), "pretokenizers")) == splitting
+    assert pre_tokenizer_of(steps_of(pre_tokenizer_json(splitting), "pretokenizers")) == splitting
 
 
-@pytest.mark.parametrize("splitting", SPLITTINGS)
+@pytest.mark.parametrize("splitting", PATTERNS)
 def test_byte_level_tokenizers_come_in(tmp_path, splitting):
     def metadata(writer):
         writer.add_chat_template(
@@ -392,7 +392,7 @@ def test_llama_3_s_scaling_is_what_the_tensor_says():
         **{"kind": LLAMA3_SCALING["rope_type"]}
         | {k: v for k, v in LLAMA3_SCALING.items() if k != "rope_type"}
     )
-    factors = stretch_factors(32, 500000.0, scaling)
+    factors = rope_factors(32, 500000.0, scaling)
     assert factors[0] == 1
     assert factors[-1] == 8
 

@@ -1,0 +1,79 @@
+"""A model's shape as GGUF's metadata; ``converters/gguf/model_config`` reads it back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.converters.gguf.model_config import ROPE_FACTORS, rope_factors
+from edgellm.converters.gguf_export.writer import GgufOutput
+from edgellm.errors import UnsupportedModelError
+
+FILE_TYPES: Mapping[str, int] = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 7, "Q5_1": 9, "BF16": 32}
+"""llama.cpp's number for a file by the type that most of its weights have; for people only."""
+
+
+def architecture_of(config: ModelConfig) -> str:
+    """Return llama.cpp's name for this kind of model. Raises UnsupportedModelError."""
+    if config.model_type in ("qwen2", "qwen3") and (config.output_bias or config.mlp_bias):
+        raise UnsupportedModelError(f"llama.cpp's {config.model_type} has no such biases")
+    if config.model_type == "qwen3" and config.qkv_bias:
+        raise UnsupportedModelError("llama.cpp's qwen3 has no biases")
+    if config.model_type == "mistral":
+        return "llama"
+    return config.model_type
+
+
+def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Return the file's metadata, save for the tokenizer's.
+
+    Args:
+        config: of the model.
+        name: for people.
+        kinds: ggml's type of each tensor, by Hugging Face's name.
+    """
+    architecture = architecture_of(config)
+    projections = Counter(
+        kind
+        for tensor, kind in kinds.items()
+        if tensor.startswith("model.layers.0.") and "_proj" in tensor
+    )
+    [(usual_kind, _)] = projections.most_common(1)
+    shape: dict[str, Any] = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.dimension_count": config.head_dim,
+        "rope.freq_base": config.rope_theta,
+        "vocab_size": config.vocab_size,
+    }
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.kind == "linear":
+        shape["rope.scaling.type"] = "linear"
+        shape["rope.scaling.factor"] = scaling.factor
+    if scaling is not None and scaling.kind == "llama3":  # the factors themselves are a tensor
+        shape["rope.scaling.original_context_length"] = scaling.original_max_position_embeddings
+    return {
+        "general.architecture": architecture,
+        "general.type": "model",
+        "general.name": name,
+        "general.file_type": FILE_TYPES[usual_kind],
+        "general.quantization_version": 2,
+        **{f"{architecture}.{key}": value for key, value in shape.items()},
+    }
+
+
+def rope_factor_outputs(config: ModelConfig) -> list[GgufOutput]:
+    """Return the tensor with Llama 3's factors of the rotary wavelengths; none for other models."""
+    if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
+        return []
+    factors = rope_factors(config.head_dim, config.rope_theta, config.rope_scaling)
+    return [GgufOutput(ROPE_FACTORS, "F32", factors.shape, lambda: [factors])]
