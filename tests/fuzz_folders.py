@@ -16,8 +16,8 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from edgellm.errors import EdgeLLMError
+from edgellm.plan.budget_planner import make_plan
 from edgellm.plan.memory_estimate import estimate_memory
-from edgellm.plan.planner import make_plan
 
 NUMBERS = [-1, 0, 1, 2, 3, 7, 2**31, 2**32, 2**63, 2**64, 10**40, 1e308, float("nan"), float("inf")]
 NUMBERS += [True, "8", None, [8], {"a": 1}]

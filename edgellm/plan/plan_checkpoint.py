@@ -10,9 +10,9 @@ from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
 from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
+from edgellm.plan.budget_planner import automatic_budget, least_budget, make_plan
 from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
 from edgellm.plan.plan import Plan, Speeds
-from edgellm.plan.planner import automatic_budget, least_budget, make_plan
 from edgellm.settings import LoadSettings, parse_memory
 
 

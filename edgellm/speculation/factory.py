@@ -6,9 +6,9 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import ConfigError
 from edgellm.models.model import Model
+from edgellm.plan.budget_planner import make_plan
 from edgellm.plan.plan import Plan
 from edgellm.plan.plan_checkpoint import draft_checkpoint, draft_estimate
-from edgellm.plan.planner import make_plan
 from edgellm.runtime.loader import load_model, make_caches, open_reader
 from edgellm.settings import LoadSettings
 from edgellm.speculation.controller import MAX_DRAFT_TOKENS, Speculation

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
-from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import Speeds
-from edgellm.plan.planner import (
+from edgellm.plan.budget_planner import (
     MINIMUM_CONTEXT,
     RESIDENT_CONTEXT,
     automatic_budget,
@@ -20,6 +18,8 @@ from edgellm.plan.planner import (
     make_plan,
     spread,
 )
+from edgellm.plan.memory_estimate import MemoryEstimate
+from edgellm.plan.plan import Speeds
 from edgellm.settings import parse_size
 
 MB = 1_000_000
