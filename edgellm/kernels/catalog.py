@@ -23,20 +23,20 @@ EMITTERS: Mapping[str, str] = {
     "int8_few": "matmul.int8_matvec:emit_int8_few",
     "float_matvec": "matmul.float_matvec:emit_float_matvec",
     "float_few": "matmul.float_matvec:emit_float_few",
-    "int8_matmul": "matmul.matmul:emit_int8_matmul",
-    "float_matmul": "matmul.matmul:emit_float_matmul",
-    "tile_matvec": "matmul.amx_matvec:emit_tile_matvec",
-    "tile_matmul": "matmul.amx_matmul:emit_tile_matmul",
+    "int8_matmul": "matmul.int8_matmul:emit_int8_matmul",
+    "float_matmul": "matmul.float_matmul:emit_float_matmul",
+    "tile_matvec": "matmul.tile_matvec:emit_tile_matvec",
+    "tile_matmul": "matmul.tile_matmul:emit_tile_matmul",
 }
 
 
 def function_name(kernel: str, *arguments: object) -> str:
-    """The name of a kernel made for these arguments: ``edgellm_int8_matvec_4_64_f16``."""
+    """Return a kernel's name with its arguments: ``edgellm_int8_matvec_4_64_f16``."""
     return "_".join(["edgellm", kernel, *map(str, arguments)])
 
 
 def emitted(kernel: str, isa: Isa, *arguments: object) -> str:
-    """The LLVM module of a kernel; its one function has the kernel's name.
+    """Return the LLVM module of a kernel; its one function has the name of ``function_name``.
 
     Raises:
         ImportError: llvmlite is not installed.

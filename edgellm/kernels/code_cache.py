@@ -1,4 +1,4 @@
-"""Compiled kernels: LLVM's text becomes machine code once and is kept on disk for other processes."""
+"""Compiled kernels: LLVM's text becomes machine code once, which other processes load from disk."""
 
 from __future__ import annotations
 

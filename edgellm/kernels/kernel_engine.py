@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -145,6 +145,23 @@ def step_array(steps: Sequence[Step]) -> StepArray:
     for row, step in zip(rows, steps, strict=True):
         row[: len(step)] = step
     return rows
+
+
+def make_step(kernel: int, layout: Mapping[str, int], **arguments: int) -> Step:
+    """Return a step from arguments by name; those that are left out are 0.
+
+    Args:
+        kernel: its address.
+        layout: the slots of its arguments (``codegen/abi.py``).
+        arguments: addresses, sizes, or float32 bits.
+
+    Raises:
+        KeyError: the kernel has no such argument.
+    """
+    step = [kernel, *[0] * len(layout)]
+    for name, value in arguments.items():
+        step[layout[name]] = value
+    return step
 
 
 def float32_bits(value: float) -> int:

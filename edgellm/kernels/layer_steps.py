@@ -4,25 +4,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.kernels.codegen.abi import (
+    APART,
     ATTENTION,
     GROUP_BYTES,
-    MAX_SPLIT_QUERIES,
     MERGE,
-    ONE_SPLIT,
+    NORM,
     ROPE,
     STEP_TOKENS,
+    SWIGLU,
     attention_scratch,
     slots,
-    split_of,
 )
-from edgellm.kernels.kernel_engine import KernelEngine, Step, StepArray, float32_bits, step_array
+from edgellm.kernels.kernel_engine import (
+    KernelEngine,
+    Step,
+    StepArray,
+    float32_bits,
+    make_step,
+    step_array,
+)
+from edgellm.kernels.layer import KVView, LayerShape, LayerWeights, Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 
 _ROPE_KEYS = 64
@@ -38,95 +46,6 @@ _ROPE_INPUT = slots(ROPE, "qkv", "cos_sin")
 _ATTENTION_KV = slots(ATTENTION, "keys", "splits")
 _ATTENTION_SPLITS = slots(ATTENTION, "first_split", "value_biases")
 _MERGE_ENDS = slots(MERGE, "partials", "out")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerShape:
-    """The sizes of a decoder layer, in the words of config.json."""
-
-    hidden: int
-    inner: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    eps: float
-
-
-@dataclass(frozen=True, slots=True)
-class Vector:
-    """A norm's weight: its address, and the kind of its numbers (``f16``, ``bf16``, ``f32``)."""
-
-    address: int
-    kind: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerWeights:
-    """A decoder layer's weights; each product is one matrix, or several side by side."""
-
-    input_norm: Vector
-    qkv: Sequence[Matrix]
-    output: Sequence[Matrix]
-    inner_norm: Vector
-    gate_up: Sequence[Matrix]
-    down: Sequence[Matrix]
-    query_norm: Vector | None = None
-    key_norm: Vector | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KVView:
-    """One sequence's keys and values in a layer, and the part of them that queries attend to.
-
-    Attributes:
-        kind: ``f32``, ``f16``, ``q8`` or ``q4`` (``kernels.attention.kv_unpack``).
-        keys: address of (G, capacity, D), less the bytes that would lie before its first place if
-            that were position 0.
-        values: likewise.
-        head_bytes: from one head to the next.
-        position: of the first new token.
-        length: the position after the last new token.
-        window: keys that a query looks back over, its own among them.
-        max_exponent: of a split (``abi.split_of``).
-        tables: of quantized ones, addresses of the keys' scales and biases, and of the values'.
-    """
-
-    kind: str
-    keys: int
-    values: int
-    head_bytes: int
-    position: int
-    length: int
-    window: int
-    max_exponent: int = ONE_SPLIT
-    tables: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    def splits(self, queries: int) -> Splits:
-        """Return the splits of the keys for so many queries; many queries need no more than one."""
-        if queries > MAX_SPLIT_QUERIES:
-            return Splits(count=1, first=8 * ONE_SPLIT, min_exponent=ONE_SPLIT)
-        first_key = max(0, self.position + 1 - self.window)
-        first = split_of(first_key, self.max_exponent)
-        last = split_of(self.length - 1, self.max_exponent)
-        return Splits(count=last + 1 - first, first=first, min_exponent=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Splits:
-    """The splits of the keys that a call attends to: how many, the first, the least exponent."""
-
-    count: int
-    first: int
-    min_exponent: int
-
-    def partial_results(self, queries: int) -> int:
-        """Return how many partial results of a head there is memory for.
-
-        Whole eights, so that memory does not move at each new split.
-        """
-        if self.count == 1:
-            return queries
-        return -(-self.count // 8) * 8 * queries
 
 
 @dataclass(slots=True)
@@ -198,8 +117,8 @@ class LayerSteps:
             rope[0], attention[0] = self._kernels(view.kind)
             rope[_ROPE_KV] = (view.keys, view.values, view.head_bytes, view.position)
             rope[_ROPE_TABLES] = view.tables
-            seen = (view.length, view.window, own.count)
-            attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *seen)
+            visible = (view.length, view.window, own.count)
+            attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *visible)
             max_exponent = max(own.min_exponent, view.max_exponent)
             attention[_ATTENTION_SPLITS] = (own.first, own.min_exponent, max_exponent, *view.tables)
             merge[MERGE["splits"]] = own.count
@@ -255,9 +174,15 @@ class LayerSteps:
             end = self._rope_at + len(by_sequence)
             return _CallSteps(steps, steps[self._rope_at : end])
         # one step that hands each thread whole sequences
-        groups = self._engine.workspace.reserved("groups", GROUP_BYTES * sequences)
-        address = by_sequence.ctypes.data
-        step = (self._engine.kernel("apart"), address, sequences, _SEQUENCE_STEPS, groups)
+        states = self._engine.workspace.reserved("groups", GROUP_BYTES * sequences)
+        step = make_step(
+            self._engine.kernel("apart"),
+            APART,
+            steps=by_sequence.ctypes.data,
+            groups=sequences,
+            group_steps=_SEQUENCE_STEPS,
+            states=states,
+        )
         return _CallSteps(np.concatenate([before, step_array([step]), after]), by_sequence)
 
     def _make(self) -> None:
@@ -287,42 +212,63 @@ class LayerSteps:
         eps = float32_bits(shape.eps)
 
         def norm(weight: Vector) -> Step:
-            kernel = engine.kernel("norm", weight.kind)
-            return (kernel, hidden, weight.address, normed, shape.hidden, eps)
+            return make_step(
+                engine.kernel("norm", weight.kind),
+                NORM,
+                x=hidden,
+                weight=weight.address,
+                out=normed,
+                hidden=shape.hidden,
+                eps=eps,
+            )
 
         def product(
             matrices: Sequence[Matrix], x: int, out: int, *, add: bool = False
         ) -> list[Step]:
             return product_steps(engine, matrices, x, out, tokens=tokens, add=add)
 
-        sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-        rope = sizes | {"qkv": qkv, "cos_sin": cos_sin, "eps": eps}
+        # The kernels of these two depend on the cache: _kernels puts them into slot 0.
+        rope = {"qkv": qkv, "cos_sin": cos_sin, "heads": heads, "kv_heads": kv_heads}
+        rope |= {"head_dim": head_dim, "eps": eps}
         if weights.query_norm is not None and weights.key_norm is not None:
             rope["query_norm"] = weights.query_norm.address
             rope["key_norm"] = weights.key_norm.address
-        scale = float32_bits(head_dim**-0.5)
-        attention = sizes | {"queries": qkv, "row_bytes": 4 * qkv_width, "scale": scale}
-        attention["partials"] = partials
-        merge = sizes | {"partials": partials, "out": attended}
+        attention = make_step(
+            0,
+            ATTENTION,
+            queries=qkv,
+            row_bytes=4 * qkv_width,
+            partials=partials,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            scale=float32_bits(head_dim**-0.5),
+        )
+        merge = make_step(
+            engine.kernel("merge"),
+            MERGE,
+            partials=partials,
+            out=attended,
+            heads=heads,
+            head_dim=head_dim,
+        )
+        swiglu = make_step(
+            engine.kernel("swiglu"), SWIGLU, gate_up=gate_up, out=gated, inner=shape.inner
+        )
 
         begin = [norm(weights.input_norm), *product(weights.qkv, normed, qkv)]
         self._rope_at = len(begin)
         return [
             *begin,
-            _by_name(0, ROPE, rope),  # the kernels of these two depend on the cache: see _kernels
-            _by_name(0, ATTENTION, attention),
-            _by_name(engine.kernel("merge"), MERGE, merge),
+            make_step(0, ROPE, **rope),
+            attention,
+            merge,
             *product(weights.output, attended, hidden, add=True),
             norm(weights.inner_norm),
             *product(weights.gate_up, normed, gate_up),
-            (engine.kernel("swiglu"), gate_up, gated, shape.inner),
+            swiglu,
             *product(weights.down, gated, hidden, add=True),
         ]
-
-
-def _by_name(kernel: int, layout: Mapping[str, int], arguments: Mapping[str, int]) -> Step:
-    """Return a step from arguments by name; those that are left out are 0 until they are patched."""
-    return (kernel, *(arguments.get(name, 0) for name in layout))
 
 
 def cos_sin(

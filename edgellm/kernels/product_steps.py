@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgellm.kernels.codegen.abi import (
+    BIAS,
+    FLOAT_MATVEC,
+    INT8_MATVEC,
+    MATMUL,
     MAX_VECTOR_ROWS,
+    PACK,
+    QUANTIZE,
     TILE,
     block_rows,
     item_rows,
@@ -14,7 +21,7 @@ from edgellm.kernels.codegen.abi import (
     tile_scratch,
 )
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.kernel_engine import KernelEngine, Step
+from edgellm.kernels.kernel_engine import KernelEngine, Step, make_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +88,53 @@ def product_steps(
         tokens: the most that L will be.
         add: whether to add to ``out``.
     """
-    stride = 4 * sum(matrix.out_features for matrix in matrices)
+    results = _Results(out, 4 * sum(matrix.out_features for matrix in matrices), int(add))
     steps: list[Step] = []
-    prepared: dict[object, Sequence[int]] = {}  # inputs that several matrices can share
+    prepared: dict[object, _Prepared] = {}  # inputs that several matrices can share
     for matrix in matrices:
-        kernel = _kernel(engine, matrix, tokens)
+        kernel = _kernel_name(engine, matrix, tokens)
         needs = _INPUTS[kernel]
         key: object = needs
         if needs.codes:  # quantized in the weight's groups, in the order of its codes
             key = (needs, matrix.format.group, matrix.format.bits == 4)
         if key not in prepared:
             name = f"inputs {len(prepared)}"
-            prepared[key], before = _inputs(engine, matrix, x, needs, tokens=tokens, name=name)
+            prepared[key], before = _prepare(engine, matrix, x, needs, tokens=tokens, name=name)
             steps += before
-        steps.append(_multiply(engine, matrix, kernel, prepared[key], (out, stride, int(add))))
+        steps.append(_multiply(engine, matrix, kernel, prepared[key], results))
         if matrix.bias:
-            kernel_address = engine.kernel("bias", matrix.bias_kind)
-            steps.append((kernel_address, out, stride, matrix.bias, matrix.out_features))
-        out += 4 * matrix.out_features
+            bias = make_step(
+                engine.kernel("bias", matrix.bias_kind),
+                BIAS,
+                out=results.out,
+                out_stride=results.out_stride,
+                bias=matrix.bias,
+                out_features=matrix.out_features,
+            )
+            steps.append(bias)
+        results = results._replace(out=results.out + 4 * matrix.out_features)
     return steps
+
+
+class _Results(NamedTuple):
+    """Where results go: the arguments of that name in ``codegen/abi.py``."""
+
+    out: int
+    out_stride: int
+    add: int
+
+
+class _Prepared(NamedTuple):
+    """Activations as a kernel takes them: addresses, the arguments of that name."""
+
+    activations: int
+    activation_scales: int = 0
+    activation_sums: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """How a kernel takes activations.
+    """How a kernel takes activations: float32 as they are, unless it says otherwise.
 
     Attributes:
         codes: the order of the halves of 4-bit codes (``split``, ``tile``); empty for numbers.
@@ -132,7 +162,7 @@ _INPUTS = {
 _MATMULS = {"int8": "int8_matmul", "tiles": "tile_matmul", "float": "float_matmul"}
 
 
-def _kernel(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
+def _kernel_name(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
     """Return the name of the kernel for so many tokens."""
     many = tokens > engine.max_exact_rows
     kind = arithmetic(engine, matrix, many=many)
@@ -146,68 +176,88 @@ def _kernel(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
     return f"{kind}_few"
 
 
-def _inputs(
+def _prepare(
     engine: KernelEngine, matrix: Matrix, x: int, needs: _Inputs, *, tokens: int, name: str
-) -> tuple[Sequence[int], list[Step]]:
-    """Return addresses of activations, scales and sums as a kernel takes them, and their steps."""
-    columns, group = matrix.in_features, matrix.format.group
+) -> tuple[_Prepared, list[Step]]:
+    """Return activations as a kernel takes them, and the steps that make them."""
+    in_features, group = matrix.in_features, matrix.format.group
+    # packed tokens come in whole vectors
     padded = -(-tokens // engine.isa.lanes) * engine.isa.lanes
 
     def buffer(part: str, item_bytes: int, count: int) -> int:
+        """Return the address of (padded, count) items."""
         return engine.workspace.reserved(f"{name} {part}", padded * item_bytes * count)
+
+    def pack(source: int, part: str, words: int, kind: str) -> tuple[int, Step]:
+        target = buffer(part, 4, words)
+        kernel = engine.kernel("pack", kind)
+        return target, make_step(kernel, PACK, source=source, target=target, words=words)
 
     if not needs.codes:
         if not needs.packed:
-            return (x, 0, 0), []
-        words = columns
+            return _Prepared(x), []
+        words = in_features
         if needs.packed == "bf16":  # two to a word
-            words = columns // 2
-        packed = buffer("packed", 4, words)
-        return (packed, 0, 0), [(engine.kernel("pack", needs.packed), x, packed, words)]
-    groups = columns // group
-    codes = buffer("codes", 1, columns)
-    scales = buffer("scales", 4, groups)
-    sums = buffer("sums", 4, groups)
+            words = in_features // 2
+        packed, step = pack(x, "packed", words, needs.packed)
+        return _Prepared(packed), [step]
+
+    groups = in_features // group
     order = "plain"
     if matrix.format.bits == 4:  # two codes to a byte: their halves have an order
         order = needs.codes
-    steps: list[Step] = [(engine.kernel("quantize", group, order), x, codes, scales, sums, groups)]
+    codes = buffer("codes", 1, in_features)
+    scales = buffer("scales", 4, groups)
+    sums = buffer("sums", 4, groups)
+    quantize = make_step(
+        engine.kernel("quantize", group, order),
+        QUANTIZE,
+        x=x,
+        codes=codes,
+        scales=scales,
+        sums=sums,
+        groups=groups,
+    )
     if not needs.packed:
-        return (codes, scales, sums), steps
-    pack = engine.kernel("pack", needs.packed)
-    packed_codes = buffer("packed codes", 4, columns // 4)
-    packed_scales = buffer("packed scales", 4, groups)
-    packed_sums = buffer("packed sums", 4, groups)
-    steps += [
-        (pack, codes, packed_codes, columns // 4),
-        (pack, scales, packed_scales, groups),
-        (pack, sums, packed_sums, groups),
-    ]
-    return (packed_codes, packed_scales, packed_sums), steps
+        return _Prepared(codes, scales, sums), [quantize]
+    # four codes to a word
+    packed_codes, pack_codes = pack(codes, "packed codes", in_features // 4, needs.packed)
+    packed_scales, pack_scales = pack(scales, "packed scales", groups, needs.packed)
+    packed_sums, pack_sums = pack(sums, "packed sums", groups, needs.packed)
+    prepared = _Prepared(packed_codes, packed_scales, packed_sums)
+    return prepared, [quantize, pack_codes, pack_scales, pack_sums]
 
 
 def _multiply(
-    engine: KernelEngine,
-    matrix: Matrix,
-    kernel: str,
-    inputs: Sequence[int],
-    out: tuple[int, int, int],
+    engine: KernelEngine, matrix: Matrix, kernel: str, prepared: _Prepared, results: _Results
 ) -> Step:
-    """Return the step of the product itself."""
-    form, columns, needs = matrix.format, matrix.in_features, _INPUTS[kernel]
-    weight = (matrix.weight, matrix.scales, matrix.biases, matrix.out_features)
-    head = (engine.kernel(kernel, form), *inputs, *weight)
+    """Return the step of the product itself, and reserve the scratch that it needs."""
+    needs = _INPUTS[kernel]
+    arguments = {
+        **prepared._asdict(),
+        "weight": matrix.weight,
+        "scales": matrix.scales,
+        "biases": matrix.biases,
+        "out_features": matrix.out_features,
+        **results._asdict(),
+    }
     groups = 0
-    if not form.dense:
-        groups = columns // form.group
+    if not matrix.format.dense:
+        groups = matrix.in_features // matrix.format.group
     if needs.panel:
-        row_bytes = columns * needs.panel
+        layout = MATMUL
+        row_bytes = matrix.in_features * needs.panel
         rows = block_rows(row_bytes)
         engine.reserve_scratch(matmul_scratch(engine.isa.lanes, rows, row_bytes, groups))
-        return (*head, columns, *out, rows, row_bytes)
+        arguments |= {"block_rows": rows, "panel_row_bytes": row_bytes}
+    else:
+        layout = FLOAT_MATVEC
+        arguments["item_rows"] = item_rows(matrix.out_features, engine.threads)
     if kernel == "tile_matvec":
         engine.reserve_scratch(tile_scratch(groups))
-    rows = item_rows(matrix.out_features, engine.threads)
-    if needs.codes:
-        return (*head, groups, *out, rows)
-    return (*head, columns, *out, rows)
+    if needs.codes and not needs.panel:
+        layout = INT8_MATVEC
+        arguments["groups"] = groups
+    else:
+        arguments["in_features"] = matrix.in_features
+    return make_step(engine.kernel(kernel, matrix.format), layout, **arguments)

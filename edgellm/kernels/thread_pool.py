@@ -87,7 +87,7 @@ class _Workers:
         self._state[:] = 0
         libc = ctypes.CDLL(None)
         libc.pthread_mutex_init(ctypes.c_void_p(self._address + POOL["mutex"]), None)
-        for condition in ("condition", "passed"):
+        for condition in ("work_condition", "barrier_condition"):
             libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL[condition]), None)
         self._threads = [
             threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True)

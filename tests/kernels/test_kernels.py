@@ -12,7 +12,7 @@ from edgellm.kernels.codegen.isa import host_isas
 from edgellm.kernels.codegen.weight_format import BITS, GROUPS, WeightFormat
 from edgellm.kernels.host import unavailable
 from edgellm.kernels.kernel_engine import KernelEngine, step_array
-from edgellm.kernels.layer_steps import KVView
+from edgellm.kernels.layer import KVView
 from edgellm.kernels.product_steps import Matrix, arithmetic, product_steps
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))

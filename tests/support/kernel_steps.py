@@ -3,17 +3,11 @@
 import numpy as np
 
 from edgellm.kernels.codegen.abi import ATTENTION, MERGE
-from edgellm.kernels.kernel_engine import float32_bits, step_array
-
-
-def step(kernel, layout, arguments):
-    """Return a step from arguments by name."""
-    assert arguments.keys() <= layout.keys()
-    return (kernel, *(arguments.get(name, 0) for name in layout))
+from edgellm.kernels.kernel_engine import float32_bits, make_step, step_array
 
 
 def attend(engine, view, queries, *, kv_heads, splits=None):
-    """Return what queries (L, H, D) attend to in a KVView: attention and merge as the layers run them.
+    """Attend with queries (L, H, D) to a KVView, by attention and merge as the layers run them.
 
     ``splits`` replaces those that so many queries have.
     """
@@ -40,8 +34,8 @@ def attend(engine, view, queries, *, kv_heads, splits=None):
         **dict(zip(tables, view.tables, strict=True)),
     }
     steps = [
-        step(engine.kernel("attention", view.kind), ATTENTION, attention),
-        step(engine.kernel("merge"), MERGE, sizes | {"out": out.ctypes.data}),
+        make_step(engine.kernel("attention", view.kind), ATTENTION, **attention),
+        make_step(engine.kernel("merge"), MERGE, **sizes, out=out.ctypes.data),
     ]
     with engine.lock:
         engine.reserve_scratch(1 << 20)

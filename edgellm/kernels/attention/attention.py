@@ -1,29 +1,35 @@
-"""Attention over the cache, with the softmax taken along the way (Milakov and Gimelshein 2018, arXiv:1805.02867).
+"""Attention over the cache: a vector of queries and a split of the keys at a time.
 
 The lanes of a vector are queries: tokens times the heads that share a key head. Maxima and sums are
 then plain vector operations, and every key and value is a broadcast that serves all lanes.
 
-A query's result does not depend on how many rows its call has: blocks and shares of the keys begin
-at fixed positions, keys are taken in their order, and one that a query may not see adds exactly
-nothing.
+A query's result does not depend on how many rows its call has: blocks and splits of the keys begin
+at fixed positions, and ``online_softmax.py`` takes the keys of a block in their order.
 """
+
+# L tokens, H query heads, G key/value heads, D head size; a row is one query of one token, and the
+# L * H / G rows of a key head are numbered token by token
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from edgellm.kernels.attention.kv_unpack import padded, unpack_rows
+from edgellm.kernels.attention.kv_storage import StoredRows, padded, unpack_rows
+from edgellm.kernels.attention.online_softmax import LOWEST, KeyBlocks, KeyRange, Softmax
 from edgellm.kernels.codegen.abi import ATTENTION, KEY_BLOCK, SPLIT_KEYS
-from edgellm.kernels.codegen.emitter import F32, I32, Emitter, Value, vector
-from edgellm.kernels.codegen.exp import exp
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_items
+from edgellm.kernels.codegen.schedule import parallel_for
+from edgellm.kernels.codegen.values import F32, I32, Value, vector
 
-_TILE = 8
-"""Keys, or features, that are summed side by side."""
 
-LOWEST, _HIDDEN, _SEEN = -1e30, -3e38, -1e38
-"""Where maxima begin, the score of a key that a query may not see, and what is below the score of any that it may."""
+class _Item(NamedTuple):
+    """The work of one thread at a time: a key head, a vector of its rows, a split of its keys."""
+
+    head: Value
+    first_row: Value
+    split: Value
 
 
 def emit_attention(isa: Isa, name: str, kind: str = "f32") -> str:
@@ -37,264 +43,199 @@ def emit_attention(isa: Isa, name: str, kind: str = "f32") -> str:
 
 
 class _Attention:
+    """The kernel; its scratch holds, for a vector of rows:
+
+    queries (D, lanes), results (D, lanes), scores (KEY_BLOCK, lanes); of a packed cache also a
+    block of keys and one of values in float32, (KEY_BLOCK, padded D) each.
+    """
+
     def __init__(self, isa: Isa, name: str, kind: str) -> None:
-        self.e = e = Emitter(isa, name)
+        self.e = e = Emitter(isa, name, ATTENTION)
         self.kind = kind
-        self.width_lanes = isa.lanes
-        self.floats, self.words = vector(F32, isa.lanes), vector(I32, isa.lanes)
+        self.lanes = isa.lanes
         self.vector_bytes = 4 * isa.lanes
-        self.head_dim, self.nbytes = (
-            e.argument(ATTENTION["head_dim"]),
-            e.mul(e.argument(ATTENTION["head_dim"]), 4),
-        )
+        self.floats = vector(F32, isa.lanes)
+        self.words = vector(I32, isa.lanes)
+        self.zeros = e.const(self.floats, 0.0)
+        self.head_dim = e.argument("head_dim")
+        self.query_bytes = e.mul(e.argument("head_dim"), 4)
         self.queries = e.scratch
         self.results = e.at(self.queries, e.mul(self.head_dim, self.vector_bytes))
         self.scores = e.at(self.results, e.mul(self.head_dim, self.vector_bytes))
-        self.row_bytes = self.nbytes
-        if kind != "f32":  # a block of keys, then of values, is unpacked into this thread's memory
-            self.row_bytes = e.mul(padded(e, self.head_dim), 4)
+        self.key_bytes = self.query_bytes
+        if kind != "f32":
+            self.key_bytes = e.mul(padded(e, self.head_dim), 4)
             self.block_keys = e.at(self.scores, KEY_BLOCK * self.vector_bytes)
-            self.block_values = e.at(self.block_keys, e.mul(self.row_bytes, KEY_BLOCK))
-        self.held, self.window, self.splits = (
-            e.argument(ATTENTION["length"]),
-            e.argument(ATTENTION["window"]),
-            e.argument(ATTENTION["splits"]),
+            self.block_values = e.at(self.block_keys, e.mul(self.key_bytes, KEY_BLOCK))
+        self.blocks = KeyBlocks(
+            e,
+            head_dim=self.head_dim,
+            key_bytes=self.key_bytes,
+            queries=self.queries,
+            results=self.results,
+            scores=self.scores,
         )
-        self.shared_heads = e.div(e.argument(ATTENTION["heads"]), e.argument(ATTENTION["kv_heads"]))
-        self.rows = e.mul(e.tokens, self.shared_heads)
+        self.length = e.argument("length")
+        self.window = e.argument("window")
+        self.splits = e.argument("splits")
+        self.heads_per_key = e.div(e.argument("heads"), e.argument("kv_heads"))
+        self.rows = e.mul(e.tokens, self.heads_per_key)
 
     def emit(self) -> str:
         e = self.e
-        blocks = e.ceil_div(self.rows, self.width_lanes)
-        per_head = e.mul(blocks, self.splits)
-        next_items(
-            e,
-            e.mul(e.argument(ATTENTION["kv_heads"]), per_head),
-            lambda item: self.one(
-                e.div(item, per_head),
-                e.div(e.rem(item, per_head), self.splits),
-                e.rem(item, self.splits),
-            ),
-        )
+        row_blocks = e.ceil_div(self.rows, self.lanes)
+        items_per_head = e.mul(row_blocks, self.splits)
+
+        def one_item(item: Value) -> None:
+            head = e.div(item, items_per_head)
+            row_block = e.div(e.rem(item, items_per_head), self.splits)
+            split = e.rem(item, self.splits)
+            self.attend(_Item(head, e.mul(row_block, self.lanes), split))
+
+        parallel_for(e, e.mul(e.argument("kv_heads"), items_per_head), one_item)
         return e.finish()
 
-    def one(self, head: Value, block: Value, split: Value) -> None:
-        """One key head, one vector of queries, one share of the keys."""
+    def attend(self, item: _Item) -> None:
+        """Attend with one vector of rows to one split of the keys."""
         e = self.e
-        first = e.mul(block, self.width_lanes)
-        count = e.min(self.width_lanes, e.sub(self.rows, first))
-        self.gather(head, first)
-        last = e.sub(e.add(first, count), 1)
-        low, _ = self.seen(e.div(first, self.shared_heads))
-        _, high = self.seen(e.div(last, self.shared_heads))
-        start, stop = self.share(e.add(e.argument(ATTENTION["first_split"]), split))
-        start, stop = e.max(start, low), e.min(stop, high)
-        bounds = self.bounds(first)
-        e.loop(
-            0,
-            self.head_dim,
-            lambda d: e.store(e.const(self.floats, 0.0), self.results, e.mul(d, self.vector_bytes)),
-        )
+        count = e.min(self.lanes, e.sub(self.rows, item.first_row))
+        self.gather_queries(item)
+        last_row = e.sub(e.add(item.first_row, count), 1)
+        # the keys that any of the rows sees
+        lowest = self.visible_keys(e.div(item.first_row, self.heads_per_key)).begin
+        highest = self.visible_keys(e.div(last_row, self.heads_per_key)).end
+        start, stop = self.split_keys(e.add(e.argument("first_split"), item.split))
+        start = e.max(start, lowest)
+        stop = e.min(stop, highest)
+        visible = self.visible_by_lane(item.first_row)
 
-        def keys_block(at: Value, largest: Value, total: Value) -> Sequence[Value]:
-            part = e.max(at, start), e.min(e.add(at, KEY_BLOCK), stop)
-            return self.block(*self.rows_of(head, part), part, bounds, (largest, total))
+        def clear(feature: Value) -> None:
+            e.store(self.zeros, self.results, e.mul(feature, self.vector_bytes))
 
-        carried = [e.const(self.floats, LOWEST), e.const(self.floats, 0.0)]
-        aligned = e.mul(e.div(start, KEY_BLOCK), KEY_BLOCK)
-        largest, total = e.loop(aligned, stop, keys_block, carried, step=KEY_BLOCK)
-        self.scatter((head, first, split), count, (largest, total))
+        e.loop(0, self.head_dim, clear)
 
-    def share(self, number: Value) -> tuple[Value, Value]:
-        """The positions of a share, as ``abi.split_of`` has them."""
+        def one_block(position: Value, largest: Value, total: Value) -> Sequence[Value]:
+            begin = e.max(position, start)
+            part = KeyRange(begin, e.min(e.add(position, KEY_BLOCK), stop))
+            keys, values = self.load_block(item.head, part)
+            return self.blocks.add(keys, values, part, visible, Softmax(largest, total))
+
+        softmax = [e.const(self.floats, LOWEST), self.zeros]
+        # blocks begin at multiples of their size, wherever the split does
+        first_block = e.round_down(start, KEY_BLOCK)
+        softmax = e.loop(first_block, stop, one_block, softmax, step=KEY_BLOCK)
+        self.scatter_results(item, count, Softmax(*softmax))
+
+    # --- which keys
+
+    def split_keys(self, number: Value) -> KeyRange:
+        """Return the positions of a split, as ``abi.split_of`` numbers them."""
         e = self.e
 
-        def start(share: Value) -> Value:
-            octave = e.div(share, 8)
-            exponent = e.max(
-                e.min(e.sub(e.max(octave, 1), 1), e.argument(ATTENTION["max_exponent"])),
-                e.argument(ATTENTION["min_exponent"]),
-            )
-            return e.mul(e.sub(share, e.mul(exponent, 8)), e.b.shl(e.index(SPLIT_KEYS), exponent))
+        def start(split: Value) -> Value:
+            octave = e.max(e.div(split, 8), 1)
+            exponent = e.min(e.sub(octave, 1), e.argument("max_exponent"))
+            exponent = e.max(exponent, e.argument("min_exponent"))
+            place = e.sub(split, e.mul(exponent, 8))
+            return e.mul(place, e.b.shl(e.index(SPLIT_KEYS), exponent))
 
-        return start(number), start(e.add(number, 1))
+        begin = start(number)
+        return KeyRange(begin, start(e.add(number, 1)))
 
-    def rows_of(self, head: Value, part: tuple[Value, Value]) -> tuple[Value, Value]:
-        """Addresses of the keys and values of a part in float32, where the first of the part lies."""
+    def visible_keys(self, token: Value) -> KeyRange:
+        """Return the keys that a new token sees: itself and those of the window before it."""
         e = self.e
-        begin, end = part
-        head_bytes = e.argument(ATTENTION["head_bytes"])
+        end = e.add(e.sub(self.length, e.tokens), e.add(token, 1))
+        return KeyRange(e.sub(end, e.min(end, self.window)), end)
+
+    def visible_by_lane(self, first_row: Value) -> KeyRange:
+        """Return the keys that each lane sees, as (lanes,) 32-bit integers."""
+        e = self.e
+        begins = e.const(self.words, 0)
+        ends = e.const(self.words, 0)
+        for lane in range(self.lanes):
+            # lanes past the end repeat the last row
+            row = e.min(e.add(first_row, lane), e.sub(self.rows, 1))
+            visible = self.visible_keys(e.div(row, self.heads_per_key))
+            number = e.const(I32, lane)
+            begins = e.b.insert_element(begins, e.b.trunc(visible.begin, I32), number)
+            ends = e.b.insert_element(ends, e.b.trunc(visible.end, I32), number)
+        return KeyRange(begins, ends)
+
+    def load_block(self, head: Value, part: KeyRange) -> tuple[Value, Value]:
+        """Return where the keys and values of a part lie in float32, from the part's first on."""
+        e = self.e
+        head_bytes = e.argument("head_bytes")
         if self.kind == "f32":
-            at = e.add(e.mul(head, head_bytes), e.mul(begin, self.nbytes))
-            return e.at(e.address(ATTENTION["keys"]), at), e.at(e.address(ATTENTION["values"]), at)
-        for codes, tables, target in (
-            ("keys", "key", self.block_keys),
-            ("values", "value", self.block_values),
-        ):
-            names = (codes, f"{tables}_scales", f"{tables}_biases")
-            places = tuple(e.address(ATTENTION[name]) for name in names)
-            rows = {"heads": (head, head_bytes), "part": (begin, end), "width": self.head_dim}
-            unpack_rows(e, self.kind, places=places, target=target, **rows)
+            offset = e.add(e.mul(head, head_bytes), e.mul(part.begin, self.query_bytes))
+            keys = e.at(e.address("keys"), offset)
+            return keys, e.at(e.address("values"), offset)
+        for name, target in (("key", self.block_keys), ("value", self.block_values)):
+            unpack_rows(
+                e,
+                self.kind,
+                StoredRows(*map(e.address, (f"{name}s", f"{name}_scales", f"{name}_biases"))),
+                head=head,
+                head_bytes=head_bytes,
+                begin=part.begin,
+                end=part.end,
+                head_dim=self.head_dim,
+                target=target,
+            )
         return self.block_keys, self.block_values
 
-    def seen(self, token: Value) -> tuple[Value, Value]:
-        """The keys that a token sees: from the first to before the last."""
+    # --- rows in, results out
+
+    def token_and_head(self, head: Value, row: Value) -> tuple[Value, Value]:
+        """Return token and query head of a row of this key head."""
         e = self.e
-        high = e.add(e.sub(self.held, e.tokens), e.add(token, 1))
-        return e.sub(high, e.min(high, self.window)), high
+        token = e.div(row, self.heads_per_key)
+        first_head = e.mul(head, self.heads_per_key)
+        return token, e.add(first_head, e.rem(row, self.heads_per_key))
 
-    def bounds(self, first: Value) -> tuple[Value, Value]:
-        """The keys that each lane sees."""
-        e, low, high = self.e, self.e.const(self.words, 0), self.e.const(self.words, 0)
-        for lane in range(self.width_lanes):
-            row = e.min(e.add(first, lane), e.sub(self.rows, 1))
-            begin, end = self.seen(e.div(row, self.shared_heads))
-            low = e.b.insert_element(low, e.b.trunc(begin, I32), e.const(I32, lane))
-            high = e.b.insert_element(high, e.b.trunc(end, I32), e.const(I32, lane))
-        return low, high
-
-    def place(self, head: Value, row: Value) -> tuple[Value, Value]:
-        """Token and query head of a row of this key head."""
-        e = self.e
-        return e.div(row, self.shared_heads), e.add(
-            e.mul(head, self.shared_heads), e.rem(row, self.shared_heads)
-        )
-
-    def gather(self, head: Value, first: Value) -> None:
-        """Scaled queries into scratch, features by lanes; lanes past the end repeat the last query."""
+    def gather_queries(self, item: _Item) -> None:
+        """Write scaled queries to scratch, (D, lanes); lanes past the end repeat the last query."""
         e = self.e
 
-        def lane(number: Value) -> None:
-            token, query = self.place(head, e.min(e.add(first, number), e.sub(self.rows, 1)))
-            source = e.at(
-                e.address(ATTENTION["queries"]),
-                e.add(e.mul(token, e.argument(ATTENTION["row_bytes"])), e.mul(query, self.nbytes)),
-            )
+        def one_lane(lane: Value) -> None:
+            row = e.min(e.add(item.first_row, lane), e.sub(self.rows, 1))
+            token, query_head = self.token_and_head(item.head, row)
+            queries = e.address("queries")
+            token_row = e.mul(token, e.argument("row_bytes"))
+            source = e.at(queries, e.add(token_row, e.mul(query_head, self.query_bytes)))
 
-            def feature(d: Value) -> None:
-                number_ = e.b.fmul(
-                    e.load(source, e.mul(d, 4), F32, align=4), e.argument(ATTENTION["scale"], F32)
-                )
-                e.store(
-                    number_,
-                    self.queries,
-                    e.add(e.mul(d, self.vector_bytes), e.mul(number, 4)),
-                    align=4,
-                )
+            def one_feature(feature: Value) -> None:
+                number = e.load(source, e.mul(feature, 4), F32, align=4)
+                scaled = e.b.fmul(number, e.argument("scale", F32))
+                offset = e.add(e.mul(feature, self.vector_bytes), e.mul(lane, 4))
+                e.store(scaled, self.queries, offset, align=4)
 
-            e.loop(0, self.head_dim, feature)
+            e.loop(0, self.head_dim, one_feature)
 
-        e.loop(0, self.width_lanes, lane)
+        e.loop(0, self.lanes, one_lane)
 
-    def block(
-        self,
-        keys: Value,
-        values: Value,
-        part: tuple[Value, Value],
-        bounds: tuple[Value, Value],
-        sums: tuple[Value, Value],
-    ) -> Sequence[Value]:
-        """Take in the keys of a part; return the largest scores and the sums so far."""
-        e, floats = self.e, self.floats
-        begin, end = part
-        count = e.sub(end, begin)
-
-        def score(tile: int, at: Value, largest: Value) -> Sequence[Value]:
-            rows = [e.at(keys, e.mul(e.add(at, i), self.row_bytes)) for i in range(tile)]
-
-            def feature(d: Value, *totals: Value) -> Sequence[Value]:
-                query = e.load(self.queries, e.mul(d, self.vector_bytes), floats, align=4)
-                spread = [
-                    e.spread(e.load(row, e.mul(d, 4), F32, align=4), self.width_lanes)
-                    for row in rows
-                ]
-                return [e.fma(key, query, total) for key, total in zip(spread, totals, strict=True)]
-
-            for i, total in enumerate(
-                e.loop(0, self.head_dim, feature, [e.const(floats, 0.0)] * tile)
-            ):
-                number = e.spread(e.b.trunc(e.add(begin, e.add(at, i)), I32), self.width_lanes)
-                inside = e.b.and_(
-                    e.b.icmp_signed("<=", bounds[0], number),
-                    e.b.icmp_signed("<", number, bounds[1]),
-                )
-                total_ = e.b.select(inside, total, e.const(floats, _HIDDEN))
-                e.store(total_, self.scores, e.mul(e.add(at, i), self.vector_bytes), align=4)
-                largest = e.binary("maxnum", largest, total_)
-            return [largest]
-
-        [largest] = self.tiled(count, score, [sums[0]])
-
-        def weigh(at: Value, total: Value) -> Sequence[Value]:
-            found = e.load(self.scores, e.mul(at, self.vector_bytes), floats, align=4)
-            seen = e.b.fcmp_ordered(">", found, e.const(floats, _SEEN))
-            power = e.b.select(seen, exp(e, e.b.fsub(found, largest)), e.const(floats, 0.0))
-            e.store(power, self.scores, e.mul(at, self.vector_bytes), align=4)
-            return [e.b.fadd(total, power)]
-
-        faded = exp(e, e.b.fsub(sums[0], largest))
-        [total] = e.loop(0, count, weigh, [e.b.fmul(sums[1], faded)])
-
-        def mix(tile: int, d: Value) -> None:
-            places = [e.mul(e.add(d, i), self.vector_bytes) for i in range(tile)]
-            so_far = [
-                e.b.fmul(e.load(self.results, place, floats, align=4), faded) for place in places
-            ]
-
-            def key(at: Value, *totals: Value) -> Sequence[Value]:
-                weight = e.load(self.scores, e.mul(at, self.vector_bytes), floats, align=4)
-                row = e.at(values, e.add(e.mul(at, self.row_bytes), e.mul(d, 4)))
-                spread = [
-                    e.spread(e.load(row, 4 * i, F32, align=4), self.width_lanes)
-                    for i in range(tile)
-                ]
-                return [
-                    e.fma(value, weight, total) for value, total in zip(spread, totals, strict=True)
-                ]
-
-            for place, mixed in zip(places, e.loop(0, count, key, so_far), strict=True):
-                e.store(mixed, self.results, place, align=4)
-
-        self.tiled(self.head_dim, mix, [])
-        return [largest, total]
-
-    def tiled(
-        self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value]
-    ) -> list[Value]:
-        """``body(tile, at, ...)`` over ``count`` places in tiles, the rest one by one."""
+    def scatter_results(self, item: _Item, count: Value, softmax: Softmax) -> None:
+        """Write results from (D, lanes) to a row a query: D numbers, largest score and sum."""
         e = self.e
-        whole = e.mul(e.div(count, _TILE), _TILE)
-        carried = e.loop(
-            0, whole, lambda at, *values: body(_TILE, at, *values), carried, step=_TILE
-        )
-        return e.loop(whole, count, lambda at, *values: body(1, at, *values), carried)
+        # through memory, to read them lane by lane
+        for place, lanes in enumerate(softmax):
+            e.store(lanes, self.scores, place * self.vector_bytes, align=4)
 
-    def scatter(
-        self, item: tuple[Value, Value, Value], count: Value, sums: tuple[Value, Value]
-    ) -> None:
-        """Results from features by lanes to a row a query; the row's end holds largest score and sum."""
-        e = self.e
-        head, first, split = item
-        for number, value in enumerate(sums):
-            e.store(value, self.scores, number * self.vector_bytes, align=4)
+        def one_lane(lane: Value) -> None:
+            token, query_head = self.token_and_head(item.head, e.add(item.first_row, lane))
+            query = e.add(e.mul(token, e.argument("heads")), query_head)
+            row = e.add(e.mul(query, self.splits), item.split)
+            target = e.at(e.address("partials"), e.mul(row, e.add(self.query_bytes, 8)))
 
-        def lane(number: Value) -> None:
-            token, query = self.place(head, e.add(first, number))
-            row = e.add(
-                e.mul(e.add(e.mul(token, e.argument(ATTENTION["heads"])), query), self.splits),
-                split,
-            )
-            target = e.at(e.address(ATTENTION["partials"]), e.mul(row, e.add(self.nbytes, 8)))
+            def one_feature(feature: Value) -> None:
+                offset = e.add(e.mul(feature, self.vector_bytes), e.mul(lane, 4))
+                number = e.load(self.results, offset, F32, align=4)
+                e.store(number, target, e.mul(feature, 4), align=4)
 
-            def feature(d: Value) -> None:
-                at = e.add(e.mul(d, self.vector_bytes), e.mul(number, 4))
-                e.store(e.load(self.results, at, F32, align=4), target, e.mul(d, 4), align=4)
+            e.loop(0, self.head_dim, one_feature)
+            for place in range(len(softmax)):
+                offset = e.add(place * self.vector_bytes, e.mul(lane, 4))
+                number = e.load(self.scores, offset, F32, align=4)
+                e.store(number, target, e.add(self.query_bytes, 4 * place), align=4)
 
-            e.loop(0, self.head_dim, feature)
-            for place in (0, 1):
-                found = e.load(
-                    self.scores, e.add(place * self.vector_bytes, e.mul(number, 4)), F32, align=4
-                )
-                e.store(found, target, e.add(self.nbytes, 4 * place), align=4)
-
-        e.loop(0, count, lane)
+        e.loop(0, count, one_lane)

@@ -1,9 +1,11 @@
 """Numbers that Python and the kernels share: slots of steps and calls, the pool's state, sizes.
 
 A *step* is one row of int64 slots: slot 0 holds the kernel's address, the others its arguments.
-The mappings below name the slots of the steps that Python patches between calls; the emitters read
-their arguments by the same names. Addresses and sizes are in bytes.
+The mappings below name the slots of each kernel's arguments; Python fills them and the emitters
+read them by these names. Addresses and sizes are in bytes, results and activations are float32.
 """
+
+# L tokens of a step, E hidden, F inner, H query heads, G key/value heads, D head size
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ from collections.abc import Mapping
 
 # --- steps and calls
 
+SLOT_BYTES = 8
 STEP_SLOTS = 24
-STEP_BYTES = 8 * STEP_SLOTS
-"""One step: the kernel's address, then its arguments, eight bytes each."""
+STEP_BYTES = SLOT_BYTES * STEP_SLOTS
+"""One step: the kernel's address, then its arguments."""
 
 STEP_TOKENS = STEP_SLOTS - 1
 """The slot of a step's own number of tokens, for steps about one sequence; 0: all of the call's."""
@@ -28,6 +31,22 @@ def slots(step: Mapping[str, int], first: str, last: str) -> slice:
     """Return the slots of a step from one argument to another, both included."""
     return slice(step[first], step[last] + 1)
 
+
+NORM = _arguments(
+    "x",  # (L, E)
+    "weight",  # (E,)
+    "out",  # (L, E)
+    "hidden",  # E
+    "eps",  # float32
+)
+"""Arguments of ``norm``."""
+
+SWIGLU = _arguments(
+    "gate_up",  # (L, 2F): gates, then what they gate
+    "out",  # (L, F)
+    "inner",  # F
+)
+"""Arguments of ``swiglu``."""
 
 _KV_TABLES = ("key_scales", "key_biases", "value_scales", "value_biases")
 """Of quantized keys and values; unused otherwise."""
@@ -70,8 +89,72 @@ ATTENTION = _arguments(
 )
 """Arguments of ``attention``."""
 
-MERGE = _arguments("partials", "out", "heads", "head_dim", "splits")
-"""Arguments of ``merge``: (L, H, splits, D + 2) become (L, H, D)."""
+MERGE = _arguments(
+    "partials",  # (L, H, splits, D + 2)
+    "out",  # (L, H, D)
+    "heads",  # H
+    "head_dim",  # D
+    "splits",
+)
+"""Arguments of ``merge``."""
+
+# O out_features and K in_features of a weight, n = K / group size
+
+QUANTIZE = _arguments(
+    "x",  # (L, K)
+    "codes",  # (L, K) int8
+    "scales",  # (L, n)
+    "sums",  # (L, n): of a group's codes, times its scale
+    "groups",  # n
+)
+"""Arguments of ``quantize``."""
+
+PACK = _arguments(
+    "source",  # (L, words) of 32 bits; for ``bf16`` (L, 2 words) float32
+    "target",  # (ceil(L / lanes), words, lanes) of 32 bits
+    "words",
+)
+"""Arguments of ``pack``."""
+
+_PRODUCT = (
+    "activations",  # as the kernel takes them: see product_steps.py
+    "activation_scales",  # 0 where activations are not quantized
+    "activation_sums",
+    "weight",  # (O, K) packed codes or plain numbers
+    "scales",  # (O, n), 0 for plain numbers
+    "biases",
+    "out_features",  # O
+)
+_RESULTS = (
+    "out",  # (L, row of out_stride)
+    "out_stride",
+    "add",  # whether to add to what is there: 0 or 1
+)
+
+FLOAT_MATVEC = _arguments(*_PRODUCT, "in_features", *_RESULTS, "item_rows")
+"""Arguments of ``float_matvec`` and ``float_few``; a thread takes ``item_rows`` of O at once."""
+
+INT8_MATVEC = _arguments(*_PRODUCT, "groups", *_RESULTS, "item_rows")
+"""Arguments of ``int8_matvec``, ``int8_few`` and ``tile_matvec``; ``groups`` is n."""
+
+MATMUL = _arguments(*_PRODUCT, "in_features", *_RESULTS, "block_rows", "panel_row_bytes")
+"""Arguments of products of many tokens: ``block_rows`` of O are unpacked at once, to such rows."""
+
+BIAS = _arguments(
+    "out",  # (L, row of out_stride)
+    "out_stride",
+    "bias",  # (O,)
+    "out_features",  # O
+)
+"""Arguments of ``bias``."""
+
+APART = _arguments(
+    "steps",  # (groups, group_steps, STEP_SLOTS) int64
+    "groups",
+    "group_steps",
+    "states",  # (groups, GROUP_BYTES): a group's stand-in for the pool
+)
+"""Arguments of ``apart``."""
 
 CALL: Mapping[str, int] = {"tokens": 0, "scratch": 1, "scratch_bytes": 2}
 """Slots that all steps of a call share: tokens, and the memory that each thread has for itself."""
@@ -90,9 +173,9 @@ POOL: Mapping[str, int] = {
     "sleepers": 384,
     "workers": 392,
     "mutex": 448,
-    "condition": 512,
+    "work_condition": 512,
     "waiters": 576,
-    "passed": 640,
+    "barrier_condition": 640,
 }
 """Byte offsets of the pool's state. What each thread writes alone has a cache line of its own.
 
@@ -106,7 +189,7 @@ GROUP_BYTES = 256
 
 # --- products
 
-VECTORS = 2
+TOKEN_VECTORS = 2
 """Vectors of tokens that a matrix product sums side by side."""
 
 MAX_VECTOR_ROWS = 4
@@ -158,12 +241,12 @@ KV_GROUP = 32
 """Features of a quantized key or value that share scale and bias."""
 
 
-def item_rows(rows: int, threads: int) -> int:
+def item_rows(out_features: int, threads: int) -> int:
     """Return the rows of a weight that a thread takes at once, for few tokens.
 
     Long runs of memory, but enough of them that every thread gets eight.
     """
-    return max(32, min(512, rows // (8 * threads) // 32 * 32))
+    return max(32, min(512, out_features // (8 * threads) // 32 * 32))
 
 
 def block_rows(row_bytes: int) -> int:
@@ -173,8 +256,8 @@ def block_rows(row_bytes: int) -> int:
 
 def matmul_scratch(lanes: int, rows: int, row_bytes: int, groups: int) -> int:
     """Return the scratch bytes that a thread of a matrix product needs for a block of rows."""
-    results = 4 * rows * VECTORS * lanes
-    transposed = 4 * lanes**2  # a square in which results are turned
+    results = 4 * rows * TOKEN_VECTORS * lanes
+    transposed = 4 * lanes**2  # a square that turns results from a row each to a token each
     panel = rows * row_bytes
     scales_and_biases = 8 * rows * groups  # float32
     return results + transposed + panel + scales_and_biases
@@ -202,10 +285,11 @@ def attention_scratch(lanes: int, head_dim: int) -> int:
 def split_of(position: int, max_exponent: int) -> int:
     """Return the number of the split that holds a key's position.
 
-    The first eight splits have SPLIT_KEYS keys; then come eight of each doubling, up to
+    The first sixteen splits have SPLIT_KEYS keys; then come eight of each doubling, up to
     ``SPLIT_KEYS << max_exponent`` keys. The borders depend on nothing but positions, so that a
     query's sums do not depend on how many rows its call has.
     """
+    # 0-15 splits of the smallest size: none; 16-31: one; 32-63: two
     doublings = (position // SPLIT_KEYS).bit_length() - 4
     exponent = min(max(doublings, 0), max_exponent)
     return 8 * exponent + position // (SPLIT_KEYS << exponent)

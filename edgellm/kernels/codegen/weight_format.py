@@ -1,4 +1,4 @@
-"""How a weight is stored."""
+"""How a weight is stored: packed codes with scales and biases, or plain numbers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ GROUPS = (32, 64, 128)
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """A weight's form: MLX's affine codes (w = scale * q + bias a group), or plain numbers.
+    """A weight's format: MLX's affine codes (w = scale * q + bias a group), or plain numbers.
 
     Attributes:
         bits: of a code; 0 for plain numbers.
         group: weights that share scale and bias; 0 for plain numbers.
         kind: of scales and biases, or of the plain numbers: ``f16``, ``bf16`` or ``f32``.
+
+    Raises:
+        BackendError: there are no kernels for it.
     """
 
     bits: int
@@ -28,11 +31,11 @@ class WeightFormat:
     def __post_init__(self) -> None:
         """Check that there are kernels for it."""
         dense = (self.bits, self.group) == (0, 0)
-        if self.kind not in ITEM_BYTES or not (
-            dense or (self.bits in BITS and self.group in GROUPS)
-        ):
+        quantized = self.bits in BITS and self.group in GROUPS
+        if self.kind not in ITEM_BYTES or not (dense or quantized):
             raise BackendError(
-                f"there are no kernels for {self.bits} bits in groups of {self.group} with {self.kind} scales"
+                f"there are no kernels for {self.bits} bits in groups of {self.group} "
+                f"with {self.kind} scales"
             )
 
     @property
@@ -41,14 +44,19 @@ class WeightFormat:
         return self.bits == 0
 
     def __str__(self) -> str:
-        """As a kernel's name says it."""
-        return self.kind if self.dense else f"{self.bits}_{self.group}_{self.kind}"
+        """As a kernel's name says it: ``4_64_f16``, or ``f16`` for plain numbers."""
+        if self.dense:
+            return self.kind
+        return f"{self.bits}_{self.group}_{self.kind}"
 
     @property
     def item_bytes(self) -> int:
         """Bytes of a scale, or of a plain number."""
         return ITEM_BYTES[self.kind]
 
-    def row_bytes(self, columns: int) -> int:
-        """Bytes of a row's codes or numbers."""
-        return columns * self.item_bytes if self.dense else columns * self.bits // 8
+    @property
+    def weight_bits(self) -> int:
+        """Bits that each weight takes, scales and biases left out."""
+        if self.dense:
+            return 8 * self.item_bytes
+        return self.bits

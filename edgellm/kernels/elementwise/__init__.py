@@ -1,1 +1,5 @@
-"""Elementwise."""
+"""Kernels that go over tokens' features: norm, rotary positions, gate, bias, inputs of products.
+
+A file for each kernel, as ``kernels/catalog.py`` names them. They stand on ``kernels/codegen``;
+rotary positions also write the cache, through ``attention/kv_storage.py``.
+"""

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.codegen.abi import BIAS
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_items
+from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.unpack import load_floats
+from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 
 def emit_bias(isa: Isa, name: str, kind: str) -> str:
-    """out[t] += bias, a token an item.
+    """Emit ``bias``: ``out[t] += bias``, a token an item.
 
-    Arguments: 1 out, 2 bytes from one token's results to the next's, 3 bias (rows) of ``kind``, 4
-        rows.
+    The arguments are those of ``abi.BIAS``; the bias is of ``kind``.
     """
-    e = Emitter(isa, name)
-    out, stride, bias, rows = e.address(1), e.argument(2), e.address(3), e.argument(4)
+    e = Emitter(isa, name, BIAS)
+    out = e.address("out")
+    out_stride = e.argument("out_stride")
+    bias = e.address("bias")
+    out_features = e.argument("out_features")
 
-    def one(token: Value) -> None:
-        row = e.at(out, e.mul(token, stride))
+    def one_token(token: Value) -> None:
+        row = e.at(out, e.mul(token, out_stride))
 
-        def some(place: Value, lanes: int) -> None:
-            there = e.load(row, e.mul(place, 4), vector(F32, lanes))
-            plus = load_floats(e, bias, e.mul(place, ITEM_BYTES[kind]), kind, lanes)
-            e.store(e.b.fadd(there, plus), row, e.mul(place, 4))
+        def add_bias(place: Value, lanes: int) -> None:
+            results = e.load(row, e.mul(place, 4), vector(F32, lanes))
+            biases = load_floats(e, bias, e.mul(place, ITEM_BYTES[kind]), kind, lanes)
+            e.store(e.b.fadd(results, biases), row, e.mul(place, 4))
 
-        e.sweep(rows, some)
+        e.sweep(out_features, add_bias)
 
-    next_items(e, e.tokens, one)
+    parallel_for(e, e.tokens, one_token)
     return e.finish()

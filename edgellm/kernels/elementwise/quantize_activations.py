@@ -1,78 +1,98 @@
-"""Activations as int8: per token and group a scale and codes between -127 and 127, chosen anew for every product."""
+"""Activations as int8: per token and group a scale, chosen anew for every product."""
 
 from __future__ import annotations
 
-from edgellm.kernels.codegen.emitter import F32, I8, I32, Emitter, Value, vector
+from edgellm.kernels.codegen.abi import QUANTIZE
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_places
+from edgellm.kernels.codegen.schedule import parallel_for_chunks
+from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
 
 _LARGEST = 127.0
+"""Codes are between -127 and 127: -128 would be further from zero than the largest number."""
+
 _TINY = 1e-30
-"""A group of zeros gets this scale, so that nothing is divided by zero."""
+"""A group of zeros gets this over 127 as its scale, so that nothing is divided by zero."""
 
-
-_ITEM = 16
+_ITEM_GROUPS = 16
 """Groups that a thread takes at once."""
+
+_TILE_CODES = 64
+"""Codes of a row that a tile multiplies at once."""
 
 
 def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
-    """Rows of float32 become codes, a scale a group, and the sum of a group's codes times its scale.
+    """Emit ``quantize``: rows become codes, a scale a group, and the sum of a group's codes.
 
-    Arguments: 1 rows (L, K) float32, 2 codes (L, K) int8, 3 scales (L, K/group), 4 sums (L,
-        K/group), 5 groups a row. The order ``split`` puts a row's even places before its odd ones,
-        as the halves of MLX's 4-bit bytes lie; ``tile`` does so within each 64 places (or a group
-        of 32).
+    The arguments are those of ``abi.QUANTIZE``. The order of a row's codes is that in which the
+    weight's bytes give theirs:
 
-    The sum is that of the codes, not of the exact numbers: then the rounding errors of ``scale *
-    q`` and ``bias`` cancel as the weight itself does, which halves the error of 4-bit products.
+    - ``plain``: as they come.
+    - ``split``: even places of the row, then odd ones. A byte of MLX's 4-bit codes has an even
+      place in its low half and the next one in its high half, so that a vector of bytes becomes two
+      vectors of codes by a mask and a shift.
+    - ``tile``: the same within each 64 places (or a group of 32), which a tile takes at once.
+
+    The sum is that of the codes times the scale, not of the exact numbers: then the rounding errors
+    of ``scale * q`` and ``bias`` cancel as the weight itself does, which halves the error of 4-bit
+    products.
     """
-    e = Emitter(isa, name)
-    rows, codes, scales, sums = (e.address(number) for number in range(1, 5))
-    groups = e.argument(5)
+    e = Emitter(isa, name, QUANTIZE)
+    x = e.address("x")
+    codes = e.address("codes")
+    scales = e.address("scales")
+    sums = e.address("sums")
+    groups = e.argument("groups")
     lanes = isa.lanes
     floats = vector(F32, lanes)
-    count = e.tokens
+    tokens = e.tokens
 
-    def one(item: Value) -> None:
+    def one_group(item: Value) -> None:
         source = e.mul(item, 4 * group)
-        numbers = [
-            e.load(rows, e.add(source, 4 * start), floats) for start in range(0, group, lanes)
-        ]
-        top = e.const(floats, 0.0)
+        numbers = [e.load(x, e.add(source, 4 * start), floats) for start in range(0, group, lanes)]
+        magnitudes = e.const(floats, 0.0)
         for number in numbers:
-            top = e.binary("maxnum", top, e.unary("fabs", number))
-        largest = e.binary("maxnum", e.largest(top), e.const(F32, _TINY))
+            magnitudes = e.binary("maxnum", magnitudes, e.unary("fabs", number))
+        largest = e.binary("maxnum", e.reduce_max(magnitudes), e.const(F32, _TINY))
         scale = e.b.fdiv(largest, e.const(F32, _LARGEST))
-        inverse = e.spread(e.b.fdiv(e.const(F32, _LARGEST), largest), lanes)
-        whole = [
+        inverse = e.broadcast(e.b.fdiv(e.const(F32, _LARGEST), largest), lanes)
+        rounded = [
             e.b.fptosi(e.unary("rint", e.b.fmul(number, inverse)), vector(I32, lanes))
             for number in numbers
         ]
-        total = whole[0]
-        for number in whole[1:]:
+        total = rounded[0]
+        for number in rounded[1:]:
             total = e.b.add(total, number)
         e.store(scale, scales, e.mul(item, 4), align=4)
-        e.store(e.b.fmul(scale, e.b.sitofp(e.sum(total), F32)), sums, e.mul(item, 4), align=4)
-        narrow = e.join([e.b.trunc(number, vector(I8, lanes)) for number in whole])
-        if order == "tile":
-            width = min(64, group)
-            starts = [start + odd for start in range(0, group, width) for odd in (0, 1)]
-            narrow = e.shuffle(
-                narrow,
-                [
-                    place
-                    for start in starts
-                    for place in range(start, start // width * width + width, 2)
-                ],
-            )
-        if order != "split":
-            e.store(narrow, codes, e.mul(item, group))
-            return
-        row, place = e.div(item, groups), e.rem(item, groups)
-        base = e.add(e.mul(row, e.mul(groups, group)), e.mul(place, group // 2))
-        half = e.mul(groups, group // 2)
-        e.store(e.shuffle(narrow, range(0, group, 2)), codes, base)
-        e.store(e.shuffle(narrow, range(1, group, 2)), codes, e.add(base, half))
+        scaled_sum = e.b.fmul(scale, e.b.sitofp(e.reduce_sum(total), F32))
+        e.store(scaled_sum, sums, e.mul(item, 4), align=4)
 
-    next_places(e, e.mul(count, groups), _ITEM, one)
+        # (group,) bytes
+        row_codes = e.concat([e.b.trunc(number, vector(I8, lanes)) for number in rounded])
+        if order == "split":
+            store_split(item, row_codes)
+            return
+        if order == "tile":
+            row_codes = e.shuffle(row_codes, _tile_order(group))
+        e.store(row_codes, codes, e.mul(item, group))
+
+    def store_split(item: Value, row_codes: Value) -> None:
+        row = e.div(item, groups)
+        place = e.rem(item, groups)
+        even = e.add(e.mul(row, e.mul(groups, group)), e.mul(place, group // 2))
+        half_row = e.mul(groups, group // 2)
+        e.store(e.shuffle(row_codes, range(0, group, 2)), codes, even)
+        e.store(e.shuffle(row_codes, range(1, group, 2)), codes, e.add(even, half_row))
+
+    parallel_for_chunks(e, e.mul(tokens, groups), _ITEM_GROUPS, one_group)
     return e.finish()
+
+
+def _tile_order(group: int) -> list[int]:
+    """Return the places of a group as tiles take them: 0 2 4 ... 62 1 3 5 ... 63 64 66 ..."""
+    width = min(_TILE_CODES, group)
+    order: list[int] = []
+    for start in range(0, group, width):
+        order += range(start, start + width, 2)
+        order += range(start + 1, start + width, 2)
+    return order

@@ -1,56 +1,67 @@
-"""RMS norm of each token's features."""
+"""RMS norm of each token's features (Zhang and Sennrich 2019, arXiv:1910.07467)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.codegen.abi import NORM
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_items
+from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.unpack import load_floats
+from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 
 def emit_norm(isa: Isa, name: str, kind: str) -> str:
-    """out = x / sqrt(mean(x^2) + eps) * weight, a token an item.
+    """Emit ``norm``: ``out = x / sqrt(mean(x^2) + eps) * weight``, a token an item.
 
-    Arguments: 1 x (L, E), 2 weight (E) of ``kind``, 3 out (L, E), 4 E, 5 eps (float32).
+    The arguments are those of ``abi.NORM``; the weight is of ``kind``.
     """
-    e = Emitter(isa, name)
-    x, weight, out, width, eps = (
-        e.address(1),
-        e.address(2),
-        e.address(3),
-        e.argument(4),
-        e.argument(5, F32),
-    )
+    e = Emitter(isa, name, NORM)
+    x = e.address("x")
+    weight = e.address("weight")
+    out = e.address("out")
+    hidden = e.argument("hidden")
+    eps = e.argument("eps", F32)
 
-    def one(token: Value) -> None:
-        start = e.mul(token, e.mul(width, 4))
-        normalize(e, (e.at(x, start), e.at(out, start)), (weight, kind), width, eps)
+    def one_token(token: Value) -> None:
+        start = e.mul(token, e.mul(hidden, 4))
+        source = e.at(x, start)
+        target = e.at(out, start)
+        normalize(e, source, target, weight=weight, kind=kind, features=hidden, eps=eps)
 
-    next_items(e, e.tokens, one)
+    parallel_for(e, e.tokens, one_token)
     return e.finish()
 
 
 def normalize(
-    e: Emitter, places: tuple[Value, Value], weight: tuple[Value, str], width: Value, eps: Value
+    e: Emitter,
+    source: Value,
+    target: Value,
+    *,
+    weight: Value,
+    kind: str,
+    features: Value,
+    eps: Value,
 ) -> None:
-    """Write the norm of ``width`` numbers, times a weight (its address and kind), from one place to another."""
-    x, out = places
+    """Write the RMS norm of a row times a weight of ``kind``; the target may be the source."""
 
-    def squares(place: Value, lanes: int, total: Value) -> Sequence[Value]:
-        number = e.load(x, e.mul(place, 4), vector(F32, lanes))
-        return [e.fma(number, number, total)]
+    def add_squares(place: Value, lanes: int, total: Value) -> Sequence[Value]:
+        numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
+        return [e.fma(numbers, numbers, total)]
 
-    wide, rest = e.sweep(width, squares, [e.const(vector(F32, e.isa.lanes), 0.0)])
-    total = e.b.fadd(e.sum(wide), e.sum(rest))
-    mean = e.b.fdiv(total, e.b.uitofp(width, F32))
+    zeros = e.const(vector(F32, e.isa.lanes), 0.0)
+    vector_sums, remainder_sum = e.sweep(features, add_squares, [zeros])
+    total = e.b.fadd(e.reduce_sum(vector_sums), e.reduce_sum(remainder_sum))
+    mean = e.b.fdiv(total, e.b.uitofp(features, F32))
     factor = e.b.fdiv(e.const(F32, 1.0), e.unary("sqrt", e.b.fadd(mean, eps)))
 
-    def scaled(place: Value, lanes: int) -> None:
-        number = e.load(x, e.mul(place, 4), vector(F32, lanes))
-        by = load_floats(e, weight[0], e.mul(place, ITEM_BYTES[weight[1]]), weight[1], lanes)
-        e.store(e.b.fmul(e.b.fmul(number, e.spread(factor, lanes)), by), out, e.mul(place, 4))
+    def scale(place: Value, lanes: int) -> None:
+        numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
+        weights = load_floats(e, weight, e.mul(place, ITEM_BYTES[kind]), kind, lanes)
+        # scaled first and weighted then, as MLX rounds it
+        scaled = e.b.fmul(numbers, e.broadcast(factor, lanes))
+        e.store(e.b.fmul(scaled, weights), target, e.mul(place, 4))
 
-    e.sweep(width, scaled)
+    e.sweep(features, scale)

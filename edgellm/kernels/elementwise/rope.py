@@ -1,15 +1,16 @@
-"""Rotary positions, and the way of new keys and values into the cache."""
+"""Rotary positions (Su et al. 2021, arXiv:2104.09864), and new keys and values into the cache."""
 
 from __future__ import annotations
 
-from edgellm.kernels.attention.kv_unpack import pack_row
+from edgellm.kernels.attention.kv_storage import StoredRows, pack_row
 from edgellm.kernels.codegen.abi import ROPE
-from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_places
+from edgellm.kernels.codegen.schedule import parallel_for_chunks
+from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.elementwise.rms_norm import normalize
 
-_ITEM = 16
+_ITEM_HEADS = 16
 """Heads that a thread takes at once."""
 
 
@@ -19,74 +20,127 @@ def emit_rope(isa: Isa, name: str, norm: str, kind: str = "f32") -> str:
     Unless ``norm`` is ``plain``, queries and keys are normed first, with weights of that kind.
     The arguments are those of ``abi.ROPE``; the cache is of ``kind``.
     """
-    e = Emitter(isa, name)
-    heads, turns, width = (
-        e.address(ROPE["qkv"]),
-        e.address(ROPE["cos_sin"]),
-        e.argument(ROPE["head_dim"]),
-    )
-    queries, groups = e.argument(ROPE["heads"]), e.argument(ROPE["kv_heads"])
-    stores = e.address(ROPE["keys"]), e.address(ROPE["values"])
-    head_bytes, place = e.argument(ROPE["head_bytes"]), e.argument(ROPE["position"])
-    row_heads = e.add(queries, e.mul(groups, 2))
-    nbytes, half = e.mul(width, 4), e.div(width, 2)
+    return _Rope(isa, name, norm, kind).emit()
 
-    def turn(source: Value, target: Value, token: Value) -> None:
-        cosines = e.at(turns, e.mul(token, nbytes))
 
-        def some(at: Value, lanes: int) -> None:
-            floats = vector(F32, lanes)
-            low, high = e.mul(at, 4), e.mul(e.add(at, half), 4)
-            x, y = e.load(source, low, floats), e.load(source, high, floats)
-            cosine, sine = e.load(cosines, low, floats), e.load(cosines, high, floats)
-            e.store(e.b.fsub(e.b.fmul(x, cosine), e.b.fmul(y, sine)), target, low)
-            e.store(e.fma(x, sine, e.b.fmul(y, cosine)), target, high)
+class _Rope:
+    def __init__(self, isa: Isa, name: str, norm: str, kind: str) -> None:
+        self.e = e = Emitter(isa, name, ROPE)
+        self.norm = norm
+        self.kind = kind
+        self.qkv = e.address("qkv")
+        self.cos_sin = e.address("cos_sin")
+        self.head_dim = e.argument("head_dim")
+        self.heads = e.argument("heads")
+        self.kv_heads = e.argument("kv_heads")
+        self.keys = e.address("keys")
+        self.values = e.address("values")
+        self.head_bytes = e.argument("head_bytes")
+        self.position = e.argument("position")
+        self.token_heads = e.add(self.heads, e.mul(self.kv_heads, 2))  # H + 2G
+        self.row_bytes = e.mul(self.head_dim, 4)
+        self.half = e.div(self.head_dim, 2)
 
-        e.sweep(half, some)
+    def emit(self) -> str:
+        e = self.e
+        parallel_for_chunks(e, e.mul(e.tokens, self.token_heads), _ITEM_HEADS, self.one_head)
+        return e.finish()
 
-    def pack(source: Value, places: list[Value], row: tuple[Value, Value]) -> None:
-        pack_row(
-            e, kind, source=source, places=(places[0], places[1], places[2]), row=row, width=width
-        )
+    def one_head(self, item: Value) -> None:
+        """Rotate or store one head of one token: its queries come first, then keys, then values."""
+        e = self.e
+        token = e.div(item, self.token_heads)
+        head = e.rem(item, self.token_heads)
+        source = e.at(self.qkv, e.mul(item, self.row_bytes))
+        is_query = e.less(head, self.heads)
+        is_value = e.b.not_(e.less(head, e.add(self.heads, self.kv_heads)))
+        if self.norm != "plain":
+            self.normalize_query_or_key(source, is_query, is_value)
+        # of a key or a value; of a query it means nothing and is not used
+        kv_head = e.rem(e.sub(head, self.heads), self.kv_heads)
+        if self.kind == "f32":
+            self.store_float32(source, token, kv_head, is_query, is_value)
+        else:
+            self.store_packed(source, token, kv_head, is_query, is_value)
 
-    def one(item: Value) -> None:
-        token, head = e.div(item, row_heads), e.rem(item, row_heads)
-        source = e.at(heads, e.mul(item, nbytes))
-        is_query, is_value = e.less(head, queries), e.b.not_(e.less(head, e.add(queries, groups)))
-        if norm != "plain":
-            weight = e.b.select(
-                is_query, e.address(ROPE["query_norm"]), e.address(ROPE["key_norm"])
-            )
-            e.when(
-                e.b.not_(is_value),
-                lambda: normalize(
-                    e, (source, source), (weight, norm), width, e.argument(ROPE["eps"], F32)
-                ),
-            )
-        number = e.rem(e.sub(head, queries), groups)
-        if kind != "f32":
-            e.when(e.b.not_(is_value), lambda: turn(source, source, token))
-            places = [
-                e.b.select(is_value, e.address(ROPE[of_values]), e.address(ROPE[of_keys]))
-                for of_keys, of_values in (
-                    ("keys", "values"),
-                    ("key_scales", "value_scales"),
-                    ("key_biases", "value_biases"),
+    def normalize_query_or_key(self, source: Value, is_query: Value, is_value: Value) -> None:
+        e = self.e
+        weight = e.b.select(is_query, e.address("query_norm"), e.address("key_norm"))
+
+        def normalize_in_place() -> None:
+            eps = e.argument("eps", F32)
+            sizes = {"features": self.head_dim, "eps": eps}
+            normalize(e, source, source, weight=weight, kind=self.norm, **sizes)
+
+        e.when(e.b.not_(is_value), normalize_in_place)
+
+    def store_float32(
+        self, source: Value, token: Value, kv_head: Value, is_query: Value, is_value: Value
+    ) -> None:
+        """Rotate from the activations to where the result belongs, or copy a value there."""
+        e = self.e
+        head = e.mul(kv_head, self.head_bytes)
+        row = e.mul(e.add(self.position, token), self.row_bytes)
+        offset = e.add(head, row)
+        stored = e.at(e.b.select(is_value, self.values, self.keys), offset)
+        target = e.b.select(is_query, source, stored)
+        e.when(e.b.not_(is_value), lambda: self.rotate(source, target, token))
+
+        def copy(place: Value, lanes: int) -> None:
+            numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
+            e.store(numbers, target, e.mul(place, 4))
+
+        e.when(is_value, lambda: e.sweep(self.head_dim, copy))
+
+    def store_packed(
+        self, source: Value, token: Value, kv_head: Value, is_query: Value, is_value: Value
+    ) -> None:
+        """Rotate in place; then pack a key or a value into the cache."""
+        e = self.e
+        e.when(e.b.not_(is_value), lambda: self.rotate(source, source, token))
+        stored = StoredRows(
+            *(
+                e.b.select(is_value, e.address(of_values), e.address(of_keys))
+                for of_values, of_keys in (
+                    ("values", "keys"),
+                    ("value_scales", "key_scales"),
+                    ("value_biases", "key_biases"),
                 )
-            ]
-            row = e.mul(number, head_bytes), e.add(place, token)
-            e.when(e.b.not_(is_query), lambda: pack(source, places, row))
-            return
-        cell = e.add(e.mul(number, head_bytes), e.mul(e.add(place, token), nbytes))
-        target = e.b.select(
-            is_query, source, e.at(e.b.select(is_value, stores[1], stores[0]), cell)
+            )
         )
-        e.when(e.b.not_(is_value), lambda: turn(source, target, token))
+        head_offset = e.mul(kv_head, self.head_bytes)
+        row = e.add(self.position, token)
 
-        def copy(at: Value, lanes: int) -> None:
-            e.store(e.load(source, e.mul(at, 4), vector(F32, lanes)), target, e.mul(at, 4))
+        def pack() -> None:
+            pack_row(
+                e,
+                self.kind,
+                stored,
+                source=source,
+                head_offset=head_offset,
+                row=row,
+                head_dim=self.head_dim,
+            )
 
-        e.when(is_value, lambda: e.sweep(width, copy))
+        e.when(e.b.not_(is_query), pack)
 
-    next_places(e, e.mul(e.tokens, row_heads), _ITEM, one)
-    return e.finish()
+    def rotate(self, source: Value, target: Value, token: Value) -> None:
+        """Rotate each feature x of the first half with its partner y of the second.
+
+        ``x cos - y sin`` and ``x sin + y cos``; the table has a cosine for each x, then the sines.
+        """
+        e = self.e
+        cos_sin = e.at(self.cos_sin, e.mul(token, self.row_bytes))
+
+        def rotate_pairs(place: Value, lanes: int) -> None:
+            floats = vector(F32, lanes)
+            first = e.mul(place, 4)
+            second = e.mul(e.add(place, self.half), 4)
+            x = e.load(source, first, floats)
+            y = e.load(source, second, floats)
+            cosine = e.load(cos_sin, first, floats)
+            sine = e.load(cos_sin, second, floats)
+            e.store(e.b.fsub(e.b.fmul(x, cosine), e.b.fmul(y, sine)), target, first)
+            e.store(e.fma(x, sine, e.b.fmul(y, cosine)), target, second)
+
+        e.sweep(self.half, rotate_pairs)

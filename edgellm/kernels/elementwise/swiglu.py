@@ -1,38 +1,47 @@
-"""The gate of the feed-forward part."""
+"""The gate of the feed-forward part: SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
 
 from __future__ import annotations
 
-from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.codegen.abi import SWIGLU
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.exp import exp
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_items
+from edgellm.kernels.codegen.schedule import parallel_for
+from edgellm.kernels.codegen.values import F32, Value, vector
 
-_ITEM = 1024
+_ITEM_FEATURES = 1024
 """Features that a thread takes at once."""
 
 
 def emit_swiglu(isa: Isa, name: str) -> str:
-    """out = gate / (1 + e^-gate) * up.
+    """Emit ``swiglu``: ``out = gate / (1 + e^-gate) * up``.
 
-    Arguments: 1 gate and up (L, 2F), 2 out (L, F), 3 F.
+    The arguments are those of ``abi.SWIGLU``.
     """
-    e = Emitter(isa, name)
-    both, out, width = e.address(1), e.address(2), e.argument(3)
-    pieces = e.ceil_div(width, _ITEM)
+    e = Emitter(isa, name, SWIGLU)
+    gate_up = e.address("gate_up")
+    out = e.address("out")
+    inner = e.argument("inner")
+    items_per_token = e.ceil_div(inner, _ITEM_FEATURES)
 
-    def one(item: Value) -> None:
-        token, first = e.div(item, pieces), e.mul(e.rem(item, pieces), _ITEM)
-        row = e.mul(token, width)
-        gates = e.at(both, e.mul(e.add(e.mul(row, 2), first), 4))
-        ups, outs = e.at(gates, e.mul(width, 4)), e.at(out, e.mul(e.add(row, first), 4))
+    def one_item(item: Value) -> None:
+        token = e.div(item, items_per_token)
+        first = e.mul(e.rem(item, items_per_token), _ITEM_FEATURES)
+        row = e.mul(token, inner)
+        # (L, 2F): a token's gates, then what they gate
+        gates = e.at(gate_up, e.mul(e.add(e.mul(row, 2), first), 4))
+        ups = e.at(gates, e.mul(inner, 4))
+        outs = e.at(out, e.mul(e.add(row, first), 4))
 
-        def some(place: Value, lanes: int) -> None:
-            at, floats = e.mul(place, 4), vector(F32, lanes)
-            gate, up = e.load(gates, at, floats), e.load(ups, at, floats)
-            below = e.b.fadd(exp(e, e.b.fneg(gate)), e.const(floats, 1.0))
-            e.store(e.b.fmul(e.b.fdiv(gate, below), up), outs, at)
+        def gate_features(place: Value, lanes: int) -> None:
+            offset = e.mul(place, 4)
+            floats = vector(F32, lanes)
+            gate = e.load(gates, offset, floats)
+            up = e.load(ups, offset, floats)
+            divisor = e.b.fadd(exp(e, e.b.fneg(gate)), e.const(floats, 1.0))
+            e.store(e.b.fmul(e.b.fdiv(gate, divisor), up), outs, offset)
 
-        e.sweep(e.min(_ITEM, e.sub(width, first)), some)
+        e.sweep(e.min(_ITEM_FEATURES, e.sub(inner, first)), gate_features)
 
-    next_items(e, e.mul(e.tokens, pieces), one)
+    parallel_for(e, e.mul(e.tokens, items_per_token), one_item)
     return e.finish()

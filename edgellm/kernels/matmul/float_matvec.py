@@ -1,172 +1,219 @@
-"""Few tokens times a weight of any form, in float32: what every machine has."""
+"""Few tokens times a weight of any format, in float32: what every machine has."""
+
+# L tokens, O out_features, K in_features, n groups of a row
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.kernels.codegen.emitter import F32, Emitter, Value, vector
+from edgellm.kernels.codegen.abi import FLOAT_MATVEC
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_items
-from edgellm.kernels.codegen.unpack import codes, load_float, load_floats
+from edgellm.kernels.codegen.schedule import parallel_for_tiles
+from edgellm.kernels.codegen.unpack import load_codes, load_float, load_floats
+from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
 
-_STRIDE = 32
+_CODES_AT_ONCE = 32
 """Codes that are unpacked in one round; every group is a multiple of it."""
 
-_SUMS = 4
-"""Sums of plain numbers that are kept side by side, since each addition waits for the one before."""
+_DENSE_SUMS = 4
+"""Sums of plain numbers side by side, since each addition waits for the one before."""
 
 
-Row = tuple[Value, ...]
-"""Addresses of a row: its codes or numbers; of codes also the scales and the biases."""
+def emit_float_matvec(isa: Isa, name: str, weight_format: WeightFormat) -> str:
+    """Emit ``float_matvec``: ``out[t] (+)= weight . x[t]``, for one token.
 
-
-def emit_float_matvec(isa: Isa, name: str, form: WeightFormat) -> str:
-    """out[t] (+)= weight . x[t].
-
-    Arguments: 1 x (L, K) float32; 4 weight, 5 scales, 6 biases, 7 rows, 8 columns, 9 out, 10 bytes
-        from one token's results to the next's, 11 whether to add to what is there, 12 rows that a
-        thread takes at once.
+    Activations are (L, K) float32. The arguments are those of ``abi.FLOAT_MATVEC``.
     """
-    return _emit(isa, name, form, 1, rows_at_once=1 if form.dense else isa.registers // 8)
+    # several rows at once have sums that need not wait for each other
+    rows_at_once = 1
+    if not weight_format.dense:
+        rows_at_once = isa.registers // 8
+    return _FloatMatvec(isa, name, weight_format).emit(rows_at_once, tokens_at_once=1)
 
 
-def emit_float_few(isa: Isa, name: str, form: WeightFormat) -> str:
-    """The same for several tokens: a weight becomes numbers once for up to eight of them. Each gets what it would get alone."""
-    at_once = isa.registers // 8
-    if form.dense:
-        return _emit(isa, name, form, at_once, rows_at_once=1)
-    return _emit(isa, name, form, 2 * at_once, rows_at_once=isa.registers // 16)
+def emit_float_few(isa: Isa, name: str, weight_format: WeightFormat) -> str:
+    """Emit ``float_few``: the same for several tokens, each of which gets what it would get alone.
+
+    A weight becomes numbers once for up to eight of them.
+    """
+    kernel = _FloatMatvec(isa, name, weight_format)
+    if weight_format.dense:
+        return kernel.emit(1, tokens_at_once=isa.registers // 8)
+    return kernel.emit(isa.registers // 16, tokens_at_once=isa.registers // 4)
 
 
-def _emit(
-    isa: Isa, name: str, form: WeightFormat, tokens_at_once: int, *, rows_at_once: int
-) -> str:
-    """Several rows at once have sums that need not wait for each other, where one token alone has too few."""
-    e = Emitter(isa, name)
-    x, weight, scales, biases = (e.address(number) for number in (1, 4, 5, 6))
-    rows, columns, out = e.argument(7), e.argument(8), e.address(9)
-    stride, adds, taken = e.argument(10), e.argument(11), e.argument(12)
-    unit = 8 * form.item_bytes if form.dense else form.bits
-    row_bytes = e.b.lshr(e.mul(columns, unit), e.index(3))
-    groups = e.index(0) if form.dense else e.div(columns, form.group)
+class _FloatMatvec:
+    def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
+        self.e = e = Emitter(isa, name, FLOAT_MATVEC)
+        self.isa = isa
+        self.format = weight_format
+        self.activations = e.address("activations")
+        self.weight = e.address("weight")
+        self.scales = e.address("scales")
+        self.biases = e.address("biases")
+        self.out_features = e.argument("out_features")
+        self.in_features = e.argument("in_features")
+        self.out = e.address("out")
+        self.out_stride = e.argument("out_stride")
+        self.add = e.argument("add")
+        self.item_rows = e.argument("item_rows")
+        self.row_bytes = e.b.lshr(e.mul(self.in_features, weight_format.weight_bits), e.index(3))
+        self.groups = e.index(0)
+        if not weight_format.dense:
+            self.groups = e.div(self.in_features, weight_format.group)
 
-    def some(row: Value, count_of_rows: int, token: Value, count: int) -> None:
-        inputs = [e.at(x, e.mul(e.add(token, t), e.mul(columns, 4))) for t in range(count)]
-        members = [e.add(row, i) for i in range(count_of_rows)]
-        sources = [e.at(weight, e.mul(member, row_bytes)) for member in members]
-        if form.dense:
-            totals = [_plain(e, form, source, inputs, columns) for source in sources]
+    def emit(self, rows_at_once: int, *, tokens_at_once: int) -> str:
+        e = self.e
+
+        def some_rows(row: Value, rows: int) -> None:
+            """Multiply with every token: so many at once, and what is left by halves."""
+            begin = e.index(0)
+            tokens = tokens_at_once
+            while tokens:
+                end = e.add(begin, e.round_down(e.sub(e.tokens, begin), tokens))
+                rows_together = rows
+                if tokens > self.isa.registers // 8:
+                    rows_together = 1  # more sums do not fit the registers
+
+                def some_tokens(
+                    token: Value, tokens: int = tokens, rows_together: int = rows_together
+                ) -> None:
+                    for first in range(0, rows, rows_together):
+                        self.multiply(e.add(row, first), rows_together, token, tokens)
+
+                e.loop(begin, end, some_tokens, step=tokens)
+                begin = end
+                tokens //= 2
+
+        parallel_for_tiles(e, self.out_features, self.item_rows, rows_at_once, some_rows)
+        return e.finish()
+
+    def multiply(self, row: Value, rows: int, token: Value, tokens: int) -> None:
+        """Write or add the results of some rows and some tokens."""
+        e = self.e
+        inputs = [
+            e.at(self.activations, e.mul(e.add(token, t), e.mul(self.in_features, 4)))
+            for t in range(tokens)
+        ]
+        row_numbers = [e.add(row, i) for i in range(rows)]
+        weights = [e.at(self.weight, e.mul(number, self.row_bytes)) for number in row_numbers]
+        if self.format.dense:
+            results = [self.multiply_dense(weight, inputs) for weight in weights]
         else:
-            starts = [e.mul(e.mul(member, groups), form.item_bytes) for member in members]
-            whole = [
-                (source, e.at(scales, at), e.at(biases, at))
-                for source, at in zip(sources, starts, strict=True)
+            results = self.multiply_codes(weights, self.factors_of(row_numbers), inputs)
+        for number, row_results in zip(row_numbers, results, strict=True):
+            for t, result in enumerate(row_results):
+                offset = e.mul(e.add(token, t), self.out_stride)
+                offset = e.add(offset, e.mul(number, 4))
+                is_added = e.less(0, self.add)
+                before = e.load(self.out, offset, F32, align=4)
+                before = e.b.select(is_added, before, e.const(F32, 0.0))
+                e.store(e.b.fadd(result, before), self.out, offset, align=4)
+
+    # --- codes
+
+    def factors_of(self, row_numbers: Sequence[Value]) -> list[tuple[Value, Value]]:
+        """Return where each row's scales and biases begin."""
+        e = self.e
+        offsets = [
+            e.mul(e.mul(number, self.groups), self.format.item_bytes) for number in row_numbers
+        ]
+        return [(e.at(self.scales, offset), e.at(self.biases, offset)) for offset in offsets]
+
+    def multiply_codes(
+        self,
+        weights: Sequence[Value],
+        factors: Sequence[tuple[Value, Value]],
+        inputs: Sequence[Value],
+    ) -> list[list[Value]]:
+        """Return the products of rows of codes with each token's numbers: a list a row.
+
+        Each row and token has a sum for every vector of the codes that are unpacked at once.
+        """
+        e = self.e
+        bits, kind = self.format.bits, self.format.kind
+        lanes = max(8, self.isa.lanes)
+        floats = vector(F32, lanes)
+        parts = _CODES_AT_ONCE // lanes
+
+        def one_group(group: Value, *sums: Value) -> Sequence[Value]:
+            offset = e.mul(group, self.format.item_bytes)
+            scales_and_biases = [
+                [e.broadcast(load_float(e, base, offset, kind), lanes) for base in row_factors]
+                for row_factors in factors
             ]
-            totals = _coded(e, form, whole, inputs, groups)
-        for member, own in zip(members, totals, strict=True):
-            for t, total in enumerate(own):
-                place = e.add(e.mul(e.add(token, t), stride), e.mul(member, 4))
-                there = e.b.select(
-                    e.less(0, adds), e.load(out, place, F32, align=4), e.const(F32, 0.0)
-                )
-                e.store(e.b.fadd(total, there), out, place, align=4)
 
-    def every(row: Value, count_of_rows: int) -> None:
-        begin, count = e.index(0), tokens_at_once
-        while count:
-            end = e.add(begin, e.mul(e.div(e.sub(e.tokens, begin), count), count))
-            # more sums do not fit the registers
-            together = count_of_rows if count <= isa.registers // 8 else 1
+            def some_codes(place: Value, *sums: Value) -> Sequence[Value]:
+                column = e.add(e.mul(group, self.format.group), place)
+                offset = e.b.lshr(e.mul(column, bits), e.index(3))
+                so_far = iter(sums)
+                results = []
+                for weight, (scale, bias) in zip(weights, scales_and_biases, strict=True):
+                    codes = load_codes(e, weight, offset, bits, _CODES_AT_ONCE)
+                    for part in range(parts):
+                        part_codes = e.part(codes, part * lanes, lanes)
+                        numbers = e.fma(e.b.uitofp(part_codes, floats), scale, bias)
+                        for own in inputs:
+                            place = e.mul(e.add(column, part * lanes), 4)
+                            activations = e.load(own, place, floats)
+                            results.append(e.fma(numbers, activations, next(so_far)))
+                return results
 
-            def tokens(token: Value, count: int = count, together: int = together) -> None:
-                for first in range(0, count_of_rows, together):
-                    some(e.add(row, first), together, token, count)
+            return e.loop(0, self.format.group, some_codes, sums, step=_CODES_AT_ONCE)
 
-            e.loop(begin, end, tokens, step=count)
-            begin, count = end, count // 2
-
-    def item(number: Value) -> None:
-        first = e.mul(number, taken)
-        stop = e.min(e.add(first, taken), rows)
-        whole = e.add(first, e.mul(e.div(e.sub(stop, first), rows_at_once), rows_at_once))
-        e.loop(first, whole, lambda row: every(row, rows_at_once), step=rows_at_once)
-        if rows_at_once > 1:
-            e.loop(whole, stop, lambda row: every(row, 1))
-
-    next_items(e, e.ceil_div(rows, taken), item)
-    return e.finish()
-
-
-def _coded(
-    e: Emitter, form: WeightFormat, rows: Sequence[Row], inputs: Sequence[Value], groups: Value
-) -> list[list[Value]]:
-    """The products of rows of codes, with their scales and biases, and each token's numbers: a list of these a row."""
-    lanes = max(8, e.isa.lanes)
-    floats, parts = vector(F32, lanes), _STRIDE // lanes
-
-    def group(number: Value, *totals: Value) -> Sequence[Value]:
-        at = e.mul(number, form.item_bytes)
-        factors = [
-            [e.spread(load_float(e, x, at, form.kind), lanes) for x in row[1:]] for row in rows
+        row_sums = parts * len(inputs)
+        zeros = [e.const(floats, 0.0)] * (row_sums * len(weights))
+        sums = e.loop(0, self.groups, one_group, zeros)
+        return [
+            [
+                self.total(sums[start + t : start + row_sums : len(inputs)])
+                for t in range(len(inputs))
+            ]
+            for start in range(0, len(sums), row_sums)
         ]
 
-        def some(place: Value, *sums: Value) -> Sequence[Value]:
-            first = e.add(e.mul(number, form.group), place)
-            begin, so_far, results = e.b.lshr(e.mul(first, form.bits), e.index(3)), iter(sums), []
-            for (source, *_), (scale, bias) in zip(rows, factors, strict=True):
-                found = codes(e, source, begin, form.bits, _STRIDE)
-                for part in range(parts):
-                    weights = e.fma(
-                        e.b.uitofp(e.part(found, part * lanes, lanes), floats), scale, bias
-                    )
-                    for own in inputs:
-                        there = e.load(own, e.mul(e.add(first, part * lanes), 4), floats)
-                        results.append(e.fma(weights, there, next(so_far)))
+    # --- plain numbers
+
+    def multiply_dense(self, weight: Value, inputs: Sequence[Value]) -> list[Value]:
+        """Return the products of a row of plain numbers and each token's."""
+        e, kind, item_bytes = self.e, self.format.kind, self.format.item_bytes
+        lanes = self.isa.lanes
+        round_lanes = lanes * _DENSE_SUMS
+        rounds_end = e.round_down(self.in_features, round_lanes)
+
+        def add_products(place: Value, count: int, sums: Sequence[Value]) -> list[Value]:
+            numbers = load_floats(e, weight, e.mul(place, item_bytes), kind, count)
+            return [
+                e.fma(numbers, e.load(own, e.mul(place, 4), vector(F32, count)), total)
+                for own, total in zip(inputs, sums, strict=True)
+            ]
+
+        def one_round(place: Value, *sums: Value) -> Sequence[Value]:
+            e.prefetch(weight, e.mul(place, item_bytes), round_lanes * item_bytes)
+            results = []
+            for part in range(_DENSE_SUMS):
+                own_sums = sums[part * len(inputs) : (part + 1) * len(inputs)]
+                results += add_products(e.add(place, part * lanes), lanes, own_sums)
             return results
 
-        return e.loop(0, form.group, some, totals, step=_STRIDE)
+        def one_place(place: Value, *sums: Value) -> Sequence[Value]:
+            return add_products(place, 1, sums)
 
-    count = parts * len(inputs)
-    totals = e.loop(0, groups, group, [e.const(floats, 0.0)] * (count * len(rows)))
-    by_row = [totals[start : start + count] for start in range(0, len(totals), count)]
-    return [[_together(e, own[t :: len(inputs)]) for t in range(len(inputs))] for own in by_row]
+        zeros = [e.const(vector(F32, lanes), 0.0)] * (_DENSE_SUMS * len(inputs))
+        sums = e.loop(0, rounds_end, one_round, zeros, step=round_lanes)
+        zeros = [e.const(vector(F32, 1), 0.0)] * len(inputs)
+        remainders = e.loop(rounds_end, self.in_features, one_place, zeros)
+        results = []
+        for t, remainder in enumerate(remainders):
+            total = self.total(sums[t :: len(inputs)])
+            results.append(e.b.fadd(total, e.reduce_sum(remainder)))
+        return results
 
-
-def _plain(
-    e: Emitter, form: WeightFormat, source: Value, inputs: Sequence[Value], columns: Value
-) -> list[Value]:
-    """The products of a row of plain numbers and each token's."""
-    lanes = e.isa.lanes
-    whole = e.mul(e.div(columns, lanes * _SUMS), lanes * _SUMS)
-
-    def add(place: Value, count: int, sums: Sequence[Value]) -> list[Value]:
-        numbers = load_floats(e, source, e.mul(place, form.item_bytes), form.kind, count)
-        return [
-            e.fma(numbers, e.load(own, e.mul(place, 4), vector(F32, count)), so_far)
-            for own, so_far in zip(inputs, sums, strict=True)
-        ]
-
-    def some(place: Value, *sums: Value) -> Sequence[Value]:
-        e.prefetch(source, e.mul(place, form.item_bytes), lanes * _SUMS * form.item_bytes)
-        parts = (sums[start : start + len(inputs)] for start in range(0, len(sums), len(inputs)))
-        return [
-            value
-            for part, own in enumerate(parts)
-            for value in add(e.add(place, part * lanes), lanes, own)
-        ]
-
-    zeros = [e.const(vector(F32, lanes), 0.0)] * (_SUMS * len(inputs))
-    totals = e.loop(0, whole, some, zeros, step=lanes * _SUMS)
-    zeros = [e.const(vector(F32, 1), 0.0)] * len(inputs)
-    ends = e.loop(whole, columns, lambda place, *sums: add(place, 1, sums), zeros)
-    return [
-        e.b.fadd(_together(e, totals[t :: len(inputs)]), e.sum(end)) for t, end in enumerate(ends)
-    ]
-
-
-def _together(e: Emitter, totals: Sequence[Value]) -> Value:
-    total = totals[0]
-    for other in totals[1:]:
-        total = e.b.fadd(total, other)
-    return e.sum(total)
+    def total(self, sums: Sequence[Value]) -> Value:
+        """Return the sum of vectors and of their lanes."""
+        total = sums[0]
+        for other in sums[1:]:
+            total = self.e.b.fadd(total, other)
+        return self.e.reduce_sum(total)

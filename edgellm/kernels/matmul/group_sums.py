@@ -1,4 +1,4 @@
-"""Sums of 32-bit lanes: from the words that products leave to one lane a group.
+"""Sums of 32-bit lanes: from the integers that products leave to one lane a group.
 
 Integers are summed exactly, so the order does not matter; it is chosen for shuffles within 128
 bits, which every processor has.
@@ -9,79 +9,90 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgellm.kernels.codegen.emitter import Emitter, Value
+from edgellm.kernels.codegen.emitter import Emitter
+from edgellm.kernels.codegen.values import Value
 
 _QUAD = 4
 """Lanes in 128 bits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class PartialSums:
     """Vectors of one shape, one a token, and the group that each lane belongs to."""
 
     vectors: Sequence[Value]
     groups: Sequence[int]
 
 
-def one_lane_a_group(e: Emitter, leaf: Callable[[int], Sums], leaves: int) -> list[Value]:
-    """Sum the lanes of each group; a vector a token, groups in their order.
+def one_lane_a_group(e: Emitter, leaf: Callable[[int], PartialSums], leaves: int) -> list[Value]:
+    """Return the sums of each group's lanes: a vector a token, groups in their order.
 
     Args:
-        e: the function.
-        leaf: makes the sums of a number; all together hold each group equally often.
+        e: the kernel.
+        leaf: makes the partial sums of a number; all together have each group equally often.
         leaves: how many there are, a power of two. They are made depth first, so that few registers
             are in use.
     """
 
-    def tree(first: int, count: int) -> Sums:
+    def tree(first: int, count: int) -> PartialSums:
         if count == 1:
             return leaf(first)
         half = count // 2
-        return _added(e, tree(first, half), tree(first + half, half))
+        low = tree(first, half)
+        return _add_neighbours(e, low, tree(first + half, half))
 
-    found = tree(0, leaves)
-    while len(set(found.groups)) < len(found.groups):
-        half = len(found.groups) // 2
-        low, high = (
-            Sums(
-                [e.part(value, start, half) for value in found.vectors],
-                found.groups[start : start + half],
-            )
-            for start in (0, half)
-        )
-        found = _added(e, low, high)
-    order = sorted(range(len(found.groups)), key=found.groups.__getitem__)
-    in_place = order == list(range(len(order)))
-    return [value if in_place else e.shuffle(value, order) for value in found.vectors]
+    sums = tree(0, leaves)
+    # one vector a token is left; where a group still has several lanes, its halves are added
+    while len(set(sums.groups)) < len(sums.groups):
+        half = len(sums.groups) // 2
+        low = _part(e, sums, 0, half)
+        high = _part(e, sums, half, half)
+        sums = _add_neighbours(e, low, high)
+    order = sorted(range(len(sums.groups)), key=sums.groups.__getitem__)
+    if order == list(range(len(order))):
+        return list(sums.vectors)
+    return [e.shuffle(value, order) for value in sums.vectors]
 
 
-def _added(e: Emitter, low: Sums, high: Sums) -> Sums:
-    """Neighbours of the same group added, within two vectors: lanes, or where those differ, quarters of 128 bits."""
+def _part(e: Emitter, sums: PartialSums, start: int, lanes: int) -> PartialSums:
+    """Return ``lanes`` lanes of each vector from ``start`` on."""
+    vectors = [e.part(value, start, lanes) for value in sums.vectors]
+    return PartialSums(vectors, sums.groups[start : start + lanes])
+
+
+def _add_neighbours(e: Emitter, low: PartialSums, high: PartialSums) -> PartialSums:
+    """Add neighbours of the same group within two vectors: lanes, or else quads of lanes.
+
+    Lanes, where two neighbours are of one group (a digit is a group)::
+
+        low 0011 2233   high 4455 6677   ->   0145 2367
+
+    Quads, where a quad has four groups and its neighbour the same four::
+
+        low 0145 0145   high 2367 2367   ->   0145 2367
+    """
     groups = [*low.groups, *high.groups]
+    lanes = len(low.groups)
     if groups[0] == groups[1]:
+        distance = 1
+        # the even lanes of a quad of one vector, then of the same quad of the other
         places = [
             place
-            for quad in range(len(low.groups) // _QUAD)
-            for place in _pairs(quad, len(low.groups))
+            for first in range(0, lanes, _QUAD)
+            for place in (first, first + 2, lanes + first, lanes + first + 2)
         ]
-        apart = 1
     else:
+        distance = _QUAD
+        # the even quads of one vector, then of the other
         places = [
-            8 * pair + lane for pair in range(len(groups) // (2 * _QUAD)) for lane in range(_QUAD)
+            first + lane for first in range(0, len(groups), 2 * _QUAD) for lane in range(_QUAD)
         ]
-        apart = _QUAD
-    pairs = zip(low.vectors, high.vectors, strict=True)
-    added = [
-        e.b.add(e.shuffle(x, places, y), e.shuffle(x, [place + apart for place in places], y))
-        for x, y in pairs
-    ]
-    assert all(groups[place] == groups[place + apart] for place in places), (
-        "neighbours are of one group"
-    )
-    return Sums(added, [groups[place] for place in places])
-
-
-def _pairs(quad: int, lanes: int) -> list[int]:
-    """The even lanes of a quarter of one vector, and of the same quarter of another that stands behind it."""
-    first = _QUAD * quad
-    return [first, first + 2, lanes + first, lanes + first + 2]
+    partners = [place + distance for place in places]
+    assert all(
+        groups[place] == groups[partner] for place, partner in zip(places, partners, strict=True)
+    ), "neighbours are of one group"
+    vectors = []
+    for x, y in zip(low.vectors, high.vectors, strict=True):
+        left = e.shuffle(x, places, y)
+        vectors.append(e.b.add(left, e.shuffle(x, partners, y)))
+    return PartialSums(vectors, [groups[place] for place in places])

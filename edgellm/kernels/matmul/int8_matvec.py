@@ -1,267 +1,310 @@
-"""Few tokens times a quantized weight with int8 activations, at the memory's speed: each row is read once, as it lies.
+"""Few tokens times a quantized weight with int8 activations, at the memory's speed.
 
-A row of results does not depend on the tokens beside it: a group's products are summed exactly, in
-integers, and the groups' sums are added in an order that every kernel of few tokens has
-(``tile_matvec`` too): groups that are ``isa.block`` apart one after the other, then those sums by
-halves, then the groups that are left over.
+Each row is read once, as it lies. A row's results do not depend on the tokens beside it: a group's
+products are summed exactly, in integers, and the groups' sums are added in an order that every
+kernel of few tokens has (``tile_matvec`` too)::
+
+    groups       0 1 2 ... b-1 | b b+1 ... 2b-1 | ... | the remainder        b = isa.block
+    first        groups that are b apart, one after the other: b running sums
+    then         those sums by halves, until one is left
+    then         the groups of the remainder, one after the other
+
+How a block of b = 8 groups is summed, with 16 lanes, 4-bit codes and groups of 64 (8 words of 4
+bytes each; a digit is a lane of a group)::
+
+    load 0       0000 0000 1111 1111     128 codes of a row, then the products of its even and odd
+    load 1       2222 2222 3333 3333     places: each lane sums those of its word
+    load 2, 3    ...
+    sums         0123 4567               one lane a group (group_sums.py)
+    two rows     0123 4567 0123 4567     side by side fill a vector of running sums
 """
+
+# L tokens, O out_features, K in_features, n groups of a row
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from edgellm.kernels.codegen.abi import INT8_MATVEC
 from edgellm.kernels.codegen.dot import as_weights, dot, signed_weights
-from edgellm.kernels.codegen.emitter import F32, I8, I32, Emitter, Value, vector
+from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import next_items
+from edgellm.kernels.codegen.schedule import parallel_for_tiles
 from edgellm.kernels.codegen.unpack import load_rows
+from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.matmul.group_sums import Sums, one_lane_a_group
+from edgellm.kernels.matmul.group_sums import PartialSums, one_lane_a_group
 
 _ROWS_AT_ONCE = {4: 4, 8: 2}
-"""Rows that are summed side by side, by the bits of a code: as many streams as memory serves best (measured: 25.1 ms instead of
-26.4 a token for 4 bits; 8 bits lose by it)."""
+"""Rows that are summed side by side, by the bits of a code: as many streams as memory serves best.
+
+Measured: 25.1 ms instead of 26.4 a token for 4 bits; 8 bits lose by it.
+"""
 
 
-def emit_int8_matvec(isa: Isa, name: str, form: WeightFormat) -> str:
-    """out[t] (+)= sum over groups of scale * (codes . activations) * activation scale + bias * activation sum.
+class _WeightRow(NamedTuple):
+    """Addresses of a row of the weight."""
 
-    Arguments: 1 codes (L, K), 2 scales (L, K/group), 3 sums (L, K/group) of the activations; 4
-        weight, 5 scales, 6 biases; 7 rows, 8 groups a row, 9 out, 10 bytes from one token's results
-        to the next's, 11 whether to add to what is there, 12 rows that a thread takes at once.
+    codes: Value
+    scales: Value
+    biases: Value
+
+
+class _Input(NamedTuple):
+    """Addresses of a token's activations."""
+
+    codes: Value
+    scales: Value
+    sums: Value
+
+
+def emit_int8_matvec(isa: Isa, name: str, weight_format: WeightFormat) -> str:
+    """Emit ``int8_matvec``: ``out[t] (+)= weight . x[t]``, for one token.
+
+    A group adds scale * (codes . activation codes) * activation scale + bias * activation sum.
+    Activations are (L, K) int8 in the order ``split`` (4 bits) or as they come (8 bits), their
+    scales and sums (L, n). The arguments are those of ``abi.INT8_MATVEC``.
     """
-    return _Matvec(isa, name, form).emit(_ROWS_AT_ONCE[form.bits], 1)
+    rows_at_once = _ROWS_AT_ONCE[weight_format.bits]
+    return _Int8Matvec(isa, name, weight_format).emit(rows_at_once, tokens_at_once=1)
 
 
-def emit_int8_few(isa: Isa, name: str, form: WeightFormat) -> str:
-    """The same for several tokens: codes are unpacked once for up to four of them, whose sums are held side by side."""
-    return _Matvec(isa, name, form).emit(*((4, 4) if isa.registers == 32 else (2, 2)))
+def emit_int8_few(isa: Isa, name: str, weight_format: WeightFormat) -> str:
+    """Emit ``int8_few``: the same for several tokens.
+
+    Codes are unpacked once for up to four of them, whose sums are held side by side.
+    """
+    at_once = 2
+    if isa.registers == 32:
+        at_once = 4
+    return _Int8Matvec(isa, name, weight_format).emit(at_once, tokens_at_once=at_once)
 
 
-class _Matvec:
-    def __init__(self, isa: Isa, name: str, form: WeightFormat) -> None:
-        self.e = e = Emitter(isa, name)
-        self.isa, self.form = isa, form
-        self.codes, self.a_scales, self.a_sums, self.weight, self.scales, self.biases = (
-            e.address(number) for number in range(1, 7)
+class _Int8Matvec:
+    def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
+        self.e = e = Emitter(isa, name, INT8_MATVEC)
+        self.isa = isa
+        self.format = weight_format
+        self.inputs = _Input(
+            e.address("activations"), e.address("activation_scales"), e.address("activation_sums")
         )
-        self.rows, self.groups = e.argument(7), e.argument(8)
-        self.out, self.stride, self.adds = e.address(9), e.argument(10), e.argument(11)
+        self.weight = _WeightRow(e.address("weight"), e.address("scales"), e.address("biases"))
+        self.out_features = e.argument("out_features")
+        self.groups = e.argument("groups")
+        self.out = e.address("out")
+        self.out_stride = e.argument("out_stride")
+        self.add = e.argument("add")
         self.tokens = e.tokens
-        self.columns = e.mul(self.groups, form.group)
-        self.row_bytes = e.mul(self.groups, form.group * form.bits // 8)
-        self.scale_bytes = e.mul(self.groups, form.item_bytes)
+        self.group_bytes = weight_format.group * weight_format.bits // 8
+        self.group_words = self.group_bytes // 4
+        # lanes that the sums of one group fill; a larger group fills all of them several times
+        self.group_lanes = min(isa.lanes, self.group_words)
+        self.in_features = e.mul(self.groups, weight_format.group)
+        self.row_bytes = e.mul(self.groups, self.group_bytes)
+        self.scale_bytes = e.mul(self.groups, weight_format.item_bytes)
         self.block = isa.block
-        self.whole = e.mul(e.div(self.groups, self.block), self.block)
+        self.blocks_end = e.round_down(self.groups, self.block)
 
-    def emit(self, rows_at_once: int, tokens_at_once: int) -> str:
+    def emit(self, rows_at_once: int, *, tokens_at_once: int) -> str:
         e = self.e
-        taken = e.argument(12)
 
-        def item(number: Value) -> None:
-            first = e.mul(number, taken)
-            stop = e.min(e.add(first, taken), self.rows)
-            whole = e.add(first, e.mul(e.div(e.sub(stop, first), rows_at_once), rows_at_once))
-            e.loop(
-                first,
-                whole,
-                lambda row: self.some(row, rows_at_once, tokens_at_once),
-                step=rows_at_once,
-            )
-            e.loop(whole, stop, lambda row: self.some(row, 1, 1))
+        def some_rows(row: Value, rows: int) -> None:
+            """Multiply with every token: as many at once as there are rows for, then by halves."""
+            tokens = tokens_at_once
+            if rows == 1:
+                tokens = 1
+            begin = e.index(0)
+            while tokens:
+                end = e.add(begin, e.round_down(e.sub(self.tokens, begin), tokens))
 
-        next_items(e, e.ceil_div(self.rows, taken), item)
+                def some_tokens(token: Value, tokens: int = tokens) -> None:
+                    self.multiply(row, rows, token, tokens)
+
+                e.loop(begin, end, some_tokens, step=tokens)
+                begin = end
+                tokens //= 2
+
+        item_rows = e.argument("item_rows")
+        parallel_for_tiles(e, self.out_features, item_rows, rows_at_once, some_rows)
         return e.finish()
 
-    def some(self, row: Value, rows: int, tokens: int) -> None:
-        """A few rows times every token, so many of these at once, and the rest by halves."""
-        e, begin = self.e, self.e.index(0)
-        while tokens:
-            end = e.add(begin, e.mul(e.div(e.sub(self.tokens, begin), tokens), tokens))
-            e.loop(
-                begin,
-                end,
-                lambda token, count=tokens: self.products(row, rows, token, count),
-                step=tokens,
-            )
-            begin, tokens = end, tokens // 2
-
-    def products(self, row: Value, rows: int, token: Value, tokens: int) -> None:
-        """A few rows times a few tokens."""
+    def multiply(self, row: Value, rows: int, token: Value, tokens: int) -> None:
+        """Multiply some rows with some tokens."""
         e = self.e
-        side = self.isa.lanes // self.block if rows > 1 else 1  # rows that share a vector of sums
-        beside = e.mul(self.groups, 4)
+        input_scale_bytes = e.mul(self.groups, 4)
+        input_bytes = (self.in_features, input_scale_bytes, input_scale_bytes)
         inputs = [
-            tuple(
-                e.at(base, e.mul(e.add(token, t), nbytes))
-                for base, nbytes in (
-                    (self.codes, self.columns),
-                    (self.a_scales, beside),
-                    (self.a_sums, beside),
-                )
-            )
-            for t in range(tokens)
+            _Input(*self.addresses(self.inputs, input_bytes, token, t)) for t in range(tokens)
         ]
-        places = [
-            tuple(
-                e.at(base, e.mul(e.add(row, i), nbytes))
-                for base, nbytes in (
-                    (self.weight, self.row_bytes),
-                    (self.scales, self.scale_bytes),
-                    (self.biases, self.scale_bytes),
-                )
-            )
-            for i in range(rows)
+        weight_bytes = (self.row_bytes, self.scale_bytes, self.scale_bytes)
+        weights = [
+            _WeightRow(*self.addresses(self.weight, weight_bytes, row, i)) for i in range(rows)
         ]
-        sides = [places[start : start + side] for start in range(0, rows, side)]
+        # rows that share a vector of running sums
+        rows_per_vector = 1
+        if rows > 1:
+            rows_per_vector = self.isa.lanes // self.block
+        row_sets = [weights[i : i + rows_per_vector] for i in range(0, rows, rows_per_vector)]
 
-        def blocks(group: Value, *totals: Value) -> Sequence[Value]:
-            for weight, *_ in places:
-                self.ask_ahead(weight, group)
+        def one_block(group: Value, *sums: Value) -> Sequence[Value]:
+            for weight in weights:
+                # as many bytes of the same row, a prefetch distance further on
+                offset = e.mul(group, self.group_bytes)
+                e.prefetch(weight.codes, offset, self.block * self.group_bytes)
             results: list[Value] = []
-            for number, members in enumerate(sides):
-                some = totals[number * tokens : (number + 1) * tokens]
-                results += self.added(members, inputs, group, some)
+            for number, row_set in enumerate(row_sets):
+                own_sums = sums[number * tokens : (number + 1) * tokens]
+                results += self.add_block(row_set, inputs, group, own_sums)
             return results
 
-        zero = e.const(vector(F32, side * self.block), 0.0)
-        totals = e.loop(0, self.whole, blocks, [zero] * (len(sides) * tokens), step=self.block)
-        by_row = [
-            e.halved(e.part(totals[i // side * tokens + t], i % side * self.block, self.block))
-            for i in range(rows)
-            for t in range(tokens)
-        ]
-        ends = e.loop(
-            self.whole,
-            self.groups,
-            lambda group, *results: self.single(places, inputs, group, results),
-            by_row,
-        )
-        for number, result in enumerate(ends):
-            self.put(result, e.add(token, number % tokens), e.add(row, number // tokens))
+        zero = e.const(vector(F32, rows_per_vector * self.block), 0.0)
+        zeros = [zero] * (len(row_sets) * tokens)
+        sums = e.loop(0, self.blocks_end, one_block, zeros, step=self.block)
+        results = []  # a row's tokens side by side
+        for i in range(rows):
+            row_set, place = divmod(i, rows_per_vector)
+            for t in range(tokens):
+                own_sums = e.part(sums[row_set * tokens + t], place * self.block, self.block)
+                results.append(e.sum_by_halves(own_sums))
 
-    def factors(
-        self, members: Sequence[Sequence[Value]], group: Value, count: int
-    ) -> tuple[Value, Value]:
-        """Scales and biases of ``count`` groups of some rows, end to end."""
-        e, form = self.e, self.form
-        at = e.mul(group, form.item_bytes)
-        scale, bias = (
-            load_rows(e, [member[part] for member in members], at, form.kind, count)
-            for part in (1, 2)
-        )
-        if signed_weights(e, form.bits):
-            bias = e.fma(scale, e.const(scale.type, 128.0), bias)
-        return scale, bias
+        def one_group(group: Value, *results: Value) -> Sequence[Value]:
+            return self.add_group(weights, inputs, group, results)
 
-    def added(
-        self,
-        members: Sequence[Sequence[Value]],
-        inputs: Sequence[Sequence[Value]],
-        group: Value,
-        totals: Sequence[Value],
+        results = e.loop(self.blocks_end, self.groups, one_group, results)
+        for number, result in enumerate(results):
+            i, t = divmod(number, tokens)
+            self.put(result, e.add(token, t), e.add(row, i))
+
+    def addresses(
+        self, bases: Sequence[Value], row_bytes: Sequence[Value], first: Value, number: int
     ) -> list[Value]:
-        """The running sums of rows that share a vector, one a token, with a block of groups added."""
-        e, lanes, block = self.e, self.isa.lanes, self.block
-        scale, bias = self.factors(members, group, block)
-        row_leaves = block * self.small // lanes
-        codes = [own[0] for own in inputs]
+        """Return where row ``first + number`` of each array begins."""
+        e = self.e
+        return [
+            e.at(base, e.mul(e.add(first, number), nbytes))
+            for base, nbytes in zip(bases, row_bytes, strict=True)
+        ]
 
-        def leaf(number: int) -> Sums:
-            member, place = divmod(number, row_leaves)
-            first = place * (lanes // self.small)
-            words = self.ints(codes, members[member][0], e.add(group, first), lanes)
-            return Sums(
-                words, [member * block + first + lane // self.small for lane in range(lanes)]
-            )
+    def add_block(
+        self,
+        rows: Sequence[_WeightRow],
+        inputs: Sequence[_Input],
+        group: Value,
+        sums: Sequence[Value],
+    ) -> list[Value]:
+        """Return running sums with a block of groups added: a token each, rows side by side."""
+        e, lanes = self.e, self.isa.lanes
+        factors = self.load_factors(rows, group, self.block)
+        codes = [own.codes for own in inputs]
+        loads_per_row = self.block * self.group_lanes // lanes
 
-        sums = one_lane_a_group(e, leaf, row_leaves * len(members))
+        def one_load(number: int) -> PartialSums:
+            row, place = divmod(number, loads_per_row)
+            first = place * (lanes // self.group_lanes)
+            ints = self.multiply_codes(codes, rows[row].codes, e.add(group, first), lanes)
+            first += row * self.block  # groups are numbered through all rows
+            return PartialSums(ints, [first + lane // self.group_lanes for lane in range(lanes)])
+
+        ints = one_lane_a_group(e, one_load, loads_per_row * len(rows))
         results = []
-        for own, ints, total in zip(inputs, sums, totals, strict=True):
-            a_scale, a_sum = (
-                e.join([e.load(x, e.mul(group, 4), vector(F32, block))] * len(members))
-                for x in own[1:]
-            )
-            results.append(self.plus(ints, (scale, bias), (a_scale, a_sum), total))
+        for own, own_ints, total in zip(inputs, ints, sums, strict=True):
+            input_factors = self.load_input_factors(own, group, self.block, copies=len(rows))
+            results.append(self.add_products(own_ints, factors, input_factors, total))
         return results
 
-    def plus(
+    def add_group(
         self,
-        ints: Value,
-        factors: tuple[Value, Value],
-        of_activations: tuple[Value, Value],
-        total: Value,
-    ) -> Value:
-        """Running sums with some groups' products added, in the one order and rounding that all kernels have."""
-        e, (scale, bias), (a_scale, a_sum) = self.e, factors, of_activations
-        return e.fma(
-            e.b.sitofp(ints, total.type), e.b.fmul(scale, a_scale), e.fma(bias, a_sum, total)
-        )
-
-    def single(
-        self,
-        places: Sequence[Sequence[Value]],
-        inputs: Sequence[Sequence[Value]],
+        rows: Sequence[_WeightRow],
+        inputs: Sequence[_Input],
         group: Value,
         results: Sequence[Value],
     ) -> list[Value]:
-        """Results, one a row and token, with one group added."""
-        e, found = self.e, []
-        for number, place in enumerate(places):
-            factors = self.factors([place], group, 1)
-            words = self.ints([own[0] for own in inputs], place[0], group, self.small)
-            for t, own in enumerate(inputs):
-                total = e.spread(e.sum(words[t]), 1)
-                a_scale, a_sum = (e.load(x, e.mul(group, 4), vector(F32, 1)) for x in own[1:])
-                found.append(
-                    self.plus(total, factors, (a_scale, a_sum), results[number * len(inputs) + t])
-                )
-        return found
+        """Return results, one a row and token, with one group added."""
+        e = self.e
+        codes = [own.codes for own in inputs]
+        after = []
+        before = iter(results)
+        for row in rows:
+            factors = self.load_factors([row], group, 1)
+            ints = self.multiply_codes(codes, row.codes, group, self.group_lanes)
+            for own, own_ints in zip(inputs, ints, strict=True):
+                total = e.broadcast(e.reduce_sum(own_ints), 1)
+                input_factors = self.load_input_factors(own, group, 1)
+                after.append(self.add_products(total, factors, input_factors, next(before)))
+        return after
 
-    def ask_ahead(self, weight: Value, group: Value) -> None:
-        """Prefetch what a block of groups further on will need."""
-        nbytes = 4 * self.group_words
-        self.e.prefetch(weight, self.e.mul(group, nbytes), self.block * nbytes)
+    def load_factors(
+        self, rows: Sequence[_WeightRow], group: Value, count: int
+    ) -> tuple[Value, Value]:
+        """Return scales and biases of ``count`` groups of some rows, end to end."""
+        e, kind = self.e, self.format.kind
+        offset = e.mul(group, self.format.item_bytes)
+        scale = load_rows(e, [row.scales for row in rows], offset, kind, count)
+        bias = load_rows(e, [row.biases for row in rows], offset, kind, count)
+        if signed_weights(e, self.format.bits):
+            bias = e.fma(scale, e.const(scale.type, 128.0), bias)
+        return scale, bias
 
-    @property
-    def group_words(self) -> int:
-        """Words (4 bytes) of codes in a group: the 32-bit sums that its products make."""
-        return self.form.group * self.form.bits // 32
+    def load_input_factors(
+        self, own: _Input, group: Value, count: int, *, copies: int = 1
+    ) -> tuple[Value, Value]:
+        """Return a token's scales and sums of ``count`` groups, so many times end to end."""
+        e = self.e
+        scale, total = (
+            e.concat([e.load(base, e.mul(group, 4), vector(F32, count))] * copies)
+            for base in (own.scales, own.sums)
+        )
+        return scale, total
 
-    @property
-    def small(self) -> int:
-        """Lanes that the sums of one group fill."""
-        return min(self.isa.lanes, self.group_words)
+    def add_products(
+        self,
+        ints: Value,
+        factors: tuple[Value, Value],
+        input_factors: tuple[Value, Value],
+        total: Value,
+    ) -> Value:
+        """Return running sums with some groups added, in the rounding that all kernels have."""
+        e = self.e
+        scale, bias = factors
+        input_scale, input_sum = input_factors
+        exact = e.b.sitofp(ints, total.type)
+        scales = e.b.fmul(scale, input_scale)
+        return e.fma(exact, scales, e.fma(bias, input_sum, total))
 
-    def ints(self, codes: Sequence[Value], weight: Value, group: Value, lanes: int) -> list[Value]:
-        """Products of the weights from ``group`` on with each token's codes, summed in ``lanes`` lanes.
+    def multiply_codes(
+        self, codes: Sequence[Value], weight: Value, group: Value, lanes: int
+    ) -> list[Value]:
+        """Return products of the codes from ``group`` on with each token's, (lanes,) integers.
 
         A group that is wider than the lanes is summed in several rounds.
         """
-        e, form = self.e, self.form
-        kind = vector(I8, 4 * lanes)
+        e, bits = self.e, self.format.bits
+        byte_lanes = vector(I8, 4 * lanes)
         totals = [e.const(vector(I32, lanes), 0)] * len(codes)
-        begin = e.mul(group, form.group * form.bits // 8)
-        half = e.b.lshr(self.columns, e.index(1))
+        begin = e.mul(group, self.group_bytes)
+        half_row = e.b.lshr(self.in_features, e.index(1))
         for turn in range(max(1, self.group_words // lanes)):
-            at = e.add(begin, 4 * turn * lanes)
-            packed = e.load(weight, at, kind)
-            if form.bits == 8:
-                parts = [(as_weights(e, packed, 8), at)]
+            offset = e.add(begin, 4 * turn * lanes)
+            packed = e.load(weight, offset, byte_lanes)
+            if bits == 8:
+                parts = [(as_weights(e, packed, 8), offset)]
             else:
-                low, high = e.b.and_(packed, e.const(kind, 15)), e.b.lshr(packed, e.const(kind, 4))
-                parts = [(low, at), (high, e.add(at, half))]
+                # low halves are even places, which activations have in a row's first half
+                low = e.b.and_(packed, e.const(byte_lanes, 15))
+                high = e.b.lshr(packed, e.const(byte_lanes, 4))
+                parts = [(low, offset), (high, e.add(offset, half_row))]
             for weights, place in parts:
                 totals = [
-                    dot(e, total, weights, e.load(own, place, kind), form.bits)
+                    dot(e, total, weights, e.load(own, place, byte_lanes), bits)
                     for own, total in zip(codes, totals, strict=True)
                 ]
         return totals
 
-    def put(self, value: Value, token: Value, row: Value) -> None:
+    def put(self, result: Value, token: Value, row: Value) -> None:
         """Write or add a result."""
         e = self.e
-        at = e.add(e.mul(token, self.stride), e.mul(row, 4))
-        there = e.load(self.out, at, value.type, align=4)
-        there = e.b.select(e.less(0, self.adds), there, e.const(value.type, 0.0))
-        e.store(e.b.fadd(value, there), self.out, at, align=4)
+        offset = e.add(e.mul(token, self.out_stride), e.mul(row, 4))
+        before = e.load(self.out, offset, result.type, align=4)
+        before = e.b.select(e.less(0, self.add), before, e.const(result.type, 0.0))
+        e.store(e.b.fadd(result, before), self.out, offset, align=4)

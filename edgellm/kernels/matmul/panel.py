@@ -1,118 +1,164 @@
 """Rows of a weight, unpacked once for a block of tokens."""
 
+# K in_features, n groups of a row
+
 from __future__ import annotations
 
 from edgellm.kernels.codegen.dot import as_weights
-from edgellm.kernels.codegen.emitter import F32, I8, I16, I32, Emitter, Value, vector
-from edgellm.kernels.codegen.unpack import codes, load_float, load_floats
+from edgellm.kernels.codegen.emitter import Emitter
+from edgellm.kernels.codegen.unpack import load_codes, load_float, load_floats, to_bf16
+from edgellm.kernels.codegen.values import F32, I8, I16, I32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.elementwise.pack import to_bf16
+
+_BYTES_AT_ONCE = 16
+_BF16_AT_ONCE = 32
 
 
 class Panel:
-    """The unpacked rows of a product's weight: one of three forms in a thread's scratch."""
+    """Unpacks rows of a weight into float32, bfloat16, or bytes.
+
+    Args:
+        e: the kernel.
+        weight_format: how the weight is stored.
+        weight: address of (O, K) codes or numbers.
+        scales: address of (O, n).
+        biases: address of (O, n).
+        in_features: K.
+    """
 
     def __init__(
         self,
         e: Emitter,
-        form: WeightFormat,
+        weight_format: WeightFormat,
         *,
         weight: Value,
         scales: Value,
         biases: Value,
-        columns: Value,
+        in_features: Value,
     ) -> None:
-        self.e, self.form = e, form
-        self.weight, self.scales, self.biases, self.columns = weight, scales, biases, columns
-        unit = form.item_bytes * 8 if form.dense else form.bits
-        self.row_bytes = e.b.lshr(e.mul(columns, unit), e.index(3))
-        self.groups = e.div(columns, form.group) if not form.dense else e.index(0)
+        self.e = e
+        self.format = weight_format
+        self.weight = weight
+        self.scales = scales
+        self.biases = biases
+        self.in_features = in_features
+        self.row_bytes = e.b.lshr(e.mul(in_features, weight_format.weight_bits), e.index(3))
+        self.groups = e.index(0)
+        if not weight_format.dense:
+            self.groups = e.div(in_features, weight_format.group)
 
-    def scale(self, row: Value, group: Value) -> tuple[Value, Value]:
-        """Scale and bias of a group."""
+    def scale_and_bias(self, row: Value, group: Value) -> tuple[Value, Value]:
+        """Return scale and bias of a group."""
+        e, kind = self.e, self.format.kind
+        offset = e.mul(e.add(e.mul(row, self.groups), group), self.format.item_bytes)
+        scale = load_float(e, self.scales, offset, kind)
+        return scale, load_float(e, self.biases, offset, kind)
+
+    # --- numbers
+
+    def write_float32(self, row: Value, target: Value) -> None:
+        """Write a row as (K,) float32."""
+        self._write_numbers(row, target, kind="f32")
+
+    def write_bf16(self, row: Value, target: Value) -> None:
+        """Write a row as (K,) bfloat16."""
+        self._write_numbers(row, target, kind="bf16")
+
+    def _write_numbers(self, row: Value, target: Value, *, kind: str) -> None:
         e = self.e
-        at = e.mul(e.add(e.mul(row, self.groups), group), self.form.item_bytes)
-        return load_float(e, self.scales, at, self.form.kind), load_float(
-            e, self.biases, at, self.form.kind
-        )
-
-    def numbers(self, row: Value, target: Value, *, narrow: bool) -> None:
-        """Write a row as float32, or as bfloat16, in its own order."""
-        e, form = self.e, self.form
         source = e.at(self.weight, e.mul(row, self.row_bytes))
-        item = 2 if narrow else 4
-
-        def put(floats: Value, place: Value) -> None:
-            e.store(to_bf16(e, floats) if narrow else floats, target, e.mul(place, item))
-
-        if form.dense:
-
-            def plain(place: Value, lanes: int) -> None:
-                if narrow and form.kind == "bf16":
-                    e.store(
-                        e.load(source, e.mul(place, 2), vector(I16, lanes)), target, e.mul(place, 2)
-                    )
-                else:
-                    put(
-                        load_floats(e, source, e.mul(place, form.item_bytes), form.kind, lanes),
-                        place,
-                    )
-
-            e.sweep(self.columns, plain)
+        if self.format.dense:
+            e.sweep(self.in_features, lambda *at: self._convert(source, target, kind, *at))
             return
 
-        def group(number: Value) -> None:
-            first = e.mul(number, form.group)
-            scale, bias = self.scale(row, number)
-            if narrow and form.bits == 4:
-                self._looked_up(source, target, first, scale, bias)
-                return
-            lanes = max(8, e.isa.lanes)
-            floats = vector(F32, lanes)
-            wide_scale, wide_bias = e.spread(scale, lanes), e.spread(bias, lanes)
+        def dequantize_group(group: Value) -> None:
+            first = e.mul(group, self.format.group)
+            scale, bias = self.scale_and_bias(row, group)
+            if kind == "bf16" and self.format.bits == 4:
+                self._look_up_group(source, target, first, scale, bias)
+            else:
+                self._dequantize_group(source, target, first, scale, bias, kind=kind)
 
-            def some(place: Value) -> None:
-                at = e.add(first, place)
-                found = codes(
-                    e, source, e.b.lshr(e.mul(at, form.bits), e.index(3)), form.bits, lanes
-                )
-                put(e.fma(e.b.uitofp(found, floats), wide_scale, wide_bias), at)
+        e.loop(0, self.groups, dequantize_group)
 
-            e.loop(0, form.group, some, step=lanes)
+    def _convert(self, source: Value, target: Value, kind: str, place: Value, lanes: int) -> None:
+        """Write some of a row's plain numbers."""
+        e = self.e
+        if kind == self.format.kind == "bf16":
+            numbers = e.load(source, e.mul(place, 2), vector(I16, lanes))
+            e.store(numbers, target, e.mul(place, 2))
+            return
+        offset = e.mul(place, self.format.item_bytes)
+        self._store(load_floats(e, source, offset, self.format.kind, lanes), target, place, kind)
 
-        e.loop(0, self.groups, group)
+    def _store(self, floats: Value, target: Value, place: Value, kind: str) -> None:
+        e = self.e
+        if kind == "bf16":
+            e.store(to_bf16(e, floats), target, e.mul(place, 2))
+        else:
+            e.store(floats, target, e.mul(place, 4))
 
-    def _looked_up(
+    def _dequantize_group(
+        self, source: Value, target: Value, first: Value, scale: Value, bias: Value, *, kind: str
+    ) -> None:
+        """Write ``scale * code + bias`` for each code of a group."""
+        e, bits = self.e, self.format.bits
+        lanes = max(8, e.isa.lanes)
+        floats = vector(F32, lanes)
+        wide_scale = e.broadcast(scale, lanes)
+        wide_bias = e.broadcast(bias, lanes)
+
+        def some_codes(place: Value) -> None:
+            column = e.add(first, place)
+            offset = e.b.lshr(e.mul(column, bits), e.index(3))
+            codes = load_codes(e, source, offset, bits, lanes)
+            numbers = e.fma(e.b.uitofp(codes, floats), wide_scale, wide_bias)
+            self._store(numbers, target, column, kind)
+
+        e.loop(0, self.format.group, some_codes, step=lanes)
+
+    def _look_up_group(
         self, source: Value, target: Value, first: Value, scale: Value, bias: Value
     ) -> None:
-        """4-bit codes as bfloat16: a group has only 16 different weights, so each is rounded once and then looked up."""
+        """Write 4-bit codes of a group as bfloat16.
+
+        A group has only 16 different weights, so each is rounded once and then looked up.
+        """
         e = self.e
         words = vector(I32, 16)
-        table = e.fma(e.lanes(F32, range(16)), e.spread(scale, 16), e.spread(bias, 16))
-        entries = to_bf16(e, table)
-        entries = e.shuffle(entries, [lane % 16 for lane in range(32)])
-        for start in range(0, self.form.group, 32):
-            at = e.add(first, start)
-            packed = e.b.zext(e.load(source, e.b.lshr(at, e.index(1)), vector(I8, 16)), words)
+        codes = e.const_lanes(F32, range(16))
+        table = to_bf16(e, e.fma(codes, e.broadcast(scale, 16), e.broadcast(bias, 16)))
+        table = e.shuffle(table, [lane % 16 for lane in range(_BF16_AT_ONCE)])
+        for start in range(0, self.format.group, _BF16_AT_ONCE):
+            column = e.add(first, start)
+            offset = e.b.lshr(column, e.index(1))
+            packed = e.b.zext(e.load(source, offset, vector(I8, 16)), words)
+            # 000000hl -> 000h000l: the two codes of a byte in the two halves of a word
             pairs = e.b.or_(packed, e.b.shl(packed, e.const(words, 12)))
-            places = e.b.bitcast(e.b.and_(pairs, e.const(words, 0x000F000F)), vector(I16, 32))
-            found = e.call("llvm.x86.avx512.permvar.hi.512", entries.type, [entries, places])
-            e.store(found, target, e.mul(at, 2))
+            pairs = e.b.and_(pairs, e.const(words, 0x000F000F))
+            places = e.b.bitcast(pairs, vector(I16, _BF16_AT_ONCE))
+            weights = e.call("llvm.x86.avx512.permvar.hi.512", table.type, [table, places])
+            e.store(weights, target, e.mul(column, 2))
 
-    def bytes(self, row: Value, target: Value) -> None:
-        """Write a row's codes as bytes in the form of ``dot``; 4-bit ones as ``quantize`` splits activations."""
-        e, form = self.e, self.form
+    # --- bytes
+
+    def write_bytes(self, row: Value, target: Value) -> None:
+        """Write a row's codes as (K,) bytes for ``dot``; 4-bit ones in the order ``split``.
+
+        That is the low halves of all bytes, then the high ones, as ``quantize`` orders activations.
+        """
+        e = self.e
         source = e.at(self.weight, e.mul(row, self.row_bytes))
-        count = 16
-        kind = vector(I8, count)
-        half = e.b.lshr(self.columns, e.index(1))
+        byte_lanes = vector(I8, _BYTES_AT_ONCE)
+        half_row = e.b.lshr(self.in_features, e.index(1))
 
-        def some(place: Value) -> None:
-            packed = e.load(source, place, kind)
-            if form.bits == 8:
+        def some_bytes(place: Value) -> None:
+            packed = e.load(source, place, byte_lanes)
+            if self.format.bits == 8:
                 e.store(as_weights(e, packed, 8), target, place)
                 return
-            e.store(e.b.and_(packed, e.const(kind, 15)), target, place)
-            e.store(e.b.lshr(packed, e.const(kind, 4)), target, e.add(half, place))
+            e.store(e.b.and_(packed, e.const(byte_lanes, 15)), target, place)
+            high = e.b.lshr(packed, e.const(byte_lanes, 4))
+            e.store(high, target, e.add(half_row, place))
 
-        e.loop(0, self.row_bytes, some, step=count)
+        e.loop(0, self.row_bytes, some_bytes, step=_BYTES_AT_ONCE)

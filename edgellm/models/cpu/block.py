@@ -15,7 +15,8 @@ from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ClosedError
 from edgellm.kernels.kernel_engine import KernelEngine
-from edgellm.kernels.layer_steps import LayerShape, LayerSteps, LayerWeights, Vector, cos_sin
+from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
+from edgellm.kernels.layer_steps import LayerSteps, cos_sin
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.kv_memory import CacheMemory
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector

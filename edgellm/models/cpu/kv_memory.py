@@ -11,7 +11,7 @@ import numpy as np
 
 from edgellm.errors import BackendError
 from edgellm.kernels.codegen.abi import ONE_SPLIT, SPLIT_KEYS
-from edgellm.kernels.layer_steps import KVView
+from edgellm.kernels.layer import KVView
 from edgellm.kv_cache.cache import Cache, KVCache
 
 KERNEL_KV_FORMATS: Mapping[tuple[int | None, mx.Dtype], str] = {

@@ -14,7 +14,7 @@ from edgellm.errors import BackendError
 from edgellm.kernels.codegen.abi import MAX_ROWS
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.kernel_engine import KernelEngine, step_array
-from edgellm.kernels.layer_steps import Vector
+from edgellm.kernels.layer import Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.models.arithmetic import warn_slow
 from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear

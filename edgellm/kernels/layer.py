@@ -1,0 +1,100 @@
+"""A decoder layer as the kernels see it: its sizes, its weights, and a sequence's keys and values."""
+
+# G key/value heads, D head size
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.kernels.codegen.abi import MAX_SPLIT_QUERIES, ONE_SPLIT, split_of
+from edgellm.kernels.product_steps import Matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerShape:
+    """The sizes of a decoder layer, in the words of config.json."""
+
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A norm's weight: its address, and the kind of its numbers (``f16``, ``bf16``, ``f32``)."""
+
+    address: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerWeights:
+    """A decoder layer's weights; each product is one matrix, or several side by side."""
+
+    input_norm: Vector
+    qkv: Sequence[Matrix]
+    output: Sequence[Matrix]
+    inner_norm: Vector
+    gate_up: Sequence[Matrix]
+    down: Sequence[Matrix]
+    query_norm: Vector | None = None
+    key_norm: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVView:
+    """One sequence's keys and values in a layer, and the part of them that queries attend to.
+
+    Attributes:
+        kind: ``f32``, ``f16``, ``q8`` or ``q4`` (``kernels.attention.kv_storage``).
+        keys: address of (G, capacity, D), less the bytes that would lie before its first place if
+            that were position 0.
+        values: likewise.
+        head_bytes: from one head to the next.
+        position: of the first new token.
+        length: the position after the last new token.
+        window: keys that a query looks back over, its own among them.
+        max_exponent: of a split (``abi.split_of``).
+        tables: of quantized ones, addresses of the keys' scales and biases, and of the values'.
+    """
+
+    kind: str
+    keys: int
+    values: int
+    head_bytes: int
+    position: int
+    length: int
+    window: int
+    max_exponent: int = ONE_SPLIT
+    tables: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def splits(self, queries: int) -> Splits:
+        """Return the splits of the keys for so many queries; many queries need no more than one."""
+        if queries > MAX_SPLIT_QUERIES:
+            return Splits(count=1, first=8 * ONE_SPLIT, min_exponent=ONE_SPLIT)
+        first_key = max(0, self.position + 1 - self.window)
+        first = split_of(first_key, self.max_exponent)
+        last = split_of(self.length - 1, self.max_exponent)
+        return Splits(count=last + 1 - first, first=first, min_exponent=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The splits of the keys that a call attends to: how many, the first, the least exponent."""
+
+    count: int
+    first: int
+    min_exponent: int
+
+    def partial_results(self, queries: int) -> int:
+        """Return how many partial results of a head there is memory for.
+
+        Whole eights, so that memory does not move at each new split.
+        """
+        if self.count == 1:
+            return queries
+        return -(-self.count // 8) * 8 * queries
