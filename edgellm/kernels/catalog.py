@@ -1,4 +1,4 @@
-"""Which kernels there are, and where each is emitted; the emitters are imported only to compile."""
+"""Which kernels there are, and where each is emitted."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from importlib import import_module
 
 from edgellm.kernels.codegen.isa import Isa
 
+# Modules and functions by name: llvmlite and the emitters are imported only to compile.
 EMITTERS: Mapping[str, str] = {
+    # the thread pool
     "run": "codegen.schedule:emit_run",
     "work": "codegen.schedule:emit_work",
     "apart": "codegen.schedule:emit_apart",
+    # a layer's steps between products
     "norm": "elementwise.rms_norm:emit_norm",
     "rope": "elementwise.rope:emit_rope",
     "attention": "attention.attention:emit_attention",
     "merge": "attention.merge:emit_merge",
     "swiglu": "elementwise.swiglu:emit_swiglu",
+    # around products
     "bias": "elementwise.bias:emit_bias",
     "quantize": "elementwise.quantize_activations:emit_quantize",
     "pack": "elementwise.pack:emit_pack",
+    # products: one token, several ("few", "tile_matvec"), many
     "int8_matvec": "matmul.int8_matvec:emit_int8_matvec",
     "int8_few": "matmul.int8_matvec:emit_int8_few",
     "float_matvec": "matmul.float_matvec:emit_float_matvec",

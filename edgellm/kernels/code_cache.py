@@ -1,4 +1,4 @@
-"""Compiled kernels: LLVM's text becomes machine code once, which other processes load from disk."""
+"""Compiled kernels: machine code from LLVM's text, kept on disk for other processes."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ class CodeCache:
             stored = file.read_bytes()
         except OSError:
             return None
+        # magic, digest of the code, code
         start = len(_MAGIC) + _DIGEST().digest_size
         code = stored[start:]
         if stored[:start] != _MAGIC + _DIGEST(code).digest():
@@ -110,6 +111,7 @@ class CodeCache:
             return
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # whole or not at all: another process may be reading
             handle, temporary = tempfile.mkstemp(dir=file.parent)
             try:
                 with os.fdopen(handle, "wb") as output:
@@ -184,6 +186,7 @@ def fingerprint(folder: Path = Path(__file__).parent) -> str:
     """
     import llvmlite
 
+    # contents and not a version: whoever edits an emitter gets its new code
     digest = _DIGEST(str(llvmlite.__version__).encode())
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode())

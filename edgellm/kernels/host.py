@@ -71,7 +71,7 @@ def kernel_engine(
         raise BackendError(
             f"there are no CPU kernels: {reason}", hint="install them: pip install 'edgellm[cpu]'"
         )
-    chosen = host_isas()[0]
+    chosen = host_isas()[0]  # the best
     if isa is not None:
         chosen = isa_named(isa)
     key = (chosen.name, threads, activations)

@@ -48,7 +48,7 @@ class KernelEngine:
         self.workspace = Workspace()
         self._call = aligned(8 * CALL_SLOTS, np.int64)
         self._scratch = self.workspace.buffer("scratch")
-        self._scratch_bytes = 0
+        self._scratch_bytes = 0  # of each thread
 
     @property
     def isa(self) -> Isa:
@@ -67,6 +67,7 @@ class KernelEngine:
     def reserve_scratch(self, nbytes: int) -> None:
         """Give each thread at least so many bytes of its own. The caller holds the lock."""
         if nbytes > self._scratch_bytes:
+            # whole cache lines, so that no two threads write to one
             self._scratch_bytes = -(-nbytes // 4096) * 4096
             self._scratch.reserve(self._scratch_bytes * self.threads)
 
@@ -141,6 +142,7 @@ class Workspace:
 def step_array(steps: Sequence[Step]) -> StepArray:
     """Return steps as the pool reads them, (steps, STEP_SLOTS), from a cache line on."""
     memory = aligned(8 * STEP_SLOTS * max(1, len(steps)), np.int64)
+    # (steps, STEP_SLOTS); slots that a step does not fill stay 0
     rows = memory.reshape(-1, STEP_SLOTS)[: len(steps)]
     for row, step in zip(rows, steps, strict=True):
         row[: len(step)] = step

@@ -1,4 +1,4 @@
-"""A decoder layer as the kernels see it: its sizes, its weights, and a sequence's keys and values."""
+"""A decoder layer as the kernels see it: sizes, weights, and a sequence's keys and values."""
 
 # G key/value heads, D head size
 
@@ -75,7 +75,9 @@ class KVView:
     def splits(self, queries: int) -> Splits:
         """Return the splits of the keys for so many queries; many queries need no more than one."""
         if queries > MAX_SPLIT_QUERIES:
+            # the first of the splits with this exponent holds every position
             return Splits(count=1, first=8 * ONE_SPLIT, min_exponent=ONE_SPLIT)
+        # the first key that the first new token sees
         first_key = max(0, self.position + 1 - self.window)
         first = split_of(first_key, self.max_exponent)
         last = split_of(self.length - 1, self.max_exponent)

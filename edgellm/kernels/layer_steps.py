@@ -50,7 +50,7 @@ _MERGE_ENDS = slots(MERGE, "partials", "out")
 
 @dataclass(slots=True)
 class _CallSteps:
-    """The steps of a call, and a view of those to patch, three a sequence: (3 * sequences, slots).
+    """The steps of a call, and a view (3 * sequences, slots) of those to patch.
 
     Where sequences go apart, the view is memory of its own, which one step of the call points to.
     """

@@ -1,4 +1,4 @@
-"""Threads that do the steps of a call together, in native code without the interpreter's lock."""
+"""Threads that do a call's steps together, in native code without the interpreter's lock."""
 
 from __future__ import annotations
 

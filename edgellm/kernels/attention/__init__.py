@@ -1,5 +1,6 @@
-"""Attention over the KV cache: ``attention.py`` for each split of keys, ``merge.py`` at the end.
+"""Attention over the KV cache.
 
+``attention.py`` attends to each split of the keys and ``merge.py`` puts these together;
 ``online_softmax.py`` takes in a block of keys; ``kv_storage.py`` reads and writes the cache's
-formats. The kernels stand on ``kernels/codegen``.
+formats. They stand on ``kernels/codegen``.
 """

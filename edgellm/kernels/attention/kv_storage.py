@@ -1,7 +1,7 @@
-"""Keys and values as a cache stores them: float32, float16, or MLX's affine codes of 8 or 4 bits.
+"""Keys and values as a cache stores them: float32, float16, or codes of 8 or 4 bits.
 
-A quantized row has its features in groups of 32, the last filled up with zeros; each group has a
-scale and a bias in float16, and a number is ``scale * code + bias``.
+Codes are MLX's affine ones: a row has its features in groups of 32, the last filled up with zeros;
+each group has a scale and a bias in float16, and a number is ``scale * code + bias``.
 """
 
 # G key/value heads, D head size, n groups of a row: ceil(D / 32)

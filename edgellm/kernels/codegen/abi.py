@@ -1,4 +1,4 @@
-"""Numbers that Python and the kernels share: slots of steps and calls, the pool's state, sizes.
+"""Numbers that Python and the kernels share: slots of arguments, the pool's state, sizes.
 
 A *step* is one row of int64 slots: slot 0 holds the kernel's address, the others its arguments.
 The mappings below name the slots of each kernel's arguments; Python fills them and the emitters

@@ -1,4 +1,4 @@
-"""Instruction sets: what each one needs, how wide it is, and which of them this processor has."""
+"""Instruction sets: their features and widths, and those that this processor has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who does what: items of a step shared out to threads, and the native side of the thread pool.
+"""Items of a step shared out to threads, and the native side of the thread pool.
 
 The steps of a call are done one after the other, each by all threads, with a barrier between. Idle
 threads spin for about 0.1 milliseconds, so that the next layer finds them awake, and then sleep
@@ -60,7 +60,7 @@ def parallel_for_chunks(
 def parallel_for_tiles(
     e: Emitter, count: Value, chunk: Value, tile: int, body: Callable[[Value, int], object]
 ) -> None:
-    """Do ``body(place, places)`` for ``count`` places, of which a thread takes ``chunk`` at once.
+    """Do ``body(place, places)`` for ``count`` places; a thread takes ``chunk`` at once.
 
     ``places`` is ``tile``, then 1 for the remainder of a chunk.
     """

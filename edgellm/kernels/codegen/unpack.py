@@ -103,10 +103,10 @@ def to_bf16(e: Emitter, numbers: Value) -> Value:
 
 
 def load_codes(e: Emitter, base: Value, offset: Value, bits: int, count: int) -> Value:
-    """Read ``count`` codes (a multiple of 8) from byte ``offset`` on, as (count,) 32-bit integers.
+    """Read ``count`` codes from byte ``offset`` on, as (count,) 32-bit integers.
 
-    Eight codes are ``bits`` bytes, the first in the lowest bits, read as one integer of just that
-    width: nothing behind the row is touched.
+    The count is a multiple of 8. Eight codes are ``bits`` bytes, the first in the lowest bits, read
+    as one integer of just that width: nothing behind the row is touched.
     """
     if bits == 8:
         return e.b.zext(e.load(base, offset, vector(I8, count)), vector(I32, count))

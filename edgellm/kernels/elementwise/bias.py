@@ -23,6 +23,7 @@ def emit_bias(isa: Isa, name: str, kind: str) -> str:
     out_features = e.argument("out_features")
 
     def one_token(token: Value) -> None:
+        # results of several matrices may stand side by side in a row
         row = e.at(out, e.mul(token, out_stride))
 
         def add_bias(place: Value, lanes: int) -> None:

@@ -49,6 +49,7 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
 
     def one_group(item: Value) -> None:
         source = e.mul(item, 4 * group)
+        # (group,) float32 in several vectors
         numbers = [e.load(x, e.add(source, 4 * start), floats) for start in range(0, group, lanes)]
         magnitudes = e.const(floats, 0.0)
         for number in numbers:
@@ -77,6 +78,7 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
         e.store(row_codes, codes, e.mul(item, group))
 
     def store_split(item: Value, row_codes: Value) -> None:
+        # even places of all groups fill the row's first half, odd ones its second
         row = e.div(item, groups)
         place = e.rem(item, groups)
         even = e.add(e.mul(row, e.mul(groups, group)), e.mul(place, group // 2))

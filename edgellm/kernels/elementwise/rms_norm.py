@@ -53,6 +53,7 @@ def normalize(
 
     zeros = e.const(vector(F32, e.isa.lanes), 0.0)
     vector_sums, remainder_sum = e.sweep(features, add_squares, [zeros])
+    # (lanes,) and (1,) to one number
     total = e.b.fadd(e.reduce_sum(vector_sums), e.reduce_sum(remainder_sum))
     mean = e.b.fdiv(total, e.b.uitofp(features, F32))
     factor = e.b.fdiv(e.const(F32, 1.0), e.unary("sqrt", e.b.fadd(mean, eps)))

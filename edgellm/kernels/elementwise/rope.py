@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021, arXiv:2104.09864), and new keys and values into the cache."""
+"""Rotary positions (Su et al. 2021, arXiv:2104.09864), and the cache's new keys and values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Rope:
         e = self.e
         token = e.div(item, self.token_heads)
         head = e.rem(item, self.token_heads)
-        source = e.at(self.qkv, e.mul(item, self.row_bytes))
+        source = e.at(self.qkv, e.mul(item, self.row_bytes))  # (L, H + 2G, D)
         is_query = e.less(head, self.heads)
         is_value = e.b.not_(e.less(head, e.add(self.heads, self.kv_heads)))
         if self.norm != "plain":
@@ -98,6 +98,7 @@ class _Rope:
         """Rotate in place; then pack a key or a value into the cache."""
         e = self.e
         e.when(e.b.not_(is_value), lambda: self.rotate(source, source, token))
+        # keys or values, by the head's number
         stored = StoredRows(
             *(
                 e.b.select(is_value, e.address(of_values), e.address(of_keys))

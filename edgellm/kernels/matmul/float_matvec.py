@@ -34,7 +34,7 @@ def emit_float_matvec(isa: Isa, name: str, weight_format: WeightFormat) -> str:
 
 
 def emit_float_few(isa: Isa, name: str, weight_format: WeightFormat) -> str:
-    """Emit ``float_few``: the same for several tokens, each of which gets what it would get alone.
+    """Emit ``float_few``: the same for several tokens, each with the result it has alone.
 
     A weight becomes numbers once for up to eight of them.
     """
@@ -99,6 +99,7 @@ class _FloatMatvec:
         ]
         row_numbers = [e.add(row, i) for i in range(rows)]
         weights = [e.at(self.weight, e.mul(number, self.row_bytes)) for number in row_numbers]
+        # a list of tokens for each row
         if self.format.dense:
             results = [self.multiply_dense(weight, inputs) for weight in weights]
         else:

@@ -23,7 +23,8 @@ bytes each; a digit is a lane of a group)::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from edgellm.kernels.codegen.abi import INT8_MATVEC
@@ -134,13 +135,9 @@ class _Int8Matvec:
         e = self.e
         input_scale_bytes = e.mul(self.groups, 4)
         input_bytes = (self.in_features, input_scale_bytes, input_scale_bytes)
-        inputs = [
-            _Input(*self.addresses(self.inputs, input_bytes, token, t)) for t in range(tokens)
-        ]
+        inputs = [_Input(*own) for own in self.rows_at(self.inputs, input_bytes, token, tokens)]
         weight_bytes = (self.row_bytes, self.scale_bytes, self.scale_bytes)
-        weights = [
-            _WeightRow(*self.addresses(self.weight, weight_bytes, row, i)) for i in range(rows)
-        ]
+        weights = [_WeightRow(*own) for own in self.rows_at(self.weight, weight_bytes, row, rows)]
         # rows that share a vector of running sums
         rows_per_vector = 1
         if rows > 1:
@@ -158,8 +155,7 @@ class _Int8Matvec:
                 results += self.add_block(row_set, inputs, group, own_sums)
             return results
 
-        zero = e.const(vector(F32, rows_per_vector * self.block), 0.0)
-        zeros = [zero] * (len(row_sets) * tokens)
+        zeros = [e.const(vector(F32, rows_per_vector * self.block), 0.0)] * len(row_sets) * tokens
         sums = e.loop(0, self.blocks_end, one_block, zeros, step=self.block)
         results = []  # a row's tokens side by side
         for i in range(rows):
@@ -167,24 +163,22 @@ class _Int8Matvec:
             for t in range(tokens):
                 own_sums = e.part(sums[row_set * tokens + t], place * self.block, self.block)
                 results.append(e.sum_by_halves(own_sums))
-
-        def one_group(group: Value, *results: Value) -> Sequence[Value]:
-            return self.add_group(weights, inputs, group, results)
-
+        one_group = partial(self.add_group, weights, inputs)
         results = e.loop(self.blocks_end, self.groups, one_group, results)
         for number, result in enumerate(results):
             i, t = divmod(number, tokens)
             self.put(result, e.add(token, t), e.add(row, i))
 
-    def addresses(
-        self, bases: Sequence[Value], row_bytes: Sequence[Value], first: Value, number: int
-    ) -> list[Value]:
-        """Return where row ``first + number`` of each array begins."""
+    def rows_at(
+        self, bases: Sequence[Value], row_bytes: Sequence[Value], first: Value, count: int
+    ) -> Iterator[list[Value]]:
+        """Yield where ``count`` rows from ``first`` on begin, each in all of the arrays."""
         e = self.e
-        return [
-            e.at(base, e.mul(e.add(first, number), nbytes))
-            for base, nbytes in zip(bases, row_bytes, strict=True)
-        ]
+        for i in range(count):
+            yield [
+                e.at(base, e.mul(e.add(first, i), nbytes))
+                for base, nbytes in zip(bases, row_bytes, strict=True)
+            ]
 
     def add_block(
         self,
@@ -218,7 +212,7 @@ class _Int8Matvec:
         rows: Sequence[_WeightRow],
         inputs: Sequence[_Input],
         group: Value,
-        results: Sequence[Value],
+        *results: Value,
     ) -> list[Value]:
         """Return results, one a row and token, with one group added."""
         e = self.e

@@ -32,10 +32,10 @@ _STAGE_DISTANCE = 2
 
 
 def emit_tile_matvec(isa: Isa, name: str, weight_format: WeightFormat) -> str:
-    """Emit ``tile_matvec``: ``out[t] (+)= weight . x[t]``, for up to 16 tokens and 16 rows or more.
+    """Emit ``tile_matvec``: ``out[t] (+)= weight . x[t]``, for up to 16 tokens.
 
-    Activations are packed: words of four codes (K/4, 16), their scales (n, 16) and sums (n, 16).
-    The arguments are those of ``abi.INT8_MATVEC``.
+    The weight has 16 rows or more. Activations are packed: words of four codes (K/4, 16), their
+    scales (n, 16) and sums (n, 16). The arguments are those of ``abi.INT8_MATVEC``.
     """
     return _TileMatvec(isa, name, weight_format).emit()
 

@@ -1,4 +1,4 @@
-"""The stages of ``tile_matvec``: a quantization group is unpacked, multiplied in a tile, added up.
+"""The stages of ``tile_matvec``: a group is unpacked, multiplied in a tile, and added up.
 
 A group's products are one tile; here with 4-bit codes and a group of 64::
 
