@@ -1,0 +1,68 @@
+"""Attention over plain keys and values; every cache is in models/cpu/test_kv_memory.py."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.kernel_steps import attend
+
+from edgellm.kernels.host import unavailable
+from edgellm.kernels.layer import KVView
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+EXAMPLES = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def softmax_attention(queries, keys, values, window):
+    """(L, H, D) queries, (G, S, D) keys and values, of which the last L are the queries' own."""
+    tokens, heads, width = queries.shape
+    kv_heads, length, _ = keys.shape
+    result = np.empty_like(queries)
+    for token in range(tokens):
+        end = length - tokens + token + 1
+        visible = slice(max(0, end - window), end)
+        for head in range(heads):
+            group = head // (heads // kv_heads)
+            scores = keys[group, visible] @ queries[token, head] * width**-0.5
+            weights = np.exp(scores - scores.max())
+            result[token, head] = weights @ values[group, visible] / weights.sum()
+    return result
+
+
+@EXAMPLES
+@given(
+    kv_heads=st.integers(1, 3),
+    shared=st.integers(1, 5),
+    width=st.sampled_from([2, 10, 32, 64, 80]),
+    tokens=st.integers(1, 40),
+    before=st.integers(0, 300),
+    window=st.integers(1, 400),
+    one_split=st.booleans(),
+)
+def test_attention_is_softmax_attention(
+    floats, *, kv_heads, shared, width, tokens, before, window, one_split
+):
+    rng = np.random.default_rng(0)
+    heads = kv_heads * shared
+    length = before + tokens
+    queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)
+    keys, values = rng.standard_normal((2, kv_heads, length + 3, width), dtype=np.float32) * 3
+    view = KVView(
+        kind="f32",
+        keys=keys.ctypes.data,
+        values=values.ctypes.data,
+        head_bytes=keys.strides[0],
+        position=before,
+        length=length,
+        window=window,
+    )
+    splits = view.splits(1)
+    if one_split:
+        splits = view.splits(100)  # so many queries have one
+    out = attend(floats, view, queries, kv_heads=kv_heads, splits=splits)
+    expected = softmax_attention(queries, keys[:, :length], values[:, :length], window)
+    assert np.allclose(out, expected, atol=2e-5)
