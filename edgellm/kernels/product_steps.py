@@ -88,6 +88,7 @@ def product_steps(
         tokens: the most that L will be.
         add: whether to add to ``out``.
     """
+    # each matrix has its columns of a row of all results
     results = _Results(out, 4 * sum(matrix.out_features for matrix in matrices), int(add))
     steps: list[Step] = []
     prepared: dict[object, _Prepared] = {}  # inputs that several matrices can share

@@ -94,6 +94,7 @@ class KeyBlocks:
             e.store(weight, self.scores, e.mul(key, self.vector_bytes), align=4)
             return [e.b.fadd(total, weight)]
 
+        # the sums so far, as they would be with the new largest score
         fade = exp(e, e.b.fsub(before.largest, largest))  # e^(m - m')
         [total] = e.loop(0, count, weigh_key, [e.b.fmul(before.total, fade)])
         self.mix_values(values, count, fade)
@@ -106,6 +107,7 @@ class KeyBlocks:
         e = self.e
 
         def score_tile(tile: int, first: Value, largest: Value) -> Sequence[Value]:
+            # a sum (lanes,) for each key of the tile: the query's features are read once for all
             rows = [e.at(keys, e.mul(e.add(first, i), self.key_bytes)) for i in range(tile)]
 
             def add_feature(feature: Value, *scores: Value) -> Sequence[Value]:
@@ -117,6 +119,7 @@ class KeyBlocks:
                     for number, score in zip(numbers, scores, strict=True)
                 ]
 
+            # q . k for each lane
             scores = e.loop(0, self.head_dim, add_feature, [self.zeros] * tile)
             for i, score in enumerate(scores):
                 position = e.b.trunc(e.add(part.begin, e.add(first, i)), I32)
@@ -139,6 +142,7 @@ class KeyBlocks:
         e = self.e
 
         def mix_tile(tile: int, first: Value) -> None:
+            # a sum (lanes,) for each feature of the tile: the weights are read once for all
             offsets = [e.mul(e.add(first, i), self.vector_bytes) for i in range(tile)]
             faded = [
                 e.b.fmul(e.load(self.results, offset, self.floats, align=4), fade)

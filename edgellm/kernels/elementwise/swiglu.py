@@ -38,6 +38,7 @@ def emit_swiglu(isa: Isa, name: str) -> str:
             floats = vector(F32, lanes)
             gate = e.load(gates, offset, floats)
             up = e.load(ups, offset, floats)
+            # silu(gate) * up
             divisor = e.b.fadd(exp(e, e.b.fneg(gate)), e.const(floats, 1.0))
             e.store(e.b.fmul(e.b.fdiv(gate, divisor), up), outs, offset)
 

@@ -139,9 +139,7 @@ class _Int8Matvec:
         weight_bytes = (self.row_bytes, self.scale_bytes, self.scale_bytes)
         weights = [_WeightRow(*own) for own in self.rows_at(self.weight, weight_bytes, row, rows)]
         # rows that share a vector of running sums
-        rows_per_vector = 1
-        if rows > 1:
-            rows_per_vector = self.isa.lanes // self.block
+        rows_per_vector = min(rows, self.isa.lanes // self.block)
         row_sets = [weights[i : i + rows_per_vector] for i in range(0, rows, rows_per_vector)]
 
         def one_block(group: Value, *sums: Value) -> Sequence[Value]:
@@ -208,11 +206,7 @@ class _Int8Matvec:
         return results
 
     def add_group(
-        self,
-        rows: Sequence[_WeightRow],
-        inputs: Sequence[_Input],
-        group: Value,
-        *results: Value,
+        self, rows: Sequence[_WeightRow], inputs: Sequence[_Input], group: Value, *results: Value
     ) -> list[Value]:
         """Return results, one a row and token, with one group added."""
         e = self.e

@@ -42,6 +42,7 @@ class Panel:
         self.scales = scales
         self.biases = biases
         self.in_features = in_features
+        # bits of a row, in bytes
         self.row_bytes = e.b.lshr(e.mul(in_features, weight_format.weight_bits), e.index(3))
         self.groups = e.index(0)
         if not weight_format.dense:
@@ -154,6 +155,7 @@ class Panel:
 
         def some_bytes(place: Value) -> None:
             packed = e.load(source, place, byte_lanes)
+            # groups are multiples of 32, so a row of 4-bit codes is one of 16 bytes
             if self.format.bits == 8:
                 e.store(as_weights(e, packed, 8), target, place)
                 return
