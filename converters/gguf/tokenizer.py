@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgellm.chat_template.template import DEFAULT
-from edgellm.converters.gguf.pretokenizers import (
+from edgellm.converters.gguf.vocabulary import Vocabulary
+from edgellm.converters.tokenizers.byte_level import byte_level_document, post_processor
+from edgellm.converters.tokenizers.pretokenizers import (
     NFC_NORMALIZED,
     STARTS_WITH_BOS,
     WHOLE_WORDS,
     pre_tokenizer_json,
 )
-from edgellm.converters.gguf.vocabulary import Vocabulary
-from edgellm.converters.tokenizers.byte_level import byte_level_document
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import TokenizerError
 from edgellm.files.atomic import write_file
@@ -31,10 +31,6 @@ END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 MAX_SCORE = 1e30
 """Scores are logarithms of probabilities, or ranks below zero."""
-
-TEXT = {"Sequence": {"id": "A", "type_id": 0}}
-PAIR = [TEXT, {"Sequence": {"id": "B", "type_id": 1}}]
-"""A text, and two, in the words of a tokenizer.json's post-processor."""
 
 
 def tokenizer_files(
@@ -149,9 +145,9 @@ def _byte_level(vocabulary: Vocabulary) -> tuple[dict[str, bytes], dict[str, Any
     pre_tokenizer = vocabulary.pre_tokenizer()
     begin = end = None
     if vocabulary.flag("add_bos_token", pre_tokenizer in STARTS_WITH_BOS):
-        begin = vocabulary.token("bos_token_id")
+        begin = vocabulary.token_id("bos_token_id")
     if vocabulary.flag("add_eos_token", False):
-        end = vocabulary.token("eos_token_id")
+        end = vocabulary.token_id("eos_token_id")
     normalizer = None
     if pre_tokenizer in NFC_NORMALIZED:
         normalizer = {"type": "NFC"}
@@ -166,7 +162,7 @@ def _byte_level(vocabulary: Vocabulary) -> tuple[dict[str, bytes], dict[str, Any
             if kind in (CONTROL, UNKNOWN, USER_DEFINED)
         ],
         splitting=pre_tokenizer_json(pre_tokenizer),
-        frame=_post_processor(vocabulary.tokens, begin, end),
+        frame=post_processor(vocabulary.tokens, begin, end),
         normalizer=normalizer,
         whole_words=pre_tokenizer in WHOLE_WORDS,
     )
@@ -175,33 +171,6 @@ def _byte_level(vocabulary: Vocabulary) -> tuple[dict[str, bytes], dict[str, Any
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
     }
-
-
-def _post_processor(
-    tokens: Sequence[str], begin: str | None, end: str | None
-) -> dict[str, Any] | None:
-    """Return the post-processor that puts tokens around a text; None: there are none to put."""
-    special = [token for token in (begin, end) if token is not None]
-    if not special:
-        return None
-    single: list[Any] = [TEXT]
-    if begin is not None:
-        single.insert(0, _special(begin))
-    if end is not None:
-        single.append(_special(end))
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": PAIR,
-        "special_tokens": {
-            token: {"id": token, "ids": [tokens.index(token)], "tokens": [token]}
-            for token in special
-        },
-    }
-
-
-def _special(token: str) -> dict[str, Any]:
-    return {"SpecialToken": {"id": token, "type_id": 0}}
 
 
 def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.converters.gguf.pretokenizers import known_pre_tokenizer
+from edgellm.converters.tokenizers.pretokenizers import known_pre_tokenizer
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm_proto import BYTE, NORMAL, UNUSED

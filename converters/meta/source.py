@@ -26,17 +26,24 @@ from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.errors import FormatError
 from edgellm.files.strict_json import quoted, read_json
 
-ROWS, COLUMNS, COPIES = "rows", "columns", "copies"
+ROWS = "rows"
+COLUMNS = "columns"
+COPIES = "copies"
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+QUERIES = "self_attn.q_proj.weight"
+KEYS = "self_attn.k_proj.weight"
 
 OUTER: Mapping[str, tuple[str, str]] = {
-    "tok_embeddings.weight": ("model.embed_tokens.weight", COLUMNS),
+    "tok_embeddings.weight": (EMBEDDING, COLUMNS),
     "norm.weight": ("model.norm.weight", COPIES),
-    "output.weight": ("lm_head.weight", ROWS),
+    "output.weight": (HEAD, ROWS),
 }
 INNER: Mapping[str, tuple[str, str]] = {
     "attention_norm.weight": ("input_layernorm.weight", COPIES),
-    "attention.wq.weight": ("self_attn.q_proj.weight", ROWS),
-    "attention.wk.weight": ("self_attn.k_proj.weight", ROWS),
+    "attention.wq.weight": (QUERIES, ROWS),
+    "attention.wk.weight": (KEYS, ROWS),
     "attention.wv.weight": ("self_attn.v_proj.weight", ROWS),
     "attention.wo.weight": ("self_attn.o_proj.weight", COLUMNS),
     "ffn_norm.weight": ("post_attention_layernorm.weight", COPIES),
@@ -44,36 +51,61 @@ INNER: Mapping[str, tuple[str, str]] = {
     "feed_forward.w2.weight": ("mlp.down_proj.weight", COLUMNS),
     "feed_forward.w3.weight": ("mlp.up_proj.weight", ROWS),
 }
-"""Meta's names: Hugging Face's, and how shards divide the tensor. Llama 3 divides the embedding by rows instead."""
+"""Meta's names: Hugging Face's, and how shards divide the tensor.
 
-ROTATED = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
+Llama 3 divides the embedding by rows instead.
+"""
+
+DIVISIONS = dict([*OUTER.values(), *INNER.values()])
+"""How shards divide a tensor, by Hugging Face's name inside its layer."""
+
+PERMUTED = (QUERIES, KEYS)
+"""Matrices whose heads' rows Meta has in another order than Hugging Face."""
+
 LAYER = re.compile(r"layers\.(0|[1-9]\d{0,3})\.(.+)")
-TABLES = ("rope.freqs", "attention.inner_attention.rope.freqs")
-LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
+LAYER_PREFIX = "model.layers."
+ROPE_TABLES = ("rope.freqs", "attention.inner_attention.rope.freqs")
+LEGAL_FILES = ("LICENSE*", "NOTICE*", "USE_POLICY*")
+
+COMPARED_BYTES = 16 << 20
+"""Bytes of the head that are compared with the embedding at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
-    """One tensor: its part in each shard, and how they make the whole."""
+class ShardedTensor:
+    """One tensor: its part in each shard, equal in shape, and how they make the whole."""
 
     parts: tuple[TorchTensor, ...]
-    axis: str
-    rotated: bool
+    division: str
+    permuted: bool
 
     @property
-    def whole(self) -> SourceTensor:
+    def joined(self) -> SourceTensor:
         """Type and shape of all parts together."""
-        shapes = [part.info.shape for part in self.parts]
-        first = shapes[0]
-        if self.axis == ROWS:
-            return SourceTensor(
-                self.parts[0].info.dtype, (sum(shape[0] for shape in shapes), *first[1:])
-            )
-        if self.axis == COLUMNS:
-            return SourceTensor(
-                self.parts[0].info.dtype, (first[0], sum(shape[1] for shape in shapes))
-            )
-        return SourceTensor(self.parts[0].info.dtype, first)
+        first = self.parts[0].info
+        shape = list(first.shape)
+        if self.division == ROWS:
+            shape[0] *= len(self.parts)
+        elif self.division == COLUMNS:
+            shape[1] *= len(self.parts)
+        return SourceTensor(first.dtype, tuple(shape))
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        """Return the bytes of some rows, in Meta's order. Raises ReadError."""
+        if self.division == COPIES:
+            return read_rows(self.parts[0], start, stop)
+        if self.division == COLUMNS:
+            parts = [read_rows(part, start, stop).reshape(stop - start, -1) for part in self.parts]
+            return np.concatenate(parts, axis=1).reshape(-1)
+        part_rows = self.parts[0].info.shape[0]
+        content = []
+        for index, part in enumerate(self.parts):
+            begin = index * part_rows
+            first = max(start, begin)
+            last = min(stop, begin + part_rows)
+            if first < last:
+                content.append(read_rows(part, first - begin, last - begin))
+        return np.concatenate(content)
 
 
 class MetaSource:
@@ -92,74 +124,64 @@ class MetaSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         params = read_json(inside(path, PARAMS))
-        self._files = [
-            inside(path, name) for name in sorted(file.name for file in path.glob(META_SHARDS))
-        ]
-        _require_all(self._files, path)
-        shards = [_named(read_torch_file(file), file) for file in self._files]
-        self._shape = shape_of(
-            params, {name: tensor.info.shape for name, tensor in shards[0].items()}, len(shards)
-        )
-        _require_last(shards[0], self._files, self._shape)
-        self._tensors = _joined(shards, self._files, self._shape)
+        names = sorted(file.name for file in path.glob(META_SHARDS))
+        files = [inside(path, name) for name in names]
+        _require_no_gap(files, path)
+        shards = [_by_huggingface_name(read_torch_file(file), file) for file in files]
+        shapes = {name: tensor.info.shape for name, tensor in shards[0].items()}
+        self._shape = shape_of(params, shapes, len(shards))
+        _require_last(shapes, files, self._shape)
+        self._tensors = _join(shards, files, self._shape)
         self.tensors: Mapping[str, SourceTensor] = {
-            name: tensor.whole for name, tensor in self._tensors.items()
+            name: tensor.joined for name, tensor in self._tensors.items()
         }
         tokenizer = _tokenizer_file(path)
-        files, ends = tokenizer_files(tokenizer, scaled=bool(params.get("use_scaled_rope")))
-        legal = {
-            file.name: inside(path, file.name)
-            for pattern in LEGAL
-            for file in sorted(path.glob(pattern))
-        }
-        self.companions: Mapping[str, Path | bytes] = {**legal, **files}
-        self._read = [*self._files, path / PARAMS, tokenizer]
-        rows = (
-            self.tensors["model.embed_tokens.weight"].rows
-            if "model.embed_tokens.weight" in self.tensors
-            else 0
-        )
+        scaled = bool(params.get("use_scaled_rope"))
+        tokenizer_content, token_ids = tokenizer_files(tokenizer, scaled=scaled)
+        self.companions: Mapping[str, Path | bytes] = _legal_files(path) | tokenizer_content
+        self._files = [*files, path / PARAMS, tokenizer]
+        vocab_size = 0
+        if EMBEDDING in self.tensors:
+            vocab_size = self.tensors[EMBEDDING].rows
         self.config: Mapping[str, Any] = config_of(
-            params, self._shape, vocabulary=rows, tied=self._tied(), ends=ends
+            params, self._shape, vocabulary=vocab_size, tied=self._is_tied(), ends=token_ids
         )
 
     @property
     def fingerprint(self) -> str:
         """Names, sizes and times of all files that the conversion reads."""
-        return files_fingerprint(self._read)
+        return files_fingerprint(self._files)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """The bytes of some rows, from the shards that have them, in Hugging Face's order."""
-        tensor = self._tensors[name]
-        if tensor.rotated:
-            return halves_from_pairs(
-                lambda first, last: _joined_rows(tensor, first, last),
-                self._shape.head_dim,
-                start,
-                stop,
-            )
-        return _joined_rows(tensor, start, stop)
+        """Return the bytes of some rows, from the shards that have them, in Hugging Face's order.
 
-    def _tied(self) -> bool:
-        """Whether the head is missing, or is the embedding once more, as in Llama 3.2. Reads until they differ."""
-        head, embedding = (
-            self.tensors.get("lm_head.weight"),
-            self.tensors.get("model.embed_tokens.weight"),
-        )
-        if head is None or head != embedding:
-            return head is None
-        step = max(1, (16 << 20) // head.row_bytes)
+        Raises ReadError.
+        """
+        tensor = self._tensors[name]
+        if tensor.permuted:
+            return halves_from_pairs(tensor.rows, self._shape.head_dim, start, stop)
+        return tensor.rows(start, stop)
+
+    def _is_tied(self) -> bool:
+        """Return whether the head is missing, or the embedding once more, as in Llama 3.2.
+
+        Reads until they differ.
+        """
+        head = self.tensors.get(HEAD)
+        if head is None:
+            return True
+        if head != self.tensors.get(EMBEDDING):
+            return False
+        step = max(1, COMPARED_BYTES // head.row_bytes)
         for start in range(0, head.rows, step):
-            span = start, min(start + step, head.rows)
-            if not np.array_equal(
-                self.rows("lm_head.weight", *span), self.rows("model.embed_tokens.weight", *span)
-            ):
+            stop = min(start + step, head.rows)
+            if not np.array_equal(self.rows(HEAD, start, stop), self.rows(EMBEDDING, start, stop)):
                 return False
         return True
 
 
-def _require_all(files: Sequence[Path], path: Path) -> None:
-    """Shards are numbered from 00; one that is missing in the middle shows here, one at the end in ``_require_last``."""
+def _require_no_gap(files: Sequence[Path], path: Path) -> None:
+    """Refuse a folder that lacks a shard before its last one; they are numbered from 00."""
     for number, file in enumerate(files):
         if file.name not in (f"consolidated.{number:02d}.pth", "consolidated.pth"):
             raise FormatError(
@@ -168,12 +190,17 @@ def _require_all(files: Sequence[Path], path: Path) -> None:
 
 
 def _require_last(
-    first: Mapping[str, TorchTensor], files: Sequence[Path], shape: MetaShape
+    first_shard: Mapping[str, tuple[int, ...]], files: Sequence[Path], shape: MetaShape
 ) -> None:
-    """Each shard holds an equal part of the queries' rows: where all parts together are too few, shards are missing."""
-    queries = first.get(f"model.layers.0.{ROTATED[0]}")
-    rows = queries.info.shape[0] if queries is not None and queries.info.shape else 0
-    wanted, rest = divmod(shape.heads * shape.head_dim, rows) if rows else (0, 0)
+    """Refuse a folder that lacks its last shards.
+
+    Each shard holds an equal part of the queries' rows: where all parts together are too few,
+    shards are missing.
+    """
+    queries = first_shard.get(f"{LAYER_PREFIX}0.{QUERIES}")
+    if not queries or not queries[0]:
+        return
+    wanted, rest = divmod(shape.heads * shape.head_dim, queries[0])
     if wanted > len(files) and not rest:
         raise FormatError(
             f"{files[0].parent} holds {len(files)} of what {PARAMS} makes {wanted} shards: "
@@ -182,72 +209,70 @@ def _require_last(
         )
 
 
-def _named(tensors: Mapping[str, TorchTensor], file: Path) -> dict[str, TorchTensor]:
-    """A shard's tensors by Hugging Face's names; tables that every reader computes are left out."""
+def _by_huggingface_name(tensors: Mapping[str, TorchTensor], file: Path) -> dict[str, TorchTensor]:
+    """Return a shard's tensors, without the tables that every reader computes."""
     named = {}
     for name, tensor in tensors.items():
-        if name.endswith(TABLES):
+        if name.endswith(ROPE_TABLES):
             continue
         layer = LAYER.fullmatch(name)
-        known = INNER.get(layer[2]) if layer else OUTER.get(name)
-        if known is None:
+        if layer and layer[2] in INNER:
+            ours, _ = INNER[layer[2]]
+            named[f"{LAYER_PREFIX}{layer[1]}.{ours}"] = tensor
+        elif name in OUTER:
+            ours, _ = OUTER[name]
+            named[ours] = tensor
+        else:
             raise FormatError(f"{file} holds {quoted(name)}, which no LLaMA of Meta's has")
-        named[f"model.layers.{layer[1]}.{known[0]}" if layer else known[0]] = tensor
     return named
 
 
-def _joined(
+def _join(
     shards: Sequence[Mapping[str, TorchTensor]], files: Sequence[Path], shape: MetaShape
-) -> dict[str, Divided]:
-    """Each tensor's parts over all shards, which must agree in everything but values."""
-    divisions = dict([*OUTER.values(), *INNER.values()])
-    joined = {}
+) -> dict[str, ShardedTensor]:
+    """Return each tensor's parts over all shards, which must agree in everything but values."""
     for shard, file in zip(shards, files, strict=True):
-        if unequal := sorted(shard.keys() ^ shards[0].keys()):
+        unequal = sorted(shard.keys() ^ shards[0].keys())
+        if unequal:
             raise FormatError(
-                f"{file.name} and {files[0].name} do not hold the same tensors: {quoted(unequal[0])} is in one only"
+                f"{file.name} and {files[0].name} do not hold the same tensors: "
+                f"{quoted(unequal[0])} is in one only"
             )
-    for name, first in shards[0].items():
-        parts = tuple(shard[name] for shard in shards)
-        if any(
-            part.info.shape != first.info.shape or part.info.dtype != first.info.dtype
-            for part in parts
-        ):
+    return {name: _sharded(name, [shard[name] for shard in shards], shape) for name in shards[0]}
+
+
+def _sharded(name: str, parts: Sequence[TorchTensor], shape: MetaShape) -> ShardedTensor:
+    first = parts[0].info
+    for part in parts:
+        if part.info.shape != first.shape or part.info.dtype != first.dtype:
             raise FormatError(
                 f"{quoted(name)} is of another type or shape in each shard",
                 hint="download the model again",
             )
-        inner = name.split(".", 3)[-1] if name.startswith("model.layers.") else name
-        axis = divisions[inner]
-        if inner == "model.embed_tokens.weight" and first.info.shape[1:] == (shape.hidden_size,):
-            axis = ROWS
-        if len(first.info.shape) != (1 if axis == COPIES else 2):
-            raise FormatError(f"{quoted(name)} has the impossible shape {first.info.shape}")
-        joined[name] = Divided(parts, axis, rotated=inner in ROTATED)
-    return joined
+    inner = name
+    if name.startswith(LAYER_PREFIX):
+        _, _, _, inner = name.split(".", 3)
+    division = DIVISIONS[inner]
+    if inner == EMBEDDING and first.shape[1:] == (shape.hidden_size,):
+        division = ROWS
+    rank = 2
+    if division == COPIES:
+        rank = 1
+    if len(first.shape) != rank:
+        raise FormatError(f"{quoted(name)} has the impossible shape {first.shape}")
+    return ShardedTensor(tuple(parts), division, permuted=inner in PERMUTED)
 
 
-def _joined_rows(tensor: Divided, start: int, stop: int) -> Bytes:
-    if tensor.axis == COPIES:
-        return read_rows(tensor.parts[0], start, stop)
-    if tensor.axis == COLUMNS:
-        pieces = [read_rows(part, start, stop).reshape(stop - start, -1) for part in tensor.parts]
-        return (
-            pieces[0].reshape(-1)
-            if len(pieces) == 1
-            else np.concatenate(pieces, axis=1).reshape(-1)
-        )
-    size = tensor.parts[0].info.shape[0]
-    found = []
-    for index, part in enumerate(tensor.parts):
-        first, last = max(start, index * size), min(stop, (index + 1) * size)
-        if first < last:
-            found.append(read_rows(part, first - index * size, last - index * size))
-    return found[0] if len(found) == 1 else np.concatenate(found)
+def _legal_files(path: Path) -> dict[str, Path | bytes]:
+    files: dict[str, Path | bytes] = {}
+    for pattern in LEGAL_FILES:
+        for file in sorted(path.glob(pattern)):
+            files[file.name] = inside(path, file.name)
+    return files
 
 
 def _tokenizer_file(path: Path) -> Path:
-    """Beside the weights or, as with Llama 1, in the folder above."""
+    """Return the tokenizer beside the weights or, as with Llama 1, in the folder above."""
     for folder in (path, path.parent):
         if (folder / TOKENIZER).exists():
             return inside(folder, TOKENIZER)

@@ -1,4 +1,7 @@
-"""The tokenizer beside Meta's weights: SentencePiece, or Llama 3's table of ranks, which becomes a tokenizer.json."""
+"""The tokenizer beside Meta's weights as a model folder has it.
+
+It is SentencePiece's, or Llama 3's table of ranks, which becomes a tokenizer.json.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgellm.converters.tokenizers.byte_level import byte_level_document
+from edgellm.converters.tokenizers.byte_level import byte_level_document, post_processor
+from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_json
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.strict_json import quoted, require_regular_file
 from edgellm.tokenizer.spm import TIKTOKEN
@@ -20,21 +24,27 @@ MAX_RANKS = 1 << 19
 MAX_TOKEN_BYTES = 256
 """Llama 3's longest token has 128 bytes."""
 
-PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""How Llama 3 cuts a text before its parts are merged; as in Meta's tokenizer.py."""
-
 SPECIAL_TOKENS = 256
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
-"""The form that Llama 3's special tokens are for; the folder does not say whether the model was taught it."""
+"""The form that Llama 3's special tokens are for; whether the model was taught it, nobody says."""
+
+SENTENCEPIECE_CONFIG = {
+    "tokenizer_class": "LlamaTokenizer",
+    "add_bos_token": True,
+    "add_eos_token": False,
+    "legacy": False,
+}
 
 
 def tokenizer_files(path: Path, *, scaled: bool) -> tuple[dict[str, Path | bytes], dict[str, Any]]:
-    """The tokenizer's files as a model folder has them, and the config's bos_token_id and eos_token_id.
+    """Return the tokenizer's files in a model folder, and the config's bos and eos token ids.
 
     Args:
         path: Meta's ``tokenizer.model``.
@@ -46,32 +56,34 @@ def tokenizer_files(path: Path, *, scaled: bool) -> tuple[dict[str, Path | bytes
         ReadError: the file cannot be read.
     """
     if not _is_ranks(path):
-        config = {
-            "tokenizer_class": "LlamaTokenizer",
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "legacy": False,
-        }
-        files: dict[str, Path | bytes] = {TOKENIZER: path, "tokenizer_config.json": _json(config)}
-        return files, {"bos_token_id": 1, "eos_token_id": 2}
+        content = _json(SENTENCEPIECE_CONFIG)
+        return (
+            {TOKENIZER: path, "tokenizer_config.json": content},
+            {"bos_token_id": 1, "eos_token_id": 2},
+        )
     ranks = read_ranks(path)
     special = special_tokens(scaled=scaled)
-    ids = {token: len(ranks) + at for at, token in enumerate(special)}
-    ends = ["<|end_of_text|>", *(["<|eom_id|>"] if scaled else []), "<|eot_id|>"]
+    begin, end, *_ = special
+    ends = [end, "<|eot_id|>"]
+    if scaled:
+        ends.insert(1, "<|eom_id|>")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": special[0],
-        "eos_token": special[1],
+        "bos_token": begin,
+        "eos_token": end,
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }
     document = json.dumps(tokenizer_document(ranks, special), ensure_ascii=False).encode()
-    files = {"tokenizer.json": document, "tokenizer_config.json": _json(config)}
-    return files, {"bos_token_id": ids[special[0]], "eos_token_id": [ids[token] for token in ends]}
+    token_ids = {
+        "bos_token_id": len(ranks) + special.index(begin),
+        "eos_token_id": [len(ranks) + special.index(token) for token in ends],
+    }
+    return {"tokenizer.json": document, "tokenizer_config.json": _json(config)}, token_ids
 
 
 def read_ranks(path: Path) -> list[bytes]:
-    """The tokens of a table of ranks, in their order.
+    """Read the tokens of a table of ranks: a line each of base64 and the rank, in their order.
 
     Raises:
         FormatError: a line is damaged, a rank or a token comes twice or is missing.
@@ -80,10 +92,9 @@ def read_ranks(path: Path) -> list[bytes]:
     if require_regular_file(path) > MAX_FILE_BYTES:
         raise FormatError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
     try:
-        lines = path.read_bytes().splitlines()
+        lines = [line for line in path.read_bytes().splitlines() if line]
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror}") from error
-    lines = [line for line in lines if line]
     if len(lines) > MAX_RANKS:
         raise FormatError(f"{path} has {len(lines)} ranks; at most {MAX_RANKS} are read")
     tokens: list[bytes] = []
@@ -107,80 +118,57 @@ def read_ranks(path: Path) -> list[bytes]:
 
 
 def special_tokens(*, scaled: bool) -> list[str]:
-    """Llama 3's 256 special tokens in the order of their ids, which follow the ranks."""
+    """Return Llama 3's 256 special tokens in the order of their ids, which follow the ranks."""
+    names = ["begin_of_text", "end_of_text"]
     if scaled:
-        named = "begin_of_text end_of_text reserved_special_token_0 reserved_special_token_1 finetune_right_pad_id "
-        named += "reserved_special_token_2 start_header_id end_header_id eom_id eot_id python_tag"
+        names += ["reserved_special_token_0", "reserved_special_token_1", "finetune_right_pad_id"]
+        names += ["reserved_special_token_2", "start_header_id", "end_header_id"]
+        names += ["eom_id", "eot_id", "python_tag"]
         reserved = 3
     else:
-        named = "begin_of_text end_of_text reserved_special_token_0 reserved_special_token_1 reserved_special_token_2 "
-        named += (
-            "reserved_special_token_3 start_header_id end_header_id reserved_special_token_4 eot_id"
-        )
+        names += [f"reserved_special_token_{number}" for number in range(4)]
+        names += ["start_header_id", "end_header_id", "reserved_special_token_4", "eot_id"]
         reserved = 5
-    names = named.split()
-    names += [
-        f"reserved_special_token_{reserved + at}" for at in range(SPECIAL_TOKENS - len(names))
-    ]
+    missing = SPECIAL_TOKENS - len(names)
+    names += [f"reserved_special_token_{reserved + number}" for number in range(missing)]
     return [f"<|{name}|>" for name in names]
 
 
 def tokenizer_document(ranks: Sequence[bytes], special: Sequence[str]) -> dict[str, Any]:
-    """A tokenizer.json that encodes as the ranks do: each token may be made of any two others that spell it."""
+    """Return a tokenizer.json that encodes as the ranks do.
+
+    Ranks say which token is made first, not of which two. So each token may be made of any two
+    others that spell it, the pairs in the order of the tokens that they make.
+    """
     rank_of = {token: rank for rank, token in enumerate(ranks)}
-    letters = _letters()
+    letters = _byte_letters()
     spelled = [token.decode("latin-1").translate(letters) for token in ranks]
     merges: list[list[str]] = []
     for token in ranks:
         halves = [
-            (rank_of[token[:at]], rank_of[token[at:]])
-            for at in range(1, len(token))
-            if token[:at] in rank_of and token[at:] in rank_of
+            (rank_of[token[:split]], rank_of[token[split:]])
+            for split in range(1, len(token))
+            if token[:split] in rank_of and token[split:] in rank_of
         ]
         merges += [[spelled[left], spelled[right]] for left, right in sorted(halves)]
-    begin = {"id": special[0], "ids": [len(ranks)], "tokens": [special[0]]}
     return byte_level_document(
         spelled,
         merges,
-        added=[(len(ranks) + at, token, True) for at, token in enumerate(special)],
-        splitting={
-            "type": "Sequence",
-            "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": PATTERN},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
-                {
-                    "type": "ByteLevel",
-                    "add_prefix_space": False,
-                    "trim_offsets": True,
-                    "use_regex": False,
-                },
-            ],
-        },
-        frame={
-            "type": "TemplateProcessing",
-            "single": [
-                {"SpecialToken": {"id": special[0], "type_id": 0}},
-                {"Sequence": {"id": "A", "type_id": 0}},
-            ],
-            "pair": [
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"Sequence": {"id": "B", "type_id": 1}},
-            ],
-            "special_tokens": {special[0]: begin},
-        },
+        added=[(len(ranks) + number, token, True) for number, token in enumerate(special)],
+        splitting=pre_tokenizer_json("llama-bpe"),
+        frame=post_processor([*spelled, *special], len(ranks), None),
         whole_words=True,
     )
 
 
-def _letters() -> dict[int, int]:
-    """The printable letter that stands for each byte in a byte-level vocabulary, as GPT-2 chose them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    return {byte: byte for byte in printable} | {byte: 256 + at for at, byte in enumerate(others)}
+def _byte_letters() -> dict[int, int]:
+    """Return the printable letter of each byte in a byte-level vocabulary, as GPT-2 chose them."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    letters = {byte: byte for byte in printable}
+    others = [byte for byte in range(256) if byte not in printable]
+    for number, byte in enumerate(others):
+        letters[byte] = 256 + number
+    return letters
 
 
 def _is_ranks(path: Path) -> bool:

@@ -59,3 +59,37 @@ def byte_level_document(
             "merges": [list(merge) for merge in merges],
         },
     }
+
+
+def post_processor(
+    tokens: Sequence[str], begin: int | None, end: int | None
+) -> dict[str, Any] | None:
+    """Return the post-processor that puts tokens round a text; None: there are none to put.
+
+    Args:
+        tokens: in the order of their ids.
+        begin: the id of the token before a text.
+        end: the id of the token behind it.
+    """
+    special = [token_id for token_id in (begin, end) if token_id is not None]
+    if not special:
+        return None
+    single: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
+    if begin is not None:
+        single.insert(0, {"SpecialToken": {"id": tokens[begin], "type_id": 0}})
+    if end is not None:
+        single.append({"SpecialToken": {"id": tokens[end], "type_id": 0}})
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": pair,
+        "special_tokens": {
+            tokens[token_id]: {
+                "id": tokens[token_id],
+                "ids": [token_id],
+                "tokens": [tokens[token_id]],
+            }
+            for token_id in special
+        },
+    }

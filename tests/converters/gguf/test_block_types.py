@@ -43,7 +43,7 @@ def test_types_that_say_the_same_are_taken_exactly(kind, seed):
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 def test_every_finite_scale_is_taken_exactly(kind):
-    """Subnormal ones too; those whose bias would pass float16 become infinite, which the converter refuses."""
+    """Subnormal ones too; a bias that passes float16 becomes infinite, which is refused later."""
     scales = np.arange(1 << 16, dtype=np.uint16)
     scales = scales[scales & 0x7FFF < np.float16(511).view(np.uint16)]
     rows = random_blocks(kind, len(scales), 32, 0)

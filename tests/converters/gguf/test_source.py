@@ -21,7 +21,11 @@ from edgellm.converters.gguf.model_config import (
     read_rope_scaling,
     rope_factors,
 )
-from edgellm.converters.gguf.pretokenizers import PATTERNS, pre_tokenizer_json, pre_tokenizer_of
+from edgellm.converters.tokenizers.pretokenizers import (
+    PATTERNS,
+    pre_tokenizer_json,
+    pre_tokenizer_of,
+)
 from edgellm.errors import ConversionError, FormatError, TokenizerError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.detokenizer import steps_of

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgellm.converters.meta.tokenizer import PATTERN
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""As in Meta's tokenizer.py (github.com/meta-llama/llama3)."""
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 DIGITS = r"\p{N}"
@@ -23,8 +27,8 @@ TEKKEN = (
 )
 
 PATTERNS: Mapping[str, tuple[str, ...]] = {
-    "llama-bpe": (PATTERN,),
-    "qwen2": (PATTERN.replace(r"\p{N}{1,3}", r"\p{N}"),),
+    "llama-bpe": (LLAMA_3,),
+    "qwen2": (LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}"),),
     "tekken": (TEKKEN,),
     "gpt-2": (GPT2,),
     "smollm": (DIGITS, GPT2),
