@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
@@ -31,15 +31,13 @@ def ablate(
     *,
     memory: Annotated[
         str | None,
-        typer.Option(
-            metavar="SIZE", help="Budget of the paged ones; left out: about half the model."
-        ),
+        Option(metavar="SIZE", help="Budget of the paged ones; left out: about half the model."),
     ] = None,
     prompt_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Tokens that come before, untimed.")
+        int, Option(metavar="N", min=1, help="Tokens that come before, untimed.")
     ] = 64,
-    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a repetition.")] = 8,
-    repetitions: Annotated[int, typer.Option(metavar="N", min=1, help="Of each variant.")] = 3,
+    tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens of a repetition.")] = 8,
+    repetitions: Annotated[int, Option(metavar="N", min=1, help="Of each variant.")] = 3,
     threads: common.Threads = None,
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from typer import Argument, Option
 
 from edgellm.bench.records.collect import collect
 from edgellm.bench.records.text_tables import Column, as_json, as_table
@@ -17,33 +18,30 @@ if TYPE_CHECKING:
     from edgellm.bench.records.record import Record
 
 Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model."),
+    str, Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")
 ]
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
+    list[Path], Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Processor threads for arithmetic.")
+    int | None, Option(metavar="N", min=1, help="Processor threads for arithmetic.")
 ]
 DType = Annotated[
     str | None,
-    typer.Option(
-        metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."
-    ),
+    Option(metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."),
 ]
 Timeout = Annotated[
-    float, typer.Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")
+    float, Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")
 ]
 Outputs = Annotated[
     list[Path] | None,
-    typer.Option(
+    Option(
         "--output",
         metavar="FILE",
         help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document.")]
 
 AnyRecord = TypeVar("AnyRecord", bound="Record")
 

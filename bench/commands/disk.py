@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.text_tables import DISK_COLUMNS
@@ -18,16 +18,15 @@ MAX_THREADS = 64
 
 def disk(
     path: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="A file, or a folder with files: a model's, best."),
+        Path, Argument(metavar="PATH", help="A file, or a folder with files: a model's, best.")
     ],
     *,
-    threads: Annotated[str, typer.Option(metavar="N,N,...", help="Reads at once.")] = "1,2,4,8",
+    threads: Annotated[str, Option(metavar="N,N,...", help="Reads at once.")] = "1,2,4,8",
     chunk: Annotated[
-        str, typer.Option(metavar="SIZE,...", help="Bytes of one read.")
+        str, Option(metavar="SIZE,...", help="Bytes of one read.")
     ] = "1MiB,8MiB,32MiB",
     repeats: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Times that each combination is tried.")
+        int, Option(metavar="N", min=1, help="Times that each combination is tried.")
     ] = 3,
     json: common.Json = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
@@ -18,21 +19,21 @@ def paging(
     *,
     memory: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="SIZE,...",
             help="Budgets; left out: a quarter, a half, three quarters of the model, "
             "where it runs in them.",
         ),
     ] = "",
-    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Repetitions of each.")] = 3,
-    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a repetition.")] = 2,
+    samples: Annotated[int, Option(metavar="N", min=1, help="Repetitions of each.")] = 3,
+    tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens of a repetition.")] = 2,
     context: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")
+        int | None, Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")
     ] = None,
     threads: common.Threads = None,
     headroom: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="SIZE",
             help="Cap each process at its budget and this much (Linux, with control groups).",
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
@@ -39,34 +40,27 @@ COLUMNS: Mapping[str, Column] = {
 def parity(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODEL ...", help="Folders, Hub ids, the name of the bundled model."
-        ),
+        Argument(metavar="MODEL ...", help="Folders, Hub ids, the name of the bundled model."),
     ],
     *,
     backend: Annotated[
         str,
-        typer.Option(
-            metavar="NAME,...", help="Left out: mlx for several models, mlx and cpu for one."
-        ),
+        Option(metavar="NAME,...", help="Left out: mlx for several models, mlx and cpu for one."),
     ] = "",
     text: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A text to be led through; left out: our own."),
+        Path | None, Option(metavar="FILE", help="A text to be led through; left out: our own.")
     ] = None,
     tokens: Annotated[
-        int, typer.Option(metavar="N", min=17, help="Tokens of the text at the most.")
+        int, Option(metavar="N", min=17, help="Tokens of the text at the most.")
     ] = 256,
     window: Annotated[
-        int, typer.Option(metavar="N", min=17, help="Tokens that are led through together.")
+        int, Option(metavar="N", min=17, help="Tokens that are led through together.")
     ] = 512,
-    new_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Tokens of the greedy texts.")
-    ] = 32,
+    new_tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens of the greedy texts.")] = 32,
     threads: common.Threads = None,
     dtype: common.DType = None,
     activations: Annotated[
-        str, typer.Option(metavar="KIND", help="Of our own CPU kernels: auto, int8, float.")
+        str, Option(metavar="KIND", help="Of our own CPU kernels: auto, int8, float.")
     ] = "auto",
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.queries.questions import MAX_TOKENS, THREADS, TIMEOUT
@@ -23,36 +24,31 @@ if TYPE_CHECKING:
 def queries(
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[MODEL ...]", help="Folders, Hub ids; left out: the bundled model."
-        ),
+        Argument(metavar="[MODEL ...]", help="Folders, Hub ids; left out: the bundled model."),
     ] = None,
     *,
     questions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Questions of your own, one a line; left out: the five."),
+        Option(metavar="FILE", help="Questions of your own, one a line; left out: the five."),
     ] = None,
     threads: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Processor threads for arithmetic.")
+        str, Option(metavar="N,N,...", help="Processor threads for arithmetic.")
     ] = ",".join(map(str, THREADS)),
     max_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Tokens of an answer at the most.")
+        int, Option(metavar="N", min=1, help="Tokens of an answer at the most.")
     ] = MAX_TOKENS,
-    repetitions: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Times that each is asked.")
-    ] = 1,
+    repetitions: Annotated[int, Option(metavar="N", min=1, help="Times that each is asked.")] = 1,
     temperature: Annotated[
-        float, typer.Option(metavar="X", help="0: always the likeliest, the same with any threads.")
+        float, Option(metavar="X", help="0: always the likeliest, the same with any threads.")
     ] = 0.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of the first repetition, where tokens are drawn.")
+        int, Option(metavar="N", help="Of the first repetition, where tokens are drawn.")
     ] = 0,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Budget of memory for each model.")
+        str | None, Option(metavar="SIZE", help="Budget of memory for each model.")
     ] = None,
     timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", min=1, help="An answer that takes longer has failed."),
+        float, Option(metavar="SECONDS", min=1, help="An answer that takes longer has failed.")
     ] = TIMEOUT,
     output: common.Outputs = None,
     json: common.Json = False,

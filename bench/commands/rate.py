@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from edgellm.bench.queries.rating import HIGHEST, LOWEST, RatedFile, judge, rate_all
 from edgellm.bench.records.collect import INTERRUPTED
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
 def rate(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote."
-        ),
+        Argument(metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote."),
     ],
     *,
     judge_url: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--judge",
             metavar="URL",
             help="Let a model behind an OpenAI-compatible URL score; left out: you do.",
@@ -37,16 +36,14 @@ def rate(
     ] = None,
     judge_model: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="What the server calls the judge; left out: its first model."
-        ),
+        Option(metavar="NAME", help="What the server calls the judge; left out: its first model."),
     ] = "",
     key_variable: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The environment variable that holds the server's key."),
+        Option(metavar="NAME", help="The environment variable that holds the server's key."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of the order, which does not tell the models apart.")
+        int, Option(metavar="N", help="Of the order, which does not tell the models apart.")
     ] = 0,
 ) -> int:
     """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go

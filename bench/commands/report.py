@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.report.result_files import read_some_records, write_records
@@ -15,7 +16,7 @@ from edgellm.errors import ConfigError
 def report(
     files: common.Files,
     *,
-    html: Annotated[Path, typer.Option(metavar="FILE", help="The page to be written.")] = Path(
+    html: Annotated[Path, Option(metavar="FILE", help="The page to be written.")] = Path(
         "report.html"
     ),
 ) -> None:

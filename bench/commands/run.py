@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
 from edgellm.bench.commands import common
@@ -34,7 +35,7 @@ def run(
     context: typer.Context,
     models: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[MODEL ...]",
             help="Folders, Hub ids, GGUF files, names of shapes; left out: the bundled model, "
             "and a shape that fits.",
@@ -43,58 +44,54 @@ def run(
     *,
     backend: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="NAME,...",
             help=f"From {', '.join(BACKENDS)}; left out: all that are installed.",
         ),
     ] = "",
     prompt_tokens: Annotated[
-        str, typer.Option(metavar=NUMBERS, help="Lengths of prompts; 0: none.")
+        str, Option(metavar=NUMBERS, help="Lengths of prompts; 0: none.")
     ] = ",".join(map(str, PROMPT_TOKENS)),
     gen_tokens: Annotated[
-        str, typer.Option(metavar=NUMBERS, help="Lengths of generations; 0: none.")
+        str, Option(metavar=NUMBERS, help="Lengths of generations; 0: none.")
     ] = ",".join(map(str, GEN_TOKENS)),
-    depth: Annotated[
-        str, typer.Option(metavar=NUMBERS, help="Tokens that come before, untimed.")
-    ] = "0",
+    depth: Annotated[str, Option(metavar=NUMBERS, help="Tokens that come before, untimed.")] = "0",
     threads: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar=NUMBERS, help="Processor threads for arithmetic; left out: as the machine has."
         ),
     ] = "",
-    batch: Annotated[str, typer.Option(metavar=NUMBERS, help="Sequences at once.")] = "1",
+    batch: Annotated[str, Option(metavar=NUMBERS, help="Sequences at once.")] = "1",
     bits: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar=NUMBERS,
             help="Bits of a weight: variants of a 16-bit model, made once and kept.",
         ),
     ] = "",
     memory: Annotated[
-        str, typer.Option(metavar="SIZE,...", help="Budgets for mlx, which pages what is larger.")
+        str, Option(metavar="SIZE,...", help="Budgets for mlx, which pages what is larger.")
     ] = "",
     dtype: common.DType = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="An OpenAI-compatible server, for the backend endpoint."),
+        Option(metavar="URL", help="An OpenAI-compatible server, for the backend endpoint."),
     ] = None,
     key_variable: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The environment variable that holds the endpoint's key."
-        ),
+        Option(metavar="NAME", help="The environment variable that holds the endpoint's key."),
     ] = None,
-    repetitions: Annotated[int, typer.Option(metavar="N", help="Of each test.")] = REPETITIONS,
+    repetitions: Annotated[int, Option(metavar="N", help="Of each test.")] = REPETITIONS,
     max_seconds: Annotated[
         float,
-        typer.Option(
+        Option(
             metavar="SECONDS", min=0, help="No further repetition of a test begins after so many."
         ),
     ] = MAX_SECONDS,
     timeout: Annotated[
         float,
-        typer.Option(
+        Option(
             metavar="SECONDS",
             min=0.1,
             help="What says nothing for so long is ended, and has failed.",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import typer
+from typer import Option
 
 from edgellm.cli.command_group import CommandEntry, CommandGroup
 from edgellm.cli.usage_errors import usage_error
@@ -24,8 +25,7 @@ class EdgellmGroup(CommandGroup):
     package = "edgellm.cli.commands"
     table: ClassVar[Mapping[str, CommandEntry]] = {
         "chat": CommandEntry(
-            "Talk to a model.",
-            "edgellm chat mlx-community/Llama-3.2-1B-Instruct-4bit --memory 4GB",
+            "Talk to a model.", "edgellm chat mlx-community/Llama-3.2-1B-Instruct-4bit --memory 4GB"
         ),
         "generate": CommandEntry(
             "Continue a text, or each line of a file, side by side.",
@@ -36,8 +36,7 @@ class EdgellmGroup(CommandGroup):
             "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",
         ),
         "export": CommandEntry(
-            "Write a model as a GGUF file.",
-            "edgellm export ./llama-1b llama-1b.gguf",
+            "Write a model as a GGUF file.", "edgellm export ./llama-1b llama-1b.gguf"
         ),
         "synth": CommandEntry(
             "Make a model of random weights, to measure a machine.",
@@ -48,17 +47,12 @@ class EdgellmGroup(CommandGroup):
             "edgellm plan mlx-community/Meta-Llama-3.1-8B-Instruct-4bit --memory 4GB",
         ),
         "info": CommandEntry(
-            "Show the shape of a model, and what its parts weigh.",
-            "edgellm info stories",
+            "Show the shape of a model, and what its parts weigh.", "edgellm info stories"
         ),
         "verify": CommandEntry(
-            "Check that a model is whole and computes.",
-            "edgellm verify ./llama-1b",
+            "Check that a model is whole and computes.", "edgellm verify ./llama-1b"
         ),
-        "doctor": CommandEntry(
-            "Look this machine over.",
-            "edgellm doctor ~/models",
-        ),
+        "doctor": CommandEntry("Look this machine over.", "edgellm doctor ~/models"),
         "bench": CommandEntry(
             "Measure this machine, and models on it.", target="edgellm.bench.app:app"
         ),
@@ -107,10 +101,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
+        bool, Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Language models on the machine in front of you, also those larger than its memory."""

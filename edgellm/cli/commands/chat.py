@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
@@ -34,12 +34,12 @@ def chat(
     system: options.System = None,
     continued: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--continue", help="Take up the last conversation with this model; implies --cache."
         ),
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Show answers as they are, not as markdown.")
+        bool, Option("--plain", help="Show answers as they are, not as markdown.")
     ] = False,
     settings: Annotated[LoadSettings, options.LOAD_OPTIONS],
     sampling: Annotated[Sampling, CHAT_SAMPLING],

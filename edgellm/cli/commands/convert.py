@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from edgellm.cli.common import options
 from edgellm.console import terminal
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 def convert(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help="A Hub id, or a folder or file in a format that is known."
-        ),
+        Argument(metavar="SOURCE", help="A Hub id, or a folder or file in a format that is known."),
     ],
     destination: options.Destination,
     *,
     bits: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="2|3|4|5|6|8|16",
             help="Bits of a weight; left out: 4, or as it is for a quantized source.",
         ),
@@ -35,51 +33,47 @@ def convert(
     group_size: options.GroupSize = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="float16|bfloat16|float32",
             help="What is not quantized; left out: as in the source.",
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="uniform|mixed",
             help="mixed: more bits for the matrices that need them, as is measured.",
         ),
     ] = None,
     average_bits: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", help="Of a weight in a mixed recipe, scales counted; left out: 4.5."
-        ),
+        Option(metavar="X", help="Of a weight in a mixed recipe, scales counted; left out: 4.5."),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="The text that a mixed recipe is measured on; left out: a short one of ours.",
         ),
     ] = None,
     adapter: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FOLDER",
             help="A LoRA adapter, PEFT's or mlx-lm's, to be merged into the model.",
         ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH", help="A tokenizer's file or folder, in place of the source's own."
-        ),
+        Option(metavar="PATH", help="A tokenizer's file or folder, in place of the source's own."),
     ] = None,
     upload: Annotated[
         str | None,
-        typer.Option(metavar="OWNER/NAME", help="Then upload it to the Hub, with a model card."),
+        Option(metavar="OWNER/NAME", help="Then upload it to the Hub, with a model card."),
     ] = None,
     force: options.Force = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Measure and list the error of each quantized matrix.")
+        bool, Option("--report", help="Measure and list the error of each quantized matrix.")
     ] = False,
     json: options.Json = False,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument
 
 from edgellm.cli.common import options
 from edgellm.console import terminal
@@ -15,7 +15,7 @@ from edgellm.errors import ConfigError
 def doctor(
     folder: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             metavar="[FOLDER]", help="A folder on the disk to be measured; left out: this one."
         ),
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from edgellm.cli.common import options
 from edgellm.console import terminal
@@ -14,11 +14,9 @@ from edgellm.device.require_mlx import require_backend
 
 def export(
     model: options.Model,
-    destination: Annotated[Path, typer.Argument(metavar="DEST.gguf", help="The file to be made.")],
+    destination: Annotated[Path, Argument(metavar="DEST.gguf", help="The file to be made.")],
     *,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a file that is already there.")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Replace a file that is already there.")] = False,
     json: options.Json = False,
 ) -> None:
     """Write a model as one GGUF file, which llama.cpp opens: 4, 5 and 8 bits as Q4_1, Q5_1 and

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
@@ -28,30 +28,30 @@ def generate(
     *,
     prompt: Annotated[
         str,
-        typer.Option(
+        Option(
             "--prompt", "-p", metavar="TEXT", help="The text to go on from; - reads standard input."
         ),
     ] = "",
     prompt_file: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Continue each line of a file, each told by its number; - reads standard input.",
         ),
     ] = "",
     batch: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="With --prompt-file: lines that are continued side by side at the most.",
         ),
     ] = BATCH,
     as_chat: Annotated[
-        bool, typer.Option("--chat", help="Take the prompt as a turn of a conversation.")
+        bool, Option("--chat", help="Take the prompt as a turn of a conversation.")
     ] = False,
     system: options.System = None,
     logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="With --json: tokens and their log-probabilities.")
+        bool, Option("--logprobs", help="With --json: tokens and their log-probabilities.")
     ] = False,
     json: options.Json = False,
     settings: Annotated[LoadSettings, options.LOAD_OPTIONS],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
@@ -22,10 +22,10 @@ def plan(
     *,
     settings: Annotated[LoadSettings, PLAN_OPTIONS],
     sim_ram: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")
+        str | None, Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")
     ] = None,
     sim_disk: Annotated[
-        str | None, typer.Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")
+        str | None, Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from edgellm.cli.common import options
 from edgellm.console import terminal
@@ -14,7 +14,7 @@ from edgellm.device.require_mlx import require_backend
 def synth(
     shape: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="SHAPE", help="A published model's: llama-2-7b, llama-3.2-1b, qwen3-8b, ..."
         ),
     ],
@@ -22,21 +22,17 @@ def synth(
     *,
     bits: Annotated[
         int | None,
-        typer.Option(
-            metavar="2|3|4|5|6|8|16", help="Bits of a weight, 16 for unquantized; left out: 4."
-        ),
+        Option(metavar="2|3|4|5|6|8|16", help="Bits of a weight, 16 for unquantized; left out: 4."),
     ] = None,
     group_size: options.GroupSize = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="float16|bfloat16|float32",
             help="What is not quantized; left out: as published.",
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="The same seed makes the same weights.")
-    ] = 0,
+    seed: Annotated[int, Option(metavar="N", help="The same seed makes the same weights.")] = 0,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:

@@ -8,24 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from edgellm.cli.common.settings_options import SettingsOptions, option
 from edgellm.settings import LoadSettings, Sampling
 
 Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model."),
+    str, Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")
 ]
 System = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="The system message of the conversation.")
+    str | None, Option(metavar="TEXT", help="The system message of the conversation.")
 ]
-Destination = Annotated[Path, typer.Argument(metavar="DEST", help="The model folder to be made.")]
-GroupSize = Annotated[
-    int | None, typer.Option(metavar="32|64|128", help="Weights that share a scale.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace a model that is already there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Destination = Annotated[Path, Argument(metavar="DEST", help="The model folder to be made.")]
+GroupSize = Annotated[int | None, Option(metavar="32|64|128", help="Weights that share a scale.")]
+Force = Annotated[bool, Option("--force", help="Replace a model that is already there.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document.")]
 
 LOAD_OPTIONS = SettingsOptions(
     LoadSettings,
@@ -96,9 +93,7 @@ SAMPLING_OPTIONS = SettingsOptions(
         "beams": option(int, "N", "Sequences of a beam search; 1 is none."),
         "seed": option(int | None, "N", "The same seed draws the same text again."),
         "stop": option(
-            list[str] | None,
-            "TEXT",
-            "A text that ends the answer; may be given several times.",
+            list[str] | None, "TEXT", "A text that ends the answer; may be given several times."
         ),
     },
     # Typer's way to say that an option of several values was left out; the class has a tuple.

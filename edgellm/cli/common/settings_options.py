@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args
 
-import typer
+from typer import Option
 
 Returned = TypeVar("Returned")
 
 
 def option(kind: Any, metavar: str | None, help_text: str, *flags: str) -> Any:
     """Return an option of this type; without ``flags`` it is called as its field is."""
-    return Annotated[kind, typer.Option(*flags, metavar=metavar, help=help_text)]
+    return Annotated[kind, Option(*flags, metavar=metavar, help=help_text)]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ class SettingsOptions:
         defaults.update(self.defaults)
         return [
             inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults[name],
-                annotation=annotation,
+                name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation
             )
             for name, annotation in self.options.items()
         ]
