@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record, quotient
 from edgellm.bench.speed.timing import token_ids
-from edgellm.bench.speed.variants import prepare_variant, run_command, variants_folder
+from edgellm.bench.speed.variants import make_model, variants_folder
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
@@ -136,11 +136,10 @@ def measure_ablations(
         "prompt_tokens": settings.prompt_tokens,
     }
     bits = {"quantization": 16}
-    usual_bits = prepare_variant(model, None, "mlx").bits
     all_parts: dict[bool, float] = {}  # seconds, resident and paged
     for number, ablation in enumerate(ABLATIONS, 1):
         common |= {"variant": ablation.title, "without": ablation.without}
-        common["bits"] = bits.get(ablation.without or "", usual_bits)
+        common["bits"] = bits.get(ablation.without or "", checkpoint.usual_bits)
         title = f"{model}, {ablation.title}"
 
         def report(doing: str, number: int = number, title: str = title) -> None:
@@ -192,7 +191,7 @@ def _measure(
     variants_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ablate-", dir=variants_folder()) as scratch:
         plain = Path(scratch) / "16bit"
-        run_command(["convert", str(checkpoint.folder.path), str(plain), "--bits", "16"], plain)
+        make_model(plain, "convert", str(checkpoint.folder.path), str(plain), "--bits", "16")
         return _time_in_worker(checkpoint, plain, ablation, settings, report)
 
 

@@ -7,11 +7,11 @@ The first order says what to load and what to leave out, each one after it what 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgellm.bench.worker.protocol import Message, orders, report_errors, stdout_channel
+from edgellm.bench.worker.protocol import Message, Send, run_worker
 from edgellm.checkpoint.buffer import Extent
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
@@ -89,29 +89,24 @@ def without_pinning(plan: Plan) -> Plan:
     )
 
 
-def main() -> None:
+def serve(order: Message, tests: Iterator[Message], send: Send) -> None:
     """Load a model as the first order says, then time tokens for each of the others."""
-    send = stdout_channel()
-    tests = orders()
-    with report_errors(send):
-        order = next(tests)
-        with _load(order) as llm:
-            plan = llm.plan
-            send(
-                {
-                    "layers": len(plan.pinned) + len(plan.streamed),
-                    "pinned": len(plan.pinned),
-                    "resident": plan.resident,
-                    "streamed_bytes": plan.streamed_bytes,
-                }
-            )
-            time_tokens = _time_cached
-            if order["without"] == "cache":
-                time_tokens = _time_uncached
-            for test in tests:
-                seconds = time_tokens(llm, test["prompt"], test["tokens"])
-                peak = device.peak_process_memory()
-                send({"seconds": seconds, "peak_memory_bytes": peak})
+    time_tokens = _time_cached
+    if order["without"] == "cache":
+        time_tokens = _time_uncached
+    with _load(order) as llm:
+        plan = llm.plan
+        send(
+            {
+                "layers": len(plan.pinned) + len(plan.streamed),
+                "pinned": len(plan.pinned),
+                "resident": plan.resident,
+                "streamed_bytes": plan.streamed_bytes,
+            }
+        )
+        for test in tests:
+            seconds = time_tokens(llm, test["prompt"], test["tokens"])
+            send({"seconds": seconds, "peak_memory_bytes": device.peak_process_memory()})
 
 
 def _load(order: Message) -> LLM:
@@ -156,4 +151,4 @@ def _next_token(llm: LLM, tokens: Sequence[int]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(serve)

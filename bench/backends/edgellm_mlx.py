@@ -59,7 +59,7 @@ class MLXRuntime:
         self._logits: mx.array | None = None
         self.device = machine.chip_name()
         self.arithmetic = _describe(self._checkpoint, loading, paged=not self._llm.plan.resident)
-        self.weight_bytes_per_token: int | None = weight_bytes_per_token(self._checkpoint)
+        self.weight_bytes_per_token: int | None = self._checkpoint.token_weight_bytes
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches for ``batch`` sequences with room for ``capacity`` tokens each."""
@@ -140,14 +140,6 @@ class MLXRuntime:
         if machine.backend_name() != "cuda":
             return None
         return mx.get_peak_memory()
-
-
-def weight_bytes_per_token(checkpoint: Checkpoint) -> int:
-    """Return the bytes of weights that one decoded token reads: all but the embedding."""
-    lm_head = checkpoint.lm_head or checkpoint.embed_tokens
-    return (
-        sum(group.nbytes for group in checkpoint.layers) + checkpoint.norm.nbytes + lm_head.nbytes
-    )
 
 
 def _likeliest(logits: mx.array) -> list[int]:

@@ -12,7 +12,6 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.bench.backends.edgellm_mlx import weight_bytes_per_token
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine
@@ -41,7 +40,7 @@ class MLXLMRuntime:
         self.device = machine.chip_name()
         self.arithmetic = f"mlx {machine.backend_name()}, {dtype or 'as stored'}"
         checkpoint = read_checkpoint(Path(model))
-        self.weight_bytes_per_token: int | None = weight_bytes_per_token(checkpoint)
+        self.weight_bytes_per_token: int | None = checkpoint.token_weight_bytes
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches; they grow by themselves, and take any batch."""

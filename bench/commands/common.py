@@ -11,15 +11,15 @@ from typer import Argument, Option
 
 from edgellm.bench.records.collect import collect
 from edgellm.bench.records.text_tables import Column, as_json, as_table
+from edgellm.cli.common import options
 from edgellm.errors import ConfigError
 from edgellm.settings import parse_size
 
 if TYPE_CHECKING:
     from edgellm.bench.records.record import Record
 
-Model = Annotated[
-    str, Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")
-]
+Model = options.Model
+Json = options.Json
 Files = Annotated[
     list[Path], Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
 ]
@@ -41,7 +41,6 @@ Outputs = Annotated[
         help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
     ),
 ]
-Json = Annotated[bool, Option("--json", help="Print one JSON document.")]
 
 AnyRecord = TypeVar("AnyRecord", bound="Record")
 

@@ -14,6 +14,7 @@ from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.records.text_tables import Column
 from edgellm.errors import ConfigError
+from edgellm.files.atomic import read_errors
 
 if TYPE_CHECKING:
     from edgellm.bench.evaluation.parity import ParityRecord
@@ -121,8 +122,7 @@ def _one_line(text: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        with read_errors(path, ConfigError):
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no text in UTF-8") from error

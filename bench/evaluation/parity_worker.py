@@ -6,13 +6,14 @@ The first order names the backend and the model, each one after it what to compu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from edgellm.bench.backends.registry import Runtime, RuntimeSettings, open_runtime
-from edgellm.bench.worker.protocol import Message, orders, report_errors, stdout_channel
+from edgellm.bench.worker.protocol import Message, Send, run_worker
 
 
 @runtime_checkable
@@ -24,21 +25,13 @@ class DecodesGreedily(Protocol):
         ...
 
 
-def main() -> None:
+def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
     """Load a model as the first order says, then compute what each of the others asks for."""
-    send = stdout_channel()
-    requests = orders()
-    with report_errors(send):
-        order = next(requests)
-        runtime = open_runtime(
-            order["backend"], order["model"], RuntimeSettings(**order["settings"])
-        )
-        try:
-            send({"device": runtime.device, "arithmetic": runtime.arithmetic})
-            for request in requests:
-                send(_compute(runtime, request))
-        finally:
-            runtime.close()
+    settings = RuntimeSettings(**order["settings"])
+    with closing(open_runtime(order["backend"], order["model"], settings)) as runtime:
+        send({"device": runtime.device, "arithmetic": runtime.arithmetic})
+        for request in requests:
+            send(_compute(runtime, request))
 
 
 def _compute(runtime: Runtime, request: Message) -> dict[str, Any]:
@@ -60,4 +53,4 @@ def greedy(runtime: Runtime, tokens: Sequence[int], count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(serve)

@@ -16,9 +16,8 @@ from edgellm.bench.worker.memory_cap import capped
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.checkpoint.quantization import quantization_of
 from edgellm.device import machine as device
-from edgellm.errors import BackendError, ConfigError, EdgeLLMError, ReadError
+from edgellm.errors import BackendError, ConfigError, ReadError
 from edgellm.hub.resolve import locate
 from edgellm.plan.plan import megabytes
 from edgellm.plan.plan_checkpoint import least_memory, plan_for
@@ -162,7 +161,7 @@ def measure_paging(
         "environment": environment(),
         "tokens": settings.tokens,
         "threads": settings.threads or device.core_count(),
-        "bits": _usual_bits(checkpoint),
+        "bits": checkpoint.usual_bits,
         "layers": len(checkpoint.layers),
     }
     records = []
@@ -254,13 +253,3 @@ def _worker(cap: int | None) -> Iterator[WorkerProcess]:
             yield worker
         finally:
             worker.kill()
-
-
-def _usual_bits(checkpoint: Checkpoint) -> int | None:
-    try:
-        usual = quantization_of(checkpoint.folder.config, "")
-    except EdgeLLMError:
-        return None
-    if usual is None:
-        return 16
-    return usual.bits

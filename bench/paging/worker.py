@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from edgellm.bench.worker.protocol import Message, Send, orders, report_errors, stdout_channel
+from edgellm.bench.worker.protocol import Message, Send, run_worker
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
 from edgellm.llm import LLM
@@ -30,17 +30,10 @@ POLL_SECONDS = 0.005
 """Between two looks at a reader that is still busy."""
 
 
-def main() -> None:
+def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
     """Load a model as the first order says, send what was planned, and follow the others."""
-    send = stdout_channel()
-    requests = orders()
-    with report_errors(send):
-        order = next(requests)
-        settings = LoadSettings(**order["load"], speculate="off")
-        _serve(Path(order["folder"]), settings, requests, send)
-
-
-def _serve(folder: Path, settings: LoadSettings, requests: Iterator[Message], send: Send) -> None:
+    folder = Path(order["folder"])
+    settings = LoadSettings(**order["load"], speculate="off")
     begun = time.perf_counter()
     checkpoint = read_checkpoint(folder)
     plan = plan_for(checkpoint, settings)
@@ -91,4 +84,4 @@ def _wait_until_idle(reader: DiskReader) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(serve)

@@ -14,7 +14,6 @@ from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.checkpoint.quantization import quantization_of
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.hub.resolve import locate
@@ -81,7 +80,7 @@ def measure_queries(
             yield QueryRecord(**common, error=error_sentence(error))
             continue
         model_fields = {
-            "bits": _usual_bits(checkpoint),
+            "bits": checkpoint.usual_bits,
             "memory_bytes": settings.memory,
             "model_bytes": checkpoint.nbytes,
         }
@@ -166,10 +165,3 @@ def _ask(worker: WorkerProcess, question: str, repetitions: int) -> dict[str, An
         "prompt_tokens": last["prompt_tokens"],
         "peak_memory_bytes": last["peak_memory_bytes"],
     }
-
-
-def _usual_bits(checkpoint: Checkpoint) -> int:
-    usual = quantization_of(checkpoint.folder.config, "")
-    if usual is None:
-        return 16
-    return usual.bits

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import ConfigError
+from edgellm.files.atomic import read_errors
 
 QUESTIONS = (
     "What is the value of pi?",
@@ -57,11 +58,8 @@ def read_questions(path: Path) -> tuple[str, ...]:
         ConfigError: the file cannot be read, is larger than 1 MiB, is no text, or holds no
             question.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=HINT) from error
+    with read_errors(path, ConfigError, hint=HINT), path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint=HINT)
     try:

@@ -7,36 +7,33 @@ The first order says what to load and how tokens are drawn, each one after it wh
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from edgellm.bench.worker.protocol import error_message, orders, report_errors, stdout_channel
+from edgellm.bench.worker.protocol import Message, Send, error_message, run_worker
 from edgellm.errors import EdgeLLMError
 from edgellm.llm import LLM
 from edgellm.open_llm import load
 from edgellm.settings import LoadSettings, Sampling
 
 
-def main() -> None:
+def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
     """Load a model as the first order says, then answer what each of the others asks."""
-    send = stdout_channel()
-    requests = orders()
-    with report_errors(send):
-        order = next(requests)
-        sampling = Sampling(**order["sampling"])
-        begun = time.perf_counter()
-        with load(order["model"], LoadSettings(**order["load"])) as llm:
-            send({"load_seconds": time.perf_counter() - begun})
-            # what is compiled or read at first use is not the question's
-            answer(llm, "Hello", Sampling(max_tokens=2))
-            for request in requests:
-                seed = None
-                if sampling.seed is not None:
-                    seed = sampling.seed + request["repetition"]
-                try:
-                    send(answer(llm, request["question"], replace(sampling, seed=seed)))
-                except EdgeLLMError as error:
-                    send(error_message(error))
+    sampling = Sampling(**order["sampling"])
+    begun = time.perf_counter()
+    with load(order["model"], LoadSettings(**order["load"])) as llm:
+        send({"load_seconds": time.perf_counter() - begun})
+        # what is compiled or read at first use is not the question's
+        answer(llm, "Hello", Sampling(max_tokens=2))
+        for request in requests:
+            seed = None
+            if sampling.seed is not None:
+                seed = sampling.seed + request["repetition"]
+            try:
+                send(answer(llm, request["question"], replace(sampling, seed=seed)))
+            except EdgeLLMError as error:
+                send(error_message(error))
 
 
 def answer(llm: LLM, question: str, sampling: Sampling) -> dict[str, Any]:
@@ -62,4 +59,4 @@ def answer(llm: LLM, question: str, sampling: Sampling) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(serve)

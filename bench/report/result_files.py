@@ -11,7 +11,7 @@ from typing import Any
 from edgellm.bench.records.record import SCHEMA, RecordDict
 from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown
 from edgellm.errors import BackendError, ConfigError, FormatError
-from edgellm.files.atomic import PARTIAL_SUFFIX
+from edgellm.files.atomic import PARTIAL_SUFFIX, read_errors
 
 MAX_BYTES = 256 << 20
 """Of a file that is read; a larger one is not ours."""
@@ -152,13 +152,10 @@ def _as_line(record: RecordDict) -> bytes:
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", hint="name a json file of edgellm bench"
-        ) from error
+        with read_errors(path, ConfigError, hint="name a json file of edgellm bench"):
+            if path.stat().st_size > MAX_BYTES:
+                raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise _format_error(path, "it is no text") from error
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +94,7 @@ def prepare_variant(model: str, bits: int | None, backend: str) -> ModelVariant:
         nbytes = path.stat().st_size
     return ModelVariant(
         path=path,
-        bits=_usual_bits(checkpoint),
+        bits=checkpoint.usual_bits,
         vocabulary=config.vocab_size,
         context=config.max_position_embeddings,
         nbytes=nbytes,
@@ -110,12 +108,17 @@ def variants_folder() -> Path:
     return cache_folder() / "bench"
 
 
-def run_command(arguments: Sequence[str], made: Path) -> None:
-    """Run a command of ours that makes ``made``, in a process of its own.
+def make_model(made: Path, *arguments: str) -> Path:
+    """Run a command of ours that makes ``made``, in a process of its own, unless it is there.
+
+    Returns:
+        The path ``made``.
 
     Raises:
         BackendError: it has failed; what it had made is removed.
     """
+    if made.exists():
+        return made
     made.parent.mkdir(parents=True, exist_ok=True)
     try:
         subprocess.run(
@@ -135,6 +138,7 @@ def run_command(arguments: Sequence[str], made: Path) -> None:
         raise BackendError(
             f"edgellm {arguments[0]} {arguments[1]} failed: {reason.removeprefix('error: ')}"
         ) from error
+    return made
 
 
 def _gguf_variant(path: Path, backend: str) -> ModelVariant:
@@ -152,16 +156,14 @@ def _folder(model: str) -> Path:
     if model not in SHAPES or Path(model).exists():
         return locate(model)
     made = variants_folder() / f"{model}-4bit"
-    if not made.exists():
-        run_command(["synth", model, str(made), "--bits", "4"], made)
-    return made
+    return make_model(made, "synth", model, str(made), "--bits", "4")
 
 
 def _in_bits(folder: Path, bits: int | None) -> Path:
     if bits is None:
         return folder
     checkpoint = read_checkpoint(folder)
-    stored = _usual_bits(checkpoint)
+    stored = checkpoint.usual_bits
     if bits == stored:
         return folder
     if stored != 16:
@@ -170,16 +172,12 @@ def _in_bits(folder: Path, bits: int | None) -> Path:
             hint="give a 16-bit model for other bits of it",
         )
     made = variants_folder() / f"{folder.name}-{fingerprint(checkpoint)[:8]}-{bits}bit"
-    if not made.exists():
-        run_command(["convert", str(folder), str(made), "--bits", str(bits)], made)
-    return made
+    return make_model(made, "convert", str(folder), str(made), "--bits", str(bits))
 
 
 def _exported(folder: Path, checkpoint: Checkpoint) -> Path:
     made = variants_folder() / f"{folder.name}-{fingerprint(checkpoint)[:8]}{GGUF}"
-    if not made.exists():
-        run_command(["export", str(folder), str(made)], made)
-    return made
+    return make_model(made, "export", str(folder), str(made))
 
 
 def _remove(made: Path) -> None:
@@ -188,16 +186,6 @@ def _remove(made: Path) -> None:
     else:
         with suppress(OSError):
             made.unlink()
-
-
-def _usual_bits(checkpoint: Checkpoint) -> int:
-    """Return the bits of most matrices of the layers; 16 stands for all that is not quantized."""
-    counts = Counter(
-        form.bits if form else 16
-        for layer in checkpoint.layers
-        for form in layer.quantizations.values()
-    )
-    return min(counts, key=lambda bits: (-counts[bits], bits))
 
 
 def _layer_parameters(checkpoint: Checkpoint) -> int:

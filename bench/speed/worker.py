@@ -21,34 +21,17 @@ from edgellm.bench.backends.registry import (
 from edgellm.bench.machine.energy import EnergyMeter, find_meter
 from edgellm.bench.speed.timing import Clock, Trial
 from edgellm.bench.speed.workload import Test
-from edgellm.bench.worker.protocol import (
-    Message,
-    Send,
-    error_message,
-    orders,
-    report_errors,
-    stdout_channel,
-)
+from edgellm.bench.worker.protocol import Message, Send, error_message, run_worker
 from edgellm.device import machine
 from edgellm.errors import EdgeLLMError
 
 
-def main() -> None:
-    """Load what the first order names, and do the tests that follow."""
-    send = stdout_channel()
-    tests = orders()
-    with report_errors(send):
-        order = next(tests)
-        if order["backend"] == ENDPOINT:
-            from edgellm.bench.speed.endpoint_worker import serve_endpoint
-
-            serve_endpoint(order, tests, send)
-        else:
-            serve(order, tests, send)
-
-
 def serve(order: Message, tests: Iterator[Message], send: Send) -> None:
-    """Load a model, send what it is, and do the tests that come."""
+    """Load a model, or connect to a server; send what it is, and do the tests that come."""
+    if order["backend"] == ENDPOINT:
+        from edgellm.bench.speed.endpoint_worker import serve_endpoint
+
+        return serve_endpoint(order, tests, send)
     begun = time.perf_counter()
     runtime = open_runtime(order["backend"], order["model"], RuntimeSettings(**order["settings"]))
     load_seconds = time.perf_counter() - begun
@@ -88,14 +71,9 @@ def _run_test(runtime: Runtime, order: Message, meter: EnergyMeter | None, send:
     except EdgeLLMError as error:
         send(error_message(error))
         return
-    send(
-        {
-            "done": True,
-            "steps": steps,
-            "peak_memory_bytes": _peak_memory(runtime),
-            "energy_source": meter and meter.source,
-        }
-    )
+    source = meter and meter.source
+    peak = _peak_memory(runtime)
+    send({"done": True, "steps": steps, "peak_memory_bytes": peak, "energy_source": source})
 
 
 def _peak_memory(runtime: Runtime) -> int:
@@ -106,4 +84,4 @@ def _peak_memory(runtime: Runtime) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(serve)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from edgellm.checkpoint.checkpoint import TensorGroup
-from edgellm.checkpoint.folder import TensorInfo
 from edgellm.checkpoint.quantization import Quantization
+from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.errors import ReadError
 

@@ -47,15 +47,6 @@ def capped(command: Sequence[str], limit: int | None) -> Iterator[list[str]]:
             time.sleep(0.05)
 
 
-def can_cap() -> bool:
-    """Return whether ``capped`` works here."""
-    try:
-        with capped(["true"], 1 << 30):
-            return True
-    except ConfigError:
-        return False
-
-
 def _make_group(limit: int) -> Path:
     """Make a control group with a limit in the first place that lets us. Raises ConfigError."""
     failures = []

@@ -5,11 +5,11 @@ answers go out on standard output, and an answer with ``error`` and ``hint`` say
 other. The worker's side is here; the bench's side is ``process.WorkerProcess``::
 
     bench                                            worker
-    worker = WorkerProcess(command=..., timeout=60)  send = stdout_channel()
-    worker.send({"model": "stories"})                with report_errors(send):
-    worker.receive()                                     model = load(next(orders()))
+    worker = WorkerProcess(command=..., timeout=60)  run_worker(serve), and that calls
+    worker.send({"model": "stories"})                serve(order, orders, send):
+    worker.receive()                                     model = load(order["model"])
                                                          send({"device": model.device})
-    worker.send({"tokens": 8})                           for order in orders(): ...
+    worker.send({"tokens": 8})                           for order in orders: ...
     worker.close()                                   # standard input ends, and so does the worker
 """
 
@@ -26,6 +26,8 @@ from edgellm.errors import BackendError, EdgeLLMError
 
 Message = Mapping[str, Any]
 Send = Callable[[Message], None]
+Serve = Callable[[Message, Iterator[Message], Send], None]
+"""A worker's work: the order that says what to load, the ones that follow, and what answers."""
 
 MAX_WORDS = 400
 """Characters of somebody else's error message."""
@@ -50,6 +52,14 @@ def orders() -> Iterator[dict[str, Any]]:
     """Yield the messages of standard input as they come, until it ends."""
     for line in sys.stdin:
         yield json.loads(line)
+
+
+def run_worker(serve: Serve) -> None:
+    """Follow the orders of standard input until it ends; an error ends the worker, and is sent."""
+    send = stdout_channel()
+    messages = orders()
+    with report_errors(send):
+        serve(next(messages), messages, send)
 
 
 @contextmanager

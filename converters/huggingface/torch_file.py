@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,8 @@ from edgellm.converters.huggingface.unpickler import (
 )
 from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.source import Bytes
-from edgellm.errors import FormatError, ReadError
+from edgellm.errors import FormatError
+from edgellm.files.atomic import read_errors
 from edgellm.files.strict_json import quoted, require_regular_file
 
 STORAGE_DTYPES: Final[Mapping[str, str]] = {
@@ -46,7 +47,9 @@ ZIP64 = 0xFFFFFFFF
 END = struct.Struct("<4s4H2IH")
 LOCATOR64 = struct.Struct("<4sIQI")
 END64 = struct.Struct("<4sQ2H2I4Q")
-ENTRY = struct.Struct("<4s6H3I5H2I")
+ENTRY = struct.Struct("<4s4x2H8x2I3H8xI")
+"""A directory's entry: magic, flags, method, packed and plain size, three lengths, offset."""
+
 LOCAL = struct.Struct("<4s5H3I2H")
 
 
@@ -67,14 +70,12 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     """
     size = require_regular_file(path)
     try:
-        with path.open("rb") as file:
+        with read_errors(path), path.open("rb") as file:
             zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
             read = _read_zip if zipped else _read_legacy
             pickled, places = read(file, path, size)
     except struct.error as error:
         raise FormatError(f"{path} is cut short", hint="download it again") from error
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(pickled, dict):
         raise FormatError(f"{path} holds no dictionary of tensors")
     tensors = {}
@@ -95,9 +96,7 @@ def read_rows(tensor: TorchTensor, start: int, stop: int) -> Bytes:
         row = math.prod(row_shape) * width
         return read_span(info.file, info.offset + start * row, (stop - start) * row)
     lengths = (stop - start, *row_shape)
-    last = sum(
-        (length - 1) * stride for length, stride in zip(lengths, tensor.strides, strict=True)
-    )
+    last = _last_place(lengths, tensor.strides)
     # from the first number to the last one, with what lies between; then only the view's own
     content = read_span(info.file, info.offset + start * tensor.strides[0], last + width)
     view = np.ndarray((*lengths, width), np.uint8, content, 0, (*tensor.strides, 1))
@@ -116,29 +115,24 @@ def _place(
         raise FormatError(f"{where} has no bytes, or an impossible shape")
     start, nbytes = places[tensor.storage.key]
     width = DTYPE_BYTES[dtype]
-    last = sum(
-        (length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True)
-    )
     empty = 0 in tensor.shape
-    if tensor.storage.count * width > nbytes or (
-        not empty and tensor.offset + last >= tensor.storage.count
-    ):
+    last = tensor.offset + _last_place(tensor.shape, tensor.strides)
+    if tensor.storage.count * width > nbytes or (not empty and last >= tensor.storage.count):
         raise FormatError(f"{where} lies beyond the bytes it has")
-    info = TensorInfo(
-        name,
-        dtype,
-        tensor.shape,
-        path,
-        start + tensor.offset * width,
-        math.prod(tensor.shape) * width,
-    )
+    size = math.prod(tensor.shape) * width
+    info = TensorInfo(name, dtype, tensor.shape, path, start + tensor.offset * width, size)
     plain, step = True, 1
     for length, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         plain &= length == 1 or stride == step
         step *= length
-    return TorchTensor(
-        info, None if plain or empty else tuple(stride * width for stride in tensor.strides)
-    )
+    if plain or empty:
+        return TorchTensor(info, None)
+    return TorchTensor(info, tuple(stride * width for stride in tensor.strides))
+
+
+def _last_place(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return how far the last number of a tensor lies behind its first, in units of the strides."""
+    return sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
 
 
 def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, tuple[int, int]]]:
@@ -189,23 +183,8 @@ def _zip_members(file: BinaryIO, path: Path, size: int) -> dict[str, tuple[int, 
         )
     directory, at, members = _content(file, start, length), 0, {}
     while at < len(directory):
-        (
-            magic,
-            _,
-            _,
-            flags,
-            method,
-            _,
-            _,
-            _,
-            packed,
-            nbytes,
-            name_length,
-            extra_length,
-            comment_length,
-            *_,
-            offset,
-        ) = ENTRY.unpack_from(directory, at)
+        magic, flags, method, packed, nbytes, *lengths, offset = ENTRY.unpack_from(directory, at)
+        name_length, extra_length, comment_length = lengths
         name_end = at + ENTRY.size + name_length
         name = directory[at + ENTRY.size : name_end].decode("utf-8", "replace")
         extra = directory[name_end : name_end + extra_length]

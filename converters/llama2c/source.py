@@ -23,7 +23,8 @@ from edgellm.converters.tensors.file_marks import LLAMA2C_MAGIC, LLAMA2C_NUMBERS
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
-from edgellm.errors import FormatError, ReadError, TokenizerError
+from edgellm.errors import FormatError, TokenizerError
+from edgellm.files.atomic import read_errors
 from edgellm.files.strict_json import require_regular_file
 
 HEADER = struct.Struct("<4si7iB")
@@ -187,11 +188,8 @@ class Llama2cSource:
 
 
 def _read_header(path: Path) -> Header:
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    with read_errors(path), path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
     try:
         if not head.startswith(LLAMA2C_MAGIC):
             numbers = LLAMA2C_NUMBERS.unpack_from(head)

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
-from edgellm.errors import FormatError, ReadError
+from edgellm.errors import FormatError
+from edgellm.files.atomic import read_errors
 from edgellm.files.strict_json import quoted, require_regular_file
 from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED
 
@@ -50,10 +51,8 @@ def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
     """
     if require_regular_file(path) > MAX_FILE_BYTES:
         raise FormatError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-    try:
+    with read_errors(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
     pieces: list[Piece] = []
     at = 4  # behind the longest token's length
     while at < len(data):

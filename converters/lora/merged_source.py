@@ -78,11 +78,6 @@ class MergedSource:
         """The base's and the adapter's."""
         return self._base.fingerprint + files_fingerprint(self._adapter.files)
 
-    @property
-    def requantizes(self) -> bool:
-        """Whether a changed matrix was quantized."""
-        return any(matrix.stored is not None for matrix in self._changed.values())
-
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, changed where the adapter changes them."""
         path = name.rpartition(".")[0]

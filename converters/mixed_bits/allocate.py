@@ -22,7 +22,8 @@ from edgellm.converters.tensors.recipe import (
     make_recipe,
 )
 from edgellm.converters.tensors.source import Source
-from edgellm.errors import ConfigError, ReadError
+from edgellm.errors import ConfigError
+from edgellm.files.atomic import read_errors
 from edgellm.files.strict_json import require_regular_file
 
 MAX_TEXT_BYTES = 1 << 20
@@ -58,12 +59,9 @@ class MixedSettings:
         """Read the calibration text; None: there is no file. Raises ReadError."""
         if self.calibration is None:
             return None
-        try:
-            require_regular_file(self.calibration)
-            with self.calibration.open("rb") as file:
-                return file.read(MAX_TEXT_BYTES).decode("utf-8", "ignore")
-        except OSError as error:
-            raise ReadError(f"{self.calibration} cannot be read: {error.strerror}") from error
+        require_regular_file(self.calibration)
+        with read_errors(self.calibration), self.calibration.open("rb") as file:
+            return file.read(MAX_TEXT_BYTES).decode("utf-8", "ignore")
 
 
 def mixed_settings(

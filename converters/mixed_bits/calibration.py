@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgellm.errors import ConfigError, ReadError
+from edgellm.errors import ConfigError
+from edgellm.files.atomic import read_errors
 from edgellm.tokenizer import Tokenizer
 
 SEQUENCE = 256
@@ -99,7 +100,5 @@ def calibration_tokens(
 def _content(path: Path | bytes) -> bytes:
     if isinstance(path, bytes):
         return path
-    try:
+    with read_errors(path):
         return path.read_bytes()
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from edgellm.checkpoint.folder import TensorInfo
+from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.checkpoint.tensor_order import ALIGNMENT, STACKS, stack_runs, tensor_order
 from edgellm.device import machine as device
 from edgellm.device.huge_pages import in_huge_pages

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
-from edgellm.checkpoint.folder import (
-    DOWNLOAD_AGAIN,
-    LAYER_PREFIX,
-    ModelFolder,
-    TensorInfo,
-    open_folder,
-)
+from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, LAYER_PREFIX, ModelFolder, open_folder
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
 from edgellm.checkpoint.quantization import (
     FLOATS,
@@ -21,6 +16,7 @@ from edgellm.checkpoint.quantization import (
     Quantization,
     stored_quantization,
 )
+from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.errors import FormatError
 
 
@@ -88,6 +84,13 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of all weights."""
         return sum(group.nbytes for group in self.groups)
+
+    @property
+    def usual_bits(self) -> int:
+        """Bits of most matrices of the layers; 16 stands for all that is not quantized."""
+        forms = [form for layer in self.layers for form in layer.quantizations.values()]
+        counts = Counter(form.bits if form else 16 for form in forms)
+        return min(counts, key=lambda bits: (-counts[bits], bits))
 
     @property
     def token_weight_bytes(self) -> int:

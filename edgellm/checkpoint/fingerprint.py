@@ -9,6 +9,7 @@ from pathlib import Path
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import read_checksums
 from edgellm.errors import FormatError, ReadError
+from edgellm.files.atomic import read_errors
 
 SAMPLES = 4
 SAMPLE_BYTES = 4096
@@ -43,13 +44,10 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def _add_file(digest: hashlib._Hash, path: Path, recorded: str | None) -> None:
-    try:
+    with read_errors(path), path.open("rb") as file:
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {recorded or status.st_mtime_ns}\n".encode())
-        with path.open("rb") as file:
-            for number in range(SAMPLES):
-                # the middles of equal parts of the file
-                file.seek(status.st_size * (2 * number + 1) // (2 * SAMPLES))
-                digest.update(file.read(SAMPLE_BYTES))
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+        for number in range(SAMPLES):
+            # the middles of equal parts of the file
+            file.seek(status.st_size * (2 * number + 1) // (2 * SAMPLES))
+            digest.update(file.read(SAMPLE_BYTES))

@@ -12,23 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.checkpoint.safetensors_file import TensorData, TensorInfo, read_header, write_tensors
+from edgellm.checkpoint.safetensors_file import TensorInfo, read_header
 from edgellm.errors import FormatError, ModelNotFoundError
-from edgellm.files.atomic import FileRecord, file_record
+from edgellm.files.atomic import FileRecord
 from edgellm.files.strict_json import quoted, read_json, require_regular_file, write_json
-
-__all__ = [
-    "FileRecord",
-    "ModelFolder",
-    "TensorData",
-    "TensorInfo",
-    "open_folder",
-    "read_header",
-    "read_json",
-    "weight_files",
-    "write_index",
-    "write_tensors",
-]
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -184,7 +171,7 @@ def write_index(path: Path, weight_map: Mapping[str, str], total_size: int) -> F
 
 
 def write_checksums(path: Path, files: Iterable[FileRecord]) -> None:
-    """Record size and SHA-256 of the folder's files, for ``changed_files``."""
+    """Record size and SHA-256 of the folder's files, for ``edgellm verify``."""
     records = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}
     write_json(path / CHECKSUMS, {"format": 1, "files": dict(sorted(records.items()))})
 
@@ -207,19 +194,6 @@ def read_checksums(path: Path) -> list[FileRecord]:
             raise FormatError(f"{path / CHECKSUMS} has no size and sha256 for {quoted(name)}")
         records.append(FileRecord(name, size, digest))
     return records
-
-
-def changed_files(path: Path) -> list[str]:
-    """Return the names of files whose bytes are no longer those recorded, or which are gone."""
-    changed = []
-    for record in read_checksums(path):
-        try:
-            intact = file_record(inside(path, record.name)) == record
-        except FormatError:
-            intact = False
-        if not intact:
-            changed.append(record.name)
-    return changed
 
 
 def _index_files(path: Path, index: str) -> list[str]:

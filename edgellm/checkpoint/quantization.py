@@ -183,11 +183,6 @@ def quantization_block(
     return default.as_config() | dict(sorted(exceptions.items()))
 
 
-def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without its quantization blocks."""
-    return {key: value for key, value in config.items() if key not in CONFIG_KEYS}
-
-
 def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the config's block about quantization; None where it has none."""
     for key in CONFIG_KEYS:
@@ -227,7 +222,8 @@ def _parse(block: Any, path: str) -> Quantization:
     # 4.0 equals a number that is known, and is none
     if type(bits) is not int or type(group_size) is not int or not is_known:
         raise FormatError(
-            f"{where} has {quoted(bits)} bits in groups of {quoted(group_size)}, which {mode} has not"
+            f"{where} has {quoted(bits)} bits in groups of {quoted(group_size)}, "
+            f"which {mode} has not"
         )
     return Quantization(bits, group_size, mode)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from edgellm.console.status_line import Activity, StatusLine
@@ -14,22 +14,11 @@ from edgellm.console.terminal import is_terminal, out, write
 TAB_COLUMNS = 8
 
 
-class CompletionView(Protocol):
-    """A place for the text of one completion, inside a ``with``."""
+class CompletionView(AbstractContextManager["CompletionView", None], Protocol):
+    """A place for the text of one completion, inside a ``with``.
 
-    def __enter__(self) -> CompletionView:
-        """Begin."""
-        ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        """End the last line, and wipe off what was there for the time being."""
-        ...
+    At its end the last line is ended, and what was there for the time being is wiped off.
+    """
 
     def add(self, text: str) -> None:
         """Show more text."""

@@ -6,13 +6,14 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgellm.errors import ConversionError, ReadError
+from edgellm.errors import ConversionError, EdgeLLMError, ReadError
 
 Data = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
@@ -76,14 +77,22 @@ def file_record(path: Path) -> FileRecord:
     return FileRecord(path.name, size, digest.hexdigest())
 
 
+@contextmanager
+def read_errors(
+    path: Path, kind: type[EdgeLLMError] = ReadError, *, hint: str | None = None
+) -> Iterator[None]:
+    """Turn an OSError of the ``with`` block into an error of ours that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+
+
 def read_in_parts(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file, a megabyte at a time. Raises ReadError."""
-    try:
-        with path.open("rb") as file:
-            while data := file.read(READ_BYTES):
-                yield data
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    with read_errors(path), path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            yield data
 
 
 def sync_folder(path: Path) -> None:

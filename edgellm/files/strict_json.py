@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.atomic import FileRecord, write_file
+from edgellm.files.atomic import FileRecord, read_errors, write_file
 
 MAX_BYTES = 4 << 20
 """Bytes; the largest document taken. The index of a 405B model has 0.4 MB."""
@@ -35,11 +35,8 @@ def read_json(
         ReadError: the file cannot be read.
     """
     require_regular_file(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    with read_errors(path), path.open("rb") as file:
+        data = file.read(max_bytes + 1)
     return parse_json(data, str(path), max_bytes=max_bytes, max_items=max_items)
 
 
@@ -101,9 +98,8 @@ def require_regular_file(path: Path) -> int:
         FormatError: it is a folder, a pipe, a device.
     """
     try:
-        status = path.stat()
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+        with read_errors(path):
+            status = path.stat()
     except ValueError as error:  # a zero byte in the name
         raise ReadError(f"{path} cannot be read: {error}") from error
     if not stat.S_ISREG(status.st_mode):

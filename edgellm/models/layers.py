@@ -30,6 +30,16 @@ class Span:
     length: int
 
 
+States = Sequence[mx.array]
+"""Hidden states (1, L, E): chunks of prompts, or tokens of several sequences side by side."""
+
+StateSpans = Sequence[Sequence[Span]]
+"""The sequences of each hidden state, in their order; none comes twice in a state."""
+
+KeepGoing = Callable[[], bool]
+"""Asked now and then in a pass; after a no, caches are left as they are, half-way."""
+
+
 def layer_spans(spans: Sequence[Span], layer: int) -> LayerSpans:
     """Return spans as layer number ``layer`` takes them."""
     return [(span.caches[layer], span.length) for span in spans]
@@ -64,20 +74,14 @@ class Layers(Protocol):
     """The largest of the layers' ``Layer.max_exact_rows``."""
 
     def run(
-        self,
-        states: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
+        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 
         Args:
-            states: hidden states (1, L, E): chunks of prompts, or tokens of several sequences side
-                by side.
-            spans: the sequences of each state, in their order; none comes twice in a state.
-            keep_going: asked between layers, or between states; after a no, caches are left as they
-                are, half-way.
+            states: what goes into the first layer.
+            spans: the sequences in each of them.
+            keep_going: asked between layers, or between states.
 
         Raises:
             ClosedError: the layers were closed.
@@ -101,11 +105,7 @@ class ResidentLayers:
         self._closed = False
 
     def run(
-        self,
-        states: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
+        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
         if self._closed:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgellm.checkpoint.buffer import DTYPES
 from edgellm.checkpoint.checkpoint import TensorGroup
-from edgellm.checkpoint.folder import TensorInfo
+from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.errors import ReadError
 from edgellm.models.linear import linear_from
 from edgellm.reading.open_files import OpenFiles

@@ -15,7 +15,7 @@ from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import TensorGroup
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import stored
-from edgellm.models.layers import Layer, Span, always, layer_spans
+from edgellm.models.layers import KeepGoing, Layer, States, StateSpans, always, layer_spans
 from edgellm.reading.disk_reader import Reader, Ticket
 
 MakeLayer = Callable[[TensorGroup, WeightBuffer], Layer]
@@ -104,11 +104,7 @@ class PagedLayers:
         return sum(self._groups[index].nbytes for index in self._streamed)
 
     def run(
-        self,
-        states: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
+        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.strict_json import quoted, require_regular_file
+from edgellm.files.atomic import read_errors
+from edgellm.files.strict_json import require_regular_file
 from edgellm.tokenizer.added_tokens import AddedToken, Settings
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap
@@ -30,13 +31,14 @@ from edgellm.tokenizer.spm_proto import (
     read_piece_model,
     without_dummy_prefix,
 )
+from edgellm.tokenizer.token_table import TokenTable
 
 MAX_BYTES = 16 << 20
 SPACE = "\u2581"  # ▁: SentencePiece writes a space so
 TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 
 
-class PieceVocabulary:
+class PieceVocabulary(TokenTable):
     """The tokens of a tokenizer.model and of the files beside it.
 
     Args:
@@ -61,10 +63,8 @@ class PieceVocabulary:
         if inner != first:
             self._inner = _processor(inner)
 
-        self._tokens: dict[int, str] = dict(enumerate(model.pieces))
-        self._ids = {piece: at for at, piece in enumerate(model.pieces)}
-        for token_id, token in settings.added.items():
-            self._reserve_id(token_id, token)
+        super().__init__(dict(enumerate(model.pieces)))
+        self.reserve_ids(settings.added)
         self.named = self._named(settings)
         special = settings.special_texts.union(filter(None, self.named.values()))
         self._added = self._added_tokens(settings, special)
@@ -100,9 +100,8 @@ class PieceVocabulary:
         try:
             if require_regular_file(path) > MAX_BYTES:
                 raise TokenizerError(f"{path} is larger than {MAX_BYTES} bytes")
-            data = path.read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"{path} cannot be read: {error.strerror}") from error
+            with read_errors(path):
+                data = path.read_bytes()
         except EdgeLLMError as error:
             raise TokenizerError(error.message) from error
         if TIKTOKEN.match(data):
@@ -142,14 +141,6 @@ class PieceVocabulary:
         if add_special_tokens:
             return [*self._begin, *ids, *self._end]
         return ids
-
-    def token_of(self, token_id: int) -> str | None:
-        """Return the token of an id, ``None`` where there is none."""
-        return self._tokens.get(token_id)
-
-    def id_of(self, token: str) -> int | None:
-        """Return the id of a token, ``None`` where there is none."""
-        return self._ids.get(token)
 
     def _added_in(self, text: str) -> Iterator[tuple[AddedToken, int, int]]:
         """Yield each added token in a text with its begin and end.
@@ -205,16 +196,6 @@ class PieceVocabulary:
             if text in self._ids:
                 added.setdefault(text, AddedToken(text))
         return added
-
-    def _reserve_id(self, token_id: int, token: AddedToken) -> None:
-        """Give an added token the id that the files say: a free one, or its own."""
-        text = token.content
-        if self._tokens.setdefault(token_id, text) != text or (
-            self._ids.setdefault(text, token_id) != token_id
-        ):
-            raise TokenizerError(
-                f"added token {quoted(text)} has the id {token_id}, which belongs to another token"
-            )
 
 
 def _any_of(characters: set[str]) -> re.Pattern[str]:

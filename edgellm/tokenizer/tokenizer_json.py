@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
+from edgellm.files.atomic import read_errors
 from edgellm.files.strict_json import loads_strict, quoted, require_regular_file
 from edgellm.tokenizer.added_tokens import MAX_ID, AddedToken, Settings, read_added
 from edgellm.tokenizer.detokenizer import read_decoding
 from edgellm.tokenizer.json_components import check_components, read_frame
+from edgellm.tokenizer.token_table import TokenTable
 
 MAX_BYTES = 64 << 20
 MAX_SCORE = 1e30  # of a piece; sums of these stay finite
@@ -26,7 +28,7 @@ BPE_SWITCHES = ("fuse_unk", "byte_fallback", "ignore_merges")
 ADDED_SWITCHES = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
-class JsonVocabulary:
+class JsonVocabulary(TokenTable):
     """The tokens of a tokenizer.json and of the files beside it.
 
     Args:
@@ -44,17 +46,17 @@ class JsonVocabulary:
         check_components(document.get("normalizer"), document.get("pre_tokenizer"))
         self.decoding = read_decoding(document.get("decoder"))
         with library_errors(DAMAGED):
-            self._ids, library_model = _build_model(model)
-        self._tokens = {token_id: token for token, token_id in self._ids.items()}
+            ids, library_model = _build_model(model)
+        super().__init__({token_id: token for token, token_id in ids.items()})
 
         own = _added_tokens(document.get("added_tokens"))
-        self._reserve_ids(own)
+        self.reserve_ids(own)
         further = {
             token_id: token
             for token_id, token in settings.added.items()
             if token.content not in self._ids
         }
-        self._reserve_ids(further)
+        self.reserve_ids(further)
         added = own | further
         listed = {token.content: token for token in added.values()}
         for text in settings.special_texts:
@@ -87,26 +89,6 @@ class JsonVocabulary:
         if add_special_tokens:
             return [*self._begin, *ids, *self._end]
         return ids
-
-    def token_of(self, token_id: int) -> str | None:
-        """Return the token of an id, ``None`` where there is none."""
-        return self._tokens.get(token_id)
-
-    def id_of(self, token: str) -> int | None:
-        """Return the id of a token, ``None`` where there is none."""
-        return self._ids.get(token)
-
-    def _reserve_ids(self, added: Mapping[int, AddedToken]) -> None:
-        """Give added tokens the ids that the file says: free ones, or their own."""
-        for token_id, token in added.items():
-            content = token.content
-            token_there = self._tokens.setdefault(token_id, content)
-            id_there = self._ids.setdefault(content, token_id)
-            if token_there != content or id_there != token_id:
-                raise TokenizerError(
-                    f"added token {quoted(content)} has the id {token_id}, "
-                    "which belongs to another token"
-                )
 
     def _check_ids(self, added: Mapping[int, AddedToken]) -> None:
         """Refuse added tokens to which the library, which counts them through, gave other ids."""
@@ -260,12 +242,11 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         if require_regular_file(path) > MAX_BYTES:
             raise TokenizerError(f"{path} is larger than {MAX_BYTES} bytes")
-        text = path.read_bytes().decode("utf-8").strip()
+        with read_errors(path):
+            text = path.read_bytes().decode("utf-8").strip()
         if text[:1] != "{" or text[-1:] != "}":  # cut off, or something else: not worth parsing
             raise TokenizerError(f"{path} is cut off, or is no JSON object")
         document = loads_strict(text)
-    except OSError as error:
-        raise TokenizerError(f"{path} cannot be read: {error.strerror}") from error
     except TokenizerError:
         raise
     except EdgeLLMError as error:

@@ -9,7 +9,7 @@ from support import tiny
 
 from edgellm.checkpoint.buffer import PAGE, WeightBuffer, place_tensors
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.checkpoint.folder import TensorInfo
+from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.checkpoint.tensor_order import ALIGNMENT, STACKS, stack_runs, tensor_order
 from edgellm.converters import convert
 from edgellm.errors import UnsupportedModelError

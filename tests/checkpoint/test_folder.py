@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from support.folders import changed_files
 from support.tiny import CONFIGS, tensor_shapes, write_model
 
 from edgellm.checkpoint.folder import (
     MANIFEST,
-    changed_files,
     open_folder,
     weight_files,
     write_checksums,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from edgellm.checkpoint.folder import TensorData, read_header, write_tensors
+from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
 from edgellm.errors import ConversionError, FormatError, ReadError
 from edgellm.files.atomic import file_record
 from edgellm.files.strict_json import parse_json, read_json
@@ -227,7 +227,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from edgellm.errors import ConversionError\n"
-        "from edgellm.checkpoint.folder import TensorData, write_tensors\n"
+        "from edgellm.checkpoint.safetensors_file import TensorData, write_tensors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "data = TensorData('a', 'U8', (200_000,), bytes(200_000))\n"

@@ -7,13 +7,14 @@ from collections import defaultdict
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.folders import LLAMA, PROMPT, change, greedy, tensors_of
+from support.folders import LLAMA, PROMPT, change, changed_files, greedy, tensors_of
 from support.tiny import CONFIGS, random_tensors, write_model
 from support.torch_files import write_arrays
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.checkpoint.folder import changed_files, layer_file, open_folder, read_header
+from edgellm.checkpoint.folder import layer_file, open_folder
 from edgellm.checkpoint.quantization import AFFINE_BITS, GROUP_SIZES, Quantization
+from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters import convert
 from edgellm.errors import FormatError
 

@@ -7,10 +7,11 @@ import sys
 
 import mlx.core as mx
 import pytest
+from support.folders import changed_files
 from support.processes import python
 from support.tiny import CONFIGS, write_model
 
-from edgellm.checkpoint.folder import MANIFEST, changed_files, open_folder
+from edgellm.checkpoint.folder import MANIFEST, open_folder
 from edgellm.converters import convert
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.errors import ConfigError, ConversionError, FormatError, ReadError

@@ -5,7 +5,7 @@ from support.peak_memory import PEAK, sparse_model
 from support.processes import python
 from support.tiny import CONFIGS
 
-from edgellm.checkpoint.folder import TensorData, write_tensors
+from edgellm.checkpoint.safetensors_file import TensorData, write_tensors
 from edgellm.converters import convert
 from edgellm.errors import ConversionError
 
@@ -42,7 +42,7 @@ def test_the_writer_takes_no_more_memory_than_a_piece(tmp_path):
     code = PEAK.replace("from edgellm.converters import convert\n", "").replace(
         "report = convert(sys.argv[1], sys.argv[2], report=True)\n",
         "from pathlib import Path\n"
-        "from edgellm.checkpoint.folder import TensorData, write_tensors\n"
+        "from edgellm.checkpoint.safetensors_file import TensorData, write_tensors\n"
         "pieces = (bytes(1 << 20) for _ in range(400))\n"
         "write_tensors(Path(sys.argv[1]), [TensorData('a', 'U8', (400 << 20,), pieces)])\n",
     )

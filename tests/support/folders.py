@@ -5,6 +5,9 @@ import json
 import mlx.core as mx
 from support.tiny import CONFIGS
 
+from edgellm.checkpoint.folder import read_checksums
+from edgellm.files.atomic import file_record
+
 LLAMA = CONFIGS["llama-2"]
 
 
@@ -41,3 +44,12 @@ def greedy(path, tokens=8):
     for _ in range(tokens):
         ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
     return ids
+
+
+def changed_files(path):
+    """The files of a folder whose bytes are no longer those recorded, or which are gone."""
+    return [
+        record.name
+        for record in read_checksums(path)
+        if not (path / record.name).exists() or file_record(path / record.name) != record
+    ]

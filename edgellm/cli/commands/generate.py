@@ -14,6 +14,7 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError
+from edgellm.files.atomic import read_errors
 from edgellm.settings import BATCH, DEFAULT_MODEL, LoadSettings, Sampling
 
 if TYPE_CHECKING:
@@ -141,13 +142,11 @@ def _read_prompts(prompt: str, prompt_file: str) -> dict[int, str]:
 
 
 def _read_text(file: str) -> str:
+    path = Path(file)
     try:
-        if file == "-":
-            return sys.stdin.read()
-        return Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error.strerror}", hint=PROMPT_FILE_HINT
-        ) from error
+        with read_errors(path, ConfigError, hint=PROMPT_FILE_HINT):
+            if file == "-":
+                return sys.stdin.read()
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is no text in UTF-8", hint=PROMPT_FILE_HINT) from error

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import mlx.core as mx
@@ -20,7 +20,17 @@ from edgellm.kernels.layer_steps import LayerSteps, cos_sin
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.kv_memory import CacheMemory
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector
-from edgellm.models.layers import Layer, Layers, LayerSpans, ResidentLayers, Span, always
+from edgellm.models.layers import (
+    KeepGoing,
+    Layer,
+    Layers,
+    LayerSpans,
+    ResidentLayers,
+    Span,
+    States,
+    StateSpans,
+    always,
+)
 from edgellm.models.linear import QuantizationOf, Tensors, stacked_linear
 from edgellm.models.registry import block_class
 from edgellm.models.rope import wavelengths
@@ -98,11 +108,7 @@ class CpuLayers:
         self.max_exact_rows = max((block.max_exact_rows for block in blocks), default=0)
 
     def run(
-        self,
-        states: Sequence[mx.array],
-        spans: Sequence[Sequence[Span]],
-        *,
-        keep_going: Callable[[], bool] = always,
+        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
         if not self._blocks:

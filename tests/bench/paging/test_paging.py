@@ -4,6 +4,7 @@ import json
 
 import pytest
 from support.bench_records import COMMON
+from support.memory_cap import can_cap
 from support.tiny import CONFIGS, write_model
 
 from edgellm.bench.paging.paging import (
@@ -14,7 +15,6 @@ from edgellm.bench.paging.paging import (
     measure_paging,
 )
 from edgellm.bench.records.text_tables import PAGING_COLUMNS, as_json, as_table
-from edgellm.bench.worker.memory_cap import can_cap
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
 from edgellm.converters.synthetic import synthesize

@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from support.memory_cap import can_cap
 
-from edgellm.bench.worker.memory_cap import can_cap, capped
+from edgellm.bench.worker.memory_cap import capped
 from edgellm.errors import ConfigError
 
 
