@@ -28,6 +28,7 @@ from edgellm.converters.tensors.recipe import CODES, UNQUANTIZED_BITS, Conversio
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.device.machine import core_count
 from edgellm.models.presets import shape_config
+from edgellm.tokenizer.detokenizer import BYTE_OF
 
 BEGIN, END = "<|begin|>", "<|end|>"
 BYTES = 256
@@ -223,17 +224,12 @@ def _make_floats(numbers: Bytes, code: str, deviation: float) -> None:
 
 def tokenizer_files(vocabulary: int, context: int) -> dict[str, Path | bytes]:
     """Make a tokenizer of bytes, padded with tokens that no text contains, and a chat template."""
-    vocab = {character: byte for byte, character in enumerate(_byte_characters())}
+    vocab = dict(sorted(BYTE_OF.items(), key=lambda item: item[1]))
     specials = {BEGIN: BYTES, END: BYTES + 1}
     vocab |= specials
     vocab |= {f"Ġ<{number}>": number for number in range(len(vocab), vocabulary)}
-    plain = {
-        "special": True,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-    }
+    switches = ("single_word", "lstrip", "rstrip", "normalized")
+    plain = {"special": True} | dict.fromkeys(switches, False)
     by_bytes = {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -276,10 +272,3 @@ def tokenizer_files(vocabulary: int, context: int) -> dict[str, Path | bytes]:
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")).encode(),
         "tokenizer_config.json": json.dumps(settings, indent=2).encode(),
     }
-
-
-def _byte_characters() -> list[str]:
-    """Return the printable character that stands for each byte in GPT-2's table."""
-    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in plain else next(others)) for byte in range(256)]

@@ -48,7 +48,7 @@ class Program:
     """A backend, and the file or folder that it opens.
 
     Attributes:
-        backend: a name in ``cpu_runners.RUNNERS``.
+        backend: a name in the table of backends.
         file: its model.
         weight_bytes: that one decoded token goes through.
     """
@@ -67,7 +67,7 @@ def make_programs(options: argparse.Namespace, folder: Path) -> dict[str, Progra
     # a token reads one row of the embedding
     weight_bytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     weight_bytes -= (source / "model-embedding.safetensors").stat().st_size
-    programs = {OWN: Program("edgellm", source, weight_bytes)}
+    programs = {OWN: Program("mlx", source, weight_bytes)}
     if options.mlx_lm:
         programs[MLX_LM] = Program("mlx-lm", source, weight_bytes)
     for kind in TYPES[options.bits]:
@@ -99,7 +99,7 @@ def start_runners(
                 failures[name] = error.message
                 # gcc 12 leaves out what sets its AMX tiles up; without them it runs
                 if program.backend == "llama.cpp":
-                    programs[f"{name} plain"] = replace(program, backend="llama.cpp plain")
+                    programs[f"{name} plain"] = replace(program, backend="llama.cpp-plain")
                     waiting.append(f"{name} plain")
         yield runners, failures
     finally:

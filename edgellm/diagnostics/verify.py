@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from edgellm.checkpoint.folder import (
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES, TensorInfo
 from edgellm.converters.tensors.file_rows import read_span
+from edgellm.converters.tensors.recipe import first_few
 from edgellm.converters.tensors.source import Bytes
 from edgellm.converters.tensors.weight_stream import is_finite
 from edgellm.errors import EdgeLLMError, FormatError, MemoryBudgetError, TokenizerError
@@ -186,11 +187,11 @@ class _FolderChecks:
             self._progress("checksums", done, total)
         faults = []
         if len(missing) == 1:
-            faults.append(f"{_first_names(missing)} is missing")
+            faults.append(f"{first_few(missing)} is missing")
         elif missing:
-            faults.append(f"{_first_names(missing)} are missing")
+            faults.append(f"{first_few(missing)} are missing")
         if changed:
-            faults.append(f"{_first_names(changed)} changed since the model was made")
+            faults.append(f"{first_few(changed)} changed since the model was made")
         if faults:
             raise FormatError("; ".join(faults))
         return f"{len(records)} files as they were made"
@@ -203,9 +204,8 @@ class _FolderChecks:
         for tensor in tensors:
             for data in _read_parts(tensor):
                 if not is_finite(data, tensor.dtype):
-                    raise FormatError(
-                        f"{quoted(tensor.name)} in {tensor.file.name} holds an infinity or no number"
-                    )
+                    where = f"{quoted(tensor.name)} in {tensor.file.name}"
+                    raise FormatError(f"{where} holds an infinity or no number")
                 done += data.nbytes
                 self._progress("values", done, total)
         count = sum(tensor.nbytes // DTYPE_BYTES[tensor.dtype] for tensor in tensors)
@@ -274,14 +274,6 @@ def _is_intact(file: Path, record: FileRecord) -> bool:
     except EdgeLLMError:
         return False
     return (found.size, found.sha256) == (record.size, record.sha256)
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """Name three files at the most."""
-    listed = ", ".join(map(quoted, names[:3]))
-    if len(names) > 3:
-        return f"{listed} and {len(names) - 3} more"
-    return listed
 
 
 def _read_parts(tensor: TensorInfo) -> Iterator[Bytes]:

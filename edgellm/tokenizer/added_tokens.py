@@ -149,7 +149,8 @@ def added_token(value: Any) -> AddedToken:
     for name, switch in switches.items():
         if not isinstance(switch, bool):
             raise TokenizerError(
-                f"added token {quoted(content)}: {name} is {quoted(switch)}; it must be true or false"
+                f"added token {quoted(content)}: {name} is {quoted(switch)}; "
+                "it must be true or false"
             )
     return AddedToken(content, **switches)
 
