@@ -6,6 +6,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -208,24 +209,19 @@ def _time_in_worker(
     load = settings.load_settings(budget)
     prompt = token_ids(settings.prompt_tokens, checkpoint.config.vocab_size, 1)[0].tolist()
     report("loading")
-    worker = WorkerProcess(timeout=settings.timeout, command=WORKER)
-    try:
+    with closing(WorkerProcess(timeout=settings.timeout, command=WORKER)) as worker:
         loading = {"memory": load.memory, "context": load.context, "threads": load.threads}
         worker.send({"folder": str(folder), "load": loading, "without": ablation.without})
         plan = worker.receive()
         if ablation.paged and plan["resident"]:
             raise BackendError("the budget holds the whole model", hint="give less with --memory")
-        doings = [
-            "warming up",
-            *(f"repetition {n + 1} of {settings.repetitions}" for n in range(settings.repetitions)),
-        ]
+        count = settings.repetitions
+        doings = ["warming up", *(f"repetition {n + 1} of {count}" for n in range(count))]
         samples = []
         for doing in doings:
             report(doing)
             worker.send({"prompt": prompt, "tokens": settings.tokens})
             samples.append(worker.receive())
-    finally:
-        worker.close()
     return {
         "seconds": tuple(sample["seconds"] for sample in samples[1:]),
         "memory_bytes": budget,

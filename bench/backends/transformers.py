@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -131,13 +132,9 @@ def _load_model(checkpoint: Checkpoint, dtype: Any, device: str) -> Any:
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
     model.tie_weights()
     parameters = dict(model.named_parameters())
-    reader = DiskReader()
-    try:
-        with torch.no_grad():
-            for name, values in _tensors(checkpoint, reader):
-                parameters[name].copy_(torch.from_numpy(values))
-    finally:
-        reader.close()
+    with closing(DiskReader()) as reader, torch.no_grad():
+        for name, values in _tensors(checkpoint, reader):
+            parameters[name].copy_(torch.from_numpy(values))
     return model.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -195,16 +196,13 @@ def _run_side(
     """Run a model in a process of its own; logits go to files in the folder."""
     report("loading")
     variant = prepare_variant(side.model, None, side.backend)
-    variables = {}
-    if settings.runtime.threads:
-        variables["OMP_NUM_THREADS"] = str(settings.runtime.threads)
-    worker = WorkerProcess(
+    process = WorkerProcess(
         timeout=settings.timeout,
         command=WORKER,
-        variables=variables,
+        threads=settings.runtime.threads,
         crash_hint=backend_named(side.backend).crash_hint,
     )
-    try:
+    with closing(process) as worker:
         order = {"backend": side.backend, "model": str(variant.path)}
         worker.send(order | {"settings": asdict(settings.runtime)})
         loaded = worker.receive()
@@ -218,8 +216,6 @@ def _run_side(
         prompt = windows[0][: settings.prompt_tokens]
         worker.send({"tokens": list(prompt), "count": settings.new_tokens})
         greedy = worker.receive()["greedy"]
-    finally:
-        worker.close()
     return _Outputs(
         side, variant.bits, loaded["device"], loaded["arithmetic"], tuple(files), tuple(greedy)
     )

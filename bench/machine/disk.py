@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgellm.bench.records.record import DiskRecord
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ConfigError, ReadError
 from edgellm.reading.disk_reader import DiskReader, Tuning
+from edgellm.reading.tuning import endless_extents
 
 THREADS = (1, 2, 4, 8)
 READ_SIZES = (1 << 20, 8 << 20, 32 << 20)
@@ -46,7 +48,7 @@ def measure_disk_sweep(
     tunings = [Tuning(count, size) for count in threads for size in read_sizes]
     total = sum(file.stat().st_size for file in files)
     nbytes = min(MAX_BYTES, total)
-    extents = _endless_extents(files)
+    extents = endless_extents(files, REQUEST_BYTES)
     buffer = WeightBuffer(REQUEST_BYTES)
     seconds: dict[Tuning, list[float]] = {tuning: [] for tuning in tunings}
     direct = True
@@ -118,24 +120,12 @@ def drop_from_cache(files: Sequence[Path]) -> None:
 
 def _read(tuning: Tuning, extents: Sequence[Extent], buffer: WeightBuffer) -> tuple[float, bool]:
     """Read extents; return the seconds, and whether all reads went past the page cache."""
-    reader = DiskReader(tuning, files={extent.file for extent in extents})
-    try:
+    with closing(DiskReader(tuning, files={extent.file for extent in extents})) as reader:
         begun = time.perf_counter()
         tickets = [reader.submit([extent], buffer.memory) for extent in extents]
         for ticket in tickets:
             ticket.wait()
         return time.perf_counter() - begun, reader.direct
-    finally:
-        reader.close()
-
-
-def _endless_extents(files: Sequence[Path]) -> Iterator[Extent]:
-    """Yield the files' extents, over and over."""
-    while True:
-        for file in files:
-            size = file.stat().st_size
-            for offset in range(0, size, REQUEST_BYTES):
-                yield Extent(file, offset, min(REQUEST_BYTES, size - offset), 0)
 
 
 def _take(extents: Iterator[Extent], nbytes: int) -> list[Extent]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -105,8 +105,7 @@ class Speed:
         tests = list(self._tests)
         while tests:
             rates = self._processor_rates(session)
-            worker = self._start(session)
-            try:
+            with closing(self._start(session)) as worker:
                 loaded = self._load(worker, session, variant)
                 while tests:
                     test = tests.pop(0)
@@ -117,8 +116,6 @@ class Speed:
                     )
                     if samples.worker_ended:
                         break  # what is left gets a new one
-            finally:
-                worker.close()
 
     def _variant(self, session: Session) -> ModelVariant:
         if session.backend == ENDPOINT:
@@ -142,13 +139,10 @@ class Speed:
         return self._rates.get(threads)
 
     def _start(self, session: Session) -> WorkerProcess:
-        variables = {}
-        if session.settings.threads:
-            variables["OMP_NUM_THREADS"] = str(session.settings.threads)
         return WorkerProcess(
             command=self._worker,
             timeout=self._workload.timeout,
-            variables=variables,
+            threads=session.settings.threads,
             crash_hint=backend_named(session.backend).crash_hint,
         )
 

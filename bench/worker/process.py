@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -36,7 +36,7 @@ class WorkerProcess:
     Args:
         command: the program and its arguments.
         timeout: seconds that ``receive`` waits for a message; None waits for as long as it takes.
-        variables: added to the environment.
+        threads: of arithmetic, for libraries that ask the environment; None: as they like.
         crash_hint: the hint of the error where a signal has ended the worker.
     """
 
@@ -45,17 +45,20 @@ class WorkerProcess:
         *,
         command: Sequence[str],
         timeout: float | None,
-        variables: Mapping[str, str] | None = None,
+        threads: int | None = None,
         crash_hint: str | None = None,
     ) -> None:
         self._timeout, self._crash_hint = timeout, crash_hint
+        environment = dict(os.environ)
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
         self._stderr = tempfile.TemporaryFile(prefix="edgellm-bench-")  # noqa: SIM115 - see kill
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=os.environ | dict(variables or {}),
+            env=environment,
             start_new_session=True,
         )
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

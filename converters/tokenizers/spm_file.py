@@ -6,26 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.tokenizer.spm_proto import (
-    BOS_ID,
-    BPE,
-    BYTE,
-    BYTE_FALLBACK,
-    BYTES,
-    DUMMY_PREFIX,
-    EOS_ID,
-    FIXED32,
-    KIND,
-    MODEL_TYPE,
-    NORMAL,
-    NORMALIZER,
-    PIECES,
-    SCORE,
-    TEXT,
-    TRAINER,
-    UNK_ID,
-    VARINT,
-)
+from edgellm.tokenizer import spm_proto as proto
 
 # Fields that only a writer needs: of TrainerSpec, and of NormalizerSpec
 PAD_ID = 43
@@ -61,32 +42,32 @@ def piece_model(
         dummy_prefix: whether a space is put before a text.
         roles: the ids of unknown, beginning and end, -1 for none.
     """
-    fallback = len({piece.text for piece in pieces if piece.kind == BYTE}) == 256
-    fields = [_bytes(PIECES, _piece(piece, fallback)) for piece in pieces]
+    fallback = len({piece.text for piece in pieces if piece.kind == proto.BYTE}) == 256
+    fields = [_bytes(proto.PIECES, _piece(piece, fallback)) for piece in pieces]
     unknown, begin, end = roles
     trainer = (
-        _number(MODEL_TYPE, BPE)
-        + _number(BYTE_FALLBACK, fallback)
-        + _number(UNK_ID, unknown)
-        + _number(BOS_ID, begin)
-        + _number(EOS_ID, end)
+        _number(proto.MODEL_TYPE, proto.BPE)
+        + _number(proto.BYTE_FALLBACK, fallback)
+        + _number(proto.UNK_ID, unknown)
+        + _number(proto.BOS_ID, begin)
+        + _number(proto.EOS_ID, end)
         + _number(PAD_ID, -1)
     )
     normalizer = (
         _bytes(NAME, b"identity")
-        + _number(DUMMY_PREFIX, dummy_prefix)
+        + _number(proto.DUMMY_PREFIX, dummy_prefix)
         + _number(REMOVE_EXTRA_WHITESPACES, 0)
     )
-    fields += [_bytes(TRAINER, trainer), _bytes(NORMALIZER, normalizer)]
+    fields += [_bytes(proto.TRAINER, trainer), _bytes(proto.NORMALIZER, normalizer)]
     return b"".join(fields)
 
 
 def _piece(piece: Piece, fallback: bool) -> bytes:
     kind = piece.kind
-    if kind == BYTE and not fallback:
-        kind = NORMAL
-    score = _key(SCORE, FIXED32) + struct.pack("<f", piece.score)
-    return _bytes(TEXT, piece.text.encode()) + score + _number(KIND, kind)
+    if kind == proto.BYTE and not fallback:
+        kind = proto.NORMAL
+    score = _key(proto.SCORE, proto.FIXED32) + struct.pack("<f", piece.score)
+    return _bytes(proto.TEXT, piece.text.encode()) + score + _number(proto.KIND, kind)
 
 
 def _key(field: int, wire: int) -> bytes:
@@ -94,11 +75,11 @@ def _key(field: int, wire: int) -> bytes:
 
 
 def _number(field: int, value: int) -> bytes:
-    return _key(field, VARINT) + _varint(int(value) & INT64_MASK)
+    return _key(field, proto.VARINT) + _varint(int(value) & INT64_MASK)
 
 
 def _bytes(field: int, content: bytes) -> bytes:
-    return _key(field, BYTES) + _varint(len(content)) + content
+    return _key(field, proto.BYTES) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:

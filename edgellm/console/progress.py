@@ -51,12 +51,8 @@ def show_converting() -> Iterator[Callable[[ConversionStep], None]]:
     def report(step: ConversionStep) -> None:
         if step.message:
             bar.console.print(step.message)
-        bar.update(
-            task,
-            completed=step.bytes_done,
-            total=step.bytes_total,
-            description=step.file or "converting",
-        )
+        name = step.file or "converting"
+        bar.update(task, completed=step.bytes_done, total=step.bytes_total, description=name)
 
     with _byte_bar() as bar:
         task = bar.add_task("converting", total=None)
@@ -94,23 +90,16 @@ def show_doing() -> Iterator[Callable[[str], None]]:
 
 def _byte_bar() -> Progress:
     """Return a bar that is wiped off in the end; its description gives way on a narrow terminal."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich import progress
     from rich.table import Column
 
     narrow = Column(no_wrap=True, overflow="ellipsis", ratio=1, max_width=40)
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=narrow),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False, table_column=narrow),
+        progress.BarColumn(bar_width=24),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
         console=err(),
         transient=True,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ def find_tuning(files: Sequence[Path], *, seconds: float = SECONDS) -> Tuning:
         ReadError: a file cannot be read.
     """
     rates: dict[Tuning, list[float]] = {candidate: [] for candidate in CANDIDATES}
-    extents = _extents(files)
+    extents = endless_extents(files)
     begun = time.perf_counter()
     while True:
         for candidate in CANDIDATES:
@@ -93,7 +93,7 @@ def measure_disk(
     Raises:
         ReadError: a file cannot be read.
     """
-    return _rate(tuning or tuned(files), _extents(files), seconds=seconds)
+    return _rate(tuning or tuned(files), endless_extents(files), seconds=seconds)
 
 
 def _rate(tuning: Tuning, extents: Iterator[Extent], *, seconds: float) -> float:
@@ -104,8 +104,7 @@ def _rate(tuning: Tuning, extents: Iterator[Extent], *, seconds: float) -> float
     halves = [
         memoryview(memory)[start + half * SPAN : start + (half + 1) * SPAN] for half in range(2)
     ]
-    reader = DiskReader(tuning)
-    try:
+    with closing(DiskReader(tuning)) as reader:
         begun = time.perf_counter()
         under_way = [reader.submit([next(extents)], half) for half in halves]
         while time.perf_counter() - begun < seconds:
@@ -115,17 +114,15 @@ def _rate(tuning: Tuning, extents: Iterator[Extent], *, seconds: float) -> float
         for ticket in under_way:
             ticket.wait()
         return reader.bytes_read / (time.perf_counter() - begun)
-    finally:
-        reader.close()
 
 
-def _extents(files: Sequence[Path]) -> Iterator[Extent]:
-    """Yield the files' bytes, SPAN at a time, round and round."""
+def endless_extents(files: Sequence[Path], span: int = SPAN) -> Iterator[Extent]:
+    """Yield the files' bytes, ``span`` at a time, round and round."""
     while True:
         for file in files:
             size = file.stat().st_size
-            for offset in range(0, size, SPAN):
-                yield Extent(file, offset, min(SPAN, size - offset), 0)
+            for offset in range(0, size, span):
+                yield Extent(file, offset, min(span, size - offset), 0)
 
 
 def _memory() -> Path:

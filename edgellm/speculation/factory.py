@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import ConfigError
@@ -80,11 +82,8 @@ def load_draft(
     draft_plan = make_plan(
         estimate, budget=total_bytes, ring_buffers=1, context=context, prefill_chunk=chunk
     )
-    reader = open_reader(draft, draft_plan)
-    try:
+    with closing(open_reader(draft, draft_plan)) as reader:
         loaded = load_model(draft, draft_plan, reader, settings)
-    finally:
-        reader.close()
     return DraftModel(
         loaded,
         make_caches(draft, capacity=context, window=settings.context_window, reserve=1),

@@ -128,9 +128,12 @@ def test_a_worker_that_hangs_is_ended(folder):
 
 
 def test_a_missing_package_is_said_with_the_command_that_installs_it(folder):
-    code = "import sys; sys.modules['mlx_lm'] = None; from edgellm.bench.speed import worker"
+    code = (
+        "import sys; sys.modules['mlx_lm'] = None; from edgellm.bench.speed.worker import serve; "
+        "from edgellm.bench.worker.protocol import run_worker; run_worker(serve)"
+    )
     workload = Workload(models=(str(folder),), backends=("mlx-lm", "mlx"), **SMALL)
-    records, _ = speed_of(workload, sys.executable, "-c", f"{code}; worker.main()")
+    records, _ = speed_of(workload, sys.executable, "-c", code)
     assert [record.error is None for record in records] == [False, True, True]
     assert "pip install mlx-lm" in records[0].error
 
