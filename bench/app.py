@@ -34,8 +34,7 @@ class BenchGroup(ModelGroup):
             "edgellm bench rate answers.json --judge http://localhost:8080/v1",
         ),
         "compare": CommandEntry(
-            "Put result files beside each other.",
-            "edgellm bench compare mac.json server.json",
+            "Put result files beside each other.", "edgellm bench compare mac.json server.json"
         ),
         "report": CommandEntry(
             "Make one page of result files.",
@@ -46,8 +45,7 @@ class BenchGroup(ModelGroup):
             "edgellm bench parity stories --backend mlx,cpu --activations float",
         ),
         "ablate": CommandEntry(
-            "Measure what each part is worth.",
-            "edgellm bench ablate ./llama-7b --memory 2GB",
+            "Measure what each part is worth.", "edgellm bench ablate ./llama-7b --memory 2GB"
         ),
     }
 

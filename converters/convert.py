@@ -244,9 +244,8 @@ def convert_source(
                 TensorData(item.name, item.dtype, item.shape, stream.data(item))
                 for item in file.tensors
             ]
-            return Finished(
-                write_tensors(work.path / file.name, tensors), stream.errors if report else None
-            )
+            record = write_tensors(work.path / file.name, tensors)
+            return Finished(record, stream.errors if report else None)
 
         moved = [file for file in waiting if _only_moves(file)]
         others = [file for file in waiting if not _only_moves(file)]
@@ -374,17 +373,11 @@ def _write_companions(
     folder = work.path
     records: list[FileRecord] = [item.record for item in work.finished.values()]
     for name, content in companions.items():
-        records.append(
-            write_file(
-                folder / name, [content] if isinstance(content, bytes) else read_in_parts(content)
-            )
-        )
+        parts = iter([content]) if isinstance(content, bytes) else read_in_parts(content)
+        records.append(write_file(folder / name, parts))
     records.append(write_json(folder / CONFIG, recipe.config))
     files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
     records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))
     write_checksums(folder, records)
-    checkpoint_of(
-        ModelFolder(
-            folder, recipe.config, read_headers(folder / file.name for file in recipe.files), {}
-        )
-    )
+    tensors = read_headers(folder / file.name for file in recipe.files)
+    checkpoint_of(ModelFolder(folder, recipe.config, tensors, {}))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 from edgellm.checkpoint.folder import CONFIG
 from edgellm.converters.tensors.file_marks import (
@@ -79,7 +78,6 @@ def open_format(path: Path) -> Source | None:
     for known in FORMATS:
         if known.matches(path):
             module, _, name = known.source.partition(":")
-            return cast(
-                Callable[[Path], Source], getattr(import_module(f".{module}", __package__), name)
-            )(path)
+            make: Callable[[Path], Source] = getattr(import_module(f".{module}", __package__), name)
+            return make(path)
     return None

@@ -97,8 +97,7 @@ def _parse_percent(text: str) -> float:
         percent = math.nan
     if not 0 < percent <= 100:
         raise ConfigError(
-            f"{text!r} is not a share of memory",
-            hint="write a percentage above 0 and up to 100%",
+            f"{text!r} is not a share of memory", hint="write a percentage above 0 and up to 100%"
         )
     return percent
 

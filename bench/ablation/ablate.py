@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from edgellm.bench.speed.timing import token_ids
 from edgellm.bench.speed.variants import make_model, variants_folder
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
-from edgellm.bench.worker.status import Status, StatusCallback
+from edgellm.bench.worker.status import DoingCallback, Status, StatusCallback
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError, MemoryBudgetError
@@ -178,10 +178,7 @@ def paged_budget(checkpoint: Checkpoint, settings: AblationSettings) -> int:
 
 
 def _measure(
-    checkpoint: Checkpoint,
-    ablation: Ablation,
-    settings: AblationSettings,
-    report: Callable[[str], None],
+    checkpoint: Checkpoint, ablation: Ablation, settings: AblationSettings, report: DoingCallback
 ) -> dict[str, Any]:
     """Return the fields of a record that are measured."""
     if ablation.without != "quantization":
@@ -201,7 +198,7 @@ def _time_in_worker(
     folder: Path,
     ablation: Ablation,
     settings: AblationSettings,
-    report: Callable[[str], None],
+    report: DoingCallback,
 ) -> dict[str, Any]:
     budget = None
     if ablation.paged:

@@ -188,8 +188,7 @@ ENDPOINT = "endpoint"
 BACKENDS: dict[str, Backend] = {
     # edgellm on what MLX has here
     "mlx": Backend(
-        target="edgellm.bench.backends.edgellm_mlx:MLXRuntime",
-        options=("threads", "memory"),
+        target="edgellm.bench.backends.edgellm_mlx:MLXRuntime", options=("threads", "memory")
     ),
     # the same weights in torch on an NVIDIA GPU
     "cuda": Backend(
@@ -233,10 +232,7 @@ BACKENDS: dict[str, Backend] = {
         options=("threads",),
     ),
     # an OpenAI-compatible URL
-    ENDPOINT: Backend(
-        target="edgellm.bench.backends.openai_endpoint:Endpoint",
-        options=(),
-    ),
+    ENDPOINT: Backend(target="edgellm.bench.backends.openai_endpoint:Endpoint", options=()),
 }
 
 

@@ -166,5 +166,5 @@ def _group_tensors(
             stem = name.removesuffix("weight")
             scales = arrays[f"{stem}scales"].astype(mx.float32)
             biases = arrays[f"{stem}biases"].astype(mx.float32)
-            array = mx.dequantize(array, scales, biases, group_size=form.group_size, bits=form.bits)
+            array = mx.dequantize(array, scales, biases, **form.as_config())
         yield prefix + name, np.array(array.astype(mx.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
@@ -20,7 +20,7 @@ from edgellm.bench.records.record import Record
 from edgellm.bench.speed.variants import GGUF, prepare_variant
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
-from edgellm.bench.worker.status import Status, StatusCallback
+from edgellm.bench.worker.status import DoingCallback, Status, StatusCallback
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.hub.resolve import locate
@@ -191,7 +191,7 @@ def _run_side(
     settings: ParitySettings,
     windows: Sequence[Sequence[int]],
     folder: Path,
-    report: Callable[[str], None],
+    report: DoingCallback,
 ) -> _Outputs:
     """Run a model in a process of its own; logits go to files in the folder."""
     report("loading")

@@ -54,9 +54,8 @@ def measure_disk_sweep(
     direct = True
     for repeat in range(repeats):
         for tuning in tunings:
-            progress(
-                f"{repeat + 1}/{repeats}: {tuning.threads} threads, {tuning.read_size >> 20} MiB"
-            )
+            doing = f"{tuning.threads} threads, {tuning.read_size >> 20} MiB"
+            progress(f"{repeat + 1}/{repeats}: {doing}")
             elapsed, was_direct = _read(tuning, _take(extents, nbytes), buffer)
             seconds[tuning].append(elapsed)
             direct = direct and was_direct

@@ -116,10 +116,7 @@ def score_in(text: str) -> float | None:
 def judge_messages(question: str, answer: str) -> list[dict[str, str]]:
     """Return the messages to a judge model; the answer is data, whatever it says."""
     request = f"Question:\n{question}\n\nAnswer:\n{answer}\n\nYour grade, 1 to 10:"
-    return [
-        {"role": "system", "content": JUDGE_INSTRUCTION},
-        {"role": "user", "content": request},
-    ]
+    return [{"role": "system", "content": JUDGE_INSTRUCTION}, {"role": "user", "content": request}]
 
 
 def judge(ask: Callable[[Sequence[Mapping[str, str]]], str]) -> Rater:

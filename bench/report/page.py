@@ -36,12 +36,10 @@ def page(title: str, body: str) -> str:
         f".c{number}{{stroke:var(--c{number});fill:var(--c{number})}}.line.c{number}{{fill:none}}"
         for number, pattern in enumerate(PATTERNS)
     )
-    return Template(TEMPLATE.read_text(encoding="utf-8").rstrip()).substitute(
-        title=escape(title),
-        light=_variables(LIGHT),
-        dark=_variables(DARK),
-        series=series,
-        body=body,
+    template = Template(TEMPLATE.read_text(encoding="utf-8").rstrip())
+    light, dark = _variables(LIGHT), _variables(DARK)
+    return template.substitute(
+        title=escape(title), light=light, dark=dark, series=series, body=body
     )
 
 

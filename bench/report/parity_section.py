@@ -44,13 +44,8 @@ def parity_section(records: Sequence[RecordDict]) -> str:
         for record in compared
     ]
     texts = [_texts(record) for record in compared if record.get("text") is not None]
-    return section(
-        "Do they say the same?",
-        _divergence_chart(compared),
-        table(heads, rows),
-        *texts,
-        note=PARITY_NOTE,
-    )
+    parts = [_divergence_chart(compared), table(heads, rows), *texts]
+    return section("Do they say the same?", *parts, note=PARITY_NOTE)
 
 
 def ablation_section(records: Sequence[RecordDict]) -> str:

@@ -202,9 +202,7 @@ def _with_backend(names: Sequence[str]) -> list[str]:
     return ["backend", *names]
 
 
-def _bar_name_in(
-    records: Sequence[RecordDict],
-) -> Callable[[RecordDict, Sequence[str]], str]:
+def _bar_name_in(records: Sequence[RecordDict]) -> Callable[[RecordDict, Sequence[str]], str]:
     """Return what names a record by its settings, and by its machine if there are several."""
     several_machines = len({machine_name(record) for record in records}) > 1
 

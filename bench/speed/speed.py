@@ -244,12 +244,9 @@ def _record(
 
 def _failed(session: Session, error: EdgeLLMError) -> SpeedRecord:
     """Return the record of a session that could not begin."""
-    return SpeedRecord(
-        **_common(session, UNKNOWN),
-        device=machine.chip_name(),
-        test=LOAD,
-        error=error_sentence(error),
-    )
+    common = _common(session, UNKNOWN)
+    reason = error_sentence(error)
+    return SpeedRecord(**common, device=machine.chip_name(), test=LOAD, error=reason)
 
 
 def _common(session: Session, variant: ModelVariant) -> dict[str, Any]:

@@ -38,10 +38,7 @@ class Sequences:
         self.position.zero_()
 
     def prefill(
-        self,
-        tokens: torch.Tensor,
-        *,
-        on_hidden: Callable[[torch.Tensor], None] = lambda _: None,
+        self, tokens: torch.Tensor, *, on_hidden: Callable[[torch.Tensor], None] = lambda _: None
     ) -> None:
         """Append tokens (B, L) to the sequences, and take the likeliest next one of each.
 

@@ -23,5 +23,8 @@ class Status:
     doing: str
 
 
+DoingCallback = Callable[[str], None]
+"""Called with the step of a test, in words, before it is taken."""
+
 StatusCallback = Callable[[Status], None]
 """Called before each step that takes a while."""

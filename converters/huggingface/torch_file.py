@@ -142,10 +142,8 @@ def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, 
     if len(pickles) != 1:
         raise FormatError(f"{path} is no PyTorch weight file: it holds no data.pkl")
     prefix = pickles[0].removesuffix("data.pkl")
-    if (
-        f"{prefix}byteorder" in members
-        and _content(file, *members[f"{prefix}byteorder"]) != b"little"
-    ):
+    byte_order = members.get(f"{prefix}byteorder")
+    if byte_order is not None and _content(file, *byte_order) != b"little":
         raise FormatError(
             f"{path} was written on a big-endian machine", hint="use the model's safetensors files"
         )
@@ -243,9 +241,8 @@ def _read_legacy(
         )
     value, keys = read_pickle(stream, name), read_pickle(stream, name)
     tensors = value.values() if isinstance(value, dict) else ()
-    storages = {
-        item.storage.key: item.storage for item in tensors if isinstance(item, PickledTensor)
-    }
+    found = [item.storage for item in tensors if isinstance(item, PickledTensor)]
+    storages = {storage.key: storage for storage in found}
     if not isinstance(keys, list) or not all(
         isinstance(key, str) and key in storages for key in keys
     ):

@@ -87,9 +87,8 @@ class LowRank:
 
         DoRA (Liu et al. 2024, arXiv:2402.09353) gives each changed row the length it has learned.
         """
-        changed: Floats = (weight + (np.float32(self.scale) * up) @ down).astype(
-            np.float32, copy=False
-        )
+        change = (np.float32(self.scale) * up) @ down
+        changed: Floats = (weight + change).astype(np.float32, copy=False)
         if magnitude is None:
             return changed
         lengths = np.linalg.norm(changed, axis=1)

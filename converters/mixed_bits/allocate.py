@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -154,11 +155,7 @@ def choose_forms(
         ConfigError: no recipe has such an average.
     """
     units = {name: paths for name, paths in _units(costs).items() if costs[paths[0]]}
-    weights = sum(
-        matrices[path].shape[0] * matrices[path].shape[1]
-        for paths in units.values()
-        for path in paths
-    )
+    weights = sum(math.prod(matrices[path].shape) for paths in units.values() for path in paths)
     hulls = {
         name: _hull(
             _Choice(
@@ -177,16 +174,11 @@ def choose_forms(
             f"an average of {average_bits} bits cannot be had",
             hint=f"choose one from {low:.2f} to 16",
         )
-    steps = [
-        (
-            (before.cost - after.cost) / (after.nbytes - before.nbytes),
-            name,
-            at,
-            after.nbytes - before.nbytes,
-        )
-        for name, hull in hulls.items()
-        for at, (before, after) in enumerate(itertools.pairwise(hull), start=1)
-    ]
+    steps = []
+    for name, hull in hulls.items():
+        for at, (before, after) in enumerate(itertools.pairwise(hull), start=1):
+            added_bytes = after.nbytes - before.nbytes
+            steps.append(((before.cost - after.cost) / added_bytes, name, at, added_bytes))
     taken = dict.fromkeys(hulls, 0)
     for _, name, at, nbytes in sorted(steps, reverse=True):
         if nbytes <= free_bytes and taken[name] == at - 1:
@@ -194,10 +186,9 @@ def choose_forms(
             free_bytes -= nbytes
     forms = {}
     for name, paths in units.items():
+        bits = hulls[name][taken[name]].bits
         for path in paths:
-            form = chosen_quantization(
-                matrices[path].shape[1], hulls[name][taken[name]].bits, group_size
-            )
+            form = chosen_quantization(matrices[path].shape[1], bits, group_size)
             assert form is not None, "a matrix with costs fits a group"
             forms[path] = form
     return forms
@@ -219,11 +210,8 @@ def _units(paths: Iterable[str]) -> dict[str, list[str]]:
 def _nbytes(matrix: Matrix, bits: int, group_size: int) -> float:
     form = chosen_quantization(matrix.shape[1], bits, group_size)
     assert form is not None, "a matrix with costs fits a group"
-    return (
-        matrix.shape[0]
-        * matrix.shape[1]
-        * (bits / 8 + 2 * DTYPE_BYTES[matrix.dtype] / form.group_size)
-    )
+    # each group has a scale and a bias
+    return math.prod(matrix.shape) * (bits / 8 + 2 * DTYPE_BYTES[matrix.dtype] / form.group_size)
 
 
 def _hull(choices: Iterable[_Choice]) -> list[_Choice]:

@@ -137,9 +137,8 @@ class Recipe:
             (file.name, [(item.name, item.dtype, item.shape) for item in file.tensors])
             for file in self.files
         ]
-        return hashlib.sha256(
-            json.dumps([tensors, self.config], sort_keys=True).encode()
-        ).hexdigest()
+        text = json.dumps([tensors, self.config], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_recipe(
@@ -165,12 +164,8 @@ def make_recipe(
     outer = config.outer_shapes()
     named = [(EMBEDDING_FILE, {EMBEDDING: outer.pop(EMBEDDING)})]
     for index in range(config.num_hidden_layers):
-        named.append(
-            (
-                layer_file(index),
-                {f"{LAYER_PREFIX}{index}.{name}": shape for name, shape in layer.items()},
-            )
-        )
+        prefix = f"{LAYER_PREFIX}{index}."
+        named.append((layer_file(index), {prefix + name: size for name, size in layer.items()}))
     named.append((HEAD_FILE, outer))
     shapes = {name: shape for _, group in named for name, shape in group.items()}
     stored = _stored_forms(source, raw, shapes)
@@ -307,21 +302,17 @@ def _file(
             names = _parts(path, matrix.stored)
         read += sum(source.tensors[item].nbytes for item in names)
         if matrix and matrix.form:
-            for part, (dtype, part_shape) in matrix.form.stored(
-                *matrix.shape, matrix.dtype
-            ).items():
-                tensors[f"{path}.{part}"] = OutputTensor(
-                    f"{path}.{part}", dtype, part_shape, matrix
-                )
+            for part, stored in matrix.form.stored(*matrix.shape, matrix.dtype).items():
+                full_name = f"{path}.{part}"
+                tensors[full_name] = OutputTensor(full_name, *stored, matrix)
         elif matrix is not None:
             tensors[origin] = OutputTensor(origin, matrix.dtype, shape, matrix)
         else:
             dtype = cast or source.tensors[origin].dtype
             tensors[origin] = OutputTensor(origin, dtype, shape, None)
     prefix = _layer_prefix(shapes)
-    order = tensor_order(
-        {item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()}
-    )
+    sizes = {item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()}
+    order = tensor_order(sizes)
     return OutputFile(name, tuple(tensors[prefix + item] for item in order), read)
 
 

@@ -135,10 +135,7 @@ class WeightStream:
         step = max(1, CHUNK_BYTES // (2 * matrix.shape[1]))
         for pieces in zip(*(self._pieces(name, step) for name in names), strict=True):
             tensors = (self._source.tensors[name] for name in names)
-            yield dequantize(
-                [as_array(piece, tensor) for piece, tensor in zip(pieces, tensors, strict=True)],
-                stored,
-            )
+            yield dequantize(list(map(as_array, pieces, tensors)), stored)
 
     def _pieces(self, name: str, step: int | None = None) -> Iterator[Bytes]:
         """Yield a tensor's bytes, a few rows at a time, checked to be finite."""
@@ -158,9 +155,8 @@ class WeightStream:
 def as_array(rows: Bytes, tensor: SourceTensor) -> mx.array:
     """Rows of a source's tensor as an MLX array, shape (rows, ...)."""
     same_width = {1: np.uint8, 2: np.uint16, 4: np.uint32}[DTYPE_BYTES[tensor.dtype]]
-    return mx.array(rows.view(same_width).reshape(-1, *tensor.shape[1:])).view(
-        MLX_TYPES[tensor.dtype]
-    )
+    codes = mx.array(rows.view(same_width).reshape(-1, *tensor.shape[1:]))
+    return codes.view(MLX_TYPES[tensor.dtype])
 
 
 def matrix_rows(source: Source, matrix: Matrix, start: int, stop: int) -> mx.array:
@@ -195,12 +191,10 @@ def quantize(values: mx.array, form: Quantization, dtype: mx.Dtype) -> list[mx.a
     weight, scales, biases = parts[0], parts[1].astype(dtype), parts[2].astype(dtype)
     if form.bits == 8 and dtype != mx.float32:
         groups = values.reshape(values.shape[0], -1, form.group_size)
-        exact = (groups - biases[..., None].astype(mx.float32)) / scales[..., None].astype(
-            mx.float32
-        )
-        weight = (
-            mx.clip(mx.round(exact), 0, 255).astype(mx.uint8).reshape(values.shape).view(mx.uint32)
-        )
+        shifted = groups - biases[..., None].astype(mx.float32)
+        exact = shifted / scales[..., None].astype(mx.float32)
+        codes = mx.clip(mx.round(exact), 0, 255).astype(mx.uint8)
+        weight = codes.reshape(values.shape).view(mx.uint32)
     return [weight, scales, biases]
 
 
@@ -213,9 +207,7 @@ def dequantize(parts: Sequence[mx.array], form: Quantization) -> mx.array:
     if form.mode == "affine":
         scales = [part.astype(mx.float32) for part in scales]
     biases = next(iter(scales[1:]), None)  # only the affine mode has them
-    return mx.dequantize(
-        weight, scales[0], biases, form.group_size, form.bits, form.mode, dtype=mx.float32
-    )
+    return mx.dequantize(weight, scales[0], biases, **form.as_config(), dtype=mx.float32)
 
 
 def is_finite(values: Bytes, dtype: str) -> bool:

@@ -75,9 +75,7 @@ class Extent:
     buffer_offset: int
 
 
-def place_tensors(
-    tensors: Mapping[str, TensorInfo],
-) -> tuple[BufferLayout, tuple[Extent, ...]]:
+def place_tensors(tensors: Mapping[str, TensorInfo]) -> tuple[BufferLayout, tuple[Extent, ...]]:
     """Place tensors in a buffer, and return what is to be read from where.
 
     A layer of our own folders is one extent.

@@ -233,7 +233,7 @@ def _tensor(name: str, claim: Any, path: Path, start: int) -> TensorInfo:
     if nbytes != offsets[1] - offsets[0]:
         raise FormatError(
             f"{where} needs {nbytes} bytes by its shape "
-            f"and has {offsets[1] - offsets[0]} by its offsets",
+            f"and has {offsets[1] - offsets[0]} by its offsets"
         )
     return TensorInfo(name, dtype, tuple(shape), path, start + offsets[0], nbytes)
 

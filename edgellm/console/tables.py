@@ -65,10 +65,7 @@ def show_model(facts: Mapping[str, Any]) -> None:
         ("parameters", count(facts["parameters"])),
         ("shape", f"{layers}, {widths}"),
         ("attention", _attention(facts)),
-        (
-            "context",
-            f"{facts['max_position_embeddings']:,} tokens, {cache_bytes} each in 16 bits",
-        ),
+        ("context", f"{facts['max_position_embeddings']:,} tokens, {cache_bytes} each in 16 bits"),
         ("positions", _positions(facts)),
         ("stored", _stored(facts)),
         ("embedding", embedding),

@@ -155,12 +155,8 @@ def _cpu_name() -> str:
     if sys.platform == "darwin":
         import subprocess
 
-        asked = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
         return asked.stdout.strip() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -221,11 +217,8 @@ def _measure_disk(diagnosis: Diagnosis, folder: Path) -> str:
         files = _sample(folder)
     with files as chosen:
         speed = measure_disk(chosen, seconds=0.5)
-    diagnosis.disk = {
-        "folder": str(folder.resolve()),
-        "bytes_per_second": speed,
-        "read": kind,
-    }
+    where = str(folder.resolve())
+    diagnosis.disk = {"folder": where, "bytes_per_second": speed, "read": kind}
     return f"{speed / 1e9:.2f} GB/s"
 
 

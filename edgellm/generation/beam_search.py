@@ -77,12 +77,7 @@ def beam_steps(
             enough of them go on.
     """
     logits = prefill(
-        model,
-        prompt,
-        caches,
-        prefill_chunk=prefill_chunk,
-        progress=progress,
-        keep_going=keep_going,
+        model, prompt, caches, prefill_chunk=prefill_chunk, progress=progress, keep_going=keep_going
     )
     if logits is None:
         return

@@ -75,17 +75,12 @@ class Completer:
         progress = Progress(len(ids), on_prefill=on_prefill)
         meter = CostMeter(self.model, self.reader, self.plan)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
-        text_stream = TextStream(
-            self.tokenizer.decoder(continues=continues),
-            stop=sampling.stop,
-            end_tokens=end_tokens,
-            limit=limit,
-        )
+        decoder = self.tokenizer.decoder(continues=continues)
+        text_stream = TextStream(decoder, stop=sampling.stop, end_tokens=end_tokens, limit=limit)
         total = min(self.context, len(ids) + limit)
         caches, cached = self.prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
-        stats = partial(
-            meter.snapshot, progress, cached=cached, restored=self.prefix_cache.restored
-        )
+        restored = self.prefix_cache.restored
+        stats = partial(meter.snapshot, progress, cached=cached, restored=restored)
         steps = self._steps_for(sampling, caches, total, end_tokens)(
             self.model,
             ids[cached:],
@@ -119,11 +114,7 @@ class Completer:
         return not self.model_lock.cancelled.is_set()
 
     def _steps_for(
-        self,
-        sampling: Sampling,
-        caches: Sequence[Cache],
-        total: int,
-        end_tokens: frozenset[int],
+        self, sampling: Sampling, caches: Sequence[Cache], total: int, end_tokens: frozenset[int]
     ) -> Callable[..., Generator[Step]]:
         """Return the generator of steps, for ``total`` tokens with the prompt.
 
@@ -132,15 +123,11 @@ class Completer:
         """
         if sampling.beams == 1:
             return partial(generate_steps, speculation=self.speculation)
-        cache_bytes = max(
-            sum(cache.nbytes for cache in caches), self.plan.cache_bytes * total // self.context
-        )
+        planned_bytes = self.plan.cache_bytes * total // self.context
+        cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
         require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
-        return partial(
-            beam_steps,
-            ends=partial(self._is_finished, end_tokens, sampling.stop),
-            end_tokens=len(end_tokens),
-        )
+        ends = partial(self._is_finished, end_tokens, sampling.stop)
+        return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))
 
     def _is_finished(
         self, end_tokens: frozenset[int], stop: Sequence[str], produced: Sequence[int]

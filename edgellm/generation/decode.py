@@ -87,12 +87,7 @@ def generate_steps(
     seen = seen or prompt
     sampler = Sampler(sampling, seen, model.config.vocab_size, lazy=device.has_gpu())
     logits = prefill(
-        model,
-        prompt,
-        caches,
-        prefill_chunk=prefill_chunk,
-        progress=progress,
-        keep_going=keep_going,
+        model, prompt, caches, prefill_chunk=prefill_chunk, progress=progress, keep_going=keep_going
     )
     if logits is None:
         return

@@ -152,12 +152,7 @@ class CostMeter:
         self._before = self._counters()
 
     def snapshot(
-        self,
-        progress: Progress,
-        *,
-        cached: int = 0,
-        restored: int = 0,
-        completion_tokens: int = 0,
+        self, progress: Progress, *, cached: int = 0, restored: int = 0, completion_tokens: int = 0
     ) -> Stats:
         """Return the cost so far.
 

@@ -55,11 +55,7 @@ def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
         kernels = None
     # A CPU computes what it is given at once: one buffer is read while the other one computes.
     return Arithmetic(
-        dtype,
-        fused_attention=kernels is not None,
-        ring_buffers=2,
-        launch_ahead=0,
-        kernels=kernels,
+        dtype, fused_attention=kernels is not None, ring_buffers=2, launch_ahead=0, kernels=kernels
     )
 
 

@@ -68,19 +68,13 @@ class QuantizedLinear:
         self.biases = biases
         self.bias = bias
         self.quantization = quantization
+        self._form = quantization.as_config()  # named as MLX names its arguments
         self.out_features = weight.shape[0]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
         product = mx.quantized_matmul(
-            x,
-            self.weight,
-            scales=self.scales,
-            biases=self.biases,
-            transpose=True,
-            group_size=self.quantization.group_size,
-            bits=self.quantization.bits,
-            mode=self.quantization.mode,
+            x, self.weight, scales=self.scales, biases=self.biases, transpose=True, **self._form
         )
         return _plus(product, self.bias)
 
@@ -92,14 +86,7 @@ class QuantizedLinear:
             # affine codes are scaled in float32, since 16 bits would round
             scales = scales.astype(mx.float32)
             biases = self.biases[indices].astype(mx.float32)
-        rows = mx.dequantize(
-            self.weight[indices],
-            scales,
-            biases,
-            group_size=self.quantization.group_size,
-            bits=self.quantization.bits,
-            mode=self.quantization.mode,
-        )
+        rows = mx.dequantize(self.weight[indices], scales, biases, **self._form)
         return rows.astype(dtype)
 
 

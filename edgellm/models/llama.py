@@ -243,11 +243,7 @@ class Block:
             gate = compiled(gate)
         self.input_layernorm = self.norm(tensors["input_layernorm.weight"], config)
         self.self_attn = Attention(
-            config,
-            tensors,
-            quantization_of,
-            norm=self.norm,
-            scale=self.attention_scale(config),
+            config, tensors, quantization_of, norm=self.norm, scale=self.attention_scale(config)
         )
         self.post_attention_layernorm = self.norm(
             tensors["post_attention_layernorm.weight"], config

@@ -252,6 +252,8 @@ def _fill_in(
     draft_kv_bytes = estimate.draft_kv_bytes(context)
     hidden_bytes = estimate.prefill_bytes(context) - kv_bytes - draft_kv_bytes
     working_bytes = hidden_bytes + estimate.activation_bytes(prefill_chunk, context)
+    weight_bytes = pinned_bytes + ring_buffers * buffer_bytes + outer_bytes
+    weight_bytes += estimate.draft_weight_bytes
     weight_bytes_per_token = sum(layer_bytes) + estimate.outer_bytes
     seconds_per_token, bound_by = None, None
     if speeds is not None:
@@ -278,13 +280,7 @@ def _fill_in(
         working_bytes=working_bytes,
         draft_bytes=estimate.draft_weight_bytes,
         draft_cache_bytes=draft_kv_bytes,
-        total_bytes=pinned_bytes
-        + ring_buffers * buffer_bytes
-        + outer_bytes
-        + working_bytes
-        + kv_bytes
-        + draft_kv_bytes
-        + estimate.draft_weight_bytes,
+        total_bytes=weight_bytes + working_bytes + kv_bytes + draft_kv_bytes,
         model_bytes=estimate.weight_bytes,
         streamed_bytes=streamed_bytes,
         weight_bytes_per_token=weight_bytes_per_token,

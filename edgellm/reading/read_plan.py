@@ -80,10 +80,7 @@ def _split(extent: Extent, nbytes: int) -> tuple[Extent, Extent]:
     """Return an extent's first bytes, and the rest."""
     first = Extent(extent.file, extent.offset, nbytes, extent.buffer_offset)
     rest = Extent(
-        extent.file,
-        extent.offset + nbytes,
-        extent.nbytes - nbytes,
-        extent.buffer_offset + nbytes,
+        extent.file, extent.offset + nbytes, extent.nbytes - nbytes, extent.buffer_offset + nbytes
     )
     return first, rest
 

@@ -82,10 +82,7 @@ class PieceVocabulary(TokenTable):
         )
         self.size = max(self._tokens) + 1
         self.decoding = Decoding(
-            replacements=((SPACE, " "),),
-            byte_fallback=True,
-            strip=" ",
-            strip_count=int(adds_space),
+            replacements=((SPACE, " "),), byte_fallback=True, strip=" ", strip_count=int(adds_space)
         )
         self._begin: list[int] = []
         self._end: list[int] = []

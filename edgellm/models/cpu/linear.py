@@ -22,11 +22,7 @@ from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLi
 MAX_CALL_TOKENS = MAX_ROWS
 """Tokens of a call at the most; the kernels' buffers are made for so many."""
 
-KERNEL_DTYPES: Mapping[mx.Dtype, str] = {
-    mx.float16: "f16",
-    mx.bfloat16: "bf16",
-    mx.float32: "f32",
-}
+KERNEL_DTYPES: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16", mx.float32: "f32"}
 """The types of weights, scales and norms that there are kernels for, as the kernels call them."""
 
 KERNEL_MODES = frozenset({"affine"})
