@@ -14,7 +14,13 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config):
-    """Point every cache at an empty folder and refuse the network, before a test module imports anything."""
+    """Point caches at an empty folder and refuse the network, before a test module imports any.
+
+    The processes of a run share the folder: what one has compiled, the others find.
+    """
+    sys.addaudithook(refuse_network)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # it has the environment of the process that started it
     caches = tempfile.TemporaryDirectory(prefix="edgellm-tests-")
     config.add_cleanup(caches.cleanup)
     os.environ.update(
@@ -25,7 +31,6 @@ def pytest_configure(config):
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",
     )
-    sys.addaudithook(refuse_network)
 
 
 def refuse_network(event, arguments):
