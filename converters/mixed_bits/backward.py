@@ -17,6 +17,7 @@ from edgellm.checkpoint.folder import LAYER_PREFIX
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS
 from edgellm.checkpoint.tensor_order import STACKS
+from edgellm.converters.mixed_bits.observed_attention import attention_by_numpy
 from edgellm.converters.mixed_bits.observed_linear import ObservedLinear, multiply
 from edgellm.converters.tensors.recipe import Recipe
 from edgellm.converters.tensors.source import Source
@@ -182,6 +183,8 @@ class BackwardPass:
             part, name = stack.split(".")
             observed[stack] = ObservedLinear(tensors, members)
             setattr(getattr(block, part), name, observed[stack])
+        if mx.default_device() == mx.cpu:
+            block.self_attn.attention = attention_by_numpy
         return block, observed
 
     def _read_layer(self, index: int) -> dict[str, mx.array]:

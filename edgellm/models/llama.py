@@ -96,6 +96,7 @@ class Attention:
         self.num_key_value_heads = config.num_key_value_heads
         self.head_dim = config.head_dim
         self.scale = scale
+        self.attention = attention  # a converter that differentiates puts another one here
         self.qkv_proj = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
         self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
         self.q_norm: Norm | None = None
@@ -163,7 +164,7 @@ class Attention:
         first_value = self.num_heads + self.num_key_value_heads
         queries, new_keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         keys, values, mask = cache.update(new_keys, heads[:, first_value:])
-        return attention(queries, keys, values, scale=self.scale, mask=mask)
+        return self.attention(queries, keys, values, scale=self.scale, mask=mask)
 
     def _rotate(self, heads: mx.array, offset: int | mx.array) -> mx.array:
         """Return the queries and keys (B, H + G, L, D) among these heads, turned by position."""

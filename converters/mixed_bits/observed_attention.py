@@ -1,0 +1,93 @@
+"""Attention of plain keys and values, and its derivatives, by NumPy: for a machine without a GPU.
+
+MLX's own products of float32 matrices on a CPU take tens of times as long.
+"""
+
+# H query heads, G key/value heads, L queries, S keys, D numbers of a head
+
+from __future__ import annotations
+
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.kv_cache.kv_format import KeysOrValues, QuantizedKV
+
+Floats = npt.NDArray[np.float32]
+
+
+def attention_by_numpy(
+    queries: mx.array,
+    keys: KeysOrValues,
+    values: KeysOrValues,
+    *,
+    scale: float,
+    mask: mx.array | str | None,
+) -> mx.array:
+    """Return softmax(scale Q K^T) V of one sequence, (1, H, L, D), which can be differentiated.
+
+    Args:
+        queries: (1, H, L, D), in float32.
+        keys: (1, G, S, D), not quantized.
+        values: (1, G, S, D), not quantized.
+        scale: of the scores.
+        mask: as ``kv_cache.cache.Mask``.
+    """
+    assert not isinstance(keys, QuantizedKV)
+    assert not isinstance(values, QuantizedKV), "derivatives are taken of plain caches"
+    hidden = _hidden(mask, queries.shape[2], keys.shape[2])
+    group = queries.shape[1] // keys.shape[1]
+
+    @mx.custom_function
+    def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        q, k, v = np.array(queries)[0], np.array(keys)[0], np.array(values)[0]
+        output = np.empty_like(q)
+        for head in range(len(q)):
+            weights = _weights(q[head], k[head // group], scale, hidden)
+            output[head] = weights @ v[head // group]
+        return mx.array(output[None])
+
+    @attend.vjp
+    def attend_vjp(
+        primals: tuple[mx.array, mx.array, mx.array], gradient: mx.array, _: mx.array
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        q, k, v = (np.array(array)[0] for array in primals)
+        by_output = np.array(gradient)[0]
+        by_q, by_k, by_v = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+        for head in range(len(q)):
+            kv_head = head // group
+            weights = _weights(q[head], k[kv_head], scale, hidden)
+            by_weights = by_output[head] @ v[kv_head].T
+            # softmax's derivative: w * (g - sum(w * g)) for each query
+            total = np.sum(by_weights * weights, axis=-1, keepdims=True)
+            by_scores = weights * (by_weights - total) * np.float32(scale)
+            by_q[head] = by_scores @ k[kv_head]
+            by_k[kv_head] += by_scores.T @ q[head]
+            by_v[kv_head] += weights.T @ by_output[head]
+        return mx.array(by_q[None]), mx.array(by_k[None]), mx.array(by_v[None])
+
+    return cast(mx.array, attend(queries, keys, values))
+
+
+def _hidden(mask: mx.array | str | None, length: int, total: int) -> npt.NDArray[np.bool_] | None:
+    """Return which keys a query may not see, (L, S); None: it sees all."""
+    if mask is None:
+        return None
+    if isinstance(mask, str):  # causal: the last L keys are those of the queries
+        positions = np.arange(total)
+        return positions > positions[total - length :, None]
+    return ~np.array(mask).reshape(length, total)
+
+
+def _weights(
+    queries: Floats, keys: Floats, scale: float, hidden: npt.NDArray[np.bool_] | None
+) -> Floats:
+    """Return one head's softmax, (L, S)."""
+    scores = queries @ keys.T * np.float32(scale)
+    if hidden is not None:
+        scores[hidden] = -np.inf
+    weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
