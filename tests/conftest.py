@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import sys
 import tempfile
 from importlib import util
@@ -21,6 +22,10 @@ def pytest_configure(config):
     sys.addaudithook(refuse_network)
     if "PYTEST_XDIST_WORKER" in os.environ:
         return  # it has the environment of the process that started it
+    # A shell starts what is to run in the background with this signal ignored, and so would be the
+    # processes that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     caches = tempfile.TemporaryDirectory(prefix="edgellm-tests-")
     config.add_cleanup(caches.cleanup)
     os.environ.update(
