@@ -1,4 +1,4 @@
-"""The decoder in MLX: ``model`` the whole, ``llama`` its block, ``layers`` the stack of blocks.
+"""The decoder in MLX: ``model`` the whole, ``llama`` its block, ``layers`` their stack.
 
 ``paged_layers`` and ``paged_embedding`` stream what memory cannot hold; ``arithmetic`` decides what
 computes. A new family is a block in ``models/FAMILY.py`` and a row in ``checkpoint.families``, by
