@@ -1,4 +1,6 @@
-"""Damaged model folders by the thousand: headers, configs, indexes. Each is refused in our own error, in time and memory.
+"""Damaged model folders by the thousand: headers, configs, indexes.
+
+Each is refused in our own error, in bounded time and memory.
 
 python tests/fuzz_folders.py --count 100000
 """
@@ -24,7 +26,7 @@ NUMBERS += [True, "8", None, [8], {"a": 1}]
 
 
 def damage_header(data, rng):
-    """A safetensors file whose header lies: in its length, its JSON, a type, a shape or an offset."""
+    """A safetensors file whose header lies: in length, JSON, a type, a shape or an offset."""
     length = int.from_bytes(data[:8], "little")
     header, rest = data[8 : 8 + length], data[8 + length :]
     match rng.randrange(5):
@@ -137,7 +139,7 @@ def run(rng, folder, whole):
 
 
 def fuzz(count, seed):
-    """Run ``count`` cases and return what came of them; a case that breaks a limit is an AssertionError that names it."""
+    """Run ``count`` cases, count what came of them; a broken limit is an AssertionError."""
     with tempfile.TemporaryDirectory(prefix="edgellm-fuzz-") as made:
         model = write_model(Path(made) / "model", LLAMA | {"num_hidden_layers": 1}, tokenizer=False)
         whole = {path.name: path.read_bytes() for path in model.iterdir()}

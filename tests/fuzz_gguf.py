@@ -76,7 +76,7 @@ def run(rng, file, wholes):
 
 
 def fuzz(count, seed):
-    """Run ``count`` cases and return what came of them; a case that breaks a limit is an AssertionError that names it."""
+    """Run ``count`` cases, count what came of them; a broken limit is an AssertionError."""
     config = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
     with tempfile.TemporaryDirectory(prefix="edgellm-fuzz-") as made:
         wholes = []

@@ -1,4 +1,4 @@
-"""Small GGUF files, written by the gguf library from the tiny models, as llama.cpp's own converter would write them."""
+"""Small GGUF files of the tiny models, written by the gguf library as llama.cpp's converter would."""
 
 import json
 
@@ -54,9 +54,21 @@ def random_blocks(kind, rows, columns, seed):
 
 
 SCALES = {
-    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2),
-    "Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,), "IQ2_XXS": (0,), "IQ3_S": (0,),
-}  # fmt: skip
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "IQ2_XXS": (0,),
+    "IQ3_S": (0,),
+}
 """Where each block's float16 numbers are."""
 
 
@@ -72,7 +84,7 @@ def write_gguf(
     blocks=None,
     architecture=None,
 ):
-    """Write a model; returns its unpermuted tensors as (kind, bytes or values) by Hugging Face's name.
+    """Write a model; return its unpermuted tensors, (kind, bytes or values) by our name.
 
     Args:
         path: the file; with shards, the first of them.

@@ -1,4 +1,4 @@
-"""Tiny models in Meta's own form, split as its model parallelism splits them. Writing them needs no torch."""
+"""Tiny models in Meta's own form, split as its model parallelism does. No torch is needed."""
 
 import base64
 import itertools
@@ -151,7 +151,7 @@ def write_meta(
 
 
 def sparse_shard(path, shapes):
-    """A weight file of float16 zeros that takes no room on the disk: its zip is made by hand, for zipfile would write them."""
+    """A weight file of float16 zeros that takes no room: zipfile would write its zeros out."""
     entries = {
         name: pickled_tensor(
             str(index),

@@ -36,7 +36,7 @@ RUNS = {
 
 
 def opened(path):
-    """A model as llama.cpp computes it without repacked weights: some of its builds crash with them where there is AMX."""
+    """A model in llama.cpp without repacked weights, with which some builds crash on AMX."""
     library, usual = llama_cpp.llama_cpp, llama_cpp.llama_cpp.llama_model_default_params
 
     def plain():

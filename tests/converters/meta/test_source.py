@@ -120,7 +120,7 @@ def test_a_head_that_is_the_embedding_again_is_left_out(tmp_path):
 
 
 def merged(word, ranks):
-    """Byte-pair encoding as tiktoken does it: of all neighbours, those that make the token of the lowest rank."""
+    """Byte-pair encoding as tiktoken does it: the neighbours that make the lowest rank first."""
     parts = [bytes([byte]) for byte in word]
     if word in ranks:
         return [ranks[word]]
@@ -169,8 +169,12 @@ def test_the_special_tokens_are_256_with_the_ids_that_meta_gives_them():
         tokens = special_tokens(scaled=scaled)
         assert len(set(tokens)) == 256
         assert [tokens[at] for at in (0, 1, 6, 7, 9)] == [
-            "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-        ]  # fmt: skip
+            "<|begin_of_text|>",
+            "<|end_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
+        ]
     assert tokens[8] == "<|eom_id|>"
     assert tokens[-1] == "<|reserved_special_token_247|>"
     assert special_tokens(scaled=False)[-1] == "<|reserved_special_token_250|>"
