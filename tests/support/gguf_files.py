@@ -1,4 +1,4 @@
-"""Small GGUF files of the tiny models, written by the gguf library as llama.cpp's converter would."""
+"""Small GGUF files of the tiny models, written by the gguf library as llama.cpp would."""
 
 import json
 
