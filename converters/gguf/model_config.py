@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from edgellm.checkpoint.model_config import RopeScaling
-from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
-from edgellm.models.rope import wavelengths
 
 ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
@@ -51,15 +48,6 @@ PERMUTED = ("self_attn.q_proj", "self_attn.k_proj")
 
 Its qwen2 and qwen3 have them in Hugging Face's.
 """
-
-ROPE_FACTORS = "rope_freqs.weight"
-"""The tensor with Llama 3's rope scaling: the factor of each wavelength."""
-
-PUBLISHED_SCALING = (1.0, 4.0)
-"""Low and high frequency factor of every Llama 3 that Meta published."""
-
-PUBLISHED_CONTEXT = 8192
-"""The context that they were trained on before it was stretched."""
 
 UNSUPPORTED_KEYS = (
     "logit_scale",
@@ -118,7 +106,7 @@ def read_config(
             f"the GGUF file's architecture {quoted(architecture)} is not supported",
             hint=f"edgellm runs: {known}",
         )
-    numbers = _ModelNumbers(metadata, architecture)
+    numbers = ModelNumbers(metadata, architecture)
     if numbers.integer("expert_count", 0):
         raise UnsupportedModelError(
             "the GGUF file holds a mixture of experts, which is not supported"
@@ -156,122 +144,13 @@ def read_config(
     }
 
 
-def read_rope_scaling(
-    metadata: Mapping[str, Any], config: Mapping[str, Any], factors: Floats | None
-) -> dict[str, Any] | None:
-    """Return the config's ``rope_scaling``.
-
-    Args:
-        metadata: the file's.
-        config: as ``read_config`` gives it.
-        factors: the tensor ``ROPE_FACTORS``, shape (head_dim / 2,); None: there is none.
-
-    Raises:
-        UnsupportedModelError: a scaling that edgellm does not know.
-    """
-    numbers = _ModelNumbers(metadata, str(config["model_type"]))
-    factor = _linear_factor(numbers)
-    if factors is None or np.all(factors == 1):
-        if factor in (0.0, 1.0):
-            return None
-        return {"rope_type": "linear", "factor": factor}
-    head_dim = int(config["head_dim"])
-    theta = float(config["rope_theta"])
-    plausible = theta > 0 and factor == 1.0 and factors.shape == (head_dim // 2,)
-    if plausible and np.all(np.isfinite(factors)) and factors.min() > 0:
-        context = numbers.integer("rope.scaling.original_context_length", 0)
-        for scaling in _candidates(factors, head_dim, theta, context):
-            if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-4, atol=0):
-                return _as_config(scaling)
-    raise UnsupportedModelError(f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows")
-
-
-def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Floats:
-    """Return the factor of each wavelength, as ``ROPE_FACTORS`` has it; shape (head_dim / 2,)."""
-    plain = wavelengths(head_dim, theta, None).astype(np.float64)
-    return (wavelengths(head_dim, theta, scaling) / plain).astype(np.float32)
-
-
-def _linear_factor(numbers: _ModelNumbers) -> float:
-    """Return the factor of all wavelengths, 1.0 where there is none; ``scale_linear`` is older."""
-    older = "rope.scale_linear"
-    if numbers.has("rope.scaling.type"):
-        kind = numbers.raw("rope.scaling.type")
-        if not isinstance(kind, str) or kind not in ("none", "linear"):
-            raise UnsupportedModelError(
-                f"rotary scaling {quoted(kind)} is not supported",
-                hint="edgellm runs: linear, llama3",
-            )
-        if kind == "none":
-            return 1.0
-    elif not numbers.has(older):
-        return 1.0
-    return numbers.real("rope.scaling.factor", numbers.real(older, 1.0))
-
-
-def _candidates(
-    factors: Floats, head_dim: int, theta: float, context: int
-) -> Iterator[RopeScaling]:
-    """Yield scalings that may have made these factors: one for all, a published one, one solved.
-
-    ``context`` is the original one that the file names, or 0.
-    """
-    factor = _shortest(float(factors.max()))
-    if np.all(factors == factors[0]):
-        yield RopeScaling(kind="linear", factor=factor)
-        return
-    known = [(PUBLISHED_CONTEXT, *PUBLISHED_SCALING)]
-    if context > 0:
-        known.append((context, *PUBLISHED_SCALING))
-    known += _solved(factors, wavelengths(head_dim, theta, None), factor)
-    for original_context, low, high in known:
-        yield RopeScaling(
-            kind="llama3",
-            factor=factor,
-            low_freq_factor=low,
-            high_freq_factor=_shortest(high),
-            original_max_position_embeddings=original_context,
-        )
-
-
-def _solved(factors: Floats, plain: Floats, factor: float) -> list[tuple[int, float, float]]:
-    """Return original context, low and high frequency factor, solved for; or an empty list.
-
-    Between its two borders Llama 3's blend is (turns - low) / (high - low), with turns = context /
-    (2 pi wavelength): a straight line over 1 / (2 pi wavelength). Its slope context / (high - low)
-    and its place -low / (high - low) leave one of the three free: low is taken as 1.
-    """
-    blended = (factors > 1) & (factors < factors.max())
-    if np.count_nonzero(blended) < 2 or factor <= 1:
-        return []
-    # 1 / factors = blend + (1 - blend) / factor
-    blend = (1 / factors[blended].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
-    per_turn = 1 / (2 * math.pi * plain[blended].astype(np.float64))
-    slope, place = np.polyfit(per_turn, blend, 1)
-    if not place < 0 < slope:
-        return []
-    high = 1 - 1 / place
-    return [(round(slope * (high - 1)), 1.0, float(high))]
-
-
-def _as_config(scaling: RopeScaling) -> dict[str, Any]:
-    config: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        config |= {
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position_embeddings,
-        }
-    return config
-
-
-def _shortest(value: float) -> float:
+def shortest_float(value: float) -> float:
     """Return a float32 in as few digits as name it: 1e-05 where float64 says 9.99999974e-06."""
     with np.errstate(over="ignore"):
         return float(str(np.float32(value)))
 
 
-class _ModelNumbers:
+class ModelNumbers:
     """The numbers that metadata give for one architecture."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
@@ -279,9 +158,11 @@ class _ModelNumbers:
         self._architecture = architecture
 
     def has(self, key: str) -> bool:
+        """Return whether the file says anything of ``key``."""
         return f"{self._architecture}.{key}" in self._metadata
 
     def raw(self, key: str, default: Any = None) -> Any:
+        """Return a value of any type."""
         return self._metadata.get(f"{self._architecture}.{key}", default)
 
     def integer(self, key: str, default: int | None = None) -> int:
@@ -304,7 +185,7 @@ class _ModelNumbers:
         """Return a number that is stored as float32."""
         value = self.raw(key, default)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            number = _shortest(float(value))
+            number = shortest_float(float(value))
             if math.isfinite(number):
                 return number
         raise FormatError(f"the GGUF file's {self._architecture}.{key} is {quoted(value)}")

@@ -26,12 +26,11 @@ from edgellm.converters.gguf.block_types import (
 )
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
 from edgellm.converters.gguf.model_config import (
-    ROPE_FACTORS,
     huggingface_name,
     is_permuted,
     read_config,
-    read_rope_scaling,
 )
+from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, read_rope_scaling
 from edgellm.converters.gguf.scale_cache import BIASES, SCALES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span

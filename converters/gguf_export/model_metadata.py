@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.converters.gguf.model_config import ROPE_FACTORS, rope_factors
+from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, rope_factors
 from edgellm.converters.gguf_export.writer import GgufOutput
 from edgellm.errors import UnsupportedModelError
 

@@ -18,9 +18,8 @@ from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf.model_config import (
     gguf_name,
     huggingface_name,
-    read_rope_scaling,
-    rope_factors,
 )
+from edgellm.converters.gguf.rope_scaling import read_rope_scaling, rope_factors
 from edgellm.converters.tokenizers.pretokenizers import (
     PATTERNS,
     pre_tokenizer_json,
