@@ -1,4 +1,4 @@
-"""Attention of plain keys and values, and its derivatives, by NumPy: for a machine without a GPU.
+"""Attention of plain keys and values, and its derivatives, in NumPy where there is no GPU.
 
 MLX's own products of float32 matrices on a CPU take tens of times as long.
 """
