@@ -174,10 +174,8 @@ def sparse_shard(path, shapes):
                 LOCAL.pack(ZIP_MAGIC, 0, 0, 0, 0, 0, 0, size, size, len(name), 0) + name.encode()
             )
             directory += (
-                ENTRY.pack(
-                    b"PK\1\2", 0, 0, 0, 0, 0, 0, 0, size, size, len(name), 0, 0, 0, 0, 0, place
-                )
-                + name.encode()
+                # flags and method, sizes, lengths of name, extra field and comment, and the place
+                ENTRY.pack(b"PK\1\2", 0, 0, size, size, len(name), 0, 0, place) + name.encode()
             )
             if isinstance(content, int):
                 file.truncate(file.tell() + size)
