@@ -1,4 +1,4 @@
-"""Name the packages: three folders of the tree install as one package, which pyproject.toml alone cannot say."""
+"""Name the packages: three folders of the tree install as one, which pyproject.toml cannot say."""
 
 from setuptools import find_namespace_packages, find_packages, setup
 
@@ -6,7 +6,7 @@ ROOTS = {"edgellm": "edgellm", "converters": "edgellm.converters", "bench": "edg
 
 
 def packages() -> list[str]:
-    """Every folder with modules, and the folders of the bundled models, by the names under which they install."""
+    """Return every folder with modules, and those of bundled models, by their installed names."""
     folders = [
         name
         for root in ROOTS

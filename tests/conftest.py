@@ -1,4 +1,4 @@
-"""What the whole suite stands on: no network, no caches of this machine, and reasons for what is skipped."""
+"""The suite's ground: no network, no caches of this machine, and reasons for what is skipped."""
 
 import ipaddress
 import os
@@ -84,7 +84,9 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
-    """A function that returns the folder of a tiny random model of a kind in ``tiny.CONFIGS``, written once a session.
+    """A function that returns the folder of a tiny random model, written once a session.
+
+    Its kind is one of ``tiny.CONFIGS``.
 
     Keywords are those of ``tiny.write_model``, and ``config``: keys that replace the kind's own.
     """
@@ -115,7 +117,7 @@ def on_the_cpu():
 
 @pytest.fixture
 def open_llm(tiny_folder):
-    """A function that loads a tiny model (see ``tiny_folder``) or any folder; closed when the test ends."""
+    """A function that loads a tiny model (see ``tiny_folder``) or a folder; closed at the end."""
     import edgellm
 
     opened = []

@@ -1,4 +1,6 @@
-"""Write tests/golden/*.json anew: what transformers computes in float32 for the tiny models. Needs torch.
+"""Write tests/golden/*.json anew: what transformers computes in float32 for the tiny models.
+
+Needs torch.
 
 python tests/make_golden.py
 """
@@ -57,7 +59,7 @@ def prompt_of(random, length):
 
 
 def greedy_record(folder, name):
-    """The first seed whose greedy text is clear, varied and without an end; with the logits of its prompt."""
+    """The first seed whose greedy text is clear, varied and endless; with its prompt's logits."""
     for seed in range(100):
         model = open_reference(
             tiny.write_model(

@@ -1,4 +1,4 @@
-"""A sample of the fuzzers; `python tests/fuzz_folders.py` and `python tests/fuzz_tokenizers.py` run 100,000 cases."""
+"""A sample of the fuzzers; `python tests/fuzz_folders.py` and its like run 100,000 cases."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Train the draft model that guesses what the story-telling model says next, and save it as a Hugging Face folder.
+"""Train the draft model of the story-telling model, and save it as a Hugging Face folder.
 
     edgellm convert stories TEACHER --bits 16
     python draft.py --teacher TEACHER --data FOLDER --out FOLDER --minutes 40
@@ -53,7 +53,7 @@ def written(
 
 
 def beginnings(ids: np.ndarray, rng: random.Random, *, count: int) -> list[list[list[int]]]:
-    """Batches of equally long beginnings: a request up to the place of its answer, or some tokens of a plain story."""
+    """Batches of equally long beginnings: requests, or some tokens of plain stories."""
     places = np.flatnonzero(ids == 1)
     rng.shuffle(chosen := places.tolist())
     by_length = defaultdict(list)
@@ -70,7 +70,7 @@ def beginnings(ids: np.ndarray, rng: random.Random, *, count: int) -> list[list[
 
 
 class Lessons:
-    """Rows of tokens, and the teacher's likeliest next tokens at each place: computed once, at first sight."""
+    """Rows of tokens, and the teacher's likeliest next tokens; computed once."""
 
     def __init__(self, teacher: LlamaForCausalLM, ids: np.ndarray) -> None:
         rows = len(ids) // CONTEXT

@@ -1,6 +1,8 @@
-"""Train the tiny story-telling LLaMA that `edgellm chat` starts with, and save it as a Hugging Face folder.
+"""Train the tiny story-telling LLaMA of `edgellm chat`, and save it as a Hugging Face folder.
 
-    python train.py --data FOLDER --out FOLDER --minutes 90     FOLDER holds tinystories_train.txt and tinystories_valid.txt
+    python train.py --data FOLDER --out FOLDER --minutes 90
+
+The data folder holds tinystories_train.txt and tinystories_valid.txt.
 
 Needs torch, transformers and sentencepiece. On two CPU cores 90 minutes see about five epochs of 9
 MB of text.
@@ -60,7 +62,10 @@ def train_tokenizer(corpus: Path, out: Path) -> sentencepiece.SentencePieceProce
 
 
 def tokens_of(texts: list[str], tokenizer) -> np.ndarray:
-    """All texts in one row, each between <s> and </s>; no word-start piece stands before a leading special token."""
+    """All texts in one row, each between <s> and </s>.
+
+    No word-start piece stands before a leading special token.
+    """
     ids = []
     for text, encoded in zip(texts, tokenizer.encode(texts), strict=True):
         ids += [1, *(encoded[1:] if text.startswith("<|") else encoded), 2]
@@ -116,7 +121,8 @@ def main() -> None:
     )
     held_out = tokens_of(documents(valid, seed=1), tokenizer)
     print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(train)} stories",
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters,",
+        f"{len(train)} stories",
         flush=True,
     )
 

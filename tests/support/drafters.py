@@ -9,7 +9,7 @@ from edgellm.speculation.proposal import DraftToken, NoDrafts
 
 
 class EqualSteps(Speculation):
-    """A speculation for which every step takes a second, however many rows it has: all drafts pay."""
+    """A speculation for which every step takes a second, whatever its rows: all drafts pay."""
 
     def record_step(self, rows, seconds):
         super().record_step(rows, 1.0)

@@ -1,4 +1,4 @@
-"""What the fuzzers share: cases by number, each within its time, all within some memory; and their command line."""
+"""The fuzzers' frame: cases by number, each within its time, all within some memory."""
 
 import argparse
 import random
@@ -39,5 +39,5 @@ def show(fuzz, about, *, count):
     for result, times in sorted(fuzz(arguments.count, arguments.seed).items()):
         sys.stdout.write(f"{times:8} {result}\n")
     sys.stdout.write(
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT >> 20:8} MiB held at the most\n"
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT >> 20:8} MiB at the most\n"
     )

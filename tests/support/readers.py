@@ -52,7 +52,7 @@ class ThrottledReader:
 
 
 class FailingReader:
-    """Reads in the caller's thread; the read with byte ``fail_at`` of all that were asked for fails."""
+    """Reads in the caller's thread; the read with byte ``fail_at`` of all asked for fails."""
 
     def __init__(self, fail_at=None):
         self.fail_at = fail_at

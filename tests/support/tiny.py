@@ -1,4 +1,4 @@
-"""Tiny random models in Hugging Face's form, one of every kind that edgellm runs. Writing them needs no torch."""
+"""Tiny random models in Hugging Face's form, one of every kind; writing them needs no torch."""
 
 import json
 from pathlib import Path
@@ -118,11 +118,11 @@ CONFIGS = {
         "attention_bias": True,
     },
 }
-"""Configs as they are found: of every family, in the form of its time and in that of transformers 5."""
+"""Configs as they are found: of every family, in the form of its time and of transformers 5."""
 
 
 def tensor_shapes(config):
-    """Every tensor of a model as transformers names and shapes it; written from its sources and not from ours."""
+    """Every tensor of a model as transformers names and shapes it; written from its sources."""
     hidden, inner, kind = config["hidden_size"], config["intermediate_size"], config["model_type"]
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim", hidden // heads)
@@ -166,7 +166,10 @@ def tensor_shapes(config):
 
 
 def random_tensors(config, seed=0):
-    """Random weights that keep the scale of what passes through them; NumPy's RandomState never changes its numbers."""
+    """Random weights that keep the scale of what passes through them.
+
+    NumPy's RandomState never changes its numbers.
+    """
     random = np.random.RandomState(seed)
     tensors = {}
     for name, shape in tensor_shapes(config).items():
@@ -218,7 +221,10 @@ def write_model(
 
 
 def write_tokenizer(path):
-    """Train a byte-level BPE on a few sentences, in the form of Llama 3: the beginning is added, and chats have a template."""
+    """Train a byte-level BPE on a few sentences, in the form of Llama 3.
+
+    The beginning is added, and chats have a template.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
