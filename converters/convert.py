@@ -1,86 +1,25 @@
-"""From a source to a model folder: file by file, resumable, and in place only when whole."""
+"""Make a model folder from whatever a person has: the source, what is done to it, the call."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 
-from edgellm.checkpoint.checkpoint import checkpoint_of
-from edgellm.checkpoint.folder import (
-    CONFIG,
-    ModelFolder,
-    read_headers,
-    write_checksums,
-    write_index,
+from edgellm.converters.conversion import (
+    ConversionReport,
+    ConversionStep,
+    ConvertCallback,
+    convert_source,
 )
-from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
-from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
 from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
-from edgellm.converters.tensors.dtypes import DTYPE_NAMES
-from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
+from edgellm.converters.tensors.recipe import ConversionSettings
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
-from edgellm.converters.workspace import Finished, Workspace
-from edgellm.errors import ConfigError, ConversionError, FormatError, ModelNotFoundError
-from edgellm.files.atomic import FileRecord, read_in_parts, write_file
-from edgellm.files.strict_json import write_json
+from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.hub.download import download
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate
-
-SPARE_BYTES = 32 << 20
-"""Room for the index, the config and the filesystem's own books."""
-
-MOVERS = 2
-"""Files made at the same time where bytes only move: one is written while another is read."""
-
-ConvertCallback = Callable[["ConversionStep"], None]
-"""Called as a conversion goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionStep:
-    """How far a conversion is; ``message`` is for the person, where there is something to say."""
-
-    file: str
-    bytes_done: int
-    bytes_total: int
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """A model folder that a conversion has made.
-
-    Attributes:
-        path: the model folder.
-        weight_bytes: bytes of all tensors.
-        dtype: of everything unquantized, and of scales.
-        quantization: the usual form of a matrix; None: unquantized.
-        exceptions: how the matrices are stored that differ from it, by their path; None:
-            unquantized.
-        kept_files: files that an earlier, stopped run had finished.
-        errors: the relative root-mean-square error of each matrix quantized here, if it was asked
-            for or if the source was quantized already.
-        merged: tensors that an adapter has changed.
-    """
-
-    path: Path
-    weight_bytes: int
-    dtype: str
-    quantization: Quantization | None
-    exceptions: Mapping[str, Quantization | None]
-    kept_files: int
-    errors: Mapping[str, float] | None
-    merged: int = 0
 
 
 def convert(
@@ -188,196 +127,3 @@ def _elsewhere(name: str) -> Path:
             hint="check the path; a model on the Hub is named owner/name",
         )
     return locate(name)
-
-
-def convert_source(
-    source: Source,
-    destination: Path,
-    settings: ConversionSettings,
-    *,
-    force: bool,
-    report: bool,
-    progress: ConvertCallback,
-    chosen: Mapping[str, Quantization] | None = None,
-    workers: int | None = None,
-) -> ConversionReport:
-    """As ``convert``, from a source that is open; ``chosen`` are the forms of single matrices.
-
-    ``workers`` files are made at the same time, each in a thread; more than one only where the
-    source gives rows to several threads. None: two of those whose weights are taken as the source
-    has them, one where some are to be quantized.
-    """
-    recipe = make_recipe(source, settings, chosen)
-    _check_tied_head(source, recipe)
-    companions = source.companions
-    again = _quantizes_again(source, recipe)
-    report = report or again
-    origin = {"source": source.fingerprint, "recipe": recipe.digest}
-    work = Workspace(destination, origin, replace=force)
-    counter = ConversionProgress(sum(file.source_bytes for file in recipe.files), progress)
-    with work.opened():
-        _require_space(work, recipe)
-        for note in source.notes:
-            counter.say(note)
-        if again:
-            counter.say(
-                "weights that were quantized are quantized again: the errors of both add up"
-            )
-        kept_files = 0
-        if work.restarted:
-            counter.say(
-                "the source or the settings have changed since a conversion was stopped here: "
-                "starting anew"
-            )
-        waiting = []
-        for file in recipe.files:
-            done = work.finished.get(file.name)
-            if done is not None and (done.errors is not None or not report):
-                kept_files += 1
-                counter.read(file.name, file.source_bytes)
-            else:
-                waiting.append(file)
-
-        def write(file: OutputFile) -> Finished:
-            stream = WeightStream(source, partial(counter.read, file.name), measure=report)
-            tensors = [
-                TensorData(item.name, item.dtype, item.shape, stream.data(item))
-                for item in file.tensors
-            ]
-            record = write_tensors(work.path / file.name, tensors)
-            return Finished(record, stream.errors if report else None)
-
-        moved = [file for file in waiting if _only_moves(file)]
-        others = [file for file in waiting if not _only_moves(file)]
-        for finished in chain(
-            _each(write, moved, workers or MOVERS), _each(write, others, workers or 1)
-        ):
-            work.finish(finished.record, finished.errors)
-        _write_companions(companions, recipe, work)
-        work.commit()
-    errors = {
-        path: error
-        for item in work.finished.values()
-        for path, error in (item.errors or {}).items()
-    }
-    return ConversionReport(
-        path=destination,
-        weight_bytes=sum(file.nbytes for file in recipe.files),
-        dtype=DTYPE_NAMES[recipe.dtype],
-        quantization=recipe.quantization,
-        exceptions={
-            path: item.form
-            for path, item in recipe.matrices.items()
-            if item.form != recipe.quantization
-        },
-        kept_files=kept_files,
-        errors=errors if report else None,
-    )
-
-
-def _only_moves(file: OutputFile) -> bool:
-    """Return whether none of a file's matrices is quantized on the way."""
-    return all(
-        item.matrix is None or item.matrix.form in (item.matrix.stored, None)
-        for item in file.tensors
-    )
-
-
-class ConversionProgress:
-    """Counts the source's bytes for whoever watches; several threads may read."""
-
-    def __init__(self, total: int, progress: ConvertCallback) -> None:
-        self._done = 0
-        self._total = total
-        self._progress = progress
-        self._lock = Lock()
-
-    def read(self, file: str, nbytes: int) -> None:
-        """Report that so many bytes more of a file's have been read."""
-        with self._lock:
-            self._done += nbytes
-            self._progress(ConversionStep(file, self._done, self._total, None))
-
-    def say(self, message: str) -> None:
-        """Report something for a person to know."""
-        self._progress(ConversionStep("", self._done, self._total, message))
-
-
-def _each(
-    write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], workers: int
-) -> Iterator[Finished]:
-    """Write files, a few at a time, and yield each when done; begin none after a failure."""
-    if workers == 1:
-        yield from map(write, files)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for done in as_completed([pool.submit(write, file) for file in files]):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _require_space(work: Workspace, recipe: Recipe) -> None:
-    """Refuse at once what cannot end well."""
-    needed = SPARE_BYTES + sum(
-        file.nbytes + DATA_ALIGNMENT for file in recipe.files if file.name not in work.finished
-    )
-    free = shutil.disk_usage(work.path).free
-    if needed > free:
-        raise ConversionError(
-            f"{work.destination} needs {needed / 1e9:.1f} GB more "
-            f"and the disk has {free / 1e9:.1f} GB free",
-            hint="free some space, name a destination on another disk, or take fewer bits",
-        )
-
-
-def _quantizes_again(source: Source, recipe: Recipe) -> bool:
-    """Return whether codes become other codes; what that costs is then measured."""
-    return any(
-        matrix.form and matrix.form != matrix.stored
-        for path, matrix in recipe.matrices.items()
-        if matrix.stored or path in source.forms
-    )
-
-
-def _check_tied_head(source: Source, recipe: Recipe) -> None:
-    """Refuse a head beside the embedding it is tied to unless it is the same; it is left out."""
-    if not recipe.tied_head:
-        return
-    for part in QUANTIZED_PARTS:
-        head, embedding = (f"{path}.{part}" for path in ("lm_head", "model.embed_tokens"))
-        tensor = source.tensors.get(head)
-        same = tensor == source.tensors.get(embedding)
-        if same and tensor is not None:
-            step = max(1, CHUNK_BYTES // tensor.row_bytes)
-            spans = (
-                (start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)
-            )
-            same = all(
-                bytes(source.rows(head, *span)) == bytes(source.rows(embedding, *span))
-                for span in spans
-            )
-        if not same:
-            raise FormatError(
-                "the config ties the head to the embedding, "
-                "and the source has a head of its own that differs",
-                hint="set tie_word_embeddings to false in its config.json to keep that head",
-            )
-
-
-def _write_companions(
-    companions: Mapping[str, Path | bytes], recipe: Recipe, work: Workspace
-) -> None:
-    """Everything but the weights; then look at the whole as any reader will."""
-    folder = work.path
-    records: list[FileRecord] = [item.record for item in work.finished.values()]
-    for name, content in companions.items():
-        parts = iter([content]) if isinstance(content, bytes) else read_in_parts(content)
-        records.append(write_file(folder / name, parts))
-    records.append(write_json(folder / CONFIG, recipe.config))
-    files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
-    records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))
-    write_checksums(folder, records)
-    tensors = read_headers(folder / file.name for file in recipe.files)
-    checkpoint_of(ModelFolder(folder, recipe.config, tensors, {}))

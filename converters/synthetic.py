@@ -23,7 +23,7 @@ from edgellm.checkpoint.quantization import (
     quantization_block,
 )
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
-from edgellm.converters.convert import ConversionReport, ConvertCallback, convert_source
+from edgellm.converters.conversion import ConversionReport, ConvertCallback, convert_source
 from edgellm.converters.tensors.recipe import CODES, UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.device.machine import core_count

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgellm.checkpoint.folder import GENERATION_CONFIG
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
-from edgellm.converters.convert import SPARE_BYTES, ConversionProgress, ConvertCallback
+from edgellm.converters.conversion import SPARE_BYTES, ConversionProgress, ConvertCallback
 from edgellm.converters.gguf.model_config import gguf_name, is_permuted
 from edgellm.converters.gguf_export.matrices import GgufMatrix
 from edgellm.converters.gguf_export.model_metadata import (

@@ -43,10 +43,12 @@ class StoredTensor(Protocol):
     """A tensor's type, by safetensors' code, and its shape."""
 
     @property
-    def dtype(self) -> str: ...  # noqa: D102
+    def dtype(self) -> str:
+        """Safetensors' code of the type."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
 
 
 @dataclass(frozen=True, slots=True)

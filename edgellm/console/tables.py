@@ -43,12 +43,12 @@ def show_rows(
         console.print(title, style="bold", soft_wrap=True)
     for name, value in rows:
         lines = textwrap.wrap(value, width - indent, break_on_hyphens=False)
-        if beside:
-            name = name.ljust(name_width)  # noqa: PLW2901
-        else:
+        label = name.ljust(name_width)
+        if not beside:
+            label = name
             lines.insert(0, "")
         text = f"\n{' ' * indent}".join(lines)
-        console.print(Text.assemble((name, "dim"), text), soft_wrap=True)
+        console.print(Text.assemble((label, "dim"), text), soft_wrap=True)
 
 
 def show_model(facts: Mapping[str, Any]) -> None:

@@ -116,14 +116,14 @@ def verify(path: Path, progress: VerifyCallback = _ignore) -> Verification:
         progress(name, 0, 0)
         try:
             verdicts.append(Verdict(name, True, check()))
-        except _CheckSkipped as reason:
+        except _CheckSkippedError as reason:
             verdicts.append(Verdict(name, None, str(reason)))
         except EdgeLLMError as error:
             verdicts.append(Verdict(name, False, error.message, error.hint or DOWNLOAD_AGAIN))
     return Verification(path, tuple(verdicts))
 
 
-class _CheckSkipped(Exception):  # noqa: N818
+class _CheckSkippedError(Exception):
     """The reason for which a check is not made."""
 
 
@@ -171,7 +171,7 @@ class _FolderChecks:
         """Check that bytes are those that were written, or downloaded."""
         records = self._records()
         if not records:
-            raise _CheckSkipped(
+            raise _CheckSkippedError(
                 "the folder records none: only edgellm's own and the Hub's cache do"
             )
         changed: list[str] = []
@@ -241,7 +241,7 @@ class _FolderChecks:
             with open_llm(checkpoint, tokenizer, settings, progress=progress) as llm:
                 finite = bool(mx.all(mx.isfinite(llm.logits(ids))).item())
         except MemoryBudgetError as error:
-            raise _CheckSkipped(f"it does not fit here: {error.message}") from error
+            raise _CheckSkippedError(f"it does not fit here: {error.message}") from error
         if not finite:
             raise FormatError(
                 "the model's logits are not finite",
@@ -264,7 +264,7 @@ class _FolderChecks:
 
 def _known(fact: Fact | None) -> Fact:
     if fact is None:
-        raise _CheckSkipped("what it needs is wrong: see above")
+        raise _CheckSkippedError("what it needs is wrong: see above")
     return fact
 
 
