@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from support.meta_files import write_meta
+from support.processes import answer_of
 from support.tiny import CONFIGS, random_tensors, write_model
 from support.torch_files import write_arrays
 
@@ -136,15 +137,7 @@ def ask(address, home, *calls, offline=False):
         "HF_HUB_OFFLINE": "1" if offline else "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps(calls)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answer_of(RUN, calls, environment)
 
 
 def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):

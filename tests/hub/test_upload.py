@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support.folders import LLAMA
+from support.processes import answer_of
 from support.tiny import write_model
 
 from edgellm.converters import convert
@@ -211,15 +210,7 @@ def run_commands(hub, home, *commands):
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     asked = [(token, [str(word) for word in arguments]) for token, *arguments in commands]
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answer_of(COMMANDS, asked, environment)
 
 
 def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):
