@@ -3,11 +3,28 @@
 import json
 
 import gguf
+import mlx.core as mx
 import numpy as np
-from support.tiny import TEXTS, random_tensors
+from support.tiny import CONFIGS, TEXTS, random_tensors
 from support.tiny_tokenizers import piece_model
 
 from edgellm.tokenizer.spm_proto import read_piece_model
+
+WIDE = CONFIGS["llama-2"] | {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "vocab_size": 512,
+}
+"""Rows of 256, which every block type takes."""
+
+SAMPLE_TEXTS = [
+    "Once upon a time",
+    " there  was\n\na dog, 123456 years old!",
+    "",
+    "<s>x</s> y",
+    "glücklich 日本 🙂",
+]
 
 LAYER = {
     "input_layernorm": "attn_norm",
@@ -196,3 +213,26 @@ def add_byte_level(writer, size, pre="gpt-2"):
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_add_bos_token(True)
+
+
+def arrays(path):
+    """A folder's tensors as float32, dequantized."""
+    tensors = {}
+    for file in sorted(path.glob("model*.safetensors")):
+        tensors |= mx.load(str(file))
+    found = {}
+    config = json.loads((path / "config.json").read_text())
+    block = config.get("quantization") or {}
+    for name, stored in tensors.items():
+        stem, _, part = name.rpartition(".")
+        if part not in ("weight", "bias"):
+            continue
+        values = stored
+        if part == "weight" and f"{stem}.scales" in tensors:
+            form = block | block[stem] if isinstance(block.get(stem), dict) else block
+            wide = [tensors[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases")]
+            values = mx.dequantize(
+                stored, *wide, form["group_size"], form["bits"], dtype=mx.float32
+            )
+        found[name] = np.array(values.astype(mx.float32))
+    return found
