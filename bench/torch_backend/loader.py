@@ -23,6 +23,10 @@ from edgellm.bench.torch_backend.weights import (
     read_tensor,
 )
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
+from edgellm.errors import UnsupportedModelError
+
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Families whose decoder block ``llama.py`` computes."""
 
 ROW_BITS = (2, 4, 8)
 """Bits of a code that torch unpacks row by row on any device."""
@@ -37,9 +41,14 @@ class LoadedModel:
 
 
 def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
-    """Read all weights. Raises ReadError."""
-    loader = _Loader(factory)
+    """Read all weights. Raises ReadError, or UnsupportedModelError for another family."""
     config = checkpoint.config
+    if config.model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"the bench's model in torch does not compute models of type {config.model_type}",
+            hint=f"it computes {', '.join(sorted(FAMILIES))}",
+        )
+    loader = _Loader(factory)
     layers = []
     for index, group in enumerate(checkpoint.layers):
         window = config.sliding_window if index in config.sliding_layers else None

@@ -15,15 +15,27 @@ FILE_TYPES: Mapping[str, int] = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 7, "Q5_1
 """llama.cpp's number for a file by the type that most of its weights have; for people only."""
 
 
+ARCHITECTURES: Mapping[str, str] = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+}
+"""llama.cpp's names of the families whose metadata and tensors are written here."""
+
+
 def architecture_of(config: ModelConfig) -> str:
     """Return llama.cpp's name for this kind of model. Raises UnsupportedModelError."""
+    if config.model_type not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"models of type {config.model_type} cannot be exported to GGUF",
+            hint=f"it can be done for {', '.join(ARCHITECTURES)}",
+        )
     if config.model_type in ("qwen2", "qwen3") and (config.output_bias or config.mlp_bias):
         raise UnsupportedModelError(f"llama.cpp's {config.model_type} has no such biases")
     if config.model_type == "qwen3" and config.qkv_bias:
         raise UnsupportedModelError("llama.cpp's qwen3 has no biases")
-    if config.model_type == "mistral":
-        return "llama"
-    return config.model_type
+    return ARCHITECTURES[config.model_type]
 
 
 def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> dict[str, Any]:

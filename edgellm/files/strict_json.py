@@ -109,7 +109,8 @@ def require_regular_file(path: Path) -> int:
 
 def quoted(name: object) -> str:
     """Return a stranger's name made safe to print: quoted, escaped, not longer than a line."""
-    text = ascii(name)
+    # an array's own form has lines
+    text = " ".join(line.strip() for line in ascii(name).splitlines())
     if len(text) <= MAX_QUOTED:
         return text
     return f"{text[:90]}...{text[-1]}"

@@ -1,6 +1,7 @@
 """GGUF out, and in again: codes, config, tokenizers, and what is lost is said."""
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -13,7 +14,8 @@ from support.tiny_tokenizers import write_pieces
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert, export
 from edgellm.converters.gguf.header import open_gguf
-from edgellm.errors import ConversionError
+from edgellm.converters.gguf_export.model_metadata import architecture_of
+from edgellm.errors import ConversionError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 
 
@@ -186,3 +188,9 @@ def test_scales_that_float16_rounds_keep_their_codes_and_say_the_error(tmp_path)
     assert change / np.sqrt(np.square(values[f"{name}.weight"]).sum()) == pytest.approx(
         report.errors[name], rel=1e-2
     )
+
+
+def test_a_family_that_llama_cpp_would_compute_otherwise_is_refused():
+    config = replace(ModelConfig.from_dict(CONFIGS["llama-2"]), model_type="gemma")
+    with pytest.raises(UnsupportedModelError, match="gemma"):
+        architecture_of(config)
