@@ -105,16 +105,16 @@ class Chat:
         """Return the reply to ``text``; arguments and errors are those of ``stream``."""
         return "".join(token.text for token in self.stream(text, **settings))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the messages as JSON. Raises ConversionError where the disk refuses."""
         document: dict[str, Any] = {"edgellm_chat": 1, "messages": self.messages}
         if self._cached:
             document["said"] = {"text": self._cached.text, "ids": self._cached.ids}
-        write_json(path, document)
+        write_json(Path(path), document)
 
-    def load(self, path: Path) -> None:
+    def load(self, path: str | Path) -> None:
         """Replace the messages by those that ``save`` wrote. Raises FormatError, ReadError."""
-        document = read_json(path)
+        document = read_json(Path(path))
         messages = document.get("messages")
         if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")

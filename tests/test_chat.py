@@ -1,6 +1,7 @@
 """A conversation: what is said, what is computed for it, and what stays of it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support import tiny
@@ -139,8 +140,9 @@ def test_a_conversation_that_no_longer_fits_is_as_before(open_llm):
     assert chat.send("Hi", max_tokens=3)
 
 
-def test_saved_and_loaded_again(chat, tmp_path):
-    file = tmp_path / "talk.json"
+@pytest.mark.parametrize("kind", [str, Path])
+def test_saved_and_loaded_again(chat, tmp_path, kind):
+    file = kind(tmp_path / "talk.json")
     for saying in SAYINGS:
         chat.send(saying)
     said = list(chat.messages)
