@@ -18,9 +18,21 @@ EdgeLLMError                exit status 1, unless it says otherwise
 
 from __future__ import annotations
 
+CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
+"""What a terminal obeys instead of showing it: C0, DEL and C1, also those of eight bits."""
+
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in CONTROLS if chr(code) not in "\t\n"}
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text that a terminal only shows: each control but newline and tab as ``\x1b``."""
+    return text.translate(_ESCAPES)
+
 
 class EdgeLLMError(Exception):
     """The base of the tree; the command line catches this class and nothing else.
+
+    Both texts often quote what a stranger wrote; they hold no controls, wherever they are printed.
 
     Args:
         message: one sentence that states the fact.
@@ -30,9 +42,11 @@ class EdgeLLMError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = escape_controls(message)
+        self.hint = None
+        if hint is not None:
+            self.hint = escape_controls(hint)
+        super().__init__(self.message)
 
 
 class ConfigError(EdgeLLMError):
