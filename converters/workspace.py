@@ -14,8 +14,12 @@ from typing import Any
 
 from edgellm.checkpoint.folder import CHECKSUMS, CONFIG, MANIFEST
 from edgellm.errors import ConversionError, FormatError, ReadError
-from edgellm.files.atomic import PARTIAL_SUFFIX, FileRecord, sync_folder, write_error
+from edgellm.files.atomic import FileRecord, sync_folder
+from edgellm.files.names import PARTIAL_SUFFIX
+from edgellm.files.refusals import is_full_disk, write_error
 from edgellm.files.strict_json import read_json, write_json
+
+RESUMES = "free some space and run the command again: it goes on where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,11 @@ class Workspace:
         except FormatError:  # what has been made of a damaged source is of no use
             self._discard()
             raise
-        except BaseException:
+        except BaseException as error:
             if not self.finished:
                 self._discard()
+            elif is_full_disk(error):
+                raise ConversionError(str(error), hint=RESUMES) from error
             raise
         finally:
             os.close(lock)

@@ -106,11 +106,15 @@ class Chat:
         return "".join(token.text for token in self.stream(text, **settings))
 
     def save(self, path: str | Path) -> None:
-        """Write the messages as JSON. Raises ConversionError where the disk refuses."""
+        """Write the messages as JSON, for the owner alone.
+
+        Raises:
+            ConversionError: the disk refuses, or ``path`` is no plain file.
+        """
         document: dict[str, Any] = {"edgellm_chat": 1, "messages": self.messages}
         if self._cached:
             document["said"] = {"text": self._cached.text, "ids": self._cached.ids}
-        write_json(Path(path), document)
+        write_json(Path(path), document, private=True)
 
     def load(self, path: str | Path) -> None:
         """Replace the messages by those that ``save`` wrote. Raises FormatError, ReadError."""

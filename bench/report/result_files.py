@@ -10,8 +10,8 @@ from typing import Any
 
 from edgellm.bench.records.record import SCHEMA, RecordDict
 from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown
-from edgellm.errors import BackendError, ConfigError, FormatError
-from edgellm.files.atomic import PARTIAL_SUFFIX, read_errors
+from edgellm.errors import BackendError, ConfigError, ConversionError, FormatError
+from edgellm.files.atomic import read_errors, write_file
 
 MAX_BYTES = 256 << 20
 """Of a file that is read; a larger one is not ours."""
@@ -91,14 +91,10 @@ def write_records(path: Path, records: Sequence[RecordDict]) -> None:
         data = b"".join(map(_as_line, records))
     else:
         data = FORMATS[path.suffix](records).encode() + b"\n"
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        _write_to_disk(partial, data, "wb")
-        partial.replace(path)
-    except OSError as error:
-        raise _refusal(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        write_file(path, [data])
+    except ConversionError as error:
+        raise BackendError(error.message, hint=error.hint) from error
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, inside
 from edgellm.converters.gguf.header_reader import HeaderReader
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC
 from edgellm.errors import FormatError, ReadError, UnsupportedModelError
-from edgellm.files.strict_json import quoted, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import quoted
 
 VERSIONS = (2, 3)
 

@@ -23,7 +23,8 @@ from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import FormatError
 from edgellm.files.atomic import read_errors
-from edgellm.files.strict_json import quoted, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import quoted
 
 STORAGE_DTYPES: Final[Mapping[str, str]] = {
     "BFloat16Storage": "BF16",

@@ -25,7 +25,7 @@ from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
 from edgellm.errors import FormatError, TokenizerError
 from edgellm.files.atomic import read_errors
-from edgellm.files.strict_json import require_regular_file
+from edgellm.files.bounded import require_regular_file
 
 HEADER = struct.Struct("<4si7iB")
 GROUP = struct.Struct("<i")

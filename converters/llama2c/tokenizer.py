@@ -15,7 +15,8 @@ from pathlib import Path
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import FormatError
 from edgellm.files.atomic import read_errors
-from edgellm.files.strict_json import quoted, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED
 
 TOKENIZER = "tokenizer.bin"

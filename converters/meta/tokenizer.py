@@ -15,7 +15,8 @@ from typing import Any
 from edgellm.converters.tokenizers.byte_level import byte_level_document, post_processor
 from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_json
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.strict_json import quoted, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm import TIKTOKEN
 
 TOKENIZER = "tokenizer.model"

@@ -13,7 +13,8 @@ from typing import Any
 
 from edgellm.chat_template.render_process import RenderLimits, render_process
 from edgellm.errors import EdgeLLMError, TemplateError
-from edgellm.files.strict_json import read_json, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import read_json
 
 MAX_SOURCE = 1 << 16  # characters; the longest template of a known model has 17,000
 MAX_DEPTH = 32  # levels of nesting in what a template is given

@@ -15,7 +15,8 @@ from typing import Any
 from edgellm.checkpoint.safetensors_file import TensorInfo, read_header
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.atomic import FileRecord
-from edgellm.files.strict_json import quoted, read_json, require_regular_file, write_json
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import quoted, read_json, write_json
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

@@ -18,7 +18,8 @@ import numpy as np
 
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.atomic import Data, FileRecord, write_file
-from edgellm.files.strict_json import MAX_BYTES, parse_json, quoted, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import MAX_BYTES, parse_json, quoted
 
 DTYPE_BYTES: Mapping[str, int] = {
     "BOOL": 1,
@@ -161,19 +162,23 @@ def _check_gapless(tensors: Sequence[TensorInfo], path: Path, start: int, size: 
 
 
 def write_tensors(
-    path: Path, tensors: Sequence[TensorData], *, metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Sequence[TensorData],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    private: bool = False,
 ) -> FileRecord:
     """Write a safetensors file whose data begins on a 16 KiB boundary, whole or not at all.
 
     Tensors are written in the order given, each consumed when its turn comes, so that one that
     yields its bytes part by part is never in memory whole. The file appears under its name only
-    when every byte of it is on the disk.
+    when every byte of it is on the disk; ``private`` as in ``write_file``.
 
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
     header = _header(tensors, dict(metadata or {"format": "mlx"}))
-    return write_file(path, chain([header], *map(_data, tensors)))
+    return write_file(path, chain([header], *map(_data, tensors)), private=private)
 
 
 def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:

@@ -1,5 +1,6 @@
 """Files of our own, written whole or not at all, and of strangers, read within bounds.
 
-``atomic`` writes, ``strict_json`` reads and writes JSON, ``locations`` names the cache folder.
-Imports only ``errors``.
+``atomic`` writes, ``bounded`` reads, ``strict_json`` does both with JSON, ``file_lock`` keeps two
+operations from one destination, ``locations`` names the cache folder. ``names``, ``refusals`` and
+``try_lock`` are what they share. Imports only ``errors``.
 """

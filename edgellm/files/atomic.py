@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import ConversionError, EdgeLLMError, ReadError
+from edgellm.files.names import PARTIAL_SUFFIX, shortened
+from edgellm.files.refusals import CANNOT_SYNC, write_error
+from edgellm.files.try_lock import try_lock
 
 Data = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 READ_BYTES = 1 << 20
 WRITE_BYTES = 1 << 30
 """Bytes of one call; Linux writes at most 2 GB in one."""
 
-PARTIAL_SUFFIX = ".edgellm.partial"
-"""Of a file that is being written: no file of anybody else's has such a name by accident."""
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +39,45 @@ class FileRecord:
     sha256: str
 
 
-def write_file(path: Path, parts: Iterable[Data]) -> FileRecord:
+def write_file(
+    path: Path, parts: Iterable[Data], *, private: bool = False, durable: bool = True
+) -> FileRecord:
     """Write the parts one after the other; return size and SHA-256.
 
     Each part is asked for when its turn comes. The file appears under its name only when every
-    byte of it is on the disk.
+    byte of it is on the disk. Of several writers each one writes a file of its own, and the last
+    one's stays. What a writer that died has left is removed.
+
+    Args:
+        path: the file, or a link, which is replaced.
+        parts: the content.
+        private: whether the file is for its owner alone, whatever the umask.
+        durable: whether it has to outlive a power cut.
 
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
     digest = hashlib.sha256()
     size = 0
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    mode = 0o600 if private else 0o666
     try:
-        with partial.open("wb", buffering=0) as file:
+        _require_replaceable(path)
+        _remove_abandoned(path)
+        with _partial_file(path, mode) as (partial, descriptor):
             for part in parts:
                 rest = _bytes_of(part)
                 digest.update(rest)
                 size += rest.nbytes
                 while rest.nbytes:  # a call may write less than it was given
-                    written = os.write(file.fileno(), rest[:WRITE_BYTES])
+                    written = os.write(descriptor, rest[:WRITE_BYTES])
                     rest = rest[written:]
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise write_error(path, error) from error
-        raise
+            if durable:
+                _sync(descriptor)
+            partial.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
     return FileRecord(path.name, size, digest.hexdigest())
 
 
@@ -96,22 +110,95 @@ def read_in_parts(path: Path) -> Iterator[bytes]:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries, so that a rename in it outlives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a folder's entries, so that a rename in it outlives a power cut.
+
+    Where the filesystem does not do that for folders, or the folder may be written but not read,
+    there is nothing to be done. Raises OSError.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        _sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write_error(path: Path, error: OSError) -> ConversionError:
-    """Return the operating system's refusal to write, in our words."""
-    if error.errno in NO_SPACE:
-        return ConversionError(
-            f"no space left for {path}",
-            hint="free some space and run the command again: it goes on where it stopped",
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse what a rename would destroy: a device or a pipe is no file to be replaced."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except ValueError as error:  # a zero byte in the name
+        raise ConversionError(
+            f"{str(path)!r} cannot be written: {error}", hint="name another file"
+        ) from error
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise ConversionError(
+            f"{path} cannot be written: it is no plain file", hint="name another file"
         )
-    return ConversionError(f"{path} cannot be written: {error.strerror}")
+
+
+@contextmanager
+def _partial_file(path: Path, mode: int) -> Iterator[tuple[Path, int]]:
+    """Make a file beside ``path``, locked while it is written; it is gone unless it was renamed."""
+    while True:
+        # A name that nobody can foresee is nobody else's, and no link lies in wait under it.
+        partial = path.with_name(_partial_prefix(path) + secrets.token_hex(8) + PARTIAL_SUFFIX)
+        try:
+            descriptor = os.open(partial, _CREATE, mode)
+            try:
+                if _is_held(descriptor):
+                    yield partial, descriptor
+                    return
+            finally:
+                os.close(descriptor)
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+
+
+def _is_held(descriptor: int) -> bool:
+    """Lock a new file; false where another writer took it for abandoned before it was locked."""
+    try:
+        try_lock(descriptor)
+    except BlockingIOError:
+        return False
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what writers of ``path`` have left that were killed: nobody holds its lock."""
+    name = re.compile(re.escape(_partial_prefix(path)) + "[0-9a-f]{16}" + re.escape(PARTIAL_SUFFIX))
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_if_abandoned(path.with_name(entry.name))
+
+
+def _remove_if_abandoned(partial: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(partial, _LOOK)
+        try:
+            # Its writer may just have renamed it, which gives it another name and no lock.
+            if try_lock(descriptor) and os.path.samestat(os.fstat(descriptor), partial.lstat()):
+                partial.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _partial_prefix(path: Path) -> str:
+    return shortened(path.name) + "."
 
 
 def _bytes_of(data: Data) -> memoryview:

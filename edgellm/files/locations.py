@@ -16,3 +16,13 @@ def cache_folder() -> Path:
     if base:
         return Path(base) / "edgellm"
     return Path.home() / ".cache" / "edgellm"
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, for the owner alone.
+
+    What people say to a model is for nobody else on the machine. Raises OSError.
+    """
+    if not os.path.isdir(path.parent):
+        make_private_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)

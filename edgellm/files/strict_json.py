@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgellm.errors import FormatError, ReadError
-from edgellm.files.atomic import FileRecord, read_errors, write_file
+from edgellm.errors import FormatError
+from edgellm.files.atomic import FileRecord, write_file
+from edgellm.files.bounded import read_bounded
 
 MAX_BYTES = 4 << 20
 """Bytes; the largest document taken. The index of a 405B model has 0.4 MB."""
@@ -34,9 +34,7 @@ def read_json(
             that is not finite.
         ReadError: the file cannot be read.
     """
-    require_regular_file(path)
-    with read_errors(path), path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+    data = read_bounded(path, max_bytes)
     return parse_json(data, str(path), max_bytes=max_bytes, max_items=max_items)
 
 
@@ -84,27 +82,10 @@ def loads_strict(text: str) -> Any:
     )
 
 
-def write_json(path: Path, value: dict[str, Any]) -> FileRecord:
-    """Write ``value``, whole or not at all. Raises ConversionError."""
+def write_json(path: Path, value: dict[str, Any], *, private: bool = False) -> FileRecord:
+    """Write ``value`` as ``write_file`` does. Raises ConversionError."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    return write_file(path, [text.encode("utf-8")])
-
-
-def require_regular_file(path: Path) -> int:
-    """Return the size in bytes of a plain file; reading a pipe or a device could take for ever.
-
-    Raises:
-        ReadError: there is nothing, or nothing that may be looked at.
-        FormatError: it is a folder, a pipe, a device.
-    """
-    try:
-        with read_errors(path):
-            status = path.stat()
-    except ValueError as error:  # a zero byte in the name
-        raise ReadError(f"{path} cannot be read: {error}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path} is no plain file")
-    return status.st_size
+    return write_file(path, [text.encode("utf-8")], private=private)
 
 
 def quoted(name: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgellm.errors import DownloadError, EdgeLLMError, ModelNotFoundError
-from edgellm.files.atomic import NO_SPACE
+from edgellm.files.refusals import NO_SPACE
 from edgellm.files.strict_json import quoted
 
 # Patterns of what is fetched from a repository: data, never a program.

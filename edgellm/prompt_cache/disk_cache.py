@@ -26,7 +26,7 @@ from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.files.locations import cache_folder
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.models.arithmetic import arithmetic_of, kv_format_of
-from edgellm.prompt_cache.owned_folder import OwnedFolder, sequence_name, temporary_name
+from edgellm.prompt_cache.owned_folder import OwnedFolder, sequence_name
 from edgellm.prompt_cache.sequence_file import (
     FORMAT,
     VERSION,
@@ -123,10 +123,8 @@ class PromptCache:
             folder = self._folder.create(self.key)
             if not self._make_room(sum(tensor.nbytes for tensor in tensors)):
                 return
-            # Two processes may keep the same sequence at once.
-            temporary = folder / temporary_name(digest)
-            write_sequence(temporary, tensors, kv_caches, key=self.key)
-            path = temporary.rename(folder / sequence_name(digest))
+            path = folder / sequence_name(digest)
+            write_sequence(path, tensors, kv_caches, key=self.key)
         except (EdgeLLMError, OSError) as error:
             warnings.warn(f"the prompt's cache was not kept: {error}", RuntimeWarning, stacklevel=2)
             return

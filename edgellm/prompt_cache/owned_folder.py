@@ -4,15 +4,13 @@ FOLDER/edgellm-prompt-cache/                        made in one step with its ma
     .edgellm-prompt-cache                           the marker
     model-<32 hex>/                                 one model with its settings
         edgellm-kv-<64 hex>.safetensors             a sequence
-        edgellm-kv-<64 hex>-<16 hex>.new            a sequence that is being written; ``write_file``
-        edgellm-kv-<64 hex>-<16 hex>.new.edgellm.partial        makes the second from the third
+        edgellm-kv-<64 hex>.safetensors.<16 hex>.edgellm.partial     one that is being written
 """
 
 from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.files.atomic import PARTIAL_SUFFIX
+from edgellm.files.locations import make_private_folder
+from edgellm.files.names import PARTIAL_SUFFIX
 
 FOLDER_NAME = "edgellm-prompt-cache"
 MARKER_NAME = ".edgellm-prompt-cache"
@@ -31,7 +30,7 @@ MARKER_TEXT = (
 _MODEL_NAME = re.compile(r"model-[0-9a-f]{32}")
 _SEQUENCE_NAME = re.compile(r"edgellm-kv-[0-9a-f]{64}\.safetensors")
 _TEMPORARY_NAME = re.compile(
-    rf"edgellm-kv-[0-9a-f]{{64}}-[0-9a-f]{{16}}\.new({re.escape(PARTIAL_SUFFIX)})?"
+    rf"edgellm-kv-[0-9a-f]{{64}}\.safetensors\.[0-9a-f]{{16}}{re.escape(PARTIAL_SUFFIX)}"
 )
 
 
@@ -121,7 +120,7 @@ class OwnedFolder:
 
     def _create_with_marker(self) -> None:
         parent = self.path.parent
-        parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(parent)
         if os.path.lexists(self.path):
             raise FileExistsError(f"{self.path} exists and is no prompt cache of edgellm")
         # Renamed only with the marker in it, so that no process ever sees it without.
@@ -141,11 +140,6 @@ class OwnedFolder:
 def sequence_name(tokens_digest: str) -> str:
     """The name of a sequence's file, by the SHA-256 of its tokens in hexadecimal."""
     return f"edgellm-kv-{tokens_digest}.safetensors"
-
-
-def temporary_name(tokens_digest: str) -> str:
-    """A name for a sequence while it is written, which no other process takes."""
-    return f"edgellm-kv-{tokens_digest}-{secrets.token_hex(8)}.new"
 
 
 def _own_files(folder: Path) -> Iterator[CacheFile]:

@@ -183,7 +183,7 @@ def write_sequence(
         "bases": " ".join(str(cache.base) for cache in caches),
         "sha256": _digest(tensors),
     }
-    write_tensors(path, tensors, metadata=metadata)
+    write_tensors(path, tensors, metadata=metadata, private=True)
 
 
 class _LazyBytes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgellm.checkpoint.buffer import Extent
 from edgellm.errors import EdgeLLMError
-from edgellm.files.locations import cache_folder
+from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.files.strict_json import read_json, write_json
 from edgellm.reading.disk_reader import DiskReader, Tuning
 from edgellm.reading.read_plan import SECTOR
@@ -159,5 +159,5 @@ def _remember(tunings: dict[str, Tuning]) -> None:
         for disk, tuning in tunings.items()
     }
     with suppress(EdgeLLMError, OSError):
-        _memory().parent.mkdir(parents=True, exist_ok=True)
-        write_json(_memory(), entries)
+        make_private_folder(_memory().parent)
+        write_json(_memory(), entries, private=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgellm.chat import Chat
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.errors import EdgeLLMError
-from edgellm.files.locations import cache_folder
+from edgellm.files.locations import cache_folder, make_private_folder
 
 
 def last_chat_file(chat: Chat) -> Path:
@@ -30,8 +30,7 @@ def save_last_chat(chat: Chat) -> None:
         return
     path = last_chat_file(chat)
     try:
-        # 0o700: what people say to a model is for nobody else on the machine
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
     except OSError as error:
         raise EdgeLLMError(
             f"the conversation cannot be kept in {path.parent}: {error.strerror}"

@@ -113,7 +113,7 @@ def _history() -> History:
 
     try:
         folder = state_folder()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder)
         file = folder / "history"
         file.touch(mode=0o600)
     except (OSError, RuntimeError):  # RuntimeError: there is no home

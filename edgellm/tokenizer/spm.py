@@ -19,7 +19,7 @@ from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.atomic import read_errors
-from edgellm.files.strict_json import require_regular_file
+from edgellm.files.bounded import require_regular_file
 from edgellm.tokenizer.added_tokens import AddedToken, Settings
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap

@@ -15,7 +15,8 @@ from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.atomic import read_errors
-from edgellm.files.strict_json import loads_strict, quoted, require_regular_file
+from edgellm.files.bounded import require_regular_file
+from edgellm.files.strict_json import loads_strict, quoted
 from edgellm.tokenizer.added_tokens import MAX_ID, AddedToken, Settings, read_added
 from edgellm.tokenizer.detokenizer import read_decoding
 from edgellm.tokenizer.json_components import check_components, read_frame

@@ -1,9 +1,13 @@
 """Files written whole or not at all, beside whatever else lies there."""
 
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from support.processes import python
 
 from edgellm.errors import ConversionError, ReadError
 from edgellm.files.atomic import FileRecord, file_record, write_file
@@ -58,3 +62,151 @@ def test_refusals_are_said(tmp_path):
         write_file(tmp_path / "none" / "file", [b"data"])
     with pytest.raises(ReadError, match="cannot be read"):
         file_record(tmp_path / "none")
+
+
+def test_a_writer_inside_another_ones_writing_mixes_nothing(tmp_path):
+    path = tmp_path / "file"
+
+    def slowly():
+        yield b"one" * 1000
+        write_file(path, [b"two" * 10])
+        assert path.read_bytes() == b"two" * 10
+        yield b"one" * 1000
+
+    write_file(path, slowly())
+    assert path.read_bytes() == b"one" * 2000
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path):
+    path = tmp_path / "file"
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from edgellm.files.atomic import write_file\n"
+        "def parts():\n"
+        "    yield b'half'\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_file(Path(sys.argv[1]), parts())"
+    )
+    python(code, path, check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.read_bytes() == b"half"
+
+    def parts():
+        assert not left.exists()
+        (own,) = tmp_path.iterdir()
+        write_file(path, [b"other"])
+        assert own.exists(), "a living writer's file stays"
+        yield b"whole"
+
+    write_file(path, parts())
+    assert path.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("somebody's")
+    # the fixed name of earlier versions, which was followed
+    for name in ("file", "file.edgellm.partial"):
+        (tmp_path / name).symlink_to(target)
+    write_file(tmp_path / "file", [b"new"])
+    assert target.read_text() == "somebody's"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(ConversionError, match="no plain file"):
+            write_file(tmp_path / name, [b"data"])
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+    with pytest.raises(ConversionError, match="cannot be written"):
+        write_file(tmp_path / "zero\0byte", [b"data"])
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x" * 200 + ".json"])
+def test_names_may_be_as_long_as_the_filesystem_takes(tmp_path, name):
+    def parts():
+        (partial,) = os.listdir(tmp_path)
+        assert len(os.fsencode(partial)) <= 143
+        yield b"data"
+
+    write_file(tmp_path / name, parts())
+    assert os.listdir(tmp_path) == [name]
+    with pytest.raises(ConversionError, match="too long"):
+        write_file(tmp_path / ("x" * 256), [b"data"])
+
+
+@pytest.mark.parametrize(
+    ("umask", "private", "mode"),
+    [(0, True, 0o600), (0o022, True, 0o600), (0, False, 0o666), (0o027, False, 0o640)],
+)
+def test_files_for_the_owner_alone_are_that_whatever_the_umask(tmp_path, umask, private, mode):
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        write_file(path, [b"new"], private=private)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+
+
+WRITER = """
+import resource, sys
+from pathlib import Path
+from edgellm.errors import ConversionError
+from edgellm.files.atomic import write_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try: write_file(Path(sys.argv[1]), [b"x" * 600, b"x" * 600])
+except ConversionError as error: print(error.message, "|", error.hint)
+"""
+
+
+def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    said = python(WRITER, path)
+    assert said.startswith(f"no space left for {path}")
+    assert "ulimit" in said
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+WRITERS = """
+import os, sys
+from pathlib import Path
+from edgellm.files.atomic import write_file
+sys.stdin.readline()
+for turn in range(int(sys.argv[2])):
+    write_file(Path(sys.argv[1]), [sys.argv[3].encode() * 5000] * 4)
+"""
+
+
+def test_of_many_writers_each_file_is_whole(tmp_path):
+    path = tmp_path / "file"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITERS, path, "20", str(number)], stdin=subprocess.PIPE
+        )
+        for number in range(4)
+    ]
+    for writer in writers:
+        writer.stdin.write(b"\n")
+        writer.stdin.flush()
+    contents = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            contents.add(path.read_bytes())
+    contents.add(path.read_bytes())
+    for writer in writers:
+        writer.stdin.close()
+        assert writer.returncode == 0
+    assert contents <= {str(number).encode() * 20_000 for number in range(4)}
+    assert os.listdir(tmp_path) == ["file"]
