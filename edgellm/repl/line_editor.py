@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.console.chat_view import CONTINUATION, PROMPT
 from edgellm.console.terminal import is_terminal
+from edgellm.files.locations import make_private_folder
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

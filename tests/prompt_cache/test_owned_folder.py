@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import time
 
@@ -25,7 +26,12 @@ LENGTH = 100
 FORMAT = KVFormat(2, 8, mx.float16)
 DIGEST = "0123456789abcdef" * 4
 MODEL = "model-" + "0123456789abcdef" * 2
-TEMPORARY = f"{sequence_name(DIGEST)}.{DIGEST[:16]}.edgellm.partial"
+
+
+def temporary_name():
+    """A name that ``write_file`` gives to a sequence while it writes it."""
+    return f"{sequence_name(DIGEST)}.{secrets.token_hex(8)}.edgellm.partial"
+
 
 AGES = (0, 2 * ABANDONED_SECONDS, 5 * 365 * 24 * 3600)
 """Seconds."""
@@ -41,9 +47,9 @@ STRANGERS = (
     "sub/weights.1234.0.new",
     f"sub/{DIGEST[:32]}.safetensors",
     f"sub/{sequence_name(DIGEST)}",
-    f"sub/{TEMPORARY}",
+    f"sub/{temporary_name()}",
     f"{MODEL}/{sequence_name(DIGEST)}",
-    f"{MODEL}/{TEMPORARY}",
+    f"{MODEL}/{temporary_name()}",
     f"{FOLDER_NAME}2/{MODEL}/{sequence_name(DIGEST)}",
 )
 """Files that may lie in a person's folder."""
@@ -58,8 +64,8 @@ NEARLY_OURS = (
     "a-" + sequence_name(DIGEST),
     sequence_name(DIGEST) + "\n",
     sequence_name(DIGEST) + ".edgellm.partial",
-    TEMPORARY + ".partial",
-    TEMPORARY.replace(".safetensors", ""),
+    temporary_name() + ".partial",
+    temporary_name().replace(".safetensors", ""),
     f"edgellm-kv-{DIGEST}-1234.new",
 )
 """Names that are not of our form, to be found even below the cache's own sub-folder."""
@@ -141,13 +147,13 @@ def test_strangers_of_every_age_and_name_stay_and_our_own_old_files_go(tmp_path)
     target = put(elsewhere / "target", AGES[2])
     links = [
         model_folder / sequence_name(DIGEST[::-1]),
-        model_folder / TEMPORARY,
+        model_folder / temporary_name(),
         folder / "link-to-file",
     ]
     for link in links:
         link.symlink_to(target)
     put(elsewhere / "linked" / sequence_name(DIGEST), AGES[2])
-    put(elsewhere / "linked" / TEMPORARY, AGES[2])
+    put(elsewhere / "linked" / temporary_name(), AGES[2])
     folder_links = [folder / FOLDER_NAME / MODEL, folder / "link"]
     for link in folder_links:
         link.symlink_to(elsewhere / "linked", target_is_directory=True)
@@ -156,11 +162,11 @@ def test_strangers_of_every_age_and_name_stay_and_our_own_old_files_go(tmp_path)
     before = snapshot(*strangers)
 
     abandoned = [
-        aged(put(model_folder / TEMPORARY)),
-        aged(put(folder / FOLDER_NAME / ("model-" + "a" * 32) / TEMPORARY)),
+        aged(put(model_folder / temporary_name())),
+        aged(put(folder / FOLDER_NAME / ("model-" + "a" * 32) / temporary_name())),
     ]
     old_sequence = aged(put(folder / FOLDER_NAME / ("model-" + "b" * 32) / sequence_name(DIGEST)))
-    young = put(model_folder / TEMPORARY)
+    young = put(model_folder / temporary_name())
     fill_past_the_limit(folder)
 
     assert snapshot(*strangers) == before
@@ -175,11 +181,11 @@ def test_a_sub_folder_without_the_marker_is_somebody_elses(tmp_path, taken):
     folder.mkdir()
     elsewhere.mkdir()
     put(elsewhere / MARKER_NAME)
-    put(elsewhere / MODEL / TEMPORARY, AGES[2])
+    put(elsewhere / MODEL / temporary_name(), AGES[2])
     match taken:
         case "folder":
             put(own / MODEL / sequence_name(DIGEST), AGES[2])
-            put(own / MODEL / TEMPORARY, AGES[2])
+            put(own / MODEL / temporary_name(), AGES[2])
         case "empty folder":
             own.mkdir()
         case "file":
