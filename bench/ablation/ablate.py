@@ -9,10 +9,10 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from edgellm.bench.machine.environment import environment
-from edgellm.bench.records.record import Record, quotient
+from edgellm.bench.records.kinds import AblationRecord
 from edgellm.bench.speed.timing import token_ids
 from edgellm.bench.speed.variants import make_model, variants_folder
 from edgellm.bench.worker.process import WorkerProcess
@@ -82,37 +82,6 @@ class AblationSettings:
         """Return how a model is loaded inside a budget, with room for the prompt and the tokens."""
         context = self.prompt_tokens + self.tokens + 1
         return LoadSettings(memory=memory, context=context, threads=self.threads)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AblationRecord(Record):
-    """A model with one part left out.
-
-    Attributes:
-        variant: the ablation in words.
-        without: the part that is left out; None: nothing.
-        whole_seconds: of the median repetition with all parts.
-        prompt_tokens: that came before.
-        pinned_layers: those that stayed in memory.
-        layers: of the model.
-        bytes_per_token: read from disk for a token.
-    """
-
-    KIND: ClassVar[str] = "ablation"
-    DERIVED: ClassVar[tuple[str, ...]] = (*Record.DERIVED, "seconds_per_token", "slowdown")
-
-    variant: str = ""
-    without: str | None = None
-    whole_seconds: float | None = None
-    prompt_tokens: int = 0
-    pinned_layers: int | None = None
-    layers: int | None = None
-    bytes_per_token: int | None = None
-
-    @property
-    def slowdown(self) -> float | None:
-        """How many times as long it takes without the part."""
-        return quotient(self.median_seconds, self.whole_seconds)
 
 
 def measure_ablations(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json as json_library
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from edgellm.bench.commands import common
 from edgellm.bench.records import compare as comparison
 from edgellm.bench.records.compare import Change, MatchedRecords
-from edgellm.bench.records.text_tables import number, seconds, throughput
+from edgellm.bench.records.record import DiskRecord, Record
+from edgellm.bench.records.text_tables import number, seconds, show_value, throughput
 from edgellm.bench.report.result_files import read_some_records
 from edgellm.errors import ConfigError
 
@@ -28,14 +28,23 @@ def compare(files: common.Files, *, json: common.Json = False) -> None:
     names = _short_names(files)
     if json:
         document = comparison.as_document(compared, names)
-        typer.echo(json_library.dumps(document, indent=2))
+        typer.echo(json_library.dumps(document, indent=2, allow_nan=False))
         return
-    typer.echo(_align(_measurement_lines(compared, names)))
-    environments = comparison.environments(records)
+    typer.echo(describe(compared, comparison.environments(records), names))
+
+
+def describe(
+    compared: Sequence[MatchedRecords],
+    environments: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+) -> str:
+    """Return what was found in files of these names as text: measurements, then machines."""
+    text = _align(_measurement_lines(compared, names))
     if environments:
         lines = [["where they differ", *names]]
         lines += [[name, *values] for name, values in environments.items()]
-        typer.echo("\n" + _align(lines))
+        text += "\n\n" + _align(lines)
+    return text
 
 
 def describe_change(change: Change | None) -> str:
@@ -55,11 +64,7 @@ def _measurement_lines(compared: Sequence[MatchedRecords], names: Sequence[str])
 
     Changes are from the first file.
     """
-    keys = [
-        name
-        for name in (compared[0].key if compared else ())
-        if len({str(item.key[name]) for item in compared}) > 1
-    ]
+    keys = [name for name in compared[0].key if len({str(item.key[name]) for item in compared}) > 1]
     heads = [key.removesuffix("_bytes") for key in keys]
     lines = [[*heads, *names, *(f"change {name}" for name in names[1:])]]
     for item in compared:
@@ -76,19 +81,17 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _figure(record: Mapping[str, Any] | None) -> str:
+def _figure(record: Record | None) -> str:
     """Return the figure by which people know a kind of record: a rate, or the median time."""
     if record is None:
         return "-"
-    if record.get("error"):
+    if record.error:
         return "failed"
-    if record.get("kind") == "disk" and record.get("raw_read_gbps") is not None:
-        return f"{number(2)(record['raw_read_gbps'])} GB/s"
-    if record.get("tokens_per_second") is not None:
-        return f"{throughput(record['tokens_per_second'])} t/s"
-    if not record["seconds"]:
-        return "-"
-    return seconds(sorted(record["seconds"])[len(record["seconds"]) // 2])
+    if isinstance(record, DiskRecord) and record.raw_read_gbps is not None:
+        return f"{number(2)(record.raw_read_gbps)} GB/s"
+    if record.tokens_per_second is not None:
+        return f"{throughput(record.tokens_per_second)} t/s"
+    return show_value(record.median_seconds, seconds)
 
 
 def _short_names(files: Sequence[Path]) -> list[str]:

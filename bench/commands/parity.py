@@ -17,7 +17,7 @@ from edgellm.errors import ConfigError
 from edgellm.files.atomic import read_errors
 
 if TYPE_CHECKING:
-    from edgellm.bench.evaluation.parity import ParityRecord
+    from edgellm.bench.records.kinds import ParityRecord
 
 
 def _two_digits(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -141,11 +142,11 @@ def run(
     records = with_best_rates(measured)
     # What stood there while it was measured lacks the best rates of the whole run.
     for target in outputs:
-        target.replace([record.as_dict() for record in records])
+        target.replace(records)
     if json:
         common.print_records(records, {}, json=True)
     elif records:
-        rows = [record.as_dict() | {"error": None} for record in records]
+        rows = [replace(record, error=None) for record in records]
         typer.echo(as_table(rows, speed_columns(records)))
     return exit_code(records, stopped=stopped)
 

@@ -9,14 +9,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgellm.bench.backends.registry import RuntimeSettings, backend_named
 from edgellm.bench.evaluation.divergence import LogitComparison
 from edgellm.bench.machine.environment import environment
-from edgellm.bench.records.record import Record
+from edgellm.bench.records.kinds import ParityRecord
 from edgellm.bench.speed.variants import GGUF, prepare_variant
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
@@ -63,55 +63,6 @@ class Side:
     def title(self) -> str:
         """Backend and model in words."""
         return f"{self.backend}, {self.model}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParityRecord(Record):
-    """How one model in one backend differs from the reference; ``tokens`` were compared.
-
-    Attributes:
-        arithmetic: the code path that ran.
-        reference_model: the model that it is compared with.
-        reference_backend: the one that the reference ran in.
-        reference_bits: of its weights.
-        reference_arithmetic: the code path of the reference.
-        max_logit_difference: the largest, of all words after all tokens.
-        kl: the Kullback-Leibler divergence from the reference, in nats, the mean over tokens.
-        kl_max: the same of the worst token.
-        top1_agreement: fraction of tokens after which both hold the same word for the likeliest.
-        perplexity: of the text, by this model.
-        reference_perplexity: the same by the reference.
-        text_equal: whether the greedy texts are the same, token by token.
-        equal_tokens: with which they begin alike.
-        text: the greedy text of this one.
-        reference_text: the greedy text of the reference.
-    """
-
-    KIND: ClassVar[str] = "parity"
-    DERIVED: ClassVar[tuple[str, ...]] = ("perplexity_change",)
-
-    arithmetic: str | None = None
-    reference_model: str = ""
-    reference_backend: str = ""
-    reference_bits: int | None = None
-    reference_arithmetic: str | None = None
-    max_logit_difference: float | None = None
-    kl: float | None = None
-    kl_max: float | None = None
-    top1_agreement: float | None = None
-    perplexity: float | None = None
-    reference_perplexity: float | None = None
-    text_equal: bool | None = None
-    equal_tokens: int | None = None
-    text: str | None = None
-    reference_text: str | None = None
-
-    @property
-    def perplexity_change(self) -> float | None:
-        """How far the perplexity is above the reference's, as a fraction of it."""
-        if self.perplexity is None or not self.reference_perplexity:
-            return None
-        return self.perplexity / self.reference_perplexity - 1
 
 
 def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:

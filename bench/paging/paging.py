@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from edgellm.bench.machine.disk import drop_from_cache, read_all
 from edgellm.bench.machine.environment import environment
-from edgellm.bench.records.record import Record, median
+from edgellm.bench.records.kinds import PagingRecord
 from edgellm.bench.worker.memory_cap import capped
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.checkpoint.buffer import WeightBuffer
@@ -57,76 +56,6 @@ class PagingSettings:
         if self.headroom is None:
             return None
         return budget + self.headroom
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PagingRecord(Record):
-    """Tokens of a model inside a budget of memory.
-
-    Attributes:
-        layers: of the model.
-        pinned_layers: those that stayed in memory.
-        bytes_per_token: read from disk for a token.
-        raw_gbps: GB a second of plain reads of the same files, before and after each repetition:
-            one more than those.
-        resident_seconds: of one token, were all weights in memory.
-        load_seconds: until the first token could begin.
-        direct_reads: whether reads went past the page cache.
-        cap_bytes: what the system held the process to; None: nothing.
-    """
-
-    KIND: ClassVar[str] = "paging"
-
-    layers: int | None = None
-    pinned_layers: int | None = None
-    bytes_per_token: int | None = None
-    raw_gbps: tuple[float, ...] = ()
-    resident_seconds: float | None = None
-    load_seconds: float | None = None
-    direct_reads: bool | None = None
-    cap_bytes: int | None = None
-
-    DERIVED: ClassVar[tuple[str, ...]] = (
-        *Record.DERIVED,
-        "raw_read_gbps",
-        "seconds_per_token",
-        "efficiency",
-        "peak_rss_bytes",
-    )
-
-    @property
-    def raw_read_gbps(self) -> float | None:
-        """GB a second of plain reads, the median."""
-        return median(self.raw_gbps)
-
-    @property
-    def efficiency(self) -> float | None:
-        """Physical limit of a repetition over its measured time: 1 is the limit.
-
-        The limit is ``max(missed bytes / raw disk rate, resident step time)``. Each repetition is
-        compared with the plain reads just before and just after it, since disks wander; the
-        median.
-        """
-        if not self.seconds or self.resident_seconds is None or self.bytes_per_token is None:
-            return None
-        fractions = []
-        for number, seconds in enumerate(self.seconds):
-            limit = self.resident_seconds
-            around = self.raw_gbps[number : number + 2]
-            if around:
-                limit = max(limit, self.bytes_per_token / (statistics.mean(around) * 1e9))
-            fractions.append(limit * self.tokens / seconds)
-        return statistics.median(fractions)
-
-    @property
-    def roofline_share(self) -> float | None:
-        """Same as ``efficiency``."""
-        return self.efficiency
-
-    @property
-    def peak_rss_bytes(self) -> int | None:
-        """Most bytes that the process held."""
-        return self.peak_memory_bytes
 
 
 def measure_paging(

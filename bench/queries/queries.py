@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.queries.questions import QUESTIONS, QuerySettings
-from edgellm.bench.records.record import Record
+from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
@@ -19,36 +19,6 @@ from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.hub.resolve import locate
 
 WORKER = (sys.executable, "-m", "edgellm.bench.queries.worker")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryRecord(Record):
-    """One question to one model; ``seconds`` last from the question to the answer's last token.
-
-    Attributes:
-        number: of the question, from 1.
-        question: as it was asked.
-        answer: the text that the model gave.
-        finish_reason: ``stop``, or ``length`` where ``--max-tokens`` cut it off.
-        prompt_tokens: of the question, the template's own among them.
-        first_token_seconds: of each repetition.
-        model_bytes: of the model's weights.
-        score: from 1 to 10, once somebody has rated the answer.
-        scored_by: ``person``, or the judge's name.
-    """
-
-    number: int = 0
-    question: str = ""
-    answer: str | None = None
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    first_token_seconds: tuple[float, ...] = ()
-    model_bytes: int | None = None
-    score: float | None = None
-    scored_by: str | None = None
-
-    KIND: ClassVar[str] = "queries"
-    DERIVED: ClassVar[tuple[str, ...]] = (*Record.DERIVED, "median_seconds", "seconds_per_token")
 
 
 def measure_queries(

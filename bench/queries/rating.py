@@ -6,9 +6,10 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.report.result_files import read_records, write_records
 from edgellm.errors import BackendError, FormatError
 
@@ -57,7 +58,7 @@ class RatedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records = read_records(path)
-        if not any(isinstance(record.get("answer"), str) for record in self.records):
+        if not any(record.get("answer") is not None for record in self.records):
             raise FormatError(
                 f"{path} holds no answers",
                 hint="have them written by edgellm bench queries --output FILE.json",
@@ -70,11 +71,10 @@ class RatedFile:
         """
         places: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, record in enumerate(self.records):
-            question, answer = record.get("question"), record.get("answer")
-            if not isinstance(question, str) or not isinstance(answer, str):
+            if not isinstance(record, QueryRecord) or record.answer is None:
                 continue
-            if record.get("score") is None:
-                places[question, answer].append(number)
+            if record.score is None:
+                places[record.question, record.answer].append(number)
         answers = [Answer(*texts, tuple(numbers)) for texts, numbers in places.items()]
         random.Random(seed).shuffle(answers)
         return answers
@@ -87,7 +87,9 @@ class RatedFile:
         """
         assert LOWEST <= score <= HIGHEST, "raters give what they were asked for"
         for place in answer.places:
-            self.records[place] |= {"score": score, "scored_by": scored_by}
+            answered = self.records[place]
+            assert isinstance(answered, QueryRecord), "unrated gives no others"
+            self.records[place] = replace(answered, score=score, scored_by=scored_by)
         write_records(self.path, self.records)
 
 

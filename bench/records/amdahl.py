@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgellm.bench.records.record import Record, RecordDict, as_dicts
+from edgellm.bench.records.record import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +54,15 @@ class Scaling:
         return sum(x * y for x, y in zip(xs, ys, strict=True)) / sum(x * x for x in xs)
 
 
-def scalings(records: Sequence[Record | RecordDict]) -> dict[str, Scaling]:
+def scalings(records: Sequence[Record]) -> dict[str, Scaling]:
     """Return each model's seconds a token, over all of its questions, by number of threads.
 
     Records without a time or a number of threads are left out.
     """
-    groups: dict[str, dict[int, list[RecordDict]]] = defaultdict(lambda: defaultdict(list))
-    for record in as_dicts(records):
-        if record.get("threads") and record.get("tokens") and record["seconds"]:
-            groups[record["model"]][record["threads"]].append(record)
+    groups: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.threads and record.seconds_per_token:
+            groups[record.model][record.threads].append(record)
     return {
         model: Scaling(
             seconds={
@@ -73,7 +73,6 @@ def scalings(records: Sequence[Record | RecordDict]) -> dict[str, Scaling]:
     }
 
 
-def _seconds_per_token(records: Sequence[RecordDict]) -> float:
-    seconds: float = sum(statistics.median(record["seconds"]) for record in records)
-    tokens: int = sum(record["tokens"] for record in records)
-    return seconds / tokens
+def _seconds_per_token(records: Sequence[Record]) -> float:
+    seconds = sum(statistics.median(record.seconds) for record in records)
+    return seconds / sum(record.tokens for record in records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
-from edgellm.bench.records.record import Record, RecordDict
+from edgellm.bench.records.record import Record
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -19,7 +19,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 class RecordSink(Protocol):
     """A place that records are put, such as a result file."""
 
-    def add(self, record: RecordDict, /) -> None:
+    def add(self, record: Record, /) -> None:
         """Put one record there before this returns."""
         ...
 
@@ -40,9 +40,8 @@ def collect(
     try:
         for record in measuring:
             records.append(record)
-            written = record.as_dict()
             for output in outputs:
-                output.add(written)
+                output.add(record)
             if record.error:
                 note(f"{record.backend}, {record.model}, {record.test}: {record.error}")
     except KeyboardInterrupt:

@@ -11,10 +11,13 @@ from itertools import product
 from typing import Any
 
 from edgellm.bench.records.differences import flat_environment, short_model
-from edgellm.bench.records.record import RecordDict, median
+from edgellm.bench.records.record import Record
 
 CONFIDENCE = 0.95
 """Of the interval round a change, where there are samples enough."""
+
+MAX_SAMPLES = 100
+"""Repetitions of a side of a comparison: what counts their ranks takes their number cubed."""
 
 KEYS = (
     *("kind", "model", "backend", "test", "bits", "dtype", "threads", "batch", "memory_bytes"),
@@ -66,17 +69,17 @@ class MatchedRecords:
     """
 
     key: Mapping[str, Any]
-    records: tuple[RecordDict | None, ...]
+    records: tuple[Record | None, ...]
     changes: tuple[Change | None, ...]
 
 
-def compare(files: Sequence[Sequence[RecordDict]]) -> list[MatchedRecords]:
+def compare(files: Sequence[Sequence[Record]]) -> list[MatchedRecords]:
     """Match the records of all files by what they measure.
 
     Of a measurement that a file has twice the last one counts.
     """
     keys = _distinguishing_keys(files)
-    matches: dict[tuple[Any, ...], list[RecordDict | None]] = {}
+    matches: dict[tuple[Any, ...], list[Record | None]] = {}
     for number, records in enumerate(files):
         for record in records:
             key = tuple(_key_value(record, name) for name in keys)
@@ -106,7 +109,7 @@ def change(before: Sequence[float], after: Sequence[float]) -> Change:
     return Change(estimate, ratios[outside], ratios[-1 - outside], confidence)
 
 
-def environments(files: Sequence[Sequence[RecordDict]]) -> dict[str, tuple[str, ...]]:
+def environments(files: Sequence[Sequence[Record]]) -> dict[str, tuple[str, ...]]:
     """Return the facts that are not the same everywhere, each with its values in every file."""
     files_facts = [_facts(records) for records in files]
     names = dict.fromkeys(name for facts in files_facts for name in facts)
@@ -124,16 +127,15 @@ def as_document(matches: Sequence[MatchedRecords], names: Sequence[str]) -> dict
 
 
 def _as_comparison(match: MatchedRecords) -> dict[str, Any]:
-    records = [record or {"seconds": ()} for record in match.records]
     return {
         **match.key,
-        "tokens_per_second": [record.get("tokens_per_second") for record in records],
-        "median_seconds": [median(record["seconds"]) for record in records],
+        "tokens_per_second": [record and record.tokens_per_second for record in match.records],
+        "median_seconds": [record and record.median_seconds for record in match.records],
         "changes": [item and item.as_dict() for item in match.changes],
     }
 
 
-def _facts(records: Sequence[RecordDict]) -> dict[str, str]:
+def _facts(records: Sequence[Record]) -> dict[str, str]:
     """Return the environment of a file's records; a fact of several values lists them."""
     values: dict[str, dict[str, None]] = defaultdict(dict)
     for record in records:
@@ -142,23 +144,22 @@ def _facts(records: Sequence[RecordDict]) -> dict[str, str]:
     return {name: ", ".join(found) or "-" for name, found in values.items()}
 
 
-def _distinguishing_keys(files: Sequence[Sequence[RecordDict]]) -> list[str]:
+def _distinguishing_keys(files: Sequence[Sequence[Record]]) -> list[str]:
     """Return the keys that tell measurements apart in these files."""
     return [name for name in KEYS if name not in MACHINE_KEYS or _varies_in_a_file(files, name)]
 
 
-def _varies_in_a_file(files: Sequence[Sequence[RecordDict]], name: str) -> bool:
+def _varies_in_a_file(files: Sequence[Sequence[Record]], name: str) -> bool:
     return any(len({str(record.get(name)) for record in records}) > 1 for records in files)
 
 
-def _key_value(record: RecordDict, name: str) -> Any:
-    value = record.get(name)
+def _key_value(record: Record, name: str) -> Any:
     if name == "model":
-        return short_model(str(value))
-    return value
+        return short_model(record.model)
+    return record.get(name)
 
 
-def _record_change(before: RecordDict | None, after: RecordDict | None) -> Change | None:
+def _record_change(before: Record | None, after: Record | None) -> Change | None:
     if before is None or after is None:
         return None
     first = _seconds_per_unit(before)
@@ -168,11 +169,16 @@ def _record_change(before: RecordDict | None, after: RecordDict | None) -> Chang
     return change(first, second)
 
 
-def _seconds_per_unit(record: RecordDict) -> list[float]:
+def _seconds_per_unit(record: Record) -> list[float]:
     """Return seconds a token, or a byte read, of each repetition."""
-    tokens = (record.get("tokens") or 0) * (record.get("batch") or 1)
-    work = tokens or record.get("read_bytes") or 1
-    return [value / work for value in record["seconds"] if value > 0 and math.isfinite(value)]
+    work = record.tokens * record.batch or record.get("read_bytes") or 1
+    return [seconds / work for seconds in _evenly(record.seconds) if seconds]
+
+
+def _evenly(samples: Sequence[float]) -> Sequence[float]:
+    """Return the samples, or so many of them, evenly spaced in time, that all pairs are few."""
+    step = math.ceil(len(samples) / MAX_SAMPLES)
+    return samples[:: max(1, step)]
 
 
 def _interval(first: int, second: int) -> tuple[int, float]:

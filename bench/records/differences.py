@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.record import Record
 
 SETTINGS: Mapping[str, Callable[[Any], str]] = {
     "model": str,
@@ -22,15 +22,16 @@ SETTINGS: Mapping[str, Callable[[Any], str]] = {
 
 
 def differing_settings(
-    records: Sequence[RecordDict], names: Sequence[str] = tuple(SETTINGS)
+    records: Sequence[Record], names: Sequence[str] = tuple(SETTINGS)
 ) -> list[str]:
     """Return the settings that are not the same in all records."""
     return [name for name in names if len({str(record.get(name)) for record in records}) > 1]
 
 
-def label(record: RecordDict, names: Sequence[str]) -> str:
+def label(record: Record, names: Sequence[str]) -> str:
     """Put some of a record's settings in words; those that it does not have are left out."""
-    return ", ".join(SETTINGS[name](record[name]) for name in names if record.get(name) is not None)
+    values = {name: record.get(name) for name in names}
+    return ", ".join(SETTINGS[name](value) for name, value in values.items() if value is not None)
 
 
 def counted(number: int, noun: str) -> str:
@@ -45,11 +46,11 @@ def short_model(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def flat_environment(record: RecordDict) -> dict[str, str]:
+def flat_environment(record: Record) -> dict[str, str]:
     """Return a record's environment flat, without the time, which always differs."""
     return {
         name: str(value)
-        for name, value in flatten(record["environment"]).items()
+        for name, value in flatten(record.environment).items()
         if name != "time" and value is not None
     }
 

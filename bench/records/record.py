@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, get_type_hints
+
+from edgellm.bench.records.fields import (
+    Bits,
+    Count,
+    Environment,
+    Joules,
+    Operations,
+    Rate,
+    Seconds,
+    Several,
+    checked,
+)
 
 SCHEMA = 1
 """Version of the JSON documents that hold records; raised when a field changes its meaning."""
-
-RecordDict = Mapping[str, Any]
-"""A record as ``Record.as_dict`` returns it, or as a result file holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,29 +44,43 @@ class Record:
         weight_bytes_per_token: weights that one token's arithmetic goes through.
         floor_seconds: the least that a repetition could take on this machine.
         error: why there is no result.
+        unknown: what another version of edgellm has written beside these fields; kept as it is.
+
+    Raises:
+        FieldError: a field holds what it cannot, such as a time that is no number.
     """
 
     model: str
     backend: str
     device: str
     test: str
-    environment: Mapping[str, Any]
-    tokens: int = 0
-    seconds: tuple[float, ...] = ()
-    threads: int | None = None
-    batch: int = 1
-    bits: int | None = None
-    memory_bytes: int | None = None
-    peak_memory_bytes: int | None = None
-    weight_bytes_per_token: int | None = None
-    floor_seconds: float | None = None
+    environment: Environment
+    tokens: Count = 0
+    seconds: tuple[Seconds, ...] = ()
+    threads: Several | None = None
+    batch: Several = 1
+    bits: Bits | None = None
+    memory_bytes: Count | None = None
+    peak_memory_bytes: Count | None = None
+    weight_bytes_per_token: Count | None = None
+    floor_seconds: Seconds | None = None
     error: str | None = None
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     KIND: ClassVar[str] = "record"
     """The class of a record in a file; written as ``kind``."""
 
     DERIVED: ClassVar[tuple[str, ...]] = ("tokens_per_second", "achieved_gbps", "roofline_share")
     """Properties that are written with the fields."""
+
+    def __post_init__(self) -> None:
+        """Check every field against the type that it is declared with."""
+        for name, declared in field_types(type(self)).items():
+            object.__setattr__(self, name, checked(getattr(self, name), declared, name))
+
+    def get(self, name: str) -> Any:
+        """Return a field or a derived figure; None where this kind of record has none so named."""
+        return getattr(self, name, None)
 
     @property
     def median_seconds(self) -> float | None:
@@ -89,10 +112,10 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """Return fields and derived figures as one JSON object."""
-        names = [field.name for field in fields(self)]
+        names = [one.name for one in fields(self)]
         values = {name: getattr(self, name) for name in (*names, *self.DERIVED)}
-        environment = values.pop("environment")
-        return {"kind": self.KIND} | values | {"environment": dict(environment)}
+        environment, unknown = values.pop("environment"), values.pop("unknown")
+        return {"kind": self.KIND, **values, **unknown, "environment": environment}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,19 +142,19 @@ class SpeedRecord(Record):
 
     KIND: ClassVar[str] = "speed"
 
-    depth: int = 0
+    depth: Count = 0
     dtype: str | None = None
     arithmetic: str | None = None
-    model_bytes: int | None = None
-    load_seconds: float | None = None
-    step_seconds: tuple[float, ...] = ()
-    first_token_seconds: tuple[float, ...] = ()
-    read_gbps: float | None = None
-    compute_gflops: float | None = None
-    flops: float | None = None
-    energy_joules: tuple[float, ...] = ()
+    model_bytes: Count | None = None
+    load_seconds: Seconds | None = None
+    step_seconds: tuple[Seconds, ...] = ()
+    first_token_seconds: tuple[Seconds, ...] = ()
+    read_gbps: Rate | None = None
+    compute_gflops: Rate | None = None
+    flops: Operations | None = None
+    energy_joules: tuple[Joules, ...] = ()
     energy_source: str | None = None
-    slept: int = 0
+    slept: Count = 0
 
     DERIVED: ClassVar[tuple[str, ...]] = (
         *Record.DERIVED,
@@ -213,8 +236,8 @@ class DiskRecord(Record):
 
     KIND: ClassVar[str] = "disk"
 
-    chunk_bytes: int
-    read_bytes: int
+    chunk_bytes: Count
+    read_bytes: Count
     direct_reads: bool
 
     DERIVED: ClassVar[tuple[str, ...]] = ("raw_read_gbps",)
@@ -225,9 +248,15 @@ class DiskRecord(Record):
         return quotient(quotient(self.read_bytes, self.median_seconds), 1e9)
 
 
-def as_dicts(records: Sequence[Record | RecordDict]) -> list[dict[str, Any]]:
-    """Return every record as a dictionary."""
-    return [record.as_dict() if isinstance(record, Record) else dict(record) for record in records]
+_FIELD_TYPES: dict[type, Mapping[str, Any]] = {}
+
+
+def field_types(kind: type[Record]) -> Mapping[str, Any]:
+    """Return the declared type of each field of a kind of records, with its limits."""
+    if kind not in _FIELD_TYPES:
+        hints = get_type_hints(kind, include_extras=True)
+        _FIELD_TYPES[kind] = {one.name: hints[one.name] for one in fields(kind)}
+    return _FIELD_TYPES[kind]
 
 
 def median(samples: Sequence[float]) -> float | None:

@@ -6,15 +6,21 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from edgellm.bench.records.differences import flatten
-from edgellm.bench.records.record import SCHEMA, Record, RecordDict, as_dicts
+from edgellm.bench.records.record import SCHEMA, Record, SpeedRecord
 
 Column = tuple[str, Callable[[Any], str]]
-"""A key of ``Record.as_dict``, and how its values are shown."""
+"""A field or derived figure of records, and how its values are shown."""
 
-Records = Sequence[Record | RecordDict]
+
+class Row(Protocol):
+    """A line of a table: a record, or a dictionary of figures of several."""
+
+    def get(self, name: str, /) -> Any:
+        """Return the value of that name; None where there is none."""
+        ...
 
 
 def megabytes(value: Any) -> str:
@@ -108,12 +114,11 @@ WHERE_KNOWN = ("first token", "step p50", "p99", "GB/s", "of roofline", "J/token
 """Columns of speeds that are shown only where a record has something in them."""
 
 
-def speed_columns(records: Records) -> dict[str, Column]:
+def speed_columns(records: Sequence[Row]) -> dict[str, Column]:
     """Return the columns that tell these records apart, and those of figures that are there."""
-    dicts = as_dicts(records)
 
     def is_shown(name: str, key: str) -> bool:
-        values = {str(record.get(key)) for record in dicts}
+        values = {str(record.get(key)) for record in records}
         if name in WHERE_DIFFERENT:
             return len(values) > 1
         if name in WHERE_KNOWN:
@@ -123,20 +128,20 @@ def speed_columns(records: Records) -> dict[str, Column]:
     return {name: column for name, column in SPEED_COLUMNS.items() if is_shown(name, column[0])}
 
 
-def as_json(records: Records) -> str:
+def as_json(records: Sequence[Record]) -> str:
     """Return one JSON document."""
-    document = {"schema": SCHEMA, "records": as_dicts(records)}
+    document = {"schema": SCHEMA, "records": [record.as_dict() for record in records]}
     return json.dumps(document, indent=2, allow_nan=False)
 
 
-def as_csv(records: Records) -> str:
+def as_csv(records: Sequence[Record]) -> str:
     """Return a line a record, and a column for each thing that any of them says.
 
     Nested values have names with points; lists are joined by spaces.
     """
     lines = [
-        {name: _csv_cell(value) for name, value in flatten(record).items()}
-        for record in as_dicts(records)
+        {name: _csv_cell(value) for name, value in flatten(record.as_dict()).items()}
+        for record in records
     ]
     heads = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
@@ -146,31 +151,30 @@ def as_csv(records: Records) -> str:
     return text.getvalue().removesuffix("\r\n")
 
 
-def as_markdown(records: Records) -> str:
+def as_markdown(records: Sequence[Record]) -> str:
     """Return a table of the speeds, and where they were measured; other kinds are left out."""
-    speeds = [record for record in as_dicts(records) if record.get("kind") == "speed"]
+    speeds = [record for record in records if isinstance(record, SpeedRecord)]
     columns = speed_columns(speeds)
     heads = list(columns)
     lines = [show_cells(record, columns) for record in speeds]
-    if any(record.get("error") for record in speeds):
+    if any(record.error for record in speeds):
         heads.append("what went wrong")
         for line, record in zip(lines, speeds, strict=True):
-            line.append(record.get("error") or "")
+            line.append(record.error or "")
     table = [
         "| " + " | ".join(map(_escape_markdown, line)) + " |"
         for line in (heads, ["---"] * len(heads), *lines)
     ]
-    machines = dict.fromkeys(_machine_sentence(record["environment"]) for record in speeds)
+    machines = dict.fromkeys(_machine_sentence(record.environment) for record in speeds)
     places = [f"- {_escape_markdown(machine)}" for machine in machines]
     return "\n".join(["# edgellm bench", "", *table, "", *places])
 
 
-def as_table(records: Records, columns: Mapping[str, Column]) -> str:
+def as_table(rows: Sequence[Row], columns: Mapping[str, Column]) -> str:
     """Return lines of aligned columns; a record that failed says why behind its line."""
-    dicts = as_dicts(records)
-    lines = [list(columns), *(show_cells(record, columns) for record in dicts)]
+    lines = [list(columns), *(show_cells(row, columns) for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    failures = ["", *(_failure_behind(record["error"]) for record in dicts)]
+    failures = ["", *(_failure_behind(row.get("error")) for row in rows)]
     aligned = (
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in lines
@@ -178,9 +182,9 @@ def as_table(records: Records, columns: Mapping[str, Column]) -> str:
     return "\n".join(line + failure for line, failure in zip(aligned, failures, strict=True))
 
 
-def show_cells(record: RecordDict, columns: Mapping[str, Column]) -> list[str]:
-    """Return what a record says in each column; ``-`` where it says nothing."""
-    return [show_value(record.get(key), show) for key, show in columns.values()]
+def show_cells(row: Row, columns: Mapping[str, Column]) -> list[str]:
+    """Return what a row says in each column; ``-`` where it says nothing."""
+    return [show_value(row.get(key), show) for key, show in columns.values()]
 
 
 def show_value(value: Any, show: Callable[[Any], str]) -> str:
@@ -207,8 +211,8 @@ def _machine_sentence(environment: Mapping[str, Any]) -> str:
     if environment.get("memory_bytes"):
         parts.append(f"{environment['memory_bytes'] / 1e9:.0f} GB")
     parts.append(f"{environment.get('system')}")
-    packages = (environment.get("packages") or {}).items()
-    versions = [f"{name} {version}" for name, version in packages if version]
+    packages = environment.get("packages", {})
+    versions = [f"{name} {version}" for name, version in packages.items() if version]
     return f"{', '.join(parts)}; {', '.join(versions)}"
 
 

@@ -9,20 +9,19 @@ from html import escape
 
 from edgellm.bench.records.amdahl import scalings
 from edgellm.bench.records.differences import short_model
-from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.kinds import QueryRecord
+from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import megabytes, percent, seconds, show_value
 from edgellm.bench.report.elements import definitions, details, panel, panels, section, table
 from edgellm.bench.report.plots import Series, chart
 
 
-def answers_section(records: Sequence[RecordDict]) -> str:
+def answers_section(records: Sequence[Record]) -> str:
     """Return accuracy over size, time over cores, and answers; nothing where there is none."""
     answered = [
         record
         for record in records
-        if record.get("kind") == "queries"
-        and not record.get("error")
-        and record.get("seconds_per_token")
+        if isinstance(record, QueryRecord) and not record.error and record.seconds_per_token
     ]
     if not answered:
         return ""
@@ -30,18 +29,16 @@ def answers_section(records: Sequence[RecordDict]) -> str:
     return section("Questions", panels(parts), _answers(answered))
 
 
-def _accuracy_panel(records: Sequence[RecordDict]) -> str:
+def _accuracy_panel(records: Sequence[QueryRecord]) -> str:
     """Return the mean score of a model's answers over the size of its weights."""
-    scored = [
-        record
-        for record in records
-        if record.get("score") is not None and record.get("model_bytes")
-    ]
-    if not scored:
-        return ""
     scores: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for record in scored:
-        scores[record["model"], record["model_bytes"]].append(record["score"])
+    raters: dict[str, None] = {}  # a set that stays in order
+    for record in records:
+        if record.score is not None and record.model_bytes:
+            scores[record.model, record.model_bytes].append(record.score)
+            raters[str(record.scored_by)] = None
+    if not scores:
+        return ""
     means = {model: statistics.mean(values) for model, values in scores.items()}
     unit, unit_name = 1e6, "MB"
     if max(nbytes for _, nbytes in means) >= 1e9:
@@ -60,16 +57,15 @@ def _accuracy_panel(records: Sequence[RecordDict]) -> str:
         [short_model(model), megabytes(nbytes), f"{mean:.1f}"]
         for (model, nbytes), mean in means.items()
     ]
-    raters = ", ".join(dict.fromkeys(str(record.get("scored_by")) for record in scored))
     return panel(
         "Accuracy and size",
         drawn,
         table(["model", "weights", "mean score"], rows),
-        f'<p class="soft">Scored by {escape(raters)}.</p>',
+        f'<p class="soft">Scored by {escape(", ".join(raters))}.</p>',
     )
 
 
-def _cores_panel(records: Sequence[RecordDict]) -> str:
+def _cores_panel(records: Sequence[QueryRecord]) -> str:
     """Return seconds a token over threads, and Amdahl's parallel fraction."""
     by_model = scalings(records)
     if not by_model:
@@ -109,13 +105,13 @@ def _cores_panel(records: Sequence[RecordDict]) -> str:
     return panel("Time and cores", drawn, table(heads, rows))
 
 
-def _answers(records: Sequence[RecordDict]) -> str:
+def _answers(records: Sequence[QueryRecord]) -> str:
     """Return each different answer once, folded away under its question."""
     # a dictionary without values: a set that stays in order
     answers: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     for record in records:
-        name = short_model(record["model"])
-        if record.get("score") is not None:
-            name += f" ({record['score']:g})"
-        answers[str(record["question"])][name, str(record["answer"])] = None
+        name = short_model(record.model)
+        if record.score is not None:
+            name += f" ({record.score:g})"
+        answers[record.question][name, str(record.answer)] = None
     return "".join(details(question, definitions(pairs)) for question, pairs in answers.items())

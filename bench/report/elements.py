@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 from edgellm.bench.records.differences import short_model
-from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import Column, megabytes, show_cells, show_value
 
 SETTING_TEXTS: Mapping[str, Callable[[Any], str]] = {
@@ -68,10 +69,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, prose: str | N
 
 
 def records_table(
-    records: Sequence[RecordDict], columns: Mapping[str, Column], *, prose: str | None = None
+    records: Sequence[Record], columns: Mapping[str, Column], *, prose: str | None = None
 ) -> str:
     """Return a table with a row for each record, its model without folders."""
-    named = ({**record, "model": short_model(record["model"])} for record in records)
+    named = (replace(record, model=short_model(record.model)) for record in records)
     return table(list(columns), [show_cells(record, columns) for record in named], prose=prose)
 
 
@@ -80,6 +81,6 @@ def setting_columns(names: Iterable[str]) -> dict[str, Column]:
     return {name.removesuffix("_bytes"): (name, SETTING_TEXTS.get(name, str)) for name in names}
 
 
-def setting_text(record: RecordDict, name: str) -> str:
+def setting_text(record: Record, name: str) -> str:
     """Return a setting of a record as tables show it; ``-`` where it has none."""
     return show_value(record.get(name), SETTING_TEXTS.get(name, str))

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from edgellm.bench.records.differences import SETTINGS, differing_settings, flat_environment
-from edgellm.bench.records.record import RecordDict, as_dicts
+from edgellm.bench.records.kinds import PagingRecord
+from edgellm.bench.records.record import DiskRecord, Record, SpeedRecord
 from edgellm.bench.records.text_tables import (
     DISK_COLUMNS,
     PAGING_COLUMNS,
     Column,
-    Records,
     speed_columns,
 )
 from edgellm.bench.report.answers_section import answers_section
@@ -28,38 +28,37 @@ from edgellm.bench.report.parity_section import ablation_section, parity_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
 
 
-def as_html(records: Records) -> str:
+def as_html(records: Sequence[Record]) -> str:
     """Return a whole document."""
-    dicts = as_dicts(records)
     # the colour of a backend is the same in all sections
-    backends = dict.fromkeys(record["backend"] for record in dicts)
+    backends = dict.fromkeys(record.backend for record in records)
     styles = {backend: number for number, backend in enumerate(backends)}
     speeds = [
         record
-        for record in dicts
-        if record.get("kind") == "speed" and not record.get("error") and record["seconds"]
+        for record in records
+        if isinstance(record, SpeedRecord) and not record.error and record.tokens_per_second
     ]
     parts = [
-        _head(dicts),
+        _head(records),
         *speed_sections(speeds, styles),
-        answers_section(dicts),
-        parity_section(dicts),
-        ablation_section(dicts),
-        _kind_section(dicts, "paging", PAGING_COLUMNS, "A model inside a budget of memory."),
-        _kind_section(dicts, "disk", DISK_COLUMNS, "Plain sequential reads."),
-        _failures_section(dicts),
+        answers_section(records),
+        parity_section(records),
+        ablation_section(records),
+        _kind_section(records, PagingRecord, PAGING_COLUMNS, "A model inside a budget of memory."),
+        _kind_section(records, DiskRecord, DISK_COLUMNS, "Plain sequential reads."),
+        _failures_section(records),
         _all_speeds_section(speeds),
-        _machines_section(dicts),
+        _machines_section(records),
     ]
     return page("edgellm bench", "\n".join(part for part in parts if part))
 
 
-def _head(records: Sequence[RecordDict]) -> str:
+def _head(records: Sequence[Record]) -> str:
     machines = dict.fromkeys(machine_name(record) for record in records)
-    times = sorted(str(record["environment"].get("time", "")) for record in records)
+    times = sorted(record.environment.get("time") or "" for record in records)
     first_and_last = dict.fromkeys((*times[:1], *times[-1:]))
     count = f"{len(records)} measurements"
-    failed = sum(bool(record.get("error")) for record in records)
+    failed = sum(bool(record.error) for record in records)
     if failed:
         count += f", {failed} of them failed"
     lines = [escape("; ".join(machines)), escape(" to ".join(first_and_last)), count]
@@ -67,18 +66,18 @@ def _head(records: Sequence[RecordDict]) -> str:
 
 
 def _kind_section(
-    records: Sequence[RecordDict], kind: str, columns: Mapping[str, Column], note: str
+    records: Sequence[Record], kind: type[Record], columns: Mapping[str, Column], note: str
 ) -> str:
     """Return a table of all records of a kind."""
-    shown = [record for record in records if record.get("kind") == kind]
+    shown = [record for record in records if isinstance(record, kind)]
     if not shown:
         return ""
     table = records_table(shown, setting_columns(["model"]) | dict(columns))
-    return section(kind.capitalize(), table, note=note)
+    return section(kind.KIND.capitalize(), table, note=note)
 
 
-def _failures_section(records: Sequence[RecordDict]) -> str:
-    failed = [record for record in records if record.get("error")]
+def _failures_section(records: Sequence[Record]) -> str:
+    failed = [record for record in records if record.error]
     if not failed:
         return ""
     first = ["backend", "model", "test"]
@@ -88,13 +87,13 @@ def _failures_section(records: Sequence[RecordDict]) -> str:
     return section("What went wrong", records_table(failed, columns, prose="what went wrong"))
 
 
-def _all_speeds_section(records: Sequence[RecordDict]) -> str:
+def _all_speeds_section(records: Sequence[Record]) -> str:
     if not records:
         return ""
     return section("All speeds", records_table(records, speed_columns(records)))
 
 
-def _machines_section(records: Sequence[RecordDict]) -> str:
+def _machines_section(records: Sequence[Record]) -> str:
     environments = {
         repr(sorted(environment.items())): environment
         for environment in map(flat_environment, records)

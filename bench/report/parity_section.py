@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from edgellm.bench.records.differences import short_model
-from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.kinds import AblationRecord, ParityRecord
+from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import Column, percent, seconds, show_cells
 from edgellm.bench.report.elements import definitions, details, panel, panels, section, table
 from edgellm.bench.report.plots import Bar, Series, bars, chart
@@ -26,10 +27,10 @@ ABLATION_COLUMNS: Mapping[str, Column] = {
 }
 
 
-def parity_section(records: Sequence[RecordDict]) -> str:
+def parity_section(records: Sequence[Record]) -> str:
     """Return how far logits, perplexity and greedy texts lie from the reference's."""
     compared = [
-        record for record in records if record.get("kind") == "parity" and not record.get("error")
+        record for record in records if isinstance(record, ParityRecord) and not record.error
     ]
     if not compared:
         return ""
@@ -37,24 +38,23 @@ def parity_section(records: Sequence[RecordDict]) -> str:
     rows = [
         [
             _side_name(record),
-            _reference_name(record, record.get("reference_bits")),
+            _reference_name(record, record.reference_bits),
             *show_cells(record, FIGURES),
             _text_equality(record),
         ]
         for record in compared
     ]
-    texts = [_texts(record) for record in compared if record.get("text") is not None]
+    texts = [_texts(record) for record in compared if record.text is not None]
     parts = [_divergence_chart(compared), table(heads, rows), *texts]
     return section("Do they say the same?", *parts, note=PARITY_NOTE)
 
 
-def ablation_section(records: Sequence[RecordDict]) -> str:
+def ablation_section(records: Sequence[Record]) -> str:
     """Return seconds a token with one part left out."""
-    by_model: dict[str, list[RecordDict]] = defaultdict(list)
+    by_model: dict[str, list[AblationRecord]] = defaultdict(list)
     for record in records:
-        measured = not record.get("error") and record.get("seconds_per_token")
-        if record.get("kind") == "ablation" and measured:
-            by_model[record["model"]].append(record)
+        if isinstance(record, AblationRecord) and not record.error and record.seconds_per_token:
+            by_model[record.model].append(record)
     if not by_model:
         return ""
     parts = [
@@ -68,18 +68,18 @@ def ablation_section(records: Sequence[RecordDict]) -> str:
     return section("What each part is worth", panels(parts), note="Seconds a token.")
 
 
-def _ablation_bar(record: RecordDict) -> Bar:
-    taken = record["seconds_per_token"]
-    is_ablated = bool(record.get("without"))
-    return Bar(str(record.get("variant")), taken, seconds(taken), style=int(is_ablated))
+def _ablation_bar(record: AblationRecord) -> Bar:
+    taken = record.seconds_per_token or 0.0
+    is_ablated = bool(record.without)
+    return Bar(record.variant, taken, seconds(taken), style=int(is_ablated))
 
 
-def _divergence_chart(records: Sequence[RecordDict]) -> str:
+def _divergence_chart(records: Sequence[ParityRecord]) -> str:
     """Return divergence over bits; nothing where all have the same bits."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for record in records:
-        if record.get("bits") and record.get("kl") is not None:
-            points[record["backend"]].append((record["bits"], max(0.0, record["kl"])))
+        if record.bits and record.kl is not None:
+            points[record.backend].append((record.bits, record.kl))
     bits = sorted({x for of_backend in points.values() for x, _ in of_backend})
     if len(bits) < 2:
         return ""
@@ -92,32 +92,30 @@ def _divergence_chart(records: Sequence[RecordDict]) -> str:
     )
 
 
-def _texts(record: RecordDict) -> str:
+def _texts(record: ParityRecord) -> str:
     """Return two greedy texts under each other, folded away."""
     name = _side_name(record)
     pairs = [
-        (name, str(record["text"])),
-        (_reference_name(record, None), str(record.get("reference_text"))),
+        (name, str(record.text)),
+        (_reference_name(record, None), str(record.reference_text)),
     ]
     return details(f"{name}: texts", definitions(pairs))
 
 
-def _text_equality(record: RecordDict) -> str:
-    equal = record.get("text_equal")
-    if equal is None:
+def _text_equality(record: ParityRecord) -> str:
+    if record.text_equal is None:
         return "-"
-    if equal:
+    if record.text_equal:
         return "yes"
-    return f"the first {record.get('equal_tokens')} tokens"
+    return f"the first {record.equal_tokens} tokens"
 
 
-def _side_name(record: RecordDict) -> str:
-    return _name(record["model"], record["backend"], record.get("bits"))
+def _side_name(record: ParityRecord) -> str:
+    return _name(record.model, record.backend, record.bits)
 
 
-def _reference_name(record: RecordDict, bits: int | None) -> str:
-    model, backend = record.get("reference_model", ""), record.get("reference_backend", "")
-    return _name(str(model), str(backend), bits)
+def _reference_name(record: ParityRecord, bits: int | None) -> str:
+    return _name(record.reference_model, record.reference_backend, bits)
 
 
 def _name(model: str, backend: str, bits: int | None) -> str:

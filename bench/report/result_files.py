@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgellm.bench.records.record import SCHEMA, RecordDict
+from edgellm.bench.records.fields import FieldError
+from edgellm.bench.records.kinds import record_of
+from edgellm.bench.records.record import SCHEMA, Record
 from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown
-from edgellm.errors import BackendError, ConfigError, ConversionError, FormatError
-from edgellm.files.atomic import read_errors, write_file
+from edgellm.errors import BackendError, ConfigError, ConversionError, FormatError, ReadError
+from edgellm.files.atomic import write_file
+from edgellm.files.bounded import read_bounded
+from edgellm.files.strict_json import parse_json, quoted
 
-MAX_BYTES = 256 << 20
-"""Of a file that is read; a larger one is not ours."""
+MAX_BYTES = 64 << 20
+"""Of a file that is read; a larger one is not ours. A record has some KB."""
+
+MAX_ITEMS = 4_000_000
+"""Values in such a file."""
+
+HINT = "name a json or jsonl file that edgellm bench --output has written"
 
 JSONL = ".jsonl"
 """The suffix of files with a record a line, to which records are appended."""
 
 
-def _as_html(records: Sequence[RecordDict]) -> str:
+def _as_html(records: Sequence[Record]) -> str:
     # half of the bench's code, which other formats do not need
     from edgellm.bench.report.html_report import as_html
 
     return as_html(records)
 
 
-FORMATS: Mapping[str, Callable[[Sequence[RecordDict]], str]] = {
+FORMATS: Mapping[str, Callable[[Sequence[Record]], str]] = {
     ".json": as_json,
     ".csv": as_csv,
     ".md": as_markdown,
@@ -55,12 +65,12 @@ class ResultFile:
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"there is no folder {path.parent}", hint="make it first")
         self.path = path
-        self._records: list[RecordDict] = []
+        self._records: list[Record] = []
         if path.suffix == JSONL:
             # says now whether it can be written, not after the first measurement
             _write_in_place(path, b"", "ab")
 
-    def add(self, record: RecordDict) -> None:
+    def add(self, record: Record) -> None:
         """Put a record on the disk. Raises BackendError where the disk refuses."""
         self._records.append(record)
         if self.path.suffix != JSONL:
@@ -70,7 +80,7 @@ class ResultFile:
         else:
             _write_in_place(self.path, _as_line(record), "ab")
 
-    def replace(self, records: Sequence[RecordDict]) -> None:
+    def replace(self, records: Sequence[Record]) -> None:
         """Put these records in the place of those so far; of none, leave the file as it is.
 
         Raises:
@@ -81,7 +91,7 @@ class ResultFile:
             write_records(self.path, self._records)
 
 
-def write_records(path: Path, records: Sequence[RecordDict]) -> None:
+def write_records(path: Path, records: Sequence[Record]) -> None:
     """Replace a file, at once or not at all, in the format of its suffix.
 
     Raises:
@@ -97,34 +107,29 @@ def write_records(path: Path, records: Sequence[RecordDict]) -> None:
         raise BackendError(error.message, hint=error.hint) from error
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[Record]:
     """Return the records of a json or jsonl file that the bench has written.
 
     Raises:
-        ConfigError: there is no such file.
-        FormatError: it holds something else.
+        ReadError: there is no such file.
+        FormatError: it holds something else; the error names the record and its field.
     """
-    text = _read_text(path)
     try:
-        if path.suffix == JSONL:
-            documents = [json.loads(line) for line in _whole_lines(text)]
-        else:
-            documents = [json.loads(text)]
-    except (ValueError, RecursionError) as error:
-        raise _format_error(path, "it is no JSON") from error
-    return [record for document in documents for record in _records_of(document, path)]
+        return [_record(document, number, path) for number, document in _documents(path)]
+    except (ReadError, FormatError) as error:
+        raise type(error)(error.message, hint=error.hint or HINT) from error
 
 
-def read_some_records(path: Path) -> list[dict[str, Any]]:
+def read_some_records(path: Path) -> list[Record]:
     """Return the records of a file that holds at least one.
 
     Raises:
-        ConfigError: there is no such file.
+        ReadError: there is no such file.
         FormatError: it holds something else, or no record.
     """
     records = read_records(path)
     if not records:
-        raise _format_error(path, "it is empty")
+        raise FormatError(f"{path} holds no records: it is empty", hint=HINT)
     return records
 
 
@@ -142,57 +147,63 @@ def _write_to_disk(path: Path, data: bytes, mode: str) -> None:
         os.fsync(file.fileno())
 
 
-def _as_line(record: RecordDict) -> bytes:
-    return json.dumps({"schema": SCHEMA} | dict(record), allow_nan=False).encode() + b"\n"
+def _as_line(record: Record) -> bytes:
+    return json.dumps({"schema": SCHEMA} | record.as_dict(), allow_nan=False).encode() + b"\n"
 
 
-def _read_text(path: Path) -> str:
+def _record(document: object, number: int, path: Path) -> Record:
     try:
-        with read_errors(path, ConfigError, hint="name a json file of edgellm bench"):
-            if path.stat().st_size > MAX_BYTES:
-                raise FormatError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
-            return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _format_error(path, "it is no text") from error
+        return record_of(document)
+    except FieldError as error:
+        raise FormatError(f"{path}, record {number}: {error.message}") from error
 
 
-def _whole_lines(text: str) -> list[str]:
-    """Return the lines that end: the last one may have been cut off with the power."""
-    return [line for line in text.split("\n")[:-1] if line.strip()]
+def _documents(path: Path) -> Iterable[tuple[int, object]]:
+    """Return the numbers and the JSON values of records. Raises ReadError, FormatError."""
+    data = read_bounded(path, MAX_BYTES)
+    if b'"avg_ts"' in data and b'"schema"' not in data:
+        raise FormatError(
+            f"{path} is llama-bench's",
+            hint="measure the same file here: edgellm bench FILE.gguf --backend llama.cpp",
+        )
+    if path.suffix == JSONL:
+        return enumerate((_without_schema(line, path) for line in _lines(data, path)), 1)
+    if not data.strip():
+        return ()
+    document = _without_schema(_parse(data, str(path)), path)
+    if "comparisons" in document:
+        raise FormatError(f"{path} holds what bench compare has found, no records")
+    records = document.get("records")
+    if not isinstance(records, list):
+        raise FormatError(f"{path} holds no list of records")
+    return enumerate(records, 1)
 
 
-def _records_of(document: object, path: Path) -> list[dict[str, Any]]:
-    """Return the records of a json file's document, or the one of a jsonl file's line."""
-    if not isinstance(document, dict):
-        raise _format_error(path, "it is no object")
+def _lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the object of each line; a last one that was cut off with the power is left out."""
+    *lines, last = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _parse(line, f"{path}, record {number}")
+    with suppress(FormatError):
+        yield _parse(last, str(path))
+
+
+def _parse(data: bytes, name: str) -> dict[str, Any]:
+    return parse_json(data, name, max_bytes=MAX_BYTES, max_items=MAX_ITEMS)
+
+
+def _without_schema(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a document without its schema. Raises FormatError where it is not the one we know."""
     schema = document.pop("schema", None)
-    if schema != SCHEMA:
-        found = str(schema)[:20]
-        raise _format_error(path, f"its schema is {found}, and this edgellm knows {SCHEMA}")
-    records = [document]
-    if path.suffix != JSONL:
-        records = document.get("records", [])
-    if not isinstance(records, list) or not all(map(_is_record, records)):
-        raise _format_error(path, "its records are none")
-    return records
-
-
-def _is_record(record: object) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("environment"), dict):
-        return False
-    if not all(isinstance(record.get(name), str) for name in ("model", "backend", "test")):
-        return False
-    seconds = record.get("seconds")
-    return isinstance(seconds, list) and all(
-        isinstance(value, int | float) and value >= 0 for value in seconds
-    )
-
-
-def _format_error(path: Path, why: str) -> FormatError:
-    return FormatError(
-        f"{path} holds no records of edgellm bench: {why}",
-        hint="write them with --output FILE.json",
-    )
+    if schema == SCHEMA:
+        return document
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise FormatError(
+            f"{path} is a newer edgellm's: its schema is {quoted(schema)}, and this one knows {SCHEMA}",
+            hint="update edgellm",
+        )
+    raise FormatError(f"{path} holds no records of edgellm bench")
 
 
 def _refusal(path: Path, error: OSError) -> BackendError:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edgellm.bench.records.differences import SETTINGS, differing_settings, label
-from edgellm.bench.records.record import RecordDict
+from edgellm.bench.records.record import Record, SpeedRecord
 from edgellm.bench.records.text_tables import (
     Column,
     megabytes,
@@ -52,15 +52,15 @@ LATENCY_COLUMNS: Mapping[str, Column] = {
 }
 
 
-def speed_sections(records: Sequence[RecordDict], styles: Mapping[str, int]) -> list[str]:
+def speed_sections(records: Sequence[SpeedRecord], styles: Mapping[str, int]) -> list[str]:
     """Return the HTML of each section; empty where no record has its figures.
 
     Args:
         records: of speeds, without failures.
         styles: the number of each backend's colour.
     """
-    prompts = [record for record in records if record["test"].startswith("pp")]
-    generations = [record for record in records if record["test"].startswith("tg")]
+    prompts = [record for record in records if record.is_prompt]
+    generations = [record for record in records if record.test.startswith("tg")]
     generation_unit = "Tokens a second, all sequences of a batch together."
     return [
         _throughput_section("Generation", generation_unit, generations, styles),
@@ -71,58 +71,58 @@ def speed_sections(records: Sequence[RecordDict], styles: Mapping[str, int]) -> 
     ]
 
 
-def machine_name(record: RecordDict) -> str:
+def machine_name(record: Record) -> str:
     """Return the device, and the machine that it is in, as a person tells machines apart."""
-    environment = record["environment"]
-    chip = str(environment.get("chip") or "?")
+    environment = record.environment
+    chip = environment.get("chip") or "?"
     host = chip
     if environment.get("cores"):
         host = f"{chip}, {environment['cores']} cores"
-    device = str(record.get("device") or "")
-    if device in {"", chip}:
+    if record.device in {"", chip}:
         return host
-    return f"{device} at {host}"
+    return f"{record.device} at {host}"
 
 
 def _throughput_section(
-    title: str, unit: str, records: Sequence[RecordDict], styles: Mapping[str, int]
+    title: str, unit: str, records: Sequence[SpeedRecord], styles: Mapping[str, int]
 ) -> str:
     if not records:
         return ""
     name = _bar_name_in(records)
 
-    def draw(group: Sequence[RecordDict]) -> str:
+    def draw(group: Sequence[SpeedRecord]) -> str:
+        settings = _bar_settings(group)
         drawn = [
             Bar(
-                name(record, _bar_settings(group)),
-                record["tokens_per_second"],
-                throughput(record["tokens_per_second"]),
-                styles[record["backend"]],
+                name(record, settings),
+                value,
+                throughput(value),
+                styles[record.backend],
                 *_slowest_and_fastest(record),
             )
-            for record in _largest_first(group, "tokens_per_second")
+            for value, record in _largest_first(group, "tokens_per_second")
         ]
         return bars(drawn) + _folded(records_table(group, speed_columns(group)))
 
     return section(title, _panels(_by_model_and_test(records), draw), note=f"{unit} {INTERVALS}")
 
 
-def _roofline_section(records: Sequence[RecordDict], styles: Mapping[str, int]) -> str:
-    shown = [record for record in records if record.get("roofline_share")]
+def _roofline_section(records: Sequence[SpeedRecord], styles: Mapping[str, int]) -> str:
+    shown = [record for record in records if record.roofline_share]
     if not shown:
         return ""
     name = _bar_name_in(shown)
 
-    def draw(group: Sequence[RecordDict]) -> str:
+    def draw(group: Sequence[SpeedRecord]) -> str:
         settings = _bar_settings(group)
         drawn = [
             Bar(
                 name(record, settings),
-                record["roofline_share"],
-                percent(record["roofline_share"]),
-                styles[record["backend"]],
+                value,
+                percent(value),
+                styles[record.backend],
             )
-            for record in _largest_first(group, "roofline_share")
+            for value, record in _largest_first(group, "roofline_share")
         ]
         # a model in the processor's caches may be above 100%
         limit = max(1.0, drawn[0].value)
@@ -133,13 +133,13 @@ def _roofline_section(records: Sequence[RecordDict], styles: Mapping[str, int]) 
     return section("How near to the machine's limit", _panels(groups, draw), note=ROOFLINE)
 
 
-def _threads_section(records: Sequence[RecordDict], styles: Mapping[str, int]) -> str:
-    threaded = [record for record in records if record.get("threads")]
+def _threads_section(records: Sequence[SpeedRecord], styles: Mapping[str, int]) -> str:
+    threaded = [record for record in records if record.threads]
     columns = setting_columns(["backend", "threads"])
     columns["tokens/s"] = ("tokens_per_second", throughput)
 
-    def draw(group: Sequence[RecordDict]) -> str:
-        counts = sorted({record["threads"] for record in group})
+    def draw(group: Sequence[SpeedRecord]) -> str:
+        counts = sorted({record.threads or 0 for record in group})
         drawn = chart(
             _thread_series(group, styles),
             x_name="threads",
@@ -160,26 +160,26 @@ def _threads_section(records: Sequence[RecordDict], styles: Mapping[str, int]) -
     return section("What threads bring", _panels(groups, draw), note=note)
 
 
-def _thread_series(group: Sequence[RecordDict], styles: Mapping[str, int]) -> list[Series]:
+def _thread_series(group: Sequence[SpeedRecord], styles: Mapping[str, int]) -> list[Series]:
     """Return tokens/s over threads of what was measured on several numbers of them."""
     others = [name for name in INSIDE_A_PANEL if name != "threads"]
     settings = _with_backend(differing_settings(group, others))
-    by_label: dict[str, list[RecordDict]] = defaultdict(list)
+    by_label: dict[str, list[SpeedRecord]] = defaultdict(list)
     for record in group:
         by_label[label(record, settings)].append(record)
     return [
         Series(
             name,
-            [(record["threads"], record["tokens_per_second"]) for record in members],
-            styles[members[0]["backend"]],
+            [(record.threads or 0, record.tokens_per_second or 0.0) for record in members],
+            styles[members[0].backend],
         )
         for name, members in by_label.items()
-        if len({record["threads"] for record in members}) > 1
+        if len({record.threads for record in members}) > 1
     ]
 
 
-def _latency_section(records: Sequence[RecordDict]) -> str:
-    shown = [record for record in records if record.get("step_seconds")]
+def _latency_section(records: Sequence[SpeedRecord]) -> str:
+    shown = [record for record in records if record.step_seconds]
     if not shown:
         return ""
     names = ("model", "bits", "threads", "batch", "test", "memory_bytes")
@@ -189,7 +189,7 @@ def _latency_section(records: Sequence[RecordDict]) -> str:
     return section("Time of a single token", table, note=note)
 
 
-def _bar_settings(group: Sequence[RecordDict]) -> list[str]:
+def _bar_settings(group: Sequence[SpeedRecord]) -> list[str]:
     """Return the settings that tell the bars of a panel apart."""
     names = differing_settings(group, INSIDE_A_PANEL)
     return _with_backend([name for name in names if name != "device"])
@@ -202,11 +202,11 @@ def _with_backend(names: Sequence[str]) -> list[str]:
     return ["backend", *names]
 
 
-def _bar_name_in(records: Sequence[RecordDict]) -> Callable[[RecordDict, Sequence[str]], str]:
+def _bar_name_in(records: Sequence[SpeedRecord]) -> Callable[[SpeedRecord, Sequence[str]], str]:
     """Return what names a record by its settings, and by its machine if there are several."""
     several_machines = len({machine_name(record) for record in records}) > 1
 
-    def name(record: RecordDict, settings: Sequence[str]) -> str:
+    def name(record: SpeedRecord, settings: Sequence[str]) -> str:
         if several_machines:
             return f"{label(record, settings)}, {machine_name(record)}"
         return label(record, settings)
@@ -214,22 +214,24 @@ def _bar_name_in(records: Sequence[RecordDict]) -> Callable[[RecordDict, Sequenc
     return name
 
 
-def _largest_first(records: Iterable[RecordDict], key: str) -> list[RecordDict]:
-    return sorted(records, key=lambda record: -record[key])
+def _largest_first(records: Iterable[SpeedRecord], figure: str) -> list[tuple[float, SpeedRecord]]:
+    """Return records, each behind its figure, from the largest figure to the smallest."""
+    pairs = [(record.get(figure), record) for record in records]
+    return sorted(pairs, key=lambda pair: -pair[0])
 
 
-def _slowest_and_fastest(record: RecordDict) -> tuple[float | None, float | None]:
+def _slowest_and_fastest(record: SpeedRecord) -> tuple[float | None, float | None]:
     """Return tokens a second of the slowest and of the fastest repetition."""
-    times = record["seconds"]
-    if len(times) < 2 or min(times) <= 0:
+    times = record.seconds
+    if len(times) < 2 or not min(times):
         return None, None
-    tokens = record["tokens"] * (record.get("batch") or 1)
+    tokens = record.tokens * record.batch
     return tokens / max(times), tokens / min(times)
 
 
-def _by_model_and_test(records: Iterable[RecordDict]) -> dict[str, list[RecordDict]]:
+def _by_model_and_test(records: Iterable[SpeedRecord]) -> dict[str, list[SpeedRecord]]:
     """Return the records of each panel by its heading."""
-    groups: dict[str, list[RecordDict]] = defaultdict(list)
+    groups: dict[str, list[SpeedRecord]] = defaultdict(list)
     for record in records:
         heading = f"{setting_text(record, 'model')}, {setting_text(record, 'test')}"
         groups[heading].append(record)
@@ -237,7 +239,7 @@ def _by_model_and_test(records: Iterable[RecordDict]) -> dict[str, list[RecordDi
 
 
 def _panels(
-    groups: Mapping[str, Sequence[RecordDict]], draw: Callable[[Sequence[RecordDict]], str]
+    groups: Mapping[str, Sequence[SpeedRecord]], draw: Callable[[Sequence[SpeedRecord]], str]
 ) -> str:
     return panels(panel(heading, draw(group)) for heading, group in groups.items())
 

@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.records.record import SpeedRecord
 
 MACHINE = {
@@ -44,3 +45,8 @@ def speed(**more):
     return SpeedRecord(
         **(COMMON | {"test": "tg32", "tokens": 32, "seconds": (1.0, 1.1, 1.2)} | more)
     )
+
+
+def query(**more):
+    """An answer of a token in a second, without a score."""
+    return QueryRecord(**(COMMON | {"test": "query", "tokens": 1, "seconds": (1.0,)} | more))

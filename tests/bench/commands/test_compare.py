@@ -19,10 +19,8 @@ def test_a_change_in_words():
 
 def test_compare_and_report_on_the_command_line(tmp_path, capsys):
     first, second, html = tmp_path / "first.json", tmp_path / "second.jsonl", tmp_path / "both.html"
-    write_records(first, [speed().as_dict(), speed(backend="cpu").as_dict()])
-    write_records(
-        second, [speed(seconds=(0.5, 0.6, 0.55)).as_dict(), speed(backend="cpu").as_dict()]
-    )
+    write_records(first, [speed(), speed(backend="cpu")])
+    write_records(second, [speed(seconds=(0.5, 0.6, 0.55)), speed(backend="cpu")])
     assert main(["bench", "compare", str(first), str(second)]) == 0
     table = capsys.readouterr().out
     assert table.splitlines()[0].split() == ["backend", "first", "second", "change", "second"]
@@ -39,7 +37,7 @@ def test_compare_and_report_on_the_command_line(tmp_path, capsys):
 
 
 def test_a_file_of_no_records_is_compared_with_nothing(tmp_path, capsys):
-    write_records(tmp_path / "some.json", [speed().as_dict()])
+    write_records(tmp_path / "some.json", [speed()])
     write_records(tmp_path / "none.json", [])
     assert main(["bench", "compare", str(tmp_path / "some.json"), str(tmp_path / "none.json")]) == 1
-    assert "none.json holds no records of edgellm bench: it is empty" in capsys.readouterr().err
+    assert "none.json holds no records: it is empty" in capsys.readouterr().err

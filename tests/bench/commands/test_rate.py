@@ -3,15 +3,15 @@
 import io
 
 import pytest
+from support.bench_records import query
 
 from edgellm.bench.queries.rating import RatedFile
 from edgellm.bench.report.result_files import write_records
 from edgellm.cli.app import main
 
-UNRATED = {"model": "a", "backend": "mlx", "test": "query", "seconds": [1.0], "environment": {}}
 RECORDS = [
-    UNRATED | {"question": "Why?", "answer": "Because.", "score": None},
-    UNRATED | {"question": "Who?", "answer": "Me.", "score": None},
+    query(question="Why?", answer="Because."),
+    query(question="Who?", answer="Me."),
 ]
 
 

@@ -1,22 +1,21 @@
 """Scores: who gets which, and that none is lost."""
 
+from dataclasses import replace
+
 import pytest
+from support.bench_records import query, speed
 
 from edgellm.bench.queries.rating import RatedFile, judge, rate_all, score_in
 from edgellm.bench.report.result_files import write_records
 from edgellm.errors import BackendError, FormatError
 
-COMMON = {"backend": "mlx", "test": "query", "seconds": [1.0], "environment": {}}
 RECORDS = [
-    COMMON | found
-    for found in (
-        {"model": "a", "question": "Why?", "answer": "Because.", "score": None},
-        {"model": "b", "question": "Why?", "answer": "Because.", "score": None},
-        {"model": "b", "question": "Who?", "answer": "Me.", "score": None},
-        {"model": "b", "question": "Who?", "answer": None, "score": None, "error": "it broke"},
-        {"model": "c", "question": "Who?", "answer": "You.", "score": 3, "scored_by": "person"},
-        {"model": "c", "test": "pp128"},
-    )
+    query(model="a", question="Why?", answer="Because."),
+    query(model="b", question="Why?", answer="Because."),
+    query(model="b", question="Who?", answer="Me."),
+    query(model="b", question="Who?", answer=None, error="it broke"),
+    query(model="c", question="Who?", answer="You.", score=3, scored_by="person"),
+    speed(model="c", test="pp128"),
 ]
 
 
@@ -43,11 +42,8 @@ def test_equal_answers_are_rated_once_and_each_score_is_on_disk_at_once(file):
     assert all(score == 7 for _, score in found)
     rated = RatedFile(file)
     assert [record.get("score") for record in rated.records] == [7, 7, 7, None, 3, None]
-    plain = [
-        {key: value for key, value in record.items() if key != "schema"} for record in rated.records
-    ]
-    assert plain[0] == RECORDS[0] | {"score": 7, "scored_by": "person"}
-    assert plain[4:] == RECORDS[4:]
+    assert rated.records[0] == replace(RECORDS[0], score=7, scored_by="person")
+    assert rated.records[4:] == RECORDS[4:]
     assert rated.unrated() == []
 
 
@@ -71,7 +67,7 @@ def test_the_order_does_not_follow_the_models(tmp_path):
     path = tmp_path / "answers.jsonl"
     write_records(
         path,
-        [COMMON | {"model": "m", "question": "Q", "answer": str(number)} for number in range(50)],
+        [query(question="Q", answer=str(number)) for number in range(50)],
     )
     order = [int(answer.answer) for answer in RatedFile(path).unrated()]
     assert order != sorted(order)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.bench.queries.queries import QueryRecord
 from edgellm.bench.records.amdahl import Scaling, scalings
+from edgellm.bench.records.kinds import QueryRecord
 
 COUNTS = st.lists(st.integers(1, 128), min_size=2, max_size=6, unique=True)
 

@@ -76,7 +76,7 @@ def test_files_of_different_machines_are_matched_by_what_they_measure():
         speed(threads=8, environment=other, seconds=(0.5, 0.55, 0.6), model="/elsewhere/m"),
         speed(threads=8, test="pp8", error="killed", seconds=(), environment=other),
     ]
-    found = compare([[record.as_dict() for record in mac], [record.as_dict() for record in server]])
+    found = compare([mac, server])
     assert [(item.key["backend"], item.key["test"]) for item in found] == [
         ("mlx", "tg32"),
         ("mlx", "pp8"),
@@ -85,9 +85,7 @@ def test_files_of_different_machines_are_matched_by_what_they_measure():
     assert found[0].changes[0].ratio == pytest.approx(2.0)
     assert found[1].changes == (None,)
     assert found[2].records[1] is None
-    several = [speed(threads=count).as_dict() for count in (1, 2)]
+    several = [speed(threads=count) for count in (1, 2)]
     assert len(compare([several, several])) == 2, "threads matter where a file has several of them"
-    places = environments(
-        [[record.as_dict() for record in mac], [record.as_dict() for record in server]]
-    )
+    places = environments([mac, server])
     assert places == {"chip": ("A chip", "Another"), "cores": ("4", "8")}

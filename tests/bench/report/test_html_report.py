@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bench_records import COMMON, MACHINE, speed, speed_records
 
-from edgellm.bench.ablation.ablate import AblationRecord
-from edgellm.bench.evaluation.parity import ParityRecord
-from edgellm.bench.queries.queries import QueryRecord
+from edgellm.bench.records.kinds import AblationRecord, ParityRecord, QueryRecord
 from edgellm.bench.report.html_report import as_html
 
 ALLOWED = {

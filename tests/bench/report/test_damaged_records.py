@@ -1,0 +1,173 @@
+"""Damaged result files by the thousand: each is read, or refused in our own error.
+
+python tests/bench/report/test_damaged_records.py --count 30000
+"""
+
+import copy
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from support.bench_records import COMMON, query, speed
+from support.fuzzing import measured, show
+
+from edgellm.bench.commands.compare import describe
+from edgellm.bench.records.compare import as_document, compare, environments
+from edgellm.bench.records.kinds import AblationRecord, PagingRecord, ParityRecord
+from edgellm.bench.records.record import DiskRecord
+from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown, as_table, speed_columns
+from edgellm.bench.report.html_report import as_html
+from edgellm.bench.report.result_files import read_some_records
+from edgellm.errors import EdgeLLMError
+
+RECORDS = [
+    speed(threads=1, step_seconds=(0.1, 0.2), floor_seconds=0.5, energy_joules=(3.0, 4.0, 5.0)),
+    speed(threads=2, weight_bytes_per_token=10**9, read_gbps=20.0, flops=1e9, bits=4),
+    speed(threads=2, test="pp128", tokens=128, batch=2, first_token_seconds=(1.0,)),
+    speed(seconds=(), test="load", error="it is not installed"),
+    query(question="Why?", answer="So.", score=7, scored_by="person", model_bytes=10**9, threads=1),
+    query(question="Why?", answer="So.", score=8, model_bytes=10**9, threads=4, number=1),
+    DiskRecord(
+        **COMMON,
+        test="disk",
+        seconds=(1.0, 2.0),
+        threads=4,
+        chunk_bytes=1 << 20,
+        read_bytes=1 << 30,
+        direct_reads=True,
+    ),
+    PagingRecord(
+        **COMMON,
+        test="paging",
+        tokens=2,
+        seconds=(1.0, 2.0),
+        memory_bytes=10**9,
+        layers=32,
+        pinned_layers=3,
+        bytes_per_token=10**9,
+        raw_gbps=(1.0, 2.0, 3.0),
+        resident_seconds=0.1,
+    ),
+    AblationRecord(
+        **COMMON, test="ablation", variant="no cache", without="cache", tokens=4, seconds=(1.0,)
+    ),
+    ParityRecord(
+        **COMMON, test="parity", bits=4, kl=0.1, text="a", reference_text="b", text_equal=False
+    ),
+    ParityRecord(**COMMON, test="parity", bits=8, kl=0.01, perplexity=5.0, reference_perplexity=4),
+]
+NUMBERS = [0, -1, 1, 2, 7, 0.5, 1e-320, 1e-15, 1e-9, 1e9, 1e12, 1e15, 1e18, 1e308, 2**63, 10**400]
+OTHERS = [None, True, False, "", "8", "x\x1b]0;t\x07", "\ud800", [], [1], {}, {"a": [1]}, -0.0]
+RAW = ["NaN", "Infinity", "-Infinity", "1e999", "[" * 300, "9" * 5000, "\\ud800", "}", ",", "\x00"]
+LARGE = 300
+"""Times that a list is repeated, where a case makes it long."""
+
+
+def places(value, parents=()):
+    """Every place in a JSON value, as the keys that lead there."""
+    yield parents
+    items = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        yield from places(item, (*parents, key))
+
+
+def damage(document, rng):
+    """Change a value, drop it, double it, or swap it with another one."""
+    for _ in range(rng.choice([1, 1, 1, 2, 5])):
+        inner_places = [place for place in places(document) if place]
+        if not inner_places:
+            break
+        *parents, key = rng.choice(inner_places)
+        inner = document
+        for parent in parents:
+            inner = inner[parent]
+        match rng.randrange(7):
+            case 0 | 1:
+                inner[key] = rng.choice(NUMBERS)
+            case 2:
+                inner[key] = copy.deepcopy(rng.choice(OTHERS))
+            case 3:
+                del inner[key]
+            case 4 if isinstance(inner[key], list):
+                inner[key] = inner[key] * rng.choice([2, LARGE])
+            case 5 if isinstance(inner, dict):
+                inner[rng.choice(["kind", "schema", "records", "x", *inner])] = inner[key]
+            case _:
+                inner[key] = copy.deepcopy(rng.choice(RECORDS).get(str(key)))
+    return document
+
+
+def damaged_file(rng):
+    """The bytes of a result file in which something is wrong, and its suffix."""
+    chosen = rng.sample(RECORDS, rng.randint(1, len(RECORDS)))
+    document = damage(json.loads(as_json(chosen)), rng)
+    suffix = ".json"
+    text = json.dumps(document)
+    if rng.random() < 0.4 and isinstance(document.get("records"), list):
+        suffix = ".jsonl"
+        schema = {"schema": document.get("schema")}
+        lines = [
+            json.dumps(schema | one if isinstance(one, dict) else one)
+            for one in document["records"]
+        ]
+        text = "\n".join(lines) + rng.choice(["\n", ""])
+    if rng.random() < 0.2:
+        at = rng.randrange(len(text) + 1)
+        text = text[:at] + rng.choice(RAW) + text[at + rng.randrange(3) :]
+    data = text.encode(errors="replace")
+    if rng.random() < 0.1:
+        data = data[: rng.randrange(len(data) + 1)]
+    return data, suffix
+
+
+def fuzz(count, seed):
+    """Read so many damaged files, and make everything of those that are read."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.json"
+        whole.write_text(as_json(RECORDS))
+
+        def case(rng):
+            data, suffix = damaged_file(rng)
+            path = Path(folder) / f"damaged{suffix}"
+            path.write_bytes(data)
+            try:
+                files = [read_some_records(whole), read_some_records(path)]
+            except EdgeLLMError as error:
+                clear = error.message.startswith(str(path)) and error.hint
+                return type(error).__name__ if clear else f"unclear: {error}"
+            if rng.random() < 0.5:
+                files.reverse()
+            matches = compare(files)
+            json.dumps(as_document(matches, ["a", "b"]), allow_nan=False)
+            describe(matches, environments(files), ["a", "b"]).encode()
+            records = [record for of_file in files for record in of_file]
+            page = as_html(records)
+            for text in (page, as_csv(records), as_markdown(records), as_json(records)):
+                text.encode()
+            drawing = page.partition("<h2>Where it was measured")[0]
+            assert not any(f'"{word}' in drawing for word in ("nan", "inf", "-inf"))
+            as_table(records, speed_columns(records)).encode()
+            return "read"
+
+        case_numbers = range(seed, seed + count)
+        measured(case, range(3), seconds=10, memory=1 << 30)  # what a first call imports
+        return measured(case, case_numbers, seconds=2, memory=200 << 20)
+
+
+def test_damaged_result_files_end_in_our_error():
+    results = fuzz(300, 1_000_000)
+    assert results["read"] > 10
+    assert results["FormatError"] > 100
+    assert results.keys() == {"read", "FormatError"}
+
+
+if __name__ == "__main__":
+    show(fuzz, __doc__, count=30_000)
