@@ -1,7 +1,8 @@
-"""The types that a record's fields are declared with, and the check that a value has its type."""
+"""Declared types of a record's fields, and the check that a value has its type."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType
@@ -40,6 +41,8 @@ class Keys:
 
     types: Mapping[str, Any]
 
+
+MAX_FLOAT = sys.float_info.max
 
 Count = Annotated[int, Between(0, 10**18)]
 """Tokens, bytes, repetitions."""
@@ -147,12 +150,10 @@ def _as_number(value: object, kind: type[int] | type[float]) -> int | float | No
     """Return a number as an int or a float; None for what is no such number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if kind is float:
-        # an integer of hundreds of digits has no float
-        return float(value) if abs(value) < 1e308 else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    return value
+    # an int of hundreds of digits has no float, and half a token is no int
+    if abs(value) > MAX_FLOAT or (kind is int and value % 1):
+        return None
+    return kind(value)
 
 
 _WORDS: Mapping[Any, str] = {

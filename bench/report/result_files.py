@@ -200,7 +200,7 @@ def _without_schema(document: dict[str, Any], path: Path) -> dict[str, Any]:
         return document
     if isinstance(schema, int) and schema > SCHEMA:
         raise FormatError(
-            f"{path} is a newer edgellm's: its schema is {quoted(schema)}, and this one knows {SCHEMA}",
+            f"{path} is a newer edgellm's: its schema is {quoted(schema)}, and not {SCHEMA}",
             hint="update edgellm",
         )
     raise FormatError(f"{path} holds no records of edgellm bench")
