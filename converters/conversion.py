@@ -13,7 +13,9 @@ from threading import Lock
 
 from edgellm.checkpoint.checkpoint import checkpoint_of
 from edgellm.checkpoint.folder import (
+    CHECKSUMS,
     CONFIG,
+    INDEX,
     ModelFolder,
     read_headers,
     write_checksums,
@@ -28,6 +30,7 @@ from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
 from edgellm.converters.workspace import Finished, Workspace
 from edgellm.errors import ConversionError, FormatError
 from edgellm.files.atomic import FileRecord, read_in_parts, write_file
+from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import write_json
 
 SPARE_BYTES = 32 << 20
@@ -87,6 +90,7 @@ def convert_source(
     progress: ConvertCallback,
     chosen: Mapping[str, Quantization] | None = None,
     workers: int | None = None,
+    command: str = "edgellm convert",
 ) -> ConversionReport:
     """As ``convert``, from a source that is open; ``chosen`` are the forms of single matrices.
 
@@ -100,30 +104,27 @@ def convert_source(
     again = _quantizes_again(source, recipe)
     report = report or again
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
-    work = Workspace(destination, origin, replace=force)
+    names = {file.name for file in recipe.files} | companions.keys() | {CONFIG, INDEX, CHECKSUMS}
+    work = Workspace(destination, origin, names, command=command, replace=force)
     counter = ConversionProgress(sum(file.source_bytes for file in recipe.files), progress)
     with work.opened():
-        _require_space(work, recipe)
         for note in source.notes:
             counter.say(note)
         if again:
             counter.say(
                 "weights that were quantized are quantized again: the errors of both add up"
             )
-        kept_files = 0
         if work.restarted:
             counter.say(
                 "the source or the settings have changed since a conversion was stopped here: "
                 "starting anew"
             )
-        waiting = []
-        for file in recipe.files:
-            done = work.finished.get(file.name)
-            if done is not None and (done.errors is not None or not report):
-                kept_files += 1
-                counter.read(file.name, file.source_bytes)
-            else:
-                waiting.append(file)
+        if report:
+            work.give_up_unmeasured()
+        _check_finished(work, recipe, counter)
+        _require_space(work, recipe)
+        kept_files = len(work.finished)
+        waiting = [file for file in recipe.files if file.name not in work.finished]
 
         def write(file: OutputFile) -> Finished:
             stream = WeightStream(source, partial(counter.read, file.name), measure=report)
@@ -142,6 +143,8 @@ def convert_source(
             work.finish(finished.record, finished.errors)
         _write_companions(companions, recipe, work)
         work.commit()
+        if work.left_behind is not None:
+            counter.say(f"files of the model that was replaced are in {work.left_behind}")
     errors = {
         path: error
         for item in work.finished.values()
@@ -205,12 +208,28 @@ def _each(
             pool.shutdown(cancel_futures=True)
 
 
+def _check_finished(work: Workspace, recipe: Recipe, counter: ConversionProgress) -> None:
+    """Read again what an earlier run has finished; what is damaged is made anew."""
+    if not work.finished:
+        return
+    counter.say(f"checking the {len(work.finished)} files that are finished")
+    source_bytes = {file.name: file.source_bytes for file in recipe.files}
+    for name, kept in work.check_finished():
+        if kept:
+            counter.read(name, source_bytes[name])
+        else:
+            counter.say(f"{name} is damaged, and is made anew")
+
+
 def _require_space(work: Workspace, recipe: Recipe) -> None:
     """Refuse at once what cannot end well."""
     needed = SPARE_BYTES + sum(
         file.nbytes + DATA_ALIGNMENT for file in recipe.files if file.name not in work.finished
     )
-    free = shutil.disk_usage(work.path).free
+    try:
+        free = shutil.disk_usage(work.path).free
+    except OSError as error:
+        raise write_error(work.path, error) from error
     if needed > free:
         raise ConversionError(
             f"{work.destination} needs {needed / 1e9:.1f} GB more "

@@ -17,6 +17,7 @@ from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
 from edgellm.converters.tensors.recipe import ConversionSettings
 from edgellm.converters.tensors.source import Source
+from edgellm.converters.workspace import destination_path
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.hub.download import download
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate
@@ -71,7 +72,7 @@ def convert(
     settings = ConversionSettings(bits=bits, group_size=group_size, dtype=dtype)
     mixed = mixed_settings(recipe, average_bits, calibration, bits=bits)
     say = progress or (lambda _: None)
-    target = Path(destination).expanduser().resolve()
+    target = destination_path(destination)
     opened = open_source(source, target)
     merged, workers = 0, None
     if tokenizer is not None:

@@ -23,9 +23,14 @@ from edgellm.checkpoint.quantization import (
     quantization_block,
 )
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
-from edgellm.converters.conversion import ConversionReport, ConvertCallback, convert_source
+from edgellm.converters.conversion import (
+    ConversionReport,
+    ConvertCallback,
+    convert_source,
+)
 from edgellm.converters.tensors.recipe import CODES, UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
+from edgellm.converters.workspace import destination_path
 from edgellm.device.machine import core_count
 from edgellm.models.presets import shape_config
 from edgellm.tokenizer.detokenizer import BYTE_OF
@@ -89,12 +94,13 @@ def synthesize(
     source = SyntheticSource(shape, quantization, dtype=dtype, seed=seed)
     return convert_source(
         source,
-        Path(destination).expanduser().resolve(),
+        destination_path(destination),
         settings,
         force=force,
         report=False,
         progress=progress or (lambda _: None),
         workers=min(WORKERS, core_count()),
+        command="edgellm synth",
     )
 
 

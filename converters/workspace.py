@@ -2,82 +2,135 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgellm.checkpoint.folder import CHECKSUMS, CONFIG, MANIFEST
+from edgellm.checkpoint.folder import MANIFEST
+from edgellm.converters.manifest import (
+    Finished,
+    Manifest,
+    is_plain_file,
+    read_manifest,
+    write_manifest,
+)
+from edgellm.converters.replaced_model import MOVE_IT, ReplacedModel
 from edgellm.errors import ConversionError, FormatError, ReadError
-from edgellm.files.atomic import FileRecord, sync_folder
+from edgellm.files.atomic import FileRecord, file_record, sync_folder
+from edgellm.files.file_lock import file_lock
 from edgellm.files.names import PARTIAL_SUFFIX
 from edgellm.files.refusals import is_full_disk, write_error
-from edgellm.files.strict_json import read_json, write_json
 
 RESUMES = "free some space and run the command again: it goes on where it stopped"
 
+CHECKERS = 4
+"""Finished files that are read at the same time."""
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A file that is whole, and the quantization errors of its matrices if they were measured."""
 
-    record: FileRecord
-    errors: Mapping[str, float] | None
+def destination_path(destination: str | Path) -> Path:
+    """Return where something is to be made, links followed.
+
+    Raises:
+        ConversionError: no file can have such a name.
+    """
+    try:
+        return Path(destination).expanduser().resolve()
+    # a zero byte, links that go round, a user that nobody knows
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"{str(destination)!r} cannot be written: {error}", hint="name another destination"
+        ) from error
 
 
 class Workspace:
     """``DEST.partial``: finished files, and a manifest of what they were made from, and how.
 
+    Nothing is removed but what a conversion has written: files that a manifest names, and those
+    with the ending of files that are being written. A folder that holds anything else is refused.
+
     Args:
         destination: the folder that the conversion becomes.
         origin: what the manifest must hold for its files to be kept: the source's fingerprint and
             the recipe's digest.
+        names: of all files that the conversion writes.
+        command: what is at work, for the error of another one.
         replace: whether a model that is already at the destination gives way at the end.
     """
 
-    def __init__(self, destination: Path, origin: Mapping[str, str], *, replace: bool) -> None:
+    def __init__(
+        self,
+        destination: Path,
+        origin: Mapping[str, str],
+        names: Collection[str],
+        *,
+        command: str,
+        replace: bool,
+    ) -> None:
         self.destination = destination
         self.path = destination.with_name(destination.name + ".partial")
         self.finished: dict[str, Finished] = {}
         self.restarted = False
         """Whether files of another source or other settings were there, and were given up."""
-        self._replaced = destination.with_name(f".{destination.name}.replaced")
+        self.left_behind: Path | None = None
+        """Where files of the replaced folder are that could not be moved into the new one."""
+        self._old = ReplacedModel(destination, names)
         self._origin = dict(origin)
+        self._names = frozenset(names)
+        self._removable = self._names | {MANIFEST}
+        self._command = command
         self._replace = replace
-        self._held = False
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the folder and find what is finished in it; leave nothing where nothing was made.
+        """Hold the destination and find what is finished; leave nothing where nothing was made.
 
         Raises:
             ConversionError: the destination is taken, another conversion is at work on it, or the
                 disk refuses.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path, os.O_RDONLY)
+            self.destination.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(self.path, error) from error
-        try:
-            self._prepare(lock)
-            yield
-        except FormatError:  # what has been made of a damaged source is of no use
-            self._discard()
-            raise
-        except BaseException as error:
-            if not self.finished:
+        with file_lock(self.destination, self._command):
+            self._prepare()
+            try:
+                yield
+            except FormatError:  # what has been made of a damaged source is of no use
                 self._discard()
-            elif is_full_disk(error):
-                raise ConversionError(str(error), hint=RESUMES) from error
-            raise
+                raise
+            except BaseException as error:
+                if not self.finished:
+                    self._discard()
+                elif is_full_disk(error):
+                    raise ConversionError(str(error), hint=RESUMES) from error
+                raise
+
+    def give_up_unmeasured(self) -> None:
+        """Forget the finished files whose quantization errors were not measured."""
+        self.finished = {
+            name: item for name, item in self.finished.items() if item.errors is not None
+        }
+
+    def check_finished(self) -> Iterator[tuple[str, bool]]:
+        """Compare what is finished with its SHA-256; yield names, and whether each is kept.
+
+        Raises:
+            ConversionError: the disk refuses.
+        """
+        items = list(self.finished.values())
+        pool = ThreadPoolExecutor(CHECKERS)
+        try:
+            for item, whole in zip(items, pool.map(self._is_whole, items), strict=True):
+                if not whole:
+                    del self.finished[item.record.name]
+                yield item.record.name, whole
         finally:
-            os.close(lock)
+            pool.shutdown(cancel_futures=True)
+        if len(self.finished) < len(items):
+            self._write_manifest()
 
     def finish(self, record: FileRecord, errors: Mapping[str, float] | None) -> None:
         """Note that a file is whole. Raises ConversionError."""
@@ -88,129 +141,98 @@ class Workspace:
         """Put the folder in place of the destination; the old or the new one is always whole.
 
         Raises:
-            ConversionError: the disk refuses.
+            ConversionError: the destination has been taken meanwhile, or the disk refuses.
         """
         try:
-            (self.path / MANIFEST).unlink()
+            self._old.require_free(replace=self._replace)
             sync_folder(self.path)
-            if self.destination.exists() and any(self.destination.iterdir()):
-                self.destination.rename(self._replaced)
-            self.path.rename(self.destination)
+            with self._old.moved_aside():
+                self.path.rename(self.destination)
+            (self.destination / MANIFEST).unlink()
+            sync_folder(self.destination)
             sync_folder(self.destination.parent)
-            shutil.rmtree(self._replaced, ignore_errors=True)
         except OSError as error:
             raise write_error(self.destination, error) from error
+        with suppress(OSError):  # the new model is whole, and in its place
+            self._old.retire()
+        if self._old.is_aside():
+            self.left_behind = self._old.aside
 
-    def _prepare(self, lock: int) -> None:
+    def _prepare(self) -> None:
+        made = False
         try:
-            self._lock(lock)
-            self._recover()
-            self._require_free_destination()
+            self._take_back()
+            self._old.recover()
+            self._old.require_free(replace=self._replace)
+            made = not os.path.lexists(self.path)
+            self.path.mkdir(exist_ok=True)
             self._resume()
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        except BaseException as error:
+            if made:
+                self._discard()
+            if isinstance(error, OSError):
+                raise write_error(self.path, error) from error
+            raise
 
-    def _recover(self) -> None:
-        """Finish what a process killed inside ``commit`` left half done."""
-        if self._replaced.exists():
-            if self.destination.exists():
-                shutil.rmtree(self._replaced)
-            else:
-                self._replaced.rename(self.destination)
-
-    def _require_free_destination(self) -> None:
-        if not self.destination.exists():
+    def _take_back(self) -> None:
+        """Undo a ``commit`` that was killed before the folder in place was rid of its manifest."""
+        if os.path.lexists(self.path) or not self.destination.is_dir():
             return
-        if not self.destination.is_dir():
-            raise ConversionError(f"{self.destination} is a file", hint="name another destination")
-        if not any(self.destination.iterdir()):
-            return
-        if not self._replace:
-            raise ConversionError(
-                f"{self.destination} already exists",
-                hint="name another one, or replace it with --force",
-            )
-        if not (self.destination / CONFIG).is_file():
-            raise ConversionError(
-                f"{self.destination} is no model folder and will not be replaced",
-                hint="name another destination",
-            )
-
-    def _lock(self, descriptor: int) -> None:
-        busy = ConversionError(
-            f"another conversion is writing {self.path}",
-            hint="wait for it, or name another destination",
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise busy from error
-        except OSError as error:
-            # a network disk without locks goes without
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-        if not self.path.exists() or not os.path.samestat(os.fstat(descriptor), self.path.stat()):
-            raise busy  # which has just put the folder in place
+        if read_manifest(self.destination) is not None:
+            self.destination.rename(self.path)
 
     def _resume(self) -> None:
         """Keep the finished files of this very conversion; give up all others."""
-        names = [entry.name for entry in self.path.iterdir()]
-        ours = (
-            MANIFEST in names
-            or CHECKSUMS in names
-            or all(name.endswith(PARTIAL_SUFFIX) for name in names)
-        )
-        if not ours:
-            raise ConversionError(
-                f"{self.path} is in the way: it was not made by a conversion",
-                hint="move it, or name another destination",
-            )
-        self._held = True
-        try:
-            manifest = read_json(self.path / MANIFEST) if MANIFEST in names else {}
-            same = manifest.get("origin") == self._origin
-            claimed = dict(_finished(manifest)) if same else {}
-        except (FormatError, ReadError):
-            same, claimed = False, {}
-        self.finished = {
-            name: item for name, item in claimed.items() if self._is_there(item.record)
-        }
-        self.restarted = MANIFEST in names and not same
-        for name in names:
-            if name not in self.finished and name != MANIFEST:
-                (self.path / name).unlink()
+        if self.path.is_symlink():
+            raise ConversionError(f"{self.path} is in the way: it is a link", hint=MOVE_IT)
+        manifest = read_manifest(self.path)
+        known: Collection[str] = ()
+        if manifest is not None:
+            self._removable |= manifest.names | manifest.files.keys()
+            known = self._removable
+        entries = list(self.path.iterdir())
+        for entry in sorted(entries):
+            if not _is_written(entry, known):
+                raise ConversionError(
+                    f"{self.path} is in the way: it holds {entry.name}, "
+                    "which no conversion has written",
+                    hint=MOVE_IT,
+                )
+        if manifest is not None and manifest.origin == self._origin:
+            self.finished = {
+                name: item
+                for name, item in manifest.files.items()
+                if name in self._names and self._is_there(item.record)
+            }
+        else:
+            self.restarted = manifest is not None
+        for entry in entries:
+            if entry.name not in self.finished and entry.name != MANIFEST:
+                entry.unlink()
         self._write_manifest()
 
     def _discard(self) -> None:
-        if self._held:
-            shutil.rmtree(self.path, ignore_errors=True)
-        else:
-            with suppress(OSError):  # not empty: it is not ours
-                self.path.rmdir()
+        """Remove what was made, and the folder if nothing else is in it."""
+        with suppress(OSError):
+            for entry in list(self.path.iterdir()):
+                if _is_written(entry, self._removable):
+                    entry.unlink()
+            self.path.rmdir()
 
     def _is_there(self, record: FileRecord) -> bool:
         file = self.path / record.name
-        return (
-            Path(record.name).name == record.name
-            and file.is_file()
-            and file.stat().st_size == record.size
-        )
+        return os.path.lexists(file) and file.lstat().st_size == record.size
+
+    def _is_whole(self, item: Finished) -> bool:
+        try:
+            return file_record(self.path / item.record.name) == item.record
+        except ReadError:
+            return False
 
     def _write_manifest(self) -> None:
-        files = {
-            name: {"size": item.record.size, "sha256": item.record.sha256, "errors": item.errors}
-            for name, item in self.finished.items()
-        }
-        write_json(self.path / MANIFEST, {"format": 1, "origin": self._origin, "files": files})
+        write_manifest(self.path, Manifest(self._origin, self._names, self.finished))
 
 
-def _finished(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Finished]]:
-    """The files that a manifest lists. Raises FormatError."""
-    try:
-        for name, item in manifest["files"].items():
-            errors = item["errors"]
-            if errors is not None:
-                errors = {path: float(error) for path, error in errors.items()}
-            yield name, Finished(FileRecord(name, int(item["size"]), str(item["sha256"])), errors)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FormatError(f"the manifest of a conversion is damaged: {error}") from error
+def _is_written(entry: Path, names: Collection[str]) -> bool:
+    """Return whether a conversion has written a file: it has one of the names, or is unfinished."""
+    return (entry.name in names or entry.name.endswith(PARTIAL_SUFFIX)) and is_plain_file(entry)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +11,11 @@ from pathlib import Path
 
 from edgellm.checkpoint.folder import GENERATION_CONFIG
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
-from edgellm.converters.conversion import SPARE_BYTES, ConversionProgress, ConvertCallback
+from edgellm.converters.conversion import (
+    SPARE_BYTES,
+    ConversionProgress,
+    ConvertCallback,
+)
 from edgellm.converters.gguf.model_config import gguf_name, is_permuted
 from edgellm.converters.gguf_export.matrices import GgufMatrix
 from edgellm.converters.gguf_export.model_metadata import (
@@ -22,10 +24,14 @@ from edgellm.converters.gguf_export.model_metadata import (
     rope_factor_outputs,
 )
 from edgellm.converters.gguf_export.vocabulary import ADD_SPACE, vocabulary_metadata
-from edgellm.converters.gguf_export.writer import GgufOutput, write_gguf
+from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, write_gguf
 from edgellm.converters.huggingface.source import HuggingFaceSource
+from edgellm.converters.tensors.file_marks import GGUF_MAGIC, begins_with
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputTensor, make_recipe
+from edgellm.converters.workspace import destination_path
 from edgellm.errors import ConversionError
+from edgellm.files.file_lock import file_lock
+from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json
 from edgellm.hub.resolve import locate
 from edgellm.tokenizer.added_tokens import read_settings
@@ -75,13 +81,8 @@ def export(
         UnsupportedModelError: llama.cpp does not run such a model.
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
-    path = Path(destination).expanduser().resolve()
-    if path.is_dir():
-        raise ConversionError(f"{path} is a folder", hint="name a file that ends in .gguf")
-    if path.exists() and not force:
-        raise ConversionError(
-            f"{path} already exists", hint="name another one, or replace it with --force"
-        )
+    path = destination_path(destination)
+    _require_free(path, replace=force)
     folder = locate(model)
     source = HuggingFaceSource(folder)
     recipe = make_recipe(source, ConversionSettings(bits=16))
@@ -105,8 +106,11 @@ def export(
     outputs = rope_factor_outputs(config)
     for name, matrix in matrices.items():
         outputs.append(GgufOutput(gguf_name(name), matrix.kind, matrix.shape, matrix.pieces))
-    _require_space(path, sum(output.nbytes for output in outputs))
-    record = write_gguf(path, metadata, outputs)
+    _make_folder(path)
+    with file_lock(path, "edgellm export"):
+        _require_free(path, replace=force)
+        _require_space(path, sum(output.nbytes for output in outputs))
+        record = write_gguf(path, metadata, outputs, replace=force)
     wide = {name: matrix for name, matrix in matrices.items() if len(matrix.shape) > 1}
     return ExportReport(
         path=path,
@@ -171,15 +175,35 @@ def _notes(config: ModelConfig, folder: Path, *, adds_space: bool) -> list[str]:
     return notes
 
 
+def _require_free(path: Path, *, replace: bool) -> None:
+    """Raise ConversionError unless there is no file, or an older export that may go."""
+    try:
+        if path.is_dir():
+            raise ConversionError(f"{path} is a folder", hint="name a file that ends in .gguf")
+        taken = path.exists()
+    except OSError as error:
+        raise write_error(path, error) from error
+    if taken and not replace:
+        raise already_exists(path)
+    if taken and not begins_with(path, GGUF_MAGIC):
+        raise ConversionError(
+            f"{path} is no GGUF file, and will not be replaced", hint="name another file"
+        )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def _require_space(path: Path, needed: int) -> None:
     """Refuse at once what cannot end well. Raises ConversionError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
     except OSError as error:
-        raise ConversionError(
-            f"{path} cannot be written: {error.strerror or os.strerror(errno.EIO)}"
-        ) from error
+        raise write_error(path, error) from error
     if needed + SPARE_BYTES > free:
         raise ConversionError(
             f"{path} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free",

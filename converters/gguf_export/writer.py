@@ -7,6 +7,7 @@ written. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import numpy as np
 from edgellm.converters.gguf.header import ALIGNMENT
 from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC
+from edgellm.errors import ConversionError
 from edgellm.files.atomic import Data, FileRecord, write_file
 
 VERSION = 3
@@ -54,7 +56,7 @@ class GgufOutput:
 
 
 def write_gguf(
-    path: Path, metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]
+    path: Path, metadata: Mapping[str, Any], tensors: Sequence[GgufOutput], *, replace: bool
 ) -> FileRecord:
     """Write a file of version 3.
 
@@ -63,11 +65,27 @@ def write_gguf(
         metadata: texts, flags, numbers (whole ones as uint32, others as float32), lists of texts,
             NumPy arrays.
         tensors: in the order in which they are written.
+        replace: whether a file that is there, or has come meanwhile, is replaced.
 
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    return write_file(path, _ahead(_file_pieces(metadata, tensors)))
+    pieces = _file_pieces(metadata, tensors)
+    return write_file(path, _unless_taken(path, _ahead(pieces), replace=replace))
+
+
+def already_exists(path: Path) -> ConversionError:
+    """Return the refusal of a destination that is taken."""
+    return ConversionError(
+        f"{path} already exists", hint="name another one, or replace it with --force"
+    )
+
+
+def _unless_taken(path: Path, pieces: Iterator[Data], *, replace: bool) -> Iterator[Data]:
+    """Yield all pieces, and raise ConversionError if a file has come meanwhile."""
+    yield from pieces
+    if not replace and os.path.lexists(path):
+        raise already_exists(path)
 
 
 def _ahead(pieces: Iterator[Data]) -> Iterator[Data]:

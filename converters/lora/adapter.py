@@ -15,11 +15,17 @@ from edgellm.checkpoint.folder import inside
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
+from edgellm.converters.lora.peft_config import (
+    ADAPTER_CONFIG,
+    flag,
+    is_finite,
+    require_mergeable,
+    scale_of,
+)
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
 from edgellm.files.strict_json import quoted, read_json
 
-ADAPTER_CONFIG = "adapter_config.json"
 NAME_FOLDER = f"name the folder that holds {ADAPTER_CONFIG}"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 MLX_FILE = "adapters.safetensors"
@@ -34,8 +40,9 @@ PEFT_REPLACEMENT = re.compile(
 )
 MLX_NAME = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 
-CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
-"""Ways to begin that also change the base, which then no longer is the one that everybody has."""
+MLX_PARAMETERS = frozenset({"rank", "scale", "dropout", "keys", "alpha"})
+"""What mlx-lm writes of a change; ``alpha`` it once wrote and never read. Of the rest of its config
+it reads the kind alone, and so do we: it holds all options of the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,7 @@ def read_values(tensor: TorchTensor) -> Floats:
 def _read_peft(
     config: Mapping[str, Any], tensors: Mapping[str, TorchTensor], file: Path
 ) -> tuple[dict[str, LowRank], dict[str, TorchTensor]]:
-    _require_plain(config)
+    require_mergeable(config)
     parts: dict[str, dict[str, TorchTensor]] = {}
     replacements = {}
     for name, tensor in tensors.items():
@@ -170,7 +177,9 @@ def _read_peft(
                 f"{file} holds {quoted(name)}, which is no part of LoRA or DoRA"
             )
     changes = {}
+    dora = flag(config, "use_dora")
     for path, part in parts.items():
+        _check_lengths(path, file, dora=dora, found="magnitude_vector" in part)
         embedding = "embedding_A" in part
         # of an embedding A is (rank, tokens) and B (features, rank), so that A.T @ B.T changes it
         up, down = part.get("B"), part.get("A")
@@ -180,48 +189,10 @@ def _read_peft(
             raise FormatError(f"{file} has only half of the change of {quoted(path)}")
         factors = Factor(up, embedding), Factor(down, embedding)
         _check_factors(*factors, path, file)
-        scale = _scale(config, path, rank=factors[0].shape[1])
+        scale = scale_of(config, path, rank=factors[0].shape[1])
         change = LowRank(*factors, scale, part.get("magnitude_vector"))
         changes[path] = _checked(change, path, file)
     return changes, replacements
-
-
-def _require_plain(config: Mapping[str, Any]) -> None:
-    """Refuse what would be merged wrongly."""
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise UnsupportedModelError(
-            f"the adapter is of type {quoted(kind)}", hint="edgellm merges LoRA and DoRA"
-        )
-    begun = config.get("init_lora_weights")
-    if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES):
-        raise UnsupportedModelError(
-            f"the adapter began by {quoted(begun)}, which changes the base model too",
-            hint="save it again with PEFT's path_initial_model_for_weight_conversion, "
-            "which makes it plain LoRA",
-        )
-    if config.get("lora_bias") or config.get("alora_invocation_tokens"):
-        raise UnsupportedModelError(
-            "the adapter has biases of its own, or works from some token on; it cannot be merged"
-        )
-
-
-def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
-    """Return lora_alpha / r, or over the root of r; ``alpha_pattern`` has alphas of modules."""
-    alpha = config.get("lora_alpha", 8)
-    patterns = config.get("alpha_pattern")
-    if isinstance(patterns, Mapping):
-        own = [value for name, value in patterns.items() if f".{path}".endswith(f".{name}")]
-        alpha = next(iter(own), alpha)
-    if not _is_finite(alpha):
-        raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {quoted(alpha)}")
-    if config.get("use_rslora"):
-        return float(alpha / math.sqrt(rank))
-    return float(alpha / rank)
-
-
-def _is_finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _read_mlx(
@@ -232,10 +203,17 @@ def _read_mlx(
         raise UnsupportedModelError(
             f"the adapter is of type {quoted(kind)}", hint="edgellm merges LoRA and DoRA"
         )
-    parameters = config.get("lora_parameters")
-    scale: Any = None
-    if isinstance(parameters, Mapping):
-        scale = parameters.get("scale")
+    parameters = config.get("lora_parameters") or {}
+    if not isinstance(parameters, Mapping):
+        raise FormatError(f"{ADAPTER_CONFIG}: lora_parameters is {quoted(parameters)}")
+    for key in parameters.keys() - MLX_PARAMETERS:
+        if parameters[key]:  # what is off has no effect, whatever it is
+            raise UnsupportedModelError(
+                f"{ADAPTER_CONFIG} says {quoted(key)} in lora_parameters, which mlx-lm does not",
+                hint="fuse it with what made it (mlx_lm.fuse), and convert the result",
+            )
+    scale = parameters.get("scale")
+    dora = kind == "dora" or flag(config, "use_dora")  # as it was said before fine_tune_type
     parts: dict[str, dict[str, TorchTensor]] = {}
     replacements = {}
     for name, tensor in tensors.items():
@@ -244,12 +222,13 @@ def _read_mlx(
             parts.setdefault(found[1], {})[found[2]] = tensor
         else:
             replacements[name] = tensor
-    if parts and not _is_finite(scale):
+    if parts and not is_finite(scale):
         raise FormatError(f"{ADAPTER_CONFIG}: the scale in lora_parameters is {quoted(scale)}")
     changes = {}
     for path, part in parts.items():
         if not {"lora_a", "lora_b"} <= part.keys():
             raise FormatError(f"{file} has only half of the change of {quoted(path)}")
+        _check_lengths(path, file, dora=dora, found="m" in part)
         embedding = path.endswith("embed_tokens")
         # of an embedding a is (tokens, rank) and b (rank, features); else (in, rank), (rank, out)
         up, down = Factor(part["lora_b"], transposed=True), Factor(part["lora_a"], transposed=True)
@@ -259,6 +238,18 @@ def _read_mlx(
         _check_factors(up, down, path, file)
         changes[path] = _checked(LowRank(up, down, float(scale), part.get("m")), path, file)
     return changes, replacements
+
+
+def _check_lengths(path: str, file: Path, *, dora: bool, found: bool) -> None:
+    """Refuse a change whose rows' lengths are there or not, against what the config says."""
+    if dora and not found:
+        raise FormatError(f"{file} lacks DoRA's lengths for {quoted(path)}")
+    if found and not dora:
+        raise FormatError(
+            f"{file} has DoRA's lengths for {quoted(path)}, and {ADAPTER_CONFIG} says that it is "
+            "plain LoRA",
+            hint=f"set use_dora in {ADAPTER_CONFIG} if it is DoRA",
+        )
 
 
 def _check_factors(up: Factor, down: Factor, path: str, file: Path) -> None:

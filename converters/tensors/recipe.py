@@ -23,6 +23,7 @@ from edgellm.checkpoint.quantization import (
     chosen_quantization,
     quantization_block,
     quantization_of,
+    require_unquantized,
     stored_quantization,
 )
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
@@ -228,11 +229,7 @@ def _stored_forms(
             tensor = source.tensors.get(name)
             if tensor is None:
                 raise FormatError(f"tensor {name} is missing", hint="download the model again")
-            if tensor.shape != shape or tensor.dtype not in FLOATS:
-                raise FormatError(
-                    f"tensor {name} is {tensor.dtype} {tensor.shape}; "
-                    f"the config needs {shape} in one of {', '.join(FLOATS)}"
-                )
+            require_unquantized(name, tensor.dtype, tensor.shape, shape)
     forms = {}
     for path, shape in _matrices(shapes).items():
         parts = {

@@ -11,9 +11,9 @@ from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, LAYER_PREFIX, ModelFolder, open_folder
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
 from edgellm.checkpoint.quantization import (
-    FLOATS,
     QUANTIZED_PARTS,
     Quantization,
+    require_unquantized,
     stored_quantization,
 )
 from edgellm.checkpoint.safetensors_file import TensorInfo
@@ -170,9 +170,5 @@ def _vector(folder: ModelFolder, name: str, shape: tuple[int, ...]) -> TensorInf
     tensor = folder.tensors.get(name)
     if tensor is None:
         raise FormatError(f"tensor {name} is missing", hint=DOWNLOAD_AGAIN)
-    if tensor.shape != shape or tensor.dtype not in FLOATS:
-        raise FormatError(
-            f"tensor {name} is {tensor.dtype} {tensor.shape}; "
-            f"the config needs {shape} in one of {', '.join(FLOATS)}"
-        )
+    require_unquantized(name, tensor.dtype, tensor.shape, shape)
     return tensor

@@ -113,6 +113,22 @@ def quantization_of(config: Mapping[str, Any], path: str) -> Quantization | None
     return _parse(exception, path)
 
 
+def require_unquantized(
+    name: str, dtype: str, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    """Raise FormatError unless a tensor has the shape that the config needs, and holds floats."""
+    if shape != expected:
+        raise FormatError(
+            f"tensor {quoted(name)} has the shape {shape}; the config needs {expected}",
+            hint="download the model again: its config.json may be another model's",
+        )
+    if dtype not in FLOATS:
+        raise FormatError(
+            f"tensor {quoted(name)} is stored as {dtype}; weights are {', '.join(FLOATS)}",
+            hint="take the model in one of these types",
+        )
+
+
 def stored_quantization(
     config: Mapping[str, Any],
     path: str,
@@ -142,11 +158,7 @@ def stored_quantization(
         )
     if "scales" not in tensors:
         weight = tensors["weight"]
-        if weight.shape != shape or weight.dtype not in FLOATS:
-            raise FormatError(
-                f"tensor {quoted(path + '.weight')} is {weight.dtype} {weight.shape}; "
-                f"the config needs {shape} in one of {', '.join(FLOATS)}"
-            )
+        require_unquantized(f"{path}.weight", weight.dtype, weight.shape, shape)
         return None
     quantization = by_config
     is_named = path in (_block(config) or {})

@@ -1,6 +1,5 @@
 """Conversions killed, short of space, in each other's way, or replacing: nothing half made."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from support.folders import changed_files
 from support.processes import python
 from support.tiny import CONFIGS, write_model
 
-from edgellm.checkpoint.folder import MANIFEST, open_folder
+from edgellm.checkpoint.folder import open_folder
 from edgellm.converters import convert
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.errors import ConfigError, ConversionError, FormatError, ReadError
@@ -48,7 +47,7 @@ def run(last):
 
 step = 1
 while run(step):
-    places = (made, os.path.join(os.path.dirname(made), ".made.replaced"))
+    places = (made, os.path.join(os.path.dirname(made), "made.edgellm.replaced"))
     heads = [os.path.join(path, "model-head.safetensors") for path in places]
     if force and not any(map(os.path.exists, heads)):
         sys.exit(f"neither the old nor the new model is there after step {step}")
@@ -159,12 +158,32 @@ def test_another_source_or_other_settings_start_anew_and_say_so(tmp_path):
     assert contents(tmp_path / "made.partial") == before
     (made / "taken").unlink()
     made.rmdir()
-    (tmp_path / "made.partial" / MANIFEST).write_text("{")
-    assert stopped(source, made, bits=8, dtype="bfloat16")
     os.truncate(tmp_path / "made.partial" / "model-layer-00000.safetensors", 5)
     report = convert(source, made, bits=8, dtype="bfloat16")
     assert report.kept_files == 1
     convert(source, tmp_path / "whole", bits=8, dtype="bfloat16")
+    assert contents(made) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("place", [0, 20_000, -1])
+def test_a_byte_that_has_changed_since_is_found_and_the_file_made_anew(tmp_path, place):
+    source = write_model(tmp_path / "source", LLAMA)
+    made, half = tmp_path / "made", tmp_path / "made.partial"
+    stopped(source, made)
+    damaged = half / "model-layer-00000.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[place] ^= 4
+    damaged.write_bytes(content)
+    steps = []
+    report = convert(source, made, progress=steps.append)
+    assert report.kept_files == len(list(made.glob("*.safetensors"))) - 3
+    said = [step.message for step in steps if step.message]
+    assert said == [
+        "checking the 2 files that are finished",
+        f"{damaged.name} is damaged, and is made anew",
+    ]
+    assert steps[-1].bytes_done == steps[-1].bytes_total
+    convert(source, tmp_path / "whole")
     assert contents(made) == contents(tmp_path / "whole")
 
 
@@ -223,20 +242,6 @@ def test_a_model_that_could_not_be_replaced_stays(tmp_path):
     with pytest.raises(FormatError):
         convert(source, tmp_path / "made", force=True)
     assert contents(tmp_path / "made") == before
-
-
-def test_two_conversions_do_not_write_the_same_folder(tmp_path):
-    source = write_model(tmp_path / "source", LLAMA)
-    (tmp_path / "made.partial").mkdir()
-    lock = os.open(tmp_path / "made.partial", os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(ConversionError, match="another conversion"):
-            convert(source, tmp_path / "made")
-    finally:
-        os.close(lock)
-    convert(source, tmp_path / "made")
-    assert {path.name for path in tmp_path.iterdir()} == {"source", "made"}
 
 
 def test_a_disk_that_fills_up_is_said_and_the_rest_is_kept(tmp_path):

@@ -97,6 +97,22 @@ def test_a_faulty_source_is_refused_and_the_tensor_named(tmp_path, fault, bits):
 
 
 @pytest.mark.parametrize("bits", [4, 16])
+@pytest.mark.parametrize("name", ["model.norm.weight", WEIGHT])
+def test_only_what_is_wrong_with_a_tensor_is_said(tmp_path, bits, name):
+    """Its type is not said to be one of those that are needed where its shape is what is wrong."""
+    source = write_model(tmp_path / "source", LLAMA, dtype=mx.float16)
+    change(source, put(name, lambda value: mx.concatenate([value, value])))
+    with pytest.raises(FormatError, match="has the shape") as caught:
+        convert(source, tmp_path / "made", bits=bits)
+    assert "F16" not in caught.value.message
+    change(source, put(name, lambda value: value[: len(value) // 2].astype(mx.int32)))
+    with pytest.raises(FormatError, match="is stored as I32") as caught:
+        convert(source, tmp_path / "made", bits=bits)
+    assert "shape" not in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("bits", [4, 16])
 def test_values_too_large_for_the_type_are_refused(tmp_path, bits):
     source = write_model(tmp_path / "source", LLAMA, dtype=mx.bfloat16)
     change(source, put(WEIGHT, lambda weight: weight * 1e6))

@@ -57,7 +57,7 @@ def layer(tmp_path, request):
             gguf_name(name), request.param if len(shape) == 2 else "F32", shape, tuple
         )
         outputs.append(replace(output, pieces=zeros(output.nbytes)))
-    write_gguf(tmp_path / "layer.gguf", metadata, outputs)
+    write_gguf(tmp_path / "layer.gguf", metadata, outputs, replace=False)
     return tmp_path / "layer.gguf"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import mlx.core as mx
 import numpy as np
@@ -357,6 +358,66 @@ REFUSED = {
     "no number": (None, {"lora_alpha": "16"}, FormatError, "lora_alpha"),
     "IA3": (None, {"peft_type": "IA3"}, UnsupportedModelError, "IA3"),
     "PiSSA": (None, {"init_lora_weights": "pissa_niter_4"}, UnsupportedModelError, "pissa"),
+    "LoRA-GA": (None, {"init_lora_weights": "lora_ga"}, UnsupportedModelError, "lora_ga"),
+    "a new way to begin": (
+        None,
+        {"init_lora_weights": "tomorrow"},
+        UnsupportedModelError,
+        "'tomorrow'",
+    ),
+    "layers repeated": (
+        None,
+        {"layer_replication": [[0, 3], [1, 4]]},
+        UnsupportedModelError,
+        "'layer_replication': [[0, 3], [1, 4]]",
+    ),
+    "biases": (None, {"lora_bias": True}, UnsupportedModelError, "'lora_bias'"),
+    "blocks": (
+        None,
+        {"use_bdlora": {"nblocks": 4}},
+        UnsupportedModelError,
+        "'use_bdlora'",
+    ),
+    "pooled": (None, {"use_qalora": True}, UnsupportedModelError, "'use_qalora'"),
+    "from some token on": (
+        None,
+        {"alora_invocation_tokens": [3, 4]},
+        UnsupportedModelError,
+        "'alora_invocation_tokens'",
+    ),
+    "experts": (
+        None,
+        {"target_parameters": ["experts.up"]},
+        UnsupportedModelError,
+        "'target_parameters'",
+    ),
+    "some tokens": (
+        None,
+        {"trainable_token_indices": [7]},
+        UnsupportedModelError,
+        "'trainable_token_indices'",
+    ),
+    "what nobody has heard of": (
+        None,
+        {"use_tomorrows_lora": {"blocks": 3}},
+        UnsupportedModelError,
+        "'use_tomorrows_lora'",
+    ),
+    "an expression": (
+        None,
+        {"alpha_pattern": {"layers.(0|1).self_attn.q_proj": 3}},
+        UnsupportedModelError,
+        "layers.(0|1).self_attn.q_proj",
+    ),
+    "an alpha without end": (None, {"lora_alpha": 10**400}, FormatError, "lora_alpha"),
+    "a switch that is a text": (None, {"use_rslora": "no"}, FormatError, "use_rslora"),
+    "DoRA without lengths": (None, {"use_dora": True}, FormatError, "lengths"),
+    "lengths without DoRA": (
+        put(f"{PATHS[0]}.lora_magnitude_vector", np.ones(64, np.float32)),
+        {},
+        FormatError,
+        "lengths",
+    ),
     "nothing": (lambda tensors: {}, {}, FormatError, "no tensor|no adapter"),
 }
 
@@ -372,6 +433,101 @@ def test_what_would_be_merged_wrongly_is_refused(tmp_path, fault):
         convert(base, tmp_path / "made", adapter=adapter)
     assert any(part in caught.value.message for part in said.split("|"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+PEFT_SAYS = {
+    "0.3": {"enable_lora": None, "merge_weights": False, "modules_to_save": None},
+    "0.5": {"auto_mapping": None, "layers_pattern": None, "layers_to_transform": [0, 1, 3]},
+    "0.13": {
+        "auto_mapping": {"base_model_class": "LlamaForCausalLM", "unsloth_fixed": True},
+        "exclude_modules": ["lm_head"],
+        "layer_replication": None,
+        "loftq_config": {},
+        "megatron_config": None,
+        "megatron_core": "megatron.core",
+        "rank_pattern": {},
+        "runtime_config": {"ephemeral_gpu_offload": True},
+        "use_dora": False,
+    },
+    "0.21": {
+        "alora_invocation_tokens": None,
+        "arrow_config": None,
+        "corda_config": None,
+        "ensure_weight_tying": True,
+        "eva_config": {"rho": 2.0, "tau": 0.99},
+        "init_lora_weights": "eva",
+        "kasa_config": None,
+        "lora_bias": False,
+        "lora_ga_config": None,
+        "monteclora_config": None,
+        "peft_version": "0.21.2",
+        "qalora_group_size": 16,
+        "target_parameters": [],
+        "trainable_token_indices": None,
+        "use_bdlora": None,
+        "use_qalora": False,
+        "velora_config": {},
+    },
+    "tomorrow's, and off": {"use_tomorrows_lora": False, "tomorrows_config": {}, "note": ""},
+}
+
+
+@pytest.mark.parametrize("version", PEFT_SAYS)
+def test_what_pefts_versions_write_of_plain_lora_is_merged(tmp_path, version):
+    plain = read_adapter(write_peft(tmp_path / "plain", peft_tensors()))
+    found = read_adapter(write_peft(tmp_path / "x", peft_tensors(), **PEFT_SAYS[version]))
+    assert {path: change.scale for path, change in found.changes.items()} == {
+        path: change.scale for path, change in plain.changes.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scales"),
+    [
+        ("^model.layers.0.self_attn.q_proj", [0.5, 4.0, 4.0, 4.0]),
+        (r"layers\.0\.self_attn\.q_proj$", [0.5, 4.0, 4.0, 4.0]),
+        ("^q_proj", [4.0] * 4),
+        ("roj", [4.0] * 4),
+        ("lm_head", [4.0, 4.0, 4.0, 0.5]),
+    ],
+)
+def test_alphas_of_modules_are_found_as_pefts_expressions_find_them(tmp_path, pattern, scales):
+    for path, scale in zip(PATHS, scales, strict=True):
+        assert (scale == 0.5) == bool(re.match(rf"(.*\.)?({pattern})$", path))
+    found = read_adapter(
+        write_peft(tmp_path / "adapter", peft_tensors(), alpha_pattern={pattern: 2})
+    )
+    assert [found.changes[path].scale for path in PATHS] == scales
+
+
+def write_mlx(folder, **config):
+    folder.mkdir()
+    down, up = np.ones((64, RANK), np.float32), np.ones((RANK, 64), np.float32)
+    tensors = {f"{PATHS[0]}.lora_a": mx.array(down), f"{PATHS[0]}.lora_b": mx.array(up)}
+    mx.save_safetensors(str(folder / "adapters.safetensors"), tensors)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_mlx_lms_options_of_the_training_have_no_effect(tmp_path):
+    parameters = {"rank": RANK, "alpha": 16.0, "scale": 7.0, "dropout": 0.1, "keys": ["q_proj"]}
+    training = {"grad_checkpoint": True, "lr_schedule": {"name": "cosine"}, "seed": 5, "mine": [1]}
+    found = read_adapter(write_mlx(tmp_path / "x", lora_parameters=parameters, **training))
+    assert [change.scale for change in found.changes.values()] == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"lora_parameters": {"scale": 7.0, "rescaled": True}}, "'rescaled'"),
+        ({"lora_parameters": [7.0]}, "lora_parameters"),
+        ({"lora_parameters": {"rank": 4}}, "scale"),
+        ({"fine_tune_type": "dora", "lora_parameters": {"scale": 7.0}}, "lengths"),
+    ],
+)
+def test_what_mlx_lms_config_says_of_the_change_is_known_or_refused(tmp_path, config, said):
+    with pytest.raises((FormatError, UnsupportedModelError), match=said):
+        read_adapter(write_mlx(tmp_path / "x", **config))
 
 
 def test_an_embedding_that_is_the_head_too_is_refused(tmp_path):

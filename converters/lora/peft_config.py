@@ -1,0 +1,143 @@
+"""PEFT's ``adapter_config.json``: what it may say of an adapter that is merged.
+
+The list is of what is known, from PEFT's ``LoraConfig`` of all versions to 0.21. Whatever else a
+config says is refused by name: PEFT gains ways to change a model faster than anyone can list them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.files.strict_json import quoted
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+MERGED = frozenset({"lora_alpha", "alpha_pattern", "use_rslora", "use_dora"})
+"""Read by us when the matrices are changed."""
+
+OF_TRAINING = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",  # of layers that are stored transposed, which linear ones are not
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "merge_weights",
+        "modules_to_save",
+        "peft_version",
+        "qalora_group_size",
+        "r",  # ranks are those of the matrices, and so are those of ``rank_pattern``
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+    }
+)
+"""How it was trained, and on what: the files hold the outcome. Configs of ways to begin have no
+meaning without ``init_lora_weights``."""
+
+ALLOWED: Mapping[str, tuple[object, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none", "all", "lora_only"),
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
+}
+"""Values that leave a product of two matrices to be added to a base that everybody has."""
+
+CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to begin that also change the base, which then no longer is the one that everybody has."""
+
+MERGE_BY_PEFT = "merge it with PEFT (merge_and_unload), save the model and convert that"
+
+NAME_PATTERN = re.compile(r"\^?((?:[\w-]|\\?\.)+)\$?")
+"""A pattern that is a name, or the end of one."""
+
+
+def require_mergeable(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError where a config says anything that merging would not heed."""
+    kind = config.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise UnsupportedModelError(
+            f"the adapter is of type {quoted(kind)}", hint="edgellm merges LoRA and DoRA"
+        )
+    begun = config.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES):
+        raise UnsupportedModelError(
+            f"the adapter began by {quoted(begun)}, which changes the base model too",
+            hint="save it again with PEFT's path_initial_model_for_weight_conversion, "
+            "which makes it plain LoRA",
+        )
+    for key, value in config.items():
+        if key in ALLOWED:
+            heeded = any(value is item or value == item for item in ALLOWED[key])
+        else:
+            # what is off has no effect, whatever it is
+            heeded = key in MERGED or key in OF_TRAINING or not value
+        if not heeded:
+            raise UnsupportedModelError(
+                f"{ADAPTER_CONFIG} says {quoted(key)}: {quoted(value)}, which edgellm cannot merge",
+                hint=f"{MERGE_BY_PEFT}; or take the line out if it is only a note",
+            )
+
+
+def flag(config: Mapping[str, Any], key: str) -> bool:
+    """Return a switch that is off where it is left out. Raises FormatError."""
+    value = config.get(key)
+    if value not in (None, True, False):
+        raise FormatError(f"{ADAPTER_CONFIG}: {key} is {quoted(value)}", hint="true or false")
+    return bool(value)
+
+
+def scale_of(config: Mapping[str, Any], path: str, rank: int) -> float:
+    """Return lora_alpha / r, or over the root of r; ``alpha_pattern`` has alphas of modules.
+
+    Raises:
+        FormatError: an alpha is no number.
+        UnsupportedModelError: a pattern is more than a name.
+    """
+    alpha = config.get("lora_alpha", 8)
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, Mapping):
+        raise FormatError(f"{ADAPTER_CONFIG}: alpha_pattern is {quoted(patterns)}")
+    own = [value for pattern, value in patterns.items() if _matches(pattern, path)]
+    alpha = next(iter(own), alpha)
+    if not is_finite(alpha):
+        raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {quoted(alpha)}")
+    if flag(config, "use_rslora"):
+        return float(alpha / math.sqrt(rank))
+    return float(alpha / rank)
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value is a number, and one that a float can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Return whether a key of ``alpha_pattern`` names a module, as PEFT's expressions do."""
+    name = NAME_PATTERN.fullmatch(pattern)
+    if name is None:  # a stranger's expression may take for ever
+        raise UnsupportedModelError(
+            f"{ADAPTER_CONFIG}: alpha_pattern has {quoted(pattern)}, a regular expression",
+            hint=f"name the modules instead; or {MERGE_BY_PEFT}",
+        )
+    plain = name[1].replace("\\", "")
+    if pattern.startswith("^"):
+        return path == plain
+    return f".{path}".endswith(f".{plain}")

@@ -1,0 +1,91 @@
+"""The manifest of an unfinished conversion: what it is made from, and which files are whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgellm.checkpoint.folder import MANIFEST
+from edgellm.errors import ConversionError, FormatError, ReadError
+from edgellm.files.atomic import FileRecord
+from edgellm.files.strict_json import read_json, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file that is whole, and the quantization errors of its matrices if they were measured."""
+
+    record: FileRecord
+    errors: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a conversion says of itself in its folder.
+
+    Attributes:
+        origin: the source's fingerprint and the recipe's digest.
+        names: of all files that it writes.
+        files: those that are whole, by their name.
+    """
+
+    origin: Mapping[str, str]
+    names: frozenset[str]
+    files: Mapping[str, Finished] = field(default_factory=dict)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return a folder's manifest, or None where it has none.
+
+    Raises:
+        ConversionError: something else bears its name.
+    """
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        return None
+    try:
+        if not is_plain_file(path):
+            raise FormatError("a link, a folder or a device")
+        return _parsed(read_json(path))
+    except (FormatError, ReadError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConversionError(
+            f"{folder} is in the way: no conversion has written its {MANIFEST}",
+            hint="move the folder, or name another destination",
+        ) from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a folder's manifest, whole or not at all. Raises ConversionError."""
+    files = {
+        name: {"size": item.record.size, "sha256": item.record.sha256, "errors": item.errors}
+        for name, item in manifest.files.items()
+    }
+    document = {
+        "format": 1,
+        "origin": dict(manifest.origin),
+        "names": sorted(manifest.names),
+        "files": files,
+    }
+    write_json(folder / MANIFEST, document)
+
+
+def is_plain_file(path: Path) -> bool:
+    """Return whether a path is a file itself, and no link to one."""
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _parsed(document: Mapping[str, Any]) -> Manifest:
+    if document["format"] != 1:
+        raise FormatError("another version's")
+    files = {}
+    for name, item in document["files"].items():
+        errors = item["errors"]
+        if errors is not None:
+            errors = {path: float(error) for path, error in errors.items()}
+        files[name] = Finished(FileRecord(name, int(item["size"]), str(item["sha256"])), errors)
+    names = {str(name) for name in document.get("names", [])}  # older ones do not have them
+    return Manifest(dict(document["origin"].items()), frozenset(names), files)
