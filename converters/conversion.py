@@ -23,11 +23,12 @@ from edgellm.checkpoint.folder import (
 )
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
+from edgellm.converters.manifest import Finished
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
-from edgellm.converters.workspace import Finished, Workspace
+from edgellm.converters.workspace import Workspace
 from edgellm.errors import ConversionError, FormatError
 from edgellm.files.atomic import FileRecord, read_in_parts, write_file
 from edgellm.files.refusals import write_error

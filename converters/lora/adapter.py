@@ -212,7 +212,7 @@ def _read_mlx(
                 f"{ADAPTER_CONFIG} says {quoted(key)} in lora_parameters, which mlx-lm does not",
                 hint="fuse it with what made it (mlx_lm.fuse), and convert the result",
             )
-    scale = parameters.get("scale")
+    scale: Any = parameters.get("scale")
     dora = kind == "dora" or flag(config, "use_dora")  # as it was said before fine_tune_type
     parts: dict[str, dict[str, TorchTensor]] = {}
     replacements = {}
