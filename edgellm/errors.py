@@ -21,11 +21,16 @@ from __future__ import annotations
 CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
 """What a terminal obeys instead of showing it: C0, DEL and C1, also those of eight bits."""
 
-_ESCAPES = {code: repr(chr(code))[1:-1] for code in CONTROLS if chr(code) not in "\t\n"}
+LONE_SURROGATES = range(0xD800, 0xE000)
+"""No characters; Python holds the bytes of a file name that is no UTF-8 in some of them."""
+
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*CONTROLS, *LONE_SURROGATES)}
+for _kept in "\n\t":
+    del _ESCAPES[ord(_kept)]
 
 
 def escape_controls(text: str) -> str:
-    r"""Return a text that a terminal only shows: each control but newline and tab as ``\x1b``."""
+    r"""Return a text that any terminal shows: each control but newline and tab as ``\x1b``."""
     return text.translate(_ESCAPES)
 
 

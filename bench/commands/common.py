@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import typer
 from typer import Argument, Option
 
 from edgellm.bench.records.collect import collect
 from edgellm.bench.records.text_tables import Column, as_json, as_table
 from edgellm.cli.common import options
+from edgellm.console.terminal import write_line
 from edgellm.errors import ConfigError
 from edgellm.settings import parse_size
 
@@ -89,6 +89,6 @@ def collect_records(
 def print_records(records: Sequence[Record], columns: Mapping[str, Column], *, json: bool) -> None:
     """Write records to standard output: one JSON document, or a table if there are any."""
     if json:
-        typer.echo(as_json(records))
+        write_line(as_json(records))
     elif records:
-        typer.echo(as_table(records, columns))
+        write_line(as_table(records, columns))

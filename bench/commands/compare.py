@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_library
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import typer
 
 from edgellm.bench.commands import common
 from edgellm.bench.records import compare as comparison
@@ -14,6 +11,7 @@ from edgellm.bench.records.compare import Change, MatchedRecords
 from edgellm.bench.records.record import DiskRecord, Record
 from edgellm.bench.records.text_tables import number, seconds, show_value, throughput
 from edgellm.bench.report.result_files import read_some_records
+from edgellm.console.terminal import write_json, write_line
 from edgellm.errors import ConfigError
 
 
@@ -28,9 +26,9 @@ def compare(files: common.Files, *, json: common.Json = False) -> None:
     names = _short_names(files)
     if json:
         document = comparison.as_document(compared, names)
-        typer.echo(json_library.dumps(document, indent=2, allow_nan=False))
+        write_json(document)
         return
-    typer.echo(describe(compared, comparison.environments(records), names))
+    write_line(describe(compared, comparison.environments(records), names))
 
 
 def describe(

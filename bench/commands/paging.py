@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.records.text_tables import PAGING_COLUMNS, megabytes
 from edgellm.console.progress import show_doing
+from edgellm.console.terminal import say
 from edgellm.settings import parse_size
 
 
@@ -58,6 +58,6 @@ def paging(
     for record in records:
         if record.error:
             budget = megabytes(record.memory_bytes)
-            typer.echo(f"{record.model}, {budget}: {record.error}", err=True)
+            say(f"{record.model}, {budget}: {record.error}")
     common.print_records(records, PAGING_COLUMNS, json=json)
     return exit_code(records, stopped=False)

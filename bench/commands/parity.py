@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.records.text_tables import Column
+from edgellm.console.terminal import write_line
 from edgellm.errors import ConfigError
 from edgellm.files.atomic import read_errors
 
@@ -90,7 +90,7 @@ def parity(
     records, stopped = common.collect_records(partial(compare, sides, settings), output)
     common.print_records(records, COLUMNS, json=json)
     if records and not json:
-        typer.echo("\n" + "\n".join(describe_texts(records)))
+        write_line("\n" + "\n".join(describe_texts(records)))
     return exit_code(records, stopped=stopped)
 
 

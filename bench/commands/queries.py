@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.queries.questions import MAX_TOKENS, THREADS, TIMEOUT
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.records.text_tables import QUERY_COLUMNS
+from edgellm.console.terminal import write_line
 from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, Sampling
 
@@ -79,7 +79,7 @@ def queries(
     common.print_records(records, QUERY_COLUMNS, json=json)
     sentences = [scaling_sentence(*item) for item in scalings(records).items()]
     if sentences and not json:
-        typer.echo("\n" + "\n".join(sentences))
+        write_line("\n" + "\n".join(sentences))
     return exit_code(records, stopped=stopped)
 
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from edgellm.bench.queries.rating import HIGHEST, LOWEST, RatedFile, judge, rate_all
 from edgellm.bench.records.collect import INTERRUPTED
 from edgellm.bench.records.differences import counted
+from edgellm.console.terminal import print_error_stream, say
 from edgellm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def rate(
     rated = RatedFile(file)
     total = len(rated.unrated(seed=seed))
     if total == 0:
-        typer.echo(f"{file} holds no answer without a score", err=True)
+        say(f"{file} holds no answer without a score")
         return 0
     rater: Rater = _Person(total)
     rated_by = "person"
@@ -70,17 +70,17 @@ def rate(
                 scores.append(score)
             if judge_url is not None:
                 line = f"{number} of {total}: {score:g}  {answer.question[:60]}"
-                typer.echo(line, err=True)
+                say(line)
     except EOFError:  # q, or the end of what is typed: a way out like any other
-        typer.echo("\nstopped; the scores so far are kept", err=True)
+        say("\nstopped; the scores so far are kept")
     except KeyboardInterrupt:
-        typer.echo("\nthe scores so far are kept", err=True)
+        say("\nthe scores so far are kept")
         return INTERRUPTED
     finally:
         if scores:
             mean = sum(scores) / len(scores)
             line = f"{counted(len(scores), 'answer')} scored, {mean:.1f} in the middle"
-            typer.echo(line, err=True)
+            say(line)
     return 0
 
 
@@ -108,11 +108,11 @@ class _Person:
     def __call__(self, question: str, answer: str) -> float | None:
         """Return the score, or None for an answer that is skipped. Raises EOFError to stop."""
         self._number += 1
-        heading = typer.style(question, bold=True)
-        body = answer or "(nothing)"
-        typer.echo(f"\n{self._number} of {self._total}\n\n{heading}\n\n{body}\n", err=True)
+        say(f"\n{self._number} of {self._total}\n")
+        print_error_stream(question, "bold")
+        say(f"\n{answer or '(nothing)'}\n")
         while True:
-            typer.echo(f"{LOWEST} to {HIGHEST}, s to skip, q to stop: ", err=True, nl=False)
+            say(f"{LOWEST} to {HIGHEST}, s to skip, q to stop: ", end="")
             line = sys.stdin.readline()
             typed = line.strip()
             if not line or typed == "q":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.report.result_files import read_some_records, write_records
+from edgellm.console.terminal import say
 from edgellm.errors import ConfigError
 
 
@@ -24,4 +24,4 @@ def report(
     if html.suffix != ".html":
         raise ConfigError(f"{html} is no html file", hint="end its name with .html")
     write_records(html, [record for path in files for record in read_some_records(path)])
-    typer.echo(f"{html}: {html.stat().st_size:,} bytes", err=True)
+    say(f"{html}: {html.stat().st_size:,} bytes")

@@ -26,6 +26,7 @@ from edgellm.bench.speed.workload import (
     unused_options,
 )
 from edgellm.cli.command_group import CommandGroup
+from edgellm.console.terminal import write_line
 from edgellm.errors import ModelNotFoundError
 from edgellm.settings import parse_size
 
@@ -147,7 +148,7 @@ def run(
         common.print_records(records, {}, json=True)
     elif records:
         rows = [replace(record, error=None) for record in records]
-        typer.echo(as_table(rows, speed_columns(records)))
+        write_line(as_table(rows, speed_columns(records)))
     return exit_code(records, stopped=stopped)
 
 

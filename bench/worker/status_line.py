@@ -7,6 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from edgellm.bench.worker.status import Status
+from edgellm.console.streams import is_terminal
+from edgellm.console.terminal import err, say
+from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,9 +25,8 @@ class StatusLine:
 
     def __enter__(self) -> StatusLine:
         """Begin to draw."""
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             from rich import progress
-            from rich.console import Console
 
             self._bar = progress.Progress(
                 progress.SpinnerColumn(),
@@ -32,7 +34,7 @@ class StatusLine:
                 progress.BarColumn(bar_width=20),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[left]}", markup=False),
-                console=Console(stderr=True, markup=False, highlight=False, emoji=False),
+                console=err(),
                 transient=True,
             )
             self._task = self._bar.add_task("", total=None, left="")
@@ -50,7 +52,7 @@ class StatusLine:
             return
         done = max(0, status.number - 1)
         left = time_left(time.monotonic() - self._begun, done, status.total)
-        text = f"{status.title}: {status.doing}"
+        text = escape_controls(f"{status.title}: {status.doing}")
         self._bar.update(
             self._task, description=text, completed=done, total=status.total, left=left
         )
@@ -60,7 +62,7 @@ class StatusLine:
         if self._bar is not None:
             self._bar.console.print(text, style="dim")
         else:
-            sys.stderr.write(f"{text}\n")
+            say(text)
 
 
 def time_left(elapsed: float, done: int, total: int) -> str:

@@ -13,6 +13,7 @@ from typer import Option
 from edgellm.cli.command_group import CommandEntry, CommandGroup
 from edgellm.cli.usage_errors import usage_error
 from edgellm.console import error_view, terminal
+from edgellm.console.streams import standard_streams
 from edgellm.errors import EdgeLLMError
 
 INTERRUPTED = 130
@@ -64,10 +65,9 @@ app = typer.Typer(cls=EdgellmGroup, rich_markup_mode=None, pretty_exceptions_ena
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default the process's own) and return its exit code."""
-    terminal.prepare_streams()
     if arguments is None:
         arguments = sys.argv[1:]
-    with warnings.catch_warnings():
+    with standard_streams(), warnings.catch_warnings():
         warnings.showwarning = error_view.show_warning
         try:
             code = _run(arguments)
@@ -88,6 +88,8 @@ def _run(arguments: Sequence[str]) -> int:
         return int(app(words, prog_name="edgellm", standalone_mode=False) or 0)
     except typer.TyperException as error:
         raise usage_error(error) from error
+    finally:
+        sys.stdout.flush()
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from edgellm.console.status_line import Activity, StatusLine
-from edgellm.console.terminal import is_terminal, out, write
+from edgellm.console.streams import is_terminal
+from edgellm.console.terminal import out, write
+from edgellm.errors import escape_controls
 
 TAB_COLUMNS = 8
 
@@ -78,7 +80,7 @@ class PlainView:
         with self._status.paused():
             write(text)
             if self._follows_cursor:
-                self._line = (self._line + text).rpartition("\n")[2]
+                self._line = (self._line + escape_controls(text)).rpartition("\n")[2]
                 columns = shutil.get_terminal_size().columns
                 self._status.column = last_column(self._line, columns)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.console.terminal import err, print_error_stream
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, escape_controls
 
 
 def show_error(error: EdgeLLMError) -> None:
@@ -19,7 +19,7 @@ def show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
     Python's own form tells where in the program it came from.
     """
-    _print_labelled("warning: ", str(message), "bold yellow")
+    _print_labelled("warning: ", escape_controls(str(message)), "bold yellow")
 
 
 def show_interrupted() -> None:

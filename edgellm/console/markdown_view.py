@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from edgellm.console.status_line import Activity
+from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -78,6 +79,8 @@ class MarkdownView:
 
     def add(self, text: str) -> None:
         """Show more text."""
+        # before it is taken for markdown, so that lines fit
+        text = escape_controls(text)
         with self._lock:
             self._text += text
             if "\n" not in text:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.console.status_line import StatusLine
 from edgellm.console.terminal import err, note
+from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,7 +27,7 @@ def show_loading(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda _done, _total: None
         return
     bar = _byte_bar()
-    task = bar.add_task(f"loading {name}", total=None)
+    task = bar.add_task(escape_controls(f"loading {name}"), total=None)
     begun = time.perf_counter()
 
     def report(done: int, total: int) -> None:
@@ -51,7 +52,7 @@ def show_converting() -> Iterator[Callable[[ConversionStep], None]]:
     def report(step: ConversionStep) -> None:
         if step.message:
             bar.console.print(step.message)
-        name = step.file or "converting"
+        name = escape_controls(step.file or "converting")
         bar.update(task, completed=step.bytes_done, total=step.bytes_total, description=name)
 
     with _byte_bar() as bar:
@@ -74,7 +75,7 @@ def show_verifying() -> Iterator[Callable[[str, int, int], None]]:
         task = bar.add_task("checking", total=None)
         # a check of no bytes has no end that could be drawn
         yield lambda name, done, total: bar.update(
-            task, completed=done, total=total or None, description=name
+            task, completed=done, total=total or None, description=escape_controls(name)
         )
 
 
@@ -84,8 +85,11 @@ def show_doing() -> Iterator[Callable[[str], None]]:
     if not StatusLine.possible():
         yield lambda _name: None
         return
+    from rich.text import Text
+
     with err().status("") as status:
-        yield status.update
+        # as Text: rich takes a string for markup here, whatever its console says
+        yield lambda name: status.update(Text(escape_controls(name)))
 
 
 def _byte_bar() -> Progress:

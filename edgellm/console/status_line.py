@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from edgellm.console.terminal import is_terminal
+from edgellm.console.streams import is_terminal
 from edgellm.console.units import plural, rate, seconds, size
 
 if TYPE_CHECKING:

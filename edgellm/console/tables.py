@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.console.terminal import note, out
 from edgellm.console.units import count, percent, plural, rate, seconds, size, speed
+from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,10 +34,11 @@ def show_rows(
 
     console = console or out()
     rows = list(rows)
-    name_width = 2 + max(len(name) for name, _ in rows)
     width = sys.maxsize
     if console.is_terminal:
         width = console.width
+        rows = [(escape_controls(name), escape_controls(value)) for name, value in rows]
+    name_width = 2 + max(len(name) for name, _ in rows)
     beside = width - name_width >= MINIMUM_WIDTH
     indent = name_width if beside else 4
     if title:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgellm.console.chat_view import CONTINUATION, PROMPT
-from edgellm.console.terminal import is_terminal
+from edgellm.console.streams import is_terminal
 from edgellm.files.locations import make_private_folder
+from edgellm.repl.chat_view import CONTINUATION, PROMPT
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.chat import Chat
-from edgellm.console import chat_view
 from edgellm.console.completion_view import CompletionView
 from edgellm.console.status_line import Activity
-from edgellm.console.terminal import is_terminal, note
+from edgellm.console.streams import is_terminal
+from edgellm.console.terminal import note
 from edgellm.diagnostics.facts import generation_facts
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.generation.stats import Stats
+from edgellm.repl import chat_view
 from edgellm.repl.line_editor import Editor
 
 NO_SYSTEM = "off"

@@ -5,9 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from support.bench_records import speed
+
+from edgellm.bench.report.result_files import write_records
+from edgellm.cli.app import main
 
 COMMAND = "import sys; from edgellm.cli.app import main; sys.exit(main(sys.argv[1:]))"
 
@@ -15,7 +20,8 @@ COMMAND = "import sys; from edgellm.cli.app import main; sys.exit(main(sys.argv[
 def start(*arguments, **settings):
     """A command line in a process of its own."""
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **(pipes | settings))
 
 
 def test_a_reader_that_goes_away_is_no_failure_to_talk_about(model):
@@ -23,28 +29,74 @@ def test_a_reader_that_goes_away_is_no_failure_to_talk_about(model):
     process.stdout.read(3)
     process.stdout.close()
     _, err = process.communicate()
-    assert (process.returncode, err) == (1, b"")
+    assert (process.returncode, err) == (128 + signal.SIGPIPE, b"")
 
 
-def test_a_full_disk_is_said(model):
+COMMANDS = {
+    "info": ["info", "MODEL"],
+    "info as JSON": ["info", "MODEL", "--json"],
+    "plan": ["plan", "MODEL"],
+    "verify": ["verify", "MODEL"],
+    "generate": ["generate", "MODEL", "-p", "Once", "--max-tokens", "3"],
+    "generate as JSON": ["generate", "MODEL", "-p", "Once", "--max-tokens", "3", "--json"],
+    "help": ["--help"],
+    "help of a command": ["info", "--help"],
+    "version": ["--version"],
+    "bench compare": ["bench", "compare", "RECORDS", "RECORDS"],
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def arguments(request, model, tmp_path):
+    """The command line of each command that prints."""
+    records = tmp_path / "records.json"
+    write_records(records, [speed().as_dict()])
+    places = {"MODEL": model, "RECORDS": str(records)}
+    return [places.get(word, word) for word in COMMANDS[request.param]]
+
+
+@pytest.fixture
+def full():
+    """Standard output that takes nothing."""
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    with Path("/dev/full").open("wb") as full:
-        command = [
-            sys.executable,
-            "-c",
-            COMMAND,
-            "generate",
-            model,
-            "-p",
-            "Once",
-            "--max-tokens",
-            "3",
-        ]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: standard output cannot be written: ")
-    assert "Traceback" not in done.stderr
+    with Path("/dev/full").open("w") as full:
+        yield full
+
+
+FULL_DISK = (
+    "error: standard output cannot be written: No space left on device\n\n"
+    "hint: send it somewhere else, or free some space there\n"
+)
+
+
+def test_a_full_disk_is_said(arguments, full, capsys):
+    with redirect_stdout(full):
+        code = main(arguments)
+    assert (code, capsys.readouterr().err) == (1, FULL_DISK)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["info", "MODEL"]])
+def test_a_full_disk_is_said_once_by_a_whole_process(command, model, full):
+    words = [model if word == "MODEL" else word for word in command]
+    process = start(*words, stdout=full)
+    _, err = process.communicate()
+    assert (process.returncode, err.decode()) == (1, FULL_DISK)
+
+
+def test_a_reader_that_went_away_ends_every_command_quietly(arguments, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as nobody, redirect_stdout(nobody), pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert (ended.value.code, capsys.readouterr().err) == (128 + signal.SIGPIPE, "")
+
+
+def test_standard_error_that_cannot_be_written_stops_nothing(model, full, capsys):
+    with redirect_stderr(full):
+        code = main(["info", model])
+        assert main(["info", "no-such-model"]) == 1
+    assert (code, capsys.readouterr().out.splitlines()[0]) == (0, model)
 
 
 def test_a_closed_standard_output_is_like_nobody_listening(model):

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from edgellm.console import terminal
+from edgellm.console import streams, terminal
 
 
 def test_json_is_one_document_in_any_script(capsys):
@@ -14,9 +14,9 @@ def test_json_is_one_document_in_any_script(capsys):
 def test_missing_streams_are_replaced(monkeypatch):
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(f"sys.{name}", None)
-    terminal.prepare_streams()
-    terminal.write("nobody reads this")
-    assert sys.stdin.read() == ""
+    with streams.standard_streams():
+        terminal.write("nobody reads this")
+        assert sys.stdin.read() == ""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         assert isinstance(stream, io.TextIOWrapper)
         stream.close()

@@ -11,7 +11,7 @@ from typer import Option
 
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
-from edgellm.console.terminal import is_terminal
+from edgellm.console.streams import is_terminal
 from edgellm.device.require_mlx import require_backend
 from edgellm.settings import (
     CHAT_MAX_TOKENS,
@@ -54,8 +54,8 @@ def chat(
     require_backend()
     from edgellm.chat import require_chat_template
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
-    from edgellm.console import chat_view
     from edgellm.console.completion_view import PlainView, completion_view
+    from edgellm.repl import chat_view
     from edgellm.repl.last_chat import continue_last_chat, save_last_chat
     from edgellm.repl.repl import Session, run_lines, run_terminal
 
