@@ -257,8 +257,9 @@ class LLM:
                 mx.array(list(tokens[begin : begin + size]))[None]
                 for begin in range(0, len(tokens), size)
             ]
-            states = self.model.hidden(chunks, [caches] * len(chunks))
-            logits = mx.concatenate([self.model.logits(state)[0] for state in states])
+            many = self.model.is_many(len(tokens))
+            states = self.model.hidden(chunks, [caches] * len(chunks), many=many)
+            logits = mx.concatenate([self.model.logits(state[0]) for state in states])
             logits = logits.astype(mx.float32)
             # Nothing may stay lazy beyond the lock.
             mx.eval(logits, *stored(caches))

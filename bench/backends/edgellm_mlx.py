@@ -75,7 +75,7 @@ class MLXRuntime:
         if len(rows) == 1:
             self._logits = prefill(self._model, rows[0], self._caches[0], prefill_chunk=self._chunk)
         else:
-            self._logits = self._forward(rows)
+            self._logits = self._forward(rows, len(rows[0]))
         self._tokens = []
 
     def decode(self, count: int) -> None:
@@ -83,7 +83,7 @@ class MLXRuntime:
         self._tokens = self.last_tokens()
         if len(self._tokens) > 1:
             for _ in range(count):
-                self._tokens = _likeliest(self._forward([[token] for token in self._tokens]))
+                self._tokens = _likeliest(self._forward([[token] for token in self._tokens], 0))
             return
         steps = generate_steps(
             self._model,
@@ -93,13 +93,15 @@ class MLXRuntime:
             prefill_chunk=self._chunk,
             limit=count,
             progress=Progress(1),
+            as_step=True,
         )
         for step in steps:
             self._tokens = [step.token]
 
-    def _forward(self, rows: Sequence[Sequence[int]]) -> mx.array:
+    def _forward(self, rows: Sequence[Sequence[int]], prompt_tokens: int) -> mx.array:
         inputs = [
-            SequenceInput(tokens, caches) for tokens, caches in zip(rows, self._caches, strict=True)
+            SequenceInput(tokens, caches, prompt_tokens)
+            for tokens, caches in zip(rows, self._caches, strict=True)
         ]
         logits, _ = forward(self._model, inputs, prefill_chunk=self._chunk)
         assert logits is not None, "nobody cancels it"

@@ -65,7 +65,9 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
         [(31 * number + place) % 1000 + 3 for place in range(length)]
         for number, length in enumerate(lengths)
     ]
-    inputs = [SequenceInput(*pair) for pair in zip(prompts, caches, strict=True)]
+    inputs = [
+        SequenceInput(prompt, own, len(prompt)) for prompt, own in zip(prompts, caches, strict=True)
+    ]
     first, _ = forward(model, inputs, prefill_chunk=chunk)
     assert first is not None, "nobody breaks it off"
     begin = _likeliest(first)
@@ -101,7 +103,7 @@ def prompt_runner(llm: LLM) -> Callable[[], float]:
     def run() -> float:
         for cache in caches:
             cache.trim(0)
-        prompt = SequenceInput(range(3, 3 + PROMPT), caches)
+        prompt = SequenceInput(range(3, 3 + PROMPT), caches, PROMPT)
         begun = time.perf_counter()
         forward(llm.model, [prompt], prefill_chunk=llm.plan.prefill_chunk)
         return time.perf_counter() - begun

@@ -21,12 +21,23 @@ class SequenceInput:
     Attributes:
         tokens: that go through the model; at least one.
         caches: of the sequence, one a layer.
+        prompt_tokens: tokens of the prompt that are not in the caches; the tokens begin with them.
         needs_logits: whether the logits after the last token are needed.
     """
 
     tokens: Sequence[int]
     caches: Sequence[Cache]
+    prompt_tokens: int = 0
     needs_logits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Tokens of one input, at its ``place``, that go through a layer at once."""
+
+    place: int
+    tokens: Sequence[int]
+    many: bool
 
 
 @dataclass(slots=True)
@@ -54,8 +65,8 @@ def forward(
     """Send the next tokens of some sequences through the model, and fill their caches.
 
     Rows of several sequences share a product where that leaves each as it would be alone: steps of
-    one token with each other, and chunks of prompts with each other. Prompts are cut where
-    ``generation.prefill`` cuts them. Where layers cost reads, everything goes through in one pass.
+    one token with each other, and chunks of prompts with each other. Where layers cost reads,
+    everything goes through in one pass.
 
     Args:
         model: the model.
@@ -67,8 +78,7 @@ def forward(
         The logits (N, V) after the last token of those N inputs that need them, evaluated like the
         caches; and the passes over the weights.
     """
-    max_exact_rows = model.layers.max_exact_rows
-    states = _pack(inputs, max_exact_rows=max_exact_rows, prefill_chunk=prefill_chunk)
+    states = _pack(model, inputs, prefill_chunk)
     tokens = [mx.array(state.tokens)[None] for state in states]  # (1, L) each
     spans = [state.spans for state in states]
     hidden = model.hidden_ragged(tokens, spans, keep_going=keep_going)  # (1, L, E) each
@@ -82,7 +92,9 @@ def forward(
             # a later chunk of the same prompt takes the place of an earlier one
             last_rows[place] = rows[0, end - 1 : end]  # (1, E)
     needed = [last_rows[place] for place, new in enumerate(inputs) if new.needs_logits]
-    logits = _logits(model, needed)
+    logits = mx.zeros((0, model.config.vocab_size))
+    if needed:
+        logits = model.logits(mx.concatenate(needed))
     mx.eval(logits, *stored(cache for new in inputs for cache in new.caches))
     passes = len(states)
     if model.layers.streams_weights:
@@ -90,51 +102,40 @@ def forward(
     return logits, passes
 
 
-def _logits(model: Model, rows: list[mx.array]) -> mx.array:
-    """Return the logits (N, V) of N rows (1, E), as many at once as leave each as it is alone."""
-    if not rows:
-        return mx.zeros((0, model.config.vocab_size))
-    at_once = model.layers.max_exact_rows or len(rows)
-    return mx.concatenate(
-        [
-            model.logits(mx.concatenate(rows[begin : begin + at_once]))
-            for begin in range(0, len(rows), at_once)
-        ]
-    )
-
-
-def _pack(
-    inputs: Sequence[SequenceInput], *, max_exact_rows: int, prefill_chunk: int
-) -> list[_PackedState]:
+def _pack(model: Model, inputs: Sequence[SequenceInput], prefill_chunk: int) -> list[_PackedState]:
     """Pack the chunks of all inputs into as few states as leave each row as it would be alone.
 
-    A product of up to ``max_exact_rows`` rows takes another way than one of more, so those chunks
-    that alone would take the first way share states with each other only. The states of large
-    chunks come first, so that a prompt's short end comes after the chunks before it.
+    Prompts that are computed as many tokens share states with each other only; so do short ones
+    and steps. The prompts come first: a sequence that begins anew after a failure has its prompt
+    and a text after it.
     """
-    large: list[_PackedState] = []
-    small: list[_PackedState] = []
-    for place, begin, tokens in _chunks(inputs, prefill_chunk):
-        states = large
-        limit = prefill_chunk
-        if len(tokens) <= max(1, max_exact_rows):
-            states = small
-            limit = max_exact_rows or prefill_chunk
-        is_full = not states or len(states[-1].tokens) + len(tokens) > limit
+    few_limit = model.layers.max_exact_rows or prefill_chunk
+    chunks: list[_Chunk] = []
+    for place, new in enumerate(inputs):
+        prompt_tokens = 0
+        if model.is_many(new.caches[0].offset + new.prompt_tokens):
+            prompt_tokens = new.prompt_tokens
+        chunks += _cut(place, new.tokens[:prompt_tokens], prefill_chunk, many=True)
+        chunks += _cut(place, new.tokens[prompt_tokens:], few_limit, many=False)
+    prompts: list[_PackedState] = []
+    steps: list[_PackedState] = []
+    for chunk in chunks:
+        states, limit = steps, few_limit
+        if chunk.many:
+            states, limit = prompts, prefill_chunk
+        is_full = not states or len(states[-1].tokens) + len(chunk.tokens) > limit
         # chunks of one sequence go one after another: the later looks at the earlier one's keys
-        if is_full or (begin > 0 and states[-1].inputs[-1] == place):
+        if is_full or states[-1].inputs[-1] == chunk.place:
             states.append(_PackedState())
         state = states[-1]
-        state.tokens += tokens
-        state.spans.append(Span(inputs[place].caches, len(tokens)))
-        state.inputs.append(place)
-    return large + small
+        state.tokens += chunk.tokens
+        caches = inputs[chunk.place].caches
+        state.spans.append(Span(caches, len(chunk.tokens), chunk.many))
+        state.inputs.append(chunk.place)
+    return prompts + steps
 
 
-def _chunks(
-    inputs: Sequence[SequenceInput], prefill_chunk: int
-) -> Iterator[tuple[int, int, list[int]]]:
-    """Yield each input's place, and the beginnings and tokens of its chunks."""
-    for place, new in enumerate(inputs):
-        for begin in range(0, len(new.tokens), prefill_chunk):
-            yield place, begin, list(new.tokens[begin : begin + prefill_chunk])
+def _cut(place: int, tokens: Sequence[int], size: int, *, many: bool) -> Iterator[_Chunk]:
+    """Yield chunks of at most ``size`` tokens of the input at ``place``."""
+    for begin in range(0, len(tokens), size):
+        yield _Chunk(place, tokens[begin : begin + size], many)

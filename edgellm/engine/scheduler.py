@@ -108,5 +108,7 @@ class Scheduler:
                 used_tokens += len(tokens)
             # in the middle of a prompt nothing is drawn
             needs_logits = len(tokens) == len(pending)
-            scheduled.append((sequence, SequenceInput(tokens, sequence.caches, needs_logits)))
+            prompt_tokens = max(0, sequence.prompt_tokens - sequence.computed)
+            new = SequenceInput(tokens, sequence.caches, prompt_tokens, needs_logits)
+            scheduled.append((sequence, new))
         return scheduled

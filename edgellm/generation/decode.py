@@ -63,6 +63,7 @@ def generate_steps(
     keep_going: Callable[[], bool] = always,
     seen: Sequence[int] | None = None,
     speculation: Speculation | None = None,
+    as_step: bool = False,
 ) -> Generator[Step]:
     """Yield up to ``limit`` new tokens after ``prompt``.
 
@@ -83,11 +84,18 @@ def generate_steps(
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at
             them.
         speculation: chooses draft tokens; None for plain decoding.
+        as_step: as ``prefill`` has it.
     """
     seen = seen or prompt
     sampler = Sampler(sampling, seen, model.config.vocab_size, lazy=device.has_gpu())
     logits = prefill(
-        model, prompt, caches, prefill_chunk=prefill_chunk, progress=progress, keep_going=keep_going
+        model,
+        prompt,
+        caches,
+        prefill_chunk=prefill_chunk,
+        progress=progress,
+        as_step=as_step,
+        keep_going=keep_going,
     )
     if logits is None:
         return

@@ -22,6 +22,7 @@ def prefill(
     *,
     prefill_chunk: int,
     progress: Progress | None = None,
+    as_step: bool = False,
     keep_going: Callable[[], bool] = always,
 ) -> mx.array | None:
     """Send a prompt through the model, and return the logits (1, V) after its last token.
@@ -36,6 +37,7 @@ def prefill(
         caches: one a layer; the tokens' keys and values go there.
         prefill_chunk: tokens that go through a layer at once, at the most.
         progress: is brought up to date as chunks are done; None where nobody looks.
+        as_step: whether the tokens follow a text that was generated, like those of a decode step.
         keep_going: asked before each chunk and between layers; where it says no, the result is
             None.
     """
@@ -43,6 +45,8 @@ def prefill(
         mx.array(list(tokens[begin : begin + prefill_chunk]))[None]  # (1, L)
         for begin in range(0, len(tokens), prefill_chunk)
     ]
+    # by the length of the whole: where it is cut, or what of it a cache held, changes nothing
+    many = not as_step and model.is_many(caches[0].offset + len(tokens))
     progress = progress or Progress(len(tokens))
     groups = [[chunk] for chunk in chunks]
     if model.layers.streams_weights:
@@ -52,7 +56,7 @@ def prefill(
         progress.report_prefill()
         if not keep_going():
             return None
-        states = model.hidden(group, [caches] * len(group), keep_going=keep_going)
+        states = model.hidden(group, [caches] * len(group), many=many, keep_going=keep_going)
         if not states:
             return None
         hidden = states[-1]

@@ -86,9 +86,15 @@ class KernelEngine:
         """
         return MAX_EXACT_ROWS
 
-    def padded_tokens(self, tokens: int) -> int:
-        """Return the number of tokens that steps are made for: each size has its own kernels."""
-        sizes = (1, MAX_VECTOR_ROWS, MAX_EXACT_ROWS, max(tokens, MAX_ROWS))
+    def padded_tokens(self, tokens: int, *, many: bool = False) -> int:
+        """Return the number of tokens that steps are made for: each size has its own kernels.
+
+        The largest also serves a few tokens, with ``many``: each gets bit for bit what it gets
+        among any number of them.
+        """
+        sizes = [1, MAX_VECTOR_ROWS, MAX_EXACT_ROWS, max(tokens, MAX_ROWS)]
+        if many:
+            return sizes[-1]
         return next(size for size in sizes if tokens <= size)
 
 

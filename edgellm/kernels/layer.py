@@ -72,9 +72,12 @@ class KVView:
     max_exponent: int = ONE_SPLIT
     tables: tuple[int, int, int, int] = (0, 0, 0, 0)
 
-    def splits(self, queries: int) -> Splits:
-        """Return the splits of the keys for so many queries; many queries need no more than one."""
-        if queries > MAX_SPLIT_QUERIES:
+    def splits(self, queries: int, *, whole: bool = False) -> Splits:
+        """Return the splits of the keys for so many queries.
+
+        There is one alone for many queries, which need no more, and with ``whole``.
+        """
+        if whole or queries > MAX_SPLIT_QUERIES:
             # the first of the splits with this exponent holds every position
             return Splits(count=1, first=8 * ONE_SPLIT, min_exponent=ONE_SPLIT)
         # the first key that the first new token sees

@@ -84,14 +84,17 @@ class LayerSteps:
         self._several: dict[tuple[int, bool], _CallSteps] = {}
         self._cache_kernels: dict[str, tuple[int, int]] = {}
 
-    def prepare(self, sequences: Sequence[tuple[KVView, int]]) -> StepArray:
+    def prepare(
+        self, sequences: Sequence[tuple[KVView, int]], *, whole_keys: bool = False
+    ) -> StepArray:
         """Return the steps of a call; the caller holds the engine's lock.
 
         Args:
             sequences: in the order of their tokens: keys and values, and how many new tokens.
+            whole_keys: whether keys are never split, as for many tokens.
         """
         heads, head_dim = self._shape.heads, self._shape.head_dim
-        splits = [view.splits(tokens) for view, tokens in sequences]
+        splits = [view.splits(tokens, whole=whole_keys) for view, tokens in sequences]
         partials = [
             own.partial_results(tokens) for own, (_, tokens) in zip(splits, sequences, strict=True)
         ]

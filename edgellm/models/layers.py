@@ -24,17 +24,22 @@ class Span:
     Attributes:
         caches: of the sequence, one a layer.
         length: tokens.
+        many: whether they are computed as many tokens are, however few go through at once: kernels
+            take another way for many than for few, so that a long prompt's results would depend on
+            where it is cut.
     """
 
     caches: Sequence[Cache]
     length: int
+    many: bool = False
 
 
 States = Sequence[mx.array]
 """Hidden states (1, L, E): chunks of prompts, or tokens of several sequences side by side."""
 
 StateSpans = Sequence[Sequence[Span]]
-"""The sequences of each hidden state, in their order; none comes twice in a state."""
+"""The sequences of each hidden state, in their order; none comes twice in a state. All spans of a
+state have the same ``many``."""
 
 KeepGoing = Callable[[], bool]
 """Asked now and then in a pass; after a no, caches are left as they are, half-way."""
@@ -54,10 +59,19 @@ class Layer(Protocol):
     """One decoder layer."""
 
     max_exact_rows: int
-    """Up to so many tokens in a call, each gets bit for bit what it gets alone; 0: not promised."""
+    """Up to so many tokens in a call, each gets bit for bit what it gets alone; 0: not promised.
 
-    def __call__(self, hidden: mx.array, spans: LayerSpans) -> mx.array:
-        """Return hidden states (1, L, E) after this layer; new keys and values go to the caches."""
+    Where it is promised, a call with ``many`` promises it for any number of tokens.
+    """
+
+    def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
+        """Return hidden states (1, L, E) after this layer; new keys and values go to the caches.
+
+        Args:
+            hidden: what goes in.
+            spans: whose tokens they are.
+            many: as ``Span`` has it, of all of them.
+        """
         ...
 
 
@@ -115,7 +129,7 @@ class ResidentLayers:
             if not keep_going():
                 return []
             states = [
-                layer(hidden, layer_spans(state_spans, index))
+                layer(hidden, layer_spans(state_spans, index), many=state_spans[0].many)
                 for hidden, state_spans in zip(states, spans, strict=True)
             ]
         return states

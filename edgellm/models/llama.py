@@ -251,7 +251,7 @@ class Block:
         )
         self.mlp = MLP(tensors, quantization_of, gate=gate)
 
-    def __call__(self, hidden: mx.array, spans: LayerSpans) -> mx.array:
-        """Return the hidden states (1, L, E) after this layer."""
+    def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
+        """Return the hidden states (1, L, E) after this layer; MLX takes its own ways."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), spans)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))

@@ -64,11 +64,16 @@ class Model:
         self.lm_head = lm_head
         self.embedding_scale = embedding_scale
 
+    def is_many(self, prompt_tokens: int) -> bool:
+        """Return whether a prompt of so many tokens, wherever it is cut, is computed as many."""
+        return prompt_tokens > self.layers.max_exact_rows
+
     def hidden(
         self,
         tokens: Sequence[mx.array],
         caches: Sequence[Sequence[Cache]],
         *,
+        many: bool = False,
         keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
@@ -76,10 +81,11 @@ class Model:
         Args:
             tokens: ids (1, L), each of one sequence.
             caches: of those sequences, one a layer.
+            many: as ``Span`` has it.
             keep_going: as ``Layers.run`` has it.
         """
         spans = [
-            [Span(sequence_caches, ids.shape[1])]
+            [Span(sequence_caches, ids.shape[1], many)]
             for ids, sequence_caches in zip(tokens, caches, strict=True)
         ]
         return self.hidden_ragged(tokens, spans, keep_going=keep_going)
@@ -103,9 +109,16 @@ class Model:
         return states
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """Return the logits (..., V) of hidden states (..., E)."""
-        return self.lm_head(self.norm(hidden))
+        """Return the logits (N, V) of hidden states (N, E), each as it would be alone."""
+        at_once = self.layers.max_exact_rows or len(hidden)
+        parts = [
+            self.lm_head(self.norm(hidden[begin : begin + at_once]))
+            for begin in range(0, len(hidden), at_once)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return mx.concatenate(parts)
 
     def __call__(self, tokens: mx.array, caches: Sequence[Cache]) -> mx.array:
         """Return the logits (1, L, V) of one sequence's token ids (1, L)."""
-        return self.logits(self.hidden([tokens], [caches])[0])
+        return self.logits(self.hidden([tokens], [caches])[0][0])[None]

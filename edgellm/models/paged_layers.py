@@ -15,7 +15,14 @@ from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import TensorGroup
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import stored
-from edgellm.models.layers import KeepGoing, Layer, States, StateSpans, always, layer_spans
+from edgellm.models.layers import (
+    KeepGoing,
+    Layer,
+    States,
+    StateSpans,
+    always,
+    layer_spans,
+)
 from edgellm.reading.disk_reader import Reader, Ticket
 
 MakeLayer = Callable[[TensorGroup, WeightBuffer], Layer]
@@ -127,7 +134,7 @@ class PagedLayers:
                     return []
                 layer, load = self._layer(index)
                 states = [
-                    layer(hidden, layer_spans(state_spans, index))
+                    layer(hidden, layer_spans(state_spans, index), many=state_spans[0].many)
                     for hidden, state_spans in zip(states, spans, strict=True)
                 ]
                 if load is not None:

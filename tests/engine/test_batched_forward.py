@@ -26,7 +26,7 @@ def test_logits_for_rows_of_several_sequences(kind, load, tiny_folder):
         caches = [context.make_caches(64) for _ in prompts]
         inputs = [SequenceInput(*pair) for pair in zip(prompts, caches, strict=True)]
         first, first_passes = forward(model, inputs, prefill_chunk=16)
-        inputs = [SequenceInput([9 + n], own, n != 1) for n, own in enumerate(caches)]
+        inputs = [SequenceInput([9 + n], own, needs_logits=n != 1) for n, own in enumerate(caches)]
         second, second_passes = forward(model, inputs, prefill_chunk=16)
         assert first.shape == (4, tiny.VOCABULARY)
         assert second.shape == (3, tiny.VOCABULARY)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import mlx.core as mx
@@ -81,13 +82,13 @@ class CpuBlock:
         # by the tokens that they are made for, of which the engine has a few sizes
         self._steps: dict[int, LayerSteps] = {}
 
-    def __call__(self, hidden: mx.array, spans: LayerSpans) -> mx.array:
+    def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return hidden states (1, L, E) after this layer; new keys and values go to the caches."""
-        return _run([self], hidden, [Span([cache], length) for cache, length in spans])
+        return _run([self], hidden, [Span([cache], length, many) for cache, length in spans])
 
-    def steps(self, tokens: int) -> LayerSteps:
-        """Return this layer's steps for up to ``tokens`` tokens."""
-        size = self.engine.padded_tokens(tokens)
+    def steps(self, tokens: int, *, many: bool) -> LayerSteps:
+        """Return this layer's steps for up to ``tokens`` tokens; ``many``: made as for many."""
+        size = self.engine.padded_tokens(tokens, many=many)
         if size not in self._steps:
             self._steps[size] = LayerSteps(self.engine, self._shape, self._weights, tokens=size)
         return self._steps[size]
@@ -173,6 +174,7 @@ def _run_call(
     engine = blocks[0].engine
     workspace = engine.workspace
     tokens = len(inputs)
+    many = spans[0].many
     # of each layer, where the call's keys and values go, span by span
     cache_memories = [
         [CacheMemory(span.caches[layer], span.length) for span in spans]
@@ -183,11 +185,12 @@ def _run_call(
     while version != workspace.version:
         version = workspace.version
         steps = [
-            block.steps(tokens).prepare(
+            block.steps(tokens, many=many).prepare(
                 [
                     (cache_memory.view, span.length)
                     for cache_memory, span in zip(layer_memories, spans, strict=True)
-                ]
+                ],
+                whole_keys=many,
             )
             for block, layer_memories in zip(blocks, cache_memories, strict=True)
         ]
@@ -214,10 +217,10 @@ def _calls(spans: Sequence[Span]) -> Iterator[list[Span]]:
         left = span.length
         if left > MAX_CALL_TOKENS:
             for _ in range(left // MAX_CALL_TOKENS):
-                yield [Span(span.caches, MAX_CALL_TOKENS)]
+                yield [replace(span, length=MAX_CALL_TOKENS)]
             left %= MAX_CALL_TOKENS
         if left:
-            call.append(Span(span.caches, left))
+            call.append(replace(span, length=left))
     if call:
         yield call
 
