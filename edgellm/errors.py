@@ -13,6 +13,7 @@ EdgeLLMError                exit status 1, unless it says otherwise
 |-- ConversionError         a conversion could not be finished
 |-- ReadError               a file could not be read
 |-- ContextError            the prompt does not fit the context
+|-- NotFiniteError          a model's logits are not finite
 `-- ClosedError             the model was closed
 """
 
@@ -104,6 +105,10 @@ class ReadError(EdgeLLMError):
 
 class ContextError(EdgeLLMError):
     """The prompt does not fit the context."""
+
+
+class NotFiniteError(EdgeLLMError):
+    """A model's logits are infinite or no numbers: nothing can be drawn from them."""
 
 
 class ClosedError(EdgeLLMError):

@@ -17,8 +17,9 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, NotFiniteError
 from edgellm.generation.completer import Completer
+from edgellm.generation.not_finite import located
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prompt import check_prompt
 from edgellm.generation.stats import PrefillCallback
@@ -30,6 +31,7 @@ from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import make_caches
+from edgellm.sampling.finite import require_finite
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
@@ -130,6 +132,7 @@ class LLM:
             ConfigError: a setting is out of range; TypeError for one that does not exist.
             ContextError: the prompt does not fit the context.
             ClosedError: the model was closed.
+            NotFiniteError: the model's logits are not finite; its weights may be damaged.
             ReadError: while streaming weights.
         """
         sampling = replace(sampling or Sampling(), **settings)
@@ -247,7 +250,11 @@ class LLM:
         return Chat(self, system=system, sampling=sampling, **settings)
 
     def logits(self, tokens: Sequence[int]) -> mx.array:
-        """Return the logits (L, V) in float32 after each of L tokens, for measures of quality."""
+        """Return the logits (L, V) in float32 after each of L tokens, for measures of quality.
+
+        Raises:
+            NotFiniteError: they are not finite numbers.
+        """
         self._check(tokens)
         size = self.plan.prefill_chunk
         with self._lock.acquire(), self._lock.computing():
@@ -262,7 +269,12 @@ class LLM:
             logits = mx.concatenate([self.model.logits(state[0]) for state in states])
             logits = logits.astype(mx.float32)
             # Nothing may stay lazy beyond the lock.
-            mx.eval(logits, *stored(caches))
+            largest = mx.max(logits, axis=-1)
+            mx.eval(logits, largest, *stored(caches))
+            try:
+                require_finite(largest)
+            except NotFiniteError as error:
+                raise located(error, caches) from None
             return logits
 
     def cancel(self) -> None:

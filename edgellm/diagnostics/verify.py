@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import mlx.core as mx
-
 from edgellm.checkpoint.checkpoint import Checkpoint, checkpoint_of
 from edgellm.checkpoint.folder import (
     CHECKSUMS,
@@ -27,7 +25,13 @@ from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.recipe import first_few
 from edgellm.converters.tensors.source import Bytes
 from edgellm.converters.tensors.weight_stream import is_finite
-from edgellm.errors import EdgeLLMError, FormatError, MemoryBudgetError, TokenizerError
+from edgellm.errors import (
+    EdgeLLMError,
+    FormatError,
+    MemoryBudgetError,
+    NotFiniteError,
+    TokenizerError,
+)
 from edgellm.files.atomic import FileRecord, file_record
 from edgellm.files.strict_json import quoted, read_json
 from edgellm.open_llm import open_llm
@@ -239,14 +243,13 @@ class _FolderChecks:
         settings = LoadSettings(context=MAX_TOKENS)
         try:
             with open_llm(checkpoint, tokenizer, settings, progress=progress) as llm:
-                finite = bool(mx.all(mx.isfinite(llm.logits(ids))).item())
+                llm.logits(ids)
+        except NotFiniteError as error:
+            raise FormatError(
+                error.message, hint="its weights are damaged: " + DOWNLOAD_AGAIN
+            ) from error
         except MemoryBudgetError as error:
             raise _CheckSkippedError(f"it does not fit here: {error.message}") from error
-        if not finite:
-            raise FormatError(
-                "the model's logits are not finite",
-                hint="its weights are damaged: " + DOWNLOAD_AGAIN,
-            )
         return f"{len(ids)} tokens, logits finite"
 
     def _records(self) -> list[tuple[FileRecord, Path]]:

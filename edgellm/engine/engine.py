@@ -19,7 +19,6 @@ from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetE
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Progress
 from edgellm.plan.plan import megabytes
-from edgellm.sampling.sampler import scalar
 from edgellm.settings import Sampling
 
 
@@ -169,6 +168,8 @@ class Engine:
 
         Where the model is in memory, prompts go through a chunk a step, so that those who are
         already generating go on; else all of them go through with the next pass over the weights.
+        A sequence whose logits are not finite ends with the ``finish_reason`` ``error`` and the
+        error; the others go on.
 
         Raises:
             ReadError: a layer cannot be read; no sequence is lost, and the next step tries again.
@@ -252,13 +253,11 @@ class Engine:
         draws = [sequence.draw(logits[row : row + 1]) for row, sequence in enumerate(sequences)]
         mx.eval(draws)  # what is None in it is passed over
         tokens = []
-        for sequence, (drawn, drawn_logprob, _) in zip(sequences, draws, strict=True):
-            logprob = None
-            if drawn_logprob is not None:
-                logprob = scalar(drawn_logprob)
-            token = sequence.append(scalar(drawn), logprob)
+        for sequence in sequences:
+            token = sequence.append()
             tokens.append((sequence.number, token))
-            self._totals.completion_tokens += 1
+            if token.error is None:
+                self._totals.completion_tokens += 1
             if token.finish_reason is not None:
                 self._scheduler.remove(sequence)
                 self._totals.sequences += 1

@@ -12,12 +12,14 @@ import mlx.core as mx
 
 from edgellm.device import machine as device
 from edgellm.engine.context import EngineContext
+from edgellm.errors import NotFiniteError
+from edgellm.generation.not_finite import located
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
 from edgellm.sampling.logprobs import log_probability
-from edgellm.sampling.sampler import Sampler
+from edgellm.sampling.sampler import Draw, Sampler, scalar
 from edgellm.settings import Sampling
 
 
@@ -60,6 +62,8 @@ class Sequence:
         self.is_cancelled = False
         self._sampling = sampling
         self._sampler: Sampler | None = None
+        self._drawn: Draw | None = None
+        self._drawn_logprob: mx.array | None = None
         self._progress = Progress(len(prompt))
         self._meter = context.start_meter()  # until ``start``: of one that is cancelled before
         self._text = TextStream(
@@ -117,22 +121,31 @@ class Sequence:
         if progress.prefill_done == progress.prompt_tokens:
             progress.prefill_ended_at = time.perf_counter()
 
-    def draw(self, logits: mx.array) -> tuple[mx.array, mx.array | None, mx.array | None]:
-        """Draw the next token from logits (1, V).
-
-        Returns:
-            The token (1,), its log-probability (1,) where it was asked for, and what the sampler
-            remembers (1, V); all of it may still have to be evaluated.
-        """
+    def draw(self, logits: mx.array) -> list[mx.array | None]:
+        """Draw the next token from logits (1, V), for ``append``; return what to evaluate."""
         assert self._sampler is not None, "it has started"
-        token = self._sampler(logits)
-        logprob = None
+        self._drawn = self._sampler(logits)
+        self._drawn_logprob = None
         if self._sampling.logprobs:
-            logprob = log_probability(logits, token)
-        return token, logprob, self._sampler.seen
+            self._drawn_logprob = log_probability(logits, self._drawn.tokens)
+        largest = self._drawn.largest_logits
+        return [self._drawn.tokens, largest, self._drawn_logprob, self._sampler.seen]
 
-    def append(self, token: int, logprob: float | None) -> Token:
-        """Take the token that was drawn; return it with the text that it completes."""
+    def append(self) -> Token:
+        """Take the token that was drawn; return it with the text that it completes.
+
+        Where nothing could be drawn, the token closes the completion and has the error.
+        """
+        assert self._drawn is not None, "it was drawn"
+        try:
+            token = self._drawn.read()
+        except NotFiniteError as error:
+            flushed = self._text.flush()
+            located_error = located(error, self.caches)
+            return Token(None, flushed, None, "error", self._stats(), located_error)
+        logprob = None
+        if self._drawn_logprob is not None:
+            logprob = scalar(self._drawn_logprob)
         self._progress.record_token()
         self.tokens.append(token)
         text, finish_reason = self._text.add(token)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgellm.device.model_lock import ModelLock
-from edgellm.errors import ClosedError
+from edgellm.errors import ClosedError, NotFiniteError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
 from edgellm.generation.output import Token
@@ -70,6 +70,7 @@ class Completer:
         Raises:
             ClosedError: the model was closed while it ran.
             MemoryBudgetError: the budget has no room for so many beams.
+            NotFiniteError: the model's logits are not finite.
             ReadError: while streaming weights.
         """
         progress = Progress(len(ids), on_prefill=on_prefill)
@@ -106,6 +107,9 @@ class Completer:
                 raise ClosedError("the model was closed during the answer")
             cost = stats(completion_tokens=len(produced))
             yield Token(None, text_stream.flush(), None, "cancelled", cost)
+        except NotFiniteError:
+            ids, produced = [], []  # what the caches hold is good for nothing
+            raise
         finally:
             steps.close()
             self.prefix_cache.keep([*ids, *produced])

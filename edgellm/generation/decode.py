@@ -31,13 +31,15 @@ from typing import Any
 import mlx.core as mx
 
 from edgellm.device import machine as device
+from edgellm.errors import NotFiniteError
+from edgellm.generation.not_finite import located
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.layers import always
 from edgellm.models.model import Model
 from edgellm.sampling.logprobs import log_probability
-from edgellm.sampling.sampler import Sampler, scalar
+from edgellm.sampling.sampler import Draw, Sampler, scalar
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.proposal import DraftToken, NoDrafts
@@ -136,6 +138,7 @@ class _Pass:
         logits: after each row (R, V); (1, V) for the prefill.
         token: the last token that the pass gives (1,). With draft tokens it is None until the pass
             was read.
+        draw: that token as it was drawn; None with draft tokens.
         logprob: that of the token, where it was asked for and there is no draft token.
         started_at: when the pass was launched.
     """
@@ -145,6 +148,7 @@ class _Pass:
     offset: int
     logits: mx.array
     token: mx.array | None = None
+    draw: Draw | None = None
     logprob: mx.array | None = None
     started_at: float = field(default_factory=time.perf_counter)
 
@@ -186,13 +190,20 @@ class _DecodeLoop:
         return self._launch(current, self.speculation.propose(remaining - 1))
 
     def read(self, current: _Pass) -> list[Step]:
-        """Wait for the tokens of a pass: the accepted draft tokens, and one more."""
+        """Wait for the tokens of a pass: the accepted draft tokens, and one more.
+
+        Raises:
+            NotFiniteError: there is nothing to draw from.
+        """
         # a pass that was launched ahead begins to compute when the one before it is done
         started_at = max(current.started_at, self.progress.last_token_at or 0.0)
-        if current.draft:
-            steps = self._read_verified(current)
-        else:
-            steps = [self._read_drawn(current)]
+        try:
+            if current.draft:
+                steps = self._read_verified(current)
+            else:
+                steps = [self._read_drawn(current)]
+        except NotFiniteError as error:
+            raise located(error, self.caches) from None
         seconds = self.progress.record_token() - started_at
         if current.rows:
             # the prefill's pass says nothing of what a step costs
@@ -229,18 +240,21 @@ class _DecodeLoop:
     def _draw(self, launched: _Pass) -> None:
         """Draw the token of a pass without draft tokens, unevaluated, and let it be computed."""
         sampler = self.sampler
-        launched.token = sampler(launched.logits)
+        launched.draw = sampler(launched.logits)
+        launched.token = launched.draw.tokens
         if sampler.sampling.logprobs:
             launched.logprob = log_probability(launched.logits, launched.token)
-        mx.async_eval(launched.token, launched.logprob, sampler.seen)  # None is passed over
+        largest = launched.draw.largest_logits
+        mx.async_eval(launched.token, largest, launched.logprob, sampler.seen)  # None: passed over
 
     def _read_drawn(self, current: _Pass) -> Step:
         """Read the token of a pass without draft tokens."""
-        assert current.token is not None, "it was drawn when the pass was launched"
+        assert current.draw is not None, "it was drawn when the pass was launched"
+        token = current.draw.read()
         logprob = None
         if current.logprob is not None:
             logprob = float(scalar(current.logprob))
-        return Step(int(scalar(current.token)), logprob)
+        return Step(token, logprob)
 
     def _read_verified(self, current: _Pass) -> list[Step]:
         """Read the tokens of a pass with draft tokens; refused ones leave the caches."""
@@ -268,13 +282,13 @@ class _DecodeLoop:
         """
         if self.sampler.plain_greedy:
             # all rows at once: these tokens depend on nothing but their logits
-            likeliest: Any = mx.argmax(current.logits.astype(mx.float32), axis=-1).tolist()
-            yield from likeliest
+            likeliest = self.sampler.likeliest(current.logits)
+            yield from map(likeliest.read, range(current.rows))
             return
         for row, draft_token in enumerate(current.draft):
             logits = current.logits[row : row + 1]
             yield self.sampler.verify(logits, draft_token.token, draft_token.proposal)
-        yield int(scalar(self.sampler(current.logits[-1:])))
+        yield self.sampler(current.logits[-1:]).read()
 
     def _trim(self, offset: int) -> None:
         for cache in self.caches:

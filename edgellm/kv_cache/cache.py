@@ -51,6 +51,10 @@ class Cache(Protocol):
         """Return an independent cache of the same tokens."""
         ...
 
+    def is_finite(self) -> bool:
+        """Return whether all keys and values are finite numbers."""
+        ...
+
     @property
     def arrays(self) -> list[mx.array]:
         """The arrays of keys and values, to be evaluated."""
@@ -174,6 +178,11 @@ class KVCache:
         # write by address.
         twin.arrays = [array * 1 for array in self.arrays]
         return twin
+
+    def is_finite(self) -> bool:
+        """Return whether all keys and values are finite numbers; of quantized ones, the scales."""
+        parts = self.part(self.base, self.offset)
+        return all(bool(mx.all(mx.isfinite(part)).item()) for part in parts)
 
     @property
     def nbytes(self) -> int:

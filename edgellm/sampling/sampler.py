@@ -8,8 +8,10 @@ On a GPU all of it stays lazy, so that nothing waits. On a CPU NumPy draws, for 
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -18,10 +20,29 @@ import numpy.typing as npt
 
 from edgellm.sampling.distribution import Distribution, distribution_of, draw_token
 from edgellm.sampling.filters import filter_logits, penalize_repeated, select_candidates
+from edgellm.sampling.finite import require_finite
 from edgellm.settings import Sampling
 
 GREEDY = 1e-3
 """Temperatures below it take the likeliest token: quotients would leave the range of float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Tokens that were drawn of N positions; on a GPU they may still have to be computed.
+
+    Attributes:
+        tokens: (N,).
+        largest_logits: (N,) of the model's own, before any filter.
+    """
+
+    tokens: mx.array
+    largest_logits: mx.array
+
+    def read(self, position: int = 0) -> int:
+        """Return a token; waits for it. Raises NotFiniteError where nothing could be drawn."""
+        require_finite(np.array(self.largest_logits)[position])
+        return int(np.array(self.tokens)[position])
 
 
 class Sampler:
@@ -54,23 +75,27 @@ class Sampler:
             seen[0, np.asarray(prompt, dtype=np.int64)] = True
             self.seen = mx.array(seen)
 
-    def __call__(self, logits: mx.array) -> mx.array:
-        """Return the next token (1,) for logits (1, V)."""
+    def __call__(self, logits: mx.array) -> Draw:
+        """Draw the next token for logits (1, V)."""
         settings = self.sampling
         logits = logits.astype(mx.float32)
+        largest = self._largest(logits)
         logits = penalize_repeated(logits, self.seen, settings.repetition_penalty)
         if settings.temperature < GREEDY:
-            token = mx.argmax(logits, axis=-1)
+            token = self._likeliest(logits)
         elif self._lazy:
             key = mx.array([self._key, self._draws], dtype=mx.uint32)
             kept = filter_logits(logits / settings.temperature, settings)
             token = mx.random.categorical(kept, key=key)
         else:
-            row: npt.NDArray[np.float32] = np.array(logits)[0]  # (V,)
-            tokens, weights = select_candidates(row / np.float32(settings.temperature), settings)
-            token = mx.array([draw_token(tokens, weights, self._random.random())])
+            token = mx.array([self._draw(np.array(logits)[0], largest)])
         self._record(token)
-        return token
+        return Draw(token, largest)
+
+    def likeliest(self, logits: mx.array) -> Draw:
+        """Take the likeliest token of each of N positions, for logits (N, V)."""
+        logits = logits.astype(mx.float32)
+        return Draw(self._likeliest(logits), self._largest(logits))
 
     def verify(self, logits: mx.array, draft_token: int, proposal: Distribution | None) -> int:
         """Return the next token for logits (1, V), distributed as if there were no draft token.
@@ -84,10 +109,14 @@ class Sampler:
                 (Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318). None
                 where it was not drawn: the next token is then drawn as always, and is the draft
                 token as often as rejection sampling would accept it.
+
+        Raises:
+            NotFiniteError: nothing can be drawn.
         """
         if proposal is None or self.sampling.temperature < GREEDY:
-            return int(scalar(self(logits)))
+            return self(logits).read()
         row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0]
+        require_finite(row.max())
         seen = None
         if self.seen is not None:
             seen = np.array(self.seen)[0]
@@ -104,6 +133,27 @@ class Sampler:
     def plain_greedy(self) -> bool:
         """Whether the next token is the likeliest one, whatever came before."""
         return self.sampling.temperature < GREEDY and self.seen is None
+
+    def _draw(self, logits: npt.NDArray[np.float32], largest: mx.array) -> int:
+        """Draw a token from logits (V,); 0 where nothing can be: ``Draw.read`` says so."""
+        if not math.isfinite(scalar(largest)):
+            return 0
+        temperature = np.float32(self.sampling.temperature)
+        tokens, weights = select_candidates(logits / temperature, self.sampling)
+        return draw_token(tokens, weights, self._random.random())
+
+    def _largest(self, logits: mx.array) -> mx.array:
+        """Return the largest of each row of logits (N, V); where one is no number, that."""
+        if self._lazy:
+            return mx.max(logits, axis=-1)
+        # on a CPU NumPy takes 5 us for a vocabulary of 32,000, MLX 60
+        return mx.array(np.array(logits, copy=False).max(axis=-1))
+
+    def _likeliest(self, logits: mx.array) -> mx.array:
+        """Return the place of the largest of each row of logits (N, V)."""
+        if self._lazy:
+            return mx.argmax(logits, axis=-1)
+        return mx.array(np.array(logits, copy=False).argmax(axis=-1))
 
     def _record(self, token: mx.array | int) -> None:
         self._draws += 1

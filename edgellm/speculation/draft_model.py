@@ -14,6 +14,7 @@ from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
 from edgellm.sampling.distribution import distribution_of
 from edgellm.sampling.filters import penalize_repeated
+from edgellm.sampling.finite import require_finite
 from edgellm.sampling.sampler import GREEDY
 from edgellm.settings import Sampling
 from edgellm.speculation.proposal import DraftToken
@@ -150,6 +151,7 @@ class DraftModel:
     def _draft_token(self, logits: mx.array, seen: npt.NDArray[np.bool_] | None) -> DraftToken:
         """Propose a token from logits (1, V): drawn where tokens are drawn, else the likeliest."""
         row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0, : self._vocabulary]
+        require_finite(row.max(), "the draft model")
         if self._random is not None:
             proposal = distribution_of(row, self._sampling, seen)
             token = proposal.sample(self._random.random())

@@ -13,7 +13,7 @@ from edgellm.settings import Sampling
 def draw(settings, logits, count, prompt=(), lazy=True):
     sampler = Sampler(settings, prompt, len(logits), lazy=lazy)
     row = mx.array(np.asarray(logits, np.float32))[None]
-    return [int(sampler(row).item()) for _ in range(count)]
+    return [sampler(row).read() for _ in range(count)]
 
 
 def test_temperature_0_takes_the_likeliest_whatever_else_is_set():

@@ -1,0 +1,26 @@
+"""Where in a model numbers stop to be finite, as its KV caches tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgellm.errors import NotFiniteError
+from edgellm.kv_cache.cache import Cache
+
+
+def located(error: NotFiniteError, *caches: Sequence[Cache]) -> NotFiniteError:
+    """Return an error about a model's logits that also names the first layer that shows it.
+
+    Keys and values of a layer are made of what the layers before it made, so nothing has to be
+    computed again to know.
+
+    Args:
+        error: says that logits are not finite.
+        caches: of one sequence or several, one a layer, with the tokens after which they are not.
+    """
+    where = "keys and values of all layers are, so it is the last layer, the norm or the head"
+    for number, layer_caches in enumerate(zip(*caches, strict=True)):
+        if not all(cache.is_finite() for cache in layer_caches):
+            where = f"keys and values of layer {number} are the first"
+            break
+    return NotFiniteError(f"{error.message}: {where}", hint=error.hint)
