@@ -16,6 +16,7 @@ from typing import Any
 
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, inside
 from edgellm.converters.gguf.header_reader import HeaderReader
+from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC
 from edgellm.errors import FormatError, ReadError, UnsupportedModelError
 from edgellm.files.bounded import require_regular_file
@@ -68,13 +69,10 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufModel:
-    """The header of a GGUF file, or of all its shards together.
-
-    ``metadata`` are numbers, flags, texts, lists of texts, and NumPy arrays.
-    """
+    """The header of a GGUF file, or of all its shards together."""
 
     files: tuple[Path, ...]
-    metadata: Mapping[str, Any]
+    metadata: Metadata
     tensors: Mapping[str, GgufTensor]
 
 
@@ -156,16 +154,12 @@ def _shards(path: Path) -> tuple[Path, ...]:
     )
 
 
-def _split_of(metadata: Mapping[str, Any]) -> tuple[int, int]:
+def _split_of(metadata: Metadata) -> tuple[int, int]:
     """Return the number and the count of shards that a file says of itself, 0 where it does not."""
-    number = metadata.get("split.no", 0)
-    count = metadata.get("split.count", 0)
-    if type(number) is not int or type(count) is not int:
-        return -1, -1  # an array, say, which is no shard's
-    return number, count
+    return metadata.integer("split.no", 0), metadata.integer("split.count", 0)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
+def _read_header(path: Path) -> tuple[Metadata, dict[str, GgufTensor]]:
     """Return metadata and tensors of one file, the tensors in the order of their bytes."""
     file_bytes = require_regular_file(path)
     try:
@@ -174,14 +168,13 @@ def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
             metadata, claims = _parse(reader)
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror}") from error
-    alignment = metadata.get("general.alignment", ALIGNMENT)
-    is_size = type(alignment) is int and 1 <= alignment <= MAX_ALIGNMENT
-    if not is_size or alignment & (alignment - 1):
-        raise reader.damage(f"its alignment is {quoted(alignment)}")
+    alignment = metadata.integer("general.alignment", ALIGNMENT)
+    if not 1 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise reader.damage(f"its alignment is {alignment}")
     return metadata, _tensors(claims, reader, alignment, file_bytes)
 
 
-def _parse(reader: HeaderReader) -> tuple[dict[str, Any], list[_TensorClaim]]:
+def _parse(reader: HeaderReader) -> tuple[Metadata, list[_TensorClaim]]:
     if reader.take(4) != GGUF_MAGIC:
         raise FormatError(f"{reader.path} is no GGUF file")
     version = reader.uint32()
@@ -201,7 +194,7 @@ def _parse(reader: HeaderReader) -> tuple[dict[str, Any], list[_TensorClaim]]:
         if key in metadata:
             raise reader.damage(f"its metadata has {quoted(key)} twice")
         metadata[key] = reader.value(key)
-    return metadata, [_claim(reader) for _ in range(tensor_count)]
+    return Metadata(reader.path, metadata), [_claim(reader) for _ in range(tensor_count)]
 
 
 def _claim(reader: HeaderReader) -> _TensorClaim:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.converters.gguf.metadata import Metadata
+from edgellm.errors import UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
 ARCHITECTURES: Mapping[str, str] = {
@@ -86,7 +84,7 @@ def is_permuted(architecture: str, name: str) -> bool:
 
 
 def read_config(
-    metadata: Mapping[str, Any], vocab_size: int, tensors: Mapping[str, Any]
+    metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return Hugging Face's config, save for ``rope_scaling``.
 
@@ -99,8 +97,8 @@ def read_config(
         UnsupportedModelError: another kind of model.
         FormatError: a number is missing or no number.
     """
-    architecture = metadata.get("general.architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+    architecture = metadata.text("general.architecture")
+    if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
             f"the GGUF file's architecture {quoted(architecture)} is not supported",
@@ -120,7 +118,7 @@ def read_config(
                 f"{architecture}.{key} is not {head_dim}, the size of a head: this is not supported"
             )
     for key in UNSUPPORTED_KEYS:
-        if f"{architecture}.{key}" in metadata:
+        if numbers.key(key) in metadata:
             raise UnsupportedModelError(
                 f"the GGUF file sets {architecture}.{key}, which edgellm does not know"
             )
@@ -144,48 +142,21 @@ def read_config(
     }
 
 
-def shortest_float(value: float) -> float:
-    """Return a float32 in as few digits as name it: 1e-05 where float64 says 9.99999974e-06."""
-    with np.errstate(over="ignore"):
-        return float(str(np.float32(value)))
-
-
 class ModelNumbers:
     """The numbers that metadata give for one architecture."""
 
-    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
-        self._metadata = metadata
+    def __init__(self, metadata: Metadata, architecture: str) -> None:
+        self.metadata = metadata
         self._architecture = architecture
 
-    def has(self, key: str) -> bool:
-        """Return whether the file says anything of ``key``."""
-        return f"{self._architecture}.{key}" in self._metadata
+    def key(self, name: str) -> str:
+        """Return the whole key of a name: ``llama.block_count``."""
+        return f"{self._architecture}.{name}"
 
-    def raw(self, key: str, default: Any = None) -> Any:
-        """Return a value of any type."""
-        return self._metadata.get(f"{self._architecture}.{key}", default)
-
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None) -> int:
         """Return a whole number; a list of one for each layer must be the same number all over."""
-        value = self.raw(key, default)
-        if isinstance(value, np.ndarray):
-            if not value.size or np.any(value != value[0]):
-                raise UnsupportedModelError(
-                    f"{self._architecture}.{key} differs from layer to layer, "
-                    "which is not supported"
-                )
-            value = value[0].item()
-        if value is None:
-            raise FormatError(f"the GGUF file's {self._architecture}.{key} is missing")
-        if type(value) is not int:
-            raise FormatError(f"the GGUF file's {self._architecture}.{key} is {quoted(value)}")
-        return value
+        return self.metadata.uniform_integer(self.key(name), default)
 
-    def real(self, key: str, default: float) -> float:
+    def real(self, name: str, default: float) -> float:
         """Return a number that is stored as float32."""
-        value = self.raw(key, default)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            number = shortest_float(float(value))
-            if math.isfinite(number):
-                return number
-        raise FormatError(f"the GGUF file's {self._architecture}.{key} is {quoted(value)}")
+        return self.metadata.real(self.key(name), default)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgellm.checkpoint.model_config import RopeScaling
-from edgellm.converters.gguf.model_config import ModelNumbers, shortest_float
+from edgellm.converters.gguf.metadata import Metadata, shortest_float
+from edgellm.converters.gguf.model_config import ModelNumbers
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import UnsupportedModelError
 from edgellm.files.strict_json import quoted
@@ -26,7 +27,7 @@ PUBLISHED_CONTEXT = 8192
 
 
 def read_rope_scaling(
-    metadata: Mapping[str, Any], config: Mapping[str, Any], factors: Floats | None
+    metadata: Metadata, config: Mapping[str, Any], factors: Floats | None
 ) -> dict[str, Any] | None:
     """Return the config's ``rope_scaling``.
 
@@ -64,16 +65,16 @@ def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Floats:
 def _linear_factor(numbers: ModelNumbers) -> float:
     """Return the factor of all wavelengths, 1.0 where there is none; ``scale_linear`` is older."""
     older = "rope.scale_linear"
-    if numbers.has("rope.scaling.type"):
-        kind = numbers.raw("rope.scaling.type")
-        if not isinstance(kind, str) or kind not in ("none", "linear"):
+    kind = numbers.metadata.text(numbers.key("rope.scaling.type"))
+    if kind is not None:
+        if kind not in ("none", "linear"):
             raise UnsupportedModelError(
                 f"rotary scaling {quoted(kind)} is not supported",
                 hint="edgellm runs: linear, llama3",
             )
         if kind == "none":
             return 1.0
-    elif not numbers.has(older):
+    elif numbers.key(older) not in numbers.metadata:
         return 1.0
     return numbers.real("rope.scaling.factor", numbers.real(older, 1.0))
 

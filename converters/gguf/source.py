@@ -25,6 +25,7 @@ from edgellm.converters.gguf.block_types import (
     split_blocks,
 )
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
+from edgellm.converters.gguf.metadata import OTHER_FILE
 from edgellm.converters.gguf.model_config import (
     huggingface_name,
     is_permuted,
@@ -154,19 +155,25 @@ class GgufSource:
         """Add one of the file's tensors, or the three parts of a quantized matrix, to our own."""
         path = name.removesuffix(".weight")
         kind = tensor.kind
+        if kind not in FLOATS and kind not in CODE_BITS:
+            raise UnsupportedModelError(
+                f"tensor {tensor.name} of {tensor.file} is of type {kind}, "
+                "which edgellm does not know"
+            )
+        # llama.cpp writes no vectors in blocks, and cannot compute with them
+        if kind not in FLOATS and (len(tensor.shape) != 2 or path == name):
+            raise FormatError(
+                f"tensor {tensor.name} of {tensor.file} has the shape {tensor.shape} and is of "
+                f"type {kind}; only matrices are stored in blocks",
+                hint=OTHER_FILE,
+            )
         if kind in AFFINE:
-            if len(tensor.shape) != 2 or path == name:
-                raise FormatError(f"tensor {tensor.name} is quantized and no matrix")
             rows, columns = tensor.shape
             parts = Quantization(AFFINE[kind].bits, GROUP).stored(rows, columns, "F16")
             for part, (dtype, shape) in parts.items():
                 self.tensors[f"{path}.{part}"] = SourceTensor(dtype, shape)
                 self._origins[f"{path}.{part}"] = _TensorOrigin(tensor, path, part, head_dim)
             return
-        if kind not in FLOATS and kind not in REQUANTIZED:
-            raise UnsupportedModelError(
-                f"tensor {tensor.name} is of type {kind}, which edgellm does not know"
-            )
         dtype = kind
         if self._quantized:
             dtype = "F16"

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgellm.chat_template.template import DEFAULT
+from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.gguf.vocabulary import Vocabulary
 from edgellm.converters.tokenizers.byte_level import byte_level_document, post_processor
 from edgellm.converters.tokenizers.pretokenizers import (
@@ -34,7 +35,7 @@ MAX_SCORE = 1e30
 
 
 def tokenizer_files(
-    metadata: Mapping[str, Any], vocab_size: int
+    metadata: Metadata, vocab_size: int
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the tokenizer's files, checked to load, and the config's bos and eos token ids.
 
@@ -173,14 +174,16 @@ def _byte_level(vocabulary: Vocabulary) -> tuple[dict[str, bytes], dict[str, Any
     }
 
 
-def _templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _templates(metadata: Metadata) -> dict[str, str]:
     """Return the chat templates by name."""
     templates = {}
-    if TEMPLATE in metadata:
-        templates[DEFAULT] = metadata[TEMPLATE]
-    for key, text in metadata.items():
+    for key in metadata:
+        name = DEFAULT
         if key.startswith(f"{TEMPLATE}."):
-            templates[key.removeprefix(f"{TEMPLATE}.")] = text
-    if not all(isinstance(text, str) for text in templates.values()):
-        raise TokenizerError("the GGUF file has a chat template that is no text")
+            name = key.removeprefix(f"{TEMPLATE}.")
+        elif key != TEMPLATE:
+            continue
+        text = metadata.text(key)
+        if text is not None:
+            templates[name] = text
     return templates

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-
+from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.tokenizers.pretokenizers import known_pre_tokenizer
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
@@ -29,24 +25,22 @@ class Vocabulary:
         TokenizerError: the lists do not fit each other or the embedding.
     """
 
-    def __init__(self, metadata: Mapping[str, Any], vocab_size: int) -> None:
+    def __init__(self, metadata: Metadata, vocab_size: int) -> None:
         self._metadata = metadata
-        self.model = _text(metadata, "model")
-        tokens = metadata.get(f"{KEY}tokens")
-        if not isinstance(tokens, list) or not tokens:
-            raise TokenizerError("the GGUF file has no list of tokens")
+        self.model = metadata.text(f"{KEY}model")
+        tokens = metadata.texts(f"{KEY}tokens")
         count = len(tokens)
         if count > vocab_size:
             raise TokenizerError(
                 f"the GGUF file has {count} tokens and an embedding of {vocab_size} rows"
             )
-        kinds = [int(kind) for kind in self._numbers("token_type", NORMAL, count, "iu")]
-        scores = [float(score) for score in self._numbers("scores", 0.0, count, "iuf")]
+        kinds = metadata.numbers(f"{KEY}token_type", count, "iu") or [NORMAL] * count
+        scores = metadata.numbers(f"{KEY}scores", count, "iuf") or [0.0] * count
         while count and kinds[count - 1] == UNUSED:  # padding
             count -= 1
-        self.tokens: list[str] = tokens[:count]
-        self.kinds = kinds[:count]
-        self.scores = scores[:count]
+        self.tokens = tokens[:count]
+        self.kinds: list[int] = kinds[:count]
+        self.scores = [float(score) for score in scores[:count]]
         if not count:
             raise TokenizerError("the GGUF file has no token that is used")
         if any(not NORMAL <= kind <= BYTE for kind in self.kinds):
@@ -54,38 +48,20 @@ class Vocabulary:
         if len(set(self.tokens)) < count:
             raise TokenizerError("the GGUF file has a token twice")
 
-    def _numbers(self, key: str, default: float, count: int, types: str) -> Sequence[float]:
-        """Return one number for each of ``count`` tokens; ``types`` are NumPy's letters."""
-        values = self._metadata.get(KEY + key)
-        if values is None:
-            return [default] * count
-        values = np.atleast_1d(values)
-        if values.dtype.kind not in types or len(values) != count:
-            raise TokenizerError(
-                f"the GGUF file's {KEY}{key} is not one number for each of {count} tokens"
-            )
-        numbers: list[float] = values.tolist()
-        return numbers
-
     def flag(self, key: str, default: bool) -> bool:
         """Return a yes or no of the metadata."""
-        value = self._metadata.get(KEY + key, default)
-        if not isinstance(value, bool):
-            raise TokenizerError(
-                f"the GGUF file's {KEY}{key} is {quoted(value)}; it must be true or false"
-            )
-        return value
+        return self._metadata.flag(KEY + key, default)
 
     def token_id(self, key: str) -> int | None:
         """Return the id of a token with a role; None: the file names none."""
-        value = self._metadata.get(KEY + key)
-        if value is None:
+        if KEY + key not in self._metadata:
             return None
-        if type(value) is not int or not 0 <= value < len(self.tokens):
+        token_id = self._metadata.integer(KEY + key)
+        if not 0 <= token_id < len(self.tokens):
             raise TokenizerError(
-                f"the GGUF file's {KEY}{key} is {quoted(value)}, which is no token"
+                f"the GGUF file's {KEY}{key} is {token_id}, and there are {len(self.tokens)} tokens"
             )
-        return value
+        return token_id
 
     def token(self, key: str) -> str | None:
         """Return the text of a token with a role; None: the file names none."""
@@ -96,14 +72,11 @@ class Vocabulary:
 
     def merges(self) -> list[str]:
         """Return byte-level BPE's merges, two texts with a space between them each."""
-        merges = self._metadata.get(f"{KEY}merges")
-        if not isinstance(merges, list):
-            raise TokenizerError(f"the GGUF file has no {KEY}merges")
-        return merges
+        return self._metadata.texts(f"{KEY}merges")
 
     def pre_tokenizer(self) -> str:
         """Return how the tokenizer cuts a text, one of ``pretokenizers.PATTERNS``."""
-        name = _text(self._metadata, "pre")
+        name = self._metadata.text(f"{KEY}pre")
         if name is None or name == "default":
             raise TokenizerError(
                 f"the GGUF file does not say how its tokenizer cuts a text ({KEY}pre)",
@@ -117,10 +90,3 @@ class Vocabulary:
                 hint="convert the original model instead",
             )
         return known
-
-
-def _text(metadata: Mapping[str, Any], key: str) -> str | None:
-    value = metadata.get(KEY + key)
-    if value is not None and not isinstance(value, str):
-        raise TokenizerError(f"the GGUF file's {KEY}{key} is {quoted(value)}, which is no text")
-    return value

@@ -5,7 +5,6 @@ import time
 import tracemalloc
 
 import pytest
-from fuzz_gguf import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from support.gguf_files import add_byte_level, write_gguf
@@ -180,13 +179,13 @@ def byte_level(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pre": [1, 2]}, "no text"),
-        ({"model": [1, 2]}, "no text"),
-        ({"token_type": [float("nan")] * CONFIG["vocab_size"]}, "not one number"),
+        ({"pre": [1, 2]}, "a text"),
+        ({"model": [1, 2]}, "a text"),
+        ({"token_type": [float("nan")] * CONFIG["vocab_size"]}, "an array of 320 numbers"),
         ({"token_type": [5] * CONFIG["vocab_size"]}, "no token that is used"),
-        ({"tokens": [5] * CONFIG["vocab_size"]}, "no list of tokens"),
+        ({"tokens": [5] * CONFIG["vocab_size"]}, "an array of texts"),
         ({"merges": [5, 6]}, "merges"),
-        ({"eos_token_id": [5, 6]}, "no token"),
+        ({"eos_token_id": [5, 6]}, "a whole number"),
         ({"add_bos_token": [5, 6]}, "true or false"),
     ],
 )
@@ -225,9 +224,3 @@ def test_any_bytes_behind_the_magic_are_an_error_of_ours(tmp_path_factory, data,
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + data)
     with pytest.raises(EdgeLLMError):
         open_gguf(path)
-
-
-def test_damaged_files_cost_no_more_than_intact_ones():
-    results = fuzz(150, seed=0)
-    assert sum(results.values()) == 150
-    assert results["FormatError"] > 50

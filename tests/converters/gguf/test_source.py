@@ -1,5 +1,7 @@
 """GGUF in: weights, config, rotary order, shards, tokenizers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, arrays, dequantized, write_gguf
@@ -9,6 +11,7 @@ import edgellm
 from edgellm.checkpoint.model_config import RopeScaling
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert
+from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.gguf.model_config import (
     gguf_name,
     huggingface_name,
@@ -22,6 +25,8 @@ from edgellm.converters.tokenizers.pretokenizers import (
 from edgellm.errors import FormatError, TokenizerError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.detokenizer import steps_of
+
+NO_METADATA = Metadata(Path("x.gguf"), {})
 
 
 def every(kind):
@@ -144,7 +149,7 @@ def test_a_folder_of_two_models_is_refused(tmp_path):
 def test_rotary_factors_become_the_scaling_that_made_them(scaling):
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
     factors = rope_factors(128, 500000.0, scaling)
-    said = read_rope_scaling({}, config, factors)
+    said = read_rope_scaling(NO_METADATA, config, factors)
     assert said["rope_type"] == scaling.kind
     found = RopeScaling(**{"kind": said.pop("rope_type"), **said})
     np.testing.assert_allclose(rope_factors(128, 500000.0, found), factors, rtol=1e-4)
@@ -153,9 +158,11 @@ def test_rotary_factors_become_the_scaling_that_made_them(scaling):
 def test_rotary_factors_of_another_kind_are_refused():
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
     with pytest.raises(UnsupportedModelError, match="rotary"):
-        read_rope_scaling({}, config, np.linspace(1, 9, 64, dtype=np.float32))
+        read_rope_scaling(NO_METADATA, config, np.linspace(1, 9, 64, dtype=np.float32))
     with pytest.raises(UnsupportedModelError, match="yarn"):
-        read_rope_scaling({"llama.rope.scaling.type": "yarn"}, config, None)
+        read_rope_scaling(
+            Metadata(Path("x.gguf"), {"llama.rope.scaling.type": "yarn"}), config, None
+        )
 
 
 def test_names_go_both_ways():

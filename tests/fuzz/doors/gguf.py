@@ -1,0 +1,127 @@
+"""GGUF files: their bytes, and their structure (keys, types, values, shapes, places)."""
+
+import zlib
+from pathlib import Path
+
+import gguf
+import numpy as np
+from support.gguf_files import add_byte_level, write_gguf
+from support.tiny import CONFIGS
+
+from edgellm.converters.gguf.header import open_gguf
+from edgellm.converters.gguf.source import GgufSource
+from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from fuzz.byte_damage import damage_bytes
+from fuzz.door import Difference, Door, Unreadable
+from fuzz.doors.gguf_structure import copied, damage, put_together, take_apart
+
+CONFIG = CONFIGS["llama-2"] | {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+QWEN = CONFIGS["qwen3"] | {key: CONFIG[key] for key in ("num_hidden_layers", "hidden_size")}
+QWEN |= {"intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+EXAMPLES = (
+    (CONFIG, "Q4_0", None, None),
+    (CONFIG, "F16", add_byte_level, "whole"),
+    (CONFIG, "Q8_0", add_byte_level, None),
+    (QWEN, "F32", add_byte_level, None),
+)
+COMPARED = 8
+"""Of accepted files, the one in so many that the library reads too: it takes ten times as long."""
+
+
+class _Gguf(Door):
+    compares = "gguf"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.path = folder / "case.gguf"
+        self.examples = []
+        self.wholes = []
+        for config, kind, vocabulary, more in EXAMPLES:
+            write_gguf(
+                self.path,
+                config,
+                kinds=lambda name, kind=kind: kind,
+                vocabulary=vocabulary,
+                metadata=_more if more else None,
+            )
+            self.examples.append(self.path.read_bytes())
+            self.wholes.append(take_apart(self.path))
+
+    def open(self, files):
+        self.put(files)
+        source = GgufSource(self.path)
+        make_recipe(source, ConversionSettings())
+        for name, tensor in source.tensors.items():
+            source.rows(name, 0, min(2, tensor.rows))
+        return source
+
+    def check(self, opened, files):
+        data = files[self.path.name]
+        if zlib.crc32(data) % COMPARED:
+            return False
+        return _compare(self.path, opened)
+
+
+class GgufBytes(_Gguf):
+    name = "gguf-bytes"
+    share = 100
+
+    def damage(self, random):
+        example, other = random.choice(self.examples), random.choice(self.examples)
+        data = damage_bytes(example, random, head=9000, other=other)
+        return {self.path.name: data}
+
+
+class GgufStructure(_Gguf):
+    name = "gguf-structure"
+    share = 100
+
+    def damage(self, random):
+        model = damage(copied(random.choice(self.wholes)), random)
+        return {self.path.name: put_together(model)}
+
+
+def _more(writer):
+    """Keys that most files do not have."""
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(2.0)
+    writer.add_chat_template("{{ messages }}")
+    writer.add_eot_token_id(1)
+    writer.add_pad_token_id(1)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(True)
+    writer.add_vocab_size(320)
+
+
+def _compare(path: Path, source):
+    """Raise Difference where the library finds other tensors, or other numbers in them."""
+    try:
+        theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    except Exception as error:
+        raise Unreadable from error
+    ours = open_gguf(path).tensors
+    if ours.keys() != theirs.keys():
+        raise Difference(f"the tensors {sorted(ours)} are {sorted(theirs)} in the library")
+    data = path.read_bytes()
+    for name, tensor in ours.items():
+        other = theirs[name]
+        place = (tensor.kind, tensor.offset, tensor.nbytes)
+        said = (other.tensor_type.name, other.data_offset, other.n_bytes)
+        if place != said:
+            raise Difference(f"{name} is {place}, and {said} in the library")
+        if other.data.tobytes() != data[tensor.offset : tensor.offset + tensor.nbytes]:
+            raise Difference(f"{name} has other bytes in the library")
+    values = {name: source.tensors[name] for name in source.tensors if name.endswith("norm.weight")}
+    for name, tensor in values.items():
+        if tensor.dtype == "F32":
+            row = source.rows(name, 0, tensor.rows).view(np.float32)
+            theirs_name = {"model.norm.weight": "output_norm.weight"}.get(name)
+            if theirs_name and not np.array_equal(row, theirs[theirs_name].data, equal_nan=True):
+                raise Difference(f"{name} has other numbers in the library")
+    return True
