@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Literal, TypeGuard
 
@@ -36,6 +38,8 @@ BATCH = 8
 
 MAX_CONTEXT = 1 << 27
 MAX_VOCABULARY = 1 << 22
+MAX_QUOTED = 40
+"""Characters of a value in an error."""
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", 1):
@@ -55,13 +59,14 @@ def parse_size(text: str) -> int:
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
         raise ConfigError(
-            f"{text!r} is not a size",
+            f"{brief(text)} is not a size",
             hint="write it as 4GB (10^9 bytes), 512MB, 1.5GiB (2^30) or 60%",
         )
     size = int(float(match.group(1)) * unit)
     if not 0 < size <= MAX_SIZE:
         raise ConfigError(
-            f"{text!r} is {size} bytes; a size is above 0 and at most {MAX_SIZE // 1024**4} TiB"
+            f"{brief(text)} is {size} bytes; "
+            f"a size is above 0 and at most {MAX_SIZE // 1024**4} TiB"
         )
     return size
 
@@ -78,11 +83,11 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
         return None
     if is_int(setting):
         if setting <= 0:
-            raise ConfigError(f"memory is {setting}; it must be above 0")
+            raise ConfigError(f"memory is {brief(setting)}; it must be above 0")
         return setting
     if not isinstance(setting, str):
         raise ConfigError(
-            f"memory is {setting!r};"
+            f"memory is {brief(setting)};"
             " it is a whole number of bytes, or a text such as '4GB' or '60%'"
         )
     if setting.strip().endswith("%"):
@@ -97,7 +102,8 @@ def _parse_percent(text: str) -> float:
         percent = math.nan
     if not 0 < percent <= 100:
         raise ConfigError(
-            f"{text!r} is not a share of memory", hint="write a percentage above 0 and up to 100%"
+            f"{brief(text)} is not a share of memory",
+            hint="write a percentage above 0 and up to 100%",
         )
     return percent
 
@@ -136,24 +142,19 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)  # frozen: this is the only way
+        object.__setattr__(self, "stop", _texts("stop", self.stop))  # frozen: the only way
         _require_int("max_tokens", self.max_tokens, 1, 1 << 27)
         _require_int("top_k", self.top_k, 0, MAX_VOCABULARY)
         _require_int("beams", self.beams, 1, 64)
         if self.seed is not None:
             _require_int("seed", self.seed, 0, (1 << 64) - 1)
-        if not 0.0 <= self.temperature <= 100.0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be between 0 and 100")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if not 0.0 <= self.min_p <= 1.0:
-            raise ConfigError(f"min_p is {self.min_p}; it must be between 0 and 1")
-        if not 0.01 <= self.repetition_penalty <= 100.0:
-            raise ConfigError(
-                f"repetition_penalty is {self.repetition_penalty}; it must be between 0.01 and 100"
-            )
-        if any(not isinstance(text, str) or not text for text in self.stop):
+        _require_number("temperature", self.temperature, 0, 100)
+        _require_number("top_p", self.top_p, 0, 1)
+        if self.top_p == 0:
+            raise ConfigError("top_p is 0; it must be above 0 and at most 1")
+        _require_number("min_p", self.min_p, 0, 1)
+        _require_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        if "" in self.stop:
             raise ConfigError(
                 "a stop text is empty", hint="leave it out, or give the text that ends the answer"
             )
@@ -209,23 +210,25 @@ class LoadSettings:
             _require_int("threads", self.threads, 1, 1024)
         _require_int("prefill_chunk", self.prefill_chunk, 1, 1 << 16)
         if self.kv_bits is not None and (not is_int(self.kv_bits) or self.kv_bits not in KV_BITS):
-            raise ConfigError(f"kv_bits is {str(self.kv_bits)[:40]}", hint="choose 16, 8 or 4")
+            raise ConfigError(f"kv_bits is {brief(self.kv_bits)}", hint="choose 16, 8 or 4")
         if not isinstance(self.prompt_cache, bool | str | Path) or self.prompt_cache == "":
             raise ConfigError(
-                f"prompt_cache is {str(self.prompt_cache)[:40]!r}",
+                f"prompt_cache is {brief(self.prompt_cache)}",
                 hint="give true, false or a folder",
             )
         if self.activations not in ("auto", "int8", "float"):
             raise ConfigError(
-                f"activations is {self.activations!r}", hint="choose auto, int8 or float"
+                f"activations is {brief(self.activations)}", hint="choose auto, int8 or float"
             )
         if self.backend not in ("auto", "mlx"):
-            raise ConfigError(f"backend is {self.backend!r}", hint="choose auto or mlx")
+            raise ConfigError(f"backend is {brief(self.backend)}", hint="choose auto or mlx")
         if self.speculate not in ("auto", "ngram", "off"):
-            raise ConfigError(f"speculate is {self.speculate!r}", hint="choose auto, ngram or off")
+            raise ConfigError(
+                f"speculate is {brief(self.speculate)}", hint="choose auto, ngram or off"
+            )
         if self.draft is not None and self.speculate != "auto":
             raise ConfigError(
-                f"a draft model has nothing to do with speculate {self.speculate}",
+                f"a draft model has nothing to do with speculate {brief(self.speculate)}",
                 hint="leave out one of them",
             )
 
@@ -238,5 +241,34 @@ def is_int(value: object) -> TypeGuard[int]:
 def _require_int(name: str, value: object, low: int, high: int) -> None:
     if not is_int(value) or not low <= value <= high:
         raise ConfigError(
-            f"{name} is {str(value)[:40]}; it must be a whole number between {low} and {high}"
+            f"{name} is {brief(value)}; it must be a whole number between {low} and {high}"
         )
+
+
+def _require_number(name: str, value: object, low: float, high: float) -> None:
+    # NumPy's numbers are real too
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # type: ignore[operator]
+        raise ConfigError(f"{name} is {brief(value)}; it must be a number between {low} and {high}")
+
+
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    """Return one text or several as a tuple. Raises ConfigError."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable):
+        texts = tuple(value)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise ConfigError(f"{name} is {brief(value)}", hint="give a text, or a list of texts")
+
+
+def brief(value: object) -> str:
+    """Return a value of any type in few characters, as an error quotes it."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of more digits than Python writes, or an object's own fault
+        return f"of the type {type(value).__name__}"
+    if len(text) > MAX_QUOTED:
+        return text[:MAX_QUOTED] + "..."
+    return text

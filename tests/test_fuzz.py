@@ -1,18 +1,41 @@
-"""A sample of the fuzzers; `python tests/fuzz_folders.py` and its like run 100,000 cases."""
+"""A sample of the damaged input that ``python tests/fuzz_doors.py`` throws at every door."""
 
-import subprocess
-import sys
+import functools
+import tempfile
 from pathlib import Path
 
 import pytest
+from fuzz.doors import DOORS
+from fuzz.harness import FAULTS, load_case, run_case, run_cases, warm_up
+from support.paths import ROOT
+
+FIRST = 1_000_000_000
+"""The number of the first case: none that a long run has had."""
+
+CASES_A_SHARE = 8
+REGRESSIONS = sorted((ROOT / "tests" / "regressions").glob("*/*.json"))
 
 
-@pytest.mark.parametrize(
-    ("script", "count"), [("fuzz_folders.py", 600), ("fuzz_tokenizers.py", 150)]
-)
-def test_damaged_input_ends_in_our_error(script, count):
-    script = Path(__file__).with_name(script)
-    command = [sys.executable, script, "--count", str(count), "--seed", "1000000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "Error" in done.stdout
+@functools.cache
+def door_of(name):
+    folder = tempfile.TemporaryDirectory(prefix="edgellm-fuzz-")
+    door = DOORS[name](Path(folder.name) / "case")
+    door.temporary = folder  # goes with the door
+    warm_up(door)
+    return door
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_damaged_input_ends_well_or_in_our_error(name):
+    door = door_of(name)
+    counts, found = run_cases(door, range(FIRST, FIRST + CASES_A_SHARE * door.share))
+    assert not found
+    assert not any(counts[fault] for fault in FAULTS)
+    assert counts["refused"] > counts["accepted"] / 9
+
+
+@pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_once_failed_does_not_fail_again(path):
+    name, files = load_case(path)
+    _, faults, _ = run_case(door_of(name), files)
+    assert not faults

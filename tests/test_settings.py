@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,8 +91,11 @@ SAMPLING_ERRORS = {
     "repetition_penalty": [0, -1, math.nan, math.inf],
     "beams": [0, 65, 1.0],
     "seed": [-1, 1 << 64, 0.5],
-    "stop": ["", [""], [3], ["ok", ""]],
+    "stop": ["", [""], [3], ["ok", ""], None, 5, b"x"],
 }
+
+for _name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+    SAMPLING_ERRORS[_name] += [None, "0.7", b"1", True, [], {}, object()]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,13 @@ def test_load_settings_out_of_range(name, value):
     with pytest.raises(ConfigError) as caught:
         LoadSettings(**{name: value})
     assert name in str(caught.value)
+
+
+def test_numbers_of_any_kind_are_numbers():
+    sampling = Sampling(
+        temperature=np.float32(0.5), top_p=1, min_p=np.float64(0.25), stop=iter("a")
+    )
+    assert (sampling.temperature, sampling.stop) == (0.5, ("a",))
 
 
 def test_settings_are_frozen_and_know_their_names():

@@ -83,9 +83,7 @@ def is_permuted(architecture: str, name: str) -> bool:
     return architecture == "llama" and path.endswith(PERMUTED)
 
 
-def read_config(
-    metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any]
-) -> dict[str, Any]:
+def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Return Hugging Face's config, save for ``rope_scaling``.
 
     Args:

@@ -34,9 +34,7 @@ MAX_SCORE = 1e30
 """Scores are logarithms of probabilities, or ranks below zero."""
 
 
-def tokenizer_files(
-    metadata: Metadata, vocab_size: int
-) -> tuple[dict[str, bytes], dict[str, Any]]:
+def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the tokenizer's files, checked to load, and the config's bos and eos token ids.
 
     Args:

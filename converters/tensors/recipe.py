@@ -32,7 +32,7 @@ from edgellm.converters.tensors.dtypes import DTYPE_NAMES, portable_config
 from edgellm.converters.tensors.source import Source, SourceTensor
 from edgellm.errors import ConfigError, FormatError
 from edgellm.files.strict_json import quoted
-from edgellm.settings import is_int
+from edgellm.settings import brief, is_int
 
 EMBEDDING = "model.embed_tokens.weight"
 UNQUANTIZED_BITS = 16
@@ -59,19 +59,23 @@ class ConversionSettings:
         """Check every range."""
         if self.bits is not None and not (is_int(self.bits) and self.bits in BITS):
             raise ConfigError(
-                f"bits is {self.bits}", hint=f"choose one of {', '.join(map(str, BITS))}"
+                f"bits is {brief(self.bits)}", hint=f"choose one of {', '.join(map(str, BITS))}"
             )
         if self.group_size is not None and not (
             is_int(self.group_size) and self.group_size in GROUP_SIZES
         ):
             sizes = ", ".join(map(str, GROUP_SIZES))
-            raise ConfigError(f"group size is {self.group_size}", hint=f"choose one of {sizes}")
+            raise ConfigError(
+                f"group size is {brief(self.group_size)}", hint=f"choose one of {sizes}"
+            )
         if self.group_size is not None and self.bits == UNQUANTIZED_BITS:
             raise ConfigError(
                 "a group size has no meaning with 16 bits", hint="leave out one of the two"
             )
-        if self.dtype is not None and self.dtype not in CODES:
-            raise ConfigError(f"dtype is {self.dtype!r}", hint=f"choose one of {', '.join(CODES)}")
+        if self.dtype is not None and self.dtype not in list(CODES):  # a list takes any type
+            raise ConfigError(
+                f"dtype is {brief(self.dtype)}", hint=f"choose one of {', '.join(CODES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,12 @@ def write_json(path: Path, value: dict[str, Any], *, private: bool = False) -> F
 
 def quoted(name: object) -> str:
     """Return a stranger's name made safe to print: quoted, escaped, not longer than a line."""
+    try:
+        text = ascii(name)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a number of thousands of digits"
     # an array's own form has lines
-    text = " ".join(line.strip() for line in ascii(name).splitlines())
+    text = " ".join(line.strip() for line in text.splitlines())
     if len(text) <= MAX_QUOTED:
         return text
     return f"{text[:90]}...{text[-1]}"

@@ -11,3 +11,7 @@ def test_what_is_quoted_is_one_printable_line():
         assert text.isprintable()
         assert text.isascii()
         assert len(text) <= 100
+
+
+def test_a_number_of_thousands_of_digits_is_quoted_too():
+    assert quoted(10**5000) == "a number of thousands of digits"

@@ -8,11 +8,11 @@ Files = dict[str, bytes]
 """A case: file names and their contents, those alone that differ from the whole example's."""
 
 
-class Difference(Exception):
+class DifferenceError(Exception):
     """What was read is not what the reference library reads from the same bytes."""
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """The reference library refuses what was accepted: there is nothing to compare."""
 
 
@@ -41,7 +41,7 @@ class Door(ABC):
         """Take a case in; what was read, or an EdgeLLMError."""
 
     def check(self, opened, files) -> bool:
-        """Whether it was compared; Difference where the reference library reads another thing."""
+        """Whether it was compared; a DifferenceError where the library reads another thing."""
         return False
 
     def keep(self, files) -> None:

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from edgellm.errors import EdgeLLMError
-from fuzz.door import Difference, Unreadable
+from fuzz.door import DifferenceError, UnreadableError
 
 SECONDS = 2.0
 """Of processor time for a case."""
@@ -54,6 +54,7 @@ def run_case(door, files):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DeprecationWarning)  # as Python itself does
             opened = door.open(files)
         took = time.process_time() - begun
         outcomes = ["accepted"]
@@ -65,9 +66,9 @@ def run_case(door, files):
         message = f"{error.message}\n{error.hint}"
         if found := CONTROL.search(message):
             faults["control characters"] = f"{found[0]!r} in {message[:300]!r}"
-    except Difference as error:
+    except DifferenceError as error:
         faults["difference"] = str(error)[:600]
-    except Unreadable:
+    except UnreadableError:
         outcomes.append("unreadable elsewhere")
     except KeyboardInterrupt:
         raise

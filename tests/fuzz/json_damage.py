@@ -51,23 +51,22 @@ def encode(document, random):
     text = json.dumps(document, ensure_ascii=ascii_only)
     data = text.encode("utf-8", "surrogatepass")
     kind = random.random()
+    if kind > 0.18:
+        return data
     if kind < 0.06:
         return data[: random.randrange(len(data) + 1)]
     if kind < 0.10:
         return damage_bytes(data, random)
-    if kind < 0.12:
-        return b"\xef\xbb\xbf" + data
-    if kind < 0.14:
-        return text.encode("utf-16", "surrogatepass")
-    if kind < 0.16:  # a key comes twice
-        return data[:-1] + b"," + data[1:]
-    if kind < 0.165:
-        return random.choice((b"[", b'{"a":')) * random.randrange(100_000)
-    if kind < 0.17:
-        return b'{"a":' + b"9" * random.randrange(20_000) + b"," + data[1:]
-    if kind < 0.18:
-        return data.replace(b"\\u", random.choice((b"\\U", b"\\x", b"\\u0")))
-    return data
+    return random.choice(
+        (
+            b"\xef\xbb\xbf" + data,
+            text.encode("utf-16", "surrogatepass"),
+            data[:-1] + b"," + data[1:],  # a key comes twice
+            random.choice((b"[", b'{"a":')) * random.randrange(100_000),
+            b'{"a":' + b"9" * random.randrange(20_000) + b"," + data[1:],
+            data.replace(b"\\u", random.choice((b"\\U", b"\\x", b"\\u0"))),
+        )
+    )
 
 
 def damage_json(text, random, **options):
@@ -120,8 +119,11 @@ def _near(value, random):
     if isinstance(value, bool) or value is None:
         return not value
     if isinstance(value, int | float):
-        return random.choice((value + 1, value - 1, -value, value * 2, value / 2, value << 1))\
-            if isinstance(value, int) else value * random.choice((-1, 0, 2, 1e300))
+        return (
+            random.choice((value + 1, value - 1, -value, value * 2, value / 2, value << 1))
+            if isinstance(value, int)
+            else value * random.choice((-1, 0, 2, 1e300))
+        )
     if isinstance(value, str):
         at = random.randrange(len(value) + 1)
         return value[:at] + random.choice(TEXTS) + value[at:]

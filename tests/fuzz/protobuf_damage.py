@@ -15,8 +15,12 @@ def damage_message(data, random, depth=0):
         return data
     for _ in range(random.choice((1, 1, 2, 3))):
         # what follows the many pieces is as likely as they are
-        at = random.choice((random.randrange(len(fields)), max(0, len(fields) - 1 -
-                            random.randrange(min(5, len(fields))))))
+        at = random.choice(
+            (
+                random.randrange(len(fields)),
+                max(0, len(fields) - 1 - random.randrange(min(5, len(fields)))),
+            )
+        )
         number, wire, value = fields[at]
         match random.randrange(9):
             case 0:

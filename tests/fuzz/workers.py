@@ -56,7 +56,7 @@ def work(name, ranges, results):
                 begun = time.process_time()
                 counts, found = run_cases(door, range(start, end), at=at, keep=results / "cases")
                 counts["milliseconds"] = round(1000 * (time.process_time() - begun))
-                _write(results, name, start, end, counts, found)
+                _write(results, name, (start, end), counts, found)
 
 
 def run_door(name, ranges, results):
@@ -84,7 +84,7 @@ def _note_death(name, missing, results, code):
     # of the cases before it in the chunk the counts are lost: they are run again
     counts = Counter({"refused": 1, "died": 1})
     found = [{"case": number, "fault": "died", "about": f"exit status {code}"}]
-    _write(results, name, number, number + 1, counts, found)
+    _write(results, name, (number, number + 1), counts, found)
     for part in ((start, number), (number + 1, end)):
         if part[0] < part[1]:
             run_door(name, [part], results)
@@ -97,7 +97,7 @@ def _note_death(name, missing, results, code):
             whole.update(document["counts"])
             listed += document["found"]
             path.unlink()
-    _write(results, name, start, end, whole, listed)
+    _write(results, name, (start, end), whole, listed)
 
 
 def table(results):
@@ -152,9 +152,9 @@ def _path(results, name, start, end):
     return results / f"{name}_{start}_{end}.json"
 
 
-def _write(results, name, start, end, counts, found):
+def _write(results, name, span, counts, found):
     document = {"door": name, "counts": dict(sorted(counts.items())), "found": found}
-    path = _path(results, name, start, end)
+    path = _path(results, name, *span)
     partial = path.with_suffix(".new")
     partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
     partial.replace(path)

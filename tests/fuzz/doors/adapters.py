@@ -9,7 +9,7 @@ from support.tiny import LLAMA
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.lora.merged_source import MergedSource
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import Difference, Door, as_bytes
+from fuzz.door import DifferenceError, Door, as_bytes
 from fuzz.doors.folders import SMALL, damage_safetensors, small_model
 from fuzz.json_damage import NUMBERS, damage_document, encode, junk
 
@@ -53,7 +53,10 @@ class Adapters(Door):
         tensors = {f"{name}.lora_A.weight": self.down, f"{name}.lora_B.weight": self.up}
         self.peft = safetensors.numpy.save(tensors)
         self.mlx = safetensors.numpy.save(
-            {f"{LAYER}.q_proj.lora_a": self.down.T.copy(), f"{LAYER}.q_proj.lora_b": self.up.T.copy()}
+            {
+                f"{LAYER}.q_proj.lora_a": self.down.T.copy(),
+                f"{LAYER}.q_proj.lora_b": self.up.T.copy(),
+            }
         )
 
     def damage(self, random):
@@ -69,7 +72,11 @@ class Adapters(Door):
         if random.random() < 0.5:
             key = random.choice([*config, *FURTHER])
             config[key] = random.choice([*VALUES, junk(random)])
-            text = as_bytes(config) if random.random() < 0.9 else damage_bytes(as_bytes(config), random)
+            text = (
+                as_bytes(config)
+                if random.random() < 0.9
+                else damage_bytes(as_bytes(config), random)
+            )
         else:
             text = encode(damage_document(config, random, values=VALUES), random)
         return {"adapter/adapter_config.json": text, file: weights}
@@ -93,5 +100,5 @@ class Adapters(Door):
             expected = (self.weight + np.float32(scale) * self.up @ self.down).astype(np.float16)
         ours = rows.view(np.float16 if dtype == "F16" else np.float32).reshape(32, 32)
         if not np.allclose(ours, expected, rtol=2e-3, atol=2e-3, equal_nan=True):
-            raise Difference(f"a change of {changed} is merged otherwise")
+            raise DifferenceError(f"a change of {changed} is merged otherwise")
         return True

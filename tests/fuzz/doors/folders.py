@@ -14,7 +14,7 @@ from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from edgellm.plan.budget_planner import make_plan
 from edgellm.plan.memory_estimate import estimate_memory
 from fuzz.byte_damage import BOUNDARIES, damage_bytes
-from fuzz.door import Difference, Door, Unreadable, as_bytes
+from fuzz.door import DifferenceError, Door, UnreadableError, as_bytes
 from fuzz.json_damage import NUMBERS, TEXTS, damage_document, damage_json, encode, junk
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 32}
@@ -120,7 +120,7 @@ class Safetensors(Door):
         try:
             theirs = dict(safetensors.deserialize(data))
         except Exception as error:
-            raise Unreadable from error
+            raise UnreadableError from error
         ours = {
             name: (list(info.shape), info.dtype, data[info.offset : info.offset + info.nbytes])
             for name, info in tensors.items()
@@ -130,7 +130,7 @@ class Safetensors(Door):
             for name, info in theirs.items()
         }
         if ours != said:
-            raise Difference(f"{ours} is {said} in the library")
+            raise DifferenceError(f"{ours} is {said} in the library")
         return True
 
 
@@ -175,7 +175,7 @@ class Index(Door):
         for name, info in opened.folder.tensors.items():
             data = info.file.read_bytes()[info.offset : info.offset + info.nbytes]
             if data != self.tensors[name].tobytes():
-                raise Difference(f"{name} of {info.file}")
+                raise DifferenceError(f"{name} of {info.file}")
         return True
 
 
@@ -225,7 +225,9 @@ class Config(Door):
         said = json.loads(files.get("config.json", b"null") or b"null")
         for key in ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads"):
             if said and getattr(opened, key) != said[key]:
-                raise Difference(f"{key} is {getattr(opened, key)}, and {said[key]} in the file")
+                raise DifferenceError(
+                    f"{key} is {getattr(opened, key)}, and {said[key]} in the file"
+                )
         return bool(said)
 
 

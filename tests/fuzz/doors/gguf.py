@@ -12,7 +12,7 @@ from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf.source import GgufSource
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import Difference, Door, Unreadable
+from fuzz.door import DifferenceError, Door, UnreadableError
 from fuzz.doors.gguf_structure import copied, damage, put_together, take_apart
 
 CONFIG = CONFIGS["llama-2"] | {
@@ -100,28 +100,28 @@ def _more(writer):
 
 
 def _compare(path: Path, source):
-    """Raise Difference where the library finds other tensors, or other numbers in them."""
+    """Raise DifferenceError where the library finds other tensors, or other numbers in them."""
     try:
         theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     except Exception as error:
-        raise Unreadable from error
+        raise UnreadableError from error
     ours = open_gguf(path).tensors
     if ours.keys() != theirs.keys():
-        raise Difference(f"the tensors {sorted(ours)} are {sorted(theirs)} in the library")
+        raise DifferenceError(f"the tensors {sorted(ours)} are {sorted(theirs)} in the library")
     data = path.read_bytes()
     for name, tensor in ours.items():
         other = theirs[name]
         place = (tensor.kind, tensor.offset, tensor.nbytes)
         said = (other.tensor_type.name, other.data_offset, other.n_bytes)
         if place != said:
-            raise Difference(f"{name} is {place}, and {said} in the library")
+            raise DifferenceError(f"{name} is {place}, and {said} in the library")
         if other.data.tobytes() != data[tensor.offset : tensor.offset + tensor.nbytes]:
-            raise Difference(f"{name} has other bytes in the library")
+            raise DifferenceError(f"{name} has other bytes in the library")
     values = {name: source.tensors[name] for name in source.tensors if name.endswith("norm.weight")}
     for name, tensor in values.items():
         if tensor.dtype == "F32":
             row = source.rows(name, 0, tensor.rows).view(np.float32)
             theirs_name = {"model.norm.weight": "output_norm.weight"}.get(name)
             if theirs_name and not np.array_equal(row, theirs[theirs_name].data, equal_nan=True):
-                raise Difference(f"{name} has other numbers in the library")
+                raise DifferenceError(f"{name} has other numbers in the library")
     return True

@@ -238,7 +238,17 @@ def _value(kind, value):
 
 
 WORDS = [text.encode("utf-8", "replace") for text in TEXTS]
-WORDS += [b"llama", b"gpt2", b"llama-bpe", b"qwen2", b"default", b"none", b"linear", b"yarn", b"\xff"]
+WORDS += [
+    b"llama",
+    b"gpt2",
+    b"llama-bpe",
+    b"qwen2",
+    b"default",
+    b"none",
+    b"linear",
+    b"yarn",
+    b"\xff",
+]
 NAMES = [
     b"token_embd.weight", b"output.weight", b"output_norm.weight", b"rope_freqs.weight",
     b"blk.0.attn_q.weight", b"blk.0.attn_q.bias", b"blk.0.attn_norm.weight", b"blk.1.ffn_up.weight",

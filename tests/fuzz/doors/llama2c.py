@@ -11,7 +11,7 @@ from support.tiny_tokenizers import piece_model
 from edgellm.converters.llama2c.source import Llama2cSource
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from fuzz.byte_damage import BOUNDARIES, damage_bytes
-from fuzz.door import Difference, Door
+from fuzz.door import DifferenceError, Door
 from fuzz.doors.folders import SMALL
 
 CONFIG = LLAMA | SMALL | {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 330}
@@ -69,7 +69,7 @@ class Llama2c(Door):
                 for name, array in values.items():
                     rows = opened.rows(name, 0, opened.tensors[name].rows)
                     if rows.tobytes() != np.ascontiguousarray(array, np.float32).tobytes():
-                        raise Difference(f"{name} has other numbers")
+                        raise DifferenceError(f"{name} has other numbers")
                 return True
         return False
 

@@ -16,9 +16,11 @@ INTRUDERS = [
     b"cbuiltins\nprint\n", b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n",
     b"ctorch._utils\n_rebuild_parameter\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"K\x05",
     b"M\xff\xff", b"J\xff\xff\xff\xff", b"I7\n", b"L7L\n", b"F1.5\n", b"S'a'\n", b"\x8a\x01\x05",
-    b"G?\xf0\x00\x00\x00\x00\x00\x00", b"\x95\x00\x00\x00\x00\x00\x00\x00\x00", b"X\xff\xff\xff\x7f",
+    b"G?\xf0\x00\x00\x00\x00\x00\x00",
+    b"\x95\x00\x00\x00\x00\x00\x00\x00\x00", b"X\xff\xff\xff\x7f",
     b"X\x03\x00\x00\x00\x1b[2", b"X\x02\x00\x00\x00\xff\xfe", b"U\x01a", b"C\x01a", b"\x8f",
     b"\x8c\x05model", b"P0\n", b"i__main__\nX\n", b"V\\ud800\n",
+    b"\x8b\xd0\x07\x00\x00" + b"\x01" * 2000,
 ]  # fmt: skip
 
 
@@ -77,6 +79,7 @@ def as_zip(pickled, arrays, *, method=zipfile.ZIP_STORED):
     with zipfile.ZipFile(stream, "w", method) as file:
         file.writestr("archive/data.pkl", pickled)
         file.writestr("archive/byteorder", "little")
+        file.writestr("archive/version", "3\n")
         for index, array in enumerate(arrays.values()):
             file.writestr(f"archive/data/{index}", array.tobytes())
     return stream.getvalue()
@@ -86,7 +89,11 @@ def as_legacy(pickled, arrays):
     """A weight file as torch wrote it before version 1.6."""
     machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
     parts = [pickle.dumps(item, 2) for item in (0x1950A86A20F9469CFC6C, 1001, machine)]
-    parts += [pickled, pickle.dumps([str(index) for index in range(len(arrays))], 2)]
+    # its storages name the view that they are of, here none
+    parts += [
+        pickled.replace(b"tQ", b"NtQ"),
+        pickle.dumps([str(index) for index in range(len(arrays))], 2),
+    ]
     for array in arrays.values():
         parts += [struct.pack("<q", array.size), array.tobytes()]
     return b"".join(parts)

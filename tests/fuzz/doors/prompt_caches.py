@@ -12,7 +12,7 @@ from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.prompt_cache.disk_cache import PromptCache
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import Difference, Door
+from fuzz.door import DifferenceError, Door
 from fuzz.doors.folders import damage_safetensors
 from fuzz.harness import CONTROL
 
@@ -34,7 +34,9 @@ class PromptCaches(Door):
             cache = PromptCache(kept, lambda number=number: f"model {number}")
             caches = self._caches(kv_format)
             for layer, one in enumerate(caches):
-                values = mx.random.normal((1, 1, TOKENS, kv_format.head_dim), key=mx.random.key(layer))
+                values = mx.random.normal(
+                    (1, 1, TOKENS, kv_format.head_dim), key=mx.random.key(layer)
+                )
                 one.update(values, values + 1)
             cache.save(self.tokens, caches)
             [path] = cache._folder.sequences(cache.key)
@@ -84,5 +86,5 @@ class PromptCaches(Door):
             for name, array in zip(cache.kv_format.names, cache.arrays, strict=True):
                 stored = theirs[f"layers.{number}.{name}"][:, :, :length]
                 if not np.array_equal(np.array(array[:, :, :length]), stored, equal_nan=True):
-                    raise Difference(f"layer {number} has other {name}")
+                    raise DifferenceError(f"layer {number} has other {name}")
         return True

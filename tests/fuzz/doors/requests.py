@@ -11,7 +11,7 @@ from edgellm.cli.app import main
 from edgellm.converters.tensors.recipe import ConversionSettings
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.settings import LoadSettings, Sampling, parse_memory, parse_size
-from fuzz.door import Difference, Door
+from fuzz.door import DifferenceError, Door
 from fuzz.json_damage import JUNK, NUMBERS, TEXTS, damage_document, encode
 
 SAMPLING = {
@@ -74,7 +74,9 @@ class Requests(Door):
                 text = text[:at] + random.choice("0.%GKiBb e-\x1b") + text[at + 1 :]
             return self._case("memory", [text])
         elif kind < 0.84:
-            return {"request": encode(damage_document(json.loads(json.dumps(CHAT)), random), random)}
+            return {
+                "request": encode(damage_document(json.loads(json.dumps(CHAT)), random), random)
+            }
         elif kind < 0.94:
             messages = json.loads(json.dumps({"messages": CHAT["messages"], "tools": None}))
             return self._case("render", damage_document(messages, random))
@@ -101,11 +103,12 @@ class Requests(Door):
     def open(self, files):
         try:
             document = json.loads(files["request"])
+            document = _untagged(document)
         except (ValueError, RecursionError):
             document = {}
         if isinstance(document, list) and len(document) == 2:
             call, argument = document
-            return getattr(self, f"_{call.lower()}")(_untagged(argument))
+            return getattr(self, f"_{call.lower()}")(argument)
         self.put({"chat.json": files["request"]})
         self.chat.load(self.folder / "chat.json")
         return None
@@ -137,7 +140,7 @@ class Requests(Door):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             code = main([*words, "--prompt", "a", "--beams", "0"])
         if code == 0:
-            raise Difference("a command without sense ended with 0")
+            raise DifferenceError("a command without sense ended with 0")
         raise EdgeLLMError(said.getvalue().strip())
 
     def _generate(self, argument):

@@ -1,5 +1,6 @@
 """Random programs of Jinja's language."""
 
+
 def words(text):
     """The words of a text."""
     return text.split()
@@ -67,7 +68,9 @@ def template(random, depth=3, *, endless=True):
     for _ in range(random.randint(1, 5)):
         value = expression(random, random.randint(1, 4))
         body = (
-            template(random, depth - 1, endless=endless) if depth > 0 and random.random() < 0.4 else f"{{{{ {value} }}}}"
+            template(random, depth - 1, endless=endless)
+            if depth > 0 and random.random() < 0.4
+            else f"{{{{ {value} }}}}"
         )
         many, again = "{% for i in range(4) %}", ""
         if endless:
@@ -87,8 +90,7 @@ def template(random, depth=3, *, endless=True):
                     f"{{% for i in range(3) recursive %}}{body}{{{{ loop({value}) }}}}"
                     "{% endfor %}",
                     f"{{% if {value} %}}{body}{{% else %}}{{{{ x }}}}{{% endif %}}",
-                    f"{{% macro m(x) %}}{body}{again}{{% endmacro %}}"
-                    "{{ m(1) }}",
+                    f"{{% macro m(x) %}}{body}{again}{{% endmacro %}}{{{{ m(1) }}}}",
                     f"{{% call m({value}) %}}{body}{{% endcall %}}",
                     f"{{% filter {random.choice(NAMES)} %}}{body}{{% endfilter %}}",
                     f"{{% generation %}}{body}{{% endgeneration %}}",

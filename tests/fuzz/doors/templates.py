@@ -12,7 +12,7 @@ from support.tiny_tokenizers import TEMPLATE
 from edgellm.chat_template.render_process import RenderLimits
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, find_templates
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import Difference, Door, Unreadable, as_bytes
+from fuzz.door import DifferenceError, Door, UnreadableError, as_bytes
 from fuzz.doors.template_programs import template
 from fuzz.json_damage import TEXTS, junk
 
@@ -59,9 +59,9 @@ class Templates(Door):
         try:
             theirs = _reference()(source).render(messages=_messages(files), **VARIABLES)
         except Exception as error:
-            raise Unreadable from error
+            raise UnreadableError from error
         if theirs != opened and " at 0x" not in theirs:
-            raise Difference(f"{opened!r} is {theirs!r} in transformers")
+            raise DifferenceError(f"{opened!r} is {theirs!r} in transformers")
         return True
 
 

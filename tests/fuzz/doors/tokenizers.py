@@ -9,7 +9,7 @@ from support.tiny_tokenizers import LLAMA, TEMPLATE, json_text, piece_model
 
 from edgellm.tokenizer import Tokenizer
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import Difference, Door, Unreadable, as_bytes
+from fuzz.door import DifferenceError, Door, UnreadableError, as_bytes
 from fuzz.json_damage import TEXTS, damage_document, encode, junk
 from fuzz.protobuf_damage import damage_message
 
@@ -82,9 +82,9 @@ class TokenizerJson(Door):
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            raise Unreadable from error
+            raise UnreadableError from error
         if theirs != opened:
-            raise Difference(f"{opened} is {theirs} in the library")
+            raise DifferenceError(f"{opened} is {theirs} in the library")
         return True
 
 
@@ -124,7 +124,7 @@ class SentencePiece(Door):
         theirs = library.encode(PLAIN)
         ours = opened.encode(PLAIN, add_special_tokens=False)
         if ours != theirs:
-            raise Difference(f"{ours} is {theirs} in the library")
+            raise DifferenceError(f"{ours} is {theirs} in the library")
         return True
 
 
