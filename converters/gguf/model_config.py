@@ -96,7 +96,7 @@ def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any])
         FormatError: a number is missing or no number.
     """
     architecture = metadata.text("general.architecture")
-    if architecture not in ARCHITECTURES:
+    if architecture is None or architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
             f"the GGUF file's architecture {quoted(architecture)} is not supported",
