@@ -10,7 +10,7 @@ EdgeLLMError                exit status 1, unless it says otherwise
 |-- UnsupportedModelError   a whole model of a kind that does not run
 |-- TokenizerError          a tokenizer is missing, damaged or another model's
 |-- TemplateError           a chat template is missing, damaged, or refuses
-|-- ConversionError         a conversion could not be finished
+|-- ConversionError         a conversion could not be finished, or a file not be written
 |-- ReadError               a file could not be read
 |-- ContextError            the prompt does not fit the context
 |-- NotFiniteError          a model's logits are not finite
@@ -96,7 +96,7 @@ class TemplateError(EdgeLLMError):
 
 
 class ConversionError(EdgeLLMError):
-    """A conversion could not be finished."""
+    """A conversion could not be finished, or a file of any kind not be written."""
 
 
 class ReadError(EdgeLLMError):

@@ -78,11 +78,10 @@ def collect_records(
     Returns:
         The records, and whether Ctrl-C has ended the measuring.
     """
-    from edgellm.bench.report.result_files import ResultFile
+    from edgellm.bench.report.result_files import open_outputs
     from edgellm.bench.worker.status_line import StatusLine
 
-    outputs = [ResultFile(path) for path in output or ()]
-    with StatusLine() as status:
+    with open_outputs(output) as outputs, StatusLine() as status:
         return collect(measure(progress=status.show), outputs, status.note)
 
 

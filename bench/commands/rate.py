@@ -14,6 +14,7 @@ from edgellm.bench.records.collect import INTERRUPTED
 from edgellm.bench.records.differences import counted
 from edgellm.console.terminal import print_error_stream, say
 from edgellm.errors import ConfigError
+from edgellm.files.file_lock import file_lock
 
 if TYPE_CHECKING:
     from edgellm.bench.backends.openai_endpoint import Endpoint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def rate(
+    context: typer.Context,
     file: Annotated[
         Path,
         Argument(metavar="FILE", help="A json or jsonl file that `bench queries --output` wrote."),
@@ -49,6 +51,8 @@ def rate(
     """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go
     on.
     """
+    if file.is_file():
+        context.with_resource(file_lock(file, "edgellm bench rate"))
     rated = RatedFile(file)
     total = len(rated.unrated(seed=seed))
     if total == 0:

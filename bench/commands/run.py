@@ -15,7 +15,7 @@ from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import collect, exit_code
 from edgellm.bench.records.text_tables import as_table, speed_columns
-from edgellm.bench.report.result_files import ResultFile
+from edgellm.bench.report.result_files import open_outputs
 from edgellm.bench.speed.workload import (
     GEN_TOKENS,
     MAX_SECONDS,
@@ -110,7 +110,7 @@ def run(
     from edgellm.bench.speed.speed import Speed
     from edgellm.bench.worker.status_line import StatusLine
 
-    outputs = [ResultFile(path) for path in output or ()]
+    outputs = context.with_resource(open_outputs(output))
     backends, skipped, notes = _backends(backend, models, endpoint)
     workload = Workload(
         models=tuple(models or _default_models(backends)),

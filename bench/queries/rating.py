@@ -83,7 +83,7 @@ class RatedFile:
         """Put a score into every record that holds the answer, and write the file.
 
         Raises:
-            BackendError: the disk refuses.
+            ConversionError: the disk refuses.
         """
         assert LOWEST <= score <= HIGHEST, "raters give what they were asked for"
         for place in answer.places:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from edgellm.bench.records.fields import FieldError
 from edgellm.bench.records.kinds import record_of
 from edgellm.bench.records.record import SCHEMA, Record
 from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown
-from edgellm.errors import BackendError, ConfigError, ConversionError, FormatError, ReadError
-from edgellm.files.atomic import write_file
+from edgellm.errors import ConfigError, FormatError, ReadError
+from edgellm.files.atomic import append_to_file, require_replaceable, write_file
 from edgellm.files.bounded import read_bounded
+from edgellm.files.file_lock import file_lock
 from edgellm.files.strict_json import parse_json, quoted
 
 MAX_BYTES = 64 << 20
@@ -53,7 +53,7 @@ class ResultFile:
 
     Raises:
         ConfigError: the suffix says no format, or there is no such folder.
-        BackendError: the file cannot be written.
+        ConversionError: something that is no plain file is in its place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,47 +64,56 @@ class ResultFile:
             )
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"there is no folder {path.parent}", hint="make it first")
+        require_replaceable(path)
         self.path = path
         self._records: list[Record] = []
-        if path.suffix == JSONL:
-            # says now whether it can be written, not after the first measurement
-            _write_in_place(path, b"", "ab")
 
     def add(self, record: Record) -> None:
-        """Put a record on the disk. Raises BackendError where the disk refuses."""
+        """Put a record on the disk. Raises ConversionError where the disk refuses."""
         self._records.append(record)
-        if self.path.suffix != JSONL:
-            write_records(self.path, self._records)
-        elif len(self._records) == 1:
-            _write_in_place(self.path, _as_line(record), "wb")
+        if self.path.suffix == JSONL and len(self._records) > 1:
+            append_to_file(self.path, _as_line(record))
         else:
-            _write_in_place(self.path, _as_line(record), "ab")
+            write_records(self.path, self._records)
 
     def replace(self, records: Sequence[Record]) -> None:
         """Put these records in the place of those so far; of none, leave the file as it is.
 
         Raises:
-            BackendError: the disk refuses.
+            ConversionError: the disk refuses.
         """
         self._records = list(records)
         if records:
             write_records(self.path, self._records)
 
 
+@contextmanager
+def open_outputs(paths: Sequence[Path] | None) -> Iterator[list[ResultFile]]:
+    """Hold the files that records go to: no other run writes them meanwhile.
+
+    Raises:
+        ConfigError, ConversionError: as ``ResultFile``; or another run holds one, or its folder
+            cannot be written: said now, not after the first measurement.
+    """
+    with ExitStack() as held:
+        outputs = []
+        for path in dict.fromkeys(paths or ()):
+            outputs.append(ResultFile(path))
+            held.enter_context(file_lock(path, "edgellm bench"))
+        yield outputs
+
+
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Replace a file, at once or not at all, in the format of its suffix.
 
     Raises:
-        BackendError: the disk refuses.
+        ConversionError: the disk refuses.
     """
     if path.suffix == JSONL:
         data = b"".join(map(_as_line, records))
     else:
         data = FORMATS[path.suffix](records).encode() + b"\n"
-    try:
-        write_file(path, [data])
-    except ConversionError as error:
-        raise BackendError(error.message, hint=error.hint) from error
+    write_file(path, [data])
 
 
 def read_records(path: Path) -> list[Record]:
@@ -131,20 +140,6 @@ def read_some_records(path: Path) -> list[Record]:
     if not records:
         raise FormatError(f"{path} holds no records: it is empty", hint=HINT)
     return records
-
-
-def _write_in_place(path: Path, data: bytes, mode: str) -> None:
-    try:
-        _write_to_disk(path, data, mode)
-    except OSError as error:
-        raise _refusal(path, error) from error
-
-
-def _write_to_disk(path: Path, data: bytes, mode: str) -> None:
-    with path.open(mode) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _as_line(record: Record) -> bytes:
@@ -204,7 +199,3 @@ def _without_schema(document: dict[str, Any], path: Path) -> dict[str, Any]:
             hint="update edgellm",
         )
     raise FormatError(f"{path} holds no records of edgellm bench")
-
-
-def _refusal(path: Path, error: OSError) -> BackendError:
-    return BackendError(f"{path} cannot be written: {error.strerror}")

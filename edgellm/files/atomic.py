@@ -27,6 +27,7 @@ WRITE_BYTES = 1 << 30
 """Bytes of one call; Linux writes at most 2 GB in one."""
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOOK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -61,16 +62,14 @@ def write_file(
     size = 0
     mode = 0o600 if private else 0o666
     try:
-        _require_replaceable(path)
+        require_replaceable(path)
         _remove_abandoned(path)
         with _partial_file(path, mode) as (partial, descriptor):
             for part in parts:
                 rest = _bytes_of(part)
                 digest.update(rest)
                 size += rest.nbytes
-                while rest.nbytes:  # a call may write less than it was given
-                    written = os.write(descriptor, rest[:WRITE_BYTES])
-                    rest = rest[written:]
+                _write_all(descriptor, rest)
             if durable:
                 _sync(descriptor)
             partial.replace(path)
@@ -79,6 +78,49 @@ def write_file(
     except OSError as error:
         raise write_error(path, error) from error
     return FileRecord(path.name, size, digest.hexdigest())
+
+
+def append_to_file(path: Path, data: bytes) -> None:
+    """Add to the end of a file, all of ``data`` or nothing.
+
+    Raises:
+        ConversionError: the disk is full or refuses.
+    """
+    try:
+        descriptor = os.open(path, _APPEND, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, memoryview(data))
+                _sync(descriptor)
+            except BaseException:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse what a rename would destroy: a device or a pipe is no file to be replaced.
+
+    Raises:
+        ConversionError: there is something, and it is no plain file.
+        OSError: it may not be looked at.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except ValueError as error:  # a zero byte in the name
+        raise ConversionError(
+            f"{str(path)!r} cannot be written: {error}", hint="name another file"
+        ) from error
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise ConversionError(
+            f"{path} cannot be written: it is no plain file", hint="name another file"
+        )
 
 
 def file_record(path: Path) -> FileRecord:
@@ -125,28 +167,18 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _write_all(descriptor: int, rest: memoryview) -> None:
+    while rest.nbytes:  # a call may write less than it was given
+        written = os.write(descriptor, rest[:WRITE_BYTES])
+        rest = rest[written:]
+
+
 def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in CANNOT_SYNC:
             raise
-
-
-def _require_replaceable(path: Path) -> None:
-    """Refuse what a rename would destroy: a device or a pipe is no file to be replaced."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except ValueError as error:  # a zero byte in the name
-        raise ConversionError(
-            f"{str(path)!r} cannot be written: {error}", hint="name another file"
-        ) from error
-    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-        raise ConversionError(
-            f"{path} cannot be written: it is no plain file", hint="name another file"
-        )
 
 
 @contextmanager

@@ -42,7 +42,9 @@ def file_lock(destination: Path, command: str) -> Iterator[None]:
     try:
         descriptor = _acquired(path, destination)
     except OSError as error:
-        raise write_error(path, error) from error
+        # its folder refuses, unless the lock itself is there and somebody else's
+        refused = path if os.path.lexists(path) else destination
+        raise write_error(refused, error) from error
     try:
         _write_holder(descriptor, command)
         yield

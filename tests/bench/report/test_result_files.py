@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bench_records import speed, speed_records
+from support.processes import python
 
 from edgellm.bench.records.text_tables import as_json
 from edgellm.bench.report.result_files import (
     ResultFile,
+    open_outputs,
     read_records,
     read_some_records,
     write_records,
 )
-from edgellm.errors import BackendError, FormatError, ReadError
+from edgellm.errors import ConversionError, FormatError, ReadError
 
 
 @settings(max_examples=25, deadline=None)
@@ -187,12 +189,55 @@ def test_what_was_measured_before_stays_until_the_first_record_comes(tmp_path):
     assert len(read_records(path)) == 2
 
 
-def test_a_disk_that_refuses_is_an_error(tmp_path):
-    output = ResultFile(tmp_path / "out.json")
-    (tmp_path / "out.json").mkdir()
-    with pytest.raises(BackendError, match="cannot be written"):
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_disk_that_refuses_is_an_error(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    output = ResultFile(path)
+    path.mkdir()
+    with pytest.raises(ConversionError, match="cannot be written"):
         output.add(speed())
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ConversionError, match="no plain file"):
+        ResultFile(path)
+
+
+FILLS_UP = """
+import json, resource, sys
+from pathlib import Path
+from edgellm.bench.records.kinds import record_of
+from edgellm.bench.report.result_files import ResultFile
+from edgellm.errors import ConversionError
+output = ResultFile(Path(sys.argv[1]))
+record = record_of(json.loads(sys.argv[2]))
+output.add(record)
+size = output.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, size + 10))
+try: output.add(record)
+except ConversionError as error: print(error.message)
+print(output.path.stat().st_size - size)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_record_that_finds_no_room_leaves_those_before_it(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    said, grown = python(FILLS_UP, path, json.dumps(speed().as_dict())).splitlines()
+    assert said.startswith(f"no space left for {path}")
+    assert grown == "0"
+    assert len(read_records(path)) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text("before\n")
+    with open_outputs([path, path]) as outputs:
+        assert len(outputs) == 1
+        second = open_outputs([tmp_path / "other.json", path])
+        with pytest.raises(ConversionError, match="is being written by edgellm bench"):
+            second.__enter__()
+    assert path.read_text() == "before\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
