@@ -30,7 +30,8 @@ from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
 from edgellm.converters.workspace import Workspace
 from edgellm.errors import ConversionError, FormatError
-from edgellm.files.atomic import FileRecord, read_in_parts, write_file
+from edgellm.files.atomic import FileRecord, write_file
+from edgellm.files.bounded import read_in_parts
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import write_json
 

@@ -13,11 +13,13 @@ from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.records.text_tables import Column
 from edgellm.console.terminal import write_line
-from edgellm.errors import ConfigError
-from edgellm.files.atomic import read_errors
+from edgellm.files.bounded import read_given_text
 
 if TYPE_CHECKING:
     from edgellm.bench.records.kinds import ParityRecord
+
+MAX_LETTERS = 16 << 20
+"""Of a text or prompt."""
 
 
 def _two_digits(value: float) -> str:
@@ -121,8 +123,4 @@ def _one_line(text: str) -> str:
 
 
 def _read(path: Path) -> str:
-    try:
-        with read_errors(path, ConfigError):
-            return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text in UTF-8") from error
+    return read_given_text(path, MAX_LETTERS, hint="name a text file")

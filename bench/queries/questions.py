@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import ConfigError
-from edgellm.files.atomic import read_errors
+from edgellm.files.bounded import read_given_text
 
 QUESTIONS = (
     "What is the value of pi?",
@@ -22,7 +22,7 @@ QUESTIONS = (
 THREADS = (1, 2, 4, 8)
 MAX_TOKENS = 256
 TIMEOUT = 900.0
-MAX_BYTES = 1 << 20
+MAX_LETTERS = 1 << 20
 """Of a file of questions."""
 
 HINT = "name a text file with one question a line"
@@ -55,17 +55,10 @@ def read_questions(path: Path) -> tuple[str, ...]:
     """Return the questions in a text file, one a line; blank lines are left out.
 
     Raises:
-        ConfigError: the file cannot be read, is larger than 1 MiB, is no text, or holds no
+        ConfigError: the file cannot be read, is longer than 2^20 letters, is no text, or holds no
             question.
     """
-    with read_errors(path, ConfigError, hint=HINT), path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB", hint=HINT)
-    try:
-        lines = data.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no UTF-8 text", hint=HINT) from error
+    lines = read_given_text(path, MAX_LETTERS, hint=HINT).splitlines()
     questions = tuple(line.strip() for line in lines if line.strip())
     if not questions:
         raise ConfigError(f"{path} holds no question", hint=HINT)

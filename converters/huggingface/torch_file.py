@@ -22,8 +22,7 @@ from edgellm.converters.huggingface.unpickler import (
 from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import FormatError
-from edgellm.files.atomic import read_errors
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_errors, require_regular_file
 from edgellm.files.strict_json import quoted
 
 STORAGE_DTYPES: Final[Mapping[str, str]] = {

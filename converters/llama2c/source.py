@@ -24,8 +24,7 @@ from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
 from edgellm.errors import FormatError, TokenizerError
-from edgellm.files.atomic import read_errors
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_errors, require_regular_file
 
 HEADER = struct.Struct("<4si7iB")
 GROUP = struct.Struct("<i")

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import FormatError
-from edgellm.files.atomic import read_errors
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED
 
@@ -50,10 +49,7 @@ def tokenizer_files(path: Path, *, vocabulary: int) -> dict[str, Path | bytes]:
         FormatError: it is cut short, or holds impossible lengths, scores or texts.
         ReadError: it cannot be read.
     """
-    if require_regular_file(path) > MAX_FILE_BYTES:
-        raise FormatError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-    with read_errors(path):
-        data = path.read_bytes()
+    data = read_bounded(path, MAX_FILE_BYTES)
     pieces: list[Piece] = []
     at = 4  # behind the longest token's length
     while at < len(data):

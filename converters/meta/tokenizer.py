@@ -15,7 +15,7 @@ from typing import Any
 from edgellm.converters.tokenizers.byte_level import byte_level_document, post_processor
 from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_json
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_bounded, require_regular_file
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm import TIKTOKEN
 
@@ -90,12 +90,7 @@ def read_ranks(path: Path) -> list[bytes]:
         FormatError: a line is damaged, a rank or a token comes twice or is missing.
         ReadError: the file cannot be read.
     """
-    if require_regular_file(path) > MAX_FILE_BYTES:
-        raise FormatError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        lines = [line for line in path.read_bytes().splitlines() if line]
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read: {error.strerror}") from error
+    lines = [line for line in read_bounded(path, MAX_FILE_BYTES).splitlines() if line]
     if len(lines) > MAX_RANKS:
         raise FormatError(f"{path} has {len(lines)} ranks; at most {MAX_RANKS} are read")
     tokens: list[bytes] = []

@@ -24,8 +24,7 @@ from edgellm.converters.tensors.recipe import (
 )
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError
-from edgellm.files.atomic import read_errors
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_errors, require_regular_file
 
 MAX_TEXT_BYTES = 1 << 20
 DEFAULT_AVERAGE_BITS = 4.5

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgellm.errors import ConfigError
-from edgellm.files.atomic import read_errors
+from edgellm.files.bounded import read_bounded
 from edgellm.tokenizer import Tokenizer
+
+MAX_FILE_BYTES = 256 << 20
+"""Of a tokenizer's file."""
 
 SEQUENCE = 256
 """Tokens that are read in a row."""
@@ -100,5 +103,4 @@ def calibration_tokens(
 def _content(path: Path | bytes) -> bytes:
     if isinstance(path, bytes):
         return path
-    with read_errors(path):
-        return path.read_bytes()
+    return read_bounded(path, MAX_FILE_BYTES)

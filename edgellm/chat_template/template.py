@@ -13,7 +13,7 @@ from typing import Any
 
 from edgellm.chat_template.render_process import RenderLimits, render_process
 from edgellm.errors import EdgeLLMError, TemplateError
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import read_json
 
 MAX_SOURCE = 1 << 16  # characters; the longest template of a known model has 17,000
@@ -175,9 +175,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        is_too_large = require_regular_file(path) > 4 * MAX_SOURCE  # UTF-8 has at most 4 bytes
-        if not is_too_large:
-            return path.read_text(encoding="utf-8")
-    except (EdgeLLMError, OSError, UnicodeDecodeError) as error:
+        data = read_bounded(path, 4 * MAX_SOURCE)  # UTF-8 has at most 4 bytes
+    except EdgeLLMError as error:
+        raise TemplateError(error.message) from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
         raise TemplateError(f"{path} cannot be read as text") from error
-    raise TemplateError(f"{path} is too large for a chat template")

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import read_checksums
 from edgellm.errors import FormatError, ReadError
-from edgellm.files.atomic import read_errors
+from edgellm.files.bounded import read_errors
 
 SAMPLES = 4
 SAMPLE_BYTES = 4096

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.errors import ConversionError, EdgeLLMError, ReadError
+from edgellm.errors import ConversionError
+from edgellm.files.bounded import read_in_parts
 from edgellm.files.names import PARTIAL_SUFFIX, shortened
 from edgellm.files.refusals import CANNOT_SYNC, write_error
 from edgellm.files.try_lock import try_lock
 
 Data = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
-READ_BYTES = 1 << 20
 WRITE_BYTES = 1 << 30
 """Bytes of one call; Linux writes at most 2 GB in one."""
 
@@ -131,24 +131,6 @@ def file_record(path: Path) -> FileRecord:
         digest.update(data)
         size += len(data)
     return FileRecord(path.name, size, digest.hexdigest())
-
-
-@contextmanager
-def read_errors(
-    path: Path, kind: type[EdgeLLMError] = ReadError, *, hint: str | None = None
-) -> Iterator[None]:
-    """Turn an OSError of the ``with`` block into an error of ours that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(f"{path} cannot be read: {error.strerror}", hint=hint) from error
-
-
-def read_in_parts(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file, a megabyte at a time. Raises ReadError."""
-    with read_errors(path), path.open("rb") as file:
-        while data := file.read(READ_BYTES):
-            yield data
 
 
 def sync_folder(path: Path) -> None:

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from edgellm.errors import FormatError, ReadError
-from edgellm.files.atomic import read_errors
+from edgellm.errors import ConfigError, EdgeLLMError, FormatError, ReadError
+
+READ_BYTES = 1 << 20
+
+
+@contextmanager
+def read_errors(
+    path: Path, kind: type[EdgeLLMError] = ReadError, *, hint: str | None = None
+) -> Iterator[None]:
+    """Turn an OSError of the ``with`` block into an error of ours that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+
+
+def read_in_parts(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a plain file, a megabyte at a time. Raises FormatError, ReadError."""
+    require_regular_file(path)
+    with read_errors(path), path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            yield data
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
@@ -27,6 +49,22 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise FormatError(f"{path} is larger than {max_bytes} bytes")
     return data
+
+
+def read_given_text(path: Path, max_letters: int, *, hint: str | None = None) -> str:
+    """Return the text of a file that a person has named, which may be a pipe.
+
+    Raises:
+        ConfigError: it cannot be read, has more than ``max_letters``, or is no UTF-8.
+    """
+    try:
+        with read_errors(path, ConfigError, hint=hint), path.open(encoding="utf-8") as file:
+            text = file.read(max_letters + 1)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8", hint=hint) from error
+    if len(text) > max_letters:
+        raise ConfigError(f"{path} is longer than {max_letters} letters", hint=hint)
+    return text
 
 
 def require_regular_file(path: Path) -> int:

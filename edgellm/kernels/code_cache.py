@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import os
-import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import BackendError
+from edgellm.errors import BackendError, EdgeLLMError, FormatError
+from edgellm.files.atomic import write_file
 from edgellm.files.locations import cache_folder
+from edgellm.files.own_file import make_own_folder, read_own_file
 from edgellm.kernels.catalog import emitted, function_name
 from edgellm.kernels.codegen.isa import Isa
 
 _MAGIC = b"edgellm kernel 1\n"
 _DIGEST = hashlib.sha256
+_HEAD_BYTES = len(_MAGIC) + _DIGEST().digest_size
+
+MAX_BYTES = 64 << 20
+"""Of a file; kernels have up to 0.3 MB."""
 
 
 class CodeCache:
@@ -42,6 +47,7 @@ class CodeCache:
         self.compiled = 0
         self.loaded = 0
         self._lock = threading.Lock()
+        self._warned = False
         self._addresses: dict[str, int] = {}
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -89,18 +95,19 @@ class CodeCache:
         return self.folder / f"{name}-{self.isa.name}-{fingerprint()}.bin"
 
     def _read(self, name: str) -> bytes | None:
-        """Return the code on disk, unless there is none or it is damaged."""
+        """Return the code on disk, unless there is none, it is damaged, or others may write it."""
         file = self._file(name)
         if file is None:
             return None
         try:
-            stored = file.read_bytes()
-        except OSError:
+            stored = read_own_file(file, MAX_BYTES)
+        except FormatError as error:
+            self._warn(error)
             return None
-        # magic, digest of the code, code
-        start = len(_MAGIC) + _DIGEST().digest_size
-        code = stored[start:]
-        if stored[:start] != _MAGIC + _DIGEST(code).digest():
+        if stored is None:
+            return None
+        code = stored[_HEAD_BYTES:]
+        if stored[:_HEAD_BYTES] != _head(name, code):
             return None
         return code
 
@@ -109,17 +116,24 @@ class CodeCache:
         file = self._file(name)
         if file is None:
             return
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # whole or not at all: another process may be reading
-            handle, temporary = tempfile.mkstemp(dir=file.parent)
-            try:
-                with os.fdopen(handle, "wb") as output:
-                    output.write(_MAGIC + _DIGEST(code).digest() + code)
-                Path(temporary).replace(file)
-            except OSError:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        with contextlib.suppress(OSError, EdgeLLMError):
+            make_own_folder(file.parent, "*.bin")
+            write_file(file, [_head(name, code), code], private=True, durable=False)
+
+    def _warn(self, error: FormatError) -> None:
+        """Say once why code is not taken from the disk."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"compiled kernels are not loaded, since {error}: they are compiled anew",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _head(name: str, code: bytes) -> bytes:
+    """Return what comes before the code in its file; it holds for one kernel alone."""
+    return _MAGIC + _DIGEST(name.encode() + code).digest()
 
 
 def target_machine(isa: Isa) -> Any:

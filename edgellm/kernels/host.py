@@ -85,7 +85,7 @@ def kernel_engine(
 def describe() -> Description:
     """Describe the kernels of this machine."""
     folder = default_folder()
-    sizes = [path.stat().st_size for path in folder.glob("*.bin")]
+    sizes = [path.lstat().st_size for path in folder.glob("*.bin")]
     reason = unavailable()
     names: list[str] = []
     int8 = False

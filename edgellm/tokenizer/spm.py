@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.atomic import read_errors
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_bounded
 from edgellm.tokenizer.added_tokens import AddedToken, Settings
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap
@@ -95,10 +94,7 @@ class PieceVocabulary(TokenTable):
     def from_file(cls, path: Path, settings: Settings) -> PieceVocabulary:
         """Return the vocabulary in a tokenizer.model. Raises TokenizerError."""
         try:
-            if require_regular_file(path) > MAX_BYTES:
-                raise TokenizerError(f"{path} is larger than {MAX_BYTES} bytes")
-            with read_errors(path):
-                data = path.read_bytes()
+            data = read_bounded(path, MAX_BYTES)
         except EdgeLLMError as error:
             raise TokenizerError(error.message) from error
         if TIKTOKEN.match(data):

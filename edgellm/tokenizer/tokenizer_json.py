@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.atomic import read_errors
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import loads_strict, quoted
 from edgellm.tokenizer.added_tokens import MAX_ID, AddedToken, Settings, read_added
 from edgellm.tokenizer.detokenizer import read_decoding
@@ -241,10 +240,7 @@ def _parse(path: Path) -> dict[str, Any]:
     ``read_json`` looks at each value, which takes seconds for the 500,000 of a large vocabulary.
     """
     try:
-        if require_regular_file(path) > MAX_BYTES:
-            raise TokenizerError(f"{path} is larger than {MAX_BYTES} bytes")
-        with read_errors(path):
-            text = path.read_bytes().decode("utf-8").strip()
+        text = read_bounded(path, MAX_BYTES).decode("utf-8").strip()
         if text[:1] != "{" or text[-1:] != "}":  # cut off, or something else: not worth parsing
             raise TokenizerError(f"{path} is cut off, or is no JSON object")
         document = loads_strict(text)

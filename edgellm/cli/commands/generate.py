@@ -14,11 +14,14 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError
-from edgellm.files.atomic import read_errors
+from edgellm.files.bounded import read_given_text
 from edgellm.settings import BATCH, DEFAULT_MODEL, LoadSettings, Sampling
 
 if TYPE_CHECKING:
     from edgellm.tokenizer import Tokenizer
+
+MAX_LETTERS = 16 << 20
+"""Of a file of prompts: some millions of tokens."""
 
 PROMPT_FILE_HINT = "name a text file that has a prompt a line, or - for standard input"
 
@@ -142,11 +145,6 @@ def _read_prompts(prompt: str, prompt_file: str) -> dict[int, str]:
 
 
 def _read_text(file: str) -> str:
-    path = Path(file)
-    try:
-        with read_errors(path, ConfigError, hint=PROMPT_FILE_HINT):
-            if file == "-":
-                return sys.stdin.read()
-            return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is no text in UTF-8", hint=PROMPT_FILE_HINT) from error
+    if file == "-":
+        return sys.stdin.read()
+    return read_given_text(Path(file), MAX_LETTERS, hint=PROMPT_FILE_HINT)
