@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from edgellm.llm import LLM
     from edgellm.tokenizer import Tokenizer
 
+MAX_BYTES = 64 << 20
+"""Of a saved conversation."""
+
+MAX_ITEMS = 2_000_000
+"""Tokens and commas of a saved conversation; the longest contexts have a million tokens."""
+
 Message = dict[str, str]
 
 CHAT_SAMPLING = Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P, max_tokens=CHAT_MAX_TOKENS)
@@ -118,7 +124,7 @@ class Chat:
 
     def load(self, path: str | Path) -> None:
         """Replace the messages by those that ``save`` wrote. Raises FormatError, ReadError."""
-        document = read_json(Path(path))
+        document = read_saved_chat(Path(path))
         messages = document.get("messages")
         if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")
@@ -166,6 +172,11 @@ class Chat:
             return CachedTurn(text, ids[:-1])
         # A stop text ended the reply, and may have begun inside a token.
         return None
+
+
+def read_saved_chat(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a saved conversation. Raises FormatError, ReadError."""
+    return read_json(path, max_bytes=MAX_BYTES, max_items=MAX_ITEMS)
 
 
 def _read_cached_turn(claim: Any, vocab_size: int) -> CachedTurn | None:

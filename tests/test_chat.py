@@ -24,6 +24,18 @@ def rendered(messages):
     return f"<|begin|>{text}<|assistant|>"
 
 
+def test_a_conversation_as_long_as_contexts_get_is_loaded(chat, tmp_path):
+    text = "word, " * 250_000
+    said = {"text": text, "ids": [5] * 300_000}
+    messages = [{"role": "user", "content": text}]
+    file = tmp_path / "talk.json"
+    file.write_text(json.dumps({"edgellm_chat": 1, "messages": messages, "said": said}))
+    chat.load(file)
+    chat.save(file)
+    chat.load(file)
+    assert chat.messages == messages
+
+
 @pytest.mark.parametrize("async_compute", [True, False])
 @pytest.mark.parametrize("ends", [{"max_tokens": 9}, {"max_tokens": 400}])
 def test_a_turn_computes_its_new_tokens_alone(async_compute, ends, tiny_folder):

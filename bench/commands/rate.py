@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Argument, Option
 
 from edgellm.bench.queries.rating import HIGHEST, LOWEST, RatedFile, judge, rate_all

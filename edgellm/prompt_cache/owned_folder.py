@@ -127,13 +127,15 @@ class OwnedFolder:
         new = Path(tempfile.mkdtemp(prefix=f".{FOLDER_NAME}-", dir=parent))
         marker = new / MARKER_NAME
         try:
+            marker.touch(mode=0o600)
             marker.write_text(MARKER_TEXT)
             new.rename(self.path)
-        except OSError:
-            marker.unlink(missing_ok=True)
-            new.rmdir()
+        except BaseException as error:
+            with suppress(OSError):
+                marker.unlink(missing_ok=True)
+                new.rmdir()
             # Another process was quicker: a folder is not renamed over one that is not empty.
-            if not self.is_ours:
+            if not isinstance(error, OSError) or not self.is_ours:
                 raise
 
 

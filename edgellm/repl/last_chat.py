@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgellm.chat import Chat
 from edgellm.checkpoint.fingerprint import fingerprint
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import ConversionError
 from edgellm.files.locations import cache_folder, make_private_folder
 
 
@@ -31,8 +31,10 @@ def save_last_chat(chat: Chat) -> None:
     path = last_chat_file(chat)
     try:
         make_private_folder(path.parent)
-    except OSError as error:
-        raise EdgeLLMError(
-            f"the conversation cannot be kept in {path.parent}: {error.strerror}"
+        chat.save(path)
+    except (OSError, ConversionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConversionError(
+            f"this conversation is not kept in {path.parent}: {reason}",
+            hint="make room there, so that the next one can be kept",
         ) from error
-    chat.save(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import sys
 import termios
@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from edgellm.chat import Chat
+from edgellm.chat import Chat, read_saved_chat
 from edgellm.console.completion_view import CompletionView
 from edgellm.console.status_line import Activity
 from edgellm.console.streams import is_terminal
@@ -201,12 +200,9 @@ def _system(session: Session, argument: str) -> None:
 
 def _save(session: Session, argument: str) -> None:
     path = _file(argument)
-    if path.exists() and not _is_conversation(path):
+    if os.path.lexists(path) and not _is_conversation(path):
         raise ConfigError(f"{path} exists and is no saved conversation", hint="name another file")
-    try:
-        session.chat.save(path)
-    except OSError as error:
-        raise EdgeLLMError(f"{path} cannot be written: {error.strerror}") from error
+    session.chat.save(path)
     note(f"saved to {path}")
 
 
@@ -230,15 +226,19 @@ def _exit(session: Session, argument: str) -> None:
 def _file(argument: str) -> Path:
     if not argument:
         raise ConfigError("which file?", hint="/save FILE, /load FILE")
-    return Path(argument).expanduser()
+    try:
+        return Path(argument).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{argument} begins with no home folder", hint="give the whole path of a file"
+        ) from error
 
 
 def _is_conversation(path: Path) -> bool:
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # RecursionError: JSON nested too deep
+        return "edgellm_chat" in read_saved_chat(path)
+    except EdgeLLMError:
         return False
-    return isinstance(document, dict) and "edgellm_chat" in document
 
 
 COMMANDS = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.disk_limits import no_umask, open_to_others
 from support.kernel_steps import swiglu
 
 from edgellm.kernels.code_cache import CodeCache, fingerprint
@@ -143,10 +144,7 @@ def test_code_of_another_kernel_is_not_taken_for_this_one(tmp_path):
 
 
 def test_folders_and_files_are_for_the_owner_alone_whatever_the_umask(tmp_path):
-    before = os.umask(0)
-    try:
+    with no_umask():
         run_swiglu(CodeCache(host_isas()[0], folder=tmp_path / "cache" / "edgellm" / "kernels"))
-    finally:
-        os.umask(before)
-    for path in tmp_path.rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0
+    assert len(kernel_files(tmp_path / "cache" / "edgellm" / "kernels")) == 3
+    assert open_to_others(tmp_path) == []

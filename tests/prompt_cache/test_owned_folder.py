@@ -8,6 +8,7 @@ import time
 
 import mlx.core as mx
 import pytest
+from support.disk_limits import file_size_limit, no_umask, open_to_others
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError
@@ -268,3 +269,18 @@ def test_folders_that_are_made_at_once_are_one(tmp_path):
     first, second = OwnedFolder(tmp_path), OwnedFolder(tmp_path)
     assert first.create("a" * 32) == second.create("a" * 32)
     assert [path.name for path in tmp_path.iterdir()] == [FOLDER_NAME]
+
+
+def test_all_of_it_is_for_the_owner_alone_whatever_the_umask(tmp_path):
+    with no_umask():
+        PromptCache(tmp_path / "new" / "folder", lambda: "model").save(tokens(0), filled())
+    assert open_to_others(tmp_path) == []
+
+
+def test_a_full_disk_costs_a_warning_and_leaves_what_was_kept(tmp_path):
+    cache = PromptCache(tmp_path, lambda: "model")
+    cache.save(tokens(0), filled())
+    before = snapshot(*tmp_path.iterdir())
+    with file_size_limit(1000), pytest.warns(RuntimeWarning, match="no space left"):
+        cache.save(tokens(1), filled())
+    assert snapshot(*tmp_path.iterdir()) == before

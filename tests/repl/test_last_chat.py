@@ -5,9 +5,10 @@ import json
 import sys
 
 import pytest
+from support.disk_limits import file_size_limit, no_umask, open_to_others
 
 from edgellm.cli import app as cli
-from edgellm.errors import FormatError
+from edgellm.errors import ConversionError, FormatError
 from edgellm.files.locations import cache_folder
 from edgellm.repl.last_chat import continue_last_chat, last_chat_file, save_last_chat
 
@@ -116,7 +117,24 @@ def test_chat_continue_on_the_command_line(monkeypatch, capsys, tiny_folder):
         "user",
         "assistant",
     ] * 2
-    assert kept.stat().st_mode & 0o077 == 0 or kept.parent.stat().st_mode & 0o077 == 0
+
+
+def test_it_is_kept_for_the_owner_alone_and_a_full_disk_leaves_the_one_before(chat):
+    conversation = chat()
+    conversation.send(SAYINGS[0])
+    with no_umask():
+        save_last_chat(conversation)
+    path = last_chat_file(conversation)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert open_to_others(path.parent) == []
+    before = path.read_bytes()
+    conversation.send(SAYINGS[1])
+    with file_size_limit(100), pytest.raises(ConversionError, match="is not kept in") as caught:
+        save_last_chat(conversation)
+    assert "no space left" in caught.value.message
+    assert "goes on where it stopped" not in caught.value.hint
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_generate_cache_on_the_command_line(monkeypatch, capsys, tiny_folder):

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import re
 import signal
 import sys
 
 import pytest
 from support import tiny
+from support.disk_limits import no_umask, open_to_others
 from support.keyboard import Terminal, keyboard
 
 import edgellm
@@ -138,6 +140,35 @@ def test_save_does_not_replace_what_it_did_not_write(session, tmp_path):
         session.take(f"/load {file}")
     with pytest.raises(ConfigError, match="which file"):
         session.take("/save")
+
+
+def test_save_reads_nothing_but_plain_files_and_not_all_of_a_huge_one(session, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    for name in ("pipe", "zeros", "nowhere", "huge"):
+        with pytest.raises(ConfigError, match="is no saved conversation"):
+            session.take(f"/save {tmp_path / name}")
+        with pytest.raises(EdgeLLMError):
+            session.take(f"/load {tmp_path / name}")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "zeros").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/talk.json", "x" * 300, "a\0b"])
+def test_names_that_no_file_can_have_are_said(session, name):
+    for command in ("/save", "/load"):
+        with pytest.raises(EdgeLLMError):
+            session.take(f"{command} {name}")
+
+
+def test_a_saved_conversation_is_for_the_owner_alone(session, tmp_path):
+    session.take("hello")
+    with no_umask():
+        session.take(f"/save {tmp_path / 'talk.json'}")
+    assert open_to_others(tmp_path) == []
 
 
 def test_stats_tell_what_the_last_answer_has_cost(session, capsys):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bench_records import speed, speed_records
-from support.processes import python
+from support.disk_limits import file_size_limit
 
 from edgellm.bench.records.text_tables import as_json
 from edgellm.bench.report.result_files import (
@@ -201,30 +201,18 @@ def test_a_disk_that_refuses_is_an_error(tmp_path, suffix):
         ResultFile(path)
 
 
-FILLS_UP = """
-import json, resource, sys
-from pathlib import Path
-from edgellm.bench.records.kinds import record_of
-from edgellm.bench.report.result_files import ResultFile
-from edgellm.errors import ConversionError
-output = ResultFile(Path(sys.argv[1]))
-record = record_of(json.loads(sys.argv[2]))
-output.add(record)
-size = output.path.stat().st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, size + 10))
-try: output.add(record)
-except ConversionError as error: print(error.message)
-print(output.path.stat().st_size - size)
-"""
-
-
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_a_record_that_finds_no_room_leaves_those_before_it(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    said, grown = python(FILLS_UP, path, json.dumps(speed().as_dict())).splitlines()
-    assert said.startswith(f"no space left for {path}")
-    assert grown == "0"
-    assert len(read_records(path)) == 1
+    output = ResultFile(path)
+    output.add(speed())
+    before = path.read_bytes()
+    with (
+        file_size_limit(len(before) + 10),
+        pytest.raises(ConversionError, match=f"no space left for {path}"),
+    ):
+        output.add(speed())
+    assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -1,0 +1,31 @@
+"""A disk that has no room left, and files that are for their owner alone."""
+
+import os
+import resource
+from contextlib import contextmanager
+
+
+@contextmanager
+def file_size_limit(nbytes):
+    """Let no file of this process grow past ``nbytes``, as if the disk were full."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
+@contextmanager
+def no_umask():
+    """Make files that all may read and write, unless somebody thinks of it."""
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def open_to_others(folder):
+    """The files and folders below ``folder`` that others may read or write."""
+    return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
