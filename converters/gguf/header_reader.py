@@ -127,7 +127,8 @@ class HeaderReader:
         self._strings += length
         if self._strings > MAX_STRINGS:
             raise self.damage(f"it claims {self._strings} texts; {MAX_STRINGS} are the most")
-        return [self.text(MAX_HEADER_BYTES, quoted(key)) for _ in range(length)]
+        noun = quoted(key)
+        return [self.text(MAX_HEADER_BYTES, noun) for _ in range(length)]
 
     def _scalars(self, kind: int, length: int, key: str) -> npt.NDArray[Any]:
         form = SCALARS.get(kind)

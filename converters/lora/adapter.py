@@ -94,14 +94,16 @@ class LowRank:
 
         DoRA (Liu et al. 2024, arXiv:2402.09353) gives each changed row the length it has learned.
         """
-        change = (np.float32(self.scale) * up) @ down
-        changed: Floats = (weight + change).astype(np.float32, copy=False)
-        if magnitude is None:
-            return changed
-        lengths = np.linalg.norm(changed, axis=1)
-        lengths[lengths == 0] = 1  # a row of zeros stays one
-        stretched: Floats = changed * (magnitude / lengths)[:, None]
-        return stretched.astype(np.float32, copy=False)
+        # what overflows becomes infinite, and is refused where it is written
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = (np.float32(self.scale) * up) @ down
+            changed: Floats = (weight + change).astype(np.float32, copy=False)
+            if magnitude is None:
+                return changed
+            lengths = np.linalg.norm(changed, axis=1)
+            lengths[lengths == 0] = 1  # a row of zeros stays one
+            stretched: Floats = changed * (magnitude / lengths)[:, None]
+            return stretched.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)

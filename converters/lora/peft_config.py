@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
 ADAPTER_CONFIG = "adapter_config.json"
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 MERGED = frozenset({"lora_alpha", "alpha_pattern", "use_rslora", "use_dora"})
 """Read by us when the matrices are changed."""
@@ -123,10 +125,10 @@ def scale_of(config: Mapping[str, Any], path: str, rank: int) -> float:
 
 
 def is_finite(value: object) -> bool:
-    """Return whether a value is a number, and one that a float can hold."""
+    """Return whether a value is a number, and one that float32 can hold."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return abs(value) <= sys.float_info.max
+    return abs(value) <= FLOAT32_MAX
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -42,6 +42,7 @@ def work(name, ranges, results):
         resource.setrlimit(resource.RLIMIT_DATA, (DATA_BYTES, DATA_BYTES))
     place = results / f"{name}.at"
     with tempfile.TemporaryDirectory(prefix="edgellm-fuzz-", dir=memory_folder()) as folder:
+        tempfile.tempdir = folder  # what the product makes in passing
         door = DOORS[name](Path(folder) / "case")
         warm_up(door)
         with place.open("wb", buffering=0) as progress:

@@ -32,7 +32,7 @@ VALUES = [*NUMBERS, "LORA", "IA3", "pissa", "olora", "all", "lora_only", [[0, 1]
 
 class Adapters(Door):
     name = "adapters"
-    share = 40
+    share = 30
     compares = "W + scale * B A, computed here"
 
     def __init__(self, folder):

@@ -18,7 +18,7 @@ REPORTS = 4
 
 class BenchRecords(Door):
     name = "bench-records"
-    share = 40
+    share = 14
 
     def __init__(self, folder):
         super().__init__(folder)

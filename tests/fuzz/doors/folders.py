@@ -88,7 +88,7 @@ def _damage_entries(tensors, random):
 
 class Safetensors(Door):
     name = "safetensors"
-    share = 210
+    share = 270
     compares = "safetensors"
 
     def __init__(self, folder):
@@ -138,7 +138,7 @@ class Index(Door):
     """An index, its shards, and what lies beside them."""
 
     name = "index"
-    share = 50
+    share = 60
     compares = "safetensors"
 
     def __init__(self, folder):

@@ -70,7 +70,7 @@ class _Gguf(Door):
 
 class GgufBytes(_Gguf):
     name = "gguf-bytes"
-    share = 100
+    share = 50
 
     def damage(self, random):
         example, other = random.choice(self.examples), random.choice(self.examples)
@@ -80,7 +80,7 @@ class GgufBytes(_Gguf):
 
 class GgufStructure(_Gguf):
     name = "gguf-structure"
-    share = 100
+    share = 50
 
     def damage(self, random):
         model = damage(copied(random.choice(self.wholes)), random)

@@ -22,7 +22,7 @@ HEADERS = {0: (0, 7), 1: (8, 7), 2: (8, 7)}
 
 class Llama2c(Door):
     name = "llama2c"
-    share = 60
+    share = 45
     compares = "the values written"
 
     def __init__(self, folder):

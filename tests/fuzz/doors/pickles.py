@@ -92,7 +92,7 @@ class Meta(Door):
     """Meta's folder: params.json, a shard, and the tokenizer as SentencePiece or as ranks."""
 
     name = "meta"
-    share = 15
+    share = 10
     compares = "nothing"
 
     def __init__(self, folder):

@@ -22,7 +22,7 @@ FORMATS = (KVFormat(1, 8, mx.float16), KVFormat(1, 32, mx.float32, 8))
 
 class PromptCaches(Door):
     name = "prompt-caches"
-    share = 40
+    share = 25
     compares = "safetensors"
 
     def __init__(self, folder):

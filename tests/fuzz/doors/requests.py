@@ -50,7 +50,7 @@ CHAT = {
 
 class Requests(Door):
     name = "requests"
-    share = 153
+    share = 130
 
     def __init__(self, folder):
         super().__init__(folder)

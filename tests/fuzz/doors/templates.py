@@ -31,7 +31,7 @@ def _reference():
 
 class Templates(Door):
     name = "templates"
-    share = 12
+    share = 6
     compares = "transformers' Jinja"
 
     def damage(self, random):

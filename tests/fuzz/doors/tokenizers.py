@@ -92,7 +92,7 @@ class TokenizerJson(Door):
 
 class SentencePiece(Door):
     name = "sentencepiece"
-    share = 60
+    share = 40
     compares = "sentencepiece"
 
     def __init__(self, folder):
@@ -102,6 +102,7 @@ class SentencePiece(Door):
             piece_model(),
             piece_model(**unigram, vocab_size=350),
             piece_model(vocab_size=330, byte_fallback=True),
+            *[piece_model(vocab_size=130, byte_fallback=False)] * 3,
         ]
 
     def damage(self, random):
@@ -134,7 +135,7 @@ class TokenizerSettings(Door):
     """The small files beside a vocabulary, and vocab.json with merges.txt in its place."""
 
     name = "tokenizer-settings"
-    share = 60
+    share = 50
 
     NAMES = (
         "tokenizer_config.json",
