@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from edgellm.cli.stop_signals import STOP
 from edgellm.cli.usage_errors import did_you_mean
 from edgellm.errors import ConfigError
 
@@ -64,6 +65,7 @@ class CommandGroup(TyperGroup):
         target = getattr(import_module(module), attribute)
         if isinstance(target, typer.Typer):
             return get_command(target)
+        STOP.command_begins()
         app = typer.Typer(
             add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,6 +65,7 @@ class Editor:
             ),
             reserve_space_for_menu=MENU_LINES,
             enable_open_in_editor=True,
+            enable_suspend=True,
             key_bindings=self._key_bindings(),
             input=source,
             output=target,
@@ -71,7 +73,31 @@ class Editor:
 
     def ask(self) -> str:
         """Return the next text. Raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
-        return self._session.prompt()
+        handler = signal.getsignal(signal.SIGTSTP)
+        try:
+            return self._session.prompt(pre_run=self._watch_for_stop)
+        finally:
+            signal.signal(signal.SIGTSTP, handler)
+
+    def _watch_for_stop(self) -> None:
+        """Leave the screen before SIGTSTP stops the process, and draw it anew after SIGCONT."""
+        import asyncio
+
+        from prompt_toolkit.application import run_in_terminal
+
+        handler = signal.getsignal(signal.SIGTSTP)
+        if not callable(handler):
+            return  # Python's own would not let us come back
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            handler(signal.SIGTSTP, None)
+            watch()
+
+        def watch() -> None:
+            loop.add_signal_handler(signal.SIGTSTP, run_in_terminal, stop)
+
+        watch()
 
     def _key_bindings(self) -> KeyBindings:
         from prompt_toolkit.key_binding import KeyBindings

@@ -95,23 +95,30 @@ class Session:
 def run_terminal(session: Session, editor: Editor | None = None) -> None:
     """Ask for texts on the terminal, and take them, until the person leaves."""
     editor = editor or Editor(described_commands(), file_commands=FILE_COMMANDS)
-    while not session.finished:
-        try:
-            text = editor.ask()
-        except KeyboardInterrupt:
-            if editor.was_empty:
-                chat_view.show_how_to_leave()
-            continue
-        except EOFError:
-            return
-        try:
-            with _answering(session.interrupt):
-                session.take(text)
-                chat_view.leave_line_free()
-        except KeyboardInterrupt:
-            chat_view.show_stopped()
-        except EdgeLLMError as error:
-            chat_view.show_chat_error(error)
+    # Ctrl-C ends what is under way, and never the program
+    with _on_interrupt(lambda *_: None):
+        while not session.finished:
+            try:
+                text = editor.ask()
+            except KeyboardInterrupt:
+                if editor.was_empty:
+                    chat_view.show_how_to_leave()
+                continue
+            except EOFError:
+                return
+            _take(session, text)
+
+
+def _take(session: Session, text: str) -> None:
+    """Answer a text or run a command; Ctrl-C and failures end it, and are said."""
+    try:
+        with _on_interrupt(session.interrupt), _without_echo():
+            session.take(text)
+            chat_view.leave_line_free()
+    except KeyboardInterrupt:
+        chat_view.show_stopped()
+    except EdgeLLMError as error:
+        chat_view.show_chat_error(error)
 
 
 def run_lines(session: Session, lines: Iterable[str]) -> None:
@@ -128,22 +135,21 @@ def run_lines(session: Session, lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def _answering(handler: Callable[..., None]) -> Iterator[None]:
-    """Let Ctrl-C call ``handler``, and keep what is typed meanwhile off the screen.
-
-    What is typed then is there for the next text.
-    """
+def _on_interrupt(handler: Callable[..., Any]) -> Iterator[None]:
+    """Let Ctrl-C call ``handler``."""
     previous_handler = signal.signal(signal.SIGINT, handler)
     try:
-        with _without_echo():
-            yield
+        yield
     finally:
         signal.signal(signal.SIGINT, previous_handler)
 
 
 @contextmanager
 def _without_echo() -> Iterator[None]:
-    """Stop the terminal, if there is one, from showing what is typed."""
+    """Stop the terminal, if there is one, from showing what is typed.
+
+    What is typed then is there for the next text.
+    """
     if not is_terminal(sys.stdin):
         yield
         return

@@ -1,0 +1,102 @@
+"""SIGINT, SIGTERM and SIGHUP end the process in good order, with 128 and the signal's number.
+
+Until a command begins there is nothing to clean up, and the process ends at once. From then on a
+signal is an exception in the main thread, so that each ``finally`` runs: KeyboardInterrupt for
+SIGINT, else SystemExit with the exit code. Little is imported here: what comes before the signals
+are armed is left to Python, which answers with a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False  # typing's own is slow to import
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from edgellm.console.terminal_state import TerminalState
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 3
+"""The signal for which no clean-up is finished; a second one often is the first pressed twice."""
+
+LOST_SECONDS = 0.02
+"""Time after which an exception is raised anew that came where none can get out."""
+
+
+class StopSignals:
+    """What the signals do, and which has come.
+
+    Attributes:
+        received: the first signal that has come while a command ran; 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._armed = False
+        self._count = 0
+        # while a command runs
+        self._terminal: TerminalState | None = None
+
+    def arm(self) -> None:
+        """Take the signals over, but for those that are ignored, as nohup does with SIGHUP."""
+        self._armed = True
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._take)
+
+    def command_begins(self) -> None:
+        """From here on there may be something to clean up; without ``arm`` nothing changes."""
+        if self._armed:
+            from edgellm.console.terminal_state import TerminalState
+
+            terminal = TerminalState()
+            terminal.give_back_when_stopped()
+            sys.unraisablehook = self._note_unraisable
+            self._terminal = terminal
+
+    def command_ended(self) -> None:
+        """From here on a signal ends the process at once; the terminal is as it was."""
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None and (self.received or terminal.changed):
+            terminal.restore()
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        self._count += 1
+        if self._terminal is None or self._count >= PATIENCE:
+            self._exit(number)
+        elif self._count == 1:
+            self.received = number
+            self._terminal.drop_lost_streams()
+            self._raise()
+
+    def _exit(self, number: int) -> None:
+        """End the process without a word of Python's."""
+        if self._terminal is not None:
+            self._terminal.restore()
+        if number == signal.SIGINT:
+            try:
+                os.write(2, b"interrupted\n")
+            except OSError:
+                pass  # nobody is there to read it
+        os._exit(128 + number)
+
+    def _raise(self, *_: object) -> None:
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.received)
+
+    def _note_unraisable(self, lost: sys.UnraisableHookArgs) -> None:
+        """Raise again what was raised in a finalizer, for instance, which lets nothing out."""
+        if self.received and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
+            signal.signal(signal.SIGALRM, self._raise)
+            signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS)
+        else:
+            sys.__unraisablehook__(lost)
+
+
+STOP = StopSignals()
+"""Those of this process; only its entry arms them."""
