@@ -1,0 +1,252 @@
+"""Send signals to every long command at random moments: exit codes, terminal, files, processes.
+
+python tests/hard_signals.py --count 60 --seed 0 [--only chat,convert]
+
+Each command runs as the foreground job of a pseudo-terminal. After the signal it must have ended
+with 128 and the signal's number (or have ended before), within seconds, with one line at the most,
+the terminal as it was, no process left, and only whole files.
+"""
+
+import argparse
+import http.server
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+from support import tiny
+from support.jobs import EDGELLM, READY, Job
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SHAPE = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "vocab_size": 4096,
+    "max_position_embeddings": 2048,
+}
+LATEST = 4.0
+"""Seconds from the start to the latest signal."""
+
+PROMPT = "-p=Once upon a time there was"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=60, help="signals for each command")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="commands, parted by commas")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="edgellm-signals-") as folder, slow_hub() as hub:
+        place = Path(folder)
+        environment = {
+            "HOME": folder,
+            "XDG_CACHE_HOME": f"{folder}/cache",
+            "XDG_STATE_HOME": f"{folder}/state",
+            "HF_HOME": f"{folder}/hub",
+            "HF_ENDPOINT": hub,
+            "HF_HUB_OFFLINE": "0",
+        }
+        commands = long_commands(place)
+        if options.only:
+            commands = {name: commands[name] for name in options.only.split(",")}
+        faults = 0
+        print(f"{'command':16} {'signal':8} {'sent':>4} {'ended':>5} {'early':>5}  faults")
+        for name, words in commands.items():
+            for number in SIGNALS:
+                found = Counter()
+                for _ in range(options.count // len(SIGNALS)):
+                    found.update(outcomes(words, number, rng.uniform(0.08, LATEST), place, environment))
+                wrong = {what: n for what, n in found.items() if what not in {"ended", "early"}}
+                faults += sum(wrong.values())
+                print(
+                    f"{name:16} {number.name:8} {found.total() - sum(wrong.values()):4} "
+                    f"{found['ended']:5} {found['early']:5}  {wrong or '-'}",
+                    flush=True,
+                )
+        print(f"{faults} faults")
+    return int(faults > 0)
+
+
+def long_commands(place):
+    """Command lines that take a second or more, by name; what they write is in ``place/out``."""
+    model = tiny.write_model(
+        place / "model", tiny.CONFIGS["llama-3.2"] | SHAPE, seed=1
+    )
+    out = place / "out"
+    few = ["--prompt-tokens", "64", "--gen-tokens", "8", "--repetitions", "3", "--threads", "1"]
+    return {
+        "chat": ["chat", "stories"],
+        "chat answering": ["chat", "stories", "--max-tokens", "200"],
+        "generate": ["generate", model, PROMPT, "--max-tokens", "1900"],
+        "generate paged": ["generate", model, PROMPT, "--max-tokens", "900", "--memory", "60MB"],
+        "convert": ["convert", model, out / "made", "--bits", "4"],
+        "convert mixed": ["convert", model, out / "made", "--recipe", "mixed"],
+        "export": ["export", model, out / "made.gguf"],
+        "synth": ["synth", "tinyllama-1.1b", out / "made"],
+        "verify": ["verify", model],
+        "plan": ["plan", model],
+        "download": ["info", "someone/some-model"],
+        "bench": ["bench", model, "--backend", "mlx", *few, "--output", out / "r.json"],
+        "bench all": ["bench", model, *few, "--output", out / "r.jsonl"],
+        "bench disk": ["bench", "disk", model, "--output", out / "r.json"],
+        "bench paging": ["bench", "paging", model, "--memory", "60MB,80MB"],
+        "bench queries": ["bench", "queries", "stories", "--threads", "1,2"],
+        "bench parity": ["bench", "parity", "stories", "--backend", "mlx,cpu"],
+        "bench ablate": ["bench", "ablate", model, "--memory", "60MB"],
+    }
+
+
+def outcomes(words, number, after, place, environment):
+    """What a signal has done to a command: ``ended`` or ``early`` (before it), and faults."""
+    out = place / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    temporary = place / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    environment = environment | {"TMPDIR": str(temporary)}
+    command = [str(word) for word in words]
+    chat = command[0] == "chat"
+    with Job(*command, command=EDGELLM, environment=environment) as job:
+        begun = time.monotonic()
+        if "--max-tokens" in command and chat:
+            job.wait_for(READY)
+            job.type("Tell me a long story about a dog\r")
+            after /= 4
+        while (left := begun + after - time.monotonic()) > 0:
+            job.read(min(left, 0.05))
+        asked = job.seen.count(READY)
+        try:
+            job.send(number)
+        except ProcessLookupError:
+            return ["early"]
+        sent = time.monotonic()
+        if chat and number == signal.SIGINT and asked:
+            # Ctrl-C ends an answer, not the chat
+            ends = time.monotonic() + 3
+            while job.seen.count(READY) == asked and time.monotonic() < ends:
+                job.read(0.05)
+            job.type("\x04")
+        try:
+            news = job.news(30)
+        except AssertionError:
+            return ["hangs"]
+        seconds = time.monotonic() - sent
+        time.sleep(0.1)
+        return list(verdict(job, news, seconds, number, chat and asked > 0, out, temporary))
+
+
+def verdict(job, news, seconds, number, asking, out, temporary):
+    """Yield how it ended, and each fault."""
+    code = int(news.split()[1])
+    if code == 0 and not asking:
+        yield "early"
+    elif code in {128 + number, -number} or (asking and number == signal.SIGINT and code == 0):
+        yield "ended"
+    else:
+        yield f"exit {code}"
+    if code == -number and "Traceback" in job.seen:
+        yield "Python's own traceback"  # before the first line of ours
+    elif "Traceback" in job.seen or "Exception ignored" in job.seen:
+        yield "traceback"
+        print(job.seen[-2000:], file=sys.stderr)
+    if seconds > 5:
+        yield "slow"
+    for what in job.disorder:
+        yield what
+    for pid in job.processes():
+        yield "orphan"
+        print(Path(f"/proc/{pid}/cmdline").read_bytes(), file=sys.stderr)
+    for path in out.iterdir():
+        if not whole(path):
+            yield f"half-made {path.name}"
+    for path in temporary.iterdir():
+        yield "leftover"
+        print(path, file=sys.stderr)
+
+
+def whole(path):
+    """Whether a file may stay: a whole one, or a conversion that another one goes on with."""
+    if path.name == "made.partial":
+        return not list(path.glob("*.edgellm.*"))
+    if path.suffix == ".json":
+        return bool(json.loads(path.read_text()))
+    if path.suffix == ".jsonl":
+        return all(json.loads(line) for line in path.read_text().splitlines())
+    if path.name == "made":
+        return (path / "config.json").exists() and (path / "edgellm.json").exists()
+    return path.suffix == ".gguf"
+
+
+@contextmanager
+def slow_hub():
+    """The address of a Hub whose one model takes a minute to be downloaded."""
+    config = json.dumps(tiny.CONFIGS["llama-3.2"]).encode()
+    sizes = {"config.json": len(config), "model.safetensors": 60 << 20}
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def do_GET(self):
+            try:
+                self.answer(body=True)
+            except OSError:
+                pass  # the client was stopped
+
+        def answer(self, *, body):
+            name = self.path.rpartition("/")[2]
+            listing = json.dumps(
+                {
+                    "id": "someone/some-model",
+                    "sha": "1" * 40,
+                    "siblings": [{"rfilename": file, "size": size} for file, size in sizes.items()],
+                }
+            ).encode()
+            size = sizes.get(name, len(listing))
+            self.send_response(200)
+            self.send_header("Content-Length", str(size))
+            self.send_header("ETag", '"abc"')
+            self.send_header("X-Repo-Commit", "1" * 40)
+            self.end_headers()
+            if not body:
+                return
+            if name == "config.json":
+                self.wfile.write(config)
+            elif name in sizes:
+                for _ in range(60):
+                    self.wfile.write(bytes(1 << 20))
+                    time.sleep(1)
+            else:
+                self.wfile.write(listing)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+if __name__ == "__main__":
+    os.environ.pop("EDGELLM_TEST_JOB", None)
+    sys.exit(main())
