@@ -124,7 +124,7 @@ def outcomes(words, number, after, place, environment):
         if "--max-tokens" in command and chat:
             job.wait_for(READY)
             job.type("Tell me a long story about a dog\r")
-            after /= 4
+            begun, after = time.monotonic(), after / 4
         while (left := begun + after - time.monotonic()) > 0:
             job.read(min(left, 0.05))
         asked = job.seen.count(READY)
@@ -135,16 +135,17 @@ def outcomes(words, number, after, place, environment):
         sent = time.monotonic()
         if chat and number == signal.SIGINT and asked:
             # Ctrl-C ends an answer, not the chat
-            ends = time.monotonic() + 3
-            while job.seen.count(READY) == asked and time.monotonic() < ends:
-                job.read(0.05)
-            job.type("\x04")
+            while not job.has_news(0.3) and time.monotonic() < sent + 20:
+                job.type("\x04")
         try:
             news = job.news(30)
         except AssertionError:
+            print(repr(job.seen[-1500:]), file=sys.stderr)
             return ["hangs"]
         seconds = time.monotonic() - sent
-        time.sleep(0.1)
+        ends = time.monotonic() + 1
+        while job.processes() and time.monotonic() < ends:
+            time.sleep(0.02)  # a child that reads from it sees its end a moment later
         return list(verdict(job, news, seconds, number, chat and asked > 0, out, temporary))
 
 

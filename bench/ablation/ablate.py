@@ -6,7 +6,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,7 +174,7 @@ def _time_in_worker(
     load = settings.load_settings(budget)
     prompt = token_ids(settings.prompt_tokens, checkpoint.config.vocab_size, 1)[0].tolist()
     report("loading")
-    with closing(WorkerProcess(timeout=settings.timeout, command=WORKER)) as worker:
+    with WorkerProcess(timeout=settings.timeout, command=WORKER) as worker:
         loading = {"memory": load.memory, "context": load.context, "threads": load.threads}
         worker.send({"folder": str(folder), "load": loading, "without": ablation.without})
         plan = worker.receive()

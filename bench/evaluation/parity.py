@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -153,7 +152,7 @@ def _run_side(
         threads=settings.runtime.threads,
         crash_hint=backend_named(side.backend).crash_hint,
     )
-    with closing(process) as worker:
+    with process as worker:
         order = {"backend": side.backend, "model": str(variant.path)}
         worker.send(order | {"settings": asdict(settings.runtime)})
         loaded = worker.receive()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -105,7 +105,7 @@ class Speed:
         tests = list(self._tests)
         while tests:
             rates = self._processor_rates(session)
-            with closing(self._start(session)) as worker:
+            with self._start(session) as worker:
                 loaded = self._load(worker, session, variant)
                 while tests:
                     test = tests.pop(0)

@@ -33,6 +33,8 @@ class WorkerEndedError(BackendError):
 class WorkerProcess:
     """A worker in a session of its own, so that Ctrl-C reaches the bench alone.
 
+    A ``with`` closes it; at an exception it kills it, whatever it is at.
+
     Args:
         command: the program and its arguments.
         timeout: seconds that ``receive`` waits for a message; None waits for as long as it takes.
@@ -64,6 +66,17 @@ class WorkerProcess:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="edgellm-bench-reader", daemon=True)
         self._reader.start()
+
+    def __enter__(self) -> WorkerProcess:
+        """Return the worker."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it."""
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
 
     def send(self, order: Message) -> None:
         """Send one message; where the worker has ended it is lost, and ``receive`` says so."""

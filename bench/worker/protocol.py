@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -49,9 +52,32 @@ def stdout_channel() -> Send:
 
 
 def orders() -> Iterator[dict[str, Any]]:
-    """Yield the messages of standard input as they come, until it ends."""
-    for line in sys.stdin:
+    """Yield the messages of standard input as they come, until it ends.
+
+    Where it ends while the last one is worked on, the process ends at once, with all that it has
+    started: the bench is gone, or wants no answer any more.
+    """
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        if lines.unfinished_tasks:
+            _end_at_once()
+        lines.put(None)
+
+    reader = threading.Thread(target=read, name="edgellm-orders", daemon=True)
+    reader.start()
+    while (line := lines.get()) is not None:
         yield json.loads(line)
+        lines.task_done()
+
+
+def _end_at_once() -> None:
+    """Kill this process, and those that it has started where they are a group of their own."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def run_worker(serve: Serve) -> None:

@@ -116,12 +116,18 @@ class Job:
         """Send a signal to the job's own process."""
         os.kill(self.pid, number)
 
-    def news(self, seconds=60):
-        """Wait until the job has stopped or ended, reading on; return which, as the shell does."""
+    def has_news(self, seconds=0.0):
+        """Whether the job stops or ends within so many seconds, reading on."""
         ends = time.monotonic() + seconds
         while not select.select([self._report], [], [], 0)[0]:
-            assert time.monotonic() < ends, self.seen
+            if time.monotonic() > ends:
+                return False
             self.read(0.05)
+        return True
+
+    def news(self, seconds=60):
+        """Wait until the job has stopped or ended, reading on; return which, as the shell does."""
+        assert self.has_news(seconds), self.seen
         word = self._report.readline().decode().strip()
         while self.read():
             pass

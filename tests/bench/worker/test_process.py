@@ -1,8 +1,13 @@
 """Workers from the bench's side, and their protocol from both."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
+from support.jobs import marked
 
 from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
 from edgellm.errors import BackendError
@@ -78,3 +83,56 @@ def test_a_silent_worker_is_ended(start):
 def test_without_a_timeout_a_message_is_waited_for(start):
     worker = start("import time; time.sleep(0.3); print('{}')", timeout=None)
     assert worker.receive() == {}
+
+
+BUSY = """
+import time
+from edgellm.bench.worker.protocol import run_worker
+
+def serve(order, orders, send):
+    send({"busy": True})
+    time.sleep(600)
+
+run_worker(serve)
+"""
+
+BENCH = """
+import subprocess, sys
+from edgellm.bench.worker.process import WorkerProcess
+
+worker = WorkerProcess(command=[sys.executable, "-c", sys.argv[1]], timeout=60)
+worker.send({})
+worker.receive()
+print("busy", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_exception_ends_a_busy_worker_at_once(start):
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), start(BUSY) as worker:
+        worker.send({})
+        assert worker.receive() == {"busy": True}
+        begun = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs /proc")
+def test_a_busy_worker_ends_when_the_bench_is_killed():
+    mark = f"worker-{os.getpid()}-{time.monotonic_ns()}"
+    bench = subprocess.Popen(
+        [sys.executable, "-c", BENCH, BUSY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"EDGELLM_TEST_JOB": mark},
+    )
+    with bench:
+        assert bench.stdout.readline() == b"busy\n"
+        assert len(marked(mark)) == 2
+        bench.send_signal(signal.SIGKILL)
+        bench.wait()
+        ends = time.monotonic() + 20
+        while marked(mark) and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert marked(mark) == []
