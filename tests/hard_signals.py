@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support import tiny
@@ -35,8 +35,11 @@ SHAPE = {
     "vocab_size": 4096,
     "max_position_embeddings": 2048,
 }
-LATEST = 4.0
-"""Seconds from the start to the latest signal."""
+EARLIEST, LATEST = 0.1, 4.0
+"""Seconds from the start to a signal."""
+
+PATIENCE = 5
+"""Seconds in which a command must have ended."""
 
 PROMPT = "-p=Once upon a time there was"
 
@@ -50,7 +53,7 @@ def main():
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="edgellm-signals-") as folder, slow_hub() as hub:
         place = Path(folder)
-        environment = {
+        variables = {
             "HOME": folder,
             "XDG_CACHE_HOME": f"{folder}/cache",
             "XDG_STATE_HOME": f"{folder}/state",
@@ -62,28 +65,30 @@ def main():
         if options.only:
             commands = {name: commands[name] for name in options.only.split(",")}
         faults = 0
-        print(f"{'command':16} {'signal':8} {'sent':>4} {'ended':>5} {'early':>5}  faults")
+        sys.stdout.write(
+            f"{'command':16} {'signal':8} {'sent':>4} {'ended':>5} {'early':>5}  faults\n"
+        )
         for name, words in commands.items():
             for number in SIGNALS:
                 found = Counter()
-                for _ in range(options.count // len(SIGNALS)):
-                    found.update(outcomes(words, number, rng.uniform(0.08, LATEST), place, environment))
+                sent = options.count // len(SIGNALS)
+                for _ in range(sent):
+                    after = rng.uniform(EARLIEST, LATEST)
+                    found.update(outcomes(words, number, after, place=place, variables=variables))
                 wrong = {what: n for what, n in found.items() if what not in {"ended", "early"}}
                 faults += sum(wrong.values())
-                print(
-                    f"{name:16} {number.name:8} {found.total() - sum(wrong.values()):4} "
-                    f"{found['ended']:5} {found['early']:5}  {wrong or '-'}",
-                    flush=True,
+                sys.stdout.write(
+                    f"{name:16} {number.name:8} {sent:4} "
+                    f"{found['ended']:5} {found['early']:5}  {wrong or '-'}\n"
                 )
-        print(f"{faults} faults")
+                sys.stdout.flush()
+        sys.stdout.write(f"{faults} faults\n")
     return int(faults > 0)
 
 
 def long_commands(place):
     """Command lines that take a second or more, by name; what they write is in ``place/out``."""
-    model = tiny.write_model(
-        place / "model", tiny.CONFIGS["llama-3.2"] | SHAPE, seed=1
-    )
+    model = tiny.write_model(place / "model", tiny.CONFIGS["llama-3.2"] | SHAPE, seed=1)
     out = place / "out"
     few = ["--prompt-tokens", "64", "--gen-tokens", "8", "--repetitions", "3", "--threads", "1"]
     return {
@@ -108,7 +113,7 @@ def long_commands(place):
     }
 
 
-def outcomes(words, number, after, place, environment):
+def outcomes(words, number, after, *, place, variables):
     """What a signal has done to a command: ``ended`` or ``early`` (before it), and faults."""
     out = place / "out"
     shutil.rmtree(out, ignore_errors=True)
@@ -116,7 +121,7 @@ def outcomes(words, number, after, place, environment):
     temporary = place / "tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    environment = environment | {"TMPDIR": str(temporary)}
+    environment = variables | {"TMPDIR": str(temporary)}
     command = [str(word) for word in words]
     chat = command[0] == "chat"
     with Job(*command, command=EDGELLM, environment=environment) as job:
@@ -140,42 +145,39 @@ def outcomes(words, number, after, place, environment):
         try:
             news = job.news(30)
         except AssertionError:
-            print(repr(job.seen[-1500:]), file=sys.stderr)
+            sys.stderr.write(job.seen[-2000:])
             return ["hangs"]
         seconds = time.monotonic() - sent
         ends = time.monotonic() + 1
         while job.processes() and time.monotonic() < ends:
             time.sleep(0.02)  # a child that reads from it sees its end a moment later
-        return list(verdict(job, news, seconds, number, chat and asked > 0, out, temporary))
+        asking = chat and asked > 0
+        found = list(verdict(job, int(news.split()[1]), number, asking=asking))
+        if seconds > PATIENCE and not (asking and number == signal.SIGINT):
+            found.append("slow")
+    found += [f"half-made {path.name}" for path in out.iterdir() if not whole(path)]
+    found += [f"leftover {path.name}" for path in temporary.iterdir()]
+    return found
 
 
-def verdict(job, news, seconds, number, asking, out, temporary):
+def verdict(job, code, number, *, asking):
     """Yield how it ended, and each fault."""
-    code = int(news.split()[1])
     if code == 0 and not asking:
         yield "early"
     elif code in {128 + number, -number} or (asking and number == signal.SIGINT and code == 0):
         yield "ended"
     else:
         yield f"exit {code}"
-    if code == -number and "Traceback" in job.seen:
-        yield "Python's own traceback"  # before the first line of ours
-    elif "Traceback" in job.seen or "Exception ignored" in job.seen:
-        yield "traceback"
-        print(job.seen[-2000:], file=sys.stderr)
-    if seconds > 5:
-        yield "slow"
-    for what in job.disorder:
-        yield what
+    if "Traceback" in job.seen or "Exception ignored" in job.seen:
+        sys.stderr.write(job.seen[-2000:])
+        if "__main__.py" not in job.seen:
+            yield "traceback before our first line"
+        else:
+            yield "traceback"
+    yield from job.disorder
     for pid in job.processes():
         yield "orphan"
-        print(Path(f"/proc/{pid}/cmdline").read_bytes(), file=sys.stderr)
-    for path in out.iterdir():
-        if not whole(path):
-            yield f"half-made {path.name}"
-    for path in temporary.iterdir():
-        yield "leftover"
-        print(path, file=sys.stderr)
+        sys.stderr.write(f"{Path(f'/proc/{pid}/cmdline').read_bytes()!r}\n")
 
 
 def whole(path):
@@ -207,10 +209,8 @@ def slow_hub():
             self.answer(body=False)
 
         def do_GET(self):
-            try:
+            with suppress(OSError):  # the client was stopped
                 self.answer(body=True)
-            except OSError:
-                pass  # the client was stopped
 
         def answer(self, *, body):
             name = self.path.rpartition("/")[2]

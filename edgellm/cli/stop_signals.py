@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False  # typing's own is slow to import
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from edgellm.console.terminal_state import TerminalState
+    from edgellm.cli.terminal_state import TerminalState
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 3
@@ -28,7 +29,7 @@ LOST_SECONDS = 0.02
 
 
 class StopSignals:
-    """What the signals do, and which has come.
+    """Handlers of the signals, and the one that has come.
 
     Attributes:
         received: the first signal that has come while a command ran; 0 before.
@@ -51,7 +52,7 @@ class StopSignals:
     def command_begins(self) -> None:
         """From here on there may be something to clean up; without ``arm`` nothing changes."""
         if self._armed:
-            from edgellm.console.terminal_state import TerminalState
+            from edgellm.cli.terminal_state import TerminalState
 
             terminal = TerminalState()
             terminal.give_back_when_stopped()
@@ -78,10 +79,8 @@ class StopSignals:
         if self._terminal is not None:
             self._terminal.restore()
         if number == signal.SIGINT:
-            try:
+            with suppress(OSError):  # nobody is there to read it
                 os.write(2, b"interrupted\n")
-            except OSError:
-                pass  # nobody is there to read it
         os._exit(128 + number)
 
     def _raise(self, *_: object) -> None:

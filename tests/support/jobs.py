@@ -9,6 +9,7 @@ import sys
 import termios
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 MARK = "EDGELLM_TEST_JOB"
@@ -26,11 +27,12 @@ import os, signal, sys
 slave, report, order = map(int, sys.argv[1:4])
 os.login_tty(slave)
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, lambda *_: os.kill(job, signal.SIGHUP))  # the job is told
 job = os.fork()
 if job == 0:
     os.setpgid(0, 0)
     os.tcsetpgrp(0, os.getpgrp())
-    for number in (signal.SIGTTOU, signal.SIGINT):
+    for number in (signal.SIGTTOU, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     os.execvp(sys.argv[4], sys.argv[4:])
 os.write(report, b"%d\\n" % job)
@@ -82,13 +84,11 @@ class Job:
 
     def __exit__(self, *_):
         for pid in [*self.processes(), self._shell]:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         os.waitpid(self._shell, 0)
         self._report.close()
-        for descriptor in (self._master, self._slave, self._order):
+        for descriptor in {self._master, self._slave, self._order}:
             os.close(descriptor)
 
     def wait_for(self, text, seconds=60):
@@ -107,7 +107,7 @@ class Job:
         self.seen += got
         if "\x1b[6n" in got:  # the editor asks where the cursor is
             self.type("\x1b[1;1R")
-        return True
+        return bool(got)
 
     def type(self, keys):
         os.write(self._master, keys.encode())
@@ -137,10 +137,11 @@ class Job:
         """Bring a stopped job back to the foreground."""
         os.write(self._order, b"1")
 
-    @property
-    def given_back(self):
-        """Whether the terminal is as it was: modes, cursor, paste and screen."""
-        return self.disorder == []
+    def hang_up(self):
+        """Take the terminal away, as a lost connection does."""
+        os.close(self._slave)
+        os.close(self._master)
+        self._master = self._slave = os.open(os.devnull, os.O_RDWR)
 
     @property
     def disorder(self):

@@ -1,10 +1,9 @@
-"""The terminal's state: as the program found it, so it is given back, at a stop and at the end."""
+"""The terminal is given back as the program found it: when it is stopped, and at the end."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import termios
 from contextlib import suppress
 from types import FrameType

@@ -1,0 +1,203 @@
+"""SIGINT, SIGTERM and SIGHUP at any time, and SIGTSTP: exit codes, the terminal, files.
+
+tests/hard_signals.py sends more of them, at random moments of every long command.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.jobs import READY, Job
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+DEADLY = [signal.SIGTERM, signal.SIGHUP]
+
+# The entry, which says when it has done what it does first.
+ENTRY = """
+import sys
+from edgellm.__main__ import STOP, main
+
+STOP.arm()
+print("begun", flush=True)
+sys.exit(main())
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def ended(job, number):
+    """Assert that a job ends by a signal in good order."""
+    assert job.news() == f"ended {128 + number}", job.seen
+    assert "Traceback" not in job.seen
+    assert job.disorder == []
+    ends = time.monotonic() + 10
+    while job.processes() and time.monotonic() < ends:
+        time.sleep(0.02)
+    assert job.processes() == []
+
+
+@pytest.mark.parametrize("number", DEADLY)
+def test_a_chat_that_asks_gives_the_terminal_back(model, number):
+    with Job("chat", model) as job:
+        job.wait_for(READY)
+        job.send(number)
+        ended(job, number)
+
+
+def test_a_chat_that_answers_gives_the_terminal_back():
+    with Job("chat", "stories", "--max-tokens", 240) as job:
+        job.wait_for(READY)
+        job.type("Tell me a story\r")
+        job.wait_for("\x1b[2K")  # the answer is drawn anew
+        job.send(signal.SIGTERM)
+        ended(job, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("by", ["signal", "key"])
+def test_a_stopped_chat_gives_the_terminal_back_and_takes_it_again(model, by):
+    with Job("chat", model) as job:
+        job.wait_for(READY)
+        job.type("half a li")
+        job.wait_for("half a li")
+        if by == "key":
+            job.type("\x1a")
+        else:
+            job.send(signal.SIGTSTP)
+        assert job.news() == "stopped"
+        assert job.disorder == []
+        job.go_on()
+        job.wait_for("half a li")
+        assert job.disorder == ["modes", "bracketed paste"]
+        job.type("\x03")
+        job.wait_for(READY)
+        job.type("\x04")
+        assert job.news() == "ended 0"
+        assert job.disorder == []
+
+
+def test_a_command_on_a_terminal_that_hangs_up_ends(model, tmp_path):
+    with Job("chat", model, environment={"XDG_CACHE_HOME": str(tmp_path)}) as job:
+        job.wait_for(READY)
+        job.hang_up()
+        assert job.news() == f"ended {128 + signal.SIGHUP}"
+
+
+def begun(*arguments, **settings):
+    """A command line in a process of its own whose first line of ours has run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENTRY, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **settings,
+    )
+    assert process.stdout.readline() == b"begun\n"
+    return process
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+def test_ctrl_c_during_imports_and_loading_is_one_line(model, delay):
+    process = begun("generate", model, "-p", "-", stdin=subprocess.PIPE)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (130, b"interrupted\n")
+
+
+def test_a_conversion_leaves_only_whole_files(tmp_path):
+    process = begun("synth", "tinyllama-1.1b", tmp_path / "made")
+    partial = tmp_path / "made.partial"
+    while not list(partial.glob("model-layer-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (128 + signal.SIGTERM, b"")
+    assert not list(partial.glob("*partial*"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(model):
+    process = begun(
+        "generate",
+        model,
+        "-p",
+        "-",
+        "--max-tokens",
+        3,
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    process.send_signal(signal.SIGHUP)
+    out, said = process.communicate(b"Once")
+    assert (process.returncode, said) == (0, b"")
+    assert out
+
+
+# A command whose clean-up takes a while, and that says what comes of it.
+SLOW = """
+import sys, time
+from edgellm.cli.stop_signals import STOP
+
+STOP.arm()
+STOP.command_begins()
+try:
+    print("begun", flush=True)
+    time.sleep(60)
+finally:
+    print("cleaning", flush=True)
+    time.sleep(float(sys.argv[1]))
+    print("clean", flush=True)
+    STOP.command_ended()
+"""
+
+
+@pytest.mark.parametrize(("more", "said"), [(1, b"clean\n"), (2, b"")])
+def test_a_second_ctrl_c_lets_the_clean_up_end_and_a_third_does_not(more, said):
+    seconds = 0.5 if said else 60
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == b"cleaning\n"
+    for _ in range(more):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    assert process.communicate() == (said, b"")
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+LOST = """
+import time
+from edgellm.cli.stop_signals import STOP
+
+class Finalized:
+    def __del__(self):
+        print("begun", flush=True)
+        time.sleep(60)
+
+STOP.arm()
+STOP.command_begins()
+try:
+    Finalized()
+    time.sleep(60)
+finally:
+    print("clean", flush=True)
+"""
+
+
+def test_a_signal_in_a_finalizer_is_not_lost():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == (b"clean\n", b"")
+    assert process.returncode == 128 + signal.SIGTERM
