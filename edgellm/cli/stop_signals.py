@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP end the process in good order, with 128 and the signal's number.
+"""SIGINT, SIGTERM and SIGHUP end the process in good order, with 128 + the signal's number.
 
 Until a command begins there is nothing to clean up, and the process ends at once. From then on a
 signal is an exception in the main thread, so that each ``finally`` runs: KeyboardInterrupt for

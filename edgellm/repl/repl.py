@@ -135,7 +135,7 @@ def run_lines(session: Session, lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def _on_interrupt(handler: Callable[..., Any]) -> Iterator[None]:
+def _on_interrupt(handler: Callable[..., object]) -> Iterator[None]:
     """Let Ctrl-C call ``handler``."""
     previous_handler = signal.signal(signal.SIGINT, handler)
     try:
