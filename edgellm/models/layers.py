@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,8 +34,9 @@ class Span:
     many: bool = False
 
 
-States = Sequence[mx.array]
-"""Hidden states (1, L, E): chunks of prompts, or tokens of several sequences side by side."""
+States = Iterable[mx.array]
+"""Hidden states (1, L, E): chunks of prompts, or tokens of several sequences side by side. They are
+gone through once, so that who makes them one by one holds none of them."""
 
 StateSpans = Sequence[Sequence[Span]]
 """The sequences of each hidden state, in their order; none comes twice in a state. All spans of a

@@ -98,7 +98,8 @@ class Model:
         keep_going: Callable[[], bool] = always,
     ) -> list[mx.array]:
         """Return what ``hidden`` does; ids (1, L) may be of several sequences side by side."""
-        states = [self._embed(ids) for ids in tokens]
+        # not in a list, which would hold a prompt's embeddings until all layers are through
+        states = (self._embed(ids) for ids in tokens)
         return self.layers.run(states, spans, keep_going=keep_going)
 
     def _embed(self, tokens: mx.array) -> mx.array:

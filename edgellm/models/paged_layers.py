@@ -126,6 +126,7 @@ class PagedLayers:
             raise ClosedError("the model was closed")
         self._rewind()
         states = list(states)
+        assert len(states) == len(spans), "each state has its sequences"
         computing: deque[tuple[_Load, list[mx.array]]] = deque()
         try:
             for index in range(len(self._groups)):
@@ -133,15 +134,14 @@ class PagedLayers:
                     self._stop_half_way()
                     return []
                 layer, load = self._layer(index)
-                states = [
-                    layer(hidden, layer_spans(state_spans, index), many=state_spans[0].many)
-                    for hidden, state_spans in zip(states, spans, strict=True)
-                ]
+                # one by one, so that a state's memory is free as soon as the next one is there
+                for place, state_spans in enumerate(spans):
+                    many = state_spans[0].many
+                    states[place] = layer(states[place], layer_spans(state_spans, index), many=many)
                 if load is not None:
                     caches = [span.caches[index] for state_spans in spans for span in state_spans]
-                    results = [*states, *stored(caches)]
-                    mx.async_eval(*results)
-                    computing.append((load, results))
+                    computing.append((load, [*states, *stored(caches)]))
+                    mx.async_eval(*computing[-1][1])
                 while len(computing) > self._launch_ahead:
                     self._release(*computing.popleft())
             while computing:

@@ -98,9 +98,9 @@ def make_plan(
     free_bytes = budget - minimum.weight_bytes
     tokens = context or _choose_context(estimate, minimum, budget)
     # room for activations: their share, or what the prompt leaves
-    chunk_room = min(int(budget * CHUNK_SHARE), free_bytes - estimate.prefill_bytes(tokens))
+    prefill_bytes = estimate.prefill_bytes(tokens, resident=minimum.resident)
+    chunk_room = min(int(budget * CHUNK_SHARE), free_bytes - prefill_bytes)
     chunk = _largest_chunk(estimate, prefill_chunk, tokens, chunk_room)
-    prefill_bytes = estimate.prefill_bytes(tokens)
     activation_bytes = estimate.activation_bytes(chunk, tokens)
     # Where context and chunk could be larger, their whole shares are kept free: with what they
     # really take, a larger budget, in which they are one step longer, could pin a layer less.
@@ -154,7 +154,8 @@ def _minimum(
     context = context or min(usual, estimate.max_context)
     weight_bytes = model_bytes + estimate.draft_weight_bytes
     activation_bytes = estimate.activation_bytes(CHUNK_STEP, context)
-    total_bytes = weight_bytes + estimate.prefill_bytes(context) + activation_bytes
+    prefill_bytes = estimate.prefill_bytes(context, resident=resident)
+    total_bytes = weight_bytes + prefill_bytes + activation_bytes
     return Minimum(resident, weight_bytes, context, total_bytes)
 
 
@@ -191,7 +192,7 @@ def _choose_context(estimate: MemoryEstimate, minimum: Minimum, budget: int) -> 
     fitting, too_many = 0, estimate.max_context + 1
     while too_many - fitting > 1:
         tokens = (fitting + too_many) // 2
-        prefill_bytes = estimate.prefill_bytes(tokens)
+        prefill_bytes = estimate.prefill_bytes(tokens, resident=minimum.resident)
         with_chunk = prefill_bytes + estimate.activation_bytes(CHUNK_STEP, tokens)
         if prefill_bytes <= share and with_chunk <= free_bytes:
             fitting = tokens
@@ -250,8 +251,9 @@ def _fill_in(
         streamed_bytes += estimate.embedding_row_bytes
     kv_bytes = estimate.kv_bytes(context)
     draft_kv_bytes = estimate.draft_kv_bytes(context)
-    hidden_bytes = estimate.prefill_bytes(context) - kv_bytes - draft_kv_bytes
-    working_bytes = hidden_bytes + estimate.activation_bytes(prefill_chunk, context)
+    prefill_bytes = estimate.prefill_bytes(context, resident=not streamed)
+    working_bytes = prefill_bytes - kv_bytes - draft_kv_bytes
+    working_bytes += estimate.activation_bytes(prefill_chunk, context)
     weight_bytes = pinned_bytes + ring_buffers * buffer_bytes + outer_bytes
     weight_bytes += estimate.draft_weight_bytes
     weight_bytes_per_token = sum(layer_bytes) + estimate.outer_bytes

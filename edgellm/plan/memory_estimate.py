@@ -23,7 +23,7 @@ class MemoryEstimate:
         tied: whether the embedding is the output matrix.
         layer_kv_bytes: of a token in one layer's KV cache.
         windows: tokens that each layer looks back over; None: all.
-        hidden_bytes: of a token's hidden state.
+        hidden_bytes: of a token's hidden states that are held from a layer to the next one.
         layer_activation_bytes: of what a layer makes of one token.
         score_bytes: of a query's scores for one key; 0 where attention never holds them.
         max_context: tokens that the model was made for.
@@ -76,14 +76,16 @@ class MemoryEstimate:
             return 0
         return self.draft.kv_bytes(min(context, self.draft.max_context))
 
-    def prefill_bytes(self, context: int) -> int:
+    def prefill_bytes(self, context: int, *, resident: bool) -> int:
         """Return the bytes of all that grows with a prompt of ``context`` tokens.
 
-        Those are the KV caches, and the hidden states before and after a layer: a paged model sends
-        the whole prompt through a layer before it reads the next one.
+        Those are the KV caches, and hidden states: a paged model sends the whole prompt through a
+        layer before it reads the next one, where a resident one has a chunk on its way.
         """
-        hidden_states = 2 * context * self.hidden_bytes
-        return self.kv_bytes(context) + self.draft_kv_bytes(context) + hidden_states
+        nbytes = self.kv_bytes(context) + self.draft_kv_bytes(context)
+        if resident:
+            return nbytes
+        return nbytes + context * self.hidden_bytes
 
     def activation_bytes(self, prefill_chunk: int, context: int) -> int:
         """Return the bytes of what one layer makes of the last prefill chunk of a prompt.
@@ -120,6 +122,7 @@ def estimate_memory(
     item_bytes: int,
     window: int | None,
     fused_attention: bool,
+    lazy: bool,
     layer_kv_bytes: int | None = None,
 ) -> MemoryEstimate:
     """Return what a model takes in memory.
@@ -129,6 +132,8 @@ def estimate_memory(
         item_bytes: of one number among the activations.
         window: tokens that attention is limited to by setting.
         fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
+        lazy: whether a layer's results are computed when all chunks of a prompt were asked for, so
+            that what goes in is held beside them; else chunk by chunk.
         layer_kv_bytes: of a token in one layer's KV cache; None: of numbers like the activations.
     """
     config = checkpoint.config
@@ -154,7 +159,7 @@ def estimate_memory(
         tied=checkpoint.lm_head is None,
         layer_kv_bytes=layer_kv_bytes,
         windows=tuple(layer_windows(config, window)),
-        hidden_bytes=config.hidden_size * item_bytes,
+        hidden_bytes=(1 + lazy) * config.hidden_size * item_bytes,
         layer_activation_bytes=item_bytes * items,
         score_bytes=score_bytes,
         max_context=config.max_position_embeddings,

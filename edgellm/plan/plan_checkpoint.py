@@ -73,6 +73,7 @@ def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
         item_bytes=arithmetic.dtype.size,
         window=settings.context_window,
         fused_attention=arithmetic.fused_attention,
+        lazy=arithmetic.kernels is None,
     )
 
 
@@ -92,6 +93,7 @@ def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmeti
         item_bytes=arithmetic.dtype.size,
         window=settings.context_window,
         fused_attention=fused_attention,
+        lazy=arithmetic.kernels is None,
         layer_kv_bytes=kv_format.token_bytes,
     )
     draft = draft_checkpoint(settings)

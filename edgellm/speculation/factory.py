@@ -76,7 +76,7 @@ def load_draft(
     # The model's own plan has counted the draft in already: here it gets all that it needs.
     total_bytes = (
         estimate.weight_bytes
-        + estimate.prefill_bytes(context)
+        + estimate.prefill_bytes(context, resident=True)
         + estimate.activation_bytes(chunk, context)
     )
     draft_plan = make_plan(

@@ -6,6 +6,7 @@ from support.paged import PROMPT, open_model, paged_budget
 from support.readers import FailingReader
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.device.machine import has_gpu
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 80])
@@ -55,6 +56,22 @@ def test_no_weight_memory_is_allocated_while_it_runs(models):
 
     layer = read_checkpoint(folder).layers[0].nbytes
     assert growth(memory=paged_budget(folder, 1, prefill_chunk=32)) < growth() + layer // 2
+
+
+def test_a_long_prompt_is_held_once_while_it_goes_through_the_layers(models):
+    folder = models("tiny-llama", 16)
+    budget = paged_budget(folder, 0, context=1024)
+    with open_model(folder, memory=budget, context=1024, prefill_chunk=32) as paged:
+        assert paged.plan.streamed
+        paged.generate([7] * 1000, max_tokens=1)
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        paged.generate([8] * 1000, max_tokens=1)
+        growth = mx.get_peak_memory() - before
+        assert growth < paged.plan.working_bytes
+        if not has_gpu():
+            assert growth < 1.5 * 1000 * paged.config.hidden_size * 4
 
 
 def test_reading_goes_on_between_tokens_and_turns(models):

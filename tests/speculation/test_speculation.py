@@ -244,7 +244,7 @@ def test_the_bundled_model_says_the_same_of_many_prompts(tmp_path):
     random = np.random.RandomState(3)
     prompts = [" ".join(random.choice(words, 1 + number % 12)) for number in range(48)]
     draft = with_draft(locate("stories-draft"))
-    paged = {"memory": 6_000_000, "context": 128}
+    paged = {"memory": 5_000_000, "context": 128}
     plain = open_counted(locate("stories"))[0]
     others = [
         open_counted(locate("stories"), speculation=draft)[0],

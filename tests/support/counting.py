@@ -32,6 +32,7 @@ class CountingLayers:
             return keep_going()
 
         self.passes += 1
+        states = list(states)
         self.lengths += [state.shape[1] for state in states]
         moved = self._layers.run(states, spans, keep_going=ask)
         self.dtypes |= {state.dtype for state in [*states, *moved]}
