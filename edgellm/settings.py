@@ -36,6 +36,7 @@ KV_PLAIN_BITS = 16
 BATCH = 8
 """Prompts of a file that are continued side by side."""
 
+MAX_BEAMS = 64
 MAX_CONTEXT = 1 << 27
 MAX_VOCABULARY = 1 << 22
 MAX_QUOTED = 40
@@ -145,7 +146,7 @@ class Sampling:
         object.__setattr__(self, "stop", _texts("stop", self.stop))  # frozen: the only way
         _require_int("max_tokens", self.max_tokens, 1, 1 << 27)
         _require_int("top_k", self.top_k, 0, MAX_VOCABULARY)
-        _require_int("beams", self.beams, 1, 64)
+        _require_int("beams", self.beams, 1, MAX_BEAMS)
         if self.seed is not None:
             _require_int("seed", self.seed, 0, (1 << 64) - 1)
         _require_number("temperature", self.temperature, 0, 100)
@@ -178,6 +179,7 @@ class LoadSettings:
         activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
         backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
+        beams: that a beam search may have at the most; the KV cache then has room for them.
         kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are
             computed.
         prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder
@@ -195,6 +197,7 @@ class LoadSettings:
     activations: Literal["auto", "int8", "float"] = "auto"
     backend: str = "auto"
     prefill_chunk: int = PREFILL_CHUNK
+    beams: int = 1
     kv_bits: int | None = None
     prompt_cache: bool | str | Path = False
     speculate: Literal["auto", "ngram", "off"] = "auto"
@@ -209,6 +212,7 @@ class LoadSettings:
         if self.threads is not None:
             _require_int("threads", self.threads, 1, 1024)
         _require_int("prefill_chunk", self.prefill_chunk, 1, 1 << 16)
+        _require_int("beams", self.beams, 1, MAX_BEAMS)
         if self.kv_bits is not None and (not is_int(self.kv_bits) or self.kv_bits not in KV_BITS):
             raise ConfigError(f"kv_bits is {brief(self.kv_bits)}", hint="choose 16, 8 or 4")
         if not isinstance(self.prompt_cache, bool | str | Path) or self.prompt_cache == "":

@@ -36,7 +36,16 @@ REFUSED = 3
 
 @dataclass(frozen=True)
 class Row:
-    """A run: tokens of its prompt, and options for ``plan`` and ``generate``, and for the last."""
+    """A run of ``generate``.
+
+    Attributes:
+        name: in words.
+        tokens: of a prompt.
+        shared: options that ``plan`` takes too.
+        own: options that only ``generate`` has.
+        sequences: prompts side by side.
+        twice: whether it runs once more, which finds what the first run has kept.
+    """
 
     name: str
     tokens: int
@@ -54,13 +63,13 @@ ROWS = (
     Row("KV 16 bits, 1,000 tokens", 1000, ("--kv-bits", "16")),
     Row("a draft, KV 4 bits", 4000, ("--kv-bits", "4", "--draft", "DRAFT")),
     Row("--cache, KV 4 bits", 4000, ("--kv-bits", "4"), ("--cache",), twice=True),
-    Row("4 beams, KV 4 bits", 4000, ("--kv-bits", "4"), ("--beams", "4")),
-    Row("4 beams, KV 4 bits, 500 tokens", 500, ("--kv-bits", "4"), ("--beams", "4")),
+    Row("4 beams, KV 4 bits", 4000, ("--kv-bits", "4", "--beams", "4")),
+    Row("4 beams, KV 4 bits, 500 tokens", 500, ("--kv-bits", "4", "--beams", "4")),
+    Row("4 beams, KV 16 bits, 300 tokens", 300, ("--kv-bits", "16", "--beams", "4")),
     Row("8 sequences of 500, KV 4 bits", 500, ("--kv-bits", "4"), sequences=8),
     Row("8 sequences of 500, KV 16 bits", 500, ("--kv-bits", "16"), sequences=8),
     Row("8 sequences of 4,000, KV 4 bits", 4000, ("--kv-bits", "4"), sequences=8),
     Row("a turn of a chat, KV 4 bits", 4000, ("--kv-bits", "4"), ("--chat",)),
-    Row("MLX's kernels, 200 tokens", 200, ("--backend", "mlx"), ("--max-tokens", "2")),
 )
 
 
@@ -75,10 +84,10 @@ def main():
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     model, draft = make_models(asked.folder, asked.layers)
-    print(f"{model.name}, {asked.layers} layers; MB; peak is of all processes together")
+    say(f"{model.name}, {asked.layers} layers; MB; peak is of all processes together")
     form = "{:34} {:>6} {:>9} {:>5} {:>6} {:>6} {:>6} {:>6} {:>5} {:>6}  {}"
     heads = ("row", "budget", "planned", "exit", "peak", "anon", "over", "group", "OOM", "s", "")
-    print(form.format(*heads), flush=True)
+    say(form.format(*heads))
     all_right = True
     for row in ROWS:
         if asked.only not in row.name:
@@ -86,8 +95,13 @@ def main():
         for budget in map(parse_size, asked.budgets.split(",")):
             for result in run(row, budget, model, draft, asked):
                 all_right &= result.pop("right")
-                print(form.format(*result.values()), flush=True)
+                say(form.format(*result.values()))
     sys.exit(not all_right)
+
+
+def say(line):
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def make_models(folder, layers):
@@ -122,39 +136,44 @@ def prompt_of(tokenizer, tokens, number):
     text = f"{number} " + WORDS * (tokens // 10)
     prompt = tokenizer.decode(tokenizer.encode(text)[:tokens]).strip()
     while len(tokenizer.encode(prompt)) < tokens:
-        prompt += " a"
-    return prompt[: len(prompt)]
+        prompt += "a"
+    return prompt
 
 
 def run(row, budget, model, draft, asked):
     """Ask the plan, then run; yield what a line of the table has."""
-    tokenizer = Tokenizer.from_folder(model, vocab_size=32000)
+    config = json.loads((model / "config.json").read_text())
+    tokenizer = Tokenizer.from_folder(model, vocab_size=config["vocab_size"])
     prompts = [prompt_of(tokenizer, row.tokens, number) for number in range(row.sequences)]
-    longest = max(len(tokenizer.encode(prompt)) for prompt in prompts)
+    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    if "--chat" in row.own:
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        encoded = [tokenizer.apply_chat_template(turn) for turn in turns]
+    longest = max(map(len, encoded)) + NEW_TOKENS
     file = asked.folder / "prompts.txt"
     file.write_text("\n".join(prompts))
     shared = [str(draft) if option == "DRAFT" else option for option in row.shared]
     shared += ["--memory", str(budget)]
-    new_tokens = NEW_TOKENS
-    context = min(4096, row.sequences * (longest + new_tokens))
-    plan = subprocess.run(
-        [*edgellm("plan"), str(model), *shared, "--context", str(context), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # as many sequences at once as fit
+    for sequences in range(row.sequences, 0, -1):
+        context = ["--context", str(min(config["max_position_embeddings"], sequences * longest))]
+        plan = subprocess.run(
+            [*edgellm("plan"), str(model), *shared, *context, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if plan.returncode == 0:
+            break
     planned = "refused"
     if plan.returncode == 0:
         planned = megabytes(json.loads(plan.stdout)["total_bytes"])
-    own = [*row.own]
-    if "--max-tokens" not in own:
-        own += ["--max-tokens", str(new_tokens)]
     given = ["--prompt-file", str(file), "--batch", str(row.sequences)]
     stdin = None
     if row.sequences == 1:
         given, stdin = ["--prompt", "-"], prompts[0]
-    command = [*edgellm("generate"), str(model), *shared, *given, *own]
-    command += ["--threads", asked.threads, "--json"]
+    command = [*edgellm("generate"), str(model), *shared, *given, *row.own]
+    command += ["--max-tokens", str(NEW_TOKENS), "--threads", asked.threads, "--json"]
     limit = None if asked.uncapped else budget + HEADROOM
     for turn in range(1 + row.twice):
         done = measured(command, limit, stdin, asked.folder / "cache")
@@ -215,10 +234,11 @@ def measured(command, limit, stdin, cache):
                 group_peak = number(group / "memory.max_usage_in_bytes")
                 oom = killed(group)
             time.sleep(POLL_SECONDS)
-        stdout, stderr = process.stdout.read(), process.stderr.read()
+        with process:
+            stdout, stderr = process.stdout.read(), process.stderr.read()
     for line in stdout.splitlines():
         # a document a prompt, or one of several lines: the process's own peak is in each
-        name, _, value = line.partition('"peak_memory_bytes":')
+        _, _, value = line.partition('"peak_memory_bytes":')
         if value:
             peak = max(peak, int(value.split(",")[0].split("}")[0]))
     return {

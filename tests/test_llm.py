@@ -361,6 +361,21 @@ def test_a_folder_that_cannot_be_loaded_leaves_no_thread_and_no_file(tiny_folder
     assert (threading.active_count(), open_files()) == before
 
 
+def test_the_progress_of_loading_ends_with_all_that_stays(tiny_folder):
+    folder = tiny_folder("llama-3.2")
+    for settings in ({}, paged_settings(folder)):
+        told = []
+
+        def tell(done, total, told=told):
+            told.append((done, total))
+
+        with edgellm.load(folder, progress=tell, **settings) as llm:
+            assert llm.plan.resident == (not settings)
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1][0] == told[-1][1]
+        assert len({total for _, total in told}) == 1
+
+
 def test_a_shard_that_is_cut_short_while_it_is_streamed(tmp_path):
     folder = tiny.write_model(tmp_path / "cut", tiny.CONFIGS["llama-2"], seed=1)
     with edgellm.load(folder, **paged_settings(folder)) as llm:

@@ -23,7 +23,7 @@ from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
-from edgellm.plan.plan import megabytes
+from edgellm.plan.plan import caches_of, megabytes
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.finite import require_finite
 from edgellm.sampling.logprobs import log_probabilities
@@ -132,13 +132,12 @@ def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:
         cache_bytes: of each.
         free_bytes: what the budget has for caches.
     """
-    needed = (1 + beams) * cache_bytes
+    needed = caches_of(beams) * cache_bytes
     if needed > free_bytes:
         raise MemoryBudgetError(
             f"{beams} beams need {megabytes(needed)} for their KV caches;"
             f" the plan has room for {megabytes(free_bytes)}",
-            hint="use fewer beams or a smaller max_tokens,"
-            " or set aside more with a larger --context",
+            hint=f"use fewer beams or a smaller max_tokens, or load the model with beams={beams}",
         )
 
 

@@ -127,7 +127,7 @@ class Completer:
         """
         if sampling.beams == 1:
             return partial(generate_steps, speculation=self.speculation)
-        planned_bytes = self.plan.cache_bytes * total // self.context
+        planned_bytes = self.plan.sequence_cache_bytes(total)
         cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
         require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
         ends = partial(self._is_finished, end_tokens, sampling.stop)

@@ -9,7 +9,7 @@ from functools import cache
 import mlx.core as mx
 
 from edgellm.checkpoint.buffer import DTYPES
-from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
 from edgellm.kernels.host import kernel_engine, unavailable
@@ -21,6 +21,9 @@ KERNEL_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Families whose decoder block ``models.cpu`` computes: RMS norms before attention and before the
 feed-forward part, heads that are rotated whole, a SiLU gate, scores by the root of the head size. A
 family that is not here runs in MLX, with a warning that says so."""
+
+KERNEL_MODES = frozenset({"affine"})
+"""The quantization modes that there are kernels for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class Arithmetic:
     launch_ahead: int
     kernels: KernelEngine | None = None
 
+    @property
+    def lazy(self) -> bool:
+        """Whether MLX computes a layer, once all chunks of a prompt were asked for."""
+        return self.kernels is None or not self.fused_attention
+
 
 def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
     """Return how this machine computes a model."""
@@ -53,9 +61,11 @@ def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
     if kernels is not None and reason is not None:
         warn_slow(reason)
         kernels = None
+    # a layer that is stored in a form without kernels runs in MLX, also beside others
+    has_kernels = kernels is not None and all(map(_is_stored_for_kernels, checkpoint.layers))
     # A CPU computes what it is given at once: one buffer is read while the other one computes.
     return Arithmetic(
-        dtype, fused_attention=kernels is not None, ring_buffers=2, launch_ahead=0, kernels=kernels
+        dtype, fused_attention=has_kernels, ring_buffers=2, launch_ahead=0, kernels=kernels
     )
 
 
@@ -81,6 +91,11 @@ def missing_kernels(config: ModelConfig) -> str | None:
     if config.model_type in KERNEL_FAMILIES:
         return None
     return f"there are no kernels for models of type {config.model_type}"
+
+
+def _is_stored_for_kernels(layer: TensorGroup) -> bool:
+    forms = filter(None, layer.quantizations.values())
+    return all(form.mode in KERNEL_MODES for form in forms)
 
 
 @cache

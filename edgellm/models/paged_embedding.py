@@ -11,7 +11,6 @@ import numpy.typing as npt
 from edgellm.checkpoint.buffer import DTYPES
 from edgellm.checkpoint.checkpoint import TensorGroup
 from edgellm.checkpoint.safetensors_file import TensorInfo
-from edgellm.errors import ReadError
 from edgellm.models.linear import linear_from
 from edgellm.reading.open_files import OpenFiles
 
@@ -51,20 +50,7 @@ class PagedEmbedding:
         row_bytes = tensor.nbytes // tensor.shape[0]
         data = np.empty((len(rows), row_bytes), np.uint8)
         for target, row in zip(data, rows.tolist(), strict=True):
-            self._read_row(tensor, tensor.offset + row * row_bytes, memoryview(target))
+            offset = tensor.offset + row * row_bytes
+            self._files.fill(tensor.file, memoryview(target), offset, needed=row_bytes)
         self.bytes_read += data.nbytes
         return mx.array(data).view(DTYPES[tensor.dtype]).reshape(len(rows), *tensor.shape[1:])
-
-    def _read_row(self, tensor: TensorInfo, offset: int, target: memoryview) -> None:
-        try:
-            count = self._files.read(tensor.file, target, offset)
-        except OSError as failure:
-            raise ReadError(
-                f"reading {len(target)} bytes at offset {offset} of {tensor.file} failed: "
-                f"{failure.strerror}"
-            ) from failure
-        if count != len(target):
-            raise ReadError(
-                f"{tensor.file} ends at offset {offset + count}",
-                hint="download or convert the model again",
-            )

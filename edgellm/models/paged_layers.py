@@ -66,6 +66,7 @@ class PagedLayers:
         make_layer: builds a layer over a buffer.
         launch_ahead: streamed layers that may still compute while the next is launched, so that a
             GPU never waits for a launch.
+        on_pinned: called with the bytes of each pinned layer that has arrived.
     """
 
     streams_weights = True
@@ -80,6 +81,7 @@ class PagedLayers:
         make_layer: MakeLayer,
         *,
         launch_ahead: int = 0,
+        on_pinned: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.traffic = Traffic()
         # a ring in which every buffer computes would have none to read into
@@ -88,7 +90,7 @@ class PagedLayers:
         self._reader = reader
         self._closed = False
         self._streamed = [index for index in range(len(groups)) if index not in set(pinned)]
-        self._pinned = self._load_pinned(pinned, make_layer)
+        self._pinned = self._load_pinned(pinned, make_layer, on_pinned)
         buffer_bytes = max((groups[index].layout.nbytes for index in self._streamed), default=0)
         self._buffers = [WeightBuffer(buffer_bytes) for _ in range(ring_buffers)]
         # One layer for each buffer and each layout of tensors in it: all layers whose tensors lie
@@ -161,7 +163,9 @@ class PagedLayers:
         self._layers.clear()
         self._buffers.clear()
 
-    def _load_pinned(self, pinned: Sequence[int], make_layer: MakeLayer) -> dict[int, Layer]:
+    def _load_pinned(
+        self, pinned: Sequence[int], make_layer: MakeLayer, on_pinned: Callable[[int], None]
+    ) -> dict[int, Layer]:
         loads = []
         # all reads are asked for before the first one is waited for
         for index in pinned:
@@ -171,7 +175,9 @@ class PagedLayers:
         layers = {}
         for load in loads:
             load.ticket.wait()
-            layers[load.index] = make_layer(self._groups[load.index], load.buffer)
+            group = self._groups[load.index]
+            layers[load.index] = make_layer(group, load.buffer)
+            on_pinned(group.nbytes)
         return layers
 
     def _layer(self, index: int) -> tuple[Layer, _Load | None]:

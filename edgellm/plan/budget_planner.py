@@ -71,6 +71,7 @@ def make_plan(
     context: int | None = None,
     context_window: int | None = None,
     kv_bits: int | None = None,
+    beams: int = 1,
     prefill_chunk: int = PREFILL_CHUNK,
     speeds: Speeds | None = None,
 ) -> Plan:
@@ -85,6 +86,7 @@ def make_plan(
             holds.
         context_window: tokens that attention looks back over, for the record.
         kv_bits: of the numbers in the KV cache, for the record.
+        beams: that the estimate's KV caches are for, for the record.
         prefill_chunk: the most prompt tokens that go through a layer at once; less where the budget
             is small.
         speeds: for the prediction.
@@ -119,6 +121,7 @@ def make_plan(
         budget=budget,
         context_window=context_window,
         kv_bits=kv_bits,
+        beams=beams,
         ring_buffers=ring_buffers,
         speeds=speeds,
     )
@@ -232,6 +235,7 @@ def _fill_in(
     budget: int,
     context_window: int | None,
     kv_bits: int | None,
+    beams: int,
     ring_buffers: int,
     speeds: Speeds | None,
 ) -> Plan:
@@ -270,6 +274,7 @@ def _fill_in(
         context=context,
         context_window=context_window,
         kv_bits=kv_bits,
+        beams=beams,
         prefill_chunk=prefill_chunk,
         pinned=pinned,
         streamed=streamed,

@@ -21,7 +21,7 @@ class MemoryEstimate:
         norm_bytes: of the final norm.
         lm_head_bytes: of the output matrix; 0 where it is the embedding.
         tied: whether the embedding is the output matrix.
-        layer_kv_bytes: of a token in one layer's KV cache.
+        layer_kv_bytes: of a token in one layer's KV caches, of which beams have one each.
         windows: tokens that each layer looks back over; None: all.
         hidden_bytes: of a token's hidden states that are held from a layer to the next one.
         layer_activation_bytes: of what a layer makes of one token.
@@ -134,7 +134,8 @@ def estimate_memory(
         fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
         lazy: whether a layer's results are computed when all chunks of a prompt were asked for, so
             that what goes in is held beside them; else chunk by chunk.
-        layer_kv_bytes: of a token in one layer's KV cache; None: of numbers like the activations.
+        layer_kv_bytes: of a token in one layer's KV caches; None: one, of numbers like the
+            activations.
     """
     config = checkpoint.config
     if layer_kv_bytes is None:

@@ -33,6 +33,7 @@ class Plan:
         context: tokens that the KV caches have room for.
         context_window: tokens that attention looks back over, by setting.
         kv_bits: of a number in the KV caches, by setting.
+        beams: that these have room for, by setting.
         prefill_chunk: the most prompt tokens that go through a layer at once.
         pinned: numbers of the layers that stay in memory.
         streamed: numbers of the layers that are read in every pass.
@@ -41,7 +42,7 @@ class Plan:
         embedding_resident: whether the embedding is in memory; else rows of it are read.
         pinned_bytes: of the pinned layers' weights.
         outer_bytes: of the weights outside the layers that are in memory.
-        cache_bytes: of the KV caches, full.
+        cache_bytes: of the KV caches, full; with those of beams, if there are any.
         working_bytes: of hidden states and activations.
         draft_bytes: of the draft model's weights.
         draft_cache_bytes: of its KV caches, full.
@@ -58,6 +59,7 @@ class Plan:
     context: int
     context_window: int | None
     kv_bits: int | None
+    beams: int
     prefill_chunk: int
     pinned: tuple[int, ...]
     streamed: tuple[int, ...]
@@ -82,6 +84,10 @@ class Plan:
         """Bytes that KV caches may take: those planned for, and what the budget leaves free."""
         return self.cache_bytes + self.budget - self.total_bytes
 
+    def sequence_cache_bytes(self, tokens: int) -> int:
+        """Return the bytes of one sequence's KV caches, with so many tokens in them."""
+        return self.cache_bytes * tokens // (self.context * caches_of(self.beams))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as one JSON object."""
         record = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
@@ -91,6 +97,13 @@ class Plan:
         if self.seconds_per_token:
             record["tokens_per_second"] = 1 / self.seconds_per_token
         return record
+
+
+def caches_of(beams: int) -> int:
+    """Return the sequences of a search of so many beams that have KV caches, the prompt's too."""
+    if beams == 1:
+        return 1
+    return 1 + beams
 
 
 def megabytes(nbytes: int) -> str:

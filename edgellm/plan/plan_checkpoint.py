@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
-from edgellm.errors import ConfigError
+from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
 from edgellm.plan.budget_planner import automatic_budget, least_budget, make_plan
 from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
-from edgellm.plan.plan import Plan, Speeds
+from edgellm.plan.plan import Plan, Speeds, caches_of
 from edgellm.settings import LoadSettings, parse_memory
 
 
@@ -47,9 +48,34 @@ def plan_for(
         context=settings.context,
         context_window=settings.context_window,
         kv_bits=settings.kv_bits,
+        beams=settings.beams,
         prefill_chunk=settings.prefill_chunk,
         speeds=speeds,
     )
+
+
+def sequences_that_fit(
+    checkpoint: Checkpoint, settings: LoadSettings, *, tokens: int, most: int
+) -> int:
+    """Return how many sequences of ``tokens`` tokens have room at once: ``most``, or fewer.
+
+    At least one, also where not even that fits.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    limit = checkpoint.config.max_position_embeddings
+
+    def is_too_many(sequences: int) -> bool:
+        try:
+            plan_for(checkpoint, replace(settings, context=min(sequences * tokens, limit)))
+        except MemoryBudgetError:
+            return True
+        return False
+
+    if not is_too_many(most):
+        return most
+    return max(1, bisect_left(range(1, most), True, key=is_too_many))
 
 
 def least_memory(checkpoint: Checkpoint, settings: LoadSettings) -> int:
@@ -73,7 +99,7 @@ def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
         item_bytes=arithmetic.dtype.size,
         window=settings.context_window,
         fused_attention=arithmetic.fused_attention,
-        lazy=arithmetic.kernels is None,
+        lazy=arithmetic.lazy,
     )
 
 
@@ -93,8 +119,8 @@ def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmeti
         item_bytes=arithmetic.dtype.size,
         window=settings.context_window,
         fused_attention=fused_attention,
-        lazy=arithmetic.kernels is None,
-        layer_kv_bytes=kv_format.token_bytes,
+        lazy=arithmetic.lazy,
+        layer_kv_bytes=caches_of(settings.beams) * kv_format.token_bytes,
     )
     draft = draft_checkpoint(settings)
     if draft is not None:

@@ -112,7 +112,7 @@ class DiskReader:
         direct: whether to go past the page cache.
 
     Raises:
-        ReadError: one of ``files`` is gone.
+        ReadError: one of ``files`` is gone, or cannot be opened.
     """
 
     def __init__(
@@ -226,17 +226,7 @@ class DiskReader:
     def _read(self, read: ReadSpan, memory: memoryview, bounce: memoryview) -> None:
         target = bounce if read.copies else memory[read.buffer_offset :]
         target = target[: read.nbytes]
-        arrived = 0
-        # the system may give less than it was asked for
-        while arrived < read.needed_bytes:
-            count = self._files.read(read.file, target[arrived:], read.offset + arrived)
-            if count == 0:
-                raise ReadError(
-                    f"{read.file} ends at offset {self._files.size(read.file)}, "
-                    f"but the model needs the bytes up to {read.offset + read.needed_bytes}",
-                    hint="the file was cut short or replaced: download or convert the model again",
-                )
-            arrived += count
+        self._files.fill(read.file, target, read.offset, needed=read.needed_bytes)
         if read.copies:
             # NumPy copies without Python's lock
             source, destination = np.frombuffer(bounce, np.uint8), np.frombuffer(memory, np.uint8)
@@ -250,13 +240,8 @@ def _read_error(read: ReadSpan, failure: Exception) -> ReadError:
     """Return any failure as an error that says what was read."""
     if isinstance(failure, ReadError):
         return failure
-    reason: object = failure
-    if isinstance(failure, OSError):
-        reason = failure.strerror
     return ReadError(
-        f"reading {read.nbytes} bytes at offset {read.offset} of {read.file} failed: {reason}",
-        hint="check the disk, and that the file was not changed; "
-        "`edgellm verify` checks a whole model",
+        f"reading {read.nbytes} bytes at offset {read.offset} of {read.file} failed: {failure!r}"
     )
 
 

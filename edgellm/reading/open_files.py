@@ -53,7 +53,7 @@ class OpenFiles:
         weakref.finalize(self, _close_all, self._open)
 
     def descriptor(self, path: Path, *, direct: bool | None = None) -> int:
-        """Return a file's descriptor, opening it if it was not open. Raises ReadError, OSError."""
+        """Return a file's descriptor, opening it if it was not open. Raises ReadError."""
         if direct is None:
             direct = self._direct
         with self._lock:
@@ -62,13 +62,43 @@ class OpenFiles:
                     return self._opened(path, direct=True)
                 except OSError as failure:
                     if failure.errno not in REFUSALS:
-                        raise
+                        raise _open_error(path, failure) from failure
                     self._refuse(path)
-            return self._opened(path, direct=False)
+            try:
+                return self._opened(path, direct=False)
+            except OSError as failure:
+                raise _open_error(path, failure) from failure
 
     def size(self, path: Path) -> int:
         """Return the bytes of a file that is open."""
         return self._states[path].size
+
+    def fill(self, path: Path, target: memoryview, offset: int, *, needed: int) -> None:
+        """Read into ``target``, in as many calls as it takes.
+
+        Args:
+            path: of the file.
+            target: of whole sectors for a direct read, which may reach past the file's end.
+            offset: in the file.
+            needed: bytes that must arrive.
+
+        Raises:
+            ReadError: the file has been changed or cut short, is gone, or cannot be read.
+        """
+        arrived = 0
+        # the system may give less than it was asked for
+        while arrived < needed:
+            try:
+                count = self.read(path, target[arrived:], offset + arrived)
+            except OSError as failure:
+                raise _read_error(path, failure, len(target), offset) from failure
+            if count == 0:
+                raise ReadError(
+                    f"{path} ends at offset {self.size(path)}, "
+                    f"but the model needs the bytes up to {offset + needed}",
+                    hint="the file was cut short or replaced: download or convert the model again",
+                )
+            arrived += count
 
     def read(self, path: Path, target: memoryview, offset: int) -> int:
         """Read into ``target`` what one call gives; return the bytes, 0 at the file's end.
@@ -122,20 +152,41 @@ def open_for_reading(path: Path, *, direct: bool) -> int:
         direct: whether to read past the page cache, where the system allows it.
 
     Raises:
-        ReadError: the file is gone.
-        OSError: the system's refusal.
+        OSError: the file is gone, or the system's refusal.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC
     if direct and sys.platform != "darwin":
         flags |= getattr(os, "O_DIRECT", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except FileNotFoundError as failure:
-        raise ReadError(f"{path} is gone", hint="download or convert the model again") from failure
+    descriptor = os.open(path, flags)
     # macOS has no O_DIRECT
     if direct and sys.platform == "darwin":
         fcntl.fcntl(descriptor, F_NOCACHE, 1)
     return descriptor
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of a file that need not be open. Raises ReadError."""
+    try:
+        return path.stat().st_size
+    except OSError as failure:
+        raise _open_error(path, failure) from failure
+
+
+def _open_error(path: Path, failure: OSError) -> ReadError:
+    if isinstance(failure, FileNotFoundError):
+        return ReadError(f"{path} is gone", hint="download or convert the model again")
+    return ReadError(
+        f"{path} cannot be opened: {failure.strerror}",
+        hint="check that you may read it, and how many files may be open (ulimit -n)",
+    )
+
+
+def _read_error(path: Path, failure: OSError, nbytes: int, offset: int) -> ReadError:
+    return ReadError(
+        f"reading {nbytes} bytes at offset {offset} of {path} failed: {failure.strerror}",
+        hint="check the disk, and that the file was not changed; "
+        "`edgellm verify` checks a whole model",
+    )
 
 
 def _state(descriptor: int) -> FileState:

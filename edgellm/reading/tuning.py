@@ -18,6 +18,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.files.strict_json import read_json, write_json
 from edgellm.reading.disk_reader import DiskReader, Tuning
+from edgellm.reading.open_files import file_size
 from edgellm.reading.read_plan import SECTOR
 from edgellm.settings import is_int
 
@@ -53,7 +54,7 @@ def tuned(files: Sequence[Path]) -> Tuning:
     Raises:
         ReadError: a file cannot be read.
     """
-    if not files or sum(file.stat().st_size for file in files) < WORTH_TUNING:
+    if not files or sum(map(file_size, files)) < WORTH_TUNING:
         return CANDIDATES[0]
     disk = f"{files[0].stat().st_dev:x}"
     remembered = _remembered()
@@ -120,7 +121,7 @@ def endless_extents(files: Sequence[Path], span: int = SPAN) -> Iterator[Extent]
     """Yield the files' bytes, ``span`` at a time, round and round."""
     while True:
         for file in files:
-            size = file.stat().st_size
+            size = file_size(file)
             for offset in range(0, size, span):
                 yield Extent(file, offset, min(span, size - offset), 0)
 

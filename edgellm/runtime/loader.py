@@ -51,7 +51,7 @@ def load_model(
     """
     arithmetic = arithmetic_of(checkpoint, settings)
     block = block_class(checkpoint.config)
-    reads = _Reads(reader, plan.pinned_bytes + plan.outer_bytes, progress)
+    reads = _Reads(reader, _resident_bytes(checkpoint, plan), progress)
     # Every read is begun before the first one is waited for, in the order of this list.
     layer_buffers = []
     if plan.resident:
@@ -83,6 +83,7 @@ def load_model(
             reader,
             partial(make_block, checkpoint, arithmetic),
             launch_ahead=arithmetic.launch_ahead,
+            on_pinned=reads.count,
         )
 
     embed_tokens: Embedding
@@ -121,6 +122,7 @@ class _Reads:
         self._total = total
         self._progress = progress
         self._tickets: list[tuple[Ticket, int]] = []
+        self._done = 0
 
     def begin(self, group: TensorGroup) -> WeightBuffer:
         """Begin to read tensors into a buffer of their own."""
@@ -130,12 +132,25 @@ class _Reads:
 
     def finish(self) -> None:
         """Wait for all reads. Raises ReadError."""
-        done = 0
         for ticket, nbytes in self._tickets:
             ticket.wait()
-            done += nbytes
-            if self._progress is not None:
-                self._progress(done, self._total)
+            self.count(nbytes)
+
+    def count(self, nbytes: int) -> None:
+        """Count bytes that have arrived, and tell how many there are now."""
+        self._done += nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _resident_bytes(checkpoint: Checkpoint, plan: Plan) -> int:
+    """Return the bytes that are read once, to stay."""
+    groups = [*(checkpoint.layers[index] for index in plan.pinned), checkpoint.norm]
+    if plan.embedding_resident:
+        groups.append(checkpoint.embed_tokens)
+    if checkpoint.lm_head is not None:
+        groups.append(checkpoint.lm_head)
+    return sum(group.nbytes for group in groups)
 
 
 def make_block(

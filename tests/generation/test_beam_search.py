@@ -10,7 +10,10 @@ from support import tiny
 from support.counting import open_counted, paged_settings
 from support.paths import GOLDEN
 
+from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.plan.plan_checkpoint import least_memory
+from edgellm.settings import LoadSettings
 
 GOLDEN = json.loads((GOLDEN / "beams.json").read_text(encoding="utf-8"))
 LONG = {"max_position_embeddings": 2048}
@@ -128,6 +131,23 @@ def test_beams_that_the_budget_has_no_room_for_are_refused(tiny_folder, open_llm
     with pytest.raises(MemoryBudgetError, match="4 beams need"):
         llm.generate(PROMPT, max_tokens=900, beams=4)
     assert len(llm.generate(PROMPT, max_tokens=5).tokens) == 5
+
+
+def test_beams_that_a_model_is_loaded_for_have_room_in_any_budget_that_the_plan_takes(
+    tiny_folder, open_llm
+):
+    folder = tiny_folder("llama-2", seed=1, config=LONG)
+    context = len(PROMPT) + 900
+    settings = LoadSettings(context=context, beams=4)
+    least = least_memory(read_checkpoint(folder), settings)
+    llm = open_llm(folder, load={"context": context, "beams": 4, "memory": least})
+    assert llm.plan.cache_bytes == 5 * llm.plan.sequence_cache_bytes(context)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    assert llm.generate(PROMPT, max_tokens=900, beams=4, stop=["!"]).tokens
+    assert mx.get_peak_memory() - before < llm.plan.kv_budget + (1 << 18)
+    with pytest.raises(MemoryBudgetError, match="5 beams need"):
+        llm.generate(PROMPT, max_tokens=900, beams=5)
 
 
 def test_beams_stay_within_the_memory_that_was_checked(tiny_folder, open_llm):

@@ -71,6 +71,7 @@ def generate(
     require_backend()
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.cli.common.print_completions import print_completion, print_completions
+    from edgellm.plan.plan_checkpoint import sequences_that_fit
 
     checkpoint, tokenizer = read_model(model)
     texts = _read_prompts(prompt, prompt_file)
@@ -81,10 +82,13 @@ def generate(
     else:
         # The ids are only counted: a prompt is given as text, so that the completion continues it.
         encoded = {line: tokenizer.encode(text) for line, text in texts.items()}
+    settings = replace(settings, beams=sampling.beams)
     if settings.context is None:
         longest = max(len(ids) for ids in encoded.values()) + sampling.max_tokens
-        needed = min(batch, len(prompts)) * longest
-        context = max(1, min(needed, checkpoint.config.max_position_embeddings))
+        fitting = sequences_that_fit(
+            checkpoint, settings, tokens=longest, most=min(batch, len(prompts))
+        )
+        context = min(fitting * longest, checkpoint.config.max_position_embeddings)
         settings = replace(settings, context=context)
     with open_with_progress(model, checkpoint, tokenizer, settings) as llm:
         if prompt_file:

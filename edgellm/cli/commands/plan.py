@@ -13,7 +13,9 @@ from edgellm.console import terminal
 from edgellm.device.require_mlx import require_backend
 from edgellm.settings import LoadSettings, parse_size
 
-PLAN_OPTIONS = options.LOAD_OPTIONS.only("memory", "context", "context_window", "kv_bits", "draft")
+PLAN_OPTIONS = options.LOAD_OPTIONS.only(
+    "memory", "context", "context_window", "kv_bits", "backend", "draft"
+)
 
 
 @expand_settings
@@ -21,6 +23,9 @@ def plan(
     model: options.Model,
     *,
     settings: Annotated[LoadSettings, PLAN_OPTIONS],
+    beams: Annotated[
+        int, Option(metavar="N", help="With room for a beam search of so many sequences.")
+    ] = 1,
     sim_ram: Annotated[
         str | None, Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")
     ] = None,
@@ -35,6 +40,7 @@ def plan(
     from edgellm.diagnostics.facts import inspect_model
     from edgellm.runtime.forecast import TargetMachine, forecast
 
+    settings = replace(settings, beams=beams)
     target = TargetMachine()
     if sim_ram:
         target = replace(target, memory=parse_size(sim_ram))

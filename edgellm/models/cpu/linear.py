@@ -16,7 +16,7 @@ from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.kernel_engine import KernelEngine, step_array
 from edgellm.kernels.layer import Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
-from edgellm.models.arithmetic import warn_slow
+from edgellm.models.arithmetic import KERNEL_MODES, warn_slow
 from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
 
 MAX_CALL_TOKENS = MAX_ROWS
@@ -24,9 +24,6 @@ MAX_CALL_TOKENS = MAX_ROWS
 
 KERNEL_DTYPES: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16", mx.float32: "f32"}
 """The types of weights, scales and norms that there are kernels for, as the kernels call them."""
-
-KERNEL_MODES = frozenset({"affine"})
-"""The quantization modes that there are kernels for."""
 
 
 class CpuLinear:

@@ -3,10 +3,14 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 from support.paths import ROOT
 
 import edgellm
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.plan.plan_checkpoint import least_memory
+from edgellm.settings import LoadSettings
 
 
 def test_generate_prints_the_text_and_nothing_else(run, model):
@@ -52,6 +56,22 @@ def test_generate_stops_at_any_of_the_texts(run, model):
         whole.partition(stop)[0] + "\n",
         "",
     )
+
+
+def test_generate_continues_fewer_lines_at_once_where_memory_is_short(run, model, tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_text("\n".join(["Once upon a time"] * 6))
+    options = ["--prompt-file", file, "--max-tokens", 20, "--json"]
+    whole = run("generate", model, *options, "--memory", "500MB")[1].splitlines()
+    tokens = json.loads(whole[0])["prompt_tokens"] + 20
+    least = least_memory(read_checkpoint(Path(model)), LoadSettings(context=tokens))
+    code, out, _ = run("generate", model, *options, "--memory", least)
+    assert code == 0
+    texts = [
+        sorted(json.loads(line)["text"] for line in lines) for lines in (out.splitlines(), whole)
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 6
 
 
 def test_generate_searches_with_beams(run, model):

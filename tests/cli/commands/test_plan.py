@@ -1,9 +1,14 @@
 """`edgellm plan`: budgets and machines that are not this one."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support import tiny
+
+import edgellm
+from edgellm.errors import MemoryBudgetError
+from edgellm.tokenizer import Tokenizer
 
 
 def test_plan_for_another_machine_is_limited_by_its_disk(run, model, paging_budget):
@@ -15,6 +20,28 @@ def test_plan_for_another_machine_is_limited_by_its_disk(run, model, paging_budg
     assert (code, err) == (0, "")
     assert "limited by the disk" in out
     assert f"{len(planned['pinned'])} of {tiny.LAYERS} layers" in out
+
+
+@pytest.mark.parametrize("more", [(), ("--beams", 4), ("--kv-bits", 8), ("--backend", "mlx")])
+def test_what_plan_refuses_generate_refuses_in_the_same_words(run, model, more):
+    options = ["--memory", "100KB", *more]
+    code, out, err = run("plan", model, *options, "--context", 24, "--json")
+    assert (code, out) == (3, "")
+    ids = len(Tokenizer.from_folder(Path(model), vocab_size=tiny.VOCABULARY).encode("Once upon"))
+    text = ["-p", "Once upon", "--max-tokens", 24 - ids]
+    assert run("generate", model, *options, *text, "--json") == (3, "", err)
+
+
+def test_what_plan_takes_generate_runs(run, model):
+    with pytest.raises(MemoryBudgetError) as raised:
+        edgellm.load(model, memory=1, context=64, beams=4)
+    least = raised.value.hint.partition("--memory ")[2].partition(" ")[0]
+    options = ["--memory", least, "--context", 64, "--beams", 4]
+    planned = json.loads(run("plan", model, *options, "--json")[1])
+    code, out, _ = run("generate", model, *options, "-p", "Once", "--max-tokens", 8, "--json")
+    assert code == 0
+    assert json.loads(out)["budget_bytes"] == planned["budget"]
+    assert json.loads(out)["context"] == planned["context"] == 64
 
 
 def test_plan_takes_a_share_of_another_machines_memory(run, model):

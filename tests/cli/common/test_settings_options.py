@@ -86,9 +86,10 @@ def test_help_shows_options_where_the_settings_stand(capsys):
 @pytest.mark.parametrize(
     ("settings", "options", "elsewhere"),
     [
-        # log-probabilities are an option beside --json, the chunk of prefill is none
+        # log-probabilities are an option beside --json, beams one of the sampling's, the chunk of
+        # prefill is none
         (Sampling, SAMPLING_OPTIONS, {"logprobs"}),
-        (LoadSettings, LOAD_OPTIONS, {"prefill_chunk"}),
+        (LoadSettings, LOAD_OPTIONS, {"prefill_chunk", "beams"}),
     ],
 )
 def test_every_setting_has_its_option(settings, options, elsewhere):

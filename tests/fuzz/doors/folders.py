@@ -216,7 +216,9 @@ class Config(Door):
     def open(self, files):
         self.put(files)
         checkpoint = read_checkpoint(self.folder)
-        memory = estimate_memory(checkpoint, item_bytes=4, window=None, fused_attention=True)
+        memory = estimate_memory(
+            checkpoint, item_bytes=4, window=None, fused_attention=True, lazy=True
+        )
         make_plan(memory, budget=1 << 30, ring_buffers=2)
         make_recipe(HuggingFaceSource(self.folder), ConversionSettings(bits=4))
         return checkpoint.config

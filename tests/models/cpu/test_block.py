@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.decoder_layers import distance, hidden_of, tensors_of
-from support.tiny import CONFIGS
+from support.tiny import CONFIGS, write_model
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.model_config import ModelConfig
@@ -17,7 +17,7 @@ from edgellm.hub.resolve import locate
 from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
 from edgellm.kv_cache.kv_format import KVFormat
-from edgellm.models.arithmetic import engine_for, warn_slow
+from edgellm.models.arithmetic import arithmetic_of, engine_for, warn_slow
 from edgellm.models.cpu.block import CpuBlock, CpuLayers, make_layer, make_layers
 from edgellm.models.cpu.linear import CpuLinear, make_linear
 from edgellm.models.layers import Span
@@ -45,6 +45,19 @@ def floats():
 def caches_of(config, window):
     kept = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
     return [KVCache(kept, capacity=2000, window=window or None, reserve=10) for _ in range(2)]
+
+
+def quantized(path, how):
+    """A folder whose matrices are all stored in one way."""
+    write_model(path, CONFIGS["llama-2"] | {"quantization": how.as_config()})
+    file = str(path / "model.safetensors")
+    tensors = mx.load(file)
+    for name in [name for name, tensor in tensors.items() if tensor.ndim == 2]:
+        parts = mx.quantize(tensors.pop(name), **how.as_config())
+        for part, array in zip(("weight", "scales", "biases"), parts, strict=False):
+            tensors[f"{name.removesuffix('weight')}{part}"] = array
+    mx.save_safetensors(file, tensors, metadata={"format": "pt"})
+    return path
 
 
 def follow(config, plain, own, caches, lengths):
@@ -234,6 +247,19 @@ def test_two_models_in_two_threads():
         thread.join()
     for mine, theirs in zip(found, expected, strict=True):
         assert all(np.array_equal(one, other) for one, other in zip(mine, theirs, strict=True))
+
+
+def test_the_plan_of_a_form_without_kernels_has_room_for_scores(tmp_path):
+    settings = LoadSettings(threads=2, memory="2GB", context=64)
+    plans = []
+    for mode, bits in (("affine", 4), ("mxfp4", 4)):
+        folder = quantized(tmp_path / mode, Quantization(bits, 32, mode))
+        checkpoint = read_checkpoint(folder)
+        arithmetic = arithmetic_of(checkpoint, settings)
+        assert arithmetic.fused_attention == (mode == "affine")
+        assert arithmetic.lazy == (mode != "affine")
+        plans.append(plan_for(checkpoint, settings))
+    assert plans[1].working_bytes - plans[0].working_bytes == 64 * 64 * 2 * 4 * 4
 
 
 def test_forms_without_kernels_run_in_mlx_with_one_warning():
