@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgellm.checkpoint.folder import MANIFEST
 from edgellm.errors import ConversionError, FormatError, ReadError
 from edgellm.files.atomic import FileRecord
 from edgellm.files.strict_json import read_json, write_json
@@ -38,13 +37,12 @@ class Manifest:
     files: Mapping[str, Finished] = field(default_factory=dict)
 
 
-def read_manifest(folder: Path) -> Manifest | None:
-    """Return a folder's manifest, or None where it has none.
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest in a file, or None where there is none.
 
     Raises:
         ConversionError: something else bears its name.
     """
-    path = folder / MANIFEST
     if not os.path.lexists(path):
         return None
     try:
@@ -53,13 +51,13 @@ def read_manifest(folder: Path) -> Manifest | None:
         return _parsed(read_json(path))
     except (FormatError, ReadError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConversionError(
-            f"{folder} is in the way: no conversion has written its {MANIFEST}",
-            hint="move the folder, or name another destination",
+            f"{path.parent} is in the way: no conversion has written its {path.name}",
+            hint="move it, or name another destination",
         ) from error
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write a folder's manifest, whole or not at all. Raises ConversionError."""
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest, whole or not at all. Raises ConversionError."""
     files = {
         name: {"size": item.record.size, "sha256": item.record.sha256, "errors": item.errors}
         for name, item in manifest.files.items()
@@ -70,7 +68,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "names": sorted(manifest.names),
         "files": files,
     }
-    write_json(folder / MANIFEST, document)
+    write_json(path, document)
 
 
 def is_plain_file(path: Path) -> bool:

@@ -20,10 +20,13 @@ from edgellm.converters.replaced_model import MOVE_IT, ReplacedModel
 from edgellm.errors import ConversionError, FormatError, ReadError
 from edgellm.files.atomic import FileRecord, file_record, sync_folder
 from edgellm.files.file_lock import file_lock
-from edgellm.files.names import PARTIAL_SUFFIX
+from edgellm.files.names import PARTIAL_SUFFIX, beside
 from edgellm.files.refusals import is_full_disk, write_error
 
 RESUMES = "free some space and run the command again: it goes on where it stopped"
+
+MANIFEST_SUFFIX = ".edgellm.manifest"
+"""Of the manifest's name while its folder is put in place."""
 
 CHECKERS = 4
 """Finished files that are read at the same time."""
@@ -75,6 +78,8 @@ class Workspace:
         """Whether files of another source or other settings were there, and were given up."""
         self.left_behind: Path | None = None
         """Where files of the replaced folder are that could not be moved into the new one."""
+        self._manifest = self.path / MANIFEST
+        self._manifest_aside = beside(destination, MANIFEST_SUFFIX)
         self._old = ReplacedModel(destination, names)
         self._origin = dict(origin)
         self._names = frozenset(names)
@@ -145,12 +150,12 @@ class Workspace:
         """
         try:
             self._old.require_free(replace=self._replace)
+            self._manifest.rename(self._manifest_aside)  # a whole folder never has it
             sync_folder(self.path)
             with self._old.moved_aside():
                 self.path.rename(self.destination)
-            (self.destination / MANIFEST).unlink()
-            sync_folder(self.destination)
             sync_folder(self.destination.parent)
+            self._manifest_aside.unlink()
         except OSError as error:
             raise write_error(self.destination, error) from error
         with suppress(OSError):  # the new model is whole, and in its place
@@ -175,17 +180,26 @@ class Workspace:
             raise
 
     def _take_back(self) -> None:
-        """Undo a ``commit`` that was killed before the folder in place was rid of its manifest."""
-        if os.path.lexists(self.path) or not self.destination.is_dir():
+        """Undo a ``commit`` of this very conversion that was killed before its last step."""
+        manifest = read_manifest(self._manifest_aside)
+        if manifest is None:
             return
-        if read_manifest(self.destination) is not None:
-            self.destination.rename(self.path)
+        if not os.path.lexists(self.path) and manifest.origin == self._origin:
+            entries = []
+            if self.destination.is_dir():
+                entries = list(self.destination.iterdir())
+            if entries and all(_is_written(entry, manifest.names) for entry in entries):
+                self.destination.rename(self.path)
+        if self.path.is_dir() and not os.path.lexists(self._manifest):
+            self._manifest_aside.rename(self._manifest)
+        else:  # the folder is in its place, and whole
+            self._manifest_aside.unlink()
 
     def _resume(self) -> None:
         """Keep the finished files of this very conversion; give up all others."""
         if self.path.is_symlink():
             raise ConversionError(f"{self.path} is in the way: it is a link", hint=MOVE_IT)
-        manifest = read_manifest(self.path)
+        manifest = read_manifest(self._manifest)
         known: Collection[str] = ()
         if manifest is not None:
             self._removable |= manifest.names | manifest.files.keys()
@@ -230,7 +244,7 @@ class Workspace:
             return False
 
     def _write_manifest(self) -> None:
-        write_manifest(self.path, Manifest(self._origin, self._names, self.finished))
+        write_manifest(self._manifest, Manifest(self._origin, self._names, self.finished))
 
 
 def _is_written(entry: Path, names: Collection[str]) -> bool:
