@@ -82,14 +82,20 @@ def export(
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
     path = destination_path(destination)
-    _require_free(path, replace=force)
     folder = locate(model)
+    _make_folder(path)
+    with file_lock(path, "edgellm export"):
+        _require_free(path, replace=force)
+        return _export(folder, path, replace=force, progress=progress or (lambda _: None))
+
+
+def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallback) -> ExportReport:
     source = HuggingFaceSource(folder)
     recipe = make_recipe(source, ConversionSettings(bits=16))
     config = ModelConfig.from_dict(recipe.config)
     architecture = architecture_of(config)
     source_bytes = sum(file.source_bytes for file in recipe.files)
-    counter = ConversionProgress(source_bytes, progress or (lambda _: None))
+    counter = ConversionProgress(source_bytes, progress)
     on_read = partial(counter.read, path.name)
     matrices = {
         tensor.name: _matrix(source, tensor, architecture, config.head_dim, on_read)
@@ -106,11 +112,8 @@ def export(
     outputs = rope_factor_outputs(config)
     for name, matrix in matrices.items():
         outputs.append(GgufOutput(gguf_name(name), matrix.kind, matrix.shape, matrix.pieces))
-    _make_folder(path)
-    with file_lock(path, "edgellm export"):
-        _require_free(path, replace=force)
-        _require_space(path, sum(output.nbytes for output in outputs))
-        record = write_gguf(path, metadata, outputs, replace=force)
+    _require_space(path, sum(output.nbytes for output in outputs))
+    record = write_gguf(path, metadata, outputs, replace=replace)
     wide = {name: matrix for name, matrix in matrices.items() if len(matrix.shape) > 1}
     return ExportReport(
         path=path,
