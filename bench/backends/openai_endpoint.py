@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any
-from urllib.parse import SplitResult, urlsplit
+from http.client import HTTPException
+from typing import Any
 
-from edgellm.errors import BackendError, ConfigError
+from edgellm.bench.backends.one_server import (
+    MAX_BYTES,
+    Bounds,
+    open_reply,
+    read_lines,
+    read_pieces,
+    server_parts,
+    without_key,
+)
+from edgellm.errors import BackendError, FormatError
+from edgellm.files.strict_json import parse_json
 
-MAX_SILENCE = 600.0
-"""Seconds that a server may say nothing."""
+MAX_WORDS = 200
+"""Characters of a server's own text: a model's name, an error."""
 
-MAX_BYTES = 1 << 22
-"""Bytes of a line of a stream, or of a whole reply."""
+MAX_COUNT = 10**9
+"""Tokens that a server may say to have counted."""
 
 COMPLETIONS, CHAT = "completions", "chat/completions"
 NO_ROUTE = frozenset({404, 405, 501})
@@ -26,6 +35,9 @@ NO_ROUTE = frozenset({404, 405, 501})
 
 TEXT_KEYS = ("content", "reasoning_content", "reasoning")
 """Where a chat's delta may have its text."""
+
+
+WITHOUT_TOKENS = Bounds.of_tokens(0)
 
 
 @dataclass(slots=True)
@@ -48,24 +60,6 @@ class StreamedCompletion:
         return self.completion_tokens or len(self.seconds)
 
 
-def server_parts(url: str) -> SplitResult:
-    """Split a server's URL into its parts.
-
-    Raises:
-        ConfigError: it is the URL of no server.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
-    except ValueError:
-        parts = SplitResult("", "", "", "", "")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(
-            f"{url!r} is no URL of a server", hint="write it as http://localhost:8080/v1"
-        )
-    return parts
-
-
 class Endpoint:
     """A model on a server.
 
@@ -86,7 +80,7 @@ class Endpoint:
             base += "/v1"
         # the longer route first: it ends like the other one
         given = [route for route in (CHAT, COMPLETIONS) if base.endswith(f"/{route}")][:1]
-        self.host = parts.netloc.rpartition("@")[2]
+        self.host = parts.netloc
         self.route = given[0] if given else COMPLETIONS
         self._may_chat = not given
         self._base = base.removesuffix(f"/{self.route}")
@@ -119,7 +113,8 @@ class Endpoint:
                 self.route = CHAT
                 return self.complete(prompt, max_tokens, clock)
             with stream:
-                return self._listen(stream, begun, clock)
+                lines = read_lines(stream, Bounds.of_tokens(max_tokens))
+                return self._listen(lines, begun, clock)
 
     def reply(self, messages: Sequence[Mapping[str, str]], max_tokens: int = 64) -> str:
         """Return the text that a conversation is answered with.
@@ -129,29 +124,36 @@ class Endpoint:
         """
         body = self._body(max_tokens) | {"messages": list(messages)}
         with self._errors(f"{self.host} has answered with no message", "is it for conversations?"):
-            return str(self._fetch(CHAT, body)["choices"][0]["message"]["content"])
+            document = self._fetch(CHAT, body, Bounds.of_tokens(max_tokens))
+            text = document["choices"][0]["message"]["content"]
+            return without_key(str(text), self._key)
 
     def _first_model(self) -> str:
         with self._errors(
             f"{self.host} does not say what models it has", "name one: edgellm bench NAME"
         ):
-            return str(self._fetch("models")["data"][0]["id"])
+            name = str(self._fetch("models")["data"][0]["id"])
+            if len(name) > MAX_WORDS:
+                raise ValueError("no name of a model")
+            return without_key(name, self._key)
 
     def _body(self, max_tokens: int) -> dict[str, Any]:
         return {"model": self.model, "max_tokens": max_tokens, "temperature": 0}
 
     def _listen(
-        self, stream: IO[bytes], begun: float, clock: Callable[[], float]
+        self, lines: Iterator[bytes], begun: float, clock: Callable[[], float]
     ) -> StreamedCompletion:
         completion = StreamedCompletion()
-        for event in _events(stream):
+        for event in _events(lines):
             if event.get("error"):
-                raise BackendError(f"{self.host} says: {_error_text(event['error'])}")
+                raise BackendError(f"{self.host} says: {self._error_text(event['error'])}")
             usage = event.get("usage")
             if isinstance(usage, dict):
-                completion.prompt_tokens = usage.get("prompt_tokens") or completion.prompt_tokens
+                completion.prompt_tokens = (
+                    _count(usage.get("prompt_tokens")) or completion.prompt_tokens
+                )
                 completion.completion_tokens = (
-                    usage.get("completion_tokens") or completion.completion_tokens
+                    _count(usage.get("completion_tokens")) or completion.completion_tokens
                 )
             if any(_text(choice) for choice in event.get("choices") or ()):
                 completion.seconds.append(clock() - begun)
@@ -162,9 +164,15 @@ class Endpoint:
             )
         return completion
 
-    def _fetch(self, route: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _fetch(
+        self,
+        route: str,
+        body: Mapping[str, Any] | None = None,
+        bounds: Bounds = WITHOUT_TOKENS,
+    ) -> Any:
         with self._open(route, body) as stream:
-            return json.loads(stream.read(MAX_BYTES))
+            data = b"".join(read_pieces(stream, bounds))
+        return parse_json(data, "the reply", max_bytes=bounds.nbytes)
 
     def _open(self, route: str, body: Mapping[str, Any] | None) -> Any:
         headers = {
@@ -174,8 +182,7 @@ class Endpoint:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(f"{self._base}/{route}", data=data, headers=headers)
-        return urllib.request.urlopen(request, timeout=MAX_SILENCE)
+        return open_reply(f"{self._base}/{route}", data, headers)
 
     @contextmanager
     def _errors(self, unreadable: str, hint: str) -> Iterator[None]:
@@ -184,50 +191,62 @@ class Endpoint:
             yield
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise BackendError(
-                f"{self.host} cannot be reached: {reason}",
+                f"{self.host} cannot be reached: {self._words(reason)}",
                 hint="is the server running, and the URL right?",
             ) from error
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, FormatError) as error:
             raise BackendError(unreadable, hint=hint) from error
 
+    def _error_text(self, error: Any) -> str:
+        if isinstance(error, dict):
+            error = error.get("message", error)
+        return self._words(error)
+
+    def _words(self, text: object) -> str:
+        """Return a server's text as errors quote it: short, on one line, without our key."""
+        return " ".join(without_key(str(text), self._key).split())[:MAX_WORDS]
+
     def _refused(self, error: urllib.error.HTTPError) -> BackendError:
-        with error:
-            text = error.read(4096).decode(errors="replace")
+        data = b""
+        with error, suppress(OSError, HTTPException, BackendError):
+            for piece in read_pieces(error, WITHOUT_TOKENS):
+                data += piece
         try:
-            text = _error_text(json.loads(text)["error"])
-        except (ValueError, LookupError, TypeError):
-            text = " ".join(text.split())[:200]
+            text = self._error_text(parse_json(data, "the reply")["error"])
+        except (FormatError, LookupError):
+            text = self._words(data.decode(errors="replace") or error.reason)
         hint = None
         if error.code in {401, 403}:
             hint = "name the variable that holds its key: --key-variable NAME"
-        return BackendError(f"{self.host} answers {error.code}: {text or error.reason}", hint=hint)
+        return BackendError(f"{self.host} answers {error.code}: {text}", hint=hint)
 
 
-def _events(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a stream of server-sent events, up to ``[DONE]``."""
-    while line := stream.readline(MAX_BYTES):
+    for line in lines:
         data = line.strip()
         if data == b"data: [DONE]":
             return
         if data.startswith(b"data:"):
-            event = json.loads(data.removeprefix(b"data:"))
-            if isinstance(event, dict):
-                yield event
+            yield parse_json(data.removeprefix(b"data:"), "an event", max_bytes=MAX_BYTES)
 
 
 def _text(choice: Any) -> str:
     """Return the text of a choice, in whichever of the known places it stands."""
     if not isinstance(choice, dict):
         return ""
-    delta = choice.get("delta") or {}
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        delta = {}
     texts = [choice.get("text"), *(delta.get(key) for key in TEXT_KEYS)]
     return str(next(filter(None, texts), ""))
 
 
-def _error_text(error: Any) -> str:
-    if isinstance(error, dict):
-        error = error.get("message", error)
-    return str(error)[:200]
+def _count(value: Any) -> int | None:
+    """Return a number of tokens; None for what is none."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,16 +90,10 @@ def rate(
 
 def _endpoint(url: str, model: str, key_variable: str | None) -> Endpoint:
     """Return the judge's server. Raises ConfigError where its key is not in the environment."""
+    from edgellm.bench.backends.one_server import key_in
     from edgellm.bench.backends.openai_endpoint import Endpoint
 
-    if key_variable is None:
-        return Endpoint(url, model, key=None)
-    if key_variable not in os.environ:
-        raise ConfigError(
-            f"there is no variable {key_variable} in the environment",
-            hint=f"export {key_variable}=...",
-        )
-    return Endpoint(url, model, key=os.environ[key_variable])
+    return Endpoint(url, model, key=key_in(key_variable))
 
 
 class _Person:

@@ -105,7 +105,7 @@ def run(
     """Measure models in backends: prompts, generations, and how near they come to what this
     machine could do.
     """
-    from edgellm.bench.backends.openai_endpoint import server_parts
+    from edgellm.bench.backends.one_server import key_in, server_parts
     from edgellm.bench.speed.floor import with_best_rates
     from edgellm.bench.speed.speed import Speed
     from edgellm.bench.worker.status_line import StatusLine
@@ -134,6 +134,7 @@ def run(
         _check_models(models or [], _command_names(context))
     if endpoint:
         server_parts(endpoint)
+        key_in(key_variable)
     with StatusLine() as status:
         for sentence in [*notes, *unused_options(workload)]:
             status.note(sentence)

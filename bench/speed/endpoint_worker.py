@@ -7,7 +7,6 @@ the network's.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,12 @@ from dataclasses import dataclass, field
 from itertools import count, pairwise
 from statistics import mean
 
+from edgellm.bench.backends.one_server import key_in
 from edgellm.bench.backends.openai_endpoint import Endpoint, StreamedCompletion
 from edgellm.bench.speed.timing import MAX_SLEPT, SLEEP_SECONDS, Clock
 from edgellm.bench.speed.workload import Test
 from edgellm.bench.worker.protocol import Message, Send, error_message
-from edgellm.errors import BackendError, ConfigError, EdgeLLMError
+from edgellm.errors import BackendError, EdgeLLMError
 
 WORDS = (
     *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child"),
@@ -38,7 +38,7 @@ def serve_endpoint(order: Message, tests: Iterator[Message], send: Send) -> None
         BackendError: the server does not say what models it has.
     """
     begun = time.perf_counter()
-    endpoint = Endpoint(order["endpoint"], order["model"], key=_key(order.get("key_variable")))
+    endpoint = Endpoint(order["endpoint"], order["model"], key=key_in(order["key_variable"]))
     send(
         {
             "device": endpoint.host,
@@ -56,16 +56,6 @@ def serve_endpoint(order: Message, tests: Iterator[Message], send: Send) -> None
             _run_test(client, test, send)
         except EdgeLLMError as error:
             send(error_message(error))
-
-
-def _key(variable: str | None) -> str | None:
-    if not variable:
-        return None
-    if variable not in os.environ:
-        raise ConfigError(
-            f"there is no variable {variable} in the environment", hint=f"export {variable}=..."
-        )
-    return os.environ[variable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +102,11 @@ def _run_test(client: _Client, order: Message, send: Send) -> None:
             tokens = round(mean(completion.tokens - 1 for completion in completions))
             for completion in completions:
                 steps += [after - before for before, after in pairwise(completion.seconds)]
+        if tokens < 1 or not seconds:
+            raise BackendError(
+                f"{client.endpoint.host} sends all of its text at once: nothing to time after it"
+            )
         send({"seconds": seconds, "joules": None, "slept": False, "first": first})
-    if tokens < 1:
-        raise BackendError(
-            f"{client.endpoint.host} answers with a single token: nothing to time after it"
-        )
     unknown = {"peak_memory_bytes": None, "energy_source": None}
     send({"done": True, "steps": steps, "tokens": tokens, **unknown})
 

@@ -128,7 +128,7 @@ print(json.dumps(answers))
 """
 
 
-def ask(address, home, *calls, offline=False):
+def ask(address, home, *calls, offline=False, token=None):
     """What ``download`` answers to each call, in one fresh interpreter."""
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -137,7 +137,55 @@ def ask(address, home, *calls, offline=False):
         "HF_HUB_OFFLINE": "1" if offline else "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    if token:
+        environment["HF_TOKEN"] = token
     return answer_of(RUN, calls, environment)
+
+
+class Storage(BaseHTTPRequestHandler):
+    """Holds the files of a repository, as the Hub's storage elsewhere does; asks for no token."""
+
+    asked: list[tuple[str, str | None]] = []  # noqa: RUF012
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.asked.append((self.path, self.headers["Authorization"]))
+        content = (Hub.repositories["owner/whole"] / self.path.strip("/")).read_bytes()
+        Hub.answer(self, 200, content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_token_is_for_the_hub_and_not_for_the_storage_that_it_redirects_to(hub, tmp_path):
+    storage = ThreadingHTTPServer(("127.0.0.1", 0), Storage)
+    threading.Thread(target=storage.serve_forever, daemon=True).start()
+    tokens = []
+
+    class Redirecting(Hub):
+        def do_GET(self):
+            tokens.append(self.headers["Authorization"])
+            super().do_GET()
+
+        def file(self, path):
+            _, content, headers = super().file(path)
+            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": headers["ETag"]}
+            place = f"http://127.0.0.1:{storage.server_port}/{path.name}"
+            return 302, b"", headers | {"Location": place}
+
+    redirecting = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=redirecting.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{redirecting.server_port}"
+    (answer,) = ask(address, tmp_path, {"repository": "owner/whole"}, token="hf_secret")
+    for server in (storage, redirecting):
+        server.shutdown()
+        server.server_close()
+    assert answer[0] == "folder", answer
+    assert set(tokens) == {"Bearer hf_secret"}
+    assert Storage.asked, "the redirect is followed"
+    assert {token for _, token in Storage.asked} == {None}
 
 
 def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
