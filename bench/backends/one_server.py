@@ -1,4 +1,4 @@
-"""HTTP with one server: no redirect leads to another one, and replies are read within bounds."""
+"""HTTP with one server: no redirect leads to another, and replies are bounded."""
 
 from __future__ import annotations
 

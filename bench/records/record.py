@@ -78,6 +78,11 @@ class Record:
         for name, declared in field_types(type(self)).items():
             object.__setattr__(self, name, checked(getattr(self, name), declared, name))
 
+    @property
+    def kind(self) -> str:
+        """The class of the record, as files name it."""
+        return self.KIND
+
     def get(self, name: str) -> Any:
         """Return a field or a derived figure; None where this kind of record has none so named."""
         return getattr(self, name, None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgellm.bench.worker.protocol import Message
 from edgellm.errors import BackendError
+from edgellm.files.strict_json import loads_strict
 
 END_SECONDS = 10.0
 """Time in which a worker whose standard input has ended must end too."""
@@ -103,7 +104,12 @@ class WorkerProcess:
             ) from None
         if line is None:
             raise self._death()
-        message: dict[str, Any] = json.loads(line)
+        try:
+            message: dict[str, Any] = loads_strict(line.decode())
+        except (ValueError, RecursionError) as error:
+            if not line.endswith(b"\n"):  # it has died at its last word
+                raise self._death() from error
+            raise BackendError(f"it sent what is no message: {error}") from error
         if "error" in message:
             raise BackendError(message["error"], hint=message.get("hint"))
         return message

@@ -77,6 +77,7 @@ def test_files_of_different_machines_are_matched_by_what_they_measure():
         speed(threads=8, test="pp8", error="killed", seconds=(), environment=other),
     ]
     found = compare([mac, server])
+    assert {item.key["kind"] for item in found} == {"speed"}
     assert [(item.key["backend"], item.key["test"]) for item in found] == [
         ("mlx", "tg32"),
         ("mlx", "pp8"),

@@ -76,6 +76,22 @@ def test_a_worker_that_ends_says_why(start, code, reason, hint):
     assert raised.value.hint == hint
 
 
+@pytest.mark.parametrize("half", ['{"seconds": [1.0, 2', "{", '{"a": "\\xc3'])
+def test_a_worker_that_dies_in_the_middle_of_a_message_says_why(start, half):
+    code = f"import sys; sys.stdout.write({half!r}); sys.stdout.flush(); sys.exit('no luck')"
+    with pytest.raises(WorkerEndedError, match="it ended with status 1: no luck"):
+        start(code).receive()
+
+
+@pytest.mark.parametrize(
+    "line", ['{"seconds": NaN}', '{"seconds": 1e999}', "{no json}", "{" * 9999]
+)
+def test_a_figure_that_is_no_number_is_no_message(start, line):
+    worker = start(f"print({line!r}, flush=True); input()")
+    with pytest.raises(BackendError, match="it sent what is no message"):
+        worker.receive()
+
+
 def test_a_silent_worker_is_ended(start):
     worker = start("import time; time.sleep(600)", timeout=0.2)
     with pytest.raises(WorkerEndedError, match=r"said nothing for 0\.2 seconds"):
