@@ -58,7 +58,8 @@ class RenderProcess:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        atexit.register(self.close)
+        self._process = os.getpid()
+        atexit.register(self._close_at_exit)
 
     def render(self, source: str, variables: Mapping[str, Any], limits: RenderLimits) -> str:
         """Return the text that the template ``source`` makes of ``variables``, plain data.
@@ -94,6 +95,10 @@ class RenderProcess:
         with self._lock:
             if self._child is not None:
                 self._end()
+
+    def _close_at_exit(self) -> None:
+        if os.getpid() == self._process:  # the child of a process is not its forks' to end
+            self.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
         """Return the child process, a new one where there is none or it was ended from outside."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 import mlx.core as mx
 
+from edgellm.device.forks import refuse
 from edgellm.errors import ClosedError, EdgeLLMError
 
 Item = TypeVar("Item")
@@ -31,10 +33,10 @@ class ModelLock:
         # Guards the fields below, and is notified when one of them changes.
         self._changed = threading.Condition()
         self._held = False
-        # Threads as objects: an identifier is used again when its thread has ended.
-        self._advancing_thread: threading.Thread | None = None
+        self._process = os.getpid()
+        self._advancing_thread: object = None
         """Advanced the holder last; were it to wait for the lock, it would wait for itself."""
-        self._computing_thread: threading.Thread | None = None
+        self._computing_thread: object = None
         """Computes a step now."""
         self._closed_within_step = False
         self.closed = False
@@ -47,6 +49,7 @@ class ModelLock:
         Raises:
             EdgeLLMError: this thread has an unfinished generation that holds the lock.
             ClosedError: ``close`` was called.
+            BackendError: the model was loaded before this process was forked.
         """
         with self.acquire():
             try:
@@ -72,10 +75,16 @@ class ModelLock:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute a step within: on the stream, and with ``close`` waiting. Raises ClosedError."""
+        """Compute a step within: on the stream, and with ``close`` waiting.
+
+        Raises:
+            ClosedError: ``close`` was called.
+            BackendError: the model was loaded before this process was forked.
+        """
+        self._require_own_process()
         with self._changed:
             self.require_open()
-            self._computing_thread = self._advancing_thread = threading.current_thread()
+            self._computing_thread = self._advancing_thread = _this_thread()
         try:
             with mx.stream(self._stream):
                 yield
@@ -91,15 +100,18 @@ class ModelLock:
         """End the generation, wait until its step is computed, and free.
 
         Called from within a step, which cannot wait for its own end, it returns at once; the end
-        of the step then frees.
+        of the step then frees. In a forked process it waits for nobody, and frees nothing.
         """
+        if os.getpid() != self._process:
+            self.closed = True
+            return
         with self._changed:
             if self.closed:
                 return
             self.closed = True
             self.cancelled.set()
             self._changed.notify_all()
-            if self._computing_thread is threading.current_thread():
+            if self._computing_thread is _this_thread():
                 self._closed_within_step = True
                 return
             self._changed.wait_for(lambda: self._computing_thread is None)
@@ -110,8 +122,14 @@ class ModelLock:
         if self.closed:
             raise ClosedError("the model was closed")
 
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            self.require_open()
+            refuse("the model was loaded")
+
     def _wait_for_lock(self) -> None:
-        thread = threading.current_thread()
+        self._require_own_process()
+        thread = _this_thread()
         with self._changed:
             if self._held and self._advancing_thread is thread:
                 raise EdgeLLMError(
@@ -123,3 +141,22 @@ class ModelLock:
             self._held = True
             self._advancing_thread = thread
             self.cancelled.clear()
+
+
+class _OfThisThread(threading.local):
+    """A token for each thread."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_of_this_thread = _OfThisThread()
+
+
+def _this_thread() -> object:
+    """Return what no other thread has or will have while somebody keeps it.
+
+    Identifiers are used again when their thread has ended, and so are the objects that
+    ``threading`` makes for threads which are not its own.
+    """
+    return _of_this_thread.token

@@ -13,12 +13,19 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
+from edgellm.device.forks import MLX_USE
+
 _lock = threading.Lock()
 _unused: list[mx.Stream] = []
 
 
 def acquire_stream() -> mx.Stream:
-    """Return an unused stream on the default device; make one where there is none."""
+    """Return an unused stream on the default device; make one where there is none.
+
+    Raises:
+        BackendError: MLX was in use before this process was forked.
+    """
+    MLX_USE.require_own_process()
     with _lock:
         device = mx.default_device()
         for number, stream in enumerate(_unused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -133,6 +134,7 @@ class DiskReader:
         self._work: queue.SimpleQueue[tuple[ReadSpan, memoryview, Ticket] | None]
         self._work = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._closed = False
         self._under_way = 0
         self._bytes_read = 0
@@ -188,7 +190,9 @@ class DiskReader:
         return ticket
 
     def close(self) -> None:
-        """Stop, wait for the reads under way, and close the files."""
+        """Stop, wait for the reads under way, and close the files; not in a forked process."""
+        if os.getpid() != self._process:  # where its threads are not
+            return
         with self._lock:
             if self._closed:
                 return

@@ -1,6 +1,8 @@
 """The model lock: who may compute, who waits, and when the model is freed."""
 
+import _thread
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
@@ -48,6 +50,37 @@ def test_an_ended_threads_generation_is_waited_for_by_any_other(lock):
     assert list(stream) == [1, 2]
     waiter.join()
     assert 0 in found
+
+
+def test_a_thread_of_foreign_code_is_no_other_ones_successor(lock):
+    """Python makes one object for threads that are not its own where they share an identifier."""
+    stream = lock.run(iter_items(3))
+    identifiers, found, ended = [], [], threading.Event()
+
+    def advance():
+        identifiers.append(threading.current_thread().ident)
+        next(stream)
+        ended.set()
+
+    def wait():
+        identifiers.append(threading.current_thread().ident)
+        try:
+            found.extend(lock.run(iter_items(1)))
+        except EdgeLLMError as error:
+            found.append(error)
+        ended.set()
+
+    _thread.start_new_thread(advance, ())
+    assert ended.wait(10)
+    ended.clear()
+    time.sleep(0.1)  # its identifier is free
+    _thread.start_new_thread(wait, ())
+    assert not ended.wait(0.3), found
+    assert list(stream) == [1, 2]
+    assert ended.wait(10)
+    assert found == [0]
+    if identifiers[0] != identifiers[1]:
+        pytest.skip("the system gave the second thread another identifier")
 
 
 def test_closing_waits_for_the_step_and_frees_once(lock, freed):
