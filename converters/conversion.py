@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -23,20 +22,17 @@ from edgellm.checkpoint.folder import (
 )
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
+from edgellm.converters.destination import require_space
 from edgellm.converters.manifest import Finished
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
 from edgellm.converters.workspace import Workspace
-from edgellm.errors import ConversionError, FormatError
+from edgellm.errors import FormatError
 from edgellm.files.atomic import FileRecord, write_file
 from edgellm.files.bounded import read_in_parts
-from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import write_json
-
-SPARE_BYTES = 32 << 20
-"""Room for the index, the config and the filesystem's own books."""
 
 MOVERS = 2
 """Files made at the same time where bytes only move: one is written while another is read."""
@@ -124,9 +120,9 @@ def convert_source(
         if report:
             work.give_up_unmeasured()
         _check_finished(work, recipe, counter)
-        _require_space(work, recipe)
         kept_files = len(work.finished)
         waiting = [file for file in recipe.files if file.name not in work.finished]
+        require_space(destination, sum(file.nbytes + DATA_ALIGNMENT for file in waiting))
 
         def write(file: OutputFile) -> Finished:
             stream = WeightStream(source, partial(counter.read, file.name), measure=report)
@@ -221,23 +217,6 @@ def _check_finished(work: Workspace, recipe: Recipe, counter: ConversionProgress
             counter.read(name, source_bytes[name])
         else:
             counter.say(f"{name} is damaged, and is made anew")
-
-
-def _require_space(work: Workspace, recipe: Recipe) -> None:
-    """Refuse at once what cannot end well."""
-    needed = SPARE_BYTES + sum(
-        file.nbytes + DATA_ALIGNMENT for file in recipe.files if file.name not in work.finished
-    )
-    try:
-        free = shutil.disk_usage(work.path).free
-    except OSError as error:
-        raise write_error(work.path, error) from error
-    if needed > free:
-        raise ConversionError(
-            f"{work.destination} needs {needed / 1e9:.1f} GB more "
-            f"and the disk has {free / 1e9:.1f} GB free",
-            hint="free some space, name a destination on another disk, or take fewer bits",
-        )
 
 
 def _quantizes_again(source: Source, recipe: Recipe) -> bool:

@@ -11,13 +11,13 @@ from edgellm.converters.conversion import (
     ConvertCallback,
     convert_source,
 )
+from edgellm.converters.destination import destination_path
 from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
 from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
 from edgellm.converters.tensors.recipe import ConversionSettings
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.workspace import destination_path
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.hub.download import download
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate

@@ -24,7 +24,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a conversion says of itself in its folder.
+    """An account of a conversion, in the folder where it grows.
 
     Attributes:
         origin: the source's fingerprint and the recipe's digest.

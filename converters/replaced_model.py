@@ -1,4 +1,4 @@
-"""The model at a conversion's destination, which gives way to the new one, and what else is there.
+"""The model at a destination, which gives way to a new one, and what else is in its folder.
 
 Only files that edgellm has written go with it. What a person has put beside them, a link, a folder,
 a text, is kept: it moves into the new folder.
@@ -23,7 +23,7 @@ MOVE_IT = "move it, or name another destination"
 
 
 class ReplacedModel:
-    """What is at a destination.
+    """The folder at a destination.
 
     Args:
         destination: the folder that a conversion becomes.

@@ -28,9 +28,9 @@ from edgellm.converters.conversion import (
     ConvertCallback,
     convert_source,
 )
+from edgellm.converters.destination import destination_path
 from edgellm.converters.tensors.recipe import CODES, UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
-from edgellm.converters.workspace import destination_path
 from edgellm.device.machine import core_count
 from edgellm.models.presets import shape_config
 from edgellm.tokenizer.detokenizer import BYTE_OF

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgellm.checkpoint.folder import MANIFEST
+from edgellm.converters.destination import make_folder_of
 from edgellm.converters.manifest import (
     Finished,
     Manifest,
@@ -30,21 +31,6 @@ MANIFEST_SUFFIX = ".edgellm.manifest"
 
 CHECKERS = 4
 """Finished files that are read at the same time."""
-
-
-def destination_path(destination: str | Path) -> Path:
-    """Return where something is to be made, links followed.
-
-    Raises:
-        ConversionError: no file can have such a name.
-    """
-    try:
-        return Path(destination).expanduser().resolve()
-    # a zero byte, links that go round, a user that nobody knows
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConversionError(
-            f"{str(destination)!r} cannot be written: {error}", hint="name another destination"
-        ) from error
 
 
 class Workspace:
@@ -95,10 +81,7 @@ class Workspace:
             ConversionError: the destination is taken, another conversion is at work on it, or the
                 disk refuses.
         """
-        try:
-            self.destination.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        make_folder_of(self.destination)
         with file_lock(self.destination, self._command):
             self._prepare()
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from pathlib import Path
 from edgellm.checkpoint.folder import GENERATION_CONFIG
 from edgellm.checkpoint.model_config import ModelConfig, token_ids
 from edgellm.converters.conversion import (
-    SPARE_BYTES,
     ConversionProgress,
     ConvertCallback,
 )
+from edgellm.converters.destination import destination_path, make_folder_of, require_space
 from edgellm.converters.gguf.model_config import gguf_name, is_permuted
 from edgellm.converters.gguf_export.matrices import GgufMatrix
 from edgellm.converters.gguf_export.model_metadata import (
@@ -28,7 +27,6 @@ from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, wr
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC, begins_with
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputTensor, make_recipe
-from edgellm.converters.workspace import destination_path
 from edgellm.errors import ConversionError
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
@@ -83,7 +81,7 @@ def export(
     """
     path = destination_path(destination)
     folder = locate(model)
-    _make_folder(path)
+    make_folder_of(path)
     with file_lock(path, "edgellm export"):
         _require_free(path, replace=force)
         return _export(folder, path, replace=force, progress=progress or (lambda _: None))
@@ -112,7 +110,7 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
     outputs = rope_factor_outputs(config)
     for name, matrix in matrices.items():
         outputs.append(GgufOutput(gguf_name(name), matrix.kind, matrix.shape, matrix.pieces))
-    _require_space(path, sum(output.nbytes for output in outputs))
+    require_space(path, sum(output.nbytes for output in outputs))
     record = write_gguf(path, metadata, outputs, replace=replace)
     wide = {name: matrix for name, matrix in matrices.items() if len(matrix.shape) > 1}
     return ExportReport(
@@ -191,24 +189,4 @@ def _require_free(path: Path, *, replace: bool) -> None:
     if taken and not begins_with(path, GGUF_MAGIC):
         raise ConversionError(
             f"{path} is no GGUF file, and will not be replaced", hint="name another file"
-        )
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
-def _require_space(path: Path, needed: int) -> None:
-    """Refuse at once what cannot end well. Raises ConversionError."""
-    try:
-        free = shutil.disk_usage(path.parent).free
-    except OSError as error:
-        raise write_error(path, error) from error
-    if needed + SPARE_BYTES > free:
-        raise ConversionError(
-            f"{path} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free",
-            hint="free some space, or name a destination on another disk",
         )

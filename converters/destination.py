@@ -1,0 +1,59 @@
+"""Where something is to be made: its path, its folder, and the room on its disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgellm.console.units import size
+from edgellm.errors import ConversionError
+from edgellm.files.refusals import write_error
+
+SPARE_BYTES = 32 << 20
+"""Room for the index, the config and the filesystem's own books."""
+
+
+def destination_path(destination: str | Path) -> Path:
+    """Return where something is to be made, links followed.
+
+    Raises:
+        ConversionError: no file can have such a name.
+    """
+    try:
+        return Path(destination).expanduser().resolve()
+    # a zero byte, links that go round, a user that nobody knows
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"{str(destination)!r} cannot be written: {error}", hint="name another destination"
+        ) from error
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder that a file or folder is to lie in. Raises ConversionError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def require_space(path: Path, needed: int) -> None:
+    """Refuse at once what cannot end well.
+
+    Args:
+        path: what is to be made.
+        needed: bytes that are still to be written.
+
+    Raises:
+        ConversionError: the disk has less.
+    """
+    needed += SPARE_BYTES
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise write_error(path, error) from error
+    if needed > free:
+        raise ConversionError(
+            f"{path} needs {size(needed)}, which is {size(needed - free)} more than the disk has "
+            "free",
+            hint="free some space, name a destination on another disk, or take fewer bits",
+        )
