@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -179,6 +180,9 @@ def _program(name: str) -> str:
 
 def _number(text: str, factor: float) -> float | None:
     try:
-        return float(text.strip()) * factor
+        power = float(text.strip()) * factor
     except ValueError:  # "[N/A]", a heading
         return None
+    if 0 <= power < math.inf:  # "nan" is a float too
+        return power
+    return None

@@ -16,6 +16,7 @@ from edgellm.errors import ConfigError, FormatError, ReadError
 from edgellm.files.atomic import append_to_file, require_replaceable, write_file
 from edgellm.files.bounded import read_bounded
 from edgellm.files.file_lock import file_lock
+from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import parse_json, quoted
 
 MAX_BYTES = 64 << 20
@@ -53,7 +54,8 @@ class ResultFile:
 
     Raises:
         ConfigError: the suffix says no format, or there is no such folder.
-        ConversionError: something that is no plain file is in its place.
+        ConversionError: something that is no plain file is in its place, or it has a name that no
+            file can have.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,9 +64,12 @@ class ResultFile:
             raise ConfigError(
                 f"{path.name} says no format that is known", hint=f"end it with one of {known}"
             )
-        if not path.absolute().parent.is_dir():
-            raise ConfigError(f"there is no folder {path.parent}", hint="make it first")
-        require_replaceable(path)
+        try:
+            if not path.absolute().parent.is_dir():
+                raise ConfigError(f"there is no folder {path.parent}", hint="make it first")
+            require_replaceable(path)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise write_error(path, error) from error
         self.path = path
         self._records: list[Record] = []
 

@@ -158,6 +158,7 @@ class WorkerProcess:
             reason = "the system killed it, most likely for want of memory"
             return WorkerEndedError(reason + last_words, hint=self._crash_hint)
         if status < 0:
-            reason = f"it was ended by {signal.Signals(-status).name}"
+            names = {one.value: one.name for one in signal.Signals}  # of real-time ones, two
+            reason = f"it was ended by {names.get(-status, f'signal {-status}')}"
             return WorkerEndedError(reason + last_words, hint=self._crash_hint)
         return WorkerEndedError(f"it ended with status {status}{last_words}")

@@ -82,6 +82,8 @@ def test_what_powermetrics_says():
     assert apple_milliwatts("Combined Power (CPU + GPU + ANE): 1234 mW\n") == 1234.0
     assert apple_milliwatts("CPU Power: 800 mW\n") is None
     assert apple_milliwatts("\n") is None
+    for figure in ("nan", "inf", "-5", "1e999", "7 W"):
+        assert apple_milliwatts(f"Combined Power (CPU + GPU + ANE): {figure} mW\n") is None
 
 
 def test_without_a_gpu_there_is_no_meter_of_one(monkeypatch, tmp_path):

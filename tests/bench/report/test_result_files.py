@@ -16,6 +16,7 @@ from edgellm.bench.report.result_files import (
     read_some_records,
     write_records,
 )
+from edgellm.cli.app import main
 from edgellm.errors import ConversionError, FormatError, ReadError
 
 
@@ -231,3 +232,11 @@ def test_a_strangers_half_download_beside_a_result_stays(tmp_path, suffix):
     beside.write_text("half a download")
     write_records(tmp_path / f"result{suffix}", [speed()])
     assert beside.read_text() == "half a download"
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".json", "n" * 300 + ".jsonl", "n" * 300 + "/x.json"])
+def test_a_name_that_is_too_long_is_an_error_before_anything_is_measured(tmp_path, capsys, name):
+    assert main(["bench", "queries", "stories", "--output", str(tmp_path / name)]) == 1
+    shown = capsys.readouterr().err
+    assert "cannot be written" in shown
+    assert "hint: " in shown

@@ -64,6 +64,12 @@ def test_a_message_is_answered_and_an_error_is_raised_without_an_end(start):
     [
         ("import sys; sys.exit('no luck')", "it ended with status 1: no luck", None),
         ("import os; os.abort()", "it was ended by SIGABRT", "try it"),
+        pytest.param(
+            "import os; os.kill(os.getpid(), 40)",
+            "it was ended by signal 40",
+            "try it",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="has real-time signals"),
+        ),
         ("import os; os.kill(os.getpid(), 9)", "for want of memory", "try it"),
         ("import sys; sys.exit(137)", "for want of memory", "try it"),
     ],
