@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgellm.bench.worker.status import DoingCallback, Status, StatusCallback
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError, MemoryBudgetError
+from edgellm.files.locations import temporary_folder
 from edgellm.hub.resolve import locate
 from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.settings import LoadSettings
@@ -154,9 +154,8 @@ def _measure(
     if not any(form for part in checkpoint.layers for form in part.quantizations.values()):
         raise BackendError("its weights are not quantized")
     report("dequantizing")
-    variants_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ablate-", dir=variants_folder()) as scratch:
-        plain = Path(scratch) / "16bit"
+    with temporary_folder(variants_folder()) as scratch:
+        plain = scratch / "16bit"
         make_model(plain, "convert", str(checkpoint.folder.path), str(plain), "--bits", "16")
         return _time_in_worker(checkpoint, plain, ablation, settings, report)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
@@ -22,6 +21,7 @@ from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import DoingCallback, Status, StatusCallback
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, EdgeLLMError
+from edgellm.files.locations import temporary_folder
 from edgellm.hub.resolve import locate
 from edgellm.tokenizer import Tokenizer
 
@@ -96,19 +96,19 @@ def compare(
         ids[begin : begin + settings.window] for begin in range(0, len(ids), settings.window)
     ]
 
-    def run(number: int, folder: str) -> _Outputs:
+    def run(number: int, folder: Path) -> _Outputs:
         side = sides[number]
 
         def report(doing: str) -> None:
             progress(Status(number + 1, len(sides), side.title, doing))
 
-        return _run_side(side, settings, windows, Path(folder), report)
+        return _run_side(side, settings, windows, folder, report)
 
-    with tempfile.TemporaryDirectory(prefix="edgellm-parity-") as reference_folder:
+    with temporary_folder() as reference_folder:
         reference = run(0, reference_folder)
         for number, side in enumerate(sides[1:], 1):
             try:
-                with tempfile.TemporaryDirectory(prefix="edgellm-parity-") as folder:
+                with temporary_folder() as folder:
                     yield _record(reference, run(number, folder), windows, tokenizer)
             except EdgeLLMError as error:
                 common = _common_fields(reference, side)

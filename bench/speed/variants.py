@@ -17,7 +17,8 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.device import machine
 from edgellm.errors import BackendError, ModelNotFoundError
-from edgellm.files.locations import cache_folder
+from edgellm.files.locations import cache_folder, make_private_folder
+from edgellm.files.refusals import write_error
 from edgellm.hub.resolve import locate
 from edgellm.models.presets import SHAPES
 from edgellm.settings import DEFAULT_MODEL
@@ -116,10 +117,14 @@ def make_model(made: Path, *arguments: str) -> Path:
 
     Raises:
         BackendError: it has failed; what it had made is removed.
+        ConversionError: its folder cannot be made.
     """
     if made.exists():
         return made
-    made.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        make_private_folder(made.parent)
+    except OSError as error:
+        raise write_error(made, error) from error
     try:
         subprocess.run(
             [sys.executable, "-m", "edgellm", *arguments],

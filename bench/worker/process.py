@@ -55,7 +55,13 @@ class WorkerProcess:
         environment = dict(os.environ)
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
-        self._stderr = tempfile.TemporaryFile(prefix="edgellm-bench-")  # noqa: SIM115 - see kill
+        try:
+            self._stderr = tempfile.TemporaryFile(prefix="edgellm-bench-")  # noqa: SIM115 - see kill
+        except OSError as error:
+            raise BackendError(
+                f"no temporary file can be made: {error.strerror or error}",
+                hint="set TMPDIR to a folder on a disk with room",
+            ) from error
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

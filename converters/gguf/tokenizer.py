@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgellm.chat_template.template import DEFAULT
@@ -21,6 +19,7 @@ from edgellm.converters.tokenizers.pretokenizers import (
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import TokenizerError
 from edgellm.files.atomic import write_file
+from edgellm.files.locations import temporary_folder
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.spm_proto import CONTROL, UNKNOWN, USER_DEFINED
@@ -76,9 +75,9 @@ def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, byte
 
 def _require_loadable(files: Mapping[str, bytes], vocab_size: int) -> None:
     """Load the tokenizer as it will be loaded. Raises TokenizerError, TemplateError."""
-    with TemporaryDirectory(prefix="edgellm-") as folder:
+    with temporary_folder() as folder:
         for name, content in files.items():
-            write_file(Path(folder) / name, [content])
+            write_file(folder / name, [content], durable=False)
         Tokenizer.from_folder(folder, vocab_size=vocab_size)
 
 

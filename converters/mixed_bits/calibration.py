@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgellm.errors import ConfigError
+from edgellm.files.atomic import write_file
 from edgellm.files.bounded import read_bounded
+from edgellm.files.locations import temporary_folder
 from edgellm.tokenizer import Tokenizer
 
 MAX_FILE_BYTES = 256 << 20
@@ -87,10 +88,10 @@ def calibration_tokens(
     """
     if text is None:
         text = TEXT
-    with tempfile.TemporaryDirectory(prefix="edgellm-") as name:
+    with temporary_folder() as folder:
         for file, content in companions.items():
-            (Path(name) / file).write_bytes(_content(content))
-        ids = Tokenizer.from_folder(name, vocab_size=vocabulary).encode(text)
+            write_file(folder / file, [_content(content)], durable=False)
+        ids = Tokenizer.from_folder(folder, vocab_size=vocabulary).encode(text)
     length = min(SEQUENCE, len(ids))
     if length < 16:
         raise ConfigError(

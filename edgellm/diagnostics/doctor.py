@@ -245,8 +245,11 @@ def _sample(folder: Path) -> Iterator[list[Path]]:
             file.flush()
             os.fsync(file.fileno())
             yield [Path(file.name)]
-    except PermissionError as error:
-        raise ReadError(f"{folder} cannot be written to, so its disk was not measured") from error
+    except OSError as error:
+        raise ReadError(
+            f"{folder} cannot be written to, so its disk was not measured: {error.strerror}",
+            hint="name a folder that you may write to",
+        ) from error
 
 
 def _measure_model(diagnosis: Diagnosis) -> str:

@@ -5,14 +5,13 @@ Each returns what it found, or raises EdgeLLMError that says what went wrong.
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from pathlib import Path
 
 import mlx.core as mx
 
 from edgellm.converters import convert
 from edgellm.errors import EdgeLLMError
+from edgellm.files.locations import temporary_folder
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import load
@@ -52,9 +51,9 @@ def quantized_is_dequantized() -> str:
     """Compare logits to those of the same weights dequantized; activations' rounding is allowed."""
     with load(DEFAULT_MODEL) as quantized:
         found = _logits(quantized)
-    with tempfile.TemporaryDirectory(prefix="edgellm-doctor-") as folder:
-        convert(locate(DEFAULT_MODEL), Path(folder) / "plain", bits=16, dtype="float32")
-        with load(Path(folder) / "plain") as plain:
+    with temporary_folder() as folder:
+        convert(locate(DEFAULT_MODEL), folder / "plain", bits=16, dtype="float32")
+        with load(folder / "plain") as plain:
             expected = _logits(plain)
     error = max(map(_relative_error, found, expected))
     if not error < MAX_ERROR:  # also where it is no number

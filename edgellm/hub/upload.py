@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgellm.checkpoint.folder import CHECKSUMS, read_checksums
 from edgellm.errors import ConfigError, DownloadError, EdgeLLMError
 from edgellm.files.atomic import write_file
 from edgellm.files.strict_json import quoted
@@ -33,7 +34,9 @@ def require_account(repository: str) -> None:
 
 
 def upload(folder: Path, repository: str, card: str, *, private: bool = False) -> str:
-    """Write the card into the folder, upload the whole in one commit, and return its address.
+    """Write the card into the folder, upload the model in one commit, and return its address.
+
+    Files beside it that edgellm has not written stay here.
 
     ``HF_ENDPOINT`` and ``HF_TOKEN`` are huggingface-hub's own, and respected.
 
@@ -45,16 +48,21 @@ def upload(folder: Path, repository: str, card: str, *, private: bool = False) -
 
     Raises:
         ConversionError: the card cannot be written.
+        FormatError, ReadError: the folder's list of files is damaged.
         DownloadError: the Hub cannot be reached, or refuses.
     """
     from huggingface_hub import HfApi
 
+    names = [CARD, CHECKSUMS, *(record.name for record in read_checksums(folder))]
     write_file(folder / CARD, [card.encode()])
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True, private=private)
         done = api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Converted by edgellm"
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Converted by edgellm",
+            allow_patterns=names,
         )
     except Exception as error:
         raise _renamed(error, repository, folder) from error

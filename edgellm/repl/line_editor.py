@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.console.streams import is_terminal
+from edgellm.errors import EdgeLLMError
+from edgellm.files.bounded import require_regular_file
 from edgellm.files.locations import make_private_folder
 from edgellm.repl.chat_view import CONTINUATION, PROMPT
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.output import Output
+
+MAX_HISTORY_BYTES = 64 << 20
+"""Of what was typed in earlier chats, which is read whole."""
 
 MENU_LINES = 5
 """Lines below the text that are kept free for completions."""
@@ -143,7 +148,9 @@ def _history() -> History:
         make_private_folder(folder)
         file = folder / "history"
         file.touch(mode=0o600)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        if require_regular_file(file) > MAX_HISTORY_BYTES:
+            return InMemoryHistory()
+    except (OSError, RuntimeError, EdgeLLMError):  # RuntimeError: there is no home
         return InMemoryHistory()
     return FileHistory(str(file))
 

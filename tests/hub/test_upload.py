@@ -215,15 +215,19 @@ def run_commands(hub, home, *commands):
 
 def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):
     source = write_model(tmp_path / "a private name", LLAMA)
-    command = ["convert", source, tmp_path / "made", "--bits", "4"]
+    convert(source, tmp_path / "made")
+    (tmp_path / "made" / "secret.txt").write_text("a person's")
+    command = ["convert", source, tmp_path / "made", "--bits", "4", "--force"]
     command += ["--upload", "owner/tiny", "--json"]
     ((code, out, err),) = run_commands(hub, tmp_path / "home", [TOKEN, *command])
     assert code == 0, err
+    assert "secret.txt" in [file.name for file in (tmp_path / "made").iterdir()]
     assert json.loads(out)["uploaded"].endswith(f"/owner/tiny/commit/{COMMIT}")
     assert hub.state["created"]["name"] == "tiny"
     (commit,) = hub.state["commits"]
     kinds = {line["value"]["path"]: line["key"] for line in commit if line["key"] != "header"}
-    assert kinds.keys() == {file.name for file in (tmp_path / "made").iterdir()}
+    ours = {file.name for file in (tmp_path / "made").iterdir()} - {"secret.txt"}
+    assert kinds.keys() == ours, "what a person has put beside the model stays there"
     assert {kind for file, kind in kinds.items() if file.endswith(".safetensors")} == {"lfsFile"}
     for file in (tmp_path / "made").glob("*.safetensors"):
         content = file.read_bytes()

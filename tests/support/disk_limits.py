@@ -29,3 +29,18 @@ def no_umask():
 def open_to_others(folder):
     """The files and folders below ``folder`` that others may read or write."""
     return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
+
+
+def fill(disk, *, leave=0):
+    """Take the free room of a disk, but for ``leave`` bytes; return the file that takes it."""
+    filler = disk / "filler"
+    with filler.open("ab") as file:
+        size = 1 << 20
+        while size:
+            try:
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, size)
+            except OSError:
+                size //= 2
+        taken = os.fstat(file.fileno()).st_size
+        os.ftruncate(file.fileno(), max(0, taken - leave))
+    return filler
