@@ -1,12 +1,13 @@
 """Every way to write a file, on disks that are full or read-only: what is said, and what is left.
 
-    python tests/hard_disks.py [WRITER ...]
+    python tests/hard_disks.py [--states STATE,STATE] [WRITER ...]
 
 Each case has a small tmpfs of its own in a mount namespace (Linux; root, or user namespaces). It
 has to end with a clear error, or with a warning where the file is only a cache; the old file is
 whole, and nothing is left beside it. A table is printed; the exit status says whether all was well.
 """
 
+import argparse
 import os
 import resource
 import shutil
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -123,8 +123,6 @@ class Place:
         self.model = write_model(root / "model", model)
         self.home = root / "home"
         self.home.mkdir()
-        self.run(("export", "@MODEL", "@OTHER/model.gguf"))
-        self.run((*BENCH, "--output", "@OTHER/records.json"))
 
     def run(self, words, *, lines="", environment=(), limit=None):
         """Run a command line."""
@@ -153,6 +151,14 @@ class Place:
             check=False,
         )
 
+    def make(self, writer):
+        """Make what a command reads."""
+        words = " ".join(writer.words)
+        if "@GGUF" in words and not (self.root / "model.gguf").exists():
+            self.run(("export", "@MODEL", "@OTHER/model.gguf"))
+        if "records.json" in words and not (self.root / "records.json").exists():
+            self.run((*BENCH, "--output", "@OTHER/records.json"))
+
     def mount(self):
         """Give the place an empty disk."""
         subprocess.run(
@@ -171,7 +177,7 @@ class Place:
             elif name == "talk.json":
                 (self.disk / name).write_text('{"edgellm_chat": 1, "messages": []}')
             else:
-                (self.disk / name).write_text("the old one\n")
+                (self.disk / name).write_text("GGUF, the old one\n")
 
 
 def contents(folder):
@@ -181,6 +187,22 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "filler"
     }
+
+
+def written(place, writer):
+    """Return how many bytes a writer writes where there is room, and those of its largest file."""
+    place.mount()
+    try:
+        place.put_old(writer)
+        before = contents(place.disk)
+        done = place.run(writer.words, lines=writer.lines, environment=writer.environment)
+        assert done.returncode == 0, done.stderr
+        after = contents(place.disk)
+    finally:
+        place.unmount()
+        shutil.rmtree(place.root / "made", ignore_errors=True)
+    sizes = [len(data) for name, data in after.items() if before.get(name) != data]
+    return sum(sizes) or 1 << 20, max(sizes, default=1 << 20)
 
 
 def tried(place, writer, state, grown, largest):
@@ -199,7 +221,8 @@ def tried(place, writer, state, grown, largest):
             case "read-only":
                 subprocess.run(["mount", "-o", "remount,ro", place.disk], check=True)
             case "fills up":
-                watcher = Thread(target=fill_soon, args=(place.disk, ended, before), daemon=True)
+                fill(place.disk, leave=grown + (36 << 20))  # conversions want 32 MB to spare
+                watcher = Thread(target=fill_soon, args=(place.disk, ended), daemon=True)
                 watcher.start()
             case "file limit":
                 limit = largest // 2
@@ -214,14 +237,12 @@ def tried(place, writer, state, grown, largest):
     return judged(writer, state, done, before, after)
 
 
-def fill_soon(disk, ended, before):
-    """Fill a disk when something new has appeared in it that has bytes."""
+def fill_soon(disk, ended):
+    """Fill a disk as soon as something is written to it."""
     while not ended.is_set():
-        for path in disk.rglob("*.edgellm.partial"):
-            with suppress(OSError):
-                if path.stat().st_size:
-                    fill(disk)
-                    return
+        for _ in disk.rglob("*.edgellm.partial"):
+            fill(disk)
+            return
         time.sleep(0.0005)
 
 
@@ -268,26 +289,21 @@ def main():
         os.environ["EDGELLM_OWN_MOUNTS"] = "1"
         words = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
         os.execvp(words[0], [*words, sys.executable, *sys.argv])
-    chosen = sys.argv[1:] or list(WRITERS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--states", default=",".join(STATES))
+    parser.add_argument("names", nargs="*", metavar="WRITER", help=", ".join(WRITERS))
+    options = parser.parse_args()
     failed = 0
     say("| writer | state | said | left | well |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as root:
         place = Place(Path(root))
-        for name in chosen:
-            writer = WRITERS[name]
-            place.mount()
-            place.put_old(writer)
-            before = contents(place.disk)
-            done = place.run(writer.words, lines=writer.lines, environment=writer.environment)
-            after = contents(place.disk)
-            place.unmount()
-            shutil.rmtree(place.root / "made", ignore_errors=True)
-            assert done.returncode == 0, done.stderr
-            new = {key: data for key, data in after.items() if before.get(key) != data}
-            grown = sum(map(len, new.values())) or 1 << 20
-            largest = max(map(len, new.values()), default=1 << 20)
-            for state in STATES:
-                said, left, faults = tried(place, writer, state, grown, largest)
+        for name in options.names or WRITERS:
+            place.make(WRITERS[name])
+            sizes = None
+            for state in options.states.split(","):
+                if sizes is None and state in ("half left", "fills up", "file limit"):
+                    sizes = written(place, WRITERS[name])
+                said, left, faults = tried(place, WRITERS[name], state, *(sizes or (0, 0)))
                 failed += bool(faults)
                 said = said.replace(str(place.root), "")[:200]
                 verdict = "; ".join(faults) or "yes"
