@@ -19,6 +19,7 @@ from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
 from edgellm.converters.tensors.recipe import ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
+from edgellm.files.given_path import given_path
 from edgellm.hub.download import download
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate
 
@@ -76,9 +77,9 @@ def convert(
     opened = open_source(source, target)
     merged, workers = 0, None
     if tokenizer is not None:
-        opened = GivenTokenizer(opened, Path(tokenizer).expanduser())
+        opened = GivenTokenizer(opened, given_path(tokenizer))
     if adapter is not None:
-        opened = MergedSource(opened, Path(adapter).expanduser())
+        opened = MergedSource(opened, given_path(adapter))
         merged, workers = opened.merged, 1  # which reads an adapter's factors once a matrix
     chosen = None
     if mixed is not None:
@@ -100,7 +101,7 @@ def convert(
 
 def open_source(source: str | Path, destination: Path) -> Source:
     """Open a model in whatever format it is; ``destination`` must be another folder."""
-    path = Path(source).expanduser()
+    path = given_path(source)
     if not path.exists():
         path = _elsewhere(str(source))
     if path.resolve() == destination:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import FormatError, TemplateError
+from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import read_json, write_json
 from edgellm.settings import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling, is_int
 
@@ -120,11 +121,11 @@ class Chat:
         document: dict[str, Any] = {"edgellm_chat": 1, "messages": self.messages}
         if self._cached:
             document["said"] = {"text": self._cached.text, "ids": self._cached.ids}
-        write_json(Path(path), document, private=True)
+        write_json(given_path(path), document, private=True)
 
     def load(self, path: str | Path) -> None:
         """Replace the messages by those that ``save`` wrote. Raises FormatError, ReadError."""
-        document = read_saved_chat(Path(path))
+        document = read_saved_chat(given_path(path))
         messages = document.get("messages")
         if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")

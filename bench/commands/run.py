@@ -28,6 +28,7 @@ from edgellm.bench.speed.workload import (
 from edgellm.cli.command_group import CommandGroup
 from edgellm.console.terminal import write_line
 from edgellm.errors import ModelNotFoundError
+from edgellm.files.given_path import given_path
 from edgellm.settings import parse_size
 
 NUMBERS = "N,N,..."
@@ -203,7 +204,7 @@ def _check_models(models: Sequence[str], commands: Sequence[str]) -> None:
 
     for model in models:
         close = get_close_matches(model, commands, n=1, cutoff=0.75)
-        if close and not Path(model).exists():
+        if close and not given_path(model).exists():
             raise ModelNotFoundError(
                 f"there is no model {model!r}", hint=f"did you mean edgellm bench {close[0]}?"
             )

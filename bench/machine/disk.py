@@ -13,6 +13,7 @@ from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import DiskRecord
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ConfigError, ReadError
+from edgellm.files.given_path import given_path
 from edgellm.reading.disk_reader import DiskReader, Tuning
 from edgellm.reading.tuning import endless_extents
 
@@ -91,6 +92,7 @@ def read_all(extents: Sequence[Extent], tuning: Tuning, buffer: WeightBuffer) ->
 
 def files_of(path: Path) -> list[Path]:
     """Return the file, or those of a folder, that are worth reading. Raises ConfigError."""
+    path = given_path(path)
     files = [path] if path.is_file() else sorted(path.glob("*"))
     files = [file for file in files if file.is_file() and file.stat().st_size >= 1 << 20]
     if not files:

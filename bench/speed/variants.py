@@ -17,6 +17,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.device import machine
 from edgellm.errors import BackendError, ModelNotFoundError
+from edgellm.files.given_path import given_path
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.files.refusals import write_error
 from edgellm.hub.resolve import locate
@@ -85,7 +86,7 @@ def prepare_variant(model: str, bits: int | None, backend: str) -> ModelVariant:
         BackendError: this backend cannot open it, or it cannot be had in these bits.
     """
     if Path(model).suffix == GGUF:
-        return _gguf_variant(Path(model).expanduser(), backend)
+        return _gguf_variant(given_path(model), backend)
     folder = _in_bits(_folder(model), bits)
     checkpoint = read_checkpoint(folder)
     config = checkpoint.config
@@ -158,7 +159,7 @@ def _gguf_variant(path: Path, backend: str) -> ModelVariant:
 
 def _folder(model: str) -> Path:
     """Return the folder of a model; for the name of a shape one with random weights."""
-    if model not in SHAPES or Path(model).exists():
+    if model not in SHAPES or given_path(model).exists():
         return locate(model)
     made = variants_folder() / f"{model}-4bit"
     return make_model(made, "synth", model, str(made), "--bits", "4")

@@ -19,8 +19,7 @@ class StatusLine:
     """A bar that is drawn while the ``with`` lasts; elsewhere than on a terminal, notes alone."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._drawn: tuple[Progress, TaskID] | None = None
         self._begun = time.monotonic()
 
     def __enter__(self) -> StatusLine:
@@ -28,7 +27,7 @@ class StatusLine:
         if is_terminal(sys.stderr):
             from rich import progress
 
-            self._bar = progress.Progress(
+            bar = progress.Progress(
                 progress.SpinnerColumn(),
                 progress.TextColumn("{task.description}", markup=False),
                 progress.BarColumn(bar_width=20),
@@ -37,30 +36,29 @@ class StatusLine:
                 console=err(),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=None, left="")
-            self._bar.start()
+            self._drawn = bar, bar.add_task("", total=None, left="")
+            bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Wipe it off."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._drawn is not None:
+            self._drawn[0].stop()
 
     def show(self, status: Status) -> None:
         """Draw the status of a run."""
-        if self._bar is None or self._task is None:
+        if self._drawn is None:
             return
+        bar, task = self._drawn
         done = max(0, status.number - 1)
         left = time_left(time.monotonic() - self._begun, done, status.total)
         text = escape_controls(f"{status.title}: {status.doing}")
-        self._bar.update(
-            self._task, description=text, completed=done, total=status.total, left=left
-        )
+        bar.update(task, description=text, completed=done, total=status.total, left=left)
 
     def note(self, text: str) -> None:
         """Write a line that stays."""
-        if self._bar is not None:
-            self._bar.console.print(text, style="dim")
+        if self._drawn is not None:
+            self._drawn[0].console.print(text, style="dim")
         else:
             say(text)
 

@@ -25,6 +25,7 @@ from edgellm.converters.tensors.recipe import (
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError
 from edgellm.files.bounded import read_errors, require_regular_file
+from edgellm.files.given_path import given_path
 
 MAX_TEXT_BYTES = 1 << 20
 DEFAULT_AVERAGE_BITS = 4.5
@@ -91,7 +92,7 @@ def mixed_settings(
     if average_bits is None:
         average_bits = DEFAULT_AVERAGE_BITS
     if calibration is not None:
-        calibration = Path(calibration).expanduser()
+        calibration = given_path(calibration)
     return MixedSettings(average_bits=average_bits, calibration=calibration)
 
 

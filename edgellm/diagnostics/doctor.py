@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgellm.console.units import size
 from edgellm.errors import EdgeLLMError, ReadError
 from edgellm.settings import DEFAULT_MODEL
 
@@ -230,7 +231,8 @@ def _sample(folder: Path) -> Iterator[list[Path]]:
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_BYTES:
         raise ReadError(
-            f"{folder} has {free / 1e9:.1f} GB free; 1 GB is needed to measure its disk"
+            f"{folder} has {size(free)} free; its disk is measured with {size(MIN_FREE_BYTES)}",
+            hint="free some space, or name a folder on another disk",
         )
     noise = os.urandom(1 << 20)
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup, read_checkpoint
 from edgellm.checkpoint.quantization import Quantization
+from edgellm.files.given_path import given_path
 from edgellm.hub.resolve import bundled_names, is_hub_id, locate
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def inspect_model(model: str | Path) -> tuple[Checkpoint, bool]:
         ``load``.
     """
     name = str(model)
-    is_local = Path(model).expanduser().exists() or name in bundled_names()
+    is_local = given_path(model).exists() or name in bundled_names()
     if is_local or not is_hub_id(name):
         return read_checkpoint(locate(model)), True
     folder = _cached_folder(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -259,7 +260,7 @@ class _FolderChecks:
         records = []
         # In the Hub's cache a snapshot's files are links to blobs, named by their SHA-256.
         for file in sorted(self._path.iterdir()):
-            blob = file.resolve()
+            blob = Path(os.path.realpath(file))  # which takes a link that leads back to itself
             if file.is_symlink() and BLOB.fullmatch(blob.name) and blob.is_file():
                 records.append((FileRecord(file.name, blob.stat().st_size, blob.name), blob))
         return records

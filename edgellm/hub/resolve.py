@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from edgellm.errors import ModelNotFoundError
+from edgellm.files.given_path import given_path
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 
@@ -28,9 +29,10 @@ def locate(model: str | Path) -> Path:
 
     Raises:
         ModelNotFoundError: nothing has this name.
+        ConfigError: it can be no path.
         DownloadError: the Hub cannot be reached, or refuses.
     """
-    path = Path(model).expanduser()
+    path = given_path(model)
     if path.is_dir():
         return path
     name = str(model)

@@ -22,7 +22,8 @@ import numpy as np
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.device.machine import backend_name
-from edgellm.errors import ConfigError, EdgeLLMError
+from edgellm.errors import EdgeLLMError
+from edgellm.files.given_path import given_path
 from edgellm.files.locations import cache_folder
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.models.arithmetic import arithmetic_of, kv_format_of
@@ -199,13 +200,7 @@ def default_folder() -> Path:
 def _folder_of(setting: bool | str | Path) -> Path:
     if isinstance(setting, bool):
         return default_folder()
-    try:
-        return Path(setting).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(
-            f"prompt_cache is {str(setting)[:40]!r}: there is no such home folder",
-            hint="give the whole path of a folder",
-        ) from error
+    return given_path(setting)
 
 
 def _warn_ignored(path: Path, error: Exception) -> None:

@@ -19,6 +19,7 @@ from edgellm.console.streams import is_terminal
 from edgellm.console.terminal import note
 from edgellm.diagnostics.facts import generation_facts
 from edgellm.errors import ConfigError, EdgeLLMError
+from edgellm.files.given_path import given_path
 from edgellm.generation.stats import Stats
 from edgellm.repl import chat_view
 from edgellm.repl.line_editor import Editor
@@ -232,12 +233,7 @@ def _exit(session: Session, argument: str) -> None:
 def _file(argument: str) -> Path:
     if not argument:
         raise ConfigError("which file?", hint="/save FILE, /load FILE")
-    try:
-        return Path(argument).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{argument} begins with no home folder", hint="give the whole path of a file"
-        ) from error
+    return given_path(argument)
 
 
 def _is_conversation(path: Path) -> bool:

@@ -128,6 +128,7 @@ def _upload(
     made: ConversionReport, repository: str, source: str, named_options: Mapping[str, Any]
 ) -> str:
     """Upload a converted model with a card that says how it was made; return its address."""
+    from edgellm.files.given_path import given_path
     from edgellm.hub.model_card import model_card
     from edgellm.hub.resolve import bundled_names
     from edgellm.hub.upload import upload
@@ -135,7 +136,7 @@ def _upload(
     given = {name: value for name, value in named_options.items() if value is not None}
     settings = " ".join(f"--{name} {value}" for name, value in given.items())
     base: str | None = source
-    if Path(source).expanduser().exists() or source in bundled_names():
+    if given_path(source).exists() or source in bundled_names():
         base = None  # nothing on the Hub that the card could link
     card = model_card(made, repository, base=base, settings=settings)
     return upload(made.path, repository, card)

@@ -10,6 +10,7 @@ from typer import Argument
 from edgellm.cli.common import options
 from edgellm.console import terminal
 from edgellm.errors import ConfigError
+from edgellm.files.given_path import given_path
 
 
 def doctor(
@@ -28,9 +29,11 @@ def doctor(
     from edgellm.console.progress import show_doing
     from edgellm.diagnostics.doctor import examine
 
-    folder = folder or Path()
+    folder = given_path(folder or Path())
     if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}")
+        raise ConfigError(
+            f"there is no folder {folder}", hint="name one on the disk that is to be measured"
+        )
     with show_doing() as show:
         diagnosis = examine(folder, show)
     if json:

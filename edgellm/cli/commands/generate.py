@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -15,6 +14,7 @@ from edgellm.cli.common.settings_options import expand_settings
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError
 from edgellm.files.bounded import read_given_text
+from edgellm.files.given_path import given_path
 from edgellm.settings import BATCH, DEFAULT_MODEL, LoadSettings, Sampling
 
 if TYPE_CHECKING:
@@ -151,4 +151,4 @@ def _read_prompts(prompt: str, prompt_file: str) -> dict[int, str]:
 def _read_text(file: str) -> str:
     if file == "-":
         return sys.stdin.read()
-    return read_given_text(Path(file), MAX_LETTERS, hint=PROMPT_FILE_HINT)
+    return read_given_text(given_path(file), MAX_LETTERS, hint=PROMPT_FILE_HINT)

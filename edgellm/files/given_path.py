@@ -1,0 +1,41 @@
+"""A path that a person gave: looked at once, where it enters."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from edgellm.errors import ConfigError
+from edgellm.files.strict_json import quoted
+
+_NOTHING_THERE = (FileNotFoundError, NotADirectoryError)
+
+_HINTS = {
+    errno.ENAMETOOLONG: "give a shorter one",
+    errno.ELOOP: "a link in it leads back to itself; name what it should lead to",
+    errno.EACCES: "name a place that you may read, or ask for the right to",
+}
+
+
+def given_path(text: str | Path) -> Path:
+    """Return a path with its ``~`` expanded; there may be nothing.
+
+    Raises:
+        ConfigError: nothing can be looked for there: the name is too long or no name, a link leads
+            back to itself, there is no such home, or the system refuses.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except _NOTHING_THERE:
+        return path
+    # ValueError: a null character in it; RuntimeError: no such home
+    except (OSError, ValueError, RuntimeError) as error:
+        reason, hint = str(error).rstrip("."), "check how it is written"
+        if isinstance(error, OSError):
+            reason = error.strerror or reason
+            hint = _HINTS.get(error.errno or 0, hint)
+        raise ConfigError(
+            f"the path {quoted(str(text))} cannot be used: {reason}", hint=hint
+        ) from error
+    return path
