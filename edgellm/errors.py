@@ -19,6 +19,8 @@ EdgeLLMError                exit status 1, unless it says otherwise
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
 """What a terminal obeys instead of showing it: C0, DEL and C1, also those of eight bits."""
 
@@ -42,16 +44,17 @@ class EdgeLLMError(Exception):
 
     Args:
         message: one sentence that states the fact.
-        hint: the next step a person can take, if there is one.
+        hint: the next step a person can take; left out: the usual one of its kind, if it has one.
     """
 
     exit_code = 1
+    usual_hint: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         self.message = escape_controls(message)
-        self.hint = None
-        if hint is not None:
-            self.hint = escape_controls(hint)
+        self.hint = hint or self.usual_hint
+        if self.hint is not None:
+            self.hint = escape_controls(self.hint)
         super().__init__(self.message)
 
 
@@ -82,17 +85,25 @@ class DownloadError(EdgeLLMError):
 class FormatError(EdgeLLMError):
     """A file is damaged, or lies about what it holds."""
 
+    usual_hint = "get the file again from where it came from"
+
 
 class UnsupportedModelError(EdgeLLMError):
     """The model is whole, but of a kind that edgellm does not run."""
+
+    usual_hint = "choose a dense model of the LLaMA, Mistral, Qwen2 or Qwen3 family"
 
 
 class TokenizerError(EdgeLLMError):
     """The tokenizer is missing, damaged or does not fit the model."""
 
+    usual_hint = "get the tokenizer's files again from where the model came from"
+
 
 class TemplateError(EdgeLLMError):
     """A chat template is missing, damaged, or refuses the conversation."""
+
+    usual_hint = "put another chat_template.jinja into the model's folder, or use generate"
 
 
 class ConversionError(EdgeLLMError):
@@ -101,6 +112,8 @@ class ConversionError(EdgeLLMError):
 
 class ReadError(EdgeLLMError):
     """Weights could not be read from disk; says the file and the offset."""
+
+    usual_hint = "check that the file is there and may be read, and the disk that it is on"
 
 
 class ContextError(EdgeLLMError):
@@ -113,3 +126,5 @@ class NotFiniteError(EdgeLLMError):
 
 class ClosedError(EdgeLLMError):
     """The model was closed while or before it was used."""
+
+    usual_hint = "load it again"

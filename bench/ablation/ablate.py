@@ -152,7 +152,9 @@ def _measure(
     if ablation.without != "quantization":
         return _time_in_worker(checkpoint, checkpoint.folder.path, ablation, settings, report)
     if not any(form for part in checkpoint.layers for form in part.quantizations.values()):
-        raise BackendError("its weights are not quantized")
+        raise BackendError(
+            "its weights are not quantized", hint="convert it first: edgellm convert MODEL DEST"
+        )
     report("dequantizing")
     with temporary_folder(variants_folder()) as scratch:
         plain = scratch / "16bit"

@@ -131,7 +131,10 @@ class LlamaCppRuntime:
         settings.kv_unified = False
         self._context = c.llama_init_from_model(self._model, settings)
         if not self._context:
-            raise BackendError(f"llama.cpp has no room for {batch} sequences of {capacity} tokens")
+            raise BackendError(
+                f"llama.cpp has no room for {batch} sequences of {capacity} tokens",
+                hint="take fewer with --batch, or shorter ones",
+            )
         self._batch = c.llama_batch_init(max(PREFILL_CHUNK, batch), 0, 1)
         self._context_shape = (batch, capacity)
 

@@ -146,7 +146,10 @@ class Endpoint:
         completion = StreamedCompletion()
         for event in _events(lines):
             if event.get("error"):
-                raise BackendError(f"{self.host} says: {self._error_text(event['error'])}")
+                raise BackendError(
+                    f"{self.host} says: {self._error_text(event['error'])}",
+                    hint="what the server logs may say more",
+                )
             usage = event.get("usage")
             if isinstance(usage, dict):
                 completion.prompt_tokens = (

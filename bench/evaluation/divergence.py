@@ -57,14 +57,18 @@ class LogitComparison:
         """
         if reference.shape != other.shape:
             raise BackendError(
-                f"it has logits of {other.shape}, and the reference of {reference.shape}"
+                f"it has logits of {other.shape}, and the reference of {reference.shape}",
+                hint="compare models of one vocabulary",
             )
         for begin in range(0, len(ids), BLOCK):
             end = begin + BLOCK
             first = np.asarray(reference[begin:end], dtype=np.float64)
             second = np.asarray(other[begin:end], dtype=np.float64)
             if not (np.isfinite(first).all() and np.isfinite(second).all()):
-                raise BackendError("there are logits that are no numbers")
+                raise BackendError(
+                    "there are logits that are no numbers",
+                    hint="edgellm verify says whether the weights are whole",
+                )
             # the logits after a token predict the next one
             self._add_block(first, second, ids[begin + 1 : end + 1])
 

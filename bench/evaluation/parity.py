@@ -235,7 +235,8 @@ def _tokenize(sides: Sequence[Side], settings: ParitySettings) -> tuple[Tokenize
             )
     if len(ids) <= settings.prompt_tokens:
         raise ConfigError(
-            f"the text has {len(ids)} tokens; {settings.prompt_tokens + 1} are the least"
+            f"the text has {len(ids)} tokens; {settings.prompt_tokens + 1} are the least",
+            hint="give a longer one with --text",
         )
     return tokenizer, ids
 

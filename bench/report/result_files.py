@@ -117,7 +117,7 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     if path.suffix == JSONL:
         data = b"".join(map(_as_line, records))
     else:
-        data = FORMATS[path.suffix](records).encode() + b"\n"
+        data = FORMATS[path.suffix](records).encode(errors="backslashreplace") + b"\n"
     write_file(path, [data])
 
 
@@ -131,7 +131,10 @@ def read_records(path: Path) -> list[Record]:
     try:
         return [_record(document, number, path) for number, document in _documents(path)]
     except (ReadError, FormatError) as error:
-        raise type(error)(error.message, hint=error.hint or HINT) from error
+        hint = error.hint
+        if hint == error.usual_hint:
+            hint = HINT
+        raise type(error)(error.message, hint=hint) from error
 
 
 def read_some_records(path: Path) -> list[Record]:

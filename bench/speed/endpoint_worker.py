@@ -104,7 +104,8 @@ def _run_test(client: _Client, order: Message, send: Send) -> None:
                 steps += [after - before for before, after in pairwise(completion.seconds)]
         if tokens < 1 or not seconds:
             raise BackendError(
-                f"{client.endpoint.host} sends all of its text at once: nothing to time after it"
+                f"{client.endpoint.host} sends all of its text at once: nothing to time after it",
+                hint="check that the server streams its answers",
             )
         send({"seconds": seconds, "joules": None, "slept": False, "first": first})
     unknown = {"peak_memory_bytes": None, "energy_source": None}

@@ -142,7 +142,8 @@ def make_model(made: Path, *arguments: str) -> Path:
         lines.insert(0, f"status {error.returncode}")
         reason = next((line for line in lines if line.startswith("error: ")), lines[-1])
         raise BackendError(
-            f"edgellm {arguments[0]} {arguments[1]} failed: {reason.removeprefix('error: ')}"
+            f"edgellm {arguments[0]} {arguments[1]} failed: {reason.removeprefix('error: ')}",
+            hint="run that command by itself: it may say more",
         ) from error
     return made
 
@@ -153,7 +154,7 @@ def _gguf_variant(path: Path, backend: str) -> ModelVariant:
             f"{backend} opens no GGUF file", hint=f"convert it first: edgellm convert {path} FOLDER"
         )
     if not path.is_file():
-        raise ModelNotFoundError(f"there is no file {path}")
+        raise ModelNotFoundError(f"there is no file {path}", hint="check how it is written")
     return ModelVariant(path=path, nbytes=path.stat().st_size)
 
 

@@ -96,7 +96,13 @@ def report_errors(send: Send) -> Iterator[None]:
     except EdgeLLMError as error:
         send(error_message(error))
     except MemoryError:
-        send(error_message(BackendError("there is not enough memory")))
+        send(
+            error_message(
+                BackendError(
+                    "there is not enough memory", hint="end other programs, or take a smaller model"
+                )
+            )
+        )
     except Exception as error:  # a foreign runtime may raise anything
         send(error_message(foreign_error(error)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, rope_factors
+from edgellm.converters.gguf_export.vocabulary import SHARE_FOLDER
 from edgellm.converters.gguf_export.writer import GgufOutput
 from edgellm.errors import UnsupportedModelError
 
@@ -32,9 +33,11 @@ def architecture_of(config: ModelConfig) -> str:
             hint=f"it can be done for {', '.join(ARCHITECTURES)}",
         )
     if config.model_type in ("qwen2", "qwen3") and (config.output_bias or config.mlp_bias):
-        raise UnsupportedModelError(f"llama.cpp's {config.model_type} has no such biases")
+        raise UnsupportedModelError(
+            f"llama.cpp's {config.model_type} has no such biases", hint=SHARE_FOLDER
+        )
     if config.model_type == "qwen3" and config.qkv_bias:
-        raise UnsupportedModelError("llama.cpp's qwen3 has no biases")
+        raise UnsupportedModelError("llama.cpp's qwen3 has no biases", hint=SHARE_FOLDER)
     return ARCHITECTURES[config.model_type]
 
 

@@ -33,6 +33,9 @@ ADDED_SCORE = -1000.0
 
 ADD_SPACE = f"{KEY}add_space_prefix"
 
+SHARE_FOLDER = "share the folder itself: edgellm and mlx-lm open it"
+"""The next step where llama.cpp has nothing like a model or its tokenizer."""
+
 
 def vocabulary_metadata(folder: Path, vocab_size: int, ends: frozenset[int]) -> dict[str, Any]:
     """Return a GGUF file's metadata of a folder's tokenizer.
@@ -95,7 +98,8 @@ def _from_sentencepiece(data: bytes, settings: Settings) -> tuple[dict[str, Any]
     model = read_piece_model(data)
     if not model.merging:
         raise UnsupportedModelError(
-            "llama.cpp merges pieces, and this SentencePiece model is not made for that"
+            "llama.cpp merges pieces, and this SentencePiece model is not made for that",
+            hint=SHARE_FOLDER,
         )
     pieces = dict(enumerate(map(Piece, model.pieces, model.scores, model.kinds)))
     add_space = model.dummy_prefix and settings.flag("add_prefix_space", True)
@@ -109,7 +113,8 @@ def _from_json(
     model = document["model"]
     if not isinstance(model.get("vocab"), dict):
         raise UnsupportedModelError(
-            "llama.cpp merges pieces, and this tokenizer.json is not made for that"
+            "llama.cpp merges pieces, and this tokenizer.json is not made for that",
+            hint=SHARE_FOLDER,
         )
     merges = [_pair(merge) for merge in model["merges"]]
     steps = steps_of(document.get("pre_tokenizer"), "pretokenizers")
@@ -124,7 +129,9 @@ def _from_json(
     # GGUF parts the two tokens of a merge by a space
     spaced = any(len(token.split()) != 1 for merge in merges for token in merge)
     if pre_tokenizer is None or spaced:
-        raise UnsupportedModelError("llama.cpp knows no tokenizer that cuts texts like this one")
+        raise UnsupportedModelError(
+            "llama.cpp knows no tokenizer that cuts texts like this one", hint=SHARE_FOLDER
+        )
     return {
         f"{KEY}model": "gpt2",
         f"{KEY}pre": pre_tokenizer,

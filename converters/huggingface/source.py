@@ -56,7 +56,7 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise ModelNotFoundError(f"there is no folder {path}")
+            raise ModelNotFoundError(f"there is no folder {path}", hint="check how it is written")
         if (path / MANIFEST).exists():
             raise FormatError(f"{path} is itself a conversion that has not finished")
         if not (path / CONFIG).exists():

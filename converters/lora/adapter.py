@@ -176,7 +176,8 @@ def _read_peft(
             replacements[f"{found[1]}.{found[2]}"] = tensor
         else:
             raise UnsupportedModelError(
-                f"{file} holds {quoted(name)}, which is no part of LoRA or DoRA"
+                f"{file} holds {quoted(name)}, which is no part of LoRA or DoRA",
+                hint="merge it with PEFT (merge_and_unload), and convert the result",
             )
     changes = {}
     dora = flag(config, "use_dora")

@@ -119,7 +119,8 @@ class MergedSource:
             )
         if EMBEDDING in {*changes, *replacements} and "lm_head" not in matrices:
             raise UnsupportedModelError(
-                "the adapter changes the embedding, which in this model is the head as well"
+                "the adapter changes the embedding, which in this model is the head as well",
+                hint="merge it with PEFT (merge_and_unload), and convert the result",
             )
         for path, change in changes.items():
             shape = matrices[path].shape

@@ -63,7 +63,7 @@ def open_folder(path: Path) -> ModelFolder:
         ReadError: a file cannot be read.
     """
     if not path.is_dir():
-        raise ModelNotFoundError(f"there is no folder {path}")
+        raise ModelNotFoundError(f"there is no folder {path}", hint="check how it is written")
     if (path / MANIFEST).exists():
         raise FormatError(
             f"{path} is only half converted",

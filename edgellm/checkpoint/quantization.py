@@ -212,7 +212,8 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
             is_mode = isinstance(method, str) and method in MODES
             if "group_size" not in block or not (is_mode or "mode" in block):
                 raise UnsupportedModelError(
-                    f"the model is quantized by {quoted(method)}, which edgellm does not read"
+                    f"the model is quantized by {quoted(method)}, which edgellm does not read",
+                    hint="convert the model that it was made from: edgellm convert OWNER/NAME DEST",
                 )
         return block
     return None

@@ -190,7 +190,7 @@ def _check_mlx(diagnosis: Diagnosis) -> str:
     }
     product = mx.ones((2, 3)) @ mx.ones((3, 2))
     if product.tolist() != [[3.0, 3.0], [3.0, 3.0]]:
-        raise EdgeLLMError(f"a product of ones is {product.tolist()}")
+        raise EdgeLLMError(f"a product of ones is {product.tolist()}", hint=_selftest().REPORT)
     return f"MLX {metadata.version('mlx')} computes on {diagnosis.mlx['backend']}"
 
 
@@ -275,7 +275,7 @@ def _measure_model(diagnosis: Diagnosis) -> str:
             "text": completion.text,
         }
     if not completion.text.strip():
-        raise EdgeLLMError("the bundled model says nothing")
+        raise EdgeLLMError("the bundled model says nothing", hint=_selftest().REPORT)
     if not tokens_per_second:
         return "too short to time"
     return f"{tokens_per_second:.1f} tokens/s"

@@ -17,6 +17,9 @@ from edgellm.llm import LLM
 from edgellm.open_llm import load
 from edgellm.settings import DEFAULT_MODEL, LoadSettings
 
+REPORT = "report it with all that edgellm doctor prints"
+"""The next step where arithmetic is wrong: nothing that a person could mend."""
+
 PROMPT = "Once upon a time, there was a little dog who"
 
 MAX_ERROR = 0.05
@@ -36,13 +39,15 @@ def paged_is_resident() -> str:
         budget = resident.plan.total_bytes - sum(layer_bytes) // 4
     with load(DEFAULT_MODEL, settings, memory=budget) as paged:
         if paged.plan.resident or paged.plan.prefill_chunk != settings.prefill_chunk:
-            raise EdgeLLMError(f"a budget of {budget} bytes did not make it page as it should")
+            raise EdgeLLMError(
+                f"a budget of {budget} bytes did not make it page as it should", hint=REPORT
+            )
         # Three passes: layers are read again into buffers that held others.
         same = all(bool(mx.array_equal(paged.logits(ids), expected)) for _ in range(3))
         streamed = len(paged.plan.streamed)
     if not same:
         raise EdgeLLMError(
-            f"logits differ from the resident model's, with {streamed} layers streamed"
+            f"logits differ from the resident model's, with {streamed} layers streamed", hint=REPORT
         )
     return f"{streamed} of {len(layer_bytes)} layers streamed"
 
@@ -57,7 +62,9 @@ def quantized_is_dequantized() -> str:
             expected = _logits(plain)
     error = max(map(_relative_error, found, expected))
     if not error < MAX_ERROR:  # also where it is no number
-        raise EdgeLLMError(f"logits are off by {error:.1e} of their standard deviation")
+        raise EdgeLLMError(
+            f"logits are off by {error:.1e} of their standard deviation", hint=REPORT
+        )
     return f"off by {error:.1e} of the logits' standard deviation"
 
 
@@ -70,7 +77,7 @@ def threads_agree() -> str:
         thread.join()
         _append_text(llm, texts)
     if len(texts) != 2 or texts[0] != texts[1]:
-        raise EdgeLLMError("two threads do not get the same text")
+        raise EdgeLLMError("two threads do not get the same text", hint=REPORT)
     return "the same text"
 
 

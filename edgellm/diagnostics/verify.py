@@ -34,6 +34,7 @@ from edgellm.errors import (
     TokenizerError,
 )
 from edgellm.files.atomic import FileRecord, file_record
+from edgellm.files.bounded import read_errors
 from edgellm.files.strict_json import quoted, read_json
 from edgellm.open_llm import open_llm
 from edgellm.settings import LoadSettings
@@ -259,7 +260,9 @@ class _FolderChecks:
             return [(record, self._path / record.name) for record in read_checksums(self._path)]
         records = []
         # In the Hub's cache a snapshot's files are links to blobs, named by their SHA-256.
-        for file in sorted(self._path.iterdir()):
+        with read_errors(self._path):
+            files = sorted(self._path.iterdir())
+        for file in files:
             blob = Path(os.path.realpath(file))  # which takes a link that leads back to itself
             if file.is_symlink() and BLOB.fullmatch(blob.name) and blob.is_file():
                 records.append((FileRecord(file.name, blob.stat().st_size, blob.name), blob))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 from edgellm.errors import ConfigError
@@ -26,7 +28,8 @@ def given_path(text: str | Path) -> Path:
     """
     try:
         path = Path(text).expanduser()
-        path.stat()
+        if stat.S_ISDIR(path.stat().st_mode):
+            os.stat(os.path.join(path, "."))  # refused where nothing in it may be looked for
     except _NOTHING_THERE:
         return path
     # ValueError: a null character in it; RuntimeError: no such home

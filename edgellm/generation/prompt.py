@@ -23,7 +23,10 @@ def check_prompt(tokens: Sequence[int], config: ModelConfig, *, context: int) ->
     if not tokens:
         raise ConfigError("the prompt is empty", hint="give at least one token")
     if not 0 <= min(tokens) <= max(tokens) < config.vocab_size:
-        raise ConfigError(f"a token id is outside the vocabulary of {config.vocab_size}")
+        raise ConfigError(
+            f"a token id is outside the vocabulary of {config.vocab_size}",
+            hint="encode texts with the tokenizer of this model",
+        )
     if len(tokens) > context:
         raise ContextError(
             f"the prompt has {len(tokens)} tokens and the context {context}",

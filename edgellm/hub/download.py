@@ -45,7 +45,8 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
         if any(folder.glob(weights)):
             return folder
     raise ModelNotFoundError(
-        f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}"
+        f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}",
+        hint="name the repository that it was made from; a GGUF file is downloaded by itself first",
     )
 
 

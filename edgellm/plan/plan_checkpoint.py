@@ -107,7 +107,10 @@ def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmeti
     """Return how a model computes here, and what it and its draft take. Raises ConfigError."""
     max_context = checkpoint.config.max_position_embeddings
     if settings.context is not None and settings.context > max_context:
-        raise ConfigError(f"context is {settings.context}; the model's own limit is {max_context}")
+        raise ConfigError(
+            f"context is {settings.context}; the model's own limit is {max_context}",
+            hint=f"take {max_context} or less, or leave it out",
+        )
     arithmetic = arithmetic_of(checkpoint, settings)
     kv_format = kv_format_of(checkpoint, settings.kv_bits)
     # MLX's attention over packed keys holds the scores; the kernels' never does

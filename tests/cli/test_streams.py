@@ -50,7 +50,7 @@ COMMANDS = {
 def arguments(request, model, tmp_path):
     """The command line of each command that prints."""
     records = tmp_path / "records.json"
-    write_records(records, [speed().as_dict()])
+    write_records(records, [speed()])
     places = {"MODEL": model, "RECORDS": str(records)}
     return [places.get(word, word) for word in COMMANDS[request.param]]
 
