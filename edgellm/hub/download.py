@@ -65,7 +65,7 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
     from huggingface_hub import errors
 
     kind: type[EdgeLLMError] = DownloadError
-    hint: str | None = "try again; what has been fetched is kept"
+    hint = "try again; what has been fetched is kept"
     match error:
         case errors.GatedRepoError() | errors.DisabledRepoError():
             fact = f"{repository} on the Hub is gated: its owner must let you in"
@@ -73,7 +73,7 @@ def renamed_error(error: Exception, repository: str, revision: str | None = None
         case errors.RevisionNotFoundError():
             kind = ModelNotFoundError
             fact = f"{repository} on the Hub has no revision {revision or 'main'}"
-            hint = None
+            hint = f"its page lists them: huggingface.co/{repository}"
         case errors.RepositoryNotFoundError():
             kind = ModelNotFoundError
             fact = f"there is no {repository} on the Hub, or it is private"

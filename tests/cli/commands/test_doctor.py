@@ -31,5 +31,6 @@ def test_doctor_wants_a_folder(run, tmp_path):
     assert run("doctor", tmp_path / "nowhere") == (
         2,
         "",
-        f"error: there is no folder {tmp_path / 'nowhere'}\n",
+        f"error: there is no folder {tmp_path / 'nowhere'}\n\n"
+        "hint: name one on the disk that is to be measured\n",
     )
