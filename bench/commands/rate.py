@@ -15,6 +15,7 @@ from edgellm.bench.records.differences import counted
 from edgellm.console.terminal import print_error_stream, say
 from edgellm.errors import ConfigError
 from edgellm.files.file_lock import file_lock
+from edgellm.files.given_path import given_path
 
 if TYPE_CHECKING:
     from edgellm.bench.backends.openai_endpoint import Endpoint
@@ -51,6 +52,7 @@ def rate(
     """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go
     on.
     """
+    file = given_path(file)
     if file.is_file():
         context.with_resource(file_lock(file, "edgellm bench rate"))
     rated = RatedFile(file)
