@@ -22,6 +22,7 @@ from edgellm.checkpoint.folder import (
 )
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
+from edgellm.console.units import plural
 from edgellm.converters.destination import require_space
 from edgellm.converters.manifest import Finished
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
@@ -210,7 +211,7 @@ def _check_finished(work: Workspace, recipe: Recipe, counter: ConversionProgress
     """Read again what an earlier run has finished; what is damaged is made anew."""
     if not work.finished:
         return
-    counter.say(f"checking the {len(work.finished)} files that are finished")
+    counter.say(f"checking {plural(len(work.finished), 'finished file')}")
     source_bytes = {file.name: file.source_bytes for file in recipe.files}
     for name, kept in work.check_finished():
         if kept:

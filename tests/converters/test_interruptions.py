@@ -191,7 +191,7 @@ def test_a_byte_that_has_changed_since_is_found_and_the_file_made_anew(tmp_path,
     assert report.kept_files == len(list(made.glob("*.safetensors"))) - 3
     said = [step.message for step in steps if step.message]
     assert said == [
-        "checking the 2 files that are finished",
+        "checking 2 finished files",
         f"{damaged.name} is damaged, and is made anew",
     ]
     assert steps[-1].bytes_done == steps[-1].bytes_total

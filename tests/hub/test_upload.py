@@ -240,6 +240,22 @@ def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):
     assert "private name" not in card
 
 
+def test_a_persons_files_in_the_folder_are_not_uploaded(hub, tmp_path):
+    made = tmp_path / "made"
+    source = write_model(tmp_path / "source", LLAMA)
+    convert(source, made)
+    (made / "notes.txt").write_text("what I found")
+    (made / "checkpoints").mkdir()
+    (made / "checkpoints" / "optimizer.pt").write_text("weeks of work")
+    command = ["convert", source, made, "--bits", "8", "--force", "--upload", "owner/tiny"]
+    ((code, _, err),) = run_commands(hub, tmp_path / "home", [TOKEN, *command])
+    assert code == 0, err
+    assert (made / "notes.txt").exists()
+    (commit,) = hub.state["commits"]
+    uploaded = {line["value"]["path"] for line in commit if line["key"] != "header"}
+    assert uploaded == {file.name for file in made.iterdir()} - {"notes.txt", "checkpoints"}
+
+
 def test_nothing_is_made_for_who_may_not_upload(hub, tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
     cases = [
