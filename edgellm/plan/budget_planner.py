@@ -7,6 +7,7 @@ others stream through a ring of buffers.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from edgellm.device.machine import Memory
@@ -101,7 +102,8 @@ def make_plan(
     tokens = context or _choose_context(estimate, minimum, budget)
     # room for activations: their share, or what the prompt leaves
     prefill_bytes = estimate.prefill_bytes(tokens, resident=minimum.resident)
-    chunk_room = min(int(budget * CHUNK_SHARE), free_bytes - prefill_bytes)
+    chunk_share = int(budget * CHUNK_SHARE) + estimate.converted_bytes
+    chunk_room = min(chunk_share, free_bytes - prefill_bytes)
     chunk = _largest_chunk(estimate, prefill_chunk, tokens, chunk_room)
     activation_bytes = estimate.activation_bytes(chunk, tokens)
     # Where context and chunk could be larger, their whole shares are kept free: with what they
@@ -109,7 +111,7 @@ def make_plan(
     if context is None and tokens < estimate.max_context:
         prefill_bytes = max(prefill_bytes, int(budget * CONTEXT_SHARE))
     if chunk < min(prefill_chunk, tokens):
-        activation_bytes = max(activation_bytes, int(budget * CHUNK_SHARE))
+        activation_bytes = max(activation_bytes, chunk_share)
     pinned = tuple(range(len(estimate.layer_bytes)))
     if not minimum.resident:
         pinned = _choose_pinned(estimate, free_bytes - prefill_bytes - activation_bytes)
@@ -211,8 +213,13 @@ def _largest_chunk(estimate: MemoryEstimate, most: int, context: int, free_bytes
     """
     if estimate.activation_bytes(most, context) <= free_bytes:
         return most
-    tokens = min(free_bytes // estimate.activation_bytes(1, context), most)
-    return max(CHUNK_STEP, tokens // CHUNK_STEP * CHUNK_STEP)
+    steps = range(most // CHUNK_STEP)
+    too_many = bisect_left(
+        steps,
+        True,
+        key=lambda step: estimate.activation_bytes((step + 1) * CHUNK_STEP, context) > free_bytes,
+    )
+    return CHUNK_STEP * max(1, too_many)
 
 
 def _choose_pinned(estimate: MemoryEstimate, free_bytes: int) -> tuple[int, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from math import prod
 
-from edgellm.checkpoint.buffer import PAGE
+from edgellm.checkpoint.buffer import DTYPES, PAGE
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.kv_cache.cache import storage_tokens
 
 
@@ -27,6 +30,7 @@ class MemoryEstimate:
         layer_activation_bytes: of what a layer makes of one token.
         score_bytes: of a query's scores for one key; 0 where attention never holds them.
         max_context: tokens that the model was made for.
+        converted_bytes: of weights that MLX converts for its products, at the most.
         draft: of a draft model beside it, all of whose weights are in memory.
     """
 
@@ -42,6 +46,7 @@ class MemoryEstimate:
     layer_activation_bytes: int
     score_bytes: int
     max_context: int
+    converted_bytes: int = 0
     draft: MemoryEstimate | None = None
 
     @property
@@ -94,7 +99,7 @@ class MemoryEstimate:
         """
         # of each token: its activations, and its scores for every token of the context
         token_bytes = self.layer_activation_bytes + context * self.score_bytes
-        nbytes = min(prefill_chunk, context) * token_bytes
+        nbytes = min(prefill_chunk, context) * token_bytes + self.converted_bytes
         if self.draft is None:
             return nbytes
         # a draft made for a shorter context sees only as much
@@ -144,7 +149,10 @@ def estimate_memory(
     # heads of queries, keys and values twice, as multiplied and rotated; gate, up, and two more.
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
     items = 3 * config.hidden_size + 2 * heads * config.head_dim + 4 * config.intermediate_size
-    score_bytes = 0
+    score_bytes = converted_bytes = 0
+    if lazy:
+        groups = [*checkpoint.layers, checkpoint.output_matrix]
+        converted_bytes = max(_converted_bytes(group, item_bytes) for group in groups)
     if not fused_attention:
         # before and after softmax
         score_bytes = 2 * item_bytes * config.num_attention_heads
@@ -164,7 +172,24 @@ def estimate_memory(
         layer_activation_bytes=item_bytes * items,
         score_bytes=score_bytes,
         max_context=config.max_position_embeddings,
+        converted_bytes=converted_bytes,
     )
+
+
+def _converted_bytes(group: TensorGroup, item_bytes: int) -> int:
+    """Return the bytes of two products' numbers in the type of the activations, at the most.
+
+    MLX makes a copy of a matrix, or of its scales and biases, that is of a smaller type; it makes
+    the next one while it multiplies by the one before.
+    """
+    stack_of = {member: stack for stack, members in STACKS.items() for member in members}
+    products: Counter[str] = Counter()
+    for name, tensor in group.tensors.items():
+        is_number = tensor.dtype in {"F16", "BF16"}
+        if is_number and len(tensor.shape) == 2 and DTYPES[tensor.dtype].size < item_bytes:
+            member = name.rpartition(".")[0]
+            products[stack_of.get(member, member)] += prod(tensor.shape) * item_bytes
+    return sum(sorted(products.values())[-2:])
 
 
 def _buffer_bytes(group: TensorGroup) -> int:

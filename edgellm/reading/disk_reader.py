@@ -18,6 +18,9 @@ from edgellm.errors import ClosedError, ReadError
 from edgellm.reading.open_files import OpenFiles
 from edgellm.reading.read_plan import SECTOR, ReadSpan, plan_reads
 
+BOUNCE_BYTES = 32 << 20
+"""Of all bounce buffers, which no budget counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
@@ -30,6 +33,12 @@ class Tuning:
 
     threads: int = 4
     read_size: int = 8 << 20
+
+    @property
+    def bounce_size(self) -> int:
+        """Bytes of a read that goes through a bounce buffer, of which each thread has one."""
+        share = BOUNCE_BYTES // self.threads // SECTOR * SECTOR
+        return min(self.read_size, max(SECTOR, share))
 
     def __post_init__(self) -> None:
         """Check both."""
@@ -176,7 +185,10 @@ class DiskReader:
         key = tuple(extents)
         reads = self._plans.get(key)
         if reads is None:
-            reads = plan_reads(key, self.tuning.read_size, direct=self._direct)
+            tuning = self.tuning
+            reads = plan_reads(
+                key, tuning.read_size, direct=self._direct, bounce_size=tuning.bounce_size
+            )
             self._plans[key] = reads
         ticket = Ticket(len(reads))
         with self._lock:
@@ -205,7 +217,7 @@ class DiskReader:
 
     def _serve(self) -> None:
         """Read what is submitted, until told to end: the work of one thread."""
-        bounce = _aligned_memory(self.tuning.read_size)
+        bounce = _aligned_memory(self.tuning.bounce_size)
         while (work := self._work.get()) is not None:
             read, memory, ticket = work
             error: ReadError | None = None

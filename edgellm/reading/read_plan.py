@@ -45,7 +45,9 @@ class ReadSpan:
     copies: tuple[Copy, ...] = ()
 
 
-def plan_reads(extents: Iterable[Extent], read_size: int, *, direct: bool) -> list[ReadSpan]:
+def plan_reads(
+    extents: Iterable[Extent], read_size: int, *, direct: bool, bounce_size: int | None = None
+) -> list[ReadSpan]:
     """Cut extents into reads, straight into the buffer where file and memory are aligned alike.
 
     Args:
@@ -53,6 +55,7 @@ def plan_reads(extents: Iterable[Extent], read_size: int, *, direct: bool) -> li
         read_size: bytes of a read at the most; whole sectors.
         direct: whether reads must be of whole sectors. The buffer then has room for the whole of
             its last one.
+        bounce_size: bytes of a read through a bounce buffer at the most; None: as the others.
     """
     extents = sorted(extents, key=lambda extent: (str(extent.file), extent.offset))
     if not direct:
@@ -73,7 +76,7 @@ def plan_reads(extents: Iterable[Extent], read_size: int, *, direct: bool) -> li
         reads += _straight_reads(straight, read_size, direct=True)
         if rest.nbytes:
             unaligned.append(rest)
-    return reads + _bounced_reads(unaligned, read_size)
+    return reads + _bounced_reads(unaligned, bounce_size or read_size)
 
 
 def _split(extent: Extent, nbytes: int) -> tuple[Extent, Extent]:

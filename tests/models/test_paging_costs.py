@@ -4,6 +4,7 @@ import mlx.core as mx
 import pytest
 from support.paged import PROMPT, open_model, paged_budget
 from support.readers import FailingReader
+from support.tiny import CONFIGS, write_model
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device.machine import has_gpu
@@ -72,6 +73,18 @@ def test_a_long_prompt_is_held_once_while_it_goes_through_the_layers(models):
         assert growth < paged.plan.working_bytes
         if not has_gpu():
             assert growth < 1.5 * 1000 * paged.config.hidden_size * 4
+
+
+def test_what_mlx_makes_of_16_bit_weights_is_planned_for(tmp_path, open_llm):
+    wide = CONFIGS["llama-2"] | {"intermediate_size": 8192}
+    folder = write_model(tmp_path / "wide", wide, dtype=mx.bfloat16)
+    llm = open_llm(folder, load={"backend": "mlx", "context": 8})
+    llm.generate([1, 2, 3], max_tokens=2)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    llm.generate([1, 2, 3], max_tokens=2)
+    assert mx.get_peak_memory() - before < llm.plan.working_bytes
 
 
 def test_reading_goes_on_between_tokens_and_turns(models):

@@ -12,7 +12,7 @@ from support.resources import descriptors, threads
 
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.errors import ClosedError, ReadError
-from edgellm.reading.disk_reader import DiskReader, Tuning
+from edgellm.reading.disk_reader import BOUNCE_BYTES, DiskReader, Tuning
 from edgellm.reading.read_plan import SECTOR
 
 SIZE = 300_000
@@ -69,6 +69,13 @@ def test_what_is_submitted_again_is_read_again(file, content, reader):
     reader.submit([extent], buffer.memory).wait()
     assert bytes(buffer.memory[:SIZE]) == content
     assert reader.bytes_read == 2 * SIZE
+
+
+def test_bounce_buffers_are_bounded_together():
+    for tuning in (Tuning(), Tuning(threads=8), Tuning(read_size=32 << 20), Tuning(threads=64)):
+        assert tuning.threads * tuning.bounce_size <= BOUNCE_BYTES
+        assert tuning.bounce_size % SECTOR == 0 < tuning.bounce_size
+    assert Tuning(read_size=SECTOR).bounce_size == SECTOR
 
 
 def test_nothing_to_read_is_done_at_once(reader):
