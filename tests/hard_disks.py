@@ -248,7 +248,7 @@ def fill_soon(disk, ended):
 
 def is_whole(name, content):
     """Whether it is a result file that was written before the one that found no room."""
-    ends = {".json": b"}\n", ".jsonl": b"}\n", ".html": b"</html>\n"}
+    ends = {".csv": b"\n", ".json": b"}\n", ".jsonl": b"}\n", ".html": b"</html>\n"}
     end = ends.get(Path(name).suffix, b"|\n")
     return Path(name).stem == "old" and content.endswith(end) and name != "old.gguf"
 
