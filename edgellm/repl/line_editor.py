@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,11 @@ def _history() -> History:
     """Return what was typed in earlier chats; where nothing can be written, an empty history."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    class KeptHistory(FileHistory):
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):  # a disk that is full by now
+                super().store_string(string)
+
     try:
         folder = state_folder()
         make_private_folder(folder)
@@ -152,7 +158,7 @@ def _history() -> History:
             return InMemoryHistory()
     except (OSError, RuntimeError, EdgeLLMError):  # RuntimeError: there is no home
         return InMemoryHistory()
-    return FileHistory(str(file))
+    return KeptHistory(str(file))
 
 
 def slash_completer(

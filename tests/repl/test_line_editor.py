@@ -1,8 +1,11 @@
 """What is typed at the prompt of the chat screen: keys, completion, and history."""
 
+import os
+
 import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from support.disk_limits import file_size_limit
 from support.keyboard import keyboard
 
 from edgellm.repl.line_editor import slash_completer
@@ -60,5 +63,25 @@ def test_a_chat_goes_on_where_no_history_can_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with keyboard("hello\r") as editor:
+        assert editor.ask() == "hello"
+
+
+def test_a_chat_goes_on_where_the_disk_fills_up(tmp_path):
+    with keyboard("one\rtwo\r") as editor:
+        assert editor.ask() == "one"
+        with file_size_limit(1):
+            assert editor.ask() == "two"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge"])
+def test_a_history_that_is_no_history_is_not_read(tmp_path, kind):
+    (tmp_path / "state" / "edgellm").mkdir(parents=True)
+    history = tmp_path / "state" / "edgellm" / "history"
+    if kind == "pipe":
+        os.mkfifo(history)
+    else:
+        with history.open("wb") as file:
+            file.truncate(1 << 40)
     with keyboard("hello\r") as editor:
         assert editor.ask() == "hello"
