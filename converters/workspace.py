@@ -223,7 +223,7 @@ class Workspace:
     def _is_whole(self, item: Finished) -> bool:
         try:
             return file_record(self.path / item.record.name) == item.record
-        except ReadError:
+        except (FormatError, ReadError):
             return False
 
     def _write_manifest(self) -> None:

@@ -124,7 +124,7 @@ def require_replaceable(path: Path) -> None:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Return size and SHA-256 of a file as it is now. Raises ReadError."""
+    """Return size and SHA-256 of a file as it is now. Raises FormatError, ReadError."""
     digest = hashlib.sha256()
     size = 0
     for data in read_in_parts(path):

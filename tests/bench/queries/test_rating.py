@@ -7,7 +7,9 @@ from support.bench_records import query, speed
 
 from edgellm.bench.queries.rating import RatedFile, judge, rate_all, score_in
 from edgellm.bench.report.result_files import write_records
+from edgellm.cli.app import main
 from edgellm.errors import BackendError, FormatError
+from edgellm.files.file_lock import file_lock
 
 RECORDS = [
     query(model="a", question="Why?", answer="Because."),
@@ -108,3 +110,9 @@ def test_a_judge_is_asked_again_once_and_its_answer_is_data():
     assert asked[0][0]["role"] == "system"
     with pytest.raises(BackendError, match="gave no grade"):
         judge(lambda _: "good")("Why?", "Because.")
+
+
+def test_a_file_that_is_being_written_is_not_rated(file, capsys):
+    with file_lock(file, "edgellm bench"):
+        assert main(["bench", "rate", str(file)]) == 1
+    assert "is being written by edgellm bench (process" in " ".join(capsys.readouterr().err.split())
