@@ -109,7 +109,7 @@ def _change(document, parent, key, random, values):
 
 
 def _nested(value, random):
-    for _ in range(random.choice((1, 1, 2, 30, 40, 900))):
+    for _ in range(random.choice((1, 1, 2, 30, 40, 60))):
         value = random.choice(([value], {"a": value}))
     return value
 
