@@ -9,7 +9,10 @@ from support.gguf_files import add_byte_level, write_gguf
 from support.tiny import CONFIGS
 
 from edgellm.converters.gguf.header import open_gguf
+from edgellm.converters.gguf.model_config import huggingface_name, is_permuted
 from edgellm.converters.gguf.source import GgufSource
+from edgellm.converters.tensors.bit_packing import unpack
+from edgellm.converters.tensors.floats import floats
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door, UnreadableError
@@ -117,13 +120,38 @@ def _compare(path: Path, source):
             raise DifferenceError(f"{name} is {place}, and {said} in the library")
         if other.data.tobytes() != data[tensor.offset : tensor.offset + tensor.nbytes]:
             raise DifferenceError(f"{name} has other bytes in the library")
-    values = {name: source.tensors[name] for name in source.tensors if name.endswith("norm.weight")}
-    for name, tensor in values.items():
-        if tensor.dtype == "F32":
-            row = source.rows(name, 0, tensor.rows).view(np.float32)
-            theirs_name = {"model.norm.weight": "output_norm.weight"}.get(name)
-            if theirs_name and not np.array_equal(
-                row, theirs[theirs_name].data.reshape(-1), equal_nan=True
-            ):
-                raise DifferenceError(f"{name} has other numbers in the library")
+    for name, other in theirs.items():
+        _compare_values(huggingface_name(name), other, source)
     return True
+
+
+def _compare_values(name, other, source):
+    """Compare the numbers of one tensor, quantized or not, where both have finite ones."""
+    if name is None or is_permuted(source.config["model_type"], name):
+        return
+    stem = name.removesuffix(".weight")
+    shape = (-1, other.shape[0])
+    with np.errstate(all="ignore"):
+        theirs = gguf.quants.dequantize(other.data, other.tensor_type).reshape(shape)
+        if f"{stem}.scales" in source.tensors:
+            parts = [_rows(source, f"{stem}.{part}") for part in ("weight", "scales", "biases")]
+            scales, biases = (
+                part.view(np.float16).astype(np.float32).reshape(len(theirs), -1)
+                for part in parts[1:]
+            )
+            bits = 8 * parts[0].size // theirs.size
+            codes = unpack(parts[0].reshape(len(theirs), -1), bits).reshape(*scales.shape, -1)
+            ours = codes * scales[..., None] + biases[..., None]
+        else:
+            dtype = source.tensors[name].dtype
+            ours = floats(_rows(source, name), dtype)
+            if dtype == "F16":
+                theirs = theirs.astype(np.float16)
+        ours, theirs = ours.reshape(-1), theirs.reshape(-1)
+        finite = np.isfinite(ours) & np.isfinite(theirs)
+        if not np.array_equal(ours[finite], theirs[finite]):
+            raise DifferenceError(f"{name} has other numbers in the library")
+
+
+def _rows(source, name):
+    return source.rows(name, 0, source.tensors[name].rows)
