@@ -50,6 +50,7 @@ class JsonVocabulary(TokenTable):
         super().__init__({token_id: token for token, token_id in ids.items()})
 
         own = _added_tokens(document.get("added_tokens"))
+        _check_order(own, ids)
         self.reserve_ids(own)
         further = {
             token_id: token
@@ -203,7 +204,22 @@ def _added_tokens(listed: Any) -> dict[int, AddedToken]:
     by_id = {token["id"]: token for token in listed}
     if len(by_id) < len(listed) or min(by_id, default=0) < 0:
         raise TokenizerError("tokenizer.json gives one id to two added tokens, or a negative one")
-    return read_added(by_id)
+    added = read_added(by_id)
+    return {token_id: added[token_id] for token_id in by_id if token_id in added}
+
+
+def _check_order(added: Mapping[int, AddedToken], ids: Mapping[str, int]) -> None:
+    """Refuse added tokens that are not listed in the order of their ids.
+
+    The library gives those that are no tokens of the model the next free ids in the order of the
+    list, whatever ids it says: it and the file would disagree.
+    """
+    new = [token_id for token_id, token in added.items() if token.content not in ids]
+    if new != sorted(new):
+        raise TokenizerError(
+            "the added tokens of tokenizer.json are not in the order of their ids",
+            hint="put them in order: other programs count them through as they are listed",
+        )
 
 
 def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Iterable[AddedToken]) -> Any:

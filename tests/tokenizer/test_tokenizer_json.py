@@ -224,3 +224,16 @@ def test_a_json_file_that_is_none(tmp_path, data, message):
     (tmp_path / "tokenizer.json").write_bytes(data)
     with pytest.raises(TokenizerError, match=message):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_added_tokens_out_of_order_are_refused(tmp_path):
+    import tokenizers
+
+    document = json.loads(json_text("byte-level"))
+    document["added_tokens"].reverse()
+    library = tokenizers.Tokenizer.from_str(json.dumps(document))
+    said = {token["content"]: token["id"] for token in document["added_tokens"]}
+    assert library.token_to_id("<|begin|>") != said["<|begin|>"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(TokenizerError, match="not in the order of their ids"):
+        Tokenizer.from_folder(tmp_path)
