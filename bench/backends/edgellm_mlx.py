@@ -43,15 +43,7 @@ class MLXRuntime:
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
         self._checkpoint = read_checkpoint(Path(model))
-        context = settings.context
-        if context is not None:
-            context = min(context, self._checkpoint.config.max_position_embeddings)
-        loading = LoadSettings(
-            threads=settings.threads,
-            memory=settings.memory,
-            context=context,
-            activations=cast("Activations", settings.activations),
-        )
+        loading = load_settings(self._checkpoint, settings)
         self._llm: LLM = load(model, loading)
         self._model, self._chunk = self._llm.model, self._llm.plan.prefill_chunk
         self._caches: list[list[Cache]] = []
@@ -147,6 +139,19 @@ class MLXRuntime:
 def _likeliest(logits: mx.array) -> list[int]:
     """Return the tokens (B,) of the largest logits (B, V)."""
     return list(cast("list[int]", mx.argmax(logits, axis=-1).tolist()))
+
+
+def load_settings(checkpoint: Checkpoint, settings: RuntimeSettings) -> LoadSettings:
+    """Return the settings with which ``mlx`` loads a model."""
+    context = settings.context
+    if context is not None:
+        context = min(context, checkpoint.config.max_position_embeddings)
+    return LoadSettings(
+        threads=settings.threads,
+        memory=settings.memory,
+        context=context,
+        activations=cast("Activations", settings.activations),
+    )
 
 
 def _describe(checkpoint: Checkpoint, settings: LoadSettings, *, paged: bool) -> str:

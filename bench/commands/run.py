@@ -107,6 +107,7 @@ def run(
     machine could do.
     """
     from edgellm.bench.backends.one_server import key_in, server_parts
+    from edgellm.bench.speed.budgets import require_budgets
     from edgellm.bench.speed.floor import with_best_rates
     from edgellm.bench.speed.speed import Speed
     from edgellm.bench.worker.status_line import StatusLine
@@ -136,6 +137,7 @@ def run(
     if endpoint:
         server_parts(endpoint)
         key_in(key_variable)
+    require_budgets(workload)
     with StatusLine() as status:
         for sentence in [*notes, *unused_options(workload)]:
             status.note(sentence)

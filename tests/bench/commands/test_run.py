@@ -11,6 +11,7 @@ import pytest
 
 from edgellm.cli.app import main
 from edgellm.converters.synthetic import synthesize
+from edgellm.errors import MemoryBudgetError
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,17 @@ def test_wrong_options_are_said_before_anything_runs(arguments, said, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_budget_that_nothing_fits_is_refused_before_anything_runs(folder, tmp_path, capsys):
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("before\n")
+    arguments = ["bench", "stories", str(folder), "--memory=1,2", "--output", str(kept)]
+    assert main(arguments) == MemoryBudgetError.exit_code
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith("error: ")
+    assert kept.read_text() == "before\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_ctrl_c_leaves_what_was_measured(folder, tmp_path):
     out = tmp_path / "out.jsonl"
@@ -80,12 +92,12 @@ def test_ctrl_c_leaves_what_was_measured(folder, tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        ends = time.monotonic() + 60
-        while not (out.exists() and out.read_bytes().count(b"\n") >= 2) and time.monotonic() < ends:
+        # however long it takes: the machine may be busy
+        while not (out.exists() and out.read_bytes().count(b"\n") >= 2):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        printed, said = process.communicate(timeout=60)
+        printed, said = process.communicate()
     finally:
         process.kill()
         process.communicate()
