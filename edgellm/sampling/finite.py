@@ -1,4 +1,4 @@
-"""Logits that are not finite, which damaged weights give: found by the largest of a position."""
+"""Logits that are not finite, as damaged weights give them: found by each position's largest.
 
 # N positions, V vocabulary
 
