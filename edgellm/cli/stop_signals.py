@@ -24,6 +24,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 3
 """The signal for which no clean-up is finished; a second one often is the first pressed twice."""
 
+PATIENCE_SECONDS = 10.0
+"""Time that a clean-up may take: an exception can leave a lock behind that another thread awaits."""
+
 LOST_SECONDS = 0.02
 """Time after which an exception is raised anew that came where none can get out."""
 
@@ -39,6 +42,7 @@ class StopSignals:
         self.received = 0
         self._armed = False
         self._count = 0
+        self._lost = False
         # while a command runs
         self._terminal: TerminalState | None = None
 
@@ -61,6 +65,8 @@ class StopSignals:
 
     def command_ended(self) -> None:
         """From here on a signal ends the process at once; the terminal is as it was."""
+        if self.received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         terminal, self._terminal = self._terminal, None
         if terminal is not None and (self.received or terminal.changed):
             terminal.restore()
@@ -71,6 +77,8 @@ class StopSignals:
             self._exit(number)
         elif self._count == 1:
             self.received = number
+            signal.signal(signal.SIGALRM, self._wake)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
             self._terminal.drop_lost_streams()
             self._raise()
 
@@ -83,7 +91,15 @@ class StopSignals:
                 os.write(2, b"interrupted\n")
         os._exit(128 + number)
 
-    def _raise(self, *_: object) -> None:
+    def _wake(self, *_: object) -> None:
+        """Raise again what was lost, or end what takes too long."""
+        if not self._lost:
+            self._exit(self.received)
+        self._lost = False
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+        self._raise()
+
+    def _raise(self) -> None:
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.received)
@@ -91,7 +107,7 @@ class StopSignals:
     def _note_unraisable(self, lost: sys.UnraisableHookArgs) -> None:
         """Raise again what was raised in a finalizer, for instance, which lets nothing out."""
         if self.received and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
-            signal.signal(signal.SIGALRM, self._raise)
+            self._lost = True
             signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS)
         else:
             sys.__unraisablehook__(lost)

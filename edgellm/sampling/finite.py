@@ -1,4 +1,4 @@
-"""Logits that are not finite, as damaged weights give them: found by each position's largest.
+"""Logits that are not finite, as damaged weights give them: found by each position's largest."""
 
 # N positions, V vocabulary
 

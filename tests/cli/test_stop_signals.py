@@ -206,3 +206,30 @@ def test_a_signal_in_a_finalizer_is_not_lost():
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30) == (b"clean\n", b"")
     assert process.returncode == 128 + signal.SIGTERM
+
+
+HELD = """
+import threading, time
+from edgellm.cli import stop_signals
+
+stop_signals.PATIENCE_SECONDS = 0.3
+stop_signals.STOP.arm()
+stop_signals.STOP.command_begins()
+lock = threading.Lock()
+lock.acquire()
+try:
+    print("begun", flush=True)
+    time.sleep(60)
+finally:
+    lock.acquire()
+"""
+
+
+def test_a_clean_up_that_waits_for_ever_is_given_up():
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 128 + signal.SIGTERM
