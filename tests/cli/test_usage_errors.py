@@ -21,7 +21,7 @@ import pytest
         (["info", "x", "--xyzzy"], "there is no option --xyzzy", "see edgellm info --help"),
         (
             ["generate", "-p", "x", "--temperature", "-1"],
-            "temperature is -1.0; it must be between 0 and 100",
+            "temperature is -1.0; it must be a number between 0 and 100",
             None,
         ),
         (
