@@ -25,7 +25,7 @@ PATIENCE = 3
 """The signal for which no clean-up is finished; a second one often is the first pressed twice."""
 
 PATIENCE_SECONDS = 10.0
-"""Time that a clean-up may take: an exception can leave a lock behind that another thread awaits."""
+"""Time that a clean-up may take: an exception can leave a lock held that somebody waits for."""
 
 LOST_SECONDS = 0.02
 """Time after which an exception is raised anew that came where none can get out."""
