@@ -252,6 +252,8 @@ class LLM:
     def logits(self, tokens: Sequence[int]) -> mx.array:
         """Return the logits (L, V) in float32 after each of L tokens, for measures of quality.
 
+        They come on top of the budget.
+
         Raises:
             NotFiniteError: they are not finite numbers.
         """

@@ -40,8 +40,8 @@ class MadeUpBlock(Block):
         super().__init__(config, tensors, quantization_of, fused=fused)
         self.last_layernorm = self.norm(tensors["last_layernorm.weight"], config)
 
-    def __call__(self, hidden, spans):
-        return self.last_layernorm(super().__call__(hidden, spans))
+    def __call__(self, hidden, spans, *, many=False):
+        return self.last_layernorm(super().__call__(hidden, spans, many=many))
 
 
 @pytest.fixture

@@ -22,14 +22,19 @@ def test_plan_for_another_machine_is_limited_by_its_disk(run, model, paging_budg
     assert f"{len(planned['pinned'])} of {tiny.LAYERS} layers" in out
 
 
-@pytest.mark.parametrize("more", [(), ("--beams", 4), ("--kv-bits", 8), ("--backend", "mlx")])
-def test_what_plan_refuses_generate_refuses_in_the_same_words(run, model, more):
-    options = ["--memory", "100KB", *more]
+@pytest.mark.parametrize("more", [{}, {"beams": 4}, {"kv_bits": 8}, {"backend": "mlx"}])
+def test_what_plan_refuses_generate_and_load_refuse_in_the_same_words(run, model, more):
+    options = ["--memory", "100KB"]
+    for name, value in more.items():
+        options += [f"--{name.replace('_', '-')}", value]
     code, out, err = run("plan", model, *options, "--context", 24, "--json")
     assert (code, out) == (3, "")
     ids = len(Tokenizer.from_folder(Path(model), vocab_size=tiny.VOCABULARY).encode("Once upon"))
     text = ["-p", "Once upon", "--max-tokens", 24 - ids]
     assert run("generate", model, *options, *text, "--json") == (3, "", err)
+    with pytest.raises(MemoryBudgetError) as raised:
+        edgellm.load(model, memory="100KB", context=24, **more)
+    assert err == f"error: {raised.value.message}\n\nhint: {raised.value.hint}\n"
 
 
 def test_what_plan_takes_generate_runs(run, model):
