@@ -52,6 +52,7 @@ class Writer:
         environment: variables that are paths in the disk.
         only_warns: whether what it writes is only a cache, without which it does its work.
         keeps: whether finished files are kept to go on with.
+        ignored: suffixes of what it writes besides.
     """
 
     words: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ class Writer:
     environment: tuple[str, ...] = ()
     only_warns: bool = False
     keeps: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 WRITERS = {
@@ -86,6 +88,7 @@ WRITERS = {
         ("chat", "@MODEL", "--continue", "--max-tokens", "4"),
         lines="hello\n",
         environment=("XDG_CACHE_HOME",),
+        ignored=(".bin",),
     ),
     "/save": Writer(
         ("chat", "@MODEL", "--max-tokens", "4"), ("talk.json",), "hello\n/save @DISK/talk.json\n"
@@ -180,12 +183,12 @@ class Place:
                 (self.disk / name).write_text("GGUF, the old one\n")
 
 
-def contents(folder):
+def contents(folder, ignored=()):
     """Return the bytes of all files below a folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "filler"
+        if path.is_file() and path.name != "filler" and path.suffix not in ignored
     }
 
 
@@ -194,10 +197,10 @@ def written(place, writer):
     place.mount()
     try:
         place.put_old(writer)
-        before = contents(place.disk)
+        before = contents(place.disk, writer.ignored)
         done = place.run(writer.words, lines=writer.lines, environment=writer.environment)
         assert done.returncode == 0, done.stderr
-        after = contents(place.disk)
+        after = contents(place.disk, writer.ignored)
     finally:
         place.unmount()
         shutil.rmtree(place.root / "made", ignore_errors=True)
@@ -210,7 +213,7 @@ def tried(place, writer, state, grown, largest):
     place.mount()
     try:
         place.put_old(writer)
-        before = contents(place.disk)
+        before = contents(place.disk, writer.ignored)
         limit = None
         ended = Event()
         match state:
@@ -230,7 +233,7 @@ def tried(place, writer, state, grown, largest):
             writer.words, lines=writer.lines, environment=writer.environment, limit=limit
         )
         ended.set()
-        after = contents(place.disk)
+        after = contents(place.disk, writer.ignored)
     finally:
         place.unmount()
         shutil.rmtree(place.root / "made", ignore_errors=True)
@@ -249,7 +252,7 @@ def fill_soon(disk, ended):
 def is_whole(name, content):
     """Whether it is a result file that was written before the one that found no room."""
     ends = {".csv": b"\n", ".json": b"}\n", ".jsonl": b"}\n", ".html": b"</html>\n"}
-    end = ends.get(Path(name).suffix, b"|\n")
+    end = ends.get(Path(name).suffix, b"\n")
     return Path(name).stem == "old" and content.endswith(end) and name != "old.gguf"
 
 
