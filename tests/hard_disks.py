@@ -103,7 +103,6 @@ WRITERS = {
         environment=("XDG_CACHE_HOME",),
         only_warns=True,
     ),
-    "doctor": Writer(("doctor", "@DISK"), only_warns=True),
 }
 
 STATES = ("full", "half left", "fills up", "read-only", "file limit")
