@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import FormatError, TemplateError
 from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import read_json, write_json
-from edgellm.settings import CHAT_MAX_TOKENS, CHAT_TEMPERATURE, CHAT_TOP_P, Sampling, is_int
+from edgellm.setting_values import require_text
+from edgellm.settings import (
+    CHAT_MAX_TOKENS,
+    CHAT_TEMPERATURE,
+    CHAT_TOP_P,
+    Sampling,
+    is_int,
+    merged,
+)
 
 if TYPE_CHECKING:
     from edgellm.generation.output import Token
@@ -70,7 +78,7 @@ class Chat:
     ) -> None:
         require_chat_template(llm.tokenizer, llm.path.name)
         self.llm = llm
-        self.sampling = replace(sampling or CHAT_SAMPLING, **settings)
+        self.sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
         self.messages: list[Message] = []
         self._cached: CachedTurn | None = None
         self.set_system(system)
@@ -84,6 +92,8 @@ class Chat:
 
     def set_system(self, text: str | None) -> None:
         """Set, replace or (None) remove the system message."""
+        if text is not None:
+            require_text("system", text)
         self.messages = [message for message in self.messages if message["role"] != "system"]
         if text:
             self.messages.insert(0, {"role": "system", "content": text})
@@ -102,7 +112,7 @@ class Chat:
             ContextError: the conversation no longer fits the context; it is then as before.
             TemplateError: the template refuses the conversation.
         """
-        message = {"role": "user", "content": text}
+        message = {"role": "user", "content": require_text("text", text)}
         prompt = self.llm.tokenizer.render([*self.messages, message])
         ids = self._encode(prompt)
         tokens = self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)

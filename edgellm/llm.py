@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
-from operator import index
 from pathlib import Path
 from typing import Any
 from weakref import finalize
@@ -21,23 +19,26 @@ from edgellm.errors import ConfigError, NotFiniteError
 from edgellm.generation.completer import Completer
 from edgellm.generation.not_finite import located
 from edgellm.generation.output import Completion, Token, completion_of
-from edgellm.generation.prompt import check_prompt
+from edgellm.generation.prompt import check_prompt, token_ids
 from edgellm.generation.stats import PrefillCallback
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
-from edgellm.models.paged_embedding import PagedEmbedding
 from edgellm.plan.plan import Plan
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import make_caches
 from edgellm.sampling.finite import require_finite
-from edgellm.settings import Sampling
+from edgellm.setting_values import callback, listed, truth, whole_number
+from edgellm.settings import MAX_SEQUENCES, Sampling, merged
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
 """A text, to which special tokens are added, or token ids."""
+
+PROMPTS = "a list of texts or of token ids"
+"""Several prompts, as errors call them."""
 
 
 class LLM:
@@ -135,11 +136,10 @@ class LLM:
             NotFiniteError: the model's logits are not finite; its weights may be damaged.
             ReadError: while streaming weights.
         """
-        sampling = replace(sampling or Sampling(), **settings)
-        if isinstance(prompt, str):
-            ids = self.tokenizer.encode(prompt)
-        else:
-            ids = [index(token) for token in prompt]
+        sampling = merged("sampling", sampling, Sampling(), settings)
+        truth("reuse_cache", reuse_cache)
+        callback("on_prefill", on_prefill)
+        ids = token_ids(prompt, self.tokenizer)
         self._check(ids)
         completion = self._completer.stream(
             ids,
@@ -182,20 +182,16 @@ class LLM:
             ConfigError: a setting is out of range, a prompt is empty, or beams are asked for.
             ClosedError, ReadError: as ``stream`` does.
         """
-        if at_once is not None and at_once < 1:
-            raise ConfigError(f"at_once is {at_once}; it must be at least 1")
-        if isinstance(prompts, str):
-            raise ConfigError("prompts is one text", hint="give a list of them, or use stream")
-        if sampling is None or isinstance(sampling, Sampling):
-            samplings = [sampling or Sampling()] * len(prompts)
-        else:
+        prompts = listed("prompts", prompts, PROMPTS)
+        samplings: list[Any] = [sampling] * len(prompts)
+        if isinstance(sampling, Sequence) and not isinstance(sampling, str | bytes):
             samplings = list(sampling)
         if len(samplings) != len(prompts):
             raise ConfigError(
                 f"there are {len(samplings)} samplings for {len(prompts)} prompts",
                 hint="give one, or one a prompt",
             )
-        samplings = [replace(one, **settings) for one in samplings]
+        samplings = [merged("sampling", one, Sampling(), settings) for one in samplings]
         return self._generate_batch(prompts, samplings, at_once)
 
     def generate_batch(
@@ -207,6 +203,7 @@ class LLM:
         **settings: Any,
     ) -> list[Completion]:
         """Return the completions of several prompts, in order; the rest as in ``stream_batch``."""
+        prompts = listed("prompts", prompts, PROMPTS)
         tokens: list[list[Token]] = [[] for _ in prompts]
         for place, token in self.stream_batch(prompts, sampling, at_once=at_once, **settings):
             tokens[place].append(token)
@@ -226,6 +223,8 @@ class LLM:
             ClosedError: the model was closed.
             EdgeLLMError: this thread has an unfinished stream of this model.
         """
+        if at_once is not None:
+            at_once = whole_number("at_once", at_once, 1, MAX_SEQUENCES)
         engine = Engine(
             EngineContext(
                 model=self.model,
@@ -257,6 +256,7 @@ class LLM:
         Raises:
             NotFiniteError: they are not finite numbers.
         """
+        tokens = token_ids(tokens, self.tokenizer)
         self._check(tokens)
         size = self.plan.prefill_chunk
         with self._lock.acquire(), self._lock.computing():
@@ -292,9 +292,7 @@ class LLM:
         self._lock.close()
 
     def _free(self) -> None:
-        self.model.layers.close()
-        if isinstance(self.model.embed_tokens, PagedEmbedding):
-            self.model.embed_tokens.close()
+        self.model.close()
         self._reader.close()
         if self._speculation is not None:
             self._speculation.close()

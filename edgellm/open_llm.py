@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.prompt_cache.disk_cache import prompt_cache_for
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import LoadProgress, load_model, open_reader
-from edgellm.settings import LoadSettings
+from edgellm.setting_values import callback, path_text
+from edgellm.settings import LoadSettings, merged
 from edgellm.speculation.factory import make_speculation
 from edgellm.tokenizer import Tokenizer
 
@@ -42,7 +43,9 @@ def load(
         MemoryBudgetError: the model cannot run inside the budget.
         ConfigError: a setting is out of range.
     """
-    settings = replace(settings or LoadSettings(), **keywords)
+    settings = merged("settings", settings, LoadSettings(), keywords)
+    callback("progress", progress)
+    path_text("model", model, "a folder, a Hub id or a bundled name")
     checkpoint = read_checkpoint(locate(model))
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
@@ -70,22 +73,26 @@ def open_llm(
         progress: called with bytes read and bytes in all.
     """
     plan = plan or plan_for(checkpoint, settings)
-    reader = reader or open_reader(checkpoint, plan)
-    try:
+    with ExitStack() as on_failure:
+        reader = reader or open_reader(checkpoint, plan)
+        on_failure.callback(reader.close)
         with borrowed_stream():
             model = load_model(checkpoint, plan, reader, settings, progress=progress)
+            on_failure.callback(model.close)
             speculation = make_speculation(model, tokenizer, settings, plan)
-    except BaseException:
-        reader.close()
-        raise
-    if plan.resident:
-        reader.close()  # all is read: its threads and files are free
-    return LLM(
-        checkpoint,
-        tokenizer,
-        model,
-        plan,
-        reader,
-        speculation=speculation,
-        prompt_cache=prompt_cache_for(checkpoint, settings),
-    )
+        if speculation is not None:
+            on_failure.callback(speculation.close)
+        prompt_cache = prompt_cache_for(checkpoint, settings)
+        if plan.resident:
+            reader.close()  # all is read: its threads and files are free
+        llm = LLM(
+            checkpoint,
+            tokenizer,
+            model,
+            plan,
+            reader,
+            speculation=speculation,
+            prompt_cache=prompt_cache,
+        )
+        on_failure.pop_all()
+    return llm

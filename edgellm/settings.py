@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from numbers import Real
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from edgellm.errors import ConfigError
+from edgellm.setting_values import choice, listed, number, path_text, shown, truth, whole_number
 
 DEFAULT_MODEL = "stories"
 CHAT_TEMPERATURE = 0.7
@@ -37,10 +38,11 @@ BATCH = 8
 """Prompts of a file that are continued side by side."""
 
 MAX_BEAMS = 64
+MAX_SEQUENCES = 1 << 16
+"""Sequences that may be asked to run side by side; memory allows fewer."""
+
 MAX_CONTEXT = 1 << 27
 MAX_VOCABULARY = 1 << 22
-MAX_QUOTED = 40
-"""Characters of a value in an error."""
 
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", 1):
@@ -60,14 +62,14 @@ def parse_size(text: str) -> int:
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
         raise ConfigError(
-            f"{brief(text)} is not a size",
+            f"{shown(text)} is not a size",
             hint="write it as 4GB (10^9 bytes), 512MB, 1.5GiB (2^30) or 60%",
         )
     size = int(float(match.group(1)) * unit)
     if not 0 < size <= MAX_SIZE:
         raise ConfigError(
-            f"{brief(text)} is {size} bytes; "
-            f"a size is above 0 and at most {MAX_SIZE // 1024**4} TiB"
+            f"{shown(text)} is {size} bytes;"
+            f" a size must be above 0 and at most {MAX_SIZE // 1024**4} TiB"
         )
     return size
 
@@ -80,16 +82,16 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
             ``auto``).
         available: bytes that a percentage refers to.
     """
-    if setting is None or setting == "auto":
+    if setting is None or (isinstance(setting, str) and setting == "auto"):
         return None
     if is_int(setting):
         if setting <= 0:
-            raise ConfigError(f"memory is {brief(setting)}; it must be above 0")
+            raise ConfigError(f"memory is {shown(setting)}; it must be above 0")
         return setting
     if not isinstance(setting, str):
         raise ConfigError(
-            f"memory is {brief(setting)};"
-            " it is a whole number of bytes, or a text such as '4GB' or '60%'"
+            f"{shown(setting)} is no budget;"
+            " it must be a whole number of bytes, or a text such as '4GB' or '60%'"
         )
     if setting.strip().endswith("%"):
         return int(available * _parse_percent(setting) / 100)
@@ -103,7 +105,7 @@ def _parse_percent(text: str) -> float:
         percent = math.nan
     if not 0 < percent <= 100:
         raise ConfigError(
-            f"{brief(text)} is not a share of memory",
+            f"{shown(text)} is not a share of memory",
             hint="write a percentage above 0 and up to 100%",
         )
     return percent
@@ -143,22 +145,20 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        object.__setattr__(self, "stop", _texts("stop", self.stop))  # frozen: the only way
-        _require_int("max_tokens", self.max_tokens, 1, 1 << 27)
-        _require_int("top_k", self.top_k, 0, MAX_VOCABULARY)
-        _require_int("beams", self.beams, 1, MAX_BEAMS)
+        checked = {
+            "max_tokens": whole_number("max_tokens", self.max_tokens, 1, 1 << 27),
+            "temperature": number("temperature", self.temperature, 0, 100),
+            "top_p": number("top_p", self.top_p, 0, 1, low_excluded=True),
+            "top_k": whole_number("top_k", self.top_k, 0, MAX_VOCABULARY),
+            "min_p": number("min_p", self.min_p, 0, 1),
+            "repetition_penalty": number("repetition_penalty", self.repetition_penalty, 0.01, 100),
+            "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
+            "stop": _stop_texts(self.stop),
+            "logprobs": truth("logprobs", self.logprobs),
+        }
         if self.seed is not None:
-            _require_int("seed", self.seed, 0, (1 << 64) - 1)
-        _require_number("temperature", self.temperature, 0, 100)
-        _require_number("top_p", self.top_p, 0, 1)
-        if self.top_p == 0:
-            raise ConfigError("top_p is 0; it must be above 0 and at most 1")
-        _require_number("min_p", self.min_p, 0, 1)
-        _require_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
-        if "" in self.stop:
-            raise ConfigError(
-                "a stop text is empty", hint="leave it out, or give the text that ends the answer"
-            )
+            checked["seed"] = whole_number("seed", self.seed, 0, (1 << 64) - 1)
+        _set(self, checked)
         if self.beams > 1 and self.temperature > 0:
             raise ConfigError(
                 "beam search is not sampled", hint="leave out temperature, or set beams to 1"
@@ -205,34 +205,36 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         """Check every range."""
+        checked: dict[str, object] = {
+            "activations": choice("activations", self.activations, ("auto", "int8", "float")),
+            "backend": choice("backend", self.backend, ("auto", "mlx")),
+            "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
+            "prefill_chunk": whole_number("prefill_chunk", self.prefill_chunk, 1, 1 << 16),
+            "speculate": choice("speculate", self.speculate, ("auto", "ngram", "off")),
+        }
+        if isinstance(self.memory, Integral) and not isinstance(self.memory, bool):
+            checked["memory"] = whole_number("memory", self.memory, 1, MAX_SIZE)
+        else:
+            try:
+                parse_memory(self.memory, MAX_SIZE)
+            except ConfigError as error:
+                raise ConfigError(f"memory: {error.message}", hint=error.hint) from None
         for name in ("context", "context_window"):
             value = getattr(self, name)
             if value is not None:
-                _require_int(name, value, 1, MAX_CONTEXT)
+                checked[name] = whole_number(name, value, 1, MAX_CONTEXT)
         if self.threads is not None:
-            _require_int("threads", self.threads, 1, 1024)
-        _require_int("prefill_chunk", self.prefill_chunk, 1, 1 << 16)
-        _require_int("beams", self.beams, 1, MAX_BEAMS)
-        if self.kv_bits is not None and (not is_int(self.kv_bits) or self.kv_bits not in KV_BITS):
-            raise ConfigError(f"kv_bits is {brief(self.kv_bits)}", hint="choose 16, 8 or 4")
-        if not isinstance(self.prompt_cache, bool | str | Path) or self.prompt_cache == "":
-            raise ConfigError(
-                f"prompt_cache is {brief(self.prompt_cache)}",
-                hint="give true, false or a folder",
-            )
-        if self.activations not in ("auto", "int8", "float"):
-            raise ConfigError(
-                f"activations is {brief(self.activations)}", hint="choose auto, int8 or float"
-            )
-        if self.backend not in ("auto", "mlx"):
-            raise ConfigError(f"backend is {brief(self.backend)}", hint="choose auto or mlx")
-        if self.speculate not in ("auto", "ngram", "off"):
-            raise ConfigError(
-                f"speculate is {brief(self.speculate)}", hint="choose auto, ngram or off"
-            )
+            checked["threads"] = whole_number("threads", self.threads, 1, 1024)
+        if self.kv_bits is not None:
+            checked["kv_bits"] = choice("kv_bits", self.kv_bits, KV_BITS)
+        if not isinstance(self.prompt_cache, bool):
+            path_text("prompt_cache", self.prompt_cache, "true, false or a folder")
+        if self.draft is not None:
+            path_text("draft", self.draft, "a folder, a Hub id or a bundled name")
+        _set(self, checked)
         if self.draft is not None and self.speculate != "auto":
             raise ConfigError(
-                f"a draft model has nothing to do with speculate {brief(self.speculate)}",
+                f"a draft model has nothing to do with speculate {shown(self.speculate)}",
                 hint="leave out one of them",
             )
 
@@ -242,37 +244,52 @@ def is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _require_int(name: str, value: object, low: int, high: int) -> None:
-    if not is_int(value) or not low <= value <= high:
+Settings = TypeVar("Settings", Sampling, LoadSettings)
+
+
+def merged(
+    name: str, given: Settings | None, default: Settings, keywords: Mapping[str, Any]
+) -> Settings:
+    """Return settings with fields that keywords give, which come on top.
+
+    Args:
+        name: of the argument that ``given`` came in.
+        given: the settings; None for ``default``.
+        default: of the class that ``given`` must have.
+        keywords: fields.
+
+    Raises:
+        ConfigError: a value is out of range, or ``given`` is something else; TypeError for a field
+            that does not exist.
+    """
+    kind = type(default).__name__
+    if given is None:
+        given = default
+    if not isinstance(given, type(default)):
         raise ConfigError(
-            f"{name} is {brief(value)}; it must be a whole number between {low} and {high}"
+            f"{name} is {shown(given)}; it must be an edgellm.{kind}",
+            hint=f"or leave it out, and give fields of {kind} as keywords",
         )
+    return replace(given, **keywords)
 
 
-def _require_number(name: str, value: object, low: float, high: float) -> None:
-    # NumPy's numbers are real too
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:  # type: ignore[operator]
-        raise ConfigError(f"{name} is {brief(value)}; it must be a number between {low} and {high}")
+def _stop_texts(stop: object) -> tuple[str, ...]:
+    """Return the stop texts: of one text, or of several. Raises ConfigError."""
+    if isinstance(stop, str):
+        stop = (stop,)
+    if isinstance(stop, Set):
+        stop = tuple(stop)
+    texts = tuple(listed("stop", stop, "a text, or a list of texts"))
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise ConfigError(
+                f"stop has {shown(text)}; a stop text must be a text that is not empty",
+                hint="leave it out, or give the text that ends the answer",
+            )
+    return texts
 
 
-def _texts(name: str, value: object) -> tuple[str, ...]:
-    """Return one text or several as a tuple. Raises ConfigError."""
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, Iterable):
-        texts = tuple(value)
-        if all(isinstance(text, str) for text in texts):
-            return texts
-    raise ConfigError(f"{name} is {brief(value)}", hint="give a text, or a list of texts")
-
-
-def brief(value: object) -> str:
-    """Return a value of any type in few characters, as an error quotes it."""
-    try:
-        text = repr(value)
-    except Exception:  # a number of more digits than Python writes, or an object's own fault
-        return f"of the type {type(value).__name__}"
-    if len(text) > MAX_QUOTED:
-        return text[:MAX_QUOTED] + "..."
-    return text
+def _set(settings: object, checked: Mapping[str, object]) -> None:
+    """Put checked values into frozen settings, while they are made."""
+    for name, value in checked.items():
+        object.__setattr__(settings, name, value)

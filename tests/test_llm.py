@@ -159,8 +159,6 @@ def test_cancelled_from_another_thread(llm, expected):
 def test_a_prompt_may_be_any_sequence_of_whole_numbers(llm, expected):
     for prompt in (tuple(PROMPT), np.array(PROMPT), iter(PROMPT)):
         assert [token.id for token in llm.generate(prompt, max_tokens=30).tokens] == expected
-    with pytest.raises(TypeError):
-        llm.stream([1.5])
 
 
 def test_cancelling_when_nothing_runs_changes_nothing(llm, expected):
@@ -374,6 +372,44 @@ def test_the_progress_of_loading_ends_with_all_that_stays(tiny_folder):
         assert [done for done, _ in told] == sorted(done for done, _ in told)
         assert told[-1][0] == told[-1][1]
         assert len({total for _, total in told}) == 1
+
+
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("step", ["progress", "draft", "prompt cache"])
+def test_a_load_that_fails_at_a_later_step_leaves_nothing_open(step, paged, tiny_folder, tmp_path):
+    folder = tiny_folder("llama-2", seed=1)
+    settings = paged_settings(folder) if paged else {"memory": "500MB"}
+    other = tiny.write_model(tmp_path / "other", tiny.CONFIGS["llama-2"])
+    tokenizer = (other / "tokenizer.json").read_text(encoding="utf-8")
+    (other / "tokenizer.json").write_text(tokenizer.replace("<|user|>", "<|who|>"), "utf-8")
+
+    def stop(done, total):
+        raise RuntimeError("no more")
+
+    failing = {
+        "progress": {"progress": stop},
+        "draft": {"draft": other, "memory": "500MB"},
+        "prompt cache": {"prompt_cache": "~nobody-of-this-name/cache"},
+    }[step]
+    if step == "draft" and paged:
+        failing |= {"memory": paged_memory_with_draft(folder, other)}
+    with edgellm.load(folder, **settings) as llm:
+        llm.generate(PROMPT, max_tokens=1)  # what is started once a process
+    gc.collect()
+    before = threading.active_count(), open_files()
+    errors = []
+    for _ in range(3):
+        with pytest.raises((EdgeLLMError, RuntimeError)) as raised:
+            edgellm.load(folder, **(settings | failing))
+        errors.append(raised)  # with all that their frames hold
+    assert (threading.active_count(), open_files()) == before
+
+
+def paged_memory_with_draft(folder, draft):
+    """A budget in which a model with a draft streams some of its layers."""
+    with pytest.raises(EdgeLLMError) as raised:
+        edgellm.load(folder, memory=1, draft=draft, context=96)
+    return raised.value.hint.split("--memory ")[1].split()[0]
 
 
 def test_a_shard_that_is_cut_short_while_it_is_streamed(tmp_path):

@@ -1,12 +1,19 @@
 """Settings are checked at the door, and sizes read as people write them."""
 
 import math
+import typing
+from dataclasses import fields
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from types import UnionType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgellm
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.settings import LoadSettings, Sampling, parse_memory, parse_size
 
@@ -84,14 +91,14 @@ def test_memory():
 
 SAMPLING_ERRORS = {
     "max_tokens": [0, -1, 1.5, True, "5", None],
-    "temperature": [-0.1, 101, math.nan, math.inf],
-    "top_p": [0, 1.01, -1, math.nan],
+    "temperature": [-0.1, 101, math.nan, math.inf, "0.7", None, True],
+    "top_p": [0, 1.01, -1, math.nan, None],
     "top_k": [-1, 2.5, 1 << 40],
     "min_p": [-0.1, 1.1, math.nan],
     "repetition_penalty": [0, -1, math.nan, math.inf],
     "beams": [0, 65, 1.0],
     "seed": [-1, 1 << 64, 0.5],
-    "stop": ["", [""], [3], ["ok", ""], None, 5, b"x"],
+    "stop": ["", [""], [3], ["ok", ""], None, 5, b"end"],
 }
 
 for _name in ("temperature", "top_p", "min_p", "repetition_penalty"):
@@ -101,6 +108,7 @@ for _name in ("temperature", "top_p", "min_p", "repetition_penalty"):
 @pytest.mark.parametrize(
     ("name", "value"),
     [(name, value) for name, values in SAMPLING_ERRORS.items() for value in values],
+    ids=str,
 )
 def test_sampling_settings_out_of_range(name, value):
     with pytest.raises(ConfigError) as caught:
@@ -153,3 +161,158 @@ def test_an_error_is_a_fact_and_a_hint():
         "'many' is not a size",
     )
     assert "4GB" in caught.value.hint
+
+
+ANYTHING = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    8,
+    1.5,
+    0.7,
+    -0.0,
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**5000,
+    -(10**5000),
+    1 << 200,
+    1j,
+    Decimal("0.7"),
+    Fraction(1, 2),
+    np.int64(8),
+    np.uint8(1),
+    np.float32(0.5),
+    np.float64(math.nan),
+    np.bool_(True),
+    np.array(0.5),
+    "",
+    "0.7",
+    "auto",
+    "4GB",
+    "-1%",
+    "a\0b",
+    "x" * 10_000,
+    b"auto",
+    Path("folder"),
+    [],
+    ["a", "b"],
+    ["a", 3],
+    ("end",),
+    {"a": 1},
+    {"a"},
+    range(3),
+    object(),
+    len,
+]
+PUBLIC_SETTINGS = [LoadSettings, Sampling]
+
+
+def outcome(call, **keywords):
+    """What a call returns, and our error, where it raises one; others come out."""
+    try:
+        return call(**keywords), None
+    except EdgeLLMError as error:
+        return None, error
+
+
+def allowed(kind, value):
+    """Whether a value is what an annotation says, and a number finite."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (UnionType, typing.Union):
+        return any(allowed(one, value) for one in arguments)
+    if origin is typing.Literal:
+        return type(value) is str and value in arguments
+    if origin is tuple:
+        return type(value) is tuple and all(type(item) is str for item in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, kind) if kind is Path else type(value) is kind
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [(settings, field.name) for settings in PUBLIC_SETTINGS for field in fields(settings)],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_a_field_takes_what_its_annotation_says_or_is_refused_by_name(settings, name):
+    kind = typing.get_type_hints(settings)[name]
+    taken = 0
+    for value in ANYTHING:
+        made, error = outcome(settings, **{name: value})
+        if error is not None:
+            assert isinstance(error, ConfigError)
+            assert name in error.message
+            assert len(error.message) < 300
+            assert "must be" in error.message or error.hint
+            continue
+        taken += 1
+        assert allowed(kind, getattr(made, name)), value
+        assert made == settings(**{name: getattr(made, name)})
+    assert 0 < taken < len(ANYTHING) / 2
+
+
+def test_all_public_settings_are_tested():
+    assert {one.__name__ for one in PUBLIC_SETTINGS} == {
+        name for name in edgellm.__all__ if name.endswith(("Settings", "Sampling"))
+    }
+
+
+def test_numbers_of_numpy_are_numbers():
+    made = Sampling(temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint64(2**64 - 1))
+    assert made == Sampling(temperature=0.5, top_k=3, seed=2**64 - 1)
+    assert LoadSettings(memory=np.int64(10**9), kv_bits=np.uint8(8)).memory == 10**9
+
+
+NOT_SAMPLING = [5, "x", {"top_k": 3}, LoadSettings(), Sampling]
+
+
+@pytest.mark.parametrize("sampling", NOT_SAMPLING, ids=lambda value: type(value).__name__)
+def test_what_is_no_sampling_is_refused(sampling, open_llm):
+    llm = open_llm("llama-2")
+    for call in (llm.stream, llm.generate, llm.stream_batch, llm.generate_batch):
+        prompt = [5] if "batch" not in call.__name__ else [[5]]
+        with pytest.raises(ConfigError, match="sampling"):
+            call(prompt, sampling)
+        with pytest.raises(TypeError, match="topk"):
+            call(prompt, topk=3)
+    with pytest.raises(ConfigError, match="sampling"):
+        llm.chat(sampling=sampling)
+    with llm.batch() as batch, pytest.raises(ConfigError, match="sampling"):
+        batch.submit([5], sampling)
+    if not isinstance(sampling, LoadSettings):
+        with pytest.raises(ConfigError, match="settings"):
+            edgellm.load("stories", sampling)
+    assert llm.generate([5], max_tokens=2).finish_reason == "length"
+
+
+@pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(type(value)))
+def test_any_argument_is_taken_or_refused_as_a_setting(value, open_llm):
+    """Nothing but our error comes out, and the model goes on working."""
+    llm = open_llm("llama-2")
+    is_text = isinstance(value, str)
+    is_prompt = is_text or isinstance(value, range) or (isinstance(value, list) and not value)
+    calls = [
+        (lambda: llm.generate(value, max_tokens=1), is_prompt),
+        (lambda: llm.generate_batch(value, max_tokens=1), None),
+        (lambda: llm.generate_batch([value], max_tokens=1), is_prompt),
+        (lambda: llm.stream([5], reuse_cache=value), isinstance(value, bool)),
+        (lambda: llm.stream([5], on_prefill=value), value is None or callable(value)),
+        (lambda: llm.logits(value), None),
+        (lambda: llm.chat(system=value), is_text or value is None),
+        (lambda: llm.chat().stream(value), is_text),
+        (lambda: llm.batch(at_once=value).close(), None),
+    ]
+    if not callable(value):
+        calls.append((lambda: edgellm.load(llm.path, progress=value).close(), value is None))
+    if not isinstance(value, str | Path):
+        calls.append((lambda: edgellm.load(value), False))
+    for call, is_right in calls:
+        _, error = outcome(call)
+        if is_right is not None:
+            empty_or_long = error is not None and ("empty" in str(error) or "context" in str(error))
+            assert (error is None or empty_or_long) == is_right, error
+    assert llm.generate([5], max_tokens=2).finish_reason == "length"

@@ -32,7 +32,8 @@ from edgellm.converters.tensors.dtypes import DTYPE_NAMES, portable_config
 from edgellm.converters.tensors.source import Source, SourceTensor
 from edgellm.errors import ConfigError, FormatError
 from edgellm.files.strict_json import quoted
-from edgellm.settings import brief, is_int
+from edgellm.setting_values import shown
+from edgellm.settings import is_int
 
 EMBEDDING = "model.embed_tokens.weight"
 UNQUANTIZED_BITS = 16
@@ -59,14 +60,14 @@ class ConversionSettings:
         """Check every range."""
         if self.bits is not None and not (is_int(self.bits) and self.bits in BITS):
             raise ConfigError(
-                f"bits is {brief(self.bits)}", hint=f"choose one of {', '.join(map(str, BITS))}"
+                f"bits is {shown(self.bits)}", hint=f"choose one of {', '.join(map(str, BITS))}"
             )
         if self.group_size is not None and not (
             is_int(self.group_size) and self.group_size in GROUP_SIZES
         ):
             sizes = ", ".join(map(str, GROUP_SIZES))
             raise ConfigError(
-                f"group size is {brief(self.group_size)}", hint=f"choose one of {sizes}"
+                f"group size is {shown(self.group_size)}", hint=f"choose one of {sizes}"
             )
         if self.group_size is not None and self.bits == UNQUANTIZED_BITS:
             raise ConfigError(
@@ -74,7 +75,7 @@ class ConversionSettings:
             )
         if self.dtype is not None and self.dtype not in list(CODES):  # a list takes any type
             raise ConfigError(
-                f"dtype is {brief(self.dtype)}", hint=f"choose one of {', '.join(CODES)}"
+                f"dtype is {shown(self.dtype)}", hint=f"choose one of {', '.join(CODES)}"
             )
 
 

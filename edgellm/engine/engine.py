@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import abc
 from contextlib import ExitStack
@@ -15,11 +16,18 @@ from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.engine.context import EngineContext
 from edgellm.engine.scheduler import Scheduler
 from edgellm.engine.sequence import Sequence
-from edgellm.errors import ClosedError, ConfigError, ContextError, MemoryBudgetError
+from edgellm.errors import (
+    ClosedError,
+    ConfigError,
+    ContextError,
+    EdgeLLMError,
+    MemoryBudgetError,
+)
 from edgellm.generation.output import Token
+from edgellm.generation.prompt import token_ids
 from edgellm.generation.stats import Progress
 from edgellm.plan.plan import megabytes
-from edgellm.settings import Sampling
+from edgellm.settings import Sampling, merged
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +72,8 @@ class EngineStats:
 class Engine:
     """Runs sequences that come and go. It holds the model lock until it is closed.
 
-    ``submit`` and ``cancel`` may be called from any thread; ``step`` by one thread at a time.
+    ``submit`` and ``cancel`` may be called from any thread; ``step`` by one thread at a time, which
+    is checked.
     ``with`` closes it.
     """
 
@@ -73,6 +82,7 @@ class Engine:
         self._scheduler = Scheduler(context.plan.kv_budget, context.max_sequences)
         self._meter = context.start_meter()
         self._totals = EngineStats()
+        self._stepping = threading.Lock()
         # releases the lock at the first ``close`` and does nothing at the next
         self._held = ExitStack()
         self._held.enter_context(context.model_lock.acquire())
@@ -86,9 +96,13 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Drop what is unfinished, and release the model lock. May be called twice."""
-        self._scheduler.clear()
-        self._held.close()
+        """Drop what is unfinished, and release the model lock, after the step that is under way.
+
+        May be called twice, and from any thread.
+        """
+        with self._stepping:
+            self._scheduler.close()
+            self._held.close()
 
     def submit(self, prompt: str | abc.Sequence[int], sampling: Sampling | None = None) -> int:
         """Let a sequence join as soon as there is memory for it, after those before it.
@@ -104,11 +118,11 @@ class Engine:
             ConfigError: the prompt is empty or no token of this model, or beams are asked for.
             ContextError: the prompt does not fit the context.
             MemoryBudgetError: the budget has no room for its KV cache, even alone.
-            ClosedError: the model was closed.
+            ClosedError: the batch or the model was closed.
         """
         context = self._context
-        sampling = sampling or Sampling()
-        tokens = context.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        sampling = merged("sampling", sampling, Sampling(), {})
+        tokens = token_ids(prompt, context.tokenizer)
         context.check_prompt(tokens)
         if sampling.beams > 1:
             raise ConfigError(
@@ -173,16 +187,29 @@ class Engine:
 
         Raises:
             ReadError: a layer cannot be read; no sequence is lost, and the next step tries again.
-            ClosedError: the model was closed.
+            ClosedError: the batch or the model was closed.
+            EdgeLLMError: another thread is in a step.
         """
-        with self._context.model_lock.computing():
-            started_at = time.perf_counter()
-            try:
-                closing = self._close_cancelled()
-                self._admit()
-                return closing + self._advance()
-            finally:
-                self._totals.seconds += time.perf_counter() - started_at
+        if not self._stepping.acquire(blocking=False):
+            raise EdgeLLMError(
+                "another thread is in a step of this batch",
+                hint="let one thread call step; submit and cancel may be called from any",
+            )
+        try:
+            self._scheduler.require_open()
+            with self._context.model_lock.computing():
+                return self._step()
+        finally:
+            self._stepping.release()
+
+    def _step(self) -> list[tuple[int, Token]]:
+        started_at = time.perf_counter()
+        try:
+            closing = self._close_cancelled()
+            self._admit()
+            return closing + self._advance()
+        finally:
+            self._totals.seconds += time.perf_counter() - started_at
 
     def _close_cancelled(self) -> list[tuple[int, Token]]:
         """Take out those that were cancelled; return the tokens that close them."""

@@ -7,6 +7,9 @@ from collections import deque
 
 from edgellm.engine.batched_forward import SequenceInput
 from edgellm.engine.sequence import Sequence
+from edgellm.errors import ClosedError
+
+CLOSED = "the batch was closed"
 
 
 class Scheduler:
@@ -23,6 +26,7 @@ class Scheduler:
         self.kv_budget = kv_budget
         self._max_sequences = max_sequences
         self._lock = threading.Lock()
+        self._closed = False
         self._last_number = 0
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
@@ -40,8 +44,10 @@ class Scheduler:
             return list(self._running)
 
     def add(self, sequence: Sequence) -> int:
-        """Let a sequence wait, and give it its number; return that."""
+        """Let a sequence wait, and give it its number; return that. Raises ClosedError."""
         with self._lock:
+            if self._closed:
+                raise ClosedError(CLOSED)
             self._last_number += 1
             sequence.number = self._last_number
             self._waiting.append(sequence)
@@ -84,9 +90,16 @@ class Scheduler:
             self._running = [one for one in self._running if one not in gone]
         return sorted(gone, key=lambda one: one.number)
 
-    def clear(self) -> None:
-        """Take out everybody."""
+    def require_open(self) -> None:
+        """Raise ClosedError after ``close``."""
         with self._lock:
+            if self._closed:
+                raise ClosedError(CLOSED)
+
+    def close(self) -> None:
+        """Take out everybody, and let nobody in any more."""
+        with self._lock:
+            self._closed = True
             self._waiting.clear()
             self._running.clear()
 

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import ConfigError, ContextError
+from edgellm.setting_values import listed, shown
+from edgellm.tokenizer import Tokenizer
+
+
+def token_ids(prompt: str | Iterable[int], tokenizer: Tokenizer) -> list[int]:
+    """Return the token ids of a prompt: a text, to which special tokens are added, or token ids.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    ids = []
+    for token in listed("the prompt", prompt, "a text, or token ids"):
+        try:
+            if isinstance(token, bool):
+                raise TypeError
+            ids.append(index(token))
+        except TypeError as error:
+            raise ConfigError(
+                f"the prompt has {shown(token)} among its token ids, which must be whole numbers"
+            ) from error
+    return ids
 
 
 def check_prompt(tokens: Sequence[int], config: ModelConfig, *, context: int) -> None:

@@ -22,6 +22,10 @@ class Embedding(Protocol):
         """Return the embeddings (B, L, E) of token ids (B, L)."""
         ...
 
+    def close(self) -> None:
+        """Close the files that it reads from, if any."""
+        ...
+
 
 class ResidentEmbedding:
     """An embedding (V, E) in memory, dense or quantized."""
@@ -33,6 +37,9 @@ class ResidentEmbedding:
     def __call__(self, tokens: mx.array) -> mx.array:
         """Return the embeddings (B, L, E) of token ids (B, L)."""
         return self.weight.rows_at(tokens, self.dtype)
+
+    def close(self) -> None:
+        """Do nothing: there are no files."""
 
 
 class Model:
@@ -63,6 +70,11 @@ class Model:
         self.norm = norm
         self.lm_head = lm_head
         self.embedding_scale = embedding_scale
+
+    def close(self) -> None:
+        """Free the layers' weights, and close files."""
+        self.layers.close()
+        self.embed_tokens.close()
 
     def is_many(self, prompt_tokens: int) -> bool:
         """Return whether a prompt of so many tokens, wherever it is cut, is computed as many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import mlx.core as mx
@@ -67,45 +68,49 @@ def load_model(
     norm_weight = norm_buffer.arrays(checkpoint.norm.layout)["weight"].astype(arithmetic.dtype)
     mx.eval(norm_weight)
 
-    layers: Layers
-    if plan.resident:
-        layers = make_layers(
-            [
-                make_block(checkpoint, arithmetic, layer, buffer)
-                for layer, buffer in zip(checkpoint.layers, layer_buffers, strict=True)
-            ]
-        )
-    else:
-        layers = PagedLayers(
-            checkpoint.layers,
-            plan.pinned,
-            plan.ring_buffers,
-            reader,
-            partial(make_block, checkpoint, arithmetic),
-            launch_ahead=arithmetic.launch_ahead,
-            on_pinned=reads.count,
-        )
-
     embed_tokens: Embedding
     if embedding_buffer is not None:
         embedding = make_matrix(checkpoint.embed_tokens, embedding_buffer)
         embed_tokens = ResidentEmbedding(embedding, arithmetic.dtype)
     else:
         embed_tokens = PagedEmbedding(checkpoint.embed_tokens, arithmetic.dtype)
-    if checkpoint.lm_head is not None and lm_head_buffer is not None:
-        lm_head = make_matrix(checkpoint.lm_head, lm_head_buffer)
-    else:
-        assert plan.embedding_resident, "a tied output matrix is the resident embedding"
-        lm_head = embedding
+    with ExitStack() as on_failure:
+        on_failure.callback(embed_tokens.close)
+        if checkpoint.lm_head is not None and lm_head_buffer is not None:
+            lm_head = make_matrix(checkpoint.lm_head, lm_head_buffer)
+        else:
+            assert plan.embedding_resident, "a tied output matrix is the resident embedding"
+            lm_head = embedding
 
-    return Model(
-        checkpoint.config,
-        embed_tokens=embed_tokens,
-        layers=layers,
-        norm=block.norm(norm_weight, checkpoint.config),
-        lm_head=make_linear(arithmetic.kernels, lm_head),
-        embedding_scale=block.embedding_scale(checkpoint.config),
-    )
+        layers: Layers
+        if plan.resident:
+            layers = make_layers(
+                [
+                    make_block(checkpoint, arithmetic, layer, buffer)
+                    for layer, buffer in zip(checkpoint.layers, layer_buffers, strict=True)
+                ]
+            )
+        else:
+            layers = PagedLayers(
+                checkpoint.layers,
+                plan.pinned,
+                plan.ring_buffers,
+                reader,
+                partial(make_block, checkpoint, arithmetic),
+                launch_ahead=arithmetic.launch_ahead,
+                on_pinned=reads.count,
+            )
+        on_failure.callback(layers.close)
+        model = Model(
+            checkpoint.config,
+            embed_tokens=embed_tokens,
+            layers=layers,
+            norm=block.norm(norm_weight, checkpoint.config),
+            lm_head=make_linear(arithmetic.kernels, lm_head),
+            embedding_scale=block.embedding_scale(checkpoint.config),
+        )
+        on_failure.pop_all()
+    return model
 
 
 def open_reader(checkpoint: Checkpoint, plan: Plan) -> DiskReader:

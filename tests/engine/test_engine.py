@@ -336,3 +336,60 @@ def test_an_engine_holds_the_model_until_it_is_closed(open_llm):
     with pytest.raises(ClosedError):
         batch.step()
     batch.close()
+
+
+def test_a_closed_batch_takes_nothing_and_steps_no_more(open_llm):
+    llm = open_llm("llama-2")
+    expected = llm.generate(PROMPT, max_tokens=4).text
+    batch = llm.batch()
+    batch.submit(PROMPT)
+    batch.step()
+    batch.close()
+    batch.close()
+    with pytest.raises(ClosedError, match="the batch was closed"):
+        batch.submit(PROMPT)
+    with pytest.raises(ClosedError, match="the batch was closed"):
+        batch.step()
+    batch.cancel(1)
+    assert batch.idle
+    assert llm.generate(PROMPT, max_tokens=4).text == expected
+
+
+def test_two_threads_in_one_step_are_an_error_and_harm_nothing(tiny_folder):
+    folder = tiny_folder("llama-2", seed=1)
+    checkpoint = read_checkpoint(folder)
+    tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
+    inside, go_on = threading.Event(), threading.Event()
+
+    class WaitingReader(FailingReader):
+        """Reads while the test lets it."""
+
+        waits = False
+
+        def submit(self, extents, memory):
+            if self.waits:
+                inside.set()
+                go_on.wait(60)
+            return super().submit(extents, memory)
+
+    reader = WaitingReader()
+    load = LoadSettings(**paged_settings(folder, context=200))
+    with open_checkpoint(checkpoint, tokenizer, load, reader=reader) as llm:
+        expected = llm.generate(PROMPT, max_tokens=4).text
+        batch = llm.batch()
+        batch.submit(PROMPT, Sampling(max_tokens=4))
+        reader.waits = True
+        tokens = []
+        stepping = threading.Thread(target=lambda: tokens.extend(batch.step()))
+        stepping.start()
+        assert inside.wait(60)
+        with pytest.raises(EdgeLLMError, match="another thread is in a step"):
+            batch.step()
+        closing = threading.Thread(target=batch.close)
+        closing.start()
+        reader.waits = False
+        go_on.set()
+        stepping.join()
+        closing.join()
+        assert len(tokens) == 1
+        assert llm.generate(PROMPT, max_tokens=4).text == expected

@@ -1,0 +1,108 @@
+"""Checks of single values from a caller: each returns the value as plain Python has it.
+
+Numbers may be NumPy's; a truth value is no number, a text neither.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Integral, Real
+from os import PathLike, fspath
+from typing import Any
+
+from edgellm.errors import ConfigError
+
+_NO_LISTS = (str, bytes, bytearray, Mapping, Set)
+"""Types that can be iterated, and are no list that a caller means."""
+
+MAX_SHOWN = 40
+"""Characters of a refused value that an error shows."""
+
+
+def whole_number(name: str, value: object, low: int, high: int) -> int:
+    """Return a whole number. Raises ConfigError where it is none, or outside its range."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high:
+        return int(value)
+    raise _refused(name, value, f"a whole number between {low} and {high}")
+
+
+def number(
+    name: str, value: object, low: float, high: float, *, low_excluded: bool = False
+) -> float:
+    """Return a number. Raises ConfigError where it is none, or outside its range."""
+    found = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            found = float(value)
+        except OverflowError:
+            found = math.inf
+    if low < found <= high or (found == low and not low_excluded):
+        return found
+    allowed = f"a number between {low:g} and {high:g}"
+    if low_excluded:
+        allowed = f"a number above {low:g} and at most {high:g}"
+    raise _refused(name, value, allowed)
+
+
+def truth(name: str, value: object) -> bool:
+    """Return true or false. Raises ConfigError where a value is neither."""
+    if isinstance(value, bool):
+        return value
+    raise _refused(name, value, "true or false")
+
+
+def choice(name: str, value: object, choices: Sequence[Any]) -> Any:
+    """Return one of some texts or numbers. Raises ConfigError where a value is none of them."""
+    for one in choices:
+        if isinstance(value, Integral | str) and not isinstance(value, bool) and value == one:
+            return one
+    raise _refused(name, value, f"one of {', '.join(map(str, choices))}")
+
+
+def path_text(name: str, value: object, allowed: str) -> str:
+    """Return a path or name as a text. Raises ConfigError where it is none, or empty."""
+    text = None
+    if isinstance(value, str | PathLike):
+        text = fspath(value)
+    if isinstance(text, str) and text and "\0" not in text:
+        return text
+    raise _refused(name, value, allowed)
+
+
+def require_text(name: str, value: object) -> str:
+    """Return a text, which may be empty. Raises ConfigError where a value is none."""
+    if isinstance(value, str):
+        return value
+    raise _refused(name, value, "a text")
+
+
+def listed(name: str, value: object, allowed: str) -> list[Any]:
+    """Return the items of a list, or of what else has an order. Raises ConfigError."""
+    if isinstance(value, Iterable) and not isinstance(value, _NO_LISTS):
+        try:
+            return list(value)
+        except TypeError as error:  # an array without dimensions
+            raise _refused(name, value, allowed) from error
+    raise _refused(name, value, allowed)
+
+
+def callback(name: str, value: object) -> None:
+    """Raise ConfigError where a value is neither None nor can be called."""
+    if value is not None and not callable(value):
+        raise _refused(name, value, "a function, or left out")
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: its beginning."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of more digits than Python writes, or an object's own fault
+        return f"of the type {type(value).__name__}"
+    if len(text) > MAX_SHOWN:
+        return text[:MAX_SHOWN] + "..."
+    return text
+
+
+def _refused(name: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{name} is {shown(value)}; it must be {allowed}")
