@@ -118,12 +118,10 @@ def _near(value, random):
     """A number one off, or a text with something in it."""
     if isinstance(value, bool) or value is None:
         return not value
-    if isinstance(value, int | float):
-        return (
-            random.choice((value + 1, value - 1, -value, value * 2, value / 2, value << 1))
-            if isinstance(value, int)
-            else value * random.choice((-1, 0, 2, 1e300))
-        )
+    if isinstance(value, int):
+        return random.choice((value + 1, value - 1, -value, value * 2, value / 2))
+    if isinstance(value, float):
+        return value * random.choice((-1, 0, 2, 1e300))
     if isinstance(value, str):
         at = random.randrange(len(value) + 1)
         return value[:at] + random.choice(TEXTS) + value[at:]
@@ -141,8 +139,10 @@ def _of_another_type(value):
     """The same said in another type: 8 as "8", "a" as ["a"]."""
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, int) and abs(value) < 2**63:
+        return float(value)
     if isinstance(value, int):
-        return float(value) if abs(value) < 2**63 else str(value)
+        return str(value)
     if isinstance(value, float):
         return str(value)
     if isinstance(value, dict):

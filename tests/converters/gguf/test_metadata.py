@@ -2,7 +2,7 @@
 
 import pytest
 from fuzz.doors.gguf import CONFIG
-from fuzz.doors.gguf_structure import ARRAY, Tensor, copied, put_together, take_apart
+from fuzz.gguf_structure import ARRAY, Tensor, copied, put_together, take_apart
 from support.gguf_files import add_byte_level, write_gguf
 
 from edgellm.converters.gguf.source import GgufSource

@@ -16,7 +16,7 @@ from edgellm.converters.tensors.floats import floats
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door, UnreadableError
-from fuzz.doors.gguf_structure import copied, damage, put_together, take_apart
+from fuzz.gguf_structure import copied, damage, put_together, take_apart
 
 CONFIG = CONFIGS["llama-2"] | {
     "num_hidden_layers": 1,

@@ -16,8 +16,8 @@ from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door, UnreadableError
 from fuzz.doors.folders import SMALL
-from fuzz.doors.pickle_damage import as_legacy, as_zip, damage_pickle, damage_views
 from fuzz.json_damage import damage_json
+from fuzz.pickle_damage import as_legacy, as_zip, damage_pickle, damage_views
 
 try:
     import torch

@@ -11,6 +11,7 @@ from edgellm.errors import FormatError
 from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.prompt_cache.disk_cache import PromptCache
+from edgellm.prompt_cache.owned_folder import FOLDER_NAME
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door
 from fuzz.doors.folders import damage_safetensors
@@ -39,7 +40,7 @@ class PromptCaches(Door):
                 )
                 one.update(values, values + 1)
             cache.save(self.tokens, caches)
-            [path] = cache._folder.sequences(cache.key)
+            [path] = kept.glob(f"{FOLDER_NAME}/model-*/*")
             self.examples.append((cache, kv_format, path, path.read_bytes()))
 
     def _caches(self, kv_format):

@@ -13,8 +13,8 @@ from edgellm.chat_template.render_process import RenderLimits
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, find_templates
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door, UnreadableError, as_bytes
-from fuzz.doors.template_programs import template
 from fuzz.json_damage import TEXTS, junk
+from fuzz.template_programs import template
 
 LIMITS = RenderLimits(seconds=0.2)
 VARIABLES = {"bos_token": "<s>", "tools": None, "add_generation_prompt": True}
