@@ -1,4 +1,4 @@
-"""Logits that are not finite, as damaged weights give them: found by each position's largest."""
+"""Logits that are not finite, as damaged weights give: found by the largest of a position."""
 
 # N positions, V vocabulary
 
