@@ -79,6 +79,29 @@ def test_a_shard_that_changes_under_a_running_model(models, tmp_path, fault):
         paged.generate(PROMPT)
 
 
+@pytest.mark.parametrize("fault", ["truncate", "rewrite", "replace"])
+def test_an_embedding_on_disk_that_changes_under_a_running_model(models, tmp_path, fault):
+    folder = tmp_path / "model"
+    shutil.copytree(models("tiny-llama"), folder)
+    before = census()
+    with open_model(folder, memory=paged_budget(folder, 0)) as paged:
+        assert not paged.plan.embedding_resident
+        expected = paged.generate(PROMPT, max_tokens=3).text
+        shard = next(iter(paged.checkpoint.embed_tokens.tensors.values())).file
+        zeros = bytes(shard.stat().st_size)
+        if fault == "replace":
+            (tmp_path / "other").write_bytes(zeros)
+            (tmp_path / "other").replace(shard)
+            assert paged.generate(PROMPT, max_tokens=3).text == expected
+            return
+        shard.write_bytes(zeros if fault == "rewrite" else zeros[:5000])
+        os.utime(shard, ns=(1, 1))
+        for _ in range(2):
+            with pytest.raises(ReadError, match=rf"{shard} was changed .* offset \d+"):
+                paged.generate(PROMPT, max_tokens=3)
+    assert census()[:2] == before[:2]
+
+
 def test_a_stream_dropped_half_way_leaves_a_usable_model(models):
     folder = models("tiny-llama")
     with open_model(folder, memory=paged_budget(folder, 2)) as paged:
