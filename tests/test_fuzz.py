@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fuzz.door import DifferenceError, Door
 from fuzz.doors import DOORS
 from fuzz.harness import FAULTS, load_case, run_case, run_cases, warm_up
 from support.paths import ROOT
@@ -39,3 +40,37 @@ def test_what_once_failed_does_not_fail_again(path):
     name, files = load_case(path)
     _, faults, _ = run_case(door_of(name), files)
     assert not faults
+
+
+class BrokenDoor(Door):
+    """Has the fault that its case names."""
+
+    name = "broken"
+
+    def damage(self, random):
+        return {"fault": random.choice((b"traceback", b"difference"))}
+
+    def open(self, files):
+        if files["fault"] == b"traceback":
+            raise KeyError("x")
+        if files["fault"] == b"large":
+            bytearray(b"x") * 300_000_000
+        return files["fault"]
+
+    def check(self, opened, files):
+        if opened == b"difference":
+            raise DifferenceError("two numbers")
+        return True
+
+
+def test_the_harness_finds_what_it_looks_for(tmp_path):
+    door = BrokenDoor(tmp_path / "door")
+    counts, found = run_cases(door, range(30), keep=tmp_path / "kept")
+    assert counts["traceback"] + counts["difference"] == 30
+    assert {one["fault"] for one in found} == {"traceback", "difference"}
+    for path in (tmp_path / "kept").iterdir():
+        _, files = load_case(path)
+        _, faults, _ = run_case(door, files)
+        assert list(faults) == [files["fault"].decode()]
+    _, faults, _ = run_case(door, {"fault": b"large"})
+    assert list(faults) == ["large"]
