@@ -72,5 +72,11 @@ def test_the_harness_finds_what_it_looks_for(tmp_path):
         _, files = load_case(path)
         _, faults, _ = run_case(door, files)
         assert list(faults) == [files["fault"].decode()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak stays what it was")
+def test_the_harness_finds_what_takes_much_memory(tmp_path):
+    door = BrokenDoor(tmp_path / "door")
+    warm_up(door)
     _, faults, _ = run_case(door, {"fault": b"large"})
     assert list(faults) == ["large"]
