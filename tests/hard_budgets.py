@@ -150,7 +150,7 @@ def run(row, budget, model, draft, asked):
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
         encoded = [tokenizer.apply_chat_template(turn) for turn in turns]
     longest = max(map(len, encoded)) + NEW_TOKENS
-    file = asked.folder / "prompts.txt"
+    file = asked.folder / f"prompts-{os.getpid()}.txt"
     file.write_text("\n".join(prompts))
     shared = [str(draft) if option == "DRAFT" else option for option in row.shared]
     shared += ["--memory", str(budget)]
