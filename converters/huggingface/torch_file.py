@@ -43,6 +43,9 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of the older layout."""
 
 MAX_DIRECTORY_BYTES = 4 << 20
+MAX_REPEATED_BYTES = 1 << 20
+"""Of a view that says numbers of its storage again and again, where its file is smaller."""
+
 ZIP64 = 0xFFFFFFFF
 END = struct.Struct("<4s4H2IH")
 LOCATOR64 = struct.Struct("<4sIQI")
@@ -82,7 +85,14 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     for name, tensor in pickled.items():
         if not isinstance(tensor, PickledTensor):
             raise FormatError(f"{path} holds {quoted(name)}, which is no tensor")
-        tensors[name] = _place(name, tensor, places, path)
+        placed = _place(name, tensor, places, path)
+        if placed.info.nbytes > max(size, MAX_REPEATED_BYTES):
+            raise FormatError(
+                f"tensor {quoted(name)} of {path} has {placed.info.nbytes} bytes, the file {size}: "
+                "it repeats what little it holds",
+                hint="use the model's safetensors files",
+            )
+        tensors[name] = placed
     return tensors
 
 
@@ -127,7 +137,9 @@ def _place(
         step *= length
     if plain or empty:
         return TorchTensor(info, None)
-    return TorchTensor(info, tuple(stride * width for stride in tensor.strides))
+    # along an axis of one step a stride means nothing, and may be any number
+    steps = zip(tensor.shape, tensor.strides, strict=True)
+    return TorchTensor(info, tuple((length > 1) * stride * width for length, stride in steps))
 
 
 def _last_place(shape: Sequence[int], strides: Sequence[int]) -> int:

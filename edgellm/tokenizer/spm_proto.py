@@ -95,7 +95,8 @@ def _read(data: bytes) -> PieceModel:
                 for inner, setting, _ in _fields(value):
                     if inner == CHARSMAP and isinstance(setting, bytes):
                         charsmaps.append(setting)
-                    elif inner == DUMMY_PREFIX and number == NORMALIZER:
+                    # of another type it is no such field, and the library leaves it aside
+                    elif inner == DUMMY_PREFIX and number == NORMALIZER and type(setting) is int:
                         dummy_prefix = bool(setting)
             elif number == TRAINER:
                 for inner, setting, _ in _fields(value):
@@ -141,8 +142,11 @@ def _piece(data: bytes) -> tuple[str, int, float]:
     return text.decode("utf-8"), kind, score
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
-    """Yield each field's number, its value, and the place where it ends."""
+def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes | None, int]]:
+    """Yield each field's number, its value, and the place where it ends.
+
+    None is a value of a type that no field of these models has.
+    """
     at, size = 0, len(data)
     while at < size:
         # nearly all keys and lengths have one byte: these are read here, without a call
@@ -151,7 +155,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
         if key > 127:
             key, at = _varint(data, at - 1)
         wire = key & 7
-        value: int | float | bytes
+        value: int | float | bytes | None
         if wire == BYTES:
             length = data[at]
             at += 1
@@ -165,7 +169,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
             (value,) = struct.unpack_from("<f", data, at)
             at += 4
         elif wire == FIXED64:
-            (value,) = struct.unpack_from("<q", data, at)
+            value = None
             at += 8
         else:
             raise ValueError(f"a field of the unknown kind {wire}")

@@ -206,3 +206,13 @@ def test_a_normalization_table_that_points_outside_itself(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(TokenizerError, match="points outside itself"):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_a_field_of_another_type_is_left_aside_as_in_sentencepiece(tmp_path):
+    # NormalizerSpec.add_dummy_prefix (field 3 of field 3) as a text: protobuf takes it for unknown
+    data = piece_model() + bytes([3 << 3 | 2, 2, 3 << 3 | 2, 0])
+    library = sentencepiece.SentencePieceProcessor()
+    library.LoadFromSerializedProto(data)
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    ours = Tokenizer.from_folder(tmp_path)
+    assert ours.encode("a dog", add_special_tokens=False) == library.encode("a dog")

@@ -188,6 +188,16 @@ def test_a_tensor_that_lies_is_refused(tmp_path, lie):
         read_torch_file(path)
 
 
+def test_a_view_that_repeats_what_little_there_is_is_refused(tmp_path):
+    lie = pickled_tensor("0", np.ones(4, np.float32), shape=(1 << 30, 4), strides=(0, 1))
+    path = write_zip(tmp_path / "model.bin", state({"a": lie}), {"0": np.ones(4, np.float32)})
+    with pytest.raises(FormatError, match="it repeats what little it holds"):
+        read_torch_file(path)
+    whole = pickled_tensor("0", np.ones(4, np.float32), shape=(100, 4), strides=(0, 1))
+    write_zip(tmp_path / "pytorch_model.bin", state({"a": whole}), {"0": np.ones(4, np.float32)})
+    assert np.array_equal(read_all(tmp_path)["a"], np.ones((100, 4)))
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.bin"
     good = state({"a": pickled_tensor("0", ARRAY)})

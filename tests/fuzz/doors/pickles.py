@@ -77,15 +77,19 @@ class Pickles(Door):
         if zlib.crc32(data) % COMPARED or torch is None:
             return False
         try:
-            theirs = torch.load(self.path, weights_only=True, map_location="cpu")
-            theirs = {name: tensor.detach() for name, tensor in theirs.items()}
-            said = {name: tensor.contiguous().numpy().tobytes() for name, tensor in theirs.items()}
+            said, again = self._by_torch(), self._by_torch()
         except Exception as error:
             raise UnreadableError from error
+        if said != again:  # bytes that it has not read from the file
+            raise UnreadableError
         ours = {name: rows.tobytes() for name, (_, rows) in opened.items()}
         if ours != said:
             raise DifferenceError(f"{ours} is {said} in torch, of {len(data)} bytes")
         return True
+
+    def _by_torch(self):
+        theirs = torch.load(self.path, weights_only=True, map_location="cpu")
+        return {name: tensor.contiguous().numpy().tobytes() for name, tensor in theirs.items()}
 
 
 class Meta(Door):
