@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -262,6 +263,24 @@ def test_stop_texts_and_end_tokens_end_the_answer(open_llm, llm, expected):
         answer = model.generate(PROMPT, max_tokens=30)
         assert (answer.finish_reason, answer.stats.completion_tokens) == ("stop", place + 1)
         assert answer.text == llm.tokenizer.decode(expected[:place])
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.01, "seed": 1}, {"beams": 2}])
+def test_a_stop_text_that_is_a_special_token_ends_the_answer(settings, open_llm, llm, tmp_path):
+    plain = [token.id for token in llm.generate(PROMPT, max_tokens=12, **settings).tokens]
+    place = next(number for number in range(3, 12) if plain[number] not in plain[:number])
+    stop = llm.tokenizer.id_to_token(plain[place])
+    folder = shutil.copytree(llm.path, tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["additional_special_tokens"] = [stop]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    changed = open_llm(folder)
+    texts = [changed.generate(PROMPT, max_tokens=12, stop=stop, **settings)]
+    if "beams" not in settings:
+        texts += changed.generate_batch([PROMPT] * 2, max_tokens=12, stop=stop, **settings)
+    for answer in texts:
+        assert answer.finish_reason == "stop"
+        assert answer.text == llm.tokenizer.decode(plain[:place])
 
 
 def test_sampled_texts_repeat_with_their_seed(llm):

@@ -82,7 +82,7 @@ class Completer:
         caches, cached = self.prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
         restored = self.prefix_cache.restored
         stats = partial(meter.snapshot, progress, cached=cached, restored=restored)
-        steps = self._steps_for(sampling, caches, total, end_tokens)(
+        steps = self._steps_for(sampling, caches, total, end_tokens, continues=continues)(
             self.model,
             ids[cached:],
             caches,
@@ -118,7 +118,13 @@ class Completer:
         return not self.model_lock.cancelled.is_set()
 
     def _steps_for(
-        self, sampling: Sampling, caches: Sequence[Cache], total: int, end_tokens: frozenset[int]
+        self,
+        sampling: Sampling,
+        caches: Sequence[Cache],
+        total: int,
+        end_tokens: frozenset[int],
+        *,
+        continues: bool,
     ) -> Callable[..., Generator[Step]]:
         """Return the generator of steps, for ``total`` tokens with the prompt.
 
@@ -130,15 +136,21 @@ class Completer:
         planned_bytes = self.plan.sequence_cache_bytes(total)
         cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
         require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
-        ends = partial(self._is_finished, end_tokens, sampling.stop)
+        ends = partial(self._is_finished, end_tokens, sampling.stop, continues)
         return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))
 
     def _is_finished(
-        self, end_tokens: frozenset[int], stop: Sequence[str], produced: Sequence[int]
+        self,
+        end_tokens: frozenset[int],
+        stop: Sequence[str],
+        continues: bool,
+        produced: Sequence[int],
     ) -> bool:
         if produced[-1] in end_tokens:
             return True
         if not stop:
             return False
-        text = self.tokenizer.decode(produced)
-        return any(each in text for each in stop)
+        decoder = self.tokenizer.decoder(continues=continues)
+        beyond = len(produced) + 1
+        stream = TextStream(decoder, stop=stop, end_tokens=end_tokens, limit=beyond)
+        return any(stream.add(token)[1] for token in produced)

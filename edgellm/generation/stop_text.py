@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 
 class StopFilter:
     """Lets text through up to the first stop text: the one that is complete first.
 
-    It does so wherever tokens begin and end.
+    It does so wherever tokens begin and end. The texts of special tokens count, and are never shown.
 
     Args:
         stops: the stop texts; none of them is empty.
@@ -21,33 +22,44 @@ class StopFilter:
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=0)
         self._held = ""
+        self._is_shown: list[bool] = []  # of each character held
         self.stopped = False
 
-    def add(self, text: str) -> str:
-        """Return what is safe to show now; sets ``stopped`` when a stop text has come."""
+    def add(self, text: str, *, shown: bool = True) -> str:
+        """Return what is safe to show now; sets ``stopped`` when a stop text has come.
+
+        Args:
+            text: what comes next.
+            shown: whether it is text, and not how a special token is written.
+        """
         if self.stopped:
             return ""
-        text = self._held + text
+        self._held += text
+        self._is_shown += [shown] * len(text)
         spans = []
         for stop in self._stops:
-            begin = text.find(stop)
+            begin = self._held.find(stop)
             if begin >= 0:
                 spans.append((begin + len(stop), begin))
         if spans:
             # of those that are complete first, the longest
             _, begin = min(spans)
             self.stopped = True
+            before = self._release(begin)
             self._held = ""
-            return text[:begin]
-        safe = len(text) - self._possible_start(text)
-        self._held = text[safe:]
-        return text[:safe]
+            return before
+        return self._release(len(self._held) - self._possible_start(self._held))
 
     def finish(self) -> str:
         """Return what was held back and became no stop text."""
-        held = self._held
-        self._held = ""
-        return held
+        return self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        """Let go of the first characters that are held, and return those that are shown."""
+        released = "".join(compress(self._held[:count], self._is_shown))
+        self._held = self._held[count:]
+        self._is_shown = self._is_shown[count:]
+        return released
 
     def _possible_start(self, text: str) -> int:
         """Return the length of the longest end of a text that a stop text begins with."""

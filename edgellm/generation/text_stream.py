@@ -13,7 +13,8 @@ class TextStream:
 
     Args:
         decoder: turns tokens into text, of a text that begins here.
-        stop: texts that end the completion and are left out of it.
+        stop: texts that end the completion and are left out of it; in them special tokens are
+            written out.
         end_tokens: tokens that end it.
         limit: tokens at the most.
 
@@ -26,6 +27,7 @@ class TextStream:
     ) -> None:
         self._decoder = decoder
         self._stop_filter = StopFilter(stop)
+        self._has_stops = bool(stop)
         self._end_tokens = end_tokens
         self._limit = limit
         self.tokens: list[int] = []
@@ -37,6 +39,8 @@ class TextStream:
         text = ""
         if not is_end:
             text = self._stop_filter.add(self._decoder.add(token))
+        if self._has_stops:
+            text += self._stop_filter.add(self._decoder.control_text(token), shown=False)
         if not (is_end or self._stop_filter.stopped or len(self.tokens) == self._limit):
             return text, None
         text += self.flush()

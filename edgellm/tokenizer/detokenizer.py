@@ -96,6 +96,12 @@ class Detokenizer:
                 pass
         return token.encode("utf-8")
 
+    def control_text(self, token_id: int) -> str:
+        """Return how a special token is written; ``""`` for one that is text."""
+        if token_id not in self._special:
+            return ""
+        return self._token_of(token_id) or ""
+
     def start_of(self, token_id: int) -> bytes:
         """Return the bytes of a token that is the first of a text under the rule ``bare_start``."""
         token = self._token_of(token_id) or ""
@@ -138,6 +144,12 @@ class StreamDecoder:
             if self.detokenizer.decoding.bare_start:
                 data = self.detokenizer.start_of(token_id)
         return self._strip(self._utf8.decode(data))
+
+    def control_text(self, token_id: int) -> str:
+        """Return how a token is written that ``add`` skips; ``""`` for one that is text."""
+        if not self.skip_special_tokens:
+            return ""
+        return self.detokenizer.control_text(token_id)
 
     def finish(self) -> str:
         """Return the end of the text: U+FFFD for a character that never came whole."""

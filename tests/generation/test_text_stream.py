@@ -4,12 +4,17 @@ from edgellm.generation.text_stream import TextStream
 
 
 class Letters:
-    """A decoder of letters that is always one token behind."""
+    """A decoder of letters that is always one token behind; ``#`` is a special token."""
 
     def __init__(self):
         self.held = ""
 
+    def control_text(self, token):
+        return "<end>" if chr(token) == "#" else ""
+
     def add(self, token):
+        if chr(token) == "#":
+            return ""
         text, self.held = self.held, chr(token)
         return text
 
@@ -43,3 +48,40 @@ def test_flush_gives_what_was_held_back():
     _, opened = stream("abc", stop=["bcd"])
     assert opened.flush() == "bc"
     assert opened.flush() == ""
+
+
+def test_a_special_token_counts_in_stop_texts_as_it_is_written():
+    letters = Plain()
+    for stop, given, shown in (
+        ("<end>", "ab#c", "ab"),
+        ("b<end>", "ab#c", "a"),
+        ("<end>c", "ab#cd", "ab"),
+        ("d>c", "ab#cd", "ab"),
+        ("<end", "a##", "a"),
+    ):
+        opened = TextStream(letters, stop=[stop], end_tokens=set(), limit=100)
+        steps = [opened.add(ord(letter)) for letter in given]
+        assert "".join(text for text, _ in steps) == shown
+        assert "stop" in [reason for _, reason in steps], stop
+
+
+def test_special_tokens_are_never_shown():
+    opened = TextStream(Plain(), stop=["<end>!"], end_tokens=set(), limit=4)
+    assert [opened.add(ord(letter)) for letter in "a#b#"] == [
+        ("a", None),
+        ("", None),
+        ("b", None),
+        ("", "length"),
+    ]
+
+
+def test_an_end_token_completes_a_stop_text():
+    opened = TextStream(Plain(), stop=["b<end>"], end_tokens={ord("#")}, limit=100)
+    assert [opened.add(ord(letter)) for letter in "ab#"] == [("a", None), ("", None), ("", "stop")]
+
+
+class Plain(Letters):
+    """A decoder of letters that holds nothing back."""
+
+    def add(self, token):
+        return "" if chr(token) == "#" else chr(token)
