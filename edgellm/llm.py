@@ -35,7 +35,7 @@ from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
-"""A text, to which special tokens are added, or token ids."""
+"""A text, which is begun as the tokenizer begins one, or token ids."""
 
 PROMPTS = "a list of texts or of token ids"
 """Several prompts, as errors call them."""
@@ -122,7 +122,7 @@ class LLM:
         """Yield tokens that continue a prompt, as they come.
 
         Args:
-            prompt: a text (special tokens are added) or token ids.
+            prompt: a text (``Tokenizer.encode_prompt``) or token ids.
             sampling: how tokens are drawn; instead of it, or on top of it, its fields as keywords.
             reuse_cache: compute only what differs from the tokens of the generation before; a chat
                 does so.

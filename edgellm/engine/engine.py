@@ -108,7 +108,7 @@ class Engine:
         """Let a sequence join as soon as there is memory for it, after those before it.
 
         Args:
-            prompt: a text (special tokens are added) or token ids.
+            prompt: a text (``Tokenizer.encode_prompt``) or token ids.
             sampling: how its tokens are drawn.
 
         Returns:

@@ -12,13 +12,13 @@ from edgellm.tokenizer import Tokenizer
 
 
 def token_ids(prompt: str | Iterable[int], tokenizer: Tokenizer) -> list[int]:
-    """Return the token ids of a prompt: a text, to which special tokens are added, or token ids.
+    """Return the token ids of a prompt: a text (``Tokenizer.encode_prompt``), or token ids.
 
     Raises:
         ConfigError: it is neither.
     """
     if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
+        return tokenizer.encode_prompt(prompt)
     ids = []
     for token in listed("the prompt", prompt, "a text, or token ids"):
         try:

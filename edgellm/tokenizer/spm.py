@@ -83,10 +83,10 @@ class PieceVocabulary(TokenTable):
         self.decoding = Decoding(
             replacements=((SPACE, " "),), byte_fallback=True, strip=" ", strip_count=int(adds_space)
         )
-        self._begin: list[int] = []
+        self.begin: list[int] = []
         self._end: list[int] = []
         if settings.flag("add_bos_token", True):
-            self._begin = self._role("bos_token")
+            self.begin = self._role("bos_token")
         if settings.flag("add_eos_token", False):
             self._end = self._role("eos_token")
 
@@ -132,7 +132,7 @@ class PieceVocabulary(TokenTable):
                 start += 1
         ids += self._encode_plain(text[start:], first=start == 0)
         if add_special_tokens:
-            return [*self._begin, *ids, *self._end]
+            return [*self.begin, *ids, *self._end]
         return ids
 
     def _added_in(self, text: str) -> Iterator[tuple[AddedToken, int, int]]:

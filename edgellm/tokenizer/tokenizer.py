@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ SAMPLE_TEXTS = (
 class Vocabulary(Protocol):
     """Tokens with ids, and the rules between them and text."""
 
+    begin: list[int]
     named: dict[str, str | None]
     special_ids: frozenset[int]
     split_token_ids: frozenset[int]
@@ -134,6 +136,27 @@ class Tokenizer:
                 f"the text has no valid Unicode character at place {error.start}"
             ) from error
         return self._vocabulary.encode(text, add_special_tokens=add_special_tokens)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a text to go on from: those of ``encode``, but begun once only.
+
+        A text that begins as the tokenizer begins every text (a chat template, rendered and pasted)
+        is left so, with a warning.
+
+        Raises:
+            TokenizerError: as ``encode``.
+        """
+        begin = self._vocabulary.begin
+        ids = self.encode(text)
+        if not begin or ids[len(begin) : 2 * len(begin)] != begin:
+            return ids
+        written = " ".join(map(self.id_to_token, begin))
+        warnings.warn(
+            f"the prompt begins with {written} already: no second one is put before it",
+            UserWarning,
+            stacklevel=2,
+        )
+        return ids[len(begin) :]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of ``ids``, with its spaces as they are; ids without a token add nothing.

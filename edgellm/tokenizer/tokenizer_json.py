@@ -67,7 +67,7 @@ class JsonVocabulary(TokenTable):
         with library_errors(DAMAGED):
             self._tokenizer = _build_tokenizer(document, library_model, listed.values())
         self._check_ids(added)
-        self._begin, self._end = read_frame(document.get("post_processor"), self._ids)
+        self.begin, self._end = read_frame(document.get("post_processor"), self._ids)
         special = settings.special_texts.union(
             token.content for token in own.values() if token.special
         )
@@ -88,7 +88,7 @@ class JsonVocabulary(TokenTable):
         with library_errors("the tokenizer fails"):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         if add_special_tokens:
-            return [*self._begin, *ids, *self._end]
+            return [*self.begin, *ids, *self._end]
         return ids
 
     def _check_ids(self, added: Mapping[int, AddedToken]) -> None:

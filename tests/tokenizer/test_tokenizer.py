@@ -1,9 +1,11 @@
 """The tokenizer of a folder: where texts fall apart, and folders that do not fit."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny_tokenizers import write_pieces
+from support.tiny_tokenizers import write_json, write_pieces
 from support.tokenizer_texts import mixed_texts
 
 from edgellm.errors import TokenizerError
@@ -32,6 +34,22 @@ def test_a_vocabulary_larger_than_the_models(tmp_path):
 def test_half_a_surrogate_pair(every_kind):
     with pytest.raises(TokenizerError, match="no valid Unicode character at place 1"):
         every_kind.encode("a\ud83d")
+
+
+@pytest.mark.parametrize("write", [write_pieces, partial(write_json, kind="byte-level")])
+def test_a_prompt_that_is_begun_already_is_not_begun_again(write, tmp_path):
+    tokenizer = Tokenizer.from_folder(write(tmp_path))
+    begin = tokenizer.id_to_token(tokenizer.bos_token_id)
+    assert tokenizer.encode_prompt("a dog") == tokenizer.encode("a dog")
+    with pytest.warns(UserWarning, match="begins with .* already"):
+        ids = tokenizer.encode_prompt(f"{begin}a dog")
+    assert ids == tokenizer.encode(f"{begin}a dog")[1:]
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_prompt_is_left_alone_where_nothing_is_put_before_it(tmp_path):
+    tokenizer = Tokenizer.from_folder(write_json(tmp_path, "unigram"))
+    assert tokenizer.encode_prompt("<s><s>a") == tokenizer.encode("<s><s>a")
 
 
 def test_no_tokenizer(tmp_path):
