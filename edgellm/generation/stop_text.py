@@ -9,7 +9,8 @@ from itertools import compress
 class StopFilter:
     """Lets text through up to the first stop text: the one that is complete first.
 
-    It does so wherever tokens begin and end. The texts of special tokens count, and are never shown.
+    It does so wherever tokens begin and end. Special tokens count as they are written, and are
+    never shown.
 
     Args:
         stops: the stop texts; none of them is empty.

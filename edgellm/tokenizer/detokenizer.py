@@ -25,6 +25,7 @@ class Decoding:
 
     Attributes:
         byte_level: each character of a token stands for one byte, by GPT-2's table.
+        literal: ids whose tokens are written as they are all the same.
         replacements: what is replaced in each token, in this order.
         byte_fallback: a token such as ``<0xE4>`` is one byte.
         strip: a character that goes from the start of the text, at most ``strip_count`` times.
@@ -32,6 +33,7 @@ class Decoding:
     """
 
     byte_level: bool = False
+    literal: frozenset[int] = frozenset()
     replacements: tuple[tuple[str, str], ...] = ()
     byte_fallback: bool = False
     strip: str = ""
@@ -78,7 +80,9 @@ class Detokenizer:
         if token_id not in self._known:
             token = self._token_of(token_id)
             data = None
-            if token is not None:
+            if token_id in self.decoding.literal and token is not None:
+                data = token.encode("utf-8")
+            elif token is not None:
                 data = self._bytes(token)
             self._known[token_id] = data
         return self._known[token_id]

@@ -8,23 +8,22 @@ bounds, and decodes whole texts only, no streams.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import loads_strict, quoted
-from edgellm.tokenizer.added_tokens import MAX_ID, AddedToken, Settings, read_added
-from edgellm.tokenizer.detokenizer import read_decoding
+from edgellm.tokenizer.added_tokens import AddedToken, Settings, read_added
+from edgellm.tokenizer.detokenizer import read_decoding, steps_of
 from edgellm.tokenizer.json_components import check_components, read_frame
+from edgellm.tokenizer.json_model import build_model, library_errors, merged_tokens
 from edgellm.tokenizer.token_table import TokenTable
 
 MAX_BYTES = 64 << 20
-MAX_SCORE = 1e30  # of a piece; sums of these stay finite
 DAMAGED = "tokenizer.json is damaged"
-BPE_SWITCHES = ("fuse_unk", "byte_fallback", "ignore_merges")
 ADDED_SWITCHES = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
@@ -46,7 +45,7 @@ class JsonVocabulary(TokenTable):
         check_components(document.get("normalizer"), document.get("pre_tokenizer"))
         self.decoding = read_decoding(document.get("decoder"))
         with library_errors(DAMAGED):
-            ids, library_model = _build_model(model)
+            ids, library_model = build_model(model)
         super().__init__({token_id: token for token, token_id in ids.items()})
 
         own = _added_tokens(document.get("added_tokens"))
@@ -67,6 +66,10 @@ class JsonVocabulary(TokenTable):
         with library_errors(DAMAGED):
             self._tokenizer = _build_tokenizer(document, library_model, listed.values())
         self._check_ids(added)
+        if self.decoding.byte_level:
+            with library_errors(DAMAGED):
+                literal = _literal_ids(added, ids, document)
+            self.decoding = replace(self.decoding, literal=literal)
         self.begin, self._end = read_frame(document.get("post_processor"), self._ids)
         special = settings.special_texts.union(
             token.content for token in own.values() if token.special
@@ -103,94 +106,6 @@ class JsonVocabulary(TokenTable):
             self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
 
 
-@contextmanager
-def library_errors(prefix: str) -> Iterator[None]:
-    """Turn whatever the Rust library raises inside, its panics included, into a TokenizerError.
-
-    Args:
-        prefix: the beginning of its message.
-    """
-    try:
-        yield
-    except EdgeLLMError:
-        raise
-    except BaseException as error:
-        # a panic is no Exception, and its class has no public name
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{prefix}: {reason}") from error
-
-
-def _build_model(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
-    """Return the ids of the tokens, and the library's model of them."""
-    kind = model.get("type")  # old files do not say it
-    if kind == "BPE" or (not kind and "merges" in model):
-        return _build_bpe(model)
-    if kind == "Unigram" or not kind:
-        return _build_unigram(model)
-    raise TokenizerError(
-        f"tokenizer.json holds a model of type {quoted(kind)}; edgellm knows BPE and Unigram"
-    )
-
-
-def _build_bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
-    from tokenizers import models
-
-    vocabulary, merges = model.get("vocab"), model.get("merges")
-    # the library takes a text in their place for the name of a file, and no tokens for a model
-    if not isinstance(vocabulary, dict) or not vocabulary:
-        raise TokenizerError("tokenizer.json has no vocabulary")
-    if not isinstance(merges, list):
-        raise TokenizerError("tokenizer.json has no list of merges")
-    # with these the library would look for other tokens than are decoded here
-    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(affix):
-            raise TokenizerError(
-                f"tokenizer.json marks words by {affix}, which edgellm does not know"
-            )
-    options = {name: model.get(name, False) for name in BPE_SWITCHES}
-    unknown = model.get("unk_token")
-    if unknown is not None:
-        if unknown not in vocabulary:  # the library minds only when a text needs it
-            raise TokenizerError(
-                f"the unknown token {quoted(unknown)} of tokenizer.json is not in its vocabulary"
-            )
-        options["unk_token"] = unknown
-    split = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    pairs = [tuple(pair) for pair in split]
-    built = models.BPE(vocab=vocabulary, merges=pairs, **options)
-
-    # types and merges are right, or the library had refused them; it takes any ids
-    ids = set(vocabulary.values())
-    if max(ids) >= MAX_ID:
-        raise TokenizerError(f"tokenizer.json has the id {max(ids)}; ids go from 0 to {MAX_ID - 1}")
-    if len(ids) < len(vocabulary):
-        raise TokenizerError("tokenizer.json gives one id to two tokens")
-    return dict(vocabulary), built
-
-
-def _build_unigram(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
-    from tokenizers import models
-
-    listed = model.get("vocab")
-    if not isinstance(listed, list):
-        raise TokenizerError("tokenizer.json has no vocabulary")
-    pieces = [tuple(entry) for entry in listed]
-    built = models.Unigram(pieces, model.get("unk_id"), model.get("byte_fallback", False))
-
-    # types are right, or the library had refused them; it takes any texts and scores
-    for piece, score in pieces:
-        if not piece or abs(score) >= MAX_SCORE:
-            raise TokenizerError(
-                f"tokenizer.json has an impossible piece: {quoted([piece, score])}"
-            )
-    vocabulary = {piece: at for at, (piece, _) in enumerate(pieces)}
-    if len(vocabulary) < len(pieces):
-        raise TokenizerError("tokenizer.json has a piece twice")
-    return vocabulary, built
-
-
 def _added_tokens(listed: Any) -> dict[int, AddedToken]:
     """Return the added tokens of a tokenizer.json by their ids."""
     if listed is None:
@@ -220,6 +135,28 @@ def _check_order(added: Mapping[int, AddedToken], ids: Mapping[str, int]) -> Non
             "the added tokens of tokenizer.json are not in the order of their ids",
             hint="put them in order: other programs count them through as they are listed",
         )
+
+
+def _literal_ids(
+    added: Mapping[int, AddedToken], ids: Mapping[str, int], document: Mapping[str, Any]
+) -> frozenset[int]:
+    """Return the added tokens whose letters are text, where those of others stand for bytes.
+
+    A token that merging can make too is one of bytes, and so is one that is looked for in a text
+    whose letters stand for bytes already.
+    """
+    steps = steps_of(document.get("normalizer"), "normalizers")
+    letters_are_bytes = any(step["type"] == "ByteLevel" for step in steps)
+    # ASCII is the same either way
+    beyond = {key: token for key, token in added.items() if not token.content.isascii()}
+    in_model = {token.content for token in beyond.values()} & ids.keys()
+    if in_model and "merges" in document["model"]:
+        in_model &= merged_tokens(document["model"])
+    return frozenset(
+        key
+        for key, token in beyond.items()
+        if token.content not in in_model and not (letters_are_bytes and token.normalized)
+    )
 
 
 def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Iterable[AddedToken]) -> Any:

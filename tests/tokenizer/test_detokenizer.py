@@ -1,13 +1,16 @@
 """Ids to text: a stream of ids gives the text of all of them, in proportional time."""
 
+import json
 import random
 import sys
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny_tokenizers import write_json, write_pieces
+from support.tiny_tokenizers import json_text, write_json, write_pieces
 from support.tokenizer_texts import any_texts, mixed_texts
+from tokenizers import AddedToken, normalizers, pre_tokenizers
 
 from edgellm.tokenizer import Tokenizer
 
@@ -43,6 +46,50 @@ def test_no_half_characters(tmp_path, kind, text):
     assert not any("\ufffd" in part for part in parts)
     assert parts.count("") > 1
     assert "".join(parts) == text
+
+
+def byte_level_folder(folder, words, **settings):
+    """A byte-level tokenizer with added words, some of which its model has too."""
+    library = tokenizers.Tokenizer.from_str(json_text("byte-level"))
+    for part, value in settings.items():
+        setattr(library, part, value)
+    library.add_tokens([AddedToken(word, normalized="N" in word) for word in words])
+    folder.mkdir(exist_ok=True)
+    library.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text", ["na\u00efve", "caf\u00e9!", "\u0111em", "\u65e5\u672c", "a \u00e9"]
+)
+def test_an_added_token_is_the_text_that_it_was_read_from(tmp_path, text):
+    """The decoder of tokenizers takes its letters for bytes; llama.cpp gives the text."""
+    tokenizer = Tokenizer.from_folder(byte_level_folder(tmp_path, [text]))
+    ids = tokenizer.encode(f"The {text}.", add_special_tokens=False)
+    assert tokenizer.token_to_id(text) in ids
+    assert tokenizer.decode(ids) == "".join(streamed(tokenizer, ids)) == f"The {text}."
+
+
+def test_an_added_token_of_the_model_is_text_unless_merging_makes_it(tmp_path):
+    # \u00e9 stands for the byte E9, and \u0120 (a space) and "little" were merged
+    folder = byte_level_folder(tmp_path, ["na\u00efve", "\u0120little", "\u00e9"])
+    document = json.loads((folder / "tokenizer.json").read_text())
+    # as a trainer leaves its special tokens
+    document["model"]["vocab"] |= {one["content"]: one["id"] for one in document["added_tokens"]}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    tokenizer = Tokenizer.from_folder(folder)
+    for text in ("a na\u00efve one", "a little dog", "\u9ad8"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_an_added_token_that_is_looked_for_among_bytes_is_bytes(tmp_path):
+    normalizer = normalizers.ByteLevel()
+    settings = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizers.Split("q", "isolated")}
+    folder = byte_level_folder(tmp_path, ["N\u00efve", "na\u00efve"], **settings)
+    tokenizer = Tokenizer.from_folder(folder)
+    ids = tokenizer.encode("N\u00efve na\u00efve", add_special_tokens=False)
+    assert tokenizer.decode(ids) == "N\u00efve na\u00efve"
+    assert len(ids) == 3
 
 
 def test_a_character_that_never_comes_whole(pieces):
