@@ -29,14 +29,20 @@ from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
+from edgellm.converters.tokenizers.companions import companion_tokenizer
 from edgellm.converters.workspace import Workspace
 from edgellm.errors import FormatError
 from edgellm.files.atomic import FileRecord, write_file
 from edgellm.files.bounded import read_in_parts
 from edgellm.files.strict_json import write_json
+from edgellm.tokenizer.tokenizer import has_vocabulary
 
 MOVERS = 2
 """Files made at the same time where bytes only move: one is written while another is read."""
+
+NO_TOKENIZER = (
+    "the source has no tokenizer, without which the result does not run: --tokenizer names one"
+)
 
 ConvertCallback = Callable[["ConversionStep"], None]
 """Called as a conversion goes on."""
@@ -98,8 +104,10 @@ def convert_source(
     has them, one where some are to be quantized.
     """
     recipe = make_recipe(source, settings, chosen)
-    _check_tied_head(source, recipe)
     companions = source.companions
+    if has_vocabulary(companions):
+        companion_tokenizer(companions, vocab_size=recipe.config["vocab_size"])
+    _check_tied_head(source, recipe)
     again = _quantizes_again(source, recipe)
     report = report or again
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
@@ -109,6 +117,8 @@ def convert_source(
     with work.opened():
         for note in source.notes:
             counter.say(note)
+        if not has_vocabulary(companions):
+            counter.say(NO_TOKENIZER)
         if again:
             counter.say(
                 "weights that were quantized are quantized again: the errors of both add up"

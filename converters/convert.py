@@ -68,6 +68,7 @@ def convert(
         ConfigError: a setting is out of range, or asks for what this source cannot become.
         ModelNotFoundError, DownloadError: the source is not there, or cannot be fetched.
         FormatError, ReadError, UnsupportedModelError: the source is damaged, or of another kind.
+        TokenizerError, TemplateError: so is its tokenizer or chat template.
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
     settings = ConversionSettings(bits=bits, group_size=group_size, dtype=dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from edgellm.chat_template.template import DEFAULT
@@ -18,10 +17,7 @@ from edgellm.converters.tokenizers.pretokenizers import (
 )
 from edgellm.converters.tokenizers.spm_file import Piece, piece_model
 from edgellm.errors import TokenizerError
-from edgellm.files.atomic import write_file
-from edgellm.files.locations import temporary_folder
 from edgellm.files.strict_json import quoted
-from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.spm_proto import CONTROL, UNKNOWN, USER_DEFINED
 
 TEMPLATE = "tokenizer.chat_template"
@@ -34,7 +30,7 @@ MAX_SCORE = 1e30
 
 
 def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Return the tokenizer's files, checked to load, and the config's bos and eos token ids.
+    """Return the tokenizer's files and the config's bos and eos token ids.
 
     Args:
         metadata: the file's.
@@ -43,7 +39,6 @@ def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, byte
     Raises:
         TokenizerError: the tokenizer is damaged, does not fit the model, or is of a kind that
             edgellm does not know.
-        TemplateError: the chat template is too large.
     """
     vocabulary = Vocabulary(metadata, vocab_size)
     if vocabulary.model == "llama":
@@ -69,16 +64,7 @@ def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, byte
             {"name": name, "template": text} for name, text in templates.items()
         ]
     files["tokenizer_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
-    _require_loadable(files, vocab_size)
     return files, _token_ids(vocabulary)
-
-
-def _require_loadable(files: Mapping[str, bytes], vocab_size: int) -> None:
-    """Load the tokenizer as it will be loaded. Raises TokenizerError, TemplateError."""
-    with temporary_folder() as folder:
-        for name, content in files.items():
-            write_file(folder / name, [content], durable=False)
-        Tokenizer.from_folder(folder, vocab_size=vocab_size)
 
 
 def _token_ids(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgellm.converters.tokenizers.companions import companion_tokenizer
 from edgellm.errors import ConfigError
-from edgellm.files.atomic import write_file
-from edgellm.files.bounded import read_bounded
-from edgellm.files.locations import temporary_folder
-from edgellm.tokenizer import Tokenizer
-
-MAX_FILE_BYTES = 256 << 20
-"""Of a tokenizer's file."""
 
 SEQUENCE = 256
 """Tokens that are read in a row."""
@@ -88,10 +82,7 @@ def calibration_tokens(
     """
     if text is None:
         text = TEXT
-    with temporary_folder() as folder:
-        for file, content in companions.items():
-            write_file(folder / file, [_content(content)], durable=False)
-        ids = Tokenizer.from_folder(folder, vocab_size=vocabulary).encode(text)
+    ids = companion_tokenizer(companions, vocab_size=vocabulary).encode(text)
     length = min(SEQUENCE, len(ids))
     if length < 16:
         raise ConfigError(
@@ -99,9 +90,3 @@ def calibration_tokens(
         )
     starts = range(0, len(ids) - length + 1, length)
     return [ids[start : start + length] for start in starts[:MAX_SEQUENCES]]
-
-
-def _content(path: Path | bytes) -> bytes:
-    if isinstance(path, bytes):
-        return path
-    return read_bounded(path, MAX_FILE_BYTES)

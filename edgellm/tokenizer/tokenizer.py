@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,11 @@ SAMPLE_TEXTS = (
     "\u65e5\u672c\u8a9e \u0e44\u0e17\u0e22  \U0001f600",
 )
 """Texts that tokenizers with equal tokens and other rules split in different ways."""
+
+
+def has_vocabulary(names: Collection[str]) -> bool:
+    """Return whether files of these names are a tokenizer."""
+    return "tokenizer.json" in names or "tokenizer.model" in names
 
 
 class Vocabulary(Protocol):
