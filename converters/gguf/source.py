@@ -92,7 +92,7 @@ class GgufSource:
         factors = _read_factors(model.tensors.get(ROPE_FACTORS))
         config["rope_scaling"] = read_rope_scaling(model.metadata, config, factors)
         self.companions: Mapping[str, Path | bytes]
-        self.companions, token_ids = tokenizer_files(model.metadata, vocab_size)
+        self.companions, token_ids, notes = tokenizer_files(model.metadata, vocab_size)
         self._quantized = any(tensor.kind not in FLOATS for tensor in tensors.values())
         self._origins: dict[str, _TensorOrigin] = {}
         self.tensors: dict[str, SourceTensor] = {}
@@ -109,9 +109,12 @@ class GgufSource:
         }
         kinds = Counter(tensor.kind for tensor in tensors.values() if tensor.kind in REQUANTIZED)
         self.notes: Sequence[str] = [
-            f"{count} matrices of type {kind}, which MLX does not have, "
-            f"are quantized again to {REQUANTIZED[kind]} bits"
-            for kind, count in kinds.items()
+            *notes,
+            *(
+                f"{count} matrices of type {kind}, which MLX does not have, "
+                f"are quantized again to {REQUANTIZED[kind]} bits"
+                for kind, count in kinds.items()
+            ),
         ]
         self._scale_cache = ScaleCache()
 

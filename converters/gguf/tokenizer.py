@@ -29,8 +29,10 @@ MAX_SCORE = 1e30
 """Scores are logarithms of probabilities, or ranks below zero."""
 
 
-def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Return the tokenizer's files and the config's bos and eos token ids.
+def tokenizer_files(
+    metadata: Metadata, vocab_size: int
+) -> tuple[dict[str, bytes], dict[str, Any], list[str]]:
+    """Return the tokenizer's files, the config's bos and eos token ids, and what to say.
 
     Args:
         metadata: the file's.
@@ -64,7 +66,8 @@ def tokenizer_files(metadata: Metadata, vocab_size: int) -> tuple[dict[str, byte
             {"name": name, "template": text} for name, text in templates.items()
         ]
     files["tokenizer_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
-    return files, _token_ids(vocabulary)
+    token_ids = _token_ids(vocabulary)
+    return files, token_ids, list(vocabulary.notes.values())
 
 
 def _token_ids(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class Vocabulary:
         tokens: their texts, by id.
         kinds: their types in SentencePiece's numbers, which GGUF has taken over.
         scores: 0.0 where the file has none.
+        notes: what a person should know of roles that were asked for, by their keys.
 
     Raises:
         TokenizerError: the lists do not fit each other or the embedding.
@@ -27,6 +28,7 @@ class Vocabulary:
 
     def __init__(self, metadata: Metadata, vocab_size: int) -> None:
         self._metadata = metadata
+        self.notes: dict[str, str] = {}
         self.model = metadata.text(f"{KEY}model")
         tokens = metadata.texts(f"{KEY}tokens")
         count = len(tokens)
@@ -53,15 +55,17 @@ class Vocabulary:
         return self._metadata.flag(KEY + key, default)
 
     def token_id(self, key: str) -> int | None:
-        """Return the id of a token with a role; None: the file names none."""
+        """Return the id of a token with a role; None: the file names none that it has."""
         if KEY + key not in self._metadata:
             return None
         token_id = self._metadata.integer(KEY + key)
-        if not 0 <= token_id < len(self.tokens):
-            raise TokenizerError(
-                f"the GGUF file's {KEY}{key} is {token_id}, and there are {len(self.tokens)} tokens"
-            )
-        return token_id
+        if 0 <= token_id < len(self.tokens):
+            return token_id
+        self.notes[key] = (
+            f"the GGUF file's {KEY}{key} is {token_id}, and there are {len(self.tokens)} tokens: "
+            "taken as none"
+        )
+        return None
 
     def token(self, key: str) -> str | None:
         """Return the text of a token with a role; None: the file names none."""

@@ -155,7 +155,8 @@ def _end_ids(config: ModelConfig, folder: Path) -> frozenset[int]:
     """Return the ids that end a completion, by both configs of the folder."""
     ends = config.eos_token_ids
     if (folder / GENERATION_CONFIG).exists():
-        ends |= token_ids(read_json(folder / GENERATION_CONFIG).get("eos_token_id"))
+        generation_config = read_json(folder / GENERATION_CONFIG)
+        ends |= token_ids(generation_config.get("eos_token_id"), config.vocab_size)
     return ends
 
 

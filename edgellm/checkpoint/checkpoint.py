@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, LAYER_PREFIX, ModelFolder, open_folder
-from edgellm.checkpoint.model_config import ModelConfig, token_ids
+from edgellm.checkpoint.model_config import ModelConfig, listed_ids
 from edgellm.checkpoint.quantization import (
     QUANTIZED_PARTS,
     Quantization,
@@ -128,7 +129,6 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
         for name, shape in config.outer_shapes().items()
     }
     norm = outer["model.norm.weight"]
-    generation_eos = token_ids(folder.generation_config.get("eos_token_id"))
     return Checkpoint(
         folder=folder,
         config=config,
@@ -137,8 +137,25 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
         norm=norm,
         lm_head=outer.get("lm_head.weight"),
         dtype=norm.tensors["weight"].dtype,
-        eos_token_ids=config.eos_token_ids | generation_eos,
+        eos_token_ids=_end_tokens(folder, config),
     )
+
+
+def _end_tokens(folder: ModelFolder, config: ModelConfig) -> frozenset[int]:
+    """Return the tokens that end a text; an id that is none of the vocabulary's is said."""
+    ends: set[int] = set()
+    for raw in (folder.config, folder.generation_config):
+        for token in listed_ids(raw.get("eos_token_id")):
+            if 0 <= token < config.vocab_size:
+                ends.add(token)
+                continue
+            warnings.warn(
+                f"eos_token_id is {token}, and the vocabulary has {config.vocab_size} tokens: "
+                "taken as none",
+                UserWarning,
+                stacklevel=3,
+            )
+    return frozenset(ends)
 
 
 def _group(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> TensorGroup:

@@ -92,6 +92,7 @@ class ModelConfig:
         window, sliding_layers = _window(raw, family, layers)
         attention_bias = read_flag(raw, "attention_bias", default=False)
         bos = raw.get("bos_token_id")
+        vocab_size = read_number(raw, "vocab_size")
         return cls(
             model_type=str(model_type),
             hidden_size=hidden,
@@ -100,7 +101,7 @@ class ModelConfig:
             num_attention_heads=heads,
             num_key_value_heads=key_value_heads,
             head_dim=head_dim,
-            vocab_size=read_number(raw, "vocab_size"),
+            vocab_size=vocab_size,
             rms_norm_eps=read_real(raw, "rms_norm_eps", 1e-6, low=0.0, high=1.0),
             rope_theta=theta,
             rope_scaling=scaling,
@@ -113,7 +114,7 @@ class ModelConfig:
             sliding_window=window,
             sliding_layers=sliding_layers,
             bos_token_id=bos if is_int(bos) else None,
-            eos_token_ids=token_ids(raw.get("eos_token_id")),
+            eos_token_ids=token_ids(raw.get("eos_token_id"), vocab_size),
         )
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -163,10 +164,15 @@ class ModelConfig:
         return shapes
 
 
-def token_ids(value: object) -> frozenset[int]:
-    """Return the ids of a config's ``eos_token_id``: a number, a list of numbers, or nothing."""
+def listed_ids(value: object) -> list[int]:
+    """Return the numbers of a config's ``eos_token_id``: one, a list of them, or nothing."""
     values: Sequence[object] = value if isinstance(value, list | tuple) else [value]
-    return frozenset(item for item in values if is_int(item) and item >= 0)
+    return [item for item in values if is_int(item)]
+
+
+def token_ids(value: object, vocab_size: int) -> frozenset[int]:
+    """Return the ids of a config's ``eos_token_id`` that are tokens of the vocabulary."""
+    return frozenset(item for item in listed_ids(value) if 0 <= item < vocab_size)
 
 
 def _family(model_type: object) -> Family:

@@ -228,11 +228,6 @@ class _FolderChecks:
                 f"a text comes back as {quoted(text)}",
                 hint="copy the tokenizer from the original model",
             )
-        outside = sorted(token for token in checkpoint.eos_token_ids if token >= vocab_size)
-        if outside:
-            raise TokenizerError(
-                f"the config ends texts by token {outside[0]}, and there are {vocab_size}"
-            )
         self._tokenizer = tokenizer
         return f"{tokenizer.vocab_size:,} of the model's {vocab_size:,} ids"
 

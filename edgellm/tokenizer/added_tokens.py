@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgellm.console.units import plural
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.strict_json import quoted, read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_ADDED = 20_000
+MAX_BEYOND = 256  # of another model's tokenizer more tokens have no rows
 MAX_TOKEN = 1024  # characters
 MAX_ID = 1 << 24
 SWITCHES = ("special", "lstrip", "rstrip", "single_word")
@@ -135,6 +138,37 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
     if len({token.content for token in added.values()}) < len(added):
         raise TokenizerError("an added token is listed twice")
     return dict(sorted(added.items()))
+
+
+def within_rows(
+    added: Mapping[int, AddedToken], rows: int | None, *, own: Collection[str] = ()
+) -> dict[int, AddedToken]:
+    """Return the added tokens without the few whose ids the model has no rows for, with a warning.
+
+    Tokens that were added for training only, a padding one mostly, are never asked for.
+
+    Args:
+        added: tokens by their ids.
+        rows: how many ids the model knows; None: all of them.
+        own: tokens of the vocabulary itself, which stay.
+    """
+    beyond = [
+        token_id
+        for token_id, token in added.items()
+        if rows is not None and token_id >= rows and token.content not in own
+    ]
+    if not 0 < len(beyond) <= MAX_BEYOND:
+        return dict(added)
+    shown = ", ".join(quoted(added[token_id].content) for token_id in beyond[:3])
+    if len(beyond) > 3:
+        shown += " ..."
+    warnings.warn(
+        f"the tokenizer has {plural(len(beyond), 'added token')} beyond the model's {rows} "
+        f"ids, left out: {shown}",
+        UserWarning,
+        stacklevel=2,
+    )
+    return {token_id: token for token_id, token in added.items() if token_id not in beyond}
 
 
 def added_token(value: Any) -> AddedToken:

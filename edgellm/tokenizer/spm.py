@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.bounded import read_bounded
-from edgellm.tokenizer.added_tokens import AddedToken, Settings
+from edgellm.tokenizer.added_tokens import AddedToken, Settings, within_rows
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap
 from edgellm.tokenizer.spm_proto import (
@@ -43,12 +44,14 @@ class PieceVocabulary(TokenTable):
     Args:
         model: the checked model.
         settings: the contents of the files beside it.
+        rows: how many ids the model knows.
 
     Raises:
         TokenizerError: the library refuses the model, or the files beside it do not fit it.
     """
 
-    def __init__(self, model: PieceModel, settings: Settings) -> None:
+    def __init__(self, model: PieceModel, settings: Settings, rows: int | None = None) -> None:
+        settings = replace(settings, added=within_rows(settings.added, rows, own=model.pieces))
         self._model = model
         adds_space = model.dummy_prefix and settings.flag("add_prefix_space", True)
         is_legacy = settings.flag("legacy", False)
@@ -91,7 +94,7 @@ class PieceVocabulary(TokenTable):
             self._end = self._role("eos_token")
 
     @classmethod
-    def from_file(cls, path: Path, settings: Settings) -> PieceVocabulary:
+    def from_file(cls, path: Path, settings: Settings, rows: int | None) -> PieceVocabulary:
         """Return the vocabulary in a tokenizer.model. Raises TokenizerError."""
         try:
             data = read_bounded(path, MAX_BYTES)
@@ -115,7 +118,7 @@ class PieceVocabulary(TokenTable):
             raise TokenizerError(
                 f"{path} puts white space at the end of words, which edgellm does not know"
             )
-        return cls(model, settings)
+        return cls(model, settings, rows)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""

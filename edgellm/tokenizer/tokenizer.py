@@ -100,16 +100,16 @@ class Tokenizer:
 
         Raises:
             TokenizerError: there is no tokenizer, it is damaged, or it has ids that the model does
-                not know.
+                not know, more than a few added ones.
             TemplateError: a file with a chat template is damaged.
         """
         folder = Path(path)
         settings = read_settings(folder)
         vocabulary: Vocabulary
         if (folder / "tokenizer.json").exists():
-            vocabulary = JsonVocabulary.from_file(folder / "tokenizer.json", settings)
+            vocabulary = JsonVocabulary.from_file(folder / "tokenizer.json", settings, vocab_size)
         elif (folder / "tokenizer.model").exists():
-            vocabulary = PieceVocabulary.from_file(folder / "tokenizer.model", settings)
+            vocabulary = PieceVocabulary.from_file(folder / "tokenizer.model", settings, vocab_size)
         else:
             raise TokenizerError(
                 f"{folder} has no tokenizer.json and no tokenizer.model",

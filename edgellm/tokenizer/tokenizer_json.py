@@ -16,7 +16,7 @@ from typing import Any
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import loads_strict, quoted
-from edgellm.tokenizer.added_tokens import AddedToken, Settings, read_added
+from edgellm.tokenizer.added_tokens import AddedToken, Settings, read_added, within_rows
 from edgellm.tokenizer.detokenizer import read_decoding, steps_of
 from edgellm.tokenizer.json_components import check_components, read_frame
 from edgellm.tokenizer.json_model import build_model, library_errors, merged_tokens
@@ -33,12 +33,15 @@ class JsonVocabulary(TokenTable):
     Args:
         document: the parsed file.
         settings: the contents of the files beside it.
+        rows: how many ids the model knows.
 
     Raises:
         TokenizerError: something in it is damaged, or of a kind that no LLaMA-like model uses.
     """
 
-    def __init__(self, document: Mapping[str, Any], settings: Settings) -> None:
+    def __init__(
+        self, document: Mapping[str, Any], settings: Settings, rows: int | None = None
+    ) -> None:
         model = document.get("model")
         if not isinstance(model, Mapping):
             raise TokenizerError("tokenizer.json has no model")
@@ -48,12 +51,12 @@ class JsonVocabulary(TokenTable):
             ids, library_model = build_model(model)
         super().__init__({token_id: token for token, token_id in ids.items()})
 
-        own = _added_tokens(document.get("added_tokens"))
+        own = within_rows(_added_tokens(document.get("added_tokens")), rows, own=ids)
         _check_order(own, ids)
         self.reserve_ids(own)
         further = {
             token_id: token
-            for token_id, token in settings.added.items()
+            for token_id, token in within_rows(settings.added, rows, own=ids).items()
             if token.content not in self._ids
         }
         self.reserve_ids(further)
@@ -82,9 +85,9 @@ class JsonVocabulary(TokenTable):
         self.size = max(self._tokens) + 1
 
     @classmethod
-    def from_file(cls, path: Path, settings: Settings) -> JsonVocabulary:
+    def from_file(cls, path: Path, settings: Settings, rows: int | None) -> JsonVocabulary:
         """Return the vocabulary in a tokenizer.json. Raises TokenizerError."""
-        return cls(_parse(path), settings)
+        return cls(_parse(path), settings, rows)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""

@@ -59,6 +59,16 @@ def test_end_tokens_of_both_configs_count(tiny_folder):
     assert read_checkpoint(folder).eos_token_ids == {tiny.END, 5, 6}
 
 
+@pytest.mark.parametrize("place", ["config", "generation_config"])
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_an_end_token_that_is_none_is_taken_as_none_and_said(tiny_folder, place, token):
+    folder = tiny_folder("llama-2", **{place: {"eos_token_id": [token, 5]}})
+    with pytest.warns(UserWarning, match=f"eos_token_id is {token}, .* taken as none"):
+        checkpoint = read_checkpoint(folder)
+    assert 5 in checkpoint.eos_token_ids
+    assert token not in checkpoint.eos_token_ids
+
+
 def test_a_head_that_is_tied(tiny_folder, tmp_path):
     tied = read_checkpoint(tiny_folder("llama-3.2"))
     assert (tied.config.tie_word_embeddings, tied.lm_head) == (True, None)

@@ -175,7 +175,7 @@ def test_any_config_is_understood_or_our_error(kind, change):
 
 
 def test_end_tokens_come_as_a_number_a_list_or_not_at_all():
-    assert token_ids(3) == {3}
-    assert token_ids([3, 4, 3]) == {3, 4}
-    for nothing in (None, [], True, "3", -1, 2.0, [None, -5]):
-        assert token_ids(nothing) == frozenset()
+    assert token_ids(3, 10) == {3}
+    assert token_ids([3, 4, 3], 10) == {3, 4}
+    for nothing in (None, [], True, "3", -1, 2.0, [None, -5], 10):
+        assert token_ids(nothing, 10) == frozenset()

@@ -1,11 +1,12 @@
 """The tokenizer of a folder: where texts fall apart, and folders that do not fit."""
 
+import json
 from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny_tokenizers import write_json, write_pieces
+from support.tiny_tokenizers import write_config, write_json, write_pieces
 from support.tokenizer_texts import mixed_texts
 
 from edgellm.errors import TokenizerError
@@ -29,6 +30,24 @@ def test_a_vocabulary_larger_than_the_models(tmp_path):
         TokenizerError, match="ids up to 419, but the model's vocabulary has 400 entries"
     ):
         Tokenizer.from_folder(folder, vocab_size=400)
+
+
+@pytest.mark.parametrize("write", [write_pieces, partial(write_json, kind="byte-level")])
+def test_a_few_added_tokens_without_rows_are_left_out(write, tmp_path):
+    whole = Tokenizer.from_folder(write(tmp_path))
+    rows = whole.vocab_size
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    added = config.setdefault("added_tokens_decoder", {})
+    for place in range(2):
+        added[str(rows + place)] = {"content": f"[PAD{place}]", "special": True}
+    config["pad_token"] = "[PAD0]"
+    write_config(tmp_path, config)
+    assert Tokenizer.from_folder(tmp_path).token_to_id("[PAD0]") == rows
+    with pytest.warns(UserWarning, match=r"2 added tokens beyond .* left out: '\[PAD0\]'"):
+        tokenizer = Tokenizer.from_folder(tmp_path, vocab_size=rows)
+    assert tokenizer.vocab_size == rows
+    assert tokenizer.token_to_id("[PAD0]") is None
+    assert tokenizer.encode("The [PAD0]dog") == whole.encode("The [PAD0]dog")
 
 
 def test_half_a_surrogate_pair(every_kind):

@@ -1,5 +1,6 @@
 """GGUF in: weights, config, rotary order, shards, tokenizers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +233,21 @@ def test_llama_3_s_scaling_is_what_the_tensor_says():
     factors = rope_factors(32, 500000.0, scaling)
     assert factors[0] == 1
     assert factors[-1] == 8
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_a_role_whose_id_is_no_token_is_taken_as_none_and_said(tmp_path, token):
+    def vocabulary(writer, size):
+        add_byte_level(writer, size)
+        writer.add_int32("tokenizer.ggml.padding_token_id", token)
+        writer.add_int32("tokenizer.ggml.eot_token_id", token)
+
+    write_gguf(tmp_path / "model.gguf", WIDE, vocabulary=vocabulary)
+    said = []
+    convert(
+        tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message)
+    )
+    for key in ("padding_token_id", "eot_token_id"):
+        assert any(f"{key} is {token}" in text and "as none" in text for text in filter(None, said))
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert config["eos_token_id"] == 1
