@@ -1,4 +1,4 @@
-"""The tokenizer among the files that go along with a source, opened as a reader will open it."""
+"""The tokenizer among a source's files, opened as a reader of the result will open it."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
 def within_rows(
     added: Mapping[int, AddedToken], rows: int | None, *, own: Collection[str] = ()
 ) -> dict[int, AddedToken]:
-    """Return the added tokens without the few whose ids the model has no rows for, with a warning.
+    """Return added tokens without the few that the model has no rows for; these are told.
 
     Tokens that were added for training only, a padding one mostly, are never asked for.
 

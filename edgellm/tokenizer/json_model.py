@@ -1,4 +1,4 @@
-"""The model in a tokenizer.json: its tokens, and the library's object that encodes with them."""
+"""The model in a tokenizer.json: its tokens, and the object that encodes with them."""
 
 from __future__ import annotations
 
