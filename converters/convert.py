@@ -48,7 +48,7 @@ def convert(
     Args:
         source: a folder or file, or a Hub id (``owner/name``), which is downloaded first.
         destination: the folder to be made.
-        bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
+        bits: 1 to 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
         group_size: weights a scale, 32, 64 or 128; None: 64.
         dtype: ``float16``, ``bfloat16`` or ``float32``; None: the source's.
         recipe: ``uniform``, or ``mixed``: more bits for the matrices that need them, as is measured

@@ -70,7 +70,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.plan = plan
         self.path: Path = checkpoint.folder.path
-        self.eos_token_ids = checkpoint.eos_token_ids | tokenizer.eos_token_ids
+        self.eos_token_ids = tokenizer.end_ids(checkpoint.eos_token_ids)
         self.model = model
         self._reader = reader
         self._speculation = speculation

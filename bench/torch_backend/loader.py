@@ -28,7 +28,7 @@ from edgellm.errors import UnsupportedModelError
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Families whose decoder block ``llama.py`` computes."""
 
-ROW_BITS = (2, 4, 8)
+ROW_BITS = (1, 2, 4, 8)
 """Bits of a code that torch unpacks row by row on any device."""
 
 

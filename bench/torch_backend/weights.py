@@ -124,7 +124,7 @@ def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
     rows = len(stored)
     if bits == 8:
         return stored
-    if bits in (2, 4):
+    if bits in (1, 2, 4):
         per_byte = 8 // bits
         shape = (rows, stored.shape[1] * per_byte)
         codes = torch.empty(shape, dtype=torch.uint8, device=stored.device)
@@ -156,7 +156,7 @@ def _kernel_key(linear: LinearWeights) -> tuple[object, ...]:
     """Return what must be equal for matrices to stand on top of one another in one kernel."""
     weight, has_bias = linear.weight, linear.bias is not None
     if isinstance(weight, QuantizedWeight):
-        # 2, 3 and 4 bits take one code a weight, 5 to 8 take two
+        # 1 to 4 bits take one code a weight, 5 to 8 take two
         return (weight.bits > 4, weight.group_size, weight.scales.dtype, has_bias)
     return (None, 0, weight.dtype, has_bias)
 

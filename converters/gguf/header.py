@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, inside
+from edgellm.converters.gguf.blocks.sizes import type_of
 from edgellm.converters.gguf.header_reader import HeaderReader
-from edgellm.converters.gguf.metadata import Metadata
+from edgellm.converters.gguf.metadata import OTHER_FILE, Metadata
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC
 from edgellm.errors import FormatError, ReadError, UnsupportedModelError
 from edgellm.files.bounded import require_regular_file
@@ -216,18 +217,18 @@ def _tensors(
     claims: list[_TensorClaim], reader: HeaderReader, alignment: int, file_bytes: int
 ) -> dict[str, GgufTensor]:
     """Return the tensors in the order of their bytes: each inside the file, apart from others."""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
     tensors: dict[str, GgufTensor] = {}
     first = -(-reader.offset // alignment) * alignment
     end = first
     for claim in sorted(claims, key=lambda claim: claim.offset):
         name = quoted(claim.name)
-        try:
-            kind = GGMLQuantizationType(claim.kind)
-            block, block_bytes = GGML_QUANT_SIZES[kind]
-        except (ValueError, KeyError) as error:
-            raise reader.damage(f"tensor {name} has the unknown type {claim.kind}") from error
+        kind, block, block_bytes = type_of(claim.kind)
+        if not block:
+            raise UnsupportedModelError(
+                f"tensor {name} of {reader.path} has the type {claim.kind}, "
+                "which edgellm does not know",
+                hint=OTHER_FILE,
+            )
         columns = claim.shape[-1]
         if columns % block:
             raise reader.damage(
@@ -246,7 +247,5 @@ def _tensors(
                 f"tensor {name} ends at byte {end}, the file at {file_bytes}",
                 hint=DOWNLOAD_AGAIN,
             )
-        tensors[claim.name] = GgufTensor(
-            claim.name, kind.name, claim.shape, reader.path, offset, nbytes
-        )
+        tensors[claim.name] = GgufTensor(claim.name, kind, claim.shape, reader.path, offset, nbytes)
     return tensors

@@ -42,7 +42,7 @@ def read_rope_scaling(
     numbers = ModelNumbers(metadata, str(config["model_type"]))
     factor = _linear_factor(numbers)
     if factors is None or np.all(factors == 1):
-        if factor in (0.0, 1.0):
+        if factor == 1.0:
             return None
         return {"rope_type": "linear", "factor": factor}
     head_dim = int(config["head_dim"])
@@ -63,20 +63,21 @@ def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Floats:
 
 
 def _linear_factor(numbers: ModelNumbers) -> float:
-    """Return the factor of all wavelengths, 1.0 where there is none; ``scale_linear`` is older."""
-    older = "rope.scale_linear"
+    """Return the factor of all wavelengths, 1.0 where there is none.
+
+    As in llama.cpp a factor without a type is a linear one, and 0 is none; ``scale_linear`` is the
+    factor's older name.
+    """
     kind = numbers.metadata.text(numbers.key("rope.scaling.type"))
-    if kind is not None:
-        if kind not in ("none", "linear"):
-            raise UnsupportedModelError(
-                f"rotary scaling {quoted(kind)} is not supported",
-                hint="edgellm runs: linear, llama3",
-            )
-        if kind == "none":
-            return 1.0
-    elif numbers.key(older) not in numbers.metadata:
+    if kind not in (None, "none", "linear"):
+        raise UnsupportedModelError(
+            f"rotary scaling {quoted(kind)} is not supported",
+            hint="edgellm runs: linear, llama3",
+        )
+    if kind == "none":
         return 1.0
-    return numbers.real("rope.scaling.factor", numbers.real(older, 1.0))
+    older = numbers.real("rope.scale_linear", 1.0)
+    return numbers.real("rope.scaling.factor", older) or 1.0
 
 
 def _candidates(

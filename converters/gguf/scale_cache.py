@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS
-from edgellm.converters.gguf.block_types import Halves
+from edgellm.converters.gguf.blocks.affine_blocks import Halves
+from edgellm.converters.tensors.source import Bytes
 
 WEIGHT, SCALES, BIASES = QUANTIZED_PARTS
 
@@ -26,7 +27,7 @@ MAX_MATRICES = 8
 class _Matrix:
     """Scales and biases (rows, groups), as far as ``filled`` (rows,) says."""
 
-    parts: dict[str, Halves]
+    parts: dict[str, Halves | Bytes]
     filled: npt.NDArray[np.bool_]
 
 
@@ -37,7 +38,9 @@ class ScaleCache:
         self._matrices: dict[str, _Matrix] = {}
         self._lock = Lock()
 
-    def put(self, path: str, rows: int, start: int, scales: Halves, biases: Halves) -> None:
+    def put(
+        self, path: str, rows: int, start: int, scales: Halves | Bytes, biases: Halves | None
+    ) -> None:
         """Keep what came along with some rows of a matrix.
 
         Args:
@@ -45,32 +48,37 @@ class ScaleCache:
             rows: of the whole matrix.
             start: the first of the rows that came.
             scales: theirs, shape (rows that came, groups).
-            biases: as ``scales``.
+            biases: as ``scales``; None: the mode has none.
         """
+        came = {SCALES: scales}
+        if biases is not None:
+            came[BIASES] = biases
         with self._lock:
             matrix = self._matrices.pop(path, None)
             if matrix is None:
-                shape = (rows, scales.shape[1])
-                parts = {part: np.empty(shape, np.float16) for part in (SCALES, BIASES)}
+                parts = {
+                    part: np.empty((rows, values.shape[1]), values.dtype)
+                    for part, values in came.items()
+                }
                 matrix = _Matrix(parts, np.zeros(rows, np.bool_))
             self._matrices[path] = matrix  # the newest comes last
             if len(self._matrices) > MAX_MATRICES:
                 del self._matrices[next(iter(self._matrices))]
         span = slice(start, start + len(scales))
-        matrix.parts[SCALES][span] = scales
-        matrix.parts[BIASES][span] = biases
+        for part, values in came.items():
+            matrix.parts[part][span] = values
         matrix.filled[span] = True
 
-    def get(self, path: str, part: str, start: int, stop: int) -> Halves | None:
+    def get(self, path: str, part: str, start: int, stop: int) -> Halves | Bytes | None:
         """Return some rows' ``scales`` or ``biases``, shape (rows, groups); None: not all are here.
 
-        The matrix is forgotten with the last rows of its biases, after which nobody asks again as a
-        rule.
+        The matrix is forgotten with the last rows of its last part, after which nobody asks again
+        as a rule.
         """
         with self._lock:
             matrix = self._matrices.get(path)
             if matrix is None or not matrix.filled[start:stop].all():
                 return None
-            if part == BIASES and stop == len(matrix.filled):
+            if part == next(reversed(matrix.parts)) and stop == len(matrix.filled):
                 del self._matrices[path]
         return matrix.parts[part][start:stop]

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import Quantization, quantization_block
-from edgellm.converters.gguf.block_types import (
-    AFFINE,
-    CODE_BITS,
+from edgellm.converters.gguf.blocks.level_blocks import dequantize_blocks
+from edgellm.converters.gguf.blocks.table import (
+    BLOCKS,
     FLOATS,
-    GROUP,
+    FORMS,
     REQUANTIZED,
-    dequantize_blocks,
     split_blocks,
 )
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
@@ -32,7 +31,7 @@ from edgellm.converters.gguf.model_config import (
     read_config,
 )
 from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, read_rope_scaling
-from edgellm.converters.gguf.scale_cache import BIASES, SCALES, WEIGHT, ScaleCache
+from edgellm.converters.gguf.scale_cache import BIASES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
 from edgellm.converters.tensors.floats import Floats, floats, stored
@@ -103,19 +102,12 @@ class GgufSource:
             self._show(name, tensor, head_dim)
         self.config: Mapping[str, Any] = config | token_ids | _quantization(tensors)
         self.forms: Mapping[str, Quantization] = {
-            name.removesuffix(".weight"): Quantization(REQUANTIZED[tensor.kind], GROUP)
+            name.removesuffix(".weight"): FORMS[tensor.kind]
             for name, tensor in tensors.items()
             if tensor.kind in REQUANTIZED
         }
-        kinds = Counter(tensor.kind for tensor in tensors.values() if tensor.kind in REQUANTIZED)
-        self.notes: Sequence[str] = [
-            *notes,
-            *(
-                f"{count} matrices of type {kind}, which MLX does not have, "
-                f"are quantized again to {REQUANTIZED[kind]} bits"
-                for kind, count in kinds.items()
-            ),
-        ]
+        kinds = Counter(tensor.kind for tensor in tensors.values())
+        self.notes: Sequence[str] = [*notes, *_notes(kinds)]
         self._scale_cache = ScaleCache()
 
     @property
@@ -130,8 +122,8 @@ class GgufSource:
         """
         origin = self._origins[name]
         kind = origin.tensor.kind
-        if kind in AFFINE:
-            return self._affine_rows(origin, start, stop)
+        if kind in BLOCKS:
+            return self._block_rows(origin, start, stop)
         content = _read(origin, start, stop)
         dtype = self.tensors[name].dtype
         if kind in REQUANTIZED:
@@ -140,7 +132,7 @@ class GgufSource:
             return content
         return stored(floats(content, kind), dtype)
 
-    def _affine_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
+    def _block_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
         """Return a part of some rows' blocks; scales and biases are mostly in the cache by then."""
         if origin.part != WEIGHT:
             cached = self._scale_cache.get(origin.path, origin.part, start, stop)
@@ -152,13 +144,16 @@ class GgufSource:
         if origin.part == WEIGHT:
             self._scale_cache.put(origin.path, tensor.shape[0], start, scales, biases)
             return weight.reshape(-1)
-        return {SCALES: scales, BIASES: biases}[origin.part].reshape(-1).view(np.uint8)
+        values = scales
+        if origin.part == BIASES and biases is not None:
+            values = biases
+        return values.reshape(-1).view(np.uint8)
 
     def _show(self, name: str, tensor: GgufTensor, head_dim: int | None) -> None:
         """Add one of the file's tensors, or the three parts of a quantized matrix, to our own."""
         path = name.removesuffix(".weight")
         kind = tensor.kind
-        if kind not in FLOATS and kind not in CODE_BITS:
+        if kind not in FLOATS and kind not in FORMS:
             raise UnsupportedModelError(
                 f"tensor {tensor.name} of {tensor.file} is of type {kind}, "
                 "which edgellm does not know"
@@ -170,9 +165,9 @@ class GgufSource:
                 f"type {kind}; only matrices are stored in blocks",
                 hint=OTHER_FILE,
             )
-        if kind in AFFINE:
+        if kind in BLOCKS:
             rows, columns = tensor.shape
-            parts = Quantization(AFFINE[kind].bits, GROUP).stored(rows, columns, "F16")
+            parts = FORMS[kind].stored(rows, columns, "F16")
             for part, (dtype, shape) in parts.items():
                 self.tensors[f"{path}.{part}"] = SourceTensor(dtype, shape)
                 self._origins[f"{path}.{part}"] = _TensorOrigin(tensor, path, part, head_dim)
@@ -228,15 +223,29 @@ def _quantization(tensors: Mapping[str, GgufTensor]) -> dict[str, Any]:
     for name, tensor in tensors.items():
         if len(tensor.shape) != 2:
             continue
-        form = None
-        if tensor.kind in CODE_BITS:
-            form = Quantization(CODE_BITS[tensor.kind], GROUP)
+        form = FORMS.get(tensor.kind)
+        if form is not None:
             weights[form] += prod(tensor.shape)
         forms[name.removesuffix(".weight")] = form
     if not weights:
         return {}
     [(usual, _)] = weights.most_common(1)
     return {"quantization": quantization_block(usual, forms)}
+
+
+def _notes(kinds: Counter[str]) -> list[str]:
+    """Return what is to be said of the types that do not come in exactly."""
+    notes = []
+    for kind, count in kinds.items():
+        noun = "matrix" if count == 1 else "matrices"
+        matrices = f"{count} {noun} of type {kind}"
+        if kind in REQUANTIZED:
+            bits = REQUANTIZED[kind]
+            notes.append(f"{matrices}: MLX has no such type, quantized again to {bits} bits")
+        elif kind in BLOCKS and BLOCKS[kind].change:
+            bits, change = FORMS[kind].bits, BLOCKS[kind].change
+            notes.append(f"{matrices}: kept as codes of {bits} bits, off by about {change:.0%}")
+    return notes
 
 
 def _read(origin: _TensorOrigin, start: int, stop: int) -> Bytes:

@@ -22,9 +22,6 @@ from edgellm.tokenizer.spm_proto import CONTROL, UNKNOWN, USER_DEFINED
 
 TEMPLATE = "tokenizer.chat_template"
 
-END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
-"""The keys of tokens that end a completion."""
-
 MAX_SCORE = 1e30
 """Scores are logarithms of probabilities, or ranks below zero."""
 
@@ -76,8 +73,7 @@ def _token_ids(vocabulary: Vocabulary) -> dict[str, Any]:
     begin = vocabulary.token_id("bos_token_id")
     if begin is not None:
         ids["bos_token_id"] = begin
-    ends = [vocabulary.token_id(key) for key in END_KEYS]
-    unique = list(dict.fromkeys(end for end in ends if end is not None))
+    unique = vocabulary.end_ids()
     if len(unique) == 1:
         ids["eos_token_id"] = unique[0]
     elif unique:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from edgellm.chat_template.end_texts import end_texts
 from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.tokenizers.pretokenizers import known_pre_tokenizer
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
-from edgellm.tokenizer.spm_proto import BYTE, NORMAL, UNUSED
+from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNUSED
 
 KEY = "tokenizer.ggml."
 """Begins every key of metadata about the tokenizer, save the chat templates'."""
+
+
+END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+"""The keys of tokens that end a completion."""
+
+FILL_KEYS = ("fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id")
+"""Those of models that fill in code; llama.cpp ends there too."""
 
 
 class Vocabulary:
@@ -49,6 +57,9 @@ class Vocabulary:
             raise TokenizerError("the GGUF file has a token of an unknown type")
         if len(set(self.tokens)) < count:
             raise TokenizerError("the GGUF file has a token twice")
+        self._by_text = self._ends_by_text()
+        for token_id in self._by_text:  # control, whatever the file says of them, as in llama.cpp
+            self.kinds[token_id] = CONTROL
 
     def flag(self, key: str, default: bool) -> bool:
         """Return a yes or no of the metadata."""
@@ -73,6 +84,22 @@ class Vocabulary:
         if token_id is None:
             return None
         return self.tokens[token_id]
+
+    def end_ids(self) -> list[int]:
+        """Return the ids that end a text: those that the file names, then those known by text."""
+        named = [self.token_id(key) for key in (*END_KEYS, *FILL_KEYS)]
+        ends = [token_id for token_id in named if token_id is not None]
+        others = [token_id for token_id in self._by_text if token_id not in ends]
+        if others:
+            listed = ", ".join(quoted(self.tokens[token_id]) for token_id in others)
+            self.notes[END_KEYS[0]] = (
+                f"answers end at {listed} too, as in llama.cpp, though the file does not say so"
+            )
+        return list(dict.fromkeys(ends + others))
+
+    def _ends_by_text(self) -> list[int]:
+        ids = {token: token_id for token_id, token in enumerate(self.tokens)}
+        return [ids[text] for text in end_texts(ids)]
 
     def merges(self) -> list[str]:
         """Return byte-level BPE's merges, two texts with a space between them each."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import Quantization
-from edgellm.converters.gguf.block_types import GROUP, join_q4_1, join_q5_1, join_q8_0
+from edgellm.converters.gguf.blocks.affine_blocks import GROUP
+from edgellm.converters.gguf.blocks.joins import join_q4_1, join_q5_1, join_q8_0
 from edgellm.converters.tensors.bit_packing import affine_values
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.converters.tensors.rope_permutation import pairs_from_halves

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgellm.chat_template.template import DEFAULT, find_templates
-from edgellm.converters.gguf.tokenizer import END_KEYS, TEMPLATE
-from edgellm.converters.gguf.vocabulary import KEY
+from edgellm.converters.gguf.tokenizer import TEMPLATE
+from edgellm.converters.gguf.vocabulary import END_KEYS, KEY
 from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_of
 from edgellm.converters.tokenizers.spm_file import Piece
 from edgellm.errors import UnsupportedModelError

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from edgellm.converters.gguf.blocks.sizes import number_of, type_of
 from edgellm.converters.gguf.header import ALIGNMENT
 from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC
@@ -49,10 +50,8 @@ class GgufOutput:
     @property
     def nbytes(self) -> int:
         """Bytes, from type and shape."""
-        from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
-        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[self.kind]]
-        return prod(self.shape) // int(block) * int(block_bytes)
+        _, block, block_bytes = type_of(number_of(self.kind))
+        return prod(self.shape) // block * block_bytes
 
 
 def write_gguf(
@@ -111,8 +110,6 @@ def _file_pieces(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> 
 
 
 def _header(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> bytes:
-    from gguf.constants import GGMLQuantizationType
-
     header = bytearray(GGUF_MAGIC)
     header += struct.pack("<IQQ", VERSION, len(tensors), len(metadata))
     for key, value in metadata.items():
@@ -122,7 +119,7 @@ def _header(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> bytes
         rank = len(tensor.shape)
         header += _text(tensor.name)
         header += struct.pack(f"<I{rank}Q", rank, *tensor.shape[::-1])
-        header += struct.pack("<IQ", GGMLQuantizationType[tensor.kind].value, offset)
+        header += struct.pack("<IQ", number_of(tensor.kind), offset)
         offset += tensor.nbytes + len(_padding(tensor.nbytes))
     return bytes(header)
 

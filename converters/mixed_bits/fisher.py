@@ -22,6 +22,9 @@ from edgellm.errors import FormatError
 Costs = Mapping[str, Mapping[int, float]]
 """By path and bits: what it costs, in nats a token, to store a matrix so."""
 
+MIXED_BITS = AFFINE_BITS[1:]
+"""Bits that a recipe chooses from; one bit loses too much where a model was not trained for it."""
+
 
 def measure(
     source: Source,
@@ -69,7 +72,7 @@ def cost_by_bits(seen: FisherRows, group_size: int, dtype: mx.Dtype) -> dict[int
         dtype: the type of the scales.
     """
     costs = {}
-    for bits in AFFINE_BITS:
+    for bits in MIXED_BITS:
         form = chosen_quantization(seen.rows.shape[1], bits, group_size)
         if form is not None:
             change = dequantize(quantize(seen.rows, form, dtype), form) - seen.rows

@@ -1,4 +1,4 @@
-"""Codes of 2 to 8 bits, a byte each or in MLX's packing: from the lowest bit on."""
+"""Codes of 1 to 8 bits, a byte each or in MLX's packing: from the lowest bit on."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class ConversionSettings:
     """Settings of the weights; None leaves the choice to the source.
 
     Attributes:
-        bits: 2, 3, 4, 5, 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
+        bits: 1 to 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
         group_size: weights a scale, 32, 64 or 128; None: 64.
         dtype: ``float16``, ``bfloat16`` or ``float32``, of everything unquantized and of scales;
             None: the source's.

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgellm.chat_template.end_texts import END_TEXTS, end_texts
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
@@ -68,6 +69,8 @@ class Tokenizer:
         bos_token_id: the id of the token that begins a text, ``None`` for none.
         eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name
             them.
+        turn_end_ids: the ids of tokens that end a turn by how they are written, and that a chat
+            template writes.
         split_token_ids: tokens at which texts fall apart: the ids before one and from it on are
             those of two separate texts.
         chat_template: the source of the usual chat template, ``None`` for none.
@@ -87,6 +90,7 @@ class Tokenizer:
         if eos_token_id is not None:
             self.eos_token_ids = frozenset({eos_token_id})
         self.chat_template = templates.get(DEFAULT)
+        self.turn_end_ids = self._turn_ends("".join(templates.values()))
 
     @classmethod
     def from_folder(cls, path: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
@@ -268,6 +272,30 @@ class Tokenizer:
                 f"there is no token {token_id}; the vocabulary has {self.vocab_size} ids"
             )
         return token
+
+    def end_ids(self, named: frozenset[int]) -> frozenset[int]:
+        """Return the ids that end a completion, and warn of those that only the template knows.
+
+        Args:
+            named: by the model's config.
+        """
+        ends = named | self.eos_token_ids
+        others = self.turn_end_ids - ends
+        if others:
+            listed = ", ".join(self.id_to_token(token_id) for token_id in sorted(others))
+            warnings.warn(
+                f"answers end at {listed} too, which ends a turn in the chat template "
+                "and is no end by the config",
+                UserWarning,
+                stacklevel=2,
+            )
+        return ends | others
+
+    def _turn_ends(self, templates: str) -> frozenset[int]:
+        known = {text: self._vocabulary.id_of(text) for text in END_TEXTS}
+        tokens = {text for text, token_id in known.items() if token_id is not None}
+        written = (known[text] for text in end_texts(tokens) if text in templates)
+        return frozenset(token_id for token_id in written if token_id is not None)
 
     def _id_of_role(self, role: str) -> int | None:
         token = self._vocabulary.named.get(role)

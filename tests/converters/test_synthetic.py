@@ -74,7 +74,7 @@ def test_a_wrong_name_gets_the_closest():
 
 
 @pytest.mark.parametrize("shape", TINY)
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8, 16])
 def test_every_tiny_shape_runs_with_finite_numbers_of_a_sensible_size(tmp_path, shape, bits):
     synthesize(shape, tmp_path / "model", bits=bits)
     with edgellm.load(tmp_path / "model", context=64) as llm:
@@ -98,7 +98,7 @@ def test_a_layer_is_one_aligned_read(tmp_path, bits):
         assert layer.layout == checkpoint.layers[0].layout
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_quantized_weights_keep_the_size_of_what_they_multiply(tmp_path, bits):
     synthesize("tiny-llama", tmp_path / "model", bits=bits)
     arrays = mx.load(str(tmp_path / "model" / "model-layer-00003.safetensors"))

@@ -8,6 +8,7 @@ import numpy as np
 from support.tiny import CONFIGS, TEXTS, random_tensors
 from support.tiny_tokenizers import piece_model
 
+from edgellm.converters.gguf.blocks.sizes import number_of, type_of
 from edgellm.tokenizer.spm_proto import read_piece_model
 
 WIDE = CONFIGS["llama-2"] | {
@@ -62,11 +63,15 @@ def permuted(values, heads):
 def random_blocks(kind, rows, columns, seed):
     """Random bytes of a block type, shape (rows, bytes), its float16 scales small and finite."""
     random = np.random.default_rng(seed)
-    block, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    _, block, nbytes = type_of(number_of(kind))
     blocks = random.integers(0, 256, (rows * columns // block, nbytes), dtype=np.uint8)
     for place in SCALES.get(kind, ()):
         scales = random.uniform(-0.01, 0.01, (len(blocks), 1)).astype(np.float16)
         blocks[:, place : place + 2] = scales.view(np.uint8)
+    if kind == "MXFP4":
+        blocks[:, 0] = random.integers(110, 124, len(blocks))
+    if kind == "NVFP4":
+        blocks[:, :4] = random.integers(0, 40, (len(blocks), 4))
     return blocks.reshape(rows, -1)
 
 
@@ -83,8 +88,16 @@ SCALES = {
     "Q6_K": (208,),
     "IQ4_NL": (0,),
     "IQ4_XS": (0,),
+    "IQ1_S": (0,),
     "IQ2_XXS": (0,),
+    "IQ2_XS": (0,),
+    "IQ2_S": (0,),
+    "IQ3_XXS": (0,),
     "IQ3_S": (0,),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+    "Q1_0": (0,),
+    "Q2_0": (0,),
 }
 """Where each block's float16 numbers are."""
 
@@ -189,8 +202,8 @@ def add_pieces(writer, size):
     writer.add_add_bos_token(True)
 
 
-def add_byte_level(writer, size, pre="gpt-2"):
-    """GPT-2's kind of tokenizer: byte-level BPE."""
+def add_byte_level(writer, size, pre="gpt-2", ends=None):
+    """GPT-2's kind of tokenizer: byte-level BPE; ``ends`` are texts and types by id."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -207,8 +220,13 @@ def add_byte_level(writer, size, pre="gpt-2"):
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
-    writer.add_token_list([texts.get(place, f"[PAD{place}]") for place in range(size)])
-    writer.add_token_types([3, 3, *[1] * (len(texts) - 2), *[5] * (size - len(texts))])
+    tokens = [texts.get(place, f"[PAD{place}]") for place in range(size)]
+    kinds = [3, 3, *[1] * (len(texts) - 2), *[5] * (size - len(texts))]
+    for place, (token, kind) in (ends or {}).items():
+        assert kinds[place] == 5
+        tokens[place], kinds[place] = token, kind
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(merge) for merge in merges])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)

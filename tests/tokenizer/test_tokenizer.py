@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny_tokenizers import write_config, write_json, write_pieces
+from support.tiny_tokenizers import LLAMA, write_config, write_json, write_pieces
 from support.tokenizer_texts import mixed_texts
 
 from edgellm.errors import TokenizerError
@@ -86,3 +86,14 @@ def test_what_is_no_plain_file(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(TokenizerError, match="no plain file"):
         Tokenizer.from_folder(tmp_path)
+
+
+def test_the_end_of_a_turn_in_a_template_ends_an_answer(tmp_path):
+    tokenizer = Tokenizer.from_folder(write_pieces(tmp_path / "chat"))
+    end = tokenizer.token_to_id("<|end|>")
+    with pytest.warns(UserWarning, match=r"answers end at <\|end\|> too"):
+        assert tokenizer.end_ids(frozenset({7})) == {7, 2, end}
+    assert tokenizer.end_ids(frozenset({end})) == {2, end}  # and warns of nothing
+    plain = {**LLAMA, "chat_template": None}
+    base = Tokenizer.from_folder(write_pieces(tmp_path / "base", plain))
+    assert base.end_ids(frozenset()) == {2}

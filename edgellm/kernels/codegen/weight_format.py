@@ -9,7 +9,7 @@ from edgellm.errors import BackendError
 # Kinds of plain numbers, scales and biases.
 ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
 # Bits of a code, and codes of a group: those of MLX's affine mode.
-BITS = (2, 3, 4, 5, 6, 8)
+BITS = (1, 2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
 
 

@@ -13,13 +13,13 @@ from support.folders import greedy, tensors_of
 from support.tiny import CONFIGS, TEXTS, write_model
 
 import edgellm
-from edgellm.checkpoint.quantization import AFFINE_BITS, Quantization
+from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.mixed_bits.allocate import choose_forms
 from edgellm.converters.mixed_bits.backward import BackwardPass, FisherRows, fisher_diagonal
 from edgellm.converters.mixed_bits.calibration import TEXT, calibration_tokens
-from edgellm.converters.mixed_bits.fisher import cost_by_bits, measure
+from edgellm.converters.mixed_bits.fisher import MIXED_BITS, cost_by_bits, measure
 from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, make_recipe
 from edgellm.errors import ConfigError, EdgeLLMError, FormatError
 from edgellm.hub.resolve import locate
@@ -138,7 +138,7 @@ def test_a_cost_is_the_sum_that_it_is_said_to_be(tmp_path):
         if item.path == "model.embed_tokens":  # of which only the text's rows are there
             continue
         weight = weights[f"{item.path}.weight"]
-        for bits in AFFINE_BITS:
+        for bits in MIXED_BITS:
             error = np.array(mx.dequantize(*mx.quantize(weight, 32, bits), 32, bits) - weight)
             exact = float(np.sum(np.array(item.fisher) * np.square(error))) / 2
             assert costs[item.path][bits] == pytest.approx(exact, rel=0.02 if bits == 8 else 1e-3)
@@ -181,7 +181,7 @@ def matrices(layers):
 def test_choices_keep_the_budget_and_the_stacks(seed, average):
     known, random = matrices(2), np.random.default_rng(seed)
     costs = {
-        path: {bits: 10 ** random.uniform(-6, 0) * 4.0**-bits for bits in AFFINE_BITS}
+        path: {bits: 10 ** random.uniform(-6, 0) * 4.0**-bits for bits in MIXED_BITS}
         for path in known
     }
     forms = choose_forms(known, costs, average_bits=average, group_size=64)
@@ -200,7 +200,7 @@ def test_choices_keep_the_budget_and_the_stacks(seed, average):
 def test_equal_costs_are_shared_out_and_one_that_stands_out_gets_more():
     known = matrices(2)
     costs = {
-        path: {bits: math.prod(matrix.shape) * 4.0**-bits for bits in AFFINE_BITS}
+        path: {bits: math.prod(matrix.shape) * 4.0**-bits for bits in MIXED_BITS}
         for path, matrix in known.items()
     }
     assert {

@@ -1,0 +1,50 @@
+"""ggml's blocks put together from MLX's codes, scales and biases."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.converters.gguf.blocks.affine_blocks import GROUP, Halves
+from edgellm.converters.gguf.blocks.table import BATCH_BYTES
+from edgellm.converters.tensors.bit_packing import unpack
+from edgellm.converters.tensors.source import Bytes
+
+
+def join_q4_1(weight: Bytes, scales: Halves, biases: Halves) -> Bytes:
+    """Return Q4_1 blocks (R, bytes) of MLX's four-bit codes, scales and biases (R, groups)."""
+    packed = weight.reshape(-1, 16)
+    blocks = np.empty((scales.size, 20), np.uint8)
+    blocks[:, :2] = _raw(scales)
+    blocks[:, 2:4] = _raw(biases)
+    step = BATCH_BYTES // 16
+    for start in range(0, len(packed), step):
+        # a code a byte, then the first 16 into the low halves, the last 16 into the high ones
+        pairs = packed[start : start + step].astype("<u2")
+        pairs |= pairs << 4
+        pairs &= 0x0F0F
+        blocks[start : start + step, 4:] = (pairs[:, :8] | pairs[:, 8:] << 4).view(np.uint8)
+    return blocks.reshape(len(weight), -1)
+
+
+def join_q5_1(weight: Bytes, scales: Halves, biases: Halves) -> Bytes:
+    """Return Q5_1 blocks (R, bytes) of MLX's five-bit codes, scales and biases (R, groups)."""
+    codes = unpack(weight, 5).reshape(-1, GROUP)
+    blocks = np.empty((scales.size, 24), np.uint8)
+    blocks[:, :2] = _raw(scales)
+    blocks[:, 2:4] = _raw(biases)
+    blocks[:, 4:8] = np.packbits(codes >> 4, axis=1, bitorder="little")
+    blocks[:, 8:] = codes[:, :16] & 15 | codes[:, 16:] << 4
+    return blocks.reshape(len(weight), -1)
+
+
+def join_q8_0(codes: npt.NDArray[np.int8], scales: Halves) -> Bytes:
+    """Return Q8_0 blocks (R, bytes) of signed codes (R, columns) and scales (R, groups)."""
+    blocks = np.empty((scales.size, 34), np.uint8)
+    blocks[:, :2] = _raw(scales)
+    blocks[:, 2:] = codes.view(np.uint8).reshape(-1, GROUP)
+    return blocks.reshape(len(codes), -1)
+
+
+def _raw(halves: Halves) -> Bytes:
+    return np.ascontiguousarray(halves).view(np.uint8).reshape(-1, 2)
