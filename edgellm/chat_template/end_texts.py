@@ -1,4 +1,4 @@
-"""Tokens that end a turn by how they are written, where a model's files name only another end.
+"""Tokens that end a turn by how they are written, beside the ends that a model's files name.
 
 A chat model on a base model's tokenizer often names just the end of a text, and its template ends
 turns with a token of its own. llama.cpp knows these by their text, and so do we; the list is that

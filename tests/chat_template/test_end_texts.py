@@ -16,7 +16,8 @@ ENDS_IN_LLAMA_CPP = [
 ]  # fmt: skip
 NONE_IN_LLAMA_CPP = [
     "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|tool_response|>",
-    "<|END_OF_TURN_TOKEN|>", "<|end_of_turn|>", "<|EOT|>", "<|endofturn|>", "<|user|>", "<|assistant|>", "<|eos|>",
+    "<|END_OF_TURN_TOKEN|>", "<|end_of_turn|>", "<|EOT|>", "<|endofturn|>", "<|user|>",
+    "<|assistant|>", "<|eos|>",
     "<|plamo:eos|>", "<|observation|>", "<|endofprompt|>", "<|im_sep|>", "<|eos_token|>",
     "[/INST]", "<|message|>", "<|im_start|>", "<sep>",
 ]  # fmt: skip

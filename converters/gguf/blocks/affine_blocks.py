@@ -1,4 +1,4 @@
-"""ggml's plain block types, taken apart: their codes are MLX's, or only lie in another order.
+"""ggml's plain block types, taken apart: their codes are MLX's, or lie in another order.
 
 A block type says w = d * q + m, or w = d * (q - 8): then the bias is -8 * d, which float16 holds
 exactly. MXFP4 and NVFP4 are MLX's modes of the same names.

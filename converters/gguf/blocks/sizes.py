@@ -1,4 +1,4 @@
-"""Numbers and sizes of ggml's types: the gguf library's, and those that it does not know yet."""
+"""Numbers and sizes of ggml's types: the gguf library's, and those that it does not know."""
 
 from __future__ import annotations
 
