@@ -20,7 +20,7 @@ from edgellm.checkpoint.folder import (
     write_checksums,
     write_index,
 )
-from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
+from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.console.units import plural
 from edgellm.converters.destination import require_space
@@ -28,10 +28,9 @@ from edgellm.converters.manifest import Finished
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, WeightStream
+from edgellm.converters.tensors.weight_stream import WeightStream
 from edgellm.converters.tokenizers.companions import companion_tokenizer
 from edgellm.converters.workspace import Workspace
-from edgellm.errors import FormatError
 from edgellm.files.atomic import FileRecord, write_file
 from edgellm.files.bounded import read_in_parts
 from edgellm.files.strict_json import write_json
@@ -237,31 +236,6 @@ def _quantizes_again(source: Source, recipe: Recipe) -> bool:
         for path, matrix in recipe.matrices.items()
         if matrix.stored or path in source.forms
     )
-
-
-def _check_tied_head(source: Source, recipe: Recipe) -> None:
-    """Refuse a head beside the embedding it is tied to unless it is the same; it is left out."""
-    if not recipe.tied_head:
-        return
-    for part in QUANTIZED_PARTS:
-        head, embedding = (f"{path}.{part}" for path in ("lm_head", "model.embed_tokens"))
-        tensor = source.tensors.get(head)
-        same = tensor == source.tensors.get(embedding)
-        if same and tensor is not None:
-            step = max(1, CHUNK_BYTES // tensor.row_bytes)
-            spans = (
-                (start, min(start + step, tensor.rows)) for start in range(0, tensor.rows, step)
-            )
-            same = all(
-                bytes(source.rows(head, *span)) == bytes(source.rows(embedding, *span))
-                for span in spans
-            )
-        if not same:
-            raise FormatError(
-                "the config ties the head to the embedding, "
-                "and the source has a head of its own that differs",
-                hint="set tie_word_embeddings to false in its config.json to keep that head",
-            )
 
 
 def _write_companions(

@@ -16,6 +16,7 @@ from edgellm.converters.tensors.file_marks import (
     begins_with,
 )
 from edgellm.converters.tensors.source import Source
+from edgellm.converters.tensors.spelled_source import SpelledSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +80,5 @@ def open_format(path: Path) -> Source | None:
         if known.matches(path):
             module, _, name = known.source.partition(":")
             make: Callable[[Path], Source] = getattr(import_module(f".{module}", __package__), name)
-            return make(path)
+            return SpelledSource(make(path))
     return None

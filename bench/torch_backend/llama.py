@@ -80,7 +80,11 @@ def rope_angles(
     positions = torch.arange(capacity, dtype=torch.float64)
     angles = positions[:, None] / torch.from_numpy(lengths).double()  # (capacity, D / 2)
     angles = torch.cat([angles, angles], dim=-1)[:, None]
-    return angles.cos().float().to(device), angles.sin().float().to(device)
+    factor = 1.0
+    if config.rope_scaling is not None:
+        factor = config.rope_scaling.attention_factor
+    cosines, sines = factor * angles.cos(), factor * angles.sin()
+    return cosines.float().to(device), sines.float().to(device)
 
 
 def hidden_states(

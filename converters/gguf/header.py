@@ -20,7 +20,7 @@ from edgellm.converters.gguf.header_reader import HeaderReader
 from edgellm.converters.gguf.metadata import OTHER_FILE, Metadata
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC
 from edgellm.errors import FormatError, ReadError, UnsupportedModelError
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import LFS_MARK, refuse_lfs_pointer, require_regular_file
 from edgellm.files.strict_json import quoted
 
 VERSIONS = (2, 3)
@@ -165,6 +165,8 @@ def _read_header(path: Path) -> tuple[Metadata, dict[str, GgufTensor]]:
     file_bytes = require_regular_file(path)
     try:
         with path.open("rb") as file:
+            refuse_lfs_pointer(path, file.read(len(LFS_MARK)))
+            file.seek(0)
             reader = HeaderReader(path, file)
             metadata, claims = _parse(reader)
     except OSError as error:

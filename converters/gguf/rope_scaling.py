@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.checkpoint.model_config import RopeScaling
+from edgellm.checkpoint.dialects.rotary import RopeScaling
 from edgellm.converters.gguf.metadata import Metadata, shortest_float
 from edgellm.converters.gguf.model_config import ModelNumbers
 from edgellm.converters.tensors.floats import Floats

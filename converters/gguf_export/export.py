@@ -27,6 +27,8 @@ from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, wr
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC, begins_with
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputTensor, make_recipe
+from edgellm.converters.tensors.source import Source
+from edgellm.converters.tensors.spelled_source import SpelledSource
 from edgellm.errors import ConversionError
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
@@ -88,7 +90,7 @@ def export(
 
 
 def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallback) -> ExportReport:
-    source = HuggingFaceSource(folder)
+    source = SpelledSource(HuggingFaceSource(folder))
     recipe = make_recipe(source, ConversionSettings(bits=16))
     config = ModelConfig.from_dict(recipe.config)
     architecture = architecture_of(config)
@@ -127,7 +129,7 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
 
 
 def _matrix(
-    source: HuggingFaceSource,
+    source: Source,
     tensor: OutputTensor,
     architecture: str,
     head_dim: int,

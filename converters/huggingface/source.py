@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgellm.checkpoint.folder import (
     CONFIG,
     GENERATION_CONFIG,
     INDEX,
     MANIFEST,
     inside,
+    leads_elsewhere,
     read_headers,
     weight_files,
 )
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
 from edgellm.converters.tensors.file_rows import files_fingerprint
+from edgellm.converters.tensors.floats import stored
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.strict_json import quoted, read_json
@@ -35,8 +39,14 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-COMPANIONS = (GENERATION_CONFIG, *TOKENIZER_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*")
+TEXTS = ("LICENSE*", "NOTICE*", "USE_POLICY*")
+"""Texts that go along; nothing reads them, so a link out of the folder is not followed."""
+
+COMPANIONS = (GENERATION_CONFIG, *TOKENIZER_FILES, *TEXTS)
 """Files that go along; never a program, and no model card: it tells of the unconverted model."""
+
+SHOWN_DTYPES = {"F64": "F32"}
+"""Types that become another one as they are read; no arithmetic here is in float64."""
 
 LEFT_OUT = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
 """Tables that old checkpoints hold and every reader computes."""
@@ -69,14 +79,16 @@ class HuggingFaceSource:
             read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
         self._places = _read_places(path)
         self.tensors: Mapping[str, SourceTensor] = {
-            name: SourceTensor(tensor.info.dtype, tensor.info.shape)
+            name: SourceTensor(
+                SHOWN_DTYPES.get(tensor.info.dtype, tensor.info.dtype), tensor.info.shape
+            )
             for name, tensor in self._places.items()
         }
         self.companions: Mapping[str, Path | bytes] = {
             file.name: inside(path, file.name)
             for pattern in COMPANIONS
             for file in sorted(path.glob(pattern))
-            if not file.is_dir()
+            if not file.is_dir() and not (pattern in TEXTS and leads_elsewhere(file))
         }
 
     @property
@@ -88,7 +100,11 @@ class HuggingFaceSource:
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, gathered where PyTorch has stored a view with gaps."""
-        return read_rows(self._places[name], start, stop)
+        place = self._places[name]
+        content = read_rows(place, start, stop)
+        if place.info.dtype == "F64":
+            return stored(content.view(np.float64).astype(np.float32), "F32")
+        return content
 
 
 def _read_places(path: Path) -> dict[str, TorchTensor]:

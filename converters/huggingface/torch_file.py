@@ -22,7 +22,12 @@ from edgellm.converters.huggingface.unpickler import (
 from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import FormatError
-from edgellm.files.bounded import read_errors, require_regular_file
+from edgellm.files.bounded import (
+    LFS_MARK,
+    read_errors,
+    refuse_lfs_pointer,
+    require_regular_file,
+)
 from edgellm.files.strict_json import quoted
 
 STORAGE_DTYPES: Final[Mapping[str, str]] = {
@@ -74,7 +79,9 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
     size = require_regular_file(path)
     try:
         with read_errors(path), path.open("rb") as file:
-            zipped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+            head = file.read(len(LFS_MARK))
+            refuse_lfs_pointer(path, head)
+            zipped = head.startswith(ZIP_MAGIC)
             read = _read_zip if zipped else _read_legacy
             pickled, places = read(file, path, size)
     except struct.error as error:

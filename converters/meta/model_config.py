@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.checkpoint.config_values import LIMITS
+from edgellm.checkpoint.dialects.config_values import LIMITS
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 from edgellm.settings import is_int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import CONFIG_KEYS
 
 DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
@@ -32,6 +32,9 @@ def portable_config(
     models only; transformers 5 reads ``rope_theta`` with ``rope_scaling``. mlx-lm and the Hub's
     pages look for the quantization under two names.
     """
+    scaling = None
+    if config.rope_scaling is not None:
+        scaling = config.rope_scaling.as_config()
     written = {key: value for key, value in raw.items() if key not in REWRITTEN}
     written |= {
         "model_type": config.model_type,
@@ -40,23 +43,10 @@ def portable_config(
         "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": _rope_scaling(config.rope_scaling),
+        "rope_scaling": scaling,
         "tie_word_embeddings": config.tie_word_embeddings,
         "torch_dtype": DTYPE_NAMES[dtype],
     }
     if quantization is not None:
         written |= {key: dict(quantization) for key in CONFIG_KEYS}
     return dict(sorted(written.items()))
-
-
-def _rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
-    if scaling is None:
-        return None
-    written: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        written |= {
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position_embeddings,
-        }
-    return written

@@ -133,8 +133,6 @@ class Recipe:
     config: dict[str, Any]
     dtype: str
     quantization: Quantization | None
-    tied_head: str | None
-    """The head's tensor in a source that ties it to the embedding and stores it all the same."""
 
     @property
     def digest(self) -> str:
@@ -195,17 +193,13 @@ def make_recipe(
     known = {
         name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)
     } | shapes.keys()
-    head = None
-    if config.tie_word_embeddings and "lm_head.weight" in source.tensors:
-        head = "lm_head.weight"
-        known |= {f"lm_head.{part}" for part in QUANTIZED_PARTS}
     _refuse_unknown(source, known)
     block = None
     if default:
         forms = {path: matrix.form for path, matrix in matrices.items()}
         block = quantization_block(default, forms)
     dtype = next(tensor.dtype for tensor in files[-1].tensors if tensor.name == "model.norm.weight")
-    return Recipe(files, matrices, portable_config(raw, config, dtype, block), dtype, default, head)
+    return Recipe(files, matrices, portable_config(raw, config, dtype, block), dtype, default)
 
 
 def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
+from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, LAYER_PREFIX, ModelFolder, open_folder
 from edgellm.checkpoint.model_config import ModelConfig, listed_ids
 from edgellm.checkpoint.quantization import (
@@ -17,8 +19,8 @@ from edgellm.checkpoint.quantization import (
     require_unquantized,
     stored_quantization,
 )
-from edgellm.checkpoint.safetensors_file import TensorInfo
-from edgellm.errors import FormatError
+from edgellm.checkpoint.safetensors_file import TensorInfo, hold_the_same
+from edgellm.errors import FormatError, UnsupportedModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoint_of(folder: ModelFolder) -> Checkpoint:
     """Check a folder's tensors against its config. Raises as ``read_checkpoint``."""
-    raw = dict(folder.config)
-    if raw.get("tie_word_embeddings") is None and "lm_head.weight" not in folder.tensors:
-        # no output matrix and nothing said: mlx-lm writes folders so
-        raw["tie_word_embeddings"] = True
-    config = ModelConfig.from_dict(raw)
+    folder = _in_llamas_words(folder)
+    config = ModelConfig.from_dict(_head_as_stored(folder))
     layer_shapes = config.tensor_shapes()
     layers = tuple(
         _group(folder, f"{LAYER_PREFIX}{index}.", layer_shapes)
@@ -156,6 +155,52 @@ def _end_tokens(folder: ModelFolder, config: ModelConfig) -> frozenset[int]:
                 stacklevel=3,
             )
     return frozenset(ends)
+
+
+def _in_llamas_words(folder: ModelFolder) -> ModelFolder:
+    """Return a folder with config and tensors called as LLaMA's, fused matrices taken apart.
+
+    Raises UnsupportedModelError where that needs weights to be computed.
+    """
+    spelling = spelled(folder.config, {name: item.shape for name, item in folder.tensors.items()})
+    if not all(rows.lie_as_ours for rows in spelling.tensors.values()):
+        raise UnsupportedModelError(
+            f"weights of models of type {folder.config.get('model_type')} "
+            "have to be converted before they run",
+            hint="convert the model first: edgellm convert SOURCE DEST",
+        )
+    tensors = {
+        name: folder.tensors[rows.name].part(name, rows.start, rows.stop)
+        for name, rows in spelling.tensors.items()
+    }
+    return replace(folder, config=spelling.config, tensors=tensors)
+
+
+def _head_as_stored(folder: ModelFolder) -> dict[str, Any]:
+    """Return a folder's config with the head tied or not, as its tensors have it.
+
+    Where the config ties the head and another one is stored, that one is the head, as it is to
+    transformers 5. In a repository that is not here yet, a head that is stored counts.
+    """
+    raw = dict(folder.config)
+    head = {part: folder.tensors.get(f"lm_head.{part}") for part in QUANTIZED_PARTS}
+    if head["weight"] is None:
+        # no output matrix and nothing said: mlx-lm writes folders so
+        if raw.get("tie_word_embeddings") is None:
+            raw["tie_word_embeddings"] = True
+        return raw
+    if raw.get("tie_word_embeddings") is True:
+        raw["tie_word_embeddings"] = folder.path.is_dir() and all(
+            _same(tensor, folder.tensors.get(f"model.embed_tokens.{part}"))
+            for part, tensor in head.items()
+        )
+    return raw
+
+
+def _same(one: TensorInfo | None, other: TensorInfo | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return hold_the_same(one, other)
 
 
 def _group(folder: ModelFolder, prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> TensorGroup:

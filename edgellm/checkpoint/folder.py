@@ -6,9 +6,12 @@ embedding and one for norm and head, so that a layer is one aligned sequential r
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +143,12 @@ def inside(path: Path, name: str) -> Path:
     """Return the file ``name`` of a folder, if it is a plain file that really lies there.
 
     A link may lead to another file of the folder or, as in the Hub's cache, from ``snapshots/X`` to
-    ``blobs``; one that leads elsewhere could have a stranger's folder copy a private file.
+    ``blobs``. Where it leads elsewhere, to another disk, link and file must be this user's own, and
+    a warning says where to: else a stranger's link could have a private file copied.
 
     Raises:
-        FormatError: the name has a path in it, or the link leads outside, or there is no such plain
-            file.
+        FormatError: the name has a path in it, or the link leads to another user's file, or there
+            is no such plain file.
     """
     is_path = Path(name).name != name or "\\" in name or "\0" in name
     if is_path or len(name.encode()) > MAX_NAME_BYTES:
@@ -153,16 +157,34 @@ def inside(path: Path, name: str) -> Path:
     if not file.exists():
         raise FormatError(f"{path} lacks the file {quoted(name)}", hint=DOWNLOAD_AGAIN)
     require_regular_file(file)
-    if file.is_symlink():
-        folder = path.resolve()
-        allowed = [folder]
-        if folder.parent.name == "snapshots":
-            allowed.append(folder.parent.parent / "blobs")
-        if not any(file.resolve().is_relative_to(place) for place in allowed):
+    if leads_elsewhere(file):
+        user = os.getuid()
+        if {file.lstat().st_uid, file.stat().st_uid} != {user}:
             raise FormatError(
-                f"{file} is a link to a file elsewhere", hint="put the file itself into the folder"
+                f"{file} is a link to a file elsewhere, and one of the two is another user's",
+                hint="put the file itself into the folder",
             )
+        _say_links(path, file.resolve().parent)
     return file
+
+
+def leads_elsewhere(file: Path) -> bool:
+    """Return whether a file of a model folder is a link out of it, and not into the Hub's cache."""
+    if not file.is_symlink():
+        return False
+    folder = file.parent.resolve()
+    allowed = [folder]
+    if folder.parent.name == "snapshots":
+        allowed.append(folder.parent.parent / "blobs")
+    return not any(file.resolve().is_relative_to(place) for place in allowed)
+
+
+@cache
+def _say_links(folder: Path, target: Path) -> None:
+    """Warn, once for two folders, that files of the first are links into the second."""
+    warnings.warn(
+        f"files of {folder} are links to {target}, where they are read", UserWarning, stacklevel=3
+    )
 
 
 def write_index(path: Path, weight_map: Mapping[str, str], total_size: int) -> FileRecord:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from edgellm.checkpoint.config_values import read_flag, read_number, read_real
+from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
+from edgellm.checkpoint.dialects.rotary import RopeScaling, read_rotary
 from edgellm.checkpoint.family_configs import FAMILIES, Family
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
 
-ROPE_TYPES = ("default", "linear", "llama3")
-
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 """Keys that make a model a mixture of experts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RopeScaling:
-    """How rotary frequencies are stretched (``rope_scaling`` of a config)."""
-
-    kind: Literal["linear", "llama3"]
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_position_embeddings: int = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +75,12 @@ class ModelConfig:
             raise FormatError(
                 f"config.json: head_dim is {head_dim}; rotary positions need an even number"
             )
-        theta, scaling = _rope(raw)
+        context = read_number(raw, "max_position_embeddings", default=2048)
+        theta, scaling = read_rotary(raw, context)
+        if scaling is not None and scaling.kind == "yarn":
+            # as Qwen's pages have it, who wants long texts adds yarn and leaves the old number
+            stretched = int(scaling.factor * scaling.original_max_position_embeddings)
+            context = max(context, min(stretched, MAX_CONTEXT))
         window, sliding_layers = _window(raw, family, layers)
         attention_bias = read_flag(raw, "attention_bias", default=False)
         bos = raw.get("bos_token_id")
@@ -105,7 +97,7 @@ class ModelConfig:
             rms_norm_eps=read_real(raw, "rms_norm_eps", 1e-6, low=0.0, high=1.0),
             rope_theta=theta,
             rope_scaling=scaling,
-            max_position_embeddings=read_number(raw, "max_position_embeddings", default=2048),
+            max_position_embeddings=context,
             tie_word_embeddings=read_flag(raw, "tie_word_embeddings", default=False),
             qkv_bias=attention_bias or family.qkv_bias,
             output_bias=attention_bias and not family.qkv_bias,
@@ -199,63 +191,6 @@ def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
                 f"{key} is set: a mixture of experts is not supported",
                 hint=f"edgellm runs dense models of type {', '.join(FAMILIES)}",
             )
-
-
-def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Return the base of rotary frequencies, and how they are scaled."""
-    settings = _rope_settings(raw)
-    theta = settings.get("rope_theta", raw.get("rope_theta"))
-    theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
-    for holder in (raw, settings):
-        if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
-            raise UnsupportedModelError(
-                "partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads"
-            )
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    if kind not in ROPE_TYPES:
-        raise UnsupportedModelError(
-            f"rope_scaling of type {str(kind)[:40]!r} is not supported",
-            hint=f"edgellm runs: {', '.join(ROPE_TYPES)}",
-        )
-    if kind == "default":
-        return theta, None
-    factor = read_real(settings, "factor", math.nan, low=0.0, high=1e6)
-    if kind == "linear":
-        return theta, RopeScaling(kind="linear", factor=factor)
-    return theta, _llama3_scaling(settings, factor)
-
-
-def _rope_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's rotary settings: old form, new form, or both merged."""
-    settings: dict[str, Any] = {}
-    # transformers believes the second where both are there
-    for key in ("rope_parameters", "rope_scaling"):
-        value = raw.get(key)
-        if value is None:
-            continue
-        if not isinstance(value, Mapping):
-            raise FormatError(f"config.json: {key} is {str(value)[:40]}; it must be an object")
-        settings |= {name: item for name, item in value.items() if item is not None}
-    return settings
-
-
-def _llama3_scaling(settings: Mapping[str, Any], factor: float) -> RopeScaling:
-    low = read_real(settings, "low_freq_factor", math.nan, low=0.0, high=1e6)
-    high = read_real(settings, "high_freq_factor", math.nan, low=0.0, high=1e6)
-    if high <= low:
-        raise FormatError(
-            f"config.json: high_freq_factor {high} must be above low_freq_factor {low}"
-        )
-    original = settings.get("original_max_position_embeddings")
-    if not is_int(original) or not 1 <= original <= MAX_CONTEXT:
-        raise FormatError(f"config.json: original_max_position_embeddings is {str(original)[:40]}")
-    return RopeScaling(
-        kind="llama3",
-        factor=factor,
-        low_freq_factor=low,
-        high_freq_factor=high,
-        original_max_position_embeddings=original,
-    )
 
 
 def _window(

@@ -123,9 +123,12 @@ def require_unquantized(
             hint="download the model again: its config.json may be another model's",
         )
     if dtype not in FLOATS:
+        hint = "take the model in one of these types"
+        if dtype == "F64":
+            hint = "convert the model: edgellm convert SOURCE DEST"
         raise FormatError(
             f"tensor {quoted(name)} is stored as {dtype}; weights are {', '.join(FLOATS)}",
-            hint="take the model in one of these types",
+            hint=hint,
         )
 
 
@@ -224,6 +227,8 @@ def _parse(block: Any, path: str) -> Quantization:
     where = f"config.json: the quantization of {quoted(path)}"
     if not isinstance(block, Mapping):
         raise FormatError(f"{where} is {quoted(block)}")
+    # null counts as left out: mlx-lm's mixed recipes write it for the group size
+    block = {key: value for key, value in block.items() if value is not None}
     mode = block.get("mode", "affine")
     if not isinstance(mode, str) or mode not in MODES:
         raise FormatError(f"{where} has the mode {quoted(mode)}; there are {', '.join(MODES)}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.atomic import Data, FileRecord, write_file
-from edgellm.files.bounded import require_regular_file
+from edgellm.files.bounded import read_errors, refuse_lfs_pointer, require_regular_file
 from edgellm.files.strict_json import MAX_BYTES, parse_json, quoted
 
 DTYPE_BYTES: Mapping[str, int] = {
@@ -50,6 +50,9 @@ MAX_RANK = 8
 LENGTH_BYTES = 8
 """Of the header's length, before the header."""
 
+COMPARED_BYTES = 1 << 20
+"""That are read at once where tensors are compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -70,6 +73,23 @@ class TensorInfo:
     file: Path
     offset: int
     nbytes: int
+
+    def part(self, name: str, start: int, stop: int | None) -> TensorInfo:
+        """Return rows ``start`` to ``stop`` (None: the last) as a tensor of another name."""
+        rows = next(iter(self.shape), 1)
+        end = rows if stop is None else stop
+        row_bytes = self.nbytes // max(1, rows)
+        shape = self.shape
+        if shape:
+            shape = (end - start, *shape[1:])
+        return TensorInfo(
+            name,
+            self.dtype,
+            shape,
+            self.file,
+            self.offset + start * row_bytes,
+            (end - start) * row_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +136,27 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     return {tensor.name: tensor for tensor in tensors}, metadata
 
 
+def hold_the_same(one: TensorInfo, other: TensorInfo) -> bool:
+    """Return whether two tensors have one type, one shape and the same bytes.
+
+    Reading ends at the first difference. Raises ReadError.
+    """
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with (
+        read_errors(one.file),
+        one.file.open("rb", buffering=0) as first,
+        other.file.open("rb", buffering=0) as second,
+    ):
+        first.seek(one.offset)
+        second.seek(other.offset)
+        for begin in range(0, one.nbytes, COMPARED_BYTES):
+            count = min(COMPARED_BYTES, one.nbytes - begin)
+            if first.read(count) != second.read(count):
+                return False
+    return True
+
+
 def _read_header_text(path: Path, size: int) -> bytes:
     """Read the header of a file of ``size`` bytes. Raises FormatError, ReadError."""
     if size < LENGTH_BYTES:
@@ -124,7 +165,9 @@ def _read_header_text(path: Path, size: int) -> bytes:
         )
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+            length_field = file.read(LENGTH_BYTES)
+            refuse_lfs_pointer(path, length_field)
+            length = int.from_bytes(length_field, "little")
             if length > size - LENGTH_BYTES:
                 raise FormatError(
                     f"{path} is cut short or no safetensors file: "

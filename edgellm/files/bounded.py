@@ -12,6 +12,9 @@ from edgellm.errors import ConfigError, EdgeLLMError, FormatError, ReadError
 
 READ_BYTES = 1 << 20
 
+LFS_MARK = b"version https://git-lfs"
+"""The beginning of what git has in a file's place until git-lfs fetches it."""
+
 
 @contextmanager
 def read_errors(
@@ -81,6 +84,15 @@ def require_regular_file(path: Path) -> int:
         raise ReadError(f"{path} cannot be read: {error}") from error
     _require_regular(path, status)
     return status.st_size
+
+
+def refuse_lfs_pointer(path: Path, head: bytes, kind: type[EdgeLLMError] = FormatError) -> None:
+    """Raise ``kind`` where a file's first bytes, 7 at least, are those of a git-lfs pointer."""
+    if len(head) >= len(b"version") and LFS_MARK.startswith(head[: len(LFS_MARK)]):
+        raise kind(
+            f"{path} is a pointer of git-lfs, not the file",
+            hint="download it again, or git lfs pull",
+        )
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:

@@ -13,7 +13,7 @@ from edgellm.kernels.product_steps import Matrix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """The sizes of a decoder layer, in the words of config.json."""
+    """The sizes of a decoder layer, in the words of config.json; what scores are multiplied by."""
 
     hidden: int
     inner: int
@@ -21,6 +21,7 @@ class LayerShape:
     kv_heads: int
     head_dim: int
     eps: float
+    attention_scale: float
 
 
 @dataclass(frozen=True, slots=True)

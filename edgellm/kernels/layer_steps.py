@@ -245,7 +245,7 @@ class LayerSteps:
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            scale=float32_bits(head_dim**-0.5),
+            scale=float32_bits(shape.attention_scale),
         )
         merge = make_step(
             engine.kernel("merge"),

@@ -224,7 +224,12 @@ class Block:
     @classmethod
     def attention_scale(cls, config: ModelConfig) -> float:
         """Return what the scores of attention are multiplied by."""
-        return float(config.head_dim**-0.5)
+        scaling = config.rope_scaling
+        # of queries and of keys: both would be multiplied by it
+        factor = 1.0
+        if scaling is not None:
+            factor = scaling.attention_factor
+        return float(config.head_dim**-0.5) * factor**2
 
     @classmethod
     def embedding_scale(cls, config: ModelConfig) -> float:

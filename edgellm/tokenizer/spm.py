@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
-from edgellm.files.bounded import read_bounded
+from edgellm.files.bounded import read_bounded, refuse_lfs_pointer
 from edgellm.tokenizer.added_tokens import AddedToken, Settings, within_rows
 from edgellm.tokenizer.detokenizer import Decoding
 from edgellm.tokenizer.spm_charsmap import check_charsmap
@@ -106,11 +106,7 @@ class PieceVocabulary(TokenTable):
                 "not a SentencePiece model",
                 hint="convert the folder: edgellm convert SOURCE DEST",
             )
-        if data.startswith(b"version https://git-lfs"):
-            raise TokenizerError(
-                f"{path} is a pointer of git-lfs, not the file",
-                hint="download it again, or git lfs pull",
-            )
+        refuse_lfs_pointer(path, data, TokenizerError)
         model = read_piece_model(data)
         for table in model.charsmaps:
             check_charsmap(table)

@@ -84,6 +84,57 @@ def test_a_head_that_is_tied(tiny_folder, tmp_path):
     assert read_checkpoint(silent).lm_head is None
 
 
+def test_a_head_of_its_own_is_the_head_whatever_the_config_says(tiny_folder, tmp_path):
+    """transformers 5 does not tie what is stored apart; mlx-lm drops such a head."""
+    folder = tiny_folder("llama-3")
+    said = changed(folder, tmp_path / "said", dict, config={"tie_word_embeddings": True})
+    checkpoint = read_checkpoint(said)
+    assert checkpoint.lm_head is not None
+    assert not checkpoint.config.tie_word_embeddings
+
+    def repeat(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 1
+
+    assert read_checkpoint(changed(said, tmp_path / "same", repeat)).lm_head is None
+
+
+PREFIXES = {
+    "": "lm_head.",
+    "language_model.model.": "language_model.lm_head.",
+    "model.language_model.": "lm_head.",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_weights_under_another_prefix_are_the_same_model(prefix, folder, tmp_path):
+    def rename(tensors):
+        for name in list(tensors):
+            ours = PREFIXES[prefix] + name.removeprefix("lm_head.")
+            if name.startswith("model."):
+                ours = prefix + name.removeprefix("model.")
+            tensors[ours] = tensors.pop(name)
+
+    renamed = read_checkpoint(changed(folder, tmp_path / "renamed", rename))
+    plain = read_checkpoint(folder)
+    assert renamed.nbytes == plain.nbytes
+    assert [layer.layout for layer in renamed.layers] == [layer.layout for layer in plain.layers]
+
+
+def test_a_pointer_of_git_lfs_is_said_to_be_one(folder, tmp_path):
+    copy = changed(folder, tmp_path / "pointer", dict)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    (copy / "model.safetensors").write_text(pointer)
+    with pytest.raises(FormatError, match="pointer of git-lfs"):
+        read_checkpoint(copy)
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_text(pointer)
+    with pytest.raises(FormatError, match="pointer of git-lfs"):
+        convert(copy, tmp_path / "made")
+    (tmp_path / "model.gguf").write_text(pointer)
+    with pytest.raises(FormatError, match="pointer of git-lfs"):
+        convert(tmp_path / "model.gguf", tmp_path / "made")
+
+
 def test_tensors_that_no_layer_asks_for_are_left_alone(folder, tmp_path):
     def add(tensors):
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = mx.zeros((8,))
@@ -109,7 +160,7 @@ LAYER = "model.layers.1.self_attn.q_proj.weight"
         (lambda tensors: tensors.pop("model.norm.weight"), "norm.weight is missing"),
         (lambda tensors: tensors.update({LAYER: tensors[LAYER][:-1]}), "needs"),
         (lambda tensors: tensors.update({LAYER: tensors[LAYER].T[:, :32]}), "needs"),
-        (lambda tensors: tensors.update({LAYER: tensors[LAYER].astype(mx.int32)}), "needs"),
+        (lambda tensors: tensors.update({LAYER: tensors[LAYER].astype(mx.int32)}), "stored as I32"),
         (
             lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:3]}),
             "the config needs",

@@ -1,6 +1,9 @@
 """The model folder: what it is made of, what half of it is, and what does not belong to it."""
 
 import json
+import os
+import re
+from pathlib import Path
 
 import pytest
 from support.folders import changed_files
@@ -106,9 +109,29 @@ def test_links_lead_within_the_folder_or_the_hubs_cache_and_nowhere_else(tmp_pat
     linked = tmp_path / "linked"
     linked.symlink_to(snapshot)
     assert open_folder(linked).config["model_type"] == "llama"
-    (snapshot / "generation_config.json").symlink_to(source / "config.json")
-    with pytest.raises(FormatError, match="link to a file elsewhere"):
-        open_folder(snapshot)
+
+
+def test_links_out_of_a_folder_are_followed_where_both_ends_are_ones_own(tmp_path):
+    disk = write_model(tmp_path / "disk", LLAMA, shards=2)
+    linked = tmp_path / "model"
+    linked.mkdir()
+    for file in disk.iterdir():
+        (linked / file.name).symlink_to(file)
+    with pytest.warns(UserWarning, match=f"links to {re.escape(str(disk))}") as said:
+        assert len(open_folder(linked).tensors) == len(tensor_shapes(LLAMA))
+    assert len(said) == 1
+
+
+def test_a_link_to_another_users_file_is_refused(tmp_path):
+    path = write_model(tmp_path / "model", LLAMA)
+    theirs = Path("/etc/hosts")
+    if os.getuid() == 0:
+        theirs = tmp_path / "theirs.json"
+        theirs.write_text("{}")
+        os.chown(theirs, 12345, 12345)
+    (path / "generation_config.json").symlink_to(theirs)
+    with pytest.raises(FormatError, match="another user's"):
+        open_folder(path)
 
 
 def test_checksums_tell_what_has_changed(tmp_path):

@@ -101,6 +101,16 @@ def test_a_mode_alone_means_its_own_numbers_as_in_mlx(mode):
     )
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_null_means_left_out_as_mlx_lms_mixed_recipes_write_it(mode):
+    layer = nn.Linear(256, 2).to_quantized(mode=mode, group_size=None)
+    exception = {"group_size": None, "bits": layer.bits, "mode": mode}
+    block = {"group_size": 64, "bits": 4, "a": exception}
+    assert quantization_of({"quantization": block}, "a") == Quantization(
+        layer.bits, layer.group_size, mode
+    )
+
+
 def test_the_second_name_of_the_block_is_read():
     block = {"group_size": 128, "bits": 2}
     assert quantization_of({"quantization_config": block}, "a") == Quantization(2, 128)
@@ -135,7 +145,6 @@ def test_a_method_that_is_no_text_is_foreign_and_no_crash(method):
         {"bits": True},
         {"bits": 4.0},
         {"bits": 4, "group_size": 48},
-        {"group_size": None},
         {"mode": "mxfp4", "bits": 8},
         {"mode": "nvfp4", "group_size": 32},
         {"mode": "q4_0"},

@@ -3,10 +3,13 @@
 import re
 
 import mlx.core as mx
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.folders import LLAMA, change, tensors_of
 from support.tiny import random_tensors, write_model
 
+from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
 from edgellm.errors import (
     ConfigError,
@@ -27,7 +30,7 @@ def test_tables_of_old_checkpoints_are_left_out(tmp_path):
     assert tensors_of(tmp_path / "made").keys() == random_tensors(LLAMA).keys()
 
 
-def test_a_tied_head_is_left_out_if_it_is_the_embedding(tmp_path):
+def test_a_tied_head_is_left_out_if_it_is_the_embedding_and_else_kept(tmp_path):
     tied = LLAMA | {"tie_word_embeddings": True}
 
     def add_head(tensors):
@@ -39,11 +42,27 @@ def test_a_tied_head_is_left_out_if_it_is_the_embedding(tmp_path):
     change(
         source, lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"] + 1})
     )
-    with pytest.raises(FormatError, match="head of its own"):
-        convert(source, tmp_path / "other")
+    said = []
+    convert(source, tmp_path / "other", progress=lambda step: said.append(step.message))
+    assert "lm_head.scales" in tensors_of(tmp_path / "other")
+    assert '"tie_word_embeddings": false' in (tmp_path / "other" / "config.json").read_text()
+    assert any("another head is stored" in message for message in said if message)
     change(source, add_head, config={"tie_word_embeddings": False})
     convert(source, tmp_path / "untied")
     assert "lm_head.scales" in tensors_of(tmp_path / "untied")
+
+
+def test_float64_is_read_as_float32(tmp_path):
+    source = write_model(tmp_path / "source", LLAMA)
+    tensors = {name: np.array(tensor) for name, tensor in tensors_of(source).items()}
+    wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    save_file(wide, source / "model.safetensors")
+    with pytest.raises(FormatError, match="F64"):
+        read_checkpoint(source)
+    convert(source, tmp_path / "made", bits=16)
+    made = tensors_of(tmp_path / "made")
+    assert made.keys() == tensors.keys()
+    assert all(np.array_equal(np.array(made[name]), tensors[name]) for name in tensors)
 
 
 def put(name, value):

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from edgellm.checkpoint.model_config import RopeScaling
+from edgellm.checkpoint.dialects.rotary import RopeScaling
 from edgellm.models.rope import wavelengths
 
 LLAMA3 = RopeScaling(

@@ -12,7 +12,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
+from edgellm.checkpoint.dialects.rotary import RopeScaling
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ClosedError
 from edgellm.kernels.kernel_engine import KernelEngine
@@ -68,6 +69,7 @@ class CpuBlock:
             kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             eps=config.rms_norm_eps,
+            attention_scale=block_class(config).attention_scale(config),
         )
         self._weights = LayerWeights(
             input_norm=kernel_vector(tensors["input_layernorm.weight"]),

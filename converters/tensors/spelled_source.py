@@ -1,0 +1,120 @@
+"""A source in LLaMA's words: fused matrices apart, heads' rows in our order, factors inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgellm.checkpoint.dialects.names import StoredRows, spelled
+from edgellm.checkpoint.quantization import FLOATS, QUANTIZED_PARTS, Quantization
+from edgellm.checkpoint.safetensors_file import COMPARED_BYTES
+from edgellm.converters.tensors.floats import floats, stored
+from edgellm.converters.tensors.rope_permutation import halves_from_pairs
+from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
+from edgellm.errors import UnsupportedModelError
+
+
+class SpelledSource:
+    """A source whose family is LLaMA under another name, or whose tensors are called otherwise.
+
+    Any other source is shown as it is, but for a tied head that is stored all the same.
+
+    Raises:
+        FormatError: a tensor or a number is not what the config says.
+        UnsupportedModelError: the model does what edgellm does not.
+    """
+
+    def __init__(self, base: Source) -> None:
+        shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
+        spelling = spelled(base.config, shapes)
+        self._base = base
+        self._rows = spelling.tensors
+        self.config: Mapping[str, Any] = spelling.config
+        self.companions: Mapping[str, Path | bytes] = base.companions
+        self.tensors: Mapping[str, SourceTensor] = {
+            name: _shown(name, base.tensors[rows.name], rows)
+            for name, rows in spelling.tensors.items()
+        }
+        by_stored_path = {
+            name.rpartition(".")[0]: base.forms.get(rows.name.rpartition(".")[0])
+            for name, rows in spelling.tensors.items()
+        }
+        self.forms: Mapping[str, Quantization] = {
+            path: form for path, form in by_stored_path.items() if form is not None
+        }
+        self.notes: Sequence[str] = base.notes
+        if self.config.get("tie_word_embeddings") is True and "lm_head.weight" in self.tensors:
+            self._settle_head()
+
+    def _settle_head(self) -> None:
+        """Leave a tied head out that is the embedding again; untie another one.
+
+        That one is the head, as it is to transformers 5, whatever the config says.
+        """
+        if _are_the_same(self, "lm_head", "model.embed_tokens"):
+            self.tensors = {
+                name: tensor
+                for name, tensor in self.tensors.items()
+                if not name.startswith("lm_head.")
+            }
+            return
+        self.config = {**self.config, "tie_word_embeddings": False}
+        self.notes = [
+            *self.notes,
+            "the config ties the head to the embedding, and another head is stored: "
+            "that one is taken, and the new config says so",
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """The base's."""
+        return self._base.fingerprint
+
+    def rows(self, name: str, start: int, stop: int) -> Bytes:
+        """Return the bytes of some rows, moved and multiplied as the family asks for."""
+        rows = self._rows[name]
+
+        def read(first: int, last: int) -> Bytes:
+            return self._base.rows(rows.name, rows.start + first, rows.start + last)
+
+        if rows.head_dim is None:
+            content = read(start, stop)
+        else:
+            content = halves_from_pairs(read, rows.head_dim, start, stop)
+        dtype = self.tensors[name].dtype
+        if rows.factor == 1.0 or dtype not in FLOATS:
+            return content
+        return stored(floats(content, dtype) * np.float32(rows.factor), dtype)
+
+
+def _shown(name: str, tensor: SourceTensor, rows: StoredRows) -> SourceTensor:
+    """Return type and shape of one of our tensors."""
+    is_scale = name.endswith(".scales")
+    if rows.factor != 1.0 and is_scale and tensor.dtype not in FLOATS:
+        raise UnsupportedModelError(
+            f"{name} is stored as {tensor.dtype}, and cannot be multiplied by the model's factor",
+            hint="convert the unquantized model that it was made from",
+        )
+    if rows.stop is None:
+        return tensor
+    return SourceTensor(tensor.dtype, (rows.stop - rows.start, *tensor.shape[1:]))
+
+
+def _are_the_same(source: Source, one: str, other: str) -> bool:
+    """Return whether two matrices have the same bytes, by their paths."""
+    for part in QUANTIZED_PARTS:
+        first, second = f"{one}.{part}", f"{other}.{part}"
+        tensor = source.tensors.get(first)
+        if tensor != source.tensors.get(second):
+            return False
+        if tensor is None:
+            continue
+        step = max(1, COMPARED_BYTES // max(1, tensor.row_bytes))
+        for start in range(0, tensor.rows, step):
+            stop = min(start + step, tensor.rows)
+            if bytes(source.rows(first, start, stop)) != bytes(source.rows(second, start, stop)):
+                return False
+    return True

@@ -1,0 +1,220 @@
+"""Families that are LLaMA under another name, with other defaults, or with numbers of their own.
+
+They mean what transformers 5.24 computes; nothing of them is left when a model runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
+from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.files.strict_json import quoted
+
+Config = dict[str, Any]
+
+ARCHITECTURES: Mapping[str, str] = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+MULTIPLIERS = (
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+)
+"""Granite's numbers beside the weights, all 1 where they are left out."""
+
+WRAPPERS: Mapping[str, str] = {"llava": "llama", "mistral3": "mistral"}
+"""Models that see, of which ``text_config`` is the language model; and its family, if unsaid."""
+
+OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "image_newline")
+"""Tensors of a wrapper that no text goes through, by the beginning of their names."""
+
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How a family says what LLaMA says.
+
+    Attributes:
+        runs_as: the ``model_type`` that it becomes.
+        defaults: numbers that its config may leave out.
+        made_of: by a path inside a layer, the paths of ours that lie in it, one below the other.
+        pairs: whether rows of queries and keys that turn together are neighbours, as in Meta's
+            files, and not half a head apart.
+        multiplied: whether it has ``MULTIPLIERS``.
+        adapt: changes a config further; raises where the model does what edgellm does not.
+    """
+
+    runs_as: str = "llama"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    made_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pairs: bool = False
+    multiplied: bool = False
+    adapt: Callable[[Config], None] = lambda _: None
+
+
+def _adapt_phi3(config: Config) -> None:
+    # it has no biases whatever its config says
+    config |= {"attention_bias": False, "mlp_bias": False}
+    if config.get("sliding_window") is not None:
+        config["model_type"] = "mistral"
+
+
+def _adapt_ernie(config: Config) -> None:
+    biased = read_flag(config, "use_bias", default=False)
+    config |= {"attention_bias": biased, "mlp_bias": biased}
+
+
+def _adapt_hybrid(config: Config) -> None:
+    """Make a dense Granite 4 of attention layers a Granite 3; others are no LLaMA."""
+    kinds = config.get("layer_types", config.get("layers_block_type"))
+    listed = kinds if isinstance(kinds, list) else ["mamba"]
+    if any(kind not in ("attention", "full_attention") for kind in listed):
+        raise UnsupportedModelError(
+            "layers of this granitemoehybrid are state-space models, which edgellm does not run",
+            hint="Granite 4's dense models (350m, 1b, micro) can be converted, and Granite 3",
+        )
+    if config.get("position_embedding_type") != "rope":
+        raise UnsupportedModelError(
+            "this granitemoehybrid has no rotary positions", hint="choose a model that has them"
+        )
+    config["intermediate_size"] = config.get("shared_intermediate_size")
+
+
+def _adapt_iquest(config: Config) -> None:
+    for key in ("clip_qkv", "use_sliding_window"):
+        if config.get(key):
+            raise UnsupportedModelError(
+                f"{key} of an iquestcoder is not supported",
+                hint="transformers does not run such a model either",
+            )
+
+
+DIALECTS: Mapping[str, Dialect] = {
+    "ernie4_5": Dialect(
+        defaults={"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "head_dim": 128}
+        | {"tie_word_embeddings": True, "num_key_value_heads": 2},
+        pairs=True,
+        adapt=_adapt_ernie,
+    ),
+    "granite": Dialect(multiplied=True),
+    "granitemoehybrid": Dialect(
+        made_of={
+            "shared_mlp.input_linear": GATE_UP,
+            "shared_mlp.output_linear": ("mlp.down_proj",),
+        },
+        multiplied=True,
+        adapt=_adapt_hybrid,
+    ),
+    "helium": Dialect(
+        defaults={"rope_theta": 100000.0, "rms_norm_eps": 1e-8, "head_dim": 128},
+        pairs=True,
+    ),
+    "iquestcoder": Dialect(
+        defaults={"head_dim": 128, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
+        adapt=_adapt_iquest,
+    ),
+    "phi3": Dialect(
+        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+        made_of={
+            "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "mlp.gate_up_proj": GATE_UP,
+        },
+        adapt=_adapt_phi3,
+    ),
+    "seed_oss": Dialect(
+        runs_as="seed_oss",
+        defaults={"attention_bias": True, "head_dim": 128, "num_key_value_heads": 8},
+    ),
+    "xverse": Dialect(),
+}
+"""Dialects by ``model_type``."""
+
+
+def text_part(config: Mapping[str, Any]) -> Config:
+    """Return the config of a wrapper's language model; any other config as it is."""
+    kind = config.get("model_type")
+    usual = WRAPPERS.get(kind) if isinstance(kind, str) else None
+    if usual is None:
+        return dict(config)
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        raise FormatError(
+            f"config.json: the text_config of {kind} is {quoted(text)}; it must be an object"
+        )
+    outer = {
+        key: value
+        for key, value in config.items()
+        if value is not None and not key.endswith("_config") and key != "architectures"
+    }
+    if "quantization_config" in config:
+        outer["quantization_config"] = config["quantization_config"]
+    family = text.get("model_type") or usual
+    return (
+        outer
+        | {key: value for key, value in text.items() if key not in outer}
+        | {
+            "model_type": family,
+            "architectures": [ARCHITECTURES.get(family, "")],
+        }
+    )
+
+
+def in_llamas_words(config: Mapping[str, Any], dialect: Dialect) -> Config:
+    """Return a config as the family that it runs as would have it, without multipliers."""
+    said: Config = {**dialect.defaults, **config, "model_type": dialect.runs_as}
+    dialect.adapt(said)
+    if said["model_type"] in ARCHITECTURES:
+        said["architectures"] = [ARCHITECTURES[said["model_type"]]]
+    return {key: value for key, value in said.items() if key not in MULTIPLIERS}
+
+
+def row_counts(config: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the rows of each matrix that may lie in another, by its path inside a layer."""
+    heads = read_number(config, "num_attention_heads")
+    head_dim = head_dim_of(config)
+    key = read_number(config, "num_key_value_heads", heads) * head_dim
+    inner = read_number(config, "intermediate_size")
+    return {
+        "self_attn.q_proj": heads * head_dim,
+        "self_attn.k_proj": key,
+        "self_attn.v_proj": key,
+        "mlp.gate_proj": inner,
+        "mlp.up_proj": inner,
+        "mlp.down_proj": read_number(config, "hidden_size"),
+    }
+
+
+def head_dim_of(config: Mapping[str, Any]) -> int:
+    """Return the size of a head."""
+    heads = read_number(config, "num_attention_heads")
+    return read_number(config, "head_dim", max(1, read_number(config, "hidden_size") // heads))
+
+
+def factors(config: Mapping[str, Any], *, own_head: bool) -> Mapping[str, float]:
+    """Return what Granite's tensors are multiplied by, so that nothing else has to be.
+
+    Args:
+        config: as it is stored.
+        own_head: whether a head is stored.
+
+    Returns:
+        Factors by the end of a path: ``self_attn.q_proj`` of every layer, ``model.norm``.
+    """
+    embedding, attention, residual, logits = (
+        read_real(config, name, 1.0, low=0.0, high=1e6) for name in MULTIPLIERS
+    )
+    found = {
+        "model.embed_tokens": embedding,
+        # scores of a LLaMA are divided by the root of the head size
+        "self_attn.q_proj": attention * math.sqrt(head_dim_of(config)),
+        "self_attn.o_proj": residual,
+        "mlp.down_proj": residual,
+    }
+    if own_head:
+        return found | {"lm_head": 1 / logits}
+    # the embedding serves as the head, too, and has its factor there
+    return found | {"model.norm": 1 / (logits * embedding)}

@@ -1,0 +1,180 @@
+"""Rotary settings of a config: in the old form ``rope_scaling``, the new ``rope_parameters``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgellm.checkpoint.dialects.config_values import read_flag, read_real
+from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.settings import MAX_CONTEXT, is_int
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "dynamic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched.
+
+    Attributes:
+        kind: the ``rope_type``. ``dynamic`` stretches nothing within ``max_position_embeddings``,
+            and no text is longer here.
+        factor: how far.
+        low_freq_factor: of llama3.
+        high_freq_factor: of llama3.
+        original_max_position_embeddings: the context that the model was trained on at first, of
+            llama3 and yarn.
+        attention_factor: what queries and keys are multiplied by, of yarn.
+        beta_fast: turns over the first context from which on a pair stays as it is, of yarn.
+        beta_slow: turns up to which a pair is stretched in full, of yarn.
+        truncate: whether the pairs that lie between begin and end at whole numbers, of yarn.
+    """
+
+    kind: Literal["linear", "llama3", "yarn", "dynamic"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: int = 8192
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+    def as_config(self) -> dict[str, Any]:
+        """Return the block of a config, in the old form, which all readers know."""
+        written: dict[str, Any] = {"rope_type": self.kind, "factor": self.factor}
+        if self.kind in ("llama3", "yarn"):
+            written["original_max_position_embeddings"] = self.original_max_position_embeddings
+        if self.kind == "llama3":
+            written |= {
+                "low_freq_factor": self.low_freq_factor,
+                "high_freq_factor": self.high_freq_factor,
+            }
+        if self.kind == "yarn":
+            written |= {
+                "attention_factor": self.attention_factor,
+                "beta_fast": self.beta_fast,
+                "beta_slow": self.beta_slow,
+                "truncate": self.truncate,
+            }
+            if self.attention_factor != yarn_magnitude(self.factor) and self.factor > 1:
+                # mlx-lm reads no attention_factor, but this
+                stretch = (self.attention_factor - 1) / (0.1 * math.log(self.factor))
+                written |= {"mscale": stretch, "mscale_all_dim": 0}
+        return written
+
+
+def read_rotary(raw: Mapping[str, Any], context: int) -> tuple[float, RopeScaling | None]:
+    """Return the base of rotary frequencies, and how they are scaled.
+
+    Args:
+        raw: the config.
+        context: its ``max_position_embeddings``.
+
+    Raises:
+        UnsupportedModelError: another type of scaling, or heads that are rotated in part.
+        FormatError: a number is missing, of the wrong kind, or impossible.
+    """
+    settings = rotary_settings(raw)
+    theta = settings.get("rope_theta", raw.get("rope_theta"))
+    theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
+    for holder in (raw, settings):
+        if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
+            raise UnsupportedModelError(
+                "partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads"
+            )
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if kind not in ROPE_TYPES:
+        raise UnsupportedModelError(
+            f"rope_scaling of type {str(kind)[:40]!r} is not supported",
+            hint=f"edgellm runs: {', '.join(ROPE_TYPES)}",
+        )
+    if kind == "default":
+        return theta, None
+    if kind == "yarn":
+        return theta, _yarn(raw, settings, theta, context)
+    factor = read_real(settings, "factor", math.nan, low=0.0, high=1e6)
+    if kind == "llama3":
+        return theta, _llama3(settings, factor)
+    return theta, RopeScaling(kind=kind, factor=factor)
+
+
+def rotary_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's rotary settings: old form, new form, or both merged."""
+    settings: dict[str, Any] = {}
+    # transformers believes the second where both are there
+    for key in ("rope_parameters", "rope_scaling"):
+        value = raw.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, Mapping):
+            raise FormatError(f"config.json: {key} is {str(value)[:40]}; it must be an object")
+        settings |= {name: item for name, item in value.items() if item is not None}
+    return settings
+
+
+def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
+    """Return what yarn multiplies queries and keys by, where a config says nothing else."""
+    if factor <= 1:
+        return 1.0
+    return 0.1 * scale * math.log(factor) + 1.0
+
+
+def _llama3(settings: Mapping[str, Any], factor: float) -> RopeScaling:
+    low = read_real(settings, "low_freq_factor", math.nan, low=0.0, high=1e6)
+    high = read_real(settings, "high_freq_factor", math.nan, low=0.0, high=1e6)
+    if high <= low:
+        raise FormatError(
+            f"config.json: high_freq_factor {high} must be above low_freq_factor {low}"
+        )
+    return RopeScaling(
+        kind="llama3",
+        factor=factor,
+        low_freq_factor=low,
+        high_freq_factor=high,
+        original_max_position_embeddings=_original_context(settings, None),
+    )
+
+
+def _yarn(
+    raw: Mapping[str, Any], settings: Mapping[str, Any], theta: float, context: int
+) -> RopeScaling:
+    """Return yarn's scaling, as transformers 5.24 reads it (Peng et al. 2023, arXiv:2309.00071)."""
+    if theta <= 1.0:
+        raise FormatError(f"config.json: rope_theta is {theta}; yarn needs one above 1")
+    # beside the block, too, where it comes first
+    outer = {"original_max_position_embeddings": raw.get("original_max_position_embeddings")}
+    if outer["original_max_position_embeddings"] is None:
+        outer = dict(settings)
+    original = _original_context(outer, context)
+    factor = read_real(settings, "factor", context / original, low=0.0, high=1e6)
+    attention_factor = yarn_magnitude(factor)
+    if settings.get("mscale") and settings.get("mscale_all_dim"):
+        one, all_dims = (
+            read_real(settings, name, 1.0, low=0.0, high=1e6)
+            for name in ("mscale", "mscale_all_dim")
+        )
+        attention_factor = yarn_magnitude(factor, one) / yarn_magnitude(factor, all_dims)
+    betas = {name: settings.get(name) or None for name in ("beta_fast", "beta_slow")}
+    return RopeScaling(
+        kind="yarn",
+        factor=factor,
+        original_max_position_embeddings=original,
+        attention_factor=read_real(
+            settings, "attention_factor", attention_factor, low=0.0, high=1e3
+        ),
+        beta_fast=read_real(betas, "beta_fast", 32.0, low=0.0, high=1e6),
+        beta_slow=read_real(betas, "beta_slow", 1.0, low=0.0, high=1e6),
+        truncate=read_flag(settings, "truncate", default=True),
+    )
+
+
+def _original_context(settings: Mapping[str, Any], default: int | None) -> int:
+    original = settings.get("original_max_position_embeddings")
+    if original is None:
+        original = default
+    if not is_int(original) or not 1 <= original <= MAX_CONTEXT:
+        raise FormatError(f"config.json: original_max_position_embeddings is {str(original)[:40]}")
+    return original

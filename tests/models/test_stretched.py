@@ -1,0 +1,79 @@
+"""Models whose rotary positions are stretched: transformers' logits, in every arithmetic."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support import tiny
+from support.paged import open_model, paged_budget
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters import convert
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+STRETCHES = {
+    "yarn": {"rope_scaling": YARN},
+    "yarn, old form": {"rope_scaling": YARN | {"type": "yarn"}, "rope_theta": 500000.0},
+    "yarn, new form": {"rope_parameters": YARN | {"rope_theta": 1000000.0, "truncate": False}},
+    "yarn, its own factor": {"rope_scaling": YARN | {"attention_factor": 1.4, "beta_fast": 20}},
+    "yarn, DeepSeek's": {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}},
+    "dynamic": {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+}
+ARITHMETIC = [{"backend": "mlx"}, {"activations": "float"}]
+
+
+def prompt_of(length):
+    return np.random.RandomState(1).randint(5, tiny.VOCABULARY, length).tolist()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("stretch", STRETCHES)
+@pytest.mark.parametrize("kind", ["llama-2", "qwen3"])
+def test_logits_are_transformers(kind, stretch, tmp_path):
+    from make_golden import open_reference, reference_logits
+
+    from edgellm.bench.backends.registry import RuntimeSettings
+    from edgellm.bench.torch_backend.runtime import CPURuntime
+
+    config = tiny.CONFIGS[kind] | {"rope_parameters": None} | STRETCHES[stretch]
+    folder = tiny.write_model(tmp_path / "model", config)
+    prompt = prompt_of(150)
+    expected = reference_logits(open_reference(folder), prompt)
+    plain = tiny.write_model(tmp_path / "plain", tiny.CONFIGS[kind])
+    if stretch != "dynamic":  # else nothing is tested
+        assert np.abs(reference_logits(open_reference(plain), prompt) - expected).max() > 0.1
+    for settings in ARITHMETIC:
+        with open_model(folder, context=160, **settings) as llm:
+            assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
+    runtime = CPURuntime(str(folder), RuntimeSettings(dtype="float32"))
+    assert np.abs(runtime.logits(prompt) - expected).max() < 1e-4
+    runtime.close()
+    # what convert writes of it means the same to transformers, and in pages here
+    convert(folder, tmp_path / "made", bits=16)
+    again = reference_logits(open_reference(tmp_path / "made"), prompt)
+    assert np.abs(again - expected).max() < 1e-5
+    budget = paged_budget(tmp_path / "made", 1, context=160)
+    with open_model(tmp_path / "made", context=160, memory=budget) as llm:
+        assert not llm.plan.resident
+        assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
+
+
+def test_yarn_lengthens_what_a_config_says_of_the_context(tmp_path):
+    """Qwen's pages say to add the block, and nothing of the number beside it."""
+    config = tiny.CONFIGS["qwen2"] | {"rope_scaling": YARN, "max_position_embeddings": 64}
+    folder = tiny.write_model(tmp_path / "model", config)
+    assert read_checkpoint(folder).config.max_position_embeddings == 256
+
+
+def test_what_convert_writes_of_yarn_is_right_in_mlx_lm(tmp_path):
+    """mlx-lm 0.32.2 reads no attention_factor; ``mscale`` beside it says the same."""
+    from mlx_lm.utils import load_model
+
+    for number, scaling in enumerate((YARN, YARN | {"attention_factor": 1.4})):
+        config = tiny.CONFIGS["llama-2"] | {"rope_scaling": scaling}
+        folder = tiny.write_model(tmp_path / f"model-{number}", config)
+        made = tmp_path / f"made-{number}"
+        convert(folder, made, bits=16)
+        prompt = prompt_of(100)
+        theirs = np.array(load_model(made)[0](mx.array([prompt]))[0])
+        with open_model(made, context=160, backend="mlx") as llm:
+            assert np.abs(np.array(llm.logits(prompt)) - theirs).max() < 1e-4
