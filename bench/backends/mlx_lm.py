@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bench.backends.registry import RuntimeSettings
-from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.folder import CONFIG
 from edgellm.device import machine
+from edgellm.files.strict_json import read_json
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 PREFILL_CHUNK = 2048
@@ -31,7 +33,8 @@ class MLXLMRuntime:
         from mlx_lm.utils import load_model
 
         dtype = settings.dtype or (None if machine.has_gpu() else "float32")
-        self._model: Any = load_model(Path(model))[0]
+        checkpoint = read_checkpoint(Path(model))
+        self._model: Any = load_model(Path(model), model_config=_settings(checkpoint))[0]
         if dtype is not None:
             self._model.set_dtype(DTYPES[dtype])
         mx.eval(self._model.parameters())
@@ -39,7 +42,6 @@ class MLXLMRuntime:
         self._token = mx.array([0])
         self.device = machine.chip_name()
         self.arithmetic = f"mlx {machine.backend_name()}, {dtype or 'as stored'}"
-        checkpoint = read_checkpoint(Path(model))
         self.weight_bytes_per_token: int | None = checkpoint.token_weight_bytes
 
     def begin(self, *, batch: int, capacity: int) -> None:
@@ -79,3 +81,24 @@ class MLXLMRuntime:
         """Free the model."""
         self._cache, self._model = [], None
         mx.clear_cache()
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what mlx-lm 0.32.2 would read otherwise than transformers does.
+
+    It knows ``rope_parameters`` for few families, and would take theta 10000 where transformers 5
+    wrote them alone; it ties a head that is stored apart; of yarn it reads no attention_factor.
+    """
+    config = checkpoint.config
+    scaling = None
+    if config.rope_scaling is not None:
+        scaling = config.rope_scaling.as_config()
+    settings: dict[str, Any] = {
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }
+    text = read_json(checkpoint.folder.path / CONFIG).get("text_config")
+    if isinstance(text, dict):
+        return {"text_config": text | settings}
+    return settings

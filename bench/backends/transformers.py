@@ -119,7 +119,9 @@ def _load_model(checkpoint: Checkpoint, dtype: Any, device: str) -> Any:
     import torch
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(checkpoint.folder.path)
+    # not the folder's own: the tensors are called as the family that it runs as has them
+    said = dict(checkpoint.folder.config)
+    config = transformers.AutoConfig.for_model(said.pop("model_type"), **said)
     for name in ("quantization", "quantization_config"):  # of MLX, which transformers does not know
         if hasattr(config, name):
             delattr(config, name)

@@ -18,7 +18,8 @@ class Family:
         block: the class of its decoder layer, ``module:Class``.
         activations: what ``hidden_act`` may say; the block is written for it.
         qkv_bias: whether queries, keys and values have biases, and the output none, whatever the
-            config says; else ``attention_bias`` decides for all four.
+            config says; else ``attention_bias`` decides for these three.
+        output_bias_key: what decides it for the output.
         query_key_norm: whether heads of queries and keys are normalized.
         extra_norms: norms of a layer beside LLaMA's two, by their names inside it.
         sliding_window: which layers look back over a window only: none, all by
@@ -28,6 +29,7 @@ class Family:
     block: str = "edgellm.models.llama:Block"
     activations: tuple[str, ...] = ("silu", "swish")
     qkv_bias: bool = False
+    output_bias_key: str = "attention_bias"
     query_key_norm: bool = False
     extra_norms: tuple[str, ...] = ()
     sliding_window: Literal["none", "all", "switched"] = "none"
@@ -38,5 +40,6 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(sliding_window="all"),
     "qwen2": Family(qkv_bias=True, sliding_window="switched"),
     "qwen3": Family(query_key_norm=True, sliding_window="switched"),
+    "seed_oss": Family(output_bias_key="attention_out_bias"),
 }
 """Families by ``model_type``."""

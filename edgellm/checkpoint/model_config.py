@@ -83,6 +83,7 @@ class ModelConfig:
             context = max(context, min(stretched, MAX_CONTEXT))
         window, sliding_layers = _window(raw, family, layers)
         attention_bias = read_flag(raw, "attention_bias", default=False)
+        output_bias = read_flag(raw, family.output_bias_key, default=False)
         bos = raw.get("bos_token_id")
         vocab_size = read_number(raw, "vocab_size")
         return cls(
@@ -100,7 +101,7 @@ class ModelConfig:
             max_position_embeddings=context,
             tie_word_embeddings=read_flag(raw, "tie_word_embeddings", default=False),
             qkv_bias=attention_bias or family.qkv_bias,
-            output_bias=attention_bias and not family.qkv_bias,
+            output_bias=output_bias and not family.qkv_bias,
             mlp_bias=read_flag(raw, "mlp_bias", default=False),
             query_key_norm=family.query_key_norm,
             sliding_window=window,

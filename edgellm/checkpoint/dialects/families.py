@@ -16,7 +16,11 @@ from edgellm.files.strict_json import quoted
 
 Config = dict[str, Any]
 
-ARCHITECTURES: Mapping[str, str] = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+ARCHITECTURES: Mapping[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
 MULTIPLIERS = (
     "embedding_multiplier",
     "attention_multiplier",
@@ -68,6 +72,12 @@ def _adapt_ernie(config: Config) -> None:
     config |= {"attention_bias": biased, "mlp_bias": biased}
 
 
+def _adapt_helium(config: Config) -> None:
+    if read_flag(config, "attention_bias", default=False):
+        # which has biases of queries, keys and values, and none of the output
+        config |= {"model_type": "qwen2", "use_sliding_window": False}
+
+
 def _adapt_hybrid(config: Config) -> None:
     """Make a dense Granite 4 of attention layers a Granite 3; others are no LLaMA."""
     kinds = config.get("layer_types", config.get("layers_block_type"))
@@ -112,6 +122,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "helium": Dialect(
         defaults={"rope_theta": 100000.0, "rms_norm_eps": 1e-8, "head_dim": 128},
         pairs=True,
+        adapt=_adapt_helium,
     ),
     "iquestcoder": Dialect(
         defaults={"head_dim": 128, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},

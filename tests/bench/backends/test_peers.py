@@ -1,7 +1,10 @@
 """Other people's runtimes compute the same from the same folder, one sequence or several."""
 
+import json
+
 import numpy as np
 import pytest
+from support import tiny
 
 from edgellm.bench.backends.registry import RuntimeSettings, backend_named, open_runtime
 from edgellm.bench.speed.timing import token_ids
@@ -49,6 +52,46 @@ def test_a_peer_has_the_logits_of_edgellm(name, open_backend):
     assert peer.weight_bytes_per_token > 0
     assert peer.device
     assert peer.arithmetic
+
+
+FOLDERS = {
+    "saved by transformers 5": {
+        "rope_theta": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
+    "a head of its own": {"tie_word_embeddings": True},
+    "yarn with its own factor": {
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "attention_factor": 1.5,
+        }
+    },
+}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["mlx-lm", "transformers"])
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_peer_is_given_the_settings_that_it_reads_otherwise(kind, name, tmp_path):
+    missing = backend_named(name).missing_packages
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} is not installed")
+    config = {
+        key: value
+        for key, value in (tiny.CONFIGS["llama-3"] | FOLDERS[kind]).items()
+        if value is not None
+    }
+    untied = config | {"tie_word_embeddings": False}
+    folder = str(tiny.write_model(tmp_path / "model", untied))
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    settings = RuntimeSettings(threads=1, context=64, activations="float")
+    ids = np.random.RandomState(0).randint(5, tiny.VOCABULARY, 48).tolist()
+    ours, peer = (open_runtime(backend, folder, settings) for backend in ("mlx", name))
+    assert np.abs(ours.logits(ids) - peer.logits(ids)).max() < 1e-4
+    ours.close()
+    peer.close()
 
 
 @pytest.mark.filterwarnings("default")

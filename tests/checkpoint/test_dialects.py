@@ -1,0 +1,247 @@
+"""Families that are LLaMA under another name, and text parts of models that see, bit for bit."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support import tiny
+from support.folders import tensors_of
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters import convert
+from edgellm.errors import FormatError, UnsupportedModelError
+
+HEAD_DIM = 16
+
+
+def rewritten(folder, made, rename, config):
+    """Write a folder again, its tensors under other names; return its place."""
+    made.mkdir()
+    raw = json.loads((folder / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**raw, **config}))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (made / name).write_bytes((folder / name).read_bytes())
+    tensors = {name: np.array(value) for name, value in tensors_of(folder).items()}
+    renamed = {name: mx.array(value) for name, value in rename(tensors).items()}
+    mx.save_safetensors(str(made / "model.safetensors"), renamed, metadata={"format": "pt"})
+    return made
+
+
+def fused(tensors):
+    """Name a LLaMA's tensors as phi3 has them: queries, keys and values in one; gate and up."""
+    out = dict(tensors)
+    for layer in range(tiny.LAYERS):
+        for made, path, members in (
+            ("qkv_proj", "self_attn", ("q_proj", "k_proj", "v_proj")),
+            ("gate_up_proj", "mlp", ("gate_proj", "up_proj")),
+        ):
+            prefix = f"model.layers.{layer}.{path}."
+            parts = [out.pop(f"{prefix}{member}.weight") for member in members]
+            out[f"{prefix}{made}.weight"] = np.concatenate(parts)
+    return out
+
+
+def paired(tensors):
+    """Order heads' rows as helium and ernie4_5 have them: what turns together side by side."""
+    out = {}
+    for name, value in tensors.items():
+        out[name] = value
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            halves = value.reshape(-1, 2, HEAD_DIM // 2, value.shape[1])
+            out[name] = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(value.shape)
+    return out
+
+
+def assert_same_files(one, other):
+    first, second = tensors_of(one), tensors_of(other)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(np.array(first[name]), np.array(second[name])) for name in first)
+
+
+@pytest.fixture
+def llama(tiny_folder):
+    return tiny_folder("llama-2", config={"head_dim": HEAD_DIM})
+
+
+def test_phi3_is_a_llama_in_two_pieces(llama, tmp_path, open_llm):
+    config = {"model_type": "phi3", "sliding_window": None, "rms_norm_eps": 1e-5}
+    folder = rewritten(llama, tmp_path / "phi3", fused, config)
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint.config.model_type == "llama"
+    ids = [5, 9, 200, 41]
+    expected = np.array(open_llm(llama).logits(ids))
+    assert np.array_equal(np.array(open_llm(folder).logits(ids)), expected)
+    convert(llama, tmp_path / "llama")
+    convert(folder, tmp_path / "made")
+    assert_same_files(tmp_path / "made", tmp_path / "llama")
+    made = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert (made["model_type"], made["architectures"]) == ("llama", ["LlamaForCausalLM"])
+
+
+def test_phi3_with_a_window_is_a_mistral(tiny_folder, tmp_path):
+    mistral = tiny_folder("mistral-window")
+    folder = rewritten(mistral, tmp_path / "phi3", fused, {"model_type": "phi3"})
+    assert read_checkpoint(folder).config == read_checkpoint(mistral).config
+
+
+def test_phi3_that_mlx_lm_quantized_opens(llama, tmp_path, open_llm):
+    """Codes go by row: a fused matrix falls apart into the codes of its members."""
+    from mlx_lm.utils import load_model, quantize_model, save
+
+    config = {"model_type": "phi3", "sliding_window": None, "tie_word_embeddings": False}
+    folder = rewritten(llama, tmp_path / "phi3", fused, config)
+
+    def recipe(path, module):
+        if not hasattr(module, "to_quantized"):
+            return False
+        return {"bits": 8 if "qkv_proj" in path else 4, "group_size": 32}
+
+    model, raw = load_model(folder)
+    model, raw = quantize_model(model, raw, group_size=32, bits=4, quant_predicate=recipe)
+
+    class _NoTokenizer:
+        def save_pretrained(self, path):
+            pass
+
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "made", tmp_path / "empty", model, _NoTokenizer(), raw)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "made" / name).write_bytes((llama / name).read_bytes())
+    checkpoint = read_checkpoint(tmp_path / "made")
+    bits = {name: form.bits for name, form in checkpoint.layers[0].quantizations.items()}
+    assert (bits["self_attn.k_proj"], bits["mlp.up_proj"]) == (8, 4)
+    model, _ = load_model(tmp_path / "made")
+    model.set_dtype(mx.float32)
+    ids = [5, 9, 200, 41]
+    theirs = np.array(model(mx.array([ids]))[0])
+    ours = np.array(open_llm(tmp_path / "made", load={"backend": "mlx"}).logits(ids))
+    assert np.abs(ours - theirs).max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["helium", "ernie4_5"])
+def test_heads_in_pairs_are_turned_to_halves(family, llama, tmp_path):
+    config = {"model_type": family, "rope_theta": 10000.0}
+    folder = rewritten(llama, tmp_path / family, paired, config)
+    with pytest.raises(UnsupportedModelError, match="have to be converted") as raised:
+        read_checkpoint(folder)
+    assert "edgellm convert" in raised.value.hint
+    convert(llama, tmp_path / "llama")
+    convert(folder, tmp_path / "made")
+    assert_same_files(tmp_path / "made", tmp_path / "llama")
+
+
+@pytest.mark.parametrize("family", ["xverse", "iquestcoder"])
+def test_aliases_are_llamas(family, llama, tmp_path):
+    folder = rewritten(llama, tmp_path / family, dict, {"model_type": family})
+    assert read_checkpoint(folder).config == read_checkpoint(llama).config
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_part_of_a_model_that_sees_is_a_model(prefix, tiny_folder, tmp_path, open_llm):
+    mistral = tiny_folder("mistral")
+    raw = json.loads((mistral / "config.json").read_text())
+    wrapper = dict.fromkeys(raw) | {"model_type": "mistral3", "text_config": raw}
+
+    def rename(tensors):
+        seen = {"vision_tower.patch_conv.weight": np.ones((2, 2), np.float32)}
+        for name, value in tensors.items():
+            ours = f"language_model.{name}"
+            if name.startswith("model."):
+                ours = prefix + name.removeprefix("model.")
+            seen[ours] = value
+        return seen
+
+    folder = rewritten(mistral, tmp_path / "seeing", rename, wrapper)
+    ids = [5, 9, 200, 41]
+    expected = np.array(open_llm(mistral).logits(ids))
+    assert np.array_equal(np.array(open_llm(folder).logits(ids)), expected)
+    convert(mistral, tmp_path / "plain")
+    convert(folder, tmp_path / "made")
+    assert_same_files(tmp_path / "made", tmp_path / "plain")
+    assert json.loads((tmp_path / "made" / "config.json").read_text())["model_type"] == "mistral"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "granitemoehybrid", "layer_types": ["mamba"]}, "state-space"),
+        ({"model_type": "granitemoehybrid"}, "state-space"),
+        ({"model_type": "granitemoehybrid", "layer_types": ["attention"]}, "no rotary"),
+        ({"model_type": "iquestcoder", "clip_qkv": 8}, "clip_qkv"),
+        ({"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}, "ministral3"),
+        ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor"),
+    ],
+)
+def test_what_no_llama_does_is_refused_by_name(config, said, llama, tmp_path):
+    folder = rewritten(llama, tmp_path / "other", dict, config)
+    with pytest.raises(UnsupportedModelError, match=said):
+        read_checkpoint(folder)
+    with pytest.raises(UnsupportedModelError, match=said):
+        convert(folder, tmp_path / "made")
+
+
+def test_a_fused_matrix_of_another_size_is_refused(llama, tmp_path):
+    config = {"model_type": "phi3", "num_key_value_heads": 4}
+    folder = rewritten(llama, tmp_path / "phi3", fused, config)
+    with pytest.raises(FormatError, match="it should have 192 rows"):
+        read_checkpoint(folder)
+
+
+def test_a_wrapper_without_its_text_is_refused(llama, tmp_path):
+    folder = rewritten(llama, tmp_path / "blind", dict, {"model_type": "mistral3"})
+    with pytest.raises(FormatError, match="text_config"):
+        read_checkpoint(folder)
+
+
+FAMILIES = {
+    "phi3": {},
+    "helium": {"head_dim": 16, "attention_bias": True},
+    "ernie4_5": {"head_dim": 16, "use_bias": True},
+    "seed_oss": {"head_dim": 24, "attention_out_bias": False, "tie_word_embeddings": False},
+    "iquestcoder": {"head_dim": 16},
+    "granite": {
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
+    "granite tied": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 0.7,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+    "granitemoehybrid": {
+        "shared_intermediate_size": 80,
+        "num_local_experts": 0,
+        "layer_types": ["attention"] * 3,
+        "position_embedding_type": "rope",
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.246,
+        "logits_scaling": 8.0,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_converted_model_has_the_logits_that_transformers_gives(family, tmp_path, open_llm):
+    from make_golden import open_reference, reference_logits
+    from support.published_models import save_model
+
+    reference = save_model(tmp_path / "model", family.split()[0], **FAMILIES[family])
+    ids = np.random.RandomState(3).randint(5, tiny.VOCABULARY, 40).tolist()
+    expected = reference_logits(reference, ids)
+    scale = np.abs(expected).max()
+    convert(tmp_path / "model", tmp_path / "made", bits=16)
+    for load in ({"backend": "mlx"}, {"activations": "float"}):
+        ours = np.array(open_llm(tmp_path / "made", load=load).logits(ids))
+        assert np.abs(ours - expected).max() < 1e-5 * max(1.0, scale)
+    again = reference_logits(open_reference(tmp_path / "made"), ids)
+    assert np.abs(again - expected).max() < 1e-5 * max(1.0, scale)
