@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from edgellm.checkpoint.dialects.rotary import RopeScaling, yarn_magnitude
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, rope_factors
 from edgellm.converters.gguf_export.vocabulary import SHARE_FOLDER
@@ -74,8 +75,11 @@ def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> 
     if scaling is not None and scaling.kind == "linear":
         shape["rope.scaling.type"] = "linear"
         shape["rope.scaling.factor"] = scaling.factor
-    if scaling is not None and scaling.kind == "llama3":  # the factors themselves are a tensor
+    if scaling is not None and scaling.kind in ("llama3", "yarn"):
+        # of llama3 the factors themselves are a tensor
         shape["rope.scaling.original_context_length"] = scaling.original_max_position_embeddings
+    if scaling is not None and scaling.kind == "yarn":
+        shape |= _yarn_metadata(scaling)
     return {
         "general.architecture": architecture,
         "general.type": "model",
@@ -83,6 +87,23 @@ def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> 
         "general.file_type": FILE_TYPES[usual_kind],
         "general.quantization_version": 2,
         **{f"{architecture}.{key}": value for key, value in shape.items()},
+    }
+
+
+def _yarn_metadata(scaling: RopeScaling) -> dict[str, Any]:
+    """Return yarn's numbers as llama.cpp reads them."""
+    if not scaling.truncate:
+        raise UnsupportedModelError(
+            "llama.cpp's yarn has no truncate: false, which this model's config says",
+            hint=SHARE_FOLDER,
+        )
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": scaling.factor,
+        # which llama.cpp multiplies by yarn's own
+        "rope.scaling.attn_factor": scaling.attention_factor / yarn_magnitude(scaling.factor),
+        "rope.scaling.yarn_beta_fast": scaling.beta_fast,
+        "rope.scaling.yarn_beta_slow": scaling.beta_slow,
     }
 
 
