@@ -14,6 +14,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
 }
 """GGUF's ``general.architecture``, which is also ``model_type``, and Hugging Face's class."""
 
@@ -23,6 +24,7 @@ OUTER: Mapping[str, str] = {
     "lm_head": "output",
 }
 INNER: Mapping[str, str] = {
+    "self_attn.qkv_proj": "attn_qkv",
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -34,6 +36,7 @@ INNER: Mapping[str, str] = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_gate_up",
 }
 """Hugging Face's names of a layer's parts, and GGUF's."""
 
@@ -66,8 +69,11 @@ def gguf_name(name: str) -> str:
     return f"blk.{index}.{INNER[inner]}.{part}"
 
 
-def huggingface_name(name: str) -> str | None:
+def huggingface_name(name: str, architecture: str = "llama") -> str | None:
     """Return the inverse of ``gguf_name``; None: no model of these kinds has such a tensor."""
+    if architecture == "phi3":
+        # which has gate and up in one, under the second's name
+        name = name.replace(".ffn_up.", ".ffn_gate_up.")
     path, _, part = name.rpartition(".")
     if path in OUTER_PATHS:
         return f"{OUTER_PATHS[path]}.{part}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.checkpoint.dialects.rotary import RopeScaling
+from edgellm.checkpoint.dialects.rotary import RopeScaling, yarn_magnitude
 from edgellm.converters.gguf.metadata import Metadata, shortest_float
 from edgellm.converters.gguf.model_config import ModelNumbers
 from edgellm.converters.tensors.floats import Floats
@@ -18,6 +18,12 @@ from edgellm.models.rope import wavelengths
 
 ROPE_FACTORS = "rope_freqs.weight"
 """The tensor with Llama 3's rope scaling: the factor of each wavelength."""
+
+YARN_UNKNOWN = tuple(
+    f"rope.scaling.{name}"
+    for name in ("yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier", "alpha")
+)
+"""Numbers of yarn that no model of ours has in GGUF."""
 
 PUBLISHED_SCALING = (1.0, 4.0)
 """Low and high frequency factor of every Llama 3 that Meta published."""
@@ -40,6 +46,8 @@ def read_rope_scaling(
         UnsupportedModelError: a scaling that edgellm does not know.
     """
     numbers = ModelNumbers(metadata, str(config["model_type"]))
+    if metadata.text(numbers.key("rope.scaling.type")) == "yarn":
+        return _yarn(numbers, config, factors)
     factor = _linear_factor(numbers)
     if factors is None or np.all(factors == 1):
         if factor == 1.0:
@@ -54,6 +62,37 @@ def read_rope_scaling(
             if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-4, atol=0):
                 return _as_config(scaling)
     raise UnsupportedModelError(f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows")
+
+
+def _yarn(
+    numbers: ModelNumbers, config: Mapping[str, Any], factors: Floats | None
+) -> dict[str, Any]:
+    """Return yarn's numbers, whose defaults are llama.cpp's."""
+    for key in YARN_UNKNOWN:
+        if numbers.key(key) in numbers.metadata:
+            raise UnsupportedModelError(
+                f"the GGUF file sets {numbers.key(key)}, which edgellm does not know",
+                hint="convert the model that it was made from",
+            )
+    if factors is not None and not np.all(factors == 1):
+        raise UnsupportedModelError(
+            f"the GGUF file has yarn and the tensor {ROPE_FACTORS}, which no model has together",
+            hint="convert the model that it was made from",
+        )
+    factor = numbers.real("rope.scaling.factor", 1.0)
+    context = int(config["max_position_embeddings"])
+    # beside yarn's own, which llama.cpp multiplies by it
+    attention = numbers.real("rope.scaling.attn_factor", 1.0)
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": numbers.integer(
+            "rope.scaling.original_context_length", context
+        ),
+        "attention_factor": attention * yarn_magnitude(factor),
+        "beta_fast": numbers.real("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": numbers.real("rope.scaling.yarn_beta_slow", 1.0),
+    }
 
 
 def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Floats:

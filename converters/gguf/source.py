@@ -82,7 +82,8 @@ class GgufSource:
     def __init__(self, path: Path) -> None:
         model = open_gguf(path)
         self._files = model.files
-        tensors = _by_huggingface_name(model.tensors)
+        architecture = model.metadata.text("general.architecture") or ""
+        tensors = _by_huggingface_name(model.tensors, architecture)
         embedding = tensors.get(EMBEDDING)
         if embedding is None:
             raise FormatError("the GGUF file has no embedding (token_embd.weight)")
@@ -179,12 +180,14 @@ class GgufSource:
         self._origins[name] = _TensorOrigin(tensor, path, "", head_dim)
 
 
-def _by_huggingface_name(tensors: Mapping[str, GgufTensor]) -> dict[str, GgufTensor]:
+def _by_huggingface_name(
+    tensors: Mapping[str, GgufTensor], architecture: str
+) -> dict[str, GgufTensor]:
     """Return the model's tensors, without the rope factors. Raises UnsupportedModelError."""
     named = {}
     unknown = []
     for name, tensor in tensors.items():
-        ours = huggingface_name(name)
+        ours = huggingface_name(name, architecture)
         if ours is not None:
             named[ours] = tensor
         elif name != ROPE_FACTORS:

@@ -39,6 +39,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "llama3": "llama-bpe",
     "llama-v3": "llama-bpe",
     "falcon3": "llama-bpe",
+    "dbrx": "llama-bpe",
     "pixtral": "llama-bpe",
     "stablelm2": "qwen2",
     "deepseek-r1-qwen": "qwen2",

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.folders import tensors_of
+from support.folders import fused, tensors_of
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
@@ -26,20 +26,6 @@ def rewritten(folder, made, rename, config):
     renamed = {name: mx.array(value) for name, value in rename(tensors).items()}
     mx.save_safetensors(str(made / "model.safetensors"), renamed, metadata={"format": "pt"})
     return made
-
-
-def fused(tensors):
-    """Name a LLaMA's tensors as phi3 has them: queries, keys and values in one; gate and up."""
-    out = dict(tensors)
-    for layer in range(tiny.LAYERS):
-        for made, path, members in (
-            ("qkv_proj", "self_attn", ("q_proj", "k_proj", "v_proj")),
-            ("gate_up_proj", "mlp", ("gate_proj", "up_proj")),
-        ):
-            prefix = f"model.layers.{layer}.{path}."
-            parts = [out.pop(f"{prefix}{member}.weight") for member in members]
-            out[f"{prefix}{made}.weight"] = np.concatenate(parts)
-    return out
 
 
 def paired(tensors):

@@ -3,7 +3,8 @@
 import json
 
 import mlx.core as mx
-from support.tiny import CONFIGS
+import numpy as np
+from support.tiny import CONFIGS, LAYERS
 
 from edgellm.checkpoint.folder import read_checksums
 from edgellm.files.atomic import file_record
@@ -20,6 +21,22 @@ def tensors_of(path):
     for file in sorted(path.glob("model*.safetensors")):
         found |= mx.load(str(file))
     return found
+
+
+def fused(tensors):
+    """Name a LLaMA's tensors as phi3 has them: queries, keys and values in one; gate and up."""
+    out = dict(tensors)
+    for layer in range(LAYERS):
+        if f"model.layers.{layer}.mlp.up_proj.weight" not in out:
+            break
+        for made, path, members in (
+            ("qkv_proj", "self_attn", ("q_proj", "k_proj", "v_proj")),
+            ("gate_up_proj", "mlp", ("gate_proj", "up_proj")),
+        ):
+            prefix = f"model.layers.{layer}.{path}."
+            parts = [out.pop(f"{prefix}{member}.weight") for member in members]
+            out[f"{prefix}{made}.weight"] = np.concatenate(parts)
+    return out
 
 
 def change(path, edit, *, config=None):

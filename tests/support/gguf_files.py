@@ -33,12 +33,14 @@ LAYER = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.qkv_proj": "attn_qkv",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up",
 }
 OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
@@ -113,6 +115,7 @@ def write_gguf(
     shards=None,
     blocks=None,
     architecture=None,
+    spell=dict,
 ):
     """Write a model; return its unpermuted tensors, (kind, bytes or values) by our name.
 
@@ -126,6 +129,7 @@ def write_gguf(
         metadata: called with the writer before it is closed.
         shards: tensors of each file; None: all in one.
         architecture: what the file calls the model; None: what it is.
+        spell: what names and joins the weights as the architecture has them.
         blocks: what gives a quantized matrix its bytes: (kind, rows, columns, seed).
     """
     architecture = architecture or (
@@ -151,7 +155,7 @@ def write_gguf(
     if metadata:
         metadata(writer)
     made = {}
-    for place, (name, values) in enumerate(random_tensors(config, seed).items()):
+    for place, (name, values) in enumerate(spell(random_tensors(config, seed)).items()):
         kind = kinds(name) if values.ndim == 2 else "F32"
         if kind in ("F32", "F16", "BF16"):
             stored = as_float(values, kind)

@@ -1,17 +1,21 @@
 """GGUF in: weights, config, rotary order, shards, tokenizers."""
 
 import json
+import math
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
+from support.folders import fused
 from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, arrays, dequantized, write_gguf
 from support.tiny import CONFIGS, LLAMA3_SCALING, random_tensors
 
 import edgellm
-from edgellm.checkpoint.model_config import RopeScaling
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.checkpoint.dialects.rotary import RopeScaling
 from edgellm.checkpoint.quantization import Quantization
-from edgellm.converters import convert
+from edgellm.converters import convert, export
 from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.gguf.model_config import (
     gguf_name,
@@ -57,6 +61,52 @@ def test_codes_scales_and_order_are_exact(tmp_path, kind):
         )
         assert np.array_equal(found[name], expected), name
     edgellm.load(tmp_path / "made").close()
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q4_0", "Q6_K"])
+def test_phi3_falls_into_the_pieces_of_a_llama(tmp_path, kind):
+    made = write_gguf(
+        tmp_path / "model.gguf", WIDE, kinds=every(kind), spell=fused, architecture="phi3"
+    )
+    convert(tmp_path / "model.gguf", tmp_path / "made", bits=16)
+    found = arrays(tmp_path / "made")
+    for layer in range(2):
+        for whole, parts in (
+            ("self_attn.qkv_proj", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            ("mlp.gate_up_proj", ("mlp.gate_proj", "mlp.up_proj")),
+        ):
+            prefix = f"model.layers.{layer}."
+            stored = made[f"{prefix}{whole}.weight"]
+            joined = np.concatenate([found[f"{prefix}{part}.weight"] for part in parts])
+            expected = dequantized(*stored).astype(np.float16).astype(np.float32)
+            assert np.array_equal(joined, expected)
+    with edgellm.load(tmp_path / "made") as llm:
+        assert llm.config.model_type == "llama"
+    convert(tmp_path / "model.gguf", tmp_path / "kept")
+    assert read_checkpoint(tmp_path / "kept").layers[0].quantizations.keys() >= {"mlp.up_proj"}
+
+
+@pytest.mark.parametrize("attention", [None, 0.8])
+def test_yarn_is_llama_cpps(tmp_path, attention):
+    def say(writer):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(4.0)
+        writer.add_rope_scaling_orig_ctx_len(64)
+        if attention:
+            writer.add_rope_scaling_attn_factors(attention)
+
+    write_gguf(tmp_path / "model.gguf", CONFIGS["qwen3"], metadata=say)
+    convert(tmp_path / "model.gguf", tmp_path / "made", bits=16)
+    scaling = read_checkpoint(tmp_path / "made").config.rope_scaling
+    assert (scaling.kind, scaling.factor, scaling.beta_fast) == ("yarn", 4.0, 32.0)
+    assert scaling.original_max_position_embeddings == 64
+    expected = (attention or 1.0) * (1 + 0.1 * math.log(4))
+    assert scaling.attention_factor == pytest.approx(expected, rel=1e-6)
+    export(tmp_path / "made", tmp_path / "again.gguf")
+    convert(tmp_path / "again.gguf", tmp_path / "twice", bits=16)
+    assert read_checkpoint(tmp_path / "twice").config.rope_scaling.attention_factor == (
+        pytest.approx(scaling.attention_factor, rel=1e-6)
+    )
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
@@ -160,9 +210,9 @@ def test_rotary_factors_of_another_kind_are_refused():
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
     with pytest.raises(UnsupportedModelError, match="rotary"):
         read_rope_scaling(NO_METADATA, config, np.linspace(1, 9, 64, dtype=np.float32))
-    with pytest.raises(UnsupportedModelError, match="yarn"):
+    with pytest.raises(UnsupportedModelError, match="longrope"):
         read_rope_scaling(
-            Metadata(Path("x.gguf"), {"llama.rope.scaling.type": "yarn"}), config, None
+            Metadata(Path("x.gguf"), {"llama.rope.scaling.type": "longrope"}), config, None
         )
 
 
