@@ -1,4 +1,4 @@
-"""Families that are LLaMA under another name, with other defaults, or with numbers of their own.
+"""Families that are LLaMA under another name, with defaults or numbers of their own.
 
 They mean what transformers 5.24 computes; nothing of them is left when a model runs.
 """

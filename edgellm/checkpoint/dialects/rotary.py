@@ -141,7 +141,7 @@ def _llama3(settings: Mapping[str, Any], factor: float) -> RopeScaling:
 def _yarn(
     raw: Mapping[str, Any], settings: Mapping[str, Any], theta: float, context: int
 ) -> RopeScaling:
-    """Return yarn's scaling, as transformers 5.24 reads it (Peng et al. 2023, arXiv:2309.00071)."""
+    """Return yarn's scaling (Peng et al. 2023, arXiv:2309.00071), as transformers 5.24 does."""
     if theta <= 1.0:
         raise FormatError(f"config.json: rope_theta is {theta}; yarn needs one above 1")
     # beside the block, too, where it comes first
