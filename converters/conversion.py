@@ -106,7 +106,6 @@ def convert_source(
     companions = source.companions
     if has_vocabulary(companions):
         companion_tokenizer(companions, vocab_size=recipe.config["vocab_size"])
-    _check_tied_head(source, recipe)
     again = _quantizes_again(source, recipe)
     report = report or again
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
