@@ -114,8 +114,11 @@ def test_tensors_are_those_of_the_checkpoint(kind):
         ({"hidden_act": "gelu"}, UnsupportedModelError, "gelu"),
         ({"num_local_experts": 8}, UnsupportedModelError, "mixture of experts"),
         ({"partial_rotary_factor": 0.5}, UnsupportedModelError, "partial_rotary_factor"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, UnsupportedModelError, "yarn"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, UnsupportedModelError, "dynamic"),
+        (
+            {"rope_scaling": {"rope_type": "longrope", "factor": 2}},
+            UnsupportedModelError,
+            "longrope",
+        ),
         ({"rope_scaling": 3}, FormatError, "rope_scaling"),
         ({"rope_scaling": {"type": "linear"}}, FormatError, "factor"),
         (

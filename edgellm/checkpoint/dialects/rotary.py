@@ -1,4 +1,4 @@
-"""Rotary settings of a config: in the old form ``rope_scaling``, the new ``rope_parameters``."""
+"""Rotary settings of a config, in the old form ``rope_scaling`` or as ``rope_parameters``."""
 
 from __future__ import annotations
 
