@@ -20,8 +20,9 @@ from edgellm.converters.tensors.recipe import ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.given_path import given_path
-from edgellm.hub.download import download
-from edgellm.hub.resolve import bundled_names, is_hub_id, locate
+from edgellm.hub.download import download, find_gguf
+from edgellm.hub.names import parse_hub_name
+from edgellm.hub.resolve import bundled_names, locate
 
 
 def convert(
@@ -46,7 +47,8 @@ def convert(
     it stopped when the same call is made again, and ends in the same bytes.
 
     Args:
-        source: a folder or file, or a Hub id (``owner/name``), which is downloaded first.
+        source: a folder or file, or a Hub id (``owner/name``, and for a GGUF file
+            ``owner/name:Q4_K_M`` or ``owner/name/FILE.gguf``), which is downloaded first.
         destination: the folder to be made.
         bits: 1 to 6, 8, or 16 for unquantized; None: 4, or as it is for a quantized source.
         group_size: weights a scale, 32, 64 or 128; None: 64.
@@ -121,8 +123,11 @@ def open_source(source: str | Path, destination: Path) -> Source:
 
 
 def _elsewhere(name: str) -> Path:
-    """Find the folder of a source that is no path. Raises ModelNotFoundError, DownloadError."""
-    if is_hub_id(name):
+    """Find a source that is no path. Raises ModelNotFoundError, DownloadError."""
+    hub_name = parse_hub_name(name)
+    if hub_name is not None and hub_name.is_gguf:
+        return find_gguf(hub_name).fetched()
+    if hub_name is not None:
         return download(name, torch_files=True)
     if name not in bundled_names() and (Path(name).suffix or Path(name).name != name):
         raise ModelNotFoundError(

@@ -31,7 +31,8 @@ def load(
     """Load a model.
 
     Args:
-        model: a folder, a Hub id (downloaded once) or a bundled name (``stories``).
+        model: a folder, a Hub id (downloaded once; of a GGUF file ``owner/name:Q4_K_M``, which is
+            also converted once) or a bundled name (``stories``).
         settings: how it is loaded; instead of it, or on top of it, its fields as keywords
             (``memory="4GB"``).
         progress: called with bytes read and bytes in all.

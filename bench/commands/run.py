@@ -201,7 +201,8 @@ def _check_models(models: Sequence[str], commands: Sequence[str]) -> None:
         ModelNotFoundError: with the command that may have been meant.
     """
     from edgellm.bench.speed.variants import GGUF
-    from edgellm.hub.resolve import is_hub_id, locate
+    from edgellm.hub.names import parse_hub_name
+    from edgellm.hub.resolve import locate
     from edgellm.models.presets import SHAPES
 
     for model in models:
@@ -210,5 +211,5 @@ def _check_models(models: Sequence[str], commands: Sequence[str]) -> None:
             raise ModelNotFoundError(
                 f"there is no model {model!r}", hint=f"did you mean edgellm bench {close[0]}?"
             )
-        if model not in SHAPES and not is_hub_id(model) and Path(model).suffix != GGUF:
+        if model not in SHAPES and not parse_hub_name(model) and Path(model).suffix != GGUF:
             locate(model)

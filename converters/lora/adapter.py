@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgellm.checkpoint.folder import inside
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import read_header
-from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
+from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
+from edgellm.converters.lora.changes import Adapter, Factor, LowRank, TokenRows
 from edgellm.converters.lora.peft_config import (
     ADAPTER_CONFIG,
+    EMBEDDING,
     flag,
     is_finite,
     require_mergeable,
-    scale_of,
+    scales_of,
+    token_ids_of,
 )
-from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
 from edgellm.files.strict_json import quoted, read_json
 
@@ -35,84 +34,20 @@ PEFT_NAME = re.compile(
     r"(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.default)?(?:\.weight)?"
 )
-PEFT_REPLACEMENT = re.compile(
-    r"(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?|\.base_layer)?\.(weight|bias)"
+PEFT_TOKEN_ROWS = re.compile(
+    r"(?:base_model\.model\.)?(.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?"
 )
+PEFT_REPLACEMENT = re.compile(
+    r"(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?|(\.base_layer))?\.(weight|bias)"
+)
+TIED = (EMBEDDING, "lm_head")
+"""The matrices that are one in many models."""
+
 MLX_NAME = re.compile(r"(.+)\.(lora_a|lora_b|m)")
 
 MLX_PARAMETERS = frozenset({"rank", "scale", "dropout", "keys", "alpha"})
 """What mlx-lm writes of a change; ``alpha`` it once wrote and never read. Of the rest of its config
 it reads the kind alone, and so do we: it holds all options of the training."""
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """One of the two matrices of a change; ``transposed``: stored with its columns as rows."""
-
-    tensor: TorchTensor
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape as a factor."""
-        shape = self.tensor.info.shape
-        if self.transposed:
-            return shape[::-1]
-        return shape
-
-    def values(self) -> Floats:
-        """Read it in float32. Raises ReadError."""
-        values = read_values(self.tensor)
-        if self.transposed:
-            return values.T
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """A matrix's change, ``scale * up @ down``, and with DoRA the length of each row afterwards.
-
-    Attributes:
-        up: (rows, rank), PEFT's ``lora_B``.
-        down: (rank, columns), PEFT's ``lora_A``.
-        scale: what the product is multiplied by.
-        magnitude: the rows' lengths; None: plain LoRA.
-    """
-
-    up: Factor
-    down: Factor
-    scale: float
-    magnitude: TorchTensor | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the matrix that it changes."""
-        return self.up.shape[0], self.down.shape[1]
-
-    def applied(self, weight: Floats, up: Floats, down: Floats, magnitude: Floats | None) -> Floats:
-        """Return some rows of the matrix with the change; ``up`` and ``magnitude`` are theirs.
-
-        DoRA (Liu et al. 2024, arXiv:2402.09353) gives each changed row the length it has learned.
-        """
-        # what overflows becomes infinite, and is refused where it is written
-        with np.errstate(over="ignore", invalid="ignore"):
-            change = (np.float32(self.scale) * up) @ down
-            changed: Floats = (weight + change).astype(np.float32, copy=False)
-            if magnitude is None:
-                return changed
-            lengths = np.linalg.norm(changed, axis=1)
-            lengths[lengths == 0] = 1  # a row of zeros stays one
-            stretched: Floats = changed * (magnitude / lengths)[:, None]
-            return stretched.astype(np.float32, copy=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """Changes of matrices by their path, and tensors by name that replace the model's."""
-
-    changes: Mapping[str, LowRank]
-    replacements: Mapping[str, TorchTensor]
-    files: tuple[Path, ...]
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -136,13 +71,16 @@ def read_adapter(path: Path) -> Adapter:
         )
     file = inside(path, names[0])
     tensors = _read_tensors(file)
+    files = (file, path / ADAPTER_CONFIG)
     if file.name == MLX_FILE:
         changes, replacements = _read_mlx(config, tensors, file)
+        # mlx-lm's change of an embedding is one of the head that it is
+        adapter = Adapter(changes, replacements, frozenset(), {}, files, own_head=False)
     else:
-        changes, replacements = _read_peft(config, tensors, file)
-    if not changes and not replacements:
+        adapter = _read_peft(config, tensors, files)
+    if not adapter.changes and not adapter.replacements and not adapter.token_rows:
         raise FormatError(f"{file} holds no adapter")
-    return Adapter(changes, replacements, (file, path / ADAPTER_CONFIG))
+    return adapter
 
 
 def _read_tensors(file: Path) -> dict[str, TorchTensor]:
@@ -157,30 +95,56 @@ def _read_tensors(file: Path) -> dict[str, TorchTensor]:
     return tensors
 
 
-def read_values(tensor: TorchTensor) -> Floats:
-    """Read a whole tensor in float32. Raises ReadError."""
-    info = tensor.info
-    return floats(read_rows(tensor, 0, info.shape[0]), info.dtype).reshape(info.shape)
-
-
 def _read_peft(
-    config: Mapping[str, Any], tensors: Mapping[str, TorchTensor], file: Path
-) -> tuple[dict[str, LowRank], dict[str, TorchTensor]]:
+    config: Mapping[str, Any], tensors: Mapping[str, TorchTensor], files: tuple[Path, ...]
+) -> Adapter:
     require_mergeable(config)
+    file = files[0]
     parts: dict[str, dict[str, TorchTensor]] = {}
     replacements = {}
+    token_rows = {}
+    saved_bases = set()
+    alone = set()  # paths of what is changed for itself
     for name, tensor in tensors.items():
         if found := PEFT_NAME.fullmatch(name):
             parts.setdefault(found[1], {})[found[2].removeprefix("lora_")] = tensor
+            alone.add(found[1])
+        elif found := PEFT_TOKEN_ROWS.fullmatch(name):
+            token_rows[found[1]] = _token_rows(config, found[1], tensor, file)
         elif (found := PEFT_REPLACEMENT.fullmatch(name)) and "lora_" not in name:
-            replacements[f"{found[1]}.{found[2]}"] = tensor
+            replacements[f"{found[1]}.{found[3]}"] = tensor
+            if found[2]:
+                saved_bases.add(f"{found[1]}.{found[3]}")
+            else:
+                alone.add(found[1])
         else:
             raise UnsupportedModelError(
                 f"{file} holds {quoted(name)}, which is no part of LoRA or DoRA",
                 hint="merge it with PEFT (merge_and_unload), and convert the result",
             )
-    changes = {}
+    changes = _peft_changes(config, parts, file)
+    own_head = not alone.isdisjoint(TIED) or TIED[1] in token_rows
+    return Adapter(
+        changes, replacements, frozenset(saved_bases), token_rows, files, own_head=own_head
+    )
+
+
+def _token_rows(config: Mapping[str, Any], path: str, tensor: TorchTensor, file: Path) -> TokenRows:
+    ids = token_ids_of(config, path)
+    shape = tensor.info.shape
+    if len(shape) != 2 or shape[0] != len(ids):
+        raise FormatError(
+            f"{file} has rows of tokens for {quoted(path)} in the shape {shape}; "
+            f"{ADAPTER_CONFIG} names {len(ids)} tokens"
+        )
+    return TokenRows(tuple(ids), tensor)
+
+
+def _peft_changes(
+    config: Mapping[str, Any], parts: Mapping[str, Mapping[str, TorchTensor]], file: Path
+) -> dict[str, LowRank]:
     dora = flag(config, "use_dora")
+    factors = {}
     for path, part in parts.items():
         _check_lengths(path, file, dora=dora, found="magnitude_vector" in part)
         embedding = "embedding_A" in part
@@ -190,12 +154,16 @@ def _read_peft(
             up, down = part["embedding_A"], part.get("embedding_B")
         if up is None or down is None:
             raise FormatError(f"{file} has only half of the change of {quoted(path)}")
-        factors = Factor(up, embedding), Factor(down, embedding)
-        _check_factors(*factors, path, file)
-        scale = scale_of(config, path, rank=factors[0].shape[1])
-        change = LowRank(*factors, scale, part.get("magnitude_vector"))
+        factors[path] = Factor(up, embedding), Factor(down, embedding)
+        _check_factors(*factors[path], path, file)
+    scales = scales_of(config, {path: up.shape[1] for path, (up, _) in factors.items()})
+    changes = {}
+    for path, (up_factor, down_factor) in factors.items():
+        magnitude = parts[path].get("magnitude_vector")
+        by_column = up_factor.transposed
+        change = LowRank(up_factor, down_factor, scales[path], magnitude, by_column)
         changes[path] = _checked(change, path, file)
-    return changes, replacements
+    return changes
 
 
 def _read_mlx(
@@ -267,6 +235,7 @@ def _check_factors(up: Factor, down: Factor, path: str, file: Path) -> None:
 
 def _checked(change: LowRank, path: str, file: Path) -> LowRank:
     magnitude = change.magnitude
-    if magnitude is not None and math.prod(magnitude.info.shape) != change.shape[0]:
+    lengths = change.shape[int(change.by_column)]
+    if magnitude is not None and math.prod(magnitude.info.shape) != lengths:
         raise FormatError(f"the lengths for {quoted(path)} in {file} are {magnitude.info.shape}")
     return change

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
-from edgellm.converters.huggingface.torch_file import read_rows
-from edgellm.converters.lora.adapter import LowRank, read_adapter, read_values
+from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows
+from edgellm.converters.lora.adapter import TIED, read_adapter
+from edgellm.converters.lora.changes import Adapter, LowRank, read_values
+from edgellm.converters.lora.untied_source import UntiedSource
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import Floats, floats, stored
 from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, first_few, make_recipe
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
-from edgellm.converters.tensors.weight_stream import float_rows
-from edgellm.errors import FormatError, UnsupportedModelError
-
-EMBEDDING = "model.embed_tokens"
+from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, float_rows
+from edgellm.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
 class _Factors:
-    """A change's factors in float32: up (rows, rank), down (rank, columns), magnitude (rows,)."""
+    """A change's factors in float32.
+
+    Attributes:
+        path: of the matrix.
+        up: (rows, rank).
+        down: (rank, columns).
+        magnitude: the length of each row (rows,).
+        stretch: what each column is multiplied by in the end (columns,).
+    """
 
     path: str
     up: Floats
     down: Floats
-    magnitude: Floats | None
+    magnitude: Floats | None = None
+    stretch: Floats | None = None
 
 
 class MergedSource:
@@ -45,13 +54,18 @@ class MergedSource:
     """
 
     def __init__(self, base: Source, path: Path) -> None:
-        self._base = base
-        self._adapter = read_adapter(path)
+        self._adapter = adapter = read_adapter(path)
         recipe = make_recipe(base, ConversionSettings())
+        if TIED[1] not in recipe.matrices:
+            self._adapter = adapter = _for_tied_head(adapter)
+            if adapter.own_head:
+                base = UntiedSource(base)
+                recipe = make_recipe(base, ConversionSettings())
+        self._base = base
         self._changed: dict[str, Matrix] = {
             name: recipe.matrices[name] for name in self._require_known(recipe.matrices)
         }
-        self.merged = len(self._adapter.changes) + len(self._adapter.replacements)
+        self.merged = len(adapter.changes) + len(adapter.replacements) + len(adapter.token_rows)
         self.config: Mapping[str, Any] = base.config
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
         self.forms: dict[str, Quantization] = dict(base.forms)
@@ -81,46 +95,57 @@ class MergedSource:
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, changed where the adapter changes them."""
         path = name.rpartition(".")[0]
-        change = self._adapter.changes.get(path)
+        if path in self._changed and name.endswith(".weight"):
+            return stored(self._matrix_rows(path, start, stop), self.tensors[name].dtype)
         replacement = self._adapter.replacements.get(name)
-        if not name.endswith(".weight"):  # a bias, which no product of matrices changes
-            change = None
-        if change is None and replacement is None:
+        if replacement is None:
             return self._base.rows(name, start, stop)
-        dtype = self.tensors[name].dtype
-        if replacement is not None:
-            # PEFT saves an embedding that it changes with the change, so both may be there
-            values = floats(read_rows(replacement, start, stop), replacement.info.dtype)
-            weight = values.reshape(stop - start, -1)
-        else:
-            weight = float_rows(self._base, self._changed[path], start, stop)
-        if change is None:
-            return stored(weight, dtype)
-        factors = self._factors(path, change)
-        magnitude = factors.magnitude
-        if magnitude is not None:
-            magnitude = magnitude[start:stop]
-        merged = change.applied(weight, factors.up[start:stop], factors.down, magnitude)
-        return stored(merged, dtype)
+        values = floats(read_rows(replacement, start, stop), replacement.info.dtype)
+        return stored(values, self.tensors[name].dtype)
+
+    def _matrix_rows(self, path: str, start: int, stop: int) -> Floats:
+        """Return rows of a matrix as the adapter makes them, shape (rows, columns)."""
+        weight = self._plain_rows(path, start, stop)
+        change = self._adapter.changes.get(path)
+        if change is not None:
+            factors = self._factors(path, change)
+            weight = change.applied(weight, factors.up[start:stop], factors.down)
+            with np.errstate(over="ignore", invalid="ignore"):
+                if factors.magnitude is not None:
+                    lengths = np.linalg.norm(weight, axis=1)
+                    weight *= _quotient(factors.magnitude[start:stop], lengths)[:, None]
+                if factors.stretch is not None:
+                    weight *= factors.stretch
+        brought = self._adapter.token_rows.get(path)
+        if brought is not None:
+            for at, token in enumerate(brought.ids):
+                if start <= token < stop:
+                    row = read_rows(brought.tensor, at, at + 1)
+                    weight[token - start] = floats(row, brought.tensor.info.dtype)
+        return weight
+
+    def _plain_rows(self, path: str, start: int, stop: int) -> Floats:
+        """Return rows of a matrix before its change: the base's, or the adapter's own."""
+        # PEFT saves an embedding that it changes with the change, so both may be there
+        replacement = self._adapter.replacements.get(f"{path}.weight")
+        if replacement is None:
+            return float_rows(self._base, self._changed[path], start, stop)
+        values = floats(read_rows(replacement, start, stop), replacement.info.dtype)
+        return values.reshape(stop - start, -1)
 
     def _require_known(self, matrices: Mapping[str, Matrix]) -> list[str]:
         """Check each change's shape, and return the paths of the matrices that change."""
-        changes = self._adapter.changes
+        changes, token_rows = self._adapter.changes, self._adapter.token_rows
         replacements = {
             name.removesuffix(".weight"): tensor
             for name, tensor in self._adapter.replacements.items()
         }
-        unknown = [path for path in changes if path not in matrices]
+        unknown = [path for path in {**changes, **token_rows} if path not in matrices]
         unknown += [name for name in self._adapter.replacements if name not in self._base.tensors]
         if unknown:
             raise FormatError(
                 f"the adapter changes what the model does not have: {first_few(unknown)}",
                 hint="it may belong to another model; adapter_config.json names its base",
-            )
-        if EMBEDDING in {*changes, *replacements} and "lm_head" not in matrices:
-            raise UnsupportedModelError(
-                "the adapter changes the embedding, which in this model is the head as well",
-                hint="merge it with PEFT (merge_and_unload), and convert the result",
             )
         for path, change in changes.items():
             shape = matrices[path].shape
@@ -134,7 +159,14 @@ class MergedSource:
                 raise FormatError(
                     f"the adapter brings {path} as {tensor.info.shape}; the model has {expected}"
                 )
-        return [path for path in {**changes, **replacements} if path in matrices]
+        for path, brought in token_rows.items():
+            tokens, features = matrices[path].shape
+            if brought.tensor.info.shape[1] != features or max(brought.ids) >= tokens:
+                raise FormatError(
+                    f"the adapter brings rows of {path} in the shape {brought.tensor.info.shape}, "
+                    f"up to token {max(brought.ids)}; the model has {matrices[path].shape}"
+                )
+        return [path for path in {**changes, **replacements, **token_rows} if path in matrices]
 
     def _shape(self, path: str, matrices: Mapping[str, Matrix]) -> tuple[int, ...]:
         if path in matrices:
@@ -155,8 +187,61 @@ class MergedSource:
                         f"the adapter's change of {path} holds a value that is infinite "
                         "or not a number"
                     )
+            if magnitude is not None and change.by_column:
+                lengths = self._column_lengths(path, change, loaded)
+                stretch = _quotient(magnitude, lengths)
+                loaded = _Factors(path, loaded.up, loaded.down, stretch=stretch)
             self._loaded = loaded
         return self._loaded
+
+    def _column_lengths(self, path: str, change: LowRank, factors: _Factors) -> Floats:
+        """Return the length of each column of a changed matrix; its rows are read for it."""
+        rows, columns = change.shape
+        step = max(1, CHUNK_BYTES // (4 * columns))
+        squares = np.zeros(columns)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
+                weight = self._plain_rows(path, start, stop)
+                changed = change.applied(weight, factors.up[start:stop], factors.down)
+                squares += np.square(changed, dtype=np.float64).sum(axis=0)
+            return np.sqrt(squares).astype(np.float32)
+
+
+def _quotient(magnitude: Floats, lengths: Floats) -> Floats:
+    """Return what DoRA multiplies by: the length learned over that there is.
+
+    Liu et al. 2024, arXiv:2402.09353. Zeros stay zeros.
+    """
+    divisors = lengths.copy()
+    divisors[divisors == 0] = 1
+    quotient: Floats = magnitude / divisors
+    return quotient
+
+
+def _for_tied_head(adapter: Adapter) -> Adapter:
+    """Return an adapter as it is for a model whose head is its embedding."""
+    names = [f"{path}.weight" for path in TIED]
+    brought = [adapter.replacements[name] for name in names if name in adapter.replacements]
+    replacements = dict(adapter.replacements)
+    if len(brought) == 2 and not {*adapter.changes, *adapter.token_rows}.intersection(TIED):
+        if _is_same(*brought):  # trained as one
+            del replacements[names[1]]
+            return replace(adapter, replacements=replacements, own_head=False)
+    elif len(brought) == 1 and not adapter.saved_bases.isdisjoint(names):
+        # saved with the change of one, it is what both begin from
+        return replace(adapter, replacements=replacements | dict.fromkeys(names, brought[0]))
+    return adapter
+
+
+def _is_same(one: TorchTensor, other: TorchTensor) -> bool:
+    """Return whether two matrices hold the same bytes. Raises ReadError."""
+    if (one.info.shape, one.info.dtype) != (other.info.shape, other.info.dtype):
+        return False
+    rows = one.info.shape[0]
+    step = max(1, CHUNK_BYTES * rows // one.info.nbytes)
+    spans = ((start, min(start + step, rows)) for start in range(0, rows, step))
+    return all(np.array_equal(read_rows(one, *span), read_rows(other, *span)) for span in spans)
 
 
 def _own_dtype(base: Source, matrix: Matrix) -> str:

@@ -7,19 +7,23 @@ config says is refused by name: PEFT gains ways to change a model faster than an
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from edgellm.converters.lora.module_patterns import first_matches
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
+from edgellm.settings import is_int
 
 ADAPTER_CONFIG = "adapter_config.json"
+EMBEDDING = "model.embed_tokens"
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-MERGED = frozenset({"lora_alpha", "alpha_pattern", "use_rslora", "use_dora"})
+MERGED = frozenset(
+    {"lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "trainable_token_indices"}
+)
 """Read by us when the matrices are changed."""
 
 OF_TRAINING = frozenset(
@@ -65,9 +69,6 @@ CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 MERGE_BY_PEFT = "merge it with PEFT (merge_and_unload), save the model and convert that"
 
-NAME_PATTERN = re.compile(r"\^?((?:[\w-]|\\?\.)+)\$?")
-"""A pattern that is a name, or the end of one."""
-
 
 def require_mergeable(config: Mapping[str, Any]) -> None:
     """Raise UnsupportedModelError where a config says anything that merging would not heed."""
@@ -104,24 +105,55 @@ def flag(config: Mapping[str, Any], key: str) -> bool:
     return bool(value)
 
 
-def scale_of(config: Mapping[str, Any], path: str, rank: int) -> float:
-    """Return lora_alpha / r, or over the root of r; ``alpha_pattern`` has alphas of modules.
+def scales_of(config: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, float]:
+    """Return lora_alpha / r of each module, or over the root of r.
+
+    ``alpha_pattern`` has alphas of modules, whose names its keys match.
+
+    Args:
+        config: of the adapter.
+        ranks: by the modules' paths.
 
     Raises:
-        FormatError: an alpha is no number.
-        UnsupportedModelError: a pattern is more than a name.
+        FormatError: an alpha is no number, or a key no regular expression.
+        UnsupportedModelError: a key takes too long.
     """
-    alpha = config.get("lora_alpha", 8)
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, Mapping):
         raise FormatError(f"{ADAPTER_CONFIG}: alpha_pattern is {quoted(patterns)}")
-    own = [value for pattern, value in patterns.items() if _matches(pattern, path)]
-    alpha = next(iter(own), alpha)
-    if not is_finite(alpha):
-        raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {quoted(alpha)}")
-    if flag(config, "use_rslora"):
-        return float(alpha / math.sqrt(rank))
-    return float(alpha / rank)
+    keys = first_matches(list(patterns), list(ranks))
+    scales = {}
+    for path, rank in ranks.items():
+        alpha = config.get("lora_alpha", 8)
+        if path in keys:
+            alpha = patterns[keys[path]]
+        if not is_finite(alpha):
+            raise FormatError(f"{ADAPTER_CONFIG}: lora_alpha is {quoted(alpha)}")
+        divisor = float(rank)
+        if flag(config, "use_rslora"):
+            divisor = math.sqrt(rank)
+        scales[path] = float(alpha / divisor)
+    return scales
+
+
+def token_ids_of(config: Mapping[str, Any], path: str) -> list[int]:
+    """Return the tokens whose rows of the matrix ``path`` an adapter brings, in their order.
+
+    Raises:
+        FormatError: the config does not say, or says no ids.
+    """
+    said = config.get("trainable_token_indices")
+    if isinstance(said, Mapping):
+        keys = [key for key in said if f".{path}".endswith(f".{key}")]
+        said = next((said[key] for key in keys), None)
+    elif path != EMBEDDING:  # a list is for the embedding
+        said = None
+    if not isinstance(said, list) or not all(is_int(item) and item >= 0 for item in said):
+        raise FormatError(
+            f"{ADAPTER_CONFIG} does not say which tokens' rows of {quoted(path)} the adapter "
+            f"brings: trainable_token_indices is {quoted(said)}"
+        )
+    return said
 
 
 def is_finite(value: object) -> bool:
@@ -129,17 +161,3 @@ def is_finite(value: object) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return abs(value) <= FLOAT32_MAX
-
-
-def _matches(pattern: str, path: str) -> bool:
-    """Return whether a key of ``alpha_pattern`` names a module, as PEFT's expressions do."""
-    name = NAME_PATTERN.fullmatch(pattern)
-    if name is None:  # a stranger's expression may take for ever
-        raise UnsupportedModelError(
-            f"{ADAPTER_CONFIG}: alpha_pattern has {quoted(pattern)}, a regular expression",
-            hint=f"name the modules instead; or {MERGE_BY_PEFT}",
-        )
-    plain = name[1].replace("\\", "")
-    if pattern.startswith("^"):
-        return path == plain
-    return f".{path}".endswith(f".{plain}")

@@ -174,8 +174,9 @@ def leads_elsewhere(file: Path) -> bool:
         return False
     folder = file.parent.resolve()
     allowed = [folder]
-    if folder.parent.name == "snapshots":
-        allowed.append(folder.parent.parent / "blobs")
+    for place in (folder, folder.parent):  # a repository's files may lie in folders
+        if place.parent.name == "snapshots":
+            allowed.append(place.parent.parent / "blobs")
     return not any(file.resolve().is_relative_to(place) for place in allowed)
 
 

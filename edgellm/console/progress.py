@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from edgellm.console.status_line import StatusLine
@@ -57,6 +57,20 @@ def show_converting() -> Iterator[Callable[[ConversionStep], None]]:
 
     with _byte_bar() as bar:
         task = bar.add_task("converting", total=None)
+        yield report
+
+
+@contextmanager
+def converting_shown() -> Iterator[Callable[[ConversionStep], None]]:
+    """Show a conversion as ``show_converting`` does, if there is one; yields the callback."""
+    with ExitStack() as shown:
+        started: list[Callable[[ConversionStep], None]] = []
+
+        def report(step: ConversionStep) -> None:
+            if not started:
+                started.append(shown.enter_context(show_converting()))
+            started[0](step)
+
         yield report
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup, read_checkpoint
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.files.given_path import given_path
-from edgellm.hub.resolve import bundled_names, is_hub_id, locate
+from edgellm.hub.names import HubName, parse_hub_name
+from edgellm.hub.resolve import bundled_names, locate
 
 if TYPE_CHECKING:
     from edgellm.converters import ConversionReport, ExportReport
@@ -32,28 +33,30 @@ def inspect_model(model: str | Path) -> tuple[Checkpoint, bool]:
         ``load``.
     """
     name = str(model)
+    hub_name = parse_hub_name(name)
     is_local = given_path(model).exists() or name in bundled_names()
-    if is_local or not is_hub_id(name):
+    if is_local or hub_name is None:
         return read_checkpoint(locate(model)), True
-    folder = _cached_folder(name)
-    if folder is not None:
-        return read_checkpoint(folder), True
+    if hub_name.is_gguf:
+        return _inspect_gguf(hub_name)
+    from edgellm.hub.cached_files import cached_folder
     from edgellm.hub.remote_checkpoint import remote_checkpoint
 
+    folder = cached_folder(name, None)
+    if folder is not None:
+        return read_checkpoint(folder), True
     return remote_checkpoint(name), False
 
 
-def _cached_folder(repository: str) -> Path | None:
-    """Return the folder of a repository whose weights were downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
+def _inspect_gguf(name: HubName) -> tuple[Checkpoint, bool]:
+    """Return what is known of a GGUF file on the Hub as the folder that is made of it."""
+    from edgellm.converters.gguf_on_hub.cached_conversion import find_converted
+    from edgellm.converters.gguf_on_hub.preview import preview_gguf
 
-    config = try_to_load_from_cache(repository, "config.json")
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
-    if not any(folder.glob("model*.safetensors")):
-        return None
-    return folder
+    folder, place = find_converted(name)
+    if folder is not None:
+        return read_checkpoint(folder), True
+    return preview_gguf(place), False
 
 
 def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import glob
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from edgellm.errors import DownloadError, EdgeLLMError, ModelNotFoundError
-from edgellm.files.refusals import NO_SPACE
-from edgellm.files.strict_json import quoted
+from edgellm.errors import EdgeLLMError, ModelNotFoundError
+from edgellm.hub.cached_files import (
+    META_WEIGHTS,
+    TORCH_WEIGHTS,
+    WEIGHTS,
+    cached_folder,
+    cached_names,
+    snapshot,
+)
+from edgellm.hub.client import fetch, list_repository, renamed_error
+from edgellm.hub.gguf_files import gguf_models, pick_model, say_models
+from edgellm.hub.names import HubName
 
 # Patterns of what is fetched from a repository: data, never a program.
 FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
-WEIGHTS = "model*.safetensors"
-TORCH_WEIGHTS = "pytorch_model*.bin"
-META_WEIGHTS = "consolidated*.pth"
 
 
 def download(repository: str, *, revision: str | None = None, torch_files: bool = False) -> Path:
     """Return the folder of a Hub repository, fetched if it is not in the cache.
 
-    ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface-hub's own, and
-    respected.
+    Where the Hub cannot be asked, what any program has fetched will do if it is whole: the config,
+    a tokenizer, and all weights. ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE``
+    are huggingface-hub's own, and respected.
 
     Args:
         repository: ``owner/name``.
@@ -32,72 +42,112 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
             we read.
         DownloadError: it is gated, the Hub cannot be reached or refuses, or the disk is full.
     """
-    folder = _snapshot(repository, revision, [*FILES, WEIGHTS])
-    if any(folder.glob(WEIGHTS)):
+    kinds = [WEIGHTS]
+    if torch_files:
+        kinds += [TORCH_WEIGHTS, META_WEIGHTS]
+    try:
+        listing = list_repository(repository, revision)
+    except Exception as error:
+        folder = _of_cache(error, repository, revision, kinds)
+        if folder is None:
+            raise _not_here(error, repository, revision) from error
         return folder
+    for kind in kinds:
+        if any(fnmatch(name, kind) for name in listing.names):
+            return fetch(repository, revision, [*FILES, kind])
+    models = gguf_models(listing.names)
+    if models:
+        raise ModelNotFoundError(
+            f"{repository} on the Hub holds GGUF files", hint=say_models(repository, models)
+        )
     if not torch_files:
         raise ModelNotFoundError(
             f"{repository} on the Hub holds no {WEIGHTS}",
             hint=f"convert it first: edgellm convert {repository} FOLDER",
         )
-    for weights in (TORCH_WEIGHTS, META_WEIGHTS):
-        folder = _snapshot(repository, revision, [*FILES, weights])
-        if any(folder.glob(weights)):
-            return folder
     raise ModelNotFoundError(
         f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}",
         hint="name the repository that it was made from; a GGUF file is downloaded by itself first",
     )
 
 
-def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
+@dataclass(frozen=True, slots=True)
+class GgufPlace:
+    """A GGUF model in a repository.
 
+    Attributes:
+        repository: ``owner/name``.
+        files: its files' paths, the first one first.
+        commit: of the repository now; None: the Hub cannot be asked.
+        folder: the cache's, if it has all the files.
+        error: why the Hub cannot be asked.
+    """
+
+    repository: str
+    files: tuple[str, ...]
+    commit: str | None
+    folder: Path | None
+    error: Exception | None = None
+
+    def fetched(self) -> Path:
+        """Return the first file, fetched with the others if they are not in the cache.
+
+        Raises:
+            ModelNotFoundError, DownloadError: as ``download``.
+        """
+        folder = self.folder
+        if self.error is None:
+            folder = fetch(self.repository, None, [glob.escape(file) for file in self.files])
+        elif folder is None:
+            raise renamed_error(self.error, self.repository) from self.error
+        return folder / self.files[0]
+
+
+def find_gguf(name: HubName, known: tuple[str, ...] = ()) -> GgufPlace:
+    """Return where the GGUF model is that a name means; nothing is fetched.
+
+    Args:
+        name: with a file or a quantization.
+        known: files that the repository is known to have had, for when the Hub cannot be asked.
+
+    Raises:
+        ModelNotFoundError: there is no such repository or model.
+        DownloadError: the Hub cannot be asked, and nothing is known of the repository.
+    """
+    repository, commit, failure = name.repository, None, None
+    folder = snapshot(repository)
+    here = [] if folder is None else cached_names(folder)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    # the HTTP library beneath has a tree of errors of its own, and has changed twice
+        listing = list_repository(repository)
     except Exception as error:
-        raise renamed_error(error, repository, revision) from error
+        failure = error
+        names = {*here, *known}
+        if not names:
+            raise renamed_error(error, repository) from error
+        try:
+            files = tuple(pick_model(name, names))
+        except ModelNotFoundError:  # of what is here; the Hub may have it
+            raise renamed_error(error, repository) from error
+    else:
+        commit = listing.commit
+        files = tuple(pick_model(name, listing.names))
+    if not set(files) <= set(here):
+        folder = None
+    return GgufPlace(repository, files, commit, folder, failure)
 
 
-def renamed_error(error: Exception, repository: str, revision: str | None = None) -> EdgeLLMError:
-    """Return an error of huggingface-hub in our words."""
+def _of_cache(
+    error: Exception, repository: str, revision: str | None, kinds: list[str]
+) -> Path | None:
     from huggingface_hub import errors
 
-    kind: type[EdgeLLMError] = DownloadError
-    hint = "try again; what has been fetched is kept"
-    match error:
-        case errors.GatedRepoError() | errors.DisabledRepoError():
-            fact = f"{repository} on the Hub is gated: its owner must let you in"
-            hint = f"accept its terms at huggingface.co/{repository}, then: hf auth login"
-        case errors.RevisionNotFoundError():
-            kind = ModelNotFoundError
-            fact = f"{repository} on the Hub has no revision {revision or 'main'}"
-            hint = f"its page lists them: huggingface.co/{repository}"
-        case errors.RepositoryNotFoundError():
-            kind = ModelNotFoundError
-            fact = f"there is no {repository} on the Hub, or it is private"
-            hint = "check the name; if it is private: hf auth login"
-        case errors.HFValidationError():
-            kind = ModelNotFoundError
-            fact = f"{quoted(repository)} is no name that a Hub repository can have"
-            hint = "name it as owner/name"
-        case errors.LocalEntryNotFoundError(__cause__=errors.HfHubHTTPError() as cause):
-            status = cause.response.status_code
-            fact = f"{repository} is not in the cache and the Hub answered {status}"
-            hint = "try again later"
-        case errors.LocalEntryNotFoundError(__cause__=errors.OfflineModeIsEnabled()):
-            fact = f"{repository} is not in the cache and HF_HUB_OFFLINE forbids to fetch it"
-            hint = "unset HF_HUB_OFFLINE, or name a folder on this machine"
-        case errors.LocalEntryNotFoundError():
-            fact = f"{repository} is not in the cache and the Hub cannot be reached"
-            hint = "check the network, or name a folder on this machine"
-        case errors.HfHubHTTPError():
-            fact = f"the Hub answered {error.response.status_code} when asked for {repository}"
-        case OSError() if error.errno in NO_SPACE:
-            fact = f"no space left to download {repository}"
-            hint = "free some space, or set HF_HOME to a folder on another disk"
-        case _:
-            reason = quoted(f"{type(error).__name__}: {error}".splitlines()[0])
-            fact = f"{repository} could not be downloaded: {reason}"
-    return kind(fact, hint=hint)
+    if isinstance(error, errors.RevisionNotFoundError | errors.HFValidationError):
+        return None
+    return cached_folder(repository, revision, kinds)
+
+
+def _not_here(error: Exception, repository: str, revision: str | None) -> EdgeLLMError:
+    here = "not"
+    if snapshot(repository, revision) is not None:
+        here = "only in part"
+    return renamed_error(error, repository, revision, here=here)

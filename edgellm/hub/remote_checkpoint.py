@@ -7,8 +7,10 @@ from pathlib import Path
 from edgellm.checkpoint.checkpoint import Checkpoint, checkpoint_of
 from edgellm.checkpoint.folder import CONFIG, ModelFolder
 from edgellm.checkpoint.safetensors_file import TensorInfo
+from edgellm.errors import ModelNotFoundError
 from edgellm.files.strict_json import read_json
-from edgellm.hub.download import renamed_error
+from edgellm.hub.client import list_repository, quiet, renamed_error
+from edgellm.hub.gguf_files import gguf_models, say_models
 
 
 def remote_checkpoint(repository: str) -> Checkpoint:
@@ -21,8 +23,15 @@ def remote_checkpoint(repository: str) -> Checkpoint:
     from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        config = Path(hf_hub_download(repository, CONFIG))
-        metadata = HfApi().get_safetensors_metadata(repository)
+        listing = list_repository(repository)
+        models = gguf_models(listing.names)
+        if models and not any(name.endswith(".safetensors") for name in listing.names):
+            raise ModelNotFoundError(
+                f"{repository} on the Hub holds GGUF files", hint=say_models(repository, models)
+            )
+        with quiet():
+            config = Path(hf_hub_download(repository, CONFIG))
+            metadata = HfApi().get_safetensors_metadata(repository)
     except Exception as error:
         raise renamed_error(error, repository) from error
     tensors = {}

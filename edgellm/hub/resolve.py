@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import string
+from collections.abc import Callable
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from edgellm.errors import ModelNotFoundError
 from edgellm.files.given_path import given_path
+from edgellm.hub.names import HubName, parse_hub_name
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 
-_ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
+CONVERTER = "edgellm.converters.gguf_on_hub.cached_conversion:converted"
+"""What makes a folder of a GGUF file. It stands above, and is imported when it is needed."""
 
 
 def bundled_names() -> list[str]:
@@ -21,16 +25,21 @@ def bundled_names() -> list[str]:
     return sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())
 
 
-def locate(model: str | Path) -> Path:
+def locate(model: str | Path, *, converting: Callable[[Any], None] | None = None) -> Path:
     """Return the folder of a model; a Hub repository is downloaded once, with a progress bar.
 
+    A GGUF file on the Hub is also converted once, into our cache.
+
     Args:
-        model: an existing folder, a bundled name, or a Hub id.
+        model: an existing folder, a bundled name, a Hub id, or a GGUF file on the Hub
+            (``owner/name:Q4_K_M``, ``owner/name/FILE.gguf``).
+        converting: called with the steps of a conversion.
 
     Raises:
         ModelNotFoundError: nothing has this name.
         ConfigError: it can be no path.
         DownloadError: the Hub cannot be reached, or refuses.
+        FormatError, UnsupportedModelError, ConversionError: as ``convert``.
     """
     path = given_path(model)
     if path.is_dir():
@@ -43,10 +52,9 @@ def locate(model: str | Path) -> Path:
             f"{name} is a file, not a model folder",
             hint=f"convert it first: edgellm convert {name} FOLDER",
         )
-    if is_hub_id(name):
-        from edgellm.hub.download import download
-
-        return download(name)
+    hub_name = parse_hub_name(name)
+    if hub_name is not None:
+        return _of_the_hub(hub_name, converting)
     hint = "name a folder, a Hub id such as mlx-community/Llama-3.2-1B-Instruct-4bit, or stories"
     close = get_close_matches(name, bundled_names(), n=1)
     if close:
@@ -54,9 +62,11 @@ def locate(model: str | Path) -> Path:
     raise ModelNotFoundError(f"there is no model {name!r}", hint=hint)
 
 
-def is_hub_id(name: str) -> bool:
-    """Return whether a name has the form of a Hub repository, ``owner/name``."""
-    owner, _, repository = name.partition("/")
-    if not owner or not repository or owner in {".", "..", "~"}:
-        return False
-    return _ID_LETTERS.issuperset(owner + repository)
+def _of_the_hub(name: HubName, converting: Callable[[Any], None] | None) -> Path:
+    if not name.is_gguf:
+        from edgellm.hub.download import download
+
+        return download(name.repository)
+    module, _, function = CONVERTER.partition(":")
+    convert: Callable[..., Path] = getattr(import_module(module), function)
+    return convert(name, converting)

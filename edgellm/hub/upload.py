@@ -8,8 +8,9 @@ from edgellm.checkpoint.folder import CHECKSUMS, read_checksums
 from edgellm.errors import ConfigError, DownloadError, EdgeLLMError
 from edgellm.files.atomic import write_file
 from edgellm.files.strict_json import quoted
+from edgellm.hub.client import NoAnswerError, ask_in_time, quiet
 from edgellm.hub.model_card import CARD
-from edgellm.hub.resolve import is_hub_id
+from edgellm.hub.names import is_hub_id
 
 SIGN_IN = "make a token that may write at huggingface.co/settings/tokens, then: hf auth login"
 
@@ -28,7 +29,7 @@ def require_account(repository: str) -> None:
     from huggingface_hub import HfApi
 
     try:
-        HfApi().whoami()
+        ask_in_time(HfApi().whoami)
     except Exception as error:
         raise _renamed(error, repository) from error
 
@@ -57,13 +58,14 @@ def upload(folder: Path, repository: str, card: str, *, private: bool = False) -
     write_file(folder / CARD, [card.encode()])
     try:
         api = HfApi()
-        api.create_repo(repository, exist_ok=True, private=private)
-        done = api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            commit_message="Converted by edgellm",
-            allow_patterns=names,
-        )
+        with quiet():
+            api.create_repo(repository, exist_ok=True, private=private)
+            done = api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                commit_message="Converted by edgellm",
+                allow_patterns=names,
+            )
     except Exception as error:
         raise _renamed(error, repository, folder) from error
     return str(done.commit_url)
@@ -79,6 +81,8 @@ def _renamed(error: Exception, repository: str, folder: Path | None = None) -> E
     match error:
         case errors.LocalTokenNotFoundError():
             return DownloadError("the Hub takes models only from those it knows", hint=SIGN_IN)
+        case NoAnswerError():
+            return DownloadError("the Hub cannot be reached", hint="check the network")
         case errors.OfflineModeIsEnabled():
             return DownloadError("HF_HUB_OFFLINE forbids to upload", hint="unset HF_HUB_OFFLINE")
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):

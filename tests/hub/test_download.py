@@ -1,82 +1,18 @@
 """Downloads from a stand-in for the Hub on this machine: what is fetched, kept, and said."""
 
-import hashlib
-import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import unquote
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
 from support.meta_files import write_meta
 from support.processes import answer_of
+from support.stand_in_hub import Hub, hub_environment, serving
 from support.tiny import CONFIGS, random_tensors, write_model
 from support.torch_files import write_arrays
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Answers what a download asks: a branch's commit, a commit's files, a file's bytes."""
-
-    repositories: dict[str, Path] = {}  # noqa: RUF012
-    asked: list[str] = []  # noqa: RUF012
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = unquote(self.path.partition("?")[0])
-        self.asked.append(path)
-        parts = path.strip("/").split("/")
-        name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
-        folder = self.repositories.get(name)
-        if name == "broken/hub":
-            self.answer(503, b"")
-        elif folder is None:
-            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif parts[0] != "api":
-            gated = name == "owner/gated"
-            self.answer(
-                *(
-                    (403, b"", {"X-Error-Code": "GatedRepo"})
-                    if gated
-                    else self.file(folder / parts[4])
-                )
-            )
-        elif parts[4] == "revision" and parts[5] not in {"main", COMMIT}:
-            self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        elif parts[4] == "revision":
-            self.answer(200, json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode())
-        else:
-            files = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "a" * 40}
-                for file in folder.iterdir()
-            ]
-            self.answer(200, json.dumps(files).encode())
-
-    def file(self, path):
-        content = path.read_bytes()
-        return (
-            200,
-            content,
-            {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT},
-        )
-
-    def answer(self, status, content, headers=None):
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +39,8 @@ def hub(tmp_path_factory):
         "owner/bare": bare,
         "owner/gated": whole,
     }
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as address:
+        yield address
 
 
 RUN = """
@@ -130,13 +63,7 @@ print(json.dumps(answers))
 
 def ask(address, home, *calls, offline=False, token=None):
     """What ``download`` answers to each call, in one fresh interpreter."""
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HF_ENDPOINT": address,
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "1" if offline else "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+    environment = hub_environment(address, home, offline=offline)
     if token:
         environment["HF_TOKEN"] = token
     return answer_of(RUN, calls, environment)
@@ -160,28 +87,21 @@ class Storage(BaseHTTPRequestHandler):
 
 
 def test_a_token_is_for_the_hub_and_not_for_the_storage_that_it_redirects_to(hub, tmp_path):
-    storage = ThreadingHTTPServer(("127.0.0.1", 0), Storage)
-    threading.Thread(target=storage.serve_forever, daemon=True).start()
     tokens = []
+    with serving(Storage) as storage:
 
-    class Redirecting(Hub):
-        def do_GET(self):
-            tokens.append(self.headers["Authorization"])
-            super().do_GET()
+        class Redirecting(Hub):
+            def do_GET(self):  # noqa: N802
+                tokens.append(self.headers["Authorization"])
+                super().do_GET()
 
-        def file(self, path):
-            _, content, headers = super().file(path)
-            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": headers["ETag"]}
-            place = f"http://127.0.0.1:{storage.server_port}/{path.name}"
-            return 302, b"", headers | {"Location": place}
+            def file(self, path):
+                _, content, headers = super().file(path)
+                headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": headers["ETag"]}
+                return 302, b"", headers | {"Location": f"{storage}/{path.name}"}
 
-    redirecting = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
-    threading.Thread(target=redirecting.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{redirecting.server_port}"
-    (answer,) = ask(address, tmp_path, {"repository": "owner/whole"}, token="hf_secret")
-    for server in (storage, redirecting):
-        server.shutdown()
-        server.server_close()
+        with serving(Redirecting) as address:
+            (answer,) = ask(address, tmp_path, {"repository": "owner/whole"}, token="hf_secret")
     assert answer[0] == "folder", answer
     assert set(tokens) == {"Bearer hf_secret"}
     assert Storage.asked, "the redirect is followed"

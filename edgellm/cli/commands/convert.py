@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def convert(
     source: Annotated[
         str,
-        Argument(metavar="SOURCE", help="A Hub id, or a folder or file in a format that is known."),
+        Argument(
+            metavar="SOURCE",
+            help="A Hub id, a GGUF file there, or a folder or file in a format that is known.",
+        ),
     ],
     destination: options.Destination,
     *,

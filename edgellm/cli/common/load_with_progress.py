@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
-from edgellm.console.progress import show_loading
+from edgellm.console.progress import converting_shown, show_loading
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import open_llm
@@ -13,7 +13,9 @@ from edgellm.tokenizer import Tokenizer
 
 def read_model(model: str) -> tuple[Checkpoint, Tokenizer]:
     """Read a model but for its weights. Raises EdgeLLMError, as ``edgellm.load`` does."""
-    checkpoint = read_checkpoint(locate(model))
+    with converting_shown() as converting:
+        folder = locate(model, converting=converting)
+    checkpoint = read_checkpoint(folder)
     vocab_size = checkpoint.config.vocab_size
     return checkpoint, Tokenizer.from_folder(checkpoint.folder.path, vocab_size=vocab_size)
 

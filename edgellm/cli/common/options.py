@@ -14,7 +14,12 @@ from edgellm.cli.common.settings_options import SettingsOptions, option
 from edgellm.settings import LoadSettings, Sampling
 
 Model = Annotated[
-    str, Argument(metavar="MODEL", help="A folder, a Hub id, or the name of the bundled model.")
+    str,
+    Argument(
+        metavar="MODEL",
+        help="A folder, a Hub id (OWNER/NAME, of a GGUF file OWNER/NAME:Q4_K_M), "
+        "or the name of the bundled model.",
+    ),
 ]
 System = Annotated[
     str | None, Option(metavar="TEXT", help="The system message of the conversation.")

@@ -14,9 +14,11 @@ from support.folders import tensors_of
 from support.tiny import CONFIGS, random_tensors, write_model
 from support.torch_files import write_arrays
 
+from edgellm import load
 from edgellm.converters import convert
 from edgellm.converters.lora.adapter import read_adapter
 from edgellm.errors import EdgeLLMError, FormatError, ModelNotFoundError, UnsupportedModelError
+from edgellm.files.strict_json import read_json
 
 LLAMA = CONFIGS["llama-2"]
 PATHS = [
@@ -177,6 +179,22 @@ def test_a_quantized_base_keeps_its_form_and_the_error_is_said(tmp_path, bits):
     )
 
 
+def trained(peft, base, **config):
+    """A model with an adapter by PEFT, whose numbers are no longer those it begins with."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = peft.get_peft_model(plain, peft.LoraConfig(r=RANK, lora_alpha=16, **config))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                noise = torch.randn_like(parameter) / 20
+                parameter.mul_(1 + noise.abs()) if "magnitude" in name else parameter.add_(noise)
+    return model
+
+
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")  # PEFT's own
 @pytest.mark.parametrize(
@@ -187,33 +205,18 @@ def test_a_quantized_base_keeps_its_form_and_the_error_is_said(tmp_path, bits):
         {"use_dora": True},
         {"modules_to_save": ["lm_head"]},
         {"rank_pattern": {"q_proj": 2}},
+        {"rank_pattern": {r".*[02]\.self_attn.(q|v)_proj": 2}, "alpha_pattern": {"[qv]_proj": 32}},
+        {"trainable_token_indices": {"lm_head": [7, 3]}},
     ],
 )
 def test_pefts_own_merge_is_ours(tmp_path, more):
     peft = pytest.importorskip("peft", reason="peft is not installed")
-    import torch
-    from transformers import AutoModelForCausalLM
-
     base = write_model(tmp_path / "base", LLAMA)
-    targets = ["q_proj", "v_proj", "down_proj", "embed_tokens"]
-    if "use_dora" in more:
-        targets.remove("embed_tokens")
-    config = peft.LoraConfig(
-        r=RANK,
-        lora_alpha=16,
-        target_modules=targets,
-        alpha_pattern={"layers.1.self_attn.v_proj": 6},
-        **more,
-    )
-    model = peft.get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config
-    )
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                noise = torch.randn_like(parameter) / 20
-                parameter.mul_(1 + noise.abs()) if "magnitude" in name else parameter.add_(noise)
+    usual = {
+        "target_modules": ["q_proj", "v_proj", "down_proj", "embed_tokens"],
+        "alpha_pattern": {"layers.1.self_attn.v_proj": 6},
+    }
+    model = trained(peft, base, **usual | more)
     model.save_pretrained(tmp_path / "adapter")
     convert(base, tmp_path / "made", bits=16, adapter=tmp_path / "adapter")
     made = tensors_of(tmp_path / "made")
@@ -391,11 +394,23 @@ REFUSED = {
         UnsupportedModelError,
         "'target_parameters'",
     ),
-    "some tokens": (
-        None,
-        {"trainable_token_indices": [7]},
-        UnsupportedModelError,
-        "'trainable_token_indices'",
+    "rows of tokens that nobody names": (
+        put("lm_head.token_adapter.trainable_tokens_delta", np.ones((2, 64), np.float32)),
+        {"trainable_token_indices": {"embed_tokens": [3, 4]}},
+        FormatError,
+        "which tokens' rows of 'lm_head'",
+    ),
+    "more rows than tokens": (
+        put("lm_head.token_adapter.trainable_tokens_delta", np.ones((2, 64), np.float32)),
+        {"trainable_token_indices": {"lm_head": [3]}},
+        FormatError,
+        "names 1 tokens",
+    ),
+    "a token that the model does not have": (
+        put("lm_head.token_adapter.trainable_tokens_delta", np.ones((1, 64), np.float32)),
+        {"trainable_token_indices": {"lm_head": [320]}},
+        FormatError,
+        "up to token 320",
     ),
     "what nobody has heard of": (
         None,
@@ -403,11 +418,17 @@ REFUSED = {
         UnsupportedModelError,
         "'use_tomorrows_lora'",
     ),
-    "an expression": (
+    "an expression that is none": (
         None,
-        {"alpha_pattern": {"layers.(0|1).self_attn.q_proj": 3}},
+        {"alpha_pattern": {"layers.(0": 3}},
+        FormatError,
+        "'layers.(0' is no regular expression",
+    ),
+    "an expression without end": (
+        None,
+        {"alpha_pattern": {"(([a-z0-9_]+.?)+)+!": 3}},
         UnsupportedModelError,
-        "layers.(0|1).self_attn.q_proj",
+        "more than 5 s",
     ),
     "an alpha without end": (None, {"lora_alpha": 10**400}, FormatError, "lora_alpha"),
     "a switch that is a text": (None, {"use_rslora": "no"}, FormatError, "use_rslora"),
@@ -489,6 +510,10 @@ def test_what_pefts_versions_write_of_plain_lora_is_merged(tmp_path, version):
         ("^q_proj", [4.0] * 4),
         ("roj", [4.0] * 4),
         ("lm_head", [4.0, 4.0, 4.0, 0.5]),
+        (r".*\.layers\.1\..*", [4.0, 0.5, 4.0, 4.0]),
+        (r"layers\.[01]\.self_attn\.(q|v)_proj", [0.5, 0.5, 4.0, 4.0]),
+        ("layers.(0|3).+", [0.5, 4.0, 0.5, 4.0]),
+        ("(?!self).*_proj", [0.5, 0.5, 0.5, 4.0]),
     ],
 )
 def test_alphas_of_modules_are_found_as_pefts_expressions_find_them(tmp_path, pattern, scales):
@@ -530,18 +555,131 @@ def test_what_mlx_lms_config_says_of_the_change_is_known_or_refused(tmp_path, co
         read_adapter(write_mlx(tmp_path / "x", **config))
 
 
-def test_an_embedding_that_is_the_head_too_is_refused(tmp_path):
-    base = write_model(tmp_path / "base", LLAMA | {"tie_word_embeddings": True})
-    down, up = np.ones((RANK, 320), np.float32), np.ones((64, RANK), np.float32)
+TIED = LLAMA | {"tie_word_embeddings": True}
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")  # PEFT's own
+@pytest.mark.parametrize(
+    ("more", "own_head"),
+    [
+        ({"modules_to_save": ["lm_head"]}, True),
+        ({"modules_to_save": ["embed_tokens"]}, True),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, True),
+        ({"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, False),
+        ({"trainable_token_indices": [3, 300]}, False),
+        ({"trainable_token_indices": {"embed_tokens": [3], "lm_head": [3]}}, False),
+    ],
+)
+def test_a_tied_head_becomes_one_of_its_own_where_pefts_merge_unties_it(tmp_path, more, own_head):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base = write_model(tmp_path / "base", TIED)
+    model = trained(peft, base, target_modules=["q_proj"], **more)
+    model.save_pretrained(tmp_path / "adapter")
+    convert(base, tmp_path / "made", bits=16, adapter=tmp_path / "adapter")
+    merged_model = model.merge_and_unload()
+    assert read_json(tmp_path / "made" / "config.json")["tie_word_embeddings"] is not own_head
+    assert merged_model.config.tie_word_embeddings is not own_head
+    made = tensors_of(tmp_path / "made")
+    assert ("lm_head.weight" in made) is own_head
+    for name, values in merged_model.state_dict().items():
+        if name in made:
+            assert np.allclose(np.array(made[name]), values.numpy(), rtol=1e-5, atol=1e-6), name
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")  # PEFT's own
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"target_modules": ["embed_tokens"]},
+        {"target_modules": ["lm_head"], "use_dora": True},
+        {"target_modules": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["embed_tokens"], "use_dora": True, "ensure_weight_tying": True},
+        {
+            "target_modules": ["q_proj"],
+            "trainable_token_indices": {"embed_tokens": [3, 7], "lm_head": [3, 9]},
+        },
+    ],
+)
+def test_one_of_two_tied_matrices_is_changed_as_it_was_trained(tmp_path, more):
+    """PEFT's own merge adds to the weights of both, which its model never computed with."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = write_model(tmp_path / "base", TIED)
+    model = trained(peft, base, **more).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    convert(base, tmp_path / "made", bits=16, adapter=tmp_path / "adapter")
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "made", dtype=torch.float32)
+    ids = torch.tensor([[1, 3, 9, 7, 200]])
+    with torch.no_grad():
+        expected, got = model(ids).logits, made(ids).logits
+    assert float((expected - got).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("bits", [16, 4])
+def test_the_head_of_a_tied_model_is_replaced_alone(tmp_path, bits):
+    convert(write_model(tmp_path / "plain", TIED), tmp_path / "base", bits=bits)
+    head = np.random.RandomState(3).standard_normal((320, 64)).astype(np.float32)
+    adapter = write_peft(tmp_path / "adapter", peft_tensors(PATHS[:1]) | {"lm_head.weight": head})
+    said = []
+    report = convert(
+        tmp_path / "base",
+        tmp_path / "made",
+        bits={16: 16, 4: None}[bits],
+        adapter=adapter,
+        progress=said.append,
+    )
+    assert report.merged == 2
+    assert any("head is stored for itself" in (step.message or "") for step in said)
+    base, made = tensors_of(tmp_path / "base"), tensors_of(tmp_path / "made")
+    for name in base:
+        if "embed_tokens" in name:
+            assert mx.array_equal(base[name], made[name])
+    with load(tmp_path / "made", memory="1GB") as llm:
+        assert llm.config.tie_word_embeddings is False
+    if bits == 16:
+        assert np.array_equal(np.array(made["lm_head.weight"]), head)
+    else:
+        quantized = mx.quantize(mx.array(head), 64, 4)
+        parts = [made[f"lm_head.{part}"] for part in ("weight", "scales", "biases")]
+        assert all(mx.array_equal(*pair) for pair in zip(parts, quantized, strict=True))
+
+
+def test_rows_of_tokens_and_lengths_of_columns_are_those_of_plain_arithmetic(tmp_path):
+    random = np.random.RandomState(1)
+    values = random_tensors(LLAMA)["model.embed_tokens.weight"].astype(np.float64)
+    down, up, rows = (
+        random.standard_normal(shape).astype(np.float32)
+        for shape in ((RANK, 320), (64, RANK), (2, 64))
+    )
+    lengths = np.linspace(1, 30, 64).astype(np.float32)
     tensors = {
         "model.embed_tokens.lora_embedding_A": down,
         "model.embed_tokens.lora_embedding_B": up,
+        "model.embed_tokens.lora_magnitude_vector": lengths,
+        "lm_head.token_adapter.trainable_tokens_delta": rows,
     }
-    with pytest.raises(UnsupportedModelError, match="head as well"):
-        convert(base, tmp_path / "made", adapter=write_peft(tmp_path / "adapter", tensors))
+    adapter = write_peft(
+        tmp_path / "adapter", tensors, use_dora=True, trainable_token_indices={"lm_head": [9, 0]}
+    )
+    convert(write_model(tmp_path / "base", LLAMA), tmp_path / "made", bits=16, adapter=adapter)
+    made = tensors_of(tmp_path / "made")
+    changed = values + 4.0 * (up.astype(np.float64) @ down).T
+    changed *= lengths / np.linalg.norm(changed, axis=0)
+    assert np.allclose(np.array(made["model.embed_tokens.weight"]), changed, rtol=1e-4, atol=1e-6)
+    head = random_tensors(LLAMA)["lm_head.weight"].astype(np.float32)
+    head[[9, 0]] = rows
+    assert np.array_equal(np.array(made["lm_head.weight"]), head)
+
+
+def test_a_folder_that_is_no_adapter_is_said(tmp_path):
+    base = write_model(tmp_path / "base", LLAMA)
     with pytest.raises(ModelNotFoundError):
         convert(base, tmp_path / "made", adapter=tmp_path / "absent")
-    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    (write_peft(tmp_path / "adapter", peft_tensors()) / "adapter_model.safetensors").unlink()
     with pytest.raises(FormatError, match="neither"):
         convert(base, tmp_path / "made", adapter=tmp_path / "adapter")
     with pytest.raises(FormatError, match=r"has no adapter_config\.json") as caught:

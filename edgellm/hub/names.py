@@ -1,0 +1,60 @@
+"""Names of models on the Hub: a repository, and one of its GGUF files."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+GGUF_SUFFIX = ".gguf"
+
+_ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """A name's parts: ``OWNER/NAME``, ``OWNER/NAME:QUANT`` or ``OWNER/NAME/FILE.gguf``.
+
+    Attributes:
+        text: the name itself.
+        repository: ``OWNER/NAME``.
+        quant: the quantization of a GGUF file, as its name has it.
+        file: a GGUF file's path in the repository.
+    """
+
+    text: str
+    repository: str
+    quant: str | None = None
+    file: str | None = None
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it names a GGUF file."""
+        return self.quant is not None or self.file is not None
+
+
+def parse_hub_name(name: str) -> HubName | None:
+    """Return what a name says; None where it has not the form of one on the Hub."""
+    repository, colon, quant = name.partition(":")
+    if is_hub_id(repository):
+        if not colon:
+            return HubName(name, repository)
+        if quant and _ID_LETTERS.issuperset(quant):
+            return HubName(name, repository, quant=quant)
+        return None
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    repository = f"{owner}/{repository}"
+    parts = file.split("/")
+    if not name.lower().endswith(GGUF_SUFFIX) or not is_hub_id(repository):
+        return None
+    if any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
+        return None
+    return HubName(name, repository, file=file)
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name has the form of a Hub repository, ``owner/name``."""
+    owner, _, repository = name.partition("/")
+    if not owner or not repository or owner in {".", "..", "~"}:
+        return False
+    return _ID_LETTERS.issuperset(owner + repository)
