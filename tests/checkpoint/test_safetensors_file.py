@@ -242,7 +242,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
         check=True,
     )
     assert done.stdout.startswith("no space left for")
-    assert "goes on where it stopped" in done.stdout
+    assert "raise the limit" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,6 @@
 """SIGINT, SIGTERM and SIGHUP at any time, and SIGTSTP: exit codes, the terminal, files.
 
-tests/hard_signals.py sends more of them, at random moments of every long command.
+tests/stress/signals.py sends more of them, at random moments of every long command.
 """
 
 import shlex

@@ -1,6 +1,6 @@
 """Many processes that write one name at once, for each way to write: one whole file, clear errors.
 
-    python tests/many_writers.py [--writers 8] [--rounds 50] [WRITER ...]
+    python tests/stress/writers.py [--writers 8] [--rounds 50] [WRITER ...]
 
 In each round all processes begin together. Afterwards the file has to be what one of those wrote
 that said it was done, whole; all others have to have said a clear error; nothing is left beside it.
@@ -14,11 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-
-from edgellm.errors import EdgeLLMError  # noqa: E402
+from edgellm.errors import EdgeLLMError
 
 BITS = (2, 3, 4, 5, 6, 8)
 

@@ -1,15 +1,15 @@
-"""A sample of the budgets that ``python tests/hard_budgets.py`` holds processes to."""
+"""A sample of the budgets that ``python tests/stress/budgets.py`` holds processes to."""
 
 from argparse import Namespace
 
 import pytest
-from hard_budgets import Row, run
 from support.memory_cap import can_cap
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.synthetic import synthesize
 from edgellm.plan.plan_checkpoint import least_memory
 from edgellm.settings import LoadSettings
+from stress.budgets import Row, run
 
 TOKENS = 300
 

@@ -3,9 +3,8 @@
 import io
 import random
 
-from hard_soak import chat_once, held, soak
-
 import edgellm
+from stress.soak import chat_once, held, soak
 
 
 def test_threads_and_chats_leave_a_model_as_it_was():

@@ -1,6 +1,6 @@
 """Holds one process to flat memory, threads and files while threads and chats use models.
 
-Run by hand: python tests/hard_soak.py --minutes 3
+Run by hand: python tests/stress/soak.py --minutes 3
 """
 
 import argparse

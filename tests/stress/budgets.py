@@ -1,6 +1,6 @@
 """Run a 7B shape inside budgets of memory, each run held to its budget and 350 MB, and tell peaks.
 
-python tests/hard_budgets.py FOLDER [--layers N] [--only TEXT] [--budgets 0.9GB,1.2GB,2GB]
+python tests/stress/budgets.py FOLDER [--layers N] [--only TEXT] [--budgets 0.9GB,1.2GB,2GB]
 
 FOLDER is where the random models are made (4 GB, once; they stay for the next time). Each row is a
 process of its own in a control group, so that takes Linux and the right to make one. A row is right

@@ -1,6 +1,6 @@
 """Every way to write a file, on disks that are full or read-only: what is said, and what is left.
 
-    python tests/hard_disks.py [--states STATE,STATE] [WRITER ...]
+    python tests/stress/disks.py [--states STATE,STATE] [WRITER ...]
 
 Each case has a small tmpfs of its own in a mount namespace (Linux; root, or user namespaces). It
 has to end with a clear error, or with a warning where the file is only a cache; the old file is
@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.disk_limits import fill  # noqa: E402
-from support.tiny import CONFIGS, write_model  # noqa: E402
+from support.disk_limits import fill
+from support.tiny import CONFIGS, write_model
 
 DISK_BYTES = 128 << 20
 PROMPT = "Once upon a time there was a little dog. " * 40

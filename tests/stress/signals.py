@@ -1,6 +1,6 @@
 """Send signals to every long command at random moments: exit codes, terminal, files, processes.
 
-python tests/hard_signals.py --count 60 --seed 0 [--only chat,convert]
+python tests/stress/signals.py --count 60 --seed 0 [--only chat,convert]
 
 Each command runs as the foreground job of a pseudo-terminal. After the signal it must have ended
 with 128 and the signal's number (or have ended before), within seconds, with one line at the most,
@@ -21,6 +21,8 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import tiny
 from support.jobs import EDGELLM, READY, Job

@@ -1,4 +1,4 @@
-"""A sample of the kills; `python tests/hard_kills.py` kills everything that writes."""
+"""A sample of the kills; `python tests/stress/kills.py` kills everything that writes."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def test_killed_at_random_moments_and_run_again_nothing_is_lost():
-    script = Path(__file__).with_name("hard_kills.py")
+    script = Path(__file__).with_name("kills.py")
     command = [
         sys.executable,
         script,

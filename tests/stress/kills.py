@@ -1,6 +1,6 @@
 """Kill everything that writes at random moments, and run it again: the same bytes, nothing lost.
 
-python tests/hard_kills.py --count 120 --seed 0 [--only convert,export]
+python tests/stress/kills.py --count 120 --seed 0 [--only convert,export]
 
 Each operation runs once undisturbed. Then a copy of its folder is killed (SIGKILL and SIGTERM in
 turn, once to three times in a row), and looked at: under its final name a file is whole, the old
@@ -24,6 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from support.adapters import RANK, write_peft
 from support.gguf_files import WIDE, write_gguf
 from support.tiny import CONFIGS, write_model

@@ -1,4 +1,4 @@
-"""Small samples of ``hard_disks.py`` and ``many_writers.py``, which are run by hand."""
+"""Small samples of ``disks.py`` and ``writers.py``, which are run by hand."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent.parent
+FOLDER = Path(__file__).parent
 
 
 def can_mount():
@@ -20,7 +20,7 @@ def can_mount():
 
 
 def run(script, *arguments):
-    command = [sys.executable, TESTS / script, *arguments]
+    command = [sys.executable, FOLDER / script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -29,11 +29,11 @@ def run(script, *arguments):
 def test_an_export_on_a_full_and_on_a_read_only_disk():
     if not can_mount():
         pytest.skip("needs a mount namespace")
-    said = run("hard_disks.py", "--states", "full,read-only", "export --force")
+    said = run("disks.py", "--states", "full,read-only", "export --force")
     assert "more than the disk has free" in said
     assert "Read-only file system" in said
 
 
 def test_many_writers_of_one_name():
-    said = run("many_writers.py", "--writers", "2", "--rounds", "5", "file")
+    said = run("writers.py", "--writers", "2", "--rounds", "5", "file")
     assert "| file | 2 x 5 | 10 | 0 | 0 |" in said
