@@ -102,7 +102,7 @@ SAMPLING_ERRORS = {
 }
 
 for _name in ("temperature", "top_p", "min_p", "repetition_penalty"):
-    SAMPLING_ERRORS[_name] += [None, "0.7", b"1", True, [], {}, object()]
+    SAMPLING_ERRORS[_name] += [None, "0.7", b"1", True, [], {}, object]
 
 
 @pytest.mark.parametrize(
