@@ -26,13 +26,13 @@ import pytest
         ),
         (
             ["generate", "-p", "x", "--stop", ""],
-            "a stop text is empty",
+            "stop has ''; a stop text must be a text that is not empty",
             "leave it out, or give the text that ends the answer",
         ),
         (
             ["generate", "-p", "x", "--backend", "abacus"],
-            "backend is 'abacus'",
-            "choose auto or mlx",
+            "backend is 'abacus'; it must be one of auto, mlx",
+            None,
         ),
         (
             ["generate"],

@@ -1,5 +1,6 @@
 """The scheduler: first come, first served, as far as memory and a chunk reach."""
 
+import mlx.core as mx
 import pytest
 from support import tiny
 from support.engines import open_context
@@ -72,7 +73,10 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
     assert scheduled(8) == [(1, 8, False)]
     assert scheduled(100) == [(1, 20, True), (2, 6, True), (3, 4, True), (4, 2, True)]
     sequences[0].record_forward(20, prefill_chunk=8)
-    sequences[0].append(7, None)
+    vocab_size = context.model.config.vocab_size
+    sequences[0].start(context)
+    sequences[0].draw(mx.arange(vocab_size, dtype=mx.float32)[None])
+    sequences[0].append()
     # the third has to wait for the next step, and the fourth, which is short enough, goes along
     assert scheduled(8) == [(1, 1, True), (2, 6, True), (4, 2, True)]
     sequences[0].restart()

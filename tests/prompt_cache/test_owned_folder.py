@@ -231,7 +231,7 @@ def test_a_home_folder_is_found_by_its_tilde(tiny_folder, tmp_path, monkeypatch)
 
 def test_the_home_of_nobody_is_refused(tiny_folder):
     settings = LoadSettings(prompt_cache="~nobody-of-this-name/prompts")
-    with pytest.raises(ConfigError, match="no such home folder"):
+    with pytest.raises(ConfigError, match="home directory"):
         prompt_cache_for(read_checkpoint(tiny_folder()), settings)
 
 
