@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
+from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS
 from edgellm.checkpoint.dialects.rotary import RopeScaling, read_rotary
 from edgellm.checkpoint.family_configs import FAMILIES, Family
 from edgellm.errors import FormatError, UnsupportedModelError
@@ -171,9 +172,10 @@ def token_ids(value: object, vocab_size: int) -> frozenset[int]:
 def _family(model_type: object) -> Family:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
+        others = sorted({*DIALECTS, *WRAPPERS} - FAMILIES.keys())
         raise UnsupportedModelError(
             f"model_type {repr(model_type)[:60]} is not supported",
-            hint=f"edgellm runs: {', '.join(FAMILIES)}",
+            hint=f"edgellm runs: {', '.join(FAMILIES)}; and converts: {', '.join(others)}",
         )
     return family
 

@@ -188,4 +188,7 @@ def test_an_unknown_family_is_told_the_known_ones():
     for unknown in ("gemma9", None, ["llama"]):
         with pytest.raises(UnsupportedModelError, match="is not supported") as raised:
             ModelConfig.from_dict({"model_type": unknown})
-        assert "llama, mistral, qwen2, qwen3, made-up" in raised.value.hint
+        assert (
+            "llama, mistral, qwen2, qwen3, seed_oss, made-up; and converts: ernie4_5, granite"
+            in raised.value.hint
+        )

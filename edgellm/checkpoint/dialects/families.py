@@ -164,6 +164,10 @@ def text_part(config: Mapping[str, Any]) -> Config:
     if "quantization_config" in config:
         outer["quantization_config"] = config["quantization_config"]
     family = text.get("model_type") or usual
+    if not isinstance(family, str):
+        raise FormatError(
+            f"config.json: the model_type of text_config is {quoted(family)}; it must be a text"
+        )
     return (
         outer
         | {key: value for key, value in text.items() if key not in outer}

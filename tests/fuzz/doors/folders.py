@@ -1,6 +1,7 @@
 """Model folders: a safetensors file alone, an index with its shards, a config with its model."""
 
 import json
+import warnings
 
 import numpy as np
 import safetensors
@@ -11,6 +12,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.spelled_source import SpelledSource
 from edgellm.plan.budget_planner import make_plan
 from edgellm.plan.memory_estimate import estimate_memory
 from fuzz.byte_damage import BOUNDARIES, damage_bytes
@@ -189,6 +191,8 @@ class Config(Door):
     def __init__(self, folder):
         super().__init__(folder)
         self.configs = [config | SMALL for config in CONFIGS.values()]
+        self.configs += [self.configs[0] | dialect for dialect in DIALECTS]
+        self.configs.append({"model_type": "mistral3", "text_config": self.configs[0]})
         self.keep({"model.safetensors": safetensors.numpy.save(small_model())})
         self.keep({"config.json": as_bytes(self.configs[0])})
         self.values = [
@@ -196,6 +200,9 @@ class Config(Door):
             *({"bits": bits, "group_size": size} for bits in (2, 4, 7, 8) for size in (32, 64, 0)),
             {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
             {"type": "linear", "factor": -1}, {"rope_type": "yarn", "factor": 2}, {"type": 5},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+            {"rope_type": "yarn", "original_max_position_embeddings": 1, "beta_fast": 1e-9},
+            {"rope_type": "dynamic", "factor": 2.0},
         ]  # fmt: skip
 
     def damage(self, random):
@@ -215,16 +222,20 @@ class Config(Door):
 
     def open(self, files):
         self.put(files)
-        checkpoint = read_checkpoint(self.folder)
+        make_recipe(SpelledSource(HuggingFaceSource(self.folder)), ConversionSettings(bits=4))
+        with warnings.catch_warnings():  # of ids that are no tokens
+            warnings.simplefilter("ignore", UserWarning)
+            checkpoint = read_checkpoint(self.folder)
         memory = estimate_memory(
             checkpoint, item_bytes=4, window=None, fused_attention=True, lazy=True
         )
         make_plan(memory, budget=1 << 30, ring_buffers=2)
-        make_recipe(HuggingFaceSource(self.folder), ConversionSettings(bits=4))
         return checkpoint.config
 
     def check(self, opened, files):
         said = json.loads(files.get("config.json", b"null") or b"null")
+        if said and said["model_type"] == "mistral3":
+            said = said["text_config"]
         for key in ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads"):
             if said and getattr(opened, key) != said[key]:
                 raise DifferenceError(
@@ -233,7 +244,23 @@ class Config(Door):
         return bool(said)
 
 
+DIALECTS = [
+    {"model_type": "phi3"},
+    {"model_type": "helium"},
+    {"model_type": "granite", "residual_multiplier": 0.22, "logits_scaling": 8.0},
+    {
+        "model_type": "granitemoehybrid",
+        "layer_types": ["attention"],
+        "shared_intermediate_size": 32,
+    },
+    {"model_type": "seed_oss", "attention_out_bias": False},
+    {"model_type": "ernie4_5", "use_bias": False},
+]
 OPTIONAL = [
+    "attention_factor", "beta_fast", "mscale", "truncate", "original_max_position_embeddings",
+    "residual_multiplier", "attention_multiplier", "embedding_multiplier", "use_bias",
+    "text_config",
+    "attention_out_bias", "position_embedding_type", "layers_block_type", "clip_qkv",
     "quantization", "quantization_config", "rope_scaling", "rope_parameters", "head_dim",
     "sliding_window", "num_experts", "layer_types", "eos_token_id", "bos_token_id", "dtype",
     "torch_dtype", "attention_bias", "mlp_bias", "use_sliding_window", "max_window_layers",
