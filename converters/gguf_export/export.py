@@ -22,7 +22,7 @@ from edgellm.converters.gguf_export.model_metadata import (
     model_metadata,
     rope_factor_outputs,
 )
-from edgellm.converters.gguf_export.vocabulary import ADD_SPACE, vocabulary_metadata
+from edgellm.converters.gguf_export.vocabulary import vocabulary_metadata
 from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, write_gguf
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.file_marks import GGUF_MAGIC, begins_with
@@ -34,7 +34,6 @@ from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json
 from edgellm.hub.resolve import locate
-from edgellm.tokenizer.added_tokens import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class ExportReport:
         kinds: matrices of each of llama.cpp's types.
         errors: of each matrix that is not exactly what it was, by its path: the root mean square of
             the change over that of the weights.
-        notes: where llama.cpp will not compute what edgellm does.
+        notes: where llama.cpp will not compute what edgellm does, or cut texts as it does.
     """
 
     path: Path
@@ -103,10 +102,10 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
         for tensor in file.tensors
     }
     kinds = {name: matrix.kind for name, matrix in matrices.items()}
-    vocabulary = vocabulary_metadata(folder, config.vocab_size, _end_ids(config, folder))
+    ends = _end_ids(config, folder)
+    vocabulary, token_notes = vocabulary_metadata(folder, config.vocab_size, ends)
     metadata = model_metadata(config, folder.resolve().name, kinds) | vocabulary
-    adds_space = bool(vocabulary.get(ADD_SPACE))
-    notes = _notes(config, folder, adds_space=adds_space)
+    notes = _notes(config) + token_notes
     for note in notes:
         counter.say(note)
     outputs = rope_factor_outputs(config)
@@ -162,19 +161,13 @@ def _end_ids(config: ModelConfig, folder: Path) -> frozenset[int]:
     return ends
 
 
-def _notes(config: ModelConfig, folder: Path, *, adds_space: bool) -> list[str]:
-    """Return where llama.cpp will not do what edgellm does."""
+def _notes(config: ModelConfig) -> list[str]:
+    """Return where llama.cpp will not compute what edgellm does."""
     notes = []
     if config.sliding_window is not None:
         notes.append(
             "llama.cpp attends to all tokens, also to those before this model's window of "
             f"{config.sliding_window}"
-        )
-    from_sentencepiece = not (folder / "tokenizer.json").exists()
-    if from_sentencepiece and adds_space and not read_settings(folder).flag("legacy", False):
-        notes.append(
-            "after a special token within a text llama.cpp puts a space, "
-            "and this model's tokenizer does not"
         )
     return notes
 

@@ -12,6 +12,13 @@ import numpy as np
 from edgellm.chat_template.template import DEFAULT, find_templates
 from edgellm.converters.gguf.tokenizer import TEMPLATE
 from edgellm.converters.gguf.vocabulary import END_KEYS, KEY
+from edgellm.converters.gguf_export.token_notes import (
+    added_notes,
+    byte_level_notes,
+    frame_notes,
+    piece_json_notes,
+    sentencepiece_notes,
+)
 from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_of
 from edgellm.converters.tokenizers.spm_file import Piece
 from edgellm.errors import UnsupportedModelError
@@ -37,8 +44,10 @@ SHARE_FOLDER = "share the folder itself: edgellm and mlx-lm open it"
 """The next step where llama.cpp has nothing like a model or its tokenizer."""
 
 
-def vocabulary_metadata(folder: Path, vocab_size: int, ends: frozenset[int]) -> dict[str, Any]:
-    """Return a GGUF file's metadata of a folder's tokenizer.
+def vocabulary_metadata(
+    folder: Path, vocab_size: int, ends: frozenset[int]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a GGUF file's metadata of a folder's tokenizer, and where llama.cpp differs from it.
 
     Args:
         folder: the model folder.
@@ -47,18 +56,20 @@ def vocabulary_metadata(folder: Path, vocab_size: int, ends: frozenset[int]) -> 
 
     Raises:
         TokenizerError: it is missing or damaged, or does not fit the model.
-        UnsupportedModelError: llama.cpp has no such tokenizer.
+        UnsupportedModelError: llama.cpp has no such tokenizer, or would crash with it.
     """
     tokenizer = Tokenizer.from_folder(folder, vocab_size=vocab_size)
     settings = read_settings(folder)
     if (folder / "tokenizer.json").exists():
         document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        metadata, pieces = _from_json(document, settings)
+        metadata, pieces, notes = _from_json(document, settings)
     else:
-        metadata, pieces = _from_sentencepiece((folder / "tokenizer.model").read_bytes(), settings)
+        data = (folder / "tokenizer.model").read_bytes()
+        metadata, pieces, notes = _from_sentencepiece(data, settings)
     rows = []
     for token_id in range(vocab_size):
         rows.append(pieces.get(token_id) or Piece(f"[PAD{token_id}]", ADDED_SCORE, UNUSED))
+    _require_usable([piece.text for piece in rows], metadata[f"{KEY}model"])
     metadata[f"{KEY}tokens"] = [piece.text for piece in rows]
     metadata[f"{KEY}token_type"] = np.array([piece.kind for piece in rows], np.int32)
     if metadata[f"{KEY}model"] == "llama":
@@ -73,7 +84,22 @@ def vocabulary_metadata(folder: Path, vocab_size: int, ends: frozenset[int]) -> 
         if name != DEFAULT:
             key = f"{TEMPLATE}.{name}"
         metadata[key] = text
-    return metadata
+    return metadata, notes + frame_notes(tokenizer, metadata)
+
+
+def _require_usable(texts: Sequence[str], kind: str) -> None:
+    """Raise UnsupportedModelError where llama.cpp's process would end: at once, or at some text."""
+    if len(set(texts)) < len(texts):
+        raise UnsupportedModelError(
+            "two tokens of this model are written alike, with which llama.cpp does not run",
+            hint=SHARE_FOLDER,
+        )
+    if kind == "llama" and not {f"<0x{byte:02X}>" for byte in range(256)} <= set(texts):
+        raise UnsupportedModelError(
+            "llama.cpp crashes at a letter that no token spells, unless all 256 bytes are tokens, "
+            "and this tokenizer lacks some",
+            hint=SHARE_FOLDER,
+        )
 
 
 def _special_tokens(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[str, Any]:
@@ -93,8 +119,10 @@ def _special_tokens(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[str, Any
     return metadata
 
 
-def _from_sentencepiece(data: bytes, settings: Settings) -> tuple[dict[str, Any], dict[int, Piece]]:
-    """Return a SentencePiece model's metadata and pieces; added tokens replace or follow them."""
+def _from_sentencepiece(
+    data: bytes, settings: Settings
+) -> tuple[dict[str, Any], dict[int, Piece], list[str]]:
+    """Return a SentencePiece model's metadata, pieces and notes; added tokens replace or follow."""
     model = read_piece_model(data)
     if not model.merging:
         raise UnsupportedModelError(
@@ -103,13 +131,14 @@ def _from_sentencepiece(data: bytes, settings: Settings) -> tuple[dict[str, Any]
         )
     pieces = dict(enumerate(map(Piece, model.pieces, model.scores, model.kinds)))
     add_space = model.dummy_prefix and settings.flag("add_prefix_space", True)
-    return _llama_metadata(add_space), pieces | _added(settings, pieces)
+    notes = sentencepiece_notes(model, settings, adds_space=add_space)
+    return _llama_metadata(add_space), pieces | _added(settings, pieces), notes
 
 
 def _from_json(
     document: Mapping[str, Any], settings: Settings
-) -> tuple[dict[str, Any], dict[int, Piece]]:
-    """Return a tokenizer.json's metadata and pieces."""
+) -> tuple[dict[str, Any], dict[int, Piece], list[str]]:
+    """Return a tokenizer.json's metadata, pieces and notes."""
     model = document["model"]
     if not isinstance(model.get("vocab"), dict):
         raise UnsupportedModelError(
@@ -121,8 +150,11 @@ def _from_json(
     byte_level = any(step.get("type") == "ByteLevel" for step in steps)
     pieces = _json_pieces(document, merges, byte_level=byte_level)
     pieces |= _added(settings, pieces)
+    notes = added_notes(document)
     if not byte_level:
-        return _llama_metadata(_adds_space(document, steps)), pieces
+        add_space = _adds_space(document, steps)
+        notes += piece_json_notes(document, merges, adds_space=add_space)
+        return _llama_metadata(add_space), pieces, notes
     pre_tokenizer = pre_tokenizer_of(steps)
     if pre_tokenizer is None and not merges:
         pre_tokenizer = "gpt-2"  # where nothing merges, no cut shows
@@ -132,11 +164,12 @@ def _from_json(
         raise UnsupportedModelError(
             "llama.cpp knows no tokenizer that cuts texts like this one", hint=SHARE_FOLDER
         )
-    return {
+    metadata = {
         f"{KEY}model": "gpt2",
         f"{KEY}pre": pre_tokenizer,
         f"{KEY}merges": [f"{first} {second}" for first, second in merges],
-    }, pieces
+    }
+    return metadata, pieces, notes + byte_level_notes(document, pre_tokenizer)
 
 
 def _llama_metadata(add_space: bool) -> dict[str, Any]:

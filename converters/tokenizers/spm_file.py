@@ -10,7 +10,7 @@ from edgellm.tokenizer import spm_proto as proto
 
 # Fields that only a writer needs: of TrainerSpec, and of NormalizerSpec
 PAD_ID = 43
-NAME, REMOVE_EXTRA_WHITESPACES = 1, 4
+NAME = 1
 INT64_MASK = (1 << 64) - 1  # protobuf writes a negative number with 64 bits
 
 
@@ -56,7 +56,7 @@ def piece_model(
     normalizer = (
         _bytes(NAME, b"identity")
         + _number(proto.DUMMY_PREFIX, dummy_prefix)
-        + _number(REMOVE_EXTRA_WHITESPACES, 0)
+        + _number(proto.REMOVE_EXTRA_WHITESPACES, 0)
     )
     fields += [_bytes(proto.TRAINER, trainer), _bytes(proto.NORMALIZER, normalizer)]
     return b"".join(fields)

@@ -21,7 +21,7 @@ PIECES, TRAINER, NORMALIZER, SELF_TEST, DENORMALIZER = 1, 2, 3, 4, 5
 # ModelProto.SentencePiece
 TEXT, SCORE, KIND = 1, 2, 3
 # NormalizerSpec
-CHARSMAP, DUMMY_PREFIX = 2, 3
+CHARSMAP, DUMMY_PREFIX, REMOVE_EXTRA_WHITESPACES = 2, 3, 4
 # TrainerSpec
 MODEL_TYPE, SUFFIX, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID = 3, 24, 35, 40, 41, 42
 UNIGRAM, BPE = 1, 2
@@ -39,6 +39,7 @@ class PieceModel:
         scores: of each piece: the higher, the sooner it is merged.
         charsmaps: the normalization tables.
         dummy_prefix: whether a space is put before a text.
+        merges_spaces: whether several spaces count as one, and those around a text as none.
         suffix: whether white space belongs to the word before it.
         bos_id: the piece that begins a text, -1 for none.
         eos_id: the piece that ends a text, -1 for none.
@@ -52,6 +53,7 @@ class PieceModel:
     scores: list[float]
     charsmaps: list[bytes]
     dummy_prefix: bool
+    merges_spaces: bool
     suffix: bool
     bos_id: int
     eos_id: int
@@ -84,7 +86,7 @@ def _read(data: bytes) -> PieceModel:
     fields: list[bytes] = []
     pieces: list[tuple[str, int, float]] = []
     charsmaps: list[bytes] = []
-    dummy_prefix = True
+    switches = {DUMMY_PREFIX: True, REMOVE_EXTRA_WHITESPACES: True}
     trainer = dict(TRAINER_DEFAULTS)
     start = 0
     for number, value, end in _fields(data):
@@ -96,8 +98,8 @@ def _read(data: bytes) -> PieceModel:
                     if inner == CHARSMAP and isinstance(setting, bytes):
                         charsmaps.append(setting)
                     # of another type it is no such field, and the library leaves it aside
-                    elif inner == DUMMY_PREFIX and number == NORMALIZER and type(setting) is int:
-                        dummy_prefix = bool(setting)
+                    elif inner in switches and number == NORMALIZER and type(setting) is int:
+                        switches[inner] = bool(setting)
             elif number == TRAINER:
                 for inner, setting, _ in _fields(value):
                     if isinstance(setting, int):
@@ -116,7 +118,8 @@ def _read(data: bytes) -> PieceModel:
         kinds=[kind for _, kind, _ in pieces],
         scores=[score for _, _, score in pieces],
         charsmaps=charsmaps,
-        dummy_prefix=dummy_prefix,
+        dummy_prefix=switches[DUMMY_PREFIX],
+        merges_spaces=switches[REMOVE_EXTRA_WHITESPACES],
         suffix=bool(trainer[SUFFIX]),
         bos_id=trainer[BOS_ID],
         eos_id=trainer[EOS_ID],
