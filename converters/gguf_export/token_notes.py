@@ -1,4 +1,4 @@
-"""Where llama.cpp will cut a text otherwise than a folder's own tokenizer, in words for a person.
+"""Where llama.cpp will cut a text otherwise than a folder's own tokenizer, in words.
 
 llama.cpp knows a tokenizer's tokens and a few switches, and none of the steps around them.
 """

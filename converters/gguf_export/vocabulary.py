@@ -47,7 +47,7 @@ SHARE_FOLDER = "share the folder itself: edgellm and mlx-lm open it"
 def vocabulary_metadata(
     folder: Path, vocab_size: int, ends: frozenset[int]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return a GGUF file's metadata of a folder's tokenizer, and where llama.cpp differs from it.
+    """Return GGUF's metadata of a folder's tokenizer, and where llama.cpp differs from it.
 
     Args:
         folder: the model folder.
@@ -122,7 +122,7 @@ def _special_tokens(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[str, Any
 def _from_sentencepiece(
     data: bytes, settings: Settings
 ) -> tuple[dict[str, Any], dict[int, Piece], list[str]]:
-    """Return a SentencePiece model's metadata, pieces and notes; added tokens replace or follow."""
+    """Return a SentencePiece model's metadata, pieces and notes; added tokens come on top."""
     model = read_piece_model(data)
     if not model.merging:
         raise UnsupportedModelError(
