@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edgellm.errors import ModelNotFoundError
 from edgellm.files.strict_json import quoted
-from edgellm.hub.names import GGUF_SUFFIX, HubName
+from edgellm.hub.names import GGUF_SUFFIX, HubName, is_path
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 
@@ -29,7 +29,8 @@ def gguf_models(names: Iterable[str]) -> dict[str, list[str]]:
     models: dict[str, list[str]] = {}
     shards: dict[tuple[str, str], list[str]] = {}
     for name in sorted(names):
-        if not name.lower().endswith(GGUF_SUFFIX) or NO_MODEL.fullmatch(name):
+        is_model = name.lower().endswith(GGUF_SUFFIX) and not NO_MODEL.fullmatch(name)
+        if not is_model or not is_path(name):
             continue
         if found := SHARD.fullmatch(name):
             shards.setdefault((found[1], found[3]), []).append(name)

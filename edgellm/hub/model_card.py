@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from edgellm.checkpoint.quantization import Quantization
+from edgellm.hub.names import parse_hub_name
 
 if TYPE_CHECKING:
     from edgellm.converters import ConversionReport
@@ -22,16 +23,17 @@ def model_card(
     Args:
         report: what the conversion has made.
         repository: where it goes, ``owner/name``.
-        base: the Hub repository that was converted; None: something on this machine, whose path is
-            not told.
+        base: the model on the Hub that was converted, as it was named; None: something on this
+            machine, whose path is not told.
         settings: the options of the command that made it.
     """
     head = ["library_name: mlx", "pipeline_tag: text-generation", "tags:", "- mlx", "- edgellm"]
     source = "a model on its maker's machine"
-    if base:
-        source = f"[{base}](https://huggingface.co/{base})"
+    name = parse_hub_name(base or "")
+    if base and name:
+        source = f"[{base}](https://huggingface.co/{name.repository})"
         relation = "quantized" if report.quantization else "finetune"
-        head += [f"base_model: {base}", f"base_model_relation: {relation}"]
+        head += [f"base_model: {name.repository}", f"base_model_relation: {relation}"]
     command = " ".join(filter(None, ["edgellm convert", base or "SOURCE", "DEST", settings]))
     lines = [
         "---",

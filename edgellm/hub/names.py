@@ -44,12 +44,16 @@ def parse_hub_name(name: str) -> HubName | None:
     owner, _, rest = name.partition("/")
     repository, _, file = rest.partition("/")
     repository = f"{owner}/{repository}"
-    parts = file.split("/")
     if not name.lower().endswith(GGUF_SUFFIX) or not is_hub_id(repository):
         return None
-    if any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
+    if not is_path(file):
         return None
     return HubName(name, repository, file=file)
+
+
+def is_path(file: str) -> bool:
+    """Return whether a text is a path inside a repository that can be shown and stays there."""
+    return file.isprintable() and not {"", ".", ".."}.intersection(file.split("/"))
 
 
 def is_hub_id(name: str) -> bool:

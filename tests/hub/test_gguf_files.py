@@ -66,6 +66,10 @@ def test_a_model_that_is_not_there_is_said_with_those_that_are(asked, files, sai
     assert said in caught.value.hint
 
 
+def test_files_that_would_lie_elsewhere_are_no_models():
+    assert gguf_models(["../a.gguf", "/a.gguf", "a/../../b.gguf", "\x1b[2J.gguf"]) == {}
+
+
 def test_models_are_named_so_that_their_names_find_them():
     hint = say_models("owner/tiny", gguf_models(FILES))
     for name in hint.removeprefix("name one of its models: ").split(", "):

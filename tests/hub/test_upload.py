@@ -293,6 +293,9 @@ def test_the_card_tells_the_base_and_every_form(tmp_path):
     assert "| 4 matrices | 3 bits in groups of 32 |" in card
     assert "| most matrices | 3 bits in groups of 64 |" in card
     plain = convert(tmp_path / "source", tmp_path / "plain", bits=16)
+    card = model_card(report, "owner/tiny", base="meta/base-GGUF:Q4_0", settings="")
+    assert "base_model: meta/base-GGUF\n" in card
+    assert "edgellm convert meta/base-GGUF:Q4_0 DEST" in card
     assert "| type | float32 |" in model_card(plain, "owner/tiny", base=None, settings="")
 
 

@@ -21,6 +21,7 @@ from edgellm.errors import EdgeLLMError, FormatError, ModelNotFoundError, Unsupp
 from edgellm.files.strict_json import read_json
 
 LLAMA = CONFIGS["llama-2"]
+TIED = LLAMA | {"tie_word_embeddings": True}
 PATHS = [
     "model.layers.0.self_attn.q_proj",
     "model.layers.1.self_attn.v_proj",
@@ -272,6 +273,36 @@ def test_mlx_lms_adapters_are_merged_as_its_own_fuse_does(tmp_path, kind, bits):
                 mx.sqrt(mx.square(restored - module.weight).sum() / mx.square(module.weight).sum())
             )
             assert error == pytest.approx(report.errors[name], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_mlx_lms_change_of_an_embedding_that_is_the_head_is_one_of_both(tmp_path, kind):
+    from mlx.utils import tree_flatten, tree_unflatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    base = write_model(tmp_path / "base", TIED)
+    model, _ = load_model(base)
+    model.freeze()
+    keys = ["self_attn.q_proj", "model.embed_tokens"]
+    parameters = {"rank": RANK, "scale": 7.0, "dropout": 0.0, "keys": keys}
+    linear_to_lora_layers(model, 2, parameters, use_dora=kind == "dora")
+    trained = dict(tree_flatten(model.trainable_parameters()))
+    random = np.random.RandomState(0)
+    for name, values in trained.items():
+        if name.endswith("lora_b"):
+            trained[name] = mx.array(random.standard_normal(values.shape).astype(np.float32) / 30)
+    model.update(tree_unflatten(list(trained.items())))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), trained)
+    config = {"fine_tune_type": kind, "num_layers": 2, "lora_parameters": parameters}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    convert(base, tmp_path / "made", bits=16, adapter=adapter)
+    assert read_json(tmp_path / "made" / "config.json")["tie_word_embeddings"] is True
+    made, _ = load_model(tmp_path / "made")
+    ids = mx.array([[1, 5, 9, 200]])
+    assert np.allclose(np.array(made(ids)), np.array(model(ids)), atol=1e-4)
 
 
 def test_full_fine_tunes_of_mlx_lm_are_taken(tmp_path):
@@ -553,9 +584,6 @@ def test_mlx_lms_options_of_the_training_have_no_effect(tmp_path):
 def test_what_mlx_lms_config_says_of_the_change_is_known_or_refused(tmp_path, config, said):
     with pytest.raises((FormatError, UnsupportedModelError), match=said):
         read_adapter(write_mlx(tmp_path / "x", **config))
-
-
-TIED = LLAMA | {"tie_word_embeddings": True}
 
 
 @pytest.mark.torch

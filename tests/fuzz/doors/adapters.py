@@ -27,6 +27,7 @@ FURTHER = [
     "trainable_token_indices", "target_parameters", "exclude_modules", "qalora_group_size",
     "layers_pattern", "corda_config", "use_qalora", "arrow_config", "unknown_to_everybody",
 ]  # fmt: skip
+PATTERNS = ["q_proj", ".*", "(", "(?i)Q_PROJ", "[qv]_proj", "(a+)+$", "\\\\", "(?P<a>q)_proj"]
 VALUES = [*NUMBERS, "LORA", "IA3", "pissa", "olora", "all", "lora_only", [[0, 1]], [0], True]
 
 
@@ -52,6 +53,9 @@ class Adapters(Door):
         name = f"base_model.model.{LAYER}.q_proj"
         tensors = {f"{name}.lora_A.weight": self.down, f"{name}.lora_B.weight": self.up}
         self.peft = safetensors.numpy.save(tensors)
+        rows = random.standard_normal((2, 32)).astype(np.float32)
+        place = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+        self.with_rows = safetensors.numpy.save(tensors | {place: rows})
         self.mlx = safetensors.numpy.save(
             {
                 f"{LAYER}.q_proj.lora_a": self.down.T.copy(),
@@ -72,6 +76,12 @@ class Adapters(Door):
         if random.random() < 0.5:
             key = random.choice([*config, *FURTHER])
             config[key] = random.choice([*VALUES, junk(random)])
+            if random.random() < 0.1:
+                config["alpha_pattern"] = {random.choice(PATTERNS): random.choice(VALUES)}
+            if random.random() < 0.1:
+                rows = [[0, 1], [3, 3], [-1, 0], [40, 9999], {"embed_tokens": [1, 2]}, {"": [0]}]
+                config["trainable_token_indices"] = random.choice(rows)
+                weights = self.with_rows
             text = (
                 as_bytes(config)
                 if random.random() < 0.9
@@ -84,6 +94,7 @@ class Adapters(Door):
     def open(self, files):
         self.put(files)
         source = MergedSource(self.base, self.adapter)
+        source.rows("model.embed_tokens.weight", 0, 4)
         name = f"{LAYER}.q_proj.weight"
         return source.rows(name, 0, source.tensors[name].rows), source.tensors[name].dtype
 
