@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,9 @@ MAX_ITEMS = 200_000
 
 MAX_DEPTH = 32
 """Levels of nesting; real configs have 4."""
+
+HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes of surrogates, without which UTF-8 holds none."""
 
 MAX_QUOTED = 100
 """Characters of a stranger's name in a message."""
@@ -62,7 +67,7 @@ def parse_json(
         raise FormatError(f"{name} is no valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise FormatError(f"{name} holds no JSON object")
-    _check_values(value, name)
+    _check_values(value, name, strings=HALF_A_PAIR.search(data) is not None)
     return value
 
 
@@ -102,11 +107,10 @@ def quoted(name: object) -> str:
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        if key in value:
-            raise ValueError(f"the key {quoted(key)} comes twice")
-        value[key] = item
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {quoted(counts.most_common(1)[0][0])} comes twice")
     return value
 
 
@@ -121,19 +125,22 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def _check_values(value: dict[str, Any], name: str) -> None:
-    """Refuse nesting that recursive readers could not bear, and strings that are no Unicode."""
-    stack: list[tuple[Any, int]] = [(value, 1)]
-    while stack:
-        item, depth = stack.pop()
-        if isinstance(item, str):
-            # JSON's \ud800 is half of a pair, which no encoder takes.
-            if not item.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item):
-                raise FormatError(f"{name} holds a string that is no Unicode text: {quoted(item)}")
-            continue
-        inner = list(item)  # a list's items, or an object's keys
-        if isinstance(item, dict):
-            inner += item.values()
-        if depth > MAX_DEPTH:
-            raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
-        stack.extend((part, depth + 1) for part in inner if isinstance(part, str | dict | list))
+def _check_values(value: dict[str, Any], name: str, *, strings: bool) -> None:
+    """Refuse nesting that recursive readers could not bear, and ``strings`` that are no Unicode."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        parts = [part for item in level if isinstance(item, dict) for part in item.values()]
+        parts += [part for item in level if isinstance(item, list) for part in item]
+        if strings:
+            keys = [key for item in level if isinstance(item, dict) for key in item]
+            _check_texts([*keys, *(part for part in parts if isinstance(part, str))], name)
+        level = [part for part in parts if type(part) in (dict, list)]
+    if level:
+        raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_texts(texts: list[str], name: str) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no encoder takes."""
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise FormatError(f"{name} holds a string that is no Unicode text: {quoted(text)}")

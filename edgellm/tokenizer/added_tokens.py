@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgellm.console.units import plural
 from edgellm.errors import EdgeLLMError, TokenizerError
 from edgellm.files.strict_json import quoted, read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-MAX_ADDED = 20_000
+MAX_ADDED = 1 << 17
+MAX_BYTES = 64 << 20
+MAX_ITEMS = 10 * MAX_ADDED
 MAX_BEYOND = 256  # of another model's tokenizer more tokens have no rows
+SWITCHES = ("special", "lstrip", "rstrip", "single_word")  # as AddedToken has them
 MAX_TOKEN = 1024  # characters
 MAX_ID = 1 << 24
-SWITCHES = ("special", "lstrip", "rstrip", "single_word")
 
 
-@dataclass(frozen=True, slots=True)
-class AddedToken:
+class AddedToken(NamedTuple):  # speech models have tens of thousands
     """A token that is found in a text before the vocabulary sees it.
 
     Attributes:
@@ -128,13 +130,12 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
     """
     if not isinstance(listed, Mapping) or len(listed) > MAX_ADDED:
         raise TokenizerError(f"added tokens must be a mapping of at most {MAX_ADDED} ids")
-    added: dict[int, AddedToken] = {}
-    for key, value in listed.items():
-        token_id = _id(key)
-        if token_id in added:
-            raise TokenizerError(f"two added tokens have the id {token_id}")
-        added[token_id] = added_token(value)
-    added = {token_id: token for token_id, token in added.items() if token.content}
+    ids = list(map(_id, listed))
+    if len(set(ids)) < len(ids):
+        doubled = Counter(ids).most_common(1)[0][0]
+        raise TokenizerError(f"two added tokens have the id {doubled}")
+    tokens = _tokens(listed.values())
+    added = {token_id: token for token_id, token in zip(ids, tokens, strict=True) if token.content}
     if len({token.content for token in added.values()}) < len(added):
         raise TokenizerError("an added token is listed twice")
     return dict(sorted(added.items()))
@@ -171,36 +172,46 @@ def within_rows(
     return {token_id: token for token_id, token in added.items() if token_id not in beyond}
 
 
-def added_token(value: Any) -> AddedToken:
-    """Return an added token from its JSON. Raises TokenizerError."""
-    if not isinstance(value, Mapping):
-        raise TokenizerError(
-            f"an added token is {quoted(value)}; it must be an object with a content"
-        )
-    content = _content(value, "an added token")
-    switches = {name: value.get(name, False) for name in SWITCHES}
-    switches["normalized"] = value.get("normalized", not switches["special"])
-    for name, switch in switches.items():
-        if not isinstance(switch, bool):
+def _tokens(values: Collection[Any]) -> list[AddedToken]:
+    """Return added tokens from their JSON, a switch of all of them at a time.
+
+    Speech models have tens of thousands. Raises TokenizerError.
+    """
+    for value in values:
+        if not isinstance(value, dict):
             raise TokenizerError(
-                f"added token {quoted(content)}: {name} is {quoted(switch)}; "
+                f"an added token is {quoted(value)}; it must be an object with a content"
+            )
+    contents = [_content(value, "an added token") for value in values]
+    columns = {name: [value.get(name, False) for value in values] for name in SWITCHES}
+    columns["normalized"] = [
+        value.get("normalized", not special)
+        for value, special in zip(values, columns["special"], strict=True)
+    ]
+    for name, column in columns.items():
+        if not {*map(type, column)} <= {bool}:
+            at = next(at for at, switch in enumerate(column) if not isinstance(switch, bool))
+            raise TokenizerError(
+                f"added token {quoted(contents[at])}: {name} is {quoted(column[at])}; "
                 "it must be true or false"
             )
-    return AddedToken(content, **switches)
+    return list(map(AddedToken, contents, *columns.values()))
 
 
 def _id(key: Any) -> int:
     """Return an id that is a number or, as a key of JSON, written in digits."""
-    is_digits = isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10
-    if not (is_digits or isinstance(key, int)) or int(key) >= MAX_ID:
+    token_id = key
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
+        token_id = int(key)
+    if not isinstance(token_id, int) or token_id >= MAX_ID:
         raise TokenizerError(f"an added token has the id {quoted(key)}")
-    return int(key)
+    return token_id
 
 
 def _content(value: Any, role: str) -> str:
     """Return the text of a token, which stands alone or in an object with further settings."""
     content = value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         content = value.get("content")
     if not isinstance(content, str) or len(content) > MAX_TOKEN:
         raise TokenizerError(
@@ -240,6 +251,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return read_json(path)
+        return read_json(path, max_bytes=MAX_BYTES, max_items=MAX_ITEMS)
     except EdgeLLMError as error:
         raise TokenizerError(error.message) from error

@@ -8,7 +8,7 @@ bounds, and decodes whole texts only, no streams.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from edgellm.tokenizer.token_table import TokenTable
 
 MAX_BYTES = 64 << 20
 DAMAGED = "tokenizer.json is damaged"
-ADDED_SWITCHES = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
 class JsonVocabulary(TokenTable):
@@ -113,9 +112,8 @@ def _added_tokens(listed: Any) -> dict[int, AddedToken]:
     """Return the added tokens of a tokenizer.json by their ids."""
     if listed is None:
         return {}
-    if not isinstance(listed, list) or not all(
-        isinstance(token, Mapping) and type(token.get("id")) is int for token in listed
-    ):
+    is_list = isinstance(listed, list) and {*map(type, listed)} <= {dict}
+    if not is_list or not {type(token.get("id")) for token in listed} <= {int}:
         raise TokenizerError(
             "the added tokens of tokenizer.json must be a list of objects with an id"
         )
@@ -162,7 +160,7 @@ def _literal_ids(
     )
 
 
-def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Iterable[AddedToken]) -> Any:
+def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Collection[AddedToken]) -> Any:
     """Return the library's tokenizer, without anything that works after the model."""
     import tokenizers
 
@@ -179,13 +177,10 @@ def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Iterable[Ad
     }
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(frame))
     tokenizer.model = model
+    names = AddedToken._fields[1:]
+    switches = {each: dict(zip(names, each, strict=True)) for each in {one[1:] for one in added}}
     tokenizer.add_tokens(
-        [
-            tokenizers.AddedToken(
-                token.content, **{name: getattr(token, name) for name in ADDED_SWITCHES}
-            )
-            for token in added
-        ]
+        [tokenizers.AddedToken(token.content, **switches[token[1:]]) for token in added]
     )
     return tokenizer
 
