@@ -15,6 +15,7 @@ from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
 from edgellm.errors import ConfigError, TokenizerError
 from edgellm.settings import is_int
+from edgellm.tokenizer.tokenizer import has_vocabulary
 
 
 class GivenTokenizer:
@@ -70,7 +71,7 @@ def _tokenizer_files(path: Path, vocab_size: int) -> dict[str, Path | bytes]:
         files: dict[str, Path | bytes] = {
             name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()
         }
-        if not {"tokenizer.json", "tokenizer.model"} & files.keys():
+        if not has_vocabulary(files):
             raise ConfigError(
                 f"{path} has no tokenizer.json and no tokenizer.model",
                 hint="name the tokenizer's file",

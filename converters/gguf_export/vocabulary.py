@@ -34,6 +34,7 @@ from edgellm.tokenizer.spm_proto import (
     USER_DEFINED,
     read_piece_model,
 )
+from edgellm.tokenizer.tokenizer_json import read_merges
 
 ADDED_SCORE = -1000.0
 """Of tokens that are never merged; what llama.cpp's own converter writes."""
@@ -63,6 +64,8 @@ def vocabulary_metadata(
     if (folder / "tokenizer.json").exists():
         document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         metadata, pieces, notes = _from_json(document, settings)
+    elif not (folder / "tokenizer.model").exists():
+        metadata, pieces, notes = _from_json(read_merges(folder, settings), settings)
     else:
         data = (folder / "tokenizer.model").read_bytes()
         metadata, pieces, notes = _from_sentencepiece(data, settings)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgellm.tokenizer.json_model import QWEN2
+
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -28,7 +30,7 @@ TEKKEN = (
 
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "llama-bpe": (LLAMA_3,),
-    "qwen2": (LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}"),),
+    "qwen2": (QWEN2,),
     "tekken": (TEKKEN,),
     "gpt-2": (GPT2,),
     "smollm": (DIGITS, GPT2),

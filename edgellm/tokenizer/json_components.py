@@ -70,6 +70,19 @@ def read_frame(post_processor: Any, ids: Mapping[str, int]) -> tuple[list[int], 
                     raise TokenizerError("the template of tokenizer.json must hold the text once")
                 before = [*_special_ids(single[: texts[0]], tokens, ids), *before]
                 after += _special_ids(single[texts[0] + 1 :], tokens, ids)
+            case {
+                "type": "RobertaProcessing" | "BertProcessing",
+                "cls": [str(begin), int(begin_id)],
+                "sep": [str(end), int(end_id)],
+            }:
+                around = {begin: begin_id, end: end_id}
+                if any(token_id not in ids.values() for token_id in around.values()):
+                    raise TokenizerError(
+                        "tokenizer.json puts tokens round a text that it does not have: "
+                        f"{quoted(around)}"
+                    )
+                before = [begin_id, *before]
+                after.append(end_id)
             case _:
                 raise TokenizerError(
                     "tokenizer.json ends in a processor that edgellm does not know: "

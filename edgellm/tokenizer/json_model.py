@@ -1,18 +1,31 @@
-"""The model in a tokenizer.json: its tokens, and the object that encodes with them."""
+"""The model in a tokenizer.json: its tokens, and the object that encodes with them.
+
+Older folders have it in two files, vocab.json and merges.txt, and its rules in a class of
+transformers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeLLMError, TokenizerError
+from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import quoted
-from edgellm.tokenizer.added_tokens import MAX_ID
+from edgellm.tokenizer.added_tokens import MAX_ID, Settings
 from edgellm.tokenizer.detokenizer import BYTE_OF
 
 MAX_SCORE = 1e30  # of a piece; sums of these stay finite
 BPE_SWITCHES = ("fuse_unk", "byte_fallback", "ignore_merges")
+MAX_MERGES_BYTES = 64 << 20
+
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Qwen2's tokenizer cuts a text (transformers' Qwen2Tokenizer)."""
 
 
 @contextmanager
@@ -100,6 +113,70 @@ def _build_unigram(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
     if len(vocabulary) < len(pieces):
         raise TokenizerError("tokenizer.json has a piece twice")
     return vocabulary, built
+
+
+def document_of_merges(
+    vocabulary: Mapping[str, Any], merges: Path, settings: Settings
+) -> dict[str, Any]:
+    """Return the tokenizer.json that vocab.json and merges.txt stand for.
+
+    Args:
+        vocabulary: the contents of vocab.json.
+        merges: the path of merges.txt.
+        settings: the contents of the files beside them; tokenizer_class says the rules.
+
+    Raises:
+        TokenizerError: merges.txt is damaged, or the class is none whose rules are known.
+    """
+    kind = settings.config.get("tokenizer_class")
+    byte_level: dict[str, Any] = {
+        "type": "ByteLevel",
+        "add_prefix_space": settings.flag("add_prefix_space", False),
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    splitting, normalizer = byte_level, None
+    if kind in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
+        cut = {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated"}
+        steps = [cut | {"invert": False}, byte_level | {"use_regex": False}]
+        splitting = {"type": "Sequence", "pretokenizers": steps}
+        normalizer = {"type": "NFC"}
+    elif kind not in ("GPT2Tokenizer", "GPT2TokenizerFast"):
+        raise TokenizerError(
+            f"vocab.json and merges.txt are read as tokenizer_class says, which is {quoted(kind)}; "
+            "known are Qwen2Tokenizer and GPT2Tokenizer",
+            hint="save the tokenizer with transformers, which writes a tokenizer.json",
+        )
+    try:
+        lines = read_bounded(merges, MAX_MERGES_BYTES).decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise TokenizerError("merges.txt is no UTF-8") from error
+    except EdgeLLMError as error:
+        raise TokenizerError(error.message) from error
+    pairs = [line.rstrip("\r") for line in lines if not line.startswith("#version")]
+    return {
+        "added_tokens": None,
+        "normalizer": normalizer,
+        "pre_tokenizer": splitting,
+        "post_processor": _frame(vocabulary, settings),
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [pair for pair in pairs if pair]},
+    }
+
+
+def _frame(vocabulary: Mapping[str, Any], settings: Settings) -> dict[str, Any] | None:
+    """Return the post-processor that the switches of tokenizer_config.json ask for."""
+    ids = dict(vocabulary) | {token.content: key for key, token in settings.added.items()}
+    single: list[dict[str, Any]] = [{"Sequence": {"id": "A"}}]
+    tokens = {}
+    for role, place in (("bos_token", 0), ("eos_token", 2)):
+        name = settings.named.get(role)
+        if name in ids and settings.flag(f"add_{role}", False):
+            single.insert(place, {"SpecialToken": {"id": name}})
+            tokens[name] = {"id": name, "ids": [ids[name]], "tokens": [name]}
+    if not tokens:
+        return None
+    return {"type": "TemplateProcessing", "single": single, "special_tokens": tokens}
 
 
 def merged_tokens(model: Mapping[str, Any]) -> set[str]:

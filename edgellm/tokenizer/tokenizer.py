@@ -27,6 +27,10 @@ SAMPLE_TEXTS = (
 """Texts that tokenizers with equal tokens and other rules split in different ways."""
 
 
+FORMS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})
+"""The files that a vocabulary may come in; the first form that is there is read."""
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Keep Python's collector from looking at half a million new values again and again.
@@ -44,7 +48,7 @@ def _collector_paused() -> Iterator[None]:
 
 def has_vocabulary(names: Collection[str]) -> bool:
     """Return whether files of these names are a tokenizer."""
-    return "tokenizer.json" in names or "tokenizer.model" in names
+    return any(form <= set(names) for form in FORMS)
 
 
 class Vocabulary(Protocol):
@@ -113,7 +117,8 @@ class Tokenizer:
     def from_folder(cls, path: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
         """Return the tokenizer of a model folder.
 
-        It is read from tokenizer.json if there is one, else from tokenizer.model.
+        It is read from tokenizer.json if there is one, else from tokenizer.model, else from
+        vocab.json and merges.txt.
 
         Args:
             path: the folder.
@@ -136,6 +141,8 @@ class Tokenizer:
             vocabulary = JsonVocabulary.from_file(folder / "tokenizer.json", settings, vocab_size)
         elif (folder / "tokenizer.model").exists():
             vocabulary = PieceVocabulary.from_file(folder / "tokenizer.model", settings, vocab_size)
+        elif has_vocabulary([path.name for path in folder.glob("*.*")]):
+            vocabulary = JsonVocabulary.from_merges(folder, settings, vocab_size)
         else:
             raise TokenizerError(
                 f"{folder} has no tokenizer.json and no tokenizer.model",

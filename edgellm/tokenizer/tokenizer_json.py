@@ -19,10 +19,18 @@ from edgellm.files.strict_json import loads_strict, quoted
 from edgellm.tokenizer.added_tokens import AddedToken, Settings, read_added, within_rows
 from edgellm.tokenizer.detokenizer import read_decoding, steps_of
 from edgellm.tokenizer.json_components import check_components, read_frame
-from edgellm.tokenizer.json_model import build_model, library_errors, merged_tokens
+from edgellm.tokenizer.json_model import (
+    build_model,
+    document_of_merges,
+    library_errors,
+    merged_tokens,
+)
 from edgellm.tokenizer.token_table import TokenTable
 
 MAX_BYTES = 64 << 20
+END_OF_TEXT = dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>")
+"""Roles that the classes of transformers for vocab.json give where a folder names none."""
+
 DAMAGED = "tokenizer.json is damaged"
 
 
@@ -88,6 +96,12 @@ class JsonVocabulary(TokenTable):
         """Return the vocabulary in a tokenizer.json. Raises TokenizerError."""
         return cls(_parse(path), settings, rows)
 
+    @classmethod
+    def from_merges(cls, folder: Path, settings: Settings, rows: int | None) -> JsonVocabulary:
+        """Return the vocabulary in vocab.json and merges.txt. Raises TokenizerError."""
+        settings = replace(settings, named=END_OF_TEXT | dict(settings.named))
+        return cls(read_merges(folder, settings), settings, rows)
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the ids of ``text``."""
         with library_errors("the tokenizer fails"):
@@ -106,6 +120,11 @@ class JsonVocabulary(TokenTable):
                 )
             # normalized, as it is found in a text
             self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
+
+
+def read_merges(folder: Path, settings: Settings) -> dict[str, Any]:
+    """Return vocab.json and merges.txt as a tokenizer.json. Raises TokenizerError."""
+    return document_of_merges(_parse(folder / "vocab.json"), folder / "merges.txt", settings)
 
 
 def _added_tokens(listed: Any) -> dict[int, AddedToken]:

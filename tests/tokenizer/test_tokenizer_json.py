@@ -172,7 +172,7 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "u
             "byte-level",
             "post_processor",
             {"type": "BertProcessing"},
-            "processor that edgellm does not know",
+            "processor that edgellm does not know: 'BertProcessing'",
         ),
         ("byte-level", "post_processor/processors/1/single", [], "must hold the text once"),
         (
@@ -236,4 +236,93 @@ def test_added_tokens_out_of_order_are_refused(tmp_path):
     assert library.token_to_id("<|begin|>") != said["<|begin|>"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(TokenizerError, match="not in the order of their ids"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["RobertaProcessing", "BertProcessing"])
+def test_the_frames_of_older_processors_are_those_of_the_library(tmp_path, kind):
+    import tokenizers
+
+    document = json.loads(json_text("byte-level"))
+    begin, end = (
+        [token["content"], token["id"]]
+        for token in document["added_tokens"]
+        if token["content"] in ("<|begin|>", "<|end|>")
+    )
+    processor = {"type": kind, "sep": end, "cls": begin}
+    if kind == "RobertaProcessing":
+        processor |= {"trim_offsets": True, "add_prefix_space": False}
+    document["post_processor"] = processor
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    library = tokenizers.Tokenizer.from_str(json.dumps(document))
+    for text in ("", "The little dog"):
+        assert tokenizer.encode(text) == library.encode(text).ids
+        assert tokenizer.encode(text)[0] == begin[1]
+    processor["sep"] = ["<|end|>", 10**6]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(TokenizerError, match="tokens round a text that it does not have"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def write_merges(folder, config, *, later=()):
+    """A byte-level tokenizer as older folders have it, in vocab.json and merges.txt."""
+    document = json.loads(json_text("byte-level"))
+    added = [
+        {key: value for key, value in token.items() if key != "id"}
+        for token in document["added_tokens"]
+    ]
+    start = document["added_tokens"][0]["id"]
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(document["model"]["vocab"]))
+    lines = [" ".join(merge) for merge in document["model"]["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *lines, *later, ""]))
+    decoder = {str(start + at): token for at, token in enumerate(added)}
+    return write_config(folder, {"added_tokens_decoder": decoder} | config)
+
+
+ENDS = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "unk_token": "<|end|>"}
+
+
+@given(mixed_texts)
+@pytest.mark.parametrize("kind", ["Qwen2Tokenizer", "GPT2Tokenizer"])
+def test_vocab_and_merges_have_the_ids_of_transformers(reference, tmp_path_factory, kind, text):
+    folder = tmp_path_factory.getbasetemp() / kind
+    if not folder.exists():
+        write_merges(folder, {"tokenizer_class": kind} | ENDS)
+        family = {"model_type": kind.removesuffix("Tokenizer").lower()}
+        (folder / "config.json").write_text(json.dumps(family))
+    ours, theirs = Tokenizer.from_folder(folder), _opened(reference, folder)
+    ids = theirs.encode(text)
+    assert ours.encode(text) == ids
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+def test_vocab_and_merges_follow_the_switches_beside_them(tmp_path):
+    config = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True} | ENDS
+    tokenizer = Tokenizer.from_folder(write_merges(tmp_path, config))
+    assert tokenizer.encode("")[0] == tokenizer.bos_token_id == tokenizer.token_to_id("<|begin|>")
+    assert tokenizer.eos_token_ids == {tokenizer.token_to_id("<|end|>")}
+
+
+@pytest.mark.parametrize(
+    ("config", "later", "message"),
+    [
+        ({"tokenizer_class": "RobertaTokenizer"}, (), "which is 'RobertaTokenizer'; known are"),
+        ({}, (), "which is None"),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, ("a b c",), "damaged"),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, ("alone",), "damaged"),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, ("zz yy",), "out of vocabulary"),
+    ],
+)
+def test_vocab_and_merges_that_cannot_be_read(tmp_path, config, later, message):
+    with pytest.raises(TokenizerError, match=message) as caught:
+        Tokenizer.from_folder(write_merges(tmp_path, config, later=later))
+    assert caught.value.hint
+
+
+def test_a_merges_file_that_is_no_text(tmp_path):
+    write_merges(tmp_path, {"tokenizer_class": "Qwen2Tokenizer"})
+    (tmp_path / "merges.txt").write_bytes(b"\xff")
+    with pytest.raises(TokenizerError, match=r"merges\.txt is no UTF-8"):
         Tokenizer.from_folder(tmp_path)
