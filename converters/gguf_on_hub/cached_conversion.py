@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,14 +68,15 @@ def converted(name: HubName, progress: ConvertCallback | None = None) -> Path:
 
     Args:
         name: with a file or a quantization.
-        progress: called with the steps of the conversion, which say what is kept and where.
+        progress: called with the steps of the conversion, which say what is kept and where; None:
+            warnings say it.
 
     Raises:
         ModelNotFoundError, DownloadError: as ``hub.download``.
         FormatError, UnsupportedModelError, TokenizerError, ReadError: as ``convert``.
         ConversionError: the cache's disk is full or refuses, or another process is at it.
     """
-    say = progress or (lambda _: None)
+    say = progress or _warn
     found, place = find_converted(name)
     if found is not None:
         return found
@@ -121,6 +123,11 @@ def _make(file: Path, folder: Path, name: HubName, say: ConvertCallback) -> None
     _tell(say, f"{name.text} is converted once, into {folder}")
     report = convert(file, folder, force=folder.exists(), progress=say)
     _tell(say, f"converted: {size(report.weight_bytes)}, found again until {folder} is deleted")
+
+
+def _warn(step: ConversionStep) -> None:
+    if step.message:
+        warnings.warn(step.message, stacklevel=2)
 
 
 def _tell(say: ConvertCallback, message: str) -> None:

@@ -121,19 +121,24 @@ def find_gguf(name: HubName, known: tuple[str, ...] = ()) -> GgufPlace:
         listing = list_repository(repository)
     except Exception as error:
         failure = error
-        names = {*here, *known}
-        if not names:
-            raise renamed_error(error, repository) from error
         try:
-            files = tuple(pick_model(name, names))
+            files = tuple(pick_model(name, {*here, *known}))
         except ModelNotFoundError:  # of what is here; the Hub may have it
-            raise renamed_error(error, repository) from error
+            raise _not_found(error, name) from error
     else:
         commit = listing.commit
         files = tuple(pick_model(name, listing.names))
     if not set(files) <= set(here):
         folder = None
     return GgufPlace(repository, files, commit, folder, failure)
+
+
+def _not_found(error: Exception, name: HubName) -> EdgeLLMError:
+    """Return why a GGUF file cannot be had; its name may have been meant for a path."""
+    renamed = renamed_error(error, name.repository)
+    if name.file is None:
+        return renamed
+    return type(renamed)(f"there is no file {name.text} here, and {renamed}", hint=renamed.hint)
 
 
 def _of_cache(

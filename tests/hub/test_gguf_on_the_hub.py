@@ -94,6 +94,21 @@ def test_another_file_under_the_name_is_converted_anew(hub, tmp_path):
     assert read_json(record) == before
 
 
+def test_every_command_takes_a_file_and_says_that_it_is_converted(hub, tmp_path):
+    address, _ = hub
+    environment = hub_environment(address, tmp_path / "home")
+    code, _, error = edgellm(environment, "verify", "owner/tiny-GGUF:Q8_0")
+    assert code == 0, error
+    assert "warning: owner/tiny-GGUF:Q8_0 is converted once" in error
+
+
+def test_a_path_that_is_mistyped_is_said_as_a_path_too(tmp_path):
+    environment = hub_environment("http://127.0.0.1:9", tmp_path / "home")
+    code, _, error = edgellm(environment, "convert", "models/tiny/x.gguf", str(tmp_path / "made"))
+    assert code == 1
+    assert "there is no file models/tiny/x.gguf here, and models/tiny is not in the cache" in error
+
+
 def test_a_repository_of_gguf_files_says_how_they_are_named(hub, tmp_path):
     address, _ = hub
     environment = hub_environment(address, tmp_path / "home")
