@@ -27,7 +27,7 @@ class SourceFormat:
         name: what people call it.
         matches: whether a path, file or folder, is in this format, from names and first bytes
             alone.
-        source: ``module:Class`` in this package, imported on use; the class takes the path.
+        source: ``module:name`` in this package, imported on use: what takes the path.
     """
 
     name: str
@@ -65,7 +65,7 @@ FORMATS = (
     SourceFormat("GGUF", _is_gguf, "gguf.source:GgufSource"),
     SourceFormat("Meta's own", _is_meta, "meta.source:MetaSource"),
     SourceFormat("llama2.c", _is_llama2c, "llama2c.source:Llama2cSource"),
-    SourceFormat("Hugging Face", Path.is_dir, "huggingface.source:HuggingFaceSource"),
+    SourceFormat("Hugging Face", Path.is_dir, "quantizers.source:open_folder"),
 )
 """The most specific first: the first that matches is taken."""
 

@@ -72,7 +72,7 @@ class MergedSource:
         for name, matrix in self._changed.items():
             for part in QUANTIZED_PARTS:
                 self.tensors.pop(f"{name}.{part}", None)
-            self.tensors[f"{name}.weight"] = SourceTensor(_own_dtype(base, matrix), matrix.shape)
+            self.tensors[f"{name}.weight"] = _as_numbers(base, matrix)
             if matrix.stored is not None:
                 self.forms[name] = matrix.stored
         self._loaded: _Factors | None = None
@@ -244,6 +244,8 @@ def _is_same(one: TorchTensor, other: TorchTensor) -> bool:
     return all(np.array_equal(read_rows(one, *span), read_rows(other, *span)) for span in spans)
 
 
-def _own_dtype(base: Source, matrix: Matrix) -> str:
+def _as_numbers(base: Source, matrix: Matrix) -> SourceTensor:
+    """Return a matrix unquantized, in the type that its numbers or scales have in the base."""
     part = "scales" if matrix.stored else "weight"
-    return base.tensors[f"{matrix.path}.{part}"].dtype
+    tensor = base.tensors[f"{matrix.path}.{part}"]
+    return SourceTensor(tensor.dtype, matrix.shape, tensor.becomes)

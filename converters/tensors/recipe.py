@@ -187,7 +187,7 @@ def make_recipe(
         if chosen:
             form = chosen.get(path, form)
         part = "scales" if stored[path] else "weight"
-        dtype = cast or source.tensors[f"{path}.{part}"].dtype
+        dtype = cast or source.tensors[f"{path}.{part}"].usual_dtype
         matrices[path] = Matrix(path, shape, stored[path], form, dtype)
     files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
     known = {
@@ -277,7 +277,7 @@ def _usual_dtype(tensors: Mapping[str, SourceTensor]) -> str:
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in FLOATS:
-            sizes[tensor.dtype] += math.prod(tensor.shape)
+            sizes[tensor.usual_dtype] += math.prod(tensor.shape)
     return sizes.most_common(1)[0][0]
 
 

@@ -23,10 +23,22 @@ AS_SHOWN: Mapping[str, Quantization] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class SourceTensor:
-    """Type (safetensors' code) and shape of one tensor."""
+    """One tensor as a source shows it.
+
+    Attributes:
+        dtype: safetensors' code of its type.
+        shape: of the tensor.
+        becomes: the type that it gets where none is asked for; None: its own.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    becomes: str | None = None
+
+    @property
+    def usual_dtype(self) -> str:
+        """The type that it gets where none is asked for."""
+        return self.becomes or self.dtype
 
     @property
     def row_bytes(self) -> int:

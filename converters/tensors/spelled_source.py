@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _shown(name: str, tensor: SourceTensor, rows: StoredRows) -> SourceTensor:
         )
     if rows.stop is None:
         return tensor
-    return SourceTensor(tensor.dtype, (rows.stop - rows.start, *tensor.shape[1:]))
+    return replace(tensor, shape=(rows.stop - rows.start, *tensor.shape[1:]))
 
 
 def _are_the_same(source: Source, one: str, other: str) -> bool:

@@ -208,18 +208,26 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
             continue
         if not isinstance(block, Mapping):
             raise FormatError(f"config.json: {key} is no object")
-        # Other libraries name their method here. A block of MLX's own has a group size, too, and
-        # its method or its mode is one of MLX's.
-        if "quant_method" in block:
-            method = block["quant_method"]
-            is_mode = isinstance(method, str) and method in MODES
-            if "group_size" not in block or not (is_mode or "mode" in block):
-                raise UnsupportedModelError(
-                    f"the model is quantized by {quoted(method)}, which edgellm does not read",
-                    hint="convert the model that it was made from: edgellm convert OWNER/NAME DEST",
-                )
+        if is_foreign(block):
+            raise UnsupportedModelError(
+                f"the model is quantized by {quoted(block['quant_method'])}, "
+                "which edgellm does not read as it is",
+                hint="convert it first: edgellm convert SOURCE DEST",
+            )
         return block
     return None
+
+
+def is_foreign(block: Mapping[str, Any]) -> bool:
+    """Return whether a config's block is another library's, which names its method there.
+
+    A block of MLX's own has a group size, too, and its method or its mode is one of MLX's.
+    """
+    if "quant_method" not in block:
+        return False
+    method = block["quant_method"]
+    is_mode = isinstance(method, str) and method in MODES
+    return "group_size" not in block or not (is_mode or "mode" in block)
 
 
 def _parse(block: Any, path: str) -> Quantization:

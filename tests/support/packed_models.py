@@ -1,0 +1,126 @@
+"""Folders as other quantizers write them, packed field by field from the published layouts."""
+
+import json
+
+import numpy as np
+from support.tiny import CONFIGS, random_tensors, write_tokenizer
+
+from edgellm.checkpoint.safetensors_file import TensorData, write_tensors
+
+WIDE = CONFIGS["llama-2"] | {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 1,
+}
+"""Rows of two groups of 128."""
+
+CODES = {
+    "float16": "F16",
+    "float32": "F32",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "int8": "I8",
+}
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+def words_of(codes, bits, axis):
+    """Pack whole numbers along an axis, from the lowest bit of each run of words on."""
+    codes = np.moveaxis(np.asarray(codes, np.uint8), axis, -1)
+    single = (codes[..., None] >> np.arange(bits) & 1).reshape(*codes.shape[:-1], -1)
+    packed = np.packbits(single.astype(np.uint8), axis=-1, bitorder="little")
+    return np.moveaxis(np.ascontiguousarray(packed).view("<i4"), -1, axis)
+
+
+def awq_words(codes):
+    """Pack eight outputs a word in AWQ's order."""
+    groups = np.asarray(codes, np.int64).reshape(len(codes), -1, 8)
+    words = np.zeros(groups.shape[:2], np.int64)
+    for place, output in enumerate(AWQ_ORDER):
+        words |= groups[..., output] << 4 * place
+    return words.astype(np.uint32).view(np.int32)
+
+
+def numbers(random, outputs, inputs, *, bits, group, symmetric):
+    """Random codes (I, O), zeros (G, O), and scales (G, O) of float16."""
+    groups = -(-inputs // group)
+    codes = random.randint(0, 1 << bits, (inputs, outputs))
+    zeros = np.full((groups, outputs), 1 << bits - 1)
+    if not symmetric:
+        zeros = random.randint(0, 1 << bits, (groups, outputs))
+    scales = random.uniform(0.5, 1.5, (groups, outputs)) * 2.4 / np.sqrt(inputs) / (1 << bits)
+    return codes, zeros, scales.astype(np.float16)
+
+
+def gptq_parts(
+    random, outputs, inputs, *, bits=4, group=128, symmetric=True, version="gptq", shuffled=False
+):
+    """Return GPTQ's tensors of a random matrix, and the matrix."""
+    if group == -1:
+        group = inputs
+    codes, zeros, scales = numbers(
+        random, outputs, inputs, bits=bits, group=group, symmetric=symmetric
+    )
+    order = np.arange(inputs) // group
+    if shuffled:
+        order = random.permutation(order)
+    packed = words_of(zeros, bits, 1)
+    if version == "gptq":
+        packed = (packed.view(np.uint32) - np.uint32(sum(1 << i for i in range(0, 32, bits)))).view(
+            np.int32
+        )
+    matrix = (codes - zeros[order]).astype(np.float32) * scales[order].astype(np.float32)
+    return {
+        "qweight": words_of(codes, bits, 0),
+        "qzeros": packed,
+        "scales": scales,
+        "g_idx": order.astype(np.int32),
+    }, matrix.T
+
+
+def awq_parts(random, outputs, inputs, *, group=128):
+    """Return AWQ's tensors of a random matrix, and the matrix."""
+    if group == -1:
+        group = inputs
+    codes, zeros, scales = numbers(random, outputs, inputs, bits=4, group=group, symmetric=False)
+    order = np.arange(inputs) // group
+    matrix = (codes - zeros[order]).astype(np.float32) * scales[order].astype(np.float32)
+    return {"qweight": awq_words(codes), "qzeros": awq_words(zeros), "scales": scales}, matrix.T
+
+
+def write_packed(path, block, parts, *, config=WIDE, extra=None, dtype=np.float16):
+    """Write a folder whose layers' matrices are ``parts(random, outputs, inputs)``.
+
+    Returns every tensor's values in float32 by Hugging Face's name.
+    """
+    path.mkdir(parents=True)
+    random = np.random.RandomState(1)
+    stored, values = {}, {}
+    for name, tensor in random_tensors(config).items():
+        if "_proj.weight" in name:
+            made, matrix = parts(random, *tensor.shape)
+            prefix = name.removesuffix(".weight")
+            stored |= {f"{prefix}.{part}": array for part, array in made.items()}
+            values[name] = matrix
+        else:
+            stored[name] = tensor.astype(dtype)
+            values[name] = stored[name].astype(np.float32)
+    stored |= extra or {}
+    write_folder(path, config | {"quantization_config": block, "dtype": "float16"}, stored)
+    return values
+
+
+def write_folder(path, config, stored):
+    """Write a config, tensors (arrays, or types and shapes with bytes) and a tokenizer."""
+    data = []
+    for name, array in stored.items():
+        if isinstance(array, tuple):
+            data.append(TensorData(name, *array))
+        else:
+            # a view of bytes keeps axes of length one and none
+            content = np.ascontiguousarray(array).tobytes()
+            data.append(TensorData(name, CODES[array.dtype.name], array.shape, content))
+    write_tensors(path / "model.safetensors", data, metadata={"format": "pt"})
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_tokenizer(path)
