@@ -76,13 +76,14 @@ def rope_angles(
     config: ModelConfig, capacity: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cosines and sines (capacity, 1, D) in float32; both halves of D have the same."""
-    lengths = wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
+    scaling = config.for_context(capacity).rope_scaling
+    lengths = wavelengths(config.head_dim, config.rope_theta, scaling)
     positions = torch.arange(capacity, dtype=torch.float64)
     angles = positions[:, None] / torch.from_numpy(lengths).double()  # (capacity, D / 2)
     angles = torch.cat([angles, angles], dim=-1)[:, None]
     factor = 1.0
-    if config.rope_scaling is not None:
-        factor = config.rope_scaling.attention_factor
+    if scaling is not None:
+        factor = scaling.attention_factor
     cosines, sines = factor * angles.cos(), factor * angles.sin()
     return cosines.float().to(device), sines.float().to(device)
 

@@ -37,6 +37,10 @@ def architecture_of(config: ModelConfig) -> str:
         raise UnsupportedModelError(
             f"llama.cpp's {config.model_type} has no such biases", hint=SHARE_FOLDER
         )
+    if config.rope_scaling is not None and config.rope_scaling.kind == "longrope":
+        raise UnsupportedModelError(
+            "models with longrope cannot be exported to GGUF", hint=SHARE_FOLDER
+        )
     if config.model_type == "qwen3" and config.qkv_bias:
         raise UnsupportedModelError("llama.cpp's qwen3 has no biases", hint=SHARE_FOLDER)
     return ARCHITECTURES[config.model_type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
@@ -77,7 +77,7 @@ class ModelConfig:
                 f"config.json: head_dim is {head_dim}; rotary positions need an even number"
             )
         context = read_number(raw, "max_position_embeddings", default=2048)
-        theta, scaling = read_rotary(raw, context)
+        theta, scaling = read_rotary(raw, context, head_dim)
         if scaling is not None and scaling.kind == "yarn":
             # as Qwen's pages have it, who wants long texts adds yarn and leaves the old number
             stretched = int(scaling.factor * scaling.original_max_position_embeddings)
@@ -110,6 +110,24 @@ class ModelConfig:
             bos_token_id=bos if is_int(bos) else None,
             eos_token_ids=token_ids(raw.get("eos_token_id"), vocab_size),
         )
+
+    @property
+    def usual_context(self) -> int:
+        """Tokens that a text may have where nobody asks for more.
+
+        With longrope it is the first context: for longer texts each pair turns otherwise, in all
+        texts, and short ones are then not what transformers makes of them.
+        """
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.kind == "longrope":
+            return min(scaling.original_max_position_embeddings, self.max_position_embeddings)
+        return self.max_position_embeddings
+
+    def for_context(self, context: int) -> ModelConfig:
+        """Return the config for texts of up to so many tokens."""
+        if self.rope_scaling is None:
+            return self
+        return replace(self, rope_scaling=self.rope_scaling.for_context(context))
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the unquantized shapes of a layer's tensors, by their names inside it.

@@ -108,6 +108,14 @@ def warn_slow(reason: str) -> None:
     )
 
 
+def config_for(checkpoint: Checkpoint, settings: LoadSettings) -> ModelConfig:
+    """Return a model's config for texts as long as settings allow them to be."""
+    config = checkpoint.config
+    if settings.context_window is not None:
+        return config.for_context(config.max_position_embeddings)
+    return config.for_context(settings.context or config.usual_context)
+
+
 def kv_format_of(checkpoint: Checkpoint, kv_bits: int | None) -> KVFormat:
     """Return how a model's keys and values are stored.
 

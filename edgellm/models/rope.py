@@ -18,12 +18,18 @@ def wavelengths(
     A feature pair at position ``p`` turns by ``p / wavelength`` (Su et al. 2021, arXiv:2104.09864).
     ``linear`` stretches every pair (Chen et al. 2023, arXiv:2306.15595); ``llama3`` (Llama 3.1's
     configuration) and ``yarn`` (Peng et al. 2023, arXiv:2309.00071) stretch slow pairs, leave fast
-    ones and blend between; ``dynamic`` changes nothing within the model's own context.
+    ones and blend between; ``longrope`` (Ding et al. 2024, arXiv:2402.13753) has a factor for each;
+    ``dynamic`` changes nothing within the model's own context.
     """
     # theta^(2i/D) of pair i
     lengths = theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if scaling is None or scaling.kind == "dynamic":
         return lengths.astype(np.float32)
+    if scaling.kind == "longrope":
+        factors = scaling.short_factors
+        if scaling.is_long:
+            factors = scaling.long_factors
+        return (lengths * np.array(factors)).astype(np.float32)
     if scaling.kind == "linear":
         return (lengths * scaling.factor).astype(np.float32)
     # 0 for slow pairs, which are stretched; 1 for fast ones, which stay

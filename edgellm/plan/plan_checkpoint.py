@@ -125,6 +125,8 @@ def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmeti
         lazy=arithmetic.lazy,
         layer_kv_bytes=caches_of(settings.beams) * kv_format.token_bytes,
     )
+    if settings.context is None:
+        estimate = replace(estimate, max_context=checkpoint.config.usual_context)
     draft = draft_checkpoint(settings)
     if draft is not None:
         estimate = replace(estimate, draft=draft_estimate(draft, settings))

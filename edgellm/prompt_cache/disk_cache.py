@@ -26,7 +26,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.files.given_path import given_path
 from edgellm.files.locations import cache_folder
 from edgellm.kv_cache.cache import Cache, KVCache
-from edgellm.models.arithmetic import arithmetic_of, kv_format_of
+from edgellm.models.arithmetic import arithmetic_of, config_for, kv_format_of
 from edgellm.prompt_cache.owned_folder import OwnedFolder, sequence_name
 from edgellm.prompt_cache.sequence_file import (
     FORMAT,
@@ -184,6 +184,10 @@ def prompt_cache_for(checkpoint: Checkpoint, settings: LoadSettings) -> PromptCa
         kernels = backend_name()
         if arithmetic.kernels:
             kernels = f"{arithmetic.kernels.isa.name} {arithmetic.kernels.activations}"
+        # longrope turns keys otherwise where texts may be long
+        scaling = config_for(checkpoint, settings).rope_scaling
+        if scaling is not None and scaling.is_long:
+            kernels += " long"
         return (
             f"{fingerprint(checkpoint)} {kv_format.dtype} {kv_format.bits}"
             f" {settings.context_window} {arithmetic.dtype} {kernels}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import mlx.core as mx
@@ -11,7 +12,7 @@ import mlx.core as mx
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.kv_cache.cache import Cache, KVCache, storage_tokens, stored
-from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
+from edgellm.models.arithmetic import Arithmetic, arithmetic_of, config_for, kv_format_of
 from edgellm.models.cpu.block import make_layer, make_layers
 from edgellm.models.cpu.linear import make_linear
 from edgellm.models.layers import Layer, Layers
@@ -50,6 +51,7 @@ def load_model(
     Raises:
         ReadError: a file cannot be read.
     """
+    checkpoint = replace(checkpoint, config=config_for(checkpoint, settings))
     arithmetic = arithmetic_of(checkpoint, settings)
     block = block_class(checkpoint.config)
     reads = _Reads(reader, _resident_bytes(checkpoint, plan), progress)

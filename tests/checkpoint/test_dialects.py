@@ -182,6 +182,14 @@ def test_a_wrapper_without_its_text_is_refused(llama, tmp_path):
 
 FAMILIES = {
     "phi3": {},
+    "phi3 with longrope": {
+        "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+            "long_factor": [1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+        },
+    },
     "helium": {"head_dim": 16, "attention_bias": True},
     "ernie4_5": {"head_dim": 16, "use_bias": True},
     "seed_oss": {"head_dim": 24, "attention_out_bias": False, "tie_word_embeddings": False},

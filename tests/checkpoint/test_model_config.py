@@ -115,10 +115,13 @@ def test_tensors_are_those_of_the_checkpoint(kind):
         ({"num_local_experts": 8}, UnsupportedModelError, "mixture of experts"),
         ({"partial_rotary_factor": 0.5}, UnsupportedModelError, "partial_rotary_factor"),
         (
-            {"rope_scaling": {"rope_type": "longrope", "factor": 2}},
+            {"rope_scaling": {"rope_type": "mrope", "factor": 2}},
             UnsupportedModelError,
-            "longrope",
+            "mrope",
         ),
+        ({"rope_scaling": {"type": "longrope", "long_factor": [1]}}, FormatError, "short_factor"),
+        ({"rope_scaling": {"type": "yarn"}, "rope_theta": 1}, FormatError, "rope_theta"),
+        ({"rope_scaling": {"type": "yarn", "truncate": 2}}, FormatError, "truncate"),
         ({"rope_scaling": 3}, FormatError, "rope_scaling"),
         ({"rope_scaling": {"type": "linear"}}, FormatError, "factor"),
         (

@@ -57,6 +57,52 @@ def test_logits_are_transformers(kind, stretch, tmp_path):
         assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
 
 
+def long_config(kind):
+    pairs = 12 if kind == "qwen3" else 8
+    random = np.random.RandomState(5)
+    scaling = {
+        "type": "longrope",
+        "short_factor": random.uniform(1, 1.5, pairs).tolist(),
+        "long_factor": random.uniform(2, 30, pairs).tolist(),
+    }
+    if kind == "qwen3":
+        scaling |= {"rope_type": "longrope", "attention_factor": 1.3}
+    outer = {"original_max_position_embeddings": 64}
+    if kind == "qwen3":
+        scaling, outer = scaling | outer, {}
+    return tiny.CONFIGS[kind] | {"rope_parameters": None, "rope_scaling": scaling} | outer
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["llama-2", "qwen3"])
+def test_longrope_is_transformers_up_to_the_first_context_and_beyond(kind, tmp_path):
+    """Which factors are taken depends on the context asked for, as in llama.cpp."""
+    from make_golden import open_reference, reference_logits
+
+    from edgellm.bench.backends.registry import RuntimeSettings
+    from edgellm.bench.torch_backend.runtime import CPURuntime
+
+    folder = tiny.write_model(tmp_path / "model", long_config(kind))
+    reference = open_reference(folder)
+    convert(folder, tmp_path / "made", bits=16)
+    for length, context in ((60, None), (150, 160)):
+        prompt = prompt_of(length)
+        expected = reference_logits(reference, prompt)
+        for settings in ARITHMETIC:
+            with open_model(folder, context=context, **settings) as llm:
+                assert llm.context == (context or 64)
+                assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
+        budget = paged_budget(tmp_path / "made", 1, context=context)
+        with open_model(tmp_path / "made", context=context, memory=budget) as llm:
+            assert not llm.plan.resident
+            assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
+        runtime = CPURuntime(str(folder), RuntimeSettings(dtype="float32"))
+        assert np.abs(runtime.logits(prompt) - expected).max() < 1e-4
+        runtime.close()
+        again = reference_logits(open_reference(tmp_path / "made"), prompt)
+        assert np.abs(again - expected).max() < 1e-5
+
+
 def test_yarn_lengthens_what_a_config_says_of_the_context(tmp_path):
     """Qwen's pages say to add the block, and nothing of the number beside it."""
     config = tiny.CONFIGS["qwen2"] | {"rope_scaling": YARN, "max_position_embeddings": 64}

@@ -63,6 +63,14 @@ class Dialect:
 def _adapt_phi3(config: Config) -> None:
     # it has no biases whatever its config says
     config |= {"attention_bias": False, "mlp_bias": False}
+    for key in ("rope_scaling", "rope_parameters"):
+        settings = config.get(key)
+        if isinstance(settings, Mapping) and "yarn" in (
+            settings.get("type"),
+            settings.get("rope_type"),
+        ):
+            # as it called longrope once
+            config[key] = {**settings, "type": "longrope", "rope_type": "longrope"}
     if config.get("sliding_window") is not None:
         config["model_type"] = "mistral"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_real
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
 
-ROPE_TYPES = ("default", "linear", "llama3", "yarn", "dynamic")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope", "dynamic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +25,17 @@ class RopeScaling:
         low_freq_factor: of llama3.
         high_freq_factor: of llama3.
         original_max_position_embeddings: the context that the model was trained on at first, of
-            llama3 and yarn.
-        attention_factor: what queries and keys are multiplied by, of yarn.
+            llama3, yarn and longrope.
+        attention_factor: what queries and keys are multiplied by, of yarn and longrope.
         beta_fast: turns over the first context from which on a pair stays as it is, of yarn.
         beta_slow: turns up to which a pair is stretched in full, of yarn.
         truncate: whether the pairs that lie between begin and end at whole numbers, of yarn.
+        short_factors: how far each pair is stretched in texts up to the first context, of longrope.
+        long_factors: how far in longer ones.
+        is_long: whether texts may be longer, of longrope.
     """
 
-    kind: Literal["linear", "llama3", "yarn", "dynamic"]
+    kind: Literal["linear", "llama3", "yarn", "longrope", "dynamic"]
     factor: float
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
@@ -41,16 +44,31 @@ class RopeScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    is_long: bool = False
+
+    def for_context(self, context: int) -> RopeScaling:
+        """Return the scaling for texts of up to so many tokens."""
+        if self.kind != "longrope":
+            return self
+        return replace(self, is_long=context > self.original_max_position_embeddings)
 
     def as_config(self) -> dict[str, Any]:
         """Return the block of a config, in the old form, which all readers know."""
         written: dict[str, Any] = {"rope_type": self.kind, "factor": self.factor}
-        if self.kind in ("llama3", "yarn"):
+        if self.kind in ("llama3", "yarn", "longrope"):
             written["original_max_position_embeddings"] = self.original_max_position_embeddings
         if self.kind == "llama3":
             written |= {
                 "low_freq_factor": self.low_freq_factor,
                 "high_freq_factor": self.high_freq_factor,
+            }
+        if self.kind == "longrope":
+            written |= {
+                "attention_factor": self.attention_factor,
+                "short_factor": list(self.short_factors),
+                "long_factor": list(self.long_factors),
             }
         if self.kind == "yarn":
             written |= {
@@ -66,12 +84,15 @@ class RopeScaling:
         return written
 
 
-def read_rotary(raw: Mapping[str, Any], context: int) -> tuple[float, RopeScaling | None]:
+def read_rotary(
+    raw: Mapping[str, Any], context: int, head_dim: int
+) -> tuple[float, RopeScaling | None]:
     """Return the base of rotary frequencies, and how they are scaled.
 
     Args:
         raw: the config.
         context: its ``max_position_embeddings``.
+        head_dim: the size of a head.
 
     Raises:
         UnsupportedModelError: another type of scaling, or heads that are rotated in part.
@@ -86,6 +107,8 @@ def read_rotary(raw: Mapping[str, Any], context: int) -> tuple[float, RopeScalin
                 "partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads"
             )
     kind = settings.get("rope_type", settings.get("type", "default"))
+    if kind == "su":  # as Phi-3 first called it
+        kind = "longrope"
     if kind not in ROPE_TYPES:
         raise UnsupportedModelError(
             f"rope_scaling of type {str(kind)[:40]!r} is not supported",
@@ -95,6 +118,8 @@ def read_rotary(raw: Mapping[str, Any], context: int) -> tuple[float, RopeScalin
         return theta, None
     if kind == "yarn":
         return theta, _yarn(raw, settings, theta, context)
+    if kind == "longrope":
+        return theta, _longrope(raw, settings, context, head_dim // 2)
     factor = read_real(settings, "factor", math.nan, low=0.0, high=1e6)
     if kind == "llama3":
         return theta, _llama3(settings, factor)
@@ -144,11 +169,7 @@ def _yarn(
     """Return yarn's scaling (Peng et al. 2023, arXiv:2309.00071), as transformers 5.24 does."""
     if theta <= 1.0:
         raise FormatError(f"config.json: rope_theta is {theta}; yarn needs one above 1")
-    # beside the block, too, where it comes first
-    outer = {"original_max_position_embeddings": raw.get("original_max_position_embeddings")}
-    if outer["original_max_position_embeddings"] is None:
-        outer = dict(settings)
-    original = _original_context(outer, context)
+    original = _first_context(raw, settings, context)
     factor = read_real(settings, "factor", context / original, low=0.0, high=1e6)
     attention_factor = yarn_magnitude(factor)
     if settings.get("mscale") and settings.get("mscale_all_dim"):
@@ -169,6 +190,43 @@ def _yarn(
         beta_slow=read_real(betas, "beta_slow", 1.0, low=0.0, high=1e6),
         truncate=read_flag(settings, "truncate", default=True),
     )
+
+
+def _longrope(
+    raw: Mapping[str, Any], settings: Mapping[str, Any], context: int, pairs: int
+) -> RopeScaling:
+    """Return longrope's scaling (Ding et al. 2024, arXiv:2402.13753), as transformers 5.24 does."""
+    original = _first_context(raw, settings, context)
+    factor = read_real(settings, "factor", context / original, low=0.0, high=1e6)
+    attention_factor = 1.0
+    if factor > 1.0 and original > 1:
+        attention_factor = math.sqrt(1 + math.log(factor) / math.log(original))
+    return RopeScaling(
+        kind="longrope",
+        factor=factor,
+        original_max_position_embeddings=original,
+        attention_factor=read_real(
+            settings, "attention_factor", attention_factor, low=0.0, high=1e3
+        ),
+        short_factors=_pair_factors(settings, "short_factor", pairs),
+        long_factors=_pair_factors(settings, "long_factor", pairs),
+    )
+
+
+def _pair_factors(settings: Mapping[str, Any], name: str, pairs: int) -> tuple[float, ...]:
+    factors = settings.get(name)
+    if not isinstance(factors, list) or len(factors) != pairs:
+        raise FormatError(
+            f"config.json: {name} is {str(factors)[:40]}; it must be a list of {pairs} numbers"
+        )
+    return tuple(read_real({name: one}, name, math.nan, low=0.0, high=1e6) for one in factors)
+
+
+def _first_context(raw: Mapping[str, Any], settings: Mapping[str, Any], context: int) -> int:
+    """Return the context of the first training; beside the block it comes before in the block."""
+    if raw.get("original_max_position_embeddings") is not None:
+        return _original_context(raw, context)
+    return _original_context(settings, context)
 
 
 def _original_context(settings: Mapping[str, Any], default: int | None) -> int:
