@@ -29,7 +29,7 @@ def wavelengths(
         factors = scaling.short_factors
         if scaling.is_long:
             factors = scaling.long_factors
-        return (lengths * np.array(factors)).astype(np.float32)
+        return np.multiply(lengths, factors, dtype=np.float64).astype(np.float32)
     if scaling.kind == "linear":
         return (lengths * scaling.factor).astype(np.float32)
     # 0 for slow pairs, which are stretched; 1 for fast ones, which stay
