@@ -94,6 +94,21 @@ def test_another_file_under_the_name_is_converted_anew(hub, tmp_path):
     assert read_json(record) == before
 
 
+def test_shards_in_a_folder_are_one_model(hub, tmp_path):
+    address, _ = hub
+    environment = hub_environment(address, tmp_path / "home")
+    folder = tmp_path / "repository" / "BF16"
+    folder.mkdir()
+    write_gguf(folder / "Tiny-BF16.gguf", WIDE, kinds=lambda _: "BF16", shards=8)
+    assert len(list(folder.iterdir())) == 3
+    code, _, error = edgellm(environment, "plan", "owner/tiny-GGUF:BF16")
+    assert code == 0, error
+    first, said = generated(environment, "owner/tiny-GGUF:bf16")
+    assert "is converted once" in said
+    name = "owner/tiny-GGUF/BF16/Tiny-BF16-00002-of-00003.gguf"
+    assert generated(environment, name) == (first, "")
+
+
 def test_every_command_takes_a_file_and_says_that_it_is_converted(hub, tmp_path):
     address, _ = hub
     environment = hub_environment(address, tmp_path / "home")

@@ -556,6 +556,12 @@ def test_alphas_of_modules_are_found_as_pefts_expressions_find_them(tmp_path, pa
     assert [found.changes[path].scale for path in PATHS] == scales
 
 
+def test_the_first_of_several_patterns_counts_in_the_order_of_the_file(tmp_path):
+    patterns = {"(q|v)_proj": 2, "q_proj": 8, ".*": 1}
+    found = read_adapter(write_peft(tmp_path / "x", peft_tensors(), alpha_pattern=patterns))
+    assert [found.changes[path].scale for path in PATHS] == [0.5, 0.5, 0.25, 0.25]
+
+
 def write_mlx(folder, **config):
     folder.mkdir()
     down, up = np.ones((64, RANK), np.float32), np.ones((RANK, 64), np.float32)
