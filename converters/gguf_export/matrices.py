@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters.gguf.blocks.affine_blocks import GROUP
-from edgellm.converters.gguf.blocks.joins import join_q4_1, join_q5_1, join_q8_0
+from edgellm.converters.gguf.blocks.joins import (
+    join_float4,
+    join_q4_1,
+    join_q5_1,
+    join_q8_0,
+    join_signed,
+)
+from edgellm.converters.gguf.blocks.table import BLOCKS
 from edgellm.converters.tensors.bit_packing import affine_values
 from edgellm.converters.tensors.floats import Floats, floats
 from edgellm.converters.tensors.rope_permutation import pairs_from_halves
@@ -22,8 +29,17 @@ from edgellm.errors import ConversionError
 BATCH_VALUES = 1 << 22
 """Weights that are in work at once: 16 MB as float32."""
 
-KINDS: Mapping[int, str] = {4: "Q4_1", 5: "Q5_1", 8: "Q8_0"}
-"""The block type that has the codes of each number of bits."""
+KINDS: Mapping[tuple[str, int], str] = {
+    ("affine", 4): "Q4_1",
+    ("affine", 5): "Q5_1",
+    ("affine", 8): "Q8_0",
+    ("mxfp4", 4): "MXFP4",
+    ("nvfp4", 4): "NVFP4",
+}
+"""The block type that has the codes of each mode and number of bits."""
+
+SMALLEST: Mapping[int, tuple[str, float]] = {1: ("Q1_0", -0.5), 2: ("Q2_0", -1.0)}
+"""Block types of one and two bits: theirs is the one bias, as a share of the scale."""
 
 
 @dataclass(slots=True)
@@ -51,17 +67,37 @@ class GgufMatrix:
     _change: float = field(default=0.0, init=False)
     _size: float = field(default=0.0, init=False)
     """Sums of squares of the change, and of the weights."""
+    kind: str = field(init=False)
+    """ggml's type: norms and biases are always F32, which is what llama.cpp takes."""
 
-    @property
-    def kind(self) -> str:
-        """ggml's type: norms and biases are always F32, which is what llama.cpp takes."""
+    def __post_init__(self) -> None:
+        """Choose the type, for which the scales of some forms are looked at. Raises ReadError."""
         if self.stored is not None:
-            if self.stored.mode != "affine":
+            self.kind = self._block_type(self.stored)
+        elif len(self.shape) == 1:
+            self.kind = "F32"
+        else:
+            self.kind = self.source.tensors[self.path].dtype
+
+    def _block_type(self, form: Quantization) -> str:
+        """Return the block type that has the codes of a quantized matrix, or F16."""
+        kind = KINDS.get((form.mode, form.bits), "F16")
+        if form.mode == "affine" and form.bits in SMALLEST:
+            name, share = SMALLEST[form.bits]
+            columns = self.shape[1]
+            if form.group_size % BLOCKS[name].weights or columns % BLOCKS[name].weights:
                 return "F16"
-            return KINDS.get(self.stored.bits, "F16")
-        if len(self.shape) == 1:
-            return "F32"
-        return self.source.tensors[self.path].dtype
+            scales, biases = (
+                self._floats(part, 0, self.shape[0], counted=False) for part in ("scales", "biases")
+            )
+            if np.array_equal(biases, scales * np.float32(share)) and _fits_float16(biases):
+                return name
+        if kind == "NVFP4":
+            scales = self._rows(f"{self.path}.scales", 0, self.shape[0], counted=False)
+            # blocks of 64, and scales that have no sign
+            if self.shape[1] % BLOCKS[kind].weights or scales.max(initial=0) >= 0x7F:
+                return "F16"
+        return kind
 
     def pieces(self) -> Iterator[Bytes]:
         """Yield the bytes of its blocks.
@@ -86,6 +122,8 @@ class GgufMatrix:
             return self._unquantized
         if self.kind == "F16":
             return self._dequantized
+        if self.stored.mode != "affine" or self.stored.bits in SMALLEST:
+            return self._codes
         scales = self._floats("scales", 0, self.shape[0], counted=False)
         biases = self._floats("biases", 0, self.shape[0], counted=False)
         exact = _is_float16(scales, self.path)
@@ -109,10 +147,15 @@ class GgufMatrix:
         """Return blocks with the source's own codes."""
         form = self._form
         weight = self._codes_of(start, stop)
+        if form.mode != "affine":
+            scales = self._rows(f"{self.path}.scales", start, stop).reshape(stop - start, -1)
+            return join_float4(weight, scales, form.group_size)
         parts = [self._floats(part, start, stop) for part in ("scales", "biases")]
         # MLX's groups of 64 or 128 are two or four of ggml's
-        repeats = form.group_size // GROUP
+        repeats = form.group_size // BLOCKS[self.kind].weights
         scales, biases = (np.repeat(_halved(part, self.path), repeats, axis=1) for part in parts)
+        if form.bits in SMALLEST:
+            return join_signed(weight, -biases)
         if form.bits == 8:
             return join_q8_0((weight ^ 0x80).view(np.int8), scales)
         if form.bits == 4:
@@ -215,6 +258,12 @@ def _halved(values: Floats, path: str) -> npt.NDArray[np.float16]:
             hint="convert the original model with --bits 16 and export that",
         )
     return halves
+
+
+def _fits_float16(values: Floats) -> bool:
+    """Return whether float16 holds every value exactly, and none is too large."""
+    with np.errstate(over="ignore"):
+        return bool(np.all(values.astype(np.float16) == values))
 
 
 def _is_float16(values: Floats, path: str) -> bool:

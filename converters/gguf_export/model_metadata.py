@@ -13,7 +13,18 @@ from edgellm.converters.gguf_export.vocabulary import SHARE_FOLDER
 from edgellm.converters.gguf_export.writer import GgufOutput
 from edgellm.errors import UnsupportedModelError
 
-FILE_TYPES: Mapping[str, int] = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 7, "Q5_1": 9, "BF16": 32}
+FILE_TYPES: Mapping[str, int] = {
+    "F32": 0,
+    "F16": 1,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q5_1": 9,
+    "BF16": 32,
+    "MXFP4": 38,
+    "NVFP4": 39,
+    "Q1_0": 40,
+    "Q2_0": 41,
+}
 """llama.cpp's number for a file by the type that most of its weights have; for people only."""
 
 

@@ -46,5 +46,33 @@ def join_q8_0(codes: npt.NDArray[np.int8], scales: Halves) -> Bytes:
     return blocks.reshape(len(codes), -1)
 
 
+def join_signed(weight: Bytes, scales: Halves) -> Bytes:
+    """Return Q1_0 or Q2_0 blocks (R, bytes) of MLX's codes of one or two bits.
+
+    Args:
+        weight: packed codes (R, bytes), 16 bytes of them a block.
+        scales: d of each block (R, blocks), minus which is the lowest value.
+    """
+    blocks = np.empty((scales.size, 18), np.uint8)
+    blocks[:, :2] = _raw(scales)
+    blocks[:, 2:] = weight.reshape(-1, 16)
+    return blocks.reshape(len(weight), -1)
+
+
+def join_float4(weight: Bytes, scales: Bytes, group_size: int) -> Bytes:
+    """Return MXFP4 or NVFP4 blocks (R, bytes) of MLX's float4 codes and scales (R, groups).
+
+    The first has one group of 32 in a block, the second four of 16.
+    """
+    # a code a byte, then the first half of a group into low halves, the second into high ones
+    codes = unpack(weight, 4).reshape(-1, 2, group_size // 2)
+    packed = codes[:, 0] | codes[:, 1] << 4
+    groups = {32: 1, 16: 4}[group_size]
+    blocks = np.concatenate(
+        [scales.reshape(-1, groups), packed.reshape(-1, groups * group_size // 2)], axis=1
+    )
+    return blocks.reshape(len(weight), -1)
+
+
 def _raw(halves: Halves) -> Bytes:
     return np.ascontiguousarray(halves).view(np.uint8).reshape(-1, 2)

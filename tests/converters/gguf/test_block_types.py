@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.gguf_files import SCALES, random_blocks
 
-from edgellm.converters.gguf.blocks.joins import join_q4_1, join_q5_1, join_q8_0
+from edgellm.converters.gguf.blocks.joins import (
+    join_float4,
+    join_q4_1,
+    join_q5_1,
+    join_q8_0,
+    join_signed,
+)
 from edgellm.converters.gguf.blocks.level_blocks import dequantize_blocks
 from edgellm.converters.gguf.blocks.sizes import type_of
 from edgellm.converters.gguf.blocks.table import BLOCKS, FORMS, REQUANTIZED, split_blocks
@@ -164,6 +170,20 @@ def test_eight_bit_blocks_come_back_as_they_were():
     rows = random_blocks("Q8_0", ROWS, COLUMNS, 3)
     weight, scales, _ = split_blocks("Q8_0", rows)
     assert np.array_equal(join_q8_0((weight ^ 0x80).view(np.int8), scales), rows)
+
+
+@pytest.mark.parametrize("kind", ["Q1_0", "Q2_0"])
+def test_small_blocks_come_back_as_they_were(kind):
+    rows = random_blocks(kind, ROWS, COLUMNS, 3)
+    weight, _, biases = split_blocks(kind, rows)
+    assert np.array_equal(join_signed(weight, -biases), rows)
+
+
+@pytest.mark.parametrize(("kind", "group"), [("MXFP4", 32), ("NVFP4", 16)])
+def test_float4_blocks_come_back_as_they_were(kind, group):
+    rows = random_blocks(kind, ROWS, COLUMNS, 3)
+    weight, scales, _ = split_blocks(kind, rows)
+    assert np.array_equal(join_float4(weight, scales, group), rows)
 
 
 @given(

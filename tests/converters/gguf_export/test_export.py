@@ -6,15 +6,17 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.gguf_files import SAMPLE_TEXTS, WIDE, arrays
+from support.gguf_files import SAMPLE_TEXTS, WIDE, arrays, write_gguf
 from support.tiny import CONFIGS, TEMPLATE, write_model
 from support.tiny_tokenizers import LLAMA as PIECES
 from support.tiny_tokenizers import write_pieces
 
+import edgellm
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert, export
 from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf_export.model_metadata import architecture_of
+from edgellm.converters.tensors.file_rows import read_span
 from edgellm.errors import ConversionError, UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 
@@ -70,6 +72,35 @@ def test_four_and_five_bits_keep_their_codes_both_ways(tmp_path, bits, group_siz
             assert mx.array_equal(values, after[name]), name
     for name, values in arrays(tmp_path / "ours").items():
         assert np.array_equal(values, arrays(tmp_path / "back")[name]), name
+
+
+@pytest.mark.parametrize("kind", ["MXFP4", "NVFP4", "Q1_0"])
+def test_types_that_mlx_has_itself_come_in_and_go_out_as_they_are(tmp_path, kind):
+    write_gguf(tmp_path / "in.gguf", WIDE, kinds=lambda name: kind)
+    report = convert(tmp_path / "in.gguf", tmp_path / "made")
+    mode = kind.lower()
+    if kind == "Q1_0":
+        mode = "affine"
+    assert report.quantization.mode == mode
+    assert report.errors is None
+    out = export(tmp_path / "made", tmp_path / "out.gguf")
+    assert out.kinds == {kind: 16}
+    assert out.errors == {}
+    before, after = (open_gguf(tmp_path / name).tensors for name in ("in.gguf", "out.gguf"))
+    for name, tensor in before.items():
+        other = after[name]
+        assert (tensor.kind, tensor.shape) == (other.kind, other.shape)
+        if tensor.kind == kind:  # norms are rounded to the model's one type
+            pieces = [read_span(each.file, each.offset, each.nbytes) for each in (tensor, other)]
+            assert np.array_equal(*pieces), name
+    edgellm.load(tmp_path / "made", backend="mlx").close()
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_small_codes_with_other_biases_go_out_as_numbers(tmp_path, bits):
+    source = write_model(tmp_path / "model", WIDE, dtype=mx.float16)
+    convert(source, tmp_path / "ours", bits=bits, group_size=128)
+    assert export(tmp_path / "ours", tmp_path / "out.gguf").kinds == {"F16": 16}
 
 
 def test_what_eight_bits_and_others_lose_is_said(tmp_path):
