@@ -53,6 +53,7 @@ class GgufTensor:
         file: where it lies.
         offset: of its first byte in the file.
         nbytes: of all its blocks.
+        scale: a factor of all its values, which another tensor has.
     """
 
     name: str
@@ -61,6 +62,7 @@ class GgufTensor:
     file: Path
     offset: int
     nbytes: int
+    scale: float = 1.0
 
     @property
     def row_bytes(self) -> int:

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.quantization import Quantization, quantization_block
+from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters.gguf.blocks.level_blocks import dequantize_blocks
 from edgellm.converters.gguf.blocks.table import (
-    BLOCKS,
     FLOATS,
     FORMS,
-    REQUANTIZED,
     split_blocks,
 )
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
 from edgellm.converters.gguf.metadata import OTHER_FILE
 from edgellm.converters.gguf.model_config import (
-    huggingface_name,
     is_permuted,
     read_config,
+)
+from edgellm.converters.gguf.model_tensors import (
+    form_of,
+    keeps_codes,
+    model_tensors,
+    read_factors,
+    type_notes,
+    usual_quantization,
 )
 from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, read_rope_scaling
 from edgellm.converters.gguf.scale_cache import BIASES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
-from edgellm.converters.tensors.floats import Floats, floats, stored
+from edgellm.converters.tensors.floats import floats, stored
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
 from edgellm.errors import FormatError, UnsupportedModelError
-from edgellm.files.strict_json import quoted
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -83,13 +85,13 @@ class GgufSource:
         model = open_gguf(path)
         self._files = model.files
         architecture = model.metadata.text("general.architecture") or ""
-        tensors = _by_huggingface_name(model.tensors, architecture)
+        tensors = model_tensors(model.tensors, architecture)
         embedding = tensors.get(EMBEDDING)
         if embedding is None:
             raise FormatError("the GGUF file has no embedding (token_embd.weight)")
         vocab_size = embedding.shape[0]
         config = read_config(model.metadata, vocab_size, tensors)
-        factors = _read_factors(model.tensors.get(ROPE_FACTORS))
+        factors = read_factors(model.tensors.get(ROPE_FACTORS))
         config["rope_scaling"] = read_rope_scaling(model.metadata, config, factors)
         self.companions: Mapping[str, Path | bytes]
         self.companions, token_ids, notes = tokenizer_files(model.metadata, vocab_size)
@@ -101,14 +103,13 @@ class GgufSource:
             if is_permuted(config["model_type"], name):
                 head_dim = _checked_head_dim(tensor, config["head_dim"])
             self._show(name, tensor, head_dim)
-        self.config: Mapping[str, Any] = config | token_ids | _quantization(tensors)
+        self.config: Mapping[str, Any] = config | token_ids | usual_quantization(tensors)
         self.forms: Mapping[str, Quantization] = {
-            name.removesuffix(".weight"): FORMS[tensor.kind]
+            name.removesuffix(".weight"): form
             for name, tensor in tensors.items()
-            if tensor.kind in REQUANTIZED
+            if (form := form_of(tensor)) is not None and not keeps_codes(tensor)
         }
-        kinds = Counter(tensor.kind for tensor in tensors.values())
-        self.notes: Sequence[str] = [*notes, *_notes(kinds)]
+        self.notes: Sequence[str] = [*notes, *type_notes(tensors.values())]
         self._scale_cache = ScaleCache()
 
     @property
@@ -122,16 +123,16 @@ class GgufSource:
         Raises ReadError.
         """
         origin = self._origins[name]
-        kind = origin.tensor.kind
-        if kind in BLOCKS:
+        kind, scale = origin.tensor.kind, np.float32(origin.tensor.scale)
+        if keeps_codes(origin.tensor):
             return self._block_rows(origin, start, stop)
         content = _read(origin, start, stop)
         dtype = self.tensors[name].dtype
-        if kind in REQUANTIZED:
-            return stored(_dequantized(kind, content.reshape(stop - start, -1)), dtype)
-        if kind == dtype:
+        if kind in FORMS:
+            return stored(_dequantized(kind, content.reshape(stop - start, -1)) * scale, dtype)
+        if kind == dtype and scale == 1:
             return content
-        return stored(floats(content, kind), dtype)
+        return stored(floats(content, kind) * scale, dtype)
 
     def _block_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
         """Return a part of some rows' blocks; scales and biases are mostly in the cache by then."""
@@ -166,7 +167,7 @@ class GgufSource:
                 f"type {kind}; only matrices are stored in blocks",
                 hint=OTHER_FILE,
             )
-        if kind in BLOCKS:
+        if keeps_codes(tensor):
             rows, columns = tensor.shape
             parts = FORMS[kind].stored(rows, columns, "F16")
             for part, (dtype, shape) in parts.items():
@@ -180,35 +181,6 @@ class GgufSource:
         self._origins[name] = _TensorOrigin(tensor, path, "", head_dim)
 
 
-def _by_huggingface_name(
-    tensors: Mapping[str, GgufTensor], architecture: str
-) -> dict[str, GgufTensor]:
-    """Return the model's tensors, without the rope factors. Raises UnsupportedModelError."""
-    named = {}
-    unknown = []
-    for name, tensor in tensors.items():
-        ours = huggingface_name(name, architecture)
-        if ours is not None:
-            named[ours] = tensor
-        elif name != ROPE_FACTORS:
-            unknown.append(name)
-    if unknown:
-        listed = ", ".join(map(quoted, sorted(unknown)[:3]))
-        raise UnsupportedModelError(
-            f"the GGUF file holds tensors that no model of ours has: {listed}"
-        )
-    return named
-
-
-def _read_factors(tensor: GgufTensor | None) -> Floats | None:
-    """Return the rope factors, shape (head_dim / 2,); None: the file has none."""
-    if tensor is None:
-        return None
-    if tensor.kind != "F32" or len(tensor.shape) != 1:
-        raise FormatError(f"tensor {tensor.name} is no row of float32 numbers")
-    return read_span(tensor.file, tensor.offset, tensor.nbytes).view("<f4")
-
-
 def _checked_head_dim(tensor: GgufTensor, head_dim: int) -> int:
     """Return ``head_dim`` if the tensor's rows are whole heads of two halves."""
     if head_dim < 2 or head_dim % 2 or tensor.shape[0] % head_dim:
@@ -217,38 +189,6 @@ def _checked_head_dim(tensor: GgufTensor, head_dim: int) -> int:
             f"which are no whole heads of {head_dim}"
         )
     return head_dim
-
-
-def _quantization(tensors: Mapping[str, GgufTensor]) -> dict[str, Any]:
-    """Return the config's block: the form that most weights have, and the exceptions."""
-    forms: dict[str, Quantization | None] = {}
-    weights: Counter[Quantization] = Counter()
-    for name, tensor in tensors.items():
-        if len(tensor.shape) != 2:
-            continue
-        form = FORMS.get(tensor.kind)
-        if form is not None:
-            weights[form] += prod(tensor.shape)
-        forms[name.removesuffix(".weight")] = form
-    if not weights:
-        return {}
-    [(usual, _)] = weights.most_common(1)
-    return {"quantization": quantization_block(usual, forms)}
-
-
-def _notes(kinds: Counter[str]) -> list[str]:
-    """Return what is to be said of the types that do not come in exactly."""
-    notes = []
-    for kind, count in kinds.items():
-        noun = "matrix" if count == 1 else "matrices"
-        matrices = f"{count} {noun} of type {kind}"
-        if kind in REQUANTIZED:
-            bits = REQUANTIZED[kind]
-            notes.append(f"{matrices}: MLX has no such type, quantized again to {bits} bits")
-        elif kind in BLOCKS and BLOCKS[kind].change:
-            bits, change = FORMS[kind].bits, BLOCKS[kind].change
-            notes.append(f"{matrices}: kept as codes of {bits} bits, off by about {change:.0%}")
-    return notes
 
 
 def _read(origin: _TensorOrigin, start: int, stop: int) -> Bytes:

@@ -116,6 +116,7 @@ def write_gguf(
     blocks=None,
     architecture=None,
     spell=dict,
+    more=None,
 ):
     """Write a model; return its unpermuted tensors, (kind, bytes or values) by our name.
 
@@ -131,6 +132,7 @@ def write_gguf(
         architecture: what the file calls the model; None: what it is.
         spell: what names and joins the weights as the architecture has them.
         blocks: what gives a quantized matrix its bytes: (kind, rows, columns, seed).
+        more: further tensors, by GGUF's name.
     """
     architecture = architecture or (
         "llama" if config["model_type"] == "mistral" else config["model_type"]
@@ -169,6 +171,8 @@ def write_gguf(
         writer.add_tensor(
             gguf_name(name), np.ascontiguousarray(stored), raw_dtype=gguf.GGMLQuantizationType[kind]
         )
+    for name, values in (more or {}).items():
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -252,9 +256,12 @@ def arrays(path):
         values = stored
         if part == "weight" and f"{stem}.scales" in tensors:
             form = block | block[stem] if isinstance(block.get(stem), dict) else block
-            wide = [tensors[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases")]
-            values = mx.dequantize(
-                stored, *wide, form["group_size"], form["bits"], dtype=mx.float32
-            )
+            wide = [tensors[f"{stem}.scales"]]
+            if form["mode"] == "affine":
+                wide = [
+                    tensors[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases")
+                ]
+            settings = {key: form[key] for key in ("group_size", "bits", "mode")}
+            values = mx.dequantize(stored, *wide, **settings, dtype=mx.float32)
         found[name] = np.array(values.astype(mx.float32))
     return found

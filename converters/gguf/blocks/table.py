@@ -109,6 +109,9 @@ REQUANTIZED: Mapping[str, int] = {
 }
 """The types that MLX cannot say in groups of 32, and the bits that their values get anew."""
 
+WITHOUT_VALUES = ("Q1_0", "Q2_0")
+"""Types that the gguf library (0.19) does not dequantize."""
+
 FORMS: Mapping[str, Quantization] = {
     **{kind: _affine(bits) for kind, bits in REQUANTIZED.items()},
     **{kind: block.form for kind, block in BLOCKS.items()},

@@ -149,6 +149,56 @@ def test_a_file_that_mlx_has_no_type_for_becomes_as_many_bits(tmp_path):
     assert convert(tmp_path / "model.gguf", tmp_path / "other", bits=16).quantization is None
 
 
+def one(number):
+    return np.array([number], np.float32)
+
+
+def test_a_factor_of_a_matrix_is_applied_and_said(tmp_path):
+    more = {
+        "blk.0.attn_q.scale": one(0.5),
+        "blk.0.attn_q.input_scale": one(3.0),
+        "blk.0.attn_k.scale": one(1.0),
+        "output.scale": one(2.0),
+    }
+    kinds = {"model.embed_tokens.weight": "F16", "lm_head.weight": "F16"}
+    made = write_gguf(
+        tmp_path / "model.gguf", WIDE, kinds=lambda name: kinds.get(name, "NVFP4"), more=more
+    )
+    said = []
+    report = convert(
+        tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message)
+    )
+    query = "model.layers.0.self_attn.q_proj"
+    assert report.quantization == Quantization(4, 16, "nvfp4")
+    assert report.exceptions[query] == Quantization(8, 32)
+    assert report.errors[query] < 0.01
+    assert any("1 matrix of type NVFP4 with a factor" in message for message in said if message)
+    found = arrays(tmp_path / "made")
+    factors = {f"{query}.weight": 0.5, "lm_head.weight": 2.0}
+    for name, (kind, stored) in made.items():
+        if kind == "F32":
+            continue
+        expected = dequantized(kind, stored) * factors.get(name, 1.0)
+        error = np.sqrt(np.square(found[name] - expected).mean() / np.square(expected).mean())
+        assert error < (0.01 if name == f"{query}.weight" else 1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "error"),
+    [
+        (one(np.nan), "NVFP4", FormatError),
+        (np.ones(2, np.float32), "NVFP4", FormatError),
+        (np.ones(1, np.float16), "NVFP4", FormatError),
+        (one(0.5), "Q1_0", UnsupportedModelError),
+    ],
+)
+def test_factors_that_cannot_be_applied_are_refused(tmp_path, number, kind, error):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, WIDE, kinds=every(kind), more={"blk.0.attn_q.scale": number})
+    with pytest.raises(error):
+        convert(path, tmp_path / "made")
+
+
 def test_scales_that_float16_cannot_say_are_refused(tmp_path):
     def huge(kind, rows, columns, seed):
         # 65504 * -128
