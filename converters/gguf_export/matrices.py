@@ -93,9 +93,9 @@ class GgufMatrix:
             if np.array_equal(biases, scales * np.float32(share)) and _fits_float16(biases):
                 return name
         if kind == "NVFP4":
-            scales = self._rows(f"{self.path}.scales", 0, self.shape[0], counted=False)
+            float8 = self._rows(f"{self.path}.scales", 0, self.shape[0], counted=False)
             # blocks of 64, and scales that have no sign
-            if self.shape[1] % BLOCKS[kind].weights or scales.max(initial=0) >= 0x7F:
+            if self.shape[1] % BLOCKS[kind].weights or float8.max(initial=0) >= 0x7F:
                 return "F16"
         return kind
 
@@ -148,8 +148,8 @@ class GgufMatrix:
         form = self._form
         weight = self._codes_of(start, stop)
         if form.mode != "affine":
-            scales = self._rows(f"{self.path}.scales", start, stop).reshape(stop - start, -1)
-            return join_float4(weight, scales, form.group_size)
+            stored_scales = self._rows(f"{self.path}.scales", start, stop)
+            return join_float4(weight, stored_scales.reshape(stop - start, -1), form.group_size)
         parts = [self._floats(part, start, stop) for part in ("scales", "biases")]
         # MLX's groups of 64 or 128 are two or four of ggml's
         repeats = form.group_size // BLOCKS[self.kind].weights
