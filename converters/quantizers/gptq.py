@@ -58,7 +58,7 @@ class GptqMatrix:
         self._group = group_size
         if group_size < 1 or -(-inputs // group_size) != groups:
             self._group = -(-inputs // groups)  # one matrix may have another group than most
-        self._order = self._read_order(groups)
+        self._order = tensors.order(f"{path}.g_idx", inputs, groups, self._group)
         self.kept: Quantization | None = None
         if self._order is None:
             self.kept = affine_form(self._bits, self._group, inputs)
@@ -108,23 +108,6 @@ class GptqMatrix:
         if self._version == "gptq":
             words = words + np.uint32(sum(1 << place for place in range(0, 32, self._bits)))
         return fields(words, self._bits)[:, start:stop].T.astype(np.float32)
-
-    def _read_order(self, groups: int) -> Words | None:
-        """Return each input's group; None: they stand side by side."""
-        name = f"{self._path}.g_idx"
-        inputs = self.shape[1]
-        if name not in self._tensors:
-            return None
-        self._tensors.expect(name, ["I32"], (inputs,))
-        order = self._tensors.words(name)
-        if order.max() >= groups:
-            raise FormatError(
-                f"tensor {quoted(name)} names a group that is not there",
-                hint="download the model again",
-            )
-        if np.array_equal(order, np.arange(inputs) // self._group):
-            return None
-        return order
 
 
 def read_gptq(source: Source, block: Mapping[str, Any]) -> PackedFolder:

@@ -79,6 +79,27 @@ class Tensors:
         names = self._source.tensors
         return [name.removesuffix(f".{part}") for name in names if name.endswith(f".{part}")]
 
+    def dtype(self, name: str) -> str:
+        """Return the code of a tensor's type."""
+        return self._source.tensors[name].dtype
+
+    def row_bytes(self, name: str) -> int:
+        """Return the bytes of one row of a tensor."""
+        return self._source.tensors[name].row_bytes
+
+    def nbytes(self, name: str, dtypes: Sequence[str]) -> int:
+        """Return a tensor's bytes. Raises FormatError where it is not of these types."""
+        self.any_shape(name, dtypes)
+        return self._source.tensors[name].nbytes
+
+    def any_shape(self, name: str, dtypes: Sequence[str]) -> tuple[int, ...]:
+        """Return a tensor's shape of any rank. Raises FormatError as ``shape`` does."""
+        tensor = self._source.tensors.get(name)
+        rank = 0
+        if tensor is not None:
+            rank = len(tensor.shape)
+        return self.shape(name, dtypes, rank)
+
     def shape(self, name: str, dtypes: Sequence[str], rank: int) -> tuple[int, ...]:
         """Return a tensor's shape. Raises FormatError where it is not of these types."""
         tensor = self._source.tensors.get(name)
@@ -120,6 +141,26 @@ class Tensors:
                 hint="download the model again",
             )
         return values.reshape(-1, *tensor.shape[1:])
+
+    def order(self, name: str, inputs: int, groups: int, group: int) -> Words | None:
+        """Return each input's group, which a tensor tells; None: ``group`` stand side by side.
+
+        Where no order is known, that is said by -1 throughout, or by no tensor.
+        """
+        if name not in self:
+            return None
+        self.expect(name, ["I32"], (inputs,))
+        order = self.words(name)
+        if (order == np.uint32(0xFFFFFFFF)).all():
+            return None
+        if order.max() >= groups:
+            raise FormatError(
+                f"tensor {quoted(name)} names a group that is not there",
+                hint="download the model again",
+            )
+        if np.array_equal(order, np.arange(inputs) // group):
+            return None
+        return order
 
 
 def affine_form(bits: int, group: int, columns: int) -> Quantization | None:

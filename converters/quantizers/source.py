@@ -22,6 +22,10 @@ from edgellm.files.strict_json import quoted
 METHODS: Mapping[str, str] = {
     "gptq": "gptq:read_gptq",
     "awq": "awq:read_awq",
+    "fp8": "fp8:read_fp8",
+    "fbgemm_fp8": "fp8:read_fp8",
+    "compressed-tensors": "compressed_tensors:read_compressed_tensors",
+    "bitsandbytes": "bitsandbytes:read_bitsandbytes",
 }
 """What reads each method that a config may name."""
 
@@ -85,7 +89,9 @@ class PackedSource:
         matrix = self._matrices.get(path)
         if matrix is None or part == "bias":
             return self._base.rows(name, start, stop)
-        rows = matrix.part(part, start, stop)
+        # what overflows becomes infinite, and is refused where it is written
+        with np.errstate(all="ignore"):
+            rows = matrix.part(part, start, stop)
         return np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
 
     def _show(self, path: str, matrix: PackedMatrix, usual: str) -> None:

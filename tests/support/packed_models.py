@@ -89,6 +89,35 @@ def awq_parts(random, outputs, inputs, *, group=128):
     return {"qweight": awq_words(codes), "qzeros": awq_words(zeros), "scales": scales}, matrix.T
 
 
+def bitsandbytes_parts(random, outputs, inputs, *, kind, nested, storage):
+    """Return bitsandbytes' tensors of a random matrix in four bits, and the matrix."""
+    table = np.sort(random.uniform(-1, 1, 16)).astype(np.float32)
+    codes = random.randint(0, 16, outputs * inputs).astype(np.uint8)
+    blocks = outputs * inputs // 64
+    state = {"quant_type": kind, "blocksize": 64, "dtype": "float16", "shape": [outputs, inputs]}
+    packed = (codes[::2] << 4 | codes[1::2]).reshape(-1, 1)
+    made = {"weight": packed, "weight.quant_map": table}
+    if storage == "BF16":
+        made["weight"] = ("BF16", (len(packed) // 2, 1), packed.tobytes())
+    if nested:
+        sizes = random.randint(0, 256, blocks).astype(np.uint8)
+        nested_table = np.sort(random.uniform(-1, 1, 256)).astype(np.float32)
+        nested_sizes = random.uniform(0, 0.05, -(-blocks // 256)).astype(np.float32)
+        state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.1}
+        made |= {
+            "weight.absmax": sizes,
+            "weight.nested_absmax": nested_sizes,
+            "weight.nested_quant_map": nested_table,
+        }
+        sizes = nested_table[sizes] * np.repeat(nested_sizes, 256)[:blocks] + np.float32(0.1)
+    else:
+        sizes = random.uniform(0.05, 0.2, blocks).astype(np.float32)
+        made["weight.absmax"] = sizes
+    text = json.dumps(state).encode()
+    made[f"weight.quant_state.bitsandbytes__{kind}"] = np.frombuffer(text, np.uint8)
+    return made, (table[codes] * np.repeat(sizes, 64)).reshape(outputs, inputs)
+
+
 def write_packed(path, block, parts, *, config=WIDE, extra=None, dtype=np.float16):
     """Write a folder whose layers' matrices are ``parts(random, outputs, inputs)``.
 
