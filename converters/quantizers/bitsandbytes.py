@@ -73,9 +73,7 @@ class TableMatrix:
             tensors.expect(f"{path}.weight.absmax", ["F32"], (blocks,))
             return
         match state:
-            case {"nested_blocksize": int(nested), "nested_offset": float(offset)} if (
-                nested > 0
-            ):
+            case {"nested_blocksize": int(nested), "nested_offset": float(offset)} if nested > 0:
                 self._nested = nested
                 self._offset = np.float32(offset)
             case _:
