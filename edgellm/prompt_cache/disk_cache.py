@@ -25,6 +25,7 @@ from edgellm.device.machine import backend_name
 from edgellm.errors import EdgeLLMError
 from edgellm.files.given_path import given_path
 from edgellm.files.locations import cache_folder
+from edgellm.files.refusals import write_error
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.models.arithmetic import arithmetic_of, config_for, kv_format_of
 from edgellm.prompt_cache.owned_folder import OwnedFolder, sequence_name
@@ -127,7 +128,12 @@ class PromptCache:
             path = folder / sequence_name(digest)
             write_sequence(path, tensors, kv_caches, key=self.key)
         except (EdgeLLMError, OSError) as error:
-            warnings.warn(f"the prompt's cache was not kept: {error}", RuntimeWarning, stacklevel=2)
+            reason: Exception = error
+            if isinstance(error, OSError) and error.errno is not None:
+                reason = write_error(self._folder.path, error)
+            warnings.warn(
+                f"the prompt's cache was not kept: {reason}", RuntimeWarning, stacklevel=2
+            )
             return
         # With a window a sequence serves only prompts that go on at its end, not its prefixes.
         if all(cache.window is None for cache in kv_caches):
