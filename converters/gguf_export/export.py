@@ -65,8 +65,9 @@ def export(
 ) -> ExportReport:
     """Make a GGUF file of a model folder.
 
-    4-bit matrices become Q4_1, 5-bit ones Q5_1, with their own codes; 8-bit ones Q8_0; other
-    quantized ones F16; unquantized ones stay as they are.
+    4-bit matrices become Q4_1, 5-bit ones Q5_1, mxfp4 and nvfp4 ones MXFP4 and NVFP4, signed ones
+    of 1 and 2 bits Q1_0 and Q2_0, with their own codes; 8-bit ones Q8_0; other quantized ones F16;
+    unquantized ones stay as they are.
 
     Args:
         model: a folder, a bundled name or a Hub id.

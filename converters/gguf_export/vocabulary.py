@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgellm.chat_template.end_texts import END_TEXTS
 from edgellm.chat_template.template import DEFAULT, find_templates
 from edgellm.converters.gguf.tokenizer import TEMPLATE
 from edgellm.converters.gguf.vocabulary import END_KEYS, KEY
@@ -114,8 +115,10 @@ def _special_tokens(tokenizer: Tokenizer, ends: frozenset[int]) -> dict[str, Any
     around = tokenizer.encode("")
     starts = around[:1] == [begin]
     metadata[f"{KEY}add_bos_token"] = starts
-    # GGUF has a key for each of three, the tokenizer's own first
-    own = dict.fromkeys([*sorted(tokenizer.eos_token_ids), *sorted(ends)])
+    # GGUF has a key for each of three: the tokenizer's own first, then what llama.cpp does not know
+    known = {tokenizer.token_to_id(text) for text in END_TEXTS}
+    others = sorted(ends, key=lambda token_id: (token_id in known, token_id))
+    own = dict.fromkeys([*sorted(tokenizer.eos_token_ids), *others])
     for key, token_id in zip(END_KEYS, own, strict=False):
         metadata[f"{KEY}{key}"] = token_id
     metadata[f"{KEY}add_eos_token"] = len(around) > int(starts)

@@ -29,7 +29,7 @@ def convert(
     bits: Annotated[
         int | None,
         Option(
-            metavar="2|3|4|5|6|8|16",
+            metavar="1|2|3|4|5|6|8|16",
             help="Bits of a weight; left out: 4, or as it is for a quantized source.",
         ),
     ] = None,

@@ -20,10 +20,11 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Write a model as one GGUF file, which llama.cpp opens: 4, 5 and 8 bits as Q4_1, Q5_1 and
-    Q8_0, others as F16.
+    Q8_0, mxfp4 and nvfp4 as they are, others as F16.
 
-    Codes of 4 and 5 bits are kept; what changes (8-bit weights with a bias of their own do) is
-    listed with its error.
+    Codes of 4 and 5 bits are kept, of 1 and 2 bits where they are signed (Q1_0, Q2_0); what changes
+    (8-bit weights with a bias of their own do) is listed with its error, and where llama.cpp will
+    cut a text otherwise is said.
     """
     require_backend()
     from edgellm import converters

@@ -22,7 +22,9 @@ def synth(
     *,
     bits: Annotated[
         int | None,
-        Option(metavar="2|3|4|5|6|8|16", help="Bits of a weight, 16 for unquantized; left out: 4."),
+        Option(
+            metavar="1|2|3|4|5|6|8|16", help="Bits of a weight, 16 for unquantized; left out: 4."
+        ),
     ] = None,
     group_size: options.GroupSize = None,
     dtype: Annotated[

@@ -154,6 +154,15 @@ def test_what_stands_around_a_text_and_ends_it(tmp_path):
     assert "token 2, '</s>'" in note
 
 
+def test_ends_that_llama_cpp_does_not_know_get_the_keys_first(tmp_path):
+    folder = write_pieces(tmp_path)
+    tokenizer = Tokenizer.from_folder(folder)
+    known = tokenizer.token_to_id("<|end|>")  # by its text, with or without a key
+    metadata, _ = vocabulary_metadata(folder, 420, frozenset({known, 300, 301}))
+    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
+    assert [metadata[f"tokenizer.ggml.{key}"] for key in keys] == [2, 300, 301]
+
+
 def test_what_llama_cpp_crashes_with_is_refused(tmp_path):
     folder = write_pieces(tmp_path / "letters", byte_fallback=False)
     with pytest.raises(UnsupportedModelError, match="256 bytes"):
