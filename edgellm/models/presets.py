@@ -92,6 +92,19 @@ SHAPES: Mapping[str, Config] = {
         3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_scaled(32.0), **_TIED
     ),
     "mistral-7b": _shape(4096, 14336, 32, 32, 8, 32768, 32768, **_MISTRAL),
+    "mistral-small-24b": _shape(
+        5120,
+        32768,
+        40,
+        32,
+        8,
+        131072,
+        131072,
+        head_dim=128,
+        **_MISTRAL | {"rope_theta": 1e9, "sliding_window": None},
+    ),
+    # a phi3, which runs as a llama
+    "phi-4-14b": _shape(5120, 17920, 40, 40, 10, 100352, 16384, rope_theta=250000.0),
     "qwen2.5-0.5b": _shape(896, 4864, 24, 14, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-1.5b": _shape(1536, 8960, 28, 12, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-3b": _shape(2048, 11008, 36, 16, 2, 151936, 32768, **_QWEN2, **_TIED),
