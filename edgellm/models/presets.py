@@ -62,6 +62,7 @@ _MISTRAL: Config = {
     "model_type": "mistral",
     "rope_theta": 1e6,
 }
+_MISTRAL_SMALL: Config = {**_MISTRAL, "rope_theta": 1e9, "sliding_window": None}
 _QWEN2: Config = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -93,15 +94,7 @@ SHAPES: Mapping[str, Config] = {
     ),
     "mistral-7b": _shape(4096, 14336, 32, 32, 8, 32768, 32768, **_MISTRAL),
     "mistral-small-24b": _shape(
-        5120,
-        32768,
-        40,
-        32,
-        8,
-        131072,
-        131072,
-        head_dim=128,
-        **_MISTRAL | {"rope_theta": 1e9, "sliding_window": None},
+        5120, 32768, 40, 32, 8, 131072, 131072, head_dim=128, **_MISTRAL_SMALL
     ),
     # a phi3, which runs as a llama
     "phi-4-14b": _shape(5120, 17920, 40, 40, 10, 100352, 16384, rope_theta=250000.0),
