@@ -75,7 +75,7 @@ class JsonVocabulary(TokenTable):
 
         with library_errors(DAMAGED):
             self._tokenizer = _build_tokenizer(document, library_model, listed.values())
-        self._check_ids(added)
+        self._check_ids(added, is_normalized=document.get("normalizer") is not None)
         if self.decoding.byte_level:
             with library_errors(DAMAGED):
                 literal = _literal_ids(added, ids, document)
@@ -110,7 +110,7 @@ class JsonVocabulary(TokenTable):
             return [*self.begin, *ids, *self._end]
         return ids
 
-    def _check_ids(self, added: Mapping[int, AddedToken]) -> None:
+    def _check_ids(self, added: Mapping[int, AddedToken], *, is_normalized: bool) -> None:
         """Refuse added tokens to which the library, which counts them through, gave other ids."""
         for token_id, token in added.items():
             if self._tokenizer.token_to_id(token.content) != token_id:
@@ -118,8 +118,9 @@ class JsonVocabulary(TokenTable):
                     f"added token {quoted(token.content)} is said to have the id {token_id}, "
                     "but the ids before it have gaps"
                 )
-            # normalized, as it is found in a text
-            self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
+            if is_normalized and token.normalized:
+                # as it is found in a text
+                self._tokens[token_id] = self._tokenizer.id_to_token(token_id)
 
 
 def read_merges(folder: Path, settings: Settings) -> dict[str, Any]:
