@@ -128,11 +128,14 @@ class GgufSource:
             return self._block_rows(origin, start, stop)
         content = _read(origin, start, stop)
         dtype = self.tensors[name].dtype
-        if kind in FORMS:
-            return stored(_dequantized(kind, content.reshape(stop - start, -1)) * scale, dtype)
         if kind == dtype and scale == 1:
             return content
-        return stored(floats(content, kind) * scale, dtype)
+        if kind in FORMS:
+            values = _dequantized(kind, content.reshape(stop - start, -1))
+        else:
+            values = floats(content, kind)
+        with np.errstate(all="ignore"):  # what is no number is refused where it is written
+            return stored(values * scale, dtype)
 
     def _block_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
         """Return a part of some rows' blocks; scales and biases are mostly in the cache by then."""

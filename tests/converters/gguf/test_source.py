@@ -16,6 +16,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.dialects.rotary import RopeScaling
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert, export
+from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.gguf.model_config import (
     gguf_name,
@@ -181,6 +182,17 @@ def test_a_factor_of_a_matrix_is_applied_and_said(tmp_path):
         expected = dequantized(kind, stored) * factors.get(name, 1.0)
         error = np.sqrt(np.square(found[name] - expected).mean() / np.square(expected).mean())
         assert error < (0.01 if name == f"{query}.weight" else 1e-6), name
+
+
+def test_numbers_that_are_none_are_refused_without_a_warning(tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, WIDE, kinds=every("Q4_0"))
+    data = path.read_bytes()
+    tensor = open_gguf(path).tensors["output_norm.weight"]
+    nan = b"\x01\x00\xa0\x7f"  # one that signals
+    path.write_bytes(data[: tensor.offset] + nan + data[tensor.offset + 4 :])
+    with pytest.raises(FormatError, match="not a number"):
+        convert(path, tmp_path / "made")
 
 
 @pytest.mark.parametrize(
