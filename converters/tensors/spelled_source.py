@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.checkpoint.dialects.names import StoredRows, spelled
+from edgellm.checkpoint.dialects.names import Spelling, StoredRows, spelled
 from edgellm.checkpoint.quantization import FLOATS, QUANTIZED_PARTS, Quantization
 from edgellm.checkpoint.safetensors_file import COMPARED_BYTES
+from edgellm.console.units import plural
 from edgellm.converters.tensors.floats import floats, stored
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
@@ -46,7 +47,7 @@ class SpelledSource:
         self.forms: Mapping[str, Quantization] = {
             path: form for path, form in by_stored_path.items() if form is not None
         }
-        self.notes: Sequence[str] = base.notes
+        self.notes: Sequence[str] = [*base.notes, *_notes(base, spelling)]
         if self.config.get("tie_word_embeddings") is True and "lm_head.weight" in self.tensors:
             self._settle_head()
 
@@ -89,6 +90,19 @@ class SpelledSource:
         if rows.factor == 1.0 or dtype not in FLOATS:
             return content
         return stored(floats(content, dtype) * np.float32(rows.factor), dtype)
+
+
+def _notes(base: Source, spelling: Spelling) -> list[str]:
+    """Return which family the model becomes, and how much of it no text goes through."""
+    notes = []
+    family, becomes = base.config.get("model_type"), spelling.config.get("model_type")
+    if family != becomes:
+        notes.append(f"a {family} is written as a {becomes}, and the new config says so")
+    used = {rows.name for rows in spelling.tensors.values()}
+    unused = len(base.tensors.keys() - used)
+    if unused:
+        notes.append(f"{plural(unused, 'tensor')} that no text goes through left out")
+    return notes
 
 
 def _shown(name: str, tensor: SourceTensor, rows: StoredRows) -> SourceTensor:

@@ -143,7 +143,10 @@ def test_the_text_part_of_a_model_that_sees_is_a_model(prefix, tiny_folder, tmp_
     expected = np.array(open_llm(mistral).logits(ids))
     assert np.array_equal(np.array(open_llm(folder).logits(ids)), expected)
     convert(mistral, tmp_path / "plain")
-    convert(folder, tmp_path / "made")
+    said = []
+    convert(folder, tmp_path / "made", progress=lambda step: said.append(step.message))
+    assert "a mistral3 is written as a mistral, and the new config says so" in said
+    assert "1 tensor that no text goes through left out" in said
     assert_same_files(tmp_path / "made", tmp_path / "plain")
     assert json.loads((tmp_path / "made" / "config.json").read_text())["model_type"] == "mistral"
 
