@@ -2,6 +2,7 @@
 
 import json
 
+import mlx.core as mx
 import numpy as np
 from support.tiny import CONFIGS, random_tensors, write_tokenizer
 
@@ -118,12 +119,73 @@ def bitsandbytes_parts(random, outputs, inputs, *, kind, nested, storage):
     return made, (table[codes] * np.repeat(sizes, 64)).reshape(outputs, inputs)
 
 
+def float8_parts(random, outputs, inputs, *, part, shape):
+    """Random bytes without the two that are no numbers, their scales, and the matrix."""
+    codes = random.randint(0, 254, (outputs, inputs)).astype(np.uint8)
+    codes[codes >= 127] += 1
+    grid = shape(outputs, inputs)
+    scales = random.uniform(1, 2, grid).astype(np.float32) / 2**12
+    wide = scales
+    if len(grid) == 2:
+        rows, columns = -(-outputs // grid[0]), -(-inputs // grid[1])
+        if part == "weight_scale_inv":
+            rows, columns = 128, 128
+        wide = np.repeat(np.repeat(scales, rows, 0), columns, 1)[:outputs, :inputs]
+    values = np.array(mx.from_fp8(mx.array(codes), dtype=mx.float32)) * wide
+    return {"weight": ("F8_E4M3", codes.shape, codes.tobytes()), part: scales}, values
+
+
+def int8_parts(random, outputs, inputs, *, part):
+    """Random int8 with a scale a row, or with the largest value a row; and the matrix."""
+    codes = random.randint(-127, 128, (outputs, inputs)).astype(np.int8)
+    scales = random.uniform(1, 2, (outputs, 1)).astype(np.float32) / 2**10
+    if part == "SCB":
+        scales = (scales * 127).reshape(-1)
+        # bitsandbytes: row by row, times the largest value, over 127
+        values = codes * (scales / np.float32(127))[:, None]
+        return {"weight": codes, part: scales, "weight_format": np.zeros((), np.uint8)}, values
+    return {"weight": codes, part: scales}, codes * scales
+
+
+def compressed_parts(random, outputs, inputs, *, bits, group, symmetric, shuffled=False):
+    """A random matrix in the layout of compressed-tensors, and its values."""
+    half = 1 << bits - 1
+    groups = inputs // group
+    codes = random.randint(-half, half, (outputs, inputs))
+    scales = (random.uniform(1, 2, (outputs, groups)) / 2**bits / 16).astype(np.float16)
+    zeros = np.zeros((outputs, groups), int)
+    if not symmetric:
+        zeros = random.randint(-half, half, (outputs, groups))
+    order = np.arange(inputs) // group
+    if shuffled:
+        order = random.permutation(order)
+    made = {
+        "weight_packed": words_of(codes + half, bits, 1),
+        "weight_scale": scales,
+        "weight_shape": np.array([outputs, inputs], np.int64),
+    }
+    if not symmetric:
+        padded = np.pad(zeros + half, ((0, -outputs % 32), (0, 0)))
+        made["weight_zero_point"] = words_of(padded, bits, 0)[: -(-outputs * bits // 32)]
+    if shuffled:
+        made["weight_g_idx"] = order.astype(np.int32)
+    return made, (codes - zeros[:, order]).astype(np.float32) * scales.astype(np.float32)[:, order]
+
+
 def write_packed(path, block, parts, *, config=WIDE, extra=None, dtype=np.float16):
     """Write a folder whose layers' matrices are ``parts(random, outputs, inputs)``.
 
-    Returns every tensor's values in float32 by Hugging Face's name.
+    Returns the values as ``packed_tensors`` does.
     """
+    stored, values = packed_tensors(parts, config=config, dtype=dtype)
     path.mkdir(parents=True)
+    stored |= extra or {}
+    write_folder(path, config | {"quantization_config": block, "dtype": "float16"}, stored)
+    return values
+
+
+def packed_tensors(parts, *, config=WIDE, dtype=np.float16):
+    """Return a folder's tensors, and every tensor's values in float32 by Hugging Face's name."""
     random = np.random.RandomState(1)
     stored, values = {}, {}
     for name, tensor in random_tensors(config).items():
@@ -135,9 +197,7 @@ def write_packed(path, block, parts, *, config=WIDE, extra=None, dtype=np.float1
         else:
             stored[name] = tensor.astype(dtype)
             values[name] = stored[name].astype(np.float32)
-    stored |= extra or {}
-    write_folder(path, config | {"quantization_config": block, "dtype": "float16"}, stored)
-    return values
+    return stored, values
 
 
 def write_folder(path, config, stored):

@@ -7,7 +7,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.gguf_files import arrays
-from support.packed_models import WIDE, bitsandbytes_parts, words_of, write_packed
+from support.packed_models import (
+    WIDE,
+    bitsandbytes_parts,
+    compressed_parts,
+    float8_parts,
+    int8_parts,
+    write_packed,
+)
 
 import edgellm
 from edgellm.checkpoint.quantization import Quantization
@@ -18,22 +25,6 @@ from edgellm.errors import FormatError, UnsupportedModelError
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 COMPRESSED = {"quant_method": "compressed-tensors", "quantization_status": "compressed"}
-
-
-def float8_parts(random, outputs, inputs, *, part, shape):
-    """Random bytes without the two that are no numbers, their scales, and the matrix."""
-    codes = random.randint(0, 254, (outputs, inputs)).astype(np.uint8)
-    codes[codes >= 127] += 1
-    grid = shape(outputs, inputs)
-    scales = random.uniform(1, 2, grid).astype(np.float32) / 2**12
-    wide = scales.reshape((*grid, 1, 1)[: 2 if len(grid) == 2 else None]) if grid else scales
-    if len(grid) == 2:
-        rows, columns = -(-outputs // grid[0]), -(-inputs // grid[1])
-        if part == "weight_scale_inv":
-            rows, columns = 128, 128
-        wide = np.repeat(np.repeat(scales, rows, 0), columns, 1)[:outputs, :inputs]
-    values = np.array(mx.from_fp8(mx.array(codes), dtype=mx.float32)) * wide
-    return {"weight": ("F8_E4M3", codes.shape, codes.tobytes()), part: scales}, values
 
 
 def converted(tmp_path, block, parts, **settings):
@@ -109,18 +100,6 @@ def test_float8_is_transformers_own_dequantization():
     assert np.array_equal(ours, expected.numpy())
 
 
-def int8_parts(random, outputs, inputs, *, part):
-    """Random int8 with a scale a row, or with the largest value a row; and the matrix."""
-    codes = random.randint(-127, 128, (outputs, inputs)).astype(np.int8)
-    scales = random.uniform(1, 2, (outputs, 1)).astype(np.float32) / 2**10
-    if part == "SCB":
-        scales = (scales * 127).reshape(-1)
-        # bitsandbytes: row by row, times the largest value, over 127
-        values = codes * (scales / np.float32(127))[:, None]
-        return {"weight": codes, part: scales, "weight_format": np.zeros((), np.uint8)}, values
-    return {"weight": codes, part: scales}, codes * scales
-
-
 @pytest.mark.parametrize(
     ("block", "part"),
     [
@@ -174,31 +153,6 @@ def test_activation_order_of_packed_integers_is_dequantized(tmp_path, symmetric)
     values, found, _, _ = converted(tmp_path, block, parts, bits=16, dtype="float32")
     for name, expected in values.items():
         assert np.array_equal(found[name], expected), name
-
-
-def compressed_parts(random, outputs, inputs, *, bits, group, symmetric, shuffled=False):
-    """A random matrix in the layout of compressed-tensors, and its values."""
-    half = 1 << bits - 1
-    groups = inputs // group
-    codes = random.randint(-half, half, (outputs, inputs))
-    scales = (random.uniform(1, 2, (outputs, groups)) / 2**bits / 16).astype(np.float16)
-    zeros = np.zeros((outputs, groups), int)
-    if not symmetric:
-        zeros = random.randint(-half, half, (outputs, groups))
-    order = np.arange(inputs) // group
-    if shuffled:
-        order = random.permutation(order)
-    made = {
-        "weight_packed": words_of(codes + half, bits, 1),
-        "weight_scale": scales,
-        "weight_shape": np.array([outputs, inputs], np.int64),
-    }
-    if not symmetric:
-        padded = np.pad(zeros + half, ((0, -outputs % 32), (0, 0)))
-        made["weight_zero_point"] = words_of(padded, bits, 0)[: -(-outputs * bits // 32)]
-    if shuffled:
-        made["weight_g_idx"] = order.astype(np.int32)
-    return made, (codes - zeros[:, order]).astype(np.float32) * scales.astype(np.float32)[:, order]
 
 
 @pytest.mark.torch

@@ -5,6 +5,7 @@ from fuzz.doors.bench_records import BenchRecords
 from fuzz.doors.folders import Config, Index, Safetensors
 from fuzz.doors.gguf import GgufBytes, GgufStructure
 from fuzz.doors.llama2c import Llama2c
+from fuzz.doors.packed_folders import PackedFolders
 from fuzz.doors.pickles import Meta, Pickles
 from fuzz.doors.prompt_caches import PromptCaches
 from fuzz.doors.requests import Requests
@@ -12,7 +13,7 @@ from fuzz.doors.templates import Templates
 from fuzz.doors.tokenizers import SentencePiece, TokenizerJson, TokenizerSettings
 
 ALL = (
-    *(Safetensors, Index, Config),
+    *(Safetensors, Index, Config, PackedFolders),
     *(TokenizerJson, SentencePiece, TokenizerSettings, Templates),
     *(GgufBytes, GgufStructure, Pickles, Meta, Llama2c, Adapters),
     *(PromptCaches, BenchRecords, Requests),
