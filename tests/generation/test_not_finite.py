@@ -1,5 +1,7 @@
 """Damaged weights: every way to generate ends with an error that says where, and none goes on."""
 
+import shutil
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from support import tiny
 
 import edgellm
 from edgellm.errors import NotFiniteError
+from edgellm.hub.resolve import BUNDLED
 from edgellm.sampling.sampler import Sampler
 from edgellm.settings import Sampling
 
@@ -65,6 +68,30 @@ def test_every_way_to_generate_says_so(damage, backend, damaged):
         completions = llm.generate_batch([PROMPT, PROMPT[:3]], max_tokens=3)
         assert [one.finish_reason for one in completions] == ["error"] * 2
         assert all(isinstance(one.error, NotFiniteError) for one in completions)
+
+
+@pytest.mark.parametrize("activations", ["int8", "float"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("model-layer-00003", "model.layers.3.input_layernorm.weight", "layer 3 are the first"),
+        ("model-head", "model.norm.weight", "the last layer, the norm or the head"),
+    ],
+)
+def test_quantized_products_pass_on_what_is_not_finite(place, value, activations, tmp_path):
+    file, name, expected = place
+    folder = shutil.copytree(BUNDLED / "stories", tmp_path / "stories")
+    path = folder / f"{file}.safetensors"
+    tensors = mx.load(str(path))
+    # one number of a group whose others are finite
+    tensors[name][70] = value
+    mx.eval(tensors)
+    mx.save_safetensors(str(path), tensors, metadata={"format": "mlx"})
+    with edgellm.load(folder, memory="500MB", threads=1, activations=activations) as llm:
+        for prompt in ("Once", "Once upon a time there was a little girl who lived in a house"):
+            with pytest.raises(NotFiniteError, match=expected):
+                llm.generate(prompt, max_tokens=4)
 
 
 def test_a_sequence_that_meets_the_damage_does_not_end_the_others(damaged):

@@ -159,10 +159,6 @@ class ValueBuilder:
             x = self.b.fadd(self.part(x, 0, half), self.part(x, half, half))
         return x
 
-    def reduce_max(self, x: Value) -> Value:
-        """Return the largest of a vector's lanes."""
-        return self.call(f"llvm.vector.reduce.fmax.{_suffix(x.type)}", F32, [x], fastmath=("nnan",))
-
     # --- lanes
 
     def broadcast(self, x: Value, lanes: int) -> Value:

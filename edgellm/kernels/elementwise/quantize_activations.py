@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from edgellm.kernels.codegen.abi import QUANTIZE
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
@@ -11,8 +13,8 @@ from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
 _LARGEST = 127.0
 """Codes are between -127 and 127: -128 would be further from zero than the largest number."""
 
-_TINY = 1e-30
-"""A group of zeros gets this over 127 as its scale, so that nothing is divided by zero."""
+[_TINY_BITS] = struct.unpack("<i", struct.pack("<f", 1e-30))
+"""A group of zeros gets 1e-30 over 127 as its scale, so that nothing is divided by zero."""
 
 _ITEM_GROUPS = 16
 """Groups that a thread takes at once."""
@@ -51,10 +53,15 @@ def emit_quantize(isa: Isa, name: str, group: int, order: str) -> str:
         source = e.mul(item, 4 * group)
         # (group,) float32 in several vectors
         numbers = [e.load(x, e.add(source, 4 * start), floats) for start in range(0, group, lanes)]
-        magnitudes = e.const(floats, 0.0)
+        # Magnitudes in float32 are in the order of their bits as whole numbers, and there infinity
+        # and NaN are above all others: a group that holds one gets it as its scale.
+        words = vector(I32, lanes)
+        magnitudes = e.const(words, _TINY_BITS)
         for number in numbers:
-            magnitudes = e.binary("maxnum", magnitudes, e.unary("fabs", number))
-        largest = e.binary("maxnum", e.reduce_max(magnitudes), e.const(F32, _TINY))
+            magnitude = e.b.bitcast(e.unary("fabs", number), words)
+            magnitudes = e.call(f"llvm.smax.v{lanes}i32", words, [magnitudes, magnitude])
+        largest_bits = e.call(f"llvm.vector.reduce.smax.v{lanes}i32", I32, [magnitudes])
+        largest = e.b.bitcast(largest_bits, F32)
         scale = e.b.fdiv(largest, e.const(F32, _LARGEST))
         inverse = e.broadcast(e.b.fdiv(e.const(F32, _LARGEST), largest), lanes)
         rounded = [
