@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from support.gguf_files import WIDE, write_gguf
+from support.processes import answer_of
 from support.stand_in_hub import Hub, hub_environment, serving
 
 from edgellm.files.strict_json import read_json
@@ -45,31 +46,56 @@ def generated(environment, name):
     return out, error
 
 
+CONVERT = """
+import json, sys
+from pathlib import Path
+from edgellm.converters.gguf_on_hub.cached_conversion import converted
+from edgellm.errors import EdgeLLMError
+from edgellm.hub.names import parse_hub_name
+answers = []
+for name, edited in json.loads(sys.argv[1]):
+    said = []
+    if edited:
+        record = Path(str(folder) + ".source.json")
+        known = json.loads(record.read_text())
+        record.write_text(json.dumps(known | edited))
+    try:
+        folder = converted(parse_hub_name(name), said.append)
+        answers.append([str(folder), [step.message for step in said if step.message]])
+    except EdgeLLMError as error:
+        answers.append([type(error).__name__, error.message])
+print(json.dumps(answers))
+"""
+
+
 def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path):
     address, asked = hub
-    online = hub_environment(address, tmp_path / "home")
-    offline = hub_environment(address, tmp_path / "home", offline=True)
+    home = tmp_path / "home"
+    online = hub_environment(address, home)
+    offline = hub_environment(address, home, offline=True)
     code, out, error = edgellm(online, "plan", "owner/tiny-GGUF:Q8_0", "--json")
     assert code == 0, error
     planned = json.loads(out)
     first, said = generated(online, "owner/tiny-GGUF:Q8_0")
     assert "owner/tiny-GGUF:Q8_0 is converted once, into" in said
     assert "MB, found again until" in said
-    ours = tmp_path / "home" / "ours" / "edgellm" / "models"
+    ours = home / "ours" / "edgellm" / "models"
     assert (ours.stat().st_mode & 0o777) == 0o700
     made = ours / "owner--tiny-GGUF--Tiny-Q8_0"
     assert (made / "edgellm.json").is_file()
     asked.clear()
-    assert generated(online, "owner/tiny-GGUF/Tiny-Q8_0.gguf") == (first, "")
+    (again,) = answer_of(CONVERT, [["owner/tiny-GGUF/Tiny-Q8_0.gguf", {}]], online)
+    assert again == [str(made), []]
     assert not any("/resolve/" in path for path in asked)
-    assert generated(offline, "owner/tiny-GGUF:q8_0") == (first, "")
-    for file in (tmp_path / "home" / "hub").rglob("*"):
+    for file in (home / "hub").rglob("*"):
         if not file.is_dir():
             file.unlink()
-    assert generated(offline, "owner/tiny-GGUF:Q8_0") == (first, "")
-    code, _, error = edgellm(offline, "generate", "owner/tiny-GGUF:Q4_0", "-p", "x")
-    assert code == 1
-    assert "owner/tiny-GGUF is not in the cache and HF_HUB_OFFLINE forbids" in error
+    assert generated(offline, "owner/tiny-GGUF:q8_0") == (first, "")
+    names = [["owner/tiny-GGUF:Q8_0", {}], ["owner/tiny-GGUF:Q4_0", {}]]
+    again, absent = answer_of(CONVERT, names, offline)
+    assert again == [str(made), []]
+    assert absent[0] == "DownloadError"
+    assert "owner/tiny-GGUF is not in the cache and HF_HUB_OFFLINE forbids" in absent[1]
     code, out, error = edgellm(offline, "plan", "owner/tiny-GGUF:Q8_0", "--json")
     assert code == 0, error
     for part in ("pinned_bytes", "outer_bytes", "cache_bytes", "working_bytes"):
@@ -78,20 +104,19 @@ def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path)
 
 def test_another_file_under_the_name_is_converted_anew(hub, tmp_path):
     address, _ = hub
-    environment = hub_environment(address, tmp_path / "home")
-    generated(environment, "owner/tiny-GGUF:Q4_0")
+    name = "owner/tiny-GGUF:Q4_0"
+    edits = [
+        {},
+        {"commit": "another"},
+        {"commit": "another", "blobs": ["another 1"]},
+        {"version": "another"},
+        {"files": None},
+    ]
+    calls = [[name, edited] for edited in edits]
+    answers = answer_of(CONVERT, calls, hub_environment(address, tmp_path / "home"))
+    assert [bool(said) for _, said in answers] == [True, False, True, True, True]
     record = tmp_path / "home/ours/edgellm/models/owner--tiny-GGUF--Tiny-Q4_0.source.json"
-    before = read_json(record)
-    record.write_text(json.dumps(before | {"commit": "another"}))
-    _, said = generated(environment, "owner/tiny-GGUF:Q4_0")
-    assert said == "", "the commit is another one and the file is not"
-    record.write_text(json.dumps(before | {"commit": "another", "blobs": ["another 1"]}))
-    _, said = generated(environment, "owner/tiny-GGUF:Q4_0")
-    assert "is converted once" in said
-    assert read_json(record) == before
-    record.write_text("{")
-    _, said = generated(environment, "owner/tiny-GGUF:Q4_0")
-    assert read_json(record) == before
+    assert read_json(record)["files"] == ["Tiny-Q4_0.gguf"]
 
 
 def test_shards_in_a_folder_are_one_model(hub, tmp_path):
@@ -103,10 +128,10 @@ def test_shards_in_a_folder_are_one_model(hub, tmp_path):
     assert len(list(folder.iterdir())) == 3
     code, _, error = edgellm(environment, "plan", "owner/tiny-GGUF:BF16")
     assert code == 0, error
-    first, said = generated(environment, "owner/tiny-GGUF:bf16")
-    assert "is converted once" in said
-    name = "owner/tiny-GGUF/BF16/Tiny-BF16-00002-of-00003.gguf"
-    assert generated(environment, name) == (first, "")
+    names = ["owner/tiny-GGUF:bf16", "owner/tiny-GGUF/BF16/Tiny-BF16-00002-of-00003.gguf"]
+    first, again = answer_of(CONVERT, [[name, {}] for name in names], environment)
+    assert "is converted once" in first[1][0]
+    assert again == [first[0], []]
 
 
 def test_every_command_takes_a_file_and_says_that_it_is_converted(hub, tmp_path):
@@ -127,7 +152,7 @@ def test_a_path_that_is_mistyped_is_said_as_a_path_too(tmp_path):
 def test_a_repository_of_gguf_files_says_how_they_are_named(hub, tmp_path):
     address, _ = hub
     environment = hub_environment(address, tmp_path / "home")
-    for command in (["plan"], ["generate", "-p", "x"], ["convert", str(tmp_path / "made")]):
+    for command in (["plan"], ["generate", "-p", "x"]):
         code, _, error = edgellm(environment, command[0], "owner/tiny-GGUF", *command[1:])
         assert code == 1
         assert "holds GGUF files" in error
