@@ -32,6 +32,12 @@ RUNS = {
     for name, config in CONFIGS.items()
     if name not in ("mistral-window", "qwen2-window", "qwen3-biases")
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+RUNS |= {
+    "yarn": CONFIGS["llama-2"] | {"rope_scaling": YARN},
+    "yarn with its own factor": CONFIGS["llama-2"]
+    | {"rope_scaling": YARN | {"attention_factor": 1.5}},
+}
 """What llama.cpp computes as we do."""
 
 
