@@ -1,0 +1,97 @@
+#!/bin/sh
+# mlx-lm 0.32.2 (PyPI): reads GPTQ's matrices in AWQ's layout, so that no GPTQ folder opens.
+#
+# One would expect: its loader names "gptq" beside "awq" among the methods of quantization_config
+# that it reads, and refuses g_idx with the advice to use a model without it; so a folder without
+# g_idx should open, with the weights scale * (code - zero).
+#
+# What happens: GPTQ packs eight inputs a word, qweight (inputs / 8, outputs), AWQ eight outputs,
+# qweight (inputs, outputs / 8), and interleaves them. Both go through the same function, which
+# takes every qweight for AWQ's: a matrix of 256 by 256 becomes one of 2048 by 32, and what is said
+# in the end is that 0 bits are not supported. The zero points, which GPTQ's first version stores
+# less one, are taken as they are, too.
+#
+# Output seen (x86-64, Python 3.11):
+#   awq: opened, off by 0.000122 of 0.216
+#   gptq with g_idx: ValueError: ... (g_idx) are not currently supported. Please use a model without
+#   gptq without g_idx: ValueError: [quantize] The requested number of bits 0 is not supported.
+#
+# For users: convert a GPTQ folder with a tool that knows its layout before mlx-lm opens it. AWQ's are
+# right, but for zero points times scales, which are rounded to float16.
+set -eu
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/venv"
+packages="mlx-lm==0.32.2 numpy==2.4.6"
+[ "$(uname)" = Darwin ] || packages="$packages mlx[cpu]"
+"$folder/venv/bin/pip" install -q --disable-pip-version-check $packages
+cd "$folder"
+venv/bin/python - <<'PYTHON'
+import json
+import pathlib
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.utils import load_model
+
+HIDDEN, GROUP, AWQ_ORDER = 256, 128, (0, 2, 4, 6, 1, 3, 5, 7)
+CONFIG = {
+    "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": HIDDEN,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 64,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "rope_theta": 10000.0,
+}
+random = np.random.RandomState(0)
+codes = random.randint(0, 16, (HIDDEN, HIDDEN))  # inputs, outputs
+zeros = random.randint(1, 16, (HIDDEN // GROUP, HIDDEN))
+scales = random.uniform(0.005, 0.015, (HIDDEN // GROUP, HIDDEN)).astype(np.float16)
+order = np.arange(HIDDEN) // GROUP
+matrix = ((codes - zeros[order]) * scales[order].astype(np.float32)).T
+
+
+def words(values, places):
+    eights = values.reshape(len(values), -1, 8).astype(np.uint32)
+    shifts = np.empty(8, np.uint32)
+    for place, column in enumerate(places):
+        shifts[column] = 4 * place
+    return mx.array(np.bitwise_or.reduce(eights << shifts, axis=-1).view(np.int32))
+
+
+awq = {"qweight": words(codes, AWQ_ORDER), "qzeros": words(zeros, AWQ_ORDER)}
+gptq = {"qweight": words(codes.T, range(8)).T, "qzeros": words(zeros - 1, range(8))}
+gptq["qweight"] = mx.contiguous(gptq["qweight"])
+indexed = gptq | {"g_idx": mx.array(order.astype(np.int32))}
+
+
+def opened(method, parts):
+    """Return the largest error of a matrix as mlx-lm opens it, or what it says."""
+    path = pathlib.Path(f"{method}-{len(parts)}")
+    path.mkdir()
+    norm, table = mx.ones(HIDDEN, mx.float16), mx.ones((64, HIDDEN), mx.float16)
+    tensors = {"model.norm.weight": norm, "model.embed_tokens.weight": table}
+    tensors |= {"lm_head.weight": table}
+    layer = "model.layers.0."
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        tensors[f"{layer}{name}.weight"] = norm
+    for name in [f"self_attn.{a}" for a in "qkvo"] + [f"mlp.{a}" for a in ("gate", "up", "down")]:
+        for part, values in (parts | {"scales": mx.array(scales)}).items():
+            tensors[f"{layer}{name}_proj.{part}"] = values
+    mx.save_safetensors(str(path / "model.safetensors"), tensors)
+    block = {"quant_method": method, "bits": 4, "group_size": GROUP, "version": "gemm"}
+    (path / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": block}))
+    try:
+        model, _ = load_model(path)
+    except ValueError as error:
+        return f"ValueError: {error}"
+    made = model.model.layers[0].self_attn.q_proj
+    found = mx.dequantize(made.weight, made.scales, made.biases, made.group_size, made.bits)
+    return float(np.abs(np.array(found.astype(mx.float32)) - matrix).max())
+
+
+results = [opened("awq", awq), opened("gptq", indexed), opened("gptq", gptq)]
+print(f"awq: opened, off by {results[0]:.3g} of {np.abs(matrix).max():.3g}")
+print(f"gptq with g_idx: {results[1]}")
+print(f"gptq without g_idx: {results[2]}")
+assert results[0] < 1e-3
+assert "g_idx" in results[1]
+assert "bits 0" in results[2], results[2]
+PYTHON
