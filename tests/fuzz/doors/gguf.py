@@ -4,6 +4,7 @@ import zlib
 from pathlib import Path
 
 import gguf
+import mlx.core as mx
 import numpy as np
 from support.gguf_files import add_byte_level, write_gguf
 from support.tiny import CONFIGS
@@ -32,6 +33,8 @@ EXAMPLES = (
     (CONFIG, "F16", add_byte_level, "whole"),
     (CONFIG, "Q8_0", add_byte_level, None),
     (QWEN, "F32", add_byte_level, None),
+    (CONFIG, "MXFP4", None, None),
+    (CONFIG, "IQ4_NL", None, None),
 )
 COMPARED = 8
 """Of accepted files, the one in so many that the library reads too: it takes ten times as long."""
@@ -133,7 +136,13 @@ def _compare_values(name, other, source):
     shape = (-1, other.shape[0])
     with np.errstate(all="ignore"):
         theirs = gguf.quants.dequantize(other.data, other.tensor_type).reshape(shape)
-        if f"{stem}.scales" in source.tensors:
+        if f"{stem}.scales" in source.tensors and f"{stem}.biases" not in source.tensors:
+            packed, scales = (_rows(source, f"{stem}.{part}") for part in ("weight", "scales"))
+            words = packed.view(np.uint32).reshape(len(theirs), -1)
+            form = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+            narrow = mx.array(scales.reshape(len(theirs), -1))
+            ours = np.array(mx.dequantize(mx.array(words), narrow, **form, dtype=mx.float32))
+        elif f"{stem}.scales" in source.tensors:
             parts = [_rows(source, f"{stem}.{part}") for part in ("weight", "scales", "biases")]
             scales, biases = (
                 part.view(np.float16).astype(np.float32).reshape(len(theirs), -1)
