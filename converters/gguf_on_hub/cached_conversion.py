@@ -14,6 +14,8 @@ from edgellm.checkpoint.folder import CONFIG
 from edgellm.console.units import size
 from edgellm.converters.conversion import ConversionStep, ConvertCallback
 from edgellm.converters.convert import convert
+from edgellm.converters.gguf.source import GgufSource
+from edgellm.converters.gguf_on_hub.preview import as_it_is
 from edgellm.errors import EdgeLLMError
 from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.files.names import shortened
@@ -121,7 +123,8 @@ def _make(file: Path, folder: Path, name: HubName, say: ConvertCallback) -> None
     except OSError as error:
         raise write_error(folder.parent, error) from error
     _tell(say, f"{name.text} is converted once, into {folder}")
-    report = convert(file, folder, force=folder.exists(), progress=say)
+    bits = as_it_is(GgufSource(file)).bits
+    report = convert(file, folder, bits=bits, force=folder.exists(), progress=say)
     _tell(say, f"converted: {size(report.weight_bytes)}, found again until {folder} is deleted")
 
 

@@ -9,7 +9,7 @@ from edgellm.checkpoint.folder import ModelFolder
 from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.converters.gguf.header_reader import MAX_HEADER_BYTES
 from edgellm.converters.gguf.source import GgufSource
-from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import UNQUANTIZED_BITS, ConversionSettings, make_recipe
 from edgellm.errors import EdgeLLMError
 from edgellm.files.locations import temporary_folder
 from edgellm.hub.download import GgufPlace
@@ -44,9 +44,16 @@ def preview_gguf(place: GgufPlace) -> Checkpoint:
     raise AssertionError("the last beginning returns or raises")
 
 
+def as_it_is(source: GgufSource) -> ConversionSettings:
+    """Return the settings that keep a file's numbers: who names a 16-bit file wants 16 bits."""
+    if source.forms or source.config.get("quantization"):
+        return ConversionSettings()
+    return ConversionSettings(bits=UNQUANTIZED_BITS)
+
+
 def _planned(source: GgufSource, place: GgufPlace) -> Checkpoint:
     """Return the checkpoint of the folder that a source becomes, from its shapes."""
-    recipe = make_recipe(source, ConversionSettings())
+    recipe = make_recipe(source, as_it_is(source))
     tensors = {}
     for file in recipe.files:
         offset = 0

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.gguf_files import WIDE, write_gguf
@@ -132,6 +133,8 @@ def test_shards_in_a_folder_are_one_model(hub, tmp_path):
     first, again = answer_of(CONVERT, [[name, {}] for name in names], environment)
     assert "is converted once" in first[1][0]
     assert again == [first[0], []]
+    config = read_json(Path(first[0]) / "config.json")
+    assert "quantization" not in config, "who names a 16-bit file wants 16 bits"
 
 
 def test_every_command_takes_a_file_and_says_that_it_is_converted(hub, tmp_path):
