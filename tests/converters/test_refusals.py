@@ -173,8 +173,12 @@ def test_other_models_and_settings_are_refused(tmp_path):
     for change_of_config, error in (
         ({"model_type": "gpt2"}, UnsupportedModelError),
         (
-            {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+            {"quantization_config": {"quant_method": "hqq", "bits": 4, "group_size": 128}},
             UnsupportedModelError,
+        ),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+            FormatError,  # nothing is packed
         ),
         ({"num_hidden_layers": 10**9}, FormatError),
         ({"hidden_size": -1}, FormatError),
