@@ -35,7 +35,6 @@ class SpelledSource:
         self._base = base
         self._rows = spelling.tensors
         self.config: Mapping[str, Any] = spelling.config
-        self.companions: Mapping[str, Path | bytes] = base.companions
         self.tensors: Mapping[str, SourceTensor] = {
             name: _shown(name, base.tensors[rows.name], rows)
             for name, rows in spelling.tensors.items()
@@ -50,6 +49,11 @@ class SpelledSource:
         self.notes: Sequence[str] = [*base.notes, *_notes(base, spelling)]
         if self.config.get("tie_word_embeddings") is True and "lm_head.weight" in self.tensors:
             self._settle_head()
+
+    @property
+    def companions(self) -> Mapping[str, Path | bytes]:
+        """Return the base's files, asked for only when wanted: a given tokenizer replaces some."""
+        return self._base.companions
 
     def _settle_head(self) -> None:
         """Leave a tied head out that is the embedding again; untie another one.
