@@ -1,43 +1,37 @@
 #!/bin/sh
 # mlx-lm 0.32.2 (PyPI): reads GPTQ's matrices in AWQ's layout, so that no GPTQ folder opens.
 #
-# One would expect: its loader names "gptq" beside "awq" among the methods of quantization_config
-# that it reads, and refuses g_idx with the advice to use a model without it; so a folder without
-# g_idx should open, with the weights scale * (code - zero).
+# One would expect: its loader reads "gptq" beside "awq" and refuses g_idx with the advice to use a
+# model without it, so a folder without g_idx should open, as scale * (code - zero).
 #
 # What happens: GPTQ packs eight inputs a word, qweight (inputs / 8, outputs), AWQ eight outputs,
 # qweight (inputs, outputs / 8), and interleaves them. Both go through the same function, which
-# takes every qweight for AWQ's: a matrix of 256 by 256 becomes one of 2048 by 32, and what is said
-# in the end is that 0 bits are not supported. The zero points, which GPTQ's first version stores
-# less one, are taken as they are, too.
+# takes every qweight for AWQ's: a matrix of 256 by 256 becomes one of 2048 by 32, with 0 bits. The
+# zero points, which GPTQ's first version stores less one, are taken as they are, too.
 #
 # Output seen (x86-64, Python 3.11):
 #   awq: opened, off by 0.000122 of 0.216
 #   gptq with g_idx: ValueError: ... (g_idx) are not currently supported. Please use a model without
 #   gptq without g_idx: ValueError: [quantize] The requested number of bits 0 is not supported.
 #
-# For users: convert a GPTQ folder with a tool that knows its layout before mlx-lm opens it. AWQ's are
-# right, but for zero points times scales, which are rounded to float16.
+# For users: convert a GPTQ folder with a tool that knows its layout before mlx-lm opens it.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-packages="mlx-lm==0.32.2 numpy==2.4.6"
-[ "$(uname)" = Darwin ] || packages="$packages mlx[cpu]"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check $packages
+"$folder/venv/bin/pip" install -q --disable-pip-version-check mlx-lm==0.32.2 "mlx[cpu]==0.32.4"
 cd "$folder"
 venv/bin/python - <<'PYTHON'
 import json
 import pathlib
-
 import mlx.core as mx
 import numpy as np
 from mlx_lm.utils import load_model
 
 HIDDEN, GROUP, AWQ_ORDER = 256, 128, (0, 2, 4, 6, 1, 3, 5, 7)
 CONFIG = {
-    "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": HIDDEN,
-    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 64,
+    "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": HIDDEN, "vocab_size": 64,
+    "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4,
     "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "rope_theta": 10000.0,
 }
 random = np.random.RandomState(0)
@@ -47,8 +41,8 @@ scales = mx.array(random.uniform(0.005, 0.015, zeros.shape).astype(np.float16))
 
 
 def words(values, places):
-    eights = values.reshape(len(values), -1, 8).astype(np.uint32)
-    return mx.array(np.bitwise_or.reduce(eights << (4 * np.argsort(places)), axis=-1).view(np.int32))
+    eights = values.reshape(len(values), -1, 8) << (4 * np.argsort(places))
+    return mx.array(np.bitwise_or.reduce(eights, axis=-1).astype(np.uint32).view(np.int32))
 
 
 awq = {"qweight": words(codes, AWQ_ORDER), "qzeros": words(zeros, AWQ_ORDER)}
@@ -57,7 +51,6 @@ indexed = gptq | {"g_idx": mx.array((np.arange(HIDDEN) // GROUP).astype(np.int32
 
 
 def opened(method, parts):
-    """Return what mlx-lm says of a folder whose matrices are all stored like this."""
     path = pathlib.Path(f"{method}-{len(parts)}")
     path.mkdir()
     ones = mx.ones((64, HIDDEN), mx.float16)
@@ -82,7 +75,6 @@ def opened(method, parts):
 
 
 results = [opened("awq", awq), opened("gptq", indexed), opened("gptq", gptq)]
-for name, result in zip(("awq", "gptq with g_idx", "gptq without g_idx"), results):
-    print(f"{name}: {result}")
+print("awq: {}\ngptq with g_idx: {}\ngptq without g_idx: {}".format(*results))
 assert "off by 0.000" in results[0] and "g_idx" in results[1] and "bits 0" in results[2]
 PYTHON
