@@ -4,9 +4,12 @@ import json
 
 import mlx.core as mx
 import numpy as np
+from support.gguf_files import arrays
 from support.tiny import CONFIGS, random_tensors, write_tokenizer
 
+from edgellm import load
 from edgellm.checkpoint.safetensors_file import TensorData, write_tensors
+from edgellm.converters import convert
 
 WIDE = CONFIGS["llama-2"] | {
     "hidden_size": 256,
@@ -213,3 +216,17 @@ def write_folder(path, config, stored):
     write_tensors(path / "model.safetensors", data, metadata={"format": "pt"})
     (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     write_tokenizer(path)
+
+
+def converted(tmp_path, block, parts, **settings):
+    """A packed folder's values, those of the folder made of it, the report, and what was said."""
+    values = write_packed(tmp_path / "packed", block, parts)
+    said = []
+    report = convert(
+        tmp_path / "packed",
+        tmp_path / "made",
+        progress=lambda step: said.append(step.message),
+        **settings,
+    )
+    load(tmp_path / "made").close()
+    return values, arrays(tmp_path / "made"), report, [text for text in said if text]

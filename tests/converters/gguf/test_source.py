@@ -1,38 +1,21 @@
-"""GGUF in: weights, config, rotary order, shards, tokenizers."""
+"""GGUF in: weights, config, shards, factors, refusals."""
 
-import json
-import math
-from pathlib import Path
-
-import gguf
 import numpy as np
 import pytest
 from support.folders import fused
-from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, arrays, dequantized, write_gguf
-from support.tiny import CONFIGS, LLAMA3_SCALING, random_tensors
+from support.gguf_files import WIDE, add_byte_level, arrays, dequantized, write_gguf
+from support.tiny import CONFIGS, random_tensors
 
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.checkpoint.dialects.rotary import RopeScaling
 from edgellm.checkpoint.quantization import Quantization
-from edgellm.converters import convert, export
+from edgellm.converters import convert
 from edgellm.converters.gguf.header import open_gguf
-from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.gguf.model_config import (
     gguf_name,
     huggingface_name,
 )
-from edgellm.converters.gguf.rope_scaling import read_rope_scaling, rope_factors
-from edgellm.converters.tokenizers.pretokenizers import (
-    PATTERNS,
-    pre_tokenizer_json,
-    pre_tokenizer_of,
-)
 from edgellm.errors import FormatError, TokenizerError, UnsupportedModelError
-from edgellm.tokenizer import Tokenizer
-from edgellm.tokenizer.detokenizer import steps_of
-
-NO_METADATA = Metadata(Path("x.gguf"), {})
 
 
 def every(kind):
@@ -85,29 +68,6 @@ def test_phi3_falls_into_the_pieces_of_a_llama(tmp_path, kind):
         assert llm.config.model_type == "llama"
     convert(tmp_path / "model.gguf", tmp_path / "kept")
     assert read_checkpoint(tmp_path / "kept").layers[0].quantizations.keys() >= {"mlp.up_proj"}
-
-
-@pytest.mark.parametrize("attention", [None, 0.8])
-def test_yarn_is_llama_cpps(tmp_path, attention):
-    def say(writer):
-        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-        writer.add_rope_scaling_factor(4.0)
-        writer.add_rope_scaling_orig_ctx_len(64)
-        if attention:
-            writer.add_rope_scaling_attn_factors(attention)
-
-    write_gguf(tmp_path / "model.gguf", CONFIGS["qwen3"], metadata=say)
-    convert(tmp_path / "model.gguf", tmp_path / "made", bits=16)
-    scaling = read_checkpoint(tmp_path / "made").config.rope_scaling
-    assert (scaling.kind, scaling.factor, scaling.beta_fast) == ("yarn", 4.0, 32.0)
-    assert scaling.original_max_position_embeddings == 64
-    expected = (attention or 1.0) * (1 + 0.1 * math.log(4))
-    assert scaling.attention_factor == pytest.approx(expected, rel=1e-6)
-    export(tmp_path / "made", tmp_path / "again.gguf")
-    convert(tmp_path / "again.gguf", tmp_path / "twice", bits=16)
-    assert read_checkpoint(tmp_path / "twice").config.rope_scaling.attention_factor == (
-        pytest.approx(scaling.attention_factor, rel=1e-6)
-    )
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
@@ -245,60 +205,6 @@ def test_a_folder_of_two_models_is_refused(tmp_path):
         convert(folder, tmp_path / "made")
 
 
-@pytest.mark.parametrize(
-    "scaling",
-    [
-        RopeScaling(kind="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0),
-        RopeScaling(
-            kind="llama3",
-            factor=8.0,
-            low_freq_factor=1.5,
-            high_freq_factor=6.0,
-            original_max_position_embeddings=3000,
-        ),
-        RopeScaling(kind="linear", factor=4.0),
-    ],
-)
-def test_rotary_factors_become_the_scaling_that_made_them(scaling):
-    config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
-    factors = rope_factors(128, 500000.0, scaling)
-    said = read_rope_scaling(NO_METADATA, config, factors)
-    assert said["rope_type"] == scaling.kind
-    found = RopeScaling(**{"kind": said.pop("rope_type"), **said})
-    np.testing.assert_allclose(rope_factors(128, 500000.0, found), factors, rtol=1e-4)
-
-
-def test_rotary_factors_of_another_kind_are_refused():
-    config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
-    with pytest.raises(UnsupportedModelError, match="rotary"):
-        read_rope_scaling(NO_METADATA, config, np.linspace(1, 9, 64, dtype=np.float32))
-    with pytest.raises(UnsupportedModelError, match="longrope"):
-        read_rope_scaling(
-            Metadata(Path("x.gguf"), {"llama.rope.scaling.type": "longrope"}), config, None
-        )
-
-
-@pytest.mark.parametrize(
-    ("keys", "factor"),
-    [
-        ({"factor": 4.0}, 4.0),
-        ({"type": "linear", "factor": 4.0}, 4.0),
-        ({"type": "none", "factor": 4.0}, None),
-        ({"factor": 0.0}, None),
-        ({"factor": 1.0}, None),
-        ({}, None),
-    ],
-)
-def test_a_factor_without_a_type_is_linear(keys, factor):
-    metadata = {f"llama.rope.scaling.{key}": value for key, value in keys.items()}
-    config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
-    said = read_rope_scaling(Metadata(Path("x.gguf"), metadata), config, None)
-    assert said == (factor and {"rope_type": "linear", "factor": factor})
-    older = {"llama.rope.scale_linear": 2.0, **metadata}
-    said = read_rope_scaling(Metadata(Path("x.gguf"), older), config, None)
-    assert (said is None) == (keys.get("type") == "none" or keys.get("factor") in (0.0, 1.0))
-
-
 def test_names_go_both_ways():
     for name in random_tensors(CONFIGS["qwen3-biases"]):
         assert huggingface_name(gguf_name(name)) == name
@@ -310,49 +216,6 @@ def test_names_go_both_ways():
         "",
     ):
         assert huggingface_name(name) is None
-
-
-@pytest.mark.parametrize("splitting", PATTERNS)
-def test_each_way_to_cut_a_text_is_known_again(splitting):
-    assert pre_tokenizer_of(steps_of(pre_tokenizer_json(splitting), "pretokenizers")) == splitting
-
-
-@pytest.mark.parametrize("splitting", PATTERNS)
-def test_byte_level_tokenizers_come_in(tmp_path, splitting):
-    def metadata(writer):
-        writer.add_chat_template(
-            [{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}]
-        )
-
-    def vocabulary(writer, size):
-        add_byte_level(writer, size, pre=splitting)
-
-    path = tmp_path / "model.gguf"
-    write_gguf(path, CONFIGS["llama-2"], vocabulary=vocabulary, metadata=metadata)
-    convert(path, tmp_path / "made")
-    tokenizer = Tokenizer.from_folder(tmp_path / "made")
-    assert tokenizer.encode("<|begin|>a<|end|>", add_special_tokens=False)[::2] == [0, 1]
-    assert tokenizer.encode("", add_special_tokens=True) == [0]
-    for text in SAMPLE_TEXTS:
-        assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.chat_template == "A"
-
-
-def test_ends_that_llama_cpp_knows_by_their_text_end_an_answer(tmp_path):
-    def vocabulary(writer, size):
-        add_byte_level(writer, size, ends={510: ("<|im_end|>", 1), 511: ("<|fim_pad|>", 3)})
-
-    path = tmp_path / "model.gguf"
-    write_gguf(path, WIDE, vocabulary=vocabulary)
-    said = []
-    convert(path, tmp_path / "made", progress=lambda step: said.append(step.message))
-    config = json.loads((tmp_path / "made" / "config.json").read_text())
-    assert config["eos_token_id"] == [1, 510, 511]
-    assert any(message and "'<|im_end|>', '<|fim_pad|>'" in message for message in said)
-    tokenizer = Tokenizer.from_folder(tmp_path / "made")
-    # a plain token in the file, and control all the same
-    assert tokenizer.encode("a<|im_end|>", add_special_tokens=False)[1:] == [510]
-    assert tokenizer.decode([510]) == ""
 
 
 def test_other_models_are_refused(tmp_path):
@@ -373,31 +236,3 @@ def test_other_models_are_refused(tmp_path):
     with pytest.raises(TokenizerError, match="strange"):
         convert(tmp_path / "pre.gguf", tmp_path / "made")
     assert not (tmp_path / "made").exists()
-
-
-def test_llama_3_s_scaling_is_what_the_tensor_says():
-    scaling = RopeScaling(
-        **{"kind": LLAMA3_SCALING["rope_type"]}
-        | {k: v for k, v in LLAMA3_SCALING.items() if k != "rope_type"}
-    )
-    factors = rope_factors(32, 500000.0, scaling)
-    assert factors[0] == 1
-    assert factors[-1] == 8
-
-
-@pytest.mark.parametrize("token", [-1, 10**6])
-def test_a_role_whose_id_is_no_token_is_taken_as_none_and_said(tmp_path, token):
-    def vocabulary(writer, size):
-        add_byte_level(writer, size)
-        writer.add_int32("tokenizer.ggml.padding_token_id", token)
-        writer.add_int32("tokenizer.ggml.eot_token_id", token)
-
-    write_gguf(tmp_path / "model.gguf", WIDE, vocabulary=vocabulary)
-    said = []
-    convert(
-        tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message)
-    )
-    for key in ("padding_token_id", "eot_token_id"):
-        assert any(f"{key} is {token}" in text and "as none" in text for text in filter(None, said))
-    config = json.loads((tmp_path / "made" / "config.json").read_text())
-    assert config["eos_token_id"] == 1

@@ -11,12 +11,12 @@ from support.packed_models import (
     WIDE,
     bitsandbytes_parts,
     compressed_parts,
+    converted,
     float8_parts,
     int8_parts,
     write_packed,
 )
 
-import edgellm
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert
 from edgellm.converters.quantizers.scaled_matrix import float8_values
@@ -25,20 +25,6 @@ from edgellm.errors import FormatError, UnsupportedModelError
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 COMPRESSED = {"quant_method": "compressed-tensors", "quantization_status": "compressed"}
-
-
-def converted(tmp_path, block, parts, **settings):
-    """A packed folder's values, those of the folder made of it, the report, and what was said."""
-    values = write_packed(tmp_path / "packed", block, parts)
-    said = []
-    report = convert(
-        tmp_path / "packed",
-        tmp_path / "made",
-        progress=lambda step: said.append(step.message),
-        **settings,
-    )
-    edgellm.load(tmp_path / "made").close()
-    return values, arrays(tmp_path / "made"), report, [text for text in said if text]
 
 
 def test_all_bytes_of_float8_are_those_of_mlx():

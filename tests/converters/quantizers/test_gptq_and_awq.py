@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from support.gguf_files import arrays
-from support.packed_models import WIDE, awq_parts, gptq_parts, write_folder, write_packed
+from support.packed_models import WIDE, awq_parts, converted, gptq_parts, write_folder, write_packed
 
 import edgellm
 from edgellm.checkpoint.quantization import Quantization
@@ -33,20 +33,6 @@ PHI3_SHAPES = {
 def relative_error(found, expected):
     """The root mean square of the change over that of the weights."""
     return np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
-
-
-def converted(tmp_path, block, parts, **settings):
-    """A packed folder's values, those of the folder made of it, the report, and what was said."""
-    values = write_packed(tmp_path / "packed", block, parts)
-    said = []
-    report = convert(
-        tmp_path / "packed",
-        tmp_path / "made",
-        progress=lambda step: said.append(step.message),
-        **settings,
-    )
-    edgellm.load(tmp_path / "made").close()
-    return values, arrays(tmp_path / "made"), report, [text for text in said if text]
 
 
 @pytest.mark.parametrize(

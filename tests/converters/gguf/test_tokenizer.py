@@ -1,0 +1,77 @@
+"""Tokenizers in GGUF's metadata: how texts are cut, ends of an answer, roles."""
+
+import json
+
+import pytest
+from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, write_gguf
+from support.tiny import CONFIGS
+
+from edgellm.converters import convert
+from edgellm.converters.tokenizers.pretokenizers import (
+    PATTERNS,
+    pre_tokenizer_json,
+    pre_tokenizer_of,
+)
+from edgellm.tokenizer import Tokenizer
+from edgellm.tokenizer.detokenizer import steps_of
+
+
+@pytest.mark.parametrize("splitting", PATTERNS)
+def test_each_way_to_cut_a_text_is_known_again(splitting):
+    assert pre_tokenizer_of(steps_of(pre_tokenizer_json(splitting), "pretokenizers")) == splitting
+
+
+@pytest.mark.parametrize("splitting", PATTERNS)
+def test_byte_level_tokenizers_come_in(tmp_path, splitting):
+    def metadata(writer):
+        writer.add_chat_template(
+            [{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}]
+        )
+
+    def vocabulary(writer, size):
+        add_byte_level(writer, size, pre=splitting)
+
+    path = tmp_path / "model.gguf"
+    write_gguf(path, CONFIGS["llama-2"], vocabulary=vocabulary, metadata=metadata)
+    convert(path, tmp_path / "made")
+    tokenizer = Tokenizer.from_folder(tmp_path / "made")
+    assert tokenizer.encode("<|begin|>a<|end|>", add_special_tokens=False)[::2] == [0, 1]
+    assert tokenizer.encode("", add_special_tokens=True) == [0]
+    for text in SAMPLE_TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.chat_template == "A"
+
+
+def test_ends_that_llama_cpp_knows_by_their_text_end_an_answer(tmp_path):
+    def vocabulary(writer, size):
+        add_byte_level(writer, size, ends={510: ("<|im_end|>", 1), 511: ("<|fim_pad|>", 3)})
+
+    path = tmp_path / "model.gguf"
+    write_gguf(path, WIDE, vocabulary=vocabulary)
+    said = []
+    convert(path, tmp_path / "made", progress=lambda step: said.append(step.message))
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert config["eos_token_id"] == [1, 510, 511]
+    assert any(message and "'<|im_end|>', '<|fim_pad|>'" in message for message in said)
+    tokenizer = Tokenizer.from_folder(tmp_path / "made")
+    # a plain token in the file, and control all the same
+    assert tokenizer.encode("a<|im_end|>", add_special_tokens=False)[1:] == [510]
+    assert tokenizer.decode([510]) == ""
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_a_role_whose_id_is_no_token_is_taken_as_none_and_said(tmp_path, token):
+    def vocabulary(writer, size):
+        add_byte_level(writer, size)
+        writer.add_int32("tokenizer.ggml.padding_token_id", token)
+        writer.add_int32("tokenizer.ggml.eot_token_id", token)
+
+    write_gguf(tmp_path / "model.gguf", WIDE, vocabulary=vocabulary)
+    said = []
+    convert(
+        tmp_path / "model.gguf", tmp_path / "made", progress=lambda step: said.append(step.message)
+    )
+    for key in ("padding_token_id", "eot_token_id"):
+        assert any(f"{key} is {token}" in text and "as none" in text for text in filter(None, said))
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert config["eos_token_id"] == 1
