@@ -62,7 +62,7 @@ def beam_steps(
     progress: Progress,
     keep_going: Callable[[], bool],
     seen: Sequence[int],
-    ends: Callable[[Sequence[int]], bool],
+    ends: Callable[[tuple[int, ...]], bool],
     end_tokens: int,
 ) -> Generator[Step]:
     """Yield the best continuation of up to ``limit`` tokens, once it is found.

@@ -12,7 +12,7 @@ from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
 from edgellm.generation.output import Token
 from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
-from edgellm.generation.text_stream import TextStream
+from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.model import Model
 from edgellm.plan.plan import Plan
@@ -136,21 +136,7 @@ class Completer:
         planned_bytes = self.plan.sequence_cache_bytes(total)
         cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
         require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
-        ends = partial(self._is_finished, end_tokens, sampling.stop, continues)
-        return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))
-
-    def _is_finished(
-        self,
-        end_tokens: frozenset[int],
-        stop: Sequence[str],
-        continues: bool,
-        produced: Sequence[int],
-    ) -> bool:
-        if produced[-1] in end_tokens:
-            return True
-        if not stop:
-            return False
         decoder = self.tokenizer.decoder(continues=continues)
-        beyond = len(produced) + 1
-        stream = TextStream(decoder, stop=stop, end_tokens=end_tokens, limit=beyond)
-        return any(stream.add(token)[1] for token in produced)
+        start = TextStream(decoder, stop=sampling.stop, end_tokens=end_tokens, limit=total)
+        ends = BranchingText(start).is_finished
+        return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import compress
 
 
@@ -25,6 +26,12 @@ class StopFilter:
         self._held = ""
         self._is_shown: list[bool] = []  # of each character held
         self.stopped = False
+
+    def copy(self) -> StopFilter:
+        """Return a filter that goes on from here with a text of its own."""
+        other = copy(self)
+        other._is_shown = self._is_shown.copy()
+        return other
 
     def add(self, text: str, *, shown: bool = True) -> str:
         """Return what is safe to show now; sets ``stopped`` when a stop text has come.

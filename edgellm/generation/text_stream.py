@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from copy import copy
 
 from edgellm.generation.stop_text import StopFilter
 from edgellm.tokenizer import StreamDecoder
@@ -32,6 +33,14 @@ class TextStream:
         self._limit = limit
         self.tokens: list[int] = []
 
+    def copy(self) -> TextStream:
+        """Return a stream that goes on from here with tokens of its own."""
+        other = copy(self)
+        other.tokens = self.tokens.copy()
+        other._decoder = self._decoder.copy()
+        other._stop_filter = self._stop_filter.copy()
+        return other
+
     def add(self, token: int) -> tuple[str, str | None]:
         """Return the text that a token completes, and the finish reason; None where it goes on."""
         self.tokens.append(token)
@@ -53,3 +62,26 @@ class TextStream:
     def flush(self) -> str:
         """Return what was held back of a completion that ends here."""
         return self._stop_filter.add(self._decoder.finish()) + self._stop_filter.finish()
+
+
+class BranchingText:
+    """Texts that share their beginnings, as those of beams do: each one goes on from its parent's.
+
+    Args:
+        start: the stream of the empty text.
+    """
+
+    def __init__(self, start: TextStream) -> None:
+        self._length = 0
+        self._parents: dict[tuple[int, ...], TextStream] = {}
+        self._streams = {(): start}
+
+    def is_finished(self, tokens: tuple[int, ...]) -> bool:
+        """Whether the last token ends a text; those one token shorter were asked for before."""
+        if len(tokens) > self._length:
+            self._length = len(tokens)
+            self._parents, self._streams = self._streams, {}
+        stream = self._parents[tokens[:-1]].copy()
+        self._streams[tokens] = stream
+        _, finish_reason = stream.add(tokens[-1])
+        return finish_reason is not None

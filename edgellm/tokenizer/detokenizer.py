@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,6 +149,13 @@ class StreamDecoder:
             if self.detokenizer.decoding.bare_start:
                 data = self.detokenizer.start_of(token_id)
         return self._strip(self._utf8.decode(data))
+
+    def copy(self) -> StreamDecoder:
+        """Return a decoder that goes on from here with ids of its own."""
+        other = copy(self)
+        other._utf8 = codecs.getincrementaldecoder("utf-8")(self.detokenizer.errors)
+        other._utf8.setstate(self._utf8.getstate())
+        return other
 
     def control_text(self, token_id: int) -> str:
         """Return how a token is written that ``add`` skips; ``""`` for one that is text."""

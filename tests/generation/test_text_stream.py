@@ -1,6 +1,9 @@
 """The text of a completion: what is shown after each token, and why it ends."""
 
-from edgellm.generation.text_stream import TextStream
+import itertools
+from copy import copy
+
+from edgellm.generation.text_stream import BranchingText, TextStream
 
 
 class Letters:
@@ -8,11 +11,16 @@ class Letters:
 
     def __init__(self):
         self.held = ""
+        self.added = []  # all that this one and its copies were given
+
+    def copy(self):
+        return copy(self)
 
     def control_text(self, token):
         return "<end>" if chr(token) == "#" else ""
 
     def add(self, token):
+        self.added.append(token)
         if chr(token) == "#":
             return ""
         text, self.held = self.held, chr(token)
@@ -85,3 +93,20 @@ class Plain(Letters):
 
     def add(self, token):
         return "" if chr(token) == "#" else chr(token)
+
+
+def test_branches_end_as_each_text_does_alone_and_read_a_token_once():
+    letters = Letters()
+    start = TextStream(letters, stop=["ab", "b<end>"], end_tokens={ord(".")}, limit=100)
+    branches = BranchingText(start)
+    texts, asked = [""], 0
+    for _ in range(5):
+        going = []
+        for text in map("".join, itertools.product(texts, "ab#.")):
+            ended = branches.is_finished(tuple(map(ord, text)))
+            assert ended == (stream(text, stop=["ab", "b<end>"], end=".")[0][-1][1] == "stop"), text
+            asked += 1
+            if not ended:
+                going.append(text)
+        texts = going
+    assert len(letters.added) <= asked
