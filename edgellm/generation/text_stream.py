@@ -74,7 +74,7 @@ class BranchingText:
     def __init__(self, start: TextStream) -> None:
         self._length = 0
         self._parents: dict[tuple[int, ...], TextStream] = {}
-        self._streams = {(): start}
+        self._streams: dict[tuple[int, ...], TextStream] = {(): start}
 
     def is_finished(self, tokens: tuple[int, ...]) -> bool:
         """Whether the last token ends a text; those one token shorter were asked for before."""
