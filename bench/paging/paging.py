@@ -15,10 +15,10 @@ from edgellm.bench.worker.memory_cap import capped
 from edgellm.bench.worker.process import WorkerProcess
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.console.units import size
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ConfigError, ReadError
 from edgellm.hub.resolve import locate
-from edgellm.plan.plan import megabytes
 from edgellm.plan.plan_checkpoint import least_memory, plan_for
 from edgellm.reading.tuning import tuned
 from edgellm.settings import LoadSettings
@@ -123,7 +123,7 @@ def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[in
     if not paged:
         raise ConfigError(
             f"{checkpoint.folder.path.name} is so small that the least it runs in, "
-            f"{megabytes(least)}, holds the whole of it",
+            f"{size(least)}, holds the whole of it",
             hint="name a larger model, or give budgets with --memory",
         )
     return paged

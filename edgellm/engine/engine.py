@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
+from edgellm.console.units import size
 from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.engine.context import EngineContext
 from edgellm.engine.scheduler import Scheduler
@@ -26,7 +27,6 @@ from edgellm.errors import (
 from edgellm.generation.output import Token
 from edgellm.generation.prompt import token_ids
 from edgellm.generation.stats import Progress
-from edgellm.plan.plan import megabytes
 from edgellm.settings import Sampling, merged
 
 
@@ -133,8 +133,8 @@ class Engine:
         if sequence.kv_bytes > kv_budget:
             raise MemoryBudgetError(
                 f"a sequence of {sequence.prompt_tokens} tokens and {sequence.limit} new ones needs"
-                f" {megabytes(sequence.kv_bytes)} for its KV cache;"
-                f" the plan has room for {megabytes(kv_budget)}",
+                f" {size(sequence.kv_bytes)} for its KV cache;"
+                f" the plan has room for {size(kv_budget)}",
                 hint="use a smaller max_tokens, or set aside more with a larger context or memory",
             )
         return self._scheduler.add(sequence)

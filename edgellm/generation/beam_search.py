@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.console.units import size
 from edgellm.errors import MemoryBudgetError, NotFiniteError
 from edgellm.generation.decode import Step
 from edgellm.generation.not_finite import located
@@ -23,7 +24,7 @@ from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
-from edgellm.plan.plan import caches_of, megabytes
+from edgellm.plan.plan import caches_of
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.finite import require_finite
 from edgellm.sampling.logprobs import log_probabilities
@@ -135,8 +136,8 @@ def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:
     needed = caches_of(beams) * cache_bytes
     if needed > free_bytes:
         raise MemoryBudgetError(
-            f"{beams} beams need {megabytes(needed)} for their KV caches;"
-            f" the plan has room for {megabytes(free_bytes)}",
+            f"{beams} beams need {size(needed)} for their KV caches;"
+            f" the plan has room for {size(free_bytes)}",
             hint=f"use fewer beams or a smaller max_tokens, or load the model with beams={beams}",
         )
 

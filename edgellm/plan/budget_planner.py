@@ -10,10 +10,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from edgellm.console.units import size
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import Plan, Speeds, megabytes
+from edgellm.plan.plan import Plan, Speeds
 from edgellm.settings import PREFILL_CHUNK
 
 CHUNK_STEP = 32
@@ -175,15 +176,16 @@ def _best_minimum(
     least = min(minimums, key=lambda minimum: minimum.total_bytes)
     draft = ""
     if estimate.draft_weight_bytes:
-        draft = f"{megabytes(estimate.draft_weight_bytes)} for the draft model, "
+        draft = f"{size(estimate.draft_weight_bytes)} for the draft model, "
     layer_bytes = least.weight_bytes - estimate.outer_bytes - estimate.draft_weight_bytes
+    megabytes = -(-least.total_bytes // 1_000_000)
     raise MemoryBudgetError(
-        f"the budget is {megabytes(budget)}, and the least that this model runs in is "
-        f"{megabytes(least.total_bytes)}: {megabytes(estimate.outer_bytes)} for norm and head, "
-        f"{megabytes(layer_bytes)} for layers in transit, {draft}"
-        f"{megabytes(least.total_bytes - least.weight_bytes)} for "
+        f"the budget is {size(budget)}, and the least that this model runs in is "
+        f"{size(least.total_bytes)}: {size(estimate.outer_bytes)} for norm and head, "
+        f"{size(layer_bytes)} for layers in transit, {draft}"
+        f"{size(least.total_bytes - least.weight_bytes)} for "
         f"{least.context} tokens of context",
-        hint=f"use --memory {megabytes(least.total_bytes).replace(' ', '')} or more, "
+        hint=f"use --memory {megabytes}MB or more, "
         "a shorter --context, or convert with fewer --bits",
     )
 

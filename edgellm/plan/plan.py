@@ -104,8 +104,3 @@ def caches_of(beams: int) -> int:
     if beams == 1:
         return 1
     return 1 + beams
-
-
-def megabytes(nbytes: int) -> str:
-    """Return ``1234 MB``, rounded up."""
-    return f"{-(-nbytes // 1_000_000)} MB"
