@@ -9,8 +9,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from edgellm.bench.worker.protocol import Message
@@ -34,7 +34,7 @@ class WorkerEndedError(BackendError):
 class WorkerProcess:
     """A worker in a session of its own, so that Ctrl-C reaches the bench alone.
 
-    A ``with`` closes it; at an exception it kills it, whatever it is at.
+    A ``with`` closes it; at an exception it kills it, whatever it is at, also where it just starts.
 
     Args:
         command: the program and its arguments.
@@ -55,24 +55,30 @@ class WorkerProcess:
         environment = dict(os.environ)
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
-        try:
-            self._stderr = tempfile.TemporaryFile(prefix="edgellm-bench-")  # noqa: SIM115 - see kill
-        except OSError as error:
-            raise BackendError(
-                f"no temporary file can be made: {error.strerror or error}",
-                hint="set TMPDIR to a folder on a disk with room",
-            ) from error
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=environment,
-            start_new_session=True,
-        )
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, name="edgellm-bench-reader", daemon=True)
-        self._reader.start()
+        with ExitStack() as undo:
+            try:
+                self._stderr = undo.enter_context(tempfile.TemporaryFile(prefix="edgellm-bench-"))
+            except OSError as error:
+                raise BackendError(
+                    f"no temporary file can be made: {error.strerror or error}",
+                    hint="set TMPDIR to a folder on a disk with room",
+                ) from error
+            with _signals_held():  # one during the fork would lose the new process's id
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._stderr,
+                    env=environment,
+                    start_new_session=True,
+                )
+                undo.callback(self._end)
+            self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+            self._reader = threading.Thread(
+                target=self._read, name="edgellm-bench-reader", daemon=True
+            )
+            self._reader.start()
+            undo.pop_all()
 
     def __enter__(self) -> WorkerProcess:
         """Return the worker."""
@@ -168,3 +174,23 @@ class WorkerProcess:
             reason = f"it was ended by {names.get(-status, f'signal {-status}')}"
             return WorkerEndedError(reason + last_words, hint=self._crash_hint)
         return WorkerEndedError(f"it ended with status {status}{last_words}")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Have signals that Python handles wait for the end of the ``with`` block."""
+    came: list[int] = []
+    handlers = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # no other thread has them
+            for number in signal.valid_signals():
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    handlers[number] = handler
+                    signal.signal(number, lambda one, _: came.append(one))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)

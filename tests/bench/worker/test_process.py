@@ -142,6 +142,58 @@ def test_an_exception_ends_a_busy_worker_at_once(start):
     assert time.monotonic() - begun < 5
 
 
+# A process of the bench's that stops it once there is a worker, and a bench in which a long PATH
+# makes the start of one slow.
+WATCHER = """
+import os, signal
+bench = os.getppid()
+print("watching", flush=True)
+while True:
+    with open(f"/proc/{bench}/task/{bench}/children") as children:
+        if len(children.read().split()) > 1:
+            break
+os.kill(bench, signal.SIGHUP)
+"""
+
+STARTING = """
+import os, subprocess, sys
+from edgellm.bench.worker.process import WorkerProcess
+from edgellm.cli.stop_signals import STOP
+
+STOP.arm()
+STOP.command_begins()
+os.environ["PATH"] = "/none:" * 20_000 + os.environ["PATH"]
+watcher = [sys.executable, "-c", sys.argv[1]]
+watching = subprocess.Popen(watcher, env={}, stdout=subprocess.PIPE)
+watching.stdout.readline()
+try:
+    with WorkerProcess(command=["sleep", "600"], timeout=60):
+        sys.stdin.read()
+finally:
+    print("clean", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_signal_while_a_worker_starts_leaves_none():
+    mark = f"starting-{os.getpid()}-{time.monotonic_ns()}"
+    bench = subprocess.Popen(
+        [sys.executable, "-c", STARTING, WATCHER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"EDGELLM_TEST_JOB": mark},
+    )
+    with bench:
+        assert bench.stdout.readline() == b"clean\n"
+        left = marked(mark)
+        for pid in set(left) - {bench.pid}:
+            os.kill(pid, signal.SIGKILL)
+        assert left == [bench.pid]
+        bench.stdin.close()
+        assert bench.wait() == 128 + signal.SIGHUP
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_a_busy_worker_ends_when_the_bench_is_killed():
     mark = f"worker-{os.getpid()}-{time.monotonic_ns()}"
