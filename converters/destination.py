@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from edgellm.console.units import size
-from edgellm.errors import ConversionError
+from edgellm.errors import ConfigError, ConversionError
+from edgellm.files.given_path import given_path
 from edgellm.files.refusals import write_error
 
 SPARE_BYTES = 32 << 20
@@ -20,12 +21,10 @@ def destination_path(destination: str | Path) -> Path:
         ConversionError: no file can have such a name.
     """
     try:
-        return Path(destination).expanduser().resolve()
-    # a zero byte, links that go round, a user that nobody knows
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConversionError(
-            f"{str(destination)!r} cannot be written: {error}", hint="name another destination"
-        ) from error
+        return given_path(destination).resolve()
+    except ConfigError as error:
+        fact = f"the destination cannot be written: {error.message}"
+        raise ConversionError(fact, hint=error.hint) from error
 
 
 def make_folder_of(path: Path) -> None:

@@ -23,9 +23,11 @@ def given_path(text: str | Path) -> Path:
     """Return a path with its ``~`` expanded; there may be nothing.
 
     Raises:
-        ConfigError: nothing can be looked for there: the name is too long or no name, a link leads
-            back to itself, there is no such home, or the system refuses.
+        ConfigError: nothing can be looked for there: it is empty, the name is too long or no name,
+            a link leads back to itself, there is no such home, or the system refuses.
     """
+    if not str(text):
+        raise ConfigError("the path '' is empty", hint="name a file or folder, or . for this one")
     try:
         path = Path(text).expanduser()
         if stat.S_ISDIR(path.stat().st_mode):

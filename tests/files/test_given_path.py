@@ -20,6 +20,7 @@ def test_a_path_is_taken_whether_anything_is_there_or_not(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "reason", "hint"),
     [
+        ("", "empty", "name"),
         ("a" * 300, "File name too long", "shorter"),
         ("a/" * 3000, "File name too long", "shorter"),
         ("a\0b", "null", "written"),
