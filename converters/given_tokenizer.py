@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgellm.checkpoint.folder import inside
-from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters.huggingface.source import TOKENIZER_FILES
 from edgellm.converters.llama2c.tokenizer import tokenizer_files as llama2c_files
 from edgellm.converters.meta.tokenizer import tokenizer_files as meta_files
 from edgellm.converters.tensors.file_rows import files_fingerprint
-from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
+from edgellm.converters.tensors.source import DerivedSource, Source
 from edgellm.errors import ConfigError, TokenizerError
 from edgellm.settings import is_int
 from edgellm.tokenizer.tokenizer import has_vocabulary
 
 
-class GivenTokenizer:
+class GivenTokenizer(DerivedSource):
     """A source with the tokenizer at a path: tokenizer.json, .model, .bin, or a folder.
 
     Args:
@@ -31,19 +29,20 @@ class GivenTokenizer:
     """
 
     def __init__(self, base: Source, path: Path) -> None:
-        self._base = base
+        super().__init__(base)
         self._path = path
-        self.config: Mapping[str, Any] = base.config
-        self.tensors: Mapping[str, SourceTensor] = base.tensors
-        self.forms: Mapping[str, Quantization] = base.forms
-        self.notes: Sequence[str] = base.notes
         vocab_size = base.config.get("vocab_size")
         if not is_int(vocab_size):
             vocab_size = 0
-        self.companions: Mapping[str, Path | bytes] = {
+        self._companions = {
             **_companions_without_tokenizer(base),
             **_tokenizer_files(path, vocab_size),
         }
+
+    @property
+    def companions(self) -> Mapping[str, Path | bytes]:
+        """The base's, with the given tokenizer's files in place of its own."""
+        return self._companions
 
     @property
     def fingerprint(self) -> str:
@@ -52,10 +51,6 @@ class GivenTokenizer:
         if self._path.is_dir():
             files = [item for item in self.companions.values() if isinstance(item, Path)]
         return self._base.fingerprint + files_fingerprint(files)
-
-    def rows(self, name: str, start: int, stop: int) -> Bytes:
-        """Return the base's rows."""
-        return self._base.rows(name, start, stop)
 
 
 def _companions_without_tokenizer(base: Source) -> dict[str, Path | bytes]:

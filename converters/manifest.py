@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ConversionError, FormatError, ReadError
 from edgellm.files.atomic import FileRecord
+from edgellm.files.names import PARTIAL_SUFFIX
 from edgellm.files.strict_json import read_json, write_json
 
 
@@ -46,7 +47,7 @@ def read_manifest(path: Path) -> Manifest | None:
     if not os.path.lexists(path):
         return None
     try:
-        if not is_plain_file(path):
+        if not _is_plain_file(path):
             raise FormatError("a link, a folder or a device")
         return _parsed(read_json(path))
     except (FormatError, ReadError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -71,7 +72,13 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     write_json(path, document)
 
 
-def is_plain_file(path: Path) -> bool:
+def is_written(entry: Path, names: Collection[str]) -> bool:
+    """Return whether a conversion has written a file: it has one of the names, or is unfinished."""
+    named = entry.name in names or entry.name.endswith(PARTIAL_SUFFIX)
+    return named and _is_plain_file(entry)
+
+
+def _is_plain_file(path: Path) -> bool:
     """Return whether a path is a file itself, and no link to one."""
     return stat.S_ISREG(path.lstat().st_mode)
 

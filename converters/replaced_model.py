@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgellm.checkpoint.folder import CHECKSUMS, MANIFEST, read_checksums
-from edgellm.converters.manifest import is_plain_file
+from edgellm.converters.manifest import is_written
 from edgellm.errors import ConversionError, FormatError, ReadError
-from edgellm.files.names import PARTIAL_SUFFIX, beside
+from edgellm.files.names import beside
 
 REPLACED_SUFFIX = ".edgellm.replaced"
 """Of the old folder, from the moment that the new one takes its place to its end."""
@@ -57,7 +57,7 @@ class ReplacedModel:
         in_the_way = sorted(
             entry.name
             for entry in path.iterdir()
-            if entry.name in self._names and not _is_ours(entry, ours)
+            if entry.name in self._names and not is_written(entry, ours)
         )
         if in_the_way:
             raise ConversionError(
@@ -114,7 +114,7 @@ class ReplacedModel:
             if entry.name == CHECKSUMS:
                 continue  # without it nobody would know what was ours
             new = self._destination / entry.name
-            if _is_ours(entry, ours):
+            if is_written(entry, ours):
                 entry.unlink()
             elif not os.path.lexists(new):
                 entry.rename(new)
@@ -132,8 +132,3 @@ class ReplacedModel:
             return {record.name for record in read_checksums(folder)} | {CHECKSUMS}
         except (FormatError, ReadError):
             return None
-
-
-def _is_ours(entry: Path, ours: Collection[str]) -> bool:
-    named = entry.name in ours or entry.name.endswith(PARTIAL_SUFFIX)
-    return named and is_plain_file(entry)

@@ -13,7 +13,7 @@ from edgellm.converters.destination import make_folder_of
 from edgellm.converters.manifest import (
     Finished,
     Manifest,
-    is_plain_file,
+    is_written,
     read_manifest,
     write_manifest,
 )
@@ -21,7 +21,7 @@ from edgellm.converters.replaced_model import MOVE_IT, ReplacedModel
 from edgellm.errors import ConversionError, FormatError, ReadError
 from edgellm.files.atomic import FileRecord, file_record, sync_folder
 from edgellm.files.file_lock import file_lock
-from edgellm.files.names import PARTIAL_SUFFIX, beside
+from edgellm.files.names import beside
 from edgellm.files.refusals import is_full_disk, write_error
 
 RESUMES = "free some space and run the command again: it goes on where it stopped"
@@ -171,7 +171,7 @@ class Workspace:
             entries = []
             if self.destination.is_dir():
                 entries = list(self.destination.iterdir())
-            if entries and all(_is_written(entry, manifest.names) for entry in entries):
+            if entries and all(is_written(entry, manifest.names) for entry in entries):
                 self.destination.rename(self.path)
         if self.path.is_dir() and not os.path.lexists(self._manifest):
             self._manifest_aside.rename(self._manifest)
@@ -189,7 +189,7 @@ class Workspace:
             known = self._removable
         entries = list(self.path.iterdir())
         for entry in sorted(entries):
-            if not _is_written(entry, known):
+            if not is_written(entry, known):
                 raise ConversionError(
                     f"{self.path} is in the way: it holds {entry.name}, "
                     "which no conversion has written",
@@ -212,7 +212,7 @@ class Workspace:
         """Remove what was made, and the folder if nothing else is in it."""
         with suppress(OSError):
             for entry in list(self.path.iterdir()):
-                if _is_written(entry, self._removable):
+                if is_written(entry, self._removable):
                     entry.unlink()
             self.path.rmdir()
 
@@ -228,8 +228,3 @@ class Workspace:
 
     def _write_manifest(self) -> None:
         write_manifest(self._manifest, Manifest(self._origin, self._names, self.finished))
-
-
-def _is_written(entry: Path, names: Collection[str]) -> bool:
-    """Return whether a conversion has written a file: it has one of the names, or is unfinished."""
-    return (entry.name in names or entry.name.endswith(PARTIAL_SUFFIX)) and is_plain_file(entry)

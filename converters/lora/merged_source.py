@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,13 @@ from edgellm.converters.lora.untied_source import UntiedSource
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import Floats, floats, stored
 from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, first_few, make_recipe
-from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
+from edgellm.converters.tensors.source import (
+    Bytes,
+    DerivedSource,
+    Source,
+    SourceTensor,
+    have_same_rows,
+)
 from edgellm.converters.tensors.weight_stream import CHUNK_BYTES, float_rows
 from edgellm.errors import FormatError
 
@@ -41,7 +47,7 @@ class _Factors:
     stretch: Floats | None = None
 
 
-class MergedSource:
+class MergedSource(DerivedSource):
     """A source with an adapter's changes; changed matrices are shown unquantized.
 
     Args:
@@ -61,12 +67,11 @@ class MergedSource:
             if adapter.own_head:
                 base = UntiedSource(base)
                 recipe = make_recipe(base, ConversionSettings())
-        self._base = base
+        super().__init__(base)
         self._changed: dict[str, Matrix] = {
             name: recipe.matrices[name] for name in self._require_known(recipe.matrices)
         }
         self.merged = len(adapter.changes) + len(adapter.replacements) + len(adapter.token_rows)
-        self.config: Mapping[str, Any] = base.config
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
         self.forms: dict[str, Quantization] = dict(base.forms)
         for name, matrix in self._changed.items():
@@ -76,16 +81,6 @@ class MergedSource:
             if matrix.stored is not None:
                 self.forms[name] = matrix.stored
         self._loaded: _Factors | None = None
-
-    @property
-    def companions(self) -> Mapping[str, Path | bytes]:
-        """The base's own."""
-        return self._base.companions
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """The base's own."""
-        return self._base.notes
 
     @property
     def fingerprint(self) -> str:
@@ -238,10 +233,8 @@ def _is_same(one: TorchTensor, other: TorchTensor) -> bool:
     """Return whether two matrices hold the same bytes. Raises ReadError."""
     if (one.info.shape, one.info.dtype) != (other.info.shape, other.info.dtype):
         return False
-    rows = one.info.shape[0]
-    step = max(1, CHUNK_BYTES * rows // one.info.nbytes)
-    spans = ((start, min(start + step, rows)) for start in range(0, rows, step))
-    return all(np.array_equal(read_rows(one, *span), read_rows(other, *span)) for span in spans)
+    shown = SourceTensor(one.info.dtype, one.info.shape)
+    return have_same_rows(shown, partial(read_rows, one), partial(read_rows, other))
 
 
 def _as_numbers(base: Source, matrix: Matrix) -> SourceTensor:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
-from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
+from edgellm.converters.tensors.source import Bytes, DerivedSource, Source, SourceTensor
 
 EMBEDDING = "model.embed_tokens"
 HEAD = "lm_head"
 
 
-class UntiedSource:
+class UntiedSource(DerivedSource):
     """A source that ties its head to the embedding, untied: the head's rows are the embedding's."""
 
     def __init__(self, base: Source) -> None:
-        self._base = base
-        self.config: Mapping[str, Any] = _untied(base.config)
+        super().__init__(base)
+        self.config = _untied(base.config)
+        self.notes = [
+            *base.notes,
+            "the adapter changes the embedding or the head alone, which were one: "
+            "the head is stored for itself",
+        ]
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
         self._copied: dict[str, str] = {}
         for part in QUANTIZED_PARTS:
@@ -30,25 +34,6 @@ class UntiedSource:
         self.forms: dict[str, Quantization] = dict(base.forms)
         if EMBEDDING in base.forms:
             self.forms[HEAD] = base.forms[EMBEDDING]
-
-    @property
-    def companions(self) -> Mapping[str, Path | bytes]:
-        """The base's own."""
-        return self._base.companions
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """The base's own, and that the head has become larger by itself."""
-        return [
-            *self._base.notes,
-            "the adapter changes the embedding or the head alone, which were one: "
-            "the head is stored for itself",
-        ]
-
-    @property
-    def fingerprint(self) -> str:
-        """The base's own."""
-        return self._base.fingerprint
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows; the head's are the embedding's."""

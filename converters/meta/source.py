@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from edgellm.converters.meta.tokenizer import TOKENIZER, tokenizer_files
 from edgellm.converters.tensors.file_marks import META_SHARDS
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
-from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
+from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor, have_same_rows
 from edgellm.errors import FormatError
 from edgellm.files.strict_json import quoted, read_json
 
@@ -66,9 +67,6 @@ LAYER = re.compile(r"layers\.(0|[1-9]\d{0,3})\.(.+)")
 LAYER_PREFIX = "model.layers."
 ROPE_TABLES = ("rope.freqs", "attention.inner_attention.rope.freqs")
 LEGAL_FILES = ("LICENSE*", "NOTICE*", "USE_POLICY*")
-
-COMPARED_BYTES = 16 << 20
-"""Bytes of the head that are compared with the embedding at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class MetaSource:
         self._shape = shape_of(params, shapes, len(shards))
         _require_last(shapes, files, self._shape)
         self._tensors = _join(shards, files, self._shape)
-        self.tensors: Mapping[str, SourceTensor] = {
+        self.tensors: dict[str, SourceTensor] = {
             name: tensor.joined for name, tensor in self._tensors.items()
         }
         tokenizer = _tokenizer_file(path)
@@ -143,8 +141,11 @@ class MetaSource:
         vocab_size = 0
         if EMBEDDING in self.tensors:
             vocab_size = self.tensors[EMBEDDING].rows
+        tied = self._is_tied()
+        if tied:
+            self.tensors.pop(HEAD, None)
         self.config: Mapping[str, Any] = config_of(
-            params, self._shape, vocabulary=vocab_size, tied=self._is_tied(), ends=token_ids
+            params, self._shape, vocabulary=vocab_size, tied=tied, ends=token_ids
         )
 
     @property
@@ -172,12 +173,7 @@ class MetaSource:
             return True
         if head != self.tensors.get(EMBEDDING):
             return False
-        step = max(1, COMPARED_BYTES // head.row_bytes)
-        for start in range(0, head.rows, step):
-            stop = min(start + step, head.rows)
-            if not np.array_equal(self.rows(HEAD, start, stop), self.rows(EMBEDDING, start, stop)):
-                return False
-        return True
+        return have_same_rows(head, partial(self.rows, HEAD), partial(self.rows, EMBEDDING))
 
 
 def _require_no_gap(files: Sequence[Path], path: Path) -> None:

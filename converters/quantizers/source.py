@@ -15,7 +15,7 @@ from edgellm.checkpoint.quantization import CONFIG_KEYS, FLOATS, Quantization, i
 from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.quantizers.packed_matrix import Method, PackedMatrix, refuse
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
-from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
+from edgellm.converters.tensors.source import Bytes, DerivedSource, Source, SourceTensor
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
@@ -30,7 +30,7 @@ METHODS: Mapping[str, str] = {
 """What reads each method that a config may name."""
 
 
-class PackedSource:
+class PackedSource(DerivedSource):
     """A folder of Hugging Face's whose matrices are packed by a method of ``METHODS``.
 
     Scales and numbers are shown in float32, and become the type of the model's other weights where
@@ -42,7 +42,7 @@ class PackedSource:
     """
 
     def __init__(self, base: Source, method: str, block: Mapping[str, Any]) -> None:
-        self._base = base
+        super().__init__(base)
         module, _, name = METHODS[method].partition(":")
         read: Method = getattr(import_module(f".{module}", __package__), name)
         packed = read(base, block)
@@ -66,29 +66,19 @@ class PackedSource:
         config = {key: value for key, value in base.config.items() if key not in CONFIG_KEYS}
         if kept:
             config["quantization"] = kept.most_common(1)[0][0].as_config()
-        self.config: Mapping[str, Any] = config
-        self.notes: Sequence[str] = [
+        self.config = config
+        self.notes = [
             *base.notes,
             *packed.notes,
             *_notes(method, packed.matrices, kept.total(), usual),
         ]
-
-    @property
-    def companions(self) -> Mapping[str, Path | bytes]:
-        """The folder's own."""
-        return self._base.companions
-
-    @property
-    def fingerprint(self) -> str:
-        """The folder's own."""
-        return self._base.fingerprint
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Return the bytes of some rows, shape (bytes,). Raises ReadError."""
         path, _, part = name.rpartition(".")
         matrix = self._matrices.get(path)
         if matrix is None or part == "bias":
-            return self._base.rows(name, start, stop)
+            return super().rows(name, start, stop)
         # what overflows becomes infinite, and is refused where it is written
         with np.errstate(all="ignore"):
             rows = matrix.part(part, start, stop)

@@ -6,16 +6,12 @@ are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from edgellm.converters.tensors.source import Bytes
+from edgellm.converters.tensors.source import Bytes, ReadRows
 
 
-def halves_from_pairs(
-    read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int
-) -> Bytes:
+def halves_from_pairs(read: ReadRows, head_dim: int, start: int, stop: int) -> Bytes:
     """Read rows in Hugging Face's order of a matrix, or a bias, that is stored in Meta's.
 
     Args:
@@ -31,9 +27,7 @@ def halves_from_pairs(
     return halves[start - first * head_dim : stop - first * head_dim].reshape(-1)
 
 
-def pairs_from_halves(
-    read: Callable[[int, int], Bytes], head_dim: int, start: int, stop: int
-) -> Bytes:
+def pairs_from_halves(read: ReadRows, head_dim: int, start: int, stop: int) -> Bytes:
     """Read rows in Meta's order of a matrix stored in Hugging Face's, as ``halves_from_pairs``."""
     first, last = start // head_dim, -(-stop // head_dim)
     halves = read(first * head_dim, last * head_dim).reshape(last - first, 2, head_dim // 2, -1)

@@ -1,9 +1,12 @@
-"""The protocol of formats: any becomes Hugging Face's names, shapes and config."""
+"""The protocol of formats: any becomes Hugging Face's names, shapes and config.
+
+And what sources share that show another one changed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +19,12 @@ from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 
 Bytes = npt.NDArray[np.uint8]
+
+ReadRows = Callable[[int, int], Bytes]
+"""Reads the bytes of rows from one to another, shape (bytes,)."""
+
+COMPARED_BYTES = 16 << 20
+"""Bytes of two tensors that are compared at a time."""
 
 AS_SHOWN: Mapping[str, Quantization] = MappingProxyType({})
 """The ``forms`` of most sources: what is shown unquantized was so."""
@@ -106,3 +115,41 @@ class Source(Protocol):
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of rows ``start`` to ``stop``, shape (bytes,). Raises ReadError."""
+
+
+class DerivedSource:
+    """A source that shows another one changed; what a subclass leaves alone is the base's own."""
+
+    def __init__(self, base: Source) -> None:
+        self._base = base
+        self.config: Mapping[str, Any] = base.config
+        self.tensors: Mapping[str, SourceTensor] = base.tensors
+        self.forms: Mapping[str, Quantization] = base.forms
+        self.notes: Sequence[str] = base.notes
+
+    @property
+    def companions(self) -> Mapping[str, Path | bytes]:
+        """The base's, asked for only when wanted: a given tokenizer replaces some."""
+        return self._base.companions
+
+    @property
+    def fingerprint(self) -> str:
+        """The base's."""
+        return self._base.fingerprint
+
+    def rows(self, name: str, start: int, stop: int) -> Bytes:
+        """Read the bytes of the base's rows. Raises ReadError."""
+        return self._base.rows(name, start, stop)
+
+
+def have_same_rows(tensor: SourceTensor, one: ReadRows, other: ReadRows) -> bool:
+    """Return whether two tensors of one type and shape hold the same bytes.
+
+    Reading ends at the first difference. Raises ReadError.
+    """
+    step = max(1, COMPARED_BYTES // max(1, tensor.row_bytes))
+    for start in range(0, tensor.rows, step):
+        stop = min(start + step, tensor.rows)
+        if not np.array_equal(one(start, stop), other(start, stop)):
+            return False
+    return True

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from edgellm.checkpoint.dialects.names import Spelling, StoredRows, spelled
-from edgellm.checkpoint.quantization import FLOATS, QUANTIZED_PARTS, Quantization
-from edgellm.checkpoint.safetensors_file import COMPARED_BYTES
+from edgellm.checkpoint.quantization import FLOATS, QUANTIZED_PARTS
 from edgellm.console.units import plural
 from edgellm.converters.tensors.floats import floats, stored
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
-from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
+from edgellm.converters.tensors.source import (
+    Bytes,
+    DerivedSource,
+    Source,
+    SourceTensor,
+    have_same_rows,
+)
 from edgellm.errors import UnsupportedModelError
 
 
-class SpelledSource:
+class SpelledSource(DerivedSource):
     """A source whose family is LLaMA under another name, or whose tensors are called otherwise.
 
     Any other source is shown as it is, but for a tied head that is stored all the same.
@@ -30,12 +33,12 @@ class SpelledSource:
     """
 
     def __init__(self, base: Source) -> None:
+        super().__init__(base)
         shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
         spelling = spelled(base.config, shapes)
-        self._base = base
         self._rows = spelling.tensors
-        self.config: Mapping[str, Any] = spelling.config
-        self.tensors: Mapping[str, SourceTensor] = {
+        self.config = spelling.config
+        self.tensors = {
             name: _shown(name, base.tensors[rows.name], rows)
             for name, rows in spelling.tensors.items()
         }
@@ -43,17 +46,10 @@ class SpelledSource:
             name.rpartition(".")[0]: base.forms.get(rows.name.rpartition(".")[0])
             for name, rows in spelling.tensors.items()
         }
-        self.forms: Mapping[str, Quantization] = {
-            path: form for path, form in by_stored_path.items() if form is not None
-        }
-        self.notes: Sequence[str] = [*base.notes, *_notes(base, spelling)]
+        self.forms = {path: form for path, form in by_stored_path.items() if form is not None}
+        self.notes = [*base.notes, *_notes(base, spelling)]
         if self.config.get("tie_word_embeddings") is True and "lm_head.weight" in self.tensors:
             self._settle_head()
-
-    @property
-    def companions(self) -> Mapping[str, Path | bytes]:
-        """Return the base's files, asked for only when wanted: a given tokenizer replaces some."""
-        return self._base.companions
 
     def _settle_head(self) -> None:
         """Leave a tied head out that is the embedding again; untie another one.
@@ -73,11 +69,6 @@ class SpelledSource:
             "the config ties the head to the embedding, and another head is stored: "
             "that one is taken, and the new config says so",
         ]
-
-    @property
-    def fingerprint(self) -> str:
-        """The base's."""
-        return self._base.fingerprint
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Return the bytes of some rows, moved and multiplied as the family asks for."""
@@ -131,9 +122,6 @@ def _are_the_same(source: Source, one: str, other: str) -> bool:
             return False
         if tensor is None:
             continue
-        step = max(1, COMPARED_BYTES // max(1, tensor.row_bytes))
-        for start in range(0, tensor.rows, step):
-            stop = min(start + step, tensor.rows)
-            if bytes(source.rows(first, start, stop)) != bytes(source.rows(second, start, stop)):
-                return False
+        if not have_same_rows(tensor, partial(source.rows, first), partial(source.rows, second)):
+            return False
     return True
