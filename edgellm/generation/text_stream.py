@@ -65,7 +65,7 @@ class TextStream:
 
 
 class BranchingText:
-    """Texts that share their beginnings, as those of beams do: each one goes on from its parent's.
+    """Texts that share their beginnings, as beams' do: each goes on from its parent's.
 
     Args:
         start: the stream of the empty text.
@@ -77,7 +77,10 @@ class BranchingText:
         self._streams: dict[tuple[int, ...], TextStream] = {(): start}
 
     def is_finished(self, tokens: tuple[int, ...]) -> bool:
-        """Whether the last token ends a text; those one token shorter were asked for before."""
+        """Return whether the last token ends a text.
+
+        Each text is asked for after the one that is a token shorter.
+        """
         if len(tokens) > self._length:
             self._length = len(tokens)
             self._parents, self._streams = self._streams, {}

@@ -70,3 +70,10 @@ def paged_settings(folder, *, context=64, **load):
     while plan(memory).resident:
         memory -= 4096
     return {"memory": memory, "context": context, "speculate": "off", **load}
+
+
+def load_settings(folder, *, paged):
+    """Settings that load a model with its layers streamed, or wholly."""
+    if paged:
+        return paged_settings(folder)
+    return {"memory": "500MB"}
