@@ -29,10 +29,9 @@ from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import WeightStream
-from edgellm.converters.tokenizers.companions import companion_tokenizer
+from edgellm.converters.tokenizers.companions import companion_parts, companion_tokenizer
 from edgellm.converters.workspace import Workspace
 from edgellm.files.atomic import FileRecord, write_file
-from edgellm.files.bounded import read_in_parts
 from edgellm.files.strict_json import write_json
 from edgellm.tokenizer.tokenizer import has_vocabulary
 
@@ -244,8 +243,7 @@ def _write_companions(
     folder = work.path
     records: list[FileRecord] = [item.record for item in work.finished.values()]
     for name, content in companions.items():
-        parts = iter([content]) if isinstance(content, bytes) else read_in_parts(content)
-        records.append(write_file(folder / name, parts))
+        records.append(write_file(folder / name, companion_parts(content)))
     records.append(write_json(folder / CONFIG, recipe.config))
     files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
     records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))

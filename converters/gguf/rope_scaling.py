@@ -60,7 +60,7 @@ def read_rope_scaling(
         context = numbers.integer("rope.scaling.original_context_length", 0)
         for scaling in _candidates(factors, head_dim, theta, context):
             if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-4, atol=0):
-                return _as_config(scaling)
+                return scaling.as_config()
     raise UnsupportedModelError(f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows")
 
 
@@ -162,14 +162,3 @@ def _solved(factors: Floats, plain: Floats, factor: float) -> list[tuple[int, fl
         return []
     high = 1 - 1 / place
     return [(round(slope * (high - 1)), 1.0, float(high))]
-
-
-def _as_config(scaling: RopeScaling) -> dict[str, Any]:
-    config: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        config |= {
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position_embeddings,
-        }
-    return config

@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from edgellm.converters.lora.pattern_matcher import first_of_each
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
@@ -17,25 +19,7 @@ SECONDS = 5.0
 PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)*\$?")
 """A name, or the end of one: no repetition, so that it is matched at once."""
 
-PROGRAM = """
-import json, re, sys
-
-patterns, names = json.load(sys.stdin)
-compiled = []
-for pattern in patterns:
-    try:
-        compiled.append((pattern, re.compile(rf"(.*\\.)?({pattern})$")))
-    except (re.error, RecursionError, OverflowError):
-        json.dump({"damaged": pattern}, sys.stdout)
-        sys.exit()
-found = {}
-for name in names:
-    for pattern, expression in compiled:
-        if expression.match(name):
-            found[name] = pattern
-            break
-json.dump({"found": found}, sys.stdout)
-"""
+PROGRAM = Path(__file__).with_name("pattern_matcher.py")
 
 
 def first_matches(patterns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -50,18 +34,11 @@ def first_matches(patterns: Sequence[str], names: Sequence[str]) -> dict[str, st
         UnsupportedModelError: they take too long.
     """
     if all(PLAIN.fullmatch(pattern) for pattern in patterns):
-        compiled = [(pattern, re.compile(rf"(.*\.)?({pattern})$")) for pattern in patterns]
-        matches = {}
-        for name in names:
-            for pattern, expression in compiled:
-                if expression.match(name):
-                    matches[name] = pattern
-                    break
-        return matches
+        return first_of_each(patterns, names)
     listed = ", ".join(quoted(pattern) for pattern in patterns[:3])
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", PROGRAM],
+            [sys.executable, "-I", "-S", str(PROGRAM)],
             input=json.dumps([patterns, names]).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

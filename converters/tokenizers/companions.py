@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgellm.errors import TokenizerError
@@ -34,12 +34,22 @@ def companion_tokenizer(
         )
     with temporary_folder() as folder:
         for name, content in companions.items():
-            parts = iter([content]) if isinstance(content, bytes) else read_in_parts(content)
             (folder / name).parent.mkdir(exist_ok=True)
-            write_file(folder / name, parts, durable=False)
+            write_file(folder / name, companion_parts(content), durable=False)
         try:
             return Tokenizer.from_folder(folder, vocab_size=vocab_size)
         except TokenizerError as error:
             # the folder is gone when this is read
             message = error.message.replace(f"{folder}/", "")
             raise TokenizerError(message, hint=error.hint) from error
+
+
+def companion_parts(content: Path | bytes) -> Iterator[bytes]:
+    """Yield the bytes of a companion, a file to copy or its content.
+
+    Raises FormatError, ReadError.
+    """
+    if isinstance(content, bytes):
+        yield content
+    else:
+        yield from read_in_parts(content)
