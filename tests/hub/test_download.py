@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
 from support.meta_files import write_meta
 from support.processes import answer_of
-from support.stand_in_hub import Hub, hub_environment, serving
+from support.stand_in_hub import Hub, hub_environment, paths_asked, serving_hub
 from support.tiny import CONFIGS, random_tensors, write_model
 from support.torch_files import write_arrays
 
@@ -17,7 +16,7 @@ LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """The address of a Hub with a few repositories."""
+    """A Hub with a few repositories."""
     root = tmp_path_factory.mktemp("hub")
     whole = write_model(root / "whole", LLAMA, shards=2)
     for name in ("modeling_evil.py", "pytorch_model.bin", "README.md", "weights.gguf"):
@@ -32,15 +31,15 @@ def hub(tmp_path_factory):
     bare.mkdir()
     (bare / "config.json").write_text("{}")
     meta = write_meta(root / "meta", LLAMA | {"vocab_size": 448}, params={"hidden_dim": 128})
-    Hub.repositories = {
+    repositories = {
         "owner/whole": whole,
         "owner/meta": meta,
         "owner/old": old,
         "owner/bare": bare,
         "owner/gated": whole,
     }
-    with serving(Hub) as address:
-        yield address
+    with serving_hub(repositories) as server:
+        yield server
 
 
 RUN = """
@@ -69,49 +68,36 @@ def ask(address, home, *calls, offline=False, token=None):
     return answer_of(RUN, calls, environment)
 
 
-class Storage(BaseHTTPRequestHandler):
+class Storage(Hub):
     """Holds the files of a repository, as the Hub's storage elsewhere does; asks for no token."""
 
-    asked: list[tuple[str, str | None]] = []  # noqa: RUF012
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.asked.append((self.path, self.headers["Authorization"]))
-        content = (Hub.repositories["owner/whole"] / self.path.strip("/")).read_bytes()
-        Hub.answer(self, 200, content)
-
-    def log_message(self, *arguments):
-        pass
+    def reply(self, path):
+        folder = self.server.state["repositories"]["owner/whole"]
+        self.answer(200, (folder / path.strip("/")).read_bytes())
 
 
 def test_a_token_is_for_the_hub_and_not_for_the_storage_that_it_redirects_to(hub, tmp_path):
-    tokens = []
-    with serving(Storage) as storage:
+    repositories = hub.state["repositories"]
+    with serving_hub(repositories, Storage) as storage:
 
         class Redirecting(Hub):
-            def do_GET(self):  # noqa: N802
-                tokens.append(self.headers["Authorization"])
-                super().do_GET()
-
             def file(self, path):
                 _, content, headers = super().file(path)
                 headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": headers["ETag"]}
-                return 302, b"", headers | {"Location": f"{storage}/{path.name}"}
+                return 302, b"", headers | {"Location": f"{storage.address}/{path.name}"}
 
-        with serving(Redirecting) as address:
-            (answer,) = ask(address, tmp_path, {"repository": "owner/whole"}, token="hf_secret")
+        with serving_hub(repositories, Redirecting) as redirecting:
+            call = {"repository": "owner/whole"}
+            (answer,) = ask(redirecting.address, tmp_path, call, token="hf_secret")
     assert answer[0] == "folder", answer
-    assert set(tokens) == {"Bearer hf_secret"}
-    assert Storage.asked, "the redirect is followed"
-    assert {token for _, token in Storage.asked} == {None}
+    assert {token for _, token in redirecting.state["asked"]} == {"Bearer hf_secret"}
+    assert {token for _, token in storage.state["asked"]} == {None}, "the redirect is followed"
 
 
 def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
-    Hub.asked.clear()
+    paths_asked(hub)
     first, old = ask(
-        hub,
+        hub.address,
         tmp_path,
         {"repository": "owner/whole"},
         {"repository": "owner/old", "torch_files": True},
@@ -125,13 +111,11 @@ def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
         "tokenizer_config.json",
     ]
     assert old[2] == ["config.json", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json"]
-    assert not any("evil" in path or "gguf" in path for path in Hub.asked)
-    Hub.asked.clear()
-    assert ask(hub, tmp_path, {"repository": "owner/whole"}) == [first]
-    assert not any("/resolve/" in path for path in Hub.asked)
-    Hub.asked.clear()
-    assert ask(hub, tmp_path, {"repository": "owner/whole"}, offline=True) == [first]
-    assert Hub.asked == []
+    assert not any("evil" in path or "gguf" in path for path in paths_asked(hub))
+    assert ask(hub.address, tmp_path, {"repository": "owner/whole"}) == [first]
+    assert not any("/resolve/" in path for path in paths_asked(hub))
+    assert ask(hub.address, tmp_path, {"repository": "owner/whole"}, offline=True) == [first]
+    assert paths_asked(hub) == []
 
 
 def test_what_fails_is_said(hub, tmp_path):
@@ -146,7 +130,7 @@ def test_what_fails_is_said(hub, tmp_path):
         "torch alone": {"repository": "owner/old"},
         "full": {"repository": "owner/whole", "limit": 20_000},
     }
-    answers = dict(zip(calls, ask(hub, tmp_path, *calls.values()), strict=True))
+    answers = dict(zip(calls, ask(hub.address, tmp_path, *calls.values()), strict=True))
     said = {
         "missing": ("ModelNotFoundError", "there is no nobody/nothing on the Hub", "hf auth login"),
         "gated": ("DownloadError", "is gated", "accept its terms"),
@@ -189,7 +173,11 @@ def test_a_hub_id_is_converted(hub, tmp_path, name):
         "import sys; from edgellm.converters import convert\n"
         f"print(convert({name!r}, sys.argv[1]).dtype)"
     )
-    environment = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home")}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "home"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "made")],
         capture_output=True,

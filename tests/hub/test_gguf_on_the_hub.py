@@ -8,25 +8,21 @@ from pathlib import Path
 import pytest
 from support.gguf_files import WIDE, write_gguf
 from support.processes import answer_of
-from support.stand_in_hub import Hub, hub_environment, serving
+from support.stand_in_hub import hub_environment, paths_asked, serving_hub
 
 from edgellm.files.strict_json import read_json
 
 
 @pytest.fixture
 def hub(tmp_path):
-    """The address of a Hub with a GGUF repository, and what it is asked."""
+    """A Hub with a GGUF repository."""
     folder = tmp_path / "repository"
     folder.mkdir()
     for kind in ("Q8_0", "Q4_0"):
         write_gguf(folder / f"Tiny-{kind}.gguf", WIDE, kinds=lambda _, kind=kind: kind)
 
-    class Gguf(Hub):
-        repositories = {"owner/tiny-GGUF": folder}  # noqa: RUF012
-        asked: list[str] = []  # noqa: RUF012
-
-    with serving(Gguf) as address:
-        yield address, Gguf.asked
+    with serving_hub({"owner/tiny-GGUF": folder}) as server:
+        yield server
 
 
 def edgellm(environment, *arguments):
@@ -70,10 +66,9 @@ print(json.dumps(answers))
 
 
 def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path):
-    address, asked = hub
     home = tmp_path / "home"
-    online = hub_environment(address, home)
-    offline = hub_environment(address, home, offline=True)
+    online = hub_environment(hub.address, home)
+    offline = hub_environment(hub.address, home, offline=True)
     code, out, error = edgellm(online, "plan", "owner/tiny-GGUF:Q8_0", "--json")
     assert code == 0, error
     planned = json.loads(out)
@@ -84,10 +79,10 @@ def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path)
     assert (ours.stat().st_mode & 0o777) == 0o700
     made = ours / "owner--tiny-GGUF--Tiny-Q8_0"
     assert (made / "edgellm.json").is_file()
-    asked.clear()
+    paths_asked(hub)
     (again,) = answer_of(CONVERT, [["owner/tiny-GGUF/Tiny-Q8_0.gguf", {}]], online)
     assert again == [str(made), []]
-    assert not any("/resolve/" in path for path in asked)
+    assert not any("/resolve/" in path for path in paths_asked(hub))
     for file in (home / "hub").rglob("*"):
         if not file.is_dir():
             file.unlink()
@@ -104,7 +99,6 @@ def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path)
 
 
 def test_another_file_under_the_name_is_converted_anew(hub, tmp_path):
-    address, _ = hub
     name = "owner/tiny-GGUF:Q4_0"
     edits = [
         {},
@@ -114,15 +108,14 @@ def test_another_file_under_the_name_is_converted_anew(hub, tmp_path):
         {"files": None},
     ]
     calls = [[name, edited] for edited in edits]
-    answers = answer_of(CONVERT, calls, hub_environment(address, tmp_path / "home"))
+    answers = answer_of(CONVERT, calls, hub_environment(hub.address, tmp_path / "home"))
     assert [bool(said) for _, said in answers] == [True, False, True, True, True]
     record = tmp_path / "home/ours/edgellm/models/owner--tiny-GGUF--Tiny-Q4_0.source.json"
     assert read_json(record)["files"] == ["Tiny-Q4_0.gguf"]
 
 
 def test_shards_in_a_folder_are_one_model(hub, tmp_path):
-    address, _ = hub
-    environment = hub_environment(address, tmp_path / "home")
+    environment = hub_environment(hub.address, tmp_path / "home")
     folder = tmp_path / "repository" / "BF16"
     folder.mkdir()
     write_gguf(folder / "Tiny-BF16.gguf", WIDE, kinds=lambda _: "BF16", shards=8)
@@ -138,8 +131,7 @@ def test_shards_in_a_folder_are_one_model(hub, tmp_path):
 
 
 def test_every_command_takes_a_file_and_says_that_it_is_converted(hub, tmp_path):
-    address, _ = hub
-    environment = hub_environment(address, tmp_path / "home")
+    environment = hub_environment(hub.address, tmp_path / "home")
     code, _, error = edgellm(environment, "verify", "owner/tiny-GGUF:Q8_0")
     assert code == 0, error
     assert "warning: owner/tiny-GGUF:Q8_0 is converted once" in error
@@ -153,8 +145,7 @@ def test_a_path_that_is_mistyped_is_said_as_a_path_too(tmp_path):
 
 
 def test_a_repository_of_gguf_files_says_how_they_are_named(hub, tmp_path):
-    address, _ = hub
-    environment = hub_environment(address, tmp_path / "home")
+    environment = hub_environment(hub.address, tmp_path / "home")
     for command in (["plan"], ["generate", "-p", "x"]):
         code, _, error = edgellm(environment, command[0], "owner/tiny-GGUF", *command[1:])
         assert code == 1
@@ -163,8 +154,7 @@ def test_a_repository_of_gguf_files_says_how_they_are_named(hub, tmp_path):
 
 
 def test_a_file_is_a_source_of_conversions_and_of_chats(hub, tmp_path):
-    address, _ = hub
-    environment = hub_environment(address, tmp_path / "home")
+    environment = hub_environment(hub.address, tmp_path / "home")
     made = tmp_path / "made"
     code, _, error = edgellm(environment, "convert", "owner/tiny-GGUF:Q8_0", str(made))
     assert code == 0, error

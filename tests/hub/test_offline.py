@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.processes import answer_of
-from support.stand_in_hub import Hub, hub_environment, serving
+from support.stand_in_hub import Hub, hub_environment, serving_hub
 from support.tiny import CONFIGS, write_model
 
 LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
@@ -40,12 +40,8 @@ def hub(tmp_path_factory):
     whole = write_model(tmp_path_factory.mktemp("hub") / "whole", LLAMA, shards=2)
     (whole / "LICENSE").write_text("terms")
     (whole / "generation_config.json").write_text('{"eos_token_id": 2}')
-
-    class One(Hub):
-        repositories = {"owner/whole": whole}  # noqa: RUF012
-
-    with serving(One) as address:
-        yield address
+    with serving_hub({"owner/whole": whole}) as server:
+        yield server.address
 
 
 def fetched(hub, home, *patterns):
@@ -162,26 +158,25 @@ except EdgeLLMError as error:
 def test_the_librarys_lines_about_second_tries_stay_off_the_screen(tmp_path):
     whole = write_model(tmp_path / "whole", LLAMA)
 
-    class Stumbling(Hub):
-        repositories = {"owner/whole": whole}  # noqa: RUF012
-        stumbled: list[str] = []  # noqa: RUF012
+    stumbled = []
 
-        def do_GET(self):  # noqa: N802
-            if "/tree/" in self.path and len(self.stumbled) < 2:
-                self.stumbled.append(self.path)
+    class Stumbling(Hub):
+        def reply(self, path):
+            if "/tree/" in path and len(stumbled) < 2:
+                stumbled.append(path)
                 self.answer(503, b"")
             else:
-                super().do_GET()
+                super().reply(path)
 
     code = "from edgellm.hub.download import download; print(download('owner/whole').name)"
-    with serving(Stumbling) as address:
+    with serving_hub({"owner/whole": whole}, Stumbling) as server:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=hub_environment(address, tmp_path / "home"),
+            env=hub_environment(server.address, tmp_path / "home"),
             capture_output=True,
             text=True,
             check=False,
         )
-    assert Stumbling.stumbled
+    assert stumbled
     assert done.stdout
     assert done.stderr == ""

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from support.folders import LLAMA
+from support.local_server import serving
 from support.processes import answer_of
 from support.tiny import write_model
 
@@ -79,7 +79,9 @@ class Hub(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             asked = json.loads(body)
             state["created"] = asked
-            self.answer(200, {"url": f"{self.address}/{asked['organization']}/{asked['name']}"})
+            self.answer(
+                200, {"url": f"{self.server.address}/{asked['organization']}/{asked['name']}"}
+            )
         elif path.endswith("/preupload/main"):
             files = [
                 {
@@ -92,7 +94,7 @@ class Hub(BaseHTTPRequestHandler):
                 200, {"files": [file | {"shouldIgnore": False, "oid": None} for file in files]}
             )
         elif path.endswith("/info/lfs/objects/batch"):
-            href = f"{self.address}/lfs/"
+            href = f"{self.server.address}/lfs/"
             objects = [
                 {
                     "oid": item["oid"],
@@ -109,7 +111,7 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(
                 200,
                 {
-                    "commitUrl": f"{self.address}/owner/tiny/commit/{COMMIT}",
+                    "commitUrl": f"{self.server.address}/owner/tiny/commit/{COMMIT}",
                     "commitOid": COMMIT,
                     "success": True,
                 },
@@ -122,10 +124,6 @@ class Hub(BaseHTTPRequestHandler):
     def do_PUT(self):
         self.server.state["lfs"][self.path.rpartition("/")[2]] = self.body()
         self.answer(200, {})
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server.server_port}"
 
     def known(self):
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -171,12 +169,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.state = {"commits": [], "lfs": {}, "files": {}, "ranges": []}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Hub, commits=[], lfs={}, files={}, ranges=[]) as server:
+        yield server
 
 
 COMMANDS = """
@@ -203,7 +197,7 @@ def run_commands(hub, home, *commands):
     """
     environment = {
         "PATH": os.environ["PATH"],
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_ENDPOINT": hub.address,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -8,7 +8,6 @@ the terminal as it was, no process left, and only whole files.
 """
 
 import argparse
-import http.server
 import json
 import os
 import random
@@ -16,16 +15,17 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import tiny
 from support.jobs import EDGELLM, READY, Job
+from support.local_server import serving
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHAPE = {
@@ -201,7 +201,7 @@ def slow_hub():
     config = json.dumps(tiny.CONFIGS["llama-3.2"]).encode()
     sizes = {"config.json": len(config), "model.safetensors": 60 << 20}
 
-    class Hub(http.server.BaseHTTPRequestHandler):
+    class Hub(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_):
@@ -240,14 +240,8 @@ def slow_hub():
             else:
                 self.wfile.write(listing)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Hub) as server:
+        yield server.address
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
+
+from support.local_server import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -14,18 +13,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub(BaseHTTPRequestHandler):
     """Answers what a download asks: a branch's commit, a commit's files, a file's bytes."""
 
-    repositories: dict[str, Path] = {}  # noqa: RUF012
-    asked: list[str] = []  # noqa: RUF012
-
     def do_HEAD(self):
         self.do_GET()
 
     def do_GET(self):
         path = unquote(self.path.partition("?")[0])
-        self.asked.append(path)
+        self.server.state["asked"].append((path, self.headers["Authorization"]))
+        self.reply(path)
+
+    def reply(self, path):
         parts = path.strip("/").split("/")
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
-        folder = self.repositories.get(name)
+        folder = self.server.state["repositories"].get(name)
         if name == "broken/hub":
             self.answer(503, b"")
         elif folder is None:
@@ -83,16 +82,20 @@ def paths_in(folder):
     return [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
 
 
-@contextmanager
-def serving(handler):
-    """The address of a server that answers with ``handler``."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def serving_hub(repositories, handler=Hub):
+    """A server with folders of repositories by name; its ``state`` tells what it is asked.
+
+    That is in ``asked``: paths, each with what came as authorization.
+    """
+    return serving(handler, repositories=repositories, asked=[])
+
+
+def paths_asked(server):
+    """The paths that a server is asked for since it began, or since the last time."""
+    asked = server.state["asked"]
+    paths = [path for path, _ in asked]
+    asked.clear()
+    return paths
 
 
 def hub_environment(address, home, *, offline=False):

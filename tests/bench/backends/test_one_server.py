@@ -1,13 +1,13 @@
 """HTTP with one server: what a redirect, an endless reply or a key in a URL leads to."""
 
 import json
-import threading
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.local_server import serving
 
 from edgellm.bench.backends.one_server import (
     Bounds,
@@ -41,15 +41,8 @@ def server(answer):
         def log_message(self, *_):
             pass
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.server_port}", sent
-    finally:
-        listening.shutdown()
-        thread.join()
-        listening.server_close()
+    with serving(Handler) as local:
+        yield local.address, sent
 
 
 def reply(handler, document, status=200, headers=()):

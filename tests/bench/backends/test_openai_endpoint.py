@@ -5,9 +5,10 @@ import statistics
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from support.local_server import serving
 
 from edgellm.bench.backends.openai_endpoint import Endpoint
 from edgellm.cli.app import main
@@ -77,15 +78,8 @@ def server(*, chat_only=False, key=None, usage=True, broken=None, together=1):
                 self.wfile.write(line + b"\n\n")
                 self.wfile.flush()
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.server_port}", seen
-    finally:
-        listening.shutdown()
-        thread.join()
-        listening.server_close()
+    with serving(Handler) as local:
+        yield local.address, seen
 
 
 def records_of(capsys, *arguments):

@@ -1,10 +1,10 @@
 """`edgellm bench queries` and `rate`: questions asked, and a judge for the answers."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from support.local_server import serving
 
 from edgellm.bench.commands.queries import scaling_sentence
 from edgellm.bench.records.amdahl import Scaling
@@ -52,13 +52,8 @@ class JudgeHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def judge_url():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), JudgeHandler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(JudgeHandler) as server:
+        yield server.address
 
 
 def test_questions_are_asked_and_a_judge_scores_the_answers(
