@@ -26,7 +26,8 @@ from edgellm.console.units import plural
 from edgellm.converters.destination import require_space
 from edgellm.converters.manifest import Finished
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
-from edgellm.converters.tensors.recipe import ConversionSettings, OutputFile, Recipe, make_recipe
+from edgellm.converters.tensors.recipe import OutputFile, Recipe, make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import WeightStream
 from edgellm.converters.tokenizers.companions import companion_parts, companion_tokenizer

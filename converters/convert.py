@@ -16,7 +16,7 @@ from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
 from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
-from edgellm.converters.tensors.recipe import ConversionSettings
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.given_path import given_path

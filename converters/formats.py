@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from edgellm.checkpoint.folder import CONFIG
-from edgellm.converters.tensors.file_marks import (
+from edgellm.converters.tensors.file_rows import (
     GGUF_MAGIC,
     LLAMA2C_MAGIC,
     LLAMA2C_NUMBERS,

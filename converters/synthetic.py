@@ -29,7 +29,7 @@ from edgellm.converters.conversion import (
     convert_source,
 )
 from edgellm.converters.destination import destination_path
-from edgellm.converters.tensors.recipe import CODES, UNQUANTIZED_BITS, ConversionSettings
+from edgellm.converters.tensors.settings import CODES, UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.device.machine import core_count
 from edgellm.models.presets import shape_config

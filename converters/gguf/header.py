@@ -18,7 +18,7 @@ from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, inside
 from edgellm.converters.gguf.blocks.sizes import type_of
 from edgellm.converters.gguf.header_reader import HeaderReader
 from edgellm.converters.gguf.metadata import OTHER_FILE, Metadata
-from edgellm.converters.tensors.file_marks import GGUF_MAGIC
+from edgellm.converters.tensors.file_rows import GGUF_MAGIC
 from edgellm.errors import FormatError, ReadError, UnsupportedModelError
 from edgellm.files.bounded import LFS_MARK, refuse_lfs_pointer, require_regular_file
 from edgellm.files.strict_json import quoted

@@ -25,8 +25,9 @@ from edgellm.converters.gguf_export.model_metadata import (
 from edgellm.converters.gguf_export.vocabulary import vocabulary_metadata
 from edgellm.converters.gguf_export.writer import GgufOutput, already_exists, write_gguf
 from edgellm.converters.huggingface.source import HuggingFaceSource
-from edgellm.converters.tensors.file_marks import GGUF_MAGIC, begins_with
-from edgellm.converters.tensors.recipe import ConversionSettings, OutputTensor, make_recipe
+from edgellm.converters.tensors.file_rows import GGUF_MAGIC, begins_with
+from edgellm.converters.tensors.recipe import OutputTensor, make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.spelled_source import SpelledSource
 from edgellm.errors import ConversionError

@@ -21,7 +21,7 @@ import numpy as np
 from edgellm.converters.gguf.blocks.sizes import number_of, type_of
 from edgellm.converters.gguf.header import ALIGNMENT
 from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
-from edgellm.converters.tensors.file_marks import GGUF_MAGIC
+from edgellm.converters.tensors.file_rows import GGUF_MAGIC
 from edgellm.errors import ConversionError
 from edgellm.files.atomic import Data, FileRecord, write_file
 

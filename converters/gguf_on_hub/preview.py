@@ -9,7 +9,8 @@ from edgellm.checkpoint.folder import ModelFolder
 from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.converters.gguf.header_reader import MAX_HEADER_BYTES
 from edgellm.converters.gguf.source import GgufSource
-from edgellm.converters.tensors.recipe import UNQUANTIZED_BITS, ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import UNQUANTIZED_BITS, ConversionSettings
 from edgellm.errors import EdgeLLMError
 from edgellm.files.locations import temporary_folder
 from edgellm.hub.download import GgufPlace

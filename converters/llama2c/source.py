@@ -19,8 +19,12 @@ import numpy as np
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import GROUP_SIZES, Quantization, chosen_quantization
 from edgellm.converters.llama2c.tokenizer import TOKENIZER, tokenizer_files
-from edgellm.converters.tensors.file_marks import LLAMA2C_MAGIC, LLAMA2C_NUMBERS
-from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
+from edgellm.converters.tensors.file_rows import (
+    LLAMA2C_MAGIC,
+    LLAMA2C_NUMBERS,
+    files_fingerprint,
+    read_span,
+)
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import Bytes, SourceTensor
 from edgellm.errors import FormatError, TokenizerError

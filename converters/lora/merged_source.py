@@ -16,7 +16,8 @@ from edgellm.converters.lora.changes import Adapter, LowRank, read_values
 from edgellm.converters.lora.untied_source import UntiedSource
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import Floats, floats, stored
-from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, first_few, make_recipe
+from edgellm.converters.tensors.recipe import Matrix, first_few, make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import (
     Bytes,
     DerivedSource,

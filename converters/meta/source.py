@@ -20,8 +20,7 @@ from edgellm.checkpoint.folder import inside
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, read_torch_file
 from edgellm.converters.meta.model_config import PARAMS, MetaShape, config_of, shape_of
 from edgellm.converters.meta.tokenizer import TOKENIZER, tokenizer_files
-from edgellm.converters.tensors.file_marks import META_SHARDS
-from edgellm.converters.tensors.file_rows import files_fingerprint
+from edgellm.converters.tensors.file_rows import META_SHARDS, files_fingerprint
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor, have_same_rows
 from edgellm.errors import FormatError

@@ -16,12 +16,8 @@ from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.mixed_bits.backward import EMBEDDING
 from edgellm.converters.mixed_bits.calibration import calibration_tokens
 from edgellm.converters.mixed_bits.fisher import Costs, measure
-from edgellm.converters.tensors.recipe import (
-    UNQUANTIZED_BITS,
-    ConversionSettings,
-    Matrix,
-    make_recipe,
-)
+from edgellm.converters.tensors.recipe import Matrix, make_recipe
+from edgellm.converters.tensors.settings import UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError
 from edgellm.files.bounded import read_errors, require_regular_file

@@ -20,7 +20,8 @@ from edgellm.converters.mixed_bits.allocate import choose_forms
 from edgellm.converters.mixed_bits.backward import BackwardPass, FisherRows, fisher_diagonal
 from edgellm.converters.mixed_bits.calibration import TEXT, calibration_tokens
 from edgellm.converters.mixed_bits.fisher import MIXED_BITS, cost_by_bits, measure
-from edgellm.converters.tensors.recipe import ConversionSettings, Matrix, make_recipe
+from edgellm.converters.tensors.recipe import Matrix, make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.errors import ConfigError, EdgeLLMError, FormatError
 from edgellm.hub.resolve import locate
 

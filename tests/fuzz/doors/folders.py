@@ -11,7 +11,8 @@ from support.tiny import CONFIGS, LLAMA, random_tensors
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters.huggingface.source import HuggingFaceSource
-from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.spelled_source import SpelledSource
 from edgellm.plan.budget_planner import make_plan
 from edgellm.plan.memory_estimate import estimate_memory

@@ -14,7 +14,8 @@ from edgellm.converters.gguf.model_config import huggingface_name, is_permuted
 from edgellm.converters.gguf.source import GgufSource
 from edgellm.converters.tensors.bit_packing import unpack
 from edgellm.converters.tensors.floats import floats
-from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door, UnreadableError
 from fuzz.gguf_structure import copied, damage, put_together, take_apart

@@ -9,7 +9,8 @@ from support.tiny import LLAMA
 from support.tiny_tokenizers import piece_model
 
 from edgellm.converters.llama2c.source import Llama2cSource
-from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.tokenizer.tokenizer import has_vocabulary
 from fuzz.byte_damage import BOUNDARIES, damage_bytes
 from fuzz.door import DifferenceError, Door

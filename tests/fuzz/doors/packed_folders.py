@@ -17,7 +17,8 @@ from support.packed_models import (
 from support.tiny import LLAMA
 
 from edgellm.converters.formats import open_format
-from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.weight_stream import float_rows
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import Door

@@ -12,7 +12,8 @@ from support.torch_files import pickled_tensor, state
 
 from edgellm.converters.huggingface.torch_file import read_rows, read_torch_file
 from edgellm.converters.meta.source import MetaSource
-from edgellm.converters.tensors.recipe import ConversionSettings, make_recipe
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 from fuzz.byte_damage import damage_bytes
 from fuzz.door import DifferenceError, Door, UnreadableError
 from fuzz.doors.folders import SMALL

@@ -8,7 +8,7 @@ from support.tiny import CONFIGS, write_model
 
 import edgellm
 from edgellm.cli.app import main
-from edgellm.converters.tensors.recipe import ConversionSettings
+from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.settings import LoadSettings, Sampling, parse_memory, parse_size
 from fuzz.door import DifferenceError, Door
