@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgellm.errors import ConversionError
 from edgellm.files.refusals import write_error
 from edgellm.hub.client import quiet, renamed_error
 
@@ -51,5 +50,5 @@ def fetch_beginning(repository: str, name: str, destination: Path, nbytes: int) 
         destination.write_bytes(content[:nbytes])
         os.truncate(destination, max(total, len(content)))
     except OSError as error:
-        raise write_error(destination, error, ConversionError) from error
+        raise write_error(destination, error) from error
     return len(content) >= total

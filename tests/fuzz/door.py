@@ -2,7 +2,11 @@
 
 import json
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from pathlib import Path
+
+from edgellm.converters.tensors.recipe import make_recipe
+from edgellm.converters.tensors.settings import ConversionSettings
 
 Files = dict[str, bytes]
 """A case: file names and their contents, those alone that differ from the whole example's."""
@@ -64,6 +68,25 @@ class Door(ABC):
     def _write(self, name: str, data: bytes) -> None:
         with (self.folder / name).open("wb") as file:
             file.write(data)
+
+
+def read_beginnings(source) -> None:
+    """Read a source as a conversion begins to: its recipe, some rows of each tensor, the rest."""
+    make_recipe(source, ConversionSettings())
+    for name, tensor in source.tensors.items():
+        source.rows(name, 0, min(2, tensor.rows))
+    dict(source.companions)
+
+
+@contextmanager
+def by_the_library():
+    """Say that there is nothing to compare where the reference library refuses."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of Rust is no Exception
+        raise UnreadableError from error
 
 
 def as_bytes(document) -> bytes:

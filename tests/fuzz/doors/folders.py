@@ -17,7 +17,7 @@ from edgellm.converters.tensors.spelled_source import SpelledSource
 from edgellm.plan.budget_planner import make_plan
 from edgellm.plan.memory_estimate import estimate_memory
 from fuzz.byte_damage import BOUNDARIES, damage_bytes
-from fuzz.door import DifferenceError, Door, UnreadableError, as_bytes
+from fuzz.door import DifferenceError, Door, as_bytes, by_the_library
 from fuzz.json_damage import NUMBERS, TEXTS, damage_document, damage_json, encode, junk
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 32}
@@ -120,10 +120,8 @@ class Safetensors(Door):
     def check(self, opened, files):
         tensors, _ = opened
         data = files[self.path.name]
-        try:
+        with by_the_library():
             theirs = dict(safetensors.deserialize(data))
-        except Exception as error:
-            raise UnreadableError from error
         ours = {
             name: (list(info.shape), info.dtype, data[info.offset : info.offset + info.nbytes])
             for name, info in tensors.items()

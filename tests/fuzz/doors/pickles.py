@@ -12,10 +12,8 @@ from support.torch_files import pickled_tensor, state
 
 from edgellm.converters.huggingface.torch_file import read_rows, read_torch_file
 from edgellm.converters.meta.source import MetaSource
-from edgellm.converters.tensors.recipe import make_recipe
-from edgellm.converters.tensors.settings import ConversionSettings
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import DifferenceError, Door, UnreadableError
+from fuzz.door import DifferenceError, Door, UnreadableError, by_the_library, read_beginnings
 from fuzz.doors.folders import SMALL
 from fuzz.json_damage import damage_json
 from fuzz.pickle_damage import as_legacy, as_zip, damage_pickle, damage_views
@@ -77,10 +75,8 @@ class Pickles(Door):
         data = files[self.path.name]
         if zlib.crc32(data) % COMPARED or torch is None:
             return False
-        try:
+        with by_the_library():
             said, again = self._by_torch(), self._by_torch()
-        except Exception as error:
-            raise UnreadableError from error
         if said != again:  # bytes that it has not read from the file
             raise UnreadableError
         ours = {name: rows.tobytes() for name, (_, rows) in opened.items()}
@@ -138,7 +134,5 @@ class Meta(Door):
     def open(self, files):
         self.put(files)
         source = MetaSource(self.folder)
-        make_recipe(source, ConversionSettings())
-        for name, tensor in source.tensors.items():
-            source.rows(name, 0, min(2, tensor.rows))
-        return source.companions
+        read_beginnings(source)
+        return source

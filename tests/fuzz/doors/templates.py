@@ -12,7 +12,7 @@ from support.tiny_tokenizers import TEMPLATE
 from edgellm.chat_template.render_process import RenderLimits
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, find_templates
 from fuzz.byte_damage import damage_bytes
-from fuzz.door import DifferenceError, Door, UnreadableError, as_bytes
+from fuzz.door import DifferenceError, Door, as_bytes, by_the_library
 from fuzz.json_damage import TEXTS, junk
 from fuzz.template_programs import template
 
@@ -56,10 +56,8 @@ class Templates(Door):
         source = files[FILE].decode()
         if "strftime_now" in source:
             return False
-        try:
+        with by_the_library():
             theirs = _reference()(source).render(messages=_messages(files), **VARIABLES)
-        except Exception as error:
-            raise UnreadableError from error
         if theirs != opened and " at 0x" not in theirs:
             raise DifferenceError(f"{opened!r} is {theirs!r} in transformers")
         return True
