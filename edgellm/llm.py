@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,19 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
-from edgellm.errors import ConfigError, NotFiniteError
+from edgellm.errors import ConfigError
 from edgellm.generation.completer import Completer
-from edgellm.generation.not_finite import located
 from edgellm.generation.output import Completion, Token, completion_of
+from edgellm.generation.prefill import all_logits
 from edgellm.generation.prompt import check_prompt, token_ids
 from edgellm.generation.stats import PrefillCallback
-from edgellm.kv_cache.cache import Cache, stored
+from edgellm.kv_cache.cache import Cache
 from edgellm.models.model import Model
 from edgellm.plan.plan import Plan
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.loader import make_caches
-from edgellm.sampling.finite import require_finite
 from edgellm.setting_values import callback, listed, truth, whole_number
 from edgellm.settings import MAX_SEQUENCES, Sampling, merged
 from edgellm.speculation.controller import Speculation
@@ -36,9 +36,6 @@ from edgellm.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
 """A text, which is begun as the tokenizer begins one, or token ids."""
-
-PROMPTS = "a list of texts or of token ids"
-"""Several prompts, as errors call them."""
 
 
 class LLM:
@@ -182,7 +179,7 @@ class LLM:
             ConfigError: a setting is out of range, a prompt is empty, or beams are asked for.
             ClosedError, ReadError: as ``stream`` does.
         """
-        prompts = listed("prompts", prompts, PROMPTS)
+        prompts = listed("prompts", prompts, "a list of texts or of token ids")
         samplings: list[Any] = [sampling] * len(prompts)
         if isinstance(sampling, Sequence) and not isinstance(sampling, str | bytes):
             samplings = list(sampling)
@@ -203,11 +200,10 @@ class LLM:
         **settings: Any,
     ) -> list[Completion]:
         """Return the completions of several prompts, in order; the rest as in ``stream_batch``."""
-        prompts = listed("prompts", prompts, PROMPTS)
-        tokens: list[list[Token]] = [[] for _ in prompts]
+        tokens: dict[int, list[Token]] = defaultdict(list)
         for place, token in self.stream_batch(prompts, sampling, at_once=at_once, **settings):
             tokens[place].append(token)
-        return list(map(completion_of, tokens))
+        return [completion_of(tokens[place]) for place in sorted(tokens)]
 
     def batch(self, *, at_once: int | None = None) -> Engine:
         """Return an engine, which takes sequences at any time: what a server stands on.
@@ -258,26 +254,9 @@ class LLM:
         """
         tokens = token_ids(tokens, self.tokenizer)
         self._check(tokens)
-        size = self.plan.prefill_chunk
         with self._lock.acquire(), self._lock.computing():
             caches, _ = self._prefix_cache.begin(tokens, len(tokens), reuse=False)
-            # each (1, prefill_chunk), the last one shorter
-            chunks = [
-                mx.array(list(tokens[begin : begin + size]))[None]
-                for begin in range(0, len(tokens), size)
-            ]
-            many = self.model.is_many(len(tokens))
-            states = self.model.hidden(chunks, [caches] * len(chunks), many=many)
-            logits = mx.concatenate([self.model.logits(state[0]) for state in states])
-            logits = logits.astype(mx.float32)
-            # Nothing may stay lazy beyond the lock.
-            largest = mx.max(logits, axis=-1)
-            mx.eval(logits, largest, *stored(caches))
-            try:
-                require_finite(largest)
-            except NotFiniteError as error:
-                raise located(error, caches) from None
-            return logits
+            return all_logits(self.model, tokens, caches, prefill_chunk=self.plan.prefill_chunk)
 
     def cancel(self) -> None:
         """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread."""

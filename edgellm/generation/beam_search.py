@@ -17,16 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.console.units import size
-from edgellm.errors import MemoryBudgetError, NotFiniteError
+from edgellm.errors import MemoryBudgetError
 from edgellm.generation.decode import Step
-from edgellm.generation.not_finite import located
+from edgellm.generation.not_finite import require_finite_logits
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.model import Model
 from edgellm.plan.plan import caches_of
 from edgellm.sampling.filters import penalize_repeated
-from edgellm.sampling.finite import require_finite
 from edgellm.sampling.logprobs import log_probabilities
 from edgellm.settings import Sampling
 
@@ -92,10 +91,7 @@ def beam_steps(
     finished: list[_Beam] = []
     for length in range(1, limit + 1):
         continuing: list[_Beam] = []
-        try:
-            require_finite(mx.max(logits, axis=-1))
-        except NotFiniteError as error:
-            raise located(error, *beam_caches) from None
+        require_finite_logits(mx.max(logits, axis=-1), *beam_caches)
         for rank, beam in enumerate(_candidates(running, logits, sampling, seen, width)):
             if length < limit and not ends(beam.tokens):
                 continuing.append(beam)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import mlx.core as mx
+
 from edgellm.errors import NotFiniteError
 from edgellm.kv_cache.cache import Cache
+from edgellm.sampling.finite import require_finite
+
+
+def require_finite_logits(largest_logits: mx.array, *caches: Sequence[Cache]) -> None:
+    """Raise the ``located`` NotFiniteError where ``require_finite`` raises one."""
+    try:
+        require_finite(largest_logits)
+    except NotFiniteError as error:
+        raise located(error, *caches) from None
 
 
 def located(error: NotFiniteError, *caches: Sequence[Cache]) -> NotFiniteError:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from edgellm.generation.not_finite import require_finite_logits
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.models.layers import always
@@ -41,10 +42,7 @@ def prefill(
         keep_going: asked before each chunk and between layers; where it says no, the result is
             None.
     """
-    chunks = [
-        mx.array(list(tokens[begin : begin + prefill_chunk]))[None]  # (1, L)
-        for begin in range(0, len(tokens), prefill_chunk)
-    ]
+    chunks = _chunks(tokens, prefill_chunk)
     # by the length of the whole: where it is cut, or what of it a cache held, changes nothing
     many = not as_step and model.is_many(caches[0].offset + len(tokens))
     progress = progress or Progress(len(tokens))
@@ -71,3 +69,29 @@ def prefill(
     mx.eval(logits, *stored(caches))
     progress.prefill_ended_at = time.perf_counter()
     return logits
+
+
+def all_logits(
+    model: Model, tokens: Sequence[int], caches: Sequence[Cache], *, prefill_chunk: int
+) -> mx.array:
+    """Return the logits (N, V) in float32 after each of N tokens; arguments as ``prefill`` has.
+
+    Raises:
+        NotFiniteError: they are not finite numbers.
+    """
+    chunks = _chunks(tokens, prefill_chunk)
+    many = model.is_many(len(tokens))
+    states = model.hidden(chunks, [caches] * len(chunks), many=many)
+    logits = mx.concatenate([model.logits(state[0]) for state in states]).astype(mx.float32)
+    largest = mx.max(logits, axis=-1)
+    # nothing stays lazy, as above
+    mx.eval(logits, largest, *stored(caches))
+    require_finite_logits(largest, caches)
+    return logits
+
+
+def _chunks(tokens: Sequence[int], size: int) -> list[mx.array]:
+    """Return the ids (1, L) of chunks of ``size`` tokens; the last one may be shorter."""
+    return [
+        mx.array(list(tokens[begin : begin + size]))[None] for begin in range(0, len(tokens), size)
+    ]

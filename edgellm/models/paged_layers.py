@@ -15,14 +15,7 @@ from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import TensorGroup
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import stored
-from edgellm.models.layers import (
-    KeepGoing,
-    Layer,
-    States,
-    StateSpans,
-    always,
-    layer_spans,
-)
+from edgellm.models.layers import KeepGoing, Layer, States, StateSpans, always, layer_spans
 from edgellm.reading.disk_reader import Reader, Ticket
 
 MakeLayer = Callable[[TensorGroup, WeightBuffer], Layer]

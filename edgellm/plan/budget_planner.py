@@ -7,8 +7,9 @@ others stream through a ring of buffers.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import partial
 
 from edgellm.console.units import size
 from edgellm.device.machine import Memory
@@ -195,16 +196,14 @@ def _choose_context(estimate: MemoryEstimate, minimum: Minimum, budget: int) -> 
     free_bytes = budget - minimum.weight_bytes
     # of a small budget a quarter stays free for activations
     share = min(int(budget * CONTEXT_SHARE), free_bytes * 3 // 4)
-    # bisection, since what a prompt takes grows with its tokens
-    fitting, too_many = 0, estimate.max_context + 1
-    while too_many - fitting > 1:
-        tokens = (fitting + too_many) // 2
+
+    def is_too_long(tokens: int) -> bool:
         prefill_bytes = estimate.prefill_bytes(tokens, resident=minimum.resident)
         with_chunk = prefill_bytes + estimate.activation_bytes(CHUNK_STEP, tokens)
-        if prefill_bytes <= share and with_chunk <= free_bytes:
-            fitting = tokens
-        else:
-            too_many = tokens
+        return prefill_bytes > share or with_chunk > free_bytes
+
+    # what a prompt takes grows with its tokens
+    fitting = bisect_left(range(1, estimate.max_context + 1), True, key=is_too_long)
     return max(minimum.context, fitting)
 
 
@@ -215,13 +214,9 @@ def _largest_chunk(estimate: MemoryEstimate, most: int, context: int, free_bytes
     """
     if estimate.activation_bytes(most, context) <= free_bytes:
         return most
-    steps = range(most // CHUNK_STEP)
-    too_many = bisect_left(
-        steps,
-        True,
-        key=lambda step: estimate.activation_bytes((step + 1) * CHUNK_STEP, context) > free_bytes,
-    )
-    return CHUNK_STEP * max(1, too_many)
+    sizes = range(CHUNK_STEP, most + 1, CHUNK_STEP)
+    nbytes = partial(estimate.activation_bytes, context=context)
+    return CHUNK_STEP * max(1, bisect_right(sizes, free_bytes, key=nbytes))
 
 
 def _choose_pinned(estimate: MemoryEstimate, free_bytes: int) -> tuple[int, ...]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgellm.chat_template.end_texts import END_TEXTS, end_texts
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.added_tokens import read_settings
-from edgellm.tokenizer.detokenizer import Decoding, Detokenizer, StreamDecoder
+from edgellm.tokenizer.detokenizer import Detokenizer, StreamDecoder
 from edgellm.tokenizer.spm import PieceVocabulary
+from edgellm.tokenizer.token_table import TokenTable, collector_paused
 from edgellm.tokenizer.tokenizer_json import JsonVocabulary
 
 SAMPLE_TEXTS = (
@@ -26,52 +25,13 @@ SAMPLE_TEXTS = (
 )
 """Texts that tokenizers with equal tokens and other rules split in different ways."""
 
-
 FORMS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})
 """The files that a vocabulary may come in; the first form that is there is read."""
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python's collector from looking at half a million new values again and again.
-
-    That took half as long as all the rest for 128,000 tokens and 28,000 added ones.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def has_vocabulary(names: Collection[str]) -> bool:
     """Return whether files of these names are a tokenizer."""
     return any(form <= set(names) for form in FORMS)
-
-
-class Vocabulary(Protocol):
-    """Tokens with ids, and the rules between them and text."""
-
-    begin: list[int]
-    named: dict[str, str | None]
-    special_ids: frozenset[int]
-    split_token_ids: frozenset[int]
-    size: int
-    decoding: Decoding
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the ids of ``text``."""
-        ...
-
-    def token_of(self, token_id: int) -> str | None:
-        """Return the token of an id, ``None`` where there is none."""
-        ...
-
-    def id_of(self, token: str) -> int | None:
-        """Return the id of a token, ``None`` where there is none."""
-        ...
 
 
 class Tokenizer:
@@ -97,7 +57,7 @@ class Tokenizer:
         chat_template: the source of the usual chat template, ``None`` for none.
     """
 
-    def __init__(self, vocabulary: Vocabulary, templates: Mapping[str, str]) -> None:
+    def __init__(self, vocabulary: TokenTable, templates: Mapping[str, str]) -> None:
         self._vocabulary = vocabulary
         self._templates = {name: ChatTemplate(source) for name, source in templates.items()}
         self._detokenizer = Detokenizer(
@@ -114,6 +74,7 @@ class Tokenizer:
         self.turn_end_ids = self._turn_ends("".join(templates.values()))
 
     @classmethod
+    @collector_paused()
     def from_folder(cls, path: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
         """Return the tokenizer of a model folder.
 
@@ -129,14 +90,9 @@ class Tokenizer:
                 not know, more than a few added ones.
             TemplateError: a file with a chat template is damaged.
         """
-        with _collector_paused():
-            return cls._read(Path(path), vocab_size)
-
-    @classmethod
-    def _read(cls, folder: Path, vocab_size: int | None) -> Tokenizer:
-        """Return the tokenizer of a folder, as ``from_folder`` does."""
+        folder = Path(path)
         settings = read_settings(folder)
-        vocabulary: Vocabulary
+        vocabulary: TokenTable
         if (folder / "tokenizer.json").exists():
             vocabulary = JsonVocabulary.from_file(folder / "tokenizer.json", settings, vocab_size)
         elif (folder / "tokenizer.model").exists():
