@@ -1,7 +1,7 @@
 """LLaMA in plain torch, over a static cache so that a step can be recorded as a graph."""
 
 # B sequences, L new tokens, S cached tokens that are looked at, E hidden, V vocabulary,
-# H query heads, G key/value heads, D head size
+# H query heads, G key/value heads, D head size, R features of a head that are rotated
 
 from __future__ import annotations
 
@@ -75,15 +75,13 @@ class StaticCache:
 def rope_angles(
     config: ModelConfig, capacity: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosines and sines (capacity, 1, D) in float32; both halves of D have the same."""
+    """Return cosines and sines (capacity, 1, R) in float32; both halves of R have the same."""
     scaling = config.for_context(capacity).rope_scaling
-    lengths = wavelengths(config.head_dim, config.rope_theta, scaling)
+    lengths = wavelengths(config.rotary_dim, config.rope_theta, scaling)
     positions = torch.arange(capacity, dtype=torch.float64)
-    angles = positions[:, None] / torch.from_numpy(lengths).double()  # (capacity, D / 2)
+    angles = positions[:, None] / torch.from_numpy(lengths).double()  # (capacity, R / 2)
     angles = torch.cat([angles, angles], dim=-1)[:, None]
-    factor = 1.0
-    if scaling is not None:
-        factor = scaling.attention_factor
+    factor = config.rotary_factor
     cosines, sines = factor * angles.cos(), factor * angles.sin()
     return cosines.float().to(device), sines.float().to(device)
 
@@ -157,14 +155,19 @@ def split_heads(
 
 
 def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """Return heads (B, L, ..., D) rotated by the angles of (L, 1, D), computed in float32.
+    """Return heads (B, L, ..., D) rotated by the angles of (L, 1, R), computed in float32.
 
-    The first half of D is the first coordinate of each pair, as Hugging Face's weights have it.
+    The first R of D features turn; the first half of R is the first coordinate of each pair, as
+    Hugging Face's weights have it.
     """
-    exact = heads.float()
+    exact, unchanged = heads.tensor_split([cosines.shape[-1]], dim=-1)
+    exact = exact.float()
     first, second = exact.chunk(2, dim=-1)
     half_turned = torch.cat([-second, first], dim=-1)
-    return torch.addcmul(exact * cosines, half_turned, sines).to(heads.dtype)
+    rotated = torch.addcmul(exact * cosines, half_turned, sines).to(heads.dtype)
+    if not unchanged.shape[-1]:
+        return rotated
+    return torch.cat([rotated, unchanged], dim=-1)
 
 
 def attention_mask(

@@ -25,7 +25,7 @@ from edgellm.bench.torch_backend.weights import (
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.errors import UnsupportedModelError
 
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "seed_oss"})
+FAMILIES = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"})
 """Families whose decoder block ``llama.py`` computes."""
 
 ROW_BITS = (1, 2, 4, 8)

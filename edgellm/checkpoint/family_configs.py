@@ -22,6 +22,7 @@ class Family:
         output_bias_key: what decides it for the output.
         query_key_norm: whether heads of queries and keys are normalized.
         extra_norms: norms of a layer beside LLaMA's two, by their names inside it.
+        partial_rotary: whether its config may say that heads are rotated in part.
         sliding_window: which layers look back over a window only: none, all by
             ``sliding_window``, or as ``use_sliding_window`` and ``layer_types`` say.
     """
@@ -32,12 +33,14 @@ class Family:
     output_bias_key: str = "attention_bias"
     query_key_norm: bool = False
     extra_norms: tuple[str, ...] = ()
+    partial_rotary: bool = False
     sliding_window: Literal["none", "all", "switched"] = "none"
 
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
     "mistral": Family(sliding_window="all"),
+    "phi3": Family(sliding_window="all", partial_rotary=True),
     "qwen2": Family(qkv_bias=True, sliding_window="switched"),
     "qwen3": Family(query_key_norm=True, sliding_window="switched"),
     "seed_oss": Family(output_bias_key="attention_out_bias"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
 from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS
-from edgellm.checkpoint.dialects.rotary import RopeScaling, read_rotary
+from edgellm.checkpoint.dialects.rotary import RopeScaling, read_rotary, read_rotary_dim
 from edgellm.checkpoint.family_configs import FAMILIES, Family
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
@@ -22,6 +22,7 @@ class ModelConfig:
     """The numbers of a model; attributes are called as Hugging Face calls them.
 
     Attributes:
+        rotary_dim: features of a head that positions rotate, its first ones.
         qkv_bias: whether the products of queries, keys and values have biases.
         output_bias: whether attention's output product has one.
         mlp_bias: whether the three products of the feed-forward part have biases.
@@ -37,6 +38,7 @@ class ModelConfig:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
+    rotary_dim: int
     vocab_size: int
     rms_norm_eps: float
     rope_theta: float
@@ -77,7 +79,13 @@ class ModelConfig:
                 f"config.json: head_dim is {head_dim}; rotary positions need an even number"
             )
         context = read_number(raw, "max_position_embeddings", default=2048)
-        theta, scaling = read_rotary(raw, context, head_dim)
+        rotary_dim = read_rotary_dim(raw, head_dim)
+        if rotary_dim != head_dim and not family.partial_rotary:
+            raise UnsupportedModelError(
+                f"partial_rotary_factor of a {model_type} is set",
+                hint="edgellm runs heads that are rotated in part in models of type phi3",
+            )
+        theta, scaling = read_rotary(raw, context, rotary_dim)
         if scaling is not None and scaling.kind == "yarn":
             # as Qwen's pages have it, who wants long texts adds yarn and leaves the old number
             stretched = int(scaling.factor * scaling.original_max_position_embeddings)
@@ -95,6 +103,7 @@ class ModelConfig:
             num_attention_heads=heads,
             num_key_value_heads=key_value_heads,
             head_dim=head_dim,
+            rotary_dim=rotary_dim,
             vocab_size=vocab_size,
             rms_norm_eps=read_real(raw, "rms_norm_eps", 1e-6, low=0.0, high=1.0),
             rope_theta=theta,
@@ -122,6 +131,13 @@ class ModelConfig:
         if scaling is not None and scaling.kind == "longrope":
             return min(scaling.original_max_position_embeddings, self.max_position_embeddings)
         return self.max_position_embeddings
+
+    @property
+    def rotary_factor(self) -> float:
+        """The factor of the rotated features of queries and keys."""
+        if self.rope_scaling is None:
+            return 1.0
+        return self.rope_scaling.attention_factor
 
     def for_context(self, context: int) -> ModelConfig:
         """Return the config for texts of up to so many tokens."""

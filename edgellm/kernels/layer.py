@@ -20,6 +20,7 @@ class LayerShape:
     heads: int
     kv_heads: int
     head_dim: int
+    rotary_dim: int
     eps: float
     attention_scale: float
 

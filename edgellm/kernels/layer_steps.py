@@ -232,7 +232,7 @@ class LayerSteps:
 
         # The kernels of these two depend on the cache: _kernels puts them into slot 0.
         rope = {"qkv": qkv, "cos_sin": cos_sin, "heads": heads, "kv_heads": kv_heads}
-        rope |= {"head_dim": head_dim, "eps": eps}
+        rope |= {"head_dim": head_dim, "rotary_dim": shape.rotary_dim, "eps": eps}
         if weights.query_norm is not None and weights.key_norm is not None:
             rope["query_norm"] = weights.query_norm.address
             rope["key_norm"] = weights.key_norm.address
@@ -277,7 +277,7 @@ class LayerSteps:
 def cos_sin(
     wavelengths: npt.NDArray[np.float32], start: int, tokens: int
 ) -> npt.NDArray[np.float32]:
-    """Return cosines, then sines, of each position's angles: (L, D)."""
+    """Return cosines, then sines, of each position's angles: (L, R)."""
     positions = np.arange(start, start + tokens, dtype=np.float32)
     # the reciprocal first, as MLX rounds it
     angles = positions[:, None] * (1 / wavelengths)[None]

@@ -6,7 +6,7 @@ or the whole ``__call__``.
 """
 
 # B sequences of one token each, L new tokens, E hidden, F inner, H query heads, G key/value heads,
-# D head size
+# D head size, R features of a head that are rotated
 
 from __future__ import annotations
 
@@ -104,11 +104,18 @@ class Attention:
         if config.query_key_norm:
             self.q_norm = norm(tensors["self_attn.q_norm.weight"], config)
             self.k_norm = norm(tensors["self_attn.k_norm.weight"], config)
-        # positions per radian of each pair of features, (D / 2,)
+        self.rotary_dim = config.rotary_dim
+        # positions per radian of each pair of features, (R / 2,)
         self.wavelengths = mx.array(
-            wavelengths(config.head_dim, config.rope_theta, config.rope_scaling)
+            wavelengths(config.rotary_dim, config.rope_theta, config.rope_scaling)
         )
         mx.eval(self.wavelengths)
+        # what the rotated features alone are multiplied by, (D,); None: all of them, by the scale
+        self.rotary_factors: mx.array | None = None
+        if config.rotary_dim != config.head_dim and config.rotary_factor != 1.0:
+            rotated = mx.arange(config.head_dim) < config.rotary_dim
+            self.rotary_factors = mx.where(rotated, config.rotary_factor, 1.0)
+            mx.eval(self.rotary_factors)
 
     def __call__(self, x: mx.array, spans: LayerSpans) -> mx.array:
         """Return attention's part (1, L, E) for normalized states (1, L, E)."""
@@ -173,9 +180,11 @@ class Attention:
             queries = self.q_norm(heads[:, : self.num_heads])
             keys = self.k_norm(heads[:, self.num_heads :])
             heads = mx.concatenate([queries, keys], axis=1)
+        if self.rotary_factors is not None:
+            heads = heads * self.rotary_factors.astype(heads.dtype)
         return mx.fast.rope(
             heads,
-            self.head_dim,
+            self.rotary_dim,
             traditional=False,
             base=None,
             scale=1.0,
@@ -224,12 +233,11 @@ class Block:
     @classmethod
     def attention_scale(cls, config: ModelConfig) -> float:
         """Return what the scores of attention are multiplied by."""
-        scaling = config.rope_scaling
-        # of queries and of keys: both would be multiplied by it
-        factor = 1.0
-        if scaling is not None:
-            factor = scaling.attention_factor
-        return float(config.head_dim**-0.5) * factor**2
+        scale = float(config.head_dim**-0.5)
+        if config.rotary_dim == config.head_dim:
+            # of queries and of keys: both would be multiplied by it
+            scale *= config.rotary_factor**2
+        return scale
 
     @classmethod
     def embedding_scale(cls, config: ModelConfig) -> float:

@@ -77,6 +77,28 @@ _QWEN3: Config = {
     "head_dim": 128,
 }
 _TIED: Config = {"tie_word_embeddings": True}
+# fmt: off
+_PHI4_MINI_STRETCH = [
+    1.0, 1.118320672, 1.250641126, 1.398617824, 1.564103225, 1.74916897, 1.956131817, 2.187582649,
+    2.446418898, 2.735880826, 3.059592084, 3.421605075, 3.826451687, 4.279200023, 4.785517845,
+    5.351743533, 5.984965424, 6.693110555, 7.485043894, 8.370679318, 9.36110372, 10.4687158,
+    11.70738129, 13.09260651, 14.64173252, 16.37415215, 18.31155283, 20.47818807, 22.90118105,
+    25.61086418, 28.64115884, 32.03, 32.1, 32.13, 32.23, 32.6, 32.61, 32.64, 32.66, 32.7, 32.71,
+    32.93, 32.97, 33.28, 33.49, 33.5, 44.16, 47.77,
+]
+# fmt: on
+_PHI4_MINI: Config = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "partial_rotary_factor": 0.75,
+    "sliding_window": 262144,
+    "original_max_position_embeddings": 4096,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": [1.0] * 48,
+        "long_factor": _PHI4_MINI_STRETCH,
+    },
+}
 
 SHAPES: Mapping[str, Config] = {
     "llama-2-7b": _shape(4096, 11008, 32, 32, 32, 32000, 4096, **_LLAMA2),
@@ -98,6 +120,7 @@ SHAPES: Mapping[str, Config] = {
     ),
     # a phi3, which runs as a llama
     "phi-4-14b": _shape(5120, 17920, 40, 40, 10, 100352, 16384, rope_theta=250000.0),
+    "phi-4-mini": _shape(3072, 8192, 32, 24, 8, 200064, 131072, **_PHI4_MINI, **_TIED),
     "qwen2.5-0.5b": _shape(896, 4864, 24, 14, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-1.5b": _shape(1536, 8960, 28, 12, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-3b": _shape(2048, 11008, 36, 16, 2, 151936, 32768, **_QWEN2, **_TIED),

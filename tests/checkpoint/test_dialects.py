@@ -159,7 +159,7 @@ def test_the_text_part_of_a_model_that_sees_is_a_model(prefix, tiny_folder, tmp_
         ({"model_type": "granitemoehybrid", "layer_types": ["attention"]}, "no rotary"),
         ({"model_type": "iquestcoder", "clip_qkv": 8}, "clip_qkv"),
         ({"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}, "ministral3"),
-        ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor"),
+        ({"model_type": "xverse", "partial_rotary_factor": 0.75}, "partial_rotary_factor"),
     ],
 )
 def test_what_no_llama_does_is_refused_by_name(config, said, llama, tmp_path):

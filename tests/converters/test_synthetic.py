@@ -34,6 +34,7 @@ MILLIONS = {
     "qwen2.5-14b": 14770,
     "mistral-small-24b": 23572,
     "phi-4-14b": 14660,
+    "phi-4-mini": 3836,
     "qwen2.5-32b": 32764,
     "qwen2.5-72b": 72706,
     "qwen3-0.6b": 596,

@@ -103,6 +103,46 @@ def test_longrope_is_transformers_up_to_the_first_context_and_beyond(kind, tmp_p
         assert np.abs(again - expected).max() < 1e-5
 
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+    "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+    "partial_rotary_factor": 0.75,
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("stretch", ["plain", "longrope"])
+def test_heads_rotated_in_part_are_transformers(stretch, tmp_path):
+    """Phi-4-mini: 0.75 of each head is rotated, and longrope's factor multiplies that part."""
+    from make_golden import reference_logits
+    from support.published_models import save_model
+
+    from edgellm.bench.backends.registry import RuntimeSettings
+    from edgellm.bench.torch_backend.runtime import CPURuntime
+
+    config = {"partial_rotary_factor": 0.75, "max_position_embeddings": 256, "sliding_window": 512}
+    if stretch == "longrope":
+        config |= {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}
+    reference = save_model(tmp_path / "model", "phi3", **config)
+    convert(tmp_path / "model", tmp_path / "made", bits=16)
+    assert read_checkpoint(tmp_path / "made").config.rotary_dim == 12
+    for length, context in ((60, 64), (150, 160)):
+        prompt = prompt_of(length)
+        expected = reference_logits(reference, prompt)
+        folders = [(tmp_path / "model", settings) for settings in ARITHMETIC]
+        for settings in ARITHMETIC:
+            budget = paged_budget(tmp_path / "made", 1, context=context, **settings)
+            folders.append((tmp_path / "made", settings | {"memory": budget}))
+        for folder, settings in folders:
+            with open_model(folder, context=context, **settings) as llm:
+                assert llm.plan.resident == ("memory" not in settings)
+                assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
+        runtime = CPURuntime(str(tmp_path / "made"), RuntimeSettings(dtype="float32"))
+        assert np.abs(runtime.logits(prompt) - expected).max() < 1e-4
+        runtime.close()
+
+
 def test_yarn_lengthens_what_a_config_says_of_the_context(tmp_path):
     """Qwen's pages say to add the block, and nothing of the number beside it."""
     config = tiny.CONFIGS["qwen2"] | {"rope_scaling": YARN, "max_position_embeddings": 64}

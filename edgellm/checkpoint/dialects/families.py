@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
+from edgellm.checkpoint.dialects.rotary import rotated_share
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
@@ -71,7 +72,10 @@ def _adapt_phi3(config: Config) -> None:
         ):
             # as it called longrope once
             config[key] = {**settings, "type": "longrope", "rope_type": "longrope"}
-    if config.get("sliding_window") is not None:
+    if rotated_share(config) != 1.0:
+        config["model_type"] = "phi3"
+        config.setdefault("sliding_window", None)
+    elif config.get("sliding_window") is not None:
         config["model_type"] = "mistral"
 
 

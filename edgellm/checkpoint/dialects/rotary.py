@@ -84,28 +84,42 @@ class RopeScaling:
         return written
 
 
+def read_rotary_dim(raw: Mapping[str, Any], head_dim: int) -> int:
+    """Return how many features of a head are rotated, its first ones. Raises FormatError."""
+    share = rotated_share(raw)
+    rotary_dim = int(head_dim * share)
+    if rotary_dim < 2 or rotary_dim % 2:
+        raise FormatError(
+            f"config.json: {share} of a head of {head_dim} are rotated, which must be "
+            "an even number of features"
+        )
+    return rotary_dim
+
+
+def rotated_share(raw: Mapping[str, Any]) -> float:
+    """Return which part of a head is rotated; the block goes before what stands beside it."""
+    name = "partial_rotary_factor"
+    share = rotary_settings(raw).get(name, raw.get(name))
+    return read_real({name: share}, name, 1.0, low=0.0, high=1.0)
+
+
 def read_rotary(
-    raw: Mapping[str, Any], context: int, head_dim: int
+    raw: Mapping[str, Any], context: int, rotary_dim: int
 ) -> tuple[float, RopeScaling | None]:
     """Return the base of rotary frequencies, and how they are scaled.
 
     Args:
         raw: the config.
         context: its ``max_position_embeddings``.
-        head_dim: the size of a head.
+        rotary_dim: features of a head that are rotated.
 
     Raises:
-        UnsupportedModelError: another type of scaling, or heads that are rotated in part.
+        UnsupportedModelError: another type of scaling.
         FormatError: a number is missing, of the wrong kind, or impossible.
     """
     settings = rotary_settings(raw)
     theta = settings.get("rope_theta", raw.get("rope_theta"))
     theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
-    for holder in (raw, settings):
-        if holder.get("partial_rotary_factor") not in (None, 1, 1.0):
-            raise UnsupportedModelError(
-                "partial_rotary_factor is set", hint="edgellm runs models that rotate whole heads"
-            )
     kind = settings.get("rope_type", settings.get("type", "default"))
     if kind == "su":  # as Phi-3 first called it
         kind = "longrope"
@@ -119,7 +133,7 @@ def read_rotary(
     if kind == "yarn":
         return theta, _yarn(raw, settings, theta, context)
     if kind == "longrope":
-        return theta, _longrope(raw, settings, context, head_dim // 2)
+        return theta, _longrope(raw, settings, context, rotary_dim // 2)
     factor = read_real(settings, "factor", math.nan, low=0.0, high=1e6)
     if kind == "llama3":
         return theta, _llama3(settings, factor)

@@ -53,10 +53,11 @@ _KV_TABLES = ("key_scales", "key_biases", "value_scales", "value_biases")
 
 ROPE = _arguments(
     "qkv",  # (L, (H + 2G) D) float32
-    "cos_sin",  # (L, D): cosines, then sines
+    "cos_sin",  # (L, D): cosines, then sines, in the first R places
     "heads",  # H
     "kv_heads",  # G
     "head_dim",  # D
+    "rotary_dim",  # R: features of a head that are rotated
     "keys",  # (G, capacity, D), as if its first place were position 0
     "values",
     "head_bytes",  # from one key head to the next

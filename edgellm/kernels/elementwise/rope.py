@@ -39,7 +39,7 @@ class _Rope:
         self.position = e.argument("position")
         self.token_heads = e.add(self.heads, e.mul(self.kv_heads, 2))  # H + 2G
         self.row_bytes = e.mul(self.head_dim, 4)
-        self.half = e.div(self.head_dim, 2)
+        self.half = e.div(e.argument("rotary_dim"), 2)
 
     def emit(self) -> str:
         e = self.e
@@ -85,12 +85,14 @@ class _Rope:
         stored = e.at(e.b.select(is_value, self.values, self.keys), offset)
         target = e.b.select(is_query, source, stored)
         e.when(e.b.not_(is_value), lambda: self.rotate(source, target, token))
+        # of a value all features are as they were, else those behind the rotated ones
+        rotated = e.b.select(is_value, e.index(0), e.mul(self.half, 2))
 
         def copy(place: Value, lanes: int) -> None:
-            numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
-            e.store(numbers, target, e.mul(place, 4))
+            offset = e.mul(e.add(rotated, place), 4)
+            e.store(e.load(source, offset, vector(F32, lanes)), target, offset)
 
-        e.when(is_value, lambda: e.sweep(self.head_dim, copy))
+        e.sweep(e.sub(self.head_dim, rotated), copy)
 
     def store_packed(
         self, source: Value, token: Value, kv_head: Value, is_query: Value, is_value: Value

@@ -59,7 +59,9 @@ class CpuBlock:
             raise BackendError(reason)
         self.engine = engine
         self.max_exact_rows = engine.max_exact_rows
-        self.rotations = _rotations_of(config.head_dim, config.rope_theta, config.rope_scaling)
+        self.rotations = _rotations_of(
+            config.head_dim, config.rotary_dim, config.rope_theta, config.rope_scaling
+        )
         # the kernels read them by address, so they must live as long
         self._tensors = tensors
         self._shape = LayerShape(
@@ -68,6 +70,7 @@ class CpuBlock:
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
+            rotary_dim=config.rotary_dim,
             eps=config.rms_norm_eps,
             attention_scale=block_class(config).attention_scale(config),
         )
@@ -230,22 +233,31 @@ def _calls(spans: Sequence[Span]) -> Iterator[list[Span]]:
 class _Rotations:
     """Cosines and sines of positions; the last ones are kept, since all layers ask for the same."""
 
-    def __init__(self, lengths: npt.NDArray[np.float32]) -> None:
+    def __init__(self, lengths: npt.NDArray[np.float32], head_dim: int, factor: float) -> None:
         self._lengths = lengths
+        self._factor = np.float32(factor)
+        self._unused = head_dim - 2 * len(lengths)
         self._last = ((-1, -1), np.empty(0, np.float32))
 
     def of(self, start: int, tokens: int) -> npt.NDArray[np.float32]:
-        """Return cosines, then sines, of each position: (L, D), flat."""
+        """Return cosines, then sines, of each position, and zeros behind them: (L, D), flat."""
         key, angles = self._last
         if key != (start, tokens):
-            angles = cos_sin(self._lengths, start, tokens).ravel()
+            table = self._factor * cos_sin(self._lengths, start, tokens)
+            angles = np.pad(table, ((0, 0), (0, self._unused))).ravel()
             self._last = ((start, tokens), angles)
         return angles
 
 
 @cache
-def _rotations_of(head_dim: int, theta: float, scaling: RopeScaling | None) -> _Rotations:
-    return _Rotations(wavelengths(head_dim, theta, scaling))
+def _rotations_of(
+    head_dim: int, rotary_dim: int, theta: float, scaling: RopeScaling | None
+) -> _Rotations:
+    factor = 1.0
+    # of whole heads it is in the scale of attention
+    if scaling is not None and rotary_dim != head_dim:
+        factor = scaling.attention_factor
+    return _Rotations(wavelengths(rotary_dim, theta, scaling), head_dim, factor)
 
 
 def _write_rotations(
