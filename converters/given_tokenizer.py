@@ -11,6 +11,7 @@ from edgellm.converters.llama2c.tokenizer import tokenizer_files as llama2c_file
 from edgellm.converters.meta.tokenizer import tokenizer_files as meta_files
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.source import DerivedSource, Source
+from edgellm.converters.tokenizers.named_templates import with_named_templates
 from edgellm.errors import ConfigError, TokenizerError
 from edgellm.settings import is_int
 from edgellm.tokenizer.tokenizer import has_vocabulary
@@ -61,7 +62,7 @@ def _companions_without_tokenizer(base: Source) -> dict[str, Path | bytes]:
     return {name: file for name, file in companions.items() if name not in TOKENIZER_FILES}
 
 
-def _tokenizer_files(path: Path, vocab_size: int) -> dict[str, Path | bytes]:
+def _tokenizer_files(path: Path, vocab_size: int) -> Mapping[str, Path | bytes]:
     if path.is_dir():
         files: dict[str, Path | bytes] = {
             name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()
@@ -71,7 +72,7 @@ def _tokenizer_files(path: Path, vocab_size: int) -> dict[str, Path | bytes]:
                 f"{path} has no tokenizer.json and no tokenizer.model",
                 hint="name the tokenizer's file",
             )
-        return files
+        return with_named_templates(path, files)
     if path.suffix == ".bin" and path.is_file():
         return llama2c_files(path, vocabulary=vocab_size)
     if path.suffix == ".model" and path.is_file():

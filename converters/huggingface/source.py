@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgellm.chat_template.template import named_template_files
 from edgellm.checkpoint.folder import (
     CONFIG,
     GENERATION_CONFIG,
@@ -22,6 +23,7 @@ from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows, re
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import stored
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
+from edgellm.converters.tokenizers.named_templates import with_named_templates
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.strict_json import quoted, read_json
 
@@ -84,19 +86,21 @@ class HuggingFaceSource:
             )
             for name, tensor in self._places.items()
         }
-        self.companions: Mapping[str, Path | bytes] = {
+        companions: dict[str, Path | bytes] = {
             file.name: inside(path, file.name)
             for pattern in COMPANIONS
             for file in sorted(path.glob(pattern))
             if not file.is_dir() and not (pattern in TEXTS and leads_elsewhere(file))
         }
+        self._origins = {file for file in companions.values() if isinstance(file, Path)}
+        self._origins |= {inside(file.parent, file.name) for file in named_template_files(path)}
+        self.companions = with_named_templates(path, companions)
 
     @property
     def fingerprint(self) -> str:
         """A digest of names, sizes and times of all files that the conversion reads."""
         files = {tensor.info.file for tensor in self._places.values()} | {self.path / CONFIG}
-        files |= {file for file in self.companions.values() if isinstance(file, Path)}
-        return files_fingerprint(files)
+        return files_fingerprint(files | self._origins)
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, gathered where PyTorch has stored a view with gaps."""

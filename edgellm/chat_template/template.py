@@ -20,6 +20,7 @@ MAX_SOURCE = 1 << 16  # characters; the longest template of a known model has 17
 MAX_DEPTH = 32  # levels of nesting in what a template is given
 DEFAULT = "default"
 TOOL_USE = "tool_use"
+TEMPLATES_FOLDER = "additional_chat_templates"
 DEFAULT_LIMITS = RenderLimits()
 
 
@@ -58,8 +59,9 @@ class ChatTemplate:
 def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """Return a folder's chat templates by name; the usual one is called "default".
 
-    ``chat_template.jinja`` and ``chat_templates/NAME.jinja`` go before ``chat_template.json``, and
-    that goes before ``tokenizer_config.json``.
+    As in transformers, files of templates stand for all that ``tokenizer_config.json`` has, but
+    for its default where they have none. ``chat_template.json`` is a processor's, for where there
+    is no other.
 
     Args:
         folder: the model folder.
@@ -68,15 +70,23 @@ def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         TemplateError: one of these files is damaged or too large.
     """
-    templates = _sources(config.get("chat_template"), "tokenizer_config.json")
-    if (folder / "chat_template.json").exists():
-        document = _read_json(folder / "chat_template.json")
-        templates |= _sources(document.get("chat_template"), "chat_template.json")
-    for path in sorted((folder / "chat_templates").glob("*.jinja")):
-        templates[path.stem] = _read_text(path)
+    files = {file.stem: _read_text(file) for file in named_template_files(folder)}
     if (folder / "chat_template.jinja").exists():
-        templates[DEFAULT] = _read_text(folder / "chat_template.jinja")
+        files[DEFAULT] = _read_text(folder / "chat_template.jinja")
+    if DEFAULT in files:
+        return files
+    templates = _sources(config.get("chat_template"), "tokenizer_config.json")
+    if not templates and (folder / "chat_template.json").exists():
+        document = _read_json(folder / "chat_template.json")
+        templates = _sources(document.get("chat_template"), "chat_template.json")
+    if files:
+        return {name: text for name, text in templates.items() if name == DEFAULT} | files
     return templates
+
+
+def named_template_files(folder: Path) -> list[Path]:
+    """Return the files of templates that are there beside the default, called as their names."""
+    return sorted((folder / TEMPLATES_FOLDER).glob("*.jinja"))
 
 
 def choose_template(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from support.conversations import HELLO, TOOLS
-from support.tiny_tokenizers import LLAMA, write_config, write_pieces
+from support.tiny_tokenizers import LLAMA, write_config, write_json, write_pieces
 
 from edgellm.chat_template.template import MAX_SOURCE, find_templates
 from edgellm.errors import TemplateError
@@ -21,15 +21,34 @@ def test_files_and_their_order(tmp_path):
     }
     assert find_templates(tmp_path, config) == {"default": "config", "tool_use": "tools"}
     write_config(tmp_path, {"chat_template": "json"}, "chat_template.json")
-    assert find_templates(tmp_path, config) == {"default": "json", "tool_use": "tools"}
+    assert find_templates(tmp_path, config) == {"default": "config", "tool_use": "tools"}
+    assert find_templates(tmp_path, {"chat_template": None}) == {"default": "json"}
+    named = tmp_path / "additional_chat_templates"
+    named.mkdir()
+    (named / "rag.jinja").write_text("rag")
+    assert find_templates(tmp_path, config) == {"default": "config", "rag": "rag"}
     (tmp_path / "chat_template.jinja").write_text("jinja é", encoding="utf-8")
-    (tmp_path / "chat_templates").mkdir()
-    (tmp_path / "chat_templates" / "rag.jinja").write_text("rag")
-    assert find_templates(tmp_path, config) == {
-        "default": "jinja é",
-        "tool_use": "tools",
-        "rag": "rag",
-    }
+    assert find_templates(tmp_path, config) == {"default": "jinja é", "rag": "rag"}
+    (named / "default.jinja").write_text("never")
+    assert find_templates(tmp_path, config) == {"default": "jinja é", "rag": "rag"}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["plain", "tools"])
+@pytest.mark.parametrize("name", [None, "default", "rag"])
+def test_templates_of_a_folder_are_those_of_transformers(tmp_path, name, tools):
+    from transformers import AutoTokenizer
+
+    folder = write_json(tmp_path, "byte-level", chat_template="config")
+    (folder / "chat_template.jinja").write_text("usual {{ messages[0].content }}")
+    (folder / "additional_chat_templates").mkdir()
+    for other in ("rag", "tool_use"):
+        file = folder / "additional_chat_templates" / f"{other}.jinja"
+        file.write_text(f"{other} {{{{ messages[0].role }}}}")
+    theirs = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        HELLO, tools=tools, chat_template=name, tokenize=False
+    )
+    assert Tokenizer.from_folder(folder).render(HELLO, tools=tools, template=name) == theirs
 
 
 def test_templates_by_name(tmp_path):

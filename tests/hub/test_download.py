@@ -23,6 +23,8 @@ def hub(tmp_path_factory):
         (whole / name).write_text("not wanted")
     old = write_model(root / "old", LLAMA)
     (old / "model.safetensors").unlink()
+    (old / "additional_chat_templates").mkdir()
+    (old / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}")
     write_arrays(
         old / "pytorch_model.bin",
         {name: value.astype(np.float32) for name, value in random_tensors(LLAMA).items()},
@@ -53,7 +55,9 @@ for call in json.loads(sys.argv[1]):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         folder = download(**call)
-        answers.append(["folder", str(folder), sorted(path.name for path in folder.iterdir())])
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        names = sorted(str(path.relative_to(folder)) for path in files)
+        answers.append(["folder", str(folder), names])
     except EdgeLLMError as error:
         answers.append([type(error).__name__, error.message, error.hint])
 print(json.dumps(answers))
@@ -110,7 +114,13 @@ def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    assert old[2] == ["config.json", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json"]
+    assert old[2] == [
+        "additional_chat_templates/rag.jinja",
+        "config.json",
+        "pytorch_model.bin",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert not any("evil" in path or "gguf" in path for path in paths_asked(hub))
     assert ask(hub.address, tmp_path, {"repository": "owner/whole"}) == [first]
     assert not any("/resolve/" in path for path in paths_asked(hub))
