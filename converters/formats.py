@@ -10,6 +10,9 @@ from pathlib import Path
 from edgellm.checkpoint.folder import CONFIG
 from edgellm.converters.tensors.file_rows import (
     GGUF_MAGIC,
+    LIT_LLAMA_FILE,
+    LITGPT_ADAPTER,
+    LITGPT_FILE,
     LLAMA2C_MAGIC,
     LLAMA2C_NUMBERS,
     META_SHARDS,
@@ -45,6 +48,18 @@ def _is_meta(path: Path) -> bool:
     return path.is_dir() and not (path / CONFIG).exists() and any(path.glob(META_SHARDS))
 
 
+def _is_litgpt(path: Path) -> bool:
+    """Return whether it is LitGPT's; a folder that also has Hugging Face's weights is theirs.
+
+    LitGPT leaves them there when it makes its own of them.
+    """
+    if path.is_file():
+        return path.suffix == ".pth" and not path.match(META_SHARDS)
+    if any(any(path.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin")):
+        return False
+    return any((path / name).exists() for name in (LITGPT_FILE, LITGPT_ADAPTER, LIT_LLAMA_FILE))
+
+
 def _is_llama2c(path: Path) -> bool:
     """Return whether it is llama2.c's; version 0 has no mark but seven numbers in a .bin file."""
     if begins_with(path, LLAMA2C_MAGIC):
@@ -64,6 +79,7 @@ def _is_llama2c(path: Path) -> bool:
 FORMATS = (
     SourceFormat("GGUF", _is_gguf, "gguf.source:GgufSource"),
     SourceFormat("Meta's own", _is_meta, "meta.source:MetaSource"),
+    SourceFormat("LitGPT", _is_litgpt, "litgpt.source:LitGPTSource"),
     SourceFormat("llama2.c", _is_llama2c, "llama2c.source:Llama2cSource"),
     SourceFormat("Hugging Face", Path.is_dir, "quantizers.source:open_folder"),
 )

@@ -81,17 +81,10 @@ class HuggingFaceSource:
             read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
         self._places = _read_places(path)
         self.tensors: Mapping[str, SourceTensor] = {
-            name: SourceTensor(
-                SHOWN_DTYPES.get(tensor.info.dtype, tensor.info.dtype), tensor.info.shape
-            )
+            name: SourceTensor(shown_dtype(tensor), tensor.info.shape)
             for name, tensor in self._places.items()
         }
-        companions: dict[str, Path | bytes] = {
-            file.name: inside(path, file.name)
-            for pattern in COMPANIONS
-            for file in sorted(path.glob(pattern))
-            if not file.is_dir() and not (pattern in TEXTS and leads_elsewhere(file))
-        }
+        companions = companions_in(path)
         self._origins = {file for file in companions.values() if isinstance(file, Path)}
         self._origins |= {inside(file.parent, file.name) for file in named_template_files(path)}
         self.companions = with_named_templates(path, companions)
@@ -104,11 +97,30 @@ class HuggingFaceSource:
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, gathered where PyTorch has stored a view with gaps."""
-        place = self._places[name]
-        content = read_rows(place, start, stop)
-        if place.info.dtype == "F64":
-            return stored(content.view(np.float64).astype(np.float32), "F32")
-        return content
+        return read_shown(self._places[name], start, stop)
+
+
+def shown_dtype(tensor: TorchTensor) -> str:
+    """Return the type in which a stored tensor is shown."""
+    return SHOWN_DTYPES.get(tensor.info.dtype, tensor.info.dtype)
+
+
+def read_shown(tensor: TorchTensor, start: int, stop: int) -> Bytes:
+    """Read the bytes of some rows in the type in which they are shown. Raises ReadError."""
+    content = read_rows(tensor, start, stop)
+    if tensor.info.dtype == "F64":
+        return stored(content.view(np.float64).astype(np.float32), "F32")
+    return content
+
+
+def companions_in(path: Path) -> dict[str, Path | bytes]:
+    """Return the files of a folder that go along with its weights, by their names."""
+    return {
+        file.name: inside(path, file.name)
+        for pattern in COMPANIONS
+        for file in sorted(path.glob(pattern))
+        if not file.is_dir() and not (pattern in TEXTS and leads_elsewhere(file))
+    }
 
 
 def _read_places(path: Path) -> dict[str, TorchTensor]:

@@ -69,8 +69,13 @@ class TorchTensor:
     strides: tuple[int, ...] | None
 
 
-def read_torch_file(path: Path) -> dict[str, TorchTensor]:
+def read_torch_file(path: Path, *, member: str | None = None) -> dict[str, TorchTensor]:
     """Read the places of a PyTorch weight file's tensors, by name; nothing in it is run.
+
+    Args:
+        path: the file.
+        member: the name under which the tensors may lie, beside an optimizer's and others, which
+            are then left alone.
 
     Raises:
         FormatError: it is damaged, lies, or holds anything but tensors.
@@ -86,6 +91,8 @@ def read_torch_file(path: Path) -> dict[str, TorchTensor]:
             pickled, places = read(file, path, size)
     except struct.error as error:
         raise FormatError(f"{path} is cut short", hint="download it again") from error
+    if isinstance(pickled, dict) and isinstance(pickled.get(member), dict):
+        pickled = pickled[member]
     if not isinstance(pickled, dict):
         raise FormatError(f"{path} holds no dictionary of tensors")
     tensors = {}

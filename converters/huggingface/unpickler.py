@@ -137,11 +137,12 @@ class _Machine:
 
     def update(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        # text only: what other keys cost to hash would be the stream's to choose
+        # texts and the numbers of an optimizer's parameters: what other keys cost to hash would be
+        # the stream's to choose
         if (
             not isinstance(target, dict)
             or len(items) % 2
-            or not all(isinstance(key, str) for key in items[::2])
+            or not all(isinstance(key, str) or _is_index(key) for key in items[::2])
         ):
             raise TypeError("keys that are no text, or a target that is no dictionary")
         target.update(zip(items[::2], items[1::2], strict=True))
@@ -179,10 +180,16 @@ class _Machine:
 
     def push_storage(self) -> None:
         match self.pop():
-            case ("storage", Name(module="torch", name=kind), str(key), str(), int(count), *_):
-                self.stack.append(Storage(kind, key, count))
+            case ("storage", Name(module="torch", name=kind), key, str(), int(count), *_) if (
+                isinstance(key, str) or _is_index(key)  # LitGPT numbers them
+            ):
+                self.stack.append(Storage(kind, str(key), count))
             case _:
                 raise self.refusal("a reference that is no storage")
+
+
+def _is_index(key: object) -> bool:
+    return type(key) is int and 0 <= key < MAX_INSTRUCTIONS
 
 
 def _ordered_dict(arguments: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.checkpoint.dialects.config_values import LIMITS
+from edgellm.checkpoint.dialects.config_values import read_number
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 from edgellm.settings import is_int
@@ -166,15 +166,4 @@ def _positions(params: Mapping[str, Any], shape: MetaShape, theta: object) -> in
 
 def _count(params: Mapping[str, Any], name: str, limit: str, default: int | None = None) -> int:
     """Return a whole number of params.json inside a limit of config.json's keys."""
-    value = params.get(name)
-    if value is None:
-        value = default
-    low, high = LIMITS[limit]
-    if is_int(value) and low <= value <= high:
-        return value
-    text = "missing"
-    if value is not None:
-        text = quoted(value)
-    raise FormatError(
-        f"{PARAMS}: {name} is {text}; it must be a whole number between {low} and {high}"
-    )
+    return read_number(params, name, default, limit=limit, file=PARAMS)

@@ -24,6 +24,15 @@ LLAMA2C_NUMBERS = Struct("<7i")
 META_SHARDS = "consolidated*.pth"
 """Names of the weight files of a model in Meta's own form."""
 
+LITGPT_FILE = "lit_model.pth"
+"""LitGPT's weight file."""
+
+LITGPT_ADAPTER = "lit_model.pth.lora"
+"""The weight file of a LoRA of LitGPT's."""
+
+LIT_LLAMA_FILE = "lit-llama.pth"
+"""Lit-LLaMA's weight file, as its own scripts call it."""
+
 
 def begins_with(path: Path, magic: bytes) -> bool:
     """Return whether a plain file begins with these bytes; False where it cannot be read."""

@@ -33,7 +33,7 @@ def pickled_tensor(key, array, *, kind=None, offset=0, shape=None, strides=None,
         + b"ctorch\n"
         + (kind or KINDS[array.dtype])
         + b"\n"
-        + text(key)
+        + (number(key) if isinstance(key, int) else text(key))
         + text("cpu")
     )
     storage += number(array.size if count is None else count) + b"tQ"
@@ -59,12 +59,12 @@ def write_zip(path, pickle_bytes, storages, *, method=zipfile.ZIP_STORED, byteor
     return path
 
 
-def write_arrays(path, arrays):
-    """A weight file as torch writes it, with a storage a tensor."""
+def write_arrays(path, arrays, *, wrap=state, key=str):
+    """A weight file as torch writes it, with a storage a tensor; ``wrap`` makes the pickle."""
     entries = {
-        name: pickled_tensor(str(index), array)
+        name: pickled_tensor(key(index), array)
         for index, (name, array) in enumerate(arrays.items())
     }
     return write_zip(
-        path, state(entries), {str(index): array for index, array in enumerate(arrays.values())}
+        path, wrap(entries), {str(index): array for index, array in enumerate(arrays.values())}
     )

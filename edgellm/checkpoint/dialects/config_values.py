@@ -21,16 +21,31 @@ LIMITS: Mapping[str, tuple[int, int]] = {
 """The range of a model's numbers; anything outside is a damaged config, not a model."""
 
 
-def read_number(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """Return the whole number ``name``, one of LIMITS. Raises FormatError."""
+def read_number(
+    raw: Mapping[str, Any],
+    name: str,
+    default: int | None = None,
+    *,
+    limit: str | None = None,
+    file: str = "config.json",
+) -> int:
+    """Return the whole number ``name``, in the range that LIMITS has for it. Raises FormatError.
+
+    Args:
+        raw: the config.
+        name: a key of LIMITS, or another file's word for one.
+        default: taken where it is left out; None: it must be there.
+        limit: the key of LIMITS, where ``name`` is another file's word.
+        file: the file's name, for messages.
+    """
     value = raw.get(name)
     if value is None:
         value = default
-    low, high = LIMITS[name]
+    low, high = LIMITS[limit or name]
     if not is_int(value) or not low <= value <= high:
         given = "missing" if value is None else str(value)[:40]
         raise FormatError(
-            f"config.json: {name} is {given}; it must be a whole number between {low} and {high}"
+            f"{file}: {name} is {given}; it must be a whole number between {low} and {high}"
         )
     return value
 
