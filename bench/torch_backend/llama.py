@@ -12,11 +12,15 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from edgellm.checkpoint.layer_config import LayerConfig, Rotary
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.models.rope import wavelengths
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 """Multiplication by a weight: (..., K) to (..., N)."""
+
+Angles: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines, by which heads turn."""
 
 CAUSAL = "causal"
 
@@ -29,18 +33,21 @@ class Layer:
     """One decoder layer's weights, under the checkpoint's names.
 
     ``qkv_proj`` is queries, keys and values in one product, and ``gate_up_proj`` gate and up;
-    ``window`` is how many tokens attention looks back over, None for all.
+    Norms are called by where
+    they stand, None for those that the family has not; ``own`` is what is the layer's own.
     """
 
-    input_layernorm: torch.Tensor
+    before_attention: torch.Tensor | None
     qkv_proj: Product
     o_proj: Product
-    post_attention_layernorm: torch.Tensor
+    after_attention: torch.Tensor | None
+    before_mlp: torch.Tensor | None
     gate_up_proj: Product
     down_proj: Product
+    after_mlp: torch.Tensor | None
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
-    window: int | None
+    own: LayerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +76,23 @@ class StaticCache:
         options = {"dtype": model.dtype, "device": model.device}
         self.keys = [torch.zeros(shape, **options) for _ in model.layers]
         self.values = [torch.zeros(shape, **options) for _ in model.layers]
-        self.cosines, self.sines = rope_angles(config, capacity, model.device)
+        # a model may have been made for shorter texts than these
+        own = [config.for_context(capacity).layer(index) for index in range(len(model.layers))]
+        self.rotaries = [layer.rotary for layer in own]
+        self.angles = {
+            rotary: rope_angles(rotary, capacity, model.device)
+            for rotary in self.rotaries
+            if rotary is not None
+        }
 
 
-def rope_angles(
-    config: ModelConfig, capacity: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rope_angles(rotary: Rotary, capacity: int, device: torch.device) -> Angles:
     """Return cosines and sines (capacity, 1, R) in float32; both halves of R have the same."""
-    scaling = config.for_context(capacity).rope_scaling
-    lengths = wavelengths(config.rotary_dim, config.rope_theta, scaling)
+    lengths = wavelengths(rotary.dim, rotary.theta, rotary.scaling)
     positions = torch.arange(capacity, dtype=torch.float64)
     angles = positions[:, None] / torch.from_numpy(lengths).double()  # (capacity, R / 2)
     angles = torch.cat([angles, angles], dim=-1)[:, None]
-    factor = config.rotary_factor
+    factor = rotary.attention_factor
     cosines, sines = factor * angles.cos(), factor * angles.sin()
     return cosines.float().to(device), sines.float().to(device)
 
@@ -106,20 +117,27 @@ def hidden_states(
             for every step, as a recorded graph needs it.
     """
     hidden = model.embed_tokens(tokens)
-    angles = (cache.cosines[positions], cache.sines[positions])
+    angles: dict[Rotary | None, Angles | None] = {
+        rotary: (cosines[positions], sines[positions])
+        for rotary, (cosines, sines) in cache.angles.items()
+    }
     masks = {
         window: attention_mask(positions, cache.capacity, seen, window)
-        for window in {layer.window for layer in model.layers}
+        for window in {layer.own.window for layer in model.layers}
     }
-    for layer, keys, values in zip(model.layers, cache.keys, cache.values, strict=True):
-        x = rms_norm(hidden, layer.input_layernorm, model)
-        query, key, value = split_heads(layer.qkv_proj(x), layer, model, angles)
+    for index, layer in enumerate(model.layers):
+        keys, values = cache.keys[index], cache.values[index]
+        x = normed(hidden, layer.before_attention, model)
+        own_angles = angles.get(cache.rotaries[index])
+        query, key, value = split_heads(layer.qkv_proj(x), layer, model, own_angles)
         keys.index_copy_(2, positions, key)
         values.index_copy_(2, positions, value)
-        gathered = attention(query, keys[:, :, :seen], values[:, :, :seen], masks[layer.window])
-        hidden = hidden + layer.o_proj(gathered)
-        x = rms_norm(hidden, layer.post_attention_layernorm, model)
-        hidden = hidden + layer.down_proj(swiglu(layer.gate_up_proj(x)))
+        mask = masks[layer.own.window]
+        gathered = attention(query, keys[:, :, :seen], values[:, :, :seen], mask)
+        hidden = hidden + normed(layer.o_proj(gathered), layer.after_attention, model)
+        x = normed(hidden, layer.before_mlp, model)
+        added = layer.down_proj(swiglu(layer.gate_up_proj(x)))
+        hidden = hidden + normed(added, layer.after_mlp, model)
     return hidden
 
 
@@ -133,8 +151,15 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, model: Model) -> torch.Tenso
     return F.rms_norm(x, weight.shape, weight, model.config.rms_norm_eps)
 
 
+def normed(x: torch.Tensor, weight: torch.Tensor | None, model: Model) -> torch.Tensor:
+    """Return a norm of states (B, L, E), or the states where there is none."""
+    if weight is None:
+        return x
+    return rms_norm(x, weight, model)
+
+
 def split_heads(
-    qkv: torch.Tensor, layer: Layer, model: Model, angles: tuple[torch.Tensor, torch.Tensor]
+    qkv: torch.Tensor, layer: Layer, model: Model, angles: Angles | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Split the joined product (B, L, (H + 2 G) D), and rotate queries and keys.
 
@@ -146,12 +171,31 @@ def split_heads(
     query_heads, key_heads = config.num_attention_heads, config.num_key_value_heads
     heads = qkv.view(batch, length, query_heads + 2 * key_heads, config.head_dim)
     rotated, value = heads.split([query_heads + key_heads, key_heads], dim=2)
-    if layer.q_norm is not None and layer.k_norm is not None:
-        query, key = rotated.split([query_heads, key_heads], dim=2)
-        query = rms_norm(query, layer.q_norm, model)
-        rotated = torch.cat([query, rms_norm(key, layer.k_norm, model)], dim=2)
-    rotated = rotate(rotated, *angles).transpose(1, 2)  # (B, H + G, L, D)
+    kind = model.config.query_key_norm
+    if kind is not None and not kind.after_rotation:
+        rotated = norm_heads(rotated, layer, model, whole=kind.whole)
+    if angles is not None:
+        rotated = rotate(rotated, *angles)
+    if kind is not None and kind.after_rotation:
+        rotated = norm_heads(rotated, layer, model, whole=kind.whole)
+    rotated = rotated.transpose(1, 2)  # (B, H + G, L, D)
     return rotated[:, :query_heads], rotated[:, query_heads:], value.transpose(1, 2)
+
+
+def norm_heads(heads: torch.Tensor, layer: Layer, model: Model, *, whole: bool) -> torch.Tensor:
+    """Return queries and keys (B, L, H + G, D) normalized, each head or those of a token whole."""
+    query_heads = model.config.num_attention_heads
+    normalized = []
+    for part, weight in (
+        (heads[:, :, :query_heads], layer.q_norm),
+        (heads[:, :, query_heads:], layer.k_norm),
+    ):
+        assert weight is not None, "the loader reads both"
+        if whole:
+            normalized.append(rms_norm(part.flatten(2), weight, model).view(part.shape))
+        else:
+            normalized.append(rms_norm(part, weight, model))
+    return torch.cat(normalized, dim=2)
 
 
 def rotate(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:

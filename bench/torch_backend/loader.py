@@ -23,9 +23,11 @@ from edgellm.bench.torch_backend.weights import (
     read_tensor,
 )
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
+from edgellm.checkpoint.layer_config import LayerConfig
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import UnsupportedModelError
 
-FAMILIES = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"})
+FAMILIES = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3"})
 """Families whose decoder block ``llama.py`` computes."""
 
 ROW_BITS = (1, 2, 4, 8)
@@ -49,10 +51,10 @@ def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
             hint=f"it computes {', '.join(sorted(FAMILIES))}",
         )
     loader = _Loader(factory)
-    layers = []
-    for index, group in enumerate(checkpoint.layers):
-        window = config.sliding_window if index in config.sliding_layers else None
-        layers.append(loader.layer(group, normed=config.query_key_norm, window=window))
+    layers = [
+        loader.layer(group, config, config.layer(index))
+        for index, group in enumerate(checkpoint.layers)
+    ]
     model = Model(
         config=config,
         embed_tokens=_embedding(checkpoint.embed_tokens, factory),
@@ -71,17 +73,20 @@ class _Loader:
     def __init__(self, factory: LinearFactory) -> None:
         self.factory, self.nbytes = factory, 0
 
-    def layer(self, group: TensorGroup, *, normed: bool, window: int | None) -> Layer:
+    def layer(self, group: TensorGroup, config: ModelConfig, own: LayerConfig) -> Layer:
+        norms, heads = config.norms, config.query_key_norm
         return Layer(
-            input_layernorm=self.vector(group, "input_layernorm.weight"),
+            before_attention=self.norm(group, norms.before_attention),
             qkv_proj=self.stack(group, "self_attn.qkv_proj"),
             o_proj=self.stack(group, "self_attn.o_proj"),
-            post_attention_layernorm=self.vector(group, "post_attention_layernorm.weight"),
+            after_attention=self.norm(group, norms.after_attention),
+            before_mlp=self.norm(group, norms.before_mlp),
             gate_up_proj=self.stack(group, "mlp.gate_up_proj"),
             down_proj=self.stack(group, "mlp.down_proj"),
-            q_norm=self.vector(group, "self_attn.q_norm.weight") if normed else None,
-            k_norm=self.vector(group, "self_attn.k_norm.weight") if normed else None,
-            window=window,
+            after_mlp=self.norm(group, norms.after_mlp),
+            q_norm=self.norm(group, heads.query if heads else None),
+            k_norm=self.norm(group, heads.key if heads else None),
+            own=own,
         )
 
     def stack(self, group: TensorGroup, name: str) -> Linear:
@@ -93,6 +98,9 @@ class _Loader:
         if len(linears) == 1:
             return linears[0]
         return ConcatenatedLinear(linears)
+
+    def norm(self, group: TensorGroup, name: str | None) -> torch.Tensor | None:
+        return self.vector(group, f"{name}.weight") if name else None
 
     def vector(self, group: TensorGroup, name: str) -> torch.Tensor:
         return read_tensor(group.tensors[name]).to(self.factory.device, self.factory.dtype)

@@ -26,6 +26,7 @@ from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.linear import Tensors
 from edgellm.models.llama import Block
+from edgellm.models.registry import block_class
 
 SAMPLED_ROWS = 512
 """Rows of a matrix that are looked at, of those that lie evenly apart; of small ones, all."""
@@ -70,6 +71,7 @@ class BackwardPass:
         self._source = source
         self._matrices = recipe.matrices
         self._config = ModelConfig.from_dict(recipe.config)
+        self._block = block_class(self._config)
         self._sequences = sequences
         self._on_read = on_read
         self._head = HEAD
@@ -100,7 +102,7 @@ class BackwardPass:
         layer_inputs = []
         for index in range(self._config.num_hidden_layers):
             layer_inputs.append(hidden)
-            block, _ = self._observed_block(self._read_layer(index))
+            block, _ = self._observed_block(index, self._read_layer(index))
             hidden = block(hidden, self._caches(index))
             mx.eval(hidden)
             del block
@@ -125,8 +127,8 @@ class BackwardPass:
         Logits are made for some words of the vocabulary at a time, so the softmax takes two reads:
         one for its denominator, one for ``softmax - 1 where the next token is``, its derivative.
         """
-        weight, eps = self._vector(NORM), self._config.rms_norm_eps
-        x = mx.fast.rms_norm(hidden, weight, eps)[0]  # (N, E)
+        norm = self._block.norm(self._vector(NORM), self._config)
+        x = norm(hidden)[0]  # (N, E)
         targets = mx.array([token for ids in self._sequences for token in (*ids[1:], -1)])
         counted = targets >= 0  # nothing follows a sequence's last token
 
@@ -149,9 +151,7 @@ class BackwardPass:
             mx.eval(by_x, target_logits, squares[-1], sample[-1])
         losses = mx.where(counted, log_sum - target_logits, 0)
         self.loss = float(losses.sum() / counted.sum())
-        _, (gradient,) = mx.vjp(
-            lambda hidden: [mx.fast.rms_norm(hidden, weight, eps)], [hidden], [by_x[None]]
-        )
+        _, (gradient,) = mx.vjp(lambda hidden: [norm(hidden)], [hidden], [by_x[None]])
         fisher = fisher_diagonal(mx.square(x).mean(axis=0), mx.concatenate(squares), step)
         return gradient, FisherRows(self._head, mx.concatenate(sample), fisher)
 
@@ -160,7 +160,7 @@ class BackwardPass:
     ) -> tuple[mx.array, list[FisherRows]]:
         """Return the loss's derivative by a layer's input (1, N, E), from that by its result."""
         tensors = self._read_layer(index)
-        block, observed = self._observed_block(tensors)
+        block, observed = self._observed_block(index, tensors)
         _, (by_hidden,) = mx.vjp(
             lambda hidden: [block(hidden, self._caches(index))], [hidden], [gradient]
         )
@@ -175,9 +175,12 @@ class BackwardPass:
                 seen.append(FisherRows(f"{LAYER_PREFIX}{index}.{member}", sample, fisher))
         return by_hidden, seen
 
-    def _observed_block(self, tensors: Tensors) -> tuple[Block, dict[str, ObservedLinear]]:
+    def _observed_block(
+        self, index: int, tensors: Tensors
+    ) -> tuple[Block, dict[str, ObservedLinear]]:
         """Make a layer's block, whose products are observed, and return these by their stacks."""
-        block = Block(self._config, tensors, _unquantized)
+        layer = self._config.layer(index)
+        block = self._block(self._config, layer, tensors, _unquantized)
         observed = {}
         for stack, members in STACKS.items():
             part, name = stack.split(".")
@@ -204,9 +207,7 @@ class BackwardPass:
         """Return an empty cache for each sequence, and its number of tokens."""
         config, tokens = self._config, len(self._sequences[0])
         format_ = KVFormat(config.num_key_value_heads, config.head_dim, mx.float32)
-        window = None
-        if index in config.sliding_layers:
-            window = config.sliding_window
+        window = config.layer(index).window
         return [(KVCache(format_, capacity=tokens, window=window), tokens) for _ in self._sequences]
 
     def _vector(self, name: str) -> mx.array:

@@ -11,6 +11,55 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Norms:
+    """The norms of a decoder layer, by their names inside it; None where there is none.
+
+    Attributes:
+        before_attention: of what attention reads.
+        after_attention: of what it adds to the hidden states.
+        before_mlp: of what the feed-forward part reads.
+        after_mlp: of what it adds.
+    """
+
+    before_attention: str | None = None
+    after_attention: str | None = None
+    before_mlp: str | None = None
+    after_mlp: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Those that there are."""
+        norms = (self.before_attention, self.after_attention, self.before_mlp, self.after_mlp)
+        return [norm for norm in norms if norm is not None]
+
+
+PRE_NORM = Norms(before_attention="input_layernorm", before_mlp="post_attention_layernorm")
+"""LLaMA's."""
+
+POST_NORM = Norms(
+    after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm"
+)
+"""OLMo 2's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryKeyNorm:
+    """The norms of queries and keys.
+
+    Attributes:
+        query: the name inside a layer of the one of queries.
+        key: of the one of keys.
+        whole: whether the heads of a token are normalized together, and not each by itself.
+        after_rotation: whether they are rotated first.
+    """
+
+    query: str = "self_attn.q_norm"
+    key: str = "self_attn.k_norm"
+    whole: bool = False
+    after_rotation: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """A model family.
 
@@ -20,21 +69,31 @@ class Family:
         qkv_bias: whether queries, keys and values have biases, and the output none, whatever the
             config says; else ``attention_bias`` decides for these three.
         output_bias_key: what decides it for the output.
-        query_key_norm: whether heads of queries and keys are normalized.
-        extra_norms: norms of a layer beside LLaMA's two, by their names inside it.
+        norms: of a layer.
+        query_key_norm: the norms of queries and keys; None: they have none.
         partial_rotary: whether its config may say that heads are rotated in part.
-        sliding_window: which layers look back over a window only: none, all by
-            ``sliding_window``, or as ``use_sliding_window`` and ``layer_types`` say.
+        sliding_window: which layers look back over a window only: none; all by
+            ``sliding_window``; as ``use_sliding_window`` and ``layer_types`` say; or as
+            ``layer_types`` or ``sliding_window_pattern`` say.
+        full_every: the ``sliding_window_pattern`` where none is said: every so many layers, one
+            looks back over all tokens.
+        nope: which layers have no rotary positions (NoPE): none; those that ``no_rope_layers`` or
+            ``no_rope_layer_interval`` say; or where some layers have a window, the others.
+        local_rope_key: the key of the rotary base of layers with a window, whose frequencies are
+            then never scaled; None: they turn as all layers do.
     """
 
     block: str = "edgellm.models.llama:Block"
     activations: tuple[str, ...] = ("silu", "swish")
     qkv_bias: bool = False
     output_bias_key: str = "attention_bias"
-    query_key_norm: bool = False
-    extra_norms: tuple[str, ...] = ()
+    norms: Norms = PRE_NORM
+    query_key_norm: QueryKeyNorm | None = None
     partial_rotary: bool = False
-    sliding_window: Literal["none", "all", "switched"] = "none"
+    sliding_window: Literal["none", "all", "switched", "typed"] = "none"
+    full_every: int = 4
+    nope: Literal["none", "listed", "full"] = "none"
+    local_rope_key: str | None = None
 
 
 FAMILIES: dict[str, Family] = {
@@ -42,7 +101,8 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(sliding_window="all"),
     "phi3": Family(sliding_window="all", partial_rotary=True),
     "qwen2": Family(qkv_bias=True, sliding_window="switched"),
-    "qwen3": Family(query_key_norm=True, sliding_window="switched"),
+    "qwen3": Family(query_key_norm=QueryKeyNorm(), sliding_window="switched"),
+    "smollm3": Family(sliding_window="switched", nope="listed"),
     "seed_oss": Family(output_bias_key="attention_out_bias"),
 }
 """Families by ``model_type``."""

@@ -8,8 +8,19 @@ from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
 from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS
-from edgellm.checkpoint.dialects.rotary import RopeScaling, read_rotary, read_rotary_dim
-from edgellm.checkpoint.family_configs import FAMILIES, Family
+from edgellm.checkpoint.dialects.rotary import (
+    RopeScaling,
+    read_local_rotary,
+    read_rotary,
+    read_rotary_dim,
+)
+from edgellm.checkpoint.family_configs import FAMILIES, Family, Norms, QueryKeyNorm
+from edgellm.checkpoint.layer_config import (
+    LayerConfig,
+    Rotary,
+    read_nope_layers,
+    read_windows,
+)
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
 
@@ -26,9 +37,10 @@ class ModelConfig:
         qkv_bias: whether the products of queries, keys and values have biases.
         output_bias: whether attention's output product has one.
         mlp_bias: whether the three products of the feed-forward part have biases.
-        query_key_norm: whether heads of queries and keys are normalized.
         sliding_window: tokens that the layers in ``sliding_layers`` look back over.
         sliding_layers: their numbers.
+        nope_layers: the numbers of those without rotary positions.
+        local_rotary: the rotary positions of ``sliding_layers``; None: as all layers have them.
     """
 
     model_type: str
@@ -48,9 +60,10 @@ class ModelConfig:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
-    query_key_norm: bool
     sliding_window: int | None
     sliding_layers: frozenset[int]
+    nope_layers: frozenset[int] = frozenset()
+    local_rotary: Rotary | None = None
     bos_token_id: int | None = None
     eos_token_ids: frozenset[int] = field(default_factory=frozenset)
 
@@ -86,11 +99,15 @@ class ModelConfig:
                 hint="edgellm runs heads that are rotated in part in models of type phi3",
             )
         theta, scaling = read_rotary(raw, context, rotary_dim)
+        local_rotary = None
+        if family.local_rope_key is not None:
+            local = read_local_rotary(raw, context, rotary_dim, family.local_rope_key)
+            local_rotary = Rotary(rotary_dim, *local)
         if scaling is not None and scaling.kind == "yarn":
             # as Qwen's pages have it, who wants long texts adds yarn and leaves the old number
             stretched = int(scaling.factor * scaling.original_max_position_embeddings)
             context = max(context, min(stretched, MAX_CONTEXT))
-        window, sliding_layers = _window(raw, family, layers)
+        window, sliding_layers = read_windows(raw, family, layers)
         attention_bias = read_flag(raw, "attention_bias", default=False)
         output_bias = read_flag(raw, family.output_bias_key, default=False)
         bos = raw.get("bos_token_id")
@@ -113,12 +130,34 @@ class ModelConfig:
             qkv_bias=attention_bias or family.qkv_bias,
             output_bias=output_bias and not family.qkv_bias,
             mlp_bias=read_flag(raw, "mlp_bias", default=False),
-            query_key_norm=family.query_key_norm,
             sliding_window=window,
             sliding_layers=sliding_layers,
+            nope_layers=read_nope_layers(raw, family, layers, sliding_layers),
+            local_rotary=local_rotary,
             bos_token_id=bos if is_int(bos) else None,
             eos_token_ids=token_ids(raw.get("eos_token_id"), vocab_size),
         )
+
+    @property
+    def norms(self) -> Norms:
+        """The norms of a layer."""
+        return FAMILIES[self.model_type].norms
+
+    @property
+    def query_key_norm(self) -> QueryKeyNorm | None:
+        """The norms of queries and keys; None: they have none."""
+        return FAMILIES[self.model_type].query_key_norm
+
+    def layer(self, index: int) -> LayerConfig:
+        """Return what is layer number ``index``'s own."""
+        rotary: Rotary | None = Rotary(self.rotary_dim, self.rope_theta, self.rope_scaling)
+        window = None
+        if index in self.sliding_layers:
+            window = self.sliding_window
+            rotary = self.local_rotary or rotary
+        if index in self.nope_layers:
+            rotary = None
+        return LayerConfig(window, rotary)
 
     @property
     def usual_context(self) -> int:
@@ -131,13 +170,6 @@ class ModelConfig:
         if scaling is not None and scaling.kind == "longrope":
             return min(scaling.original_max_position_embeddings, self.max_position_embeddings)
         return self.max_position_embeddings
-
-    @property
-    def rotary_factor(self) -> float:
-        """The factor of the rotated features of queries and keys."""
-        if self.rope_scaling is None:
-            return 1.0
-        return self.rope_scaling.attention_factor
 
     def for_context(self, context: int) -> ModelConfig:
         """Return the config for texts of up to so many tokens."""
@@ -154,12 +186,10 @@ class ModelConfig:
         query = self.num_attention_heads * self.head_dim
         key = self.num_key_value_heads * self.head_dim
         shapes: dict[str, tuple[int, ...]] = {
-            "input_layernorm.weight": (hidden,),
             "self_attn.q_proj.weight": (query, hidden),
             "self_attn.k_proj.weight": (key, hidden),
             "self_attn.v_proj.weight": (key, hidden),
             "self_attn.o_proj.weight": (hidden, query),
-            "post_attention_layernorm.weight": (hidden,),
             "mlp.gate_proj.weight": (inner, hidden),
             "mlp.up_proj.weight": (inner, hidden),
             "mlp.down_proj.weight": (hidden, inner),
@@ -170,14 +200,15 @@ class ModelConfig:
             shapes["self_attn.v_proj.bias"] = (key,)
         if self.output_bias:
             shapes["self_attn.o_proj.bias"] = (hidden,)
-        if self.query_key_norm:
-            shapes["self_attn.q_norm.weight"] = (self.head_dim,)
-            shapes["self_attn.k_norm.weight"] = (self.head_dim,)
+        qk_norm = self.query_key_norm
+        if qk_norm is not None:
+            shapes[f"{qk_norm.query}.weight"] = (query if qk_norm.whole else self.head_dim,)
+            shapes[f"{qk_norm.key}.weight"] = (key if qk_norm.whole else self.head_dim,)
         if self.mlp_bias:
             shapes["mlp.gate_proj.bias"] = (inner,)
             shapes["mlp.up_proj.bias"] = (inner,)
             shapes["mlp.down_proj.bias"] = (hidden,)
-        for norm in FAMILIES[self.model_type].extra_norms:
+        for norm in self.norms.names:
             shapes[f"{norm}.weight"] = (hidden,)
         return shapes
 
@@ -228,29 +259,3 @@ def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
                 f"{key} is set: a mixture of experts is not supported",
                 hint=f"edgellm runs dense models of type {', '.join(FAMILIES)}",
             )
-
-
-def _window(
-    raw: Mapping[str, Any], family: Family, layers: int
-) -> tuple[int | None, frozenset[int]]:
-    """Return the window and the layers that have it; what is left out is as in transformers."""
-    switched = family.sliding_window == "switched"
-    window = raw.get("sliding_window", 4096)
-    if window is None or family.sliding_window == "none":
-        return None, frozenset()
-    if switched and not read_flag(raw, "use_sliding_window", default=False):
-        return None, frozenset()
-    if not is_int(window) or window < 1:
-        raise FormatError(
-            f"config.json: sliding_window is {str(window)[:40]}; it must be a whole number above 0"
-        )
-    if not switched:
-        return window, frozenset(range(layers))
-    types = raw.get("layer_types")
-    if isinstance(types, list) and len(types) == layers:
-        sliding = [index for index, kind in enumerate(types) if kind == "sliding_attention"]
-        return window, frozenset(sliding)
-    first = raw.get("max_window_layers", 28)
-    if not is_int(first) or first < 0:
-        first = 0
-    return window, frozenset(range(first, layers))

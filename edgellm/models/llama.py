@@ -2,7 +2,7 @@
 
 Attributes carry the checkpoint's names. A family whose block differs subclasses ``Block`` in a file
 of its own and overrides what differs: ``norm``, ``gate``, ``attention_scale``, ``embedding_scale``,
-or the whole ``__call__``.
+its ``attention``, or ``read_norms`` and ``__call__``.
 """
 
 # B sequences of one token each, L new tokens, E hidden, F inner, H query heads, G key/value heads,
@@ -11,10 +11,11 @@ or the whole ``__call__``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 
+from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.kv_cache.cache import Cache
 from edgellm.kv_cache.kv_format import attention
@@ -77,6 +78,7 @@ class Attention:
 
     Args:
         config: the model's numbers.
+        layer: what is the layer's own.
         tensors: of the layer, by their names inside it.
         quantization_of: how each matrix is stored.
         norm: makes the norms of query and key heads, where the layer has them.
@@ -86,6 +88,7 @@ class Attention:
     def __init__(
         self,
         config: ModelConfig,
+        layer: LayerConfig,
         tensors: Tensors,
         quantization_of: QuantizationOf,
         *,
@@ -101,26 +104,27 @@ class Attention:
         self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
         self.q_norm: Norm | None = None
         self.k_norm: Norm | None = None
-        if config.query_key_norm:
-            self.q_norm = norm(tensors["self_attn.q_norm.weight"], config)
-            self.k_norm = norm(tensors["self_attn.k_norm.weight"], config)
-        self.rotary_dim = config.rotary_dim
+        if config.query_key_norm is not None:
+            self.q_norm = norm(tensors[f"{config.query_key_norm.query}.weight"], config)
+            self.k_norm = norm(tensors[f"{config.query_key_norm.key}.weight"], config)
+        rotary = layer.rotary
         # positions per radian of each pair of features, (R / 2,)
-        self.wavelengths = mx.array(
-            wavelengths(config.rotary_dim, config.rope_theta, config.rope_scaling)
-        )
-        mx.eval(self.wavelengths)
+        self.wavelengths: mx.array | None = None
         # what the rotated features alone are multiplied by, (D,); None: all of them, by the scale
         self.rotary_factors: mx.array | None = None
-        if config.rotary_dim != config.head_dim and config.rotary_factor != 1.0:
-            rotated = mx.arange(config.head_dim) < config.rotary_dim
-            self.rotary_factors = mx.where(rotated, config.rotary_factor, 1.0)
-            mx.eval(self.rotary_factors)
+        if rotary is not None:
+            self.rotary_dim = rotary.dim
+            self.wavelengths = mx.array(wavelengths(rotary.dim, rotary.theta, rotary.scaling))
+            mx.eval(self.wavelengths)
+            if rotary.dim != config.head_dim and rotary.attention_factor != 1.0:
+                rotated = mx.arange(config.head_dim) < rotary.dim
+                self.rotary_factors = mx.where(rotated, rotary.attention_factor, 1.0)
+                mx.eval(self.rotary_factors)
 
     def __call__(self, x: mx.array, spans: LayerSpans) -> mx.array:
         """Return attention's part (1, L, E) for normalized states (1, L, E)."""
         # (1, L, E) -> (1, L, (H + 2G)*D): queries, keys and values of a token side by side
-        heads = self.qkv_proj(x)
+        heads = self.project(x)
         if all(length == 1 for _, length in spans):
             attended = self._attend_steps(heads, spans)
         else:
@@ -131,6 +135,38 @@ class Attention:
             return self.o_proj(mx.concatenate(parts, axis=1))
         return self.o_proj(parts[0])
 
+    def project(self, x: mx.array) -> mx.array:
+        """Return queries, keys and values (1, L, (H + 2G)*D) of normalized states (1, L, E)."""
+        return self.qkv_proj(x)
+
+    def positioned(self, heads: mx.array, offset: int | mx.array) -> mx.array:
+        """Return queries and keys (B, H + G, L, D) normalized, and turned by their position."""
+        return self.rotate(self.normalize(heads), offset)
+
+    def normalize(self, heads: mx.array) -> mx.array:
+        """Return queries and keys (B, H + G, L, D), each head normalized where there are norms."""
+        if self.q_norm is None or self.k_norm is None:
+            return heads
+        queries = self.q_norm(heads[:, : self.num_heads])
+        keys = self.k_norm(heads[:, self.num_heads :])
+        return mx.concatenate([queries, keys], axis=1)
+
+    def rotate(self, heads: mx.array, offset: int | mx.array) -> mx.array:
+        """Return queries and keys (B, H + G, L, D) turned by their position."""
+        if self.wavelengths is None:
+            return heads
+        if self.rotary_factors is not None:
+            heads = heads * self.rotary_factors.astype(heads.dtype)
+        return mx.fast.rope(
+            heads,
+            self.rotary_dim,
+            traditional=False,
+            base=None,
+            scale=1.0,
+            offset=offset,
+            freqs=self.wavelengths,
+        )
+
     def _attend_steps(self, heads: mx.array, spans: LayerSpans) -> list[mx.array]:
         """Return (1, H, 1, D) of each sequence, all of which have one new token."""
         # (1, B, (H + 2G)*D) -> (B, H + 2G, 1, D): the same bytes, so nothing is transposed before
@@ -140,7 +176,7 @@ class Attention:
         if len(spans) > 1:
             offset = mx.array([cache.offset for cache, _ in spans])
         # one launch turns the heads of all sequences
-        rotated = self._rotate(heads, offset)
+        rotated = self.positioned(heads[:, : self.num_heads + self.num_key_value_heads], offset)
         return [
             self._attend(rotated[place : place + 1], heads[place : place + 1], cache)
             for place, (cache, _) in enumerate(spans)
@@ -154,7 +190,8 @@ class Attention:
         begin = 0
         for cache, length in spans:
             own_heads = heads[:, :, begin : begin + length]
-            rotated = self._rotate(own_heads, cache.offset)
+            first_value = self.num_heads + self.num_key_value_heads
+            rotated = self.positioned(own_heads[:, :first_value], cache.offset)
             # (1, H, L, D) -> (1, L, H, D)
             attended.append(self._attend(rotated, own_heads, cache).swapaxes(1, 2))
             begin += length
@@ -172,25 +209,6 @@ class Attention:
         queries, new_keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         keys, values, mask = cache.update(new_keys, heads[:, first_value:])
         return self.attention(queries, keys, values, scale=self.scale, mask=mask)
-
-    def _rotate(self, heads: mx.array, offset: int | mx.array) -> mx.array:
-        """Return the queries and keys (B, H + G, L, D) among these heads, turned by position."""
-        heads = heads[:, : self.num_heads + self.num_key_value_heads]
-        if self.q_norm is not None and self.k_norm is not None:
-            queries = self.q_norm(heads[:, : self.num_heads])
-            keys = self.k_norm(heads[:, self.num_heads :])
-            heads = mx.concatenate([queries, keys], axis=1)
-        if self.rotary_factors is not None:
-            heads = heads * self.rotary_factors.astype(heads.dtype)
-        return mx.fast.rope(
-            heads,
-            self.rotary_dim,
-            traditional=False,
-            base=None,
-            scale=1.0,
-            offset=offset,
-            freqs=self.wavelengths,
-        )
 
 
 class MLP:
@@ -213,12 +231,15 @@ class Block:
 
     Args:
         config: the model's numbers.
+        layer: what is the layer's own.
         tensors: the layer's, and stacks that lie as one matrix.
         quantization_of: how each matrix is stored.
         fused: whether the gate is compiled into one kernel, which only a GPU gains by.
     """
 
     max_exact_rows = 0
+
+    attention = Attention
 
     @staticmethod
     def gate(gate: mx.array, up: mx.array) -> mx.array:
@@ -231,12 +252,12 @@ class Block:
         return RMSNorm(weight, config.rms_norm_eps)
 
     @classmethod
-    def attention_scale(cls, config: ModelConfig) -> float:
+    def attention_scale(cls, config: ModelConfig, layer: LayerConfig) -> float:
         """Return what the scores of attention are multiplied by."""
         scale = float(config.head_dim**-0.5)
-        if config.rotary_dim == config.head_dim:
+        if layer.rotary is not None and layer.rotary.dim == config.head_dim:
             # of queries and of keys: both would be multiplied by it
-            scale *= config.rotary_factor**2
+            scale *= layer.rotary.attention_factor**2
         return scale
 
     @classmethod
@@ -247,6 +268,7 @@ class Block:
     def __init__(
         self,
         config: ModelConfig,
+        layer: LayerConfig,
         tensors: Tensors,
         quantization_of: QuantizationOf,
         *,
@@ -255,14 +277,23 @@ class Block:
         gate: Gate = self.gate
         if fused:
             gate = compiled(gate)
-        self.input_layernorm = self.norm(tensors["input_layernorm.weight"], config)
-        self.self_attn = Attention(
-            config, tensors, quantization_of, norm=self.norm, scale=self.attention_scale(config)
+        self.read_norms(
+            {name: self.norm(tensors[f"{name}.weight"], config) for name in config.norms.names}
         )
-        self.post_attention_layernorm = self.norm(
-            tensors["post_attention_layernorm.weight"], config
+        self.self_attn = self.attention(
+            config,
+            layer,
+            tensors,
+            quantization_of,
+            norm=self.norm,
+            scale=self.attention_scale(config, layer),
         )
         self.mlp = MLP(tensors, quantization_of, gate=gate)
+
+    def read_norms(self, norms: Mapping[str, Norm]) -> None:
+        """Take the layer's norms, which are here by their names inside it."""
+        self.input_layernorm = norms["input_layernorm"]
+        self.post_attention_layernorm = norms["post_attention_layernorm"]
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return the hidden states (1, L, E) after this layer; MLX takes its own ways."""

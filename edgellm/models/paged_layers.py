@@ -13,13 +13,14 @@ import mlx.core as mx
 
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import TensorGroup
+from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import stored
 from edgellm.models.layers import KeepGoing, Layer, States, StateSpans, always, layer_spans
 from edgellm.reading.disk_reader import Reader, Ticket
 
-MakeLayer = Callable[[TensorGroup, WeightBuffer], Layer]
-"""Builds a layer over a buffer that holds its tensors, now or later."""
+MakeLayer = Callable[[int, WeightBuffer], Layer]
+"""Builds the layer of a number over a buffer that holds its tensors, now or later."""
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class PagedLayers:
         ring_buffers: how many buffers the ring has.
         reader: fills them.
         make_layer: builds a layer over a buffer.
+        configs: what is each layer's own.
         launch_ahead: streamed layers that may still compute while the next is launched, so that a
             GPU never waits for a launch.
         on_pinned: called with the bytes of each pinned layer that has arrived.
@@ -73,6 +75,7 @@ class PagedLayers:
         reader: Reader,
         make_layer: MakeLayer,
         *,
+        configs: Sequence[LayerConfig],
         launch_ahead: int = 0,
         on_pinned: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -86,13 +89,16 @@ class PagedLayers:
         self._pinned = self._load_pinned(pinned, make_layer, on_pinned)
         buffer_bytes = max((groups[index].layout.nbytes for index in self._streamed), default=0)
         self._buffers = [WeightBuffer(buffer_bytes) for _ in range(ring_buffers)]
-        # One layer for each buffer and each layout of tensors in it: all layers whose tensors lie
-        # alike share it, since only the bytes below it change.
-        by_layout = {groups[index].layout: groups[index] for index in self._streamed}
+        # One layer for each buffer and each kind of layer in it: all layers that compute alike and
+        # whose tensors lie alike share it, since only the bytes below it change.
+        self._kinds = [
+            (group.layout, config) for group, config in zip(groups, configs, strict=True)
+        ]
+        by_kind = {self._kinds[index]: index for index in self._streamed}
         self._layers = {
-            (id(buffer), layout): make_layer(group, buffer)
+            (id(buffer), kind): make_layer(index, buffer)
             for buffer in self._buffers
-            for layout, group in by_layout.items()
+            for kind, index in by_kind.items()
         }
         all_layers = [*self._pinned.values(), *self._layers.values()]
         self.max_exact_rows = max((layer.max_exact_rows for layer in all_layers), default=0)
@@ -168,9 +174,8 @@ class PagedLayers:
         layers = {}
         for load in loads:
             load.ticket.wait()
-            group = self._groups[load.index]
-            layers[load.index] = make_layer(group, load.buffer)
-            on_pinned(group.nbytes)
+            layers[load.index] = make_layer(load.index, load.buffer)
+            on_pinned(self._groups[load.index].nbytes)
         return layers
 
     def _layer(self, index: int) -> tuple[Layer, _Load | None]:
@@ -179,7 +184,7 @@ class PagedLayers:
         if pinned is not None:
             return pinned, None
         load = self._take(index)
-        return self._layers[id(load.buffer), self._groups[index].layout], load
+        return self._layers[id(load.buffer), self._kinds[index]], load
 
     def _take(self, index: int) -> _Load:
         """Take the first load of the ring once it has arrived. Raises ReadError."""

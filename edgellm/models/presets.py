@@ -76,6 +76,13 @@ _QWEN3: Config = {
     "model_type": "qwen3",
     "head_dim": 128,
 }
+_SMOLLM3: Config = {
+    "architectures": ["SmolLM3ForCausalLM"],
+    "model_type": "smollm3",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 5e6,
+    "no_rope_layer_interval": 4,
+}
 _TIED: Config = {"tie_word_embeddings": True}
 # fmt: off
 _PHI4_MINI_STRETCH = [
@@ -134,6 +141,7 @@ SHAPES: Mapping[str, Config] = {
     "qwen3-8b": _shape(4096, 12288, 36, 32, 8, 151936, 40960, **_QWEN3),
     "qwen3-14b": _shape(5120, 17408, 40, 40, 8, 151936, 40960, **_QWEN3),
     "qwen3-32b": _shape(5120, 25600, 64, 64, 8, 151936, 40960, **_QWEN3),
+    "smollm3-3b": _shape(2048, 11008, 36, 16, 4, 128256, 65536, **_SMOLLM3, **_TIED),
     # A fraction of a megabyte each: every kind of layer, for tests and for a first try of a
     # command.
     "tiny-llama": _shape(128, 192, 6, 4, 2, 640, 2048),

@@ -1,6 +1,6 @@
 """From a model's family to its decoder block.
 
-A new family is a file ``models/FAMILY.py`` with its block and a row in ``checkpoint.families``.
+A new family is a row in ``checkpoint.family_configs`` and, where its block differs, a file here.
 """
 
 from __future__ import annotations

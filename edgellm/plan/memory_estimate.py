@@ -116,7 +116,7 @@ def layer_windows(config: ModelConfig, window: int | None) -> list[int | None]:
     """
     windows: list[int | None] = []
     for index in range(config.num_hidden_layers):
-        own = config.sliding_window if index in config.sliding_layers else None
+        own = config.layer(index).window
         windows.append(min(filter(None, (own, window)), default=None))
     return windows
 

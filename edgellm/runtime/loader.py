@@ -88,8 +88,8 @@ def load_model(
         if plan.resident:
             layers = make_layers(
                 [
-                    make_block(checkpoint, arithmetic, layer, buffer)
-                    for layer, buffer in zip(checkpoint.layers, layer_buffers, strict=True)
+                    make_block(checkpoint, arithmetic, index, buffer)
+                    for index, buffer in enumerate(layer_buffers)
                 ]
             )
         else:
@@ -99,6 +99,7 @@ def load_model(
                 plan.ring_buffers,
                 reader,
                 partial(make_block, checkpoint, arithmetic),
+                configs=[checkpoint.config.layer(i) for i in range(len(checkpoint.layers))],
                 launch_ahead=arithmetic.launch_ahead,
                 on_pinned=reads.count,
             )
@@ -161,12 +162,17 @@ def _resident_bytes(checkpoint: Checkpoint, plan: Plan) -> int:
 
 
 def make_block(
-    checkpoint: Checkpoint, arithmetic: Arithmetic, group: TensorGroup, buffer: WeightBuffer
+    checkpoint: Checkpoint, arithmetic: Arithmetic, index: int, buffer: WeightBuffer
 ) -> Layer:
-    """Return the decoder layer over a buffer with the tensors of ``group``."""
-    tensors = buffer.arrays(group.layout)
-    quantization_of = group.quantizations.__getitem__
-    return make_layer(arithmetic.kernels, checkpoint.config, tensors, quantization_of)
+    """Return decoder layer number ``index`` over a buffer with its tensors."""
+    config, group = checkpoint.config, checkpoint.layers[index]
+    return make_layer(
+        arithmetic.kernels,
+        config,
+        config.layer(index),
+        buffer.arrays(group.layout),
+        group.quantizations.__getitem__,
+    )
 
 
 def make_matrix(group: TensorGroup, buffer: WeightBuffer) -> DenseLinear | QuantizedLinear:

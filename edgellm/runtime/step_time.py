@@ -85,8 +85,9 @@ def measure_step(
 
 
 def _time_layer(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> float:
-    group = checkpoint.layers[len(checkpoint.layers) // 2]
-    layer = make_block(checkpoint, arithmetic, group, _filled_buffer(group, reader))
+    index = len(checkpoint.layers) // 2
+    buffer = _filled_buffer(checkpoint.layers[index], reader)
+    layer = make_block(checkpoint, arithmetic, index, buffer)
     tokens = CONTEXT + REPEATS + 1
     cache = make_caches(checkpoint, capacity=tokens, window=None, reserve=tokens)[0]
     cache.offset = CONTEXT

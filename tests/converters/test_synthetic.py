@@ -42,6 +42,7 @@ MILLIONS = {
     "qwen3-4b": 4022,
     "qwen3-8b": 8191,
     "qwen3-14b": 14768,
+    "smollm3-3b": 3075,
     "qwen3-32b": 32762,
 }
 """Parameters, as the makers' model cards and checkpoints have them."""

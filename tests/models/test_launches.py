@@ -74,7 +74,11 @@ def our_launches(folder, sequences=1):
     hidden = mx.zeros((1, sequences, checkpoint.config.hidden_size))
     mx.eval(hidden, *stored(caches))
     block = Block(
-        checkpoint.config, buffer.arrays(part.layout), part.quantizations.__getitem__, fused=True
+        checkpoint.config,
+        checkpoint.config.layer(1),
+        buffer.arrays(part.layout),
+        part.quantizations.__getitem__,
+        fused=True,
     )
     return launches(block(hidden, [(cache, 1) for cache in caches]))
 

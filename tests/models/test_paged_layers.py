@@ -66,16 +66,23 @@ def test_every_ring_computes_the_same(models, data):
 
     arithmetic = arithmetic_of(checkpoint, LoadSettings())
 
-    def block(group, buffer):
-        return make_block(checkpoint, arithmetic, group, buffer)
+    def block(index, buffer):
+        return make_block(checkpoint, arithmetic, index, buffer)
 
     reader = DiskReader(Tuning(threads=2, read_size=4096))
     resident_buffers = [WeightBuffer(part.layout.nbytes) for part in checkpoint.layers]
     for group, buffer in zip(checkpoint.layers, resident_buffers, strict=True):
         reader.submit(group.extents, buffer.memory).wait()
-    resident = ResidentLayers(list(map(block, checkpoint.layers, resident_buffers)))
+    resident = ResidentLayers(list(map(block, range(count), resident_buffers)))
+    configs = [checkpoint.config.layer(index) for index in range(count)]
     paged = PagedLayers(
-        checkpoint.layers, pinned, ring_buffers, reader, block, launch_ahead=launch_ahead
+        checkpoint.layers,
+        pinned,
+        ring_buffers,
+        reader,
+        block,
+        configs=configs,
+        launch_ahead=launch_ahead,
     )
     caches = [
         make_caches(checkpoint, capacity=CONTEXT, window=window, reserve=CONTEXT) for _ in range(2)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from support.counting import paged_settings
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.checkpoint.family_configs import FAMILIES, Family
+from edgellm.checkpoint.family_configs import FAMILIES, PRE_NORM, Family
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import UnsupportedModelError
 from edgellm.models.arithmetic import KERNEL_FAMILIES, warn_slow
@@ -22,7 +23,7 @@ QUIET = "ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning"
 
 
 class MadeUpBlock(Block):
-    """Norms whose weight is what differs from 1, a ReLU gate, one norm more, scaled embeddings."""
+    """Norms of what differs from 1, a ReLU gate, one norm more, scaled embeddings."""
 
     @staticmethod
     def gate(gate, up):
@@ -36,19 +37,22 @@ class MadeUpBlock(Block):
     def embedding_scale(cls, config):
         return SCALE
 
-    def __init__(self, config, tensors, quantization_of, *, fused=False):
-        super().__init__(config, tensors, quantization_of, fused=fused)
-        self.last_layernorm = self.norm(tensors["last_layernorm.weight"], config)
+    def read_norms(self, norms):
+        super().read_norms(norms)
+        self.last_layernorm = norms["last_layernorm"]
 
     def __call__(self, hidden, spans, *, many=False):
-        return self.last_layernorm(super().__call__(hidden, spans, many=many))
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), spans)
+        return hidden + self.last_layernorm(self.mlp(self.post_attention_layernorm(hidden)))
 
 
 @pytest.fixture
 def made_up(monkeypatch):
     """The row of the made-up family."""
     row = Family(
-        block=f"{__name__}:MadeUpBlock", activations=("relu",), extra_norms=("last_layernorm",)
+        block=f"{__name__}:MadeUpBlock",
+        activations=("relu",),
+        norms=replace(PRE_NORM, after_mlp="last_layernorm"),
     )
     monkeypatch.setitem(FAMILIES, "made-up", row)
 
@@ -105,8 +109,8 @@ def reference_logits(llm, ids, folder):
         states = states + attended(config, norm(states, f"{layer}.input_layernorm"), times, layer)
         x = norm(states, f"{layer}.post_attention_layernorm")
         gate = np.maximum(times(x, f"{layer}.mlp.gate_proj"), 0.0)
-        states = states + times(gate * times(x, f"{layer}.mlp.up_proj"), f"{layer}.mlp.down_proj")
-        states = norm(states, f"{layer}.last_layernorm")
+        added = times(gate * times(x, f"{layer}.mlp.up_proj"), f"{layer}.mlp.down_proj")
+        states = states + norm(added, f"{layer}.last_layernorm")
     return times(norm(states, "model.norm"), "lm_head")
 
 
@@ -189,6 +193,6 @@ def test_an_unknown_family_is_told_the_known_ones():
         with pytest.raises(UnsupportedModelError, match="is not supported") as raised:
             ModelConfig.from_dict({"model_type": unknown})
         assert (
-            "llama, mistral, qwen2, qwen3, seed_oss, made-up; and converts: ernie4_5, granite"
+            "qwen3, smollm3, seed_oss, made-up; and converts: ernie4_5, granite"
             in raised.value.hint
         )

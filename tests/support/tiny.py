@@ -54,6 +54,7 @@ QWEN3 = BASE | {
     "num_key_value_heads": 2,
     "head_dim": 24,
 }
+POST_NORM = {"olmo2", "olmo3", "exaone4"}
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -132,7 +133,7 @@ def tensor_shapes(config):
         "mistral": "",
         "llama": "qkvo" if config.get("attention_bias") else "",
         "qwen3": "qkvo" if config.get("attention_bias") else "",
-    }[kind]
+    }.get(kind, "")
     shapes = {
         "model.embed_tokens.weight": (config["vocab_size"], hidden),
         "model.norm.weight": (hidden,),
@@ -158,10 +159,19 @@ def tensor_shapes(config):
             shapes[f"{layer}mlp.{name}_proj.weight"] = shape
             if kind == "llama" and config.get("mlp_bias"):
                 shapes[f"{layer}mlp.{name}_proj.bias"] = shape[:1]
-        for name in ("input_layernorm", "post_attention_layernorm"):
+        norms = ("input_layernorm", "post_attention_layernorm")
+        if kind in POST_NORM:
+            norms = ("post_attention_layernorm", "post_feedforward_layernorm")
+        for name in norms:
             shapes[f"{layer}{name}.weight"] = (hidden,)
-        if kind == "qwen3":
+        if kind in {"qwen3", "exaone4"}:
             shapes |= {f"{layer}self_attn.{name}_norm.weight": (head_dim,) for name in "qk"}
+        if kind in {"olmo2", "olmo3"}:
+            shapes[f"{layer}self_attn.q_norm.weight"] = (query,)
+            shapes[f"{layer}self_attn.k_norm.weight"] = (key,)
+        if kind == "hunyuan_v1_dense":
+            shapes[f"{layer}self_attn.query_layernorm.weight"] = (head_dim,)
+            shapes[f"{layer}self_attn.key_layernorm.weight"] = (head_dim,)
     return shapes
 
 

@@ -17,6 +17,8 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "head_dim": (2, 4096),
     "vocab_size": (1, MAX_VOCABULARY),
     "max_position_embeddings": (1, MAX_CONTEXT),
+    "no_rope_layer_interval": (1, 1024),
+    "sliding_window_pattern": (1, 1024),
 }
 """The range of a model's numbers; anything outside is a damaged config, not a model."""
 

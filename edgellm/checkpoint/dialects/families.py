@@ -152,6 +152,11 @@ DIALECTS: Mapping[str, Dialect] = {
         runs_as="seed_oss",
         defaults={"attention_bias": True, "head_dim": 128, "num_key_value_heads": 8},
     ),
+    "smollm3": Dialect(
+        runs_as="smollm3",
+        defaults={"rope_theta": 2000000.0, "num_key_value_heads": 4, "sliding_window": None}
+        | {"max_position_embeddings": 32768, "tie_word_embeddings": True},
+    ),
     "xverse": Dialect(),
 }
 """Dialects by ``model_type``."""

@@ -11,6 +11,10 @@ from edgellm.checkpoint.dialects.config_values import read_flag, read_real
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
 
+SLIDING, FULL = "sliding_attention", "full_attention"
+"""Kinds of layers, as ``layer_types`` calls them."""
+
+ROPE_KEYS = ("rope_parameters", "rope_scaling")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope", "dynamic")
 
 
@@ -104,7 +108,7 @@ def rotated_share(raw: Mapping[str, Any]) -> float:
 
 
 def read_rotary(
-    raw: Mapping[str, Any], context: int, rotary_dim: int
+    raw: Mapping[str, Any], context: int, rotary_dim: int, layer_type: str = FULL
 ) -> tuple[float, RopeScaling | None]:
     """Return the base of rotary frequencies, and how they are scaled.
 
@@ -112,12 +116,13 @@ def read_rotary(
         raw: the config.
         context: its ``max_position_embeddings``.
         rotary_dim: features of a head that are rotated.
+        layer_type: of the layers that are asked for, where each kind may have settings of its own.
 
     Raises:
         UnsupportedModelError: another type of scaling.
         FormatError: a number is missing, of the wrong kind, or impossible.
     """
-    settings = rotary_settings(raw)
+    settings = rotary_settings(raw, layer_type)
     theta = settings.get("rope_theta", raw.get("rope_theta"))
     theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
     kind = settings.get("rope_type", settings.get("type", "default"))
@@ -140,12 +145,32 @@ def read_rotary(
     return theta, RopeScaling(kind=kind, factor=factor)
 
 
-def rotary_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's rotary settings: old form, new form, or both merged."""
+def read_local_rotary(
+    raw: Mapping[str, Any], context: int, rotary_dim: int, theta_key: str
+) -> tuple[float, RopeScaling | None]:
+    """Return what ``read_rotary`` does, of layers with a window whose rotation is their own.
+
+    The old form of a config has ``theta_key`` for their base, and never scales their frequencies.
+    """
+    if any(isinstance(raw.get(key), Mapping) and SLIDING in raw[key] for key in ROPE_KEYS):
+        return read_rotary(raw, context, rotary_dim, SLIDING)
+    theta, _ = read_rotary(raw, context, rotary_dim)
+    if theta_key == "rope_theta":
+        return theta, None
+    return read_real(raw, theta_key, 10000.0, low=0.0, high=1e12), None
+
+
+def rotary_settings(raw: Mapping[str, Any], layer_type: str = FULL) -> dict[str, Any]:
+    """Return a config's rotary settings: old form, new form, or both merged.
+
+    The new form may have settings of each kind of layer.
+    """
     settings: dict[str, Any] = {}
     # transformers believes the second where both are there
-    for key in ("rope_parameters", "rope_scaling"):
+    for key in ROPE_KEYS:
         value = raw.get(key)
+        if isinstance(value, Mapping) and {SLIDING, FULL} & value.keys():
+            value = value.get(layer_type)
         if value is None:
             continue
         if not isinstance(value, Mapping):

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.checkpoint.dialects.rotary import RopeScaling
+from edgellm.checkpoint.layer_config import LayerConfig, Rotary
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ClosedError
@@ -51,6 +51,7 @@ class CpuBlock:
         self,
         engine: KernelEngine,
         config: ModelConfig,
+        layer: LayerConfig,
         tensors: Tensors,
         quantization_of: QuantizationOf,
     ) -> None:
@@ -59,9 +60,8 @@ class CpuBlock:
             raise BackendError(reason)
         self.engine = engine
         self.max_exact_rows = engine.max_exact_rows
-        self.rotations = _rotations_of(
-            config.head_dim, config.rotary_dim, config.rope_theta, config.rope_scaling
-        )
+        assert layer.rotary is not None, "families of the kernels rotate in every layer"
+        self.rotations = _rotations_of(config.head_dim, layer.rotary)
         # the kernels read them by address, so they must live as long
         self._tensors = tensors
         self._shape = LayerShape(
@@ -70,9 +70,9 @@ class CpuBlock:
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
-            rotary_dim=config.rotary_dim,
+            rotary_dim=layer.rotary.dim,
             eps=config.rms_norm_eps,
-            attention_scale=block_class(config).attention_scale(config),
+            attention_scale=block_class(config).attention_scale(config, layer),
         )
         self._weights = LayerWeights(
             input_norm=kernel_vector(tensors["input_layernorm.weight"]),
@@ -134,16 +134,17 @@ class CpuLayers:
 def make_layer(
     kernels: KernelEngine | None,
     config: ModelConfig,
+    layer: LayerConfig,
     tensors: Tensors,
     quantization_of: QuantizationOf,
 ) -> Layer:
     """Return a decoder layer: on the kernels where they can, else (with one warning) in MLX."""
     if kernels is not None:
         try:
-            return CpuBlock(kernels, config, tensors, quantization_of)
+            return CpuBlock(kernels, config, layer, tensors, quantization_of)
         except BackendError as error:
             warn_slow(error.message)
-    return block_class(config)(config, tensors, quantization_of, fused=device.has_gpu())
+    return block_class(config)(config, layer, tensors, quantization_of, fused=device.has_gpu())
 
 
 def make_layers(layers: Sequence[Layer]) -> Layers:
@@ -250,14 +251,12 @@ class _Rotations:
 
 
 @cache
-def _rotations_of(
-    head_dim: int, rotary_dim: int, theta: float, scaling: RopeScaling | None
-) -> _Rotations:
+def _rotations_of(head_dim: int, rotary: Rotary) -> _Rotations:
     factor = 1.0
     # of whole heads it is in the scale of attention
-    if scaling is not None and rotary_dim != head_dim:
-        factor = scaling.attention_factor
-    return _Rotations(wavelengths(rotary_dim, theta, scaling), head_dim, factor)
+    if rotary.dim != head_dim:
+        factor = rotary.attention_factor
+    return _Rotations(wavelengths(rotary.dim, rotary.theta, rotary.scaling), head_dim, factor)
 
 
 def _write_rotations(

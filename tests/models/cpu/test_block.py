@@ -81,8 +81,8 @@ def test_every_kind_of_layer_is_mlx_own(name, floats):
         layers = [
             make(tensors)
             for make in (
-                lambda t, how=how: Block(config, t, lambda _: how),
-                lambda t, how=how: CpuBlock(floats, config, t, lambda _: how),
+                lambda t, how=how: Block(config, config.layer(0), t, lambda _: how),
+                lambda t, how=how: CpuBlock(floats, config, config.layer(0), t, lambda _: how),
             )
         ]
         for window in (0, 7):
@@ -96,8 +96,8 @@ def test_long_prompts_go_through_in_pieces(window, floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
     tensors = tensors_of(config, lambda _: None)
     layers = (
-        Block(config, tensors, lambda _: None),
-        CpuBlock(floats, config, tensors, lambda _: None),
+        Block(config, config.layer(0), tensors, lambda _: None),
+        CpuBlock(floats, config, config.layer(0), tensors, lambda _: None),
     )
     assert follow(config, *layers, caches_of(config, window), (40, 1100, 1, 30)) < 1e-5
 
@@ -112,8 +112,8 @@ def test_matrices_of_a_stack_may_differ(floats):
 
     tensors = tensors_of(config, quantizations)
     layers = (
-        Block(config, tensors, quantizations),
-        CpuBlock(floats, config, tensors, quantizations),
+        Block(config, config.layer(0), tensors, quantizations),
+        CpuBlock(floats, config, config.layer(0), tensors, quantizations),
     )
     assert follow(config, *layers, caches_of(config, 0), (1, 12, 1)) < 1e-5
 
@@ -125,8 +125,8 @@ def test_int8_activations_stay_close():
     how = Quantization(4, 64)
     tensors = tensors_of(config, lambda _: how)
     layers = (
-        Block(config, tensors, lambda _: how),
-        CpuBlock(kernel_engine(threads=2), config, tensors, lambda _: how),
+        Block(config, config.layer(0), tensors, lambda _: how),
+        CpuBlock(kernel_engine(threads=2), config, config.layer(0), tensors, lambda _: how),
     )
     assert follow(config, *layers, caches_of(config, 0), (1, 3, 40, 1)) < 0.03
 
@@ -140,6 +140,7 @@ def test_few_tokens_at_once_are_each_as_alone(activations, how):
     layer = CpuBlock(
         kernel_engine(threads=2, activations=activations),
         config,
+        config.layer(0),
         tensors_of(config, lambda _: how, dtype=mx.bfloat16),
         lambda _: how,
     )
@@ -158,8 +159,8 @@ def test_a_layer_follows_its_memory(floats):
     how = Quantization(4, 32)
     slot, other = (tensors_of(config, lambda _: how, seed=seed) for seed in (0, 1))
     own, plain = (
-        CpuBlock(floats, config, slot, lambda _: how),
-        Block(config, other, lambda _: how),
+        CpuBlock(floats, config, config.layer(0), slot, lambda _: how),
+        Block(config, config.layer(0), other, lambda _: how),
     )
     caches = caches_of(config, 0)
     assert follow(config, plain, own, caches, (3,)) > 0.1
@@ -172,7 +173,13 @@ def test_all_layers_in_one_call_are_one_after_the_other(floats):
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
     blocks = [
-        CpuBlock(floats, config, tensors_of(config, lambda _: how, seed=seed), lambda _: how)
+        CpuBlock(
+            floats,
+            config,
+            config.layer(0),
+            tensors_of(config, lambda _: how, seed=seed),
+            lambda _: how,
+        )
         for seed in range(3)
     ]
     together = make_layers(blocks)
@@ -191,7 +198,9 @@ def test_all_layers_in_one_call_are_one_after_the_other(floats):
 
 def test_a_copied_cache_goes_its_own_way(floats):
     config = ModelConfig.from_dict(CONFIGS["llama-2"])
-    layer = CpuBlock(floats, config, tensors_of(config, lambda _: None), lambda _: None)
+    layer = CpuBlock(
+        floats, config, config.layer(0), tensors_of(config, lambda _: None), lambda _: None
+    )
     cache, again = caches_of(config, 0)
     for own in (cache, again):
         layer(hidden_of(config, 5), [(own, 5)])
@@ -223,6 +232,7 @@ def test_two_models_in_two_threads():
         CpuBlock(
             shared,
             config,
+            config.layer(0),
             tensors_of(config, lambda _: Quantization(4, 32), seed=seed),
             lambda _: Quantization(4, 32),
         )
@@ -269,10 +279,12 @@ def test_forms_without_kernels_run_in_mlx_with_one_warning():
     warn_slow.cache_clear()
     kernels = engine_for(LoadSettings(threads=2))
     with pytest.warns(RuntimeWarning, match="mxfp4"):
-        layer = make_layer(kernels, config, tensors, lambda _: how)
+        layer = make_layer(kernels, config, config.layer(0), tensors, lambda _: how)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(make_layer(kernels, config, tensors, lambda _: how), Block)
+        assert isinstance(
+            make_layer(kernels, config, config.layer(0), tensors, lambda _: how), Block
+        )
         head = linear_from(tensors, "self_attn.o_proj", how)
         assert make_linear(kernels, head) is head
     assert isinstance(layer, Block)
@@ -323,7 +335,9 @@ def test_sequences_side_by_side_get_what_they_get_alone(threads):
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
     shared = kernel_engine(threads=threads, activations="float")
-    layer = CpuBlock(shared, config, tensors_of(config, lambda _: how), lambda _: how)
+    layer = CpuBlock(
+        shared, config, config.layer(0), tensors_of(config, lambda _: how), lambda _: how
+    )
     for lengths in ([1] * 8, [1] * 16, [1, 1, 300, 1], [40, 50, 60, 45, 5, 7], [700, 3, 600]):
         before = [(29 * place) % 211 for place in range(len(lengths))]
         alone, together = (

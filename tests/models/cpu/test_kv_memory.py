@@ -44,8 +44,8 @@ def layers(name, isa):
     floats = kernel_engine(threads=2, activations="float", isa=isa.name)
     return (
         config,
-        CpuBlock(floats, config, tensors, lambda _: None),
-        Block(config, tensors, lambda _: None),
+        CpuBlock(floats, config, config.layer(0), tensors, lambda _: None),
+        Block(config, config.layer(0), tensors, lambda _: None),
     )
 
 
