@@ -16,10 +16,13 @@ from edgellm.converters.tensors.file_rows import (
     LLAMA2C_MAGIC,
     LLAMA2C_NUMBERS,
     META_SHARDS,
+    MISTRAL_FILES,
     begins_with,
 )
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.spelled_source import SpelledSource
+
+PARAMS = "params.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,20 @@ def _is_litgpt(path: Path) -> bool:
     """
     if path.is_file():
         return path.suffix == ".pth" and not path.match(META_SHARDS)
-    if any(any(path.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin")):
+    if _has_hugging_faces_weights(path):
         return False
     return any((path / name).exists() for name in (LITGPT_FILE, LITGPT_ADAPTER, LIT_LLAMA_FILE))
+
+
+def _is_mistral(path: Path) -> bool:
+    """Return whether it is Mistral's; repositories often hold Hugging Face's form too."""
+    if not path.is_dir() or not (path / PARAMS).exists() or not any(path.glob(MISTRAL_FILES)):
+        return False
+    return not (path / CONFIG).exists() or not _has_hugging_faces_weights(path)
+
+
+def _has_hugging_faces_weights(path: Path) -> bool:
+    return any(any(path.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
 
 
 def _is_llama2c(path: Path) -> bool:
@@ -80,6 +94,7 @@ FORMATS = (
     SourceFormat("GGUF", _is_gguf, "gguf.source:GgufSource"),
     SourceFormat("Meta's own", _is_meta, "meta.source:MetaSource"),
     SourceFormat("LitGPT", _is_litgpt, "litgpt.source:LitGPTSource"),
+    SourceFormat("Mistral's own", _is_mistral, "mistral.source:MistralSource"),
     SourceFormat("llama2.c", _is_llama2c, "llama2c.source:Llama2cSource"),
     SourceFormat("Hugging Face", Path.is_dir, "quantizers.source:open_folder"),
 )

@@ -12,6 +12,7 @@ from edgellm.converters.meta.tokenizer import tokenizer_files as meta_files
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.source import DerivedSource, Source
 from edgellm.converters.tokenizers.named_templates import with_named_templates
+from edgellm.converters.tokenizers.tekken import TEKKEN, tekken_companions, with_tekken
 from edgellm.errors import ConfigError, TokenizerError
 from edgellm.settings import is_int
 from edgellm.tokenizer.tokenizer import has_vocabulary
@@ -64,19 +65,20 @@ def _companions_without_tokenizer(base: Source) -> dict[str, Path | bytes]:
 
 def _tokenizer_files(path: Path, vocab_size: int) -> Mapping[str, Path | bytes]:
     if path.is_dir():
-        files: dict[str, Path | bytes] = {
-            name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()
-        }
+        found = {name: inside(path, name) for name in TOKENIZER_FILES if (path / name).is_file()}
+        files, _ = with_tekken(path, with_named_templates(path, found))
         if not has_vocabulary(files):
             raise ConfigError(
                 f"{path} has no tokenizer.json and no tokenizer.model",
                 hint="name the tokenizer's file",
             )
-        return with_named_templates(path, files)
+        return files
     if path.suffix == ".bin" and path.is_file():
         return llama2c_files(path, vocabulary=vocab_size)
     if path.suffix == ".model" and path.is_file():
         return meta_files(path, scaled=False)[0]
+    if path.name == TEKKEN and path.is_file():
+        return tekken_companions(path)[0]
     if path.suffix == ".json" and path.is_file():
         return {"tokenizer.json": path}
     raise ConfigError(

@@ -24,6 +24,7 @@ from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import stored
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
 from edgellm.converters.tokenizers.named_templates import with_named_templates
+from edgellm.converters.tokenizers.tekken import TEKKEN, with_tekken
 from edgellm.errors import FormatError, ModelNotFoundError
 from edgellm.files.strict_json import quoted, read_json
 
@@ -63,7 +64,6 @@ class HuggingFaceSource:
         ReadError: a file cannot be read.
     """
 
-    notes: Sequence[str] = ()
     forms = AS_SHOWN
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,11 @@ class HuggingFaceSource:
         companions = companions_in(path)
         self._origins = {file for file in companions.values() if isinstance(file, Path)}
         self._origins |= {inside(file.parent, file.name) for file in named_template_files(path)}
-        self.companions = with_named_templates(path, companions)
+        if (path / TEKKEN).exists():
+            self._origins.add(inside(path, TEKKEN))
+        named = with_named_templates(path, companions)
+        self.notes: Sequence[str]
+        self.companions, self.notes = with_tekken(path, named)
 
     @property
     def fingerprint(self) -> str:

@@ -128,7 +128,7 @@ def _intermediate(
 
     It is named, computed as Meta's code does, or else the first layer's own.
     """
-    if "hidden_dim" in params:  # Mistral's files
+    if params.get("hidden_dim") is not None:  # Mistral's files
         return _count(params, "hidden_dim", "intermediate_size")
     if "multiple_of" in params:
         multiple = params["multiple_of"]

@@ -8,12 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgellm.converters.tokenizers.byte_level import byte_level_document, post_processor
 from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_json
+from edgellm.converters.tokenizers.ranks import (
+    MAX_RANKS,
+    MAX_TOKEN_BYTES,
+    complete_ranks,
+    ranked_document,
+)
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.bounded import read_bounded, require_regular_file
 from edgellm.files.strict_json import quoted
@@ -21,10 +26,6 @@ from edgellm.tokenizer.spm import TIKTOKEN
 
 TOKENIZER = "tokenizer.model"
 MAX_FILE_BYTES = 16 << 20
-MAX_RANKS = 1 << 19
-MAX_TOKEN_BYTES = 256
-"""Llama 3's longest token has 128 bytes."""
-
 SPECIAL_TOKENS = 256
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -75,12 +76,18 @@ def tokenizer_files(path: Path, *, scaled: bool) -> tuple[dict[str, Path | bytes
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }
-    document = json.dumps(tokenizer_document(ranks, special), ensure_ascii=False).encode()
+    document = ranked_document(
+        ranks,
+        added=[(len(ranks) + number, token, True) for number, token in enumerate(special)],
+        splitting=pre_tokenizer_json("llama-bpe"),
+        begin=special.index(begin),
+    )
+    written = json.dumps(document, ensure_ascii=False).encode()
     token_ids = {
         "bos_token_id": len(ranks) + special.index(begin),
         "eos_token_id": [len(ranks) + special.index(token) for token in ends],
     }
-    return {"tokenizer.json": document, "tokenizer_config.json": _json(config)}, token_ids
+    return {"tokenizer.json": written, "tokenizer_config.json": _json(config)}, token_ids
 
 
 def read_ranks(path: Path) -> list[bytes]:
@@ -106,11 +113,7 @@ def read_ranks(path: Path) -> list[bytes]:
                 hint="download it again",
             )
         tokens.append(token)
-    if len(set(tokens)) < len(tokens) or not {bytes([byte]) for byte in range(256)} <= set(tokens):
-        raise FormatError(
-            f"{path} is damaged: a token comes twice, or one of the 256 bytes is missing"
-        )
-    return tokens
+    return complete_ranks(tokens, path)
 
 
 def special_tokens(*, scaled: bool) -> list[str]:
@@ -128,43 +131,6 @@ def special_tokens(*, scaled: bool) -> list[str]:
     missing = SPECIAL_TOKENS - len(names)
     names += [f"reserved_special_token_{reserved + number}" for number in range(missing)]
     return [f"<|{name}|>" for name in names]
-
-
-def tokenizer_document(ranks: Sequence[bytes], special: Sequence[str]) -> dict[str, Any]:
-    """Return a tokenizer.json that encodes as the ranks do.
-
-    Ranks say which token is made first, not of which two. So each token may be made of any two
-    others that spell it, the pairs in the order of the tokens that they make.
-    """
-    rank_of = {token: rank for rank, token in enumerate(ranks)}
-    letters = _byte_letters()
-    spelled = [token.decode("latin-1").translate(letters) for token in ranks]
-    merges: list[list[str]] = []
-    for token in ranks:
-        halves = [
-            (rank_of[token[:split]], rank_of[token[split:]])
-            for split in range(1, len(token))
-            if token[:split] in rank_of and token[split:] in rank_of
-        ]
-        merges += [[spelled[left], spelled[right]] for left, right in sorted(halves)]
-    return byte_level_document(
-        spelled,
-        merges,
-        added=[(len(ranks) + number, token, True) for number, token in enumerate(special)],
-        splitting=pre_tokenizer_json("llama-bpe"),
-        frame=post_processor([*spelled, *special], len(ranks), None),
-        whole_words=True,
-    )
-
-
-def _byte_letters() -> dict[int, int]:
-    """Return the printable letter of each byte in a byte-level vocabulary, as GPT-2 chose them."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    letters = {byte: byte for byte in printable}
-    others = [byte for byte in range(256) if byte not in printable]
-    for number, byte in enumerate(others):
-        letters[byte] = 256 + number
-    return letters
 
 
 def _is_ranks(path: Path) -> bool:

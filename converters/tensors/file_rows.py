@@ -24,6 +24,10 @@ LLAMA2C_NUMBERS = Struct("<7i")
 META_SHARDS = "consolidated*.pth"
 """Names of the weight files of a model in Meta's own form."""
 
+MISTRAL_FILES = "consolidated*.safetensors"
+MISTRAL_INDEX = "consolidated.safetensors.index.json"
+"""Names of those of a model in Mistral's own form."""
+
 LITGPT_FILE = "lit_model.pth"
 """LitGPT's weight file."""
 

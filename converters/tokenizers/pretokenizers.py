@@ -83,18 +83,13 @@ def pre_tokenizer_json(name: str) -> dict[str, Any]:
         elif pattern == DIGITS:
             steps.append({"type": "Digits", "individual_digits": True})
         else:
-            regex = {"Regex": pattern}
-            split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
-            steps.append(split)
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": use_regex,
-    }
-    if not steps:
-        return byte_level
-    return {"type": "Sequence", "pretokenizers": [*steps, byte_level]}
+            steps.append(_split_at(pattern))
+    return _before_bytes(steps, use_regex=use_regex)
+
+
+def split_by(pattern: str) -> dict[str, Any]:
+    """Return the ``pre_tokenizer`` that cuts by one pattern."""
+    return _before_bytes([_split_at(pattern)], use_regex=False)
 
 
 def pre_tokenizer_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
@@ -117,3 +112,20 @@ def pre_tokenizer_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
         if tuple(patterns) == known:
             return name
     return None
+
+
+def _split_at(pattern: str) -> dict[str, Any]:
+    regex = {"Regex": pattern}
+    return {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
+
+
+def _before_bytes(steps: Sequence[dict[str, Any]], *, use_regex: bool) -> dict[str, Any]:
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
+    if not steps:
+        return byte_level
+    return {"type": "Sequence", "pretokenizers": [*steps, byte_level]}

@@ -14,10 +14,12 @@ WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 META_WEIGHTS = "consolidated*.pth"
+MISTRAL_WEIGHTS = "consolidated*.safetensors"
 META_CONFIG = "params.json"
+"""Mistral's, too."""
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
-"""Files of which one is enough to make a tokenizer."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model*", "vocab.json", "tekken.json")
+"""Patterns of files of which one is enough to make a tokenizer."""
 
 SETTINGS = (GENERATION_CONFIG, "tokenizer_config.json", "chat_template.jinja")
 """Files without which a model runs, but may talk or end otherwise."""
@@ -83,7 +85,7 @@ def cached_names(folder: Path) -> list[str]:
 
 
 def _is_whole(repository: str, revision: str | None, folder: Path, kinds: Sequence[str]) -> bool:
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if not any(any(folder.glob(name)) for name in TOKENIZERS):
         return False
     for kind in kinds:
         if any(folder.glob(kind)):
@@ -93,8 +95,8 @@ def _is_whole(repository: str, revision: str | None, folder: Path, kinds: Sequen
 
 def _has_weights(repository: str, revision: str | None, folder: Path, kind: str) -> bool:
     """Return whether config and weights are there, of which at least one file is."""
-    if kind == META_WEIGHTS:
-        is_known = snapshot(repository, revision, [META_WEIGHTS]) is not None
+    if kind in (META_WEIGHTS, MISTRAL_WEIGHTS):
+        is_known = snapshot(repository, revision, [kind]) is not None
         return (folder / META_CONFIG).is_file() and is_known
     index = {WEIGHTS: INDEX, TORCH_WEIGHTS: TORCH_INDEX}[kind]
     if not (folder / CONFIG).is_file():

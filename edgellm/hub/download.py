@@ -10,6 +10,7 @@ from pathlib import Path
 from edgellm.errors import EdgeLLMError, ModelNotFoundError
 from edgellm.hub.cached_files import (
     META_WEIGHTS,
+    MISTRAL_WEIGHTS,
     TORCH_WEIGHTS,
     WEIGHTS,
     cached_folder,
@@ -21,7 +22,15 @@ from edgellm.hub.gguf_files import gguf_models, pick_model, say_models
 from edgellm.hub.names import HubName
 
 # Patterns of what is fetched from a repository: data, never a program.
-FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
+FILES = (
+    "*.json",
+    "*.jinja",
+    "tokenizer.model*",
+    "merges.txt",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
 
 
 def download(repository: str, *, revision: str | None = None, torch_files: bool = False) -> Path:
@@ -35,7 +44,7 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
         repository: ``owner/name``.
         revision: a branch, tag or commit; None: the main branch.
         torch_files: whether PyTorch's weight files will do where there is no safetensors, Hugging
-            Face's or Meta's.
+            Face's or Meta's, or Mistral's own.
 
     Raises:
         ModelNotFoundError: the repository or revision does not exist, or holds no weights of a kind
@@ -44,7 +53,7 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
     """
     kinds = [WEIGHTS]
     if torch_files:
-        kinds += [TORCH_WEIGHTS, META_WEIGHTS]
+        kinds += [TORCH_WEIGHTS, META_WEIGHTS, MISTRAL_WEIGHTS]
     try:
         listing = list_repository(repository, revision)
     except Exception as error:
@@ -66,7 +75,7 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
             hint=f"convert it first: edgellm convert {repository} FOLDER",
         )
     raise ModelNotFoundError(
-        f"{repository} on the Hub holds neither {WEIGHTS} nor {TORCH_WEIGHTS} nor {META_WEIGHTS}",
+        f"{repository} on the Hub holds neither {' nor '.join(kinds)}",
         hint="name the repository that it was made from; a GGUF file is downloaded by itself first",
     )
 

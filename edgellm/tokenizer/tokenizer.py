@@ -100,9 +100,11 @@ class Tokenizer:
         elif has_vocabulary([path.name for path in folder.glob("*.*")]):
             vocabulary = JsonVocabulary.from_merges(folder, settings, vocab_size)
         else:
+            hint = "copy the tokenizer's files from the model's original folder"
+            if (folder / "tekken.json").exists():
+                hint = "convert the folder, which makes one of its tekken.json"
             raise TokenizerError(
-                f"{folder} has no tokenizer.json and no tokenizer.model",
-                hint="copy the tokenizer's files from the model's original folder",
+                f"{folder} has no tokenizer.json and no tokenizer.model", hint=hint
             )
         if vocab_size is not None and vocabulary.size > vocab_size:
             raise TokenizerError(

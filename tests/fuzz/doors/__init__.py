@@ -5,6 +5,7 @@ from fuzz.doors.bench_records import BenchRecords
 from fuzz.doors.folders import Config, Index, Safetensors
 from fuzz.doors.gguf import GgufBytes, GgufStructure
 from fuzz.doors.llama2c import Llama2c
+from fuzz.doors.mistral import Mistral
 from fuzz.doors.packed_folders import PackedFolders
 from fuzz.doors.pickles import Meta, Pickles
 from fuzz.doors.prompt_caches import PromptCaches
@@ -15,7 +16,7 @@ from fuzz.doors.tokenizers import SentencePiece, TokenizerJson, TokenizerSetting
 ALL = (
     *(Safetensors, Index, Config, PackedFolders),
     *(TokenizerJson, SentencePiece, TokenizerSettings, Templates),
-    *(GgufBytes, GgufStructure, Pickles, Meta, Llama2c, Adapters),
+    *(GgufBytes, GgufStructure, Pickles, Meta, Mistral, Llama2c, Adapters),
     *(PromptCaches, BenchRecords, Requests),
 )
 DOORS = {door.name: door for door in ALL}

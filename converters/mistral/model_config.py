@@ -1,0 +1,157 @@
+"""Mistral's params.json as Hugging Face's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.converters.meta.model_config import PARAMS, MetaShape
+from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.files.strict_json import quoted
+from edgellm.settings import is_int
+
+CONTEXTS = ("max_position_embeddings", "max_seq_len", "model_max_length")
+SMALL_VOCABULARY = 32_768
+"""Of the models before tekken, whose usual context is as long."""
+
+USUAL_CONTEXT = 128_000
+"""What vLLM takes where a tekken model's params.json says nothing."""
+
+UNSUPPORTED: Mapping[str, str] = {
+    "moe": "edgellm runs dense models",
+    "quantization": "convert the 16-bit model, or its folder in Hugging Face's form",
+    "llama_4_scaling": "edgellm does not scale queries by their place",
+    "lora": "convert the model, and merge the adapter in PEFT's form",
+    "q_lora_rank": "edgellm has no latent attention",
+    "kv_lora_rank": "edgellm has no latent attention",
+}
+"""Keys of params.json that change what is computed, and the way round."""
+
+
+def refuse_unsupported(params: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError for what is no dense model of Mistral's first kind."""
+    for key, hint in UNSUPPORTED.items():
+        if params.get(key):
+            raise UnsupportedModelError(f"{PARAMS} sets {key}", hint=hint)
+    kind = params.get("model_type") or "transformer"
+    if kind != "transformer":
+        raise UnsupportedModelError(
+            f"{PARAMS}: model_type is {quoted(kind)}", hint="edgellm runs transformers"
+        )
+
+
+def mistral_config(
+    params: Mapping[str, Any], shape: MetaShape, *, vocabulary: int, tied: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return Hugging Face's config of a Mistral, and what to tell a person.
+
+    Args:
+        params: params.json; a number that is null counts as left out.
+        shape: its sizes.
+        vocabulary: rows of the embedding.
+        tied: whether the head is the embedding.
+
+    Raises:
+        FormatError: a number does not fit the weights, or is none.
+        UnsupportedModelError: windows that differ from layer to layer.
+    """
+    size = params.get("vocab_size")
+    if size not in (None, -1, vocabulary):
+        raise FormatError(
+            f"{PARAMS}: vocab_size is {quoted(size)} and the embedding has {vocabulary} rows",
+            hint="download the model again",
+        )
+    window = _window(params)
+    context, notes = _context(params, vocabulary)
+    config = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": vocabulary,
+        "rms_norm_eps": _given(params, "norm_eps", 1e-5),
+        "rope_theta": _given(params, "rope_theta", _usual_theta(window)),
+        "rope_scaling": _yarn(params),
+        "max_position_embeddings": context,
+        "sliding_window": window,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return config, notes
+
+
+def _given(params: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return a value of params.json, whose range is checked with the config's."""
+    value = params.get(name)
+    if value is None:
+        return default
+    return value
+
+
+def _usual_theta(window: int | None) -> float:
+    """Return the base of rotary frequencies where none is given, as in mistral-inference."""
+    if window is None:
+        return 1_000_000.0
+    return 10_000.0
+
+
+def _window(params: Mapping[str, Any]) -> int | None:
+    """Return the window of all layers; a list holds those of layers in turn."""
+    for key in ("sliding_window", "_sliding_window"):
+        value = params.get(key)
+        listed = value if isinstance(value, list) else [value]
+        windows = {item for item in listed if is_int(item) or item is None}
+        if len(windows) > 1:
+            raise UnsupportedModelError(
+                f"{PARAMS}: {key} differs from layer to layer",
+                hint="edgellm runs models whose layers all look back as far",
+            )
+        if len(windows) != len(set(map(repr, listed))):
+            raise FormatError(
+                f"{PARAMS}: {key} is {quoted(value)}; it must be a whole number, null or a list",
+                hint="download the model again",
+            )
+        window = windows.pop()
+        if window is not None:
+            return window
+    return None
+
+
+def _context(params: Mapping[str, Any], vocabulary: int) -> tuple[int, list[str]]:
+    """Return the longest text, and a word about it where nothing is said."""
+    for key in CONTEXTS:
+        value = params.get(key)
+        if value is not None:
+            return value, []
+    context = USUAL_CONTEXT
+    if vocabulary <= SMALL_VOCABULARY:
+        context = SMALL_VOCABULARY
+    return context, [f"{PARAMS} does not say how long a text may be: {context} tokens are taken"]
+
+
+def _yarn(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the rotary scaling under Hugging Face's names, as in vLLM."""
+    yarn = params.get("yarn")
+    if not yarn:
+        return None
+    if not isinstance(yarn, Mapping):
+        raise FormatError(
+            f"{PARAMS}: yarn is {quoted(yarn)}; it must be an object",
+            hint="download the model again",
+        )
+    scaling = {
+        "rope_type": "yarn",
+        "factor": yarn.get("factor"),
+        "original_max_position_embeddings": yarn.get("original_max_position_embeddings"),
+        "beta_fast": yarn.get("beta"),
+        "beta_slow": yarn.get("alpha"),
+    }
+    if yarn.get("apply_scale") is False:
+        scaling["attention_factor"] = 1.0
+    return {key: value for key, value in scaling.items() if value is not None}
