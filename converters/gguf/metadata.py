@@ -112,6 +112,26 @@ class Metadata(Mapping[str, Any]):
         return numbers
 
 
+class ModelNumbers:
+    """The numbers that metadata give for one architecture."""
+
+    def __init__(self, metadata: Metadata, architecture: str) -> None:
+        self.metadata = metadata
+        self._architecture = architecture
+
+    def key(self, name: str) -> str:
+        """Return the whole key of a name: ``llama.block_count``."""
+        return f"{self._architecture}.{name}"
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Return a whole number; a list of one for each layer must be the same number all over."""
+        return self.metadata.uniform_integer(self.key(name), default)
+
+    def real(self, name: str, default: float) -> float:
+        """Return a number that is stored as float32."""
+        return self.metadata.real(self.key(name), default)
+
+
 def shortest_float(value: float) -> float:
     """Return a float32 in as few digits as name it: 1e-05 where float64 says 9.99999974e-06."""
     with np.errstate(over="ignore"):

@@ -10,12 +10,12 @@ from math import prod
 from typing import Any
 
 from edgellm.checkpoint.quantization import Quantization, quantization_block
+from edgellm.converters.gguf.architectures.names import huggingface_name
 from edgellm.converters.gguf.blocks.affine_blocks import GROUP
 from edgellm.converters.gguf.blocks.table import BLOCKS, FLOATS, FORMS, WITHOUT_VALUES
 from edgellm.converters.gguf.header import GgufTensor
 from edgellm.converters.gguf.metadata import OTHER_FILE
-from edgellm.converters.gguf.model_config import huggingface_name
-from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS
+from edgellm.converters.gguf.rope_scaling import FACTOR_TENSORS
 from edgellm.converters.tensors.file_rows import read_span
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import FormatError, UnsupportedModelError
@@ -49,7 +49,7 @@ def model_tensors(tensors: Mapping[str, GgufTensor], architecture: str) -> dict[
             scales[f"{path}.weight"] = tensor
         elif ours is not None and part != INPUT_SCALE:
             named[ours] = tensor
-        elif ours is None and name != ROPE_FACTORS:
+        elif ours is None and name not in FACTOR_TENSORS:
             unknown.append(name)
     if unknown:
         listed = ", ".join(map(quoted, sorted(unknown)[:3]))
@@ -63,7 +63,7 @@ def model_tensors(tensors: Mapping[str, GgufTensor], architecture: str) -> dict[
 
 def _factor(tensor: GgufTensor) -> float:
     """Return the one number of a tensor."""
-    values = _float_row(tensor)
+    values = float_row(tensor)
     if values.size != 1 or not math.isfinite(values[0]):
         raise FormatError(f"tensor {tensor.name} is no single float32 number", hint=OTHER_FILE)
     return float(values[0])
@@ -92,14 +92,8 @@ def form_of(tensor: GgufTensor) -> Quantization | None:
     return FORMS.get(tensor.kind)
 
 
-def read_factors(tensor: GgufTensor | None) -> Floats | None:
-    """Return the rope factors, shape (head_dim / 2,); None: the file has none."""
-    if tensor is None:
-        return None
-    return _float_row(tensor)
-
-
-def _float_row(tensor: GgufTensor) -> Floats:
+def float_row(tensor: GgufTensor) -> Floats:
+    """Return the numbers of a row of float32. Raises FormatError, or ReadError."""
     if tensor.kind != "F32" or len(tensor.shape) != 1:
         raise FormatError(f"tensor {tensor.name} is no row of float32 numbers")
     return read_span(tensor.file, tensor.offset, tensor.nbytes).view("<f4")

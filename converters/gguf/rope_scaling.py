@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgellm.checkpoint.dialects.rotary import RopeScaling, yarn_magnitude
-from edgellm.converters.gguf.metadata import Metadata, shortest_float
-from edgellm.converters.gguf.model_config import ModelNumbers
+from edgellm.converters.gguf.metadata import ModelNumbers, shortest_float
 from edgellm.converters.tensors.floats import Floats
 from edgellm.errors import UnsupportedModelError
 from edgellm.files.strict_json import quoted
@@ -18,6 +17,11 @@ from edgellm.models.rope import wavelengths
 
 ROPE_FACTORS = "rope_freqs.weight"
 """The tensor with Llama 3's rope scaling: the factor of each wavelength."""
+
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
+"""The tensors with longrope's factors, for long texts and for those up to the first context."""
+
+FACTOR_TENSORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)
 
 YARN_UNKNOWN = tuple(
     f"rope.scaling.{name}"
@@ -33,20 +37,23 @@ PUBLISHED_CONTEXT = 8192
 
 
 def read_rope_scaling(
-    metadata: Metadata, config: Mapping[str, Any], factors: Floats | None
+    numbers: ModelNumbers, config: Mapping[str, Any], tensors: Mapping[str, Floats]
 ) -> dict[str, Any] | None:
     """Return the config's ``rope_scaling``.
 
     Args:
-        metadata: the file's.
+        numbers: the file's.
         config: as ``read_config`` gives it.
-        factors: the tensor ``ROPE_FACTORS``, shape (head_dim / 2,); None: there is none.
+        tensors: those of ``FACTOR_TENSORS`` that there are, shape (rotary_dim / 2,) each.
 
     Raises:
         UnsupportedModelError: a scaling that edgellm does not know.
     """
-    numbers = ModelNumbers(metadata, str(config["model_type"]))
-    if metadata.text(numbers.key("rope.scaling.type")) == "yarn":
+    factors = tensors.get(ROPE_FACTORS)
+    kind = numbers.metadata.text(numbers.key("rope.scaling.type"))
+    if LONG_FACTORS in tensors and SHORT_FACTORS in tensors and kind in (None, "longrope"):
+        return _longrope(numbers, config, tensors)
+    if kind == "yarn":
         return _yarn(numbers, config, factors)
     factor = _linear_factor(numbers)
     if factors is None or np.all(factors == 1):
@@ -95,6 +102,21 @@ def _yarn(
     }
 
 
+def _longrope(
+    numbers: ModelNumbers, config: Mapping[str, Any], tensors: Mapping[str, Floats]
+) -> dict[str, Any]:
+    """Return longrope's numbers, whose defaults are llama.cpp's."""
+    return {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": numbers.integer(
+            "rope.scaling.original_context_length", int(config["max_position_embeddings"])
+        ),
+        "attention_factor": numbers.real("rope.scaling.attn_factor", 1.0),
+        "short_factor": [shortest_float(float(one)) for one in tensors[SHORT_FACTORS]],
+        "long_factor": [shortest_float(float(one)) for one in tensors[LONG_FACTORS]],
+    }
+
+
 def rope_factors(head_dim: int, theta: float, scaling: RopeScaling) -> Floats:
     """Return the factor of each wavelength, as ``ROPE_FACTORS`` has it; shape (head_dim / 2,)."""
     plain = wavelengths(head_dim, theta, None).astype(np.float64)
@@ -111,7 +133,7 @@ def _linear_factor(numbers: ModelNumbers) -> float:
     if kind not in (None, "none", "linear"):
         raise UnsupportedModelError(
             f"rotary scaling {quoted(kind)} is not supported",
-            hint="edgellm runs: linear, llama3",
+            hint="edgellm runs: linear, llama3, yarn, longrope",
         )
     if kind == "none":
         return 1.0

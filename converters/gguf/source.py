@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import Quantization
+from edgellm.converters.gguf.architectures.names import is_permuted
 from edgellm.converters.gguf.blocks.level_blocks import dequantize_blocks
 from edgellm.converters.gguf.blocks.table import (
     FLOATS,
@@ -20,20 +21,17 @@ from edgellm.converters.gguf.blocks.table import (
     split_blocks,
 )
 from edgellm.converters.gguf.header import GgufTensor, open_gguf
-from edgellm.converters.gguf.metadata import OTHER_FILE
-from edgellm.converters.gguf.model_config import (
-    is_permuted,
-    read_config,
-)
+from edgellm.converters.gguf.metadata import OTHER_FILE, ModelNumbers
+from edgellm.converters.gguf.model_config import read_config
 from edgellm.converters.gguf.model_tensors import (
+    float_row,
     form_of,
     keeps_codes,
     model_tensors,
-    read_factors,
     type_notes,
     usual_quantization,
 )
-from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, read_rope_scaling
+from edgellm.converters.gguf.rope_scaling import FACTOR_TENSORS, read_rope_scaling
 from edgellm.converters.gguf.scale_cache import BIASES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
@@ -91,8 +89,11 @@ class GgufSource:
             raise FormatError("the GGUF file has no embedding (token_embd.weight)")
         vocab_size = embedding.shape[0]
         config = read_config(model.metadata, vocab_size, tensors)
-        factors = read_factors(model.tensors.get(ROPE_FACTORS))
-        config["rope_scaling"] = read_rope_scaling(model.metadata, config, factors)
+        factors = {
+            name: float_row(model.tensors[name]) for name in FACTOR_TENSORS if name in model.tensors
+        }
+        numbers = ModelNumbers(model.metadata, architecture)
+        config["rope_scaling"] = read_rope_scaling(numbers, config, factors)
         self.companions: Mapping[str, Path | bytes]
         self.companions, token_ids, notes = tokenizer_files(model.metadata, vocab_size)
         self._quantized = any(tensor.kind not in FLOATS for tensor in tensors.values())
@@ -100,7 +101,7 @@ class GgufSource:
         self.tensors: dict[str, SourceTensor] = {}
         for name, tensor in tensors.items():
             head_dim = None
-            if is_permuted(config["model_type"], name):
+            if is_permuted(architecture, name):
                 head_dim = _checked_head_dim(tensor, config["head_dim"])
             self._show(name, tensor, head_dim)
         self.config: Mapping[str, Any] = config | token_ids | usual_quantization(tensors)

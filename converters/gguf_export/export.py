@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from edgellm.converters.conversion import (
     ConvertCallback,
 )
 from edgellm.converters.destination import destination_path, make_folder_of, require_space
-from edgellm.converters.gguf.model_config import gguf_name, is_permuted
+from edgellm.converters.gguf.architectures.names import gguf_name, is_permuted
 from edgellm.converters.gguf_export.matrices import GgufMatrix
 from edgellm.converters.gguf_export.model_metadata import (
     architecture_of,
@@ -28,13 +28,16 @@ from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.file_rows import GGUF_MAGIC, begins_with
 from edgellm.converters.tensors.recipe import OutputTensor, make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
-from edgellm.converters.tensors.source import Source
+from edgellm.converters.tensors.source import Bytes, Source
 from edgellm.converters.tensors.spelled_source import SpelledSource
-from edgellm.errors import ConversionError
+from edgellm.errors import ConversionError, UnsupportedModelError
 from edgellm.files.file_lock import file_lock
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json
 from edgellm.hub.resolve import locate
+
+GATE, UP = "mlp.gate_proj.weight", "mlp.up_proj.weight"
+GATE_UP = "mlp.gate_up_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,7 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
     for note in notes:
         counter.say(note)
     outputs = rope_factor_outputs(config)
-    for name, matrix in matrices.items():
-        outputs.append(GgufOutput(gguf_name(name), matrix.kind, matrix.shape, matrix.pieces))
+    outputs += _outputs(matrices, architecture)
     require_space(path, sum(output.nbytes for output in outputs))
     record = write_gguf(path, metadata, outputs, replace=replace)
     wide = {name: matrix for name, matrix in matrices.items() if len(matrix.shape) > 1}
@@ -127,6 +129,37 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
         },
         notes=tuple(notes),
     )
+
+
+def _outputs(matrices: Mapping[str, GgufMatrix], architecture: str) -> list[GgufOutput]:
+    """Return the file's tensors; phi3's gate and up are one, with the gate above.
+
+    Raises UnsupportedModelError where those two are of different types.
+    """
+    outputs = []
+    for name, matrix in matrices.items():
+        named, shape = name, matrix.shape
+        pieces: Callable[[], Iterable[Bytes]] = matrix.pieces
+        if architecture == "phi3" and name.endswith(GATE):
+            continue
+        if architecture == "phi3" and name.endswith(UP):
+            gate = matrices[name.removesuffix(UP) + GATE]
+            if gate.kind != matrix.kind:
+                raise UnsupportedModelError(
+                    f"gate and up are one matrix to llama.cpp's phi3, and are of types "
+                    f"{gate.kind} and {matrix.kind} here",
+                    hint="convert the model with the same bits for both, and export that",
+                )
+            shape = (gate.shape[0] + shape[0], shape[1])
+            pieces = partial(_one_after_the_other, gate, matrix)
+            named = name.removesuffix(UP) + GATE_UP
+        outputs.append(GgufOutput(gguf_name(named, architecture), matrix.kind, shape, pieces))
+    return outputs
+
+
+def _one_after_the_other(*matrices: GgufMatrix) -> Iterator[Bytes]:
+    for matrix in matrices:
+        yield from matrix.pieces()
 
 
 def _matrix(
@@ -166,7 +199,8 @@ def _end_ids(config: ModelConfig, folder: Path) -> frozenset[int]:
 def _notes(config: ModelConfig) -> list[str]:
     """Return where llama.cpp will not compute what edgellm does."""
     notes = []
-    if config.sliding_window is not None:
+    window = config.sliding_window
+    if window is not None and window < config.max_position_embeddings:
         notes.append(
             "llama.cpp attends to all tokens, also to those before this model's window of "
             f"{config.sliding_window}"

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from edgellm.checkpoint.dialects.rotary import RopeScaling, yarn_magnitude
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, rope_factors
+from edgellm.converters.gguf.rope_scaling import (
+    LONG_FACTORS,
+    ROPE_FACTORS,
+    SHORT_FACTORS,
+    rope_factors,
+)
 from edgellm.converters.gguf_export.vocabulary import SHARE_FOLDER
 from edgellm.converters.gguf_export.writer import GgufOutput
 from edgellm.errors import UnsupportedModelError
@@ -33,8 +41,14 @@ ARCHITECTURES: Mapping[str, str] = {
     "mistral": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "phi3": "phi3",
+    "seed_oss": "seed_oss",
 }
 """llama.cpp's names of the families whose metadata and tensors are written here."""
+
+
+LONGROPE = ("llama", "phi3")
+"""Those of llama.cpp's architectures that read longrope's factors."""
 
 
 def architecture_of(config: ModelConfig) -> str:
@@ -44,17 +58,26 @@ def architecture_of(config: ModelConfig) -> str:
             f"models of type {config.model_type} cannot be exported to GGUF",
             hint=f"it can be done for {', '.join(ARCHITECTURES)}",
         )
-    if config.model_type in ("qwen2", "qwen3") and (config.output_bias or config.mlp_bias):
+    architecture = ARCHITECTURES[config.model_type]
+    if architecture != "llama" and (config.output_bias or config.mlp_bias):
         raise UnsupportedModelError(
-            f"llama.cpp's {config.model_type} has no such biases", hint=SHARE_FOLDER
+            f"llama.cpp's {architecture} has no such biases", hint=SHARE_FOLDER
         )
-    if config.rope_scaling is not None and config.rope_scaling.kind == "longrope":
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.kind == "longrope" and architecture not in LONGROPE:
         raise UnsupportedModelError(
-            "models with longrope cannot be exported to GGUF", hint=SHARE_FOLDER
+            f"llama.cpp's {architecture} has no longrope", hint=SHARE_FOLDER
         )
     if config.model_type == "qwen3" and config.qkv_bias:
         raise UnsupportedModelError("llama.cpp's qwen3 has no biases", hint=SHARE_FOLDER)
-    return ARCHITECTURES[config.model_type]
+    width = config.num_attention_heads * config.head_dim
+    if architecture == "phi3" and width != config.hidden_size:
+        raise UnsupportedModelError(
+            f"llama.cpp's phi3 has heads that are as wide as its hidden states, {width} here and "
+            f"{config.hidden_size}",
+            hint=SHARE_FOLDER,
+        )
+    return architecture
 
 
 def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> dict[str, Any]:
@@ -82,7 +105,7 @@ def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> 
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
         "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.dimension_count": config.head_dim,
+        "rope.dimension_count": config.rotary_dim,
         "rope.freq_base": config.rope_theta,
         "vocab_size": config.vocab_size,
     }
@@ -90,11 +113,14 @@ def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> 
     if scaling is not None and scaling.kind == "linear":
         shape["rope.scaling.type"] = "linear"
         shape["rope.scaling.factor"] = scaling.factor
-    if scaling is not None and scaling.kind in ("llama3", "yarn"):
-        # of llama3 the factors themselves are a tensor
+    if scaling is not None and scaling.kind in ("llama3", "yarn", "longrope"):
+        # of llama3 and longrope the factors themselves are tensors
         shape["rope.scaling.original_context_length"] = scaling.original_max_position_embeddings
     if scaling is not None and scaling.kind == "yarn":
         shape |= _yarn_metadata(scaling)
+    if scaling is not None and scaling.kind == "longrope":
+        shape["rope.scaling.type"] = "longrope"
+        shape["rope.scaling.attn_factor"] = scaling.attention_factor
     return {
         "general.architecture": architecture,
         "general.type": "model",
@@ -123,8 +149,15 @@ def _yarn_metadata(scaling: RopeScaling) -> dict[str, Any]:
 
 
 def rope_factor_outputs(config: ModelConfig) -> list[GgufOutput]:
-    """Return the tensor with Llama 3's factors of the rotary wavelengths; none for other models."""
-    if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
-        return []
-    factors = rope_factors(config.head_dim, config.rope_theta, config.rope_scaling)
-    return [GgufOutput(ROPE_FACTORS, "F32", factors.shape, lambda: [factors])]
+    """Return the tensors with Llama 3's or longrope's factors of the rotary wavelengths."""
+    scaling = config.rope_scaling
+    tensors = {}
+    if scaling is not None and scaling.kind == "llama3":
+        tensors[ROPE_FACTORS] = rope_factors(config.head_dim, config.rope_theta, scaling)
+    if scaling is not None and scaling.kind == "longrope":
+        tensors[LONG_FACTORS] = np.array(scaling.long_factors, np.float32)
+        tensors[SHORT_FACTORS] = np.array(scaling.short_factors, np.float32)
+    return [
+        GgufOutput(name, "F32", factors.shape, partial(list, [factors]))
+        for name, factors in tensors.items()
+    ]

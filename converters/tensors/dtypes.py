@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgellm.checkpoint.dialects.rotary import rotated_share
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import CONFIG_KEYS
 
@@ -47,6 +48,8 @@ def portable_config(
         "tie_word_embeddings": config.tie_word_embeddings,
         "torch_dtype": DTYPE_NAMES[dtype],
     }
+    if config.rotary_dim != config.head_dim:
+        written["partial_rotary_factor"] = rotated_share(raw)
     if quantization is not None:
         written |= {key: dict(quantization) for key in CONFIG_KEYS}
     return dict(sorted(written.items()))

@@ -121,8 +121,10 @@ def test_heads_rotated_in_part_are_transformers(stretch, tmp_path):
     from edgellm.bench.backends.registry import RuntimeSettings
     from edgellm.bench.torch_backend.runtime import CPURuntime
 
-    config = {"partial_rotary_factor": 0.75, "max_position_embeddings": 256, "sliding_window": 512}
-    if stretch == "longrope":
+    config = {"max_position_embeddings": 256, "sliding_window": 512}
+    if stretch == "plain":
+        config |= {"partial_rotary_factor": 0.75}
+    else:
         config |= {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE}
     reference = save_model(tmp_path / "model", "phi3", **config)
     convert(tmp_path / "model", tmp_path / "made", bits=16)

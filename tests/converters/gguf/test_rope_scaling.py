@@ -12,11 +12,16 @@ from support.tiny import CONFIGS, LLAMA3_SCALING
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.dialects.rotary import RopeScaling
 from edgellm.converters import convert, export
-from edgellm.converters.gguf.metadata import Metadata
-from edgellm.converters.gguf.rope_scaling import read_rope_scaling, rope_factors
+from edgellm.converters.gguf.metadata import Metadata, ModelNumbers
+from edgellm.converters.gguf.rope_scaling import ROPE_FACTORS, read_rope_scaling, rope_factors
 from edgellm.errors import UnsupportedModelError
 
-NO_METADATA = Metadata(Path("x.gguf"), {})
+
+def numbers_of(metadata):
+    return ModelNumbers(Metadata(Path("x.gguf"), metadata), "llama")
+
+
+NO_METADATA = numbers_of({})
 
 
 @pytest.mark.parametrize("attention", [None, 0.8])
@@ -59,7 +64,7 @@ def test_yarn_is_llama_cpps(tmp_path, attention):
 def test_rotary_factors_become_the_scaling_that_made_them(scaling):
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
     factors = rope_factors(128, 500000.0, scaling)
-    said = read_rope_scaling(NO_METADATA, config, factors)
+    said = read_rope_scaling(NO_METADATA, config, {ROPE_FACTORS: factors})
     assert said["rope_type"] == scaling.kind
     found = RopeScaling(**{"kind": said.pop("rope_type"), **said})
     np.testing.assert_allclose(rope_factors(128, 500000.0, found), factors, rtol=1e-4)
@@ -68,11 +73,11 @@ def test_rotary_factors_become_the_scaling_that_made_them(scaling):
 def test_rotary_factors_of_another_kind_are_refused():
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
     with pytest.raises(UnsupportedModelError, match="rotary"):
-        read_rope_scaling(NO_METADATA, config, np.linspace(1, 9, 64, dtype=np.float32))
-    with pytest.raises(UnsupportedModelError, match="longrope"):
         read_rope_scaling(
-            Metadata(Path("x.gguf"), {"llama.rope.scaling.type": "longrope"}), config, None
+            NO_METADATA, config, {ROPE_FACTORS: np.linspace(1, 9, 64, dtype=np.float32)}
         )
+    with pytest.raises(UnsupportedModelError, match="longrope"):
+        read_rope_scaling(numbers_of({"llama.rope.scaling.type": "longrope"}), config, {})
 
 
 @pytest.mark.parametrize(
@@ -89,10 +94,10 @@ def test_rotary_factors_of_another_kind_are_refused():
 def test_a_factor_without_a_type_is_linear(keys, factor):
     metadata = {f"llama.rope.scaling.{key}": value for key, value in keys.items()}
     config = {"model_type": "llama", "head_dim": 128, "rope_theta": 500000.0}
-    said = read_rope_scaling(Metadata(Path("x.gguf"), metadata), config, None)
+    said = read_rope_scaling(numbers_of(metadata), config, {})
     assert said == (factor and {"rope_type": "linear", "factor": factor})
     older = {"llama.rope.scale_linear": 2.0, **metadata}
-    said = read_rope_scaling(Metadata(Path("x.gguf"), older), config, None)
+    said = read_rope_scaling(numbers_of(older), config, {})
     assert (said is None) == (keys.get("type") == "none" or keys.get("factor") in (0.0, 1.0))
 
 

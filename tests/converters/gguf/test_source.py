@@ -10,11 +10,8 @@ import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert
+from edgellm.converters.gguf.architectures.names import gguf_name, huggingface_name
 from edgellm.converters.gguf.header import open_gguf
-from edgellm.converters.gguf.model_config import (
-    gguf_name,
-    huggingface_name,
-)
 from edgellm.errors import FormatError, TokenizerError, UnsupportedModelError
 
 

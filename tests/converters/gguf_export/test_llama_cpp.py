@@ -133,3 +133,44 @@ def test_a_sentencepiece_tokenizer_finds_the_same_tokens(tmp_path):
         assert model.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(
             text
         ), text
+
+
+STRETCHED = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+    "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 40.0, 50.0],
+}
+IN_PART = {key: STRETCHED[key][:6] for key in ("short_factor", "long_factor")}
+LONG = {"original_max_position_embeddings": 64}
+FAMILIES = {
+    "llama with longrope": LONG | {"rope_parameters": STRETCHED},
+    "phi3": LONG | {"rope_parameters": STRETCHED | IN_PART | {"partial_rotary_factor": 0.75}},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 0.7,
+    },
+    "ernie4_5": {"head_dim": 16, "tie_word_embeddings": True},
+    "seed_oss": {"head_dim": 24, "attention_out_bias": False},
+}
+"""Families as transformers saves them, which needs torch."""
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_computes_the_same(tmp_path, name):
+    from support.published_models import save_model
+
+    config = {"max_position_embeddings": 512} | FAMILIES[name]
+    save_model(tmp_path / "model", name.split()[0], **config)
+    convert(tmp_path / "model", tmp_path / "made", bits=16)
+    export(tmp_path / "made", tmp_path / "out.gguf")
+    model = opened(tmp_path / "out.gguf")
+    ids = np.random.RandomState(3).randint(5, 320, 100).tolist()
+    with edgellm.load(tmp_path / "made", activations="float", context=512) as llm:
+        expected, answer = np.array(llm.logits(ids)), greedy(llm, ids, 16)
+    model.eval(ids)
+    found = np.array(model.scores[: len(ids)])
+    assert np.abs(found - expected).max() < 1e-2 * max(1.0, np.abs(expected).max() / 10)
+    assert likeliest(model, [*ids, *answer])[len(ids) - 1 : -1] == answer

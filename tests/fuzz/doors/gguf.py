@@ -9,8 +9,8 @@ import numpy as np
 from support.gguf_files import add_byte_level, write_gguf
 from support.tiny import CONFIGS
 
+from edgellm.converters.gguf.architectures.names import huggingface_name, is_permuted
 from edgellm.converters.gguf.header import open_gguf
-from edgellm.converters.gguf.model_config import huggingface_name, is_permuted
 from edgellm.converters.gguf.source import GgufSource
 from edgellm.converters.tensors.bit_packing import unpack
 from edgellm.converters.tensors.floats import floats

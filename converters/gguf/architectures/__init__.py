@@ -1,0 +1,4 @@
+"""llama.cpp's architectures: ``table.py`` lists them, ``names.py`` names their tensors.
+
+Nothing here opens a file.
+"""

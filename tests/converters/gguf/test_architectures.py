@@ -1,0 +1,75 @@
+"""GGUF in: llama.cpp's architectures, each with transformers' logits of the same weights.
+
+The files are written by the gguf library with its own names of the tensors.
+"""
+
+import numpy as np
+import pytest
+from support.published_gguf import write_published
+from support.published_models import save_model
+
+from edgellm.converters import convert
+
+IDS = np.random.RandomState(3).randint(5, 400, 40).tolist()
+LONG, SHORT = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0], [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+
+
+def say_granite(writer):
+    writer.add_embedding_scale(3.0)
+    writer.add_attention_scale(0.3)
+    writer.add_residual_scale(0.5)
+    writer.add_logit_scale(0.7)
+
+
+def say_phi3(writer):
+    writer.add_rope_dimension_count(12)
+    writer.add_rope_scaling_orig_ctx_len(64)
+    writer.add_rope_scaling_attn_factors(1.25)
+    writer.add_sliding_window(512)
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": SHORT,
+    "long_factor": LONG,
+    "partial_rotary_factor": 0.75,
+    "attention_factor": 1.25,
+}
+ARCHITECTURES = {
+    "phi3": (
+        "phi3",
+        {"original_max_position_embeddings": 64, "rope_parameters": LONGROPE},
+        {
+            "metadata": say_phi3,
+            "more": {"rope_factors_long.weight": LONG, "rope_factors_short.weight": SHORT},
+        },
+    ),
+    "granite": (
+        "granite",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 0.7,
+            "tie_word_embeddings": True,
+        },
+        {"metadata": say_granite, "pairs": True},
+    ),
+    "ernie4_5": ("ernie4_5", {"head_dim": 16, "tie_word_embeddings": True}, {}),
+    "seed_oss": ("seed_oss", {"head_dim": 24, "attention_out_bias": False}, {}),
+}
+"""By llama.cpp's name: transformers' name, what its config says, and what the file says."""
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_logits_are_those_of_transformers(architecture, tmp_path, open_llm):
+    from make_golden import reference_logits
+
+    family, config, said = ARCHITECTURES[architecture]
+    reference = save_model(tmp_path / "model", family, **{"vocab_size": 512} | config)
+    write_published(tmp_path / "model", tmp_path / "model.gguf", architecture, **said)
+    convert(tmp_path / "model.gguf", tmp_path / "made", bits=16)
+    expected = reference_logits(reference, IDS)
+    ours = np.array(open_llm(tmp_path / "made", load={"activations": "float"}).logits(IDS))
+    assert np.abs(ours - expected).max() < 1e-4 * max(1.0, np.abs(expected).max())
