@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgellm.converters.added_source import AddedSource, NewRows
 from edgellm.converters.conversion import (
     ConversionReport,
     ConversionStep,
@@ -15,6 +17,7 @@ from edgellm.converters.destination import destination_path
 from edgellm.converters.formats import FORMATS, open_format
 from edgellm.converters.given_tokenizer import GivenTokenizer
 from edgellm.converters.lora.merged_source import MergedSource
+from edgellm.converters.lora.state_dict import FILES_TELL, AdapterSettings
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
@@ -36,6 +39,10 @@ def convert(
     average_bits: float | None = None,
     calibration: str | Path | None = None,
     adapter: str | Path | None = None,
+    adapter_alpha: float | None = None,
+    adapter_parts: Sequence[str] | None = None,
+    add_to: str | Path | None = None,
+    new_rows: NewRows | None = None,
     tokenizer: str | Path | None = None,
     force: bool = False,
     report: bool = False,
@@ -58,7 +65,14 @@ def convert(
         average_bits: of a weight in a mixed recipe, scales and biases counted; None: 4.5.
         calibration: the text file that a mixed recipe is measured on; None: a short text that comes
             along.
-        adapter: the folder of a LoRA adapter, PEFT's or mlx-lm's, to be merged into the model.
+        adapter: a LoRA adapter to be merged into the model: a folder of PEFT's, mlx-lm's or
+            LitGPT's, or the weight file of LitGPT's or loralib's.
+        adapter_alpha: the alpha of its training, where the adapter does not tell it (loralib's).
+        adapter_parts: which of ``q``, ``k`` and ``v`` a change of their fused matrix is of, where
+            the adapter does not tell.
+        add_to: the source is a difference of weights, and this the model that it was taken from.
+        new_rows: what ``add_to`` is given in place of rows that only the difference has: ``mean``
+            of the others, or ``zeros``; None: ``mean``.
         tokenizer: a tokenizer's file, or a folder that has one, to be taken in place of the
             source's.
         force: replace the model that is at the destination, once the new one is whole.
@@ -79,11 +93,18 @@ def convert(
     target = destination_path(destination)
     opened = open_source(source, target)
     merged, workers = 0, None
+    if add_to is not None:
+        opened = AddedSource(opened, open_source(add_to, target), new_rows or "mean")
+    elif new_rows is not None:
+        raise ConfigError("new rows are for a difference", hint="name its base with --add-to")
     if tokenizer is not None:
         opened = GivenTokenizer(opened, given_path(tokenizer))
+    told = AdapterSettings(alpha=adapter_alpha, parts=adapter_parts)
     if adapter is not None:
-        opened = MergedSource(opened, given_path(adapter))
+        opened = MergedSource(opened, given_path(adapter), told)
         merged, workers = opened.merged, 1  # which reads an adapter's factors once a matrix
+    elif told != FILES_TELL:
+        raise ConfigError("an alpha and parts are for an adapter", hint="name it with --adapter")
     chosen = None
     if mixed is not None:
         chosen, settings = mix(

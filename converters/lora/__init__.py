@@ -1,4 +1,6 @@
 """LoRA adapters: ``adapter.py`` reads PEFT's and mlx-lm's folders.
 
-``merged_source.py`` shows a model with one merged in. Stands on ``tensors`` and ``huggingface``.
+``state_dict.py`` reads the files of LitGPT and loralib, which have no config of that kind.
+``merged_source.py`` shows a model with one merged in. Stands on ``tensors``, ``huggingface`` and
+``litgpt``.
 """

@@ -22,6 +22,8 @@ from edgellm.converters.lora.peft_config import (
     scales_of,
     token_ids_of,
 )
+from edgellm.converters.lora.state_dict import AdapterSettings, BaseShape, read_state_dict
+from edgellm.converters.tensors.file_rows import LITGPT_ADAPTER, LITGPT_FILE
 from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
 from edgellm.files.strict_json import quoted, read_json
 
@@ -50,8 +52,28 @@ MLX_PARAMETERS = frozenset({"rank", "scale", "dropout", "keys", "alpha"})
 it reads the kind alone, and so do we: it holds all options of the training."""
 
 
+def open_adapter(path: Path, base: BaseShape, settings: AdapterSettings) -> Adapter:
+    """Read an adapter in whatever form it is, without the values.
+
+    Args:
+        path: a folder of PEFT's, mlx-lm's or LitGPT's, or the weight file of LitGPT or loralib.
+        base: the model that it belongs to.
+        settings: what a file without a config does not tell.
+
+    Raises:
+        ConfigError: the settings are missing, or the adapter itself tells them.
+        ModelNotFoundError, FormatError, UnsupportedModelError, ReadError: as ``read_adapter``.
+    """
+    if path.is_file() and path.suffix != ".safetensors":
+        return read_state_dict(path, settings, base)
+    if (path / LITGPT_ADAPTER).exists():
+        return read_state_dict(inside(path, LITGPT_ADAPTER), settings, base)
+    settings.require_none(path)
+    return read_adapter(path)
+
+
 def read_adapter(path: Path) -> Adapter:
-    """Read an adapter's folder, without the values.
+    """Read the folder of an adapter that has a config, without the values.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -61,6 +83,11 @@ def read_adapter(path: Path) -> Adapter:
     """
     if not path.is_dir():
         raise ModelNotFoundError(f"there is no folder {path}", hint=NAME_FOLDER)
+    if any(path.glob(f"{LITGPT_FILE}.adapter*")):
+        raise UnsupportedModelError(
+            f"{path} holds a LLaMA-Adapter of LitGPT's, whose prompts no weight can hold",
+            hint="edgellm merges LoRA and DoRA",
+        )
     if not (path / ADAPTER_CONFIG).exists():
         raise FormatError(f"{path} has no {ADAPTER_CONFIG}", hint=NAME_FOLDER)
     config = read_json(inside(path, ADAPTER_CONFIG))

@@ -14,22 +14,38 @@ from edgellm.converters.tensors.floats import Floats, floats
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One of the two matrices of a change; ``transposed``: stored with its columns as rows."""
+    """One of the two matrices of a change.
+
+    Attributes:
+        tensor: what is stored.
+        transposed: whether its columns are stored as rows.
+        rows: the first of the stored rows that are the factor, and the one behind the last; None:
+            all.
+        pairs: rows of a head in which those that turn together are neighbours; None: they lie as
+            Hugging Face's.
+    """
 
     tensor: TorchTensor
     transposed: bool
+    rows: tuple[int, int] | None = None
+    pairs: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Its shape as a factor."""
         shape = self.tensor.info.shape
+        if self.rows is not None:
+            shape = (self.rows[1] - self.rows[0], *shape[1:])
         if self.transposed:
             return shape[::-1]
         return shape
 
     def values(self) -> Floats:
         """Read it in float32. Raises ReadError."""
-        values = read_values(self.tensor)
+        values = read_values(self.tensor, self.rows)
+        if self.pairs is not None:
+            heads = values.reshape(-1, self.pairs // 2, 2, values.shape[1])
+            values = heads.swapaxes(1, 2).reshape(values.shape)
         if self.transposed:
             return values.T
         return values
@@ -102,7 +118,9 @@ class Adapter:
     own_head: bool
 
 
-def read_values(tensor: TorchTensor) -> Floats:
-    """Read a whole tensor in float32. Raises ReadError."""
+def read_values(tensor: TorchTensor, rows: tuple[int, int] | None = None) -> Floats:
+    """Read a tensor, or some rows of it, in float32. Raises ReadError."""
     info = tensor.info
-    return floats(read_rows(tensor, 0, info.shape[0]), info.dtype).reshape(info.shape)
+    start, stop = rows or (0, info.shape[0])
+    values = floats(read_rows(tensor, start, stop), info.dtype)
+    return values.reshape(stop - start, *info.shape[1:])

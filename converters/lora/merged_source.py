@@ -11,8 +11,9 @@ import numpy as np
 
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows
-from edgellm.converters.lora.adapter import TIED, read_adapter
+from edgellm.converters.lora.adapter import TIED, open_adapter
 from edgellm.converters.lora.changes import Adapter, LowRank, read_values
+from edgellm.converters.lora.state_dict import FILES_TELL, AdapterSettings, BaseShape
 from edgellm.converters.lora.untied_source import UntiedSource
 from edgellm.converters.tensors.file_rows import files_fingerprint
 from edgellm.converters.tensors.floats import Floats, floats, stored
@@ -53,22 +54,28 @@ class MergedSource(DerivedSource):
 
     Args:
         base: the model.
-        path: the adapter's folder.
+        path: the adapter's folder or file.
+        settings: what a file without a config does not tell.
 
     Raises:
+        ConfigError: the settings are missing, or are told by the adapter itself.
         FormatError: the adapter is damaged, or changes what the model does not have.
         UnsupportedModelError: it is of another kind than LoRA and DoRA.
     """
 
-    def __init__(self, base: Source, path: Path) -> None:
-        self._adapter = adapter = read_adapter(path)
+    def __init__(self, base: Source, path: Path, settings: AdapterSettings = FILES_TELL) -> None:
         recipe = make_recipe(base, ConversionSettings())
+        shapes = {name: matrix.shape for name, matrix in recipe.matrices.items()}
+        self._adapter = adapter = open_adapter(
+            path, BaseShape(shapes, recipe.config["head_dim"]), settings
+        )
         if TIED[1] not in recipe.matrices:
             self._adapter = adapter = _for_tied_head(adapter)
             if adapter.own_head:
                 base = UntiedSource(base)
                 recipe = make_recipe(base, ConversionSettings())
         super().__init__(base)
+        self._settings = settings
         self._changed: dict[str, Matrix] = {
             name: recipe.matrices[name] for name in self._require_known(recipe.matrices)
         }
@@ -85,8 +92,9 @@ class MergedSource(DerivedSource):
 
     @property
     def fingerprint(self) -> str:
-        """The base's and the adapter's."""
-        return self._base.fingerprint + files_fingerprint(self._adapter.files)
+        """The base's, the adapter's, and what was said of it."""
+        files = files_fingerprint(self._adapter.files)
+        return f"{self._base.fingerprint}{files}{self._settings}"
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of some rows, changed where the adapter changes them."""

@@ -62,8 +62,33 @@ def convert(
     adapter: Annotated[
         Path | None,
         Option(
-            metavar="FOLDER",
-            help="A LoRA adapter, PEFT's or mlx-lm's, to be merged into the model.",
+            metavar="PATH",
+            help="A LoRA adapter, PEFT's, mlx-lm's, LitGPT's or loralib's, to be merged.",
+        ),
+    ] = None,
+    adapter_alpha: Annotated[
+        float | None,
+        Option(metavar="X", help="The alpha of its training, where its files do not tell."),
+    ] = None,
+    adapter_parts: Annotated[
+        str | None,
+        Option(
+            metavar="q,k,v",
+            help="Those that it changes of a fused matrix, where its files do not tell.",
+        ),
+    ] = None,
+    add_to: Annotated[
+        str | None,
+        Option(
+            metavar="BASE",
+            help="SOURCE is a difference of weights, and this the model it was taken from.",
+        ),
+    ] = None,
+    new_rows: Annotated[
+        str | None,
+        Option(
+            metavar="mean|zeros",
+            help="What BASE has for tokens that only the difference has; left out: mean.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -103,6 +128,10 @@ def convert(
             average_bits=average_bits,
             calibration=calibration,
             adapter=adapter,
+            adapter_alpha=adapter_alpha,
+            adapter_parts=adapter_parts and adapter_parts.split(","),
+            add_to=add_to,
+            new_rows=new_rows,
             tokenizer=tokenizer,
             force=force,
             report=report,
@@ -117,6 +146,10 @@ def convert(
             "recipe": recipe,
             "average-bits": average_bits,
             "adapter": adapter and adapter.name,
+            "adapter-alpha": adapter_alpha,
+            "adapter-parts": adapter_parts,
+            "add-to": add_to and _public_name(add_to),
+            "new-rows": new_rows,
         }
         facts["uploaded"] = _upload(made, upload, source, named_options)
     if json:
@@ -131,7 +164,6 @@ def _upload(
     made: ConversionReport, repository: str, source: str, named_options: Mapping[str, Any]
 ) -> str:
     """Upload a converted model with a card that says how it was made; return its address."""
-    from edgellm.files.given_path import given_path
     from edgellm.hub.model_card import model_card
     from edgellm.hub.resolve import bundled_names
     from edgellm.hub.upload import upload
@@ -139,7 +171,21 @@ def _upload(
     given = {name: value for name, value in named_options.items() if value is not None}
     settings = " ".join(f"--{name} {value}" for name, value in given.items())
     base: str | None = source
-    if given_path(source).exists() or source in bundled_names():
+    if _is_here(source) or source in bundled_names():
         base = None  # nothing on the Hub that the card could link
     card = model_card(made, repository, base=base, settings=settings)
     return upload(made.path, repository, card)
+
+
+def _is_here(source: str) -> bool:
+    """Return whether a source is a path of this machine, and no name on the Hub."""
+    from edgellm.files.given_path import given_path
+
+    return given_path(source).exists()
+
+
+def _public_name(source: str) -> str:
+    """Return a Hub id as it is, and of a path its end: no more of this machine is published."""
+    if _is_here(source):
+        return Path(source).name
+    return source
