@@ -8,7 +8,6 @@ makers had given the new rows of the base a value first: Alpaca's own program th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -21,7 +20,8 @@ from edgellm.converters.tensors.weight_stream import CHUNK_BYTES
 from edgellm.errors import ConfigError, FormatError
 from edgellm.setting_values import shown
 
-NewRows = Literal["mean", "zeros"]
+MEAN, ZEROS = "mean", "zeros"
+NEW_ROWS = (MEAN, ZEROS)
 """What a base is given in place of rows that only the difference has."""
 
 NAME_BASE = "name the model that the difference was taken from with --add-to"
@@ -49,12 +49,12 @@ class AddedSource(DerivedSource):
         FormatError: the two do not have the same tensors, of the same shapes.
     """
 
-    def __init__(self, difference: Source, base: Source, new_rows: NewRows = "mean") -> None:
+    def __init__(self, difference: Source, base: Source, new_rows: str = MEAN) -> None:
         super().__init__(difference)
-        if new_rows not in get_args(NewRows):
+        if new_rows not in NEW_ROWS:
             raise ConfigError(
                 f"new rows are {shown(new_rows)}",
-                hint=f"choose one of {', '.join(get_args(NewRows))}",
+                hint=f"choose one of {', '.join(NEW_ROWS)}",
             )
         self._added = base
         self._new_rows = new_rows
@@ -81,7 +81,7 @@ class AddedSource(DerivedSource):
         with np.errstate(over="ignore", invalid="ignore"):
             if start < shared:
                 total[: shared - start] += _values(self._added, name, start, shared)
-            if stop > shared and self._new_rows == "mean":
+            if stop > shared and self._new_rows == MEAN:
                 total[max(0, shared - start) :] += self._mean(name)
         return total.reshape(-1).view(np.uint8)
 
@@ -141,10 +141,10 @@ def _more_tokens(difference: Source, base: Source) -> int:
     return more
 
 
-def _note(added: int, new_rows: NewRows) -> str:
+def _note(added: int, new_rows: str) -> str:
     """Return what becomes of the rows that only the difference has, in words."""
     said = "nothing is added to their rows, as in Vicuna's first version"
-    if new_rows == "mean":
+    if new_rows == MEAN:
         said = (
             "the mean of its rows is added to theirs, as in Alpaca "
             "(--new-rows zeros for Vicuna's first version)"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgellm.converters.added_source import AddedSource, NewRows
+from edgellm.converters.added_source import MEAN, AddedSource
 from edgellm.converters.conversion import (
     ConversionReport,
     ConversionStep,
@@ -42,7 +42,7 @@ def convert(
     adapter_alpha: float | None = None,
     adapter_parts: Sequence[str] | None = None,
     add_to: str | Path | None = None,
-    new_rows: NewRows | None = None,
+    new_rows: str | None = None,
     tokenizer: str | Path | None = None,
     force: bool = False,
     report: bool = False,
@@ -94,7 +94,7 @@ def convert(
     opened = open_source(source, target)
     merged, workers = 0, None
     if add_to is not None:
-        opened = AddedSource(opened, open_source(add_to, target), new_rows or "mean")
+        opened = AddedSource(opened, open_source(add_to, target), new_rows or MEAN)
     elif new_rows is not None:
         raise ConfigError("new rows are for a difference", hint="name its base with --add-to")
     if tokenizer is not None:
