@@ -69,8 +69,8 @@ class _TensorOrigin:
 class GgufSource:
     """A dense LLaMA-like model in a GGUF file, its shards, or a folder with one such model.
 
-    If any matrix is quantized, everything unquantized is quoted as float16, so that the model has
-    one type throughout.
+    If any matrix is quantized, everything unquantized becomes float16 unless another type is asked
+    for, so that the model has one type throughout.
 
     Raises:
         FormatError: the file is damaged or lies, a tensor is missing.
@@ -178,10 +178,12 @@ class GgufSource:
                 self.tensors[f"{path}.{part}"] = SourceTensor(dtype, shape)
                 self._origins[f"{path}.{part}"] = _TensorOrigin(tensor, path, part, head_dim)
             return
-        dtype = kind
+        dtype, becomes = kind, None
+        if kind in FORMS:
+            dtype = "F32"
         if self._quantized:
-            dtype = "F16"
-        self.tensors[name] = SourceTensor(dtype, tensor.shape)
+            becomes = "F16"
+        self.tensors[name] = SourceTensor(dtype, tensor.shape, becomes)
         self._origins[name] = _TensorOrigin(tensor, path, "", head_dim)
 
 

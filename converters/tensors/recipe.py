@@ -261,7 +261,7 @@ def _file(
         elif matrix is not None:
             tensors[origin] = OutputTensor(origin, matrix.dtype, shape, matrix)
         else:
-            dtype = cast or source.tensors[origin].dtype
+            dtype = cast or source.tensors[origin].usual_dtype
             tensors[origin] = OutputTensor(origin, dtype, shape, None)
     prefix = _layer_prefix(shapes)
     sizes = {item.removeprefix(prefix): tensor.nbytes for item, tensor in tensors.items()}

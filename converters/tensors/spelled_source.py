@@ -81,10 +81,11 @@ class SpelledSource(DerivedSource):
             content = read(start, stop)
         else:
             content = halves_from_pairs(read, rows.head_dim, start, stop)
-        dtype = self.tensors[name].dtype
+        dtype = self._base.tensors[rows.name].dtype
         if rows.factor == 1.0 or dtype not in FLOATS:
             return content
-        return stored(floats(content, dtype) * np.float32(rows.factor), dtype)
+        multiplied = floats(content, dtype) * np.float32(rows.factor)
+        return stored(multiplied, self.tensors[name].dtype)
 
 
 def _notes(base: Source, spelling: Spelling) -> list[str]:
@@ -108,6 +109,9 @@ def _shown(name: str, tensor: SourceTensor, rows: StoredRows) -> SourceTensor:
             f"{name} is stored as {tensor.dtype}, and cannot be multiplied by the model's factor",
             hint="convert the unquantized model that it was made from",
         )
+    if rows.factor != 1.0 and name.endswith(".weight") and tensor.dtype in FLOATS:
+        # exact until the new folder's type rounds it, once
+        tensor = replace(tensor, dtype="F32", becomes=tensor.usual_dtype)
     if rows.stop is None:
         return tensor
     return replace(tensor, shape=(rows.stop - rows.start, *tensor.shape[1:]))

@@ -53,6 +53,7 @@ def state(entries):
 def write_zip(path, pickle_bytes, storages, *, method=zipfile.ZIP_STORED, byteorder="little"):
     with zipfile.ZipFile(path, "w", method) as file:
         file.writestr("archive/data.pkl", pickle_bytes)
+        file.writestr("archive/version", "3\n")
         file.writestr("archive/byteorder", byteorder)
         for key, array in storages.items():
             file.writestr(f"archive/data/{key}", array.tobytes())
