@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 
 from real_world.compare import Row, compare
+from real_world.kinds import RELEASES
 from real_world.peers import Peers
-from real_world.release import RELEASES
 from real_world.report import lines, versions_of
 
 
