@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import FormatError, TemplateError
 from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import read_json, write_json
@@ -32,6 +33,9 @@ MAX_ITEMS = 2_000_000
 """Tokens and commas of a saved conversation; the longest contexts have a million tokens."""
 
 Message = dict[str, str]
+
+MESSAGE_FIELDS = ("role", "content", "reasoning_content")
+"""What a message may have; thinking is called as in the servers of vLLM and llama.cpp."""
 
 CHAT_SAMPLING = Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P, max_tokens=CHAT_MAX_TOKENS)
 
@@ -62,10 +66,22 @@ def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
 class Chat:
     """A conversation with a model. Its KV cache stays, so a turn costs its new tokens alone.
 
-    Attributes:
+    Args:
         llm: the model, which the conversation does not close.
+        system: the system message.
+        think: whether a model that can think does; None leaves it to the chat template.
+        chat_template_kwargs: further variables of the chat template, by their names.
+        sampling: how tokens are drawn; ``settings`` are its fields.
+
+    Attributes:
+        llm: the model.
         sampling: how tokens are drawn.
-        messages: the conversation, as ``{"role": ..., "content": ...}``.
+        messages: the conversation, as ``{"role": ..., "content": ...}``; replies before which the
+            model has thought have ``reasoning_content`` too.
+
+    Raises:
+        TemplateError: there is no chat template, it has no such variable, or no switch for
+            thinking.
     """
 
     def __init__(
@@ -73,11 +89,16 @@ class Chat:
         llm: LLM,
         *,
         system: str | None = None,
+        think: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         sampling: Sampling | None = None,
         **settings: Any,
     ) -> None:
         require_chat_template(llm.tokenizer, llm.path.name)
         self.llm = llm
+        self._template = ConversationTemplate(
+            llm.tokenizer, think=think, variables=chat_template_kwargs
+        )
         self.sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
         self.messages: list[Message] = []
         self._cached: CachedTurn | None = None
@@ -106,20 +127,20 @@ class Chat:
         """Yield the tokens of the reply to ``text``.
 
         Both stay in ``messages``, also where the reply was stopped; ``settings`` are fields of
-        ``Sampling``.
+        ``Sampling``. Thinking comes in the tokens' ``thinking``, and is no part of their ``text``.
 
         Raises:
             ContextError: the conversation no longer fits the context; it is then as before.
             TemplateError: the template refuses the conversation.
         """
         message = {"role": "user", "content": require_text("text", text)}
-        prompt = self.llm.tokenizer.render([*self.messages, message])
+        prompt = self._template.render([*self.messages, message])
         ids = self._encode(prompt)
         tokens = self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)
         return self._stream(message, prompt, ids, tokens)
 
     def send(self, text: str, **settings: Any) -> str:
-        """Return the reply to ``text``; arguments and errors are those of ``stream``."""
+        """Return the reply to ``text``, without thinking; the rest is as in ``stream``."""
         return "".join(token.text for token in self.stream(text, **settings))
 
     def save(self, path: str | Path) -> None:
@@ -139,7 +160,9 @@ class Chat:
         messages = document.get("messages")
         if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise FormatError(f"{path} is no saved conversation", hint="/save FILE writes one")
-        self.messages = [{"role": item["role"], "content": item["content"]} for item in messages]
+        self.messages = [
+            {name: item[name] for name in MESSAGE_FIELDS if name in item} for item in messages
+        ]
         self._cached = _read_cached_turn(document.get("said"), self.llm.config.vocab_size)
 
     def _encode(self, prompt: str) -> list[int]:
@@ -156,24 +179,40 @@ class Chat:
     def _stream(
         self, message: Message, prompt: str, ids: list[int], tokens: Generator[Token]
     ) -> Generator[Token]:
-        reply = ""
+        reply = _Reply(self._template, prompt)
         reply_ids: list[int] = []
         reason = None
         self.messages.append(message)
         try:
             for token in tokens:
-                reply += token.text
                 reason = token.finish_reason
                 if token.id is not None:
                     reply_ids.append(token.id)
-                yield token
+                yield reply.add(token)
         finally:
             tokens.close()
-            if reply:
-                self.messages.append({"role": "assistant", "content": reply})
-                self._cached = self._cached_turn(prompt + reply, ids + reply_ids, reason)
+            if self._keep(reply):
+                self._cached = self._cached_turn(prompt + reply.written, ids + reply_ids, reason)
             else:
                 self.messages.pop()
+
+    def _keep(self, reply: _Reply) -> bool:
+        """Add a reply to the messages; return false for none, or one that is no use to go on from.
+
+        Thinking that was cut off is a reply with an empty answer, which not all templates take.
+        """
+        message = {"role": "assistant", "content": reply.answer}
+        if reply.thinking:
+            message["reasoning_content"] = reply.thinking
+        if not reply.answer:
+            if not reply.thinking:
+                return False
+            try:
+                self._template.render([*self.messages, message, self.messages[-1]])
+            except TemplateError:
+                return False
+        self.messages.append(message)
+        return True
 
     def _cached_turn(self, text: str, ids: list[int], reason: str | None) -> CachedTurn | None:
         if reason != "stop":
@@ -183,6 +222,38 @@ class Chat:
             return CachedTurn(text, ids[:-1])
         # A stop text ended the reply, and may have begun inside a token.
         return None
+
+
+class _Reply:
+    """A reply that comes token by token, its thinking parted from its answer.
+
+    Attributes:
+        written: all of it, with the markers between the two.
+        thinking: without blanks around it.
+        answer: the rest.
+    """
+
+    def __init__(self, template: ConversationTemplate, prompt: str) -> None:
+        self._template = template
+        self._filter = template.thinking_filter(prompt)
+        self.written = ""
+        self.thinking = ""
+        self.answer = ""
+
+    def add(self, token: Token) -> Token:
+        """Return a token that has text for what is sure of the answer, and of the thinking."""
+        thinking, answer = "", token.text
+        text = token.text + self._template.written(token.id)
+        if self._filter is not None:
+            thinking, answer = self._filter.add(text)
+            if token.finish_reason is not None:
+                answer += self._filter.finish(whole=token.finish_reason == "stop")
+        self.written += text
+        self.thinking += thinking
+        self.answer += answer
+        if self._filter is None:
+            return token
+        return replace(token, text=answer, thinking=thinking)
 
 
 def read_saved_chat(path: Path) -> dict[str, Any]:
@@ -204,6 +275,6 @@ def _read_cached_turn(claim: Any, vocab_size: int) -> CachedTurn | None:
 
 
 def _is_message(item: Any) -> bool:
-    if not isinstance(item, dict):
+    if not isinstance(item, dict) or not {"role", "content"} <= item.keys():
         return False
-    return isinstance(item.get("role"), str) and isinstance(item.get("content"), str)
+    return all(isinstance(item.get(name, ""), str) for name in MESSAGE_FIELDS)

@@ -241,7 +241,7 @@ class LLM:
     def chat(
         self, system: str | None = None, sampling: Sampling | None = None, **settings: Any
     ) -> Chat:
-        """Return a conversation. Raises TemplateError where the model has no chat template."""
+        """Return a conversation; arguments and errors are those of ``Chat``."""
         return Chat(self, system=system, sampling=sampling, **settings)
 
     def logits(self, tokens: Sequence[int]) -> mx.array:

@@ -49,6 +49,19 @@ class RenderLimits:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateNames:
+    """The names that a template reads.
+
+    Attributes:
+        variables: from what it is given.
+        words: names of attributes, and texts in quotation marks.
+    """
+
+    variables: frozenset[str]
+    words: frozenset[str]
+
+
 class RenderProcess:
     """A child process that renders one template at a time; it may serve many threads.
 
@@ -68,6 +81,22 @@ class RenderProcess:
             TemplateError: the template is damaged, fails, refuses the conversation or takes too
                 much.
         """
+        reply = self._ask(source, variables, limits)
+        if "text" not in reply:
+            raise TemplateError(TOO_MUCH)
+        return str(reply["text"])
+
+    def names(self, source: str, limits: RenderLimits) -> TemplateNames:
+        """Return the names that the template ``source`` reads. Raises TemplateError."""
+        reply = self._ask(source, None, limits)
+        if "variables" not in reply:
+            raise TemplateError(TOO_MUCH)
+        return TemplateNames(frozenset(reply["variables"]), frozenset(reply["words"]))
+
+    def _ask(
+        self, source: str, variables: Mapping[str, Any] | None, limits: RenderLimits
+    ) -> dict[str, Any]:
+        """Return the child's answer. Raises TemplateError where there is none but a failure."""
         # pickles go to the child only: what comes back from it is JSON, which runs nothing
         conversation = pickle.dumps(variables)
         request = pickle.dumps((source, *limits.for_request(len(conversation)))) + conversation
@@ -81,14 +110,12 @@ class RenderProcess:
             if not answer:
                 child.wait()
                 raise TemplateError(_cause_of_death(self._end()))
-            reply = json.loads(answer)
+            reply: dict[str, Any] = json.loads(answer)
             if reply["peak_bytes"] > MAX_REUSED_BYTES:
                 self._end()
         if "failure" in reply:
             raise TemplateError(f"the chat template {reply['failure']}")
-        if "text" not in reply:
-            raise TemplateError(TOO_MUCH)
-        return str(reply["text"])
+        return reply
 
     def close(self) -> None:
         """End the child process; the next rendering starts another."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -117,12 +117,24 @@ def compile_template(source: str) -> jinja2.Template:
     return ENVIRONMENT.from_string(source)
 
 
-def render(source: str, variables: dict[str, Any], max_characters: int) -> dict[str, str]:
+def names(source: str) -> dict[str, Any]:
+    """Return the "variables" that a template reads, and the "words" that it has for anything."""
+    tree = ENVIRONMENT.parse(source)
+    words = {node.attr for node in tree.find_all(nodes.Getattr)}
+    words |= {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    variables = meta.find_undeclared_variables(tree)
+    return {"variables": sorted(variables), "words": sorted(words)}
+
+
+def answer(source: str, variables: dict[str, Any] | None, max_characters: int) -> dict[str, Any]:
     """Return the "text", or the "failure" as what follows the words "the chat template".
 
-    Neither is there when the text, or the memory that it took, goes beyond its limit.
+    Neither is there when the text, or the memory that it took, goes beyond its limit. Without
+    variables the answer is that of ``names``.
     """
     try:
+        if variables is None:
+            return names(source)
         text = compile_template(source).render(variables)
     except MemoryError:
         return {}
@@ -177,8 +189,8 @@ def main() -> None:
             return
         variables = pickle.load(sys.stdin.buffer)
         with limited(seconds, max_bytes):
-            answer = render(source, variables, max_characters)
-        sys.stdout.write(json.dumps({**answer, "peak_bytes": _peak_memory()}) + "\n")
+            reply = answer(source, variables, max_characters)
+        sys.stdout.write(json.dumps({**reply, "peak_bytes": _peak_memory()}) + "\n")
         sys.stdout.flush()
 
 

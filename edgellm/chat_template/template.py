@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgellm.chat_template.render_process import RenderLimits, render_process
+from edgellm.chat_template.render_process import RenderLimits, TemplateNames, render_process
 from edgellm.errors import EdgeLLMError, TemplateError
 from edgellm.files.bounded import read_bounded
 from edgellm.files.strict_json import read_json
@@ -21,6 +22,9 @@ MAX_DEPTH = 32  # levels of nesting in what a template is given
 DEFAULT = "default"
 TOOL_USE = "tool_use"
 TEMPLATES_FOLDER = "additional_chat_templates"
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's thinking; the first goes before the others."""
+
 DEFAULT_LIMITS = RenderLimits()
 
 
@@ -48,12 +52,36 @@ class ChatTemplate:
             TemplateError: the template is damaged, fails, refuses the conversation or takes too
                 much time or memory.
         """
+        self._require_bounded()
+        visible = plain_data({**variables, "messages": list(map(_visible_message, messages))})
+        return render_process(os.getpid()).render(self.source, visible, self._limits)
+
+    @cached_property
+    def names(self) -> TemplateNames:
+        """The names that the template reads. Raises TemplateError where it is damaged."""
+        self._require_bounded()
+        return render_process(os.getpid()).names(self.source, self._limits)
+
+    def _require_bounded(self) -> None:
         if len(self.source) > MAX_SOURCE:
             raise TemplateError(
                 f"the chat template has {len(self.source)} characters; {MAX_SOURCE} are the most"
             )
-        visible = plain_data({**variables, "messages": list(messages)})
-        return render_process(os.getpid()).render(self.source, visible, self._limits)
+
+
+def _visible_message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a message as transformers shows it to templates.
+
+    Fields that are None are left out. Thinking goes by its usual name and by that of gpt-oss,
+    whichever it has here.
+    """
+    if not isinstance(message, Mapping):
+        return message
+    given = {name: value for name, value in message.items() if value is not None}
+    for name in REASONING_FIELDS:
+        if name in given:
+            return {"thinking": given[name], **given, "reasoning_content": given[name]}
+    return given
 
 
 def find_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from edgellm.console.status_line import Activity, StatusLine
 from edgellm.console.streams import is_terminal
-from edgellm.console.terminal import out, write
+from edgellm.console.terminal import note, out, write
 from edgellm.errors import escape_controls
 
 TAB_COLUMNS = 8
@@ -24,6 +24,14 @@ class CompletionView(AbstractContextManager["CompletionView", None], Protocol):
 
     def add(self, text: str) -> None:
         """Show more text."""
+        ...
+
+    def think(self, text: str) -> None:
+        """Show more of what comes before the text, where it can be taken away again."""
+        ...
+
+    def fold(self, line: str) -> None:
+        """Put a line in the place of the thinking, which has ended."""
         ...
 
 
@@ -55,6 +63,12 @@ class SilentView:
     def add(self, text: str) -> None:
         """Show nothing."""
 
+    def think(self, text: str) -> None:
+        """Show nothing."""
+
+    def fold(self, line: str) -> None:
+        """Show nothing."""
+
 
 class PlainView:
     """Text as it is, at once, with a status line behind it on a terminal."""
@@ -83,6 +97,14 @@ class PlainView:
                 self._line = (self._line + escape_controls(text)).rpartition("\n")[2]
                 columns = shutil.get_terminal_size().columns
                 self._status.column = last_column(self._line, columns)
+
+    def think(self, text: str) -> None:
+        """Show nothing: standard output gets the answer alone."""
+
+    def fold(self, line: str) -> None:
+        """Say the line on standard error."""
+        with self._status.paused():
+            note(line)
 
 
 def last_column(line: str, width: int) -> int:

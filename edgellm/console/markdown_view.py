@@ -45,6 +45,7 @@ class MarkdownView:
         self._console = console
         self._drawing_share = drawing_share
         self._text = ""  # not printed yet
+        self._thinking = ""
         self._anything_printed = False
         # The lines of the unfinished block, and the text and the width that they were made of.
         self._drawn_lines: list[Line] = []
@@ -91,6 +92,19 @@ class MarkdownView:
                 self._next_drawing = 0.0  # what was drawn still shows the finished blocks
                 self._print(finished)
 
+    def think(self, text: str) -> None:
+        """Show more thinking, until it is folded."""
+        with self._lock:
+            self._thinking += escape_controls(text)
+
+    def fold(self, line: str) -> None:
+        """Print a line in the place of the thinking."""
+        with self._lock:
+            self._thinking = ""
+            self._next_drawing = 0.0
+            self._anything_printed = True
+            self._console.print(line, style="dim")
+
     def draw(self) -> None:
         """Bring what is not printed yet up to date on the screen."""
         with self._lock:
@@ -110,6 +124,8 @@ class MarkdownView:
         """Return the unfinished block and the status line, as tall as the screen allows."""
         width, height = self._console.size
         lines = self._unfinished_lines(width)
+        if self._thinking:
+            lines = self._thinking_lines(width, height)
         if self._activity.quiet:
             lines = [*lines, self._status_line(width)]
         return lines[-max(1, height - 2) :]
@@ -119,6 +135,16 @@ class MarkdownView:
         from rich.style import Style
 
         return [Segment(self._activity.line(width - 1), Style(dim=True))]
+
+    def _thinking_lines(self, width: int, height: int) -> list[Line]:
+        """Return the end of the thinking, a screen at the most."""
+        from rich.text import Text
+
+        _, newline, end = self._thinking[-width * height :].partition("\n")
+        if not newline or len(self._thinking) <= width * height:
+            end = self._thinking[-width * height :]
+        lines = self._console.render_lines(Text(end, style="dim"), pad=False)
+        return [_without_padding(line) for line in lines]
 
     def _unfinished_lines(self, width: int) -> list[Line]:
         if not self._text:

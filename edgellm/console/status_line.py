@@ -32,6 +32,10 @@ class Activity:
     Args:
         bytes_read: returns the bytes that the model has read from disk so far.
         clock: returns seconds.
+
+    Attributes:
+        stopping: whether a person has asked for the end.
+        thinking: whether tokens come of which none may be shown.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Activity:
         self._tokens = 0
         self._progress: Progress | None = None
         self.stopping = False
+        self.thinking = False
 
     def prefill(self, progress: Progress) -> None:
         """Note how far the prompt is."""
@@ -58,7 +63,7 @@ class Activity:
     @property
     def quiet(self) -> bool:
         """Whether nothing has come for so long that the line should show."""
-        if self.stopping:
+        if self.stopping or self.thinking:
             return True
         if self._last_token_at is None:
             return self._clock() - self._begun > FIRST_PATIENCE
@@ -79,6 +84,8 @@ class Activity:
     def _doing(self) -> str:
         if self.stopping:
             return "stopping, Ctrl-C again stops at once"
+        if self.thinking:
+            return f"thinking, {plural(self._tokens, 'token')}"
         if self._tokens:
             return plural(self._tokens, "token")
         if self._progress is None:

@@ -21,6 +21,8 @@ class Token:
             (max_tokens, or the context is full), ``cancelled``, or in a batch ``error``; else None.
         stats: the cost, of the last token.
         error: why there is no completion, where ``finish_reason`` is ``error``.
+        thinking: in a conversation, what it completes of the model's thinking, which is no part of
+            ``text``.
     """
 
     id: int | None
@@ -29,6 +31,7 @@ class Token:
     finish_reason: str | None = None
     stats: Stats | None = None
     error: EdgeLLMError | None = None
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgellm.console.error_view import show_error
 from edgellm.console.tables import Row, cost_rows, show_rows
 from edgellm.console.terminal import err, note
-from edgellm.console.units import plural, size
+from edgellm.console.units import plural, seconds, size
 from edgellm.errors import ContextError, EdgeLLMError
 
 if TYPE_CHECKING:
@@ -81,6 +81,20 @@ def show_system(text: str | None) -> None:
         note(f"system message: {text}")
     else:
         note("there is no system message; /system TEXT sets one")
+
+
+def thought(duration: float, tokens: int) -> str:
+    """Return the line that stands for thinking that has ended."""
+    return f"thought for {seconds(duration)}, {plural(tokens, 'token')}"
+
+
+def show_thinking(messages: Sequence[Mapping[str, str]]) -> None:
+    """Show what the model has thought before its last answer, if it has."""
+    replies = [message for message in messages if message["role"] == "assistant"]
+    if replies and "reasoning_content" in replies[-1]:
+        note(replies[-1]["reasoning_content"])
+    else:
+        note("there is no thinking before the last answer")
 
 
 def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgellm.chat import Chat, read_saved_chat
 from edgellm.console.completion_view import CompletionView
@@ -23,6 +25,9 @@ from edgellm.files.given_path import given_path
 from edgellm.generation.stats import Stats
 from edgellm.repl import chat_view
 from edgellm.repl.line_editor import Editor
+
+if TYPE_CHECKING:
+    from edgellm.generation.output import Token
 
 NO_SYSTEM = "off"
 
@@ -79,7 +84,7 @@ class Session:
         self._activity = activity
         try:
             with self._make_view(activity) as view:
-                for token in stream:
+                for token in _thinking_folded(stream, activity, view):
                     activity.token()
                     view.add(token.text)
                     finish_reason = token.finish_reason
@@ -91,6 +96,26 @@ class Session:
             context_full=self.tokens_used >= llm.context,
             max_tokens=self.chat.sampling.max_tokens,
         )
+
+
+def _thinking_folded(
+    tokens: Iterable[Token], activity: Activity, view: CompletionView
+) -> Iterator[Token]:
+    """Yield the tokens; show the thinking as it comes, and one line for it when it has ended."""
+    begun = 0.0
+    for before, token in enumerate(tokens):
+        if before == 0:
+            begun = time.perf_counter()
+        if token.thinking:
+            activity.thinking = True
+            view.think(token.thinking)
+        if activity.thinking and (token.text or token.finish_reason):
+            activity.thinking = False
+            tokens_thought = before
+            if not token.text:  # it was cut off
+                tokens_thought += 1
+            view.fold(chat_view.thought(time.perf_counter() - begun, tokens_thought))
+        yield token
 
 
 def run_terminal(session: Session, editor: Editor | None = None) -> None:
@@ -226,6 +251,10 @@ def _stats(session: Session, argument: str) -> None:
     chat_view.show_cost(facts, used=session.tokens_used, context=llm.context)
 
 
+def _thinking(session: Session, argument: str) -> None:
+    chat_view.show_thinking(session.chat.messages)
+
+
 def _exit(session: Session, argument: str) -> None:
     session.finished = True
 
@@ -252,6 +281,7 @@ COMMANDS = {
     "save": Command("FILE", "writes the conversation to a file", _save),
     "load": Command("FILE", "goes on with a conversation that was saved", _load),
     "stats": Command("", "says what the last answer has cost", _stats),
+    "thinking": Command("", "shows what the model has thought before its last answer", _thinking),
     "exit": Command("", "leaves, as Ctrl-D does", _exit),
 }
 FILE_COMMANDS = frozenset({"save", "load"})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.chat_template.end_texts import END_TEXTS, end_texts
+from edgellm.chat_template.render_process import TemplateNames
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
@@ -52,6 +53,7 @@ class Tokenizer:
             them.
         turn_end_ids: the ids of tokens that end a turn by how they are written, and that a chat
             template writes.
+        special_ids: tokens that are not shown as text.
         split_token_ids: tokens at which texts fall apart: the ids before one and from it on are
             those of two separate texts.
         chat_template: the source of the usual chat template, ``None`` for none.
@@ -64,6 +66,7 @@ class Tokenizer:
             vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding
         )
         self.vocab_size = vocabulary.size
+        self.special_ids = vocabulary.special_ids
         self.split_token_ids = vocabulary.split_token_ids
         self.bos_token_id = self._id_of_role("bos_token")
         eos_token_id = self._id_of_role("eos_token")
@@ -224,6 +227,10 @@ class Tokenizer:
             messages, add_generation_prompt=add_generation_prompt, template=template, **variables
         )
         return self.encode(text, add_special_tokens=False)
+
+    def template_names(self, *, tools: bool = False) -> TemplateNames:
+        """Return the names that the usual template reads. Raises TemplateError, as ``render``."""
+        return choose_template(self._templates, None, tools=tools).names
 
     def difference(self, other: Tokenizer) -> str | None:
         """Return in words how another tokenizer gives texts other ids, ``None`` where it does not.

@@ -57,17 +57,22 @@ BLOCKS = [
 ]
 
 
-def shown(pieces, *, width=60, height=12):
-    """What is on the screen after an answer came in pieces, each of which was drawn."""
-    screen = Screen(height)
-    console = Console(
+def terminal(screen, width=60):
+    """A console that draws on a screen."""
+    return Console(
         file=screen,
         force_terminal=True,
         width=width,
-        height=height,
+        height=screen.height,
         color_system=None,
         legacy_windows=False,
     )
+
+
+def shown(pieces, *, width=60, height=12):
+    """What is on the screen after an answer came in pieces, each of which was drawn."""
+    screen = Screen(height)
+    console = terminal(screen, width)
     with MarkdownView(Activity(lambda: 0), console, drawing_share=math.inf) as view:
         for piece in pieces:
             view.add(piece)
@@ -107,3 +112,23 @@ def test_a_block_taller_than_the_screen_is_printed_whole_in_the_end():
 def test_nothing_is_lost_between_finished_and_unfinished(text):
     finished, rest = split_finished(text)
     assert (f"{finished}\n{rest}" if finished else rest) == text
+
+
+def test_thinking_is_shown_as_it_comes_and_then_folded_into_a_line():
+    screen = Screen(12)
+    activity = Activity(lambda: 0)
+    with MarkdownView(activity, terminal(screen), drawing_share=math.inf) as view:
+        activity.thinking = True
+        for number in range(40):
+            view.think(f"Step {number} of it.\n")
+        view.draw()
+        assert "Step 39 of it." in screen.text
+        assert "thinking, 0 tokens" in screen.text
+        view.think("One word more " * 100)
+        view.draw()
+        assert "One word" in screen.text
+        activity.thinking = False
+        view.fold("thought for 3.2 s, 214 tokens")
+        view.add("The **answer**.")
+        view.draw()
+    assert screen.text == "thought for 3.2 s, 214 tokens\n\nThe answer."

@@ -11,6 +11,7 @@ from typer import Option
 
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
+from edgellm.cli.common.template_variables import parse_template_variables
 from edgellm.console.streams import is_terminal
 from edgellm.device.require_mlx import require_backend
 from edgellm.settings import (
@@ -32,6 +33,8 @@ def chat(
     model: options.Model = DEFAULT_MODEL,
     *,
     system: options.System = None,
+    think: options.Think = None,
+    template_variable: options.TemplateVariables = None,
     continued: Annotated[
         bool,
         Option(
@@ -47,12 +50,14 @@ def chat(
     """Talk to a model.
 
     Where standard input is no terminal, each of its lines is a turn, and only the answers go to
-    standard output.
+    standard output. What a model thinks before is shown as it comes, and then folded into a line.
     """
+    variables = parse_template_variables(template_variable)
     if continued:
         settings = replace(settings, prompt_cache=True)
     require_backend()
     from edgellm.chat import require_chat_template
+    from edgellm.chat_template.conversation import ConversationTemplate
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.console.completion_view import PlainView, completion_view
     from edgellm.repl import chat_view
@@ -61,10 +66,12 @@ def chat(
 
     checkpoint, tokenizer = read_model(model)
     require_chat_template(tokenizer, checkpoint.folder.path.name)
+    # refused before anything is loaded
+    ConversationTemplate(tokenizer, think=think, variables=variables)
     if model == DEFAULT_MODEL:
         chat_view.show_bundled_note()
     with open_with_progress(model, checkpoint, tokenizer, settings) as llm:
-        conversation = llm.chat(system=system, sampling=sampling)
+        conversation = llm.chat(system, sampling, think=think, chat_template_kwargs=variables)
         found_last_chat = continued and continue_last_chat(conversation)
         if system:  # given now, it goes before that of the conversation that was found
             conversation.set_system(system)

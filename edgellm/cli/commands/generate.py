@@ -11,6 +11,7 @@ from typer import Option
 
 from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
+from edgellm.cli.common.template_variables import parse_template_variables
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError
 from edgellm.files.bounded import read_given_text
@@ -18,7 +19,7 @@ from edgellm.files.given_path import given_path
 from edgellm.settings import BATCH, DEFAULT_MODEL, LoadSettings, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.tokenizer import Tokenizer
+    from edgellm.chat_template.conversation import ConversationTemplate
 
 MAX_LETTERS = 16 << 20
 """Of a file of prompts: some millions of tokens."""
@@ -54,6 +55,8 @@ def generate(
         bool, Option("--chat", help="Take the prompt as a turn of a conversation.")
     ] = False,
     system: options.System = None,
+    think: options.Think = None,
+    template_variable: options.TemplateVariables = None,
     logprobs: Annotated[
         bool, Option("--logprobs", help="With --json: tokens and their log-probabilities.")
     ] = False,
@@ -66,9 +69,13 @@ def generate(
     """
     sampling = replace(sampling, logprobs=logprobs)
     _check_options(prompt, prompt_file, batch, sampling, json=json)
+    variables = parse_template_variables(template_variable)
     if system and not as_chat:
         raise ConfigError("a system message needs a conversation", hint="add --chat")
+    if (variables or think is not None) and not as_chat:
+        raise ConfigError("a chat template needs a conversation", hint="add --chat")
     require_backend()
+    from edgellm.chat_template.conversation import ConversationTemplate
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.cli.common.print_completions import print_completion, print_completions
     from edgellm.plan.plan_checkpoint import sequences_that_fit
@@ -77,7 +84,11 @@ def generate(
     texts = _read_prompts(prompt, prompt_file)
     prompts: Mapping[int, str | list[int]] = texts
     if as_chat:
-        encoded = {line: _encode_turn(tokenizer, text, system) for line, text in texts.items()}
+        template = ConversationTemplate(tokenizer, think=think, variables=variables)
+        encoded = {
+            line: tokenizer.encode(_first_turn(template, text, system), add_special_tokens=False)
+            for line, text in texts.items()
+        }
         prompts = encoded
     else:
         # The ids are only counted: a prompt is given as text, so that the completion continues it.
@@ -121,12 +132,12 @@ def _check_options(
         raise ConfigError("log-probabilities are printed as JSON", hint="add --json")
 
 
-def _encode_turn(tokenizer: Tokenizer, text: str, system: str | None) -> list[int]:
-    """Return the token ids of a conversation's first turn."""
+def _first_turn(template: ConversationTemplate, text: str, system: str | None) -> str:
+    """Return the prompt of a conversation's first turn."""
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
-    return tokenizer.apply_chat_template(messages)
+    return template.render(messages)
 
 
 def _read_prompts(prompt: str, prompt_file: str) -> dict[int, str]:

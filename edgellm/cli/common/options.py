@@ -24,6 +24,22 @@ Model = Annotated[
 System = Annotated[
     str | None, Option(metavar="TEXT", help="The system message of the conversation.")
 ]
+Think = Annotated[
+    bool | None,
+    Option(
+        "--think/--no-think",
+        help="Let the model think before it answers, or with --no-think not; "
+        "left out: as its chat template has it.",
+    ),
+]
+TemplateVariables = Annotated[
+    list[str] | None,
+    Option(
+        "--template-variable",
+        metavar="NAME=VALUE",
+        help="A variable of the chat template, JSON or a text; may be given several times.",
+    ),
+]
 Destination = Annotated[Path, Argument(metavar="DEST", help="The model folder to be made.")]
 GroupSize = Annotated[int | None, Option(metavar="32|64|128", help="Weights that share a scale.")]
 Force = Annotated[bool, Option("--force", help="Replace a model that is already there.")]
