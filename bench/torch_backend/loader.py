@@ -27,7 +27,10 @@ from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import UnsupportedModelError
 
-FAMILIES = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3"})
+FAMILIES = frozenset(
+    {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"}
+    | {"smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
+)
 """Families whose decoder block ``llama.py`` computes."""
 
 ROW_BITS = (1, 2, 4, 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgellm.checkpoint.dialects.rotary import rotated_share
+from edgellm.checkpoint.dialects.rotary import FULL, SLIDING, RopeScaling, rotated_share
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import CONFIG_KEYS
 
@@ -50,6 +50,24 @@ def portable_config(
     }
     if config.rotary_dim != config.head_dim:
         written["partial_rotary_factor"] = rotated_share(raw)
+    if config.sliding_layers and len(config.sliding_layers) < config.num_hidden_layers:
+        written["layer_types"] = [
+            SLIDING if index in config.sliding_layers else FULL
+            for index in range(config.num_hidden_layers)
+        ]
+    if config.local_rotary is not None:
+        # the old form cannot say all of it; transformers 5 reads both, and this one first
+        written["rope_parameters"] = {
+            FULL: _rope_parameters(config.rope_theta, config.rope_scaling),
+            SLIDING: _rope_parameters(config.local_rotary.theta, config.local_rotary.scaling),
+        }
     if quantization is not None:
         written |= {key: dict(quantization) for key in CONFIG_KEYS}
     return dict(sorted(written.items()))
+
+
+def _rope_parameters(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:
+    """Return rotary settings in the new form."""
+    if scaling is None:
+        return {"rope_type": "default", "rope_theta": theta}
+    return scaling.as_config() | {"rope_theta": theta}

@@ -96,13 +96,38 @@ class Family:
     local_rope_key: str | None = None
 
 
+WHOLE_NORM = QueryKeyNorm(whole=True)
+
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
     "mistral": Family(sliding_window="all"),
     "phi3": Family(sliding_window="all", partial_rotary=True),
     "qwen2": Family(qkv_bias=True, sliding_window="switched"),
     "qwen3": Family(query_key_norm=QueryKeyNorm(), sliding_window="switched"),
-    "smollm3": Family(sliding_window="switched", nope="listed"),
     "seed_oss": Family(output_bias_key="attention_out_bias"),
+    "olmo2": Family(
+        block="edgellm.models.families.olmo2:Olmo2Block", norms=POST_NORM, query_key_norm=WHOLE_NORM
+    ),
+    "olmo3": Family(
+        block="edgellm.models.families.olmo2:Olmo2Block",
+        norms=POST_NORM,
+        query_key_norm=WHOLE_NORM,
+        sliding_window="typed",
+        local_rope_key="rope_theta",
+    ),
+    "exaone4": Family(
+        block="edgellm.models.families.olmo2:PostNormBlock",
+        norms=POST_NORM,
+        query_key_norm=QueryKeyNorm(),
+        sliding_window="typed",
+        nope="full",
+    ),
+    "hunyuan_v1_dense": Family(
+        block="edgellm.models.families.hunyuan:HunyuanBlock",
+        query_key_norm=QueryKeyNorm(
+            query="self_attn.query_layernorm", key="self_attn.key_layernorm", after_rotation=True
+        ),
+    ),
+    "smollm3": Family(sliding_window="switched", nope="listed"),
 }
 """Families by ``model_type``."""

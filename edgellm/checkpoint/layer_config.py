@@ -71,7 +71,7 @@ def read_windows(
         return window, _by_pattern(raw, family, layers)
     if family.nope == "listed":
         # SmolLM3: a window instead of positions
-        return window, read_nope_layers(raw, family, layers, frozenset())
+        return window, read_nope_layers(raw, family, layers, None)
     first = raw.get("max_window_layers", 28)
     if not is_int(first) or first < 0:
         first = 0
@@ -79,7 +79,7 @@ def read_windows(
 
 
 def read_nope_layers(
-    raw: Mapping[str, Any], family: Family, layers: int, sliding: frozenset[int]
+    raw: Mapping[str, Any], family: Family, layers: int, windowed: frozenset[int] | None
 ) -> frozenset[int]:
     """Return the layers without rotary positions.
 
@@ -87,14 +87,12 @@ def read_nope_layers(
         raw: the config.
         family: its family.
         layers: how many there are.
-        sliding: those that have a window.
+        windowed: those that have a window; None: the model has no windows.
     """
     if family.nope == "none":
         return frozenset()
-    if family.nope == "full" and not sliding:
-        return frozenset()
     if family.nope == "full":
-        return frozenset(range(layers)) - sliding
+        return frozenset() if windowed is None else frozenset(range(layers)) - windowed
     listed = raw.get("no_rope_layers")
     if listed is not None:
         # 1 for a layer that has them

@@ -108,6 +108,7 @@ class ModelConfig:
             stretched = int(scaling.factor * scaling.original_max_position_embeddings)
             context = max(context, min(stretched, MAX_CONTEXT))
         window, sliding_layers = read_windows(raw, family, layers)
+        windowed = sliding_layers if window is not None else None
         attention_bias = read_flag(raw, "attention_bias", default=False)
         output_bias = read_flag(raw, family.output_bias_key, default=False)
         bos = raw.get("bos_token_id")
@@ -132,7 +133,7 @@ class ModelConfig:
             mlp_bias=read_flag(raw, "mlp_bias", default=False),
             sliding_window=window,
             sliding_layers=sliding_layers,
-            nope_layers=read_nope_layers(raw, family, layers, sliding_layers),
+            nope_layers=read_nope_layers(raw, family, layers, windowed),
             local_rotary=local_rotary,
             bos_token_id=bos if is_int(bos) else None,
             eos_token_ids=token_ids(raw.get("eos_token_id"), vocab_size),

@@ -83,6 +83,39 @@ _SMOLLM3: Config = {
     "rope_theta": 5e6,
     "no_rope_layer_interval": 4,
 }
+_OLMO2: Config = {
+    "architectures": ["Olmo2ForCausalLM"],
+    "model_type": "olmo2",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 500000.0,
+}
+_OLMO3: Config = {
+    **_OLMO2,
+    "architectures": ["Olmo3ForCausalLM"],
+    "model_type": "olmo3",
+    "sliding_window": 4096,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 8192,
+        "attention_factor": 1.2079441541679836,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+    },
+}
+_EXAONE4: Config = {
+    **_scaled(16.0),
+    "architectures": ["Exaone4ForCausalLM"],
+    "model_type": "exaone4",
+    "rope_theta": 1e6,
+    "sliding_window": None,
+}
+_HUNYUAN: Config = {
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "model_type": "hunyuan_v1_dense",
+    "head_dim": 128,
+    "rope_scaling": {"type": "dynamic", "factor": 1.0, "alpha": 1000.0},
+}
 _TIED: Config = {"tie_word_embeddings": True}
 # fmt: off
 _PHI4_MINI_STRETCH = [
@@ -142,6 +175,19 @@ SHAPES: Mapping[str, Config] = {
     "qwen3-14b": _shape(5120, 17408, 40, 40, 8, 151936, 40960, **_QWEN3),
     "qwen3-32b": _shape(5120, 25600, 64, 64, 8, 151936, 40960, **_QWEN3),
     "smollm3-3b": _shape(2048, 11008, 36, 16, 4, 128256, 65536, **_SMOLLM3, **_TIED),
+    "olmo2-1b": _shape(2048, 8192, 16, 16, 16, 100352, 4096, **_OLMO2),
+    "olmo2-7b": _shape(4096, 11008, 32, 32, 32, 100352, 4096, **_OLMO2),
+    "olmo2-13b": _shape(5120, 13824, 40, 40, 40, 100352, 4096, **_OLMO2),
+    "olmo3-7b": _shape(4096, 11008, 32, 32, 32, 100278, 65536, **_OLMO3),
+    "olmo3-32b": _shape(5120, 27648, 64, 40, 8, 100278, 65536, **_OLMO3),
+    "exaone4-1.2b": _shape(2048, 4096, 30, 32, 8, 102400, 65536, head_dim=64, **_EXAONE4, **_TIED),
+    "exaone4-32b": _shape(
+        5120, 27392, 64, 40, 8, 102400, 131072, head_dim=128, **{**_EXAONE4, "sliding_window": 4096}
+    ),
+    "hunyuan-0.5b": _shape(1024, 3584, 24, 16, 8, 120818, 262144, **_HUNYUAN, **_TIED),
+    "hunyuan-1.8b": _shape(2048, 6144, 32, 16, 4, 120818, 262144, **_HUNYUAN, **_TIED),
+    "hunyuan-4b": _shape(3072, 8192, 36, 32, 8, 120818, 262144, **_HUNYUAN, **_TIED),
+    "hunyuan-7b": _shape(4096, 14336, 32, 32, 8, 128167, 262144, **_HUNYUAN, **_TIED),
     # A fraction of a megabyte each: every kind of layer, for tests and for a first try of a
     # command.
     "tiny-llama": _shape(128, 192, 6, 4, 2, 640, 2048),

@@ -43,6 +43,17 @@ MILLIONS = {
     "qwen3-8b": 8191,
     "qwen3-14b": 14768,
     "smollm3-3b": 3075,
+    "olmo2-1b": 1485,
+    "olmo2-7b": 7299,
+    "olmo2-13b": 13716,
+    "olmo3-7b": 7298,
+    "olmo3-32b": 32234,
+    "exaone4-1.2b": 1279,
+    "exaone4-32b": 32003,
+    "hunyuan-0.5b": 539,
+    "hunyuan-1.8b": 1791,
+    "hunyuan-4b": 4222,
+    "hunyuan-7b": 7505,
     "qwen3-32b": 32762,
 }
 """Parameters, as the makers' model cards and checkpoints have them."""

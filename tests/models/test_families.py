@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from support import tiny
 from support.paged import open_model, paged_budget
-from support.tiny_families import CONFIGS
+from support.tiny_families import CONFIGS, EXAONE4
 
+from edgellm.checkpoint.dialects.names import spelled
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert
+from edgellm.errors import EdgeLLMError
 
 ARITHMETIC = [{"backend": "mlx"}, {"activations": "float"}]
 QUIET = "ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning"
@@ -76,3 +79,52 @@ def test_a_streamed_model_computes_as_in_memory_and_chunks_beams_and_batches_as_
         beams = greedy(llm, prompt, 8, beams=3)
         assert greedy(paged, prompt, 8, beams=3) == beams
         assert greedy(llm, prompt, 12) == text
+
+
+IN_MLX_LM = ["smollm3", "olmo2-grouped", "olmo3", "exaone4-listed", "exaone4-full", "hunyuan"]
+"""The configs that mlx-lm 0.32.2 computes as transformers does."""
+
+
+@pytest.mark.parametrize("kind", IN_MLX_LM)
+def test_what_convert_writes_means_the_same_to_mlx_lm(kind, tmp_path):
+    from mlx_lm.utils import load_model
+
+    convert(tiny.write_model(tmp_path / "model", CONFIGS[kind]), tmp_path / "made", bits=4)
+    prompt = prompt_of(40)
+    theirs = np.array(load_model(tmp_path / "made")[0](mx.array([prompt]))[0])
+    with open_model(tmp_path / "made", backend="mlx") as llm:
+        assert np.abs(np.array(llm.logits(prompt)) - theirs).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "window", "sliding", "nope"),
+    [
+        # transformers fails on a text without layer_types; LG's own code has the last layer full
+        ({"sliding_window_pattern": "LG", "num_hidden_layers": 5}, 4096, {0, 2}, {1, 3, 4}),
+        ({"sliding_window": 7, "sliding_window_pattern": 2}, 7, {0, 2}, {1, 3}),
+        ({"sliding_window": None}, None, set(), set()),
+        ({"sliding_window": 7, "layer_types": ["full_attention"] * 4}, 7, set(), {0, 1, 2, 3}),
+    ],
+)
+def test_layers_with_a_window_and_without_positions(change, window, sliding, nope):
+    config = ModelConfig.from_dict(EXAONE4 | change)
+    assert (config.sliding_window, config.sliding_layers) == (window, sliding)
+    assert config.nope_layers == nope
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers"),
+        ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 0}, "no_rope_layer_int"),
+        ("exaone4", {"sliding_window_pattern": "LLX"}, "sliding_window_pattern"),
+        ("exaone4", {"sliding_window_pattern": True}, "sliding_window_pattern"),
+        ("exaone4", {"sliding_window": 0}, "sliding_window"),
+        ("hunyuan", {"use_cla": True}, "use_cla"),
+        ("hunyuan", {"use_qk_norm": False}, "use_qk_norm"),
+        ("hunyuan", {"rope_scaling": {"type": "dynamic", "alpha": "9"}}, "alpha"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(kind, change, said):
+    with pytest.raises(EdgeLLMError, match=said):
+        ModelConfig.from_dict(spelled(CONFIGS[kind] | change, {}).config)

@@ -131,9 +131,7 @@ def tensor_shapes(config):
     biased = {
         "qwen2": "qkv",
         "mistral": "",
-        "llama": "qkvo" if config.get("attention_bias") else "",
-        "qwen3": "qkvo" if config.get("attention_bias") else "",
-    }.get(kind, "")
+    }.get(kind, "qkvo" if config.get("attention_bias") else "")
     shapes = {
         "model.embed_tokens.weight": (config["vocab_size"], hidden),
         "model.norm.weight": (hidden,),

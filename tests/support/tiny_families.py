@@ -13,6 +13,51 @@ SMOLLM3 = tiny.BASE | {
     "tie_word_embeddings": True,
 }
 
+YARN = {
+    "rope_type": "yarn",
+    "factor": 8.0,
+    "original_max_position_embeddings": 32,
+    "attention_factor": 1.2079441541679836,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+PATTERN = (["sliding_attention"] * 3 + ["full_attention"]) * 2
+OLMO = tiny.BASE | {
+    "pad_token_id": tiny.END,
+    "num_key_value_heads": 4,
+    "rope_theta": 500000.0,
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+}
+OLMO3 = OLMO | {
+    "architectures": ["Olmo3ForCausalLM"],
+    "model_type": "olmo3",
+    "sliding_window": 9,
+}
+EXAONE4 = tiny.BASE | {
+    "architectures": ["Exaone4ForCausalLM"],
+    "model_type": "exaone4",
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "rope_theta": 1000000.0,
+    "rope_scaling": tiny.LLAMA3_SCALING | {"factor": 16.0},
+    "tie_word_embeddings": True,
+}
+HUNYUAN = tiny.BASE | {
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "model_type": "hunyuan_v1_dense",
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "attention_head_dim": 24,
+    "rope_theta": 10000.0,
+    "use_qk_norm": True,
+    "use_cla": False,
+    "cla_share_factor": 2,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "pad_token_id": tiny.END,
+}
+
 CONFIGS = {
     "smollm3": SMOLLM3
     | {
@@ -32,4 +77,40 @@ CONFIGS = {
         "tie_word_embeddings": False,
         "rope_scaling": {"rope_type": "yarn", "factor": 2.0} | {"attention_factor": 1.2},
     },
+    "olmo2": OLMO | {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"},
+    "olmo2-grouped": OLMO
+    | {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"}
+    | {"num_key_value_heads": 2, "attention_bias": True}
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}},
+    "olmo3": OLMO3 | {"num_hidden_layers": 8} | {"layer_types": PATTERN, "rope_scaling": YARN},
+    # as transformers 5 saves it
+    "olmo3-new": OLMO3
+    | {
+        "rope_parameters": {
+            "full_attention": YARN | {"rope_theta": 30000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 40000.0},
+        },
+    },
+    "exaone4": EXAONE4 | {"sliding_window": 9, "sliding_window_pattern": 4},
+    "exaone4-listed": EXAONE4
+    | {"sliding_window": 9, "sliding_window_pattern": "LLLG", "tie_word_embeddings": False}
+    | {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]},
+    # as the 1.2B
+    "exaone4-full": EXAONE4
+    | {"sliding_window": None, "sliding_window_pattern": None}
+    | {"layer_types": ["full_attention"] * 4},
+    "hunyuan": HUNYUAN
+    | {
+        "rope_scaling": {
+            "alpha": 1000.0,
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "factor": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "type": "dynamic",
+        },
+    },
+    "hunyuan-yarn": HUNYUAN
+    | {"rope_scaling": YARN, "attention_bias": True, "tie_word_embeddings": False},
 }

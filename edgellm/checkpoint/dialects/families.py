@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
-from edgellm.checkpoint.dialects.rotary import rotated_share
+from edgellm.checkpoint.dialects.rotary import rotary_settings, rotated_share
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
@@ -115,6 +115,30 @@ def _adapt_iquest(config: Config) -> None:
             )
 
 
+def _adapt_hunyuan(config: Config) -> None:
+    """Put ``alpha``, by which the rotary base grows once and for all, into the base."""
+    if read_flag(config, "use_qk_norm", default=True) is False:
+        raise UnsupportedModelError(
+            "use_qk_norm of a hunyuan_v1_dense is false",
+            hint="transformers does not run such a model either",
+        )
+    if read_flag(config, "use_cla", default=False):
+        raise UnsupportedModelError(
+            "use_cla of a hunyuan_v1_dense is set: layers share keys and values",
+            hint="transformers does not run such a model either",
+        )
+    settings = rotary_settings(config)
+    kind = settings.get("rope_type", settings.get("type"))
+    if kind != "dynamic" or not settings.get("alpha"):
+        return
+    alpha = read_real(settings, "alpha", 1.0, low=0.0, high=1e9)
+    theta = settings.get("rope_theta", config.get("rope_theta"))
+    theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
+    head_dim = head_dim_of(config)
+    config["rope_theta"] = theta * alpha ** (head_dim / max(1, head_dim - 2))
+    config |= {"rope_parameters": None, "rope_scaling": None}
+
+
 DIALECTS: Mapping[str, Dialect] = {
     "ernie4_5": Dialect(
         defaults={"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "head_dim": 128}
@@ -147,6 +171,14 @@ DIALECTS: Mapping[str, Dialect] = {
             "mlp.gate_up_proj": GATE_UP,
         },
         adapt=_adapt_phi3,
+    ),
+    "hunyuan_v1_dense": Dialect(
+        runs_as="hunyuan_v1_dense", defaults={"rms_norm_eps": 1e-5}, adapt=_adapt_hunyuan
+    ),
+    "olmo2": Dialect(runs_as="olmo2", defaults={"rms_norm_eps": 1e-5}),
+    "olmo3": Dialect(runs_as="olmo3", defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0}),
+    "exaone4": Dialect(
+        runs_as="exaone4", defaults={"rms_norm_eps": 1e-5, "num_key_value_heads": 32}
     ),
     "seed_oss": Dialect(
         runs_as="seed_oss",

@@ -171,6 +171,8 @@ def rotary_settings(raw: Mapping[str, Any], layer_type: str = FULL) -> dict[str,
         value = raw.get(key)
         if isinstance(value, Mapping) and {SLIDING, FULL} & value.keys():
             value = value.get(layer_type)
+        elif layer_type == SLIDING:
+            continue  # which has its own, or none
         if value is None:
             continue
         if not isinstance(value, Mapping):

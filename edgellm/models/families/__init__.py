@@ -1,0 +1,1 @@
+"""Decoder blocks of families that differ from LLaMA's, each from ``models.llama``'s."""
