@@ -1,6 +1,17 @@
 """The table of releases: each module adds its own."""
 
-from real_world.kinds import folded, gguf, llama2, llama3, mistral, phi, qwen
+from real_world.kinds import folded, gguf, llama2, llama3, mistral, mlx, packed, phi, qwen
 from real_world.release import RELEASES
 
-__all__ = ["RELEASES", "folded", "gguf", "llama2", "llama3", "mistral", "phi", "qwen"]
+__all__ = [
+    "RELEASES",
+    "folded",
+    "gguf",
+    "llama2",
+    "llama3",
+    "mistral",
+    "mlx",
+    "packed",
+    "phi",
+    "qwen",
+]

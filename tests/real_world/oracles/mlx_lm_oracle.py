@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm import convert
 from mlx_lm.utils import load_model
 
 from real_world.oracles.arrays_as_text import to_text
@@ -23,6 +24,9 @@ def answer(request):
     """Ids, decoded texts, chats, logits and a greedy text of one folder."""
     if "versions" in request:
         return {name: version(name) for name in ("mlx-lm", "transformers", "tokenizers")}
+    if "quantize" in request:
+        convert(request["quantize"], request["to"], quantize=True, **request["settings"])
+        return {}
     said = {}
     if request.get("texts") is not None:
         said |= text_side(request)
