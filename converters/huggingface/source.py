@@ -58,6 +58,10 @@ LEFT_OUT = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_c
 class HuggingFaceSource:
     """A folder with ``config.json`` and weights in one of Hugging Face's formats.
 
+    Args:
+        path: the folder.
+        weights: the pattern of safetensors files that are called otherwise; None: they are not.
+
     Raises:
         ModelNotFoundError: there is no such folder.
         FormatError: a file is missing, damaged, or holds anything but weights.
@@ -66,7 +70,7 @@ class HuggingFaceSource:
 
     forms = AS_SHOWN
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, weights: str | None = None) -> None:
         if not path.is_dir():
             raise ModelNotFoundError(f"there is no folder {path}", hint="check how it is written")
         if (path / MANIFEST).exists():
@@ -79,7 +83,7 @@ class HuggingFaceSource:
         self.config: Mapping[str, Any] = read_json(inside(path, CONFIG))
         if (path / GENERATION_CONFIG).exists():
             read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
-        self._places = _read_places(path)
+        self._places = _read_places(path, weights)
         self.tensors: Mapping[str, SourceTensor] = {
             name: SourceTensor(shown_dtype(tensor), tensor.info.shape)
             for name, tensor in self._places.items()
@@ -127,10 +131,15 @@ def companions_in(path: Path) -> dict[str, Path | bytes]:
     }
 
 
-def _read_places(path: Path) -> dict[str, TorchTensor]:
+def _read_places(path: Path, pattern: str | None) -> dict[str, TorchTensor]:
     """Find where each tensor lies: in safetensors if there are some, else in PyTorch's files."""
-    if not list(path.glob("model*.safetensors")) and not (path / INDEX).exists():
-        places: dict[str, TorchTensor] = {}
+    if pattern is not None:
+        headers = read_headers(
+            weight_files(path, pattern=pattern, index=f"{pattern.replace('*', '')}.index.json")
+        )
+        places = {name: TorchTensor(info, None) for name, info in headers.items()}
+    elif not list(path.glob("model*.safetensors")) and not (path / INDEX).exists():
+        places = {}
         for file in weight_files(path, pattern=TORCH_FILES, index=TORCH_INDEX):
             for name, tensor in read_torch_file(file).items():
                 if name in places:

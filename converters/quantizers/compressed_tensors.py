@@ -1,4 +1,4 @@
-"""compressed-tensors (llm-compressor): packed integers, int8, float8.
+"""compressed-tensors (llm-compressor): packed integers, int8, float8, four-bit floats.
 
 Of a matrix of O outputs and I inputs, packed: ``weight_packed`` (O, I * bits / 32), each signed
 value raised by half the range, ``weight_scale`` (O, G), ``weight_zero_point`` (O * bits / 32, G),
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgellm.checkpoint.quantization import AFFINE_BITS, FLOATS, Quantization
+from edgellm.converters.quantizers.float4_matrix import Float4Matrix
 from edgellm.converters.quantizers.packed_matrix import (
     REQUANTIZED,
     PackedFolder,
@@ -36,6 +37,9 @@ FORMATS = (
     "float-quantized",
     "naive-quantized",
     "mixed-precision",
+    "nvfp4-pack-quantized",
+    "mxfp4-pack-quantized",
+    "mxfp8-quantized",
 )
 PACKED = (
     "weight_packed",
@@ -43,8 +47,12 @@ PACKED = (
     "weight_zero_point",
     "weight_shape",
     "weight_g_idx",
+    "weight_global_scale",
 )
-ACTIVATIONS = ("input_scale", "input_zero_point", "output_scale", "k_scale", "v_scale", "q_scale")
+ACTIVATIONS = (
+    *("input_scale", "input_zero_point", "input_global_scale", "output_scale"),
+    *("k_scale", "v_scale", "q_scale", "k_global_scale", "v_global_scale", "q_global_scale"),
+)
 """Parts that tell how activations or the KV cache were rounded, which they are not here."""
 
 
@@ -130,18 +138,22 @@ def read_compressed_tensors(source: Source, block: Mapping[str, Any]) -> PackedF
     tensors = Tensors(source)
     matrices: dict[str, PackedMatrix] = {}
     for path in tensors.paths("weight_scale"):
-        if f"{path}.weight_packed" in tensors:
-            matrices[path] = PackedIntegers(tensors, path)
-        elif f"{path}.weight_zero_point" in tensors:
-            refuse(f"{quoted(path)} has zero points beside bytes")
+        if f"{path}.weight_packed" not in tensors:
+            matrices[path] = _bytes_matrix(tensors, path, block)
+        elif tensors.dtype(f"{path}.weight_packed") == "U8":
+            matrices[path] = Float4Matrix(tensors, path)
         else:
-            matrices[path] = ScaledMatrix(
-                tensors, path, f"{path}.weight_scale", block=_block_structure(block)
-            )
+            matrices[path] = PackedIntegers(tensors, path)
     consumed = {f"{path}.{part}" for path in matrices for part in ("weight", *PACKED)}
     activations = {f"{path}.{part}" for part in ACTIVATIONS for path in tensors.paths(part)}
     notes = ["activations, which were rounded when the model was made, are not rounded here"]
     return PackedFolder(matrices, frozenset(consumed | activations), notes[: bool(activations)])
+
+
+def _bytes_matrix(tensors: Tensors, path: str, block: Mapping[str, Any]) -> PackedMatrix:
+    if f"{path}.weight_zero_point" in tensors:
+        refuse(f"{quoted(path)} has zero points beside bytes")
+    return ScaledMatrix(tensors, path, f"{path}.weight_scale", block=_block_structure(block))
 
 
 def _block_structure(block: Mapping[str, Any]) -> tuple[int, int] | None:

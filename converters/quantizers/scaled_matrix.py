@@ -16,6 +16,9 @@ from edgellm.files.strict_json import quoted
 EIGHT_BITS = Quantization(8, 64)
 """The usual form of what was float8."""
 
+MXFP8 = Quantization(8, 32, "mxfp8")
+"""MLX's mode of float8 in groups of 32 with a power of two each."""
+
 SCALES = (*FLOATS, "U8", "F8_E8M0")
 """Types of scales; a byte is a power of two, 127 more than its exponent."""
 
@@ -56,10 +59,15 @@ class ScaledMatrix:
         self.kept: Quantization | None = None
         if self._is_integer:
             self.kept = affine_form(8, self._block[1], inputs)
+        elif tensors.dtype(scale) not in FLOATS and self._block == (1, MXFP8.group_size):
+            self.kept = MXFP8
         self.wished = self.kept or EIGHT_BITS
 
     def part(self, part: str, start: int, stop: int) -> Floats | Bytes:
         """Return rows of codes, scales and biases, or of the numbers that they make."""
+        if self.kept == MXFP8:
+            name = {"weight": self._name, "scales": self._scale}[part]
+            return self._tensors.raw(name, start, stop)
         scales = self._scales(start, stop)
         if self.kept is None:
             return self._values(start, stop, scales)
@@ -86,8 +94,7 @@ class ScaledMatrix:
         if self._tensors.dtype(self._scale) in FLOATS:
             scales = self._tensors.numbers(self._scale)
         else:
-            exponents = self._tensors.raw(self._scale).astype(np.float32) - 127
-            scales = np.exp2(exponents).astype(np.float32)
+            scales = powers_of_two(self._tensors.raw(self._scale))
         grid = scales.reshape(self._grid) / self._divisor
         return grid[np.arange(start, stop) // self._block[0]]
 
@@ -116,6 +123,11 @@ def _block_length(length: int, count: int, said: int | None, name: str) -> int:
             hint="download the model again",
         )
     return length // count
+
+
+def powers_of_two(exponents: Bytes) -> Floats:
+    """Return the numbers that bytes of float8 without a fraction (e8m0) stand for."""
+    return np.exp2(exponents.astype(np.float32) - 127).astype(np.float32)
 
 
 @cache

@@ -13,6 +13,7 @@ import numpy as np
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import CONFIG_KEYS, FLOATS, Quantization, is_foreign
 from edgellm.converters.huggingface.source import HuggingFaceSource
+from edgellm.converters.quantizers.own_config_files import block_of_own_file, own_weight_names
 from edgellm.converters.quantizers.packed_matrix import Method, PackedMatrix, refuse
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.source import Bytes, DerivedSource, Source, SourceTensor
@@ -65,12 +66,17 @@ class PackedSource(DerivedSource):
                 kept[matrix.kept] += 1
         config = {key: value for key, value in base.config.items() if key not in CONFIG_KEYS}
         if kept:
-            config["quantization"] = kept.most_common(1)[0][0].as_config()
+            usual_form = kept.most_common(1)[0][0]
+            config["quantization"] = usual_form.as_config() | {
+                path: matrix.kept.as_config()
+                for path, matrix in packed.matrices.items()
+                if matrix.kept not in (None, usual_form)
+            }
         self.config = config
         self.notes = [
             *base.notes,
             *packed.notes,
-            *_notes(method, packed.matrices, kept.total(), usual),
+            *_notes(method, packed.matrices, usual),
         ]
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
@@ -102,8 +108,10 @@ def open_folder(path: Path) -> Source:
     Raises:
         FormatError, ReadError, UnsupportedModelError: as its source does.
     """
-    source = HuggingFaceSource(path)
+    source = HuggingFaceSource(path, weights=own_weight_names(path))
     block = source.config.get("quantization_config")
+    if block is None:
+        block = block_of_own_file(path, source.tensors)
     if not isinstance(block, Mapping) or "quantization" in source.config or not is_foreign(block):
         return source
     method = block["quant_method"]
@@ -138,19 +146,22 @@ def _empty_biases(base: Source, matrices: Mapping[str, PackedMatrix]) -> frozens
     )
 
 
-def _notes(
-    method: str, matrices: Mapping[str, PackedMatrix], kept: int, usual: str
-) -> Sequence[str]:
+def _notes(method: str, matrices: Mapping[str, PackedMatrix], usual: str) -> Sequence[str]:
     """Return what becomes of the matrices, in words."""
+    forms = [matrix.kept for matrix in matrices.values() if matrix.kept is not None]
+    rounded = sum(form.mode == "affine" for form in forms)
+    dequantized = len(matrices) - len(forms)
     notes = []
-    if kept and usual != "F32":
+    if rounded and usual != "F32":
         notes.append(
-            f"{kept} matrices keep the codes of {method}; their scales and zero points are rounded "
-            f"to {DTYPE_NAMES[usual]} (--dtype float32 keeps them exactly)"
+            f"{rounded} matrices keep the codes of {method}; their scales and zero points are "
+            f"rounded to {DTYPE_NAMES[usual]} (--dtype float32 keeps them exactly)"
         )
-    if kept < len(matrices):
+    if len(forms) > rounded:
+        notes.append(f"{len(forms) - rounded} matrices keep the codes and scales of {method}")
+    if dequantized:
         notes.append(
-            f"{len(matrices) - kept} matrices of {method} are dequantized, "
+            f"{dequantized} matrices of {method} are dequantized, "
             "and quantized again unless --bits 16 is given"
         )
     return notes

@@ -175,6 +175,28 @@ def compressed_parts(random, outputs, inputs, *, bits, group, symmetric, shuffle
     return made, (codes - zeros[:, order]).astype(np.float32) * scales.astype(np.float32)[:, order]
 
 
+def float4_parts(random, outputs, inputs, *, group, divisor=None):
+    """Random four-bit floats with a scale a group, as compressed-tensors packs them; the values."""
+    table = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    codes = random.randint(0, 16, (outputs, inputs)).astype(np.uint8)
+    values = np.concatenate([table, -table])[codes]
+    made = {"weight_packed": codes[:, 0::2] | codes[:, 1::2] << 4}
+    shape = (outputs, inputs // group)
+    if group == 32:
+        exponents = random.randint(118, 122, shape).astype(np.uint8)
+        made["weight_scale"] = exponents
+        scales = np.exp2(exponents.astype(np.float32) - 127)
+    else:
+        levels = random.randint(8, 40, shape).astype(np.uint8)
+        made["weight_scale"] = ("F8_E4M3", shape, levels.tobytes())
+        scales = np.array(mx.from_fp8(mx.array(levels), dtype=mx.float32))
+    if divisor is not None:
+        made["weight_global_scale"] = np.full(1, divisor, np.float32)
+        made["input_global_scale"] = np.full(1, 100, np.float32)
+        scales = scales / np.float32(divisor)
+    return made, values * np.repeat(scales, group, axis=1)
+
+
 def write_packed(path, block, parts, *, config=WIDE, extra=None, dtype=np.float16):
     """Write a folder whose layers' matrices are ``parts(random, outputs, inputs)``.
 

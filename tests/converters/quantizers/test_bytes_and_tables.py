@@ -12,6 +12,7 @@ from support.packed_models import (
     bitsandbytes_parts,
     compressed_parts,
     converted,
+    float4_parts,
     float8_parts,
     int8_parts,
     write_packed,
@@ -175,10 +176,57 @@ def test_packed_integers_are_those_that_the_package_writes(tmp_path, symmetric):
 
 
 @pytest.mark.parametrize(
+    ("form", "group", "divisor", "mode"),
+    [
+        ("mxfp4-pack-quantized", 32, None, "mxfp4"),
+        ("nvfp4-pack-quantized", 16, None, "nvfp4"),
+        ("nvfp4-pack-quantized", 16, 1.0, "nvfp4"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels")
+def test_four_bit_floats_keep_their_codes(tmp_path, form, group, divisor, mode):
+    parts = partial(float4_parts, group=group, divisor=divisor)
+    values, found, report, said = converted(tmp_path, COMPRESSED | {"format": form}, parts)
+    assert report.quantization == Quantization(4, group, mode)
+    for name, expected in values.items():
+        assert np.array_equal(found[name], expected), name
+    assert "7 matrices keep the codes and scales of compressed-tensors" in said
+
+
+def test_a_scale_of_the_whole_matrix_is_8_bits_or_exact_unquantized(tmp_path):
+    parts = partial(float4_parts, group=16, divisor=37.5)
+    block = COMPRESSED | {"format": "nvfp4-pack-quantized"}
+    values, found, _, said = converted(tmp_path / "a", block, parts, bits=16, dtype="float32")
+    for name, expected in values.items():
+        assert np.array_equal(found[name], expected), name
+    assert any("not rounded here" in text for text in said)
+    _, _, report, said = converted(tmp_path / "b", block, parts)
+    assert report.quantization == Quantization(8, 32)
+    assert max(report.errors.values()) < 0.01
+    assert any("7 matrices of compressed-tensors are dequantized" in text for text in said)
+
+
+@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels")
+def test_float8_with_a_power_of_two_a_group_keeps_its_codes(tmp_path):
+    def parts(random, outputs, inputs):
+        made, values = float8_parts(
+            random, outputs, inputs, part="weight_scale", shape=lambda rows, columns: ()
+        )
+        exponents = random.randint(110, 116, (outputs, inputs // 32)).astype(np.uint8)
+        scales = np.repeat(np.exp2(exponents.astype(np.float32) - 127), 32, axis=1)
+        return made | {"weight_scale": exponents}, values / made["weight_scale"] * scales
+
+    block = COMPRESSED | {"format": "mxfp8-quantized"}
+    values, found, report, _ = converted(tmp_path, block, parts)
+    assert report.quantization == Quantization(8, 32, "mxfp8")
+    for name, expected in values.items():
+        assert np.allclose(found[name], expected, rtol=1e-6, atol=0), name
+
+
+@pytest.mark.parametrize(
     ("block", "text"),
     [
         (COMPRESSED | {"format": "marlin-24"}, "marlin-24"),
-        (COMPRESSED | {"format": "nvfp4-pack-quantized"}, "nvfp4-pack-quantized"),
         (
             COMPRESSED
             | {"format": "pack-quantized", "sparsity_config": {"format": "sparse-bitmask"}},

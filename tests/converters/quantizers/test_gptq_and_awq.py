@@ -193,3 +193,52 @@ def test_fused_matrices_of_phi3_are_split_with_their_codes(tmp_path):
     assert np.array_equal(np.concatenate(fused), values[f"{layer}self_attn.qkv_proj.weight"])
     fused = [found[f"{layer}mlp.{name}_proj.weight"] for name in ("gate", "up")]
     assert np.array_equal(np.concatenate(fused), values[f"{layer}mlp.gate_up_proj.weight"])
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "name", "parts"),
+    [
+        (
+            "quantize_config.json",
+            {"bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": False, "sym": True},
+            "gptq_model-4bit-128g.safetensors",
+            partial(gptq_parts, bits=4, group=128, version="gptq", symmetric=True),
+        ),
+        (
+            "quantize_config.json",
+            {"bits": 4, "group_size": 128, "model_file_base_name": "own"},
+            "own-00001-of-00001.safetensors",
+            partial(gptq_parts, bits=4, group=128, version="gptq", symmetric=True),
+        ),
+        (
+            "quant_config.json",
+            {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"},
+            "model.safetensors",
+            awq_parts,
+        ),
+    ],
+)
+def test_settings_in_a_file_of_their_own(tmp_path, file, said, name, parts):
+    values = write_packed(tmp_path / "packed", None, parts)
+    folder = tmp_path / "packed"
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / file).write_text(json.dumps(said))
+    (folder / "model.safetensors").rename(folder / name)
+    if name.startswith("gptq"):
+        (folder / "gptq_model-4bit-32g.safetensors").write_bytes(b"another group's")
+    report = convert(folder, tmp_path / "made", dtype="float32")
+    assert report.quantization == Quantization(4, 128)
+    found = arrays(tmp_path / "made")
+    for path, expected in values.items():
+        assert np.array_equal(found[path], expected), path
+
+
+def test_marlins_layout_in_a_file_of_its_own_is_refused(tmp_path):
+    parts = partial(gptq_parts, bits=4, group=128, version="gptq", symmetric=True)
+    write_packed(tmp_path / "packed", None, parts)
+    said = {"bits": 4, "group_size": 128, "is_marlin_format": True}
+    (tmp_path / "packed" / "quantize_config.json").write_text(json.dumps(said))
+    with pytest.raises(UnsupportedModelError, match="marlin"):
+        convert(tmp_path / "packed", tmp_path / "made")
