@@ -16,6 +16,7 @@ from edgellm.converters.lora.changes import Adapter, Factor, LowRank, TokenRows
 from edgellm.converters.lora.peft_config import (
     ADAPTER_CONFIG,
     EMBEDDING,
+    as_lora,
     flag,
     is_finite,
     require_mergeable,
@@ -37,7 +38,7 @@ PEFT_NAME = re.compile(
     r"(?:\.default)?(?:\.weight)?"
 )
 PEFT_TOKEN_ROWS = re.compile(
-    r"(?:base_model\.model\.)?(.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?"
+    r"(?:base_model\.model\.)?(.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.default)?"
 )
 PEFT_REPLACEMENT = re.compile(
     r"(?:base_model\.model\.)?(.+?)(?:\.modules_to_save(?:\.default)?|(\.base_layer))?\.(weight|bias)"
@@ -125,6 +126,7 @@ def _read_tensors(file: Path) -> dict[str, TorchTensor]:
 def _read_peft(
     config: Mapping[str, Any], tensors: Mapping[str, TorchTensor], files: tuple[Path, ...]
 ) -> Adapter:
+    config = as_lora(config)
     require_mergeable(config)
     file = files[0]
     parts: dict[str, dict[str, TorchTensor]] = {}

@@ -67,7 +67,23 @@ ALLOWED: Mapping[str, tuple[object, ...]] = {
 CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin that also change the base, which then no longer is the one that everybody has."""
 
+TRAINABLE_TOKENS = "TRAINABLE_TOKENS"
+OF_TOKENS = ("peft_type", "token_indices", "init_weights")
+"""Keys of a config of this type that LoRA's has not, or has in other words."""
+
 MERGE_BY_PEFT = "merge it with PEFT (merge_and_unload), save the model and convert that"
+
+
+def as_lora(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of an adapter of single tokens' rows as LoRA's with such rows alone.
+
+    PEFT has both, under two names; any other config is returned as it is.
+    """
+    if config.get("peft_type") != TRAINABLE_TOKENS:
+        return config
+    renamed = {key: value for key, value in config.items() if key not in OF_TOKENS}
+    ids = config.get("token_indices")
+    return renamed | {"trainable_token_indices": dict.fromkeys(("embed_tokens", "lm_head"), ids)}
 
 
 def require_mergeable(config: Mapping[str, Any]) -> None:

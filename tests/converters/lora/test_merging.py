@@ -1,5 +1,7 @@
 """LoRA and DoRA merged by the converter: against plain arithmetic and PEFT's own merge."""
 
+import json
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from support.adapters import (
     LLAMA,
     PATHS,
     RANK,
+    TIED,
     merged,
     peft_tensors,
     trained_by_peft,
@@ -204,3 +207,28 @@ def test_rows_of_tokens_and_lengths_of_columns_are_those_of_plain_arithmetic(tmp
     head = random_tensors(LLAMA)["lm_head.weight"].astype(np.float32)
     head[[9, 0]] = rows
     assert np.array_equal(np.array(made["lm_head.weight"]), head)
+
+
+@pytest.mark.parametrize("config", [LLAMA, TIED])
+def test_an_adapter_of_single_tokens_alone(tmp_path, config):
+    rows = np.random.RandomState(1).standard_normal((2, 64)).astype(np.float32)
+    tensors = {"model.embed_tokens.trainable_tokens_delta": rows}
+    if config is TIED:  # PEFT then writes the same rows twice
+        tensors["lm_head.trainable_tokens_delta"] = rows
+    adapter = write_peft(tmp_path / "adapter", tensors)
+    said = {
+        "peft_type": "TRAINABLE_TOKENS",
+        "token_indices": [9, 0],
+        "init_weights": True,
+        "target_modules": ["embed_tokens"],
+        "inference_mode": True,
+    }
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    convert(write_model(tmp_path / "base", config), tmp_path / "made", bits=16, adapter=adapter)
+    made = tensors_of(tmp_path / "made")
+    expected = random_tensors(config)["model.embed_tokens.weight"].astype(np.float32)
+    expected[[9, 0]] = rows
+    assert np.array_equal(np.array(made["model.embed_tokens.weight"]), expected)
+    head = made.get("lm_head.weight")
+    if config is TIED and head is not None:
+        assert np.array_equal(np.array(head), expected)
