@@ -1,4 +1,4 @@
-"""What AutoGPTQ and AutoAWQ once wrote in files of their own, and not into config.json."""
+"""Settings that AutoGPTQ and AutoAWQ once wrote in files of their own, beside config.json."""
 
 from __future__ import annotations
 
