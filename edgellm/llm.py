@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from edgellm.chat import Chat
 from edgellm.checkpoint.checkpoint import Checkpoint
+from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.context import EngineContext
@@ -24,11 +25,12 @@ from edgellm.generation.prompt import check_prompt, token_ids
 from edgellm.generation.stats import PrefillCallback
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.model import Model
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 from edgellm.plan.plan import Plan
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
-from edgellm.runtime.loader import make_caches
+from edgellm.runtime.caches import CacheMaker, LayerCaches
 from edgellm.setting_values import callback, listed, truth, whole_number
 from edgellm.settings import MAX_SEQUENCES, Sampling, merged
 from edgellm.speculation.controller import Speculation
@@ -47,13 +49,14 @@ class LLM:
         tokenizer: of the model.
         plan: how it is laid out in memory.
         model: the decoder itself, for tools that measure it; gone when the model is closed.
+        caches: makes the caches of a sequence, for these tools.
         path: the model folder's path.
         eos_token_ids: tokens that end a completion.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: AnyCheckpoint,
         tokenizer: Tokenizer,
         model: Model,
         plan: Plan,
@@ -61,14 +64,19 @@ class LLM:
         *,
         speculation: Speculation | None = None,
         prompt_cache: PromptCache | None = None,
+        caches: CacheMaker | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self.config = checkpoint.config
+        self.config: CommonConfig = checkpoint.config
         self.tokenizer = tokenizer
         self.plan = plan
         self.path: Path = checkpoint.folder.path
         self.eos_token_ids = tokenizer.end_ids(checkpoint.eos_token_ids)
         self.model = model
+        if caches is None:
+            assert isinstance(checkpoint, Checkpoint), "who loads another kind brings its caches"
+            caches = LayerCaches(checkpoint, plan)
+        self.caches = caches
         self._reader = reader
         self._speculation = speculation
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
@@ -224,7 +232,7 @@ class LLM:
         engine = Engine(
             EngineContext(
                 model=self.model,
-                checkpoint=self.checkpoint,
+                caches=self.caches,
                 tokenizer=self.tokenizer,
                 plan=self.plan,
                 reader=self._reader,
@@ -276,17 +284,11 @@ class LLM:
         if self._speculation is not None:
             self._speculation.close()
         self._prefix_cache.close()
-        del self.model, self._completer
+        del self.model, self.caches, self._completer
         self._release_stream()
 
     def _make_caches(self, reserve: int) -> list[Cache]:
-        return make_caches(
-            self.checkpoint,
-            capacity=self.context,
-            window=self.plan.context_window,
-            reserve=reserve,
-            kv_bits=self.plan.kv_bits,
-        )
+        return self.caches.make(capacity=self.context, reserve=reserve)
 
     def _check(self, ids: Sequence[int]) -> None:
         self._lock.require_open()

@@ -6,14 +6,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
+from edgellm.models.through_mlx_lm.checkpoint import (
+    AnyCheckpoint,
+    MLXLMCheckpoint,
+    read_any_checkpoint,
+)
 from edgellm.plan.plan import Plan
 from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.prompt_cache.disk_cache import prompt_cache_for
-from edgellm.reading.disk_reader import Reader
+from edgellm.reading.disk_reader import DiskReader, Reader
+from edgellm.runtime.load_whole import load_whole
 from edgellm.runtime.loader import LoadProgress, load_model, open_reader
 from edgellm.setting_values import callback, path_text
 from edgellm.settings import LoadSettings, merged
@@ -47,7 +52,7 @@ def load(
     settings = merged("settings", settings, LoadSettings(), keywords)
     callback("progress", progress)
     path_text("model", model, "a folder, a Hub id or a bundled name")
-    checkpoint = read_checkpoint(locate(model))
+    checkpoint = read_any_checkpoint(locate(model))
     tokenizer = Tokenizer.from_folder(
         checkpoint.folder.path, vocab_size=checkpoint.config.vocab_size
     )
@@ -55,7 +60,7 @@ def load(
 
 
 def open_llm(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     tokenizer: Tokenizer,
     settings: LoadSettings,
     *,
@@ -74,6 +79,8 @@ def open_llm(
         progress: called with bytes read and bytes in all.
     """
     plan = plan or plan_for(checkpoint, settings)
+    if isinstance(checkpoint, MLXLMCheckpoint):
+        return _open_whole(checkpoint, tokenizer, plan, progress)
     with ExitStack() as on_failure:
         reader = reader or open_reader(checkpoint, plan)
         on_failure.callback(reader.close)
@@ -97,3 +104,12 @@ def open_llm(
         )
         on_failure.pop_all()
     return llm
+
+
+def _open_whole(
+    checkpoint: MLXLMCheckpoint, tokenizer: Tokenizer, plan: Plan, progress: LoadProgress | None
+) -> LLM:
+    """Load a model that mlx-lm runs. Nothing is read for it after this."""
+    with borrowed_stream():
+        model, caches = load_whole(checkpoint, plan, progress=progress)
+    return LLM(checkpoint, tokenizer, model, plan, DiskReader(), caches=caches)

@@ -28,7 +28,6 @@ from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import load
-from edgellm.runtime.loader import make_caches
 
 COLUMNS: Mapping[str, Column] = {
     "test": ("test", str),
@@ -56,10 +55,7 @@ def decode_runner(llm: LLM, batch: int, steps: int) -> Callable[[], float]:
     model, chunk = llm.model, llm.plan.prefill_chunk
     lengths = [SHORTEST + 3 * number for number in range(batch)]
     capacity = lengths[-1] + steps + 1
-    caches = [
-        make_caches(llm.checkpoint, capacity=capacity, window=None, reserve=capacity)
-        for _ in lengths
-    ]
+    caches = [llm.caches.make(capacity=capacity, reserve=capacity) for _ in lengths]
     # any tokens do, as long as no two prompts are alike
     prompts = [
         [(31 * number + place) % 1000 + 3 for place in range(length)]
@@ -98,7 +94,7 @@ def _likeliest(logits: mx.array) -> list[int]:
 
 def prompt_runner(llm: LLM) -> Callable[[], float]:
     """Return a function that sends a prompt through the model, and returns the seconds."""
-    caches = make_caches(llm.checkpoint, capacity=PROMPT, window=None, reserve=PROMPT)
+    caches = llm.caches.make(capacity=PROMPT, reserve=PROMPT)
 
     def run() -> float:
         for cache in caches:
@@ -180,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             llm, name=name, batch=options.batch, steps=options.steps, rounds=options.rounds
         )
         sys.stderr.write(
-            f"{len(llm.plan.pinned)} of {len(llm.checkpoint.layers)} layers in memory\n"
+            f"{len(llm.plan.pinned)} of {llm.config.num_hidden_layers} layers in memory\n"
         )
     sys.stderr.write(f"{as_table(records, COLUMNS)}\n\n{verdict(records, batch=options.batch)}\n")
     sys.stdout.write(as_json(records) + "\n")

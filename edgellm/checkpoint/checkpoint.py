@@ -136,20 +136,20 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
         norm=norm,
         lm_head=outer.get("lm_head.weight"),
         dtype=norm.tensors["weight"].dtype,
-        eos_token_ids=_end_tokens(folder, config),
+        eos_token_ids=end_tokens(folder, config.vocab_size),
     )
 
 
-def _end_tokens(folder: ModelFolder, config: ModelConfig) -> frozenset[int]:
+def end_tokens(folder: ModelFolder, vocab_size: int) -> frozenset[int]:
     """Return the tokens that end a text; an id that is none of the vocabulary's is said."""
     ends: set[int] = set()
     for raw in (folder.config, folder.generation_config):
         for token in listed_ids(raw.get("eos_token_id")):
-            if 0 <= token < config.vocab_size:
+            if 0 <= token < vocab_size:
                 ends.add(token)
                 continue
             warnings.warn(
-                f"eos_token_id is {token}, and the vocabulary has {config.vocab_size} tokens: "
+                f"eos_token_id is {token}, and the vocabulary has {vocab_size} tokens: "
                 "taken as none",
                 UserWarning,
                 stacklevel=3,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Protocol
 
-from edgellm.checkpoint.checkpoint import Checkpoint
-from edgellm.checkpoint.folder import read_checksums
+from edgellm.checkpoint.folder import ModelFolder, read_checksums
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.bounded import read_errors
 
@@ -16,7 +16,15 @@ SAMPLE_BYTES = 4096
 """That are read of each file; models of one shape differ in nearly all of their weights."""
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+class FolderHolder(Protocol):
+    """A model whose folder was read, whoever computes it."""
+
+    @property
+    def folder(self) -> ModelFolder:
+        """The files."""
+
+
+def fingerprint(checkpoint: FolderHolder) -> str:
     """Return a digest that two folders share only if they hold the same model.
 
     It is made of the config, every tensor's place, samples of the weights, and the checksums that

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
-from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS
+from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS, text_part
 from edgellm.checkpoint.dialects.rotary import (
     RopeScaling,
     read_local_rotary,
@@ -29,8 +29,18 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """The numbers of a model; attributes are called as Hugging Face calls them.
+class CommonConfig:
+    """The numbers of any model, whoever computes it; called as Hugging Face calls them."""
+
+    model_type: str
+    num_hidden_layers: int
+    vocab_size: int
+    max_position_embeddings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(CommonConfig):
+    """The numbers of a model that edgellm computes.
 
     Attributes:
         rotary_dim: features of a head that positions rotate, its first ones.
@@ -43,19 +53,15 @@ class ModelConfig:
         local_rotary: the rotary positions of ``sliding_layers``; None: as all layers have them.
     """
 
-    model_type: str
     hidden_size: int
     intermediate_size: int
-    num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
     rotary_dim: int
-    vocab_size: int
     rms_norm_eps: float
     rope_theta: float
     rope_scaling: RopeScaling | None
-    max_position_embeddings: int
     tie_word_embeddings: bool
     qkv_bias: bool
     output_bias: bool
@@ -235,15 +241,42 @@ def token_ids(value: object, vocab_size: int) -> frozenset[int]:
     return frozenset(item for item in listed_ids(value) if 0 <= item < vocab_size)
 
 
+def is_known_family(raw: Mapping[str, Any]) -> bool:
+    """Return whether a config is of a family that edgellm computes, or converts to one.
+
+    Raises FormatError for a model that sees, where its text part is not told.
+    """
+    text = text_part(raw)
+    model_type = text.get("model_type")
+    if not isinstance(model_type, str):
+        return False
+    dialect = DIALECTS.get(model_type)
+    if dialect is not None:
+        return dialect.covers(text)
+    return model_type in FAMILIES
+
+
 def _family(model_type: object) -> Family:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        others = sorted({*DIALECTS, *WRAPPERS} - FAMILIES.keys())
-        raise UnsupportedModelError(
-            f"model_type {repr(model_type)[:60]} is not supported",
-            hint=f"edgellm runs: {', '.join(FAMILIES)}; and converts: {', '.join(others)}",
-        )
+        raise unknown_family(model_type)
     return family
+
+
+def unknown_family(model_type: object, *, also: str | None = None) -> UnsupportedModelError:
+    """Return the error about a family that is not known.
+
+    Args:
+        model_type: of its config.
+        also: who does not know it either.
+    """
+    others = sorted({*DIALECTS, *WRAPPERS} - FAMILIES.keys())
+    fact = f"model_type {repr(model_type)[:60]} is not supported"
+    if also is not None:
+        fact += f", and {also} does not have it either"
+    return UnsupportedModelError(
+        fact, hint=f"edgellm runs: {', '.join(FAMILIES)}; and converts: {', '.join(others)}"
+    )
 
 
 def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:

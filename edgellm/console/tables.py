@@ -57,6 +57,9 @@ def show_model(facts: Mapping[str, Any]) -> None:
     """Write what ``facts.model_facts`` returns."""
     nbytes = facts["bytes"]
     layers = plural(facts["num_hidden_layers"], "layer")
+    if "runs_through" in facts:
+        show_rows(_whole_model_rows(facts, layers), title=facts["path"])
+        return
     widths = f"width {facts['hidden_size']}, inner width {facts['intermediate_size']}"
     cache_bytes = size(facts["kv_cache_bytes_per_token"])
     embedding = size(nbytes["embedding"])
@@ -77,6 +80,24 @@ def show_model(facts: Mapping[str, Any]) -> None:
         ("tokenizer", _tokenizer(facts["tokenizer"])),
     ]
     show_rows(rows, title=facts["path"])
+
+
+def _whole_model_rows(facts: Mapping[str, Any], layers: str) -> list[tuple[str, str]]:
+    """Return the rows of a model that another library runs."""
+    nbytes = facts["bytes"]
+    cache_bytes = size(facts["kv_cache_bytes_per_token"])
+    stored = f"{facts['dtype']}, most in {facts['bits']} bits"
+    return [
+        ("type", facts["model_type"]),
+        ("runs through", facts["runs_through"]),
+        ("parameters", count(facts["parameters"])),
+        ("shape", layers),
+        ("context", f"{facts['max_position_embeddings']:,} tokens, {cache_bytes} each"),
+        ("stored", f"{stored}; {facts['bits_per_parameter']:.2f} bits a parameter"),
+        ("all weights", f"{size(nbytes['total'])} in {plural(facts['files'], 'file')}"),
+        ("in memory", size(nbytes["in_memory"])),
+        ("tokenizer", _tokenizer(facts["tokenizer"])),
+    ]
 
 
 def _attention(facts: Mapping[str, Any]) -> str:

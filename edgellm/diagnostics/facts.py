@@ -14,6 +14,13 @@ from edgellm.checkpoint.quantization import Quantization
 from edgellm.files.given_path import given_path
 from edgellm.hub.names import HubName, parse_hub_name
 from edgellm.hub.resolve import bundled_names, locate
+from edgellm.models.through_mlx_lm.checkpoint import (
+    AnyCheckpoint,
+    MLXLMCheckpoint,
+    any_checkpoint_of,
+    read_any_checkpoint,
+)
+from edgellm.models.through_mlx_lm.library import mlx_lm_name
 
 if TYPE_CHECKING:
     from edgellm.converters import ConversionReport, ExportReport
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     from edgellm.tokenizer import Tokenizer
 
 
-def inspect_model(model: str | Path) -> tuple[Checkpoint, bool]:
+def inspect_model(model: str | Path) -> tuple[AnyCheckpoint, bool]:
     """Return what is known of a model without its weights, and whether they are on this machine.
 
     Of a Hub repository that was never downloaded, headers and config are fetched: some 100 KB.
@@ -36,16 +43,16 @@ def inspect_model(model: str | Path) -> tuple[Checkpoint, bool]:
     hub_name = parse_hub_name(name)
     is_local = given_path(model).exists() or name in bundled_names()
     if is_local or hub_name is None:
-        return read_checkpoint(locate(model)), True
+        return read_any_checkpoint(locate(model)), True
     if hub_name.is_gguf:
         return _inspect_gguf(hub_name)
     from edgellm.hub.cached_files import cached_folder
-    from edgellm.hub.remote_checkpoint import remote_checkpoint
+    from edgellm.hub.remote_folder import remote_folder
 
     folder = cached_folder(name, None)
     if folder is not None:
-        return read_checkpoint(folder), True
-    return remote_checkpoint(name), False
+        return read_any_checkpoint(folder), True
+    return any_checkpoint_of(remote_folder(name)), False
 
 
 def _inspect_gguf(name: HubName) -> tuple[Checkpoint, bool]:
@@ -59,8 +66,10 @@ def _inspect_gguf(name: HubName) -> tuple[Checkpoint, bool]:
     return preview_gguf(place), False
 
 
-def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Return the shape of a model, and the bytes of each of its parts."""
+def model_facts(checkpoint: AnyCheckpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Return the shape of a model, and the bytes of each of its parts, where they are known."""
+    if isinstance(checkpoint, MLXLMCheckpoint):
+        return _whole_model_facts(checkpoint, tokenizer)
     config = checkpoint.config
     layer_parameters = _count(config.tensor_shapes())
     parameters = config.num_hidden_layers * layer_parameters + _count(config.outer_shapes())
@@ -98,6 +107,28 @@ def model_facts(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> dict[str
         "files": len(
             {extent.file for group in _tensor_groups(checkpoint) for extent in group.extents}
         ),
+        "tokenizer": tokenizer_facts(tokenizer) if tokenizer else None,
+    }
+
+
+def _whole_model_facts(checkpoint: MLXLMCheckpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Return what is known of a model that mlx-lm runs, and by whom."""
+    config = checkpoint.config
+    growth = checkpoint.caches
+    return {
+        "path": str(checkpoint.folder.path),
+        "runs_through": mlx_lm_name(),
+        "model_type": config.model_type,
+        "parameters": checkpoint.parameters,
+        "num_hidden_layers": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "dtype": checkpoint.dtype,
+        "bits": checkpoint.usual_bits,
+        "bits_per_parameter": checkpoint.weight_bytes * 8 / checkpoint.parameters,
+        "bytes": {"total": checkpoint.nbytes, "in_memory": checkpoint.weight_bytes},
+        "kv_cache_bytes_per_token": sum(token_bytes for token_bytes, _ in growth.windows),
+        "files": len({tensor.file for tensor in checkpoint.folder.tensors.values()}),
         "tokenizer": tokenizer_facts(tokenizer) if tokenizer else None,
     }
 

@@ -35,8 +35,7 @@ def paged_is_resident() -> str:
     with load(DEFAULT_MODEL, settings) as resident:
         ids = resident.tokenizer.encode(PROMPT)
         expected = resident.logits(ids)
-        layer_bytes = [layer.layout.nbytes for layer in resident.checkpoint.layers]
-        budget = resident.plan.total_bytes - sum(layer_bytes) // 4
+        budget = resident.plan.total_bytes - resident.plan.pinned_bytes // 4
     with load(DEFAULT_MODEL, settings, memory=budget) as paged:
         if paged.plan.resident or paged.plan.prefill_chunk != settings.prefill_chunk:
             raise EdgeLLMError(
@@ -49,7 +48,7 @@ def paged_is_resident() -> str:
         raise EdgeLLMError(
             f"logits differ from the resident model's, with {streamed} layers streamed", hint=REPORT
         )
-    return f"{streamed} of {len(layer_bytes)} layers streamed"
+    return f"{streamed} of {resident.config.num_hidden_layers} layers streamed"
 
 
 def quantized_is_dequantized() -> str:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgellm.checkpoint.checkpoint import Checkpoint, checkpoint_of
 from edgellm.checkpoint.folder import (
     CHECKSUMS,
     DOWNLOAD_AGAIN,
@@ -36,6 +35,7 @@ from edgellm.errors import (
 from edgellm.files.atomic import FileRecord, file_record
 from edgellm.files.bounded import read_errors
 from edgellm.files.strict_json import quoted, read_json
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, any_checkpoint_of
 from edgellm.open_llm import open_llm
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
@@ -54,6 +54,9 @@ VerifyCallback = Callable[[str, int, int], None]
 """Called with a check's name, bytes done and bytes in all; 0 of 0 where it begins."""
 
 Fact = TypeVar("Fact")
+
+MISSING_GROUND = "what it needs is wrong: see above"
+"""Why a check is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class _FolderChecks:
         self._path = path
         self._progress = progress
         self._tensors: dict[str, TensorInfo] | None = None
-        self._checkpoint: Checkpoint | None = None
+        self._checkpoint: AnyCheckpoint | None = None
         self._tokenizer: Tokenizer | None = None
 
     def files(self) -> str:
@@ -169,9 +172,9 @@ class _FolderChecks:
     def shapes(self) -> str:
         """Check that types and shapes are those that the config asks for."""
         _known(self._tensors)
-        self._checkpoint = checkpoint_of(open_folder(self._path))
-        model_type = self._checkpoint.config.model_type
-        return f"{len(self._checkpoint.layers)} layers of {model_type}, as the config says"
+        self._checkpoint = any_checkpoint_of(open_folder(self._path))
+        config = self._checkpoint.config
+        return f"{config.num_hidden_layers} layers of {config.model_type}, as the config says"
 
     def checksums(self) -> str:
         """Check that bytes are those that were written, or downloaded."""
@@ -219,7 +222,7 @@ class _FolderChecks:
 
     def tokenizer(self) -> str:
         """Check that ids lie within the vocabulary, and a text comes back as it went in."""
-        checkpoint = _known(self._checkpoint)
+        checkpoint = self._known_checkpoint()
         vocab_size = checkpoint.config.vocab_size
         tokenizer = Tokenizer.from_folder(self._path, vocab_size=vocab_size)
         text = tokenizer.decode(tokenizer.encode(SAMPLE))
@@ -233,7 +236,7 @@ class _FolderChecks:
 
     def forward_pass(self) -> str:
         """Check that logits are finite."""
-        checkpoint = _known(self._checkpoint)
+        checkpoint = self._known_checkpoint()
         tokenizer = _known(self._tokenizer)
         ids = tokenizer.encode(SAMPLE)[:MAX_TOKENS]
         progress = partial(self._progress, "forward pass")
@@ -248,6 +251,11 @@ class _FolderChecks:
         except MemoryBudgetError as error:
             raise _CheckSkippedError(f"it does not fit here: {error.message}") from error
         return f"{len(ids)} tokens, logits finite"
+
+    def _known_checkpoint(self) -> AnyCheckpoint:
+        if self._checkpoint is None:
+            raise _CheckSkippedError(MISSING_GROUND)
+        return self._checkpoint
 
     def _records(self) -> list[tuple[FileRecord, Path]]:
         """Return what each file should be: as we recorded it, or as the Hub's cache names it."""
@@ -266,7 +274,7 @@ class _FolderChecks:
 
 def _known(fact: Fact | None) -> Fact:
     if fact is None:
-        raise _CheckSkippedError("what it needs is wrong: see above")
+        raise _CheckSkippedError(MISSING_GROUND)
     return fact
 
 

@@ -115,6 +115,9 @@ def _pack(model: Model, inputs: Sequence[SequenceInput], prefill_chunk: int) -> 
         prompt_tokens = 0
         if model.is_many(new.caches[0].offset + new.prompt_tokens):
             prompt_tokens = new.prompt_tokens
+        if model.whole:
+            chunks += [_Chunk(place, part, False) for part in model.cut(new.tokens, prefill_chunk)]
+            continue
         chunks += _cut(place, new.tokens[:prompt_tokens], prefill_chunk, many=True)
         chunks += _cut(place, new.tokens[prompt_tokens:], few_limit, many=False)
     prompts: list[_PackedState] = []
@@ -123,7 +126,7 @@ def _pack(model: Model, inputs: Sequence[SequenceInput], prefill_chunk: int) -> 
         states, limit = steps, few_limit
         if chunk.many:
             states, limit = prompts, prefill_chunk
-        is_full = not states or len(states[-1].tokens) + len(chunk.tokens) > limit
+        is_full = not states or len(states[-1].tokens) + len(chunk.tokens) > limit or model.whole
         # chunks of one sequence go one after another: the later looks at the earlier one's keys
         if is_full or states[-1].inputs[-1] == chunk.place:
             states.append(_PackedState())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device.model_lock import ModelLock
 from edgellm.generation.prompt import check_prompt
 from edgellm.generation.stats import CostMeter
@@ -13,7 +12,7 @@ from edgellm.kv_cache.cache import Cache
 from edgellm.models.model import Model
 from edgellm.plan.plan import Plan
 from edgellm.reading.disk_reader import Reader
-from edgellm.runtime.loader import caches_bytes, make_caches
+from edgellm.runtime.caches import CacheMaker
 from edgellm.tokenizer import Tokenizer
 
 
@@ -23,7 +22,7 @@ class EngineContext:
 
     Attributes:
         model: the model.
-        checkpoint: what it was loaded from.
+        caches: makes those of a sequence.
         tokenizer: its tokenizer.
         plan: what it was loaded by.
         reader: reads its streamed weights.
@@ -34,7 +33,7 @@ class EngineContext:
     """
 
     model: Model
-    checkpoint: Checkpoint
+    caches: CacheMaker
     tokenizer: Tokenizer
     plan: Plan
     reader: Reader
@@ -46,28 +45,15 @@ class EngineContext:
     def check_prompt(self, tokens: Sequence[int]) -> None:
         """Raise what is wrong with a prompt, or ClosedError where the model was closed."""
         self.model_lock.require_open()
-        check_prompt(tokens, self.checkpoint.config, context=self.context)
+        check_prompt(tokens, self.model.config, context=self.context)
 
     def make_caches(self, tokens: int) -> list[Cache]:
         """Return the caches of a sequence, with memory for so many tokens."""
-        return make_caches(
-            self.checkpoint,
-            capacity=tokens,
-            reserve=tokens,
-            window=self.plan.context_window,
-            kv_bits=self.plan.kv_bits,
-            context=self.context,
-        )
+        return self.caches.make(capacity=tokens, reserve=tokens, context=self.context)
 
     def kv_bytes(self, tokens: int) -> int:
         """Return the bytes that ``make_caches`` takes."""
-        return caches_bytes(
-            self.checkpoint,
-            capacity=tokens,
-            window=self.plan.context_window,
-            kv_bits=self.plan.kv_bits,
-            context=self.context,
-        )
+        return self.caches.nbytes(capacity=tokens, context=self.context)
 
     def start_meter(self) -> CostMeter:
         """Return what counts the cost from now on."""

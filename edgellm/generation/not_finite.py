@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import mlx.core as mx
 
@@ -30,8 +31,11 @@ def located(error: NotFiniteError, *caches: Sequence[Cache]) -> NotFiniteError:
         caches: of one sequence or several, one a layer, with the tokens after which they are not.
     """
     where = "keys and values of all layers are, so it is the last layer, the norm or the head"
-    for number, layer_caches in enumerate(zip(*caches, strict=True)):
-        if not all(cache.is_finite() for cache in layer_caches):
+    by_sequence = [
+        chain.from_iterable(cache.finite_layers() for cache in sequence) for sequence in caches
+    ]
+    for number, layer in enumerate(zip(*by_sequence, strict=True)):
+        if not all(layer):
             where = f"keys and values of layer {number} are the first"
             break
     return NotFiniteError(f"{error.message}: {where}", hint=error.hint)

@@ -42,7 +42,7 @@ def prefill(
         keep_going: asked before each chunk and between layers; where it says no, the result is
             None.
     """
-    chunks = _chunks(tokens, prefill_chunk)
+    chunks = [mx.array(list(chunk))[None] for chunk in model.cut(tokens, prefill_chunk)]  # (1, L)
     # by the length of the whole: where it is cut, or what of it a cache held, changes nothing
     many = not as_step and model.is_many(caches[0].offset + len(tokens))
     progress = progress or Progress(len(tokens))
@@ -61,8 +61,8 @@ def prefill(
         progress.forwards += len(group)
         progress.prefill_done += sum(chunk.shape[1] for chunk in group)
         if group is not groups[-1]:
-            # the next chunk's activations take the place of these
-            mx.eval(hidden, *stored(caches))
+            # the next chunk's activations take the place of these, and its last state is not needed
+            mx.eval(*stored(caches))
     assert hidden is not None, "a prompt has a token"
     logits = model.logits(hidden[:, -1])
     # nothing stays lazy: MLX's streams belong to threads, and another may go on from here

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import index
 
-from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.errors import ConfigError, ContextError
 from edgellm.setting_values import listed, shown
 from edgellm.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def token_ids(prompt: str | Iterable[int], tokenizer: Tokenizer) -> list[int]:
     return ids
 
 
-def check_prompt(tokens: Sequence[int], config: ModelConfig, *, context: int) -> None:
+def check_prompt(tokens: Sequence[int], config: CommonConfig, *, context: int) -> None:
     """Raise what is wrong with a prompt.
 
     Args:

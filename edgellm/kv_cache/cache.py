@@ -30,14 +30,10 @@ tokens: a copy of a 33rd of the window a token, where attention reads all of it.
 
 
 class Cache(Protocol):
-    """The keys and values of one layer, as the layer uses them."""
+    """What a sequence leaves behind in one layer, or in all of them, for its next tokens."""
 
     offset: int
     """Tokens so far: the position of the next one."""
-
-    def update(self, keys: mx.array, values: mx.array) -> tuple[KeysOrValues, KeysOrValues, Mask]:
-        """Store new keys and values (1, G, L, D); return those seen (1, G, S, D), and a mask."""
-        ...
 
     def trim(self, offset: int) -> bool:
         """Forget all tokens from position ``offset`` on.
@@ -51,8 +47,8 @@ class Cache(Protocol):
         """Return an independent cache of the same tokens."""
         ...
 
-    def is_finite(self) -> bool:
-        """Return whether all keys and values are finite numbers."""
+    def finite_layers(self) -> list[bool]:
+        """Return for each layer that is held whether all its keys and values are finite."""
         ...
 
     @property
@@ -179,10 +175,10 @@ class KVCache:
         twin.arrays = [array * 1 for array in self.arrays]
         return twin
 
-    def is_finite(self) -> bool:
+    def finite_layers(self) -> list[bool]:
         """Return whether all keys and values are finite numbers; of quantized ones, the scales."""
         parts = self.part(self.base, self.offset)
-        return all(bool(mx.all(mx.isfinite(part)).item()) for part in parts)
+        return [all(bool(mx.all(mx.isfinite(part)).item()) for part in parts)]
 
     @property
     def nbytes(self) -> int:

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.kv_cache.cache import Cache
+from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.kv_cache.kv_format import attention
 from edgellm.models.layers import LayerSpans
 from edgellm.models.linear import QuantizationOf, Tensors, stacked_linear
@@ -207,6 +207,7 @@ class Attention:
         """
         first_value = self.num_heads + self.num_key_value_heads
         queries, new_keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
+        assert isinstance(cache, KVCache), "the loader makes this kind for its layers"
         keys, values, mask = cache.update(new_keys, heads[:, first_value:])
         return self.attention(queries, keys, values, scale=self.scale, mask=mask)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.layers import Layers, Span, always
 from edgellm.models.linear import DenseLinear, Linear, QuantizedLinear
@@ -52,17 +52,20 @@ class Model:
         norm: of (..., E), before the output matrix.
         lm_head: the output matrix (V, E).
         embedding_scale: what embeddings are multiplied by before the first layer.
+        whole: whether what stands for the layers is a whole model: its states are logits, and it
+            takes one sequence at a time.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: CommonConfig,
         *,
         embed_tokens: Embedding,
         layers: Layers,
         norm: Callable[[mx.array], mx.array],
         lm_head: Linear,
         embedding_scale: float = 1.0,
+        whole: bool = False,
     ) -> None:
         self.config = config
         self.embed_tokens = embed_tokens
@@ -70,6 +73,7 @@ class Model:
         self.norm = norm
         self.lm_head = lm_head
         self.embedding_scale = embedding_scale
+        self.whole = whole
 
     def close(self) -> None:
         """Free the layers' weights, and close files."""
@@ -79,6 +83,18 @@ class Model:
     def is_many(self, prompt_tokens: int) -> bool:
         """Return whether a prompt of so many tokens, wherever it is cut, is computed as many."""
         return prompt_tokens > self.layers.max_exact_rows
+
+    def cut(self, tokens: Sequence[int], size: int) -> list[Sequence[int]]:
+        """Return a prompt's tokens in chunks of up to ``size``, as they are best sent through.
+
+        Of a whole model the last token goes alone: nobody needs the logits of those before it, and
+        in a chunk with it they would be computed.
+        """
+        end = len(tokens) - self.whole
+        chunks = [tokens[begin : min(begin + size, end)] for begin in range(0, end, size)]
+        if self.whole:
+            chunks.append(tokens[end:])
+        return chunks
 
     def hidden(
         self,

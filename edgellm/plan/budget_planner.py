@@ -142,17 +142,18 @@ def spread(count: int, total: int) -> tuple[int, ...]:
     return tuple((2 * part + 1) * total // (2 * count) for part in range(count))
 
 
-def _minimums(
-    estimate: MemoryEstimate, ring_buffers: int, context: int | None
-) -> tuple[Minimum, Minimum]:
-    """Return the least that the model runs in resident, and paged."""
+def _minimums(estimate: MemoryEstimate, ring_buffers: int, context: int | None) -> list[Minimum]:
+    """Return the least that the model runs in resident, and paged where it can be."""
+    if not estimate.streams:
+        usual = MINIMUM_CONTEXT
+        return [_minimum(estimate, estimate.weight_bytes, context, usual, resident=True)]
     # any buffer may hold any layer; more buffers than layers would hold one twice
     ring_bytes = min(ring_buffers, len(estimate.layer_bytes)) * max(estimate.layer_bytes)
     paged_bytes = estimate.outer_bytes + ring_bytes
-    return (
+    return [
         _minimum(estimate, estimate.weight_bytes, context, RESIDENT_CONTEXT, resident=True),
         _minimum(estimate, paged_bytes, context, MINIMUM_CONTEXT, resident=False),
-    )
+    ]
 
 
 def _minimum(
@@ -175,11 +176,20 @@ def _best_minimum(
         if minimum.total_bytes <= budget:
             return minimum
     least = min(minimums, key=lambda minimum: minimum.total_bytes)
+    megabytes = -(-least.total_bytes // 1_000_000)
+    if not estimate.streams:
+        raise MemoryBudgetError(
+            f"the budget is {size(budget)}, and this model needs {size(least.total_bytes)}: "
+            f"{size(least.weight_bytes)} for its weights, all of which mlx-lm holds in memory, "
+            f"and {size(least.total_bytes - least.weight_bytes)} for "
+            f"{least.context} tokens of context",
+            hint=f"use --memory {megabytes}MB or more, a shorter --context, "
+            "or the model in fewer bits (mlx_lm.convert makes such a folder)",
+        )
     draft = ""
     if estimate.draft_weight_bytes:
         draft = f"{size(estimate.draft_weight_bytes)} for the draft model, "
     layer_bytes = least.weight_bytes - estimate.outer_bytes - estimate.draft_weight_bytes
-    megabytes = -(-least.total_bytes // 1_000_000)
     raise MemoryBudgetError(
         f"the budget is {size(budget)}, and the least that this model runs in is "
         f"{size(least.total_bytes)}: {size(estimate.outer_bytes)} for norm and head, "

@@ -50,6 +50,11 @@ class MemoryEstimate:
     draft: MemoryEstimate | None = None
 
     @property
+    def streams(self) -> bool:
+        """Whether layers can be read anew for every token."""
+        return True
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of all weights; the draft's are not among them."""
         outer = self.embedding_bytes + self.norm_bytes + self.lm_head_bytes

@@ -10,15 +10,17 @@ from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
-from edgellm.models.arithmetic import Arithmetic, arithmetic_of, kv_format_of
+from edgellm.models.arithmetic import arithmetic_of, kv_format_of
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, MLXLMCheckpoint
 from edgellm.plan.budget_planner import automatic_budget, least_budget, make_plan
 from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
 from edgellm.plan.plan import Plan, Speeds, caches_of
+from edgellm.plan.whole_model import estimate_whole
 from edgellm.settings import LoadSettings, parse_memory
 
 
 def plan_for(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     settings: LoadSettings,
     *,
     memory: Memory | None = None,
@@ -40,11 +42,11 @@ def plan_for(
     budget = parse_memory(settings.memory, memory.total)
     if budget is None:
         budget = automatic_budget(memory)
-    arithmetic, estimate = _estimate(checkpoint, settings)
+    ring_buffers, estimate = _estimate(checkpoint, settings)
     return make_plan(
         estimate,
         budget=budget,
-        ring_buffers=arithmetic.ring_buffers,
+        ring_buffers=ring_buffers,
         context=settings.context,
         context_window=settings.context_window,
         kv_bits=settings.kv_bits,
@@ -55,7 +57,7 @@ def plan_for(
 
 
 def sequences_that_fit(
-    checkpoint: Checkpoint, settings: LoadSettings, *, tokens: int, most: int
+    checkpoint: AnyCheckpoint, settings: LoadSettings, *, tokens: int, most: int
 ) -> int:
     """Return how many sequences of ``tokens`` tokens have room at once: ``most``, or fewer.
 
@@ -78,10 +80,10 @@ def sequences_that_fit(
     return max(1, bisect_left(range(1, most), True, key=is_too_many))
 
 
-def least_memory(checkpoint: Checkpoint, settings: LoadSettings) -> int:
+def least_memory(checkpoint: AnyCheckpoint, settings: LoadSettings) -> int:
     """Return the smallest budget in bytes that ``plan_for`` takes. Raises ConfigError."""
-    arithmetic, estimate = _estimate(checkpoint, settings)
-    return least_budget(estimate, ring_buffers=arithmetic.ring_buffers, context=settings.context)
+    ring_buffers, estimate = _estimate(checkpoint, settings)
+    return least_budget(estimate, ring_buffers=ring_buffers, context=settings.context)
 
 
 def draft_checkpoint(settings: LoadSettings) -> Checkpoint | None:
@@ -103,14 +105,16 @@ def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
     )
 
 
-def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmetic, MemoryEstimate]:
-    """Return how a model computes here, and what it and its draft take. Raises ConfigError."""
+def _estimate(checkpoint: AnyCheckpoint, settings: LoadSettings) -> tuple[int, MemoryEstimate]:
+    """Return the ring's buffers, and what a model and its draft take. Raises ConfigError."""
     max_context = checkpoint.config.max_position_embeddings
     if settings.context is not None and settings.context > max_context:
         raise ConfigError(
             f"context is {settings.context}; the model's own limit is {max_context}",
             hint=f"take {max_context} or less, or leave it out",
         )
+    if isinstance(checkpoint, MLXLMCheckpoint):
+        return 0, estimate_whole(checkpoint, settings)
     arithmetic = arithmetic_of(checkpoint, settings)
     kv_format = kv_format_of(checkpoint, settings.kv_bits)
     # MLX's attention over packed keys holds the scores; the kernels' never does
@@ -130,4 +134,4 @@ def _estimate(checkpoint: Checkpoint, settings: LoadSettings) -> tuple[Arithmeti
     draft = draft_checkpoint(settings)
     if draft is not None:
         estimate = replace(estimate, draft=draft_estimate(draft, settings))
-    return arithmetic, estimate
+    return arithmetic.ring_buffers, estimate

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, MLXLMCheckpoint
 from edgellm.plan.plan import Plan, Speeds
 from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.tuning import measure_disk
@@ -33,7 +33,7 @@ class TargetMachine:
 
 
 def forecast(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     settings: LoadSettings,
     target: TargetMachine | None = None,
     *,
@@ -58,8 +58,8 @@ def forecast(
     if target.memory is not None:
         memory = _described_memory(target.memory)
     plan = plan_for(checkpoint, settings, memory=memory)
-    if target.disk is None and not here:
-        return plan
+    if isinstance(checkpoint, MLXLMCheckpoint) or (target.disk is None and not here):
+        return plan  # of mlx-lm's models no layer can be measured alone
     # what is not measured is infinitely fast: it bounds nothing
     disk_speed, weight_speed = target.disk or math.inf, math.inf
     if target.disk is None and not plan.resident:

@@ -121,13 +121,13 @@ def test_a_plan_beforehand_does_not_make_the_model_one_without_weights(hub, tmp_
     assert "safetensors" not in done.stderr
 
 
-@pytest.mark.parametrize("ask", ["download(name)", "remote_checkpoint(name)", "upload"])
+@pytest.mark.parametrize("ask", ["download(name)", "remote_folder(name)", "upload"])
 def test_a_hub_that_accepts_and_never_answers_is_told_in_time_and_in_our_words(tmp_path, ask):
     code = f"""
 import json, sys, time
 from edgellm.errors import EdgeLLMError
 from edgellm.hub.download import download
-from edgellm.hub.remote_checkpoint import remote_checkpoint
+from edgellm.hub.remote_folder import remote_folder
 from edgellm.hub.upload import require_account
 import huggingface_hub
 name = json.loads(sys.argv[1])

@@ -10,6 +10,7 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.engine.context import EngineContext
 from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
+from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import load_model
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ def open_context(folder, **settings):
         model = load_model(checkpoint, plan, reader, settings)
         yield EngineContext(
             model=model,
-            checkpoint=checkpoint,
+            caches=LayerCaches(checkpoint, plan),
             tokenizer=Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size),
             plan=plan,
             reader=reader,

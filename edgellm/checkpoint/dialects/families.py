@@ -51,6 +51,7 @@ class Dialect:
             files, and not half a head apart.
         multiplied: whether it has ``MULTIPLIERS``.
         adapt: changes a config further; raises where the model does what edgellm does not.
+        covers: whether a config of this family is of a model that edgellm may run.
     """
 
     runs_as: str = "llama"
@@ -59,6 +60,7 @@ class Dialect:
     pairs: bool = False
     multiplied: bool = False
     adapt: Callable[[Config], None] = lambda _: None
+    covers: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
 
 def _adapt_phi3(config: Config) -> None:
@@ -90,11 +92,16 @@ def _adapt_helium(config: Config) -> None:
         config |= {"model_type": "qwen2", "use_sliding_window": False}
 
 
-def _adapt_hybrid(config: Config) -> None:
-    """Make a dense Granite 4 of attention layers a Granite 3; others are no LLaMA."""
+def _is_attention_alone(config: Mapping[str, Any]) -> bool:
+    """Return whether no layer of a Granite 4 is a state-space model."""
     kinds = config.get("layer_types", config.get("layers_block_type"))
     listed = kinds if isinstance(kinds, list) else ["mamba"]
-    if any(kind not in ("attention", "full_attention") for kind in listed):
+    return all(kind in ("attention", "full_attention") for kind in listed)
+
+
+def _adapt_hybrid(config: Config) -> None:
+    """Make a dense Granite 4 of attention layers a Granite 3; others are no LLaMA."""
+    if not _is_attention_alone(config):
         raise UnsupportedModelError(
             "layers of this granitemoehybrid are state-space models, which edgellm does not run",
             hint="Granite 4's dense models (350m, 1b, micro) can be converted, and Granite 3",
@@ -154,6 +161,7 @@ DIALECTS: Mapping[str, Dialect] = {
         },
         multiplied=True,
         adapt=_adapt_hybrid,
+        covers=_is_attention_alone,
     ),
     "helium": Dialect(
         defaults={"rope_theta": 100000.0, "rms_norm_eps": 1e-8, "head_dim": 128},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgellm.checkpoint.checkpoint import Checkpoint, checkpoint_of
 from edgellm.checkpoint.folder import CONFIG, ModelFolder
 from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.errors import ModelNotFoundError
@@ -13,12 +12,12 @@ from edgellm.hub.client import list_repository, quiet, renamed_error
 from edgellm.hub.gguf_files import gguf_models, say_models
 
 
-def remote_checkpoint(repository: str) -> Checkpoint:
+def remote_folder(repository: str) -> ModelFolder:
     """Return what is known of a Hub repository before its weights are downloaded, for a plan.
 
     Raises:
         ModelNotFoundError, DownloadError: as ``hub.download``.
-        FormatError, UnsupportedModelError: the model cannot run here.
+        FormatError: its config is damaged.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -41,4 +40,4 @@ def remote_checkpoint(repository: str) -> Checkpoint:
             shape = tuple(tensor.shape)
             # Offsets count from the end of the header: nothing is read by them.
             tensors[name] = TensorInfo(name, tensor.dtype, shape, Path(file), begin, end - begin)
-    return checkpoint_of(ModelFolder(Path(repository), read_json(config), tensors, {}))
+    return ModelFolder(Path(repository), read_json(config), tensors, {})

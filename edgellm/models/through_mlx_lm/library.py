@@ -1,0 +1,110 @@
+"""mlx-lm itself: imported at its first use, its errors said as ours.
+
+Its package imports transformers, whichever part is asked for: about 2 s, once a process.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from edgellm.errors import EdgeLLMError, UnsupportedModelError
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A model_type that can be the name of a module."""
+
+SAID_CHARACTERS = 200
+"""Of a message of mlx-lm's, which may list every tensor."""
+
+
+def mlx_lm_name() -> str:
+    """Return ``mlx-lm`` with its version."""
+    return f"mlx-lm {metadata.version('mlx-lm')}"
+
+
+def has_family(model_type: object) -> bool:
+    """Return whether mlx-lm has a model class for a config's ``model_type``."""
+    if not isinstance(model_type, str):
+        return False
+    name = str(_utils().MODEL_REMAPPING.get(model_type, model_type))
+    if not NAME.fullmatch(name):
+        return False
+    try:
+        module = import_module(f"mlx_lm.models.{name}")
+    except ImportError:
+        return False
+    return all(name in vars(module) for name in ("Model", "ModelArgs"))
+
+
+def open_model(folder: Path, *, name: Path | None = None) -> Any:
+    """Return mlx-lm's model of a folder; its weights are read when they are evaluated.
+
+    Args:
+        folder: the model's.
+        name: that errors call it by; None: its own.
+
+    Raises:
+        UnsupportedModelError: mlx-lm does not take it: tensors or numbers are not what its class
+            needs.
+    """
+    with renamed_errors(f"does not open {name or folder}"):
+        return _utils().load_model(folder, lazy=True, trust_remote_code=False)[0]
+
+
+def count_parameters(model: Any) -> int:
+    """Return the parameters of a model, quantized or not."""
+    return int(_utils().get_total_parameters(model))
+
+
+def make_caches(model: Any) -> list[Any]:
+    """Return empty caches of mlx-lm's, as its model wants them."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    return list(make_prompt_cache(model))
+
+
+def arrays_in(tree: Any) -> list[mx.array]:
+    """Return the arrays of a tree of lists, tuples and dictionaries, and nothing else of it."""
+    from mlx.utils import tree_flatten
+
+    leaves: Any = tree_flatten(tree)
+    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
+
+
+@contextmanager
+def renamed_errors(does_not: str) -> Iterator[None]:
+    """Raise UnsupportedModelError for whatever mlx-lm raises.
+
+    Args:
+        does_not: says what mlx-lm does not do then.
+    """
+    try:
+        yield
+    except EdgeLLMError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        if len(reason) > SAID_CHARACTERS:
+            reason = reason[:SAID_CHARACTERS] + "..."
+        raise UnsupportedModelError(
+            f"{mlx_lm_name()} {does_not}: {' '.join(reason.split())}",
+            hint="download the model again; if it is whole, a newer mlx-lm may run it",
+        ) from error
+
+
+def _utils() -> Any:
+    """Import ``mlx_lm.utils``, which lowers the limit of open files: the soft one is put back."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with renamed_errors("cannot be imported"):
+        utils = import_module("mlx_lm.utils")
+    lowered, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if lowered < soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard), hard))
+    return utils
