@@ -38,13 +38,14 @@ def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any])
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
             f"the GGUF file's architecture {quoted(architecture)} is not supported",
-            hint=f"edgellm runs: {known}",
+            hint=f"edgellm runs: {known}; of what mlx-lm has, the safetensors folder runs as it is",
         )
     row = ARCHITECTURES[architecture]
     numbers = ModelNumbers(metadata, architecture)
     if numbers.integer("expert_count", 0):
         raise UnsupportedModelError(
-            "the GGUF file holds a mixture of experts, which is not supported"
+            "the GGUF file holds a mixture of experts, which is not supported",
+            hint="take the model's safetensors folder: of what mlx-lm has, it runs as it is",
         )
     hidden = numbers.integer("embedding_length")
     heads = numbers.integer("attention.head_count")

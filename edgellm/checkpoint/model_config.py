@@ -272,11 +272,12 @@ def unknown_family(model_type: object, *, also: str | None = None) -> Unsupporte
     """
     others = sorted({*DIALECTS, *WRAPPERS} - FAMILIES.keys())
     fact = f"model_type {repr(model_type)[:60]} is not supported"
+    hint = f"edgellm runs: {', '.join(FAMILIES)}; and converts: {', '.join(others)}"
     if also is not None:
         fact += f", and {also} does not have it either"
-    return UnsupportedModelError(
-        fact, hint=f"edgellm runs: {', '.join(FAMILIES)}; and converts: {', '.join(others)}"
-    )
+    else:
+        hint += "; families that mlx-lm has run as they are, and mlx_lm.convert quantizes them"
+    return UnsupportedModelError(fact, hint=hint)
 
 
 def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:

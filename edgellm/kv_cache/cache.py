@@ -30,7 +30,7 @@ tokens: a copy of a 33rd of the window a token, where attention reads all of it.
 
 
 class Cache(Protocol):
-    """What a sequence leaves behind in one layer, or in all of them, for its next tokens."""
+    """A sequence's keys and values of one layer, or whatever a whole model keeps of its tokens."""
 
     offset: int
     """Tokens so far: the position of the next one."""

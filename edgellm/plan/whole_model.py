@@ -21,8 +21,8 @@ STATES_OF_A_LAYER = 32
 """Widths of a state that live at once in a layer, counted generously: queries, keys and values
 twice, and what the experts of a token make."""
 
-SCORE_HEADS = 128
-"""Heads whose scores a CPU holds, where few models have as many."""
+USUAL_HEADS = 32
+"""Of a layer, where a config does not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def estimate_whole(checkpoint: MLXLMCheckpoint, settings: LoadSettings) -> Whole
     width = checkpoint.hidden_size or USUAL_WIDTH
     score_bytes = 0
     if not device.has_gpu():
-        score_bytes = 2 * item_bytes * SCORE_HEADS
+        score_bytes = 2 * item_bytes * (checkpoint.attention_heads or USUAL_HEADS)
     return WholeModelEstimate(
         layer_bytes=(checkpoint.weight_bytes // layers,) * layers,
         embedding_bytes=checkpoint.weight_bytes % layers,

@@ -1,4 +1,4 @@
-"""A model that mlx-lm runs becomes one of edgellm's: read, evaluated, and what it lacks said."""
+"""A model that mlx-lm runs is read and evaluated, and it is said what it does without."""
 
 from __future__ import annotations
 

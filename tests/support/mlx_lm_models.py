@@ -79,7 +79,7 @@ CONFIGS = {
 
 def write_mlx_lm_model(path, family, *, seed=0, bits=None, hugging_face=False, config=None):
     """Write the folder of a tiny model; with ``bits`` as ``mlx_lm.convert -q`` does."""
-    import mlx.nn as nn
+    from mlx import nn
 
     config = CONFIGS[family] | {"model_type": family} | (config or {})
     module = import_module(f"mlx_lm.models.{family}")

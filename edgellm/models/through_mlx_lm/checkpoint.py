@@ -36,6 +36,7 @@ USUAL_CONTEXT = 32768
 """Tokens, where a config says nothing, as those of state-space models do not."""
 
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+HEAD_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 WIDTH_KEYS = ("hidden_size", "d_model", "n_embd", "model_dim", "dim")
 
 MOST_MODULES = 4096
@@ -62,6 +63,7 @@ class MLXLMCheckpoint:
         dtype: the type of most unquantized weights, by safetensors' code.
         eos_token_ids: tokens that end a text.
         hidden_size: of a token's state; None where the config does not say it.
+        attention_heads: in a layer; None likewise.
         weight_bytes: of all weights in memory, as mlx-lm makes them of those stored.
         parameters: how many it has.
         usual_bits: of most weights; 16 stands for all that is not quantized.
@@ -73,6 +75,7 @@ class MLXLMCheckpoint:
     dtype: str
     eos_token_ids: frozenset[int]
     hidden_size: int | None
+    attention_heads: int | None
     weight_bytes: int
     parameters: int
     usual_bits: int
@@ -132,6 +135,7 @@ def _mlx_lm_checkpoint(folder: ModelFolder) -> MLXLMCheckpoint:
         dtype=_usual_dtype(folder),
         eos_token_ids=end_tokens(replace(folder, config=numbers), vocab_size),
         hidden_size=_first(numbers, WIDTH_KEYS),
+        attention_heads=_first(numbers, HEAD_KEYS),
         weight_bytes=sum(array.nbytes for array in weights),
         parameters=library.count_parameters(model),
         usual_bits=_usual_bits(model),

@@ -1,0 +1,260 @@
+"""Families of mlx-lm's behind our door: its logits and tokens, and our rules."""
+
+import json
+import threading
+import warnings
+from itertools import islice
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support import tiny
+from support.mlx_lm_models import write_mlx_lm_model
+from typer.testing import CliRunner
+
+import edgellm
+from edgellm.cli.app import app
+from edgellm.errors import (
+    ConfigError,
+    FormatError,
+    MemoryBudgetError,
+    NotFiniteError,
+    UnsupportedModelError,
+)
+
+PROMPT = [tiny.BEGIN, *range(40, 63)]
+FAMILIES = ["gpt_oss", "qwen3_moe", "deepseek_v3"]
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.filterwarnings("ignore:models of type .* run through mlx-lm"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    written = {}
+
+    def folder(family, **how):
+        key = (family, repr(how))
+        if key not in written:
+            place = tmp_path_factory.mktemp("through") / family
+            written[key] = write_mlx_lm_model(place, family, seed=1, **how)
+        return written[key]
+
+    return folder
+
+
+@pytest.fixture
+def llm(folder_of):
+    with edgellm.load(folder_of("gpt_oss"), memory="100MB") as model:
+        yield model
+
+
+def their_tokens(model, prompt, count):
+    from mlx_lm.generate import generate_step
+
+    steps = generate_step(mx.array(prompt), model, max_tokens=count)
+    return [int(token) for token, _ in steps]
+
+
+@pytest.mark.parametrize(
+    ("family", "how"),
+    [
+        *((family, {}) for family in FAMILIES),
+        ("qwen3_moe", {"hugging_face": True}),
+        ("qwen3_moe", {"bits": 4}),
+    ],
+)
+def test_tokens_and_logits_are_those_of_mlx_lm_itself(family, how, folder_of):
+    from mlx_lm.utils import load_model
+
+    folder = folder_of(family, **how)
+    theirs = load_model(folder)[0]
+    with edgellm.load(folder, memory="100MB", prefill_chunk=16) as ours:
+        expected = np.array(theirs(mx.array([PROMPT]))[0].astype(mx.float32))
+        assert np.abs(np.array(ours.logits(PROMPT)) - expected).max() < 2e-5 * expected.std()
+        tokens = [token.id for token in ours.stream(PROMPT, max_tokens=20)]
+    assert len(set(tokens)) > 3
+    assert tokens == their_tokens(theirs, PROMPT, 20)[: len(tokens)]
+
+
+def test_two_turns_of_a_chat_are_those_of_mlx_lm_and_the_second_costs_its_own_tokens(
+    llm, folder_of
+):
+    from mlx_lm.utils import load_model
+
+    theirs = load_model(folder_of("gpt_oss"))[0]
+    chat = llm.chat(max_tokens=6, temperature=0)
+    first = list(chat.stream("the dog"))
+    second = list(chat.stream("and the sea"))
+    encode = llm.tokenizer.encode
+    ids = encode("<|begin|><|user|>the dog<|end|><|assistant|>", add_special_tokens=False)
+    reply = their_tokens(theirs, ids, 6)
+    assert [token.id for token in first] == reply
+    ids += reply
+    ids += encode("<|end|><|user|>and the sea<|end|><|assistant|>", add_special_tokens=False)
+    expected = their_tokens(theirs, ids, 6)
+    assert [token.id for token in second] == expected[: len(second)]
+    assert second[-1].stats.cached_tokens == first[-1].stats.prompt_tokens + 5
+
+
+def test_a_state_that_cannot_go_back_starts_anew(folder_of):
+    with edgellm.load(folder_of("mamba2"), memory="100MB") as llm:
+        whole = llm.generate(PROMPT, max_tokens=8)
+        list(llm.stream(PROMPT[:20], max_tokens=2, reuse_cache=True))
+        again = list(llm.stream(PROMPT, max_tokens=8, reuse_cache=True))
+        assert again[-1].stats.cached_tokens == 0
+        assert [token.id for token in again] == [token.id for token in whole.tokens]
+
+
+def test_batches_and_beams_are_those_of_sequences_alone(llm):
+    prompts = [PROMPT, PROMPT[:7], PROMPT[5:]]
+    alone = [llm.generate(prompt, max_tokens=5).text for prompt in prompts]
+    together = llm.generate_batch(prompts, max_tokens=5)
+    assert [completion.text for completion in together] == alone
+    greedy = llm.generate(PROMPT, max_tokens=3, logprobs=True)
+    best = llm.generate(PROMPT, max_tokens=3, beams=4, logprobs=True)
+    assert sum(t.logprob for t in best.tokens) >= sum(t.logprob for t in greedy.tokens)
+
+
+def test_another_thread_cancels_and_a_third_goes_on(llm):
+    expected = llm.generate(PROMPT, max_tokens=5).text
+    stream = llm.stream(PROMPT, max_tokens=100)
+    list(islice(stream, 3))
+    cancelling = threading.Thread(target=llm.cancel)
+    cancelling.start()
+    cancelling.join()
+    assert list(stream)[-1].finish_reason == "cancelled"
+    texts = []
+    other = threading.Thread(target=lambda: texts.append(llm.generate(PROMPT, max_tokens=5).text))
+    other.start()
+    other.join()
+    assert texts == [expected]
+
+
+def test_it_is_said_in_one_line_by_whom_and_without_what(folder_of):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        edgellm.load(folder_of("gpt_oss"), memory="100MB").close()
+    (line,) = [str(warning.message) for warning in said]
+    assert line.startswith("models of type gpt_oss run through mlx-lm ")
+    for missing in ("paging", "CPU kernels", "speculation"):
+        assert missing in line
+
+
+def test_a_budget_below_the_model_is_an_error_that_says_what_it_needs(folder_of):
+    folder = folder_of("gpt_oss")
+    with pytest.raises(MemoryBudgetError, match="all of which mlx-lm holds in memory") as caught:
+        edgellm.load(folder, memory="300KB")
+    needed = caught.value.hint.split()[2]
+    with edgellm.load(folder, memory=needed) as llm:
+        assert llm.plan.resident
+        assert llm.generate(PROMPT, max_tokens=2).stats.resident_bytes >= 666432
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"kv_bits": 8},
+        {"context_window": 16},
+        {"prompt_cache": True},
+        {"speculate": "ngram"},
+        {"draft": "stories"},
+        {"activations": "int8"},
+    ],
+)
+def test_a_setting_that_it_cannot_follow_is_refused_by_name(setting, folder_of):
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"^{name}.* gpt_oss, which runs through mlx-lm"):
+        edgellm.load(folder_of("gpt_oss"), **setting)
+
+
+def changed(folder, place, **config):
+    """A copy of a folder with another config."""
+    place.mkdir()
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    raw = json.loads((place / "config.json").read_text(encoding="utf-8")) | config
+    (place / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    return place
+
+
+BOMB = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nModel = ModelArgs = None\n"
+
+
+def test_code_in_the_folder_is_refused_by_name_and_never_run(folder_of, tmp_path):
+    known = folder_of("gpt_oss")
+    auto_map = {"AutoModelForCausalLM": "bomb.Model", "AutoConfig": "bomb.ModelArgs"}
+    cases = [
+        (changed(known, tmp_path / "file", model_file="bomb.py"), "model_file 'bomb.py'"),
+        (
+            changed(known, tmp_path / "map", model_type="new-family", auto_map=auto_map),
+            r"auto_map",
+        ),
+        (
+            changed(known, tmp_path / "none", model_type="new-family"),
+            r"'new-family' is not supported, and mlx-lm [\d.]+ does not have it either",
+        ),
+        (changed(known, tmp_path / "module", model_type="cache"), "'cache' is not supported"),
+        (changed(known, tmp_path / "path", model_type="../bomb"), "'../bomb' is not supported"),
+    ]
+    for folder, says in cases:
+        (folder / "bomb.py").write_text(BOMB, encoding="utf-8")
+        with pytest.raises(UnsupportedModelError, match=says):
+            edgellm.load(folder)
+        assert not (folder / "ran").exists()
+    # DeepSeek's own folder names code too; mlx-lm has the family, and nobody looks at it
+    folder = changed(known, tmp_path / "open", auto_map=auto_map)
+    (folder / "bomb.py").write_text(BOMB, encoding="utf-8")
+    with edgellm.load(folder, memory="100MB") as llm:
+        assert llm.generate(PROMPT, max_tokens=2).tokens
+    assert not (folder / "ran").exists()
+
+
+def test_headers_and_numbers_are_checked_before_mlx_lm_sees_them(folder_of, tmp_path):
+    known = folder_of("gpt_oss")
+    damaged = changed(known, tmp_path / "cut")
+    weights = (damaged / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(weights[:-5])
+    with pytest.raises(FormatError, match="is cut short"):
+        edgellm.load(damaged)
+    many = changed(known, tmp_path / "many", num_hidden_layers=10**9)
+    with pytest.raises(FormatError, match="'num_hidden_layers' is 1000000000; at most 4096"):
+        edgellm.load(many)
+    elsewhere = changed(known, tmp_path / "extra")
+    # mlx-lm takes every model*.safetensors, whatever an index says
+    (elsewhere / "model-extra.safetensors").write_bytes(b"\0" * 4)
+    with pytest.raises(FormatError, match=r"model-extra\.safetensors is cut short"):
+        edgellm.load(elsewhere)
+    wrong = changed(known, tmp_path / "wrong", head_dim=8)
+    with pytest.raises(UnsupportedModelError, match=r"mlx-lm [\d.]+ does not open .*wrong: Value"):
+        edgellm.load(wrong)
+
+
+def test_logits_that_are_not_finite_are_told_with_the_layer(folder_of, tmp_path):
+    folder = changed(folder_of("qwen3_moe"), tmp_path / "nan")
+    tensors = mx.load(str(folder / "model.safetensors"))
+    tensors["model.layers.1.self_attn.k_proj.weight"] *= float("nan")
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    with (
+        edgellm.load(folder, memory="100MB") as llm,
+        pytest.raises(NotFiniteError, match="keys and values of layer 1 are the first"),
+    ):
+        llm.generate(PROMPT, max_tokens=2)
+
+
+@pytest.mark.parametrize("command", ["plan", "info", "verify", "generate"])
+def test_commands_take_it_like_any_folder(command, folder_of):
+    folder = str(folder_of("qwen3_moe", bits=4))
+    options = {"generate": ["--prompt", "the dog", "--max-tokens", "3", "--memory", "100MB"]}
+    done = CliRunner().invoke(app, [command, folder, "--json", *options.get(command, [])])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    if command == "plan":
+        assert facts["resident"]
+        assert facts["layers"] == 2
+    if command == "info":
+        assert facts["runs_through"].startswith("mlx-lm ")
+        assert (facts["bits"], facts["bytes"]["in_memory"]) == (4, 124800)
+    if command == "verify":
+        assert facts["passed"]
