@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import resource
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ def has_family(model_type: object) -> bool:
     if not NAME.fullmatch(name):
         return False
     try:
-        module = import_module(f"mlx_lm.models.{name}")
-    except ImportError:
+        # some print, and olmo's ends the process, where a package of theirs is not installed
+        with redirect_stdout(sys.stderr):
+            module = import_module(f"mlx_lm.models.{name}")
+    except (ImportError, SystemExit):
         return False
     return all(name in vars(module) for name in ("Model", "ModelArgs"))
 

@@ -196,6 +196,8 @@ def test_code_in_the_folder_is_refused_by_name_and_never_run(folder_of, tmp_path
             r"'new-family' is not supported, and mlx-lm [\d.]+ does not have it either",
         ),
         (changed(known, tmp_path / "module", model_type="cache"), "'cache' is not supported"),
+        # mlx-lm's module of it calls sys.exit where ai2-olmo is not installed
+        (changed(known, tmp_path / "olmo", model_type="olmo"), "'olmo' is not supported"),
         (changed(known, tmp_path / "path", model_type="../bomb"), "'../bomb' is not supported"),
     ]
     for folder, says in cases:
