@@ -21,6 +21,10 @@ PROGRAM = Path(__file__).with_name("renderer.py")
 MAX_REUSED_BYTES = 64 << 20
 """Memory after which a render process is not used again: leavings would count for the next text."""
 
+TAKE_TURNS = (
+    "let users and assistants take turns, with a system message before them "
+    "only where the model knows one"
+)
 TOO_MUCH = "the chat template takes more time or memory than a conversation calls for"
 
 
@@ -113,6 +117,10 @@ class RenderProcess:
             reply: dict[str, Any] = json.loads(answer)
             if reply["peak_bytes"] > MAX_REUSED_BYTES:
                 self._end()
+        if "refusal" in reply:
+            raise TemplateError(
+                f"the chat template refuses the conversation: {reply['refusal']}", hint=TAKE_TURNS
+            )
         if "failure" in reply:
             raise TemplateError(f"the chat template {reply['failure']}")
         return reply

@@ -127,10 +127,11 @@ def names(source: str) -> dict[str, Any]:
 
 
 def answer(source: str, variables: dict[str, Any] | None, max_characters: int) -> dict[str, Any]:
-    """Return the "text", or the "failure" as what follows the words "the chat template".
+    """Return the "text", or why there is none.
 
-    Neither is there when the text, or the memory that it took, goes beyond its limit. Without
-    variables the answer is that of ``names``.
+    That is a "refusal" of the conversation, or a "failure" as what follows the words "the chat
+    template". Nothing is there when the text, or the memory that it took, goes beyond its limit.
+    Without variables the answer is that of ``names``.
     """
     try:
         if variables is None:
@@ -143,7 +144,7 @@ def answer(source: str, variables: dict[str, Any] | None, max_characters: int) -
     except (jinja2.TemplateRuntimeError, jinja2.TemplateNotFound) as error:
         return {"failure": f"fails: {_brief(error)}"}
     except jinja2.TemplateError as error:  # what raise_exception raises
-        return {"failure": f"refuses the conversation: {_brief(error)}"}
+        return {"refusal": _brief(error)}
     except Exception as error:  # a stranger's program can fail in any way
         return {"failure": f"fails: {type(error).__name__}: {_brief(error)}"}
     if len(text) > max_characters:
