@@ -1,5 +1,7 @@
 """Families whose layers are not all LLaMA's: transformers' numbers, in every arithmetic."""
 
+import warnings
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert
 from edgellm.errors import EdgeLLMError
+from edgellm.models.arithmetic import warn_slow
 
 ARITHMETIC = [{"backend": "mlx"}, {"activations": "float"}]
 QUIET = "ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning"
@@ -76,9 +79,24 @@ def test_a_streamed_model_computes_as_in_memory_and_chunks_beams_and_batches_as_
         text = greedy(llm, prompt, 12)
         assert greedy(paged, prompt, 12) == text
         assert greedy(chunked, prompt, 12) == text
+        prompts = [prompt, prompt[:3], prompt[:20]]
+        alone = [greedy(llm, one, 6) for one in prompts]
+        answers = llm.generate_batch(prompts, max_tokens=6)
+        assert [[token.id for token in answer.tokens] for answer in answers] == alone
         beams = greedy(llm, prompt, 8, beams=3)
         assert greedy(paged, prompt, 8, beams=3) == beams
         assert greedy(llm, prompt, 12) == text
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+@pytest.mark.parametrize(("kind", "has_kernels"), [("smollm3", True), ("olmo2", False)])
+def test_what_the_kernels_leave_to_mlx_is_said(kind, has_kernels, tmp_path):
+    folder = tiny.write_model(tmp_path / "model", CONFIGS[kind])
+    warn_slow.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        open_model(folder).close()
+    assert [kind in str(warning.message) for warning in said] == [True] * (not has_kernels)
 
 
 IN_MLX_LM = ["smollm3", "olmo2-grouped", "olmo3", "exaone4-listed", "exaone4-full", "hunyuan"]

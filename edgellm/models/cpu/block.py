@@ -60,8 +60,11 @@ class CpuBlock:
             raise BackendError(reason)
         self.engine = engine
         self.max_exact_rows = engine.max_exact_rows
-        assert layer.rotary is not None, "families of the kernels rotate in every layer"
-        self.rotations = _rotations_of(config.head_dim, layer.rotary)
+        self.rotations: _Rotations | None = None
+        rotary_dim = 0
+        if layer.rotary is not None:
+            self.rotations = _rotations_of(config.head_dim, layer.rotary)
+            rotary_dim = layer.rotary.dim
         # the kernels read them by address, so they must live as long
         self._tensors = tensors
         self._shape = LayerShape(
@@ -70,7 +73,7 @@ class CpuBlock:
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
-            rotary_dim=layer.rotary.dim,
+            rotary_dim=rotary_dim,
             eps=config.rms_norm_eps,
             attention_scale=block_class(config).attention_scale(config, layer),
         )
@@ -200,7 +203,10 @@ def _run_call(
             )
             for block, layer_memories in zip(blocks, cache_memories, strict=True)
         ]
-    _write_rotations(blocks[0].rotations, spans, workspace.buffer("cos and sin").array)
+    # all layers that rotate do it alike
+    rotations = next((block.rotations for block in blocks if block.rotations is not None), None)
+    if rotations is not None:
+        _write_rotations(rotations, spans, workspace.buffer("cos and sin").array)
     working = workspace.buffer("hidden").array[: inputs.size]
     working[:] = inputs.ravel()
     engine.run(np.concatenate(steps), tokens)
