@@ -10,7 +10,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import mlx.core as mx
 import numpy as np
 from mlx_lm import convert
+from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model
+from support.adapters import trained_by_mlx_lm
 
 from real_world.oracles.arrays_as_text import to_text
 from real_world.oracles.serve import serve
@@ -27,10 +29,15 @@ def answer(request):
     if "quantize" in request:
         convert(request["quantize"], request["to"], quantize=True, **request["settings"])
         return {}
+    if "train" in request:
+        trained_by_mlx_lm(Path(request["train"]), Path(request["to"]), kind=request["kind"])
+        return {}
     said = {}
     if request.get("texts") is not None:
         said |= text_side(request)
     model, _ = load_model(Path(request["folder"]))
+    if request.get("adapter"):
+        model = load_adapters(model, request["adapter"])
     model.set_dtype(mx.float32)
     said["logits"] = to_text(logits_of(model, request["prompt"]))
     ids = list(request["prompt"])

@@ -1,7 +1,9 @@
 """transformers: its tokenizer, its template, its model in float32."""
 
+import contextlib
 import sys
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -25,7 +27,13 @@ def answer(request):
     if "versions" in request:
         names = ("transformers", "torch", "tokenizers")
         modules = (transformers, torch, tokenizers)
-        return {name: module.__version__ for name, module in zip(names, modules, strict=True)}
+        found = {name: module.__version__ for name, module in zip(names, modules, strict=True)}
+        for name in ("peft", "compressed-tensors"):
+            with contextlib.suppress(PackageNotFoundError):
+                found[name] = version(name)
+        return found
+    if "train" in request:
+        return trained(request)
     said = {}
     if request.get("texts") is not None:
         said |= text_side(request)
@@ -58,6 +66,22 @@ def opened(request):
         model = peft.PeftModel.from_pretrained(model, request["adapter"])
         model = model.merge_and_unload()
     return model.eval()
+
+
+def trained(request):
+    """Save an adapter whose numbers are no longer those it begins with."""
+    import peft
+
+    torch.manual_seed(0)
+    base = transformers.AutoModelForCausalLM.from_pretrained(request["train"], dtype=torch.float32)
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **request["settings"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                noise = torch.randn_like(parameter) / 20
+                parameter.mul_(1 + noise.abs()) if "magnitude" in name else parameter.add_(noise)
+    model.save_pretrained(request["to"])
+    return {}
 
 
 def ends_of(model):
