@@ -1,12 +1,25 @@
 """The table of releases: each module adds its own."""
 
-from real_world.kinds import adapters, folded, gguf, llama2, llama3, mistral, mlx, packed, phi, qwen
+from real_world.kinds import (
+    adapters,
+    folded,
+    forms,
+    gguf,
+    llama2,
+    llama3,
+    mistral,
+    mlx,
+    packed,
+    phi,
+    qwen,
+)
 from real_world.release import RELEASES
 
 __all__ = [
     "RELEASES",
     "adapters",
     "folded",
+    "forms",
     "gguf",
     "llama2",
     "llama3",
