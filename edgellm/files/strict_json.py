@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,15 +128,16 @@ def _finite_float(text: str) -> float:
 
 def _check_values(value: dict[str, Any], name: str, *, strings: bool) -> None:
     """Refuse nesting that recursive readers could not bear, and ``strings`` that are no Unicode."""
-    level: list[Any] = [value]
+    objects: list[dict[str, Any]] = [value]
+    lists: list[list[Any]] = []
     for _ in range(MAX_DEPTH):
-        parts = [part for item in level if isinstance(item, dict) for part in item.values()]
-        parts += [part for item in level if isinstance(item, list) for part in item]
+        parts = [*chain.from_iterable(map(dict.values, objects)), *chain.from_iterable(lists)]
         if strings:
-            keys = [key for item in level if isinstance(item, dict) for key in item]
+            keys = chain.from_iterable(objects)
             _check_texts([*keys, *(part for part in parts if isinstance(part, str))], name)
-        level = [part for part in parts if type(part) in (dict, list)]
-    if level:
+        objects = [part for part in parts if type(part) is dict]
+        lists = [part for part in parts if type(part) is list]
+    if objects or lists:
         raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
 
 

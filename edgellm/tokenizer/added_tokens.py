@@ -130,7 +130,9 @@ def read_added(listed: Any) -> dict[int, AddedToken]:
     """
     if not isinstance(listed, Mapping) or len(listed) > MAX_ADDED:
         raise TokenizerError(f"added tokens must be a mapping of at most {MAX_ADDED} ids")
-    ids = list(map(_id, listed))
+    ids = list(listed)
+    if not {*map(type, ids)} <= {int} or max(ids, default=0) >= MAX_ID:
+        ids = list(map(_id, listed))
     if len(set(ids)) < len(ids):
         doubled = Counter(ids).most_common(1)[0][0]
         raise TokenizerError(f"two added tokens have the id {doubled}")
@@ -177,12 +179,14 @@ def _tokens(values: Collection[Any]) -> list[AddedToken]:
 
     Speech models have tens of thousands. Raises TokenizerError.
     """
-    for value in values:
-        if not isinstance(value, dict):
-            raise TokenizerError(
-                f"an added token is {quoted(value)}; it must be an object with a content"
-            )
-    contents = [_content(value, "an added token") for value in values]
+    if not {*map(type, values)} <= {dict}:
+        other = next(value for value in values if not isinstance(value, dict))
+        raise TokenizerError(
+            f"an added token is {quoted(other)}; it must be an object with a content"
+        )
+    contents = [value.get("content") for value in values]
+    if not {*map(type, contents)} <= {str} or max(map(len, contents), default=0) > MAX_TOKEN:
+        contents = [_content(value, "an added token") for value in values]
     columns = {name: [value.get(name, False) for value in values] for name in SWITCHES}
     columns["normalized"] = [
         value.get("normalized", not special)
@@ -195,7 +199,7 @@ def _tokens(values: Collection[Any]) -> list[AddedToken]:
                 f"added token {quoted(contents[at])}: {name} is {quoted(column[at])}; "
                 "it must be true or false"
             )
-    return list(map(AddedToken, contents, *columns.values()))
+    return list(map(AddedToken._make, zip(contents, *columns.values(), strict=True)))
 
 
 def _id(key: Any) -> int:

@@ -82,7 +82,7 @@ def _build_bpe(model: Mapping[str, Any]) -> tuple[dict[str, int], Any]:
                 f"the unknown token {quoted(unknown)} of tokenizer.json is not in its vocabulary"
             )
         options["unk_token"] = unknown
-    pairs = [tuple(_pair(merge)) for merge in merges]
+    pairs = list(map(tuple, _pairs(merges)))
     built = models.BPE(vocab=vocabulary, merges=pairs, **options)
 
     # types and merges are right, or the library had refused them; it takes any ids
@@ -181,12 +181,17 @@ def _frame(vocabulary: Mapping[str, Any], settings: Settings) -> dict[str, Any] 
 
 def merged_tokens(model: Mapping[str, Any]) -> set[str]:
     """Return the tokens that a byte-level model can make of a text."""
-    joined = {"".join(_pair(merge)) for merge in model["merges"]}
-    return joined | BYTE_OF.keys()
+    return {*map("".join, _pairs(model["merges"])), *BYTE_OF}
 
 
-def _pair(merge: Any) -> Any:
-    """Return a merge as two tokens; old files have a space between them."""
-    if isinstance(merge, str):
-        return merge.split(" ")
-    return merge
+def _pairs(merges: list[Any]) -> list[Any]:
+    """Return each merge as two tokens; old files have a space between them."""
+    if str not in {*map(type, merges)}:
+        return merges
+    pairs = []
+    for merge in merges:
+        pair = merge
+        if isinstance(merge, str):
+            pair = merge.split(" ")
+        pairs.append(pair)
+    return pairs

@@ -69,7 +69,8 @@ class JsonVocabulary(TokenTable):
         self.reserve_ids(further)
         added = own | further
         listed = {token.content: token for token in added.values()}
-        for text in settings.special_texts:
+        special = settings.special_texts
+        for text in special:
             if text in self._ids:
                 listed.setdefault(text, AddedToken(text, special=True))
 
@@ -81,9 +82,7 @@ class JsonVocabulary(TokenTable):
                 literal = _literal_ids(added, ids, document)
             self.decoding = replace(self.decoding, literal=literal)
         self.begin, self._end = read_frame(document.get("post_processor"), self._ids)
-        special = settings.special_texts.union(
-            token.content for token in own.values() if token.special
-        )
+        special = special.union(token.content for token in own.values() if token.special)
         self.special_ids = frozenset(self._ids[text] for text in special if text in self._ids)
         self.split_token_ids = frozenset(
             self._ids[token.content] for token in listed.values() if token.splits_text
@@ -112,8 +111,9 @@ class JsonVocabulary(TokenTable):
 
     def _check_ids(self, added: Mapping[int, AddedToken], *, is_normalized: bool) -> None:
         """Refuse added tokens to which the library, which counts them through, gave other ids."""
-        for token_id, token in added.items():
-            if self._tokenizer.token_to_id(token.content) != token_id:
+        given = map(self._tokenizer.token_to_id, [token.content for token in added.values()])
+        for (token_id, token), given_id in zip(added.items(), given, strict=True):
+            if given_id != token_id:
                 raise TokenizerError(
                     f"added token {quoted(token.content)} is said to have the id {token_id}, "
                     "but the ids before it have gaps"
@@ -197,12 +197,18 @@ def _build_tokenizer(document: Mapping[str, Any], model: Any, added: Collection[
     }
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(frame))
     tokenizer.model = model
-    names = AddedToken._fields[1:]
-    switches = {each: dict(zip(names, each, strict=True)) for each in {one[1:] for one in added}}
+    written = {each: _switches(*each) for each in {token[1:] for token in added}}
     tokenizer.add_tokens(
-        [tokenizers.AddedToken(token.content, **switches[token[1:]]) for token in added]
+        [tokenizers.AddedToken(token.content, **written[token[1:]]) for token in added]
     )
     return tokenizer
+
+
+def _switches(special: bool, *others: bool) -> dict[str, bool]:
+    """Return the switches of an added token without those that the library takes anyway."""
+    token = AddedToken("", special, *others)._asdict()
+    usual = AddedToken("", normalized=not special)._asdict()
+    return dict(token.items() - usual.items())
 
 
 def _parse(path: Path) -> dict[str, Any]:
