@@ -1,8 +1,11 @@
 """Kernels compiled once for all tests, for every instruction set that this processor has."""
 
-import pytest
+from functools import cache
 
-from edgellm.kernels.code_cache import CodeCache
+import pytest
+from support.instruction_sets import below
+
+from edgellm.kernels.code_cache import CodeCache, default_folder
 from edgellm.kernels.codegen.isa import host_isas
 from edgellm.kernels.host import unavailable
 from edgellm.kernels.kernel_engine import KernelEngine
@@ -10,20 +13,38 @@ from edgellm.kernels.kernel_engine import KernelEngine
 ISAS = []
 if unavailable() is None:
     ISAS = host_isas()
+FLOATS = [(isa, "float") for isa in ISAS if below(isa) is None]
+"""Without those whose products of floats are another one's code."""
+ROUNDED = [(isa, "int8") for isa in ISAS]
 
 
-@pytest.fixture(scope="session", params=ISAS, ids=lambda isa: isa.name)
-def code(request):
-    return CodeCache(request.param, folder=None)
+@cache
+def code_of(isa):
+    return CodeCache(isa, folder=default_folder())
 
 
-@pytest.fixture(scope="session")
-def floats(code):
+@cache
+def engine_of(isa, activations):
+    return KernelEngine(code_of(isa), threads=2, activations=activations)
+
+
+def named(choice):
+    return "-".join([choice[0].name, choice[1]])
+
+
+@pytest.fixture(params=FLOATS, ids=named)
+def floats(request):
     """An engine whose products keep float32."""
-    return KernelEngine(code, threads=2, activations="float")
+    return engine_of(*request.param)
 
 
-@pytest.fixture(scope="session")
-def rounded(code):
+@pytest.fixture(params=ROUNDED, ids=named)
+def rounded(request):
     """An engine whose products round activations."""
-    return KernelEngine(code, threads=2, activations="int8")
+    return engine_of(*request.param)
+
+
+@pytest.fixture(params=[*FLOATS, *ROUNDED], ids=named)
+def either(request):
+    """An engine of either kind."""
+    return engine_of(*request.param)

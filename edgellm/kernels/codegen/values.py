@@ -6,6 +6,7 @@ Comments say ``(n,)`` for a vector of n lanes; lane 0 lies lowest in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -30,9 +31,16 @@ class _BFloatType(ir.Type):  # type: ignore[misc]
 BFLOAT = _BFloatType()
 
 
+@cache
 def vector(element: Value, lanes: int) -> Value:
     """Return the type of ``lanes`` values of a type."""
     return ir.VectorType(element, lanes)
+
+
+@cache
+def _integers(element: Value, values: tuple[int, ...]) -> Value:
+    """Return a constant vector; one that many shuffles share is written out once."""
+    return ir.Constant(vector(element, len(values)), list(values))
 
 
 class ValueBuilder:
@@ -57,7 +65,7 @@ class ValueBuilder:
     def const(self, typ: Value, value: float | int) -> Value:
         """Return a constant; of a vector type, the same in every lane."""
         if isinstance(typ, ir.VectorType):
-            return ir.Constant(typ, [value] * typ.count)
+            return self.const_lanes(typ.element, [value] * typ.count)
         return ir.Constant(typ, value)
 
     def const_bit(self, value: bool) -> Value:
@@ -66,6 +74,8 @@ class ValueBuilder:
 
     def const_lanes(self, element: Value, values: Sequence[float]) -> Value:
         """Return a constant vector."""
+        if isinstance(element, ir.IntType):
+            return _integers(element, tuple(values))
         return ir.Constant(vector(element, len(values)), list(values))
 
     # --- 64-bit integers: positions, counts, bytes

@@ -186,7 +186,7 @@ def test_rounded_products_round_the_activations_and_nothing_else(
     add=st.booleans(),
 )
 def test_each_of_few_tokens_gets_what_it_gets_alone(
-    floats, rounded, *, weight_format, rows, blocks, odd, tokens, add
+    either, *, weight_format, rows, blocks, odd, tokens, add
 ):
     columns = columns_of(weight_format, blocks, odd)
     weight = Weight(weight_format, rows, columns)
@@ -196,25 +196,21 @@ def test_each_of_few_tokens_gets_what_it_gets_alone(
     if add:
         out = np.random.default_rng(2).standard_normal((tokens, rows), dtype=np.float32)
         before = np.split(out, tokens)
-    for engine in (floats, rounded):
-        together = product(engine, [weight], x, out)
-        for token in range(tokens):
-            own = slice(token, token + 1)
-            alone = product(engine, [weight], x[own], before[token])
-            assert np.array_equal(together[own], alone)
+    together = product(either, [weight], x, out)
+    for token in range(tokens):
+        own = slice(token, token + 1)
+        alone = product(either, [weight], x[own], before[token])
+        assert np.array_equal(together[own], alone)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("rows", [16, 48, 1000])
-@pytest.mark.parametrize("tokens", [2, 3, 4, 7, 15, 16])
-def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits, rows, tokens):
+def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits, rows):
     weight = Weight(WeightFormat(bits, 64, "f16"), rows, 1408)
-    x = np.random.default_rng(1).standard_normal((tokens, 1408), dtype=np.float32)
-    together = product(rounded, [weight], x)
-    assert np.array_equal(
-        together,
-        np.concatenate([product(rounded, [weight], x[n : n + 1]) for n in range(tokens)]),
-    )
+    x = np.random.default_rng(1).standard_normal((16, 1408), dtype=np.float32)
+    alone = np.concatenate([product(rounded, [weight], x[n : n + 1]) for n in range(16)])
+    for tokens in (2, 3, 4, 7, 15, 16):
+        assert np.array_equal(product(rounded, [weight], x[:tokens]), alone[:tokens]), tokens
 
 
 @pytest.mark.parametrize("tokens", [1, 40])
