@@ -1,6 +1,7 @@
 """Conversions killed, short of space, in each other's way, or replacing: nothing half made."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,9 @@ def quick_disk(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Metal does not live through fork")
 @pytest.mark.parametrize("force", [False, True])
-def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(quick_disk, force):
+def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(
+    quick_disk, force, tmp_path_factory
+):
     """Kill a conversion at every opening, renaming and removing of a file that it does."""
     tmp_path = quick_disk
     config = LLAMA | {"num_hidden_layers": 1}
@@ -81,6 +84,9 @@ def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(quick_disk,
     convert(source, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     made = tmp_path / "made"
+    old = tmp_path_factory.mktemp("old") / "made"
+    if force:
+        convert(write_model(old.with_name("source"), config, seed=1, tokenizer=False), old)
 
     def prepare():
         if made.exists():
@@ -88,10 +94,7 @@ def test_killed_before_any_step_and_run_again_the_bytes_are_the_same(quick_disk,
                 file.unlink()
             made.rmdir()
         if force:
-            convert(write_model(tmp_path / "old", config, seed=1, tokenizer=False), made)
-            for path in sorted((tmp_path / "old").iterdir()):
-                path.unlink()
-            (tmp_path / "old").rmdir()
+            shutil.copytree(old, made)
 
     prepare()
     script = [sys.executable, "-c", KILLS, source, made, "force" if force else "no"]

@@ -26,6 +26,27 @@ def loading(request):
     return {"context": CONTEXT, "threads": 1} | request.param
 
 
+@pytest.fixture(scope="module")
+def whole(loading):
+    """The model that others are compared with: whole in memory."""
+    with open_stories(loading) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def alone(whole):
+    """A function that returns what it says to a prompt, and is not asked twice."""
+    known = {}
+
+    def answer(prompt):
+        key = tuple(prompt)
+        if key not in known:
+            known[key] = continuation(whole, prompt)
+        return known[key]
+
+    return answer
+
+
 def open_stories(loading, reader=None, **keywords):
     return open_model(locate(DEFAULT_MODEL), reader, **(loading | keywords))
 
@@ -47,59 +68,51 @@ def continuation(llm, prompt, **settings):
     ("chunk", "pinned"),
     [(5, None), (16, 2), (32, 0), (33, None), (100, 4)],
 )
-def test_every_budget_and_every_prefill_chunk_give_the_same_bits(chunk, pinned, loading):
+def test_every_budget_and_every_prefill_chunk_give_the_same_bits(
+    chunk, pinned, loading, whole, alone
+):
     keywords = {"prefill_chunk": chunk}
     if pinned is not None:
         keywords["memory"] = paged_budget(locate(DEFAULT_MODEL), pinned, **(loading | keywords))
-    with open_stories(loading) as whole, open_stories(loading, **keywords) as cut:
+    with open_stories(loading, **keywords) as cut:
         assert cut.plan.resident == (pinned is None)
         for prompt in prompts(1, seed=chunk):
             assert (whole.logits(prompt) == cut.logits(prompt)).all().item()
-            assert continuation(whole, prompt) == continuation(cut, prompt)
+            assert alone(prompt) == continuation(cut, prompt)
 
 
-def test_what_a_cache_held_of_a_prompt_changes_no_bit(loading):
-    with open_stories(loading) as llm:
-        for prompt in prompts(4, seed=1):
-            expected = continuation(llm, prompt)
-            for held in {17, len(prompt) // 2, len(prompt) - 3, len(prompt) - 1}:
-                if 16 < held < len(prompt):
-                    list(llm.stream(prompt[:held], max_tokens=1))
-                    found = list(
-                        llm.stream(prompt, max_tokens=NEW, logprobs=True, reuse_cache=True)
-                    )
-                    assert found[-1].stats.cached_tokens == held
-                    assert [(token.id, token.logprob) for token in found] == expected
+def test_what_a_cache_held_of_a_prompt_changes_no_bit(whole, alone):
+    for prompt in prompts(4, seed=1):
+        for held in {17, len(prompt) // 2, len(prompt) - 3, len(prompt) - 1}:
+            if 16 < held < len(prompt):
+                expected = alone(prompt)
+                list(whole.stream(prompt[:held], max_tokens=1))
+                found = list(whole.stream(prompt, max_tokens=NEW, logprobs=True, reuse_cache=True))
+                assert found[-1].stats.cached_tokens == held
+                assert [(token.id, token.logprob) for token in found] == expected
 
 
-def test_prompts_kept_on_disk_give_the_same_bits(loading, tmp_path):
+def test_prompts_kept_on_disk_give_the_same_bits(loading, alone, tmp_path):
     (prompt,) = [prompt for prompt in prompts(9, seed=2) if len(prompt) > 150][:1]
-    with open_stories(loading) as llm:
-        expected = continuation(llm, prompt)
     for length in (70, 101, len(prompt)):
         with open_stories(loading, prompt_cache=tmp_path / str(length)) as llm:
             llm.generate(prompt[:length], max_tokens=1)
         with open_stories(loading, prompt_cache=tmp_path / str(length)) as llm:
-            assert continuation(llm, prompt) == expected
+            assert continuation(llm, prompt) == alone(prompt)
             assert llm.generate(prompt, max_tokens=1).stats.cached_tokens > 0
 
 
 @pytest.mark.parametrize("chunk", [13, 40, 512])
-def test_company_changes_no_bit(chunk, loading):
+def test_company_changes_no_bit(chunk, loading, alone):
     asked = prompts(6, seed=3)
-    with open_stories(loading) as llm:
-        alone = [continuation(llm, prompt) for prompt in asked]
     with open_stories(loading, prefill_chunk=chunk) as llm:
         together = llm.generate_batch(asked, Sampling(max_tokens=NEW, logprobs=True))
-    assert [
-        [(token.id, token.logprob) for token in completion.tokens] for completion in together
-    ] == alone
+    found = [[(token.id, token.logprob) for token in one.tokens] for one in together]
+    assert found == list(map(alone, asked))
 
 
-def test_sequences_that_begin_anew_after_a_failure_have_the_same_bits(loading):
+def test_sequences_that_begin_anew_after_a_failure_have_the_same_bits(loading, alone):
     asked = prompts(2, seed=5)
-    with open_stories(loading) as llm:
-        alone = [continuation(llm, prompt) for prompt in asked]
     reader = FailingReader()
     memory = paged_budget(locate(DEFAULT_MODEL), 2, **loading)
     with open_stories(loading, reader, memory=memory) as llm, llm.batch() as batch:
@@ -117,7 +130,7 @@ def test_sequences_that_begin_anew_after_a_failure_have_the_same_bits(loading):
                 failures += 1
                 reader.fail_at = None
     assert failures == 1
-    assert list(found.values()) == alone
+    assert list(found.values()) == list(map(alone, asked))
 
 
 def test_verified_draft_tokens_change_no_bit(loading):

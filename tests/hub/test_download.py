@@ -1,8 +1,5 @@
 """Downloads from a stand-in for the Hub on this machine: what is fetched, kept, and said."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from support.meta_files import write_meta
@@ -177,23 +174,15 @@ def test_no_network_and_offline_are_told_apart(tmp_path):
     assert "HF_HUB_OFFLINE" in ask(nobody, tmp_path, call, offline=True)[0][1]
 
 
-@pytest.mark.parametrize("name", ["owner/old", "owner/meta"])
-def test_a_hub_id_is_converted(hub, tmp_path, name):
+def test_a_hub_id_is_converted(hub, tmp_path):
     code = (
-        "import sys; from edgellm.converters import convert\n"
-        f"print(convert({name!r}, sys.argv[1]).dtype)"
+        "import json, sys; from edgellm.converters import convert\n"
+        "made = [convert(*words).dtype for words in json.loads(sys.argv[1])]\n"
+        "print(json.dumps(made))"
     )
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HF_ENDPOINT": hub.address,
-        "HF_HOME": str(tmp_path / "home"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "made")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.stdout == "float32\n", done.stderr
-    assert (tmp_path / "made" / "model-head.safetensors").exists()
+    places = {f"owner/{name}": tmp_path / name for name in ("old", "meta")}
+    asked = [[name, str(place)] for name, place in places.items()]
+    environment = hub_environment(hub.address, tmp_path / "home")
+    assert answer_of(code, asked, environment) == ["float32", "float32"]
+    for place in places.values():
+        assert (place / "model-head.safetensors").exists()

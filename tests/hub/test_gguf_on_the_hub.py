@@ -1,22 +1,20 @@
 """GGUF files on the Hub as models: converted once, found again, planned from their headers."""
 
 import json
-import subprocess
-import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.gguf_files import WIDE, write_gguf
-from support.processes import answer_of
+from support.processes import answer_of, results_of
 from support.stand_in_hub import hub_environment, paths_asked, serving_hub
 
 from edgellm.files.strict_json import read_json
 
 
-@pytest.fixture
-def hub(tmp_path):
+@contextmanager
+def serving_gguf(folder):
     """A Hub with a GGUF repository."""
-    folder = tmp_path / "repository"
     folder.mkdir()
     for kind in ("Q8_0", "Q4_0"):
         write_gguf(folder / f"Tiny-{kind}.gguf", WIDE, kinds=lambda _, kind=kind: kind)
@@ -25,22 +23,19 @@ def hub(tmp_path):
         yield server
 
 
-def edgellm(environment, *arguments):
-    """A command's exit code, and what it prints on both streams."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edgellm", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def hub(tmp_path):
+    with serving_gguf(tmp_path / "repository") as server:
+        yield server
 
 
-def generated(environment, name):
-    code, out, error = edgellm(environment, "generate", name, "-p", "Once", "--max-tokens", "4")
-    assert code == 0, error
-    return out, error
+def planned_and_generated(environment, name):
+    """A plan, and what is generated and said."""
+    words = [["plan", name, "--json"], ["generate", name, "-p", "Once", "--max-tokens", "4"]]
+    plan, generation = results_of(words, environment)
+    for code, _, error in (plan, generation):
+        assert code == 0, error
+    return json.loads(plan[1]), generation[1:]
 
 
 CONVERT = """
@@ -69,10 +64,7 @@ def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path)
     home = tmp_path / "home"
     online = hub_environment(hub.address, home)
     offline = hub_environment(hub.address, home, offline=True)
-    code, out, error = edgellm(online, "plan", "owner/tiny-GGUF:Q8_0", "--json")
-    assert code == 0, error
-    planned = json.loads(out)
-    first, said = generated(online, "owner/tiny-GGUF:Q8_0")
+    planned, (first, said) = planned_and_generated(online, "owner/tiny-GGUF:Q8_0")
     assert "owner/tiny-GGUF:Q8_0 is converted once, into" in said
     assert "MB, found again until" in said
     ours = home / "ours" / "edgellm" / "models"
@@ -86,16 +78,15 @@ def test_a_file_is_converted_once_and_found_again_without_the_hub(hub, tmp_path)
     for file in (home / "hub").rglob("*"):
         if not file.is_dir():
             file.unlink()
-    assert generated(offline, "owner/tiny-GGUF:q8_0") == (first, "")
+    from_cache, generation = planned_and_generated(offline, "owner/tiny-GGUF:q8_0")
+    assert generation == [first, ""]
+    for part in ("pinned_bytes", "outer_bytes", "cache_bytes", "working_bytes"):
+        assert from_cache[part] == planned[part]
     names = [["owner/tiny-GGUF:Q8_0", {}], ["owner/tiny-GGUF:Q4_0", {}]]
     again, absent = answer_of(CONVERT, names, offline)
     assert again == [str(made), []]
     assert absent[0] == "DownloadError"
     assert "owner/tiny-GGUF is not in the cache and HF_HUB_OFFLINE forbids" in absent[1]
-    code, out, error = edgellm(offline, "plan", "owner/tiny-GGUF:Q8_0", "--json")
-    assert code == 0, error
-    for part in ("pinned_bytes", "outer_bytes", "cache_bytes", "working_bytes"):
-        assert json.loads(out)[part] == planned[part]
 
 
 def test_another_file_under_the_name_is_converted_anew(hub, tmp_path):
@@ -120,7 +111,7 @@ def test_shards_in_a_folder_are_one_model(hub, tmp_path):
     folder.mkdir()
     write_gguf(folder / "Tiny-BF16.gguf", WIDE, kinds=lambda _: "BF16", shards=8)
     assert len(list(folder.iterdir())) == 3
-    code, _, error = edgellm(environment, "plan", "owner/tiny-GGUF:BF16")
+    ((code, _, error),) = results_of([["plan", "owner/tiny-GGUF:BF16"]], environment)
     assert code == 0, error
     names = ["owner/tiny-GGUF:bf16", "owner/tiny-GGUF/BF16/Tiny-BF16-00002-of-00003.gguf"]
     first, again = answer_of(CONVERT, [[name, {}] for name in names], environment)
@@ -130,35 +121,50 @@ def test_shards_in_a_folder_are_one_model(hub, tmp_path):
     assert "quantization" not in config, "who names a 16-bit file wants 16 bits"
 
 
-def test_every_command_takes_a_file_and_says_that_it_is_converted(hub, tmp_path):
-    environment = hub_environment(hub.address, tmp_path / "home")
-    code, _, error = edgellm(environment, "verify", "owner/tiny-GGUF:Q8_0")
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What commands that name files or the repository answer, in this order; what is made."""
+    folder = tmp_path_factory.mktemp("commands")
+    file, repository, made = "owner/tiny-GGUF:Q8_0", "owner/tiny-GGUF", folder / "made"
+    commands = {
+        "verify": ["verify", file],
+        "mistyped": ["convert", "models/tiny/x.gguf", folder / "other"],
+        "plan": ["plan", repository],
+        "generate": ["generate", repository, "-p", "x"],
+        "convert": ["convert", file, made],
+        "chat": ["chat", file],
+    }
+    with serving_gguf(folder / "repository") as hub:
+        environment = hub_environment(hub.address, folder / "home")
+        results = results_of(commands.values(), environment)
+    return dict(zip(commands, results, strict=True)), made
+
+
+def test_every_command_takes_a_file_and_says_that_it_is_converted(said):
+    code, _, error = said[0]["verify"]
     assert code == 0, error
     assert "warning: owner/tiny-GGUF:Q8_0 is converted once" in error
 
 
-def test_a_path_that_is_mistyped_is_said_as_a_path_too(tmp_path):
-    environment = hub_environment("http://127.0.0.1:9", tmp_path / "home")
-    code, _, error = edgellm(environment, "convert", "models/tiny/x.gguf", str(tmp_path / "made"))
+def test_a_path_that_is_mistyped_is_said_as_a_path_too(said):
+    code, _, error = said[0]["mistyped"]
     assert code == 1
-    assert "there is no file models/tiny/x.gguf here, and models/tiny is not in the cache" in error
+    assert "there is no file models/tiny/x.gguf here, and there is no models/tiny on the" in error
 
 
-def test_a_repository_of_gguf_files_says_how_they_are_named(hub, tmp_path):
-    environment = hub_environment(hub.address, tmp_path / "home")
-    for command in (["plan"], ["generate", "-p", "x"]):
-        code, _, error = edgellm(environment, command[0], "owner/tiny-GGUF", *command[1:])
+def test_a_repository_of_gguf_files_says_how_they_are_named(said):
+    for command in ("plan", "generate"):
+        code, _, error = said[0][command]
         assert code == 1
         assert "holds GGUF files" in error
         assert "owner/tiny-GGUF:Q4_0, owner/tiny-GGUF:Q8_0" in error
 
 
-def test_a_file_is_a_source_of_conversions_and_of_chats(hub, tmp_path):
-    environment = hub_environment(hub.address, tmp_path / "home")
-    made = tmp_path / "made"
-    code, _, error = edgellm(environment, "convert", "owner/tiny-GGUF:Q8_0", str(made))
+def test_a_file_is_a_source_of_conversions_and_of_chats(said):
+    answers, made = said
+    code, _, error = answers["convert"]
     assert code == 0, error
     assert read_json(made / "config.json")["quantization"]["bits"] == 8
-    code, _, error = edgellm(environment, "chat", "owner/tiny-GGUF:Q8_0")
+    code, _, error = answers["chat"]
     assert code == 1
     assert "chat template" in error

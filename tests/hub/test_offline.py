@@ -14,24 +14,43 @@ from support.tiny import CONFIGS, write_model
 LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
 
 FETCH = """
-import json, sys, warnings
+import json, sys
 from huggingface_hub import snapshot_download
-patterns, offline = json.loads(sys.argv[1])
-print(json.dumps(snapshot_download("owner/whole", allow_patterns=patterns)))
+print(json.dumps([
+    snapshot_download(name, allow_patterns=patterns) for name, patterns in json.loads(sys.argv[1])
+]))
 """
 
 USE = """
 import json, sys, warnings
 from edgellm.errors import EdgeLLMError
 from edgellm.hub.download import download
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    try:
-        answer = ["folder", str(download("owner/whole", **json.loads(sys.argv[1])))]
-    except EdgeLLMError as error:
-        answer = [type(error).__name__, error.message, error.hint]
-print(json.dumps([answer, [str(warning.message) for warning in caught]]))
+answers = []
+for name, revision in json.loads(sys.argv[1]):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            answer = ["folder", str(download(name, revision=revision))]
+        except EdgeLLMError as error:
+            answer = [type(error).__name__, error.message, error.hint]
+    answers.append([answer, [str(warning.message) for warning in caught]])
+print(json.dumps(answers))
 """
+
+FETCHED = {
+    "owner/unlicensed": ["*.json", "model*.safetensors"],
+    "owner/unset": ["config.json", "tokenizer.json", "model*.safetensors", "*.index.json"],
+    "owner/whole": ["*"],
+}
+IN_PART = {
+    "owner/config": ["config.json"],
+    "owner/no-weights": ["*.json"],
+    "owner/one-shard": ["*.json", "model-00002-of-00002.safetensors"],
+    "owner/no-tokenizer": ["*config.json", "*.index.json", "model*.safetensors"],
+    "owner/no-index": ["config.json", "tokenizer*", "model*.safetensors"],
+    "owner/no-config": ["tokenizer*", "*.index.json", "model*.safetensors"],
+}
+"""What another program has fetched, by names of one and the same repository."""
 
 
 @pytest.fixture(scope="module")
@@ -40,66 +59,69 @@ def hub(tmp_path_factory):
     whole = write_model(tmp_path_factory.mktemp("hub") / "whole", LLAMA, shards=2)
     (whole / "LICENSE").write_text("terms")
     (whole / "generation_config.json").write_text('{"eos_token_id": 2}')
-    with serving_hub({"owner/whole": whole}) as server:
+    with serving_hub(dict.fromkeys(FETCHED | IN_PART, whole)) as server:
         yield server.address
 
 
-def fetched(hub, home, *patterns):
-    """Have another program fetch the files of some patterns; return what it says is the folder."""
-    return answer_of(FETCH, [patterns, False], hub_environment(hub, home))
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
 
 
-def used(home, *, address="http://127.0.0.1:9", offline=True, **options):
-    """Return what ``download`` answers without the Hub, and its warnings."""
-    return answer_of(USE, options, hub_environment(address, home, offline=offline))
+@pytest.fixture(scope="module")
+def folders(hub, home):
+    """Have another program fetch; what it says are the folders, by repository."""
+    asked = list((FETCHED | IN_PART).items())
+    fetched = answer_of(FETCH, asked, hub_environment(hub, home))
+    return dict(zip(FETCHED | IN_PART, fetched, strict=True))
 
 
-@pytest.mark.parametrize("offline", [True, False])
-def test_what_another_program_fetched_is_used_without_its_license(hub, tmp_path, offline):
-    folder = fetched(hub, tmp_path, "*.json", "model*.safetensors")
-    assert used(tmp_path, offline=offline) == [["folder", folder], []]
+def used(home, *calls, offline=True):
+    """What ``download`` answers without the Hub to names and revisions, each with warnings."""
+    environment = hub_environment("http://127.0.0.1:9", home, offline=offline)
+    return answer_of(USE, calls, environment)
 
 
-def test_a_missing_small_file_is_said(hub, tmp_path):
-    names = ["config.json", "tokenizer.json", "model*.safetensors", "*.index.json"]
-    folder = fetched(hub, tmp_path, *names)
-    answer, warned = used(tmp_path)
-    assert answer == ["folder", folder]
+@pytest.fixture(scope="module")
+def found(folders, home):
+    """What ``download`` answers offline, by repository."""
+    calls = [[name, None] for name in folders]
+    return dict(zip(folders, used(home, *calls), strict=True))
+
+
+def test_what_another_program_fetched_is_used_without_its_license(folders, found, home):
+    expected = [["folder", folders["owner/unlicensed"]], []]
+    assert found["owner/unlicensed"] == expected
+    assert used(home, ["owner/unlicensed", None], offline=False) == [expected]
+
+
+def test_a_missing_small_file_is_said(folders, found):
+    answer, warned = found["owner/unset"]
+    assert answer == ["folder", folders["owner/unset"]]
     assert len(warned) == 1
-    assert "lacks small files of owner/whole" in warned[0]
+    assert "lacks small files of owner/unset" in warned[0]
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["config.json"],
-        ["*.json"],
-        ["*.json", "model-00002-of-00002.safetensors"],
-        ["*config.json", "*.index.json", "model*.safetensors"],  # no tokenizer
-        ["config.json", "tokenizer*", "model*.safetensors"],  # no index
-        ["tokenizer*", "*.index.json", "model*.safetensors"],  # no config
-    ],
-)
-def test_a_part_is_not_used_and_not_called_a_repository_without_weights(hub, tmp_path, names):
-    fetched(hub, tmp_path, *names)
-    (kind, fact, hint), _ = used(tmp_path)
+@pytest.mark.parametrize("name", IN_PART)
+def test_a_part_is_not_used_and_not_called_a_repository_without_weights(found, name):
+    (kind, fact, hint), _ = found[name]
     assert kind == "DownloadError"
-    assert fact == "owner/whole is only in part in the cache and HF_HUB_OFFLINE forbids to fetch it"
+    assert fact == f"{name} is only in part in the cache and HF_HUB_OFFLINE forbids to fetch it"
     assert hint
 
 
-def test_an_older_one_that_is_whole_goes_before_a_newer_one_that_is_not(hub, tmp_path):
-    folder = fetched(hub, tmp_path, "*")
-    repository = tmp_path / "hub" / "models--owner--whole"
+def test_an_older_one_that_is_whole_goes_before_a_newer_one_that_is_not(folders, found, home):
+    assert found["owner/whole"][0] == ["folder", folders["owner/whole"]]
+    repository = home / "hub" / "models--owner--whole"
     newer = repository / "snapshots" / ("f" * 40)
     newer.mkdir()
     (newer / "config.json").write_text("{}")
     (repository / "refs" / "main").write_text("f" * 40)
-    answer, warned = used(tmp_path)
-    assert answer == ["folder", folder]
+    newest, main = used(home, ["owner/whole", None], ["owner/whole", "main"])
+    answer, warned = newest
+    assert answer == ["folder", folders["owner/whole"]]
     assert "taking an older one, 01234567" in warned[0]
-    (kind, _, _), _ = used(tmp_path, revision="main")
-    assert kind == "DownloadError"
+    assert main[0][0] == "DownloadError"
 
 
 def test_a_plan_beforehand_does_not_make_the_model_one_without_weights(hub, tmp_path):
@@ -121,28 +143,32 @@ def test_a_plan_beforehand_does_not_make_the_model_one_without_weights(hub, tmp_
     assert "safetensors" not in done.stderr
 
 
-@pytest.mark.parametrize("ask", ["download(name)", "remote_folder(name)", "upload"])
-def test_a_hub_that_accepts_and_never_answers_is_told_in_time_and_in_our_words(tmp_path, ask):
-    code = f"""
+ASK_TOGETHER = """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from edgellm.errors import EdgeLLMError
 from edgellm.hub.download import download
 from edgellm.hub.remote_folder import remote_folder
 from edgellm.hub.upload import require_account
 import huggingface_hub
-name = json.loads(sys.argv[1])
-begun = time.monotonic()
-try:
-    {ask.replace("upload", "require_account(name)")}
-except EdgeLLMError as error:
-    print(json.dumps([error.message, time.monotonic() - begun]))
+def ask(question):
+    begun = time.monotonic()
+    try:
+        question("owner/whole")
+    except EdgeLLMError as error:
+        return error.message, time.monotonic() - begun
+with ThreadPoolExecutor() as threads:
+    print(json.dumps(list(threads.map(ask, [download, remote_folder, require_account]))))
 """
+
+
+def test_a_hub_that_accepts_and_never_answers_is_told_in_time_and_in_our_words(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = hub_environment(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
         environment["HF_TOKEN"] = "hf_" + "a" * 34
         begun = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", code, '"owner/whole"'],
+            [sys.executable, "-c", ASK_TOGETHER],
             env=environment,
             capture_output=True,
             text=True,
@@ -150,9 +176,11 @@ except EdgeLLMError as error:
         )
         assert time.monotonic() - begun < 60
     assert done.stderr == ""
-    fact, seconds = json.loads(done.stdout)
-    assert "the Hub cannot be reached" in fact
-    assert seconds < 4.5
+    answers = json.loads(done.stdout)
+    assert len(answers) == 3
+    for fact, seconds in answers:
+        assert "the Hub cannot be reached" in fact
+        assert seconds < 4.5
 
 
 def test_the_librarys_lines_about_second_tries_stay_off_the_screen(tmp_path):

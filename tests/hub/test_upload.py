@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 from support.folders import LLAMA
 from support.local_server import serving
-from support.processes import answer_of
+from support.processes import results_of
 from support.tiny import write_model
 
 from edgellm.converters import convert
@@ -173,28 +173,8 @@ def hub():
         yield server
 
 
-COMMANDS = """
-import contextlib, io, json, os, sys
-from edgellm.cli.app import main
-results = []
-for token, arguments in json.loads(sys.argv[1]):
-    os.environ.pop("HF_TOKEN", None)
-    if token:
-        os.environ["HF_TOKEN"] = token
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(arguments)
-    results.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(results))
-"""
-
-
 def run_commands(hub, home, *commands):
-    """Run commands against the stand-in, in one process; each is a token and its arguments.
-
-    Returns:
-        Of each, its exit status, and what it wrote to standard output and to standard error.
-    """
+    """Run commands, each a token and its words, against the stand-in; as ``results_of``."""
     environment = {
         "PATH": os.environ["PATH"],
         "HF_ENDPOINT": hub.address,
@@ -203,8 +183,8 @@ def run_commands(hub, home, *commands):
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    asked = [(token, [str(word) for word in arguments]) for token, *arguments in commands]
-    return answer_of(COMMANDS, asked, environment)
+    tokens, words = zip(*((token, command) for token, *command in commands), strict=True)
+    return results_of(words, environment, [{"HF_TOKEN": token or ""} for token in tokens])
 
 
 def test_a_conversion_is_uploaded_with_its_card(hub, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import cache, partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -49,12 +50,30 @@ def test_logits_and_texts_are_those_of_the_resident_model(models, model, pinned)
     assert again.text == answer.text
 
 
+@pytest.fixture(scope="module")
+def resident_layers(models):
+    """A function that returns a model's checkpoint, and its layers in memory, read once."""
+    reader = DiskReader()
+
+    @cache
+    def read(shape):
+        checkpoint = read_checkpoint(models(shape))
+        buffers = [WeightBuffer(part.layout.nbytes) for part in checkpoint.layers]
+        for group, buffer in zip(checkpoint.layers, buffers, strict=True):
+            reader.submit(group.extents, buffer.memory).wait()
+        block = partial(make_block, checkpoint, arithmetic_of(checkpoint, LoadSettings()))
+        return checkpoint, ResidentLayers(list(map(block, range(len(buffers)), buffers))), block
+
+    yield read
+    reader.close()
+
+
 @settings(max_examples=25)
 @given(data=st.data())
-def test_every_ring_computes_the_same(models, data):
+def test_every_ring_computes_the_same(resident_layers, data):
     """Whatever is pinned, however long the ring, however far ahead launches run."""
     shape = data.draw(st.sampled_from(["tiny-llama", "tiny-mistral"]))
-    checkpoint = read_checkpoint(models(shape))
+    checkpoint, resident, block = resident_layers(shape)
     count = len(checkpoint.layers)
     pinned = sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1)))
     ring_buffers = data.draw(st.integers(1, count - len(pinned)))
@@ -64,16 +83,7 @@ def test_every_ring_computes_the_same(models, data):
     steps = data.draw(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=2), max_size=3))
     key = mx.random.key(data.draw(st.integers(0, 1000)))
 
-    arithmetic = arithmetic_of(checkpoint, LoadSettings())
-
-    def block(index, buffer):
-        return make_block(checkpoint, arithmetic, index, buffer)
-
     reader = DiskReader(Tuning(threads=2, read_size=4096))
-    resident_buffers = [WeightBuffer(part.layout.nbytes) for part in checkpoint.layers]
-    for group, buffer in zip(checkpoint.layers, resident_buffers, strict=True):
-        reader.submit(group.extents, buffer.memory).wait()
-    resident = ResidentLayers(list(map(block, range(count), resident_buffers)))
     configs = [checkpoint.config.layer(index) for index in range(count)]
     paged = PagedLayers(
         checkpoint.layers,

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,10 +24,14 @@ PROMPT = [3, 1, 4, 1, 5, 92, 65, 35, 89, 79]
 
 def open_model(folder, reader=None, **keywords):
     checkpoint = read_checkpoint(folder)
-    tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
-    return open_llm(
-        checkpoint, tokenizer, LoadSettings(**{"context": CONTEXT} | keywords), reader=reader
-    )
+    settings = LoadSettings(**{"context": CONTEXT} | keywords)
+    tokenizer = tokenizer_of(folder, checkpoint.config.vocab_size)
+    return open_llm(checkpoint, tokenizer, settings, reader=reader)
+
+
+@cache
+def tokenizer_of(folder, vocab_size):
+    return Tokenizer.from_folder(folder, vocab_size=vocab_size)
 
 
 def least_budget(folder, **keywords):

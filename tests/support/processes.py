@@ -26,3 +26,33 @@ def answer_of(code, argument, environment):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+COMMANDS = """
+import contextlib, io, json, os, sys
+from edgellm.cli.app import main
+results = []
+for arguments, variables in json.loads(sys.argv[1]):
+    os.environ.update(variables)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    results.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def results_of(commands, environment, variables=None):
+    """Run commands of edgellm after each other in one fresh interpreter.
+
+    Args:
+        commands: the words of each.
+        environment: the process's.
+        variables: of each command, what it adds to the environment.
+
+    Returns:
+        Of each, its exit status, and what it wrote to standard output and to standard error.
+    """
+    asked = [list(map(str, words)) for words in commands]
+    variables = variables or [{} for _ in asked]
+    return answer_of(COMMANDS, list(zip(asked, variables, strict=True)), environment)
