@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.layer_config import LayerConfig, Rotary
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.models.rope import wavelengths
@@ -116,7 +117,10 @@ def hidden_states(
             the whole cache behind a mask that is computed from ``positions``: the same arithmetic
             for every step, as a recorded graph needs it.
     """
+    config = model.config
     hidden = model.embed_tokens(tokens)
+    if FAMILIES[config.model_type].scaled_embedding:
+        hidden = hidden * torch.tensor(config.hidden_size**0.5, dtype=hidden.dtype)
     angles: dict[Rotary | None, Angles | None] = {
         rotary: (cosines[positions], sines[positions])
         for rotary, (cosines, sines) in cache.angles.items()
@@ -133,22 +137,32 @@ def hidden_states(
         keys.index_copy_(2, positions, key)
         values.index_copy_(2, positions, value)
         mask = masks[layer.own.window]
-        gathered = attention(query, keys[:, :, :seen], values[:, :, :seen], mask)
+        gathered = attention(query, keys[:, :, :seen], values[:, :, :seen], mask, config)
         hidden = hidden + normed(layer.o_proj(gathered), layer.after_attention, model)
         x = normed(hidden, layer.before_mlp, model)
-        added = layer.down_proj(swiglu(layer.gate_up_proj(x)))
+        added = layer.down_proj(gated(layer.gate_up_proj(x), config))
         hidden = hidden + normed(added, layer.after_mlp, model)
     return hidden
 
 
 def logits(model: Model, hidden: torch.Tensor) -> torch.Tensor:
     """Return the logits (..., V) of hidden states (..., E)."""
-    return model.lm_head(rms_norm(hidden, model.norm, model))
+    return capped(
+        model.lm_head(rms_norm(hidden, model.norm, model)), model.config.final_logit_softcapping
+    )
+
+
+def capped(x: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Return logits or scores with a soft cap; None: as they are."""
+    if cap is None:
+        return x
+    return cap * torch.tanh(x / cap)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, model: Model) -> torch.Tensor:
     """Return the root mean square norm over the last axis."""
-    return F.rms_norm(x, weight.shape, weight, model.config.rms_norm_eps)
+    exact = F.rms_norm(x.to(weight.dtype), weight.shape, weight, model.config.rms_norm_eps)
+    return exact.to(x.dtype)
 
 
 def normed(x: torch.Tensor, weight: torch.Tensor | None, model: Model) -> torch.Tensor:
@@ -233,27 +247,55 @@ def attention_mask(
 
 
 def attention(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: Mask
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: Mask,
+    config: ModelConfig,
 ) -> torch.Tensor:
     """Return attention (B, L, H * D) of queries (B, H, L, D) over keys and values (B, G, S, D)."""
     batch, heads, length, size = query.shape
     groups = keys.shape[1]
+    scale = config.query_pre_attn_scalar**-0.5
+    cap = config.attn_logit_softcapping
+    if cap is not None:
+        return _capped_attention(scale * query, keys, values, mask, cap)
     if length == 1:
         # (B, G, H / G, D): query heads that share a key head stand as its rows, so no key is copied
         query = query.reshape(batch, groups, -1, size)
-        gathered = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        gathered = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
         return gathered.reshape(batch, 1, heads * size)
     if groups != heads:
         keys = keys.repeat_interleave(heads // groups, dim=1)
         values = values.repeat_interleave(heads // groups, dim=1)
     if mask is CAUSAL:
-        gathered = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
+        gathered = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=scale)
     else:
-        gathered = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        gathered = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
     return gathered.transpose(1, 2).reshape(batch, length, heads * size)
 
 
-def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
-    """Return ``silu(gate) * up`` of [gate | up]."""
+def _capped_attention(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: Mask, cap: float
+) -> torch.Tensor:
+    """Return what ``attention`` does of scaled queries, with a soft cap of the scores."""
+    batch, heads, length, size = query.shape
+    groups, total = keys.shape[1:3]
+    # (B, G, H / G * L, D): the heads that share a key are rows of one product
+    rows = query.reshape(batch, groups, -1, size)
+    scores = capped(rows @ keys.transpose(2, 3), cap).view(batch, heads, length, total)
+    if mask is CAUSAL:
+        mask = torch.ones((length, total), dtype=torch.bool, device=query.device).tril()
+    if isinstance(mask, torch.Tensor):
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    gathered = (weights.view(batch, groups, -1, total) @ values).view(query.shape)
+    return gathered.transpose(1, 2).reshape(batch, length, heads * size)
+
+
+def gated(gate_up: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """Return ``silu(gate) * up`` of [gate | up], or with the family's GELU."""
     gate, up = gate_up.chunk(2, dim=-1)
+    if "gelu_pytorch_tanh" in FAMILIES[config.model_type].activations:
+        return F.gelu(gate, approximate="tanh") * up
     return F.silu(gate) * up

@@ -23,12 +23,13 @@ from edgellm.bench.torch_backend.weights import (
     read_tensor,
 )
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
+from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.errors import UnsupportedModelError
 
-FAMILIES = frozenset(
-    {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"}
+COMPUTED = frozenset(
+    {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss", "gemma2", "gemma3_text"}
     | {"smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
 )
 """Families whose decoder block ``llama.py`` computes."""
@@ -48,12 +49,12 @@ class LoadedModel:
 def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
     """Read all weights. Raises ReadError, or UnsupportedModelError for another family."""
     config = checkpoint.config
-    if config.model_type not in FAMILIES:
+    if config.model_type not in COMPUTED:
         raise UnsupportedModelError(
             f"the bench's model in torch does not compute models of type {config.model_type}",
-            hint=f"it computes {', '.join(sorted(FAMILIES))}",
+            hint=f"it computes {', '.join(sorted(COMPUTED))}",
         )
-    loader = _Loader(factory)
+    loader = _Loader(factory, FAMILIES[config.model_type].norm_offset)
     layers = [
         loader.layer(group, config, config.layer(index))
         for index, group in enumerate(checkpoint.layers)
@@ -62,7 +63,7 @@ def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
         config=config,
         embed_tokens=_embedding(checkpoint.embed_tokens, factory),
         layers=layers,
-        norm=loader.vector(checkpoint.norm, "weight"),
+        norm=loader.norm_weight(checkpoint.norm, "weight"),
         lm_head=loader.linear([read_linear(checkpoint.lm_head or checkpoint.embed_tokens, "")]),
         dtype=factory.dtype,
         device=factory.device,
@@ -73,8 +74,8 @@ def load_model(checkpoint: Checkpoint, factory: LinearFactory) -> LoadedModel:
 class _Loader:
     """Reads layers, and counts the bytes of their matrices."""
 
-    def __init__(self, factory: LinearFactory) -> None:
-        self.factory, self.nbytes = factory, 0
+    def __init__(self, factory: LinearFactory, norm_offset: float) -> None:
+        self.factory, self.norm_offset, self.nbytes = factory, norm_offset, 0
 
     def layer(self, group: TensorGroup, config: ModelConfig, own: LayerConfig) -> Layer:
         norms, heads = config.norms, config.query_key_norm
@@ -103,10 +104,14 @@ class _Loader:
         return ConcatenatedLinear(linears)
 
     def norm(self, group: TensorGroup, name: str | None) -> torch.Tensor | None:
-        return self.vector(group, f"{name}.weight") if name else None
+        return self.norm_weight(group, f"{name}.weight") if name else None
 
-    def vector(self, group: TensorGroup, name: str) -> torch.Tensor:
-        return read_tensor(group.tensors[name]).to(self.factory.device, self.factory.dtype)
+    def norm_weight(self, group: TensorGroup, name: str) -> torch.Tensor:
+        weight = read_tensor(group.tensors[name]).to(self.factory.device)
+        if self.norm_offset:
+            # a sum in 16 bits would lose what differs from 1
+            return weight.float() + self.norm_offset
+        return weight.to(self.factory.dtype)
 
 
 def _embedding(

@@ -97,7 +97,8 @@ class BackwardPass:
         embeddings = mx.concatenate([self._rows(EMBEDDING, id_, id_ + 1) for id_ in looked_up])
         place = {token: index for index, token in enumerate(looked_up)}
         places = mx.array([place[token] for token in tokens])
-        hidden = embeddings[places][None]  # (1, N, E), sequences side by side
+        scale = self._block.embedding_scale(self._config)
+        hidden = scale * embeddings[places][None]  # (1, N, E), sequences side by side
 
         layer_inputs = []
         for index in range(self._config.num_hidden_layers):
@@ -118,7 +119,7 @@ class BackwardPass:
                 mx.clear_cache()
 
         # a token's derivative is that by its row, so nothing is averaged over outputs here
-        squares = mx.zeros_like(embeddings).at[places].add(mx.square(gradient[0]))
+        squares = mx.zeros_like(embeddings).at[places].add(mx.square(scale * gradient[0]))
         yield FisherRows(EMBEDDING, embeddings, squares / len(tokens))
 
     def _differentiate_head(self, hidden: mx.array) -> tuple[mx.array, FisherRows]:
@@ -134,17 +135,18 @@ class BackwardPass:
 
         log_sum = mx.full(targets.shape, -mx.inf)  # (N,)
         for _, rows in self._pieces(self._head):
-            log_sum = mx.logaddexp(log_sum, mx.logsumexp(multiply(x, rows), axis=1))
+            logits, _ = self._logits(x, rows)
+            log_sum = mx.logaddexp(log_sum, mx.logsumexp(logits, axis=1))
             mx.eval(log_sum)
 
         by_x, target_logits = mx.zeros_like(x), mx.zeros_like(log_sum)
         step = _sampling_step(self._matrices[self._head].shape[0])
         squares, sample = [], []
         for start, rows in self._pieces(self._head):
-            logits = multiply(x, rows)
+            logits, slope = self._logits(x, rows)
             is_target = targets[:, None] == mx.arange(start, start + len(rows))
             target_logits += mx.where(is_target, logits, 0).sum(axis=1)
-            by_logits = (mx.exp(logits - log_sum[:, None]) - is_target) * counted[:, None]
+            by_logits = (mx.exp(logits - log_sum[:, None]) - is_target) * counted[:, None] * slope
             by_x += multiply(by_logits, rows.T)
             squares.append(mx.square(by_logits).mean(axis=0))
             sample.append(rows[-start % step :: step].astype(mx.float32))
@@ -154,6 +156,14 @@ class BackwardPass:
         _, (gradient,) = mx.vjp(lambda hidden: [norm(hidden)], [hidden], [by_x[None]])
         fisher = fisher_diagonal(mx.square(x).mean(axis=0), mx.concatenate(squares), step)
         return gradient, FisherRows(self._head, mx.concatenate(sample), fisher)
+
+    def _logits(self, x: mx.array, rows: mx.array) -> tuple[mx.array, mx.array]:
+        """Return some words' logits (N, W), and their cap's derivative, 1 without one."""
+        logits, cap = multiply(x, rows), self._config.final_logit_softcapping
+        if cap is None:
+            return logits, mx.array(1.0)
+        share = mx.tanh(logits / cap)
+        return cap * share, 1 - mx.square(share)
 
     def _differentiate_layer(
         self, index: int, hidden: mx.array, gradient: mx.array

@@ -25,6 +25,7 @@ def attention_by_numpy(
     *,
     scale: float,
     mask: mx.array | str | None,
+    cap: float | None = None,
 ) -> mx.array:
     """Return softmax(scale Q K^T) V of one sequence, (1, H, L, D), which can be differentiated.
 
@@ -34,6 +35,7 @@ def attention_by_numpy(
         values: (1, G, S, D), not quantized.
         scale: of the scores.
         mask: as ``kv_cache.cache.Mask``.
+        cap: the soft cap of scores, if any.
     """
     assert not isinstance(keys, QuantizedKV)
     assert not isinstance(values, QuantizedKV), "derivatives are taken of plain caches"
@@ -45,7 +47,7 @@ def attention_by_numpy(
         q, k, v = np.array(queries)[0], np.array(keys)[0], np.array(values)[0]
         output = np.empty_like(q)
         for head in range(len(q)):
-            weights = _weights(q[head], k[head // group], scale, hidden)
+            weights, _ = _weights(q[head], k[head // group], scale, cap, hidden)
             output[head] = weights @ v[head // group]
         return mx.array(output[None])
 
@@ -58,11 +60,11 @@ def attention_by_numpy(
         by_q, by_k, by_v = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
         for head in range(len(q)):
             kv_head = head // group
-            weights = _weights(q[head], k[kv_head], scale, hidden)
+            weights, slope = _weights(q[head], k[kv_head], scale, cap, hidden)
             by_weights = by_output[head] @ v[kv_head].T
             # softmax's derivative: w * (g - sum(w * g)) for each query
             total = np.sum(by_weights * weights, axis=-1, keepdims=True)
-            by_scores = weights * (by_weights - total) * np.float32(scale)
+            by_scores = weights * (by_weights - total) * slope * np.float32(scale)
             by_q[head] = by_scores @ k[kv_head]
             by_k[kv_head] += by_scores.T @ q[head]
             by_v[kv_head] += weights.T @ by_output[head]
@@ -82,12 +84,20 @@ def _hidden(mask: mx.array | str | None, length: int, total: int) -> npt.NDArray
 
 
 def _weights(
-    queries: Floats, keys: Floats, scale: float, hidden: npt.NDArray[np.bool_] | None
-) -> Floats:
-    """Return one head's softmax, (L, S)."""
+    queries: Floats,
+    keys: Floats,
+    scale: float,
+    cap: float | None,
+    hidden: npt.NDArray[np.bool_] | None,
+) -> tuple[Floats, Floats]:
+    """Return one head's softmax, (L, S), and its cap's derivative by the scores, 1 without one."""
     scores = queries @ keys.T * np.float32(scale)
+    slope = np.ones(1, np.float32)
+    if cap is not None:
+        share = np.tanh(scores / np.float32(cap))
+        scores, slope = np.float32(cap) * share, 1 - np.square(share)
     if hidden is not None:
         scores[hidden] = -np.inf
     weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return weights
+    return weights, slope

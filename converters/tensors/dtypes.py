@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.checkpoint.dialects.rotary import FULL, SLIDING, RopeScaling, rotated_share
+from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import CONFIG_KEYS
 
@@ -48,6 +49,9 @@ def portable_config(
         "tie_word_embeddings": config.tie_word_embeddings,
         "torch_dtype": DTYPE_NAMES[dtype],
     }
+    local, local_key = config.local_rotary, FAMILIES[config.model_type].local_rope_key
+    if local is not None and local_key != "rope_theta":
+        written[str(local_key)] = local.theta
     if config.rotary_dim != config.head_dim:
         written["partial_rotary_factor"] = rotated_share(raw)
     if config.sliding_layers and len(config.sliding_layers) < config.num_hidden_layers:

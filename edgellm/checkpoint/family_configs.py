@@ -6,7 +6,7 @@ text and imported by ``models.registry`` at its first use, so that reading a con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -42,6 +42,15 @@ POST_NORM = Norms(
 """OLMo 2's."""
 
 
+GEMMA_NORMS = Norms(
+    before_attention="input_layernorm",
+    after_attention="post_attention_layernorm",
+    before_mlp="pre_feedforward_layernorm",
+    after_mlp="post_feedforward_layernorm",
+)
+"""Gemma 2's and 3's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryKeyNorm:
     """The norms of queries and keys.
@@ -65,12 +74,18 @@ class Family:
 
     Attributes:
         block: the class of its decoder layer, ``module:Class``.
-        activations: what ``hidden_act`` may say; the block is written for it.
+        activations: what ``activation_key`` may say; the block is written for it.
+        activation_key: the config's key for it.
         qkv_bias: whether queries, keys and values have biases, and the output none, whatever the
             config says; else ``attention_bias`` decides for these three.
         output_bias_key: what decides it for the output.
         norms: of a layer.
+        norm_offset: what is added to the weights of all norms.
         query_key_norm: the norms of queries and keys; None: they have none.
+        query_scalar: whether ``query_pre_attn_scalar``, and not the head size, scales the scores.
+        scaled_embedding: whether embeddings are multiplied by the root of the hidden size.
+        caps: the config's keys of soft caps, of attention's scores and of logits; None: the family
+            has no such cap, whatever its config says.
         partial_rotary: whether its config may say that heads are rotated in part.
         sliding_window: which layers look back over a window only: none; all by
             ``sliding_window``; as ``use_sliding_window`` and ``layer_types`` say; or as
@@ -85,10 +100,15 @@ class Family:
 
     block: str = "edgellm.models.llama:Block"
     activations: tuple[str, ...] = ("silu", "swish")
+    activation_key: str = "hidden_act"
     qkv_bias: bool = False
     output_bias_key: str = "attention_bias"
     norms: Norms = PRE_NORM
+    norm_offset: float = 0.0
     query_key_norm: QueryKeyNorm | None = None
+    query_scalar: bool = False
+    scaled_embedding: bool = False
+    caps: tuple[str | None, str | None] = (None, None)
     partial_rotary: bool = False
     sliding_window: Literal["none", "all", "switched", "typed"] = "none"
     full_every: int = 4
@@ -98,12 +118,33 @@ class Family:
 
 WHOLE_NORM = QueryKeyNorm(whole=True)
 
+_GEMMA2 = Family(
+    block="edgellm.models.families.gemma:GemmaBlock",
+    activations=("gelu_pytorch_tanh",),
+    activation_key="hidden_activation",
+    norms=GEMMA_NORMS,
+    norm_offset=1.0,
+    query_scalar=True,
+    scaled_embedding=True,
+    caps=("attn_logit_softcapping", "final_logit_softcapping"),
+    sliding_window="typed",
+    full_every=2,
+)
+
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
     "mistral": Family(sliding_window="all"),
     "phi3": Family(sliding_window="all", partial_rotary=True),
     "qwen2": Family(qkv_bias=True, sliding_window="switched"),
     "qwen3": Family(query_key_norm=QueryKeyNorm(), sliding_window="switched"),
+    "gemma2": _GEMMA2,
+    "gemma3_text": replace(
+        _GEMMA2,
+        query_key_norm=QueryKeyNorm(),
+        caps=(None, "final_logit_softcapping"),
+        full_every=6,
+        local_rope_key="rope_local_base_freq",
+    ),
     "seed_oss": Family(output_bias_key="attention_out_bias"),
     "olmo2": Family(
         block="edgellm.models.families.olmo2:Olmo2Block", norms=POST_NORM, query_key_norm=WHOLE_NORM

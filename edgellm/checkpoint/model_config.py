@@ -50,6 +50,10 @@ class ModelConfig(CommonConfig):
         sliding_window: tokens that the layers in ``sliding_layers`` look back over.
         sliding_layers: their numbers.
         nope_layers: the numbers of those without rotary positions.
+        query_pre_attn_scalar: the scores of attention are divided by its root; the head size, where
+            a config says nothing else.
+        attn_logit_softcapping: the soft cap of scores: ``cap * tanh(score / cap)``; None: no cap.
+        final_logit_softcapping: that of logits.
         local_rotary: the rotary positions of ``sliding_layers``; None: as all layers have them.
     """
 
@@ -69,6 +73,9 @@ class ModelConfig(CommonConfig):
     sliding_window: int | None
     sliding_layers: frozenset[int]
     nope_layers: frozenset[int] = frozenset()
+    query_pre_attn_scalar: float
+    attn_logit_softcapping: float | None = None
+    final_logit_softcapping: float | None = None
     local_rotary: Rotary | None = None
     bos_token_id: int | None = None
     eos_token_ids: frozenset[int] = field(default_factory=frozenset)
@@ -117,6 +124,9 @@ class ModelConfig(CommonConfig):
         windowed = sliding_layers if window is not None else None
         attention_bias = read_flag(raw, "attention_bias", default=False)
         output_bias = read_flag(raw, family.output_bias_key, default=False)
+        query_scalar = float(head_dim)
+        if family.query_scalar:
+            query_scalar = read_real(raw, "query_pre_attn_scalar", query_scalar, low=0.0, high=1e6)
         bos = raw.get("bos_token_id")
         vocab_size = read_number(raw, "vocab_size")
         return cls(
@@ -140,6 +150,9 @@ class ModelConfig(CommonConfig):
             sliding_window=window,
             sliding_layers=sliding_layers,
             nope_layers=read_nope_layers(raw, family, layers, windowed),
+            query_pre_attn_scalar=query_scalar,
+            attn_logit_softcapping=_cap(raw, family.caps[0]),
+            final_logit_softcapping=_cap(raw, family.caps[1]),
             local_rotary=local_rotary,
             bos_token_id=bos if is_int(bos) else None,
             eos_token_ids=token_ids(raw.get("eos_token_id"), vocab_size),
@@ -282,10 +295,10 @@ def unknown_family(model_type: object, *, also: str | None = None) -> Unsupporte
 
 def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
     """Raise UnsupportedModelError for another activation, or a mixture of experts."""
-    activation = raw.get("hidden_act", family.activations[0])
+    activation = raw.get(family.activation_key, family.activations[0])
     if activation not in family.activations:
         raise UnsupportedModelError(
-            f"hidden_act {str(activation)[:40]!r} is not supported",
+            f"{family.activation_key} {str(activation)[:40]!r} is not supported",
             hint=f"edgellm runs: {family.activations[0]}",
         )
     for key in EXPERT_COUNTS:
@@ -294,3 +307,10 @@ def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
                 f"{key} is set: a mixture of experts is not supported",
                 hint=f"edgellm runs dense models of type {', '.join(FAMILIES)}",
             )
+
+
+def _cap(raw: Mapping[str, Any], key: str | None) -> float | None:
+    """Return a soft cap; None: there is none."""
+    if key is None or raw.get(key) is None:
+        return None
+    return read_real(raw, key, 1.0, low=0.0, high=1e6)

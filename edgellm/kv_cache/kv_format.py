@@ -121,6 +121,7 @@ def attention(
     *,
     scale: float,
     mask: mx.array | str | None,
+    cap: float | None = None,
 ) -> mx.array:
     """Return softmax(scale Q K^T) V, the attention of Vaswani et al. 2017: (1, H, L, D).
 
@@ -130,21 +131,25 @@ def attention(
         values: (1, G, S, D), in the format of the keys.
         scale: of the scores.
         mask: as ``cache.Mask``.
+        cap: the scores become ``cap * tanh(score / cap)``, as in Gemma 2; None: they stay.
     """
-    if not isinstance(keys, QuantizedKV) or not isinstance(values, QuantizedKV):
-        assert not isinstance(keys, QuantizedKV)
-        assert not isinstance(values, QuantizedKV), "both are of one format"
+    if cap is None and isinstance(keys, mx.array) and isinstance(values, mx.array):
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     _, heads, length, head_dim = queries.shape
-    _, kv_heads, total, _ = keys.codes.shape
-    padded_dim = keys.scales.shape[3] * GROUP
+    if isinstance(keys, QuantizedKV):
+        _, kv_heads, total, _ = keys.codes.shape
+        padded_dim = keys.scales.shape[3] * GROUP
+    else:
+        _, kv_heads, total, padded_dim = keys.shape
     if padded_dim != head_dim:
         queries = mx.pad(queries, [(0, 0), (0, 0), (0, 0), (0, padded_dim - head_dim)])
     # (1, H, L, W) -> (1, G, H/G * L, W): the heads that share a key are rows of one product, so
     # that its codes are unpacked once for all of them
     rows = (queries * scale).reshape(1, kv_heads, -1, padded_dim)
     # (1, G, H/G * L, S)
-    scores = _quantized_product(rows, keys, transpose=True)
+    scores = _product(rows, keys, transpose=True)
+    if cap is not None:
+        scores = cap * mx.tanh(scores / cap)
     if isinstance(mask, str):  # causal: the last L keys are those of the queries
         mask = mx.arange(total - length, total)[:, None] >= mx.arange(total)[None]
     if mask is not None:
@@ -155,11 +160,15 @@ def attention(
         scores = mx.where(mask, scores, lowest).reshape(shape)
     weights = mx.softmax(scores, axis=-1, precise=True)
     # (1, G, H/G * L, W) -> (1, H, L, D)
-    output = _quantized_product(weights, values, transpose=False)
+    output = _product(weights, values, transpose=False)
     return output[..., :head_dim].reshape(1, heads, length, head_dim)
 
 
-def _quantized_product(x: mx.array, packed: QuantizedKV, *, transpose: bool) -> mx.array:
+def _product(x: mx.array, packed: KeysOrValues, *, transpose: bool) -> mx.array:
+    if isinstance(packed, mx.array):
+        if transpose:
+            return x @ packed.swapaxes(2, 3)
+        return x @ packed
     codes, scales, biases, bits = packed
     # MLX wants one type; 16-bit scales of a 32-bit product lose nothing by it.
     if scales.dtype != x.dtype and x.dtype == mx.float32:

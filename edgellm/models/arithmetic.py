@@ -55,7 +55,9 @@ def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
     if device.has_gpu():
         # One buffer is read, one computes, and one is launched meanwhile: a GPU never waits.
-        return Arithmetic(dtype, fused_attention=True, ring_buffers=3, launch_ahead=1)
+        # MLX's own attention has no soft cap
+        fused = checkpoint.config.attn_logit_softcapping is None
+        return Arithmetic(dtype, fused_attention=fused, ring_buffers=3, launch_ahead=1)
     kernels = engine_for(settings)
     reason = missing_kernels(checkpoint.config)
     if kernels is not None and reason is not None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 
+from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.kv_cache.cache import Cache, KVCache
@@ -99,6 +100,7 @@ class Attention:
         self.num_key_value_heads = config.num_key_value_heads
         self.head_dim = config.head_dim
         self.scale = scale
+        self.cap = config.attn_logit_softcapping
         self.attention = attention  # a converter that differentiates puts another one here
         self.qkv_proj = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
         self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
@@ -209,7 +211,7 @@ class Attention:
         queries, new_keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         assert isinstance(cache, KVCache), "the loader makes this kind for its layers"
         keys, values, mask = cache.update(new_keys, heads[:, first_value:])
-        return self.attention(queries, keys, values, scale=self.scale, mask=mask)
+        return self.attention(queries, keys, values, scale=self.scale, mask=mask, cap=self.cap)
 
 
 class MLP:
@@ -255,7 +257,7 @@ class Block:
     @classmethod
     def attention_scale(cls, config: ModelConfig, layer: LayerConfig) -> float:
         """Return what the scores of attention are multiplied by."""
-        scale = float(config.head_dim**-0.5)
+        scale = float(config.query_pre_attn_scalar**-0.5)
         if layer.rotary is not None and layer.rotary.dim == config.head_dim:
             # of queries and of keys: both would be multiplied by it
             scale *= layer.rotary.attention_factor**2
@@ -264,6 +266,8 @@ class Block:
     @classmethod
     def embedding_scale(cls, config: ModelConfig) -> float:
         """Return what embeddings are multiplied by before the first layer."""
+        if FAMILIES[config.model_type].scaled_embedding:
+            return float(config.hidden_size**0.5)
         return 1.0
 
     def __init__(

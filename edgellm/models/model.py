@@ -54,6 +54,7 @@ class Model:
         embedding_scale: what embeddings are multiplied by before the first layer.
         whole: whether what stands for the layers is a whole model: its states are logits, and it
             takes one sequence at a time.
+        logit_cap: the soft cap of logits; None: there is none.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Model:
         lm_head: Linear,
         embedding_scale: float = 1.0,
         whole: bool = False,
+        logit_cap: float | None = None,
     ) -> None:
         self.config = config
         self.embed_tokens = embed_tokens
@@ -74,6 +76,7 @@ class Model:
         self.lm_head = lm_head
         self.embedding_scale = embedding_scale
         self.whole = whole
+        self.logit_cap = logit_cap
 
     def close(self) -> None:
         """Free the layers' weights, and close files."""
@@ -141,12 +144,17 @@ class Model:
         """Return the logits (N, V) of hidden states (N, E), each as it would be alone."""
         at_once = self.layers.max_exact_rows or len(hidden)
         parts = [
-            self.lm_head(self.norm(hidden[begin : begin + at_once]))
+            self._capped(self.lm_head(self.norm(hidden[begin : begin + at_once])))
             for begin in range(0, len(hidden), at_once)
         ]
         if len(parts) == 1:
             return parts[0]
         return mx.concatenate(parts)
+
+    def _capped(self, logits: mx.array) -> mx.array:
+        if self.logit_cap is None:
+            return logits
+        return self.logit_cap * mx.tanh(logits / self.logit_cap)
 
     def __call__(self, tokens: mx.array, caches: Sequence[Cache]) -> mx.array:
         """Return the logits (1, L, V) of one sequence's token ids (1, L)."""

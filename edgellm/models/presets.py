@@ -116,6 +116,31 @@ _HUNYUAN: Config = {
     "head_dim": 128,
     "rope_scaling": {"type": "dynamic", "factor": 1.0, "alpha": 1000.0},
 }
+_GEMMA: Config = {
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+_GEMMA2: Config = {
+    **_GEMMA,
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "sliding_window": 4096,
+}
+_GEMMA3: Config = {
+    **_GEMMA,
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "rope_theta": 1e6,
+    "rope_local_base_freq": 10000.0,
+    "sliding_window_pattern": 6,
+}
+_LINEAR8: Config = {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
 _TIED: Config = {"tie_word_embeddings": True}
 # fmt: off
 _PHI4_MINI_STRETCH = [
@@ -161,6 +186,12 @@ SHAPES: Mapping[str, Config] = {
     # a phi3, which runs as a llama
     "phi-4-14b": _shape(5120, 17920, 40, 40, 10, 100352, 16384, rope_theta=250000.0),
     "phi-4-mini": _shape(3072, 8192, 32, 24, 8, 200064, 131072, **_PHI4_MINI, **_TIED),
+    "gemma-2-2b": _shape(2304, 9216, 26, 8, 4, 256000, 8192, **_GEMMA2),
+    "gemma-3-1b": _shape(1152, 6912, 26, 4, 1, 262144, 32768, **_GEMMA3, sliding_window=512),
+    # the text part
+    "gemma-3-4b": _shape(
+        2560, 10240, 34, 8, 4, 262208, 131072, **_GEMMA3, **_LINEAR8, sliding_window=1024
+    ),
     "qwen2.5-0.5b": _shape(896, 4864, 24, 14, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-1.5b": _shape(1536, 8960, 28, 12, 2, 151936, 32768, **_QWEN2, **_TIED),
     "qwen2.5-3b": _shape(2048, 11008, 36, 16, 2, 151936, 32768, **_QWEN2, **_TIED),

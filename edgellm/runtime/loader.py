@@ -111,6 +111,7 @@ def load_model(
             norm=block.norm(norm_weight, checkpoint.config),
             lm_head=make_linear(arithmetic.kernels, lm_head),
             embedding_scale=block.embedding_scale(checkpoint.config),
+            logit_cap=checkpoint.config.final_logit_softcapping,
         )
         on_failure.pop_all()
     return model

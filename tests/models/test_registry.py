@@ -192,4 +192,4 @@ def test_an_unknown_family_is_told_the_known_ones():
     for unknown in ("gemma9", None, ["llama"]):
         with pytest.raises(UnsupportedModelError, match="is not supported") as raised:
             ModelConfig.from_dict({"model_type": unknown})
-        assert "smollm3, made-up; and converts: ernie4_5, granite" in raised.value.hint
+        assert "smollm3, made-up; and converts: ernie4_5, gemma3, granite" in raised.value.hint

@@ -54,6 +54,7 @@ QWEN3 = BASE | {
     "num_key_value_heads": 2,
     "head_dim": 24,
 }
+GEMMAS = {"gemma2", "gemma3_text"}
 POST_NORM = {"olmo2", "olmo3", "exaone4"}
 LLAMA3_SCALING = {
     "rope_type": "llama3",
@@ -160,9 +161,11 @@ def tensor_shapes(config):
         norms = ("input_layernorm", "post_attention_layernorm")
         if kind in POST_NORM:
             norms = ("post_attention_layernorm", "post_feedforward_layernorm")
+        if kind in GEMMAS:
+            norms = (*norms, "pre_feedforward_layernorm", "post_feedforward_layernorm")
         for name in norms:
             shapes[f"{layer}{name}.weight"] = (hidden,)
-        if kind in {"qwen3", "exaone4"}:
+        if kind in {"qwen3", "exaone4", "gemma3_text"}:
             shapes |= {f"{layer}self_attn.{name}_norm.weight": (head_dim,) for name in "qk"}
         if kind in {"olmo2", "olmo3"}:
             shapes[f"{layer}self_attn.q_norm.weight"] = (query,)

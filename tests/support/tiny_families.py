@@ -57,8 +57,48 @@ HUNYUAN = tiny.BASE | {
     "tie_word_embeddings": True,
     "pad_token_id": tiny.END,
 }
+GEMMA = tiny.BASE | {
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 20,
+    "tie_word_embeddings": True,
+    "sliding_window": 9,
+    "pad_token_id": tiny.END,
+}
+GEMMA2 = GEMMA | {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    # so low that they count
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 5.0,
+}
 
 CONFIGS = {
+    "gemma2": GEMMA2,
+    # as published; and as transformers 5 writes it
+    "gemma3": GEMMA
+    | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "rope_theta": 5000.0,
+        "rope_local_base_freq": 300.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 3,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+    },
+    "gemma3-new": GEMMA
+    | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
+        "final_logit_softcapping": 5.0,
+    },
     "smollm3": SMOLLM3
     | {
         "layer_types": ["full_attention"] * tiny.LAYERS,

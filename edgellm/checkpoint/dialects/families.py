@@ -21,6 +21,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
 }
 MULTIPLIERS = (
     "embedding_multiplier",
@@ -30,7 +32,7 @@ MULTIPLIERS = (
 )
 """Granite's numbers beside the weights, all 1 where they are left out."""
 
-WRAPPERS: Mapping[str, str] = {"llava": "llama", "mistral3": "mistral"}
+WRAPPERS: Mapping[str, str] = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "mistral"}
 """Models that see, of which ``text_config`` is the language model; and its family, if unsaid."""
 
 OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "image_newline")
@@ -146,12 +148,47 @@ def _adapt_hunyuan(config: Config) -> None:
     config |= {"rope_parameters": None, "rope_scaling": None}
 
 
+def _adapt_gemma(config: Config) -> None:
+    if config.get("use_bidirectional_attention"):
+        raise UnsupportedModelError(
+            "use_bidirectional_attention is set: this Gemma makes embeddings of texts",
+            hint="choose a model that continues texts",
+        )
+
+
+GEMMA: Config = {
+    "head_dim": 256,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
+"""What configs of Gemma 2 and 3 may leave out, and published ones do."""
+
 DIALECTS: Mapping[str, Dialect] = {
     "ernie4_5": Dialect(
         defaults={"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "head_dim": 128}
         | {"tie_word_embeddings": True, "num_key_value_heads": 2},
         pairs=True,
         adapt=_adapt_ernie,
+    ),
+    "gemma2": Dialect(
+        runs_as="gemma2",
+        defaults=GEMMA
+        | {"vocab_size": 256000, "max_position_embeddings": 8192}
+        | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+        adapt=_adapt_gemma,
+    ),
+    "gemma3_text": Dialect(
+        runs_as="gemma3_text",
+        defaults=GEMMA
+        | {"vocab_size": 262208, "max_position_embeddings": 131072}
+        | {"rope_theta": 1e6, "rope_local_base_freq": 10000.0},
+        adapt=_adapt_gemma,
     ),
     "granite": Dialect(multiplied=True),
     "granitemoehybrid": Dialect(

@@ -153,7 +153,8 @@ def read_local_rotary(
     The old form of a config has ``theta_key`` for their base, and never scales their frequencies.
     """
     if any(isinstance(raw.get(key), Mapping) and SLIDING in raw[key] for key in ROPE_KEYS):
-        return read_rotary(raw, context, rotary_dim, SLIDING)
+        local = {**raw, "rope_theta": raw.get(theta_key)}
+        return read_rotary(local, context, rotary_dim, SLIDING)
     theta, _ = read_rotary(raw, context, rotary_dim)
     if theta_key == "rope_theta":
         return theta, None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_unflatten
 from support.folders import greedy, tensors_of
 from support.tiny import CONFIGS, TEXTS, write_model
+from support.tiny_families import GEMMA2
 
 import edgellm
 from edgellm.checkpoint.quantization import Quantization
@@ -105,11 +106,16 @@ def fisher_of_mlx_lm(folder):
     return float(loss) / TOKENS[:, 1:].size, means, taps["model.embed_tokens"]
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in CONFIGS if "window" not in kind and kind != "qwen3-biases"]
-)  # mlx-lm has none
+DERIVED = {
+    kind: config
+    for kind, config in CONFIGS.items()
+    if "window" not in kind and kind != "qwen3-biases"  # mlx-lm has none
+} | {"gemma2": GEMMA2 | {"sliding_window": 100}}
+
+
+@pytest.mark.parametrize("kind", DERIVED)
 def test_loss_and_derivatives_are_those_of_mlx_lm(tmp_path, kind):
-    convert(write_model(tmp_path / "plain", CONFIGS[kind]), tmp_path / "made", bits=16)
+    convert(write_model(tmp_path / "plain", DERIVED[kind]), tmp_path / "made", bits=16)
     source, recipe = open_model(tmp_path / "made")
     backward = BackwardPass(source, recipe, TOKENS.tolist(), ignore)
     seen = list(backward.run())
