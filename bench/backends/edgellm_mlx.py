@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
-from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine
 from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.generation.decode import generate_steps
@@ -24,8 +24,13 @@ from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache
 from edgellm.llm import LLM
 from edgellm.models.arithmetic import arithmetic_of
+from edgellm.models.through_mlx_lm.checkpoint import (
+    AnyCheckpoint,
+    MLXLMCheckpoint,
+    read_any_checkpoint,
+)
+from edgellm.models.through_mlx_lm.library import mlx_lm_name
 from edgellm.open_llm import load
-from edgellm.runtime.loader import make_caches
 from edgellm.settings import LoadSettings, Sampling
 
 Activations = Literal["auto", "int8", "float"]
@@ -42,22 +47,23 @@ class MLXRuntime:
     """A folder as ``edgellm.load`` loads it: resident, or paged inside a budget of memory."""
 
     def __init__(self, model: str, settings: RuntimeSettings) -> None:
-        self._checkpoint = read_checkpoint(Path(model))
-        loading = load_settings(self._checkpoint, settings)
+        checkpoint = read_any_checkpoint(Path(model))
+        loading = load_settings(checkpoint, settings)
         self._llm: LLM = load(model, loading)
         self._model, self._chunk = self._llm.model, self._llm.plan.prefill_chunk
         self._caches: list[list[Cache]] = []
         self._tokens: list[int] = []
         self._logits: mx.array | None = None
         self.device = machine.chip_name()
-        self.arithmetic = _describe(self._checkpoint, loading, paged=not self._llm.plan.resident)
-        self.weight_bytes_per_token: int | None = self._checkpoint.token_weight_bytes
+        self.arithmetic = _describe(checkpoint, loading, paged=not self._llm.plan.resident)
+        self.weight_bytes_per_token: int | None = None
+        if isinstance(checkpoint, Checkpoint):
+            self.weight_bytes_per_token = checkpoint.token_weight_bytes
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches for ``batch`` sequences with room for ``capacity`` tokens each."""
         self._caches = [
-            make_caches(self._checkpoint, capacity=capacity, window=None, reserve=capacity)
-            for _ in range(batch)
+            self._llm.caches.make(capacity=capacity, reserve=capacity) for _ in range(batch)
         ]
         self._tokens, self._logits = [], None
 
@@ -141,21 +147,26 @@ def _likeliest(logits: mx.array) -> list[int]:
     return list(cast("list[int]", mx.argmax(logits, axis=-1).tolist()))
 
 
-def load_settings(checkpoint: Checkpoint, settings: RuntimeSettings) -> LoadSettings:
-    """Return the settings with which ``mlx`` loads a model."""
+def load_settings(checkpoint: AnyCheckpoint, settings: RuntimeSettings) -> LoadSettings:
+    """Return the settings with which ``mlx`` loads a model; MLX has its own count of threads."""
     context = settings.context
     if context is not None:
         context = min(context, checkpoint.config.max_position_embeddings)
+    threads = settings.threads
+    if isinstance(checkpoint, MLXLMCheckpoint):
+        threads = None
     return LoadSettings(
-        threads=settings.threads,
+        threads=threads,
         memory=settings.memory,
         context=context,
         activations=cast("Activations", settings.activations),
     )
 
 
-def _describe(checkpoint: Checkpoint, settings: LoadSettings, *, paged: bool) -> str:
+def _describe(checkpoint: AnyCheckpoint, settings: LoadSettings, *, paged: bool) -> str:
     """Return the path that computes, in words: ``int8 kernels, avx512-vnni``."""
+    if isinstance(checkpoint, MLXLMCheckpoint):
+        return f"mlx {machine.backend_name()}, as stored, through {mlx_lm_name()}"
     arithmetic = arithmetic_of(checkpoint, settings)
     if arithmetic.kernels is None:
         path = f"mlx {machine.backend_name()}, {str(arithmetic.dtype).removeprefix('mlx.core.')}"

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.bench.backends.registry import RuntimeSettings
-from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import CONFIG
 from edgellm.device import machine
 from edgellm.files.strict_json import read_json
+from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 PREFILL_CHUNK = 2048
@@ -33,8 +34,13 @@ class MLXLMRuntime:
         from mlx_lm.utils import load_model
 
         dtype = settings.dtype or (None if machine.has_gpu() else "float32")
-        checkpoint = read_checkpoint(Path(model))
-        self._model: Any = load_model(Path(model), model_config=_settings(checkpoint))[0]
+        checkpoint = read_any_checkpoint(Path(model))
+        corrections = None
+        self.weight_bytes_per_token: int | None = None
+        if isinstance(checkpoint, Checkpoint):
+            corrections = _settings(checkpoint)
+            self.weight_bytes_per_token = checkpoint.token_weight_bytes
+        self._model: Any = load_model(Path(model), model_config=corrections)[0]
         if dtype is not None:
             self._model.set_dtype(DTYPES[dtype])
         mx.eval(self._model.parameters())
@@ -42,7 +48,6 @@ class MLXLMRuntime:
         self._token = mx.array([0])
         self.device = machine.chip_name()
         self.arithmetic = f"mlx {machine.backend_name()}, {dtype or 'as stored'}"
-        self.weight_bytes_per_token: int | None = checkpoint.token_weight_bytes
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches; they grow by themselves, and take any batch."""

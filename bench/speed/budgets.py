@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgellm.bench.speed.workload import Workload
-from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.hub.resolve import bundled_names, locate
+from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 from edgellm.plan.plan_checkpoint import plan_for
 
 
@@ -25,5 +25,5 @@ def require_budgets(workload: Workload) -> None:
         if Path(session.model).is_dir() or session.model in bundled_names():
             from edgellm.bench.backends.edgellm_mlx import load_settings
 
-            checkpoint = read_checkpoint(locate(session.model))
+            checkpoint = read_any_checkpoint(locate(session.model))
             plan_for(checkpoint, load_settings(checkpoint, session.settings))

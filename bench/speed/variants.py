@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.device import machine
 from edgellm.errors import BackendError, ModelNotFoundError
@@ -22,6 +22,10 @@ from edgellm.files.locations import cache_folder, make_private_folder
 from edgellm.files.refusals import write_error
 from edgellm.hub.resolve import locate
 from edgellm.models.presets import SHAPES
+from edgellm.models.through_mlx_lm.checkpoint import (
+    MLXLMCheckpoint,
+    read_any_checkpoint,
+)
 from edgellm.settings import DEFAULT_MODEL
 
 GGUF = ".gguf"
@@ -88,9 +92,23 @@ def prepare_variant(model: str, bits: int | None, backend: str) -> ModelVariant:
     if Path(model).suffix == GGUF:
         return _gguf_variant(given_path(model), backend)
     folder = _in_bits(_folder(model), bits)
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_any_checkpoint(folder)
     config = checkpoint.config
     path, nbytes = folder, checkpoint.nbytes
+    if isinstance(checkpoint, MLXLMCheckpoint):
+        if backend in READS_GGUF:
+            raise BackendError(
+                f"edgellm exports no model of type {config.model_type}",
+                hint=f"give {backend} a GGUF file of it",
+            )
+        # which of its experts a token goes through, no shape tells
+        return ModelVariant(
+            path=path,
+            bits=checkpoint.usual_bits,
+            vocabulary=config.vocab_size,
+            context=config.max_position_embeddings,
+            nbytes=nbytes,
+        )
     if backend in READS_GGUF:
         path = _exported(folder, checkpoint)
         nbytes = path.stat().st_size
@@ -101,7 +119,7 @@ def prepare_variant(model: str, bits: int | None, backend: str) -> ModelVariant:
         context=config.max_position_embeddings,
         nbytes=nbytes,
         layer_parameters=_layer_parameters(checkpoint),
-        head_parameters=config.vocab_size * config.hidden_size,
+        head_parameters=config.vocab_size * checkpoint.config.hidden_size,
     )
 
 
@@ -169,7 +187,7 @@ def _folder(model: str) -> Path:
 def _in_bits(folder: Path, bits: int | None) -> Path:
     if bits is None:
         return folder
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_any_checkpoint(folder)
     stored = checkpoint.usual_bits
     if bits == stored:
         return folder

@@ -88,6 +88,7 @@ def refuse_settings(checkpoint: MLXLMCheckpoint, settings: LoadSettings) -> None
         "context_window": settings.context_window is not None,
         "prompt_cache": settings.prompt_cache is not False,
         "draft": settings.draft is not None,
+        "threads": settings.threads is not None,
         f"speculate {settings.speculate}": settings.speculate == "ngram",
         f"activations {settings.activations}": settings.activations != "auto",
     }

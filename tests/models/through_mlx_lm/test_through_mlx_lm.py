@@ -3,7 +3,10 @@
 import json
 import threading
 import warnings
+from contextlib import closing
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -13,14 +16,19 @@ from support.mlx_lm_models import write_mlx_lm_model
 from typer.testing import CliRunner
 
 import edgellm
+from edgellm.bench.backends.registry import RuntimeSettings, open_runtime
+from edgellm.bench.speed.variants import prepare_variant
 from edgellm.cli.app import app
 from edgellm.errors import (
+    BackendError,
     ConfigError,
     FormatError,
     MemoryBudgetError,
     NotFiniteError,
     UnsupportedModelError,
 )
+from edgellm.models.through_mlx_lm.checkpoint import any_checkpoint_of, read_any_checkpoint
+from edgellm.plan.plan_checkpoint import plan_for
 
 PROMPT = [tiny.BEGIN, *range(40, 63)]
 FAMILIES = ["gpt_oss", "qwen3_moe", "deepseek_v3"]
@@ -161,6 +169,7 @@ def test_a_budget_below_the_model_is_an_error_that_says_what_it_needs(folder_of)
         {"speculate": "ngram"},
         {"draft": "stories"},
         {"activations": "int8"},
+        {"threads": 2},
     ],
 )
 def test_a_setting_that_it_cannot_follow_is_refused_by_name(setting, folder_of):
@@ -260,3 +269,30 @@ def test_commands_take_it_like_any_folder(command, folder_of):
         assert (facts["bits"], facts["bytes"]["in_memory"]) == (4, 124800)
     if command == "verify":
         assert facts["passed"]
+
+
+def test_the_bench_opens_it_in_both_backends(folder_of):
+    folder = str(folder_of("qwen3_moe", bits=4))
+    tokens = np.array([PROMPT, PROMPT[::-1]])
+    last = {}
+    for name in ("mlx", "mlx-lm"):
+        variant = prepare_variant(folder, None, name)
+        assert (variant.bits, variant.vocabulary) == (4, tiny.VOCABULARY)
+        settings = RuntimeSettings(context=64, threads=1, memory=10**8)
+        with closing(open_runtime(name, str(variant.path), settings)) as runtime:
+            runtime.begin(batch=2, capacity=40)
+            runtime.prefill(tokens)
+            runtime.decode(4)
+            last[name] = runtime.last_tokens()
+    assert last["mlx"] == last["mlx-lm"]
+    with pytest.raises(BackendError, match="exports no model of type qwen3_moe"):
+        prepare_variant(folder, None, "llama.cpp")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plan_before_the_download_is_the_plan_after_it(family, folder_of):
+    here = read_any_checkpoint(folder_of(family))
+    remote = any_checkpoint_of(replace(here.folder, path=Path("owner/name")))
+    settings = edgellm.LoadSettings(memory="100MB")
+    assert plan_for(remote, settings) == plan_for(here, settings)
+    assert (remote.nbytes, remote.parameters) == (here.nbytes, here.parameters)
