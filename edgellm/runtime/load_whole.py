@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm import library
-from edgellm.models.through_mlx_lm.cache import MLXLMCaches
+from edgellm.models.through_mlx_lm.cache import MLXLMCache, MLXLMCaches
 from edgellm.models.through_mlx_lm.checkpoint import MLXLMCheckpoint
 from edgellm.models.through_mlx_lm.model import model_of
 from edgellm.plan.plan import Plan
@@ -47,6 +47,11 @@ def load_whole(
         # what is no parameter (frequencies, masks) must not stay lazy: streams belong to threads
         mx.eval(library.arrays_in([_own_values(module) for module in model.modules()]))
     caches = MLXLMCaches(model, checkpoint.caches, plan.prefill_chunk)
+    with library.renamed_errors(f"cannot run {path} here"):
+        # operations that MLX lacks on this machine are found now, and not in the middle of a chat
+        tried = MLXLMCache(model)
+        for tokens in ([0, 0], [0]):
+            mx.eval(tried.logits(mx.array([tokens])), tried.arrays)
     return model_of(checkpoint.config, model), caches
 
 
