@@ -100,7 +100,7 @@ class _Machine:
     def refusal(self, what: str) -> FormatError:
         return FormatError(
             f"{self.name} holds {what}, which weights do not need; it was not run",
-            hint="use the model's safetensors files",
+            hint="use the model's safetensors files, or save the weights alone with what made it",
         )
 
     def pop(self) -> Any:

@@ -35,6 +35,7 @@ LAYER_PREFIX = "model.layers."
 DOWNLOAD_AGAIN = "download or convert the model again"
 """The hint of errors about files that are missing or damaged."""
 
+CONVERT_FIRST = "convert the model first: edgellm convert SOURCE DEST"
 OTHER_FORMATS = frozenset({".bin", ".gguf", ".safetensors", ".pth"})
 """Endings of weights that ``convert`` reads."""
 
@@ -73,9 +74,10 @@ def open_folder(path: Path) -> ModelFolder:
             hint="run the same `edgellm convert` again: it goes on where it stopped",
         )
     if not (path / CONFIG).exists():
-        raise FormatError(
-            f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
-        )
+        hint = "name the folder that holds the model's files"
+        if _holds_other_formats(path):
+            hint = CONVERT_FIRST
+        raise FormatError(f"{path} has no {CONFIG}", hint=hint)
     config = read_json(inside(path, CONFIG))
     generation_config = {}
     if (path / GENERATION_CONFIG).exists():
@@ -105,8 +107,8 @@ def weight_files(
             names = listed
     if not names:
         hint = DOWNLOAD_AGAIN
-        if any(file.suffix in OTHER_FORMATS for file in path.iterdir()):
-            hint = "convert the model first: edgellm convert SOURCE DEST"
+        if _holds_other_formats(path):
+            hint = CONVERT_FIRST
         raise FormatError(f"{path} has no {pattern}", hint=hint)
     for name in names:
         # model-00001-of-00003.safetensors
@@ -117,6 +119,10 @@ def weight_files(
                 hint=DOWNLOAD_AGAIN,
             )
     return [inside(path, name) for name in names]
+
+
+def _holds_other_formats(path: Path) -> bool:
+    return any(file.suffix in OTHER_FORMATS for file in path.iterdir())
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorInfo]:

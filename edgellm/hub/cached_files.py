@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgellm.checkpoint.folder import CONFIG, GENERATION_CONFIG, INDEX, weight_files
@@ -15,8 +15,14 @@ TORCH_WEIGHTS = "pytorch_model*.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 META_WEIGHTS = "consolidated*.pth"
 MISTRAL_WEIGHTS = "consolidated*.safetensors"
-META_CONFIG = "params.json"
-"""Mistral's, too."""
+LITGPT_WEIGHTS = "lit_model.pth"
+
+OWN_CONFIGS: Mapping[str, tuple[str, ...]] = {
+    META_WEIGHTS: ("params.json",),
+    MISTRAL_WEIGHTS: ("params.json",),
+    LITGPT_WEIGHTS: ("model_config.yaml", "lit_config.json"),
+}
+"""Configs of formats that are not Hugging Face's, of which one has to be there."""
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model*", "vocab.json", "tekken.json")
 """Patterns of files of which one is enough to make a tokenizer."""
@@ -95,9 +101,9 @@ def _is_whole(repository: str, revision: str | None, folder: Path, kinds: Sequen
 
 def _has_weights(repository: str, revision: str | None, folder: Path, kind: str) -> bool:
     """Return whether config and weights are there, of which at least one file is."""
-    if kind in (META_WEIGHTS, MISTRAL_WEIGHTS):
+    if kind in OWN_CONFIGS:
         is_known = snapshot(repository, revision, [kind]) is not None
-        return (folder / META_CONFIG).is_file() and is_known
+        return is_known and any((folder / name).is_file() for name in OWN_CONFIGS[kind])
     index = {WEIGHTS: INDEX, TORCH_WEIGHTS: TORCH_INDEX}[kind]
     if not (folder / CONFIG).is_file():
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgellm.errors import EdgeLLMError, ModelNotFoundError
 from edgellm.hub.cached_files import (
+    LITGPT_WEIGHTS,
     META_WEIGHTS,
     MISTRAL_WEIGHTS,
     TORCH_WEIGHTS,
@@ -25,6 +26,7 @@ from edgellm.hub.names import HubName
 FILES = (
     "*.json",
     "*.jinja",
+    "model_config.yaml",
     "tokenizer.model*",
     "merges.txt",
     "LICENSE*",
@@ -44,7 +46,7 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
         repository: ``owner/name``.
         revision: a branch, tag or commit; None: the main branch.
         torch_files: whether PyTorch's weight files will do where there is no safetensors, Hugging
-            Face's or Meta's, or Mistral's own.
+            Face's, Meta's or LitGPT's, or Mistral's own.
 
     Raises:
         ModelNotFoundError: the repository or revision does not exist, or holds no weights of a kind
@@ -53,7 +55,7 @@ def download(repository: str, *, revision: str | None = None, torch_files: bool 
     """
     kinds = [WEIGHTS]
     if torch_files:
-        kinds += [TORCH_WEIGHTS, META_WEIGHTS, MISTRAL_WEIGHTS]
+        kinds += [TORCH_WEIGHTS, META_WEIGHTS, MISTRAL_WEIGHTS, LITGPT_WEIGHTS]
     try:
         listing = list_repository(repository, revision)
     except Exception as error:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from support.litgpt_files import write_litgpt
 from support.meta_files import write_meta
 from support.processes import answer_of
 from support.stand_in_hub import Hub, hub_environment, paths_asked, serving_hub
-from support.tiny import CONFIGS, random_tensors, write_model
+from support.tiny import CONFIGS, random_tensors, write_model, write_tokenizer
 from support.torch_files import write_arrays
 
 LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
@@ -30,8 +31,10 @@ def hub(tmp_path_factory):
     bare.mkdir()
     (bare / "config.json").write_text("{}")
     meta = write_meta(root / "meta", LLAMA | {"vocab_size": 448}, params={"hidden_dim": 128})
+    write_tokenizer(write_litgpt(root / "lit", LLAMA))
     repositories = {
         "owner/whole": whole,
+        "owner/lit": root / "lit",
         "owner/meta": meta,
         "owner/old": old,
         "owner/bare": bare,
@@ -97,11 +100,13 @@ def test_a_token_is_for_the_hub_and_not_for_the_storage_that_it_redirects_to(hub
 
 def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
     paths_asked(hub)
-    first, old = ask(
+    lit = {"repository": "owner/lit", "torch_files": True}
+    first, old, litgpt = ask(
         hub.address,
         tmp_path,
         {"repository": "owner/whole"},
         {"repository": "owner/old", "torch_files": True},
+        lit,
     )
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert first[2] == [
@@ -118,6 +123,8 @@ def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
     ]
+    assert litgpt[2][:2] == ["lit_model.pth", "model_config.yaml"]
+    assert ask(hub.address, tmp_path, lit, offline=True) == [litgpt]
     assert not any("evil" in path or "gguf" in path for path in paths_asked(hub))
     assert ask(hub.address, tmp_path, {"repository": "owner/whole"}) == [first]
     assert not any("/resolve/" in path for path in paths_asked(hub))
