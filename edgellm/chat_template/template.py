@@ -147,7 +147,7 @@ def choose_template(
 
 
 def plain_data(value: Any, depth: int = 0) -> Any:
-    """Return a copy of ``value`` made of nothing but None, bool, int, float, str, list and dict.
+    """Return a copy of ``value`` made of None, bool, int, float, str, list, tuple and dict.
 
     Anything else could have methods that do more than a template should.
 
@@ -168,7 +168,10 @@ def plain_data(value: Any, depth: int = 0) -> Any:
             plain_data(key, depth + 1): plain_data(item, depth + 1) for key, item in value.items()
         }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [plain_data(item, depth + 1) for item in value]
+        items = [plain_data(item, depth + 1) for item in value]
+        if isinstance(value, tuple):
+            return tuple(items)
+        return items
     raise TemplateError(
         f"a chat template takes plain data, not a {type(value).__name__}",
         hint="use text, numbers, lists and dictionaries",
