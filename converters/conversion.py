@@ -14,6 +14,7 @@ from edgellm.checkpoint.checkpoint import checkpoint_of
 from edgellm.checkpoint.folder import (
     CHECKSUMS,
     CONFIG,
+    GENERATION_CONFIG,
     INDEX,
     ModelFolder,
     read_headers,
@@ -31,6 +32,7 @@ from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.converters.tensors.weight_stream import WeightStream
 from edgellm.converters.tokenizers.companions import companion_parts, companion_tokenizer
+from edgellm.converters.tokenizers.turn_ends import with_turn_ends
 from edgellm.converters.workspace import Workspace
 from edgellm.files.atomic import FileRecord, write_file
 from edgellm.files.strict_json import write_json
@@ -104,8 +106,10 @@ def convert_source(
     """
     recipe = make_recipe(source, settings, chosen)
     companions = source.companions
+    turn_ends: list[str] = []
     if has_vocabulary(companions):
-        companion_tokenizer(companions, vocab_size=recipe.config["vocab_size"])
+        tokenizer = companion_tokenizer(companions, vocab_size=recipe.config["vocab_size"])
+        companions, turn_ends = with_turn_ends(companions, recipe.config, tokenizer)
     again = _quantizes_again(source, recipe)
     report = report or again
     origin = {"source": source.fingerprint, "recipe": recipe.digest}
@@ -117,6 +121,11 @@ def convert_source(
             counter.say(note)
         if not has_vocabulary(companions):
             counter.say(NO_TOKENIZER)
+        if turn_ends:
+            counter.say(
+                f"{', '.join(turn_ends)} ends turns in the chat template and becomes an end of "
+                f"answers in {GENERATION_CONFIG}"
+            )
         if again:
             counter.say(
                 "weights that were quantized are quantized again: the errors of both add up"
