@@ -32,6 +32,8 @@ def answer(request):
             with contextlib.suppress(PackageNotFoundError):
                 found[name] = version(name)
         return found
+    if "shapes" in request:
+        return {"shapes": shapes_of(request["shapes"])}
     if "train" in request:
         return trained(request)
     said = {}
@@ -66,6 +68,17 @@ def opened(request):
         model = peft.PeftModel.from_pretrained(model, request["adapter"])
         model = model.merge_and_unload()
     return model.eval()
+
+
+def shapes_of(folder):
+    """Names and shapes of the tensors that a config's model has, without a tied head."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    tied = set(model.all_tied_weights_keys)
+    return {
+        name: list(values.shape) for name, values in model.state_dict().items() if name not in tied
+    }
 
 
 def trained(request):
