@@ -254,7 +254,7 @@ def _write_companions(
     records: list[FileRecord] = [item.record for item in work.finished.values()]
     for name, content in companions.items():
         records.append(write_file(folder / name, companion_parts(content)))
-    records.append(write_json(folder / CONFIG, recipe.config))
+    records.append(write_json(folder / CONFIG, recipe.config, finite=False))
     files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
     records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))
     write_checksums(folder, records)

@@ -80,7 +80,7 @@ class HuggingFaceSource:
                 f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
             )
         self.path = path
-        self.config: Mapping[str, Any] = read_json(inside(path, CONFIG))
+        self.config: Mapping[str, Any] = read_json(inside(path, CONFIG), finite=False)
         if (path / GENERATION_CONFIG).exists():
             read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
         self._places = _read_places(path, weights)

@@ -78,7 +78,7 @@ def open_folder(path: Path) -> ModelFolder:
         if _holds_other_formats(path):
             hint = CONVERT_FIRST
         raise FormatError(f"{path} has no {CONFIG}", hint=hint)
-    config = read_json(inside(path, CONFIG))
+    config = read_json(inside(path, CONFIG), finite=False)
     generation_config = {}
     if (path / GENERATION_CONFIG).exists():
         generation_config = read_json(inside(path, GENERATION_CONFIG))

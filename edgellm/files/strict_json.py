@@ -31,9 +31,16 @@ MAX_QUOTED = 100
 
 
 def read_json(
-    path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS
+    path: Path, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS, finite: bool = True
 ) -> dict[str, Any]:
     """Return the JSON object in a file.
+
+    Args:
+        path: the file.
+        max_bytes: of it.
+        max_items: values in it.
+        finite: whether numbers have to be finite; where they need not, ``Infinity`` and ``NaN`` are
+            read as Python writes them, which configs of state-space models hold.
 
     Raises:
         FormatError: it is no JSON object, too large, too deep, names a key twice, or holds a number
@@ -41,11 +48,16 @@ def read_json(
         ReadError: the file cannot be read.
     """
     data = read_bounded(path, max_bytes)
-    return parse_json(data, str(path), max_bytes=max_bytes, max_items=max_items)
+    return parse_json(data, str(path), max_bytes=max_bytes, max_items=max_items, finite=finite)
 
 
 def parse_json(
-    data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_items: int = MAX_ITEMS
+    data: bytes,
+    name: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_items: int = MAX_ITEMS,
+    finite: bool = True,
 ) -> dict[str, Any]:
     """Return the JSON object in ``data``; ``name`` says in errors where it came from.
 
@@ -59,7 +71,7 @@ def parse_json(
     if data.count(b",") + data.count(b"[") + data.count(b"{") > max_items:
         raise FormatError(f"{name} holds more than {max_items} values")
     try:
-        value = loads_strict(data.decode("utf-8"))
+        value = loads_strict(data.decode("utf-8"), finite=finite)
     except RecursionError as error:
         raise FormatError(f"{name} is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -72,14 +84,16 @@ def parse_json(
     return value
 
 
-def loads_strict(text: str) -> Any:
-    """Return what a JSON text holds.
+def loads_strict(text: str, *, finite: bool = True) -> Any:
+    """Return what a JSON text holds; ``finite`` is as in ``read_json``.
 
     Raises:
         ValueError: it is no JSON, names a key twice, or holds a number that is not finite or has
             thousands of digits.
         RecursionError: it is nested too deeply.
     """
+    if not finite:
+        return json.loads(text, object_pairs_hook=_object_without_doubles)
     return json.loads(
         text,
         object_pairs_hook=_object_without_doubles,
@@ -88,9 +102,14 @@ def loads_strict(text: str) -> Any:
     )
 
 
-def write_json(path: Path, value: dict[str, Any], *, private: bool = False) -> FileRecord:
-    """Write ``value`` as ``write_file`` does. Raises ConversionError."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+def write_json(
+    path: Path, value: dict[str, Any], *, private: bool = False, finite: bool = True
+) -> FileRecord:
+    """Write ``value`` as ``write_file`` does; ``finite`` is as in ``read_json``.
+
+    Raises ConversionError.
+    """
+    text = json.dumps(value, indent=2, allow_nan=not finite) + "\n"
     return write_file(path, [text.encode("utf-8")], private=private)
 
 

@@ -40,4 +40,4 @@ def remote_folder(repository: str) -> ModelFolder:
             shape = tuple(tensor.shape)
             # Offsets count from the end of the header: nothing is read by them.
             tensors[name] = TensorInfo(name, tensor.dtype, shape, Path(file), begin, end - begin)
-    return ModelFolder(Path(repository), read_json(config), tensors, {})
+    return ModelFolder(Path(repository), read_json(config, finite=False), tensors, {})

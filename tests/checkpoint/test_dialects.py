@@ -1,6 +1,7 @@
 """Families that are LLaMA under another name, and text parts of models that see, bit for bit."""
 
 import json
+import math
 
 import mlx.core as mx
 import numpy as np
@@ -149,6 +150,29 @@ def test_the_text_part_of_a_model_that_sees_is_a_model(prefix, tiny_folder, tmp_
     assert "1 tensor that no text goes through left out" in said
     assert_same_files(tmp_path / "made", tmp_path / "plain")
     assert json.loads((tmp_path / "made" / "config.json").read_text())["model_type"] == "mistral"
+
+
+def test_what_a_trainer_and_other_families_leave_is_no_obstacle(llama, tmp_path, open_llm):
+    def with_value_head(tensors):
+        return tensors | {"v_head.summary.bias": np.ones(1, np.float32)}
+
+    # a field of state-space models, written as Python writes it
+    more = {"time_step_limit": [0.0, float("inf")]}
+    folder = rewritten(llama, tmp_path / "tuned", with_value_head, more)
+    ids = [5, 9, 200, 41]
+    expected = np.array(open_llm(llama).logits(ids))
+    assert np.array_equal(np.array(open_llm(folder).logits(ids)), expected)
+    said = []
+    convert(folder, tmp_path / "made", progress=lambda step: said.append(step.message))
+    assert "1 tensor that no text goes through left out" in said
+    assert read_checkpoint(tmp_path / "made").folder.config["time_step_limit"] == [0.0, math.inf]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_is_read_has_to_be_finite(llama, tmp_path, value):
+    folder = rewritten(llama, tmp_path / "odd", dict, {"rms_norm_eps": value})
+    with pytest.raises(FormatError, match="rms_norm_eps"):
+        read_checkpoint(folder)
 
 
 @pytest.mark.parametrize(

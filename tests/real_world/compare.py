@@ -74,6 +74,8 @@ def _compared(row, built, folder, peers, *, texts, chats):
         asked["decode"] = ours["ids"][0]
         if built.chats:
             asked["chats"] = chats
+        if built.unused:
+            asked["unused"] = True
         if built.adapter:
             asked["adapter"] = str(built.adapter)
         theirs = peers.ask(row.oracle, folder=str(built.theirs or built.path), **asked)
@@ -170,7 +172,9 @@ def _tokens(row, ours, theirs, texts):
             equal += mine == wanted
             total += 1
             if mine != wanted:
-                yield f"ids of {text[:40]!r}: {mine[:12]}, wanted {wanted[:12]}, {other[:12]}"
+                begin = _first_difference(mine, wanted)
+                shown = ", ".join(str(ids[begin : begin + 8]) for ids in (mine, wanted, other))
+                yield f"ids of {text[:40]!r} from {begin}: ours, wanted, {theirs['class']}: {shown}"
     row.ids = (equal, total)
     if apart:
         row.notes.append(f"ids as the file says; {theirs['class']} gives others in {apart} texts")
@@ -183,6 +187,14 @@ def _tokens(row, ours, theirs, texts):
         if mine not in wanted:
             yield f"decoded {text[:40]!r}: {mine[:60]!r}, theirs {wanted!r:.200}"
     row.decoded = (right, len(texts))
+
+
+def _first_difference(one, other):
+    """The place from which two lists are not the same."""
+    for place, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine != theirs:
+            return place
+    return min(len(one), len(other))
 
 
 def _chats(row, ours, theirs, built):

@@ -41,6 +41,7 @@ class Built:
         adapter: a folder with an adapter for the oracle.
         keeps_codes: whether ``path`` is quantized and ``theirs`` the same in float32, beside which
             what is usually made of it is held, too.
+        unused: whether there are tensors that the model does not use.
         document: a tokenizer.json that says what ids a text has, where the oracle gives others.
     """
 
@@ -54,6 +55,7 @@ class Built:
     as_it_is: float = 0.03
     adapter: Path | None = None
     keeps_codes: bool = False
+    unused: bool = False
     document: dict | None = None
 
 

@@ -38,6 +38,9 @@ WRAPPERS: Mapping[str, str] = {"gemma3": "gemma3_text", "llava": "llama", "mistr
 OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "image_newline")
 """Tensors of a wrapper that no text goes through, by the beginning of their names."""
 
+VALUE_HEAD = "v_head."
+"""The beginning of names of tensors that training with rewards (PPO) leaves beside a model."""
+
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 
 

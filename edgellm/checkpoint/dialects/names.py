@@ -11,6 +11,7 @@ from typing import Any
 from edgellm.checkpoint.dialects.families import (
     DIALECTS,
     OTHER_PARTS,
+    VALUE_HEAD,
     WRAPPERS,
     Dialect,
     factors,
@@ -119,13 +120,16 @@ def _renamed(shapes: Shapes, *, is_wrapper: bool) -> Iterable[tuple[str, StoredR
         if f"{candidate}embed_tokens.weight" in shapes:
             prefix = candidate
             break
+    unused: tuple[str, ...] = (VALUE_HEAD,)
+    if is_wrapper:
+        unused += OTHER_PARTS
     for name in shapes:
         ours = name
         if name.startswith(tuple(prefix + inner for inner in INNER)):
             ours = OUR_PREFIX + name.removeprefix(prefix)
         elif name.startswith(HEADS):
             ours = name.removeprefix("language_model.")
-        elif is_wrapper and name.removeprefix(OUR_PREFIX).startswith(OTHER_PARTS):
+        elif name.removeprefix(OUR_PREFIX).startswith(unused):
             continue
         yield ours, StoredRows(name)
 

@@ -59,7 +59,8 @@ def opened(request):
         output_loading_info=True,
     )
     wrong = {key: sorted(map(str, value)) for key, value in info.items() if value}
-    wrong.pop("unexpected_keys", None) if request.get("extra") else None
+    if request.get("unused"):
+        del wrong["unexpected_keys"]
     if wrong:
         raise ValueError(f"{request['folder']}: {wrong}")
     if request.get("adapter"):
