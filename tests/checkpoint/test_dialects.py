@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.folders import fused, tensors_of
+from support.folders import fused, saved_by_mlx_lm, tensors_of
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters import convert
@@ -74,7 +74,7 @@ def test_phi3_with_a_window_is_a_mistral(tiny_folder, tmp_path):
 
 def test_phi3_that_mlx_lm_quantized_opens(llama, tmp_path, open_llm):
     """Codes go by row: a fused matrix falls apart into the codes of its members."""
-    from mlx_lm.utils import load_model, quantize_model, save
+    from mlx_lm.utils import load_model
 
     config = {"model_type": "phi3", "sliding_window": None, "tie_word_embeddings": False}
     folder = rewritten(llama, tmp_path / "phi3", fused, config)
@@ -84,15 +84,7 @@ def test_phi3_that_mlx_lm_quantized_opens(llama, tmp_path, open_llm):
             return False
         return {"bits": 8 if "qkv_proj" in path else 4, "group_size": 32}
 
-    model, raw = load_model(folder)
-    model, raw = quantize_model(model, raw, group_size=32, bits=4, quant_predicate=recipe)
-
-    class _NoTokenizer:
-        def save_pretrained(self, path):
-            pass
-
-    (tmp_path / "empty").mkdir()
-    save(tmp_path / "made", tmp_path / "empty", model, _NoTokenizer(), raw)
+    saved_by_mlx_lm(folder, tmp_path / "made", group_size=32, bits=4, quant_predicate=recipe)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "made" / name).write_bytes((llama / name).read_bytes())
     checkpoint = read_checkpoint(tmp_path / "made")

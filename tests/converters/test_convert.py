@@ -7,7 +7,15 @@ from collections import defaultdict
 import mlx.core as mx
 import numpy as np
 import pytest
-from support.folders import LLAMA, PROMPT, change, changed_files, greedy, tensors_of
+from support.folders import (
+    LLAMA,
+    PROMPT,
+    change,
+    changed_files,
+    greedy,
+    saved_by_mlx_lm,
+    tensors_of,
+)
 from support.tiny import CONFIGS, random_tensors, write_model
 from support.torch_files import write_arrays
 
@@ -82,8 +90,6 @@ def test_everything_but_programs_goes_along(tmp_path):
 @pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - {"qwen3-biases"}))
 @pytest.mark.parametrize("bits", [4, 16])
 def test_every_kind_opens_in_mlx_lm_with_the_text_of_its_own_conversion(tmp_path, kind, bits):
-    from mlx_lm.convert import convert as convert_by_mlx_lm
-
     source = write_model(tmp_path / "source", CONFIGS[kind])
     report = convert(source, tmp_path / "ours", bits=bits, group_size=32 if bits == 4 else None)
     assert report.exceptions == {}
@@ -92,9 +98,8 @@ def test_every_kind_opens_in_mlx_lm_with_the_text_of_its_own_conversion(tmp_path
     said = json.loads((tmp_path / "ours" / "config.json").read_text())
     plain = {key: value for key, value in said.items() if "quantization" not in key}
     (source / "config.json").write_text(json.dumps(plain))
-    convert_by_mlx_lm(
-        str(source), str(tmp_path / "theirs"), quantize=bits == 4, q_group_size=32, q_bits=4
-    )
+    how = {"group_size": 32, "bits": 4} if bits == 4 else {}
+    saved_by_mlx_lm(source, tmp_path / "theirs", **how)
     ours, theirs = tensors_of(tmp_path / "ours"), tensors_of(tmp_path / "theirs")
     assert ours.keys() == theirs.keys()
     assert all(same(ours[name], theirs[name]) for name in ours)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import tiny
 from support.counting import open_counted
+from support.folders import saved_by_mlx_lm
 from support.paths import GOLDEN
 
 from edgellm.converters import convert
@@ -90,7 +91,7 @@ def mlx_lm_greedy(folder, prompt, new):
     return text, np.array(first)
 
 
-def assert_as_mlx_lm(folder, open_llm, new=24):
+def assert_as_mlx_lm(folder, open_llm, new=12):
     prompt = golden("llama-2")["prompt"]
     text, logits = mlx_lm_greedy(folder, prompt, new)
     for settings in ARITHMETIC.values():
@@ -112,23 +113,11 @@ def test_a_folder_in_hugging_faces_form_means_the_same_to_mlx_lm(kind, tiny_fold
 @pytest.mark.parametrize("form", QUANTIZED)
 @pytest.mark.parametrize("kind", ["llama-3.1", "qwen3"])
 def test_a_folder_that_mlx_lm_quantized_opens_here(form, kind, tiny_folder, open_llm, tmp_path):
-    from mlx_lm.utils import load_model, quantize_model, save
-
     source = tiny_folder(kind, config={"tie_word_embeddings": True})
-    model, config = load_model(source)
-    model, config = quantize_model(model, config, **({"mode": "affine"} | QUANTIZED[form]))
-    (tmp_path / "empty").mkdir()
-    save(tmp_path / "made", tmp_path / "empty", model, _NoTokenizer(), config)
+    saved_by_mlx_lm(source, tmp_path / "made", **QUANTIZED[form])
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, tmp_path / "made")
     assert_as_mlx_lm(tmp_path / "made", open_llm)
-
-
-class _NoTokenizer:
-    """Stands where mlx-lm saves a tokenizer."""
-
-    def save_pretrained(self, path):
-        pass
 
 
 def test_what_mlx_lm_convert_makes_opens_here(tiny_folder, open_llm, tmp_path):

@@ -52,6 +52,26 @@ def change(path, edit, *, config=None):
     return path
 
 
+class _NoTokenizer:
+    """Stands where mlx-lm saves a tokenizer."""
+
+    def save_pretrained(self, path):
+        pass
+
+
+def saved_by_mlx_lm(source, made, **quantization):
+    """Have mlx-lm quantize a model as its own conversion does, and save it without a tokenizer."""
+    from mlx_lm.utils import load_model, quantize_model, save
+
+    model, config = load_model(source)
+    if quantization:
+        model, config = quantize_model(model, config, **({"mode": "affine"} | quantization))
+    empty = made.with_name(f"{made.name}-empty")
+    empty.mkdir()
+    save(made, empty, model, _NoTokenizer(), config)
+    return made
+
+
 def greedy(path, tokens=8):
     """What mlx-lm continues the prompt with."""
     from mlx_lm.utils import load_model
