@@ -17,7 +17,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.folder import CONFIG
 from edgellm.device import machine
 from edgellm.files.strict_json import read_json
-from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
+from edgellm.models.through_mlx_lm.checkpoint import MLXLMCheckpoint, read_any_checkpoint
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 PREFILL_CHUNK = 2048
@@ -35,9 +35,10 @@ class MLXLMRuntime:
 
         dtype = settings.dtype or (None if machine.has_gpu() else "float32")
         checkpoint = read_any_checkpoint(Path(model))
-        corrections = None
         self.weight_bytes_per_token: int | None = None
-        if isinstance(checkpoint, Checkpoint):
+        if isinstance(checkpoint, MLXLMCheckpoint):
+            corrections = checkpoint.settings
+        else:
             corrections = _settings(checkpoint)
             self.weight_bytes_per_token = checkpoint.token_weight_bytes
         self._model: Any = load_model(Path(model), model_config=corrections)[0]

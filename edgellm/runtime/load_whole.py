@@ -36,7 +36,7 @@ def load_whole(
     """
     say_what_is_missing(checkpoint)
     path = checkpoint.folder.path
-    model = library.open_model(path)
+    model = library.open_model(path, settings=checkpoint.settings)
     done = 0
     with library.renamed_errors(f"cannot read {path}"):
         for part in _parts(library.arrays_in(model.parameters())):

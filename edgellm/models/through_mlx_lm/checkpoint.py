@@ -19,6 +19,7 @@ from edgellm.files.strict_json import quoted, read_json
 from edgellm.models.through_mlx_lm import library
 from edgellm.models.through_mlx_lm.cache import CacheGrowth, measure_growth
 from edgellm.models.through_mlx_lm.hollow import folder_on_disk
+from edgellm.models.through_mlx_lm.old_words import in_old_words, say_unread_scaling
 from edgellm.settings import MAX_CONTEXT, is_int
 
 CONTEXT_KEYS = (
@@ -68,6 +69,7 @@ class MLXLMCheckpoint:
         parameters: how many it has.
         usual_bits: of most weights; 16 stands for all that is not quantized.
         caches: how a sequence's caches grow.
+        settings: that mlx-lm takes instead of those in the config.
     """
 
     folder: ModelFolder
@@ -80,6 +82,7 @@ class MLXLMCheckpoint:
     parameters: int
     usual_bits: int
     caches: CacheGrowth
+    settings: dict[str, Any]
 
     @property
     def nbytes(self) -> int:
@@ -117,8 +120,10 @@ def _mlx_lm_checkpoint(folder: ModelFolder) -> MLXLMCheckpoint:
             read_json(inside(folder.path, NVIDIA_CONFIG))
     folder = replace(folder, tensors=tensors)
     _check_numbers(raw, most=max(MOST_MODULES, len(tensors)))
+    settings = in_old_words(raw)
     with folder_on_disk(folder) as path:
-        model = library.open_model(path, name=folder.path)
+        model = library.open_model(path, settings=settings, name=folder.path)
+        say_unread_scaling(raw, settings, path)
     with library.renamed_errors(f"cannot run {folder.path}"):
         vocab_size, caches = measure_growth(model)
     numbers = _numbers(raw)
@@ -140,6 +145,7 @@ def _mlx_lm_checkpoint(folder: ModelFolder) -> MLXLMCheckpoint:
         parameters=library.count_parameters(model),
         usual_bits=_usual_bits(model),
         caches=caches,
+        settings=settings,
     )
 
 

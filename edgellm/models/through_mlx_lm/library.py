@@ -10,6 +10,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import fields, is_dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -32,25 +33,36 @@ def mlx_lm_name() -> str:
 
 def has_family(model_type: object) -> bool:
     """Return whether mlx-lm has a model class for a config's ``model_type``."""
+    return bool(fields_of(model_type))
+
+
+def fields_of(model_type: object) -> frozenset[str]:
+    """Return the keys of a config that mlx-lm's class reads; none where it has no such family."""
     if not isinstance(model_type, str):
-        return False
+        return frozenset()
     name = str(_utils().MODEL_REMAPPING.get(model_type, model_type))
     if not NAME.fullmatch(name):
-        return False
+        return frozenset()
     try:
         # some print, and olmo's ends the process, where a package of theirs is not installed
         with redirect_stdout(sys.stderr):
             module = import_module(f"mlx_lm.models.{name}")
     except (ImportError, SystemExit):
-        return False
-    return all(name in vars(module) for name in ("Model", "ModelArgs"))
+        return frozenset()
+    members = vars(module)
+    if "Model" not in members or not is_dataclass(members.get("ModelArgs")):
+        return frozenset()
+    return frozenset(field.name for field in fields(members["ModelArgs"]))
 
 
-def open_model(folder: Path, *, name: Path | None = None) -> Any:
+def open_model(
+    folder: Path, *, settings: dict[str, Any] | None = None, name: Path | None = None
+) -> Any:
     """Return mlx-lm's model of a folder; its weights are read when they are evaluated.
 
     Args:
         folder: the model's.
+        settings: that take the place of those in its config.
         name: that errors call it by; None: its own.
 
     Raises:
@@ -58,7 +70,9 @@ def open_model(folder: Path, *, name: Path | None = None) -> Any:
             needs.
     """
     with renamed_errors(f"does not open {name or folder}"):
-        return _utils().load_model(folder, lazy=True, trust_remote_code=False)[0]
+        return _utils().load_model(
+            folder, lazy=True, model_config=settings, trust_remote_code=False
+        )[0]
 
 
 def count_parameters(model: Any) -> int:

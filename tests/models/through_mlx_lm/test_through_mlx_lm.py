@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.mlx_lm_models import write_mlx_lm_model
+from support.mlx_lm_models import CONFIGS, write_mlx_lm_model
 from typer.testing import CliRunner
 
 import edgellm
@@ -296,3 +296,60 @@ def test_a_plan_before_the_download_is_the_plan_after_it(family, folder_of):
     settings = edgellm.LoadSettings(memory="100MB")
     assert plan_for(remote, settings) == plan_for(here, settings)
     assert (remote.nbytes, remote.parameters) == (here.nbytes, here.parameters)
+
+
+def test_what_transformers_5_calls_otherwise_is_told_to_mlx_lm(folder_of, tmp_path):
+    known = folder_of("qwen3_moe")
+    logits = {}
+    for name, config in {
+        "old": {"rope_theta": 500.0},
+        "new": {
+            "rope_theta": None,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "num_experts": None,
+            "num_local_experts": 4,
+        },
+    }.items():
+        folder = changed(known, tmp_path / name, **config)
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        raw = {key: value for key, value in raw.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+        with edgellm.load(folder, memory="100MB") as llm:
+            logits[name] = np.array(llm.logits(PROMPT))
+    assert np.array_equal(logits["new"], logits["old"])
+    by_kind = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+    with pytest.raises(UnsupportedModelError, match="differ by kind of layer, which mlx-lm"):
+        edgellm.load(changed(known, tmp_path / "kinds", rope_parameters=by_kind))
+
+
+def test_a_rotary_scaling_is_read_or_said_not_to_be(folder_of, tmp_path):
+    scaling = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    # Qwen's mixture of mlx-lm 0.32.2 has the key, and nothing looks at it
+    folder = changed(folder_of("qwen3_moe"), tmp_path / "unread", rope_parameters=scaling)
+    with pytest.warns(UserWarning, match="does not read the rotary scaling .'linear'. of this"):
+        read_any_checkpoint(folder)
+    folder = changed(folder_of("deepseek_v3"), tmp_path / "read", rope_scaling=scaling)
+    with edgellm.load(folder, memory="100MB") as llm:
+        stretched = np.array(llm.logits(PROMPT))
+    with edgellm.load(folder_of("deepseek_v3"), memory="100MB") as llm:
+        assert np.abs(np.array(llm.logits(PROMPT)) - stretched).max() > 0.1
+
+
+@pytest.mark.torch
+def test_a_folder_that_transformers_5_saved_has_its_logits(tmp_path):
+    import torch
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    torch.manual_seed(0)
+    config = {**CONFIGS["qwen3_moe"], "rope_parameters": {"rope_theta": 500.0}}
+    del config["rope_theta"]
+    theirs = Qwen3MoeForCausalLM(Qwen3MoeConfig(**config)).float().eval()
+    with torch.no_grad():
+        for weight in theirs.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, weight.shape[-1] ** -0.5)
+        expected = theirs(torch.tensor([PROMPT])).logits[0].numpy()
+    theirs.save_pretrained(tmp_path / "saved")
+    tiny.write_tokenizer(tmp_path / "saved")
+    with edgellm.load(tmp_path / "saved", memory="100MB") as llm:
+        assert np.abs(np.array(llm.logits(PROMPT)) - expected).max() < 1e-4 * expected.std()
