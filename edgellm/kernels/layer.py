@@ -1,11 +1,14 @@
 """A decoder layer as the kernels see it: sizes, weights, and a sequence's keys and values."""
 
-# G key/value heads, D head size
+# L new tokens, G key/value heads, D head size, R features of a head that are rotated
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from edgellm.kernels.codegen.abi import MAX_SPLIT_QUERIES, ONE_SPLIT, split_of
 from edgellm.kernels.product_steps import Matrix
@@ -13,7 +16,15 @@ from edgellm.kernels.product_steps import Matrix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """The sizes of a decoder layer, in the words of config.json; what scores are multiplied by."""
+    """The sizes of a decoder layer, in the words of config.json, and what differs by family.
+
+    Attributes:
+        rotary_dim: features of a head that positions rotate, its first ones; 0: they rotate none.
+        attention_scale: what scores are multiplied by.
+        whole_norm: whether the heads of a token's queries are normed together, and its keys'.
+        normed_last: whether queries and keys are normed after they are rotated.
+        angles: the name of the buffer with the cosines and sines of the call's positions.
+    """
 
     hidden: int
     inner: int
@@ -23,6 +34,9 @@ class LayerShape:
     rotary_dim: int
     eps: float
     attention_scale: float
+    whole_norm: bool = False
+    normed_last: bool = False
+    angles: str = "cos and sin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +49,19 @@ class Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWeights:
-    """A decoder layer's weights; each product is one matrix, or several side by side."""
+    """A decoder layer's weights; each product is one matrix, or several side by side.
 
-    input_norm: Vector
+    Norms are called by where they stand; None where there is none.
+    """
+
     qkv: Sequence[Matrix]
     output: Sequence[Matrix]
-    inner_norm: Vector
     gate_up: Sequence[Matrix]
     down: Sequence[Matrix]
+    before_attention: Vector | None = None
+    after_attention: Vector | None = None
+    before_mlp: Vector | None = None
+    after_mlp: Vector | None = None
     query_norm: Vector | None = None
     key_norm: Vector | None = None
 
@@ -105,3 +124,13 @@ class Splits:
         if self.count == 1:
             return queries
         return -(-self.count // 8) * 8 * queries
+
+
+def cos_sin(
+    wavelengths: npt.NDArray[np.float32], start: int, tokens: int
+) -> npt.NDArray[np.float32]:
+    """Return cosines, then sines, of each position's angles: (L, R)."""
+    positions = np.arange(start, start + tokens, dtype=np.float32)
+    # the reciprocal first, as MLX rounds it
+    angles = positions[:, None] * (1 / wavelengths)[None]
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.kernels.codegen.abi import (
     APART,
@@ -151,10 +150,12 @@ class LayerSteps:
     def _kernels(self, kind: str) -> tuple[int, int]:
         """Return the kernels of rotary positions and of attention for a kind of cache."""
         if kind not in self._cache_kernels:
-            norm = "plain"
-            if self._weights.query_norm is not None:
-                norm = self._weights.query_norm.kind
-            rope = self._engine.kernel("rope", norm, kind)
+            norm: list[str] = ["plain", kind]
+            if self._weights.query_norm is not None and not self._shape.whole_norm:
+                norm = [self._weights.query_norm.kind, kind]
+                if self._shape.normed_last:
+                    norm.append("normed_last")
+            rope = self._engine.kernel("rope", *norm)
             self._cache_kernels[kind] = (rope, self._engine.kernel("attention", kind))
         return self._cache_kernels[kind]
 
@@ -211,17 +212,21 @@ class LayerSteps:
         attended = buffer("attended", heads * head_dim)
         gate_up = buffer("gate and up", 2 * shape.inner)
         gated = buffer("gated", shape.inner)
-        cos_sin = buffer("cos and sin", head_dim)
+        cos_sin = buffer(shape.angles, head_dim)
         eps = float32_bits(shape.eps)
 
-        def norm(weight: Vector) -> Step:
+        def norm(
+            weight: Vector, x: int, out: int, *result: str, width: int = shape.hidden, row: int = 0
+        ) -> Step:
+            """Return the step of a norm of ``width`` features, of rows of ``row`` numbers."""
             return make_step(
-                engine.kernel("norm", weight.kind),
+                engine.kernel("norm", weight.kind, *result),
                 NORM,
-                x=hidden,
+                x=x,
                 weight=weight.address,
-                out=normed,
-                hidden=shape.hidden,
+                out=out,
+                hidden=width,
+                row_bytes=4 * (row or width),
                 eps=eps,
             )
 
@@ -233,9 +238,17 @@ class LayerSteps:
         # The kernels of these two depend on the cache: _kernels puts them into slot 0.
         rope = {"qkv": qkv, "cos_sin": cos_sin, "heads": heads, "kv_heads": kv_heads}
         rope |= {"head_dim": head_dim, "rotary_dim": shape.rotary_dim, "eps": eps}
+        whole_norms = []
         if weights.query_norm is not None and weights.key_norm is not None:
             rope["query_norm"] = weights.query_norm.address
             rope["key_norm"] = weights.key_norm.address
+            if shape.whole_norm:
+                of_queries, of_keys = heads * head_dim, kv_heads * head_dim
+                keys = qkv + 4 * of_queries
+                whole_norms = [
+                    norm(weights.query_norm, qkv, qkv, width=of_queries, row=qkv_width),
+                    norm(weights.key_norm, keys, keys, width=of_keys, row=qkv_width),
+                ]
         attention = make_step(
             0,
             ATTENTION,
@@ -259,26 +272,27 @@ class LayerSteps:
             engine.kernel("swiglu"), SWIGLU, gate_up=gate_up, out=gated, inner=shape.inner
         )
 
-        begin = [norm(weights.input_norm), *product(weights.qkv, normed, qkv)]
+        def read(matrices: Sequence[Matrix], out: int, before: Vector | None) -> list[Step]:
+            """Return the steps of a product of the hidden states, normed where there is a norm."""
+            if before is None:
+                return product(matrices, hidden, out)
+            return [norm(before, hidden, normed), *product(matrices, normed, out)]
+
+        def added(matrices: Sequence[Matrix], x: int, after: Vector | None) -> list[Step]:
+            """Return the steps that add a product, normed or not, to the hidden states."""
+            if after is None:
+                return product(matrices, x, hidden, add=True)
+            return [*product(matrices, x, normed), norm(after, normed, hidden, "added")]
+
+        begin = [*read(weights.qkv, qkv, weights.before_attention), *whole_norms]
         self._rope_at = len(begin)
         return [
             *begin,
             make_step(0, ROPE, **rope),
             attention,
             merge,
-            *product(weights.output, attended, hidden, add=True),
-            norm(weights.inner_norm),
-            *product(weights.gate_up, normed, gate_up),
+            *added(weights.output, attended, weights.after_attention),
+            *read(weights.gate_up, gate_up, weights.before_mlp),
             swiglu,
-            *product(weights.down, gated, hidden, add=True),
+            *added(weights.down, gated, weights.after_mlp),
         ]
-
-
-def cos_sin(
-    wavelengths: npt.NDArray[np.float32], start: int, tokens: int
-) -> npt.NDArray[np.float32]:
-    """Return cosines, then sines, of each position's angles: (L, R)."""
-    positions = np.arange(start, start + tokens, dtype=np.float32)
-    # the reciprocal first, as MLX rounds it
-    angles = positions[:, None] * (1 / wavelengths)[None]
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

@@ -17,10 +17,12 @@ from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.settings import KV_PLAIN_BITS, LoadSettings
 
-KERNEL_FAMILIES = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3"})
-"""Families whose decoder block ``models.cpu`` computes: RMS norms before attention and before the
-feed-forward part, layers that rotate alike or not at all, a SiLU gate, scores by the root of the
-head size. A family that is not here runs in MLX, with a warning that says so."""
+KERNEL_FAMILIES = frozenset(
+    {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"}
+    | {"smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
+)
+"""Families whose decoder block ``models.cpu`` computes: RMS norms, a SiLU gate, scores by the root
+of the head size. A family that is not here runs in MLX, with a warning that says so."""
 
 KERNEL_MODES = frozenset({"affine"})
 """The quantization modes that there are kernels for."""

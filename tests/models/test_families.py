@@ -1,7 +1,5 @@
 """Families whose layers are not all LLaMA's: transformers' numbers, in every arithmetic."""
 
-import warnings
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -13,13 +11,10 @@ from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert
 from edgellm.errors import EdgeLLMError
-from edgellm.models.arithmetic import warn_slow
 
 ARITHMETIC = [{"backend": "mlx"}, {"activations": "float"}]
-QUIET = "ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning"
-CONTEXT = 96
-
-pytestmark = pytest.mark.filterwarnings(QUIET)
+CONTEXT = 64
+STREAMED = ["smollm3", "olmo3", "exaone4", "hunyuan"]
 
 
 def prompt_of(length):
@@ -30,21 +25,30 @@ def greedy(llm, prompt, new, **settings):
     return [token.id for token in llm.generate(prompt, max_tokens=new, **settings).tokens]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
-def folder(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("families") / request.param
-    return tiny.write_model(path, CONFIGS[request.param])
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A function that gives a folder of a kind, which it writes once."""
+    base = tmp_path_factory.mktemp("families")
+
+    def folder(kind):
+        if not (base / kind).exists():
+            tiny.write_model(base / kind, CONFIGS[kind])
+        return base / kind
+
+    return folder
 
 
 @pytest.mark.torch
-def test_logits_and_greedy_text_are_transformers(folder, tmp_path):
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_logits_and_greedy_text_are_transformers(kind, folders, tmp_path):
     """The prompt is longer than every window, and the text goes on."""
     from make_golden import open_reference, reference_logits, reference_text
 
     from edgellm.bench.backends.registry import RuntimeSettings
     from edgellm.bench.torch_backend.runtime import CPURuntime
 
-    reference, prompt = open_reference(folder), prompt_of(40)
+    folder, prompt = folders(kind), prompt_of(40)
+    reference = open_reference(folder)
     expected = reference_logits(reference, prompt)
     text = reference_text(reference, prompt, 12, eos_token_id=tiny.END)
     for settings in ARITHMETIC:
@@ -61,10 +65,11 @@ def test_logits_and_greedy_text_are_transformers(folder, tmp_path):
 
 
 @pytest.mark.parametrize("settings", ARITHMETIC)
+@pytest.mark.parametrize("kind", STREAMED)
 def test_a_streamed_model_computes_as_in_memory_and_chunks_beams_and_batches_as_one(
-    settings, folder
+    kind, settings, folders
 ):
-    prompt = prompt_of(40)
+    folder, prompt = folders(kind), prompt_of(40)
     settings = {"context": CONTEXT, "beams": 3, "speculate": "off"} | settings
     budget = paged_budget(folder, 1, **settings)
     with (
@@ -76,27 +81,13 @@ def test_a_streamed_model_computes_as_in_memory_and_chunks_beams_and_batches_as_
         assert paged.plan.streamed
         assert mx.array_equal(paged.logits(prompt), logits)
         assert mx.abs(chunked.logits(prompt) - logits).max() < 1e-4
-        text = greedy(llm, prompt, 12)
-        assert greedy(paged, prompt, 12) == text
-        assert greedy(chunked, prompt, 12) == text
-        prompts = [prompt, prompt[:3], prompt[:20]]
-        alone = [greedy(llm, one, 6) for one in prompts]
-        answers = llm.generate_batch(prompts, max_tokens=6)
-        assert [[token.id for token in answer.tokens] for answer in answers] == alone
-        beams = greedy(llm, prompt, 8, beams=3)
-        assert greedy(paged, prompt, 8, beams=3) == beams
-        assert greedy(llm, prompt, 12) == text
-
-
-@pytest.mark.usefixtures("on_the_cpu")
-@pytest.mark.parametrize(("kind", "has_kernels"), [("smollm3", True), ("olmo2", False)])
-def test_what_the_kernels_leave_to_mlx_is_said(kind, has_kernels, tmp_path):
-    folder = tiny.write_model(tmp_path / "model", CONFIGS[kind])
-    warn_slow.cache_clear()
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        open_model(folder).close()
-    assert [kind in str(warning.message) for warning in said] == [True] * (not has_kernels)
+        text = greedy(llm, prompt, 8)
+        assert greedy(paged, prompt, 8) == greedy(chunked, prompt, 8) == text
+        other = greedy(llm, prompt[:20], 8)
+        answers = llm.generate_batch([prompt[:20], prompt], max_tokens=8)
+        assert [[token.id for token in answer.tokens] for answer in answers] == [other, text]
+        beams = greedy(llm, prompt, 4, beams=3)
+        assert greedy(paged, prompt, 4, beams=3) == beams
 
 
 IN_MLX_LM = ["smollm3", "olmo2-grouped", "olmo3", "exaone4-listed", "exaone4-full", "hunyuan"]
@@ -104,14 +95,15 @@ IN_MLX_LM = ["smollm3", "olmo2-grouped", "olmo3", "exaone4-listed", "exaone4-ful
 
 
 @pytest.mark.parametrize("kind", IN_MLX_LM)
-def test_what_convert_writes_means_the_same_to_mlx_lm(kind, tmp_path):
+def test_what_convert_writes_means_the_same_to_mlx_lm(kind, folders, tmp_path):
     from mlx_lm.utils import load_model
 
-    convert(tiny.write_model(tmp_path / "model", CONFIGS[kind]), tmp_path / "made", bits=4)
+    convert(folders(kind), tmp_path / "made", bits=4)
     prompt = prompt_of(40)
     theirs = np.array(load_model(tmp_path / "made")[0](mx.array([prompt]))[0])
-    with open_model(tmp_path / "made", backend="mlx") as llm:
-        assert np.abs(np.array(llm.logits(prompt)) - theirs).max() < 1e-4
+    for settings in ARITHMETIC:
+        with open_model(tmp_path / "made", **settings) as llm:
+            assert np.abs(np.array(llm.logits(prompt)) - theirs).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ NORM = _arguments(
     "weight",  # (E,)
     "out",  # (L, E)
     "hidden",  # E
+    "row_bytes",  # from one token to the next, of x and of out
     "eps",  # float32
 )
 """Arguments of ``norm``."""

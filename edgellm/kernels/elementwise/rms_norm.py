@@ -13,23 +13,25 @@ from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 
-def emit_norm(isa: Isa, name: str, kind: str) -> str:
+def emit_norm(isa: Isa, name: str, kind: str, result: str = "stored") -> str:
     """Emit ``norm``: ``out = x / sqrt(mean(x^2) + eps) * weight``, a token an item.
 
-    The arguments are those of ``abi.NORM``; the weight is of ``kind``.
+    The arguments are those of ``abi.NORM``; the weight is of ``kind``. The result is ``stored``, or
+    ``added`` to what is there.
     """
     e = Emitter(isa, name, NORM)
     x = e.address("x")
     weight = e.address("weight")
     out = e.address("out")
     hidden = e.argument("hidden")
-    eps = e.argument("eps", F32)
+    row_bytes = e.argument("row_bytes")
+    sizes = {"features": hidden, "eps": e.argument("eps", F32)}
 
     def one_token(token: Value) -> None:
-        start = e.mul(token, e.mul(hidden, 4))
+        start = e.mul(token, row_bytes)
         source = e.at(x, start)
         target = e.at(out, start)
-        normalize(e, source, target, weight=weight, kind=kind, features=hidden, eps=eps)
+        normalize(e, source, target, weight=weight, kind=kind, add=result == "added", **sizes)
 
     parallel_for(e, e.tokens, one_token)
     return e.finish()
@@ -44,8 +46,12 @@ def normalize(
     kind: str,
     features: Value,
     eps: Value,
+    add: bool = False,
 ) -> None:
-    """Write the RMS norm of a row times a weight of ``kind``; the target may be the source."""
+    """Write the RMS norm of a row times a weight of ``kind``; the target may be the source.
+
+    With ``add`` it is added to what is there.
+    """
 
     def add_squares(place: Value, lanes: int, total: Value) -> Sequence[Value]:
         numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
@@ -63,6 +69,9 @@ def normalize(
         weights = load_floats(e, weight, e.mul(place, ITEM_BYTES[kind]), kind, lanes)
         # scaled first and weighted then, as MLX rounds it
         scaled = e.b.fmul(numbers, e.broadcast(factor, lanes))
-        e.store(e.b.fmul(scaled, weights), target, e.mul(place, 4))
+        result = e.b.fmul(scaled, weights)
+        if add:
+            result = e.b.fadd(e.load(target, e.mul(place, 4), vector(F32, lanes)), result)
+        e.store(result, target, e.mul(place, 4))
 
     e.sweep(features, scale)

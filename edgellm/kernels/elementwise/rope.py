@@ -14,19 +14,24 @@ _ITEM_HEADS = 16
 """Heads that a thread takes at once."""
 
 
-def emit_rope(isa: Isa, name: str, norm: str, kind: str = "f32") -> str:
+def emit_rope(
+    isa: Isa, name: str, norm: str, kind: str = "f32", order: str = "normed_first"
+) -> str:
     """Emit ``rope``: rotate queries in place, store rotated keys and plain values in the cache.
 
-    Unless ``norm`` is ``plain``, queries and keys are normed first, with weights of that kind.
+    Unless ``norm`` is ``plain``, queries and keys are normed, with weights of that kind, before
+    they are rotated, or after it (``normed_last``).
     The arguments are those of ``abi.ROPE``; the cache is of ``kind``.
     """
-    return _Rope(isa, name, norm, kind).emit()
+    return _Rope(isa, name, norm, kind, order).emit()
 
 
 class _Rope:
-    def __init__(self, isa: Isa, name: str, norm: str, kind: str) -> None:
+    def __init__(self, isa: Isa, name: str, norm: str, kind: str, order: str) -> None:
         self.e = e = Emitter(isa, name, ROPE)
         self.norm = norm
+        self.normed_first = norm != "plain" and order == "normed_first"
+        self.normed_last = norm != "plain" and order == "normed_last"
         self.kind = kind
         self.qkv = e.address("qkv")
         self.cos_sin = e.address("cos_sin")
@@ -54,7 +59,7 @@ class _Rope:
         source = e.at(self.qkv, e.mul(item, self.row_bytes))  # (L, H + 2G, D)
         is_query = e.less(head, self.heads)
         is_value = e.b.not_(e.less(head, e.add(self.heads, self.kv_heads)))
-        if self.norm != "plain":
+        if self.normed_first:
             self.normalize_query_or_key(source, is_query, is_value)
         # of a key or a value; of a query it means nothing and is not used
         kv_head = e.rem(e.sub(head, self.heads), self.kv_heads)
@@ -63,14 +68,14 @@ class _Rope:
         else:
             self.store_packed(source, token, kv_head, is_query, is_value)
 
-    def normalize_query_or_key(self, source: Value, is_query: Value, is_value: Value) -> None:
+    def normalize_query_or_key(self, head: Value, is_query: Value, is_value: Value) -> None:
         e = self.e
         weight = e.b.select(is_query, e.address("query_norm"), e.address("key_norm"))
 
         def normalize_in_place() -> None:
             eps = e.argument("eps", F32)
             sizes = {"features": self.head_dim, "eps": eps}
-            normalize(e, source, source, weight=weight, kind=self.norm, **sizes)
+            normalize(e, head, head, weight=weight, kind=self.norm, **sizes)
 
         e.when(e.b.not_(is_value), normalize_in_place)
 
@@ -93,6 +98,8 @@ class _Rope:
             e.store(e.load(source, offset, vector(F32, lanes)), target, offset)
 
         e.sweep(e.sub(self.head_dim, rotated), copy)
+        if self.normed_last:
+            self.normalize_query_or_key(target, is_query, is_value)
 
     def store_packed(
         self, source: Value, token: Value, kv_head: Value, is_query: Value, is_value: Value
@@ -100,6 +107,8 @@ class _Rope:
         """Rotate in place; then pack a key or a value into the cache."""
         e = self.e
         e.when(e.b.not_(is_value), lambda: self.rotate(source, source, token))
+        if self.normed_last:
+            self.normalize_query_or_key(source, is_query, is_value)
         # keys or values, by the head's number
         stored = StoredRows(
             *(

@@ -12,13 +12,14 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.checkpoint.family_configs import QueryKeyNorm
 from edgellm.checkpoint.layer_config import LayerConfig, Rotary
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ClosedError
 from edgellm.kernels.kernel_engine import KernelEngine
-from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
-from edgellm.kernels.layer_steps import LayerSteps, cos_sin
+from edgellm.kernels.layer import LayerShape, LayerWeights, Vector, cos_sin
+from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.kv_memory import CacheMemory
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector
@@ -61,12 +62,17 @@ class CpuBlock:
         self.engine = engine
         self.max_exact_rows = engine.max_exact_rows
         self.rotations: _Rotations | None = None
+        # the buffer of their cosines and sines
+        self.angles = "cos and sin"
         rotary_dim = 0
         if layer.rotary is not None:
             self.rotations = _rotations_of(config.head_dim, layer.rotary)
             rotary_dim = layer.rotary.dim
+            if layer.rotary == config.local_rotary:
+                self.angles = "cos and sin of windows"
         # the kernels read them by address, so they must live as long
         self._tensors = tensors
+        norms, head_norms = config.norms, config.query_key_norm or QueryKeyNorm()
         self._shape = LayerShape(
             hidden=config.hidden_size,
             inner=config.intermediate_size,
@@ -76,16 +82,21 @@ class CpuBlock:
             rotary_dim=rotary_dim,
             eps=config.rms_norm_eps,
             attention_scale=block_class(config).attention_scale(config, layer),
+            whole_norm=head_norms.whole,
+            normed_last=head_norms.after_rotation,
+            angles=self.angles,
         )
         self._weights = LayerWeights(
-            input_norm=kernel_vector(tensors["input_layernorm.weight"]),
             qkv=kernel_matrices(stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)),
             output=kernel_matrices(stacked_linear(tensors, "self_attn.o_proj", quantization_of)),
-            inner_norm=kernel_vector(tensors["post_attention_layernorm.weight"]),
             gate_up=kernel_matrices(stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)),
             down=kernel_matrices(stacked_linear(tensors, "mlp.down_proj", quantization_of)),
-            query_norm=_optional_vector(tensors, "self_attn.q_norm.weight"),
-            key_norm=_optional_vector(tensors, "self_attn.k_norm.weight"),
+            before_attention=_norm(tensors, norms.before_attention),
+            after_attention=_norm(tensors, norms.after_attention),
+            before_mlp=_norm(tensors, norms.before_mlp),
+            after_mlp=_norm(tensors, norms.after_mlp),
+            query_norm=_norm(tensors, head_norms.query),
+            key_norm=_norm(tensors, head_norms.key),
         )
         # by the tokens that they are made for, of which the engine has a few sizes
         self._steps: dict[int, LayerSteps] = {}
@@ -203,10 +214,9 @@ def _run_call(
             )
             for block, layer_memories in zip(blocks, cache_memories, strict=True)
         ]
-    # all layers that rotate do it alike
-    rotations = next((block.rotations for block in blocks if block.rotations is not None), None)
-    if rotations is not None:
-        _write_rotations(rotations, spans, workspace.buffer("cos and sin").array)
+    for angles, rotations in {(block.angles, block.rotations) for block in blocks}:
+        if rotations is not None:
+            _write_rotations(rotations, spans, workspace.buffer(angles).array)
     working = workspace.buffer("hidden").array[: inputs.size]
     working[:] = inputs.ravel()
     engine.run(np.concatenate(steps), tokens)
@@ -276,7 +286,8 @@ def _write_rotations(
         begin += angles.size
 
 
-def _optional_vector(tensors: Tensors, name: str) -> Vector | None:
-    if name not in tensors:
+def _norm(tensors: Tensors, name: str | None) -> Vector | None:
+    """Return a norm's weight; None where the layer has none of this name."""
+    if f"{name}.weight" not in tensors:
         return None
-    return kernel_vector(tensors[name])
+    return kernel_vector(tensors[f"{name}.weight"])

@@ -24,8 +24,8 @@ ODD = [
     (WeightFormat(0, 0, "f16"),),
 ]
 ARGUMENTS = {
-    "norm": [("f16",), ("bf16",), ("f32",)],
-    "rope": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4")],
+    "norm": [("f16",), ("bf16",), ("f32", "added")],
+    "rope": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4", "normed_last")],
     "attention": [("f32",), ("f16",), ("q8",), ("q4",)],
     "bias": [("bf16",)],
     "quantize": [(32, "split"), (64, "plain"), (128, "tile")],

@@ -75,7 +75,7 @@ def numbers(cache):
     ]
 
 
-class Held:
+class Held(KVCache):
     """A cache of the keys and values that another one holds; the last are the new ones."""
 
     def __init__(self, cache, length):
