@@ -66,10 +66,11 @@ def _compared(row, built, folder, peers, *, texts, chats):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = convert(
-            built.path, folder / "made", **{"bits": 16, "dtype": "float32"} | built.settings
-        )
-        ours = _opened(made.path, built, texts, chats, within=None)
+        opened = built.path
+        if built.converts:
+            settings = {"bits": 16, "dtype": "float32"} | built.settings
+            opened = convert(built.path, folder / "made", **settings).path
+        ours = _opened(opened, built, texts, chats, within=None)
         asked = {"prompt": ours["prompt"], "new": NEW, "texts": texts, "chats": []}
         asked["decode"] = ours["ids"][0]
         if built.chats:
@@ -86,7 +87,7 @@ def _compared(row, built, folder, peers, *, texts, chats):
         yield from _numbers(row, ours, theirs, built)
         if built.keeps_codes:
             yield from _kept_codes(row, built, folder, ours["prompt"], theirs)
-        if built.runs:
+        if built.runs and built.converts:
             stored = _opened(built.path, built, texts, chats, within=ours["prompt"])
             spread = float(from_text(theirs["logits"]).std())
             row.stored = float(np.square(stored["logits"] - ours["logits"]).mean() ** 0.5) / spread
@@ -114,6 +115,7 @@ def _opened(path, built, texts, chats, *, within):
     import edgellm
 
     settings = {"memory": "1GB", "threads": 1, "activations": "float", "context": 256} | built.loads
+    settings = {name: value for name, value in settings.items() if value is not None}
     with edgellm.load(path, **settings) as llm:
         tokenizer = llm.tokenizer
         ids = [

@@ -33,6 +33,7 @@ class Built:
         path: what we open or convert.
         theirs: what the oracle opens, where that is another form of the same model.
         runs: whether it opens as it is; else it is converted first.
+        converts: whether it can be converted; else it is opened as it is alone.
         settings: of the conversion, beside 16 bits in float32.
         loads: settings of opening it.
         chats: whether it has a chat template.
@@ -48,6 +49,7 @@ class Built:
     path: Path
     theirs: Path | None = None
     runs: bool = True
+    converts: bool = True
     settings: dict = field(default_factory=dict)
     loads: dict = field(default_factory=dict)
     chats: bool = True
