@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from edgellm.chat_template.end_texts import end_texts
 from edgellm.converters.gguf.metadata import Metadata
 from edgellm.converters.tokenizers.pretokenizers import known_pre_tokenizer
@@ -18,6 +20,15 @@ END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 FILL_KEYS = ("fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id")
 """Those of models that fill in code; llama.cpp ends there too."""
+
+
+SENTENCEPIECE = "llama"
+"""GGUF's name of this kind of tokenizer."""
+
+USUAL_IDS = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+"""Roles of such a tokenizer where the file names none, as in llama.cpp."""
+
+BYTE_TEXT = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class Vocabulary:
@@ -38,13 +49,16 @@ class Vocabulary:
         self._metadata = metadata
         self.notes: dict[str, str] = {}
         self.model = metadata.text(f"{KEY}model")
-        tokens = metadata.texts(f"{KEY}tokens")
+        # llama.cpp names tokens without a text so
+        tokens = [
+            text or f"[EMPTY_{place}]" for place, text in enumerate(metadata.texts(f"{KEY}tokens"))
+        ]
         count = len(tokens)
         if count > vocab_size:
             raise TokenizerError(
                 f"the GGUF file has {count} tokens and an embedding of {vocab_size} rows"
             )
-        kinds = metadata.numbers(f"{KEY}token_type", count, "iu") or [NORMAL] * count
+        kinds = metadata.numbers(f"{KEY}token_type", count, "iu") or self._kinds_by_text(tokens)
         scores = metadata.numbers(f"{KEY}scores", count, "iuf") or [0.0] * count
         while count and kinds[count - 1] == UNUSED:  # padding
             count -= 1
@@ -67,9 +81,12 @@ class Vocabulary:
 
     def token_id(self, key: str) -> int | None:
         """Return the id of a token with a role; None: the file names none that it has."""
-        if KEY + key not in self._metadata:
+        default = None
+        if self.model == SENTENCEPIECE:
+            default = USUAL_IDS.get(key)
+        if KEY + key not in self._metadata and (default is None or default >= len(self.tokens)):
             return None
-        token_id = self._metadata.integer(KEY + key)
+        token_id = self._metadata.integer(KEY + key, default)
         if 0 <= token_id < len(self.tokens):
             return token_id
         self.notes[key] = (
@@ -96,6 +113,13 @@ class Vocabulary:
                 f"answers end at {listed} too, as in llama.cpp, though the file does not say so"
             )
         return list(dict.fromkeys(ends + others))
+
+    def _kinds_by_text(self, tokens: list[str]) -> list[int]:
+        """Return the types of a file that says none: to SentencePiece, <0x0A> is a byte."""
+        if self.model != SENTENCEPIECE:
+            return [NORMAL] * len(tokens)
+        is_byte = [BYTE_TEXT.fullmatch(text) is not None for text in tokens]
+        return [BYTE if byte else NORMAL for byte in is_byte]
 
     def _ends_by_text(self) -> list[int]:
         ids = {token: token_id for token_id, token in enumerate(self.tokens)}

@@ -17,6 +17,7 @@ from edgellm.converters.gguf.blocks.joins import (
     join_q5_1,
     join_q8_0,
     join_signed,
+    join_ternary,
 )
 from edgellm.converters.gguf.blocks.table import BLOCKS
 from edgellm.converters.tensors.bit_packing import affine_values
@@ -40,6 +41,10 @@ KINDS: Mapping[tuple[str, int], str] = {
 
 SMALLEST: Mapping[int, tuple[str, float]] = {1: ("Q1_0", -0.5), 2: ("Q2_0", -1.0)}
 """Block types of one and two bits: theirs is the one bias, as a share of the scale."""
+
+
+TERNARY = "TQ2_0"
+"""The type of two bits whose codes are three, in blocks of 256; smaller than Q2_0, and older."""
 
 
 @dataclass(slots=True)
@@ -84,13 +89,15 @@ class GgufMatrix:
         kind = KINDS.get((form.mode, form.bits), "F16")
         if form.mode == "affine" and form.bits in SMALLEST:
             name, share = SMALLEST[form.bits]
-            columns = self.shape[1]
-            if form.group_size % BLOCKS[name].weights or columns % BLOCKS[name].weights:
-                return "F16"
             scales, biases = (
                 self._floats(part, 0, self.shape[0], counted=False) for part in ("scales", "biases")
             )
-            if np.array_equal(biases, scales * np.float32(share)) and _fits_float16(biases):
+            if not np.array_equal(biases, scales * np.float32(share)) or not _fits_float16(biases):
+                return "F16"
+            if form.bits == 2 and self._is_ternary(scales, form.group_size):
+                return TERNARY
+            weights = BLOCKS[name].weights
+            if form.group_size % weights == 0 and self.shape[1] % weights == 0:
                 return name
         if kind == "NVFP4":
             float8 = self._rows(f"{self.path}.scales", 0, self.shape[0], counted=False)
@@ -98,6 +105,21 @@ class GgufMatrix:
             if self.shape[1] % BLOCKS[kind].weights or float8.max(initial=0) >= 0x7F:
                 return "F16"
         return kind
+
+    def _is_ternary(self, scales: Floats, group_size: int) -> bool:
+        """Return whether every 256 weights share a scale, and none has the highest code."""
+        rows, columns = self.shape
+        if columns % BLOCKS[TERNARY].weights:
+            return False
+        blocks = scales.reshape(-1, BLOCKS[TERNARY].weights // group_size)
+        if not np.array_equal(blocks, np.broadcast_to(blocks[:, :1], blocks.shape)):
+            return False
+        step = max(1, BATCH_VALUES // columns)
+        for start in range(0, rows, step):
+            codes = self._codes_of(start, min(start + step, rows), counted=False)
+            if np.any(codes & codes >> 1 & 0x55):  # both bits of a code
+                return False
+        return True
 
     def pieces(self) -> Iterator[Bytes]:
         """Yield the bytes of its blocks.
@@ -151,6 +173,9 @@ class GgufMatrix:
             stored_scales = self._rows(f"{self.path}.scales", start, stop)
             return join_float4(weight, stored_scales.reshape(stop - start, -1), form.group_size)
         parts = [self._floats(part, start, stop) for part in ("scales", "biases")]
+        if self.kind == TERNARY:
+            share = BLOCKS[TERNARY].weights // form.group_size
+            return join_ternary(weight, -_halved(parts[1], self.path)[:, ::share])
         # MLX's groups of 64 or 128 are two or four of ggml's
         repeats = form.group_size // BLOCKS[self.kind].weights
         scales, biases = (np.repeat(_halved(part, self.path), repeats, axis=1) for part in parts)

@@ -28,6 +28,7 @@ FILE_TYPES: Mapping[str, int] = {
     "Q8_0": 7,
     "Q5_1": 9,
     "BF16": 32,
+    "TQ2_0": 37,
     "MXFP4": 38,
     "NVFP4": 39,
     "Q1_0": 40,

@@ -59,6 +59,22 @@ def join_signed(weight: Bytes, scales: Halves) -> Bytes:
     return blocks.reshape(len(weight), -1)
 
 
+def join_ternary(weight: Bytes, scales: Halves) -> Bytes:
+    """Return TQ2_0 blocks (R, bytes) of MLX's two-bit codes 0, 1 and 2.
+
+    Args:
+        weight: packed codes (R, bytes), 64 bytes of them a block.
+        scales: d of each block (R, blocks), minus which is the lowest value.
+    """
+    # of 128 weights each 32 have two bits of the same 32 bytes
+    codes = unpack(weight, 2).reshape(-1, 2, 4, 32)
+    blocks = np.empty((scales.size, 66), np.uint8)
+    packed = codes[:, :, 0] | codes[:, :, 1] << 2 | codes[:, :, 2] << 4 | codes[:, :, 3] << 6
+    blocks[:, :64] = packed.reshape(-1, 64)
+    blocks[:, 64:] = _raw(scales)
+    return blocks.reshape(len(weight), -1)
+
+
 def join_float4(weight: Bytes, scales: Bytes, group_size: int) -> Bytes:
     """Return MXFP4 or NVFP4 blocks (R, bytes) of MLX's float4 codes and scales (R, groups).
 

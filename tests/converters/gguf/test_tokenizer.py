@@ -3,10 +3,12 @@
 import json
 
 import pytest
-from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, write_gguf
+from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, add_pieces, write_gguf
 from support.tiny import CONFIGS
 
 from edgellm.converters import convert
+from edgellm.converters.gguf.source import GgufSource
+from edgellm.converters.tokenizers.companions import companion_tokenizer
 from edgellm.converters.tokenizers.pretokenizers import (
     PATTERNS,
     pre_tokenizer_json,
@@ -75,3 +77,57 @@ def test_a_role_whose_id_is_no_token_is_taken_as_none_and_said(tmp_path, token):
         assert any(f"{key} is {token}" in text and "as none" in text for text in filter(None, said))
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     assert config["eos_token_id"] == 1
+
+
+class Without:
+    """A writer that leaves some of what it is told out."""
+
+    def __init__(self, writer, left_out, tokens=dict):
+        self._writer, self._left_out, self._tokens = writer, left_out, tokens
+
+    def __getattr__(self, name):
+        if name in self._left_out:
+            return lambda *_: None
+        return getattr(self._writer, name)
+
+    def add_token_list(self, tokens):
+        self._writer.add_token_list(
+            [self._tokens().get(at, text) for at, text in enumerate(tokens)]
+        )
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        ("add_token_types",),
+        ("add_token_scores", "add_add_bos_token", "add_tokenizer_pre"),
+        ("add_bos_token_id", "add_eos_token_id", "add_unk_token_id"),
+    ],
+)
+def test_what_a_file_leaves_out_is_as_in_llama_cpp(tmp_path, left_out):
+    made = []
+    for number, missing in enumerate((left_out, ())):
+        path = tmp_path / f"{number}.gguf"
+
+        def vocabulary(writer, size, missing=missing):
+            add_pieces(Without(writer, missing), size)
+
+        write_gguf(path, CONFIGS["llama-2"] | {"vocab_size": 440}, vocabulary=vocabulary)
+        source = GgufSource(path)
+        made.append((source, companion_tokenizer(source.companions, vocab_size=None)))
+    (source, tokenizer), (whole, expected) = made
+    for text in SAMPLE_TEXTS:
+        if "<" not in text and "add_token_scores" not in left_out:
+            assert tokenizer.encode(text) == expected.encode(text)
+    assert tokenizer.encode("") == [1]
+    assert source.config["eos_token_id"] == whole.config["eos_token_id"]
+
+
+def test_tokens_without_a_text_get_one_as_in_llama_cpp(tmp_path):
+    def vocabulary(writer, size):
+        add_pieces(Without(writer, (), lambda: {410: "", 411: ""}), size)
+
+    path = tmp_path / "model.gguf"
+    write_gguf(path, CONFIGS["llama-2"] | {"vocab_size": 440}, vocabulary=vocabulary)
+    tokenizer = companion_tokenizer(GgufSource(path).companions, vocab_size=None)
+    assert tokenizer.id_to_token(410) == "[EMPTY_410]"

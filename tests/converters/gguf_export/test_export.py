@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -94,6 +95,35 @@ def test_types_that_mlx_has_itself_come_in_and_go_out_as_they_are(tmp_path, kind
             pieces = [read_span(each.file, each.offset, each.nbytes) for each in (tensor, other)]
             assert np.array_equal(*pieces), name
     edgellm.load(tmp_path / "made", backend="mlx").close()
+
+
+def ternary_blocks(kind, rows, columns, seed):
+    """Blocks of -d, 0 and d, written by the gguf library, with a scale for each row."""
+    random = np.random.RandomState(seed)
+    values = random.randint(-1, 2, (rows, columns)) * random.uniform(0.01, 0.05, (rows, 1))
+    return gguf.quants.quantize(values.astype(np.float32), gguf.GGMLQuantizationType[kind])
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
+def test_ternary_models_go_out_in_two_bits(tmp_path, kind):
+    write_gguf(tmp_path / "in.gguf", WIDE, kinds=lambda name: kind, blocks=ternary_blocks)
+    convert(tmp_path / "in.gguf", tmp_path / "made")
+    out = export(tmp_path / "made", tmp_path / "out.gguf")
+    assert out.kinds == {"TQ2_0": 16}
+    assert out.errors == {}
+    convert(tmp_path / "out.gguf", tmp_path / "back")
+    before, after = arrays(tmp_path / "made"), arrays(tmp_path / "back")
+    for name, values in before.items():
+        assert np.array_equal(values, after[name]), name
+    if kind == "TQ2_0":
+        first, second = (open_gguf(tmp_path / f"{name}.gguf").tensors for name in ("in", "out"))
+        for name, tensor in first.items():
+            if tensor.kind == kind:
+                pieces = [
+                    read_span(each.file, each.offset, each.nbytes)
+                    for each in (tensor, second[name])
+                ]
+                assert np.array_equal(*pieces), name
 
 
 @pytest.mark.parametrize("bits", [1, 2])
