@@ -52,6 +52,8 @@ def portable_config(
     local, local_key = config.local_rotary, FAMILIES[config.model_type].local_rope_key
     if local is not None and local_key != "rope_theta":
         written[str(local_key)] = local.theta
+    if config.sliding_window is not None:
+        written["sliding_window"] = config.sliding_window
     if config.rotary_dim != config.head_dim:
         written["partial_rotary_factor"] = rotated_share(raw)
     if config.sliding_layers and len(config.sliding_layers) < config.num_hidden_layers:

@@ -61,8 +61,9 @@ _MISTRAL: Config = {
     "architectures": ["MistralForCausalLM"],
     "model_type": "mistral",
     "rope_theta": 1e6,
+    "sliding_window": None,  # which only the first version had
 }
-_MISTRAL_SMALL: Config = {**_MISTRAL, "rope_theta": 1e9, "sliding_window": None}
+_MISTRAL_SMALL: Config = {**_MISTRAL, "rope_theta": 1e9}
 _QWEN2: Config = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -223,7 +224,7 @@ SHAPES: Mapping[str, Config] = {
     # command.
     "tiny-llama": _shape(128, 192, 6, 4, 2, 640, 2048),
     "tiny-llama-tied": _shape(128, 192, 6, 4, 2, 640, 16384, **_scaled(8.0), **_TIED),
-    "tiny-mistral": _shape(128, 192, 6, 4, 2, 640, 2048, **_MISTRAL, sliding_window=64),
+    "tiny-mistral": _shape(128, 192, 6, 4, 2, 640, 2048, **{**_MISTRAL, "sliding_window": 64}),
     "tiny-qwen2": _shape(128, 192, 6, 4, 2, 640, 2048, **_QWEN2),
     "tiny-qwen3": _shape(128, 192, 6, 4, 2, 640, 2048, **{**_QWEN3, "head_dim": 64}, **_TIED),
 }
