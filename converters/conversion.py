@@ -117,7 +117,7 @@ def convert_source(
     work = Workspace(destination, origin, names, command=command, replace=force)
     counter = ConversionProgress(sum(file.source_bytes for file in recipe.files), progress)
     with work.opened():
-        for note in source.notes:
+        for note in (*source.notes, *recipe.notes):
             counter.say(note)
         if not has_vocabulary(companions):
             counter.say(NO_TOKENIZER)

@@ -110,7 +110,7 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
     ends = _end_ids(config, folder)
     vocabulary, token_notes = vocabulary_metadata(folder, config.vocab_size, ends)
     metadata = model_metadata(config, folder.resolve().name, kinds) | vocabulary
-    notes = _notes(config) + token_notes
+    notes = [*recipe.notes, *_notes(config), *token_notes]
     for note in notes:
         counter.say(note)
     outputs = rope_factor_outputs(config)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,13 +83,25 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that a conversion will write, save the values."""
+    """All that a conversion will write, save the values.
+
+    ``left_out`` are tensors of the source that its model does not have.
+    """
 
     files: tuple[OutputFile, ...]
     matrices: Mapping[str, Matrix]
     config: dict[str, Any]
     dtype: str
     quantization: Quantization | None
+    left_out: Sequence[str]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said of tensors that are left out."""
+        if not self.left_out:
+            return []
+        listed = first_few(self.left_out)
+        return [f"left out, as the model that the config describes has no such tensors: {listed}"]
 
     @property
     def digest(self) -> str:
@@ -150,13 +162,15 @@ def make_recipe(
     known = {
         name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)
     } | shapes.keys()
-    _refuse_unknown(source, known)
+    left_out = _left_out(source, known, shapes)
     block = None
     if default:
         forms = {path: matrix.form for path, matrix in matrices.items()}
         block = quantization_block(default, forms)
     dtype = next(tensor.dtype for tensor in files[-1].tensors if tensor.name == "model.norm.weight")
-    return Recipe(files, matrices, portable_config(raw, config, dtype, block), dtype, default)
+    return Recipe(
+        files, matrices, portable_config(raw, config, dtype, block), dtype, default, left_out
+    )
 
 
 def _matrices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
@@ -277,13 +291,35 @@ def _layer_prefix(names: Mapping[str, object]) -> str:
     return ".".join(first.split(".")[:3]) + "."
 
 
-def _refuse_unknown(source: Source, known: set[str]) -> None:
+def _left_out(source: Source, known: Set[str], shapes: Mapping[str, object]) -> Sequence[str]:
+    """Return the tensors that the model does not have: buffers, other heads, parts that see.
+
+    Other tools leave them out too. Refused are numbers of one of the model's own matrices or
+    vectors, a bias or half of an adapter: without them it would compute something else.
+    """
+    modules = {name.rpartition(".")[0] for name in shapes}
     unknown = sorted(source.tensors.keys() - known)
-    if unknown:
+    meant = [
+        name
+        for name in unknown
+        if source.tensors[name].dtype in FLOATS
+        and source.tensors[name].shape
+        and any(path in modules for path in _paths_above(name))
+    ]
+    if meant:
         raise FormatError(
-            "the source holds tensors that its config does not account for: " + first_few(unknown),
+            "the source holds tensors that its config does not account for: " + first_few(meant),
             hint="the config may belong to another model",
         )
+    return unknown
+
+
+def _paths_above(name: str) -> Iterator[str]:
+    """Yield what a tensor belongs to by its name, the nearest first."""
+    path, _, _ = name.rpartition(".")
+    while path:
+        yield path
+        path, _, _ = path.rpartition(".")
 
 
 def first_few(names: Sequence[str]) -> str:

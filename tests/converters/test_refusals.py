@@ -80,8 +80,8 @@ FAULTS = {
     ),
     "missing head": (lambda tensors: tensors.pop("lm_head.weight"), "lm_head.weight' is missing"),
     "unknown": (
-        put("model.layers.99.mlp.up_proj.weight", mx.ones((2, 2))),
-        "layers.99.mlp.up_proj.weight",
+        put("model.layers.1.mlp.up_proj.lora_B.weight", mx.ones((2, 2))),
+        "layers.1.mlp.up_proj.lora_B.weight",
     ),
     "bias": (put("model.layers.0.mlp.up_proj.bias", mx.ones((128,))), "up_proj.bias"),
     "turned": (put(WEIGHT, lambda weight: mx.contiguous(weight.T)), "down_proj.weight"),

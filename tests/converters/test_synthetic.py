@@ -6,6 +6,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
+from support.tiny import MISTRAL
 
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -13,6 +14,7 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT
 from edgellm.converters.synthetic import SyntheticSource, synthesize
+from edgellm.converters.tensors.dtypes import portable_config
 from edgellm.errors import ConfigError, ConversionError
 from edgellm.models.presets import SHAPES, shape_config
 
@@ -211,3 +213,10 @@ def test_mlx_lm_opens_it_and_computes_the_same(tmp_path):
         assert tokenizer.encode("Hello") == ids
         expected = np.array(theirs(mx.array([ids]))[0].astype(mx.float32))
         assert np.abs(np.array(ours.logits(ids)) - expected).max() < 1e-3
+
+
+def test_a_mistral_without_a_window_says_so_and_one_that_is_silent_has_transformers():
+    assert ModelConfig.from_dict(shape_config("mistral-7b")).sliding_window is None
+    silent = {key: value for key, value in MISTRAL.items() if key != "sliding_window"}
+    written = portable_config(silent, ModelConfig.from_dict(silent), "F16", None)
+    assert written["sliding_window"] == 4096

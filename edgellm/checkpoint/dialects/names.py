@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from edgellm.checkpoint.dialects.families import (
@@ -27,6 +28,10 @@ OUR_PREFIX = "model."
 PREFIXES = ("model.", "", "language_model.model.", "model.language_model.")
 """What stands before ``layers.0``: ours; nothing where a model was saved without its head; and the
 two ways of models that see, of which the language model is a part."""
+
+SAVED_BY = ("", "_orig_mod.", "module.", "base_model.model.")
+"""What stands before all of that where a model was saved out of torch.compile, out of a wrapper for
+several processors, or out of PEFT."""
 
 HEADS = ("lm_head.", "language_model.lm_head.")
 INNER = ("embed_tokens.", "layers.", "norm.")
@@ -115,21 +120,21 @@ def _path(name: str) -> str:
 
 def _renamed(shapes: Shapes, *, is_wrapper: bool) -> Iterable[tuple[str, StoredRows]]:
     """Yield our name of each stored tensor, without those that no text goes through."""
-    prefix = OUR_PREFIX
-    for candidate in PREFIXES:
-        if f"{candidate}embed_tokens.weight" in shapes:
-            prefix = candidate
+    outer, prefix = "", OUR_PREFIX
+    for candidate in product(SAVED_BY, PREFIXES):
+        if f"{''.join(candidate)}embed_tokens.weight" in shapes:
+            outer, prefix = candidate
             break
     unused: tuple[str, ...] = (VALUE_HEAD,)
     if is_wrapper:
         unused += OTHER_PARTS
     for name in shapes:
-        ours = name
-        if name.startswith(tuple(prefix + inner for inner in INNER)):
-            ours = OUR_PREFIX + name.removeprefix(prefix)
-        elif name.startswith(HEADS):
-            ours = name.removeprefix("language_model.")
-        elif name.removeprefix(OUR_PREFIX).startswith(unused):
+        ours = name.removeprefix(outer)
+        if ours.startswith(tuple(prefix + inner for inner in INNER)):
+            ours = OUR_PREFIX + ours.removeprefix(prefix)
+        elif ours.startswith(HEADS):
+            ours = ours.removeprefix("language_model.")
+        elif ours.removeprefix(OUR_PREFIX).startswith(unused):
             continue
         yield ours, StoredRows(name)
 
