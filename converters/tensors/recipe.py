@@ -97,7 +97,7 @@ class Recipe:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What is to be said of tensors that are left out."""
+        """A word about tensors that are left out, where some are."""
         if not self.left_out:
             return []
         listed = first_few(self.left_out)
