@@ -97,7 +97,7 @@ def template_variables(
             return {name: think, **given}
     raise TemplateError(
         "the chat template has no switch for thinking",
-        hint=f"leave out --think and --no-think; its variables are: {listed}",
+        hint=f"leave out --think, --no-think or think=; its variables are: {listed}",
     )
 
 

@@ -24,6 +24,9 @@ EXCERPT_LENGTH = 200
 """Characters of the last message that are shown where a conversation goes on."""
 
 
+NO_ANSWER = "(no answer came after the thinking)"
+
+
 def show_bundled_note() -> None:
     """Say in one line what the bundled model is, and how to get a real one."""
     note(
@@ -101,7 +104,7 @@ def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:
     """Show a conversation that was loaded, so that one knows where it stands."""
     marks = {"user": PROMPT}
     for message in messages:
-        note(marks.get(message["role"], "") + message["content"])
+        note(marks.get(message["role"], "") + (message["content"] or NO_ANSWER))
     note(f"loaded {plural(len(messages), 'message')}")
 
 
@@ -111,7 +114,7 @@ def show_continued(messages: Sequence[Mapping[str, str]]) -> None:
         note("there is no conversation with this model yet; this one is kept")
     else:
         note(f"going on after {plural(len(messages), 'message')}; /clear begins a new conversation")
-        note(_excerpt(messages[-1]["content"]))
+        note(_excerpt(messages[-1]["content"] or NO_ANSWER))
     leave_line_free()
 
 
@@ -139,6 +142,11 @@ def show_finish_reason(reason: str | None, *, context_full: bool, max_tokens: in
         note("the context is full; /clear begins a new conversation")
     elif reason == "length":
         note(f"cut off after {plural(max_tokens, 'token')}; --max-tokens sets the limit")
+
+
+def show_no_answer() -> None:
+    """Say that a completion has ended with nothing but thinking."""
+    note(NO_ANSWER)
 
 
 def show_stopped() -> None:

@@ -91,6 +91,9 @@ class Session:
                     self.stats = token.stats or self.stats
         finally:
             self._activity = None
+        replies = self.chat.messages[-1:]
+        if finish_reason == "stop" and replies and not replies[0]["content"]:
+            chat_view.show_no_answer()
         chat_view.show_finish_reason(
             finish_reason,
             context_full=self.tokens_used >= llm.context,

@@ -53,6 +53,17 @@ def test_thinking_that_was_cut_off_is_folded_too(llm, capsys):
     assert re.search(r"thought for \d.* m?s, 4 tokens\ncut off after 4 tokens", streams.err)
 
 
+def test_thinking_without_an_answer_is_said_also_where_it_is_loaded(llm, tmp_path, capsys):
+    session = Session(Chat(llm, stop="</think>"), PlainView)
+    session.take("hello")
+    assert "(no answer came after the thinking)" in capsys.readouterr().err
+    session.take(f"/save {tmp_path / 'talk.json'}")
+    session.take(f"/load {tmp_path / 'talk.json'}")
+    assert "(no answer came after the thinking)" in capsys.readouterr().err
+    session.take("more")
+    assert session.chat.messages[2]["content"] == "more"
+
+
 @pytest.mark.parametrize(
     ("options", "answer"), [(["--think"], "Once <b>."), (["--no-think"], "\n\nOnce <b>.")]
 )

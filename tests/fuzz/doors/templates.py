@@ -50,14 +50,16 @@ class Templates(Door):
     def open(self, files):
         self.put({FILE: files[FILE]})
         source = find_templates(self.folder, {})[DEFAULT]
-        return ChatTemplate(source, LIMITS).render(_messages(files), VARIABLES)
+        opened = ChatTemplate(source, LIMITS)
+        _ = opened.names
+        return opened.render(_messages(files), VARIABLES)
 
     def check(self, opened, files):
         source = files[FILE].decode()
         if "strftime_now" in source:
             return False
         with by_the_library():
-            theirs = _reference()(source).render(messages=_messages(files), **VARIABLES)
+            theirs = _reference()(source).render(messages=_visible(files), **VARIABLES)
         if theirs != opened and " at 0x" not in theirs:
             raise DifferenceError(f"{opened!r} is {theirs!r} in transformers")
         return True
@@ -65,3 +67,11 @@ class Templates(Door):
 
 def _messages(files):
     return json.loads(files["messages"])
+
+
+def _visible(files):
+    """The messages as transformers shows them: without fields that are None."""
+    return [
+        {name: value for name, value in message.items() if value is not None}
+        for message in _messages(files)
+    ]
