@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.converters.gguf.architectures.table import ARCHITECTURES
+from edgellm.converters.gguf.family_numbers import own_numbers
 from edgellm.converters.gguf.metadata import Metadata, ModelNumbers
 from edgellm.errors import UnsupportedModelError
 from edgellm.files.strict_json import quoted
@@ -75,6 +76,7 @@ def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any])
             share = math.nextafter(share, 2.0)
         own["partial_rotary_factor"] = share
     attention_bias = "model.layers.0.self_attn.q_proj.bias" in tensors
+    own |= own_numbers(architecture, numbers)
     return {
         "architectures": [row.class_name],
         "model_type": row.model_type,

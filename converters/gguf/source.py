@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import Quantization
-from edgellm.converters.gguf.architectures.names import is_permuted
+from edgellm.converters.gguf.architectures.names import is_permuted, norm_offset
 from edgellm.converters.gguf.blocks.level_blocks import dequantize_blocks
+from edgellm.converters.gguf.blocks.scale_cache import BIASES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.blocks.table import (
     FLOATS,
     FORMS,
@@ -32,7 +33,6 @@ from edgellm.converters.gguf.model_tensors import (
     usual_quantization,
 )
 from edgellm.converters.gguf.rope_scaling import FACTOR_TENSORS, read_rope_scaling
-from edgellm.converters.gguf.scale_cache import BIASES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
 from edgellm.converters.tensors.floats import floats, stored
@@ -96,6 +96,7 @@ class GgufSource:
         config["rope_scaling"] = read_rope_scaling(numbers, config, factors)
         self.companions: Mapping[str, Path | bytes]
         self.companions, token_ids, notes = tokenizer_files(model.metadata, vocab_size)
+        self._architecture = architecture
         self._quantized = any(tensor.kind not in FLOATS for tensor in tensors.values())
         self._origins: dict[str, _TensorOrigin] = {}
         self.tensors: dict[str, SourceTensor] = {}
@@ -129,14 +130,15 @@ class GgufSource:
             return self._block_rows(origin, start, stop)
         content = _read(origin, start, stop)
         dtype = self.tensors[name].dtype
-        if kind == dtype and scale == 1:
+        offset = np.float32(norm_offset(self._architecture, name))
+        if kind == dtype and scale == 1 and not offset:
             return content
         if kind in FORMS:
             values = _dequantized(kind, content.reshape(stop - start, -1))
         else:
             values = floats(content, kind)
         with np.errstate(all="ignore"):  # what is no number is refused where it is written
-            return stored(values * scale, dtype)
+            return stored(values * scale - offset, dtype)
 
     def _block_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
         """Return a part of some rows' blocks; scales and biases are mostly in the cache by then."""

@@ -15,7 +15,8 @@ from edgellm.converters.conversion import (
     ConvertCallback,
 )
 from edgellm.converters.destination import destination_path, make_folder_of, require_space
-from edgellm.converters.gguf.architectures.names import gguf_name, is_permuted
+from edgellm.converters.gguf.architectures.names import gguf_name, is_permuted, norm_offset
+from edgellm.converters.gguf.family_numbers import FULL_EVERY
 from edgellm.converters.gguf_export.matrices import GgufMatrix
 from edgellm.converters.gguf_export.model_metadata import (
     architecture_of,
@@ -110,7 +111,7 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
     ends = _end_ids(config, folder)
     vocabulary, token_notes = vocabulary_metadata(folder, config.vocab_size, ends)
     metadata = model_metadata(config, folder.resolve().name, kinds) | vocabulary
-    notes = [*recipe.notes, *_notes(config), *token_notes]
+    notes = [*recipe.notes, *_notes(config, architecture), *token_notes]
     for note in notes:
         counter.say(note)
     outputs = rope_factor_outputs(config)
@@ -183,6 +184,7 @@ def _matrix(
         shape=tensor.shape,
         stored=stored,
         head_dim=permuted_head,
+        offset=norm_offset(architecture, tensor.name),
         on_read=on_read,
     )
 
@@ -196,11 +198,12 @@ def _end_ids(config: ModelConfig, folder: Path) -> frozenset[int]:
     return ends
 
 
-def _notes(config: ModelConfig) -> list[str]:
+def _notes(config: ModelConfig, architecture: str) -> list[str]:
     """Return where llama.cpp will not compute what edgellm does."""
     notes = []
     window = config.sliding_window
-    if window is not None and window < config.max_position_embeddings:
+    knows_windows = architecture in FULL_EVERY
+    if window is not None and not knows_windows and window < config.max_position_embeddings:
         notes.append(
             "llama.cpp attends to all tokens, also to those before this model's window of "
             f"{config.sliding_window}"

@@ -57,6 +57,7 @@ class GgufMatrix:
         shape: of its unquantized values.
         stored: how the source has it; None: unquantized.
         head_dim: rows of a head where llama.cpp wants them in pairs; None: the order stays.
+        offset: what is added to the numbers of a norm.
         on_read: called with the bytes of each piece of the source.
         error: once it is written, the root mean square of the change over that of the weights; 0.0:
             there was none.
@@ -67,6 +68,7 @@ class GgufMatrix:
     shape: tuple[int, ...]
     stored: Quantization | None
     head_dim: int | None
+    offset: float
     on_read: Callable[[int], None]
     error: float = 0.0
     _change: float = field(default=0.0, init=False)
@@ -163,6 +165,7 @@ class GgufMatrix:
 
     def _vector(self, start: int, stop: int) -> Bytes:
         values = floats(self._rows(self.path, start, stop), self._tensor(self.path).dtype)
+        values = values + np.float32(self.offset)
         return values.view(np.uint8)
 
     def _codes(self, start: int, stop: int) -> Bytes:

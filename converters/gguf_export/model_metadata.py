@@ -17,6 +17,7 @@ from edgellm.converters.gguf.rope_scaling import (
     SHORT_FACTORS,
     rope_factors,
 )
+from edgellm.converters.gguf_export.family_metadata import family_metadata, require_llama_cpps
 from edgellm.converters.gguf_export.vocabulary import SHARE_FOLDER
 from edgellm.converters.gguf_export.writer import GgufOutput
 from edgellm.errors import UnsupportedModelError
@@ -44,12 +45,15 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen3": "qwen3",
     "phi3": "phi3",
     "seed_oss": "seed_oss",
+    "smollm3": "smollm3",
+    "olmo2": "olmo2",
+    "olmo3": "olmo2",
+    "exaone4": "exaone4",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
 }
 """llama.cpp's names of the families whose metadata and tensors are written here."""
-
-
-LONGROPE = ("llama", "phi3")
-"""Those of llama.cpp's architectures that read longrope's factors."""
 
 
 def architecture_of(config: ModelConfig) -> str:
@@ -60,24 +64,7 @@ def architecture_of(config: ModelConfig) -> str:
             hint=f"it can be done for {', '.join(ARCHITECTURES)}",
         )
     architecture = ARCHITECTURES[config.model_type]
-    if architecture != "llama" and (config.output_bias or config.mlp_bias):
-        raise UnsupportedModelError(
-            f"llama.cpp's {architecture} has no such biases", hint=SHARE_FOLDER
-        )
-    scaling = config.rope_scaling
-    if scaling is not None and scaling.kind == "longrope" and architecture not in LONGROPE:
-        raise UnsupportedModelError(
-            f"llama.cpp's {architecture} has no longrope", hint=SHARE_FOLDER
-        )
-    if config.model_type == "qwen3" and config.qkv_bias:
-        raise UnsupportedModelError("llama.cpp's qwen3 has no biases", hint=SHARE_FOLDER)
-    width = config.num_attention_heads * config.head_dim
-    if architecture == "phi3" and width != config.hidden_size:
-        raise UnsupportedModelError(
-            f"llama.cpp's phi3 has heads that are as wide as its hidden states, {width} here and "
-            f"{config.hidden_size}",
-            hint=SHARE_FOLDER,
-        )
+    require_llama_cpps(config, architecture)
     return architecture
 
 
@@ -122,6 +109,7 @@ def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> 
     if scaling is not None and scaling.kind == "longrope":
         shape["rope.scaling.type"] = "longrope"
         shape["rope.scaling.attn_factor"] = scaling.attention_factor
+    shape |= family_metadata(config, architecture)
     return {
         "general.architecture": architecture,
         "general.type": "model",

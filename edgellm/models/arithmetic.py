@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from edgellm.checkpoint.buffer import DTYPES
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
+from edgellm.checkpoint.family_configs import FAMILIES, Family
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.device import machine as device
 from edgellm.kernels.host import kernel_engine, unavailable
@@ -55,6 +56,10 @@ class Arithmetic:
 def arithmetic_of(checkpoint: Checkpoint, settings: LoadSettings) -> Arithmetic:
     """Return how this machine computes a model."""
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
+    family = FAMILIES.get(checkpoint.config.model_type, Family())
+    if family.scaled_embedding and dtype == mx.float16:
+        # Gemma's hidden states grow beyond what float16 holds
+        dtype = mx.float32
     if device.has_gpu():
         # One buffer is read, one computes, and one is launched meanwhile: a GPU never waits.
         # MLX's own attention has no soft cap

@@ -37,7 +37,8 @@ def write_published(folder, path, architecture, *, metadata=None, pairs=False, m
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    rotary = config.get("rope_parameters") or {}
+    theta = rotary.get("full_attention", rotary).get("rope_theta")
     if theta is not None:
         writer.add_rope_freq_base(theta)
     add_pieces(writer, config["vocab_size"])

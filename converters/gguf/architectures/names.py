@@ -63,6 +63,13 @@ def _inner_paths(architecture: Architecture) -> Mapping[str, str]:
     return usual | {theirs: ours for ours, theirs in architecture.paths.items()}
 
 
+def norm_offset(architecture: str, name: str) -> float:
+    """Return what GGUF's numbers of a tensor (Hugging Face's name) are more by than ours."""
+    if name.endswith("norm.weight"):
+        return ARCHITECTURES[architecture].norm_offset
+    return 0.0
+
+
 def is_permuted(architecture: str, name: str) -> bool:
     """Return whether GGUF has the rows of a tensor (Hugging Face's name) in Meta's order."""
     path, _, _ = name.rpartition(".")

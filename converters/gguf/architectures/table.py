@@ -15,6 +15,7 @@ class Architecture:
         class_name: its class in transformers.
         paths: GGUF's names of a layer's parts where they are others than LLaMA's, by ours.
         pairs: whether rows of queries and keys lie in Meta's order, where ours are in halves.
+        norm_offset: what the weights of norms are more by than ours.
         numbers: keys of the config by those of metadata, which may be there or not.
         partial_rotary: whether heads may be rotated in part.
     """
@@ -23,9 +24,16 @@ class Architecture:
     class_name: str
     paths: Mapping[str, str] = field(default_factory=dict)
     pairs: bool = False
+    norm_offset: float = 0.0
     numbers: Mapping[str, str] = field(default_factory=dict)
     partial_rotary: bool = False
 
+
+POST_NORMS: Mapping[str, str] = {
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+GEMMA_NORMS: Mapping[str, str] = {**POST_NORMS, "pre_feedforward_layernorm": "ffn_norm"}
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture(model_type="llama", class_name="LlamaForCausalLM", pairs=True),
@@ -55,6 +63,32 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         model_type="seed_oss",
         class_name="SeedOssForCausalLM",
         paths={"post_attention_layernorm": "post_attention_norm"},
+    ),
+    "smollm3": Architecture(model_type="smollm3", class_name="SmolLM3ForCausalLM", pairs=True),
+    # OLMo 3, too, which has windows
+    "olmo2": Architecture(model_type="olmo2", class_name="Olmo2ForCausalLM", paths=POST_NORMS),
+    "exaone4": Architecture(
+        model_type="exaone4", class_name="Exaone4ForCausalLM", paths=POST_NORMS
+    ),
+    "hunyuan-dense": Architecture(
+        model_type="hunyuan_v1_dense",
+        class_name="HunYuanDenseV1ForCausalLM",
+        paths={
+            "self_attn.query_layernorm": "attn_q_norm",
+            "self_attn.key_layernorm": "attn_k_norm",
+        },
+    ),
+    "gemma2": Architecture(
+        model_type="gemma2",
+        class_name="Gemma2ForCausalLM",
+        paths=GEMMA_NORMS,
+        norm_offset=1.0,
+    ),
+    "gemma3": Architecture(
+        model_type="gemma3_text",
+        class_name="Gemma3ForCausalLM",
+        paths=GEMMA_NORMS,
+        norm_offset=1.0,
     ),
 }
 """Architectures by their names."""

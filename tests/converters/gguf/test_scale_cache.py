@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 from support.gguf_files import write_gguf
 from support.tiny import CONFIGS
 
+from edgellm.converters.gguf.blocks.scale_cache import (
+    BIASES,
+    MAX_MATRICES,
+    SCALES,
+    WEIGHT,
+    ScaleCache,
+)
 from edgellm.converters.gguf.blocks.table import split_blocks
-from edgellm.converters.gguf.scale_cache import BIASES, MAX_MATRICES, SCALES, WEIGHT, ScaleCache
 from edgellm.converters.gguf.source import GgufSource
 
 CONFIG = CONFIGS["llama-2"] | {"num_hidden_layers": 1}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.gguf_files import SAMPLE_TEXTS, WIDE, arrays, write_gguf
 from support.tiny import CONFIGS, TEMPLATE, write_model
+from support.tiny_families import CONFIGS as OTHERS
 from support.tiny_tokenizers import LLAMA as PIECES
 from support.tiny_tokenizers import write_pieces
 
@@ -254,4 +255,39 @@ def test_scales_that_float16_rounds_keep_their_codes_and_say_the_error(tmp_path)
 def test_a_family_that_llama_cpp_would_compute_otherwise_is_refused():
     config = replace(ModelConfig.from_dict(CONFIGS["llama-2"]), model_type="gemma")
     with pytest.raises(UnsupportedModelError, match="gemma"):
+        architecture_of(config)
+
+
+@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning")
+@pytest.mark.parametrize("name", ["gemma3", "olmo3", "smollm3"])
+def test_a_family_goes_out_and_comes_back(tmp_path, name):
+    """Norms, windows, both rotary bases and layers without any mean the same."""
+    source = write_model(tmp_path / "model", OTHERS[name] | {"query_pre_attn_scalar": 24})
+    export(source, tmp_path / "out.gguf")
+    convert(tmp_path / "out.gguf", tmp_path / "back", bits=16)
+    ids = np.random.RandomState(1).randint(5, 300, 24).tolist()
+    logits = []
+    for folder in (source, tmp_path / "back"):
+        with edgellm.load(folder, context=64) as llm:
+            logits.append(np.array(llm.logits(ids)))
+    assert np.array_equal(*logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("gemma2", {}, "query_pre_attn_scalar like 20"),
+        ("gemma3", {"final_logit_softcapping": 5.0, "query_pre_attn_scalar": 24}, "no soft cap"),
+        ("gemma3-new", {"query_pre_attn_scalar": 24}, "a pattern that comes again"),
+        ("smollm3-window", {}, "every fourth layer"),
+        ("olmo3-new", {}, "one rotary base"),
+        ("olmo2", {"tie_word_embeddings": True}, "a head of its own"),
+        ("exaone4", {"head_dim": 16}, "where there are 64 layers"),
+        ("exaone4-full", {}, "96 here and 64"),
+        ("hunyuan-yarn", {}, "no such biases"),
+    ],
+)
+def test_what_llama_cpp_takes_for_granted_of_a_family_is_asked_first(name, change, said):
+    config = ModelConfig.from_dict(OTHERS[name] | change)
+    with pytest.raises(UnsupportedModelError, match=said):
         architecture_of(config)

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.tiny import CONFIGS, write_model
+from support.tiny_families import CONFIGS as OTHERS
 from support.tiny_tokenizers import LLAMA as PIECES
 from support.tiny_tokenizers import write_pieces
 
@@ -38,6 +39,7 @@ RUNS |= {
     "yarn with its own factor": CONFIGS["llama-2"]
     | {"rope_scaling": YARN | {"attention_factor": 1.5}},
 }
+RUNS |= {name: OTHERS[name] for name in ("olmo2", "olmo3", "hunyuan")}
 """What llama.cpp computes as we do."""
 
 
@@ -141,6 +143,13 @@ STRETCHED = {
     "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 40.0, 50.0],
 }
 IN_PART = {key: STRETCHED[key][:6] for key in ("short_factor", "long_factor")}
+WINDOWS = ["sliding_attention", "full_attention"] * 2
+GEMMA = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 9,
+    "num_hidden_layers": 4,
+}
 LONG = {"original_max_position_embeddings": 64}
 FAMILIES = {
     "llama with longrope": LONG | {"rope_parameters": STRETCHED},
@@ -153,10 +162,25 @@ FAMILIES = {
     },
     "ernie4_5": {"head_dim": 16, "tie_word_embeddings": True},
     "seed_oss": {"head_dim": 24, "attention_out_bias": False},
+    "smollm3": {"num_hidden_layers": 4},
+    "olmo2": {"tie_word_embeddings": False},
+    "olmo3": {"layer_types": WINDOWS, "sliding_window": 9, "num_hidden_layers": 4},
+    "exaone4": {"head_dim": 16, "sliding_window": None, "layer_types": ["full_attention"] * 3},
+    "hunyuan_v1_dense": {"head_dim": 16, "tie_word_embeddings": True},
+    "gemma2": GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "gemma3_text": GEMMA
+    | {
+        "layer_types": WINDOWS,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+        },
+    },
 }
 """Families as transformers saves them, which needs torch."""
 
 
+@pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning")
 @pytest.mark.torch
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_computes_the_same(tmp_path, name):
@@ -172,5 +196,7 @@ def test_every_family_computes_the_same(tmp_path, name):
         expected, answer = np.array(llm.logits(ids)), greedy(llm, ids, 16)
     model.eval(ids)
     found = np.array(model.scores[: len(ids)])
-    assert np.abs(found - expected).max() < 1e-2 * max(1.0, np.abs(expected).max() / 10)
+    # ggml reads GELU from a table of float16
+    error = 3e-2 if "gemma" in name else 1e-2
+    assert np.abs(found - expected).max() < error
     assert likeliest(model, [*ids, *answer])[len(ids) - 1 : -1] == answer
