@@ -11,7 +11,7 @@ def test_killed_at_random_moments_and_run_again_nothing_is_lost():
         sys.executable,
         script,
         "--count",
-        "4",
+        "2",
         "--seed",
         "1",
         "--only",
