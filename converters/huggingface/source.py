@@ -81,8 +81,6 @@ class HuggingFaceSource:
             )
         self.path = path
         self.config: Mapping[str, Any] = read_json(inside(path, CONFIG), finite=False)
-        if (path / GENERATION_CONFIG).exists():
-            read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
         self._places = _read_places(path, weights)
         self.tensors: Mapping[str, SourceTensor] = {
             name: SourceTensor(shown_dtype(tensor), tensor.info.shape)
@@ -122,7 +120,12 @@ def read_shown(tensor: TorchTensor, start: int, stop: int) -> Bytes:
 
 
 def companions_in(path: Path) -> dict[str, Path | bytes]:
-    """Return the files of a folder that go along with its weights, by their names."""
+    """Return the files of a folder that go along with its weights, by their names.
+
+    Raises FormatError, ReadError.
+    """
+    if (path / GENERATION_CONFIG).exists():
+        read_json(inside(path, GENERATION_CONFIG))  # refused here rather than copied
     return {
         file.name: inside(path, file.name)
         for pattern in COMPANIONS

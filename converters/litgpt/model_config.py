@@ -101,7 +101,10 @@ WITHOUT_EFFECT = frozenset(
 
 LLAMA_3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len")
 
-WAY_ROUND = "export it with LitGPT (litgpt convert_from_litgpt), and convert the result"
+WAY_ROUND = (
+    "export it with the LitGPT that made it (litgpt convert_from_litgpt) as pytorch_model.bin, "
+    "beside the config.json of the model"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.checkpoint.folder import CONFIG, inside
+from edgellm.checkpoint.folder import CONFIG, LAYER_PREFIX, inside
 from edgellm.converters.huggingface.source import companions_in, read_shown, shown_dtype
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
 from edgellm.converters.litgpt.lit_llama import lit_llama_config
@@ -189,6 +189,11 @@ def _weight_file(path: Path) -> Path:
 
 def _require_whole(places: Mapping[str, TorchTensor], file: Path) -> None:
     for name in places:
+        if name.startswith(LAYER_PREFIX):
+            raise FormatError(
+                f"{file} holds {quoted(name)}, one of Hugging Face's names",
+                hint="call it pytorch_model.bin, beside its config.json, and name the folder",
+            )
         if "lora_" in name:
             raise UnsupportedModelError(
                 f"{file} holds {quoted(name)}, a part of a LoRA",
@@ -273,7 +278,7 @@ def _token_ids(path: Path) -> dict[str, Any]:
     """Return the special tokens that the config of the model it was made from names, if any."""
     if not (path / CONFIG).exists():
         return {}
-    config = read_json(inside(path, CONFIG))
+    config = read_json(inside(path, CONFIG), finite=False)
     return {key: config[key] for key in TOKEN_IDS if key in config}
 
 

@@ -215,6 +215,7 @@ FILES = {
     "quantized": {"transformer.h.0.attn.qkv.weight.absmax": "quantized"},
     "an adapter": {"transformer.h.0.attn.qkv.lora_A": "part of a LoRA"},
     "another model": {"transformer.h.0.mlp.fc.weight": "no LLaMA"},
+    "an export": {"model.layers.0.mlp.up_proj.weight": "Hugging Face's names"},
     "both orders": {"transformer.h.0.attn.attn.weight": "twice"},
 }
 
