@@ -302,7 +302,8 @@ def _refuse_foreign(raw: Mapping[str, Any], family: Family) -> None:
             hint=f"edgellm runs: {family.activations[0]}",
         )
     for key in EXPERT_COUNTS:
-        if raw.get(key):
+        # Hunyuan's dense models may say that there is one
+        if raw.get(key) not in (None, 0, 1):
             raise UnsupportedModelError(
                 f"{key} is set: a mixture of experts is not supported",
                 hint=f"edgellm runs dense models of type {', '.join(FAMILIES)}",

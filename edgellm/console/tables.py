@@ -107,6 +107,8 @@ def _attention(facts: Mapping[str, Any]) -> str:
     )
     if facts["sliding_window"]:
         text += f", window {facts['sliding_window']}"
+        if facts["sliding_layers"] < facts["num_hidden_layers"]:
+            text += f" in {facts['sliding_layers']} of {facts['num_hidden_layers']} layers"
     return text
 
 
@@ -115,6 +117,8 @@ def _positions(facts: Mapping[str, Any]) -> str:
     scaling = facts["rope_scaling"]
     if scaling:
         text += f", stretched by {scaling['factor']:g} ({scaling['kind']})"
+    if facts["nope_layers"]:
+        text += f"; none in {facts['nope_layers']} of {facts['num_hidden_layers']} layers"
     return text
 
 

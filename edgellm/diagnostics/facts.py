@@ -89,6 +89,8 @@ def model_facts(checkpoint: AnyCheckpoint, tokenizer: Tokenizer | None) -> dict[
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,
         "sliding_window": config.sliding_window,
+        "sliding_layers": len(config.sliding_layers),
+        "nope_layers": len(config.nope_layers),
         "rope_theta": config.rope_theta,
         "rope_scaling": asdict(config.rope_scaling) if config.rope_scaling else None,
         "tie_word_embeddings": config.tie_word_embeddings,

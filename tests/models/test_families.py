@@ -9,6 +9,7 @@ from support.tiny_families import CONFIGS, EXAONE4
 
 from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.cli.app import main
 from edgellm.converters import convert
 from edgellm.errors import EdgeLLMError
 
@@ -120,6 +121,13 @@ def test_layers_with_a_window_and_without_positions(change, window, sliding, nop
     config = ModelConfig.from_dict(EXAONE4 | change)
     assert (config.sliding_window, config.sliding_layers) == (window, sliding)
     assert config.nope_layers == nope
+
+
+def test_info_says_which_layers_differ(folders, capsys):
+    assert main(["info", str(folders("exaone4"))]) == 0
+    said = capsys.readouterr().out
+    assert "2 for keys and values, window 9 in 3 of 4 layers" in said
+    assert "stretched by 16 (llama3); none in 1 of 4 layers" in said
 
 
 @pytest.mark.parametrize(

@@ -254,11 +254,15 @@ DIALECTS = [
     },
     {"model_type": "seed_oss", "attention_out_bias": False},
     {"model_type": "ernie4_5", "use_bias": False},
+    {"model_type": "smollm3", "no_rope_layers": [1, 0], "no_rope_layer_interval": 2},
+    {"model_type": "olmo3", "sliding_window": 4, "rope_parameters": {"sliding_attention": {}}},
+    {"model_type": "exaone4", "sliding_window": 4, "sliding_window_pattern": "LLLG"},
+    {"model_type": "hunyuan_v1_dense", "rope_scaling": {"type": "dynamic", "alpha": 1000.0}},
 ]
 OPTIONAL = [
     "attention_factor", "beta_fast", "mscale", "truncate", "original_max_position_embeddings",
     "residual_multiplier", "attention_multiplier", "embedding_multiplier", "use_bias",
-    "text_config",
+    "text_config", "no_rope_layers", "no_rope_layer_interval", "sliding_window_pattern",
     "attention_out_bias", "position_embedding_type", "layers_block_type", "clip_qkv",
     "quantization", "quantization_config", "rope_scaling", "rope_parameters", "head_dim",
     "sliding_window", "num_experts", "layer_types", "eos_token_id", "bos_token_id", "dtype",
