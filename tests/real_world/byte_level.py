@@ -147,5 +147,8 @@ def id_of(document, text):
 
 def size_of(document):
     """Ids in all."""
-    last = max(token["id"] for token in document["added_tokens"] or [{"id": 0}])
-    return max(last, *document["model"]["vocab"].values()) + 1
+    last = max((token["id"] for token in document["added_tokens"]), default=0)
+    vocabulary = document["model"]["vocab"]
+    if isinstance(vocabulary, list):  # a Unigram's pairs
+        return max(last + 1, len(vocabulary))
+    return max(last, *vocabulary.values()) + 1

@@ -82,7 +82,7 @@ def _compared(row, built, folder, peers, *, texts, chats):
         theirs = peers.ask(row.oracle, folder=str(built.theirs or built.path), **asked)
         if built.document:
             theirs["file"] = _by_document(built.document, ours, texts)
-        yield from _tokens(row, ours, theirs, texts)
+        yield from _tokens(row, ours, theirs, built, texts)
         yield from _chats(row, ours, theirs, built)
         yield from _numbers(row, ours, theirs, built)
         if built.keeps_codes:
@@ -158,7 +158,7 @@ def _by_document(document, ours, texts):
     }
 
 
-def _tokens(row, ours, theirs, texts):
+def _tokens(row, ours, theirs, built, texts):
     """Hold ids and decoded texts against the vocabulary's own library, and where it is silent
     against the oracle; the row says where these two part."""
     if "ids" not in theirs:
@@ -183,7 +183,9 @@ def _tokens(row, ours, theirs, texts):
     right = 0
     for place, text in enumerate(texts):
         mine, wanted = ours["decoded"][place], {theirs["decoded"][place]}
-        if theirs["file"]:
+        if text in built.decoded:
+            wanted = {built.decoded[text]}
+        elif theirs["file"]:
             wanted.add(theirs["file"]["decoded"][place])
         right += mine in wanted
         if mine not in wanted:

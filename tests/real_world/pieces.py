@@ -64,16 +64,17 @@ def merges_of(model):
     return [list(pair) for _, pair in found]
 
 
-def added(token_id, text, *, special=True, normalized=False, lstrip=False, rstrip=False):
-    """An added token as a tokenizer.json lists it."""
+def added(token_id, text, **fields):
+    """An added token as a tokenizer.json lists it; special, unless its fields say otherwise."""
     return {
         "id": token_id,
         "content": text,
         "single_word": False,
-        "lstrip": lstrip,
-        "rstrip": rstrip,
-        "normalized": normalized,
-        "special": special,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+        **fields,
     }
 
 

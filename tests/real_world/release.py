@@ -43,6 +43,7 @@ class Built:
         keeps_codes: whether ``path`` is quantized and ``theirs`` the same in float32, beside which
             what is usually made of it is held, too.
         unused: whether there are tensors that the model does not use.
+        decoded: what ids of some texts are decoded to, where the oracle loses characters.
         document: a tokenizer.json that says what ids a text has, where the oracle gives others.
     """
 
@@ -58,6 +59,7 @@ class Built:
     adapter: Path | None = None
     keeps_codes: bool = False
     unused: bool = False
+    decoded: dict = field(default_factory=dict)
     document: dict | None = None
 
 

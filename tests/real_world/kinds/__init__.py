@@ -15,6 +15,7 @@ from real_world.kinds import (
     packed,
     phi,
     qwen,
+    tokenizers,
 )
 from real_world.release import RELEASES
 
@@ -34,4 +35,5 @@ __all__ = [
     "packed",
     "phi",
     "qwen",
+    "tokenizers",
 ]
