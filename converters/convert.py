@@ -19,7 +19,7 @@ from edgellm.converters.given_tokenizer import GivenTokenizer
 from edgellm.converters.lora.merged_source import MergedSource
 from edgellm.converters.lora.state_dict import FILES_TELL, AdapterSettings
 from edgellm.converters.mixed_bits.allocate import mix, mixed_settings
-from edgellm.converters.tensors.settings import ConversionSettings
+from edgellm.converters.tensors.settings import UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
 from edgellm.files.given_path import given_path
@@ -91,7 +91,8 @@ def convert(
     mixed = mixed_settings(recipe, average_bits, calibration, bits=bits)
     say = progress or (lambda _: None)
     target = destination_path(destination)
-    opened = open_source(source, target)
+    unquantized = settings.bits == UNQUANTIZED_BITS
+    opened = open_source(source, target, unquantized=unquantized)
     merged, workers = 0, None
     if add_to is not None:
         opened = AddedSource(opened, open_source(add_to, target), new_rows or MEAN)
@@ -123,7 +124,7 @@ def convert(
     return replace(made, merged=merged)
 
 
-def open_source(source: str | Path, destination: Path) -> Source:
+def open_source(source: str | Path, destination: Path, *, unquantized: bool = False) -> Source:
     """Open a model in whatever format it is; ``destination`` must be another folder."""
     path = given_path(source)
     if not path.exists():
@@ -132,7 +133,7 @@ def open_source(source: str | Path, destination: Path) -> Source:
         raise ConfigError(
             f"{source} cannot be converted into itself", hint="name another destination"
         )
-    opened = open_format(path)
+    opened = open_format(path, unquantized=unquantized)
     if opened is None:
         known = ", ".join(item.name for item in FORMATS)
         raise FormatError(

@@ -34,11 +34,13 @@ class SourceFormat:
         matches: whether a path, file or folder, is in this format, from names and first bytes
             alone.
         source: ``module:name`` in this package, imported on use: what takes the path.
+        depends_on_bits: whether it also takes ``unquantized``, which changes what it shows.
     """
 
     name: str
     matches: Callable[[Path], bool]
     source: str
+    depends_on_bits: bool = False
 
 
 def _is_gguf(path: Path) -> bool:
@@ -91,7 +93,7 @@ def _is_llama2c(path: Path) -> bool:
 
 
 FORMATS = (
-    SourceFormat("GGUF", _is_gguf, "gguf.source:GgufSource"),
+    SourceFormat("GGUF", _is_gguf, "gguf.source:GgufSource", depends_on_bits=True),
     SourceFormat("Meta's own", _is_meta, "meta.source:MetaSource"),
     SourceFormat("LitGPT", _is_litgpt, "litgpt.source:LitGPTSource"),
     SourceFormat("Mistral's own", _is_mistral, "mistral.source:MistralSource"),
@@ -101,8 +103,12 @@ FORMATS = (
 """The most specific first: the first that matches is taken."""
 
 
-def open_format(path: Path) -> Source | None:
+def open_format(path: Path, *, unquantized: bool = False) -> Source | None:
     """Open a file or folder as a source; return None where it is in no known format.
+
+    Args:
+        path: the file or folder.
+        unquantized: whether the model is to become unquantized.
 
     Raises:
         FormatError, ReadError, UnsupportedModelError: as the format's source does.
@@ -110,6 +116,8 @@ def open_format(path: Path) -> Source | None:
     for known in FORMATS:
         if known.matches(path):
             module, _, name = known.source.partition(":")
-            make: Callable[[Path], Source] = getattr(import_module(f".{module}", __package__), name)
+            make: Callable[..., Source] = getattr(import_module(f".{module}", __package__), name)
+            if known.depends_on_bits:
+                return SpelledSource(make(path, unquantized=unquantized))
             return SpelledSource(make(path))
     return None

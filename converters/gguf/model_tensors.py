@@ -80,9 +80,16 @@ def _scaled(tensor: GgufTensor, factor: float) -> GgufTensor:
     return replace(tensor, scale=factor)
 
 
-def keeps_codes(tensor: GgufTensor) -> bool:
-    """Return whether a tensor's blocks are taken apart, and not dequantized."""
-    return tensor.kind in BLOCKS and tensor.scale == 1
+def keeps_codes(tensor: GgufTensor, *, exactly: bool = False) -> bool:
+    """Return whether a tensor's blocks are taken apart, and not dequantized.
+
+    Args:
+        tensor: the tensor.
+        exactly: whether only blocks are whose values MLX's codes hold all.
+    """
+    if tensor.kind not in BLOCKS or tensor.scale != 1:
+        return False
+    return not (exactly and BLOCKS[tensor.kind].change)
 
 
 def form_of(tensor: GgufTensor) -> Quantization | None:

@@ -72,6 +72,11 @@ class GgufSource:
     If any matrix is quantized, everything unquantized becomes float16 unless another type is asked
     for, so that the model has one type throughout.
 
+    Args:
+        path: the file or folder.
+        unquantized: whether the model is to become unquantized: codes that come only near the
+            file's numbers are not made then.
+
     Raises:
         FormatError: the file is damaged or lies, a tensor is missing.
         UnsupportedModelError: another kind of model.
@@ -79,9 +84,10 @@ class GgufSource:
         ReadError: the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, unquantized: bool = False) -> None:
         model = open_gguf(path)
         self._files = model.files
+        self._keeps_codes = partial(keeps_codes, exactly=unquantized)
         architecture = model.metadata.text("general.architecture") or ""
         tensors = model_tensors(model.tensors, architecture)
         embedding = tensors.get(EMBEDDING)
@@ -109,9 +115,11 @@ class GgufSource:
         self.forms: Mapping[str, Quantization] = {
             name.removesuffix(".weight"): form
             for name, tensor in tensors.items()
-            if (form := form_of(tensor)) is not None and not keeps_codes(tensor)
+            if (form := form_of(tensor)) is not None and not self._keeps_codes(tensor)
         }
-        self.notes: Sequence[str] = [*notes, *type_notes(tensors.values())]
+        self.notes: Sequence[str] = notes
+        if not unquantized:
+            self.notes = [*notes, *type_notes(tensors.values())]
         self._scale_cache = ScaleCache()
 
     @property
@@ -126,7 +134,7 @@ class GgufSource:
         """
         origin = self._origins[name]
         kind, scale = origin.tensor.kind, np.float32(origin.tensor.scale)
-        if keeps_codes(origin.tensor):
+        if self._keeps_codes(origin.tensor):
             return self._block_rows(origin, start, stop)
         content = _read(origin, start, stop)
         dtype = self.tensors[name].dtype
@@ -173,7 +181,7 @@ class GgufSource:
                 f"type {kind}; only matrices are stored in blocks",
                 hint=OTHER_FILE,
             )
-        if keeps_codes(tensor):
+        if self._keeps_codes(tensor):
             rows, columns = tensor.shape
             parts = FORMS[kind].stored(rows, columns, "F16")
             for part, (dtype, shape) in parts.items():

@@ -33,7 +33,7 @@ def test_multipliers_go_into_float32_unrounded(tmp_path):
     assert (usual[name] == rounded).all()
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q6_K"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q6_K", "IQ4_XS"])
 def test_a_quantized_gguf_file_goes_into_float32_unrounded(tmp_path, kind):
     stored = write_gguf(tmp_path / "model.gguf", WIDE, kinds=lambda name: kind)
     made = arrays(
