@@ -15,7 +15,7 @@
 #   A (a byte) + half     '\ufffd\ufffd\ufffd'
 #
 # For users: a text of a LLaMA, Mistral or Gemma that is cut in the middle of an emoji (max_tokens, a
-# stream) loses the emojis and other rare characters right before it; transformers and mlx-lm decode so.
+# stream) loses the emojis and other rare characters right before it; transformers decodes so.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
