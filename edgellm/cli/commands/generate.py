@@ -52,7 +52,12 @@ def generate(
         ),
     ] = BATCH,
     as_chat: Annotated[
-        bool, Option("--chat", help="Take the prompt as a turn of a conversation.")
+        bool,
+        Option(
+            "--chat",
+            help="Take the prompt as a turn of a conversation; "
+            "the reply is printed whole, with what the model thinks.",
+        ),
     ] = False,
     system: options.System = None,
     think: options.Think = None,
