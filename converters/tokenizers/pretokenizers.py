@@ -28,12 +28,39 @@ TEKKEN = (
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K = (
+    rf"{BEFORE_LETTERS}{UPPER}*{LOWER}+{ENDINGS}"
+    rf"|{BEFORE_LETTERS}{UPPER}+{LOWER}*{ENDINGS}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""GPT-4o's, and Phi-4-mini's (o200k_base of github.com/openai/tiktoken)."""
+
+SEED = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}"
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK_3 = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+"""DeepSeek V3's, and Hunyuan's dense models': numbers, then Chinese and Japanese, then words."""
+
+WITHOUT_REST = (LLAMA_3, QWEN2, TEKKEN, O200K, SEED)
+"""Patterns that match all of any text."""
+
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "llama-bpe": (LLAMA_3,),
+    "smaug-bpe": (LLAMA_3,),
     "qwen2": (QWEN2,),
     "tekken": (TEKKEN,),
     "gpt-2": (GPT2,),
     "smollm": (DIGITS, GPT2),
+    "gpt-4o": (O200K,),
+    "seed-coder": (SEED,),
+    "deepseek-v3": DEEPSEEK_3,
 }
 """The patterns that cut one after the other, by llama.cpp's name."""
 
@@ -41,7 +68,8 @@ OTHER_NAMES: Mapping[str, str] = {
     "llama3": "llama-bpe",
     "llama-v3": "llama-bpe",
     "falcon3": "llama-bpe",
-    "dbrx": "llama-bpe",
+    "dbrx": "smaug-bpe",
+    "chatglm-bpe": "smaug-bpe",
     "pixtral": "llama-bpe",
     "stablelm2": "qwen2",
     "deepseek-r1-qwen": "qwen2",
@@ -49,6 +77,9 @@ OTHER_NAMES: Mapping[str, str] = {
     "phi-2": "gpt-2",
     "mpt": "gpt-2",
     "olmo": "gpt-2",
+    "exaone4": "gpt-2",
+    "llama4": "gpt-4o",
+    "hunyuan-dense": "deepseek-v3",
     "starcoder": "smollm",
     "refact": "smollm",
     "command-r": "smollm",
@@ -100,6 +131,14 @@ def pre_tokenizer_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
             case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"} if (
                 not step.get("invert")
             ):
+                patterns.append(pattern)
+            # what matches is kept and the rest is dropped: of these, no rest is left
+            case {
+                "type": "Split",
+                "pattern": {"Regex": str(pattern)},
+                "behavior": "Removed",
+                "invert": True,
+            } if pattern in WITHOUT_REST:
                 patterns.append(pattern)
             case {"type": "Digits", "individual_digits": True}:
                 patterns.append(DIGITS)

@@ -210,26 +210,29 @@ def add_pieces(writer, size):
     writer.add_add_bos_token(True)
 
 
-def add_byte_level(writer, size, pre="gpt-2", ends=None):
-    """GPT-2's kind of tokenizer: byte-level BPE; ``ends`` are texts and types by id."""
+def add_byte_level(writer, size, pre="gpt-2", ends=None, *, texts=TEXTS, cut=True):
+    """GPT-2's kind of tokenizer: byte-level BPE; ``ends`` are texts and types by id.
+
+    ``cut`` is whether its own texts were cut into words before it learned what to merge.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut)
     trainer = trainers.BpeTrainer(
         vocab_size=size - 8,
         special_tokens=["<|begin|>", "<|end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     ids = tokenizer.get_vocab()
-    texts = {place: token for token, place in ids.items()}
+    tokens_by_id = {place: token for token, place in ids.items()}
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
-    tokens = [texts.get(place, f"[PAD{place}]") for place in range(size)]
-    kinds = [3, 3, *[1] * (len(texts) - 2), *[5] * (size - len(texts))]
+    tokens = [tokens_by_id.get(place, f"[PAD{place}]") for place in range(size)]
+    kinds = [3, 3, *[1] * (len(tokens_by_id) - 2), *[5] * (size - len(tokens_by_id))]
     for place, (token, kind) in (ends or {}).items():
         assert kinds[place] == 5
         tokens[place], kinds[place] = token, kind

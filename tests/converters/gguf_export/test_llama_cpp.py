@@ -7,6 +7,7 @@ by name.
 import mlx.core as mx
 import numpy as np
 import pytest
+from support.gguf_files import WIDE, add_byte_level, write_gguf
 from support.tiny import CONFIGS, write_model
 from support.tiny_families import CONFIGS as OTHERS
 from support.tiny_tokenizers import LLAMA as PIECES
@@ -14,6 +15,8 @@ from support.tiny_tokenizers import write_pieces
 
 import edgellm
 from edgellm.converters import convert, export
+from edgellm.converters.tokenizers.pretokenizers import OTHER_NAMES, PATTERNS
+from edgellm.tokenizer import Tokenizer
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 pytestmark = pytest.mark.slow
@@ -200,3 +203,27 @@ def test_every_family_computes_the_same(tmp_path, name):
     error = 3e-2 if "gemma" in name else 1e-2
     assert np.abs(found - expected).max() < error
     assert likeliest(model, [*ids, *answer])[len(ids) - 1 : -1] == answer
+
+
+CUTS = [
+    *TEXTS[:-1],
+    "HelloWorld's camelCASE it'S 12345 67",
+    "price: $3.50 (or less)... a/b//c\n/d\t\tx  y",
+    "\u6f22\u5b57\u3068\u304b\u306a\u30ab\u30ca 2024\u5e74 \ud55c\uad6d\uc5b4",
+    "#include <x.h>\r\n  if (a==b) { return; }\n\n\n",
+]
+
+
+@pytest.mark.parametrize("name", [*PATTERNS, *OTHER_NAMES])
+def test_a_file_s_text_is_cut_as_llama_cpp_cuts_it(tmp_path, name):
+    def say(writer, size):
+        # it merges over any cut, so that each cut shows
+        add_byte_level(writer, size, pre=name, texts=CUTS, cut=False)
+
+    write_gguf(tmp_path / "model.gguf", WIDE, vocabulary=say)
+    convert(tmp_path / "model.gguf", tmp_path / "made", bits=16)
+    tokenizer = Tokenizer.from_folder(tmp_path / "made", vocab_size=512)
+    model = llama_cpp.Llama(str(tmp_path / "model.gguf"), vocab_only=True, verbose=False)
+    for text in CUTS:
+        theirs = model.tokenize(text.encode(), add_bos=True, special=True)
+        assert theirs == tokenizer.encode(text), text
