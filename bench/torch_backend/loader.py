@@ -30,7 +30,7 @@ from edgellm.errors import UnsupportedModelError
 
 COMPUTED = frozenset(
     {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss", "gemma2", "gemma3_text"}
-    | {"smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
+    | {"ministral", "smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
 )
 """Families whose decoder block ``llama.py`` computes."""
 

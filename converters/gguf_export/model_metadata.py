@@ -41,6 +41,7 @@ FILE_TYPES: Mapping[str, int] = {
 ARCHITECTURES: Mapping[str, str] = {
     "llama": "llama",
     "mistral": "llama",
+    "ministral": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "phi3": "phi3",

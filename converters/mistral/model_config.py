@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgellm.checkpoint.dialects.rotary import FULL, SLIDING
 from edgellm.converters.meta.model_config import PARAMS, MetaShape
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
@@ -53,7 +54,7 @@ def mistral_config(
 
     Raises:
         FormatError: a number does not fit the weights, or is none.
-        UnsupportedModelError: windows that differ from layer to layer.
+        UnsupportedModelError: windows of several lengths.
     """
     size = params.get("vocab_size")
     if size not in (None, -1, vocabulary):
@@ -61,7 +62,8 @@ def mistral_config(
             f"{PARAMS}: vocab_size is {quoted(size)} and the embedding has {vocabulary} rows",
             hint="download the model again",
         )
-    window = _window(params)
+    windows = _windows(params, shape.layers)
+    window = next(filter(None, windows), None)
     context, notes = _context(params, vocabulary)
     config = {
         "architectures": ["MistralForCausalLM"],
@@ -83,6 +85,12 @@ def mistral_config(
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
+    if window is not None and None in windows:
+        config |= {
+            "architectures": ["MinistralForCausalLM"],
+            "model_type": "ministral",
+            "layer_types": [FULL if length is None else SLIDING for length in windows],
+        }
     return config, notes
 
 
@@ -101,26 +109,29 @@ def _usual_theta(window: int | None) -> float:
     return 10_000.0
 
 
-def _window(params: Mapping[str, Any]) -> int | None:
-    """Return the window of all layers; a list holds those of layers in turn."""
+def _windows(params: Mapping[str, Any], layers: int) -> list[int | None]:
+    """Return each layer's window; a list holds those of layers in turn.
+
+    Raises:
+        FormatError: a window is no number.
+        UnsupportedModelError: there are two of them.
+    """
     for key in ("sliding_window", "_sliding_window"):
         value = params.get(key)
         listed = value if isinstance(value, list) else [value]
-        windows = {item for item in listed if is_int(item) or item is None}
-        if len(windows) > 1:
-            raise UnsupportedModelError(
-                f"{PARAMS}: {key} differs from layer to layer",
-                hint="edgellm runs models whose layers all look back as far",
-            )
-        if len(windows) != len(set(map(repr, listed))):
+        if not listed or not all(item is None or (is_int(item) and item > 0) for item in listed):
             raise FormatError(
                 f"{PARAMS}: {key} is {quoted(value)}; it must be a whole number, null or a list",
                 hint="download the model again",
             )
-        window = windows.pop()
-        if window is not None:
-            return window
-    return None
+        if len(set(listed) - {None}) > 1:
+            raise UnsupportedModelError(
+                f"{PARAMS}: {key} has windows of several lengths",
+                hint="edgellm runs models whose layers look back as far, or over all tokens",
+            )
+        if any(listed):
+            return [listed[layer % len(listed)] for layer in range(layers)]
+    return [None] * layers
 
 
 def _context(params: Mapping[str, Any], vocabulary: int) -> tuple[int, list[str]]:

@@ -134,6 +134,8 @@ _GEMMA2 = Family(
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
     "mistral": Family(sliding_window="all"),
+    # where no layer_types are said, all of them have the window
+    "ministral": Family(sliding_window="typed", full_every=1024),
     "phi3": Family(sliding_window="all", partial_rotary=True),
     "qwen2": Family(qkv_bias=True, sliding_window="switched"),
     "qwen3": Family(query_key_norm=QueryKeyNorm(), sliding_window="switched"),

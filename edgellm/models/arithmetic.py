@@ -20,7 +20,7 @@ from edgellm.settings import KV_PLAIN_BITS, LoadSettings
 
 KERNEL_FAMILIES = frozenset(
     {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"}
-    | {"smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
+    | {"ministral", "smollm3", "olmo2", "olmo3", "exaone4", "hunyuan_v1_dense"}
 )
 """Families whose decoder block ``models.cpu`` computes: RMS norms, a SiLU gate, scores by the root
 of the head size. A family that is not here runs in MLX, with a warning that says so."""

@@ -74,6 +74,13 @@ GEMMA2 = GEMMA | {
     "final_logit_softcapping": 5.0,
 }
 
+MINISTRAL = tiny.MISTRAL | {
+    "architectures": ["MinistralForCausalLM"],
+    "model_type": "ministral",
+    "rope_theta": 10000.0,
+    "head_dim": 24,  # without which transformers 5.24 does not make one
+}
+
 CONFIGS = {
     "gemma2": GEMMA2,
     # as published; and as transformers 5 writes it
@@ -99,6 +106,9 @@ CONFIGS = {
         },
         "final_logit_softcapping": 5.0,
     },
+    "ministral": MINISTRAL
+    | {"layer_types": ["full_attention", *["sliding_attention"] * 3], "sliding_window": 9},
+    "ministral-silent": MINISTRAL | {"sliding_window": 9},
     "smollm3": SMOLLM3
     | {
         "layer_types": ["full_attention"] * tiny.LAYERS,

@@ -96,6 +96,10 @@ def test_parts_that_see_or_hear_are_left_out(tmp_path):
     [
         ({"sliding_window": 4096, "rope_theta": None}, {"sliding_window": 4096, "rope_theta": 1e4}),
         ({"sliding_window": [9, 9]}, {"sliding_window": 9}),
+        (
+            {"_sliding_window": [None, 9]},
+            {"model_type": "ministral", "layer_types": ["full_attention", "sliding_attention"] * 2},
+        ),
         ({"sliding_window": None, "_sliding_window": [None]}, {"sliding_window": None}),
         ({"_sliding_window": 12, "rope_theta": 1e8}, {"sliding_window": 12, "rope_theta": 1e8}),
         ({"rope_theta": None, "norm_eps": None}, {"rope_theta": 1e6, "rms_norm_eps": 1e-5}),
@@ -125,7 +129,9 @@ def test_yarn_is_scaled_unless_it_says_no():
         ({"quantization": {"qformat_weight": "fp8_e4m3"}}, UnsupportedModelError, "quantization"),
         ({"llama_4_scaling": {"beta": 0.1}}, UnsupportedModelError, "llama_4_scaling"),
         ({"model_type": "mamba"}, UnsupportedModelError, "mamba"),
-        ({"sliding_window": [None, 9, 9, 9]}, UnsupportedModelError, "layer to layer"),
+        ({"sliding_window": [None, 9, 8, 9]}, UnsupportedModelError, "several lengths"),
+        ({"sliding_window": []}, FormatError, "sliding_window"),
+        ({"sliding_window": 0}, FormatError, "sliding_window"),
         ({"sliding_window": "9"}, FormatError, "sliding_window"),
         ({"sliding_window": [[9]]}, FormatError, "sliding_window"),
         ({"yarn": [1]}, FormatError, "yarn"),
