@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.chat_template.conversation import ConversationTemplate
-from edgellm.errors import FormatError, TemplateError
+from edgellm.errors import ConfigError, FormatError, TemplateError
 from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import read_json, write_json
-from edgellm.setting_values import require_text
+from edgellm.setting_values import require_text, shown, truth
 from edgellm.settings import (
     CHAT_MAX_TOKENS,
     CHAT_TEMPERATURE,
@@ -80,6 +80,7 @@ class Chat:
             model has thought have ``reasoning_content`` too.
 
     Raises:
+        ConfigError: an argument is of another kind.
         TemplateError: there is no chat template, it has no such variable, or no switch for
             thinking.
     """
@@ -95,6 +96,13 @@ class Chat:
         **settings: Any,
     ) -> None:
         require_chat_template(llm.tokenizer, llm.path.name)
+        if think is not None:
+            truth("think", think)
+        if not isinstance(chat_template_kwargs, Mapping | None):
+            raise ConfigError(
+                f"chat_template_kwargs is {shown(chat_template_kwargs)}, which is no mapping",
+                hint='give names and values: {"enable_thinking": False}',
+            )
         self.llm = llm
         self._template = ConversationTemplate(
             llm.tokenizer, think=think, variables=chat_template_kwargs

@@ -5,7 +5,7 @@ from support.scripted import write_scripted
 from support.thinking_templates import CUTTING, KEEPING, SPECIAL, STRICT
 
 import edgellm
-from edgellm.errors import TemplateError
+from edgellm.errors import ConfigError, TemplateError
 
 MARKERS = ["<think>", "</think>", "\n\n"]
 
@@ -132,3 +132,10 @@ def test_thinking_is_saved_and_loaded(keeping, tmp_path):
     assert "reasoning_content" in other.messages[1]
     *_, last = other.stream("More")
     assert last.stats.cached_tokens > 0
+
+
+@pytest.mark.parametrize("wrong", [{"think": "yes"}, {"chat_template_kwargs": ["enable_thinking"]}])
+def test_arguments_of_another_kind_are_refused(cutting, wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        cutting.chat(**wrong)

@@ -8,6 +8,7 @@ import pytest
 from support.conversations import CALL, HELLO, TALK, TOOLS
 from support.tiny_tokenizers import json_text, write_json
 
+from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import TemplateError
 from edgellm.tokenizer.added_tokens import read_settings
 from edgellm.tokenizer.tokenizer import Tokenizer
@@ -124,3 +125,21 @@ def test_roles_that_do_not_alternate_are_refused_with_the_way_round(shape, vocab
     with pytest.raises(TemplateError, match=r"refuses the conversation: .*alternate") as caught:
         ours.render([user(), user()])
     assert caught.value.hint.startswith("let users and assistants take turns")
+
+
+@pytest.mark.parametrize("shape", ["qwen-3", "deepseek-r1", "exaone-4", "hunyuan"])
+def test_past_thinking_is_read_again_as_transformers_has_it_of_the_whole_reply(
+    shape, transformers_tokenizer, vocabulary
+):
+    source = SHAPES[shape].read_text(encoding="utf-8")
+    reply = "<think>\nhm\n</think>\n\nHi"
+    expected = transformers_tokenizer.apply_chat_template(
+        [user(), assistant(reply), user("More")],
+        chat_template=source,
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    conversation = ConversationTemplate(Tokenizer(vocabulary, {"default": source}))
+    kept = assistant("Hi", reasoning_content="hm")
+    assert conversation.render([user(), kept, user("More")]) == expected
+    assert "hm" not in expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from edgellm.errors import ConfigError
 
@@ -30,8 +30,13 @@ def parse_template_variables(options: Sequence[str] | None) -> dict[str, Any]:
     return variables
 
 
+def _no_json(word: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's own parser takes."""
+    raise ValueError(word)
+
+
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
         return text
