@@ -15,7 +15,7 @@ from edgellm.converters.tokenizers.pretokenizers import (
     WHOLE_WORDS,
     pre_tokenizer_json,
 )
-from edgellm.converters.tokenizers.spm_file import Piece, piece_model
+from edgellm.converters.tokenizers.spm_file import SPACE, Piece, piece_model
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm_proto import CONTROL, UNKNOWN, USER_DEFINED
@@ -94,7 +94,8 @@ def _sentencepiece(vocabulary: Vocabulary) -> tuple[dict[str, bytes], dict[str, 
     kinds = list(vocabulary.kinds)
     kinds[unknown] = UNKNOWN
     pieces = [
-        Piece(*piece) for piece in zip(vocabulary.tokens, vocabulary.scores, kinds, strict=True)
+        Piece(with_marked_spaces(token, kind), score, kind)
+        for token, score, kind in zip(vocabulary.tokens, vocabulary.scores, kinds, strict=True)
     ]
     if any(not abs(piece.score) < MAX_SCORE for piece in pieces):
         raise TokenizerError("the GGUF file has a token with an impossible score")
@@ -114,6 +115,16 @@ def _sentencepiece(vocabulary: Vocabulary) -> tuple[dict[str, bytes], dict[str, 
         "legacy": True,
     }
     return {"tokenizer.model": model}, config
+
+
+def with_marked_spaces(token: str, kind: int) -> str:
+    """Return a piece as SentencePiece spells it.
+
+    llama.cpp finds user-defined ones (Gemma's runs of spaces) before it marks the spaces of a text.
+    """
+    if kind == USER_DEFINED:
+        return token.replace(" ", SPACE)
+    return token
 
 
 def _spm_id(token_id: int | None) -> int:

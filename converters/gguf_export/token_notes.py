@@ -10,14 +10,12 @@ from typing import Any
 
 from edgellm.converters.gguf.vocabulary import KEY
 from edgellm.converters.tokenizers.pretokenizers import WHOLE_WORDS
+from edgellm.converters.tokenizers.spm_file import SPACE
 from edgellm.files.strict_json import quoted
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.added_tokens import AddedToken, Settings
 from edgellm.tokenizer.detokenizer import steps_of
 from edgellm.tokenizer.spm_proto import PieceModel
-
-SPACE = "\u2581"
-"""How SentencePiece writes a space."""
 
 SPACE_AFTER_SPECIAL = (
     "after a special token within a text llama.cpp puts a space, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgellm.converters.gguf_export.token_notes import (
     sentencepiece_notes,
 )
 from edgellm.converters.tokenizers.pretokenizers import pre_tokenizer_of
-from edgellm.converters.tokenizers.spm_file import Piece
+from edgellm.converters.tokenizers.spm_file import SPACE, Piece
 from edgellm.errors import UnsupportedModelError
 from edgellm.tokenizer import Tokenizer
 from edgellm.tokenizer.added_tokens import Settings, read_settings
@@ -72,7 +73,11 @@ def vocabulary_metadata(
         metadata, pieces, notes = _from_sentencepiece(data, settings)
     rows = []
     for token_id in range(vocab_size):
-        rows.append(pieces.get(token_id) or Piece(f"[PAD{token_id}]", ADDED_SCORE, UNUSED))
+        piece = pieces.get(token_id) or Piece(f"[PAD{token_id}]", ADDED_SCORE, UNUSED)
+        if piece.kind == USER_DEFINED and metadata[f"{KEY}model"] == "llama":
+            # which llama.cpp finds before it marks the spaces of a text
+            piece = replace(piece, text=piece.text.replace(SPACE, " "))
+        rows.append(piece)
     _require_usable([piece.text for piece in rows], metadata[f"{KEY}model"])
     metadata[f"{KEY}tokens"] = [piece.text for piece in rows]
     metadata[f"{KEY}token_type"] = np.array([piece.kind for piece in rows], np.int32)

@@ -14,6 +14,10 @@ NAME = 1
 INT64_MASK = (1 << 64) - 1  # protobuf writes a negative number with 64 bits
 
 
+SPACE = "\u2581"
+"""How SentencePiece writes a space."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A token.

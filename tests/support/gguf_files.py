@@ -194,16 +194,19 @@ def dequantized(kind, stored):
     return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[kind])
 
 
-def add_pieces(writer, size):
-    """LLaMA's kind of tokenizer: SentencePiece."""
+def add_pieces(writer, size, own=None):
+    """LLaMA's kind of tokenizer: SentencePiece; ``own`` are texts of user-defined tokens by id."""
     model = read_piece_model(piece_model(vocab_size=size - 4, split_digits=True))
     texts = [*model.pieces, *(f"[PAD{place}]" for place in range(len(model.pieces), size))]
     missing = size - len(model.pieces)
+    kinds = [*model.kinds, *[5] * missing]
+    for place, token in (own or {}).items():
+        texts[place], kinds[place] = token, 4
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(texts)
     writer.add_token_scores([*model.scores, *[-1000.0] * missing])
-    writer.add_token_types([*model.kinds, *[5] * missing])
+    writer.add_token_types(kinds)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)

@@ -6,7 +6,8 @@ import pytest
 from support.gguf_files import SAMPLE_TEXTS, WIDE, add_byte_level, add_pieces, write_gguf
 from support.tiny import CONFIGS
 
-from edgellm.converters import convert
+from edgellm.converters import convert, export
+from edgellm.converters.gguf.header import open_gguf
 from edgellm.converters.gguf.source import GgufSource
 from edgellm.converters.tokenizers.companions import companion_tokenizer
 from edgellm.converters.tokenizers.pretokenizers import (
@@ -142,3 +143,20 @@ def test_tokens_without_a_text_get_one_as_in_llama_cpp(tmp_path):
     write_gguf(path, CONFIGS["llama-2"] | {"vocab_size": 440}, vocabulary=vocabulary)
     tokenizer = companion_tokenizer(GgufSource(path).companions, vocab_size=None)
     assert tokenizer.id_to_token(410) == "[EMPTY_410]"
+
+
+def test_user_defined_spaces_are_found_as_llama_cpp_finds_them(tmp_path):
+    """Gemma's runs of spaces; llama.cpp 0.3.36 gives the same tokens, and writes them so."""
+
+    def vocabulary(writer, size):
+        add_pieces(writer, size, own={size - 2: "   ", size - 1: "\n\n"})
+
+    write_gguf(tmp_path / "model.gguf", CONFIGS["llama-2"], vocabulary=vocabulary)
+    convert(tmp_path / "model.gguf", tmp_path / "made")
+    tokenizer = Tokenizer.from_folder(tmp_path / "made")
+    size = CONFIGS["llama-2"]["vocab_size"]
+    assert size - 2 in tokenizer.encode("a   b")
+    assert size - 1 in tokenizer.encode("a\n\nb")
+    export(tmp_path / "made", tmp_path / "again.gguf")
+    tokens = open_gguf(tmp_path / "again.gguf").metadata["tokenizer.ggml.tokens"]
+    assert tokens[size - 2 :] == ["   ", "\n\n"]
