@@ -76,9 +76,9 @@ def write_gguf(
             metadata(writer)
     for ours, given in tensors.items():
         name, values = gguf_name(ours), given
-        if architecture == "llama" and "attn_q." in name:
+        if architecture in ("llama", "granite") and "attn_q." in name:
             values = permuted(values, heads)
-        if architecture == "llama" and "attn_k." in name:
+        if architecture in ("llama", "granite") and "attn_k." in name:
             values = permuted(values, kept)
         kind = "F32"
         if values.ndim == 2:
