@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.buffer import DTYPES
+from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import (
     DEFAULT_BITS,
@@ -122,7 +123,7 @@ class SyntheticSource:
         dtype: str | None = None,
         seed: int = 0,
     ) -> None:
-        raw = dict(shape_config(shape)) | {"bos_token_id": BYTES, "eos_token_id": BYTES + 1}
+        raw = spelled(shape_config(shape), {}).config | {"bos_token_id": BYTES, "eos_token_id": BYTES + 1}
         if dtype is not None:
             raw["torch_dtype"] = dtype
         code = CODES[raw["torch_dtype"]]

@@ -85,6 +85,12 @@ def test_a_shape_is_that_of_the_published_model(name):
     assert round(count / 1e6) == MILLIONS.get(name, 1)
 
 
+def test_a_shape_means_what_its_dialect_says():
+    """Hunyuan's rotary base grows by its alpha."""
+    config = ModelConfig.from_dict(SyntheticSource("hunyuan-0.5b", None).config)
+    assert config.rope_theta == pytest.approx(10000 * 1000 ** (128 / 126))
+
+
 def test_a_wrong_name_gets_the_closest():
     with pytest.raises(ConfigError) as raised:
         shape_config("lama2-7b")
