@@ -123,7 +123,10 @@ class SyntheticSource:
         dtype: str | None = None,
         seed: int = 0,
     ) -> None:
-        raw = spelled(shape_config(shape), {}).config | {"bos_token_id": BYTES, "eos_token_id": BYTES + 1}
+        raw = spelled(shape_config(shape), {}).config | {
+            "bos_token_id": BYTES,
+            "eos_token_id": BYTES + 1,
+        }
         if dtype is not None:
             raw["torch_dtype"] = dtype
         code = CODES[raw["torch_dtype"]]

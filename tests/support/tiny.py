@@ -132,6 +132,7 @@ def tensor_shapes(config):
     biased = {
         "qwen2": "qkv",
         "mistral": "",
+        "exaone4": "",
     }.get(kind, "qkvo" if config.get("attention_bias") else "")
     shapes = {
         "model.embed_tokens.weight": (config["vocab_size"], hidden),

@@ -127,7 +127,9 @@ CONFIGS = {
         "tie_word_embeddings": False,
         "rope_scaling": {"rope_type": "yarn", "factor": 2.0} | {"attention_factor": 1.2},
     },
-    "olmo2": OLMO | {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"},
+    # biases that transformers does not read
+    "olmo2": OLMO
+    | {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2", "mlp_bias": True},
     "olmo2-grouped": OLMO
     | {"architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"}
     | {"num_key_value_heads": 2, "attention_bias": True}
@@ -141,7 +143,7 @@ CONFIGS = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 40000.0},
         },
     },
-    "exaone4": EXAONE4 | {"sliding_window": 9, "sliding_window_pattern": 4},
+    "exaone4": EXAONE4 | {"sliding_window": 9, "sliding_window_pattern": 4, "attention_bias": True},
     "exaone4-listed": EXAONE4
     | {"sliding_window": 9, "sliding_window_pattern": "LLLG", "tie_word_embeddings": False}
     | {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]},

@@ -55,6 +55,7 @@ class Dialect:
         pairs: whether rows of queries and keys that turn together are neighbours, as in Meta's
             files, and not half a head apart.
         multiplied: whether it has ``MULTIPLIERS``.
+        unread: keys that mean nothing to it, whatever they say.
         adapt: changes a config further; raises where the model does what edgellm does not.
         covers: whether a config of this family is of a model that edgellm may run.
     """
@@ -64,13 +65,12 @@ class Dialect:
     made_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pairs: bool = False
     multiplied: bool = False
+    unread: tuple[str, ...] = ()
     adapt: Callable[[Config], None] = lambda _: None
     covers: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
 
 def _adapt_phi3(config: Config) -> None:
-    # it has no biases whatever its config says
-    config |= {"attention_bias": False, "mlp_bias": False}
     for key in ("rope_scaling", "rope_parameters"):
         settings = config.get(key)
         if isinstance(settings, Mapping) and "yarn" in (
@@ -218,15 +218,25 @@ DIALECTS: Mapping[str, Dialect] = {
             "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
             "mlp.gate_up_proj": GATE_UP,
         },
+        unread=("attention_bias", "mlp_bias"),
         adapt=_adapt_phi3,
     ),
     "hunyuan_v1_dense": Dialect(
-        runs_as="hunyuan_v1_dense", defaults={"rms_norm_eps": 1e-5}, adapt=_adapt_hunyuan
+        runs_as="hunyuan_v1_dense",
+        defaults={"rms_norm_eps": 1e-5},
+        unread=("mlp_bias",),
+        adapt=_adapt_hunyuan,
     ),
-    "olmo2": Dialect(runs_as="olmo2", defaults={"rms_norm_eps": 1e-5}),
-    "olmo3": Dialect(runs_as="olmo3", defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0}),
+    "olmo2": Dialect(runs_as="olmo2", defaults={"rms_norm_eps": 1e-5}, unread=("mlp_bias",)),
+    "olmo3": Dialect(
+        runs_as="olmo3",
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0},
+        unread=("mlp_bias",),
+    ),
     "exaone4": Dialect(
-        runs_as="exaone4", defaults={"rms_norm_eps": 1e-5, "num_key_value_heads": 32}
+        runs_as="exaone4",
+        defaults={"rms_norm_eps": 1e-5, "num_key_value_heads": 32},
+        unread=("attention_bias", "mlp_bias"),
     ),
     "seed_oss": Dialect(
         runs_as="seed_oss",
@@ -276,12 +286,13 @@ def text_part(config: Mapping[str, Any]) -> Config:
 
 
 def in_llamas_words(config: Mapping[str, Any], dialect: Dialect) -> Config:
-    """Return a config as the family that it runs as would have it, without multipliers."""
+    """Return a config as the family that it runs as would have it, without what is not read."""
     said: Config = {**dialect.defaults, **config, "model_type": dialect.runs_as}
     dialect.adapt(said)
     if said["model_type"] in ARCHITECTURES:
         said["architectures"] = [ARCHITECTURES[said["model_type"]]]
-    return {key: value for key, value in said.items() if key not in MULTIPLIERS}
+    unread = (*MULTIPLIERS, *dialect.unread)
+    return {key: value for key, value in said.items() if key not in unread}
 
 
 def row_counts(config: Mapping[str, Any]) -> Mapping[str, int]:
