@@ -1,7 +1,7 @@
 """LitGPT's model_config.yaml, or lit_config.json, as Hugging Face's config.
 
-The keys are those of ``litgpt.Config`` of all versions to 0.5.13. A model is a LLaMA by what its
-config says, not by its name.
+The keys are those of ``litgpt.Config`` of all versions to 0.5.13. A model is of a family by what
+its config says, not by its name.
 """
 
 from __future__ import annotations
@@ -11,11 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_number
+from edgellm.converters.litgpt.layer_kinds import (
+    ABSENT,
+    GEMMA,
+    LIKE_LLAMA,
+    OLMO_2,
+    WAY_ROUND,
+    Config,
+    gemma_config,
+    kind_of,
+    named,
+    refuse,
+    require_kind,
+)
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 from edgellm.settings import is_int
-
-Config = Mapping[str, Any]
 
 OLD_NAMES: Mapping[str, str] = {
     "_norm_class": "norm_class_name",
@@ -23,35 +34,6 @@ OLD_NAMES: Mapping[str, str] = {
     "condense_ratio": "rope_condense_ratio",
 }
 """Keys as Lit-GPT had them in lit_config.json."""
-
-LIKE_LLAMA: Mapping[str, tuple[object, object]] = {
-    "norm_class_name": ("RMSNorm", "LayerNorm"),
-    "mlp_class_name": ("LLaMAMLP", "GptNeoxMLP"),
-    "parallel_residual": (False, True),
-    "norm_1": (True, True),
-    "norm_2": (True, True),
-    "norm_qk_type": ("default", "default"),
-}
-"""What a LLaMA has, and what LitGPT takes where the key is left out."""
-
-ABSENT = frozenset(
-    {
-        "attention_logit_softcapping",
-        "final_logit_softcapping",
-        "first_k_dense_replace",
-        "latent_attention",
-        "lm_head_bias",
-        "n_expert",
-        "n_shared_expert",
-        "post_attention_norm",
-        "post_mlp_norm",
-        "rope_indices",
-        "rope_interleave",
-        "rope_local_base_freq",
-        "scale_embeddings",
-    }
-)
-"""What a LLaMA does not have: nothing, false or zero."""
 
 READ = frozenset(
     {
@@ -101,11 +83,6 @@ WITHOUT_EFFECT = frozenset(
 
 LLAMA_3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len")
 
-WAY_ROUND = (
-    "export it with the LitGPT that made it (litgpt convert_from_litgpt) as pytorch_model.bin, "
-    "beside the config.json of the model"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class LitShape:
@@ -153,7 +130,8 @@ def config_of(config: Config, shape: LitShape, file: str, *, vocabulary: int) ->
         FormatError: a number is missing or impossible.
         UnsupportedModelError: the model is no LLaMA, or does what edgellm does not.
     """
-    _require_llama(config, shape, file)
+    kind = kind_of(config)
+    require_kind(kind, config, shape.head_dim, file)
     layers = read_number(config, "n_layer", limit="num_hidden_layers", file=file)
     context = read_number(config, "block_size", 4096, limit="max_position_embeddings", file=file)
     made = {
@@ -172,27 +150,11 @@ def config_of(config: Config, shape: LitShape, file: str, *, vocabulary: int) ->
         "rope_scaling": _rope_scaling(config, file),
         "max_position_embeddings": context,
     }
+    if kind is GEMMA:
+        return made | gemma_config(config, shape.head_dim, layers, file)
+    if kind is OLMO_2:
+        return made | named("olmo2", "Olmo2")
     return made | _family(config, _window(config, layers, context, file), file)
-
-
-def _require_llama(config: Config, shape: LitShape, file: str) -> None:
-    for key, (wanted, usual) in LIKE_LLAMA.items():
-        found = config.get(key, usual)
-        if found != wanted:
-            _refuse(file, key, found)
-    for key in ABSENT:
-        if config.get(key):
-            _refuse(file, key, config[key])
-    if "Gemma" in str(config.get("name")):  # by which LitGPT knows that norms add one
-        _refuse(file, "name", config["name"])
-    if config.get("attention_scores_scalar") not in (None, shape.head_dim):
-        _refuse(file, "attention_scores_scalar", config["attention_scores_scalar"])
-
-
-def _refuse(file: str, key: str, value: object) -> None:
-    raise UnsupportedModelError(
-        f"{file} says {key}: {quoted(value)}, which no LLaMA, Mistral or Qwen has", hint=WAY_ROUND
-    )
 
 
 def _family(config: Config, window: int | None, file: str) -> dict[str, Any]:
@@ -217,21 +179,17 @@ def _family(config: Config, window: int | None, file: str) -> dict[str, Any]:
             hint=WAY_ROUND,
         )
     if rotated != 1:
-        return _named("phi3", "Phi3") | {
+        return named("phi3", "Phi3") | {
             "partial_rotary_factor": rotated,
             "sliding_window": window,
         }
     if window is not None:
-        return _named("mistral", "Mistral") | {"sliding_window": window}
+        return named("mistral", "Mistral") | {"sliding_window": window}
     if norm:
-        return _named("qwen3", "Qwen3")
+        return named("qwen3", "Qwen3")
     if attention_bias and not bias:
-        return _named("qwen2", "Qwen2") | {"use_sliding_window": False}
-    return _named("llama", "Llama") | {"attention_bias": bias, "mlp_bias": bias}
-
-
-def _named(family: str, name: str) -> dict[str, Any]:
-    return {"model_type": family, "architectures": [f"{name}ForCausalLM"]}
+        return named("qwen2", "Qwen2") | {"use_sliding_window": False}
+    return named("llama", "Llama") | {"attention_bias": bias, "mlp_bias": bias}
 
 
 def _window(config: Config, layers: int, context: int, file: str) -> int | None:
@@ -250,7 +208,7 @@ def _window(config: Config, layers: int, context: int, file: str) -> int | None:
     if listed is not None:
         everywhere = isinstance(listed, list) and listed[:layers] == [1] * layers
     if not everywhere:
-        _refuse(file, "a window in some of its layers", listed or placing)
+        refuse(file, "a window in some of its layers", listed or placing)
     if size >= context:
         return None
     return size

@@ -13,9 +13,9 @@ import numpy as np
 from edgellm.checkpoint.folder import CONFIG, LAYER_PREFIX, inside
 from edgellm.converters.huggingface.source import companions_in, read_shown, shown_dtype
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
+from edgellm.converters.litgpt.layer_kinds import POST_NORMS, WAY_ROUND
 from edgellm.converters.litgpt.lit_llama import lit_llama_config
 from edgellm.converters.litgpt.model_config import (
-    WAY_ROUND,
     LitShape,
     config_of,
     in_todays_words,
@@ -124,7 +124,8 @@ class LitGPTSource:
         stored_config, config_file = _stored_config(file, places)
         stored_config = in_todays_words(stored_config, config_file.name)
         shape = shape_of(stored_config, config_file.name)
-        self._rows = _rows_by_name(places, shape, file)
+        post_norms = bool(stored_config.get(POST_NORMS))
+        self._rows = _rows_by_name(places, shape, file, post_norms=post_norms)
         self.tensors: dict[str, SourceTensor] = {
             name: rows.shown for name, rows in self._rows.items()
         }
@@ -234,16 +235,16 @@ def _stored_config(file: Path, places: Mapping[str, TorchTensor]) -> tuple[dict[
 
 
 def _rows_by_name(
-    places: Mapping[str, TorchTensor], shape: LitShape, file: Path
+    places: Mapping[str, TorchTensor], shape: LitShape, file: Path, *, post_norms: bool
 ) -> dict[str, FileRows]:
     """Return each of Hugging Face's tensors. Raises FormatError, UnsupportedModelError."""
     found: dict[str, FileRows] = {}
     for name, tensor in places.items():
         path, _, part = name.rpartition(".")
-        targets = huggingface_paths(path)
+        targets = huggingface_paths(path, post_norms=post_norms)
         if not targets or part not in PARAMETERS:
             raise UnsupportedModelError(
-                f"{file} holds {quoted(name)}, which no LLaMA, Mistral or Qwen of LitGPT's has",
+                f"{file} holds {quoted(name)}, which no model of LitGPT's that edgellm knows has",
                 hint=WAY_ROUND,
             )
         rows = [FileRows(tensor)]

@@ -42,15 +42,23 @@ INNER: Mapping[str, str] = {
 }
 """Paths inside a layer: Hugging Face's."""
 
+INNER_WITH_POST_NORMS: Mapping[str, str] = {
+    **INNER,
+    "norm_2": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_mlp_norm": "post_feedforward_layernorm",
+}
+"""The same in Gemma 2, Gemma 3 and OLMo 2."""
+
 QKV, INTERLEAVED_QKV, LIT_LLAMA_QKV = "attn.qkv", "attn.attn", "attn.c_attn"
 FUSED = (QKV, INTERLEAVED_QKV, LIT_LLAMA_QKV)
 PARTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
-def huggingface_paths(path: str) -> Sequence[str]:
+def huggingface_paths(path: str, *, post_norms: bool = False) -> Sequence[str]:
     """Return the paths of what lies in a module of LitGPT's: one, or three of a fused one.
 
-    An unknown path has none.
+    An unknown path has none. ``post_norms``: whether layers have norms behind their two halves.
     """
     layer = LAYER.fullmatch(path)
     if layer is None:
@@ -58,7 +66,10 @@ def huggingface_paths(path: str) -> Sequence[str]:
     prefix = f"model.layers.{layer[1]}."
     if layer[2] in FUSED:
         return [f"{prefix}{part}" for part in PARTS]
-    return [f"{prefix}{INNER[layer[2]]}"] if layer[2] in INNER else []
+    names = INNER
+    if post_norms:
+        names = INNER_WITH_POST_NORMS
+    return [f"{prefix}{names[layer[2]]}"] if layer[2] in names else []
 
 
 def heads_of_parts(path: str, shape: LitShape) -> Sequence[Sequence[int]]:

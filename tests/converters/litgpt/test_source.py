@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from support.folders import tensors_of
 from support.litgpt_files import (
     lit_llama_tensors,
@@ -151,6 +152,63 @@ def test_lit_llamas_bare_file_is_read(tmp_path):
     assert (said["rms_norm_eps"], said["max_position_embeddings"]) == (1e-5, 2048)
 
 
+OTHERS = {
+    "gemma2": """
+        attention_scores_scalar: 32
+        attention_logit_softcapping: 50.0
+        final_logit_softcapping: 30.0
+        sliding_window_size: 9
+        sliding_window_indices: [1, 0]
+        """,
+    "gemma3_text": """
+        norm_qk: true
+        rope_local_base_freq: 10000
+        rope_indices: [1, 0, 1]
+        sliding_window_size: 9
+        sliding_window_indices: [1, 0, 1]
+        """,
+    "olmo2": "norm_1: false\nnorm_2: false\nnorm_qk: true\nnorm_qk_type: olmo2",
+}
+POST_NORMS = "post_attention_norm: true\npost_mlp_norm: true\n"
+GEMMA = "mlp_class_name: GemmaMLP\ngelu_approximate: tanh\nscale_embeddings: true\nname: Gemma\n"
+
+
+def write_other(folder, family):
+    """Write a model of LitGPT's whose layers have norms behind their two halves."""
+    source = write_litgpt(folder, LLAMA)
+    said = yaml.safe_load(model_config(LLAMA)) | yaml.safe_load(POST_NORMS)
+    if family.startswith("gemma"):
+        said |= yaml.safe_load(GEMMA)
+    said |= yaml.safe_load(OTHERS[family])
+    (source / "model_config.yaml").write_text(yaml.safe_dump(said))
+    tensors = litgpt_tensors(LLAMA, random_tensors(LLAMA))
+    for layer in range(2):
+        inside = f"transformer.h.{layer}."
+        for name in ("post_attention_norm", "post_mlp_norm"):
+            tensors[f"{inside}{name}.weight"] = np.ones(64, np.float32)
+        if family == "olmo2":
+            del tensors[f"{inside}norm_1.weight"], tensors[f"{inside}norm_2.weight"]
+        sizes = {"gemma3_text": (16, 16), "olmo2": (64, 32)}.get(family, ())
+        for letter, size in zip("qk", sizes, strict=False):
+            tensors[f"{inside}attn.norm_{letter}.weight"] = np.ones(size, np.float32)
+    write_arrays(source / "lit_model.pth", tensors)
+    return source
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_layers_with_norms_behind_their_halves_are_gemmas_and_olmos(tmp_path, family):
+    source = LitGPTSource(write_other(tmp_path / "lit", family))
+    make_recipe(source, ConversionSettings())
+    assert source.config["model_type"] == family
+    prefix = "model.layers.1."
+    assert f"{prefix}post_feedforward_layernorm.weight" in source.tensors
+    if family != "olmo2":
+        assert source.config["layer_types"] == ["sliding_attention", "full_attention"]
+        second = random_tensors(LLAMA)[f"{prefix}post_attention_layernorm.weight"]
+        found = source.rows(f"{prefix}pre_feedforward_layernorm.weight", 0, 64).view(np.float32)
+        assert np.array_equal(found, second.astype(np.float32))
+
+
 CHANGED = {
     "Gemma": ("mlp_class_name: LLaMAMLP", "mlp_class_name: GemmaMLP", "GemmaMLP"),
     "an older default": ("parallel_residual: false\n", "", "parallel_residual: True"),
@@ -160,7 +218,7 @@ CHANGED = {
         "biases and heads that are rotated in part",
     ),
     "experts": ("n_expert: 0", "n_expert: 8", "n_expert: 8"),
-    "OLMo 2": ("norm_qk: false", "norm_qk_type: olmo2", "olmo2"),
+    "OLMo 2": ("norm_qk: false", "norm_qk: true\nnorm_qk_type: olmo2", "norm_1"),
     "yarn": ("rope_adjustments: null", "rope_adjustments: {beta_fast: 32, factor: 4}", "yarn"),
     "tomorrow's": ("block_size: 256", "mixture_of_depths: 0.5", "mixture_of_depths"),
     "some windows": (
@@ -214,7 +272,7 @@ def test_yaml_that_is_more_than_values_is_refused(tmp_path, text):
 FILES = {
     "quantized": {"transformer.h.0.attn.qkv.weight.absmax": "quantized"},
     "an adapter": {"transformer.h.0.attn.qkv.lora_A": "part of a LoRA"},
-    "another model": {"transformer.h.0.mlp.fc.weight": "no LLaMA"},
+    "another model": {"transformer.h.0.mlp.fc.weight": "no model"},
     "an export": {"model.layers.0.mlp.up_proj.weight": "Hugging Face's names"},
     "both orders": {"transformer.h.0.attn.attn.weight": "twice"},
 }
