@@ -50,7 +50,7 @@ def run(count):
     gc.collect()
     left = [names("/dev/fd"), len(names("/proc/self/task")), threading.active_count()]
     return {"left": left, "arrays": mx.get_active_memory(), "memory": process_memory()}
-run(100)
+run(40)
 print(json.dumps([run(10), run(200)]))
 """
 

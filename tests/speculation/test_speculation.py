@@ -65,12 +65,7 @@ def test_draft_tokens_right_and_wrong_leave_the_text_as_it_is(kind, load, paged,
             prompt = PROMPT[:length]
             whole = plain.generate(prompt, max_tokens=40, logprobs=True)
             drafter.text = [*prompt, *ids_of(whole)]
-            for wrong in (
-                (),
-                range(length, 200, 5),
-                range(length, 200, 16),
-                range(length + 1, 200, 2),
-            ):
+            for wrong in ((), range(length, 200, 16), range(length + 1, 200, 3)):
                 drafter.wrong = frozenset(wrong)
                 answer = drafting.generate(prompt, max_tokens=40, logprobs=True)
                 assert (ids_of(answer), answer.text) == (ids_of(whole), whole.text)
@@ -86,55 +81,50 @@ def test_draft_tokens_right_and_wrong_leave_the_text_as_it_is(kind, load, paged,
                     assert stats.decode_passes == -(-(stats.completion_tokens - 1) // 16)
 
 
+@pytest.fixture(scope="module")
+def plain_and_drafting(tiny_folder):
+    """A model without and with drafts, the drafter, and what both say without an end."""
+    folder, drafter = tiny_folder("mistral-window", seed=1), KnownText()
+    plain = open_counted(folder)[0]
+    with plain, open_counted(folder, speculation=all_drafts(drafter))[0] as drafting:
+        yield plain, drafting, drafter, plain.generate(PROMPT, max_tokens=40)
+
+
 @given_settings(max_examples=25)
 @given(data=st.data())
-def test_a_completion_ends_where_it_would_end_without_drafts(data, tiny_folder):
-    folder = tiny_folder("mistral-window", seed=1)
-    drafter = KnownText()
-    plain, drafting = (
-        open_counted(folder)[0],
-        open_counted(folder, speculation=all_drafts(drafter))[0],
+def test_a_completion_ends_where_it_would_end_without_drafts(data, plain_and_drafting):
+    plain, drafting, drafter, whole = plain_and_drafting
+    ends = plain.eos_token_ids
+    drafter.text = [*PROMPT, *ids_of(whole)]
+    drafter.wrong = frozenset(
+        data.draw(st.sets(st.integers(len(PROMPT), len(PROMPT) + 40), max_size=6))
     )
-    with plain, drafting:
-        whole = plain.generate(PROMPT, max_tokens=40)
-        drafter.text = [*PROMPT, *ids_of(whole)]
-        drafter.wrong = frozenset(
-            data.draw(st.sets(st.integers(len(PROMPT), len(PROMPT) + 40), max_size=6))
-        )
-        limit = data.draw(st.integers(1, 40))
-        kind = data.draw(st.sampled_from(["length", "end token", "stop text", "closed"]))
-        settings = {"max_tokens": limit}
-        if kind == "end token":
-            plain.eos_token_ids = drafting.eos_token_ids = frozenset({ids_of(whole)[limit - 1]})
-        elif kind == "stop text":
-            settings = {"max_tokens": 40, "stop": whole.tokens[limit - 1].text or "no text"}
-        if kind == "closed":
-            streams = plain.stream(PROMPT, max_tokens=40), drafting.stream(PROMPT, max_tokens=40)
-            for stream in streams:
-                for _ in range(limit):
-                    next(stream)
-                stream.close()
-        else:
-            first, second = (
-                plain.generate(PROMPT, **settings),
-                drafting.generate(PROMPT, **settings),
-            )
-            assert (ids_of(second), second.text, second.finish_reason) == (
-                ids_of(first),
-                first.text,
-                first.finish_reason,
-            )
-            assert second.stats.completion_tokens == first.stats.completion_tokens
-        # What is kept is what was said: the next answer begins with as many known tokens, and says
-        # the same.
-        more = [*PROMPT, *ids_of(whole)[: limit + 1], 7]
-        again = [llm.generate(more, max_tokens=3, reuse_cache=True) for llm in (plain, drafting)]
-        assert ids_of(again[0]) == ids_of(again[1])
-        assert (
-            again[0].stats.cached_tokens
-            <= again[1].stats.cached_tokens
-            <= again[0].stats.cached_tokens + 1
-        )
+    limit = data.draw(st.integers(1, 40))
+    kind = data.draw(st.sampled_from(["length", "end token", "stop text", "closed"]))
+    settings = {"max_tokens": limit}
+    if kind == "end token":
+        plain.eos_token_ids = drafting.eos_token_ids = frozenset({ids_of(whole)[limit - 1]})
+    elif kind == "stop text":
+        settings = {"max_tokens": 40, "stop": whole.tokens[limit - 1].text or "no text"}
+    if kind == "closed":
+        streams = plain.stream(PROMPT, max_tokens=40), drafting.stream(PROMPT, max_tokens=40)
+        for stream in streams:
+            for _ in range(limit):
+                next(stream)
+            stream.close()
+    else:
+        first, second = (llm.generate(PROMPT, **settings) for llm in (plain, drafting))
+        said = (ids_of(first), first.text, first.finish_reason)
+        assert (ids_of(second), second.text, second.finish_reason) == said
+        assert second.stats.completion_tokens == first.stats.completion_tokens
+    # What is kept is what was said: the next answer begins with as many known tokens, and says
+    # the same.
+    more = [*PROMPT, *ids_of(whole)[: limit + 1], 7]
+    again = [llm.generate(more, max_tokens=3, reuse_cache=True) for llm in (plain, drafting)]
+    assert ids_of(again[0]) == ids_of(again[1])
+    cached = again[0].stats.cached_tokens
+    assert cached <= again[1].stats.cached_tokens <= cached + 1
+    plain.eos_token_ids = drafting.eos_token_ids = ends
 
 
 def test_the_context_may_end_within_a_draft(tiny_folder):
