@@ -124,11 +124,11 @@ def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
         "tokenizer_config.json",
     ]
     assert litgpt[2][:2] == ["lit_model.pth", "model_config.yaml"]
-    assert ask(hub.address, tmp_path, lit, offline=True) == [litgpt]
     assert not any("evil" in path or "gguf" in path for path in paths_asked(hub))
     assert ask(hub.address, tmp_path, {"repository": "owner/whole"}) == [first]
     assert not any("/resolve/" in path for path in paths_asked(hub))
-    assert ask(hub.address, tmp_path, {"repository": "owner/whole"}, offline=True) == [first]
+    whole = {"repository": "owner/whole"}
+    assert ask(hub.address, tmp_path, whole, lit, offline=True) == [first, litgpt]
     assert paths_asked(hub) == []
 
 
