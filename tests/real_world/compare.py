@@ -139,7 +139,7 @@ def _rendered(tokenizer, chat):
     from edgellm.errors import TemplateError
 
     try:
-        return tokenizer.render(chat)
+        return tokenizer.render(**chat)
     except TemplateError as error:
         return {"error": error.message}
 

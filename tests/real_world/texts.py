@@ -106,20 +106,47 @@ TEXTS = [
 PROMPT = "Once upon a time they said that the way to find water was long, and 12 of them"
 
 CHATS = [
-    [{"role": "user", "content": "Hello, what is this?"}],
-    [
-        {"role": "system", "content": "Be brief. "},
-        {"role": "user", "content": "  What is 1 + 1?\n"},
-    ],
-    [
-        {"role": "user", "content": "One <b>& two</b>"},
-        {"role": "assistant", "content": "Two, 'of course' é 你好"},
-        {"role": "user", "content": "Sure?"},
-    ],
-    [
-        {"role": "system", "content": "You are a cat."},
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nMeow"},
-        {"role": "user", "content": "And\nnow?"},
-    ],
+    {"messages": [{"role": "user", "content": "Hello, what is this?"}]},
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief. "},
+            {"role": "user", "content": "  What is 1 + 1?\n"},
+        ]
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "One <b>& two</b>"},
+            {"role": "assistant", "content": "Two, 'of course' é 你好"},
+            {"role": "user", "content": "Sure?"},
+        ]
+    },
+    {
+        "messages": [
+            {"role": "system", "content": "You are a cat."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "<think>\nhm\n</think>\n\nMeow"},
+            {"role": "user", "content": "And\nnow?"},
+        ]
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "A whole talk"},
+        ],
+        "add_generation_prompt": False,
+    },
+    {
+        "messages": [{"role": "user", "content": "How warm is it in Zürich?"}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "weather",
+                    "description": "Say <how> the weather is & 'was' é",
+                    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+                },
+            }
+        ],
+    },
 ]
+"""Conversations, and what else a template is given."""

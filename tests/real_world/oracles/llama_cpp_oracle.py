@@ -98,10 +98,12 @@ def tokens(model, request):
             role: model._model.token_get_text(token) if token >= 0 else ""
             for role, token in (("bos_token", model.token_bos()), ("eos_token", model.token_eos()))
         }
-        render = Jinja2ChatFormatter(template, add_generation_prompt=True, **names)
         for chat in request["chats"]:
+            settings = {"add_generation_prompt": True} | chat
+            begun = settings.pop("add_generation_prompt")
+            render = Jinja2ChatFormatter(template, add_generation_prompt=begun, **names)
             try:
-                said["rendered"].append(render(messages=chat).prompt)
+                said["rendered"].append(render(**settings).prompt)
             except Exception as error:
                 said["rendered"].append({"error": str(error)})
     return said

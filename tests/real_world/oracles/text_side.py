@@ -68,6 +68,7 @@ def tokens_of_file(tokenizer, request):
 def rendered(tokenizer, chat):
     """A chat as text, or the error."""
     try:
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        settings = {"add_generation_prompt": True} | chat
+        return tokenizer.apply_chat_template(settings.pop("messages"), tokenize=False, **settings)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
