@@ -9,7 +9,9 @@ from real_world.release import Built, write
 from real_world.weights import random_weights
 
 
-def write_packed(path, config, files, block, parts, *, dtype="float16", extra=None, **built):
+def write_packed(
+    path, config, files, block, parts, *, dtype="float16", by_itself=False, extra=None, **built
+):
     """Write a release whose layers' matrices are ``parts(random, outputs, inputs)``.
 
     Args:
@@ -19,6 +21,7 @@ def write_packed(path, config, files, block, parts, *, dtype="float16", extra=No
         block: the config's ``quantization_config``.
         parts: makes a matrix's tensors and its values, as those of ``support.packed_models``.
         dtype: of what is not quantized.
+        by_itself: whether transformers opens the folder itself, and not the float32 one.
         extra: further tensors.
         built: what else the row is told.
     """
@@ -43,6 +46,8 @@ def write_packed(path, config, files, block, parts, *, dtype="float16", extra=No
 
     exact = write(path.parent / "float32", config, files, weights=plain, dtype="float32")
     write(path, config | {"quantization_config": block}, files, weights={}, save=save)
+    if by_itself:
+        exact = path
     return Built(path=path, theirs=exact, runs=False, keeps_codes=True, **built)
 
 

@@ -79,7 +79,10 @@ def add(name, model, block, parts, **settings):
         config, files = model()
         return write_packed(path, config, files, block, parts, **settings)
 
-    release(name, "quantizer", note=PLAIN)(build)
+    note = PLAIN
+    if settings.get("by_itself"):
+        note = "transformers dequantizes it"
+    release(name, "quantizer", note=note)(build)
 
 
 add("Llama 2 GPTQ 4 bits in 128", llama2, GPTQ, gptq_parts)
@@ -123,6 +126,7 @@ add(
     ),
     dtype="bfloat16",
     as_it_is=0.15,
+    by_itself=True,
 )
 
 
@@ -158,6 +162,8 @@ add(
     },
     partial(compressed_parts, bits=4, group=128, symmetric=True),
     dtype="bfloat16",
+    by_itself=True,
+    within=2e-3,
 )
 add(
     "Llama 3.1 FP8 dynamic",
@@ -172,6 +178,7 @@ add(
     partial(float8_parts, part="weight_scale", shape=lambda outputs, inputs: (outputs, 1)),
     dtype="bfloat16",
     as_it_is=0.15,
+    by_itself=True,
 )
 add(
     "Qwen2.5 quantized.w8a8",
@@ -185,6 +192,7 @@ add(
     },
     partial(int8_parts, part="weight_scale"),
     dtype="bfloat16",
+    by_itself=True,
 )
 NF4 = {
     "_load_in_4bit": True,

@@ -1,6 +1,7 @@
 """transformers: its tokenizer, its template, its model in float32."""
 
 import contextlib
+import json
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -51,12 +52,20 @@ def answer(request):
 
 
 def opened(request):
-    """The model in float32, with an adapter merged if there is one."""
+    """The model in float32, with an adapter merged if there is one, and codes dequantized."""
+    settings = {}
+    config = json.loads((Path(request["folder"]) / "config.json").read_text())
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method == "fp8":
+        settings["quantization_config"] = transformers.FineGrainedFP8Config(dequantize=True)
+    elif method == "compressed-tensors":
+        settings["quantization_config"] = transformers.CompressedTensorsConfig(run_compressed=False)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         request["folder"],
         dtype=torch.float32,
         attn_implementation="eager",
         output_loading_info=True,
+        **settings,
     )
     wrong = {key: sorted(map(str, value)) for key, value in info.items() if value}
     if request.get("unused"):
