@@ -44,6 +44,9 @@ MOST_MODULES = 4096
 """Layers or experts that a config may ask for; more where there are as many tensors. Each is made
 in Python before the first tensor is missed."""
 
+NEVER_ZERO = ("heads", "head_dim", "hidden_size", "group_size", "n_groups")
+"""Ends of keys whose numbers MLX divides by, without a look at them."""
+
 LARGEST_NUMBER = 1 << 40
 """Of a whole number in a config."""
 
@@ -117,7 +120,7 @@ def _mlx_lm_checkpoint(folder: ModelFolder) -> MLXLMCheckpoint:
     if folder.path.is_dir():
         tensors = read_headers(inside(folder.path, file.name) for file in _read_by_mlx_lm(folder))
         if (folder.path / NVIDIA_CONFIG).exists():
-            read_json(inside(folder.path, NVIDIA_CONFIG))
+            _check_numbers(read_json(inside(folder.path, NVIDIA_CONFIG)), MOST_MODULES)
     folder = replace(folder, tensors=tensors)
     _check_numbers(raw, most=max(MOST_MODULES, len(tensors)))
     settings = in_old_words(raw)
@@ -185,10 +188,11 @@ def _check_numbers(value: Any, most: int, key: str = "") -> None:
     elif is_int(value):
         is_count = "layer" in key or "expert" in key
         limit = most if is_count else LARGEST_NUMBER
+        claim = f"config.json: {quoted(key)} is {quoted(value)}"
         if abs(value) > limit:
-            raise FormatError(
-                f"config.json: {quoted(key)} is {quoted(value)}; at most {limit} can be"
-            )
+            raise FormatError(f"{claim}; at most {limit} can be")
+        if value < 1 and key.endswith(NEVER_ZERO):
+            raise FormatError(f"{claim}; it must be above 0")
 
 
 def _numbers(raw: Mapping[str, Any]) -> dict[str, Any]:

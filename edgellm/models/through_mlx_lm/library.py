@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib import import_module, metadata
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +72,47 @@ def open_model(
             needs.
     """
     with renamed_errors(f"does not open {name or folder}"):
-        return _utils().load_model(
-            folder, lazy=True, model_config=settings, trust_remote_code=False
+        load_model = _utils().load_model
+        usual = signature(load_model).parameters["get_model_classes"].default
+
+        def checked_classes(config: dict[str, Any]) -> tuple[Any, Any]:
+            model_class, arguments_class = usual(config)
+            return partial(_checked, model_class), arguments_class
+
+        return load_model(
+            folder,
+            lazy=True,
+            model_config=settings,
+            get_model_classes=checked_classes,
+            trust_remote_code=False,
         )[0]
+
+
+def _checked(model_class: Any, arguments: Any) -> Any:
+    """Return a model that looks at the shapes of quantized weights when it is given them.
+
+    mlx-lm infers a group's size from them and the config; one of 0 ends the process inside MLX.
+    """
+    model = model_class(arguments)
+    sanitize = getattr(model, "sanitize", None)
+
+    def checked_sanitize(weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        if sanitize is not None:
+            weights = sanitize(weights)
+        for path, module in model.named_modules():
+            scales, weight = weights.get(f"{path}.scales"), module.get("weight")
+            if scales is None or not isinstance(weight, mx.array):
+                continue
+            # AWQ's and GPTQ's have their groups in rows
+            axis = -1 if f"{path}.qweight" not in weights else 0
+            if not scales.ndim or not 0 < scales.shape[axis] <= weight.shape[-1]:
+                raise ValueError(
+                    f"{path} has rows of {weight.shape[-1]}, its scales {scales.shape}"
+                )
+        return weights
+
+    model.sanitize = checked_sanitize
+    return model
 
 
 def count_parameters(model: Any) -> int:

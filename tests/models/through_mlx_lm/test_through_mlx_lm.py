@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import edgellm
 from edgellm.bench.backends.registry import RuntimeSettings, open_runtime
 from edgellm.bench.speed.variants import prepare_variant
+from edgellm.checkpoint.model_config import is_known_family
 from edgellm.cli.app import app
 from edgellm.errors import (
     BackendError,
@@ -232,6 +233,14 @@ def test_headers_and_numbers_are_checked_before_mlx_lm_sees_them(folder_of, tmp_
     many = changed(known, tmp_path / "many", num_hidden_layers=10**9)
     with pytest.raises(FormatError, match="'num_hidden_layers' is 1000000000; at most 4096"):
         edgellm.load(many)
+    # MLX would end the process, which divides by the size of a group
+    quantized = folder_of("qwen3_moe", bits=4)
+    narrow = changed(quantized, tmp_path / "narrow", moe_intermediate_size=1)
+    with pytest.raises(UnsupportedModelError, match="has rows of 1, its scales"):
+        edgellm.load(narrow)
+    empty = changed(quantized, tmp_path / "empty", quantization={"group_size": 0, "bits": 4})
+    with pytest.raises(FormatError, match="'group_size' is 0; it must be above 0"):
+        edgellm.load(empty)
     elsewhere = changed(known, tmp_path / "extra")
     # mlx-lm takes every model*.safetensors, whatever an index says
     (elsewhere / "model-extra.safetensors").write_bytes(b"\0" * 4)
@@ -269,6 +278,22 @@ def test_commands_take_it_like_any_folder(command, folder_of):
         assert (facts["bits"], facts["bytes"]["in_memory"]) == (4, 124800)
     if command == "verify":
         assert facts["passed"]
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_what_is_not_done_with_it_is_refused_with_the_way_round(command, folder_of, tmp_path):
+    folder = folder_of("qwen3_moe")
+    done = CliRunner().invoke(app, [command, str(folder), str(tmp_path / "made")])
+    assert isinstance(done.exception, UnsupportedModelError)
+    assert done.exception.message == "model_type 'qwen3_moe' is not supported"
+    assert "mlx_lm.convert quantizes them" in done.exception.hint
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_hybrid_of_a_family_of_ours_goes_through_mlx_lm():
+    hybrid = {"model_type": "granitemoehybrid", "layer_types": ["mamba", "attention"]}
+    assert not is_known_family(hybrid)
+    assert is_known_family({**hybrid, "layer_types": ["attention", "attention"]})
 
 
 def test_the_bench_opens_it_in_both_backends(folder_of):
