@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.litgpt_files import write_litgpt
 from support.meta_files import write_meta
+from support.mistral_files import write_mistral
 from support.processes import answer_of
 from support.stand_in_hub import Hub, hub_environment, paths_asked, serving_hub
 from support.tiny import CONFIGS, random_tensors, write_model, write_tokenizer
@@ -36,6 +37,7 @@ def hub(tmp_path_factory):
         "owner/whole": whole,
         "owner/lit": root / "lit",
         "owner/meta": meta,
+        "owner/mistral": write_mistral(root / "mistral", files=2),
         "owner/old": old,
         "owner/bare": bare,
         "owner/gated": whole,
@@ -101,12 +103,14 @@ def test_a_token_is_for_the_hub_and_not_for_the_storage_that_it_redirects_to(hub
 def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
     paths_asked(hub)
     lit = {"repository": "owner/lit", "torch_files": True}
-    first, old, litgpt = ask(
+    own = {"repository": "owner/mistral", "torch_files": True}
+    first, old, litgpt, mistral = ask(
         hub.address,
         tmp_path,
         {"repository": "owner/whole"},
         {"repository": "owner/old", "torch_files": True},
         lit,
+        own,
     )
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert first[2] == [
@@ -124,11 +128,19 @@ def test_a_repository_is_fetched_once_and_without_its_programs(hub, tmp_path):
         "tokenizer_config.json",
     ]
     assert litgpt[2][:2] == ["lit_model.pth", "model_config.yaml"]
+    assert mistral[2] == [
+        "consolidated-00001-of-00002.safetensors",
+        "consolidated-00002-of-00002.safetensors",
+        "consolidated.safetensors.index.json",
+        "params.json",
+        "tekken.json",
+    ]
     assert not any("evil" in path or "gguf" in path for path in paths_asked(hub))
     assert ask(hub.address, tmp_path, {"repository": "owner/whole"}) == [first]
     assert not any("/resolve/" in path for path in paths_asked(hub))
     whole = {"repository": "owner/whole"}
-    assert ask(hub.address, tmp_path, whole, lit, offline=True) == [first, litgpt]
+    again = ask(hub.address, tmp_path, whole, lit, own, offline=True)
+    assert again == [first, litgpt, mistral]
     assert paths_asked(hub) == []
 
 

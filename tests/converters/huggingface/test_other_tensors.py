@@ -1,9 +1,13 @@
 """Tensors beside a model's own, and prefixes before all names: as transformers, or by name."""
 
+import json
+
 import mlx.core as mx
+import numpy as np
 import pytest
 from support.folders import LLAMA, change, tensors_of
-from support.tiny import write_model
+from support.tiny import random_tensors, write_model
+from support.torch_files import write_arrays
 
 from edgellm.converters import convert
 from edgellm.converters.formats import open_format
@@ -86,3 +90,18 @@ def test_prefixes_of_what_saved_a_model_are_taken_off(tmp_path, prefix, headless
     plain, renamed = tensors_of(tmp_path / "plain"), tensors_of(tmp_path / "renamed")
     assert plain.keys() == renamed.keys()
     assert all(bool(mx.array_equal(plain[name], renamed[name])) for name in plain)
+
+
+def test_safetensors_go_before_pytorchs_file_and_an_index_needs_no_metadata(tmp_path):
+    base = write_model(tmp_path / "base", ONE_LAYER, shards=2, tokenizer=False)
+    index = base / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": json.loads(index.read_text())["weight_map"]}))
+    other = random_tensors(ONE_LAYER, seed=5)
+    write_arrays(
+        base / "pytorch_model.bin",
+        {name: values.astype(np.float32) for name, values in other.items()},
+    )
+    convert(base, tmp_path / "made", bits=16)
+    made = tensors_of(tmp_path / "made")
+    for name, values in random_tensors(ONE_LAYER).items():
+        assert np.array_equal(np.array(made[name]), values.astype(np.float32)), name
