@@ -99,6 +99,11 @@ def test_types_that_mlx_has_itself_come_in_and_go_out_as_they_are(tmp_path, kind
     edgellm.load(tmp_path / "made", backend="mlx").close()
 
 
+def ternary_kind(name):
+    """One of the two types that hold three numbers."""
+    return "TQ1_0" if "mlp" in name else "TQ2_0"
+
+
 def ternary_blocks(kind, rows, columns, seed):
     """Blocks of -d, 0 and d, written by the gguf library, with a scale for each row."""
     random = np.random.RandomState(seed)
@@ -106,26 +111,24 @@ def ternary_blocks(kind, rows, columns, seed):
     return gguf.quants.quantize(values.astype(np.float32), gguf.GGMLQuantizationType[kind])
 
 
-@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
-def test_ternary_models_go_out_in_two_bits(tmp_path, kind):
-    write_gguf(tmp_path / "in.gguf", WIDE, kinds=lambda name: kind, blocks=ternary_blocks)
+def test_ternary_models_go_out_in_two_bits(tmp_path):
+    config = WIDE | {"num_hidden_layers": 1}
+    write_gguf(tmp_path / "in.gguf", config, kinds=ternary_kind, blocks=ternary_blocks)
     convert(tmp_path / "in.gguf", tmp_path / "made")
     out = export(tmp_path / "made", tmp_path / "out.gguf")
-    assert out.kinds == {"TQ2_0": 16}
+    assert out.kinds == {"TQ2_0": 9}
     assert out.errors == {}
-    convert(tmp_path / "out.gguf", tmp_path / "back")
-    before, after = arrays(tmp_path / "made"), arrays(tmp_path / "back")
-    for name, values in before.items():
-        assert np.array_equal(values, after[name]), name
-    if kind == "TQ2_0":
-        first, second = (open_gguf(tmp_path / f"{name}.gguf").tensors for name in ("in", "out"))
-        for name, tensor in first.items():
-            if tensor.kind == kind:
-                pieces = [
-                    read_span(each.file, each.offset, each.nbytes)
-                    for each in (tensor, second[name])
-                ]
-                assert np.array_equal(*pieces), name
+    before, after = (open_gguf(tmp_path / name).tensors for name in ("in.gguf", "out.gguf"))
+    for name, tensor in before.items():
+        values = [
+            gguf.quants.dequantize(
+                read_span(each.file, each.offset, each.nbytes).reshape(each.shape[0], -1),
+                gguf.GGMLQuantizationType[each.kind],
+            )
+            for each in (tensor, after[name])
+            if each.kind.startswith("TQ")
+        ]
+        assert not values or np.array_equal(*values), name
 
 
 @pytest.mark.parametrize("bits", [1, 2])

@@ -85,11 +85,10 @@ def test_prefixes_of_what_saved_a_model_are_taken_off(tmp_path, prefix, headless
             tensors[prefix + inner] = values
 
     change(saved, rename)
-    for name, source in {"plain": base, "renamed": saved}.items():
-        convert(source, tmp_path / name, bits=16)
-    plain, renamed = tensors_of(tmp_path / "plain"), tensors_of(tmp_path / "renamed")
-    assert plain.keys() == renamed.keys()
-    assert all(bool(mx.array_equal(plain[name], renamed[name])) for name in plain)
+    plain, renamed = open_format(base), open_format(saved)
+    assert renamed.tensors == plain.tensors
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert np.array_equal(renamed.rows(name, 3, 5), plain.rows(name, 3, 5))
 
 
 def test_safetensors_go_before_pytorchs_file_and_an_index_needs_no_metadata(tmp_path):

@@ -11,6 +11,7 @@ from support.packed_models import WIDE, awq_parts, converted, gptq_parts, write_
 import edgellm
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert
+from edgellm.converters.quantizers.own_config_files import own_weight_names
 from edgellm.errors import FormatError, UnsupportedModelError
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
@@ -205,12 +206,6 @@ def test_fused_matrices_of_phi3_are_split_with_their_codes(tmp_path):
             partial(gptq_parts, bits=4, group=128, version="gptq", symmetric=True),
         ),
         (
-            "quantize_config.json",
-            {"bits": 4, "group_size": 128, "model_file_base_name": "own"},
-            "own-00001-of-00001.safetensors",
-            partial(gptq_parts, bits=4, group=128, version="gptq", symmetric=True),
-        ),
-        (
             "quant_config.json",
             {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"},
             "model.safetensors",
@@ -242,3 +237,19 @@ def test_marlins_layout_in_a_file_of_its_own_is_refused(tmp_path):
     (tmp_path / "packed" / "quantize_config.json").write_text(json.dumps(said))
     with pytest.raises(UnsupportedModelError, match="marlin"):
         convert(tmp_path / "packed", tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("said", "files", "pattern"),
+    [
+        ({"bits": 4, "group_size": 128}, ["model.safetensors", "b.safetensors"], None),
+        ({"model_file_base_name": "own"}, ["own.safetensors", "b.safetensors"], "own*.safetensors"),
+        ({"bits": 4}, ["vicuna-4bit.safetensors"], "vicuna-4bit.safetensors"),
+        ({"bits": 4}, ["a.safetensors", "b.safetensors"], None),
+    ],
+)
+def test_names_of_autogptqs_files(tmp_path, said, files, pattern):
+    (tmp_path / "quantize_config.json").write_text(json.dumps(said))
+    for name in files:
+        (tmp_path / name).write_bytes(b"")
+    assert own_weight_names(tmp_path) == pattern
