@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgellm.checkpoint.dialects.config_values import token_ids
 from edgellm.checkpoint.folder import GENERATION_CONFIG
-from edgellm.checkpoint.model_config import ModelConfig, token_ids
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters.conversion import (
     ConversionProgress,
     ConvertCallback,

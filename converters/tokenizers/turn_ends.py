@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgellm.checkpoint.dialects.config_values import listed_ids
 from edgellm.checkpoint.folder import GENERATION_CONFIG
-from edgellm.checkpoint.model_config import listed_ids
 from edgellm.files.strict_json import parse_json, read_json
 from edgellm.tokenizer import Tokenizer
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
+from edgellm.checkpoint.dialects.config_values import listed_ids
 from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, LAYER_PREFIX, ModelFolder, open_folder
-from edgellm.checkpoint.model_config import ModelConfig, listed_ids
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import (
     QUANTIZED_PARTS,
     Quantization,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number
-from edgellm.checkpoint.dialects.rotary import SLIDING, RopeScaling
+from edgellm.checkpoint.dialects.rotary import FULL, SLIDING, RopeScaling
 from edgellm.checkpoint.family_configs import Family
-from edgellm.errors import FormatError
+from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import is_int
 
 
@@ -48,7 +48,30 @@ class LayerConfig:
     rotary: Rotary | None
 
 
-def read_windows(
+def read_layers(
+    raw: Mapping[str, Any], family: Family, layers: int
+) -> tuple[int | None, frozenset[int], frozenset[int]]:
+    """Return the window, the layers that have it, and those without rotary positions.
+
+    Args:
+        raw: the config.
+        family: its family.
+        layers: how many there are.
+
+    Raises:
+        FormatError: one of the numbers is none.
+        UnsupportedModelError: a layer is of another kind.
+    """
+    window, sliding = _windows(raw, family, layers)
+    nope: frozenset[int] = frozenset()
+    if family.nope == "listed":
+        nope = _listed_nope_layers(raw, layers)
+    elif family.nope == "full" and window is not None:
+        nope = frozenset(range(layers)) - sliding
+    return window, sliding, nope
+
+
+def _windows(
     raw: Mapping[str, Any], family: Family, layers: int
 ) -> tuple[int | None, frozenset[int]]:
     """Return the window and the layers that have it; what is left out is as in transformers."""
@@ -66,33 +89,26 @@ def read_windows(
         return window, frozenset(range(layers))
     types = raw.get("layer_types")
     if isinstance(types, list) and len(types) == layers:
+        other = [kind for kind in types if kind not in (SLIDING, FULL)]
+        if other:
+            raise UnsupportedModelError(
+                f"layer_types names {str(other[0])[:40]!r}",
+                hint=f"edgellm runs layers of {SLIDING} and of {FULL}",
+            )
         return window, frozenset(index for index in range(layers) if types[index] == SLIDING)
     if not switched:
         return window, _by_pattern(raw, family, layers)
     if family.nope == "listed":
         # SmolLM3: a window instead of positions
-        return window, read_nope_layers(raw, family, layers, None)
+        return window, _listed_nope_layers(raw, layers)
     first = raw.get("max_window_layers", 28)
     if not is_int(first) or first < 0:
         first = 0
     return window, frozenset(range(first, layers))
 
 
-def read_nope_layers(
-    raw: Mapping[str, Any], family: Family, layers: int, windowed: frozenset[int] | None
-) -> frozenset[int]:
-    """Return the layers without rotary positions.
-
-    Args:
-        raw: the config.
-        family: its family.
-        layers: how many there are.
-        windowed: those that have a window; None: the model has no windows.
-    """
-    if family.nope == "none":
-        return frozenset()
-    if family.nope == "full":
-        return frozenset() if windowed is None else frozenset(range(layers)) - windowed
+def _listed_nope_layers(raw: Mapping[str, Any], layers: int) -> frozenset[int]:
+    """Return the layers that SmolLM3's config gives no rotary positions."""
     listed = raw.get("no_rope_layers")
     if listed is not None:
         # 1 for a layer that has them

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
+from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real, token_ids
 from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS, text_part
 from edgellm.checkpoint.dialects.rotary import (
     RopeScaling,
@@ -15,12 +15,7 @@ from edgellm.checkpoint.dialects.rotary import (
     read_rotary_dim,
 )
 from edgellm.checkpoint.family_configs import FAMILIES, Family, Norms, QueryKeyNorm
-from edgellm.checkpoint.layer_config import (
-    LayerConfig,
-    Rotary,
-    read_nope_layers,
-    read_windows,
-)
+from edgellm.checkpoint.layer_config import LayerConfig, Rotary, read_layers
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.settings import MAX_CONTEXT, is_int
 
@@ -120,8 +115,7 @@ class ModelConfig(CommonConfig):
             # as Qwen's pages have it, who wants long texts adds yarn and leaves the old number
             stretched = int(scaling.factor * scaling.original_max_position_embeddings)
             context = max(context, min(stretched, MAX_CONTEXT))
-        window, sliding_layers = read_windows(raw, family, layers)
-        windowed = sliding_layers if window is not None else None
+        window, sliding_layers, nope_layers = read_layers(raw, family, layers)
         attention_bias = read_flag(raw, "attention_bias", default=False)
         output_bias = read_flag(raw, family.output_bias_key, default=False)
         query_scalar = float(head_dim)
@@ -149,7 +143,7 @@ class ModelConfig(CommonConfig):
             mlp_bias=read_flag(raw, "mlp_bias", default=False),
             sliding_window=window,
             sliding_layers=sliding_layers,
-            nope_layers=read_nope_layers(raw, family, layers, windowed),
+            nope_layers=nope_layers,
             query_pre_attn_scalar=query_scalar,
             attn_logit_softcapping=_cap(raw, family.caps[0]),
             final_logit_softcapping=_cap(raw, family.caps[1]),
@@ -241,17 +235,6 @@ class ModelConfig(CommonConfig):
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, self.hidden_size)
         return shapes
-
-
-def listed_ids(value: object) -> list[int]:
-    """Return the numbers of a config's ``eos_token_id``: one, a list of them, or nothing."""
-    values: Sequence[object] = value if isinstance(value, list | tuple) else [value]
-    return [item for item in values if is_int(item)]
-
-
-def token_ids(value: object, vocab_size: int) -> frozenset[int]:
-    """Return the ids of a config's ``eos_token_id`` that are tokens of the vocabulary."""
-    return frozenset(item for item in listed_ids(value) if 0 <= item < vocab_size)
 
 
 def is_known_family(raw: Mapping[str, Any]) -> bool:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
 
-from edgellm.checkpoint.model_config import ModelConfig, RopeScaling, token_ids
+from edgellm.checkpoint.dialects.config_values import token_ids
+from edgellm.checkpoint.model_config import ModelConfig, RopeScaling
 from edgellm.errors import EdgeLLMError, FormatError, UnsupportedModelError
 
 LLAMA = tiny.CONFIGS["llama-2"]

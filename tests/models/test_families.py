@@ -150,6 +150,7 @@ def test_info_says_which_layers_differ(folders, capsys):
         ("exaone4", {"sliding_window_pattern": "LLX"}, "sliding_window_pattern"),
         ("exaone4", {"sliding_window_pattern": True}, "sliding_window_pattern"),
         ("exaone4", {"sliding_window": 0}, "sliding_window"),
+        ("olmo3", {"layer_types": ["linear_attention"] * 8}, "linear_attention"),
         ("hunyuan", {"use_cla": True}, "use_cla"),
         ("hunyuan", {"use_qk_norm": False}, "use_qk_norm"),
         ("hunyuan", {"rope_scaling": {"type": "dynamic", "alpha": "9"}}, "alpha"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgellm.errors import FormatError
@@ -76,3 +76,20 @@ def read_flag(raw: Mapping[str, Any], name: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise FormatError(f"config.json: {name} is {str(value)[:40]}; it must be true or false")
     return value
+
+
+def head_dim_of(config: Mapping[str, Any]) -> int:
+    """Return the size of a head."""
+    heads = read_number(config, "num_attention_heads")
+    return read_number(config, "head_dim", max(1, read_number(config, "hidden_size") // heads))
+
+
+def listed_ids(value: object) -> list[int]:
+    """Return the numbers of a config's ``eos_token_id``: one, a list of them, or nothing."""
+    values: Sequence[object] = value if isinstance(value, list | tuple) else [value]
+    return [item for item in values if is_int(item)]
+
+
+def token_ids(value: object, vocab_size: int) -> frozenset[int]:
+    """Return the ids of a config's ``eos_token_id`` that are tokens of the vocabulary."""
+    return frozenset(item for item in listed_ids(value) if 0 <= item < vocab_size)

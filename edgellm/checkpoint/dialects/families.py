@@ -10,9 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real
-from edgellm.checkpoint.dialects.rotary import rotary_settings, rotated_share
-from edgellm.errors import FormatError, UnsupportedModelError
+from edgellm.checkpoint.dialects.adapt import (
+    adapt_ernie,
+    adapt_gemma,
+    adapt_helium,
+    adapt_hunyuan,
+    adapt_hybrid,
+    adapt_iquest,
+    adapt_phi3,
+    is_attention_alone,
+)
+from edgellm.checkpoint.dialects.config_values import head_dim_of, read_number, read_real
+from edgellm.errors import FormatError
 from edgellm.files.strict_json import quoted
 
 Config = dict[str, Any]
@@ -70,95 +79,6 @@ class Dialect:
     covers: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
 
-def _adapt_phi3(config: Config) -> None:
-    for key in ("rope_scaling", "rope_parameters"):
-        settings = config.get(key)
-        if isinstance(settings, Mapping) and "yarn" in (
-            settings.get("type"),
-            settings.get("rope_type"),
-        ):
-            # as it called longrope once
-            config[key] = {**settings, "type": "longrope", "rope_type": "longrope"}
-    if rotated_share(config) != 1.0:
-        config["model_type"] = "phi3"
-        config.setdefault("sliding_window", None)
-    elif config.get("sliding_window") is not None:
-        config["model_type"] = "mistral"
-
-
-def _adapt_ernie(config: Config) -> None:
-    biased = read_flag(config, "use_bias", default=False)
-    config |= {"attention_bias": biased, "mlp_bias": biased}
-
-
-def _adapt_helium(config: Config) -> None:
-    if read_flag(config, "attention_bias", default=False):
-        # which has biases of queries, keys and values, and none of the output
-        config |= {"model_type": "qwen2", "use_sliding_window": False}
-
-
-def _is_attention_alone(config: Mapping[str, Any]) -> bool:
-    """Return whether no layer of a Granite 4 is a state-space model."""
-    kinds = config.get("layer_types", config.get("layers_block_type"))
-    listed = kinds if isinstance(kinds, list) else ["mamba"]
-    return all(kind in ("attention", "full_attention") for kind in listed)
-
-
-def _adapt_hybrid(config: Config) -> None:
-    """Make a dense Granite 4 of attention layers a Granite 3; others are no LLaMA."""
-    if not _is_attention_alone(config):
-        raise UnsupportedModelError(
-            "layers of this granitemoehybrid are state-space models, which edgellm does not run",
-            hint="Granite 4's dense models (350m, 1b, micro) can be converted, and Granite 3",
-        )
-    if config.get("position_embedding_type") != "rope":
-        raise UnsupportedModelError(
-            "this granitemoehybrid has no rotary positions", hint="choose a model that has them"
-        )
-    config["intermediate_size"] = config.get("shared_intermediate_size")
-
-
-def _adapt_iquest(config: Config) -> None:
-    for key in ("clip_qkv", "use_sliding_window"):
-        if config.get(key):
-            raise UnsupportedModelError(
-                f"{key} of an iquestcoder is not supported",
-                hint="transformers does not run such a model either",
-            )
-
-
-def _adapt_hunyuan(config: Config) -> None:
-    """Put ``alpha``, by which the rotary base grows once and for all, into the base."""
-    if read_flag(config, "use_qk_norm", default=True) is False:
-        raise UnsupportedModelError(
-            "use_qk_norm of a hunyuan_v1_dense is false",
-            hint="transformers does not run such a model either",
-        )
-    if read_flag(config, "use_cla", default=False):
-        raise UnsupportedModelError(
-            "use_cla of a hunyuan_v1_dense is set: layers share keys and values",
-            hint="transformers does not run such a model either",
-        )
-    settings = rotary_settings(config)
-    kind = settings.get("rope_type", settings.get("type"))
-    if kind != "dynamic" or not settings.get("alpha"):
-        return
-    alpha = read_real(settings, "alpha", 1.0, low=0.0, high=1e9)
-    theta = settings.get("rope_theta", config.get("rope_theta"))
-    theta = read_real({"rope_theta": theta}, "rope_theta", 10000.0, low=0.0, high=1e12)
-    head_dim = head_dim_of(config)
-    config["rope_theta"] = theta * alpha ** (head_dim / max(1, head_dim - 2))
-    config |= {"rope_parameters": None, "rope_scaling": None}
-
-
-def _adapt_gemma(config: Config) -> None:
-    if config.get("use_bidirectional_attention"):
-        raise UnsupportedModelError(
-            "use_bidirectional_attention is set: this Gemma makes embeddings of texts",
-            hint="choose a model that continues texts",
-        )
-
-
 GEMMA: Config = {
     "head_dim": 256,
     "num_attention_heads": 8,
@@ -177,21 +97,21 @@ DIALECTS: Mapping[str, Dialect] = {
         defaults={"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "head_dim": 128}
         | {"tie_word_embeddings": True, "num_key_value_heads": 2},
         pairs=True,
-        adapt=_adapt_ernie,
+        adapt=adapt_ernie,
     ),
     "gemma2": Dialect(
         runs_as="gemma2",
         defaults=GEMMA
         | {"vocab_size": 256000, "max_position_embeddings": 8192}
         | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
-        adapt=_adapt_gemma,
+        adapt=adapt_gemma,
     ),
     "gemma3_text": Dialect(
         runs_as="gemma3_text",
         defaults=GEMMA
         | {"vocab_size": 262208, "max_position_embeddings": 131072}
         | {"rope_theta": 1e6, "rope_local_base_freq": 10000.0},
-        adapt=_adapt_gemma,
+        adapt=adapt_gemma,
     ),
     "granite": Dialect(multiplied=True),
     "granitemoehybrid": Dialect(
@@ -200,17 +120,17 @@ DIALECTS: Mapping[str, Dialect] = {
             "shared_mlp.output_linear": ("mlp.down_proj",),
         },
         multiplied=True,
-        adapt=_adapt_hybrid,
-        covers=_is_attention_alone,
+        adapt=adapt_hybrid,
+        covers=is_attention_alone,
     ),
     "helium": Dialect(
         defaults={"rope_theta": 100000.0, "rms_norm_eps": 1e-8, "head_dim": 128},
         pairs=True,
-        adapt=_adapt_helium,
+        adapt=adapt_helium,
     ),
     "iquestcoder": Dialect(
         defaults={"head_dim": 128, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
-        adapt=_adapt_iquest,
+        adapt=adapt_iquest,
     ),
     "phi3": Dialect(
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
@@ -219,13 +139,13 @@ DIALECTS: Mapping[str, Dialect] = {
             "mlp.gate_up_proj": GATE_UP,
         },
         unread=("attention_bias", "mlp_bias"),
-        adapt=_adapt_phi3,
+        adapt=adapt_phi3,
     ),
     "hunyuan_v1_dense": Dialect(
         runs_as="hunyuan_v1_dense",
         defaults={"rms_norm_eps": 1e-5},
         unread=("mlp_bias",),
-        adapt=_adapt_hunyuan,
+        adapt=adapt_hunyuan,
     ),
     "olmo2": Dialect(runs_as="olmo2", defaults={"rms_norm_eps": 1e-5}, unread=("mlp_bias",)),
     "olmo3": Dialect(
@@ -309,12 +229,6 @@ def row_counts(config: Mapping[str, Any]) -> Mapping[str, int]:
         "mlp.up_proj": inner,
         "mlp.down_proj": read_number(config, "hidden_size"),
     }
-
-
-def head_dim_of(config: Mapping[str, Any]) -> int:
-    """Return the size of a head."""
-    heads = read_number(config, "num_attention_heads")
-    return read_number(config, "head_dim", max(1, read_number(config, "hidden_size") // heads))
 
 
 def factors(config: Mapping[str, Any], *, own_head: bool) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from edgellm.checkpoint.dialects.config_values import head_dim_of
 from edgellm.checkpoint.dialects.families import (
     DIALECTS,
     OTHER_PARTS,
@@ -16,7 +17,6 @@ from edgellm.checkpoint.dialects.families import (
     WRAPPERS,
     Dialect,
     factors,
-    head_dim_of,
     in_llamas_words,
     row_counts,
     text_part,
