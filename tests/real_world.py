@@ -24,6 +24,7 @@ def main():
     parser.add_argument("--only", action="append", help="releases with this in name or kind")
     parser.add_argument("--oracle", default=sys.executable, help="the Python that has the peers")
     parser.add_argument("--results", type=Path, help="a JSON file for all that was found")
+    parser.add_argument("--backend", default="auto", help="mlx: our model in MLX on a CPU too")
     parser.add_argument("--keep", type=Path, help="a folder that keeps what is built")
     arguments = parser.parse_args()
     chosen = [one for one in RELEASES.values() if wanted(one, arguments.only)]
@@ -31,7 +32,7 @@ def main():
     with Peers(arguments.oracle) as peers:
         for number, release in enumerate(chosen):
             start = time.perf_counter()
-            row = held(release, number, arguments.keep, peers)
+            row = held(release, number, arguments, peers)
             rows.append(row)
             for text in lines(row, time.perf_counter() - start):
                 print(text, flush=True)  # noqa: T201
@@ -50,15 +51,15 @@ def wanted(release, only):
     return not only or any(part.lower() in about for part in only)
 
 
-def held(release, number, keep, peers):
+def held(release, number, arguments, peers):
     """The row of a release; whatever fails is a difference too."""
     with tempfile.TemporaryDirectory(prefix="edgellm-real-world-") as folder:
         place = Path(folder)
-        if keep:
-            place = keep / f"{number:02d}"
+        if arguments.keep:
+            place = arguments.keep / f"{number:02d}"
             place.mkdir(parents=True)
         try:
-            return compare(release, place, peers)
+            return compare(release, place, peers, backend=arguments.backend)
         except Exception as error:
             text = str(error) or traceback.format_exc()
             return Row(

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -53,10 +53,11 @@ class Row:
         return asdict(self) | {"right": self.right}
 
 
-def compare(release, folder, peers, *, texts=TEXTS, chats=CHATS):
+def compare(release, folder, peers, *, texts=TEXTS, chats=CHATS, backend="auto"):
     """Build a release in a folder and hold it against its oracle."""
     row = Row(release.name, release.kind, release.oracle, notes=[release.note] * bool(release.note))
     built = release.build(folder / "release", peers)
+    built = replace(built, loads={"backend": backend} | built.loads)
     row.wrong += _compared(row, built, folder, peers, texts=texts, chats=chats)
     return row
 

@@ -119,7 +119,9 @@ def gemma3(path, peers):
 def through_mlx_lm(name, family, **more):
     def build(path):
         write_mlx_lm_model(path, family, **more)
-        return Built(path=path, converts=False, loads={"threads": None, "activations": None})
+        return Built(
+            path=path, converts=False, loads={"threads": None, "activations": None, "backend": None}
+        )
 
     release(name, "family", oracle="mlx-lm", note="through mlx-lm's own model")(build)
 
