@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgellm.checkpoint.dialects.config_values import read_flag, read_number, read_real, token_ids
-from edgellm.checkpoint.dialects.families import DIALECTS, WRAPPERS, text_part
+from edgellm.checkpoint.dialects.families import DIALECTS
 from edgellm.checkpoint.dialects.rotary import (
     RopeScaling,
     read_local_rotary,
     read_rotary,
     read_rotary_dim,
 )
+from edgellm.checkpoint.dialects.wrappers import WRAPPERS, text_part
 from edgellm.checkpoint.family_configs import FAMILIES, Family, Norms, QueryKeyNorm
 from edgellm.checkpoint.layer_config import LayerConfig, Rotary, read_layers
 from edgellm.errors import FormatError, UnsupportedModelError

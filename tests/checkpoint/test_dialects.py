@@ -10,6 +10,8 @@ from support import tiny
 from support.folders import fused, saved_by_mlx_lm, tensors_of
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.checkpoint.dialects.wrappers import text_part
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert
 from edgellm.errors import FormatError, UnsupportedModelError
 
@@ -142,6 +144,23 @@ def test_the_text_part_of_a_model_that_sees_is_a_model(prefix, tiny_folder, tmp_
     assert "1 tensor that no text goes through left out" in said
     assert_same_files(tmp_path / "made", tmp_path / "plain")
     assert json.loads((tmp_path / "made" / "config.json").read_text())["model_type"] == "mistral"
+
+
+def test_sizes_that_a_published_llava_leaves_out_are_its_familys():
+    """The config of llava-1.5-7b-hf, and the text part of llava-v1.6-mistral-7b-hf."""
+    text = {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}
+    wrapper = {"model_type": "llava", "vocab_size": 32000, "tie_word_embeddings": False}
+    config = ModelConfig.from_dict(text_part(wrapper | {"text_config": text}))
+    assert (config.hidden_size, config.intermediate_size) == (4096, 11008)
+    assert (config.num_hidden_layers, config.num_attention_heads) == (32, 32)
+    assert (config.num_key_value_heads, config.vocab_size) == (32, 32064)
+    text = {"model_type": "mistral", "max_position_embeddings": 32768, "num_key_value_heads": 8}
+    config = ModelConfig.from_dict(text_part({"model_type": "llava_next", "text_config": text}))
+    assert (config.hidden_size, config.intermediate_size) == (4096, 14336)
+    assert (config.num_key_value_heads, config.vocab_size) == (8, 32000)
+    # a model that is nothing else says its sizes
+    with pytest.raises(FormatError, match="num_attention_heads is missing"):
+        ModelConfig.from_dict({"model_type": "llama", "vocab_size": 32064})
 
 
 def test_what_a_trainer_and_other_families_leave_is_no_obstacle(llama, tmp_path, open_llm):

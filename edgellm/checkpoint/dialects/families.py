@@ -21,8 +21,6 @@ from edgellm.checkpoint.dialects.adapt import (
     is_attention_alone,
 )
 from edgellm.checkpoint.dialects.config_values import head_dim_of, read_number, read_real
-from edgellm.errors import FormatError
-from edgellm.files.strict_json import quoted
 
 Config = dict[str, Any]
 
@@ -40,12 +38,6 @@ MULTIPLIERS = (
     "logits_scaling",
 )
 """Granite's numbers beside the weights, all 1 where they are left out."""
-
-WRAPPERS: Mapping[str, str] = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "mistral"}
-"""Models that see, of which ``text_config`` is the language model; and its family, if unsaid."""
-
-OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "image_newline")
-"""Tensors of a wrapper that no text goes through, by the beginning of their names."""
 
 VALUE_HEAD = "v_head."
 """The beginning of names of tensors that training with rewards (PPO) leaves beside a model."""
@@ -170,39 +162,6 @@ DIALECTS: Mapping[str, Dialect] = {
     "xverse": Dialect(),
 }
 """Dialects by ``model_type``."""
-
-
-def text_part(config: Mapping[str, Any]) -> Config:
-    """Return the config of a wrapper's language model; any other config as it is."""
-    kind = config.get("model_type")
-    usual = WRAPPERS.get(kind) if isinstance(kind, str) else None
-    if usual is None:
-        return dict(config)
-    text = config.get("text_config")
-    if not isinstance(text, Mapping):
-        raise FormatError(
-            f"config.json: the text_config of {kind} is {quoted(text)}; it must be an object"
-        )
-    outer = {
-        key: value
-        for key, value in config.items()
-        if value is not None and not key.endswith("_config") and key != "architectures"
-    }
-    if "quantization_config" in config:
-        outer["quantization_config"] = config["quantization_config"]
-    family = text.get("model_type") or usual
-    if not isinstance(family, str):
-        raise FormatError(
-            f"config.json: the model_type of text_config is {quoted(family)}; it must be a text"
-        )
-    return (
-        outer
-        | {key: value for key, value in text.items() if key not in outer}
-        | {
-            "model_type": family,
-            "architectures": [ARCHITECTURES.get(family, "")],
-        }
-    )
 
 
 def in_llamas_words(config: Mapping[str, Any], dialect: Dialect) -> Config:

@@ -12,15 +12,13 @@ from typing import Any
 from edgellm.checkpoint.dialects.config_values import head_dim_of
 from edgellm.checkpoint.dialects.families import (
     DIALECTS,
-    OTHER_PARTS,
     VALUE_HEAD,
-    WRAPPERS,
     Dialect,
     factors,
     in_llamas_words,
     row_counts,
-    text_part,
 )
+from edgellm.checkpoint.dialects.wrappers import OTHER_PARTS, WRAPPERS, text_part
 from edgellm.errors import FormatError
 from edgellm.files.strict_json import quoted
 
