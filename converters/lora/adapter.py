@@ -12,7 +12,7 @@ from edgellm.checkpoint.folder import inside
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
-from edgellm.converters.lora.changes import Adapter, Factor, LowRank, TokenRows
+from edgellm.converters.lora.changes import Adapter, Factor, LowRank, Replacement, TokenRows
 from edgellm.converters.lora.peft_config import (
     ADAPTER_CONFIG,
     EMBEDDING,
@@ -141,7 +141,7 @@ def _read_peft(
         elif found := PEFT_TOKEN_ROWS.fullmatch(name):
             token_rows[found[1]] = _token_rows(config, found[1], tensor, file)
         elif (found := PEFT_REPLACEMENT.fullmatch(name)) and "lora_" not in name:
-            replacements[f"{found[1]}.{found[3]}"] = tensor
+            replacements[f"{found[1]}.{found[3]}"] = Replacement(tensor)
             if found[2]:
                 saved_bases.add(f"{found[1]}.{found[3]}")
             else:
@@ -197,7 +197,7 @@ def _peft_changes(
 
 def _read_mlx(
     config: Mapping[str, Any], tensors: Mapping[str, TorchTensor], file: Path
-) -> tuple[dict[str, LowRank], dict[str, TorchTensor]]:
+) -> tuple[dict[str, LowRank], dict[str, Replacement]]:
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora", "full"):
         raise UnsupportedModelError(
@@ -221,7 +221,7 @@ def _read_mlx(
         if found and kind != "full":
             parts.setdefault(found[1], {})[found[2]] = tensor
         else:
-            replacements[name] = tensor
+            replacements[name] = Replacement(tensor)
     if parts and not is_finite(scale):
         raise FormatError(f"{ADAPTER_CONFIG}: the scale in lora_parameters is {quoted(scale)}")
     changes = {}

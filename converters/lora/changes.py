@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from edgellm.checkpoint.dialects.names import StoredRows
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows
 from edgellm.converters.tensors.floats import Floats, floats
+from edgellm.converters.tensors.spelled_source import read_in_our_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class Factor:
         return values
 
 
+WHOLE = StoredRows("")
+"""All rows as they are, of whatever tensor."""
+
+
 @dataclass(frozen=True, slots=True)
 class LowRank:
     """A matrix's change, ``scale * up @ down``, and with DoRA the length of each row afterwards.
@@ -61,6 +68,7 @@ class LowRank:
         scale: what the product is multiplied by.
         magnitude: the rows' lengths, or the columns'; None: plain LoRA.
         by_column: whether they are the columns', as in PEFT's embeddings.
+        part: the rows of the change that are one of our matrix, and what that is multiplied by.
     """
 
     up: Factor
@@ -68,11 +76,25 @@ class LowRank:
     scale: float
     magnitude: TorchTensor | None
     by_column: bool = False
+    part: StoredRows = WHOLE
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix that it changes."""
-        return self.up.shape[0], self.down.shape[1]
+        return _row_count(self.up.shape[0], self.part), self.down.shape[1]
+
+    def up_values(self) -> Floats:
+        """Read ``up`` in float32, multiplied by what the matrix is. Raises ReadError."""
+        return in_our_order(self.up.values(), self.part)
+
+    def magnitude_values(self) -> Floats | None:
+        """Read the lengths in float32, as those of ``up``; None: there are none."""
+        if self.magnitude is None:
+            return None
+        lengths = read_values(self.magnitude).reshape(-1)
+        if self.by_column:
+            return lengths * np.float32(self.part.factor)
+        return in_our_order(lengths, self.part)
 
     def applied(self, weight: Floats, up: Floats, down: Floats) -> Floats:
         """Return some rows of the matrix with the product added; ``up`` are the rows of these."""
@@ -90,10 +112,41 @@ class TokenRows:
     Attributes:
         ids: the tokens that they are for.
         tensor: their rows in this order, (tokens, columns).
+        factor: what the matrix is multiplied by.
     """
 
     ids: tuple[int, ...]
     tensor: TorchTensor
+    factor: float = 1.0
+
+    def row(self, place: int) -> Floats:
+        """Read the row at a place in float32. Raises ReadError."""
+        values = floats(read_rows(self.tensor, place, place + 1), self.tensor.info.dtype)
+        return values * np.float32(self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A tensor that an adapter brings whole.
+
+    Attributes:
+        tensor: what is stored.
+        part: the rows of it that are the tensor of ours, and what that is multiplied by.
+    """
+
+    tensor: TorchTensor
+    part: StoredRows = WHOLE
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape as a tensor of ours."""
+        first, *others = self.tensor.info.shape
+        return (_row_count(first, self.part), *others)
+
+    def values(self, start: int, stop: int) -> Floats:
+        """Read some rows in float32, shape (numbers,). Raises ReadError."""
+        content = read_in_our_order(partial(read_rows, self.tensor), self.part, start, stop)
+        return floats(content, self.tensor.info.dtype) * np.float32(self.part.factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +164,26 @@ class Adapter:
     """
 
     changes: Mapping[str, LowRank]
-    replacements: Mapping[str, TorchTensor]
+    replacements: Mapping[str, Replacement]
     saved_bases: frozenset[str]
     token_rows: Mapping[str, TokenRows]
     files: tuple[Path, ...]
     own_head: bool
+
+
+def in_our_order(values: Floats, part: StoredRows) -> Floats:
+    """Return a part of rows in our order, multiplied by what it is."""
+    if part is WHOLE:
+        return values
+    chosen = values[part.start : part.stop]
+    if part.head_dim is not None:
+        heads = chosen.reshape(-1, part.head_dim // 2, 2, *chosen.shape[1:])
+        chosen = heads.swapaxes(1, 2).reshape(chosen.shape)
+    return chosen * np.float32(part.factor)
+
+
+def _row_count(stored: int, part: StoredRows) -> int:
+    return len(range(stored)[part.start : part.stop])
 
 
 def read_values(tensor: TorchTensor, rows: tuple[int, int] | None = None) -> Floats:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS, Quantization
-from edgellm.converters.huggingface.torch_file import TorchTensor, read_rows
+from edgellm.converters.huggingface.torch_file import read_rows
 from edgellm.converters.lora.adapter import TIED, open_adapter
-from edgellm.converters.lora.changes import Adapter, LowRank, read_values
+from edgellm.converters.lora.changes import Adapter, LowRank, Replacement
+from edgellm.converters.lora.our_words import in_our_words
 from edgellm.converters.lora.state_dict import FILES_TELL, AdapterSettings, BaseShape
 from edgellm.converters.lora.untied_source import UntiedSource
 from edgellm.converters.tensors.file_rows import files_fingerprint
-from edgellm.converters.tensors.floats import Floats, floats, stored
+from edgellm.converters.tensors.floats import Floats, stored
 from edgellm.converters.tensors.recipe import Matrix, first_few, make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import (
@@ -69,6 +70,9 @@ class MergedSource(DerivedSource):
         self._adapter = adapter = open_adapter(
             path, BaseShape(shapes, recipe.config["head_dim"]), settings
         )
+        spelling = getattr(base, "spelling", None)
+        if spelling is not None:
+            self._adapter = adapter = in_our_words(adapter, spelling)
         if TIED[1] not in recipe.matrices:
             self._adapter = adapter = _for_tied_head(adapter)
             if adapter.own_head:
@@ -104,8 +108,7 @@ class MergedSource(DerivedSource):
         replacement = self._adapter.replacements.get(name)
         if replacement is None:
             return self._base.rows(name, start, stop)
-        values = floats(read_rows(replacement, start, stop), replacement.info.dtype)
-        return stored(values, self.tensors[name].dtype)
+        return stored(replacement.values(start, stop), self.tensors[name].dtype)
 
     def _matrix_rows(self, path: str, start: int, stop: int) -> Floats:
         """Return rows of a matrix as the adapter makes them, shape (rows, columns)."""
@@ -124,8 +127,7 @@ class MergedSource(DerivedSource):
         if brought is not None:
             for at, token in enumerate(brought.ids):
                 if start <= token < stop:
-                    row = read_rows(brought.tensor, at, at + 1)
-                    weight[token - start] = floats(row, brought.tensor.info.dtype)
+                    weight[token - start] = brought.row(at)
         return weight
 
     def _plain_rows(self, path: str, start: int, stop: int) -> Floats:
@@ -134,8 +136,7 @@ class MergedSource(DerivedSource):
         replacement = self._adapter.replacements.get(f"{path}.weight")
         if replacement is None:
             return float_rows(self._base, self._changed[path], start, stop)
-        values = floats(read_rows(replacement, start, stop), replacement.info.dtype)
-        return values.reshape(stop - start, -1)
+        return replacement.values(start, stop).reshape(stop - start, -1)
 
     def _require_known(self, matrices: Mapping[str, Matrix]) -> list[str]:
         """Check each change's shape, and return the paths of the matrices that change."""
@@ -159,9 +160,9 @@ class MergedSource(DerivedSource):
                 )
         for path, tensor in replacements.items():
             expected = self._shape(path, matrices)
-            if tensor.info.shape != expected:
+            if tensor.shape != expected:
                 raise FormatError(
-                    f"the adapter brings {path} as {tensor.info.shape}; the model has {expected}"
+                    f"the adapter brings {path} as {tensor.shape}; the model has {expected}"
                 )
         for path, brought in token_rows.items():
             tokens, features = matrices[path].shape
@@ -181,10 +182,8 @@ class MergedSource(DerivedSource):
     def _factors(self, path: str, change: LowRank) -> _Factors:
         """Read a change's factors; the last matrix's are held, since its rows come in turn."""
         if self._loaded is None or self._loaded.path != path:
-            magnitude = None
-            if change.magnitude is not None:
-                magnitude = read_values(change.magnitude).reshape(-1)
-            loaded = _Factors(path, change.up.values(), change.down.values(), magnitude)
+            magnitude = change.magnitude_values()
+            loaded = _Factors(path, change.up_values(), change.down.values(), magnitude)
             for values in (loaded.up, loaded.down, magnitude):
                 if values is not None and not np.isfinite(values).all():
                     raise FormatError(
@@ -238,8 +237,9 @@ def _for_tied_head(adapter: Adapter) -> Adapter:
     return adapter
 
 
-def _is_same(one: TorchTensor, other: TorchTensor) -> bool:
+def _is_same(first: Replacement, second: Replacement) -> bool:
     """Return whether two matrices hold the same bytes. Raises ReadError."""
+    one, other = first.tensor, second.tensor
     if (one.info.shape, one.info.dtype) != (other.info.shape, other.info.dtype):
         return False
     shown = SourceTensor(one.info.dtype, one.info.shape)

@@ -22,7 +22,7 @@ from edgellm.converters.litgpt.tensor_names import (
     huggingface_paths,
 )
 from edgellm.converters.litgpt.yaml_file import read_yaml
-from edgellm.converters.lora.changes import Adapter, Factor, LowRank
+from edgellm.converters.lora.changes import Adapter, Factor, LowRank, Replacement
 from edgellm.converters.lora.peft_config import EMBEDDING, is_finite
 from edgellm.errors import ConfigError, FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
@@ -135,7 +135,8 @@ def read_state_dict(file: Path, settings: AdapterSettings, base: BaseShape) -> A
     if not changes:
         raise FormatError(f"{file} holds no adapter")
     own_head = "lm_head" in changes or EMBEDDING in changes
-    return Adapter(changes, biases, frozenset(), {}, tuple(files), own_head=own_head)
+    replacements = {name: Replacement(bias) for name, bias in biases.items()}
+    return Adapter(changes, replacements, frozenset(), {}, tuple(files), own_head=own_head)
 
 
 def _hyperparameters(said: Mapping[str, Any], file: Path) -> tuple[int, AdapterSettings]:

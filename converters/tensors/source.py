@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.checkpoint.dialects.names import Spelling
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 
@@ -126,6 +127,7 @@ class DerivedSource:
         self.tensors: Mapping[str, SourceTensor] = base.tensors
         self.forms: Mapping[str, Quantization] = base.forms
         self.notes: Sequence[str] = base.notes
+        self.spelling: Spelling | None = getattr(base, "spelling", None)
 
     @property
     def companions(self) -> Mapping[str, Path | bytes]:

@@ -15,6 +15,7 @@ from edgellm.converters.tensors.rope_permutation import halves_from_pairs
 from edgellm.converters.tensors.source import (
     Bytes,
     DerivedSource,
+    ReadRows,
     Source,
     SourceTensor,
     have_same_rows,
@@ -36,6 +37,7 @@ class SpelledSource(DerivedSource):
         super().__init__(base)
         shapes = {name: tensor.shape for name, tensor in base.tensors.items()}
         spelling = spelled(base.config, shapes)
+        self.spelling = spelling
         self._rows = spelling.tensors
         self.config = spelling.config
         self.tensors = {
@@ -74,18 +76,30 @@ class SpelledSource(DerivedSource):
         """Return the bytes of some rows, moved and multiplied as the family asks for."""
         rows = self._rows[name]
 
-        def read(first: int, last: int) -> Bytes:
-            return self._base.rows(rows.name, rows.start + first, rows.start + last)
-
-        if rows.head_dim is None:
-            content = read(start, stop)
-        else:
-            content = halves_from_pairs(read, rows.head_dim, start, stop)
+        content = read_in_our_order(partial(self._base.rows, rows.name), rows, start, stop)
         dtype = self._base.tensors[rows.name].dtype
         if rows.factor == 1.0 or dtype not in FLOATS:
             return content
         multiplied = floats(content, dtype) * np.float32(rows.factor)
         return stored(multiplied, self.tensors[name].dtype)
+
+
+def read_in_our_order(read: ReadRows, rows: StoredRows, start: int, stop: int) -> Bytes:
+    """Return the bytes of some rows of a tensor of ours, not yet multiplied.
+
+    Args:
+        read: gives the bytes of stored rows, from one to another.
+        rows: where the tensor lies in them.
+        start: the first row of ours.
+        stop: the row behind the last.
+    """
+
+    def read_part(first: int, last: int) -> Bytes:
+        return read(rows.start + first, rows.start + last)
+
+    if rows.head_dim is None:
+        return read_part(start, stop)
+    return halves_from_pairs(read_part, rows.head_dim, start, stop)
 
 
 def _notes(base: Source, spelling: Spelling) -> list[str]:

@@ -71,10 +71,12 @@ class Spelling:
     Attributes:
         config: as LLaMA, or the family that it runs as, would say it.
         tensors: what each of our tensors is made of, by our names.
+        called: what each stored tensor would be called in a model of its family alone.
     """
 
     config: dict[str, Any]
     tensors: Mapping[str, StoredRows]
+    called: Mapping[str, str]
 
 
 def spelled(config: Mapping[str, Any], shapes: Shapes) -> Spelling:
@@ -91,7 +93,9 @@ def spelled(config: Mapping[str, Any], shapes: Shapes) -> Spelling:
         said = in_llamas_words(said, dialect)
     tensors: dict[str, StoredRows] = {}
     paths: dict[str, list[str]] = {}
+    called: dict[str, str] = {}
     for name, rows in _renamed(shapes, is_wrapper=str(config.get("model_type")) in WRAPPERS):
+        called[rows.name] = name
         for ours, part in _split(name, rows, shapes[rows.name], dialect, said):
             if ours in tensors:
                 raise FormatError(
@@ -109,7 +113,7 @@ def spelled(config: Mapping[str, Any], shapes: Shapes) -> Spelling:
     if dialect.multiplied:
         by_path = factors(stored, own_head="lm_head.weight" in tensors)
         tensors = {name: _multiplied(name, rows, by_path) for name, rows in tensors.items()}
-    return Spelling(_respelled_exceptions(said, paths), tensors)
+    return Spelling(_respelled_exceptions(said, paths), tensors, called)
 
 
 def _path(name: str) -> str:
