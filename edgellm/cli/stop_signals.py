@@ -109,7 +109,7 @@ class StopSignals:
         if self.received and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
             self._lost = True
             signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS)
-        else:
+        elif not self.received:  # after it, finalizers find half of what they were to close
             sys.__unraisablehook__(lost)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,9 @@ from edgellm.errors import EdgeLLMError
 NOBODY_READS = 128 + signal.SIGPIPE
 """The exit code after a reader has gone away, as shells have it for ``cat`` and ``grep``."""
 
+HUNG_UP = 128 + signal.SIGHUP
+"""The exit code after the terminal has gone away, whether or not SIGHUP has come yet."""
+
 _ANY_TEXT = "edgellm.any_text"
 
 
@@ -24,7 +28,8 @@ def standard_streams() -> Iterator[None]:
     """Make the streams take any text while the ``with`` lasts, also where they are closed.
 
     Standard output that cannot be written ends the program: an EdgeLLMError says why, or, where
-    nobody reads it any more, a SystemExit says nothing. Standard error is given up in silence.
+    nobody reads it any more, a SystemExit says nothing. Standard error is given up in silence. A
+    terminal that has hung up ends the program with a SystemExit too.
     """
     codecs.register_error(_ANY_TEXT, _encode_rest)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -52,6 +57,7 @@ class _Output:
         self._stream = stream
         self._refused = refused
         self._error: OSError | None = None
+        self._was_terminal = is_terminal(stream)
 
     def __getattr__(self, name: str) -> Any:
         """Return what the stream itself has of this name."""
@@ -75,6 +81,8 @@ class _Output:
                 _discard(self._stream)
         # once is not enough: typer's echo takes an error for the mark of a binary stream
         if self._error is not None:
+            if self._was_terminal and self._error.errno == errno.EIO:
+                raise SystemExit(HUNG_UP) from self._error
             self._refused(self._error)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgellm.console.streams import is_terminal
+from edgellm.console.streams import HUNG_UP, is_terminal
 from edgellm.errors import EdgeLLMError
 from edgellm.files.bounded import require_regular_file
 from edgellm.files.locations import make_private_folder
 from edgellm.repl.chat_view import CONTINUATION, PROMPT
 
 if TYPE_CHECKING:
+    import asyncio
+
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
@@ -78,23 +81,55 @@ class Editor:
         )
 
     def ask(self) -> str:
-        """Return the next text. Raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
+        """Return the next text.
+
+        Raises:
+            EOFError: Ctrl-D.
+            KeyboardInterrupt: Ctrl-C.
+            SystemExit: the terminal has hung up.
+        """
+        import asyncio
+
         handler = signal.getsignal(signal.SIGTSTP)
         try:
-            return self._session.prompt(pre_run=self._watch_for_stop)
+            return asyncio.run(self._prompt())
+        except OSError as error:
+            # the library writes to the terminal itself
+            if error.errno == errno.EIO:
+                raise SystemExit(HUNG_UP) from error
+            raise
         finally:
             signal.signal(signal.SIGTSTP, handler)
 
-    def _watch_for_stop(self) -> None:
-        """Leave the screen before SIGTSTP stops the process, and draw it anew after SIGCONT."""
+    async def _prompt(self) -> str:
+        try:
+            return await self._session.prompt_async(pre_run=self._take_over_loop)
+        finally:
+            # asyncio closes what is written to at a signal, and takes it back only then
+            signal.set_wakeup_fd(-1)
+
+    def _take_over_loop(self) -> None:
+        """Let what a signal raises end the library's loop without a word of the loop's."""
         import asyncio
 
+        loop = asyncio.get_running_loop()
+        usual = loop.get_exception_handler()
+
+        def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            ended = isinstance(context.get("exception"), SystemExit | KeyboardInterrupt)
+            if usual is not None and not ended:
+                usual(loop, context)
+
+        loop.set_exception_handler(handle)
+        self._watch_for_stop(loop)
+
+    def _watch_for_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leave the screen before SIGTSTP stops the process, and draw it anew after SIGCONT."""
         from prompt_toolkit.application import run_in_terminal
 
         handler = signal.getsignal(signal.SIGTSTP)
         if not callable(handler):
             return  # Python's own would not let us come back
-        loop = asyncio.get_running_loop()
 
         def stop() -> None:
             handler(signal.SIGTSTP, None)
