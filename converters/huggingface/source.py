@@ -16,6 +16,7 @@ from edgellm.checkpoint.folder import (
     MANIFEST,
     inside,
     leads_elsewhere,
+    no_config,
     read_headers,
     weight_files,
 )
@@ -76,9 +77,7 @@ class HuggingFaceSource:
         if (path / MANIFEST).exists():
             raise FormatError(f"{path} is itself a conversion that has not finished")
         if not (path / CONFIG).exists():
-            raise FormatError(
-                f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
-            )
+            raise no_config(path)
         self.path = path
         self.config: Mapping[str, Any] = read_json(inside(path, CONFIG), finite=False)
         self._places = _read_places(path, weights)

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgellm.checkpoint.folder import inside
+from edgellm.checkpoint.folder import ADAPTER_CONFIG, inside
 from edgellm.checkpoint.quantization import FLOATS
 from edgellm.checkpoint.safetensors_file import read_header
 from edgellm.converters.huggingface.torch_file import TorchTensor, read_torch_file
 from edgellm.converters.lora.changes import Adapter, Factor, LowRank, Replacement, TokenRows
 from edgellm.converters.lora.peft_config import (
-    ADAPTER_CONFIG,
     EMBEDDING,
     as_lora,
     flag,

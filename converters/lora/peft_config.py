@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from edgellm.checkpoint.folder import ADAPTER_CONFIG
 from edgellm.converters.lora.module_patterns import first_matches
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted
 from edgellm.settings import is_int
 
-ADAPTER_CONFIG = "adapter_config.json"
 EMBEDDING = "model.embed_tokens"
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -35,7 +35,7 @@ LAYER_PREFIX = "model.layers."
 DOWNLOAD_AGAIN = "download or convert the model again"
 """The hint of errors about files that are missing or damaged."""
 
-CONVERT_FIRST = "convert the model first: edgellm convert SOURCE DEST"
+ADAPTER_CONFIG = "adapter_config.json"
 OTHER_FORMATS = frozenset({".bin", ".gguf", ".safetensors", ".pth"})
 """Endings of weights that ``convert`` reads."""
 
@@ -74,15 +74,26 @@ def open_folder(path: Path) -> ModelFolder:
             hint="run the same `edgellm convert` again: it goes on where it stopped",
         )
     if not (path / CONFIG).exists():
-        hint = "name the folder that holds the model's files"
-        if _holds_other_formats(path):
-            hint = CONVERT_FIRST
-        raise FormatError(f"{path} has no {CONFIG}", hint=hint)
+        if _holds_other_formats(path) and not (path / ADAPTER_CONFIG).exists():
+            raise FormatError(f"{path} has no {CONFIG}", hint=_convert_first(path))
+        raise no_config(path)
     config = read_json(inside(path, CONFIG), finite=False)
     generation_config = {}
     if (path / GENERATION_CONFIG).exists():
         generation_config = read_json(inside(path, GENERATION_CONFIG))
     return ModelFolder(path, config, read_headers(weight_files(path)), generation_config)
+
+
+def no_config(path: Path) -> FormatError:
+    """Return the error for a folder that has no config, which may be an adapter."""
+    if (path / ADAPTER_CONFIG).exists():
+        return FormatError(
+            f"{path} is an adapter, not a model",
+            hint=f"merge it into its base: edgellm convert BASE FOLDER --adapter {path}",
+        )
+    return FormatError(
+        f"{path} has no {CONFIG}", hint="name the folder that holds the model's files"
+    )
 
 
 def weight_files(
@@ -108,7 +119,7 @@ def weight_files(
     if not names:
         hint = DOWNLOAD_AGAIN
         if _holds_other_formats(path):
-            hint = CONVERT_FIRST
+            hint = _convert_first(path)
         raise FormatError(f"{path} has no {pattern}", hint=hint)
     for name in names:
         # model-00001-of-00003.safetensors
@@ -119,6 +130,10 @@ def weight_files(
                 hint=DOWNLOAD_AGAIN,
             )
     return [inside(path, name) for name in names]
+
+
+def _convert_first(path: Path) -> str:
+    return f"convert the model first: edgellm convert {path} FOLDER"
 
 
 def _holds_other_formats(path: Path) -> bool:

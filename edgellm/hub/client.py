@@ -143,7 +143,7 @@ def renamed_error(
             hint = "try again later"
         case NoAnswerError() | errors.LocalEntryNotFoundError():
             fact = f"{repository} is {here} in the cache and the Hub cannot be reached"
-            hint = "check the network, or name a folder on this machine"
+            hint = "check the network; if it is meant as a path, nothing is there"
         case OSError() if error.errno in NO_SPACE:
             fact = f"no space left to download {repository}"
             hint = "free some space, or set HF_HOME to a folder on another disk"

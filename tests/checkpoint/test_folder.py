@@ -147,3 +147,18 @@ def test_checksums_tell_what_has_changed(tmp_path):
     (path / "edgellm.json").write_text('{"files": {"a": 1}}')
     with pytest.raises(FormatError, match="no size and sha256"):
         changed_files(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "fact", "hint"),
+    [
+        ("model.gguf", "has no config.json", "edgellm convert {path} FOLDER"),
+        ("adapter_config.json", "is an adapter", "edgellm convert BASE FOLDER --adapter {path}"),
+        ("notes.txt", "has no config.json", "name the folder that holds the model's files"),
+    ],
+)
+def test_a_folder_that_is_no_model_says_what_to_do_with_it(tmp_path, file, fact, hint):
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(FormatError, match=fact) as raised:
+        open_folder(tmp_path)
+    assert hint.format(path=tmp_path) in raised.value.hint
