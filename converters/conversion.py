@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from threading import Lock
 
@@ -144,11 +144,7 @@ def convert_source(
 
         def write(file: OutputFile) -> Finished:
             stream = WeightStream(source, partial(counter.read, file.name), measure=report)
-            tensors = [
-                TensorData(item.name, item.dtype, item.shape, stream.data(item))
-                for item in file.tensors
-            ]
-            record = write_tensors(work.path / file.name, tensors)
+            record = write_tensors(work.path / file.name, _written(file, stream))
             return Finished(record, stream.errors if report else None)
 
         moved = [file for file in waiting if _only_moves(file)]
@@ -179,6 +175,18 @@ def convert_source(
         kept_files=kept_files,
         errors=errors if report else None,
     )
+
+
+def _written(file: OutputFile, stream: WeightStream) -> list[TensorData]:
+    """Return a file's tensors as they are written; rows of a fused one come member by member."""
+    written = []
+    for name, group in groupby(file.tensors, key=lambda item: item.written_as):
+        members = list(group)
+        first = members[0]
+        shape = (sum(item.shape[0] for item in members), *first.shape[1:])
+        data = chain.from_iterable(map(stream.data, members))
+        written.append(TensorData(name, first.dtype, shape, data))
+    return written
 
 
 def _only_moves(file: OutputFile) -> bool:
@@ -255,7 +263,7 @@ def _write_companions(
     for name, content in companions.items():
         records.append(write_file(folder / name, companion_parts(content)))
     records.append(write_json(folder / CONFIG, recipe.config, finite=False))
-    files = {tensor.name: file.name for file in recipe.files for tensor in file.tensors}
+    files = {tensor.written_as: file.name for file in recipe.files for tensor in file.tensors}
     records.append(write_index(folder, files, sum(file.nbytes for file in recipe.files)))
     write_checksums(folder, records)
     tensors = read_headers(folder / file.name for file in recipe.files)

@@ -49,6 +49,10 @@ def portable_config(
         "tie_word_embeddings": config.tie_word_embeddings,
         "torch_dtype": DTYPE_NAMES[dtype],
     }
+    if config.rope_scaling is not None and config.rope_scaling.kind == "longrope":
+        # a phi3's readers look for it beside the block, and take 4096 where it is not
+        original = config.rope_scaling.original_max_position_embeddings
+        written["original_max_position_embeddings"] = original
     local, local_key = config.local_rotary, FAMILIES[config.model_type].local_rope_key
     if local is not None and local_key != "rope_theta":
         written[str(local_key)] = local.theta
@@ -61,6 +65,9 @@ def portable_config(
             SLIDING if index in config.sliding_layers else FULL
             for index in range(config.num_hidden_layers)
         ]
+    pattern = _window_pattern(config)
+    if pattern is not None:
+        written["sliding_window_pattern"] = pattern
     if config.local_rotary is not None:
         # the old form cannot say all of it; transformers 5 reads both, and this one first
         written["rope_parameters"] = {
@@ -70,6 +77,23 @@ def portable_config(
     if quantization is not None:
         written |= {key: dict(quantization) for key in CONFIG_KEYS}
     return dict(sorted(written.items()))
+
+
+def _window_pattern(config: ModelConfig) -> str | int | None:
+    """Return the pattern of layers with a window, which mlx-lm reads instead of ``layer_types``.
+
+    None: it reads none, or has no word for these layers.
+    """
+    layers = range(config.num_hidden_layers)
+    full = [index for index in layers if index not in config.sliding_layers]
+    if not config.sliding_layers or not full:
+        return None
+    if config.model_type == "exaone4":
+        return "".join("LG"[index in full] for index in layers)
+    every = full[0] + 1
+    if config.model_type == "gemma3_text" and full == list(layers[full[0] :: every]):
+        return every
+    return None
 
 
 def _rope_parameters(theta: float, scaling: RopeScaling | None) -> dict[str, Any]:

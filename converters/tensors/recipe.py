@@ -7,9 +7,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from edgellm.checkpoint.dialects.names import fused_path
 from edgellm.checkpoint.folder import EMBEDDING_FILE, HEAD_FILE, LAYER_PREFIX, layer_file
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import (
@@ -42,7 +43,8 @@ class Matrix:
 
     None stands for unquantized.
 
-    ``dtype`` is what its unquantized values, or its scales, have in the folder.
+    ``dtype`` is what its unquantized values, or its scales, have in the folder. ``written_as`` is
+    the path of the folder's matrix that its rows lie in, mostly its own.
     """
 
     path: str
@@ -50,16 +52,24 @@ class Matrix:
     stored: Quantization | None
     form: Quantization | None
     dtype: str
+    written_as: str
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """One tensor of the folder; ``matrix`` is what it is a part of, None for a vector."""
+    """One tensor of ours; ``matrix`` is what it is a part of, None for a vector."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     matrix: Matrix | None
+
+    @property
+    def written_as(self) -> str:
+        """The tensor of the folder that its rows lie in, with those of its neighbours."""
+        if self.matrix is None:
+            return self.name
+        return self.name.replace(self.matrix.path, self.matrix.written_as)
 
     @property
     def nbytes(self) -> int:
@@ -107,7 +117,7 @@ class Recipe:
     def digest(self) -> str:
         """A text that two recipes share only if they write the same from the same source."""
         tensors = [
-            (file.name, [(item.name, item.dtype, item.shape) for item in file.tensors])
+            (file.name, [(item.written_as, item.dtype, item.shape) for item in file.tensors])
             for file in self.files
         ]
         text = json.dumps([tensors, self.config], sort_keys=True)
@@ -157,7 +167,10 @@ def make_recipe(
             form = chosen.get(path, form)
         part = "scales" if stored[path] else "weight"
         dtype = cast or source.tensors[f"{path}.{part}"].usual_dtype
-        matrices[path] = Matrix(path, shape, stored[path], form, dtype)
+        matrices[path] = Matrix(
+            path, shape, stored[path], form, dtype, fused_path(path, config.model_type)
+        )
+    matrices = _alike_where_fused(matrices)
     files = tuple(_file(name, group, matrices, source, cast) for name, group in named)
     known = {
         name for path, matrix in matrices.items() for name in _parts(path, matrix.stored)
@@ -165,7 +178,7 @@ def make_recipe(
     left_out = _left_out(source, known, shapes)
     block = None
     if default:
-        forms = {path: matrix.form for path, matrix in matrices.items()}
+        forms = {matrix.written_as: matrix.form for matrix in matrices.values()}
         block = quantization_block(default, forms)
     dtype = next(tensor.dtype for tensor in files[-1].tensors if tensor.name == "model.norm.weight")
     return Recipe(
@@ -241,6 +254,25 @@ def _form(shape: tuple[int, int], default: Quantization | None) -> Quantization 
     if default is None:
         return None
     return chosen_quantization(shape[1], default.bits, default.group_size)
+
+
+def _alike_where_fused(matrices: Mapping[str, Matrix]) -> dict[str, Matrix]:
+    """Give the matrices that lie in one of the folder's the finest form and type among them."""
+    fused: dict[str, list[Matrix]] = {}
+    for matrix in matrices.values():
+        fused.setdefault(matrix.written_as, []).append(matrix)
+    alike: dict[str, Matrix] = {}
+    for members in fused.values():
+        form = max((matrix.form for matrix in members), key=_fineness)
+        dtype = max((matrix.dtype for matrix in members), key=DTYPE_BYTES.__getitem__)
+        alike |= {matrix.path: replace(matrix, form=form, dtype=dtype) for matrix in members}
+    return {path: alike[path] for path in matrices}
+
+
+def _fineness(form: Quantization | None) -> tuple[int, int]:
+    if form is None:
+        return UNQUANTIZED_BITS, 0
+    return form.bits, -form.group_size
 
 
 def _usual_dtype(tensors: Mapping[str, SourceTensor]) -> str:

@@ -13,6 +13,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.dialects.wrappers import text_part
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert
+from edgellm.diagnostics.verify import verify
 from edgellm.errors import FormatError, UnsupportedModelError
 
 HEAD_DIM = 16
@@ -98,6 +99,59 @@ def test_phi3_that_mlx_lm_quantized_opens(llama, tmp_path, open_llm):
     theirs = np.array(model(mx.array([ids]))[0])
     ours = np.array(open_llm(tmp_path / "made", load={"backend": "mlx"}).logits(ids))
     assert np.abs(ours - theirs).max() < 1e-4
+
+
+IN_PART = {"model_type": "phi3", "sliding_window": None, "partial_rotary_factor": 0.75}
+
+
+@pytest.mark.parametrize("bits", [16, 4])
+def test_phi3_in_part_is_written_as_phi3_is(bits, llama, tmp_path, open_llm):
+    """Its own matrices, with the codes that mlx-lm gives them, so that others open the folder."""
+    from mlx_lm.utils import load_model
+
+    folder = rewritten(llama, tmp_path / "phi3", fused, IN_PART)
+    convert(folder, tmp_path / "made", bits=bits)
+    quantization = {"group_size": 64, "bits": 4} if bits == 4 else {}
+    saved_by_mlx_lm(folder, tmp_path / "theirs", **quantization)
+    assert_same_files(tmp_path / "made", tmp_path / "theirs")
+    convert(tmp_path / "made", tmp_path / "again", bits=bits)
+    assert_same_files(tmp_path / "again", tmp_path / "made")
+    made = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert (made["model_type"], made["architectures"]) == ("phi3", ["Phi3ForCausalLM"])
+    assert all(verdict.passed for verdict in verify(tmp_path / "made").verdicts)
+    model, _ = load_model(tmp_path / "made")
+    model.set_dtype(mx.float32)
+    ids = [5, 9, 200, 41]
+    theirs = np.array(model(mx.array([ids]))[0])
+    ours = np.array(open_llm(tmp_path / "made", load={"backend": "mlx"}).logits(ids))
+    assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_members_of_a_fused_matrix_get_the_finest_form_of_them(llama, tmp_path, open_llm):
+    """A folder with its matrices apart, as edgellm once wrote them, may have them in two forms."""
+
+    def recipe(path, module):
+        if not hasattr(module, "to_quantized"):
+            return False
+        return {"bits": 8 if "v_proj" in path or "layers.0.mlp.up" in path else 4, "group_size": 32}
+
+    saved_by_mlx_lm(llama, tmp_path / "apart", group_size=32, bits=4, quant_predicate=recipe)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "apart" / name).write_bytes((llama / name).read_bytes())
+    config = json.loads((tmp_path / "apart" / "config.json").read_text())
+    (tmp_path / "apart" / "config.json").write_text(json.dumps(config | IN_PART))
+    report = convert(tmp_path / "apart", tmp_path / "made")
+    assert "model.layers.0.self_attn.q_proj" in report.errors
+    made = json.loads((tmp_path / "made" / "config.json").read_text())["quantization"]
+    bits = {path: form["bits"] for path, form in made.items() if isinstance(form, dict)}
+    expected = {f"model.layers.{layer}.self_attn.qkv_proj": 8 for layer in range(tiny.LAYERS)}
+    assert bits == expected | {"model.layers.0.mlp.gate_up_proj": 8}
+    ids = [5, 9, 200, 41]
+    before, after = (
+        np.array(open_llm(tmp_path / name, load={"backend": "mlx"}).logits(ids))
+        for name in ("apart", "made")
+    )
+    assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
 
 
 @pytest.mark.parametrize("family", ["helium", "ernie4_5"])
@@ -228,6 +282,7 @@ FAMILIES = {
             "long_factor": [1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0, 64.0],
         },
     },
+    "phi3 in part": {"partial_rotary_factor": 0.75, "sliding_window": 9},
     "helium": {"head_dim": 16, "attention_bias": True},
     "ernie4_5": {"head_dim": 16, "use_bias": True},
     "seed_oss": {"head_dim": 24, "attention_out_bias": False, "tie_word_embeddings": False},

@@ -109,7 +109,7 @@ def test_a_streamed_model_computes_as_in_memory_and_chunks_beams_and_batches_as_
         assert greedy(paged, prompt, 4, beams=3) == beams
 
 
-IN_MLX_LM = ["smollm3", "olmo2-grouped", "olmo3", "exaone4-listed", "exaone4-full", "hunyuan"]
+IN_MLX_LM = ["smollm3", "olmo2-grouped", "olmo3", "exaone4", "exaone4-full", "hunyuan"]
 """The configs that mlx-lm 0.32.2 computes as transformers does."""
 
 
@@ -123,6 +123,22 @@ def test_what_convert_writes_means_the_same_to_mlx_lm(kind, folders, tmp_path):
     for settings in ARITHMETIC:
         with open_model(tmp_path / "made", **settings) as llm:
             assert np.abs(np.array(llm.logits(prompt)) - theirs).max() < 1e-4
+
+
+def test_mlx_lm_is_told_which_layers_of_gemma_3_have_a_window(tmp_path):
+    """It reads no ``layer_types``, and would take every sixth layer for a full one."""
+    from mlx_lm.utils import load_model
+
+    types = {"layer_types": ["sliding_attention", "full_attention"] * 2}
+    plain = {"sliding_window_pattern": None, "rope_scaling": None}
+    config = CONFIGS["gemma3"] | plain | types
+    folder = tiny.write_model(tmp_path / "model", config)
+    convert(folder, tmp_path / "made", bits=16)
+    prompt = prompt_of(40)
+    theirs = np.array(load_model(tmp_path / "made")[0](mx.array([prompt]))[0])
+    with open_model(tmp_path / "made", backend="mlx") as llm:
+        # two approximations of gelu
+        assert np.abs(np.array(llm.logits(prompt)) - theirs).max() < 1e-3 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize(

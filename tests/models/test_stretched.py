@@ -1,9 +1,13 @@
 """Models whose rotary positions are stretched: transformers' logits, in every arithmetic."""
 
+import json
+import shutil
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
+from support.folders import PROMPT, fused, greedy, saved_by_mlx_lm, tensors_of
 from support.paged import open_model, paged_budget
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -143,6 +147,26 @@ def test_heads_rotated_in_part_are_transformers(stretch, tmp_path):
         runtime = CPURuntime(str(tmp_path / "made"), RuntimeSettings(dtype="float32"))
         assert np.abs(runtime.logits(prompt) - expected).max() < 1e-4
         runtime.close()
+
+
+def test_a_phi3_that_mlx_lm_quantized_continues_as_there(tmp_path):
+    """Phi-3.5-mini-4bit: mlx-lm takes the factors of long texts for all."""
+    folder = tiny.write_model(tmp_path / "llama", long_config("llama-2"))
+    tensors = {name: np.array(value) for name, value in tensors_of(folder).items()}
+    renamed = {name: mx.array(value) for name, value in fused(tensors).items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), renamed, metadata={"format": "pt"})
+    config = long_config("llama-2") | {"model_type": "phi3", "sliding_window": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    made = saved_by_mlx_lm(folder, tmp_path / "made", group_size=64, bits=4)
+    shutil.copy(folder / "tokenizer.json", made)
+    expected = greedy(made)
+    for settings in ARITHMETIC:
+        budget = paged_budget(made, 0, context=160, **settings)
+        for memory in ({}, {"memory": budget}):
+            with open_model(made, context=160, **settings, **memory) as llm:
+                assert llm.plan.resident == (not memory)
+                answer = llm.generate(PROMPT, max_tokens=8)
+                assert [*PROMPT, *(token.id for token in answer.tokens)] == expected
 
 
 def test_yarn_lengthens_what_a_config_says_of_the_context(tmp_path):

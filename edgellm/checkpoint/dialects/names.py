@@ -116,6 +116,20 @@ def spelled(config: Mapping[str, Any], shapes: Shapes) -> Spelling:
     return Spelling(_respelled_exceptions(said, paths), tensors, called)
 
 
+def fused_path(path: str, family: object) -> str:
+    """Return the path of the matrix in whose rows a family's files hold one of ours.
+
+    It mostly is our own.
+    """
+    dialect = DIALECTS.get(family) if isinstance(family, str) else None
+    if dialect is not None:
+        for whole, members in dialect.made_of.items():
+            for member in members:
+                if path.endswith(f".{member}"):
+                    return path.removesuffix(member) + whole
+    return path
+
+
 def _path(name: str) -> str:
     return name.rpartition(".")[0]
 

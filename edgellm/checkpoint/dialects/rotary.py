@@ -70,6 +70,7 @@ class RopeScaling:
             }
         if self.kind == "longrope":
             written |= {
+                "type": self.kind,  # mlx-lm's phi3 knows no other word
                 "attention_factor": self.attention_factor,
                 "short_factor": list(self.short_factors),
                 "long_factor": list(self.long_factors),

@@ -181,7 +181,7 @@ def matrices(layers):
         for name, shape in shapes.items()
     }
     paths |= {"model.embed_tokens": (320, 64), "lm_head": (320, 64)}
-    return {path: Matrix(path, shape, None, None, "F16") for path, shape in paths.items()}
+    return {path: Matrix(path, shape, None, None, "F16", path) for path, shape in paths.items()}
 
 
 @given(st.integers(0, 1 << 32), st.floats(2.6, 9))
