@@ -18,5 +18,23 @@ def test_commands_and_files_that_a_page_names_are_there(page):
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
     files = re.findall(r"`((?:\w+/)*\w+\.py)`", text)
     assert [name for name in files if not any((root / name).is_file() for root in ROOTS)] == []
-    links = re.findall(r"\]\(([\w./-]+\.md)\)", text)
-    assert [link for link in links if not (page.parent / link).is_file()] == []
+    findings = re.findall(r"`(findings/\w+\.sh)`", text)
+    assert [name for name in findings if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_pages_and_headings(page):
+    links = re.findall(r"\]\(([\w./-]*\.md)?(?:#([\w-]+))?\)", page.read_text(encoding="utf-8"))
+    for link, anchor in links:
+        linked = page
+        if link:
+            linked = page.parent / link
+        assert linked.is_file(), link
+        if anchor:
+            assert anchor in anchors(linked), f"{link}#{anchor}"
+
+
+def anchors(page):
+    """Return the anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -31,7 +31,7 @@ def ablate(
     *,
     memory: Annotated[
         str | None,
-        Option(metavar="SIZE", help="Budget of the paged ones; left out: about half the model."),
+        Option(metavar="SIZE", help="Budget of the paged ones; default: about half the model."),
     ] = None,
     prompt_tokens: Annotated[
         int, Option(metavar="N", min=1, help="Tokens that come before, untimed.")

@@ -28,7 +28,7 @@ Threads = Annotated[
 ]
 DType = Annotated[
     str | None,
-    Option(metavar="TYPE", help="Of activations: float32, bfloat16, float16; left out: the best."),
+    Option(metavar="TYPE", help="Of activations: float32, bfloat16, float16; default: the best."),
 ]
 Timeout = Annotated[
     float, Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")

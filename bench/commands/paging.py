@@ -21,7 +21,7 @@ def paging(
         str,
         Option(
             metavar="SIZE,...",
-            help="Budgets; left out: a quarter, a half, three quarters of the model, "
+            help="Budgets; default: a quarter, a half, three quarters of the model, "
             "where it runs in them.",
         ),
     ] = "",

@@ -51,11 +51,9 @@ def parity(
         Option(metavar="NAME,...", help="Left out: mlx for several models, mlx and cpu for one."),
     ] = "",
     text: Annotated[
-        Path | None, Option(metavar="FILE", help="A text to be led through; left out: our own.")
+        Path | None, Option(metavar="FILE", help="A text to be led through; default: our own.")
     ] = None,
-    tokens: Annotated[
-        int, Option(metavar="N", min=17, help="Tokens of the text at the most.")
-    ] = 256,
+    tokens: Annotated[int, Option(metavar="N", min=17, help="Maximum tokens of the text.")] = 256,
     window: Annotated[
         int, Option(metavar="N", min=17, help="Tokens that are led through together.")
     ] = 512,

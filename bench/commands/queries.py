@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 def queries(
     models: Annotated[
         list[str] | None,
-        Argument(metavar="[MODEL ...]", help="Folders, Hub ids; left out: the bundled model."),
+        Argument(metavar="[MODEL ...]", help="Folders, Hub ids; default: the bundled model."),
     ] = None,
     *,
     questions: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Questions of your own, one a line; left out: the five."),
+        Option(metavar="FILE", help="Questions of your own, one per line; default: the five."),
     ] = None,
     threads: Annotated[
         str, Option(metavar="N,N,...", help="Processor threads for arithmetic.")
     ] = ",".join(map(str, THREADS)),
     max_tokens: Annotated[
-        int, Option(metavar="N", min=1, help="Tokens of an answer at the most.")
+        int, Option(metavar="N", min=1, help="Maximum tokens per answer.")
     ] = MAX_TOKENS,
     repetitions: Annotated[int, Option(metavar="N", min=1, help="Times that each is asked.")] = 1,
     temperature: Annotated[

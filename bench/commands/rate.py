@@ -34,12 +34,12 @@ def rate(
         Option(
             "--judge",
             metavar="URL",
-            help="Let a model behind an OpenAI-compatible URL score; left out: you do.",
+            help="Let a model behind an OpenAI-compatible URL score; default: you do.",
         ),
     ] = None,
     judge_model: Annotated[
         str,
-        Option(metavar="NAME", help="What the server calls the judge; left out: its first model."),
+        Option(metavar="NAME", help="What the server calls the judge; default: its first model."),
     ] = "",
     key_variable: Annotated[
         str | None,

@@ -40,7 +40,7 @@ def run(
         list[str] | None,
         Argument(
             metavar="[MODEL ...]",
-            help="Folders, Hub ids, GGUF files, names of shapes; left out: the bundled model, "
+            help="Folders, Hub ids, GGUF files, names of shapes; default: the bundled model, "
             "and a shape that fits.",
         ),
     ] = None,
@@ -49,7 +49,7 @@ def run(
         str,
         Option(
             metavar="NAME,...",
-            help=f"From {', '.join(BACKENDS)}; left out: all that are installed.",
+            help=f"From {', '.join(BACKENDS)}; default: all that are installed.",
         ),
     ] = "",
     prompt_tokens: Annotated[
@@ -62,7 +62,7 @@ def run(
     threads: Annotated[
         str,
         Option(
-            metavar=NUMBERS, help="Processor threads for arithmetic; left out: as the machine has."
+            metavar=NUMBERS, help="Processor threads for arithmetic; default: as the machine has."
         ),
     ] = "",
     batch: Annotated[str, Option(metavar=NUMBERS, help="Sequences at once.")] = "1",

@@ -21,7 +21,7 @@ def convert(
         str,
         Argument(
             metavar="SOURCE",
-            help="A Hub id, a GGUF file there, or a folder or file in a format that is known.",
+            help="A folder, file, Hub id, or GGUF file on the Hub, in any format that is read.",
         ),
     ],
     destination: options.Destination,
@@ -30,7 +30,7 @@ def convert(
         int | None,
         Option(
             metavar="1|2|3|4|5|6|8|16",
-            help="Bits of a weight; left out: 4, or as it is for a quantized source.",
+            help="Bits per weight; default: 4, or as stored for a quantized source.",
         ),
     ] = None,
     group_size: options.GroupSize = None,
@@ -38,57 +38,60 @@ def convert(
         str | None,
         Option(
             metavar="float16|bfloat16|float32",
-            help="What is not quantized; left out: as in the source.",
+            help="Type of what is not quantized; default: as in the source.",
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         Option(
             metavar="uniform|mixed",
-            help="mixed: more bits for the matrices that need them, as is measured.",
+            help="mixed: more bits for the matrices that need them, as measured.",
         ),
     ] = None,
     average_bits: Annotated[
         float | None,
-        Option(metavar="X", help="Of a weight in a mixed recipe, scales counted; left out: 4.5."),
+        Option(
+            metavar="X",
+            help="Average bits per weight when mixed, scales counted; default: 4.5.",
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
         Option(
             metavar="FILE",
-            help="The text that a mixed recipe is measured on; left out: a short one of ours.",
+            help="A text to measure a mixed recipe on; default: a short one of ours.",
         ),
     ] = None,
     adapter: Annotated[
         Path | None,
         Option(
             metavar="PATH",
-            help="A LoRA adapter, PEFT's, mlx-lm's, LitGPT's or loralib's, to be merged.",
+            help="A LoRA adapter to merge: PEFT's, mlx-lm's, LitGPT's or loralib's.",
         ),
     ] = None,
     adapter_alpha: Annotated[
         float | None,
-        Option(metavar="X", help="The alpha of its training, where its files do not tell."),
+        Option(metavar="X", help="The adapter's alpha, where its files do not say it."),
     ] = None,
     adapter_parts: Annotated[
         str | None,
         Option(
             metavar="q,k,v",
-            help="Those that it changes of a fused matrix, where its files do not tell.",
+            help="Parts of a fused matrix that the adapter changes, where its files do not say it.",
         ),
     ] = None,
     add_to: Annotated[
         str | None,
         Option(
             metavar="BASE",
-            help="SOURCE is a difference of weights, and this the model it was taken from.",
+            help="The model that SOURCE, a difference of weights, is added to.",
         ),
     ] = None,
     new_rows: Annotated[
         str | None,
         Option(
             metavar="mean|zeros",
-            help="What BASE has for tokens that only the difference has; left out: mean.",
+            help="What to add for tokens that only the difference has; default: mean.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -97,7 +100,7 @@ def convert(
     ] = None,
     upload: Annotated[
         str | None,
-        Option(metavar="OWNER/NAME", help="Then upload it to the Hub, with a model card."),
+        Option(metavar="OWNER/NAME", help="Upload the result to the Hub, with a model card."),
     ] = None,
     force: options.Force = False,
     report: Annotated[

@@ -17,7 +17,7 @@ def doctor(
     folder: Annotated[
         Path | None,
         Argument(
-            metavar="[FOLDER]", help="A folder on the disk to be measured; left out: this one."
+            metavar="[FOLDER]", help="A folder on the disk to be measured; default: this one."
         ),
     ] = None,
     *,

@@ -48,7 +48,7 @@ def generate(
         int,
         Option(
             metavar="N",
-            help="With --prompt-file: lines that are continued side by side at the most.",
+            help="With --prompt-file: maximum lines continued side by side.",
         ),
     ] = BATCH,
     as_chat: Annotated[

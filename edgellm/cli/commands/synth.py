@@ -22,16 +22,14 @@ def synth(
     *,
     bits: Annotated[
         int | None,
-        Option(
-            metavar="1|2|3|4|5|6|8|16", help="Bits of a weight, 16 for unquantized; left out: 4."
-        ),
+        Option(metavar="1|2|3|4|5|6|8|16", help="Bits per weight, 16 for unquantized; default: 4."),
     ] = None,
     group_size: options.GroupSize = None,
     dtype: Annotated[
         str | None,
         Option(
             metavar="float16|bfloat16|float32",
-            help="What is not quantized; left out: as published.",
+            help="Type of what is not quantized; default: as published.",
         ),
     ] = None,
     seed: Annotated[int, Option(metavar="N", help="The same seed makes the same weights.")] = 0,

@@ -17,7 +17,7 @@ Model = Annotated[
     str,
     Argument(
         metavar="MODEL",
-        help="A folder, a Hub id (OWNER/NAME, of a GGUF file OWNER/NAME:Q4_K_M), "
+        help="A folder, a Hub id (OWNER/NAME, or OWNER/NAME:Q4_K_M for a GGUF file), "
         "or the name of the bundled model.",
     ),
 ]
@@ -28,8 +28,7 @@ Think = Annotated[
     bool | None,
     Option(
         "--think/--no-think",
-        help="Let the model think before it answers, or with --no-think not; "
-        "left out: as its chat template has it.",
+        help="Switch thinking before the answer on or off; default: as the chat template has it.",
     ),
 ]
 TemplateVariables = Annotated[
@@ -52,12 +51,12 @@ LOAD_OPTIONS = SettingsOptions(
             str | None,
             "SIZE|PERCENT|auto",
             "What weights, KV cache and activations may take: 4GB, 1.5GiB, 60%; "
-            "left out or auto: what is free.",
+            "default or auto: what is free.",
         ),
         "context": option(
             int | None,
             "N",
-            "Tokens that the KV cache has room for; left out: what is needed, "
+            "Tokens that the KV cache has room for; default: what is needed, "
             "or what a quarter of the memory holds.",
         ),
         "context_window": option(
@@ -69,10 +68,10 @@ LOAD_OPTIONS = SettingsOptions(
         "kv_bits": option(
             int | None,
             "16|8|4",
-            "Bits of the KV cache's numbers; left out: those of the arithmetic.",
+            "Bits of the KV cache's numbers; default: those of the arithmetic.",
         ),
         "threads": option(
-            int | None, "N", "Processor threads for arithmetic; left out: as the machine has."
+            int | None, "N", "Processor threads for arithmetic; default: as the machine has."
         ),
         "backend": option(str, "auto|mlx", "What computes."),
         "activations": option(str, "auto|int8|float", "How the CPU kernels compute."),
@@ -99,7 +98,7 @@ LOAD_OPTIONS = SettingsOptions(
 SAMPLING_OPTIONS = SettingsOptions(
     Sampling,
     {
-        "max_tokens": option(int, "N", "New tokens at the most."),
+        "max_tokens": option(int, "N", "New tokens at most."),
         "temperature": option(
             float, "X", "0 takes the likeliest token; more makes texts more varied."
         ),
