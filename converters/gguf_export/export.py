@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,11 @@ from edgellm.hub.resolve import locate
 
 GATE, UP = "mlp.gate_proj.weight", "mlp.up_proj.weight"
 GATE_UP = "mlp.gate_up_proj.weight"
+
+NAMES_OF_PHI3 = ("phi-3", "phi3")
+TOKENS_OF_PHI3 = frozenset({"</s>", "<unk>", "<s>", "<|endoftext|>"})
+"""llama.cpp gives these a meaning where a model's name has one of those parts; without them it
+refuses the file: ``unordered_map::at``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
     kinds = {name: matrix.kind for name, matrix in matrices.items()}
     ends = _end_ids(config, folder)
     vocabulary, token_notes = vocabulary_metadata(folder, config.vocab_size, ends)
-    metadata = model_metadata(config, folder.resolve().name, kinds) | vocabulary
+    name = _name_of(folder, vocabulary["tokenizer.ggml.tokens"])
+    metadata = model_metadata(config, name, kinds) | vocabulary
     notes = [*recipe.notes, *_notes(config, architecture), *token_notes]
     for note in notes:
         counter.say(note)
@@ -131,6 +137,15 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
         },
         notes=tuple(notes),
     )
+
+
+def _name_of(folder: Path, tokens: Sequence[str]) -> str:
+    """Return the model's name, which is the folder's where llama.cpp can open it under that."""
+    name = folder.resolve().name
+    is_phi3 = any(part in name.lower() for part in NAMES_OF_PHI3)
+    if is_phi3 and not TOKENS_OF_PHI3.issubset(tokens):
+        return "model"
+    return name
 
 
 def _outputs(matrices: Mapping[str, GgufMatrix], architecture: str) -> list[GgufOutput]:

@@ -179,6 +179,23 @@ def test_a_written_file_is_what_the_gguf_library_reads(tmp_path):
     }
 
 
+def test_a_name_that_llama_cpp_asks_tokens_for_is_kept_where_they_are_there(tmp_path):
+    """It reads Phi-3's special tokens where a name says so, and fails without them."""
+    folder = write_model(tmp_path / "my-Phi-3-tune", CONFIGS["llama-1"])
+    export(folder, tmp_path / "out.gguf")
+    assert gguf_name_of(tmp_path / "out.gguf") == "model"
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    for number, text in enumerate(["</s>", "<unk>", "<s>", "<|endoftext|>"]):
+        raw["added_tokens"].append(raw["added_tokens"][0] | {"id": 312 + number, "content": text})
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    export(folder, tmp_path / "again.gguf")
+    assert gguf_name_of(tmp_path / "again.gguf") == "my-Phi-3-tune"
+
+
+def gguf_name_of(path):
+    return gguf.GGUFReader(path).fields["general.name"].contents()
+
+
 def test_sentencepiece_goes_out_and_comes_back(tmp_path):
     source = write_model(tmp_path / "model", WIDE, dtype=mx.float16, tokenizer=False)
     write_pieces(source, PIECES | {"legacy": True})
