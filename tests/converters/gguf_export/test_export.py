@@ -14,6 +14,7 @@ from support.tiny_tokenizers import LLAMA as PIECES
 from support.tiny_tokenizers import write_pieces
 
 import edgellm
+from edgellm.checkpoint.dialects.names import spelled
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.converters import convert, export
 from edgellm.converters.gguf.header import open_gguf
@@ -309,6 +310,6 @@ def test_a_family_goes_out_and_comes_back(tmp_path, name):
     ],
 )
 def test_what_llama_cpp_takes_for_granted_of_a_family_is_asked_first(name, change, said):
-    config = ModelConfig.from_dict(OTHERS[name] | change)
+    config = ModelConfig.from_dict(spelled(OTHERS[name] | change, {}).config)
     with pytest.raises(UnsupportedModelError, match=said):
         architecture_of(config)
