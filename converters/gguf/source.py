@@ -37,7 +37,7 @@ from edgellm.converters.gguf.tokenizer import tokenizer_files
 from edgellm.converters.tensors.file_rows import files_fingerprint, read_span
 from edgellm.converters.tensors.floats import floats, stored
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
-from edgellm.converters.tensors.source import Bytes, SourceTensor
+from edgellm.converters.tensors.source import Bytes, SourceTensor, require_no_more_layers
 from edgellm.errors import FormatError, UnsupportedModelError
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -112,6 +112,7 @@ class GgufSource:
                 head_dim = _checked_head_dim(tensor, config["head_dim"])
             self._show(name, tensor, head_dim)
         self.config: Mapping[str, Any] = config | token_ids | usual_quantization(tensors)
+        require_no_more_layers(self.tensors, self.config, path)
         self.forms: Mapping[str, Quantization] = {
             name.removesuffix(".weight"): form
             for name, tensor in tensors.items()

@@ -37,7 +37,13 @@ from edgellm.converters.tensors.file_rows import (
     files_fingerprint,
 )
 from edgellm.converters.tensors.rope_permutation import halves_from_pairs
-from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor, have_same_rows
+from edgellm.converters.tensors.source import (
+    AS_SHOWN,
+    Bytes,
+    SourceTensor,
+    have_same_rows,
+    require_no_more_layers,
+)
 from edgellm.errors import FormatError, UnsupportedModelError
 from edgellm.files.strict_json import quoted, read_json
 from edgellm.tokenizer.tokenizer import has_vocabulary
@@ -144,6 +150,7 @@ class LitGPTSource:
             ),
             "tie_word_embeddings": tied,
         }
+        require_no_more_layers(self.tensors, self.config, file)
         self.companions: Mapping[str, Path | bytes] = _companions(self.path)
         self._files = [file, config_file]
 

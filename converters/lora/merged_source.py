@@ -123,20 +123,25 @@ class MergedSource(DerivedSource):
                     weight *= _quotient(factors.magnitude[start:stop], lengths)[:, None]
                 if factors.stretch is not None:
                     weight *= factors.stretch
+        return weight
+
+    def _plain_rows(self, path: str, start: int, stop: int) -> Floats:
+        """Return rows of a matrix before its change: the base's, or the adapter's own.
+
+        Rows of single tokens are among them: PEFT changes a matrix that has its new rows.
+        """
+        # PEFT saves an embedding that it changes with the change, so both may be there
+        replacement = self._adapter.replacements.get(f"{path}.weight")
+        if replacement is None:
+            weight = float_rows(self._base, self._changed[path], start, stop)
+        else:
+            weight = replacement.values(start, stop).reshape(stop - start, -1)
         brought = self._adapter.token_rows.get(path)
         if brought is not None:
             for at, token in enumerate(brought.ids):
                 if start <= token < stop:
                     weight[token - start] = brought.row(at)
         return weight
-
-    def _plain_rows(self, path: str, start: int, stop: int) -> Floats:
-        """Return rows of a matrix before its change: the base's, or the adapter's own."""
-        # PEFT saves an embedding that it changes with the change, so both may be there
-        replacement = self._adapter.replacements.get(f"{path}.weight")
-        if replacement is None:
-            return float_rows(self._base, self._changed[path], start, stop)
-        return replacement.values(start, stop).reshape(stop - start, -1)
 
     def _require_known(self, matrices: Mapping[str, Matrix]) -> list[str]:
         """Check each change's shape, and return the paths of the matrices that change."""
@@ -227,6 +232,10 @@ def _for_tied_head(adapter: Adapter) -> Adapter:
     names = [f"{path}.weight" for path in TIED]
     brought = [adapter.replacements[name] for name in names if name in adapter.replacements]
     replacements = dict(adapter.replacements)
+    rows = adapter.token_rows.get(TIED[0])
+    if rows is not None and TIED[1] in adapter.changes and TIED[1] not in adapter.token_rows:
+        # trained as rows of both, and saved once
+        return replace(adapter, token_rows=dict(adapter.token_rows) | {TIED[1]: rows})
     if len(brought) == 2 and not {*adapter.changes, *adapter.token_rows}.intersection(TIED):
         if _is_same(*brought):  # trained as one
             del replacements[names[1]]

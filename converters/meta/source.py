@@ -25,7 +25,12 @@ from edgellm.converters.meta.shards import (
 )
 from edgellm.converters.meta.tokenizer import TOKENIZER, tokenizer_files
 from edgellm.converters.tensors.file_rows import META_SHARDS, files_fingerprint
-from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
+from edgellm.converters.tensors.source import (
+    AS_SHOWN,
+    Bytes,
+    SourceTensor,
+    require_no_more_layers,
+)
 from edgellm.errors import FormatError
 from edgellm.files.strict_json import read_json
 
@@ -73,6 +78,7 @@ class MetaSource:
         self.config: Mapping[str, Any] = config_of(
             params, self._shape, vocabulary=vocab_size, tied=tied, ends=token_ids
         )
+        require_no_more_layers(self.tensors, self.config, path)
 
     @property
     def fingerprint(self) -> str:

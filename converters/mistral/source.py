@@ -25,7 +25,12 @@ from edgellm.converters.tensors.file_rows import (
     MISTRAL_INDEX,
     files_fingerprint,
 )
-from edgellm.converters.tensors.source import AS_SHOWN, Bytes, SourceTensor
+from edgellm.converters.tensors.source import (
+    AS_SHOWN,
+    Bytes,
+    SourceTensor,
+    require_no_more_layers,
+)
 from edgellm.files.strict_json import read_json
 
 AUDIO_PREFIXES = ("mm_whisper_embeddings.", "mm_streams_embeddings.embedding_module.")
@@ -79,6 +84,7 @@ class MistralSource:
             self.tensors.pop(HEAD, None)
         self.config: Mapping[str, Any]
         self.config, notes = mistral_config(params, shape, vocabulary=vocabulary, tied=tied)
+        require_no_more_layers(self.tensors, self.config, path)
         tokenizer_files, tokenizer, said = mistral_tokenizer(path)
         self.companions: Mapping[str, Path | bytes] = legal_files(path) | tokenizer_files
         self._files = [*files, path / PARAMS]

@@ -28,6 +28,7 @@ from edgellm.checkpoint.quantization import (
 )
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.checkpoint.tensor_order import tensor_order
+from edgellm.console.units import plural
 from edgellm.converters.tensors.dtypes import portable_config
 from edgellm.converters.tensors.settings import CODES, UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import Source, SourceTensor
@@ -111,7 +112,15 @@ class Recipe:
         if not self.left_out:
             return []
         listed = first_few(self.left_out)
-        return [f"left out, as the model that the config describes has no such tensors: {listed}"]
+        notes = [f"left out, as the model that the config describes has no such tensors: {listed}"]
+        layers = {name.split(".")[2] for name in self.left_out if name.startswith(LAYER_PREFIX)}
+        layers -= {name.split(".")[2] for name in self.matrices if name.startswith(LAYER_PREFIX)}
+        if layers:
+            notes.append(
+                f"{plural(len(layers), 'whole layer')} left out: num_hidden_layers in config.json "
+                "is smaller than what the files hold; is it this model's?"
+            )
+        return notes
 
     @property
     def digest(self) -> str:
@@ -211,7 +220,7 @@ def _stored_forms(
         if len(shape) == 1:
             tensor = source.tensors.get(name)
             if tensor is None:
-                raise FormatError(f"tensor {name} is missing", hint="download the model again")
+                raise _missing(name, source.tensors.keys() - shapes.keys())
             require_unquantized(name, tensor.dtype, tensor.shape, shape)
     forms = {}
     for path, shape in _matrices(shapes).items():
@@ -222,6 +231,17 @@ def _stored_forms(
         }
         forms[path] = stored_quantization(raw, path, parts, shape)
     return forms
+
+
+def _missing(name: str, others: Set[str]) -> FormatError:
+    """Return the error about a tensor that is not there, and what may be it under another name."""
+    called = sorted(other for other in others if other.endswith(name.removeprefix(LAYER_PREFIX)))
+    if not called:
+        return FormatError(f"tensor {name} is missing", hint="download the model again")
+    return FormatError(
+        f"tensor {name} is missing; there is {quoted(called[0])}",
+        hint="save the model again with transformers, under the names that it has there",
+    )
 
 
 def _default(

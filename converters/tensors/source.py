@@ -6,6 +6,7 @@ And what sources share that show another one changed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,14 @@ import numpy.typing as npt
 from edgellm.checkpoint.dialects.names import Spelling
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
+from edgellm.errors import FormatError
 
 Bytes = npt.NDArray[np.uint8]
 
 ReadRows = Callable[[int, int], Bytes]
 """Reads the bytes of rows from one to another, shape (bytes,)."""
+
+LAYER_NAME = re.compile(r"model\.layers\.(\d{1,6})\.")
 
 COMPARED_BYTES = 16 << 20
 """Bytes of two tensors that are compared at a time."""
@@ -155,3 +159,28 @@ def have_same_rows(tensor: SourceTensor, one: ReadRows, other: ReadRows) -> bool
         if not np.array_equal(one(start, stop), other(start, stop)):
             return False
     return True
+
+
+def require_no_more_layers(
+    tensors: Mapping[str, object], config: Mapping[str, Any], place: Path
+) -> None:
+    """Refuse a model whose files have layers past the last one of its config.
+
+    transformers leaves such layers out. The programs that other formats are made for refuse them,
+    since a config that is one layer off makes another model of the same weights.
+
+    Args:
+        tensors: by Hugging Face's names.
+        config: Hugging Face's.
+        place: where they come from, for the error.
+
+    Raises:
+        FormatError: there are such layers.
+    """
+    count = config["num_hidden_layers"]
+    found = {int(match[1]) for match in map(LAYER_NAME.match, tensors) if match}
+    if found and max(found) >= count:
+        raise FormatError(
+            f"{place} has tensors of layer {max(found)}, and its config speaks of {count}",
+            hint="the config may be another model's; take both from where the model came from",
+        )

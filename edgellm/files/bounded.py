@@ -28,18 +28,27 @@ def read_errors(
 
 
 def read_in_parts(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a plain file, a megabyte at a time. Raises FormatError, ReadError."""
+    """Yield the bytes of a plain file, a megabyte at a time.
+
+    Raises:
+        FormatError: it is a folder, a pipe, a device, or a pointer of git-lfs.
+        ReadError: it cannot be read.
+    """
     require_regular_file(path)
     with read_errors(path), path.open("rb") as file:
-        while data := file.read(READ_BYTES):
+        data = file.read(READ_BYTES)
+        refuse_lfs_pointer(path, data)
+        while data:
             yield data
+            data = file.read(READ_BYTES)
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a plain file.
 
     Raises:
-        FormatError: it has more than ``max_bytes``, or is a folder, a pipe, a device.
+        FormatError: it has more than ``max_bytes``, or is a folder, a pipe, a device, or a pointer
+            of git-lfs.
         ReadError: it cannot be read.
     """
     require_regular_file(path)
@@ -51,6 +60,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
             data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise FormatError(f"{path} is larger than {max_bytes} bytes")
+    refuse_lfs_pointer(path, data)
     return data
 
 

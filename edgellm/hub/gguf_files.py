@@ -11,7 +11,7 @@ from edgellm.hub.names import GGUF_SUFFIX, HubName, is_path
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
 
-NO_MODEL = re.compile(r"(^|.*/)mmproj[^/]*|.*imatrix[^/]*", re.IGNORECASE)
+NO_MODEL = re.compile(r".*(mmproj|imatrix)[^/]*", re.IGNORECASE)
 """Parts of other models, and statistics, that lie beside the models."""
 
 QUANT = re.compile(r"(?:UD-)?(?:I?Q\d\w*|T?Q\d_\d|BF16|F16|F32|MXFP4\w*|NVFP4\w*)", re.IGNORECASE)

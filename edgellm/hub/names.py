@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass
 
 GGUF_SUFFIX = ".gguf"
+
+ADDRESS = re.compile(
+    r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)(.+?)/?(?:\?.*)?"
+)
+"""The address of one of the Hub's pages, as people copy it, also for llama.cpp and Ollama."""
 
 _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "-_.")
 
@@ -32,12 +38,20 @@ class HubName:
         return self.quant is not None or self.file is not None
 
 
-def parse_hub_name(name: str) -> HubName | None:
-    """Return what a name says; None where it has not the form of one on the Hub."""
+def parse_hub_name(text: str) -> HubName | None:
+    """Return what a name says; None where it has not the form of one on the Hub.
+
+    The address of a page may stand for it, if it is of the main branch.
+    """
+    name = text
+    if address := ADDRESS.fullmatch(text):
+        name = re.sub("/(?:blob|resolve)/main/", "/", address[1], count=1)
+        name = name.removesuffix("/tree/main")
     repository, colon, quant = name.partition(":")
     if is_hub_id(repository):
         if not colon:
             return HubName(name, repository)
+        quant = re.sub(r"\.gguf$", "", quant, flags=re.IGNORECASE)
         if quant and _ID_LETTERS.issuperset(quant):
             return HubName(name, repository, quant=quant)
         return None

@@ -98,7 +98,10 @@ class JsonVocabulary(TokenTable):
     @classmethod
     def from_merges(cls, folder: Path, settings: Settings, rows: int | None) -> JsonVocabulary:
         """Return the vocabulary in vocab.json and merges.txt. Raises TokenizerError."""
-        settings = replace(settings, named=END_OF_TEXT | dict(settings.named))
+        roles = dict(END_OF_TEXT)
+        if str(settings.config.get("tokenizer_class")).startswith("GPT2"):
+            roles["bos_token"] = roles["eos_token"]
+        settings = replace(settings, named=roles | dict(settings.named))
         return cls(read_merges(folder, settings), settings, rows)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:

@@ -10,7 +10,12 @@ from support import tiny
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters import convert
-from edgellm.errors import FormatError, ModelNotFoundError, UnsupportedModelError
+from edgellm.errors import (
+    EdgeLLMError,
+    FormatError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
 
 
 def changed(folder, destination, change, *, config=None):
@@ -133,6 +138,17 @@ def test_a_pointer_of_git_lfs_is_said_to_be_one(folder, tmp_path):
     (tmp_path / "model.gguf").write_text(pointer)
     with pytest.raises(FormatError, match="pointer of git-lfs"):
         convert(tmp_path / "model.gguf", tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "chat_template.jinja", "LICENSE", "merges.txt"]
+)
+def test_a_pointer_in_the_place_of_a_small_file_is_said_too(folder, tmp_path, name):
+    """A chat template that is one would be said to the model, without a word."""
+    copy = changed(folder, tmp_path / "pointer", dict)
+    (copy / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(EdgeLLMError, match=f"{name} is a pointer of git-lfs"):
+        convert(copy, tmp_path / "made")
 
 
 def test_tensors_that_no_layer_asks_for_are_left_alone(folder, tmp_path):

@@ -9,6 +9,7 @@ from edgellm.hub.names import HubName, parse_hub_name
 FILES = [
     "README.md",
     "mmproj-model-f16.gguf",
+    "Tiny-1B-mmproj-f16.gguf",
     "imatrix_unsloth.gguf",
     "Tiny-1B-Q4_K_M.gguf",
     "Tiny-1B-UD-Q4_K_M.gguf",
@@ -76,6 +77,9 @@ def test_models_are_named_so_that_their_names_find_them():
         assert pick_model(parse_hub_name(name), FILES)
 
 
+GGUF_PAGE = HubName("o/n/a.gguf", "o/n", file="a.gguf")
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
@@ -84,6 +88,16 @@ def test_models_are_named_so_that_their_names_find_them():
         ("owner/name.gguf", HubName("owner/name.gguf", "owner/name.gguf")),
         ("o/n/a.gguf", HubName("o/n/a.gguf", "o/n", file="a.gguf")),
         ("o/n/sub/a b.GGUF", HubName("o/n/sub/a b.GGUF", "o/n", file="sub/a b.GGUF")),
+        ("o/n:Q8_0.gguf", HubName("o/n:Q8_0.gguf", "o/n", quant="Q8_0")),
+        ("https://huggingface.co/o/n", HubName("o/n", "o/n")),
+        ("https://huggingface.co/o/n/tree/main?x=1", HubName("o/n", "o/n")),
+        ("hf.co/o/n:Q8_0", HubName("o/n:Q8_0", "o/n", quant="Q8_0")),
+        ("hf://o/n/", HubName("o/n", "o/n")),
+        *(
+            (f"https://huggingface.co/o/n/{page}/main/a.gguf", GGUF_PAGE)
+            for page in ("blob", "resolve")
+        ),
+        ("https://huggingface.co/o/n/tree/dev", None),
         *((text, None) for text in ("name", "o/n:", "o/n:a/b", "o/n/a.bin", "/o/n/a.gguf")),
         *(
             (text, None)

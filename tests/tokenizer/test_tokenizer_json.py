@@ -305,6 +305,17 @@ def test_vocab_and_merges_follow_the_switches_beside_them(tmp_path):
     assert tokenizer.eos_token_ids == {tokenizer.token_to_id("<|end|>")}
 
 
+@pytest.mark.parametrize(("kind", "begins"), [("GPT2Tokenizer", True), ("Qwen2Tokenizer", False)])
+def test_gpt_2s_class_has_a_beginning_where_the_folder_names_none(tmp_path, kind, begins):
+    token = {"content": "<|endoftext|>", "special": True}
+    config = {"tokenizer_class": kind, "add_bos_token": True}
+    folder = write_merges(tmp_path, config)
+    vocab = json.loads((folder / "vocab.json").read_text())
+    write_config(folder, config | {"added_tokens_decoder": {str(len(vocab)): token}})
+    # as transformers 5.24: the class of Qwen 2 has none
+    assert (Tokenizer.from_folder(folder).encode("")[:1] == [len(vocab)]) is begins
+
+
 @pytest.mark.parametrize(
     ("config", "later", "message"),
     [

@@ -27,10 +27,11 @@ PREFIXES = ("model.", "", "language_model.model.", "model.language_model.")
 """What stands before ``layers.0``: ours; nothing where a model was saved without its head; and the
 two ways of models that see, of which the language model is a part."""
 
-SAVED_BY = ("", "_orig_mod.", "module.", "base_model.model.")
+SAVED_BY = ("", "_orig_mod.", "module.", "base_model.model.", "model.")
 """What stands before all of that where a model was saved out of torch.compile, out of a wrapper for
-several processors, or out of PEFT."""
+several processors, out of PEFT, or as a part of another module."""
 
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 HEADS = ("lm_head.", "language_model.lm_head.")
 INNER = ("embed_tokens.", "layers.", "norm.")
 ROTATED = ("self_attn.q_proj", "self_attn.k_proj")
@@ -104,6 +105,13 @@ def spelled(config: Mapping[str, Any], shapes: Shapes) -> Spelling:
                 )
             tensors[ours] = part
             paths.setdefault(_path(rows.name), []).append(_path(ours))
+    if said.get("tie_word_embeddings") is True and f"{EMBEDDING}.weight" not in tensors:
+        # of two matrices that are one, some save the head
+        tensors = {
+            f"{EMBEDDING}{name.removeprefix(HEAD)}" if _path(name) == HEAD else name: rows
+            for name, rows in tensors.items()
+        }
+        paths |= {stored: [EMBEDDING] for stored, ours in paths.items() if ours == [HEAD]}
     if dialect.pairs:
         head_dim = head_dim_of(said)
         tensors = {

@@ -233,3 +233,11 @@ def test_other_models_are_refused(tmp_path):
     with pytest.raises(TokenizerError, match="strange"):
         convert(tmp_path / "pre.gguf", tmp_path / "made")
     assert not (tmp_path / "made").exists()
+
+
+def test_layers_past_the_last_one_are_refused_as_in_llama_cpp(tmp_path):
+    count = WIDE["num_hidden_layers"]
+    more = {f"blk.{count}.attn_norm.weight": np.ones(WIDE["hidden_size"], np.float32)}
+    write_gguf(tmp_path / "a.gguf", WIDE, more=more)
+    with pytest.raises(FormatError, match=f"speaks of {count}"):
+        convert(tmp_path / "a.gguf", tmp_path / "out")

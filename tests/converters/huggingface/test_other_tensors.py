@@ -1,6 +1,7 @@
 """Tensors beside a model's own, and prefixes before all names: as transformers, or by name."""
 
 import json
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
@@ -26,6 +27,7 @@ def recipe_with(tmp_path, **tensors):
 
 
 SETTINGS = ConversionSettings(bits=16)
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @pytest.mark.parametrize(
@@ -69,8 +71,13 @@ def test_what_is_left_out_is_said(tmp_path):
     assert any(text and "no such tensors: 'temperature'" in text for text in said)
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model."])
-@pytest.mark.parametrize("headless", [False, True])
+@pytest.mark.parametrize(
+    ("prefix", "headless"),
+    [
+        *product(("_orig_mod.", "module.", "base_model.model."), (False, True)),
+        ("model.", False),
+    ],
+)
 def test_prefixes_of_what_saved_a_model_are_taken_off(tmp_path, prefix, headless):
     base = write_model(tmp_path / "base", ONE_LAYER, tokenizer=False)
     saved = write_model(tmp_path / "saved", ONE_LAYER, tokenizer=False)
@@ -104,3 +111,30 @@ def test_safetensors_go_before_pytorchs_file_and_an_index_needs_no_metadata(tmp_
     made = tensors_of(tmp_path / "made")
     for name, values in random_tensors(ONE_LAYER).items():
         assert np.array_equal(np.array(made[name]), values.astype(np.float32)), name
+
+
+def test_whole_layers_that_the_config_does_not_count_are_told(tmp_path):
+    recipe = recipe_with(tmp_path, model__layers__1__mlp__up_proj__weight=mx.ones((128, 64)))
+    assert "1 whole layer left out: num_hidden_layers" in recipe.notes[-1]
+
+
+def test_of_a_tied_pair_the_head_alone_may_be_stored(tmp_path):
+    """transformers 5.24 makes the embedding of it."""
+    config = ONE_LAYER | {"tie_word_embeddings": True}
+    folder = write_model(tmp_path / "model", config, tokenizer=False)
+    convert(folder, tmp_path / "plain", bits=16)
+    change(folder, lambda all_: all_.update({HEAD: all_.pop(EMBEDDING)}))
+    convert(folder, tmp_path / "made", bits=16)
+    assert np.array_equal(tensors_of(tmp_path / "made")[EMBEDDING], tensors_of(folder)[HEAD])
+    assert tensors_of(tmp_path / "made").keys() == tensors_of(tmp_path / "plain").keys()
+
+
+def test_names_that_nobody_knows_are_shown_beside_the_missing_one(tmp_path):
+    folder = write_model(tmp_path / "model", ONE_LAYER, tokenizer=False)
+
+    def rename(tensors):
+        for name in list(tensors):
+            tensors[f"student.{name}"] = tensors.pop(name)
+
+    with pytest.raises(FormatError, match=r"there is 'student\.model\.layers\.0"):
+        make_recipe(open_format(change(folder, rename)), SETTINGS)

@@ -304,3 +304,10 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path):
     (source / "model_config.yaml").write_text(model_config(LLAMA | {"num_key_value_heads": 4}))
     with pytest.raises(FormatError, match="192 rows"):
         LitGPTSource(source)
+
+
+def test_layers_past_the_last_one_are_refused_as_in_litgpt(tmp_path):
+    source = write_litgpt(tmp_path / "source", LLAMA)
+    (source / "model_config.yaml").write_text(model_config(LLAMA | {"num_hidden_layers": 1}))
+    with pytest.raises(FormatError, match="speaks of 1"):
+        LitGPTSource(source)

@@ -50,6 +50,7 @@ def test_a_tied_head_becomes_one_of_its_own_where_pefts_merge_unties_it(tmp_path
         {"target_modules": ["lm_head"], "use_dora": True},
         {"target_modules": ["embed_tokens", "lm_head"]},
         {"target_modules": ["embed_tokens"], "use_dora": True, "ensure_weight_tying": True},
+        {"target_modules": ["lm_head"], "trainable_token_indices": [3, 7]},
         {
             "target_modules": ["q_proj"],
             "trainable_token_indices": {"embed_tokens": [3, 7], "lm_head": [3, 9]},

@@ -156,3 +156,9 @@ def test_hugging_faces_form_beside_it_is_taken(tmp_path):
     for file in (tmp_path / "plain").iterdir():
         file.rename(folder / file.name)
     assert type(open_format(folder)._base).__name__ == "HuggingFaceSource"
+
+
+def test_layers_past_the_last_one_are_refused(tmp_path):
+    source = write_mistral(tmp_path / "source", params={"n_layers": 1})
+    with pytest.raises(FormatError, match="speaks of 1"):
+        open_format(source)
