@@ -38,6 +38,8 @@ def portable_config(
     if config.rope_scaling is not None:
         scaling = config.rope_scaling.as_config()
     written = {key: value for key, value in raw.items() if key not in REWRITTEN}
+    # transformers would take a family's usual token, be there such a token or not
+    written.setdefault("pad_token_id", None)
     written |= {
         "model_type": config.model_type,
         "head_dim": config.head_dim,
@@ -60,13 +62,15 @@ def portable_config(
         written["sliding_window"] = config.sliding_window
     if config.rotary_dim != config.head_dim:
         written["partial_rotary_factor"] = rotated_share(raw)
-    if config.sliding_layers and len(config.sliding_layers) < config.num_hidden_layers:
+    is_exaone = config.model_type == "exaone4"
+    some = config.sliding_layers and len(config.sliding_layers) < config.num_hidden_layers
+    if some or is_exaone:
         written["layer_types"] = [
             SLIDING if index in config.sliding_layers else FULL
             for index in range(config.num_hidden_layers)
         ]
     pattern = _window_pattern(config)
-    if pattern is not None:
+    if pattern is not None or is_exaone:
         written["sliding_window_pattern"] = pattern
     if config.local_rotary is not None:
         # the old form cannot say all of it; transformers 5 reads both, and this one first
