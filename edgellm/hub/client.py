@@ -133,7 +133,7 @@ def renamed_error(
             errors.OfflineModeIsEnabled()
             | errors.LocalEntryNotFoundError(__cause__=errors.OfflineModeIsEnabled())
         ):
-            fact = f"{repository} is {here} in the cache and HF_HUB_OFFLINE forbids to fetch it"
+            fact = f"{repository} is {here} in the cache and HF_HUB_OFFLINE forbids fetching it"
             hint = "unset HF_HUB_OFFLINE, or name a folder on this machine"
         case (errors.HfHubHTTPError() as refusal) | errors.LocalEntryNotFoundError(
             __cause__=errors.HfHubHTTPError() as refusal

@@ -106,7 +106,7 @@ def test_a_missing_small_file_is_said(folders, found):
 def test_a_part_is_not_used_and_not_called_a_repository_without_weights(found, name):
     (kind, fact, hint), _ = found[name]
     assert kind == "DownloadError"
-    assert fact == f"{name} is only in part in the cache and HF_HUB_OFFLINE forbids to fetch it"
+    assert fact == f"{name} is only in part in the cache and HF_HUB_OFFLINE forbids fetching it"
     assert hint
 
 
