@@ -245,6 +245,7 @@ class Config(Door):
 
 DIALECTS = [
     {"model_type": "phi3"},
+    {"model_type": "phi3", "partial_rotary_factor": 0.5},
     {"model_type": "helium"},
     {"model_type": "granite", "residual_multiplier": 0.22, "logits_scaling": 8.0},
     {
