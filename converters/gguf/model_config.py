@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm.converters.gguf.architectures.table import ARCHITECTURES
 from edgellm.converters.gguf.family_numbers import own_numbers
-from edgellm.converters.gguf.metadata import Metadata, ModelNumbers
+from edgellm.converters.gguf.metadata import OTHER_FILE, Metadata, ModelNumbers
 from edgellm.errors import UnsupportedModelError
 from edgellm.files.strict_json import quoted
 
@@ -63,7 +63,8 @@ def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any])
     for key in UNSUPPORTED_KEYS:
         if numbers.key(key) in metadata and key not in row.numbers:
             raise UnsupportedModelError(
-                f"the GGUF file sets {architecture}.{key}, which edgellm does not know"
+                f"the GGUF file sets {architecture}.{key}, which edgellm does not know",
+                hint=OTHER_FILE,
             )
     own: dict[str, Any] = {
         ours: numbers.real(key, 0.0)

@@ -54,7 +54,7 @@ def model_tensors(tensors: Mapping[str, GgufTensor], architecture: str) -> dict[
     if unknown:
         listed = ", ".join(map(quoted, sorted(unknown)[:3]))
         raise UnsupportedModelError(
-            f"the GGUF file holds tensors that no model of ours has: {listed}"
+            f"the GGUF file holds tensors that no model of ours has: {listed}", hint=OTHER_FILE
         )
     for name in scales.keys() & named.keys():
         named[name] = _scaled(named[name], _factor(scales[name]))

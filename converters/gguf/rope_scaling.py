@@ -68,7 +68,10 @@ def read_rope_scaling(
         for scaling in _candidates(factors, head_dim, theta, context):
             if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-4, atol=0):
                 return scaling.as_config()
-    raise UnsupportedModelError(f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows")
+    raise UnsupportedModelError(
+        f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows",
+        hint="convert the model that it was made from",
+    )
 
 
 def _yarn(

@@ -91,7 +91,8 @@ def require_mergeable(config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise UnsupportedModelError(
-            f"the adapter is of type {quoted(kind)}", hint="edgellm merges LoRA and DoRA"
+            f"the adapter is of type {quoted(kind)}",
+            hint=f"edgellm merges LoRA and DoRA; what can be merged, PEFT merges: {MERGE_BY_PEFT}",
         )
     begun = config.get("init_lora_weights")
     if isinstance(begun, str) and begun.lower().startswith(CHANGED_BASES):

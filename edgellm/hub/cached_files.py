@@ -119,14 +119,15 @@ def _has_weights(repository: str, revision: str | None, folder: Path, kind: str)
 
 
 def _snapshots(repository: str) -> Iterator[Path]:
-    """Yield the folders of all of a repository's revisions in the cache, the newest first."""
-    from huggingface_hub import errors, scan_cache_dir
+    """Yield the folders of all of a repository's revisions in the cache, the newest first.
 
+    The library's own list of its cache leaves a repository out whose reference leads nowhere.
+    """
+    from huggingface_hub import constants
+
+    named = f"models--{repository.replace('/', constants.REPO_ID_SEPARATOR)}"
     try:
-        repositories = scan_cache_dir().repos
-    except (errors.CacheNotFound, OSError, ValueError):
+        folders = list((Path(constants.HF_HUB_CACHE) / named / "snapshots").iterdir())
+        yield from sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    except OSError:
         return
-    for found in repositories:
-        if (found.repo_type, found.repo_id) == ("model", repository):
-            newest = sorted(found.revisions, key=lambda item: item.last_modified, reverse=True)
-            yield from (item.snapshot_path for item in newest)

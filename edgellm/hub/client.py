@@ -25,6 +25,10 @@ SECONDS = 3.0
 """
 
 
+UNKNOWN_HERE = (401, 403)
+"""Answers of the Hub to a token that it does not know, or that may not do this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The files of a repository by their paths, and the commit they are of."""
@@ -141,6 +145,8 @@ def renamed_error(
             status = refusal.response.status_code
             fact = f"{repository} is {here} in the cache and the Hub answered {status}"
             hint = "try again later"
+            if status in UNKNOWN_HERE:
+                hint = "your token may be out of date: hf auth login, or unset HF_TOKEN"
         case NoAnswerError() | errors.LocalEntryNotFoundError():
             fact = f"{repository} is {here} in the cache and the Hub cannot be reached"
             hint = "check the network; if it is meant as a path, nothing is there"

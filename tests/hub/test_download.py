@@ -150,6 +150,7 @@ def test_what_fails_is_said(hub, tmp_path):
         "gated": {"repository": "owner/gated"},
         "revision": {"repository": "owner/whole", "revision": "v9"},
         "broken": {"repository": "broken/hub"},
+        "old token": {"repository": "old/token"},
         "name": {"repository": "owner/--x"},
         "no weights": {"repository": "owner/bare"},
         "no weights at all": {"repository": "owner/bare", "torch_files": True},
@@ -162,6 +163,7 @@ def test_what_fails_is_said(hub, tmp_path):
         "gated": ("DownloadError", "is gated", "accept its terms"),
         "revision": ("ModelNotFoundError", "no revision v9", "its page lists them"),
         "broken": ("DownloadError", "the Hub answered 503", "later"),
+        "old token": ("DownloadError", "the Hub answered 401", "HF_TOKEN"),
         "name": ("ModelNotFoundError", "no name", "owner/name"),
         "no weights": (
             "ModelNotFoundError",

@@ -122,6 +122,9 @@ def test_an_older_one_that_is_whole_goes_before_a_newer_one_that_is_not(folders,
     assert answer == ["folder", folders["owner/whole"]]
     assert "taking an older one, 01234567" in warned[0]
     assert main[0][0] == "DownloadError"
+    # a reference to what was never fetched
+    (repository / "refs" / "main").write_text("e" * 40)
+    assert used(home, ["owner/whole", None]) == [newest]
 
 
 def test_a_plan_beforehand_does_not_make_the_model_one_without_weights(hub, tmp_path):

@@ -25,8 +25,9 @@ class Hub(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
         folder = self.server.state["repositories"].get(name)
-        if name == "broken/hub":
-            self.answer(503, b"")
+        answers = {"broken/hub": 503, "old/token": 401}
+        if name in answers:
+            self.answer(answers[name], b"")
         elif folder is None:
             self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         elif parts[0] != "api":
