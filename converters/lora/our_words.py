@@ -30,6 +30,9 @@ def in_our_words(adapter: Adapter, spelling: Spelling) -> Adapter:
     for ours, rows in spelling.tensors.items():
         for name in {rows.name, spelling.called[rows.name]}:
             index.setdefault(name, []).append((ours, rows))
+    for ours, rows in spelling.tensors.items():
+        # mlx-lm takes some matrices apart itself, and multiplies outside of them
+        index.setdefault(ours, [(ours, replace(rows, start=0, stop=None))])
     embedding = spelling.tensors.get(f"{EMBEDDING}.weight")
     if embedding is not None:
         # the head of a model that has none is the embedding

@@ -8,7 +8,10 @@ from support.folders import change, fused, tensors_of
 from support.published_models import save_model
 from support.tiny import write_model
 
+from edgellm.checkpoint.dialects.names import spelled
 from edgellm.converters import convert
+from edgellm.converters.lora.adapter import read_adapter
+from edgellm.converters.lora.our_words import in_our_words
 
 GRANITE = {
     "embedding_multiplier": 3.0,
@@ -93,3 +96,24 @@ def test_an_adapters_rows_lie_as_its_models_do(tmp_path):
         convert(folder, tmp_path / f"{family} made", bits=16, adapter=adapter)
         for name, value in tensors_of(tmp_path / f"{family} made").items():
             assert np.array_equal(np.array(value), expected[name]), (family, name)
+
+
+def test_matrices_that_an_adapters_maker_took_apart_are_still_multiplied(tmp_path):
+    """mlx-lm names Granite 4's matrices as ours, and multiplies as the model does."""
+    config = LLAMA | GRANITE | {"model_type": "granitemoehybrid", "layer_types": ["attention"]}
+    config |= {"num_hidden_layers": 1, "shared_intermediate_size": 80}
+    config |= {"position_embedding_type": "rope"}
+    shapes = {
+        "model.embed_tokens.weight": (320, 64),
+        "model.layers.0.shared_mlp.input_linear.weight": (160, 64),
+        "model.layers.0.shared_mlp.output_linear.weight": (64, 80),
+    }
+    paths = [f"model.layers.0.mlp.{name}_proj" for name in ("up", "down")]
+    tensors = {}
+    for path, shape in zip(paths, [(80, 64), (64, 80)], strict=True):
+        down, up = factors(shape, 1)
+        tensors |= {f"{path}.lora_A.weight": down, f"{path}.lora_B.weight": up}
+    adapter = read_adapter(write_peft(tmp_path / "adapter", tensors))
+    changes = in_our_words(adapter, spelled(config, shapes)).changes
+    assert [changes[path].part.factor for path in paths] == [1.0, GRANITE["residual_multiplier"]]
+    assert [changes[path].shape for path in paths] == [(80, 64), (64, 80)]
