@@ -95,6 +95,9 @@ def byte_level_notes(document: Mapping[str, Any], pre_tokenizer: str) -> list[st
     normalizers = steps_of(document.get("normalizer"), "normalizers")
     if normalizers:
         notes.append(_normalizes([str(step.get("type")) for step in normalizers]))
+    for step in steps_of(document.get("pre_tokenizer"), "pretokenizers"):
+        if step.get("type") == "ByteLevel" and step.get("add_prefix_space", True):
+            notes.append("this tokenizer puts a space before a text, and llama.cpp does not")
     model = document["model"]
     takes_whole = bool(model.get("ignore_merges"))
     if model["merges"] and takes_whole != (pre_tokenizer in WHOLE_WORDS):

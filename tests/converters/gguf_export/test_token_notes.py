@@ -106,6 +106,16 @@ def test_merging_of_bytes(kind):
     assert f"({kind})" in note
 
 
+def test_a_space_before_a_text_is_told_of_bytes_too():
+    """Also of a tokenizer without merges, which fits every way to cut texts."""
+    step = {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}
+    document = {"pre_tokenizer": step, "model": {"merges": []}}
+    [note] = byte_level_notes(document, "gpt-2")
+    assert "puts a space before a text" in note
+    step["add_prefix_space"] = False
+    assert byte_level_notes(document, "gpt-2") == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
