@@ -150,7 +150,7 @@ def _elsewhere(name: str) -> Path:
     if hub_name is not None and hub_name.is_gguf:
         return find_gguf(hub_name).fetched()
     if hub_name is not None:
-        return download(name, torch_files=True)
+        return download(hub_name.repository, torch_files=True)
     if name not in bundled_names() and (Path(name).suffix or Path(name).name != name):
         raise ModelNotFoundError(
             f"there is no file or folder {name}",

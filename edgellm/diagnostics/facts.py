@@ -49,10 +49,10 @@ def inspect_model(model: str | Path) -> tuple[AnyCheckpoint, bool]:
     from edgellm.hub.cached_files import cached_folder
     from edgellm.hub.remote_folder import remote_folder
 
-    folder = cached_folder(name, None)
+    folder = cached_folder(hub_name.repository, None)
     if folder is not None:
         return read_any_checkpoint(folder), True
-    return any_checkpoint_of(remote_folder(name)), False
+    return any_checkpoint_of(remote_folder(hub_name.repository)), False
 
 
 def _inspect_gguf(name: HubName) -> tuple[Checkpoint, bool]:

@@ -131,7 +131,11 @@ def test_a_plan_beforehand_does_not_make_the_model_one_without_weights(hub, tmp_
     environment = hub_environment(hub, tmp_path)
     command = [sys.executable, "-m", "edgellm"]
     plan = subprocess.run(
-        [*command, "plan", "owner/whole"], env=environment, capture_output=True, check=False
+        # the address of its page will do
+        [*command, "plan", "hf.co/owner/whole"],
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert plan.returncode == 0, plan.stderr
     done = subprocess.run(
