@@ -253,15 +253,16 @@ class _Rotations:
     def __init__(self, lengths: npt.NDArray[np.float32], head_dim: int, factor: float) -> None:
         self._lengths = lengths
         self._factor = np.float32(factor)
-        self._unused = head_dim - 2 * len(lengths)
+        self._head_dim = head_dim
         self._last = ((-1, -1), np.empty(0, np.float32))
 
     def of(self, start: int, tokens: int) -> npt.NDArray[np.float32]:
         """Return cosines, then sines, of each position, and zeros behind them: (L, D), flat."""
         key, angles = self._last
         if key != (start, tokens):
-            table = self._factor * cos_sin(self._lengths, start, tokens)
-            angles = np.pad(table, ((0, 0), (0, self._unused))).ravel()
+            table = np.zeros((tokens, self._head_dim), np.float32)
+            table[:, : 2 * len(self._lengths)] = self._factor * cos_sin(self._lengths, start, tokens)
+            angles = table.ravel()
             self._last = ((start, tokens), angles)
         return angles
 
