@@ -261,7 +261,9 @@ class _Rotations:
         key, angles = self._last
         if key != (start, tokens):
             table = np.zeros((tokens, self._head_dim), np.float32)
-            table[:, : 2 * len(self._lengths)] = self._factor * cos_sin(self._lengths, start, tokens)
+            table[:, : 2 * len(self._lengths)] = self._factor * cos_sin(
+                self._lengths, start, tokens
+            )
             angles = table.ravel()
             self._last = ((start, tokens), angles)
         return angles
