@@ -6,7 +6,6 @@ And what sources share that show another one changed.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.dialects.names import Spelling
+from edgellm.checkpoint.folder import LAYER_NAME
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.errors import FormatError
@@ -25,8 +25,6 @@ Bytes = npt.NDArray[np.uint8]
 
 ReadRows = Callable[[int, int], Bytes]
 """Reads the bytes of rows from one to another, shape (bytes,)."""
-
-LAYER_NAME = re.compile(r"model\.layers\.(\d{1,6})\.")
 
 COMPARED_BYTES = 16 << 20
 """Bytes of two tensors that are compared at a time."""

@@ -12,7 +12,13 @@ from typing import Any
 from edgellm.checkpoint.buffer import BufferLayout, Extent, place_tensors
 from edgellm.checkpoint.dialects.config_values import listed_ids
 from edgellm.checkpoint.dialects.names import spelled
-from edgellm.checkpoint.folder import DOWNLOAD_AGAIN, LAYER_PREFIX, ModelFolder, open_folder
+from edgellm.checkpoint.folder import (
+    DOWNLOAD_AGAIN,
+    LAYER_NAME,
+    LAYER_PREFIX,
+    ModelFolder,
+    open_folder,
+)
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import (
     QUANTIZED_PARTS,
@@ -21,6 +27,7 @@ from edgellm.checkpoint.quantization import (
     stored_quantization,
 )
 from edgellm.checkpoint.safetensors_file import TensorInfo, hold_the_same
+from edgellm.console.units import plural
 from edgellm.errors import FormatError, UnsupportedModelError
 
 
@@ -119,6 +126,7 @@ def checkpoint_of(folder: ModelFolder) -> Checkpoint:
     """Check a folder's tensors against its config. Raises as ``read_checkpoint``."""
     folder = _in_llamas_words(folder)
     config = ModelConfig.from_dict(_head_as_stored(folder))
+    _tell_of_further_layers(folder, config.num_hidden_layers)
     layer_shapes = config.tensor_shapes()
     layers = tuple(
         _group(folder, f"{LAYER_PREFIX}{index}.", layer_shapes)
@@ -156,6 +164,19 @@ def end_tokens(folder: ModelFolder, vocab_size: int) -> frozenset[int]:
                 stacklevel=3,
             )
     return frozenset(ends)
+
+
+def _tell_of_further_layers(folder: ModelFolder, count: int) -> None:
+    """Warn of layers that are stored past the last one: transformers leaves them out, too."""
+    indices = {int(found[1]) for found in map(LAYER_NAME.match, folder.tensors) if found}
+    further = [index for index in indices if index >= count]
+    if further:
+        layers = plural(len(further), "layer")
+        warnings.warn(
+            f"the files have {layers} that the config does not count: left out",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _in_llamas_words(folder: ModelFolder) -> ModelFolder:

@@ -32,6 +32,9 @@ EMBEDDING_FILE = "model-embedding.safetensors"
 HEAD_FILE = "model-head.safetensors"
 
 LAYER_PREFIX = "model.layers."
+LAYER_NAME = re.compile(r"model\.layers\.(\d{1,6})\.")
+"""The beginning of the name of a layer's tensor, with the layer's index."""
+
 DOWNLOAD_AGAIN = "download or convert the model again"
 """The hint of errors about files that are missing or damaged."""
 

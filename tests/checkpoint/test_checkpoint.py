@@ -154,12 +154,19 @@ def test_a_pointer_in_the_place_of_a_small_file_is_said_too(folder, tmp_path, na
 def test_tensors_that_no_layer_asks_for_are_left_alone(folder, tmp_path):
     def add(tensors):
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = mx.zeros((8,))
+
+    more = changed(folder, tmp_path / "more", add)
+    assert read_checkpoint(more).nbytes == read_checkpoint(folder).nbytes
+
+
+def test_layers_that_the_config_does_not_count_are_left_out_and_said(folder, tmp_path):
+    def add(tensors):
         tensors["model.layers.9.mlp.up_proj.weight"] = mx.zeros((8,))
 
-    assert (
-        read_checkpoint(changed(folder, tmp_path / "more", add)).nbytes
-        == read_checkpoint(folder).nbytes
-    )
+    more = changed(folder, tmp_path / "more", add)
+    with pytest.warns(UserWarning, match="the files have 1 layer that the config does not count"):
+        checkpoint = read_checkpoint(more)
+    assert checkpoint.nbytes == read_checkpoint(folder).nbytes
 
 
 LAYER = "model.layers.1.self_attn.q_proj.weight"

@@ -133,7 +133,7 @@ def test_a_sentencepiece_tokenizer_finds_the_same_tokens(tmp_path):
     )
     write_pieces(source, PIECES | {"legacy": True})
     export(source, tmp_path / "out.gguf")
-    model, tokenizer = opened(tmp_path / "out.gguf"), edgellm.load(source).tokenizer
+    model, tokenizer = opened(tmp_path / "out.gguf"), Tokenizer.from_folder(source)
     for text in [*TEXTS, "<|user|>Hello there<|end|><|assistant|>"]:
         assert model.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(
             text
