@@ -59,7 +59,7 @@ def vocabulary_metadata(
 
     Raises:
         TokenizerError: it is missing or damaged, or does not fit the model.
-        UnsupportedModelError: llama.cpp has no such tokenizer, or would crash with it.
+        UnsupportedModelError: llama.cpp has no such tokenizer, or needs what it lacks.
     """
     tokenizer = Tokenizer.from_folder(folder, vocab_size=vocab_size)
     settings = read_settings(folder)
@@ -97,16 +97,15 @@ def vocabulary_metadata(
 
 
 def _require_usable(texts: Sequence[str], kind: str) -> None:
-    """Raise UnsupportedModelError where llama.cpp's process would end: at once, or at some text."""
+    """Raise UnsupportedModelError where tokens lack what llama.cpp takes for granted."""
     if len(set(texts)) < len(texts):
         raise UnsupportedModelError(
-            "two tokens of this model are written alike, with which llama.cpp does not run",
+            "two tokens of this model are written alike, and llama.cpp tells tokens by their text",
             hint=SHARE_FOLDER,
         )
     if kind == "llama" and not {f"<0x{byte:02X}>" for byte in range(256)} <= set(texts):
         raise UnsupportedModelError(
-            "llama.cpp crashes at a letter that no token spells, unless all 256 bytes are tokens, "
-            "and this tokenizer lacks some",
+            "llama.cpp needs a token for each of the 256 bytes, and this tokenizer lacks some",
             hint=SHARE_FOLDER,
         )
 

@@ -45,7 +45,7 @@ MOST_MODULES = 4096
 in Python before the first tensor is missed."""
 
 NEVER_ZERO = ("heads", "head_dim", "hidden_size", "group_size", "n_groups")
-"""Ends of keys whose numbers MLX divides by, without a look at them."""
+"""Ends of keys whose numbers have to be above 0."""
 
 LARGEST_NUMBER = 1 << 40
 """Of a whole number in a config."""

@@ -1,4 +1,4 @@
-"""An export says where llama.cpp will cut a text otherwise, and refuses what it crashes with.
+"""An export says where llama.cpp will cut a text otherwise, and refuses what it cannot use.
 
 Which tokenizers differ was asked of llama.cpp itself (llama-cpp-python 0.3.36): exports of such
 tokenizers as these, 16 texts each, its ids beside ours. Those without a note were equal.
@@ -173,7 +173,7 @@ def test_ends_that_llama_cpp_does_not_know_get_the_keys_first(tmp_path):
     assert [metadata[f"tokenizer.ggml.{key}"] for key in keys] == [2, 300, 301]
 
 
-def test_what_llama_cpp_crashes_with_is_refused(tmp_path):
+def test_a_tokenizer_that_lacks_what_llama_cpp_needs_is_refused(tmp_path):
     folder = write_pieces(tmp_path / "letters", byte_fallback=False)
     with pytest.raises(UnsupportedModelError, match="256 bytes"):
         vocabulary_metadata(folder, 420, frozenset())
