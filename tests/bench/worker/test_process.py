@@ -152,7 +152,7 @@ while True:
     with open(f"/proc/{bench}/task/{bench}/children") as children:
         if len(children.read().split()) > 1:
             break
-os.kill(bench, signal.SIGHUP)
+os.kill(bench, signal.SIGTERM)
 """
 
 STARTING = """
@@ -191,7 +191,7 @@ def test_a_signal_while_a_worker_starts_leaves_none():
             os.kill(pid, signal.SIGKILL)
         assert left == [bench.pid]
         bench.stdin.close()
-        assert bench.wait() == 128 + signal.SIGHUP
+        assert bench.wait() == 128 + signal.SIGTERM
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
