@@ -35,11 +35,12 @@ def main():
             row = held(release, number, arguments, peers)
             rows.append(row)
             for text in lines(row, time.perf_counter() - start):
-                print(text, flush=True)  # noqa: T201
+                sys.stdout.write(f"{text}\n")
+                sys.stdout.flush()
         versions = versions_of(peers)
     right = sum(row.right for row in rows)
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
-    print(f"\n{right} of {len(rows)} right\n{said}")  # noqa: T201
+    sys.stdout.write(f"\n{right} of {len(rows)} right\n{said}\n")
     if arguments.results:
         found = {"versions": versions, "rows": [row.as_dict() for row in rows]}
         arguments.results.write_text(json.dumps(found, indent=1, ensure_ascii=False))

@@ -27,6 +27,18 @@ class MetaShape:
     key_value_heads: int
     head_dim: int
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The numbers as Hugging Face's config has them."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+            "head_dim": self.head_dim,
+        }
+
 
 def shape_of(
     params: Mapping[str, Any], first_shard: Mapping[str, tuple[int, ...]], shards: int
@@ -88,12 +100,7 @@ def config_of(
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.key_value_heads,
-        "head_dim": shape.head_dim,
+        **shape.sizes,
         "vocab_size": vocabulary,
         "rms_norm_eps": params.get("norm_eps", 1e-5),
         "rope_theta": theta,

@@ -4,7 +4,7 @@ import base64
 
 import gguf
 import numpy as np
-from support.gguf_files import LAYER, OUTER, permuted
+from support.gguf_files import LAYER, OUTER, add_sizes, permuted
 
 from real_world.oracles.arrays_as_text import to_text
 from real_world.pieces import pieces
@@ -55,19 +55,9 @@ def write_gguf(
     writers = [gguf.GGUFWriter(file, architecture) for file in (path, plain)]
     heads = config["num_attention_heads"]
     kept = config["num_key_value_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // heads
     for writer in writers:
         writer.add_name(path.stem)
-        writer.add_context_length(config["max_position_embeddings"])
-        writer.add_embedding_length(config["hidden_size"])
-        writer.add_block_count(config["num_hidden_layers"])
-        writer.add_feed_forward_length(config["intermediate_size"])
-        writer.add_head_count(heads)
-        writer.add_head_count_kv(kept)
-        writer.add_key_length(size)
-        writer.add_value_length(size)
-        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-        writer.add_rope_dimension_count(size)
+        add_sizes(writer, config)
         writer.add_rope_freq_base(config["rope_theta"])
         writer.add_vocab_size(config["vocab_size"])
         writer.add_quantization_version(2)

@@ -38,7 +38,7 @@ class Peers:
     def __init__(self, python=sys.executable):
         self._python = python
         self._running = {}
-        self._logs = {}
+        self._logs = tempfile.TemporaryDirectory()
 
     def __enter__(self):
         return self
@@ -48,30 +48,29 @@ class Peers:
             process.stdin.close()
             process.wait(30)
             process.stdout.close()
-        for log in self._logs.values():
-            log.close()
+        self._logs.cleanup()
 
     def ask(self, name, **request):
         """Return an oracle's answer. Raises PeerError where it fails or ends."""
+        log = Path(self._logs.name, name)
         process = self._running.get(name)
         if process is None or process.poll() is not None:
-            log = self._logs.setdefault(name, tempfile.TemporaryFile("w+"))  # noqa: SIM115
-            process = subprocess.Popen(
-                [self._python, str(FOLDER / ORACLES[name])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                env=os.environ | QUIET,
-            )
+            with log.open("w") as errors:
+                process = subprocess.Popen(
+                    [self._python, str(FOLDER / ORACLES[name])],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    encoding="utf-8",
+                    env=os.environ | QUIET,
+                )
             self._running[name] = process
         process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         line = process.stdout.readline()
         if not line:
-            self._logs[name].seek(0)
-            last = self._logs[name].read()[-800:]
+            last = log.read_text(errors="replace")[-800:]
             raise PeerError(f"{name} ended with {process.wait()}: {last}")
         said = json.loads(line)
         if "failed" in said:

@@ -104,6 +104,22 @@ SCALES = {
 """Where each block's float16 numbers are."""
 
 
+def add_sizes(writer, config):
+    """Add the numbers that the shapes follow from, as a config.json has them."""
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config.get("num_key_value_heads", heads))
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(head_dim)
+
+
 def write_gguf(
     path,
     config,
@@ -139,19 +155,9 @@ def write_gguf(
     )
     heads = config["num_attention_heads"]
     kept = config.get("num_key_value_heads", heads)
-    head_dim = config.get("head_dim", config["hidden_size"] // heads)
     small = {"split_max_tensors": shards, "small_first_shard": False} if shards else {}
     writer = gguf.GGUFWriter(path, architecture, **small)
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kept)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_dimension_count(head_dim)
+    add_sizes(writer, config)
     writer.add_rope_freq_base(config.get("rope_theta") or 10000.0)
     (vocabulary or add_pieces)(writer, config["vocab_size"])
     if metadata:
