@@ -6,7 +6,7 @@ MODEL =
 ARGS =
 BIN = .venv/bin
 
-.PHONY: help setup chat bench test slow lint format types check clean
+.PHONY: help setup chat bench test acceptance slow lint format types check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -27,6 +27,10 @@ bench: ## measure: make bench ARGS="paging MODEL"
 # takes twice as long without.
 test: setup ## run the tests
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(if $(ARGS),,-n auto --dist worksteal) $(ARGS)
+
+acceptance: ## run documented commands, type checkers and a service under load
+	@EXTRAS=acceptance sh scripts/setup.sh dev
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests/acceptance $(ARGS)
 
 slow: setup ## run the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
