@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import ConfigError, FormatError, TemplateError
@@ -17,12 +17,14 @@ from edgellm.settings import (
     CHAT_TEMPERATURE,
     CHAT_TOP_P,
     Sampling,
+    SamplingFields,
     is_int,
     merged,
 )
 
 if TYPE_CHECKING:
     from edgellm.generation.output import Token
+    from edgellm.generation.stats import PrefillCallback
     from edgellm.llm import LLM
     from edgellm.tokenizer import Tokenizer
 
@@ -93,7 +95,7 @@ class Chat:
         think: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         sampling: Sampling | None = None,
-        **settings: Any,
+        **settings: Unpack[SamplingFields],
     ) -> None:
         require_chat_template(llm.tokenizer, llm.path.name)
         if think is not None:
@@ -131,11 +133,18 @@ class Chat:
         """Forget the conversation, not the system message."""
         self.messages = [message for message in self.messages if message["role"] == "system"]
 
-    def stream(self, text: str, **settings: Any) -> Generator[Token]:
+    def stream(
+        self,
+        text: str,
+        *,
+        on_prefill: PrefillCallback | None = None,
+        **settings: Unpack[SamplingFields],
+    ) -> Generator[Token]:
         """Yield the tokens of the reply to ``text``.
 
         Both stay in ``messages``, also where the reply was stopped; ``settings`` are fields of
-        ``Sampling``. Thinking comes in the tokens' ``thinking``, and is no part of their ``text``.
+        ``Sampling``, ``on_prefill`` is as in ``LLM.stream``. Thinking comes in the tokens'
+        ``thinking``, and is no part of their ``text``.
 
         Raises:
             ContextError: the conversation no longer fits the context; it is then as before.
@@ -144,10 +153,12 @@ class Chat:
         message = {"role": "user", "content": require_text("text", text)}
         prompt = self._template.render([*self.messages, message])
         ids = self._encode(prompt)
-        tokens = self.llm.stream(ids, self.sampling, reuse_cache=True, **settings)
+        tokens = self.llm.stream(
+            ids, self.sampling, reuse_cache=True, on_prefill=on_prefill, **settings
+        )
         return self._stream(message, prompt, ids, tokens)
 
-    def send(self, text: str, **settings: Any) -> str:
+    def send(self, text: str, **settings: Unpack[SamplingFields]) -> str:
         """Return the reply to ``text``, without thinking; the rest is as in ``stream``."""
         return "".join(token.text for token in self.stream(text, **settings))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from weakref import finalize
 
 import mlx.core as mx
@@ -32,7 +32,7 @@ from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker, LayerCaches
 from edgellm.setting_values import callback, listed, truth, whole_number
-from edgellm.settings import MAX_SEQUENCES, Sampling, merged
+from edgellm.settings import MAX_SEQUENCES, Sampling, SamplingFields, merged
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
@@ -122,7 +122,7 @@ class LLM:
         *,
         reuse_cache: bool = False,
         on_prefill: PrefillCallback | None = None,
-        **settings: Any,
+        **settings: Unpack[SamplingFields],
     ) -> Generator[Token]:
         """Yield tokens that continue a prompt, as they come.
 
@@ -157,10 +157,19 @@ class LLM:
         return self._lock.run(completion)
 
     def generate(
-        self, prompt: Prompt, sampling: Sampling | None = None, **settings: Any
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        reuse_cache: bool = False,
+        on_prefill: PrefillCallback | None = None,
+        **settings: Unpack[SamplingFields],
     ) -> Completion:
         """Return the whole completion of a prompt; arguments and errors as ``stream`` has them."""
-        return completion_of(list(self.stream(prompt, sampling, **settings)))
+        tokens = self.stream(
+            prompt, sampling, reuse_cache=reuse_cache, on_prefill=on_prefill, **settings
+        )
+        return completion_of(list(tokens))
 
     def stream_batch(
         self,
@@ -168,7 +177,7 @@ class LLM:
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         at_once: int | None = None,
-        **settings: Any,
+        **settings: Unpack[SamplingFields],
     ) -> Generator[tuple[int, Token]]:
         """Yield tokens that continue several prompts, each with its prompt's place, as they come.
 
@@ -205,7 +214,7 @@ class LLM:
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         at_once: int | None = None,
-        **settings: Any,
+        **settings: Unpack[SamplingFields],
     ) -> list[Completion]:
         """Return the completions of several prompts, in order; the rest as in ``stream_batch``."""
         tokens: dict[int, list[Token]] = defaultdict(list)
@@ -247,10 +256,23 @@ class LLM:
         return engine
 
     def chat(
-        self, system: str | None = None, sampling: Sampling | None = None, **settings: Any
+        self,
+        system: str | None = None,
+        sampling: Sampling | None = None,
+        *,
+        think: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **settings: Unpack[SamplingFields],
     ) -> Chat:
         """Return a conversation; arguments and errors are those of ``Chat``."""
-        return Chat(self, system=system, sampling=sampling, **settings)
+        return Chat(
+            self,
+            system=system,
+            think=think,
+            chat_template_kwargs=chat_template_kwargs,
+            sampling=sampling,
+            **settings,
+        )
 
     def logits(self, tokens: Sequence[int]) -> mx.array:
         """Return the logits (L, V) in float32 after each of L tokens, for measures of quality.

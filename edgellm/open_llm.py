@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
@@ -21,7 +21,7 @@ from edgellm.reading.disk_reader import DiskReader, Reader
 from edgellm.runtime.load_whole import load_whole
 from edgellm.runtime.loader import LoadProgress, load_model, open_reader
 from edgellm.setting_values import callback, path_text
-from edgellm.settings import LoadSettings, merged
+from edgellm.settings import LoadFields, LoadSettings, merged
 from edgellm.speculation.factory import make_speculation
 from edgellm.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def load(
     settings: LoadSettings | None = None,
     *,
     progress: LoadProgress | None = None,
-    **keywords: Any,
+    **keywords: Unpack[LoadFields],
 ) -> LLM:
     """Load a model.
 

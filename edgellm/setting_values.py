@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgellm.errors import ConfigError
 
@@ -91,6 +91,17 @@ def callback(name: str, value: object) -> None:
     """Raise ConfigError where a value is neither None nor can be called."""
     if value is not None and not callable(value):
         raise _refused(name, value, "a function, or left out")
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Return whether ``value`` is a whole number (a truth value is none)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def set_checked(settings: object, checked: Mapping[str, object]) -> None:
+    """Put checked values into frozen settings, while they are made."""
+    for name, value in checked.items():
+        object.__setattr__(settings, name, value)
 
 
 def shown(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import typing
+from collections.abc import Iterable
 from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 
 import edgellm
 from edgellm.errors import ConfigError, EdgeLLMError
-from edgellm.settings import LoadSettings, Sampling, parse_memory, parse_size
+from edgellm.settings import (
+    LoadFields,
+    LoadSettings,
+    Sampling,
+    SamplingFields,
+    parse_memory,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +234,7 @@ def allowed(kind, value):
         return any(allowed(one, value) for one in arguments)
     if origin is typing.Literal:
         return type(value) is str and value in arguments
-    if origin is tuple:
+    if origin is Iterable:
         return type(value) is tuple and all(type(item) is str for item in value)
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
@@ -316,3 +324,14 @@ def test_any_argument_is_taken_or_refused_as_a_setting(value, open_llm):
             empty_or_long = error is not None and ("empty" in str(error) or "context" in str(error))
             assert (error is None or empty_or_long) == is_right, error
     assert llm.generate([5], max_tokens=2).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("settings", "keywords"), [(Sampling, SamplingFields), (LoadSettings, LoadFields)]
+)
+def test_keywords_have_the_names_and_the_types_of_the_settings(settings, keywords):
+    types = typing.get_type_hints(settings)
+    assert typing.get_type_hints(keywords) == {
+        field.name: types[field.name] for field in fields(settings)
+    }
+    assert keywords.__optional_keys__ == set(types)

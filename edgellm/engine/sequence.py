@@ -68,7 +68,7 @@ class Sequence:
         self._meter = context.start_meter()  # until ``start``: of one that is cancelled before
         self._text = TextStream(
             context.tokenizer.decoder(continues=continues),
-            stop=sampling.stop,
+            stop=sampling.stop_texts,
             end_tokens=context.end_tokens,
             limit=self.limit,
         )

@@ -77,7 +77,9 @@ class Completer:
         meter = CostMeter(self.model, self.reader, self.plan)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
         decoder = self.tokenizer.decoder(continues=continues)
-        text_stream = TextStream(decoder, stop=sampling.stop, end_tokens=end_tokens, limit=limit)
+        text_stream = TextStream(
+            decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=limit
+        )
         total = min(self.context, len(ids) + limit)
         caches, cached = self.prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
         restored = self.prefix_cache.restored
@@ -137,6 +139,6 @@ class Completer:
         cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
         require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
         decoder = self.tokenizer.decoder(continues=continues)
-        start = TextStream(decoder, stop=sampling.stop, end_tokens=end_tokens, limit=total)
+        start = TextStream(decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=total)
         ends = BranchingText(start).is_finished
         return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgellm.errors import EdgeLLMError
 from edgellm.generation.stats import Stats
+
+FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
+"""Why a completion ended: ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the
+context is full), ``cancelled``, ``timeout``, or ``error``, where the token has the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +22,7 @@ class Token:
         id: the token; None where the token only closes the completion.
         text: what it completes; empty while a character is not whole.
         logprob: its natural log-probability, where that was asked for.
-        finish_reason: of the last token: ``stop`` (an end token or a stop text), ``length``
-            (max_tokens, or the context is full), ``cancelled``, or in a batch ``error``; else None.
+        finish_reason: why the completion ended (``FinishReason``), of the last token; else None.
         stats: the cost, of the last token.
         error: why there is no completion, where ``finish_reason`` is ``error``.
         thinking: in a conversation, what it completes of the model's thinking, which is no part of
@@ -28,7 +32,7 @@ class Token:
     id: int | None
     text: str
     logprob: float | None = None
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     stats: Stats | None = None
     error: EdgeLLMError | None = None
     thinking: str = ""
@@ -40,7 +44,7 @@ class Completion:
 
     text: str
     tokens: tuple[Token, ...]
-    finish_reason: str
+    finish_reason: FinishReason
     stats: Stats
     error: EdgeLLMError | None = None
 

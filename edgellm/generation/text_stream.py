@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from copy import copy
 
+from edgellm.generation.output import FinishReason
 from edgellm.generation.stop_text import StopFilter
 from edgellm.tokenizer import StreamDecoder
 
@@ -41,7 +42,7 @@ class TextStream:
         other._stop_filter = self._stop_filter.copy()
         return other
 
-    def add(self, token: int) -> tuple[str, str | None]:
+    def add(self, token: int) -> tuple[str, FinishReason | None]:
         """Return the text that a token completes, and the finish reason; None where it goes on."""
         self.tokens.append(token)
         is_end = token in self._end_tokens
@@ -54,7 +55,7 @@ class TextStream:
             return text, None
         text += self.flush()
         # flushing may complete a stop text, so the reason is known only now
-        reason = "length"
+        reason: FinishReason = "length"
         if is_end or self._stop_filter.stopped:
             reason = "stop"
         return text, reason

@@ -12,6 +12,7 @@ from edgellm.console.units import plural, seconds, size
 from edgellm.errors import ContextError, EdgeLLMError
 
 if TYPE_CHECKING:
+    from edgellm.generation.output import FinishReason
     from edgellm.llm import LLM
 
 PROMPT = "> "
@@ -134,7 +135,7 @@ def show_chat_error(error: EdgeLLMError) -> None:
     leave_line_free()
 
 
-def show_finish_reason(reason: str | None, *, context_full: bool, max_tokens: int) -> None:
+def show_finish_reason(reason: FinishReason | None, *, context_full: bool, max_tokens: int) -> None:
     """Say why a completion ended where it did not end by itself."""
     if reason == "cancelled":
         show_stopped()

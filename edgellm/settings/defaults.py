@@ -1,0 +1,30 @@
+"""Defaults and limits that several settings share."""
+
+from __future__ import annotations
+
+DEFAULT_MODEL = "stories"
+CHAT_TEMPERATURE = 0.7
+CHAT_TOP_P = 0.95
+CHAT_MAX_TOKENS = 1024
+PREFILL_CHUNK = 512
+"""Prompt tokens that go through a layer at once."""
+
+PROMPT_CACHE_BYTES = 4_000_000_000
+"""Bytes that prompts kept on disk may take."""
+
+PROMPT_CACHE_SHARE = 0.1
+"""Share that they may take of what they take and the free disk together."""
+
+KV_BITS = (4, 8, 16)
+KV_PLAIN_BITS = 16
+"""Bits of keys and values that are stored as plain numbers; with fewer they are quantized."""
+
+BATCH = 8
+"""Prompts of a file that are continued side by side."""
+
+MAX_BEAMS = 64
+MAX_SEQUENCES = 1 << 16
+"""Sequences that may be asked to run side by side; memory allows fewer."""
+
+MAX_CONTEXT = 1 << 27
+MAX_VOCABULARY = 1 << 22

@@ -1,0 +1,104 @@
+"""How a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from edgellm.errors import ConfigError
+from edgellm.setting_values import choice, path_text, set_checked, shown, whole_number
+from edgellm.settings.defaults import KV_BITS, MAX_BEAMS, MAX_CONTEXT, PREFILL_CHUNK
+from edgellm.settings.sizes import MAX_SIZE, parse_memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How a model is loaded. Raises ConfigError where a value is out of range.
+
+    Attributes:
+        memory: the budget (``4GB``, ``60%``, bytes, or ``auto``): weights, KV cache and working
+            memory together.
+        context: tokens that the KV cache holds room for; None lets the plan decide.
+        context_window: tokens that attention looks back over; older ones are forgotten and their
+            memory reused.
+        threads: processor threads for arithmetic on a CPU; None follows the machine.
+        activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
+        backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
+        prefill_chunk: prompt tokens that go through a layer at once.
+        beams: that a beam search may have at the most; the KV cache then has room for them.
+        kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are
+            computed.
+        prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder
+            (``~`` is expanded), of which a sub-folder ``edgellm-prompt-cache`` alone is used.
+        speculate: draft tokens and verify several in a pass: ``auto`` (by the draft model if there
+            is one, else as ``ngram``), ``ngram`` (by what the text has said before) or ``off``.
+            Completions stay what they would be.
+        draft: a smaller model with the same tokenizer that drafts tokens; None for none.
+    """
+
+    memory: str | int | None = None
+    context: int | None = None
+    context_window: int | None = None
+    threads: int | None = None
+    activations: Literal["auto", "int8", "float"] = "auto"
+    backend: Literal["auto", "mlx"] = "auto"
+    prefill_chunk: int = PREFILL_CHUNK
+    beams: int = 1
+    kv_bits: int | None = None
+    prompt_cache: bool | str | Path = False
+    speculate: Literal["auto", "ngram", "off"] = "auto"
+    draft: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        checked: dict[str, object] = {
+            "activations": choice("activations", self.activations, ("auto", "int8", "float")),
+            "backend": choice("backend", self.backend, ("auto", "mlx")),
+            "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
+            "prefill_chunk": whole_number("prefill_chunk", self.prefill_chunk, 1, 1 << 16),
+            "speculate": choice("speculate", self.speculate, ("auto", "ngram", "off")),
+        }
+        if isinstance(self.memory, Integral) and not isinstance(self.memory, bool):
+            checked["memory"] = whole_number("memory", self.memory, 1, MAX_SIZE)
+        else:
+            try:
+                parse_memory(self.memory, MAX_SIZE)
+            except ConfigError as error:
+                raise ConfigError(f"memory: {error.message}", hint=error.hint) from None
+        for name in ("context", "context_window"):
+            value = getattr(self, name)
+            if value is not None:
+                checked[name] = whole_number(name, value, 1, MAX_CONTEXT)
+        if self.threads is not None:
+            checked["threads"] = whole_number("threads", self.threads, 1, 1024)
+        if self.kv_bits is not None:
+            checked["kv_bits"] = choice("kv_bits", self.kv_bits, KV_BITS)
+        if not isinstance(self.prompt_cache, bool):
+            path_text("prompt_cache", self.prompt_cache, "true, false or a folder")
+        if self.draft is not None:
+            path_text("draft", self.draft, "a folder, a Hub id or a bundled name")
+        set_checked(self, checked)
+        if self.draft is not None and self.speculate != "auto":
+            raise ConfigError(
+                f"a draft model has nothing to do with speculate {shown(self.speculate)}",
+                hint="leave out one of them",
+            )
+
+
+class LoadFields(TypedDict, total=False):
+    """The fields of ``LoadSettings`` as keyword arguments: ``**settings: Unpack[LoadFields]``."""
+
+    memory: str | int | None
+    context: int | None
+    context_window: int | None
+    threads: int | None
+    activations: Literal["auto", "int8", "float"]
+    backend: Literal["auto", "mlx"]
+    prefill_chunk: int
+    beams: int
+    kv_bits: int | None
+    prompt_cache: bool | str | Path
+    speculate: Literal["auto", "ngram", "off"]
+    draft: str | Path | None

@@ -1,0 +1,102 @@
+"""How the next token is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from typing import TypedDict
+
+from edgellm.errors import ConfigError
+from edgellm.setting_values import listed, number, set_checked, shown, truth, whole_number
+from edgellm.settings.defaults import MAX_BEAMS, MAX_VOCABULARY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn; temperature 0 takes the likeliest.
+
+    The steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p (the order
+    of transformers). Raises ConfigError where a value is out of range.
+
+    Attributes:
+        max_tokens: new tokens at the most.
+        temperature: logits are divided by it; 0 is greedy, and so is anything below 0.001.
+        top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        min_p: drop tokens less likely than this share of the likeliest one; 0 keeps all.
+        repetition_penalty: divides (or multiplies, below 0) the logits of tokens seen; 1 leaves
+            them.
+        beams: sequences that beam search keeps; 1 is plain decoding.
+        seed: equal seeds draw equal texts; None draws a new one each time.
+        stop: texts that end the completion and are left out of it.
+        logprobs: also return the log-probability of each token.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    beams: int = 1
+    seed: int | None = None
+    stop: str | Iterable[str] = ()
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        checked = {
+            "max_tokens": whole_number("max_tokens", self.max_tokens, 1, 1 << 27),
+            "temperature": number("temperature", self.temperature, 0, 100),
+            "top_p": number("top_p", self.top_p, 0, 1, low_excluded=True),
+            "top_k": whole_number("top_k", self.top_k, 0, MAX_VOCABULARY),
+            "min_p": number("min_p", self.min_p, 0, 1),
+            "repetition_penalty": number("repetition_penalty", self.repetition_penalty, 0.01, 100),
+            "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
+            "stop": _stop_texts(self.stop),
+            "logprobs": truth("logprobs", self.logprobs),
+        }
+        if self.seed is not None:
+            checked["seed"] = whole_number("seed", self.seed, 0, (1 << 64) - 1)
+        set_checked(self, checked)
+        if self.beams > 1 and self.temperature > 0:
+            raise ConfigError(
+                "beam search is not sampled", hint="leave out temperature, or set beams to 1"
+            )
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The stop texts, also where ``stop`` was given as one text or as another kind of list."""
+        assert isinstance(self.stop, tuple), "it was made one when these settings were made"
+        return self.stop
+
+
+class SamplingFields(TypedDict, total=False):
+    """The fields of ``Sampling`` as keyword arguments: ``**settings: Unpack[SamplingFields]``."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    beams: int
+    seed: int | None
+    stop: str | Iterable[str]
+    logprobs: bool
+
+
+def _stop_texts(stop: object) -> tuple[str, ...]:
+    """Return the stop texts: of one text, or of several. Raises ConfigError."""
+    if isinstance(stop, str):
+        stop = (stop,)
+    if isinstance(stop, Set):
+        stop = tuple(stop)
+    texts = tuple(listed("stop", stop, "a text, or a list of texts"))
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise ConfigError(
+                f"stop has {shown(text)}; a stop text must be a text that is not empty",
+                hint="leave it out, or give the text that ends the answer",
+            )
+    return texts
