@@ -30,7 +30,7 @@ test: setup ## run the tests
 
 acceptance: ## run documented commands, type checkers and a service under load
 	@EXTRAS=acceptance sh scripts/setup.sh dev
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests/acceptance $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests/acceptance tests/stress $(ARGS)
 
 slow: setup ## run the tests that take minutes
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -83,7 +83,7 @@ def test_a_closed_model_has_given_everything_back(paged, tiny_folder):
 
     open_and_close()
     before = open_and_close()
-    for _ in range(5):
+    for _ in range(3):
         after = open_and_close()
     assert before == after
 

@@ -1,4 +1,4 @@
-"""Stress tests that take minutes and are run by hand, with samples of them that run with the rest.
+"""Stress tests that take minutes and are run by hand, with samples of them for ``make acceptance``.
 
 ``python tests/stress/NAME.py``: ``budgets`` (process memory), ``disks`` (full and read-only),
 ``kills``, ``signals``, ``soak`` (threads, chats, asyncio) and ``writers`` (many of one name).

@@ -11,6 +11,8 @@ from edgellm.plan.plan_checkpoint import least_memory
 from edgellm.settings import LoadSettings
 from stress.budgets import Row, run
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 300
 
 

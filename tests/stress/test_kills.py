@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_killed_at_random_moments_and_run_again_nothing_is_lost():
     script = Path(__file__).with_name("kills.py")

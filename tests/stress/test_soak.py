@@ -3,8 +3,12 @@
 import io
 import random
 
+import pytest
+
 import edgellm
 from stress.soak import chat_once, held, soak
+
+pytestmark = pytest.mark.slow
 
 
 def test_threads_and_chats_leave_a_model_as_it_was():

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from edgellm.bench.ablation.ablate import (
-    ABLATIONS,
     AblationSettings,
-    measure_ablations,
     paged_budget,
 )
 from edgellm.bench.ablation.worker import LateReader, without_pinning
@@ -26,23 +24,6 @@ from edgellm.reading.disk_reader import DiskReader
 from edgellm.settings import LoadSettings
 
 QUICK = AblationSettings(prompt_tokens=8, tokens=2, repetitions=1, threads=1)
-
-
-def test_every_part_of_the_bundled_model_is_left_out_in_turn():
-    records = list(measure_ablations("stories", QUICK))
-    assert [record.error for record in records] == [None] * len(ABLATIONS)
-    assert [record.variant for record in records] == [ablation.title for ablation in ABLATIONS]
-    found = {(record.without, record.memory_bytes is not None): record for record in records}
-    for paged in (False, True):
-        assert found[None, paged].slowdown == 1
-    assert all(len(record.seconds) == 1 and record.slowdown > 0 for record in records)
-    assert (found["quantization", False].bits, found[None, False].bits) == (16, 4)
-    assert found[None, False].bytes_per_token == 0
-    whole, bare = found[None, True], found["pinning", True]
-    assert 0 < whole.pinned_layers < whole.layers
-    assert bare.pinned_layers == 0
-    assert bare.bytes_per_token > whole.bytes_per_token > 0
-    assert found["prefetch", True].bytes_per_token == whole.bytes_per_token
 
 
 def test_ablations_that_fail_say_so_and_the_rest_goes_on(tiny_folder, capfd):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_unflatten
 from support.folders import greedy, tensors_of
-from support.tiny import CONFIGS, TEXTS, write_model
+from support.tiny import CONFIGS, write_model
 from support.tiny_families import GEMMA2
 
 import edgellm
@@ -249,40 +249,6 @@ def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
     measuring = [step for step in steps if step.file.startswith("measuring")]
     assert measuring
     assert measuring[-1].bytes_done == measuring[-1].bytes_total
-
-
-STORY = """\
-Lily had a red kite. One windy day she took it to the hill with her dad. "Hold it tight," he \
-said. Lily ran and ran, and
-the kite went up into the sky. Then the wind pulled very hard, and the string slipped out of her \
-hand. The kite flew
-away. Lily began to cry. A boy saw it land in a big tree. He climbed up and brought it down. \
-"Thank you!" said Lily. "Do
-you want to play with me?" The boy smiled and said yes. They played until the sun went down, and \
-from that day on they
-were good friends.
-"""
-
-
-def test_on_the_bundled_model_mixed_is_better_than_uniform_of_the_same_size(tmp_path):
-    (tmp_path / "text").write_text(" ".join(TEXTS) + STORY[:250])
-    uniform = convert(locate("stories"), tmp_path / "uniform", bits=3)
-    mixed = convert(
-        locate("stories"),
-        tmp_path / "mixed",
-        recipe="mixed",
-        average_bits=3.5,
-        calibration=tmp_path / "text",
-    )
-    assert mixed.weight_bytes <= uniform.weight_bytes
-    losses = []
-    for path in (tmp_path / "uniform", tmp_path / "mixed"):
-        with edgellm.load(path, memory="500MB") as llm:
-            ids = llm.tokenizer.encode(STORY[250:])
-            logits = llm.logits(ids[:-1])
-            chosen = mx.take_along_axis(logits, mx.array(ids[1:])[:, None], axis=-1)[:, 0]
-            losses.append(float(mx.mean(mx.logsumexp(logits, axis=-1) - chosen)))
-    assert losses[1] < losses[0] - 0.01
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path):
