@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgellm.errors import EdgeLLMError
     from edgellm.generation.output import Completion, Token
     from edgellm.generation.stats import Stats
+    from edgellm.generation.stream import Stream
     from edgellm.llm import LLM
     from edgellm.open_llm import load
     from edgellm.settings import LoadSettings, Sampling
@@ -31,6 +32,7 @@ __all__ = [
     "LoadSettings",
     "Sampling",
     "Stats",
+    "Stream",
     "Token",
     "load",
 ]
@@ -43,6 +45,7 @@ _MODULES = {
     "LoadSettings": "edgellm.settings",
     "Sampling": "edgellm.settings",
     "Stats": "edgellm.generation.stats",
+    "Stream": "edgellm.generation.stream",
     "Token": "edgellm.generation.output",
     "load": "edgellm.open_llm",
 }

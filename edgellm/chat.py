@@ -25,6 +25,7 @@ from edgellm.settings import (
 if TYPE_CHECKING:
     from edgellm.generation.output import Token
     from edgellm.generation.stats import PrefillCallback
+    from edgellm.generation.stream import Stream
     from edgellm.llm import LLM
     from edgellm.tokenizer import Tokenizer
 
@@ -196,7 +197,7 @@ class Chat:
         return tokenizer.encode(prompt, add_special_tokens=False)
 
     def _stream(
-        self, message: Message, prompt: str, ids: list[int], tokens: Generator[Token]
+        self, message: Message, prompt: str, ids: list[int], tokens: Stream
     ) -> Generator[Token]:
         reply = _Reply(self._template, prompt)
         reply_ids: list[int] = []

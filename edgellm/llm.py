@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prefill import all_logits
 from edgellm.generation.prompt import check_prompt, token_ids
 from edgellm.generation.stats import PrefillCallback
+from edgellm.generation.stream import Stream
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
@@ -123,8 +125,8 @@ class LLM:
         reuse_cache: bool = False,
         on_prefill: PrefillCallback | None = None,
         **settings: Unpack[SamplingFields],
-    ) -> Generator[Token]:
-        """Yield tokens that continue a prompt, as they come.
+    ) -> Stream:
+        """Return the tokens that continue a prompt, to be read as they come.
 
         Args:
             prompt: a text (``Tokenizer.encode_prompt``) or token ids.
@@ -146,6 +148,7 @@ class LLM:
         callback("on_prefill", on_prefill)
         ids = token_ids(prompt, self.tokenizer)
         self._check(ids)
+        cancelled = threading.Event()
         completion = self._completer.stream(
             ids,
             sampling,
@@ -153,8 +156,9 @@ class LLM:
             continues=isinstance(prompt, str),
             reuse_cache=reuse_cache,
             on_prefill=on_prefill,
+            cancelled=cancelled,
         )
-        return self._lock.run(completion)
+        return Stream(self._lock.run(completion), cancelled.set)
 
     def generate(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,7 @@ class Completer:
         end_tokens: frozenset[int],
         continues: bool,
         reuse_cache: bool,
+        cancelled: threading.Event,
         on_prefill: PrefillCallback | None = None,
     ) -> Generator[Token]:
         """Yield the tokens of a completion, the last with its finish reason and its cost.
@@ -65,6 +67,7 @@ class Completer:
             end_tokens: tokens that end the completion.
             continues: whether the completion goes on in the middle of a text.
             reuse_cache: compute only what differs from the tokens of the completion before.
+            cancelled: set to end the completion.
             on_prefill: called before and while the prompt is computed.
 
         Raises:
@@ -92,7 +95,7 @@ class Completer:
             prefill_chunk=self.plan.prefill_chunk,
             limit=limit,
             progress=progress,
-            keep_going=self._keep_going,
+            keep_going=lambda: self._keep_going() and not cancelled.is_set(),
             seen=ids,
         )
         produced = text_stream.tokens
