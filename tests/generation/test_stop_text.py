@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.generation.stop_text import StopFilter
+from edgellm.generation.text_stream import StopFilter
 
 
 def naive(text, stops):
