@@ -21,6 +21,7 @@ from edgellm.settings import (
     is_int,
     merged,
 )
+from edgellm.settings.argument_names import check_names
 
 if TYPE_CHECKING:
     from edgellm.generation.output import Token
@@ -66,6 +67,7 @@ def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
         )
 
 
+@check_names
 class Chat:
     """A conversation with a model. Its KV cache stays, so a turn costs its new tokens alone.
 

@@ -35,6 +35,7 @@ from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker, LayerCaches
 from edgellm.setting_values import callback, listed, truth, whole_number
 from edgellm.settings import MAX_SEQUENCES, Sampling, SamplingFields, merged
+from edgellm.settings.argument_names import check_names
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
@@ -42,6 +43,7 @@ Prompt = str | Sequence[int]
 """A text, which is begun as the tokenizer begins one, or token ids."""
 
 
+@check_names
 class LLM:
     """A loaded model. One generation runs at a time; others wait for it. ``with`` closes it.
 
@@ -137,7 +139,7 @@ class LLM:
             settings: fields of ``Sampling``.
 
         Raises:
-            ConfigError: a setting is out of range; TypeError for one that does not exist.
+            ConfigError: a setting does not exist, or is out of range.
             ContextError: the prompt does not fit the context.
             ClosedError: the model was closed.
             NotFiniteError: the model's logits are not finite; its weights may be damaged.

@@ -22,10 +22,12 @@ from edgellm.runtime.load_whole import load_whole
 from edgellm.runtime.loader import LoadProgress, load_model, open_reader
 from edgellm.setting_values import callback, path_text
 from edgellm.settings import LoadFields, LoadSettings, merged
+from edgellm.settings.argument_names import check_names
 from edgellm.speculation.factory import make_speculation
 from edgellm.tokenizer import Tokenizer
 
 
+@check_names
 def load(
     model: str | Path,
     settings: LoadSettings | None = None,
@@ -47,7 +49,7 @@ def load(
         ModelNotFoundError, DownloadError: nothing has this name, or it cannot be had.
         FormatError, UnsupportedModelError, TokenizerError, ReadError: the folder cannot be used.
         MemoryBudgetError: the model cannot run inside the budget.
-        ConfigError: a setting is out of range.
+        ConfigError: a setting does not exist, or is out of range.
     """
     settings = merged("settings", settings, LoadSettings(), keywords)
     callback("progress", progress)

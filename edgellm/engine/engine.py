@@ -28,6 +28,7 @@ from edgellm.generation.output import Token
 from edgellm.generation.prompt import token_ids
 from edgellm.generation.stats import Progress
 from edgellm.settings import Sampling, merged
+from edgellm.settings.argument_names import check_names
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class EngineStats:
         return self.completion_tokens / self.passes
 
 
+@check_names
 class Engine:
     """Runs sequences that come and go. It holds the model lock until it is closed.
 

@@ -9,10 +9,12 @@ from typing import Literal, TypedDict
 
 from edgellm.errors import ConfigError
 from edgellm.setting_values import choice, path_text, set_checked, shown, whole_number
+from edgellm.settings.argument_names import check_names
 from edgellm.settings.defaults import KV_BITS, MAX_BEAMS, MAX_CONTEXT, PREFILL_CHUNK
 from edgellm.settings.sizes import MAX_SIZE, parse_memory
 
 
+@check_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSettings:
     """How a model is loaded. Raises ConfigError where a value is out of range.

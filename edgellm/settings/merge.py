@@ -26,8 +26,8 @@ def merged(
         keywords: fields.
 
     Raises:
-        ConfigError: a value is out of range, or ``given`` is something else; TypeError for a field
-            that does not exist.
+        ConfigError: a field does not exist, a value is out of range, or ``given`` is something
+            else.
     """
     kind = type(default).__name__
     if given is None:

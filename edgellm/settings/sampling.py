@@ -8,9 +8,11 @@ from typing import TypedDict
 
 from edgellm.errors import ConfigError
 from edgellm.setting_values import listed, number, set_checked, shown, truth, whole_number
+from edgellm.settings.argument_names import check_names
 from edgellm.settings.defaults import MAX_BEAMS, MAX_VOCABULARY
 
 
+@check_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How the next token is drawn; temperature 0 takes the likeliest.

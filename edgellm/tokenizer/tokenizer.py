@@ -12,6 +12,7 @@ from edgellm.chat_template.render_process import TemplateNames
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
 from edgellm.errors import TokenizerError
 from edgellm.files.strict_json import quoted
+from edgellm.settings.argument_names import check_names
 from edgellm.tokenizer.added_tokens import read_settings
 from edgellm.tokenizer.detokenizer import Detokenizer, StreamDecoder
 from edgellm.tokenizer.spm import PieceVocabulary
@@ -35,6 +36,7 @@ def has_vocabulary(names: Collection[str]) -> bool:
     return any(form <= set(names) for form in FORMS)
 
 
+@check_names
 class Tokenizer:
     """A tokenizer: text to ids and back; it may serve many threads.
 
