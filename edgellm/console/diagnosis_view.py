@@ -34,6 +34,20 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
     out().print()
     for check in diagnosis.checks:
         _show_check(check.passed, check.name, check.detail)
+    out().print()
+    out().print(verdict(diagnosis), style="bold", soft_wrap=True)
+
+
+def verdict(diagnosis: Diagnosis) -> str:
+    """Return what to make of it all, and what to do next."""
+    failed = [check.name for check in diagnosis.checks if not check.passed]
+    if not failed:
+        return f"All is well: {len(diagnosis.checks)} of {len(diagnosis.checks)} checks passed."
+    return (
+        f"Not all is well: {', '.join(failed)} failed. What each line says is the next step; "
+        "where that does not help, send all that `edgellm doctor --json` prints "
+        "with a bug report to where you have edgellm from."
+    )
 
 
 def show_verification(verification: Verification) -> None:

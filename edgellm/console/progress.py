@@ -61,6 +61,16 @@ def show_converting() -> Iterator[Callable[[ConversionStep], None]]:
 
 
 @contextmanager
+def resumable() -> Iterator[None]:
+    """Let Ctrl-C within say that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("what is done is kept: the same command goes on from here")
+        raise
+
+
+@contextmanager
 def converting_shown() -> Iterator[Callable[[ConversionStep], None]]:
     """Show a conversion as ``show_converting`` does, if there is one; yields the callback."""
     with ExitStack() as shown:

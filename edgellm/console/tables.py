@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgellm.console.terminal import note, out
-from edgellm.console.units import count, percent, plural, rate, seconds, size, speed
+from edgellm.console.units import count, percent, plural, rate, seconds, size, speed, speed_range
 from edgellm.errors import escape_controls
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
     """Write what ``Plan.as_dict`` returns.
 
     Args:
-        plan: the plan.
+        plan: the plan; ``busy`` says what else the machine did, or is empty.
         name: the model's.
         measured: whether arithmetic was; else it is taken to keep up with the disk.
     """
@@ -213,8 +213,13 @@ def _expected_speed(plan: Mapping[str, Any], *, measured: bool) -> list[Row]:
     if not plan["tokens_per_second"]:
         return []
     limit = {"disk": "the disk"}.get(plan["bound_by"], "arithmetic")
-    name = "expected" if measured else "at most"
-    return [(name, f"{speed(plan['tokens_per_second'])}, limited by {limit}")]
+    if not measured:
+        return [("at most", f"{speed(plan['tokens_per_second'])}, limited by {limit}")]
+    worst, best = 1 / plan["seconds_at_worst"], 1 / plan["seconds_at_best"]
+    expected = f"{speed_range(worst, best)}, limited by {limit}"
+    if plan["busy"]:
+        expected += f"; {plan['busy']}, a quiet machine is nearer the upper figure"
+    return [("expected", expected)]
 
 
 def show_conversion(report: ConversionReport, *, listed: bool) -> None:

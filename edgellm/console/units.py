@@ -50,6 +50,13 @@ def speed(tokens_per_second: float) -> str:
     return text
 
 
+def speed_range(low: float, high: float) -> str:
+    """Return ``17.1 to 54.0 tokens/s``, or one figure where both are within a tenth."""
+    if high < 1.1 * low:
+        return speed((low + high) / 2)
+    return f"{_three_digits(low)} to {_three_digits(high)} tokens/s"
+
+
 def percent(fraction: float) -> str:
     """Return ``93%``."""
     return f"{fraction * 100:.0f}%"

@@ -32,6 +32,18 @@ class Memory:
     gpu_limit: int | None = None
 
 
+def describe_load() -> str:
+    """Return what else keeps the processor busy, as words; empty where that is little.
+
+    Of the load of the last minute (processes that run or wait to) one is our own.
+    """
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if load < max(1.5, cores / 2):
+        return ""
+    return f"the machine was busy (a load of {load:.1f} on {cores} cores)"
+
+
 def has_gpu() -> bool:
     """Whether MLX computes on a GPU here (Metal or CUDA)."""
     return bool(mx.default_device().type == mx.DeviceType.gpu)

@@ -275,12 +275,15 @@ def _fill_in(
     weight_bytes = pinned_bytes + ring_buffers * buffer_bytes + outer_bytes
     weight_bytes += estimate.draft_weight_bytes
     weight_bytes_per_token = sum(layer_bytes) + estimate.outer_bytes
-    seconds_per_token, bound_by = None, None
+    seconds_per_token, seconds_at_best, seconds_at_worst, bound_by = None, None, None, None
     if speeds is not None:
         # the disk reads while the arithmetic computes: the slower of the two is waited for
         disk_seconds = streamed_bytes / speeds.disk
         arithmetic_seconds = weight_bytes_per_token / speeds.weights
         seconds_per_token = max(disk_seconds, arithmetic_seconds)
+        best, worst = speeds.weights_at_best, speeds.weights_at_worst
+        seconds_at_best = max(disk_seconds, weight_bytes_per_token / (best or speeds.weights))
+        seconds_at_worst = max(disk_seconds, weight_bytes_per_token / (worst or speeds.weights))
         bound_by = "disk" if disk_seconds >= arithmetic_seconds else "arithmetic"
     return Plan(
         budget=budget,
@@ -306,5 +309,7 @@ def _fill_in(
         streamed_bytes=streamed_bytes,
         weight_bytes_per_token=weight_bytes_per_token,
         seconds_per_token=seconds_per_token,
+        seconds_at_best=seconds_at_best,
+        seconds_at_worst=seconds_at_worst,
         bound_by=bound_by,
     )

@@ -16,11 +16,15 @@ class Speeds:
 
     Attributes:
         disk: direct reads of the model's files.
-        weights: weights through the products of one token.
+        weights: weights through the products of one token, the median.
+        weights_at_worst: the same, of the slower measurements; None where only one is known.
+        weights_at_best: of the fastest one.
     """
 
     disk: float
     weights: float
+    weights_at_worst: float | None = None
+    weights_at_best: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class Plan:
         streamed_bytes: read for one token.
         weight_bytes_per_token: weights that one token goes through.
         seconds_per_token: predicted; None where no speed is known.
+        seconds_at_best, seconds_at_worst: what it lies between, by how far the measurements of this
+            machine's arithmetic were apart; None as before.
         bound_by: ``disk`` or ``arithmetic``, whichever takes longer.
     """
 
@@ -77,6 +83,8 @@ class Plan:
     streamed_bytes: int
     weight_bytes_per_token: int
     seconds_per_token: float | None = None
+    seconds_at_best: float | None = None
+    seconds_at_worst: float | None = None
     bound_by: str | None = None
 
     @property

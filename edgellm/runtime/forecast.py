@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
@@ -61,13 +61,18 @@ def forecast(
     if isinstance(checkpoint, MLXLMCheckpoint) or (target.disk is None and not here):
         return plan  # of mlx-lm's models no layer can be measured alone
     # what is not measured is infinitely fast: it bounds nothing
-    disk_speed, weight_speed = target.disk or math.inf, math.inf
+    speeds = Speeds(disk=target.disk or math.inf, weights=math.inf)
     if target.disk is None and not plan.resident:
         files = {extent.file for layer in checkpoint.layers for extent in layer.extents}
-        disk_speed = measure_disk(sorted(files))
+        speeds = replace(speeds, disk=measure_disk(sorted(files)))
     if target == TargetMachine():
-        weight_speed = measure_step(checkpoint, settings).weights_per_second
-    speeds = Speeds(disk=disk_speed, weights=weight_speed)
+        step = measure_step(checkpoint, settings)
+        speeds = replace(
+            speeds,
+            weights=step.weights_per_second,
+            weights_at_worst=step.weights_at_worst,
+            weights_at_best=step.weights_at_best,
+        )
     return plan_for(checkpoint, settings, memory=memory, speeds=speeds)
 
 

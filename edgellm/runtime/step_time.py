@@ -18,11 +18,30 @@ from edgellm.reading.disk_reader import DiskReader, Reader
 from edgellm.runtime.loader import make_block, make_caches, make_matrix
 from edgellm.settings import LoadSettings
 
-REPEATS = 7
+REPEATS = 21
 """Steps that are timed, after one that is not; their median counts."""
+
+AT_WORST = 0.9
+"""The share of the timed steps that are no slower than what is called the worst: one in ten may
+have met something else that ran."""
 
 CONTEXT = 16
 """Tokens that the measured layer looks back at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long something took that was timed several times.
+
+    Attributes:
+        best: the shortest.
+        median: of all.
+        worst: of all but the slowest tenth.
+    """
+
+    best: float
+    median: float
+    worst: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +49,36 @@ class StepTime:
     """Arithmetic of one token, with all weights in memory.
 
     Attributes:
-        layer_seconds: of one layer.
-        output_seconds: of the output matrix, and of taking the likeliest token.
+        layer: of one layer.
+        output: of the output matrix, and of taking the likeliest token.
         layers: how many the model has.
         weight_bytes: that a token goes through.
     """
 
-    layer_seconds: float
-    output_seconds: float
+    layer: Seconds
+    output: Seconds
     layers: int
     weight_bytes: int
 
     @property
     def seconds(self) -> float:
-        """Seconds of a whole token."""
-        return self.layers * self.layer_seconds + self.output_seconds
+        """Seconds of a whole token, the median."""
+        return self.layers * self.layer.median + self.output.median
 
     @property
     def weights_per_second(self) -> float:
-        """Bytes of weights through the arithmetic, a second."""
+        """Bytes of weights through the arithmetic, a second; the median."""
         return self.weight_bytes / self.seconds
+
+    @property
+    def weights_at_best(self) -> float:
+        """Bytes of weights a second where every layer is as fast as the fastest one timed."""
+        return self.weight_bytes / (self.layers * self.layer.best + self.output.best)
+
+    @property
+    def weights_at_worst(self) -> float:
+        """Bytes of weights a second where every layer is as slow as the slower ones timed."""
+        return self.weight_bytes / (self.layers * self.layer.worst + self.output.worst)
 
 
 def measure_step(
@@ -70,21 +99,21 @@ def measure_step(
     arithmetic = arithmetic_of(checkpoint, settings)
     used_reader = reader or DiskReader()
     try:
-        layer_seconds = _time_layer(checkpoint, arithmetic, used_reader)
-        output_seconds = _time_output(checkpoint, arithmetic, used_reader)
+        layer = _time_layer(checkpoint, arithmetic, used_reader)
+        output = _time_output(checkpoint, arithmetic, used_reader)
     finally:
         if reader is None:
             used_reader.close()
         mx.clear_cache()
     return StepTime(
-        layer_seconds,
-        output_seconds,
+        layer,
+        output,
         layers=checkpoint.config.num_hidden_layers,
         weight_bytes=checkpoint.token_weight_bytes,
     )
 
 
-def _time_layer(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> float:
+def _time_layer(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> Seconds:
     index = len(checkpoint.layers) // 2
     buffer = _filled_buffer(checkpoint.layers[index], reader)
     layer = make_block(checkpoint, arithmetic, index, buffer)
@@ -93,17 +122,17 @@ def _time_layer(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) 
     cache.offset = CONTEXT
     # (1, 1, E)
     hidden = _random_hidden(checkpoint, arithmetic)
-    return _median_seconds(lambda: mx.eval(layer(hidden, [(cache, 1)]), *stored([cache])))
+    return _time(lambda: mx.eval(layer(hidden, [(cache, 1)]), *stored([cache])))
 
 
-def _time_output(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> float:
+def _time_output(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) -> Seconds:
     group = checkpoint.output_matrix
     matrix = make_matrix(group, _filled_buffer(group, reader))
     lm_head = make_linear(arithmetic.kernels, matrix)
     # (1, E)
     hidden = _random_hidden(checkpoint, arithmetic)[:, -1]
     mx.eval(hidden)
-    return _median_seconds(lambda: mx.eval(mx.argmax(lm_head(hidden), axis=-1)))
+    return _time(lambda: mx.eval(mx.argmax(lm_head(hidden), axis=-1)))
 
 
 def _filled_buffer(group: TensorGroup, reader: Reader) -> WeightBuffer:
@@ -120,7 +149,7 @@ def _random_hidden(checkpoint: Checkpoint, arithmetic: Arithmetic) -> mx.array:
     return hidden
 
 
-def _median_seconds(step: Callable[[], None]) -> float:
+def _time(step: Callable[[], None]) -> Seconds:
     # the first step compiles kernels and touches memory for the first time
     step()
     seconds = []
@@ -128,4 +157,6 @@ def _median_seconds(step: Callable[[], None]) -> float:
         begun = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds)
+    seconds.sort()
+    worst = seconds[int(AT_WORST * (len(seconds) - 1))]
+    return Seconds(seconds[0], statistics.median(seconds), worst)

@@ -17,7 +17,10 @@ def test_the_report_of_a_failure_says_so(capsys):
     )
     found.checks += [Check("one", True, "fine"), Check("other", False, "it is broken")]
     show_diagnosis(found)
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "ok      one: fine",
-        "FAILED  other: it is broken",
-    ]
+    *_, first, second, _, verdict = capsys.readouterr().out.splitlines()
+    assert (first, second) == ("ok      one: fine", "FAILED  other: it is broken")
+    assert verdict.startswith("Not all is well: other failed.")
+    assert "edgellm doctor --json" in verdict
+    found.checks.pop()
+    show_diagnosis(found)
+    assert capsys.readouterr().out.endswith("\nAll is well: 1 of 1 checks passed.\n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgellm.console.units import count, plural, seconds, size, speed
+from edgellm.console.units import count, plural, seconds, size, speed, speed_range
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_counts():
         "1 layer",
         "2,000 tokens",
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(17.1, 54, "17.1 to 54.0 tokens/s"), (50, 52, "51.0 tokens/s")],
+)
+def test_ranges_of_speeds(low, high, text):
+    assert speed_range(low, high) == text

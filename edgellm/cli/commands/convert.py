@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ from typer import Argument, Option
 
 from edgellm.cli.common import options
 from edgellm.console import terminal
+from edgellm.console.units import seconds
 from edgellm.device.require_mlx import require_backend
 
 if TYPE_CHECKING:
@@ -114,13 +117,14 @@ def convert(
     require_backend()
     from edgellm import converters
     from edgellm.console import tables
-    from edgellm.console.progress import show_converting
+    from edgellm.console.progress import resumable, show_converting
     from edgellm.diagnostics.facts import conversion_facts
     from edgellm.hub.upload import require_account
 
     if upload is not None:
         require_account(upload)
-    with show_converting() as progress:
+    begun = time.perf_counter()
+    with resumable(), show_converting() as progress:
         made = converters.convert(
             source,
             destination,
@@ -159,8 +163,24 @@ def convert(
         terminal.write_json(facts)
         return
     tables.show_conversion(made, listed=report)
+    terminal.note(f"took {seconds(time.perf_counter() - begun)}; next: {_next_command(made.path)}")
     if upload is not None:
         terminal.note(f"uploaded: {facts['uploaded']}")
+
+
+def _next_command(folder: Path) -> str:
+    """Return what a person would try a new model with."""
+    from edgellm.chat_template.template import find_templates
+    from edgellm.files.strict_json import read_json
+
+    config = folder / "tokenizer_config.json"
+    settings = {}
+    if config.exists():
+        settings = read_json(config)
+    path = shlex.quote(str(folder))
+    if find_templates(folder, settings):
+        return f"edgellm chat {path}"
+    return f'edgellm generate {path} --prompt "Once upon a time"'
 
 
 def _upload(

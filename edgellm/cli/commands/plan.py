@@ -37,6 +37,7 @@ def plan(
     """Show what a model would do with a budget of memory, also before it is downloaded."""
     require_backend()
     from edgellm.console import tables
+    from edgellm.device.machine import describe_load
     from edgellm.diagnostics.facts import inspect_model
     from edgellm.runtime.forecast import TargetMachine, forecast
 
@@ -48,6 +49,7 @@ def plan(
         target = replace(target, disk=parse_size(sim_disk.removesuffix("/s")))
     checkpoint, downloaded = inspect_model(model)
     facts = forecast(checkpoint, settings, target, here=downloaded).as_dict()
+    facts["busy"] = describe_load()
     if json:
         terminal.write_json({"model": model, **facts})
     else:

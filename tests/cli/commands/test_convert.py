@@ -1,8 +1,12 @@
 """`edgellm convert`: what is made, and said of it."""
 
 import json
+import os
+import signal
 
 from support import tiny
+
+from edgellm import converters
 
 
 def test_convert_then_info_and_plan(run, model, tmp_path):
@@ -36,6 +40,7 @@ def test_convert_says_what_it_made_and_does_not_replace_it(run, model, tmp_path)
     assert (code, out) == (0, "")
     assert str(made) in err
     assert "4 bits in groups of" in err
+    assert f"; next: edgellm chat {made}\n" in err
     code, out, err = run("convert", model, made)
     assert (code, out) == (1, "")
     assert (
@@ -45,3 +50,21 @@ def test_convert_says_what_it_made_and_does_not_replace_it(run, model, tmp_path)
     code, out, _ = run("convert", model, made, "--force", "--report")
     assert code == 0
     assert "model.layers.0.mlp.down_proj" in out
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(run, model, tmp_path, monkeypatch):
+    quantize = converters.convert
+
+    def interrupted(*arguments, progress, **settings):
+        def report(step):
+            progress(step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        return quantize(*arguments, progress=report, **settings)
+
+    monkeypatch.setattr(converters, "convert", interrupted)
+    code, _, err = run("convert", model, tmp_path / "made")
+    assert code == 130
+    assert err == "what is done is kept: the same command goes on from here\ninterrupted\n"
+    monkeypatch.undo()
+    assert run("convert", model, tmp_path / "made")[0] == 0
