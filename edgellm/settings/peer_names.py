@@ -1,6 +1,6 @@
-"""The peers' names of arguments: ours for the same thing, or the way round where there is none.
+"""Names that the peers give to arguments: ours for the same thing, or the way round.
 
-They are those of transformers, vLLM, llama-cpp-python, mlx-lm, ollama and openai.
+The peers are transformers, vLLM, llama-cpp-python, mlx-lm, ollama and openai's client.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_texts_settings_and_places(open_llm):
         llm.stream_batch(prompts, each[:2])
     with pytest.raises(ConfigError, match="beam"):
         llm.generate_batch(prompts, beams=2)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="temprature"):
         llm.stream_batch(prompts, temprature=1)
     assert llm.generate(prompts[0], each[0]).text == alone[0].text
 
