@@ -43,8 +43,25 @@ class Cache(Protocol):
         """
         ...
 
+    def can_trim(self, offset: int) -> bool:
+        """Return whether ``trim`` would forget the tokens from position ``offset`` on."""
+        ...
+
     def copy(self) -> Cache:
         """Return an independent cache of the same tokens."""
+        ...
+
+    def copy_prefix(self, offset: int, tokens: int) -> Cache | None:
+        """Return an independent cache of the first ``offset`` tokens; None where it cannot trim.
+
+        Args:
+            offset: tokens that it holds, no more than this one.
+            tokens: that storage is made for.
+        """
+        ...
+
+    def resize(self, tokens: int) -> None:
+        """Make storage for exactly ``tokens``, or for as many as are held where those are more."""
         ...
 
     def finite_layers(self) -> list[bool]:
@@ -84,7 +101,7 @@ class KVCache:
         self.capacity = storage_tokens(capacity, window)
         self.offset = 0
         self.base = 0
-        self.arrays = kv_format.empty(min(self.capacity, _round_up(reserve)))
+        self.arrays = kv_format.empty(min(self.capacity, reserve))
 
     @property
     def allocated(self) -> int:
@@ -160,12 +177,16 @@ class KVCache:
         """Forget all tokens from ``offset`` on; false where tokens to look at again are gone."""
         if offset >= self.offset:
             return True
+        if not self.can_trim(offset):
+            return False
         if offset == 0:
             self.base = 0
-        elif self.base > self._window_start(offset):
-            return False
         self.offset = offset
         return True
+
+    def can_trim(self, offset: int) -> bool:
+        """Return whether all that the token at ``offset`` looks at is held."""
+        return offset >= self.offset or offset == 0 or self.base <= self._window_start(offset)
 
     def copy(self) -> KVCache:
         """Return an independent cache of the same tokens."""
@@ -174,6 +195,20 @@ class KVCache:
         # write by address.
         twin.arrays = [array * 1 for array in self.arrays]
         return twin
+
+    def copy_prefix(self, offset: int, tokens: int) -> KVCache | None:
+        """Return an independent cache of the first ``offset`` tokens; None where it cannot trim."""
+        twin = copy(self)
+        if not twin.trim(offset):
+            return None
+        twin._allocate(twin._storage_for(tokens))
+        return twin
+
+    def resize(self, tokens: int) -> None:
+        """Make storage for exactly ``tokens``, or for as many as are held where those are more."""
+        storage = self._storage_for(tokens)
+        if storage != self.allocated:
+            self._allocate(storage)
 
     def finite_layers(self) -> list[bool]:
         """Return whether all keys and values are finite numbers; of quantized ones, the scales."""
@@ -202,12 +237,18 @@ class KVCache:
         distance = queries - mx.arange(before + length)[None]  # (L, S)
         return (distance >= 0) & (distance < self.window)
 
+    def _storage_for(self, tokens: int) -> int:
+        return max(self.offset - self.base, min(self.capacity, tokens))
+
     def _allocate(self, tokens: int) -> None:
         used = self.offset - self.base
-        larger = self.kv_format.empty(tokens)
-        for index, array in enumerate(larger):
-            array[:, :, :used] = self.arrays[index][:, :, :used]
-            self.arrays[index] = array
+        held = [array[:, :, :used] for array in self.arrays]
+        if tokens == used:  # an assignment of the whole would share memory, as in ``copy``
+            self.arrays = [array * 1 for array in held]
+            return
+        self.arrays = self.kv_format.empty(tokens)
+        for array, part in zip(self.arrays, held, strict=True):
+            array[:, :, :used] = part
 
     def _move_to_front(self, start: int) -> None:
         """Drop what is before position ``start``, and let it be the first."""

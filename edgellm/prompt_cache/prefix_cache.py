@@ -1,125 +1,321 @@
-"""Prefix cache: what a prompt has in common with the sequence before is not computed again."""
+"""Prefix cache: what a prompt has in common with sequences before it is not computed again."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
-from edgellm.kv_cache.cache import Cache
+import mlx.core as mx
+
+from edgellm.device.streams import borrowed_stream
+from edgellm.kv_cache.cache import Cache, stored
 from edgellm.prompt_cache.disk_cache import MIN_TOKENS, PromptCache
+from edgellm.prompt_cache.kept_sequence import (
+    KeptSequence,
+    Tokens,
+    as_tokens,
+    bytes_of,
+    common_length,
+)
 
 MakeCaches = Callable[[int], list[Cache]]
-"""Makes one cache a layer, with storage for so many tokens at first."""
+"""Makes one cache a layer, with storage for so many tokens."""
+
+MIN_BRANCH = 64
+"""Tokens after the common part from which a kept sequence is left as it is, and copied."""
+
+
+class Lease:
+    """The KV caches of a sequence that is computed, until they are given back.
+
+    Attributes:
+        caches: one a layer.
+        cached: tokens of the prompt that they hold.
+        restored: those of them that came from the disk.
+        nbytes: the most that they take.
+    """
+
+    def __init__(
+        self,
+        owner: PrefixCache,
+        caches: list[Cache],
+        *,
+        restored: int,
+        tokens_on_disk: int,
+        is_wanted: bool,
+        nbytes: int,
+    ) -> None:
+        self._owner = owner
+        self._tokens_on_disk = tokens_on_disk
+        self._is_wanted = is_wanted
+        self.caches = caches
+        self.cached = caches[0].offset
+        self.restored = restored
+        self.nbytes = nbytes
+
+    def keep(self, tokens: Sequence[int]) -> None:
+        """Give the caches back to be kept; they may hold only the first of the ``tokens``.
+
+        Does nothing where they were given back before.
+        """
+        caches, self.caches = self.caches, []
+        # after a failure in the middle of a pass some layers have more than others
+        offsets = {cache.offset for cache in caches}
+        sequence = None
+        if len(offsets) == 1:
+            held = as_tokens(tokens[: offsets.pop()])
+            if len(held):
+                sequence = KeptSequence(caches, held, self._tokens_on_disk, self._is_wanted)
+        self._owner.take_back(self, sequence)
+
+    def drop(self) -> None:
+        """Give the caches back to be freed; do nothing where they were given back before."""
+        self.keep(())
 
 
 class PrefixCache:
-    """The KV caches between generations, of one sequence at a time, and the tokens they hold.
+    """The KV caches of a model's sequences: those that are computed, and those that are kept.
+
+    Kept ones are evicted, least recently used first, until all fit the budget; those that are
+    computed never are. It is used from any threads.
 
     Args:
         make_caches: makes one cache a layer.
+        cache_bytes: returns the bytes of what it makes.
+        kv_budget: bytes for all caches together.
         prompt_cache: sequences on disk. A prefix is read from there; a sequence is written when
-            another one takes its place and when the model is closed, so that the turns of a
+            it is evicted or loses its end, and when the model is closed, so that the turns of a
             conversation cost nothing in between.
-
-    Attributes:
-        restored: tokens of the last prompt that came from the disk.
     """
 
-    def __init__(self, make_caches: MakeCaches, prompt_cache: PromptCache | None = None) -> None:
+    def __init__(
+        self,
+        make_caches: MakeCaches,
+        cache_bytes: Callable[[int], int],
+        kv_budget: int,
+        prompt_cache: PromptCache | None = None,
+    ) -> None:
         self._make_caches = make_caches
+        self._cache_bytes = cache_bytes
+        self._kv_budget = kv_budget
         self._prompt_cache = prompt_cache
-        self._caches: list[Cache] | None = None
-        self._tokens: list[int] = []
-        self._tokens_on_disk = 0
-        self.restored = 0
+        self._lock = threading.Lock()
+        self._kept: list[KeptSequence] = []  # the least recently used first
+        self._running: WeakSet[Lease] = WeakSet()
+        self._closed = False
 
     def begin(
-        self, ids: Sequence[int], reserve: int, *, reuse: bool, restore: bool = False
-    ) -> tuple[list[Cache], int]:
-        """Return the caches, and how many of ``ids`` they hold.
+        self,
+        ids: Sequence[int],
+        tokens: int,
+        *,
+        reuse: bool,
+        restore: bool = False,
+        sequences: int = 1,
+    ) -> Lease:
+        """Return caches that hold what there is of a prompt, but for its last token.
 
-        Never all: the logits of the last one are wanted.
+        The logits of the last one are wanted. What is common with a kept sequence is copied where
+        that one holds much more and there is memory for both; else the sequence is taken over.
 
         Args:
             ids: the prompt.
-            reserve: tokens that storage is made for at once; it grows where that is too few.
-            reuse: keep what the prompt has in common with the sequence before.
-            restore: take what is on disk too; also implies ``reuse`` where there is a prompt cache.
+            tokens: that the sequence may come to hold.
+            reuse: look for what the prompt has in common with a kept sequence.
+            restore: look on disk too; also implies ``reuse`` where there is a prompt cache.
+            sequences: that there is to be memory for; more than one for the beams of a search.
         """
         restore = restore and self._prompt_cache is not None
-        if self._caches is None:
-            self._caches = self._make_caches(reserve)
-        prefix = ids[:-1]
-        common = 0
-        if reuse or restore:
-            common = _common_length(self._tokens, prefix)
-        if common < len(self._tokens):
-            self._write()
-        # No tokens until ``keep``: a failure in between leaves the caches in no state to go on
-        # from.
-        self._tokens = []
-        self._tokens_on_disk = min(self._tokens_on_disk, common)
-        if not all(cache.trim(common) for cache in self._caches):
-            # A window has dropped tokens that it would look at again.
-            common = self._tokens_on_disk = 0
-            _clear(self._caches)
-        self.restored = 0
-        if restore:
-            self.restored = self._read(prefix, self._caches, common)
-        if self.restored:
-            self._tokens_on_disk = self.restored
-        return self._caches, self._caches[0].offset
+        prefix = as_tokens(ids[:-1])
+        nbytes = self._cache_bytes(tokens) * sequences
+        with self._lock:
+            source, common = None, 0
+            if reuse or restore:
+                source, common = self._longest(prefix)
+            sequence = None
+            if restore:
+                sequence = self._restored(prefix, common + MIN_TOKENS, tokens, nbytes)
+            restored = 0
+            if sequence is not None:
+                restored = len(sequence.tokens)
+            elif source is not None:
+                sequence = self._continued(source, common, tokens, nbytes)
+            else:
+                sequence = KeptSequence(self._new_caches(tokens, nbytes), prefix[:0], 0, False)
+            lease = Lease(
+                self,
+                sequence.caches,
+                restored=restored,
+                tokens_on_disk=sequence.tokens_on_disk,
+                is_wanted=reuse or sequence.is_wanted,
+                nbytes=max(nbytes, sequence.nbytes),
+            )
+            self._running.add(lease)
+            return lease
 
-    def keep(self, tokens: Sequence[int]) -> None:
-        """Note the sequence that the caches hold now; they may hold only its first tokens."""
-        if self._caches is None:
-            return
-        offsets = {cache.offset for cache in self._caches}
-        if len(offsets) == 1:
-            self._tokens = list(tokens[: offsets.pop()])
-        else:  # a failure in the middle of a pass: some layers have more than others
-            _clear(self._caches)
+    def take_back(self, lease: Lease, sequence: KeptSequence | None) -> None:
+        """End a lease, and keep its sequence if there is one: ``Lease.keep`` and ``drop``."""
+        with self._lock:
+            if lease not in self._running:
+                return
+            self._running.remove(lease)
+            if sequence is not None and not self._closed:
+                self._keep(sequence)
+
+    def cut(self, tokens: Sequence[int], length: int) -> None:
+        """Forget the end of the kept sequence ``tokens``, from ``length`` of them on.
+
+        Nobody will go on from it. Nothing happens where it is not kept, or is longer by now.
+        """
+        array = as_tokens(tokens)
+        with self._lock:
+            for sequence in self._kept:
+                size = len(sequence.tokens)
+                # a step ahead may have computed the token after the last
+                if not length < size <= len(array) + 1:
+                    continue
+                if common_length(sequence.tokens, array) < min(size, len(array)):
+                    continue
+                self._write(sequence)
+                sequence.trim(length)
+                if not len(sequence.tokens):
+                    self._kept.remove(sequence)
+                return
+
+    def clear(self) -> None:
+        """Write kept sequences to disk if they are to last, and free them."""
+        with self._lock:
+            while self._kept:
+                self._evict(self._kept[0])
 
     def close(self) -> None:
-        """Write the sequence to disk if it is to last, and free the caches."""
-        self._write()
-        self._caches = None
-        self._tokens = []
-        self._tokens_on_disk = 0
+        """Do as ``clear``, and keep nothing that is given back after it."""
+        self._closed = True
+        self.clear()
 
-    def _read(self, prefix: Sequence[int], caches: Sequence[Cache], common: int) -> int:
-        """Fill the caches from disk where it has at least ``MIN_TOKENS`` more than they hold.
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the caches that are kept."""
+        with self._lock:
+            return self._kept_bytes()
 
-        Returns how many tokens; after a failure 0, and the caches are empty.
+    @property
+    def running_bytes(self) -> int:
+        """Bytes that the caches of sequences which are computed come to take."""
+        with self._lock:
+            return self._running_bytes()
+
+    def __len__(self) -> int:
+        """Return how many sequences are kept."""
+        return len(self._kept)
+
+    def _longest(self, prefix: Tokens) -> tuple[KeptSequence | None, int]:
+        """Return the kept sequence with the longest common prefix that it can go on after.
+
+        Of several, the one that has the least after it.
         """
-        min_tokens = common + MIN_TOKENS
+        best, best_common = None, 0
+        for sequence in self._kept:
+            common = common_length(sequence.tokens, prefix)
+            if common < max(1, best_common) or not sequence.can_serve(common):
+                continue
+            if best and common == best_common and len(sequence.tokens) >= len(best.tokens):
+                continue
+            best, best_common = sequence, common
+        return best, best_common
+
+    def _continued(
+        self, source: KeptSequence, common: int, tokens: int, nbytes: int
+    ) -> KeptSequence:
+        """Return the first ``common`` tokens of a kept sequence: a copy, or the sequence itself."""
+        if len(source.tokens) - common >= MIN_BRANCH and self._make_room(nbytes, unless=source):
+            copies = source.copy_prefix(common, tokens)
+            if copies:
+                on_disk = min(source.tokens_on_disk, common)
+                return KeptSequence(copies, source.tokens[:common], on_disk, False)
+        self._kept.remove(source)
+        if common < len(source.tokens):
+            self._write(source)
+        source.trim(common)
+        self._make_room(nbytes)
+        source.resize(tokens)
+        return source
+
+    def _restored(
+        self, prefix: Tokens, min_tokens: int, tokens: int, nbytes: int
+    ) -> KeptSequence | None:
+        """Return a sequence read from disk, where it has ``min_tokens`` or more."""
         if self._prompt_cache is None or len(prefix) < min_tokens:
-            return 0
-        match = self._prompt_cache.find(prefix, caches)
+            return None
+        ids = prefix.tolist()
+        match = self._prompt_cache.find(ids, self._make_caches(0))
         if match is None or match.common < min_tokens:
-            return 0
-        length = self._prompt_cache.load(match, caches)
+            return None
+        caches = self._new_caches(tokens, nbytes)
+        with borrowed_stream():
+            length = self._prompt_cache.load(match, caches)
         if not length:
-            _clear(caches)
-        return length
+            return None
+        return KeptSequence(caches, prefix[:length], length, False)
 
-    def _write(self) -> None:
-        """Write the sequence to disk, if it has at least ``MIN_TOKENS`` that are not there."""
-        if self._prompt_cache is None or self._caches is None:
+    def _new_caches(self, tokens: int, nbytes: int) -> list[Cache]:
+        self._make_room(nbytes)
+        with borrowed_stream():
+            caches = self._make_caches(tokens)
+            mx.eval(stored(caches))
+        return caches
+
+    def _keep(self, sequence: KeptSequence) -> None:
+        """Keep a sequence, and none that it makes needless."""
+        for other in list(self._kept):
+            common = common_length(other.tokens, sequence.tokens)
+            if common == len(other.tokens) and sequence.can_serve(common):
+                self._kept.remove(other)
+                sequence.is_wanted |= other.is_wanted
+                sequence.tokens_on_disk = max(sequence.tokens_on_disk, other.tokens_on_disk)
+            elif common == len(sequence.tokens) and other.can_serve(common):
+                other.is_wanted |= sequence.is_wanted
+                self._kept.remove(other)
+                sequence = other
+            elif not (sequence.is_wanted or other.is_wanted):
+                self._evict(other)
+        self._kept.append(sequence)
+        self._make_room(0)
+
+    def _make_room(self, nbytes: int, *, unless: KeptSequence | None = None) -> bool:
+        """Evict sequences until there is room for ``nbytes`` more.
+
+        Storage that none of them uses goes first. Returns false where it is the turn of ``unless``.
+        """
+        for sequence in self._kept:
+            if self._fits(nbytes):
+                return True
+            sequence.resize(0)
+        while self._kept and not self._fits(nbytes):
+            if self._kept[0] is unless:
+                return False
+            self._evict(self._kept[0])
+        return True
+
+    def _fits(self, nbytes: int) -> bool:
+        return self._running_bytes() + self._kept_bytes() + nbytes <= self._kv_budget
+
+    def _kept_bytes(self) -> int:
+        return sum(sequence.nbytes for sequence in self._kept)
+
+    def _running_bytes(self) -> int:
+        return sum(lease.nbytes for lease in self._running)
+
+    def _evict(self, sequence: KeptSequence) -> None:
+        self._kept.remove(sequence)
+        self._write(sequence)
+
+    def _write(self, sequence: KeptSequence) -> None:
+        """Write a sequence to disk, if it has at least ``MIN_TOKENS`` that are not there."""
+        if self._prompt_cache is None:
             return
-        if len(self._tokens) >= self._tokens_on_disk + MIN_TOKENS:
-            self._prompt_cache.save(self._tokens, self._caches)
-            self._tokens_on_disk = len(self._tokens)
-
-
-def _clear(caches: Sequence[Cache]) -> None:
-    for cache in caches:
-        cache.trim(0)
-
-
-def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    length = 0
-    for mine, theirs in zip(left, right, strict=False):
-        if mine != theirs:
-            break
-        length += 1
-    return length
+        if len(sequence.tokens) >= sequence.tokens_on_disk + MIN_TOKENS:
+            with borrowed_stream():
+                self._prompt_cache.save(sequence.tokens.tolist(), sequence.caches)
+            sequence.tokens_on_disk = len(sequence.tokens)

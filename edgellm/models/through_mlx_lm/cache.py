@@ -46,7 +46,7 @@ class MLXLMCache:
             self._entries = library.make_caches(self._model)
             self.offset = 0
             return True
-        if not all(entry.is_trimmable() for entry in self._entries):
+        if not self.can_trim(offset):
             return False
         count = self.offset - offset
         trimmed = [entry.trim(count) for entry in self._entries]
@@ -57,12 +57,29 @@ class MLXLMCache:
             return False
         return True
 
+    def can_trim(self, offset: int) -> bool:
+        """Return whether mlx-lm's caches say that they can; a chunked one may have less."""
+        if offset >= self.offset or offset == 0:
+            return True
+        return all(entry.is_trimmable() for entry in self._entries)
+
     def copy(self) -> MLXLMCache:
         """Return an independent cache of the same tokens."""
         twin = MLXLMCache(self._model)
         twin._entries = deepcopy(self._entries)
         twin.offset = self.offset
         return twin
+
+    def copy_prefix(self, offset: int, tokens: int) -> MLXLMCache | None:
+        """Return an independent cache of the first ``offset`` tokens; None where it cannot trim."""
+        del tokens
+        twin = self.copy()
+        if not twin.trim(offset):
+            return None
+        return twin
+
+    def resize(self, tokens: int) -> None:
+        """Do nothing: mlx-lm's caches grow by themselves."""
 
     def finite_layers(self) -> list[bool]:
         """Return whether all numbers are finite, of each of mlx-lm's caches: mostly one a layer."""
