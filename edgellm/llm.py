@@ -54,6 +54,7 @@ class LLM:
         plan: how it is laid out in memory.
         model: the decoder itself, for tools that measure it; gone when the model is closed.
         caches: makes the caches of a sequence, for these tools.
+        prefix_cache: the KV caches of sequences; how many are kept, and their bytes.
         path: the model folder's path.
         eos_token_ids: tokens that end a completion.
     """
@@ -87,14 +88,16 @@ class LLM:
         stream = acquire_stream()
         self._release_stream = finalize(self, release_stream, stream)
         self._lock = ModelLock(stream, self._free)
-        self._prefix_cache = PrefixCache(self._make_caches, prompt_cache)
+        self.prefix_cache = PrefixCache(
+            self._make_caches, self._cache_bytes, plan.kv_budget, prompt_cache
+        )
         self._completer = Completer(
             model=model,
             tokenizer=tokenizer,
             plan=plan,
             reader=reader,
             model_lock=self._lock,
-            prefix_cache=self._prefix_cache,
+            prefix_cache=self.prefix_cache,
             speculation=speculation,
             context=self.context,
         )
@@ -133,7 +136,7 @@ class LLM:
         Args:
             prompt: a text (``Tokenizer.encode_prompt``) or token ids.
             sampling: how tokens are drawn; instead of it, or on top of it, its fields as keywords.
-            reuse_cache: compute only what differs from the tokens of the generation before; a chat
+            reuse_cache: compute only what differs from the tokens of generations before; a chat
                 does so.
             on_prefill: called before and while the prompt is computed.
             settings: fields of ``Sampling``.
@@ -258,7 +261,7 @@ class LLM:
             )
         )
         with self._lock.computing():
-            self._prefix_cache.close()
+            self.prefix_cache.clear()
         return engine
 
     def chat(
@@ -291,8 +294,13 @@ class LLM:
         tokens = token_ids(tokens, self.tokenizer)
         self._check(tokens)
         with self._lock.acquire(), self._lock.computing():
-            caches, _ = self._prefix_cache.begin(tokens, len(tokens), reuse=False)
-            return all_logits(self.model, tokens, caches, prefill_chunk=self.plan.prefill_chunk)
+            lease = self.prefix_cache.begin(tokens, len(tokens), reuse=False)
+            try:
+                return all_logits(
+                    self.model, tokens, lease.caches, prefill_chunk=self.plan.prefill_chunk
+                )
+            finally:
+                lease.drop()
 
     def cancel(self) -> None:
         """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread."""
@@ -311,12 +319,15 @@ class LLM:
         self._reader.close()
         if self._speculation is not None:
             self._speculation.close()
-        self._prefix_cache.close()
+        self.prefix_cache.close()
         del self.model, self.caches, self._completer
         self._release_stream()
 
-    def _make_caches(self, reserve: int) -> list[Cache]:
-        return self.caches.make(capacity=self.context, reserve=reserve)
+    def _make_caches(self, tokens: int) -> list[Cache]:
+        return self.caches.make(capacity=self.context, reserve=tokens)
+
+    def _cache_bytes(self, tokens: int) -> int:
+        return self.caches.nbytes(capacity=tokens, context=self.context)
 
     def _check(self, ids: Sequence[int]) -> None:
         self._lock.require_open()

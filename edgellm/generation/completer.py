@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgellm.device.model_lock import ModelLock
-from edgellm.errors import ClosedError, NotFiniteError
+from edgellm.errors import ClosedError, MemoryBudgetError, NotFiniteError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
 from edgellm.generation.output import Token
@@ -16,7 +16,7 @@ from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
 from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.model import Model
-from edgellm.plan.plan import Plan
+from edgellm.plan.plan import Plan, caches_of
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.settings import Sampling
@@ -34,7 +34,7 @@ class Completer:
         plan: what it was loaded by.
         reader: reads its streamed weights.
         model_lock: held by whoever advances a completion; ends it when it is cancelled or closed.
-        prefix_cache: the KV caches, with what they hold of the completion before.
+        prefix_cache: the KV caches, with what they hold of completions before.
         speculation: chooses draft tokens; None for plain decoding.
         context: tokens that prompt and completion may have together.
     """
@@ -66,7 +66,7 @@ class Completer:
             sampling: how tokens are drawn.
             end_tokens: tokens that end the completion.
             continues: whether the completion goes on in the middle of a text.
-            reuse_cache: compute only what differs from the tokens of the completion before.
+            reuse_cache: compute only what differs from the tokens of completions before.
             cancelled: set to end the completion.
             on_prefill: called before and while the prompt is computed.
 
@@ -84,13 +84,25 @@ class Completer:
             decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=limit
         )
         total = min(self.context, len(ids) + limit)
-        caches, cached = self.prefix_cache.begin(ids, total, reuse=reuse_cache, restore=True)
-        restored = self.prefix_cache.restored
-        stats = partial(meter.snapshot, progress, cached=cached, restored=restored)
-        steps = self._steps_for(sampling, caches, total, end_tokens, continues=continues)(
+        lease = self.prefix_cache.begin(
+            ids,
+            total,
+            reuse=reuse_cache,
+            restore=True,
+            sequences=caches_of(sampling.beams),
+        )
+        stats = partial(meter.snapshot, progress, cached=lease.cached, restored=lease.restored)
+        try:
+            make_steps = self._steps_for(
+                sampling, lease.caches, total, end_tokens, continues=continues
+            )
+        except MemoryBudgetError:
+            lease.drop()
+            raise
+        steps = make_steps(
             self.model,
-            ids[cached:],
-            caches,
+            ids[lease.cached :],
+            lease.caches,
             sampling,
             prefill_chunk=self.plan.prefill_chunk,
             limit=limit,
@@ -117,7 +129,7 @@ class Completer:
             raise
         finally:
             steps.close()
-            self.prefix_cache.keep([*ids, *produced])
+            lease.keep([*ids, *produced])
 
     def _keep_going(self) -> bool:
         return not self.model_lock.cancelled.is_set()

@@ -44,7 +44,7 @@ class KeptSequence:
     def trim(self, length: int) -> None:
         """Forget all tokens from position ``length`` on; all of them where a cache cannot."""
         # a cache of mlx-lm's may find out only now
-        if not all([cache.trim(length) for cache in self.caches]):
+        if not all(cache.trim(length) for cache in self.caches):
             length = 0
             for cache in self.caches:
                 cache.trim(0)

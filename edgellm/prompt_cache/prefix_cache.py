@@ -15,7 +15,6 @@ from edgellm.prompt_cache.kept_sequence import (
     KeptSequence,
     Tokens,
     as_tokens,
-    bytes_of,
     common_length,
 )
 

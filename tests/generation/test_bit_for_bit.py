@@ -86,6 +86,7 @@ def test_what_a_cache_held_of_a_prompt_changes_no_bit(whole, alone):
         for held in {17, len(prompt) // 2, len(prompt) - 3, len(prompt) - 1}:
             if 16 < held < len(prompt):
                 expected = alone(prompt)
+                whole.prefix_cache.clear()
                 list(whole.stream(prompt[:held], max_tokens=1))
                 found = list(whole.stream(prompt, max_tokens=NEW, logprobs=True, reuse_cache=True))
                 assert found[-1].stats.cached_tokens == held

@@ -26,6 +26,7 @@ def test_cancelled_in_the_middle_of_the_prompt(async_compute, tiny_folder):
     llm, layers = open_counted(tiny_folder("llama-2"), async_compute=async_compute, prefill_chunk=8)
     with llm:
         expected = llm.generate(PROMPT, max_tokens=4).text
+        llm.prefix_cache.clear()
         layers.lengths.clear()
         asked = []
 
