@@ -13,57 +13,121 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from edgellm.chat import Chat
-    from edgellm.errors import EdgeLLMError
-    from edgellm.generation.output import Completion, Token
-    from edgellm.generation.stats import Stats
+    from edgellm.engine.engine import Engine, EngineStats
+    from edgellm.errors import (
+        BackendError,
+        ClosedError,
+        ConfigError,
+        ContextError,
+        ConversionError,
+        DownloadError,
+        EdgeLLMError,
+        FormatError,
+        MemoryBudgetError,
+        ModelNotFoundError,
+        NotFiniteError,
+        ReadError,
+        TemplateError,
+        TokenizerError,
+        UnsupportedModelError,
+    )
+    from edgellm.generation.output import Completion, FinishReason, Token
+    from edgellm.generation.stats import Progress, Stats
     from edgellm.generation.stream import Stream
     from edgellm.llm import LLM
+    from edgellm.memory_plan.plan import Plan
     from edgellm.open_llm import load
-    from edgellm.settings import LoadSettings, Sampling
+    from edgellm.plan_model import plan
+    from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
+    from edgellm.tokenizer import Tokenizer
+
+    __version__: str
 
 __all__ = [
     "LLM",
+    "BackendError",
     "Chat",
+    "ClosedError",
     "Completion",
+    "ConfigError",
+    "ContextError",
+    "ConversionError",
+    "DownloadError",
     "EdgeLLMError",
+    "Engine",
+    "EngineStats",
+    "FinishReason",
+    "FormatError",
+    "LoadFields",
     "LoadSettings",
+    "MemoryBudgetError",
+    "ModelNotFoundError",
+    "NotFiniteError",
+    "Plan",
+    "Progress",
+    "ReadError",
     "Sampling",
+    "SamplingFields",
     "Stats",
     "Stream",
+    "TemplateError",
     "Token",
+    "Tokenizer",
+    "TokenizerError",
+    "UnsupportedModelError",
     "load",
+    "plan",
 ]
 
 _MODULES = {
-    "LLM": "edgellm.llm",
-    "Chat": "edgellm.chat",
-    "Completion": "edgellm.generation.output",
-    "EdgeLLMError": "edgellm.errors",
-    "LoadSettings": "edgellm.settings",
-    "Sampling": "edgellm.settings",
-    "Stats": "edgellm.generation.stats",
-    "Stream": "edgellm.generation.stream",
-    "Token": "edgellm.generation.output",
-    "load": "edgellm.open_llm",
+    "chat": ["Chat"],
+    "engine.engine": ["Engine", "EngineStats"],
+    "generation.output": ["Completion", "FinishReason", "Token"],
+    "generation.stats": ["Progress", "Stats"],
+    "generation.stream": ["Stream"],
+    "llm": ["LLM"],
+    "memory_plan.plan": ["Plan"],
+    "open_llm": ["load"],
+    "plan_model": ["plan"],
+    "settings": ["LoadFields", "LoadSettings", "Sampling", "SamplingFields"],
+    "tokenizer": ["Tokenizer"],
+    "errors": [name for name in __all__ if name.endswith("Error")],
 }
-"""The modules of the public names; imported when a name is first asked for."""
+"""Modules with their public names; imported when a name is first asked for."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name. Raises BackendError where it needs MLX, which cannot be imported."""
-    if name == "__version__":
-        from importlib.metadata import version  # slow to import, and seldom asked for
+def __dir__() -> list[str]:
+    """Return the public names, for completion."""
+    return [*__all__, "__version__"]
 
-        return version("edgellm")
-    if name not in _MODULES:
-        raise AttributeError(f"module 'edgellm' has no attribute {name!r}")
+
+# A type checker would take every misspelt name for one that this function may return.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name. Raises BackendError where it needs MLX, which is not there."""
+        if name == "__version__":
+            from importlib.metadata import version  # slow to import, and seldom asked for
+
+            return version("edgellm")
+        for module, names in _MODULES.items():
+            if name in names:
+                return _imported(module, name)
+        message = f"module 'edgellm' has no attribute {name!r}"
+        if not name.startswith("_"):
+            from difflib import get_close_matches
+
+            for close in get_close_matches(name, __all__, n=1):
+                message = f"{message}; did you mean {close}?"
+        raise AttributeError(message)
+
+
+def _imported(module: str, name: str) -> object:
     from importlib import import_module
 
     try:
-        return getattr(import_module(_MODULES[name]), name)
+        found: object = getattr(import_module(f"edgellm.{module}"), name)
     except ImportError as error:
         if error.name == "mlx" or "libmlx" in str(error):
             from edgellm.errors import BackendError
@@ -73,3 +137,4 @@ def __getattr__(name: str) -> Any:
                 hint="install one of them: pip install 'edgellm[cpu]' or 'edgellm[cuda]'",
             ) from error
         raise
+    return found

@@ -26,9 +26,9 @@ from edgellm.generation.prompt import check_prompt, token_ids
 from edgellm.generation.stats import PrefillCallback
 from edgellm.generation.stream import Stream
 from edgellm.kv_cache.cache import Cache
+from edgellm.memory_plan.plan import Plan
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
-from edgellm.plan.plan import Plan
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader

@@ -9,13 +9,13 @@ from typing import Unpack
 from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
+from edgellm.memory_plan.plan import Plan
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.through_mlx_lm.checkpoint import (
     AnyCheckpoint,
     MLXLMCheckpoint,
     read_any_checkpoint,
 )
-from edgellm.plan.plan import Plan
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.prompt_cache.disk_cache import prompt_cache_for
 from edgellm.reading.disk_reader import DiskReader, Reader
 from edgellm.runtime.load_whole import load_whole

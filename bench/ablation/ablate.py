@@ -21,7 +21,7 @@ from edgellm.device import machine as device
 from edgellm.errors import BackendError, EdgeLLMError, MemoryBudgetError
 from edgellm.files.locations import temporary_folder
 from edgellm.hub.resolve import locate
-from edgellm.plan.plan_checkpoint import plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.settings import LoadSettings
 
 WORKER = (sys.executable, "-m", "edgellm.bench.ablation.worker")

@@ -16,9 +16,9 @@ from edgellm.checkpoint.buffer import Extent
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
 from edgellm.llm import LLM
+from edgellm.memory_plan.plan import Plan
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.open_llm import open_llm
-from edgellm.plan.plan import Plan
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import Reader, Ticket
 from edgellm.runtime.loader import open_reader
 from edgellm.settings import LoadSettings

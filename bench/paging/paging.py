@@ -19,7 +19,7 @@ from edgellm.console.units import size
 from edgellm.device import machine as device
 from edgellm.errors import BackendError, ConfigError, ReadError
 from edgellm.hub.resolve import locate
-from edgellm.plan.plan_checkpoint import least_memory, plan_for
+from edgellm.memory_plan.plan_checkpoint import least_memory, plan_for
 from edgellm.reading.tuning import tuned
 from edgellm.settings import LoadSettings
 

@@ -17,8 +17,8 @@ from edgellm.bench.worker.protocol import Message, Send, run_worker
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
 from edgellm.llm import LLM
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.open_llm import open_llm
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import open_reader
 from edgellm.runtime.step_time import measure_step

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edgellm.bench.speed.workload import Workload
 from edgellm.hub.resolve import bundled_names, locate
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
-from edgellm.plan.plan_checkpoint import plan_for
 
 
 def require_budgets(workload: Workload) -> None:

@@ -33,7 +33,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
 from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
-from edgellm.plan.plan_checkpoint import plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.runtime.loader import load_model, open_reader
 from edgellm.settings import LoadSettings
 from edgellm.speculation.controller import Speculation

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgellm.converters import ConversionReport, ExportReport
     from edgellm.generation.output import Token
     from edgellm.generation.stats import Stats
-    from edgellm.plan.plan import Plan
+    from edgellm.memory_plan.plan import Plan
     from edgellm.tokenizer import Tokenizer
 
 

@@ -9,8 +9,8 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.generation.prompt import check_prompt
 from edgellm.generation.stats import CostMeter
 from edgellm.kv_cache.cache import Cache
+from edgellm.memory_plan.plan import Plan
 from edgellm.models.model import Model
-from edgellm.plan.plan import Plan
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker
 from edgellm.tokenizer import Tokenizer

@@ -23,8 +23,8 @@ from edgellm.generation.not_finite import require_finite_logits
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
+from edgellm.memory_plan.plan import caches_of
 from edgellm.models.model import Model
-from edgellm.plan.plan import caches_of
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.logprobs import log_probabilities
 from edgellm.settings import Sampling

@@ -15,8 +15,8 @@ from edgellm.generation.output import Token
 from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
 from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
+from edgellm.memory_plan.plan import Plan, caches_of
 from edgellm.models.model import Model
-from edgellm.plan.plan import Plan, caches_of
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.settings import Sampling

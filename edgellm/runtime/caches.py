@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.kv_cache.cache import Cache
-from edgellm.plan.plan import Plan
+from edgellm.memory_plan.plan import Plan
 from edgellm.runtime.loader import caches_bytes, make_caches
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
+from edgellm.memory_plan.plan import Plan, Speeds
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, MLXLMCheckpoint
-from edgellm.plan.plan import Plan, Speeds
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.tuning import measure_disk
 from edgellm.runtime.step_time import measure_step
 from edgellm.settings import LoadSettings

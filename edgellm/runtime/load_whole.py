@@ -8,12 +8,12 @@ from typing import Any
 
 import mlx.core as mx
 
+from edgellm.memory_plan.plan import Plan
 from edgellm.models.model import Model
 from edgellm.models.through_mlx_lm import library
 from edgellm.models.through_mlx_lm.cache import MLXLMCache, MLXLMCaches
 from edgellm.models.through_mlx_lm.checkpoint import MLXLMCheckpoint
 from edgellm.models.through_mlx_lm.model import model_of
-from edgellm.plan.plan import Plan
 from edgellm.runtime.caches import CacheMaker
 from edgellm.runtime.loader import LoadProgress
 

@@ -12,6 +12,8 @@ import mlx.core as mx
 from edgellm.checkpoint.buffer import WeightBuffer
 from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
 from edgellm.kv_cache.cache import Cache, KVCache, storage_tokens, stored
+from edgellm.memory_plan.memory_estimate import layer_windows
+from edgellm.memory_plan.plan import Plan
 from edgellm.models.arithmetic import Arithmetic, arithmetic_of, config_for, kv_format_of
 from edgellm.models.cpu.block import make_layer, make_layers
 from edgellm.models.cpu.linear import make_linear
@@ -21,8 +23,6 @@ from edgellm.models.model import Embedding, Model, ResidentEmbedding
 from edgellm.models.paged_embedding import PagedEmbedding
 from edgellm.models.paged_layers import PagedLayers
 from edgellm.models.registry import block_class
-from edgellm.plan.memory_estimate import layer_windows
-from edgellm.plan.plan import Plan
 from edgellm.reading.disk_reader import DiskReader, Reader, Ticket
 from edgellm.reading.tuning import tuned
 from edgellm.settings import LoadSettings

@@ -7,10 +7,10 @@ from contextlib import closing
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine as device
 from edgellm.errors import ConfigError
+from edgellm.memory_plan.budget_planner import make_plan
+from edgellm.memory_plan.plan import Plan
+from edgellm.memory_plan.plan_checkpoint import draft_checkpoint, draft_estimate
 from edgellm.models.model import Model
-from edgellm.plan.budget_planner import make_plan
-from edgellm.plan.plan import Plan
-from edgellm.plan.plan_checkpoint import draft_checkpoint, draft_estimate
 from edgellm.runtime.loader import load_model, make_caches, open_reader
 from edgellm.settings import LoadSettings
 from edgellm.speculation.controller import MAX_DRAFT_TOKENS, Speculation

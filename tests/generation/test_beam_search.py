@@ -12,7 +12,7 @@ from support.paths import GOLDEN
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, MemoryBudgetError
-from edgellm.plan.plan_checkpoint import least_memory
+from edgellm.memory_plan.plan_checkpoint import least_memory
 from edgellm.settings import LoadSettings
 
 GOLDEN = json.loads((GOLDEN / "beams.json").read_text(encoding="utf-8"))

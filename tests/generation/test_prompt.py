@@ -26,5 +26,5 @@ def test_bad_prompts_and_settings_are_refused_at_once(open_llm):
             llm.stream(prompt)
     with pytest.raises(ConfigError):
         llm.stream(PROMPT, temperature=-1)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="temprature"):
         llm.stream(PROMPT, temprature=1)

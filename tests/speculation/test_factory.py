@@ -6,7 +6,7 @@ from support import tiny
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import ConfigError, MemoryBudgetError
-from edgellm.plan.plan_checkpoint import plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.settings import LoadSettings
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]

@@ -7,7 +7,7 @@ from support.memory_cap import can_cap
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.synthetic import synthesize
-from edgellm.plan.plan_checkpoint import least_memory
+from edgellm.memory_plan.plan_checkpoint import least_memory
 from edgellm.settings import LoadSettings
 from stress.budgets import Row, run
 

@@ -2,8 +2,8 @@
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.llm import LLM
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.layers import always
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import load_model
 from edgellm.settings import LoadSettings

@@ -8,7 +8,7 @@ from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import borrowed_stream
 from edgellm.engine.context import EngineContext
-from edgellm.plan.plan_checkpoint import plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import load_model

@@ -13,8 +13,8 @@ import pytest
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.errors import MemoryBudgetError
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.open_llm import open_llm
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 

@@ -83,7 +83,7 @@ def generate(
     from edgellm.chat_template.conversation import ConversationTemplate
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.cli.common.print_completions import print_completion, print_completions
-    from edgellm.plan.plan_checkpoint import sequences_that_fit
+    from edgellm.memory_plan.plan_checkpoint import sequences_that_fit
 
     checkpoint, tokenizer = read_model(model)
     texts = _read_prompts(prompt, prompt_file)

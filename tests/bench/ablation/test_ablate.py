@@ -19,7 +19,7 @@ from edgellm.cli.app import main
 from edgellm.converters import convert
 from edgellm.errors import BackendError
 from edgellm.hub.resolve import BUNDLED
-from edgellm.plan.plan_checkpoint import plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.settings import LoadSettings
 

@@ -20,7 +20,7 @@ from edgellm.cli.app import main
 from edgellm.converters.synthetic import synthesize
 from edgellm.errors import ConfigError
 from edgellm.hub.resolve import locate
-from edgellm.plan.plan_checkpoint import least_memory, plan_for
+from edgellm.memory_plan.plan_checkpoint import least_memory, plan_for
 from edgellm.settings import LoadSettings
 
 PAGING = COMMON | {"test": "paging"}

@@ -9,7 +9,7 @@ from support.paths import ROOT
 
 import edgellm
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.plan.plan_checkpoint import least_memory
+from edgellm.memory_plan.plan_checkpoint import least_memory
 from edgellm.settings import LoadSettings
 
 

@@ -14,8 +14,8 @@ from edgellm.converters.huggingface.source import HuggingFaceSource
 from edgellm.converters.tensors.recipe import make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.spelled_source import SpelledSource
-from edgellm.plan.budget_planner import make_plan
-from edgellm.plan.memory_estimate import estimate_memory
+from edgellm.memory_plan.budget_planner import make_plan
+from edgellm.memory_plan.memory_estimate import estimate_memory
 from fuzz.byte_damage import BOUNDARIES, damage_bytes
 from fuzz.door import DifferenceError, Door, as_bytes, by_the_library
 from fuzz.json_damage import NUMBERS, TEXTS, damage_document, damage_json, encode, junk

@@ -17,13 +17,13 @@ from edgellm.hub.resolve import locate
 from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kv_cache.cache import KVCache, stored
 from edgellm.kv_cache.kv_format import KVFormat
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.arithmetic import arithmetic_of, engine_for, warn_slow
 from edgellm.models.cpu.block import CpuBlock, CpuLayers, make_layer, make_layers
 from edgellm.models.cpu.linear import CpuLinear, make_linear
 from edgellm.models.layers import Span
 from edgellm.models.linear import linear_from
 from edgellm.models.llama import Block
-from edgellm.plan.plan_checkpoint import plan_for
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.loader import load_model, make_caches
 from edgellm.settings import DEFAULT_MODEL, LoadSettings

@@ -28,8 +28,8 @@ from edgellm.errors import (
     NotFiniteError,
     UnsupportedModelError,
 )
+from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.models.through_mlx_lm.checkpoint import any_checkpoint_of, read_any_checkpoint
-from edgellm.plan.plan_checkpoint import plan_for
 
 PROMPT = [tiny.BEGIN, *range(40, 63)]
 FAMILIES = ["gpt_oss", "qwen3_moe", "deepseek_v3"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgellm.console.units import size
+
 JSON_NAMES: Mapping[str, str] = {"ring_buffers": "slots", "buffer_bytes": "slot_bytes"}
 """Attributes of a plan that ``--json`` calls otherwise, as it always has."""
 
@@ -27,7 +29,7 @@ class Speeds:
     weights_at_best: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """A model's place inside a memory budget; sizes are in bytes.
 
@@ -86,6 +88,15 @@ class Plan:
     seconds_at_best: float | None = None
     seconds_at_worst: float | None = None
     bound_by: str | None = None
+
+    def __repr__(self) -> str:
+        """Return the plan in one line."""
+        layers = len(self.pinned) + len(self.streamed)
+        place = "all in memory"
+        if not self.resident:
+            place = f"{len(self.pinned)} of {layers} layers in memory"
+        used = f"{size(self.total_bytes)} of {size(self.budget)}"
+        return f"Plan({place}, {used}, context {self.context})"
 
     @property
     def kv_budget(self) -> int:

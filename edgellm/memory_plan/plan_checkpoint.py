@@ -10,12 +10,12 @@ from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
+from edgellm.memory_plan.budget_planner import automatic_budget, least_budget, make_plan
+from edgellm.memory_plan.memory_estimate import MemoryEstimate, estimate_memory
+from edgellm.memory_plan.plan import Plan, Speeds, caches_of
+from edgellm.memory_plan.whole_model import estimate_whole
 from edgellm.models.arithmetic import arithmetic_of, kv_format_of
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, MLXLMCheckpoint
-from edgellm.plan.budget_planner import automatic_budget, least_budget, make_plan
-from edgellm.plan.memory_estimate import MemoryEstimate, estimate_memory
-from edgellm.plan.plan import Plan, Speeds, caches_of
-from edgellm.plan.whole_model import estimate_whole
 from edgellm.settings import LoadSettings, parse_memory
 
 

@@ -11,7 +11,7 @@ from edgellm.console.units import size
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
-from edgellm.plan.budget_planner import (
+from edgellm.memory_plan.budget_planner import (
     MINIMUM_CONTEXT,
     RESIDENT_CONTEXT,
     automatic_budget,
@@ -19,8 +19,8 @@ from edgellm.plan.budget_planner import (
     make_plan,
     spread,
 )
-from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import Speeds
+from edgellm.memory_plan.memory_estimate import MemoryEstimate
+from edgellm.memory_plan.plan import Speeds
 from edgellm.settings import parse_size
 
 MB = 1_000_000

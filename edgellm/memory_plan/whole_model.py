@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from edgellm.checkpoint.buffer import DTYPES
 from edgellm.device import machine as device
 from edgellm.errors import ConfigError
+from edgellm.memory_plan.memory_estimate import MemoryEstimate
+from edgellm.memory_plan.plan import caches_of
 from edgellm.models.through_mlx_lm.cache import CacheGrowth
 from edgellm.models.through_mlx_lm.checkpoint import MLXLMCheckpoint
 from edgellm.models.through_mlx_lm.library import mlx_lm_name
-from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import caches_of
 from edgellm.settings import LoadSettings
 
 USUAL_WIDTH = 4096

@@ -14,8 +14,8 @@ from functools import partial
 from edgellm.console.units import size
 from edgellm.device.machine import Memory
 from edgellm.errors import MemoryBudgetError
-from edgellm.plan.memory_estimate import MemoryEstimate
-from edgellm.plan.plan import Plan, Speeds
+from edgellm.memory_plan.memory_estimate import MemoryEstimate
+from edgellm.memory_plan.plan import Plan, Speeds
 from edgellm.settings import PREFILL_CHUNK
 
 CHUNK_STEP = 32
