@@ -13,6 +13,7 @@ EdgeLLMError                exit status 1, unless it says otherwise
 |-- ConversionError         a conversion could not be finished, or a file not be written
 |-- ReadError               a file could not be read
 |-- ContextError            the prompt does not fit the context
+|-- QueueFullError          as many sequences wait as may
 |-- NotFiniteError          a model's logits are not finite
 `-- ClosedError             the model was closed
 """
@@ -118,6 +119,10 @@ class ReadError(EdgeLLMError):
 
 class ContextError(EdgeLLMError):
     """The prompt does not fit the context."""
+
+
+class QueueFullError(EdgeLLMError):
+    """An engine has as many waiting sequences as its ``max_queue`` allows."""
 
 
 class NotFiniteError(EdgeLLMError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 import mlx.core as mx
 
@@ -16,9 +16,9 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import acquire_stream, release_stream
+from edgellm.engine.batch_answers import answers, paired
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
-from edgellm.errors import ConfigError
 from edgellm.generation.completer import Completer
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prefill import all_logits
@@ -33,8 +33,8 @@ from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker, LayerCaches
-from edgellm.setting_values import callback, listed, truth, whole_number
-from edgellm.settings import MAX_SEQUENCES, Sampling, SamplingFields, merged
+from edgellm.setting_values import callback, truth, whole_number
+from edgellm.settings import MAX_QUEUE, MAX_SEQUENCES, Sampling, SamplingFields, merged
 from edgellm.settings.argument_names import check_names
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
@@ -91,6 +91,7 @@ class LLM:
         self.prefix_cache = PrefixCache(
             self._make_caches, self._cache_bytes, plan.kv_budget, prompt_cache
         )
+        self._engines: WeakSet[Engine] = WeakSet()
         self._completer = Completer(
             model=model,
             tokenizer=tokenizer,
@@ -182,7 +183,7 @@ class LLM:
 
     def stream_batch(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Iterable[Prompt],
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         at_once: int | None = None,
@@ -195,31 +196,23 @@ class LLM:
         and the others go on.
 
         Args:
-            prompts: texts or token ids.
+            prompts: texts or token ids. An iterator is asked for a prompt when it may run, or
+                would be the next to; with a list of samplings, for all at once.
             sampling: how tokens are drawn, one for all or one a prompt; ``settings`` are as in
                 ``stream``.
-            at_once: sequences that are computed side by side at the most; None for as many as there
-                is memory for.
+            at_once: sequences that are computed side by side at most; None for as many as there is
+                memory for.
 
         Raises:
-            ConfigError: a setting is out of range, a prompt is empty, or beams are asked for.
+            ConfigError: a setting is out of range, or beams are asked for.
             ClosedError, ReadError: as ``stream`` does.
         """
-        prompts = listed("prompts", prompts, "a list of texts or of token ids")
-        samplings: list[Any] = [sampling] * len(prompts)
-        if isinstance(sampling, Sequence) and not isinstance(sampling, str | bytes):
-            samplings = list(sampling)
-        if len(samplings) != len(prompts):
-            raise ConfigError(
-                f"there are {len(samplings)} samplings for {len(prompts)} prompts",
-                hint="give one, or one a prompt",
-            )
-        samplings = [merged("sampling", one, Sampling(), settings) for one in samplings]
-        return self._generate_batch(prompts, samplings, at_once)
+        asked = paired(prompts, sampling, settings)
+        return answers(self.engine(at_once=at_once), self._engine_context(), asked)
 
     def generate_batch(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Iterable[Prompt],
         sampling: Sampling | Sequence[Sampling] | None = None,
         *,
         at_once: int | None = None,
@@ -231,38 +224,34 @@ class LLM:
             tokens[place].append(token)
         return [completion_of(tokens[place]) for place in sorted(tokens)]
 
-    def batch(self, *, at_once: int | None = None) -> Engine:
+    def engine(self, *, max_queue: int | None = None, at_once: int | None = None) -> Engine:
         """Return an engine, which takes sequences at any time: what a server stands on.
 
-        It holds the model until it is closed. Its sequences take the memory of the KV cache; a
-        conversation after it computes its first turn anew.
+        While it has sequences, other answers of this model wait. Its sequences take the memory of
+        the KV cache.
 
         Args:
-            at_once: sequences at the most; None for as many as there is memory for. The others
-                wait.
+            max_queue: sequences that may wait for others to end; ``submit`` refuses more with
+                QueueFullError. None for any number.
+            at_once: sequences that run side by side at most; None for as many as there is memory
+                for. The others wait.
 
         Raises:
+            ConfigError: an argument is out of range.
             ClosedError: the model was closed.
-            EdgeLLMError: this thread has an unfinished stream of this model.
         """
         if at_once is not None:
             at_once = whole_number("at_once", at_once, 1, MAX_SEQUENCES)
-        engine = Engine(
-            EngineContext(
-                model=self.model,
-                caches=self.caches,
-                tokenizer=self.tokenizer,
-                plan=self.plan,
-                reader=self._reader,
-                model_lock=self._lock,
-                end_tokens=self.eos_token_ids,
-                context=self.context,
-                max_sequences=at_once,
-            )
-        )
-        with self._lock.computing():
-            self.prefix_cache.clear()
+        if max_queue is not None:
+            max_queue = whole_number("max_queue", max_queue, 0, MAX_QUEUE)
+        self._lock.require_open()
+        engine = Engine(self._engine_context(), max_sequences=at_once, max_queue=max_queue)
+        self._engines.add(engine)
         return engine
+
+    def batch(self, *, at_once: int | None = None) -> Engine:
+        """Return an ``engine`` in which any number of sequences may wait."""
+        return self.engine(at_once=at_once)
 
     def chat(
         self,
@@ -303,8 +292,13 @@ class LLM:
                 lease.drop()
 
     def cancel(self) -> None:
-        """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread."""
+        """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread.
+
+        All sequences of its engines end so, those that wait included.
+        """
         self._lock.cancelled.set()
+        for engine in list(self._engines):
+            engine.cancel_all()
 
     def close(self) -> None:
         """End what is running, and free weights, caches, threads and files.
@@ -313,6 +307,8 @@ class LLM:
         whoever reads them: a stream that is asked for more then raises.
         """
         self._lock.close()
+        for engine in list(self._engines):
+            engine.model_closed()
 
     def _free(self) -> None:
         self.model.close()
@@ -323,6 +319,19 @@ class LLM:
         del self.model, self.caches, self._completer
         self._release_stream()
 
+    def _engine_context(self) -> EngineContext:
+        return EngineContext(
+            model=self.model,
+            caches=self.caches,
+            tokenizer=self.tokenizer,
+            plan=self.plan,
+            reader=self._reader,
+            model_lock=self._lock,
+            prefix_cache=self.prefix_cache,
+            end_tokens=self.eos_token_ids,
+            context=self.context,
+        )
+
     def _make_caches(self, tokens: int) -> list[Cache]:
         return self.caches.make(capacity=self.context, reserve=tokens)
 
@@ -332,9 +341,3 @@ class LLM:
     def _check(self, ids: Sequence[int]) -> None:
         self._lock.require_open()
         check_prompt(ids, self.config, context=self.context)
-
-    def _generate_batch(
-        self, prompts: Sequence[Prompt], samplings: Sequence[Sampling], at_once: int | None
-    ) -> Generator[tuple[int, Token]]:
-        with self.batch(at_once=at_once) as engine:
-            yield from engine.answers(prompts, samplings)

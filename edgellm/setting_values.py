@@ -6,7 +6,7 @@ Numbers may be NumPy's; a truth value is no number, a text neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any, TypeGuard
@@ -79,9 +79,14 @@ def require_text(name: str, value: object) -> str:
 
 def listed(name: str, value: object, allowed: str) -> list[Any]:
     """Return the items of a list, or of what else has an order. Raises ConfigError."""
+    return list(iterated(name, value, allowed))
+
+
+def iterated(name: str, value: object, allowed: str) -> Iterator[Any]:
+    """Return an iterator over what has an order. Raises ConfigError where a value has none."""
     if isinstance(value, Iterable) and not isinstance(value, _NO_LISTS):
         try:
-            return list(value)
+            return iter(value)
         except TypeError as error:  # an array without dimensions
             raise _refused(name, value, allowed) from error
     raise _refused(name, value, allowed)

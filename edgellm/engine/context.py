@@ -11,6 +11,7 @@ from edgellm.generation.stats import CostMeter
 from edgellm.kv_cache.cache import Cache
 from edgellm.memory_plan.plan import Plan
 from edgellm.models.model import Model
+from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker
 from edgellm.tokenizer import Tokenizer
@@ -26,10 +27,10 @@ class EngineContext:
         tokenizer: its tokenizer.
         plan: what it was loaded by.
         reader: reads its streamed weights.
-        model_lock: held while the engine is open.
+        model_lock: held while the engine has sequences.
+        prefix_cache: KV caches of ended sequences.
         end_tokens: tokens that end a completion.
         context: tokens that prompt and completion of a sequence may have together.
-        max_sequences: sequences at once; None for as many as there is memory for.
     """
 
     model: Model
@@ -38,9 +39,9 @@ class EngineContext:
     plan: Plan
     reader: Reader
     model_lock: ModelLock
+    prefix_cache: PrefixCache
     end_tokens: frozenset[int]
     context: int
-    max_sequences: int | None = None
 
     def check_prompt(self, tokens: Sequence[int]) -> None:
         """Raise what is wrong with a prompt, or ClosedError where the model was closed."""

@@ -1,15 +1,16 @@
-"""The scheduler of an engine: who waits, who runs, and what goes through the model next."""
+"""The scheduler of an engine: who waits, who runs, who has ended, and what is computed next."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
+import time
+from collections import abc, deque
 
 from edgellm.engine.batched_forward import SequenceInput
 from edgellm.engine.sequence import Sequence
-from edgellm.errors import ClosedError
-
-CLOSED = "the batch was closed"
+from edgellm.errors import ClosedError, QueueFullError
+from edgellm.generation.output import FinishReason, Token
 
 
 class Scheduler:
@@ -20,88 +21,181 @@ class Scheduler:
     Args:
         kv_budget: bytes for the KV caches of all that run.
         max_sequences: that run at once; None for as many as there is memory for.
+        max_queue: sequences that may wait for others to end; None for any number.
     """
 
-    def __init__(self, kv_budget: int, max_sequences: int | None) -> None:
+    def __init__(
+        self, kv_budget: int, *, max_sequences: int | None = None, max_queue: int | None = None
+    ) -> None:
         self.kv_budget = kv_budget
         self._max_sequences = max_sequences
-        self._lock = threading.Lock()
-        self._closed = False
+        self._max_queue = max_queue
+        # Guards the fields below, and is notified when there is work, or none will ever come.
+        self._changed = threading.Condition()
+        self._why_stopped: str | None = None
         self._last_number = 0
+        self._by_number: dict[int, Sequence] = {}
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._bytes_in_use = 0
+        self._next_deadline = math.inf
+        self._any_cancelled = False
+        self._last_tokens: list[tuple[int, Token]] = []
+        """Of sequences that ended between two steps; the next step returns them."""
+        self.ended = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits and nobody runs."""
-        with self._lock:
-            return not self._waiting and not self._running
+        """Whether nobody waits, nobody runs, and nobody's last token is still to be returned."""
+        with self._changed:
+            return self._is_idle()
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether somebody waits or runs."""
+        return bool(self._by_number)
 
     @property
     def running(self) -> list[Sequence]:
         """Those that run, in the order in which they were admitted."""
-        with self._lock:
+        with self._changed:
             return list(self._running)
 
-    def add(self, sequence: Sequence) -> int:
-        """Let a sequence wait, and give it its number; return that. Raises ClosedError."""
-        with self._lock:
-            if self._closed:
-                raise ClosedError(CLOSED)
-            self._last_number += 1
-            sequence.number = self._last_number
-            self._waiting.append(sequence)
-            return sequence.number
+    @property
+    def running_count(self) -> int:
+        """How many run."""
+        return len(self._running)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
+    def bytes_in_use(self) -> int:
+        """Bytes for the KV caches of those that run."""
+        return self._bytes_in_use
+
+    def add(self, sequences: abc.Sequence[Sequence]) -> int:
+        """Let sequences wait, or run where there is room; return the number of the first.
+
+        The others' numbers follow it.
+
+        Raises:
+            ClosedError: after ``stop``.
+            QueueFullError: too many would wait; none of them does.
+        """
+        with self._changed:
+            self._require_open()
+            waited = len(self._waiting)
+            admitted_before = len(self._running)
+            self._waiting.extend(sequences)
+            self._admit()
+            if self._max_queue is not None and len(self._waiting) > self._max_queue:
+                for _ in range(len(self._waiting) - waited):
+                    self._waiting.pop()
+                for sequence in self._running[admitted_before:]:
+                    self._bytes_in_use -= sequence.kv_bytes
+                del self._running[admitted_before:]
+                raise QueueFullError(
+                    f"{waited} sequences wait, {len(self._running)} run;"
+                    f" max_queue {self._max_queue} has no room for {len(sequences)} more",
+                    hint="try again when some have ended, or use a larger max_queue",
+                )
+            for sequence in sequences:
+                self._last_number += 1
+                sequence.number = self._last_number
+                self._by_number[sequence.number] = sequence
+                self._next_deadline = min(self._next_deadline, sequence.deadline)
+            self._changed.notify_all()
+            return sequences[0].number
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until there is something to do, or never will be; return whether there is."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._why_stopped is not None or not self._is_idle(), timeout
+            )
+            return self._why_stopped is None and not self._is_idle()
 
     def cancel(self, number: int) -> None:
-        """Mark a sequence as cancelled; do nothing where it has ended."""
-        with self._lock:
-            for sequence in (*self._waiting, *self._running):
-                if sequence.number == number:
-                    sequence.is_cancelled = True
+        """End a sequence: at once where nothing was computed of it, else within the next step.
 
-    def admit(self) -> list[Sequence]:
-        """Let those run, in their order, for whose caches there is memory; return them."""
-        admitted = []
-        with self._lock:
-            used_bytes = sum(sequence.kv_bytes for sequence in self._running)
-            # No one overtakes: a large sequence would else wait for ever behind small ones.
-            while self._waiting and used_bytes + self._waiting[0].kv_bytes <= self.kv_budget:
-                if len(self._running) == self._max_sequences:
-                    break
-                sequence = self._waiting.popleft()
-                used_bytes += sequence.kv_bytes
-                self._running.append(sequence)
-                admitted.append(sequence)
-        return admitted
+        Do nothing where it has ended.
+        """
+        with self._changed:
+            sequence = self._by_number.get(number)
+            if sequence is not None:
+                self._cancel(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Take out a sequence that has ended; do nothing where it is not there any more."""
-        with self._lock:
-            if sequence in self._running:
-                self._running.remove(sequence)
+    def cancel_all(self) -> None:
+        """Cancel everybody who is here now."""
+        with self._changed:
+            for sequence in list(self._by_number.values()):
+                self._cancel(sequence)
 
-    def remove_cancelled(self, *, everybody: bool) -> list[Sequence]:
-        """Take out those that were cancelled, or everybody; return them in the order of numbers."""
-        with self._lock:
-            all_sequences = [*self._running, *self._waiting]
-            gone = [one for one in all_sequences if everybody or one.is_cancelled]
-            self._waiting = deque(one for one in self._waiting if one not in gone)
-            self._running = [one for one in self._running if one not in gone]
-        return sorted(gone, key=lambda one: one.number)
+    def start_admitted(self) -> list[Sequence]:
+        """Return those that were admitted and have not started; they count as started now."""
+        with self._changed:
+            admitted = [one for one in self._running if not one.is_started]
+            for sequence in admitted:
+                sequence.is_started = True
+            return admitted
+
+    def end(self, sequence: Sequence) -> None:
+        """Take out a sequence; others may run in its place."""
+        with self._changed:
+            self._remove(sequence)
+
+    def end_cancelled(self) -> list[Sequence]:
+        """Take out those that were cancelled, or whose time is over; return those that ran.
+
+        The last tokens of all of them are returned by ``take_last_tokens``.
+        """
+        now = time.perf_counter()
+        if not self._any_cancelled and now < self._next_deadline:
+            return []
+        started = []
+        with self._changed:
+            self._any_cancelled = False
+            for sequence in list(self._by_number.values()):
+                reason: FinishReason | None = None
+                if sequence.is_cancelled:
+                    reason = "cancelled"
+                elif sequence.deadline <= now:
+                    reason = "timeout"
+                if reason is not None:
+                    started += [sequence] * sequence.is_started
+                    self._close(sequence, reason)
+            deadlines = (one.deadline for one in self._by_number.values())
+            self._next_deadline = min(deadlines, default=math.inf)
+        return started
+
+    def take_last_tokens(self) -> list[tuple[int, Token]]:
+        """Return the last tokens of those that ended between two steps, each once."""
+        with self._changed:
+            last_tokens, self._last_tokens = self._last_tokens, []
+            return last_tokens
 
     def require_open(self) -> None:
-        """Raise ClosedError after ``close``."""
-        with self._lock:
-            if self._closed:
-                raise ClosedError(CLOSED)
+        """Raise ClosedError after ``stop``."""
+        with self._changed:
+            self._require_open()
 
-    def close(self) -> None:
-        """Take out everybody, and let nobody in any more."""
-        with self._lock:
-            self._closed = True
-            self._waiting.clear()
-            self._running.clear()
+    def stop(self, why: str) -> None:
+        """Let nobody in any more, and end all waits; ``why`` is told to who still asks."""
+        with self._changed:
+            if self._why_stopped is None:
+                self._why_stopped = why
+            self._changed.notify_all()
+
+    def close(self, why: str) -> list[tuple[int, Token]]:
+        """Stop, and take out everybody; return their last tokens."""
+        self.stop(why)
+        with self._changed:
+            for sequence in list(self._by_number.values()):
+                self._close(sequence, "cancelled")
+        return self.take_last_tokens()
 
     def schedule(self, prefill_tokens: int) -> list[tuple[Sequence, SequenceInput]]:
         """Return what goes through the model next.
@@ -113,6 +207,8 @@ class Scheduler:
         scheduled = []
         used_tokens = 0
         for sequence in self.running:
+            if not sequence.is_started:
+                continue
             pending = tokens = sequence.pending
             if sequence.is_prefilling:
                 tokens = pending[:prefill_tokens]
@@ -125,3 +221,46 @@ class Scheduler:
             new = SequenceInput(tokens, sequence.caches, prompt_tokens, needs_logits)
             scheduled.append((sequence, new))
         return scheduled
+
+    def _is_idle(self) -> bool:
+        return not self._by_number and not self._last_tokens
+
+    def _require_open(self) -> None:
+        if self._why_stopped is not None:
+            raise ClosedError(self._why_stopped)
+
+    def _admit(self) -> None:
+        """Let those run, in their order, for whose caches there is memory."""
+        # No one overtakes: a large sequence would else wait for ever behind small ones.
+        while self._waiting:
+            if len(self._running) == self._max_sequences:
+                break
+            if self._bytes_in_use + self._waiting[0].kv_bytes > self.kv_budget:
+                break
+            sequence = self._waiting.popleft()
+            self._bytes_in_use += sequence.kv_bytes
+            self._running.append(sequence)
+
+    def _cancel(self, sequence: Sequence) -> None:
+        if sequence.is_started:
+            sequence.is_cancelled = self._any_cancelled = True
+            return
+        self._close(sequence, "cancelled")
+        self._changed.notify_all()
+
+    def _close(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._remove(sequence)
+        self._last_tokens.append((sequence.number, sequence.last_token(reason)))
+
+    def _remove(self, sequence: Sequence) -> None:
+        if self._by_number.pop(sequence.number, None) is None:
+            return
+        sequence.has_ended = True
+        self.ended += 1
+        if sequence in self._running:
+            self._running.remove(sequence)
+            self._bytes_in_use -= sequence.kv_bytes
+            self._admit()
+        else:
+            self._waiting.remove(sequence)
+            self._admit()

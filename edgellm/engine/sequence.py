@@ -7,14 +7,15 @@ from __future__ import annotations
 import math
 import time
 from collections import abc
+from contextlib import suppress
 
 import mlx.core as mx
 
 from edgellm.device import machine as device
 from edgellm.engine.context import EngineContext
-from edgellm.errors import NotFiniteError
+from edgellm.errors import EdgeLLMError, NotFiniteError
 from edgellm.generation.not_finite import located
-from edgellm.generation.output import Token
+from edgellm.generation.output import FinishReason, Token
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
@@ -31,15 +32,19 @@ class Sequence:
         prompt: its token ids.
         sampling: how tokens are drawn.
         continues: whether the prompt was a text, which the completion continues.
+        deadline: when its time is over, on ``time.perf_counter``.
 
     Attributes:
         number: by which an engine's caller knows it.
         tokens: the prompt's and the new ones.
-        limit: new tokens at the most.
+        limit: new tokens at most.
         kv_bytes: of its KV caches, once it has started.
         caches: one a layer; none before it has started.
         computed: tokens whose keys and values are in the caches.
-        is_cancelled: whether it is to end at the next step.
+        cached_tokens: those of the prompt that did not have to be computed.
+        is_started: whether it was told to start; before that nobody computes anything of it.
+        is_cancelled: whether it is to end within the next step.
+        has_ended: whether it has its last token.
     """
 
     def __init__(
@@ -49,8 +54,10 @@ class Sequence:
         sampling: Sampling,
         *,
         continues: bool = False,
+        deadline: float = math.inf,
     ) -> None:
         self.number = 0
+        self.deadline = deadline
         self.tokens = list(prompt)
         self.prompt_tokens = len(prompt)
         # one token comes out of the prefill, even where the prompt fills the context
@@ -59,7 +66,10 @@ class Sequence:
         self.kv_bytes = context.kv_bytes(self._max_tokens)
         self.caches: list[Cache] = []
         self.computed = 0
+        self.cached_tokens = 0
+        self.is_started = False
         self.is_cancelled = False
+        self.has_ended = False
         self._sampling = sampling
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
@@ -99,6 +109,10 @@ class Sequence:
         vocab_size = context.model.config.vocab_size
         self._sampler = Sampler(self._sampling, self.tokens, vocab_size, lazy=device.has_gpu())
 
+    def release(self) -> None:
+        """Free its memory."""
+        self.caches = []
+
     def restart(self) -> None:
         """Forget what is in the caches: a pass that failed has left them half-way."""
         for cache in self.caches:
@@ -134,15 +148,14 @@ class Sequence:
     def append(self) -> Token:
         """Take the token that was drawn; return it with the text that it completes.
 
-        Where nothing could be drawn, the token closes the completion and has the error.
+        Raises:
+            NotFiniteError: nothing could be drawn.
         """
         assert self._drawn is not None, "it was drawn"
         try:
             token = self._drawn.read()
         except NotFiniteError as error:
-            flushed = self._text.flush()
-            located_error = located(error, self.caches)
-            return Token(None, flushed, None, "error", self._stats(), located_error)
+            raise located(error, self.caches) from None
         logprob = None
         if self._drawn_logprob is not None:
             logprob = scalar(self._drawn_logprob)
@@ -154,9 +167,14 @@ class Sequence:
             stats = self._stats()
         return Token(token, text, logprob, finish_reason, stats)
 
-    def cancelled_token(self) -> Token:
-        """Return the token that closes a completion before its end."""
-        return Token(None, self._text.flush(), None, "cancelled", self._stats())
+    def last_token(self, reason: FinishReason, error: EdgeLLMError | None = None) -> Token:
+        """Return the token that closes a completion which goes no further."""
+        text = ""
+        with suppress(Exception):  # of a text that cannot be decoded the rest stays unsaid
+            text = self._text.flush()
+        return Token(None, text, None, reason, self._stats(), error)
 
     def _stats(self) -> Stats:
-        return self._meter.snapshot(self._progress, completion_tokens=self.completion_tokens)
+        return self._meter.snapshot(
+            self._progress, cached=self.cached_tokens, completion_tokens=self.completion_tokens
+        )

@@ -26,5 +26,9 @@ MAX_BEAMS = 64
 MAX_SEQUENCES = 1 << 16
 """Sequences that may be asked to run side by side; memory allows fewer."""
 
+MAX_QUEUE = 1 << 24
+
 MAX_CONTEXT = 1 << 27
+MAX_SECONDS = 10**9
+MAX_SEED = (1 << 64) - 1
 MAX_VOCABULARY = 1 << 22

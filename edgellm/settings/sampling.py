@@ -9,7 +9,7 @@ from typing import TypedDict
 from edgellm.errors import ConfigError
 from edgellm.setting_values import listed, number, set_checked, shown, truth, whole_number
 from edgellm.settings.argument_names import check_names
-from edgellm.settings.defaults import MAX_BEAMS, MAX_VOCABULARY
+from edgellm.settings.defaults import MAX_BEAMS, MAX_SEED, MAX_VOCABULARY
 
 
 @check_names
@@ -59,7 +59,7 @@ class Sampling:
             "logprobs": truth("logprobs", self.logprobs),
         }
         if self.seed is not None:
-            checked["seed"] = whole_number("seed", self.seed, 0, (1 << 64) - 1)
+            checked["seed"] = whole_number("seed", self.seed, 0, MAX_SEED)
         set_checked(self, checked)
         if self.beams > 1 and self.temperature > 0:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,7 +147,7 @@ def test_texts_settings_and_places(open_llm):
     assert [seen(done.tokens) for done in together] == [seen(done.tokens) for done in alone]
     assert {place for place, _ in llm.stream_batch(prompts, max_tokens=2)} == {0, 1, 2}
     assert llm.generate_batch([]) == []
-    for bad in ("Once upon a time", [[]], [PROMPT, [tiny.VOCABULARY]]):
+    for bad in ("Once upon a time", b"Once", {"a": 1}, 3, None):
         with pytest.raises(ConfigError):
             llm.generate_batch(bad)
     with pytest.raises(ConfigError, match="2 samplings for 3 prompts"):
@@ -164,9 +165,11 @@ def test_eight_prompts_of_any_length_cost_the_passes_of_one(tiny_folder):
         llm.eos_token_ids = frozenset()
         one = llm.generate(PROMPT, max_tokens=6).stats
         with llm.batch() as batch:
-            answers = list(
-                batch.answers([PROMPT[: 1 + 5 * n] for n in range(8)], [Sampling(max_tokens=6)] * 8)
-            )
+            for n in range(8):
+                batch.submit(PROMPT[: 1 + 5 * n], max_tokens=6)
+            answers = []
+            while not batch.idle:
+                answers += batch.step()
             stats = batch.stats
         assert stats.passes == stats.weight_passes == 6
         assert stats.tokens_per_weight_pass == 8
@@ -218,10 +221,34 @@ def test_what_cannot_run_leaves_the_others_alone(tiny_folder, open_llm):
     assert isinstance(answers[1].error, ContextError)
     assert (answers[1].text, answers[1].stats.completion_tokens) == ("", 0)
     assert answers[0].text == llm.generate(PROMPT[:9], max_tokens=7).text
+    bad = [[], [tiny.VOCABULARY], [1.0, 5.0], [True], b"abc", None, "", long]
+    prompts = (prompt for prompt in [*bad, np.array(PROMPT[:9]), list(np.array(PROMPT[:5]))])
+    done = llm.generate_batch(prompts, max_tokens=7)
+    assert {type(one.error) for one in done[:7]} <= {ConfigError, type(None)}
+    assert [one.finish_reason for one in done[:6]] == ["error"] * 6
+    assert [one.text for one in done[8:]] == [answers[0].text, answers[2].text]
     with llm.batch() as batch:
-        with pytest.raises(ContextError):
-            batch.submit(long)
+        for prompt in (*bad[:6], long):
+            with pytest.raises((ConfigError, ContextError)):
+                batch.submit(prompt)
         assert batch.idle
+
+
+def test_prompts_are_taken_from_an_iterator_as_they_may_run(open_llm):
+    llm = open_llm("llama-2")
+    taken = []
+
+    def prompts():
+        for n in range(1000):
+            taken.append(n)
+            yield PROMPT[: 3 + n]
+
+    tokens = llm.stream_batch(prompts(), max_tokens=4, at_once=2)
+    ended = [place for place, token in (next(tokens) for _ in range(8)) if token.finish_reason]
+    tokens.close()
+    assert ended == [0, 1]
+    assert taken == [0, 1, 2], "two ran, and one was the next"
+    assert llm.generate_batch(iter([PROMPT[:3]]), max_tokens=1)[0].finish_reason == "length"
 
 
 def test_a_sequence_that_no_budget_has_memory_for_is_refused(tiny_folder):

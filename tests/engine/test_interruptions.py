@@ -1,6 +1,7 @@
 """An engine that is interrupted: cancelled, closed, or let down by its disk."""
 
 import threading
+import time
 
 import pytest
 from support import tiny
@@ -8,7 +9,7 @@ from support.counting import open_counted, paged_settings
 from support.readers import FailingReader
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.errors import ClosedError, EdgeLLMError, ReadError
+from edgellm.errors import ClosedError, ConfigError, ReadError
 from edgellm.open_llm import open_llm as open_checkpoint
 from edgellm.settings import LoadSettings, Sampling
 from edgellm.tokenizer import Tokenizer
@@ -79,49 +80,114 @@ def test_a_read_that_fails_costs_no_sequence(tiny_folder):
         assert list(texts.values()) == alone
 
 
-def test_an_engine_holds_the_model_until_it_is_closed(open_llm):
+def test_an_engine_holds_the_model_only_while_it_has_sequences(open_llm):
     llm = open_llm("llama-2")
     expected = llm.generate(PROMPT, max_tokens=4).text
-    with llm.batch() as batch:
-        batch.submit(PROMPT[:5])
-        batch.step()
-        with pytest.raises(EdgeLLMError, match="another stream"):
-            llm.generate(PROMPT, max_tokens=4)
-        texts = []
-        thread = threading.Thread(
+    texts = []
+    with llm.engine() as engine:
+        assert llm.generate(PROMPT, max_tokens=4).text == expected
+        engine.submit(PROMPT[:5], max_tokens=3)
+        assert llm.generate(PROMPT, max_tokens=4).text == expected, "nothing is computed yet"
+        engine.step()
+        other = threading.Thread(
             target=lambda: texts.append(llm.generate(PROMPT, max_tokens=4).text)
         )
-        thread.start()
-        batch.step()
+        other.start()
+        engine.step()
         assert not texts
-    thread.join()
-    assert texts == [expected]
-    batch = llm.batch()
-    batch.submit(PROMPT)
+        while not engine.idle:
+            engine.step()
+        other.join()
+        assert texts == [expected]
+        assert llm.generate(PROMPT, max_tokens=4).text == expected
+
+
+def test_a_closed_model_closes_its_engines(open_llm):
+    llm = open_llm("llama-2")
+    engine = llm.engine()
+    woken = []
+    waiting = threading.Thread(target=lambda: woken.append(engine.wait()))
+    waiting.start()
+    number = engine.submit(PROMPT)
+    waiting.join()
+    engine.step()
+    idle_engine = llm.engine()
+    waiting = threading.Thread(target=lambda: woken.append(idle_engine.wait()))
+    waiting.start()
     llm.close()
-    with pytest.raises(ClosedError):
-        batch.step()
-    batch.close()
+    waiting.join()
+    assert woken == [True, False]
+    for call in (engine.step, lambda: engine.step(wait=True), lambda: engine.submit(PROMPT)):
+        with pytest.raises(ClosedError, match="the model was closed"):
+            call()
+    assert [(who, token.finish_reason) for who, token in engine.close()] == [(number, "cancelled")]
+    for call in (llm.engine, llm.batch, lambda: llm.stream_batch([PROMPT])):
+        with pytest.raises(ClosedError, match="the model was closed"):
+            call()
 
 
-def test_a_closed_batch_takes_nothing_and_steps_no_more(open_llm):
+def test_step_waits_for_work_no_longer_than_it_is_told(open_llm):
+    with open_llm("llama-2").engine() as engine:
+        assert engine.step() == engine.step(wait=False) == engine.step(wait=0.001) == []
+        assert not engine.wait(0.001)
+        got = []
+        thread = threading.Thread(target=lambda: got.extend(engine.step(wait=True)))
+        thread.start()
+        number = engine.submit(PROMPT[:5], max_tokens=1)
+        thread.join()
+        assert [(who, token.finish_reason) for who, token in got] == [(number, "length")]
+        for bad in ("1", -1, float("nan")):
+            with pytest.raises(ConfigError, match="wait"):
+                engine.step(wait=bad)
+            with pytest.raises(ConfigError, match="timeout"):
+                engine.wait(bad)
+
+
+def test_a_time_that_is_over_ends_a_sequence_wherever_it_is(open_llm):
+    llm = open_llm("llama-2")
+    llm.eos_token_ids = frozenset()
+    with llm.engine(at_once=1) as engine:
+        running = engine.submit(PROMPT[:5], max_tokens=200, timeout=0.2)
+        waiting = engine.submit(PROMPT[:5], max_tokens=200, timeout=1e-6)
+        patient = engine.submit(PROMPT[:5], max_tokens=2, timeout=1e9)
+        ends = {}
+        while not engine.idle:
+            ends |= {who: token for who, token in engine.step() if token.finish_reason}
+            time.sleep(0.005)
+    assert {who: token.finish_reason for who, token in ends.items()} == {
+        running: "timeout",
+        waiting: "timeout",
+        patient: "length",
+    }
+    assert 0 < ends[running].stats.completion_tokens < 200
+    assert ends[waiting].stats.completion_tokens == 0
+
+
+def test_a_closed_engine_takes_nothing_and_steps_no_more(open_llm):
     llm = open_llm("llama-2")
     expected = llm.generate(PROMPT, max_tokens=4).text
-    batch = llm.batch()
+    batch = llm.batch(at_once=1)
+    batch.submit(PROMPT)
     batch.submit(PROMPT)
     batch.step()
-    batch.close()
-    batch.close()
-    with pytest.raises(ClosedError, match="the batch was closed"):
+    last = batch.close()
+    assert [(number, token.finish_reason) for number, token in last] == [
+        (1, "cancelled"),
+        (2, "cancelled"),
+    ]
+    assert [token.stats.completion_tokens for _, token in last] == [1, 0]
+    assert batch.close() == []
+    assert not batch.wait()
+    with pytest.raises(ClosedError, match="the engine was closed"):
         batch.submit(PROMPT)
-    with pytest.raises(ClosedError, match="the batch was closed"):
+    with pytest.raises(ClosedError, match="the engine was closed"):
         batch.step()
     batch.cancel(1)
     assert batch.idle
     assert llm.generate(PROMPT, max_tokens=4).text == expected
 
 
-def test_two_threads_in_one_step_are_an_error_and_harm_nothing(tiny_folder):
+def test_two_threads_take_turns_at_steps_and_close_waits(tiny_folder):
     folder = tiny_folder("llama-2", seed=1)
     checkpoint = read_checkpoint(folder)
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
@@ -141,21 +207,35 @@ def test_two_threads_in_one_step_are_an_error_and_harm_nothing(tiny_folder):
     reader = WaitingReader()
     load = LoadSettings(**paged_settings(folder, context=200))
     with open_checkpoint(checkpoint, tokenizer, load, reader=reader) as llm:
-        expected = llm.generate(PROMPT, max_tokens=4).text
-        batch = llm.batch()
-        batch.submit(PROMPT, Sampling(max_tokens=4))
+        expected = llm.generate(PROMPT, max_tokens=4)
+        engine = llm.engine()
+        number = engine.submit(PROMPT, max_tokens=4)
         reader.waits = True
-        tokens = []
-        stepping = threading.Thread(target=lambda: tokens.extend(batch.step()))
-        stepping.start()
+        tokens, last = [], []
+        first = threading.Thread(target=lambda: tokens.extend(engine.step()))
+        first.start()
         assert inside.wait(60)
-        with pytest.raises(EdgeLLMError, match="another thread is in a step"):
-            batch.step()
-        closing = threading.Thread(target=batch.close)
-        closing.start()
+        # neither waits for the pass that is under way
+        waiting = engine.submit(PROMPT[:9], max_tokens=4)
+        assert (engine.running, engine.waiting) == (2, 0)
+        engine.cancel(waiting)
+        assert engine.running == 1
+        second = threading.Thread(target=lambda: tokens.extend(engine.step()))
+        second.start()
         reader.waits = False
         go_on.set()
-        stepping.join()
+        first.join()
+        second.join()
+        closing = threading.Thread(target=lambda: last.extend(engine.close()))
+        closing.start()
         closing.join()
-        assert len(tokens) == 1
-        assert llm.generate(PROMPT, max_tokens=4).text == expected
+        assert [(who, token.finish_reason) for who, token in tokens] == [
+            (waiting, "cancelled"),
+            (number, None),
+            (number, None),
+        ]
+        assert [(who, token.finish_reason) for who, token in last] == [(number, "cancelled")]
+        assert [token.id for who, token in tokens if who == number] == [
+            token.id for token in expected.tokens[:2]
+        ]
+        assert llm.generate(PROMPT, max_tokens=4).text == expected.text

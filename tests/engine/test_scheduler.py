@@ -7,6 +7,7 @@ from support.engines import open_context
 
 from edgellm.engine.scheduler import Scheduler
 from edgellm.engine.sequence import Sequence
+from edgellm.errors import QueueFullError
 from edgellm.settings import Sampling
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
@@ -23,7 +24,11 @@ def sequence(context, tokens, new=10):
 
 
 def admitted(scheduler):
-    return [one.number for one in scheduler.admit()]
+    return [one.number for one in scheduler.start_admitted()]
+
+
+def last_tokens(scheduler):
+    return [(number, token.finish_reason) for number, token in scheduler.take_last_tokens()]
 
 
 def test_kv_bytes_are_those_of_the_caches(context):
@@ -35,36 +40,63 @@ def test_kv_bytes_are_those_of_the_caches(context):
 def test_who_does_not_fit_waits_and_nobody_overtakes(context):
     small, large = sequence(context, 5), sequence(context, 30, new=60)
     assert large.kv_bytes >= 3 * small.kv_bytes
-    scheduler = Scheduler(large.kv_bytes, None)
+    scheduler = Scheduler(large.kv_bytes)
     others = [sequence(context, 5) for _ in range(2)]
-    assert [scheduler.add(one) for one in (small, large, *others)] == [1, 2, 3, 4]
+    assert [scheduler.add([one]) for one in (small, large, *others)] == [1, 2, 3, 4]
     assert admitted(scheduler) == [1]
     assert admitted(scheduler) == []
-    scheduler.remove(small)
+    assert (scheduler.running_count, scheduler.waiting_count) == (1, 3)
+    scheduler.end(small)
     assert admitted(scheduler) == [2]
-    scheduler.remove(large)
+    assert scheduler.bytes_in_use == large.kv_bytes
+    scheduler.end(large)
     assert admitted(scheduler) == [3, 4]
+    assert scheduler.bytes_in_use == 2 * small.kv_bytes
+    for one in others:
+        scheduler.end(one)
+    assert (scheduler.is_idle, scheduler.bytes_in_use, scheduler.ended) == (True, 0, 4)
 
 
 def test_no_more_run_than_were_allowed(context):
-    scheduler = Scheduler(1 << 30, 2)
-    for _ in range(3):
-        scheduler.add(sequence(context, 5))
+    scheduler = Scheduler(1 << 30, max_sequences=2)
+    for _ in range(4):
+        scheduler.add([sequence(context, 5)])
     assert admitted(scheduler) == [1, 2]
     scheduler.cancel(1)
+    scheduler.cancel(3)  # it waits, and leaves at once
     scheduler.cancel(7)
-    assert [one.number for one in scheduler.remove_cancelled(everybody=False)] == [1]
-    assert admitted(scheduler) == [3]
-    assert [one.number for one in scheduler.remove_cancelled(everybody=True)] == [2, 3]
+    assert (scheduler.running_count, scheduler.waiting_count) == (2, 1)
+    assert last_tokens(scheduler) == [(3, "cancelled")]
+    assert [one.number for one in scheduler.end_cancelled()] == [1]
+    assert admitted(scheduler) == [4]
+    scheduler.cancel_all()
+    assert [one.number for one in scheduler.end_cancelled()] == [2, 4]
+    assert not scheduler.is_idle, "their last tokens are still to be had"
+    assert last_tokens(scheduler) == [(1, "cancelled"), (2, "cancelled"), (4, "cancelled")]
     assert scheduler.is_idle
 
 
+def test_a_full_queue_takes_none_of_a_group(context):
+    scheduler = Scheduler(1 << 30, max_sequences=2, max_queue=1)
+    assert scheduler.add([sequence(context, 5)]) == 1
+    with pytest.raises(QueueFullError, match="0 sequences wait, 1 run; max_queue 1 has no room"):
+        scheduler.add([sequence(context, 5) for _ in range(3)])
+    assert (scheduler.running_count, scheduler.waiting_count) == (1, 0)
+    assert scheduler.add([sequence(context, 5) for _ in range(2)]) == 2
+    assert (scheduler.running_count, scheduler.waiting_count) == (2, 1)
+    with pytest.raises(QueueFullError):
+        scheduler.add([sequence(context, 5)])
+    scheduler.cancel(3)
+    assert scheduler.add([sequence(context, 5)]) == 4
+    assert scheduler.bytes_in_use == 2 * sequence(context, 5).kv_bytes
+
+
 def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
-    scheduler = Scheduler(1 << 30, None)
+    scheduler = Scheduler(1 << 30)
     sequences = [sequence(context, tokens) for tokens in (20, 6, 4, 2)]
     for one in sequences:
-        scheduler.add(one)
-    scheduler.admit()
+        scheduler.add([one])
+    scheduler.start_admitted()
 
     def scheduled(prefill_tokens):
         inputs = scheduler.schedule(prefill_tokens)

@@ -9,6 +9,7 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import borrowed_stream
 from edgellm.engine.context import EngineContext
 from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import DiskReader
 from edgellm.runtime.caches import LayerCaches
 from edgellm.runtime.loader import load_model
@@ -31,6 +32,7 @@ def open_context(folder, **settings):
             plan=plan,
             reader=reader,
             model_lock=ModelLock(mx.default_stream(mx.default_device()), lambda: None),
+            prefix_cache=PrefixCache(lambda _: [], lambda _: 0, plan.kv_budget),
             end_tokens=checkpoint.eos_token_ids,
             context=plan.context,
         )

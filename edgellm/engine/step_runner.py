@@ -1,0 +1,161 @@
+"""What one step of an engine computes: a forward of all that run, and a token of each."""
+
+# N sequences that draw a token, V vocabulary
+
+from __future__ import annotations
+
+import time
+from collections import abc
+from contextlib import suppress
+
+import mlx.core as mx
+
+from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.context import EngineContext
+from edgellm.engine.engine_stats import EngineStats
+from edgellm.engine.scheduler import Scheduler
+from edgellm.engine.sequence import Sequence
+from edgellm.errors import ClosedError, EdgeLLMError
+from edgellm.generation.output import Token
+
+
+class StepRunner:
+    """Computes the steps of an engine, one at a time.
+
+    Args:
+        context: the model.
+        scheduler: who runs.
+
+    Attributes:
+        totals: what it all has cost.
+    """
+
+    def __init__(self, context: EngineContext, scheduler: Scheduler) -> None:
+        self._context = context
+        self._scheduler = scheduler
+        self.totals = EngineStats()
+
+    def run(self) -> list[tuple[int, Token]]:
+        """Go one step on with all sequences; return new tokens with their sequences' numbers."""
+        started_at = time.perf_counter()
+        try:
+            self._end_cancelled()
+            tokens = self._start_admitted()
+            tokens += self._advance()
+            return self._scheduler.take_last_tokens() + tokens
+        finally:
+            self.totals.seconds += time.perf_counter() - started_at
+
+    def _end_cancelled(self) -> None:
+        for sequence in self._scheduler.end_cancelled():
+            sequence.release()
+
+    def _start_admitted(self) -> list[tuple[int, Token]]:
+        """Give memory to those that may run; return the last tokens of those that cannot start."""
+        failed = []
+        for sequence in self._scheduler.start_admitted():
+            try:
+                sequence.start(self._context)
+            except Exception as error:
+                failed.append(self._fail(sequence, error))
+        running = self._scheduler.running_count
+        self.totals.most_at_once = max(self.totals.most_at_once, running)
+        return failed
+
+    def _advance(self) -> list[tuple[int, Token]]:
+        """Send what comes next through the model, and draw tokens after it."""
+        chunk = prefill_tokens = self._context.plan.prefill_chunk
+        if self._context.model.layers.streams_weights:
+            # a pass costs its reads, however many tokens it has: whole prompts go with it
+            prefill_tokens = self._context.context
+        scheduled = self._scheduler.schedule(prefill_tokens)
+        if not scheduled:
+            return []
+        logits = self._forward(scheduled)
+        if logits is None:
+            self._end_cancelled()
+            return []
+        drawing = []
+        for sequence, new in scheduled:
+            if sequence.completion_tokens == 0:
+                self.totals.prompt_tokens += len(new.tokens)
+            sequence.record_forward(len(new.tokens), prefill_chunk=chunk)
+            if new.needs_logits:
+                drawing.append(sequence)
+        # whoever was cancelled during the pass draws nothing more
+        self._end_cancelled()
+        return self._draw(drawing, logits)
+
+    def _forward(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> mx.array | None:
+        """Return the logits (N, V) of those that draw a token; None where all were cancelled.
+
+        After a failure, or where they were cancelled, sequences begin anew: some layers' caches
+        hold the new tokens and others do not.
+        """
+        lock = self._context.model_lock
+        sequences = [sequence for sequence, _ in scheduled]
+
+        def keep_going() -> bool:
+            if lock.closed:
+                return False
+            now = time.perf_counter()
+            return any(not (one.is_cancelled or one.deadline <= now) for one in sequences)
+
+        logits = None
+        try:
+            logits, passes = forward(
+                self._context.model,
+                [new for _, new in scheduled],
+                prefill_chunk=self._context.plan.prefill_chunk,
+                keep_going=keep_going,
+            )
+            self.totals.passes += passes
+        finally:
+            if logits is None:
+                for sequence in sequences:
+                    sequence.restart()
+        if lock.closed:
+            raise ClosedError("the model was closed during the answers")
+        return logits
+
+    def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> list[tuple[int, Token]]:
+        """Draw the next tokens of N sequences after logits (N, V); those that end leave."""
+        tokens = []
+        drawn = []
+        unevaluated = []
+        # lazy on a GPU: nothing is waited for before all of them are drawn
+        for row, sequence in enumerate(sequences):
+            if sequence.has_ended:
+                continue
+            try:
+                unevaluated.append(sequence.draw(logits[row : row + 1]))
+                drawn.append(sequence)
+            except Exception as error:
+                tokens.append(self._fail(sequence, error))
+        with suppress(Exception):  # whose it is turns up when each is read
+            mx.eval(unevaluated)  # what is None in it is passed over
+        for sequence in drawn:
+            try:
+                token = sequence.append()
+            except Exception as error:
+                tokens.append(self._fail(sequence, error))
+                continue
+            tokens.append((sequence.number, token))
+            self.totals.completion_tokens += 1
+            if token.finish_reason is not None:
+                self._scheduler.end(sequence)
+                sequence.release()
+        return tokens
+
+    def _fail(self, sequence: Sequence, error: Exception) -> tuple[int, Token]:
+        """End a sequence with an error; return its last token."""
+        if not isinstance(error, EdgeLLMError):
+            cause = error
+            error = EdgeLLMError(
+                f"the sequence failed: {type(cause).__name__}: {cause}",
+                hint="its __cause__ has the traceback; the other sequences go on",
+            )
+            error.__cause__ = cause
+        self._scheduler.end(sequence)
+        sequence.release()
+        return sequence.number, sequence.last_token("error", error)
