@@ -293,6 +293,12 @@ def test_what_is_no_sampling_is_refused(sampling, open_llm):
     assert llm.generate([5], max_tokens=2).finish_reason == "length"
 
 
+def only_one(completions):
+    """Raise what the only prompt of a batch has failed of: a failure is its own."""
+    if completions[0].error is not None:
+        raise completions[0].error
+
+
 @pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(type(value)))
 def test_any_argument_is_taken_or_refused_as_a_setting(value, open_llm):
     """Nothing but our error comes out, and the model goes on working."""
@@ -302,7 +308,11 @@ def test_any_argument_is_taken_or_refused_as_a_setting(value, open_llm):
     calls = [
         (lambda: llm.generate(value, max_tokens=1), is_prompt),
         (lambda: llm.generate_batch(value, max_tokens=1), None),
-        (lambda: llm.generate_batch([value], max_tokens=1), is_prompt),
+        (lambda: only_one(llm.generate_batch([value], max_tokens=1)), is_prompt),
+        (lambda: llm.batch().submit(value, max_tokens=1), is_prompt),
+        (lambda: llm.batch().submit([5], timeout=value), None),
+        (lambda: llm.batch().submit([5], n=value), None),
+        (lambda: llm.engine(max_queue=value), None),
         (lambda: llm.stream([5], reuse_cache=value), isinstance(value, bool)),
         (lambda: llm.stream([5], on_prefill=value), value is None or callable(value)),
         (lambda: llm.logits(value), None),

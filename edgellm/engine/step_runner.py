@@ -1,4 +1,4 @@
-"""What one step of an engine computes: a forward of all that run, and a token of each."""
+"""The steps of an engine: each is a forward of all that run, and a token of each."""
 
 # N sequences that draw a token, V vocabulary
 
