@@ -14,7 +14,8 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from edgellm.chat import Chat
-    from edgellm.engine.engine import Engine, EngineStats
+    from edgellm.engine.engine import Engine
+    from edgellm.engine.engine_stats import EngineStats, KVBytes
     from edgellm.errors import (
         BackendError,
         ClosedError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         MemoryBudgetError,
         ModelNotFoundError,
         NotFiniteError,
+        QueueFullError,
         ReadError,
         TemplateError,
         TokenizerError,
@@ -59,6 +61,7 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "FormatError",
+    "KVBytes",
     "LoadFields",
     "LoadSettings",
     "MemoryBudgetError",
@@ -66,6 +69,7 @@ __all__ = [
     "NotFiniteError",
     "Plan",
     "Progress",
+    "QueueFullError",
     "ReadError",
     "Sampling",
     "SamplingFields",
@@ -82,7 +86,8 @@ __all__ = [
 
 _MODULES = {
     "chat": ["Chat"],
-    "engine.engine": ["Engine", "EngineStats"],
+    "engine.engine": ["Engine"],
+    "engine.engine_stats": ["EngineStats", "KVBytes"],
     "generation.output": ["Completion", "FinishReason", "Token"],
     "generation.stats": ["Progress", "Stats"],
     "generation.stream": ["Stream"],

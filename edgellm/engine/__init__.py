@@ -3,5 +3,5 @@
 ``engine.py`` is the door, ``step_runner.py`` computes its steps, ``scheduler.py`` says who waits
 and who runs, ``sequence.py`` is one text on its way, and ``batched_forward.py`` sends tokens of
 several through the model. ``batch_answers.py`` answers a list of prompts. It stands on
-``generation``, ``plan`` and ``runtime``; ``LLM.engine`` makes an engine.
+``generation``, ``memory_plan`` and ``runtime``; ``LLM.engine`` makes an engine.
 """
