@@ -33,6 +33,7 @@ from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker, LayerCaches
+from edgellm.sampling.processors import require_known_tokens
 from edgellm.setting_values import callback, truth, whole_number
 from edgellm.settings import MAX_QUEUE, MAX_SEQUENCES, Sampling, SamplingFields, merged
 from edgellm.settings.argument_names import check_names
@@ -154,6 +155,7 @@ class LLM:
         callback("on_prefill", on_prefill)
         ids = token_ids(prompt, self.tokenizer)
         self._check(ids)
+        require_known_tokens(sampling, self.config.vocab_size)
         cancelled = threading.Event()
         completion = self._completer.stream(
             ids,

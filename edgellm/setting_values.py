@@ -109,6 +109,32 @@ def set_checked(settings: object, checked: Mapping[str, object]) -> None:
         object.__setattr__(settings, name, value)
 
 
+def functions(name: str, value: object) -> tuple[Any, ...]:
+    """Return the functions of a list, or the only one. Raises ConfigError."""
+    if callable(value) and not isinstance(value, list):
+        return (value,)
+    found = tuple(listed(name, value, "a list of functions"))
+    for one in found:
+        if not callable(one):
+            raise ConfigError(
+                f"{name} has {shown(one)}, which is no function",
+                hint="give functions that take the tokens so far and the logits",
+            )
+    return found
+
+
+def token_number(name: str, token: object) -> int:
+    """Return a token id, which JSON has as a text of digits. Raises ConfigError."""
+    if isinstance(token, str) and token.isascii() and token.isdigit():
+        token = int(token)
+    if isinstance(token, Integral) and not isinstance(token, bool) and int(token) >= 0:
+        return int(token)
+    raise ConfigError(
+        f"{name} has {shown(token)}, which is no token id",
+        hint="llm.tokenizer.encode(text, add_special_tokens=False) gives a text's ids",
+    )
+
+
 def shown(value: object) -> str:
     """Return a value as an error shows it: its beginning."""
     try:

@@ -2,7 +2,7 @@
 
 import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
@@ -230,6 +230,12 @@ def allowed(kind, value):
         return any(allowed(one, value) for one in arguments)
     if origin is typing.Literal:
         return type(value) is str and value in arguments
+    if origin is Mapping:
+        return isinstance(value, dict)
+    if origin is Sequence:
+        return type(value) is tuple and all(allowed(arguments[0], item) for item in value)
+    if kind is Callable:
+        return callable(value)
     if origin is Iterable:
         return type(value) is tuple and all(type(item) is str for item in value)
     if kind is float:

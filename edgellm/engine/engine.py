@@ -20,6 +20,7 @@ from edgellm.errors import ConfigError, EdgeLLMError, MemoryBudgetError
 from edgellm.generation.output import Token
 from edgellm.generation.prompt import token_ids
 from edgellm.generation.stats import Progress
+from edgellm.sampling.processors import require_known_tokens
 from edgellm.setting_values import number as checked_number
 from edgellm.setting_values import whole_number
 from edgellm.settings import (
@@ -114,6 +115,7 @@ class Engine:
         self._scheduler.require_open()
         tokens = token_ids(prompt, context.tokenizer)
         context.check_prompt(tokens)
+        require_known_tokens(sampling, context.model.config.vocab_size)
         continues = isinstance(prompt, str)
         sequences = [
             Sequence(context, tokens, how, continues=continues, deadline=deadline)

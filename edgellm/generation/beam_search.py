@@ -27,6 +27,7 @@ from edgellm.memory_plan.plan import caches_of
 from edgellm.models.model import Model
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.logprobs import log_probabilities
+from edgellm.sampling.processors import LogitsProcessors, make_processors
 from edgellm.settings import Sampling
 
 
@@ -37,7 +38,7 @@ class _Beam:
     Attributes:
         tokens: its new tokens.
         logprobs: the model's log-probability of each.
-        score: the sum that it is ranked by; where repetition is penalized, with the penalty.
+        score: the sum that it is ranked by, after logits processors and the penalty.
         parent: the place among the beams before it that it continues.
     """
 
@@ -49,6 +50,62 @@ class _Beam:
     @property
     def mean_score(self) -> np.float32:
         return np.float32(self.score / len(self.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Finds the best continuations of beams by a token.
+
+    Attributes:
+        sampling: what is done to log-probabilities before they are ranked.
+        processors: what ``sampling`` has of them.
+        seen: the tokens before the new ones.
+        width: how many continuations are looked at.
+    """
+
+    sampling: Sampling
+    processors: LogitsProcessors | None
+    seen: Sequence[int]
+    width: int
+
+    def best(self, running: Sequence[_Beam], logits: mx.array) -> list[_Beam]:
+        """Return the best continuations, best first, for logits (N, V) after each of N beams."""
+        logprobs = log_probabilities(logits)
+        scores = mx.array(np.array([[beam.score] for beam in running], np.float32))  # (N, 1)
+        ranked = (self._processed(running, logprobs) + scores).flatten()  # (N * V,)
+        width = min(self.width, ranked.size)
+        best = mx.argpartition(-ranked, kth=width - 1)[:width]
+        places: list[int] = np.array(best).tolist()
+        best_scores: npt.NDArray[np.float32] = np.array(ranked[best])
+        best_logprobs: npt.NDArray[np.float32] = np.array(logprobs.flatten()[best])
+        beams = []
+        # of equal scores the earlier place comes first, so that the order repeats
+        for rank in sorted(range(width), key=lambda item: (-best_scores[item], places[item])):
+            if not np.isfinite(best_scores[rank]):
+                continue  # a processor has banned it
+            parent, token = divmod(places[rank], logits.shape[-1])
+            before = running[parent]
+            tokens = (*before.tokens, token)
+            own_logprobs = (*before.logprobs, float(best_logprobs[rank]))
+            beams.append(_Beam(tokens, own_logprobs, best_scores[rank], parent))
+        return beams
+
+    def _processed(self, running: Sequence[_Beam], logprobs: mx.array) -> mx.array:
+        """Return what beams are ranked by, of log-probabilities (N, V), as transformers does."""
+        if self.processors is not None:
+            rows = [
+                self.processors(
+                    logprobs[row : row + 1], np.array([*self.seen, *beam.tokens], np.intc)
+                )
+                for row, beam in enumerate(running)
+            ]
+            logprobs = mx.concatenate(rows)
+        if self.sampling.repetition_penalty == 1.0:
+            return logprobs
+        is_seen = np.zeros(logprobs.shape, np.bool_)
+        for row, beam in enumerate(running):
+            is_seen[row, [*self.seen, *beam.tokens]] = True
+        return penalize_repeated(logprobs, mx.array(is_seen), self.sampling.repetition_penalty)
 
 
 def beam_steps(
@@ -86,13 +143,15 @@ def beam_steps(
     progress.first_token_at = progress.prefill_ended_at
     # Transformers looks at as many: each beam may end in each of the end tokens.
     width = max(2, 1 + end_tokens) * sampling.beams
+    processors = make_processors(sampling, model.config.vocab_size)
+    candidates = _Candidates(sampling, processors, seen, width)
     beam_caches = [list(caches)]
     running = [_Beam((), (), np.float32(0))]
     finished: list[_Beam] = []
     for length in range(1, limit + 1):
         continuing: list[_Beam] = []
         require_finite_logits(mx.max(logits, axis=-1), *beam_caches)
-        for rank, beam in enumerate(_candidates(running, logits, sampling, seen, width)):
+        for rank, beam in enumerate(candidates.best(running, logits)):
             if length < limit and not ends(beam.tokens):
                 continuing.append(beam)
             # a worse one is looked at only so that enough of them go on
@@ -141,38 +200,6 @@ def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:
 def _is_settled(running: Sequence[_Beam], finished: Sequence[_Beam], beams: int) -> bool:
     """Return whether no running beam can still beat the worst of enough finished ones."""
     return len(finished) == beams and bool(running[0].mean_score <= finished[-1].mean_score)
-
-
-def _candidates(
-    running: Sequence[_Beam], logits: mx.array, sampling: Sampling, seen: Sequence[int], width: int
-) -> list[_Beam]:
-    """Return the ``width`` best continuations by a token, best first, of N beams.
-
-    ``logits`` (N, V) are those after each beam.
-    """
-    logprobs = log_probabilities(logits)
-    ranked = logprobs
-    if sampling.repetition_penalty != 1.0:
-        is_seen = np.zeros(ranked.shape, np.bool_)
-        for row, beam in enumerate(running):
-            is_seen[row, [*seen, *beam.tokens]] = True
-        ranked = penalize_repeated(ranked, mx.array(is_seen), sampling.repetition_penalty)
-    scores = mx.array(np.array([[beam.score] for beam in running], np.float32))  # (N, 1)
-    ranked = (ranked + scores).flatten()  # (N * V,)
-    width = min(width, ranked.size)
-    best = mx.argpartition(-ranked, kth=width - 1)[:width]
-    places: list[int] = np.array(best).tolist()
-    best_scores: npt.NDArray[np.float32] = np.array(ranked[best])
-    best_logprobs: npt.NDArray[np.float32] = np.array(logprobs.flatten()[best])
-    beams = []
-    # of equal scores the earlier place comes first, so that the order repeats
-    for rank in sorted(range(width), key=lambda item: (-best_scores[item], places[item])):
-        parent, token = divmod(places[rank], logits.shape[-1])
-        before = running[parent]
-        tokens = (*before.tokens, token)
-        own_logprobs = (*before.logprobs, float(best_logprobs[rank]))
-        beams.append(_Beam(tokens, own_logprobs, best_scores[rank], parent))
-    return beams
 
 
 def _forked(

@@ -172,7 +172,7 @@ class _DecodeLoop:
 
     def launch_ahead(self, current: _Pass, remaining: int) -> _Pass | None:
         """Launch the pass after one that is still to be read; None where that is not worth it."""
-        if remaining <= 1 or not self.model.layers.async_compute:
+        if remaining <= 1 or not self.model.layers.async_compute or self.sampler.reads_tokens:
             return None
         if not self.keep_going() or self.speculation.expects_draft():
             return None

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from edgellm.sampling.distribution import Distribution, distribution_of, draw_token
 from edgellm.sampling.filters import filter_logits, penalize_repeated, select_candidates
 from edgellm.sampling.finite import require_finite
+from edgellm.sampling.processors import TokensSoFar, make_processors
 from edgellm.settings import Sampling
 
 GREEDY = 1e-3
@@ -68,6 +69,10 @@ class Sampler:
         self._key = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._random = np.random.default_rng(seed)
         self._draws = 0
+        self._processors = make_processors(sampling, vocab_size)
+        self._tokens = TokensSoFar(())
+        if self.reads_tokens:
+            self._tokens = TokensSoFar(prompt)
         self.seen: mx.array | None = None
         """Which tokens (1, V) the repetition penalty looks at; None where there is no penalty."""
         if sampling.repetition_penalty != 1.0:
@@ -76,10 +81,12 @@ class Sampler:
             self.seen = mx.array(seen)
 
     def __call__(self, logits: mx.array) -> Draw:
-        """Draw the next token for logits (1, V)."""
+        """Draw the next token for logits (1, V). Raises ConfigError where a processor fails."""
         settings = self.sampling
         logits = logits.astype(mx.float32)
         largest = self._largest(logits)
+        if self._processors is not None:
+            logits = self._processors(logits, self._tokens.array)
         logits = penalize_repeated(logits, self.seen, settings.repetition_penalty)
         if settings.temperature < GREEDY:
             token = self._likeliest(logits)
@@ -112,11 +119,15 @@ class Sampler:
 
         Raises:
             NotFiniteError: nothing can be drawn.
+            ConfigError: a logits processor fails.
         """
         if proposal is None or self.sampling.temperature < GREEDY:
             return self(logits).read()
-        row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0]
-        require_finite(row.max())
+        logits = logits.astype(mx.float32)
+        require_finite(np.array(logits).max())
+        if self._processors is not None:
+            logits = self._processors(logits, self._tokens.array)
+        row: npt.NDArray[np.float32] = np.array(logits)[0]
         seen = None
         if self.seen is not None:
             seen = np.array(self.seen)[0]
@@ -131,8 +142,14 @@ class Sampler:
 
     @property
     def plain_greedy(self) -> bool:
-        """Whether the next token is the likeliest one, whatever came before."""
-        return self.sampling.temperature < GREEDY and self.seen is None
+        """Whether the next token is the likeliest one of the model's, whatever came before."""
+        is_greedy = self.sampling.temperature < GREEDY
+        return is_greedy and self.seen is None and self._processors is None
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether a token can be drawn only when the one before it is known to Python."""
+        return self._processors is not None and self._processors.reads_tokens
 
     def _draw(self, logits: npt.NDArray[np.float32], largest: mx.array) -> int:
         """Draw a token from logits (V,); 0 where nothing can be: ``Draw.read`` says so."""
@@ -157,6 +174,8 @@ class Sampler:
 
     def _record(self, token: mx.array | int) -> None:
         self._draws += 1
+        if self.reads_tokens:
+            self._tokens.add(int(np.array(token).item()))
         if self.seen is not None:
             self.seen[0, token] = True
 

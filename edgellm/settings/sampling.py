@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
-from typing import TypedDict
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from edgellm.errors import ConfigError
-from edgellm.setting_values import listed, number, set_checked, shown, truth, whole_number
+from edgellm.setting_values import (
+    functions,
+    listed,
+    number,
+    set_checked,
+    shown,
+    token_number,
+    truth,
+    whole_number,
+)
 from edgellm.settings.argument_names import check_names
 from edgellm.settings.defaults import MAX_BEAMS, MAX_SEED, MAX_VOCABULARY
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import numpy as np
+    import numpy.typing as npt
+
+    LogitsProcessor = Callable[[mx.array, mx.array], mx.array | npt.NDArray[np.float32]]
+    NumPyLogitsProcessor = Callable[
+        [npt.NDArray[np.intc], npt.NDArray[np.float32]], npt.NDArray[np.float32]
+    ]
+else:  # neither library is imported for the name of a type
+    LogitsProcessor = NumPyLogitsProcessor = Callable
 
 
 @check_names
@@ -17,8 +39,8 @@ from edgellm.settings.defaults import MAX_BEAMS, MAX_SEED, MAX_VOCABULARY
 class Sampling:
     """How the next token is drawn; temperature 0 takes the likeliest.
 
-    The steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p (the order
-    of transformers). Raises ConfigError where a value is out of range.
+    The steps apply in this order: logit bias, logits processors, repetition penalty, temperature,
+    top-k, top-p, min-p. Raises ConfigError where a value is out of range.
 
     Attributes:
         max_tokens: new tokens at the most.
@@ -32,6 +54,12 @@ class Sampling:
         seed: equal seeds draw equal texts; None draws a new one each time.
         stop: texts that end the completion and are left out of it.
         logprobs: also return the log-probability of each token.
+        logit_bias: added to the logits of tokens, by their ids: -100 all but bans a token, 100 all
+            but forces it, minus infinity bans it.
+        logits_processors: functions as mlx-lm has them: each gets the tokens so far (L,), the
+            prompt's included, and the logits (1, V), both as MLX arrays, and returns logits.
+        logits_processor: a function or several, as llama-cpp-python has them: each gets the tokens
+            so far (L,) and the logits (V,), both as NumPy arrays, and returns logits.
     """
 
     max_tokens: int = 256
@@ -44,6 +72,10 @@ class Sampling:
     seed: int | None = None
     stop: str | Iterable[str] = ()
     logprobs: bool = False
+    # a mapping has no hash
+    logit_bias: Mapping[int, float] | Mapping[str, float] | None = field(default=None, hash=False)
+    logits_processors: Sequence[LogitsProcessor] = ()
+    logits_processor: NumPyLogitsProcessor | Sequence[NumPyLogitsProcessor] = ()
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -57,7 +89,11 @@ class Sampling:
             "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
             "stop": _stop_texts(self.stop),
             "logprobs": truth("logprobs", self.logprobs),
+            "logits_processors": _logits_processors(self.logits_processors),
+            "logits_processor": functions("logits_processor", self.logits_processor),
         }
+        if self.logit_bias is not None:
+            checked["logit_bias"] = _logit_bias(self.logit_bias)
         if self.seed is not None:
             checked["seed"] = whole_number("seed", self.seed, 0, MAX_SEED)
         set_checked(self, checked)
@@ -71,6 +107,12 @@ class Sampling:
         """The stop texts, also where ``stop`` was given as one text or as another kind of list."""
         assert isinstance(self.stop, tuple), "it was made one when these settings were made"
         return self.stop
+
+    @property
+    def numpy_processors(self) -> Sequence[NumPyLogitsProcessor]:
+        """The functions of ``logits_processor``, also where there was only one."""
+        assert isinstance(self.logits_processor, tuple), "it was made one, as ``stop`` was"
+        return self.logits_processor
 
 
 class SamplingFields(TypedDict, total=False):
@@ -86,6 +128,9 @@ class SamplingFields(TypedDict, total=False):
     seed: int | None
     stop: str | Iterable[str]
     logprobs: bool
+    logit_bias: Mapping[int, float] | Mapping[str, float] | None
+    logits_processors: Sequence[LogitsProcessor]
+    logits_processor: NumPyLogitsProcessor | Sequence[NumPyLogitsProcessor]
 
 
 def _stop_texts(stop: object) -> tuple[str, ...]:
@@ -102,3 +147,30 @@ def _stop_texts(stop: object) -> tuple[str, ...]:
                 hint="leave it out, or give the text that ends the answer",
             )
     return texts
+
+
+def _logit_bias(bias: object) -> dict[int, float]:
+    """Return biases by token id; JSON has ids as texts. Raises ConfigError."""
+    if not isinstance(bias, Mapping):
+        raise ConfigError(
+            f"logit_bias is {shown(bias)}; it must be a mapping of token ids",
+            hint="give what is added to the logits of tokens: {42: -100}",
+        )
+    found = {}
+    for token, value in bias.items():
+        token_id = token_number("logit_bias", token)
+        if isinstance(value, float) and value == -math.inf:
+            found[token_id] = value
+        else:
+            found[token_id] = number("logit_bias", value, -1e6, 1e6)
+    return found
+
+
+def _logits_processors(given: object) -> tuple[Any, ...]:
+    """Return the functions of ``logits_processors``. Raises ConfigError."""
+    if isinstance(given, list) and callable(given):
+        raise ConfigError(
+            f"logits_processors is a {type(given).__name__}, whose functions take NumPy arrays",
+            hint="give it as logits_processor",
+        )
+    return functions("logits_processors", given)

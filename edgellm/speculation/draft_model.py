@@ -15,6 +15,7 @@ from edgellm.models.model import Model
 from edgellm.sampling.distribution import distribution_of
 from edgellm.sampling.filters import penalize_repeated
 from edgellm.sampling.finite import require_finite
+from edgellm.sampling.processors import bias_row
 from edgellm.sampling.sampler import GREEDY
 from edgellm.settings import Sampling
 from edgellm.speculation.proposal import DraftToken
@@ -68,6 +69,7 @@ class DraftModel:
         self._sampling = Sampling()
         self._random: np.random.Generator | None = None
         self._seen: npt.NDArray[np.bool_] | None = None
+        self._bias: npt.NDArray[np.float32] | None = None
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """Turn to another sequence.
@@ -81,6 +83,9 @@ class DraftModel:
         self._random = None
         if sampling.temperature >= GREEDY and sampling.seed is None:
             self._random = np.random.default_rng()
+        self._bias = None
+        if sampling.logit_bias:
+            self._bias = bias_row(sampling, self._vocabulary)
         self._seen = None
         if sampling.repetition_penalty != 1.0:
             self._seen = np.zeros(self._vocabulary, np.bool_)
@@ -152,6 +157,8 @@ class DraftModel:
         """Propose a token from logits (1, V): drawn where tokens are drawn, else the likeliest."""
         row: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))[0, : self._vocabulary]
         require_finite(row.max(), "the draft model")
+        if self._bias is not None:
+            row = row + self._bias
         if self._random is not None:
             proposal = distribution_of(row, self._sampling, seen)
             token = proposal.sample(self._random.random())
