@@ -15,12 +15,12 @@ from edgellm.device import machine as device
 from edgellm.engine.context import EngineContext
 from edgellm.errors import EdgeLLMError, NotFiniteError
 from edgellm.generation.not_finite import located
-from edgellm.generation.output import FinishReason, Token
+from edgellm.generation.output import FinishReason, Token, top_logprobs
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
-from edgellm.sampling.logprobs import log_probability
-from edgellm.sampling.sampler import Draw, Sampler, scalar
+from edgellm.sampling.logprobs import Logprobs
+from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.settings import Sampling
 
 
@@ -71,9 +71,10 @@ class Sequence:
         self.is_cancelled = False
         self.has_ended = False
         self._sampling = sampling
+        self._tokenizer = context.tokenizer
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
-        self._drawn_logprob: mx.array | None = None
+        self._drawn_logprobs: Logprobs | None = None
         self._progress = Progress(len(prompt))
         self._meter = context.start_meter()  # until ``start``: of one that is cancelled before
         self._text = TextStream(
@@ -136,14 +137,19 @@ class Sequence:
             progress.prefill_ended_at = time.perf_counter()
 
     def draw(self, logits: mx.array) -> list[mx.array | None]:
-        """Draw the next token from logits (1, V), for ``append``; return what to evaluate."""
+        """Draw the next token from logits (1, V), for ``append``; return what to evaluate.
+
+        Raises:
+            ConfigError: a logits processor fails.
+        """
         assert self._sampler is not None, "it has started"
         self._drawn = self._sampler(logits)
-        self._drawn_logprob = None
+        self._drawn_logprobs = None
+        pending = [self._drawn.tokens, self._drawn.largest_logits, self._sampler.seen]
         if self._sampling.logprobs:
-            self._drawn_logprob = log_probability(logits, self._drawn.tokens)
-        largest = self._drawn.largest_logits
-        return [self._drawn.tokens, largest, self._drawn_logprob, self._sampler.seen]
+            self._drawn_logprobs = self._sampler.logprobs(logits, self._drawn.tokens)
+            pending += self._drawn_logprobs.pending
+        return pending
 
     def append(self) -> Token:
         """Take the token that was drawn; return it with the text that it completes.
@@ -156,16 +162,17 @@ class Sequence:
             token = self._drawn.read()
         except NotFiniteError as error:
             raise located(error, self.caches) from None
-        logprob = None
-        if self._drawn_logprob is not None:
-            logprob = scalar(self._drawn_logprob)
         self._progress.record_token()
         self.tokens.append(token)
         text, finish_reason = self._text.add(token)
         stats = None
         if finish_reason is not None:
             stats = self._stats()
-        return Token(token, text, logprob, finish_reason, stats)
+        if self._drawn_logprobs is None:
+            return Token(token, text, None, finish_reason, stats)
+        logprob = self._drawn_logprobs.read()[0]
+        top = top_logprobs(logprob, self._tokenizer)
+        return Token(token, text, logprob.logprob, finish_reason, stats, top_logprobs=top)
 
     def last_token(self, reason: FinishReason, error: EdgeLLMError | None = None) -> Token:
         """Return the token that closes a completion which goes no further."""

@@ -26,7 +26,7 @@ from edgellm.kv_cache.cache import Cache, stored
 from edgellm.memory_plan.plan import caches_of
 from edgellm.models.model import Model
 from edgellm.sampling.filters import penalize_repeated
-from edgellm.sampling.logprobs import log_probabilities
+from edgellm.sampling.logprobs import TokenLogprob, log_probabilities, logprobs_of
 from edgellm.sampling.processors import LogitsProcessors, make_processors
 from edgellm.settings import Sampling
 
@@ -37,13 +37,13 @@ class _Beam:
 
     Attributes:
         tokens: its new tokens.
-        logprobs: the model's log-probability of each.
+        logprobs: the model's log-probability of each, with the likeliest tokens in its place.
         score: the sum that it is ranked by, after logits processors and the penalty.
         parent: the place among the beams before it that it continues.
     """
 
     tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    logprobs: tuple[TokenLogprob, ...]
     score: np.float32
     parent: int = 0
 
@@ -78,6 +78,7 @@ class _Candidates:
         places: list[int] = np.array(best).tolist()
         best_scores: npt.NDArray[np.float32] = np.array(ranked[best])
         best_logprobs: npt.NDArray[np.float32] = np.array(logprobs.flatten()[best])
+        tops = self._likeliest(logits)
         beams = []
         # of equal scores the earlier place comes first, so that the order repeats
         for rank in sorted(range(width), key=lambda item: (-best_scores[item], places[item])):
@@ -86,9 +87,17 @@ class _Candidates:
             parent, token = divmod(places[rank], logits.shape[-1])
             before = running[parent]
             tokens = (*before.tokens, token)
-            own_logprobs = (*before.logprobs, float(best_logprobs[rank]))
-            beams.append(_Beam(tokens, own_logprobs, best_scores[rank], parent))
+            logprob = TokenLogprob(float(best_logprobs[rank]), tops[parent])
+            beams.append(_Beam(tokens, (*before.logprobs, logprob), best_scores[rank], parent))
         return beams
+
+    def _likeliest(self, logits: mx.array) -> list[tuple[tuple[int, float], ...]]:
+        """Return the likeliest tokens after each of N beams, where they are asked for."""
+        top = self.sampling.top_logprobs
+        if not top:
+            return [()] * len(logits)
+        any_tokens = mx.zeros(len(logits), mx.int32)
+        return [one.top for one in logprobs_of(logits, any_tokens, top, lazy=False).read()]
 
     def _processed(self, running: Sequence[_Beam], logprobs: mx.array) -> mx.array:
         """Return what beams are ranked by, of log-probabilities (N, V), as transformers does."""
@@ -123,6 +132,8 @@ def beam_steps(
     end_tokens: int,
 ) -> Generator[Step]:
     """Yield the best continuation of up to ``limit`` tokens, once it is found.
+
+    The last step has all that were kept.
 
     All beams go through a layer together: a token costs one pass over the weights. ``caches`` are
     left with the prompt alone.
@@ -172,12 +183,18 @@ def beam_steps(
         mx.eval(logits, *_arrays(beam_caches))
         progress.forwards += len(running)
         progress.decode_passes += 1
-    best = (finished or running)[0]
     progress.record_token()
-    logprobs: Sequence[float | None] = best.logprobs
-    if not sampling.logprobs:
-        logprobs = [None] * len(best.tokens)
-    yield from map(Step, best.tokens, logprobs)
+    yield from _steps(finished or running, with_logprobs=sampling.logprobs)
+
+
+def _steps(beams: Sequence[_Beam], *, with_logprobs: bool) -> Generator[Step]:
+    """Yield the tokens of the first of some beams; all of them come with the last one."""
+    logprobs: Sequence[TokenLogprob | None] = beams[0].logprobs
+    if not with_logprobs:
+        logprobs = [None] * len(logprobs)
+    *tokens, last = beams[0].tokens
+    yield from map(Step, tokens, logprobs)
+    yield Step(last, logprobs[-1], [(beam.tokens, float(beam.mean_score)) for beam in beams])
 
 
 def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from edgellm.device.model_lock import ModelLock
 from edgellm.errors import ClosedError, MemoryBudgetError, NotFiniteError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
-from edgellm.generation.output import Token
+from edgellm.generation.output import Beam, Token, top_logprobs
 from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
 from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
@@ -79,10 +79,8 @@ class Completer:
         progress = Progress(len(ids), on_prefill=on_prefill)
         meter = CostMeter(self.model, self.reader, self.plan)
         limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
-        decoder = self.tokenizer.decoder(continues=continues)
-        text_stream = TextStream(
-            decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=limit
-        )
+        new_text = partial(self._text, sampling, end_tokens, limit, continues=continues)
+        text_stream = new_text()
         total = min(self.context, len(ids) + limit)
         lease = self.prefix_cache.begin(
             ids,
@@ -114,11 +112,13 @@ class Completer:
         try:
             for step in steps:
                 text, reason = text_stream.add(step.token)
+                token = self._token(step, text)
                 if reason:
                     cost = stats(completion_tokens=len(produced))
-                    yield Token(step.token, text, step.logprob, reason, cost)
+                    beams = tuple(_beam(*beam, new_text()) for beam in step.beams)
+                    yield replace(token, finish_reason=reason, stats=cost, beams=beams)
                     return
-                yield Token(step.token, text, step.logprob)
+                yield token
             # Steps that end without a finish reason were cancelled, or the model was closed.
             if self.model_lock.closed:
                 raise ClosedError("the model was closed during the answer")
@@ -130,6 +130,19 @@ class Completer:
         finally:
             steps.close()
             lease.keep([*ids, *produced])
+
+    def _token(self, step: Step, text: str) -> Token:
+        if step.logprob is None:
+            return Token(step.token, text)
+        top = top_logprobs(step.logprob, self.tokenizer)
+        return Token(step.token, text, step.logprob.logprob, top_logprobs=top)
+
+    def _text(
+        self, sampling: Sampling, end_tokens: frozenset[int], limit: int, *, continues: bool
+    ) -> TextStream:
+        """Return the stream of a text that begins."""
+        decoder = self.tokenizer.decoder(continues=continues)
+        return TextStream(decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=limit)
 
     def _keep_going(self) -> bool:
         return not self.model_lock.cancelled.is_set()
@@ -153,7 +166,18 @@ class Completer:
         planned_bytes = self.plan.sequence_cache_bytes(total)
         cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
         require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
-        decoder = self.tokenizer.decoder(continues=continues)
-        start = TextStream(decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=total)
+        start = self._text(sampling, end_tokens, total, continues=continues)
         ends = BranchingText(start).is_finished
         return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))
+
+
+def _beam(tokens: Sequence[int], score: float, stream: TextStream) -> Beam:
+    """Return what a beam search found, with its text."""
+    text = ""
+    reason = None
+    for token in tokens:
+        part, reason = stream.add(token)
+        text += part
+    if reason is None:  # the search was cancelled before its end
+        return Beam(text + stream.flush(), tuple(tokens), score, "cancelled")
+    return Beam(text, tuple(tokens), score, reason)

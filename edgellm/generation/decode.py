@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
 
 import mlx.core as mx
 
@@ -38,8 +37,8 @@ from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.layers import always
 from edgellm.models.model import Model
-from edgellm.sampling.logprobs import log_probability
-from edgellm.sampling.sampler import Draw, Sampler, scalar
+from edgellm.sampling.logprobs import Logprobs, TokenLogprob
+from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.proposal import DraftToken, NoDrafts
@@ -47,10 +46,18 @@ from edgellm.speculation.proposal import DraftToken, NoDrafts
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One new token, and its log-probability where it was asked for."""
+    """One new token.
+
+    Attributes:
+        token: the token.
+        logprob: its log-probability, where that was asked for.
+        beams: of a beam search, on the last token: all continuations that it kept, with the score
+            of each.
+    """
 
     token: int
-    logprob: float | None
+    logprob: TokenLogprob | None
+    beams: Sequence[tuple[tuple[int, ...], float]] = ()
 
 
 def generate_steps(
@@ -139,7 +146,7 @@ class _Pass:
         token: the last token that the pass gives (1,). With draft tokens it is None until the pass
             was read.
         draw: that token as it was drawn; None with draft tokens.
-        logprob: that of the token, where it was asked for and there is no draft token.
+        logprobs: that of the token, where it was asked for and there is no draft token.
         started_at: when the pass was launched.
     """
 
@@ -149,7 +156,7 @@ class _Pass:
     logits: mx.array
     token: mx.array | None = None
     draw: Draw | None = None
-    logprob: mx.array | None = None
+    logprobs: Logprobs | None = None
     started_at: float = field(default_factory=time.perf_counter)
 
 
@@ -242,19 +249,19 @@ class _DecodeLoop:
         sampler = self.sampler
         launched.draw = sampler(launched.logits)
         launched.token = launched.draw.tokens
+        pending = [launched.token, launched.draw.largest_logits, sampler.seen]
         if sampler.sampling.logprobs:
-            launched.logprob = log_probability(launched.logits, launched.token)
-        largest = launched.draw.largest_logits
-        mx.async_eval(launched.token, largest, launched.logprob, sampler.seen)  # None: passed over
+            launched.logprobs = sampler.logprobs(launched.logits, launched.token)
+            pending += launched.logprobs.pending
+        mx.async_eval(pending)  # None is passed over
 
     def _read_drawn(self, current: _Pass) -> Step:
         """Read the token of a pass without draft tokens."""
         assert current.draw is not None, "it was drawn when the pass was launched"
         token = current.draw.read()
-        logprob = None
-        if current.logprob is not None:
-            logprob = float(scalar(current.logprob))
-        return Step(token, logprob)
+        if current.logprobs is None:
+            return Step(token, None)
+        return Step(token, current.logprobs.read()[0])
 
     def _read_verified(self, current: _Pass) -> list[Step]:
         """Read the tokens of a pass with draft tokens; refused ones leave the caches."""
@@ -266,11 +273,10 @@ class _DecodeLoop:
                 break
         self._trim(current.offset + len(tokens))
         current.token = mx.array(tokens[-1:])
-        logprobs: list[float | None] = [None] * len(tokens)
+        logprobs: Sequence[TokenLogprob | None] = [None] * len(tokens)
         if self.sampler.sampling.logprobs:
             rows = current.logits[: len(tokens)]
-            values: Any = log_probability(rows, mx.array(tokens)).tolist()
-            logprobs = values
+            logprobs = self.sampler.logprobs(rows, mx.array(tokens)).read()
         # nothing stays lazy, as in the prefill: another thread may ask for the next token
         mx.eval(self.sampler.seen)
         return list(map(Step, tokens, logprobs))

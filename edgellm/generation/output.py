@@ -4,14 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from edgellm.errors import EdgeLLMError
 from edgellm.generation.stats import Stats
+from edgellm.sampling.logprobs import TokenLogprob
+from edgellm.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 """Why a completion ended: ``stop`` (an end token or a stop text), ``length`` (max_tokens, or the
 context is full), ``cancelled``, ``timeout``, or ``error``, where the token has the error."""
+
+
+class TopLogprob(NamedTuple):
+    """A token that could have come: its id, its text (specials as written), its log-probability."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """One of the continuations that a beam search kept.
+
+    Attributes:
+        text: the continuation.
+        ids: its tokens.
+        score: what beams are ranked by: the mean log-probability of its tokens, an end token
+            included, after logits processors and the repetition penalty.
+        finish_reason: why it ended.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    score: float
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +55,9 @@ class Token:
         error: why there is no completion, where ``finish_reason`` is ``error``.
         thinking: in a conversation, what it completes of the model's thinking, which is no part of
             ``text``.
+        top_logprobs: the likeliest tokens in its place, the likeliest first, where that was asked
+            for; by the model's own logits, as ``logprob`` is.
+        beams: of a beam search, what the last token closes: all that it kept, the best first.
     """
 
     id: int | None
@@ -36,17 +67,34 @@ class Token:
     stats: Stats | None = None
     error: EdgeLLMError | None = None
     thinking: str = ""
+    top_logprobs: tuple[TopLogprob, ...] = ()
+    beams: tuple[Beam, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole completion; ``error`` says why there is none where ``finish_reason`` is ``error``."""
+    """A whole completion.
+
+    Attributes:
+        text: what continues the prompt.
+        tokens: as they came.
+        finish_reason: why it ended.
+        stats: what it cost.
+        error: why there is no completion, where ``finish_reason`` is ``error``.
+        beams: of a beam search, all continuations that it kept, the best first: this one.
+    """
 
     text: str
     tokens: tuple[Token, ...]
     finish_reason: FinishReason
     stats: Stats
     error: EdgeLLMError | None = None
+    beams: tuple[Beam, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of its tokens, an end token included."""
+        return tuple(token.id for token in self.tokens if token.id is not None)
 
 
 def completion_of(tokens: Sequence[Token]) -> Completion:
@@ -60,4 +108,18 @@ def completion_of(tokens: Sequence[Token]) -> Completion:
         finish_reason=last.finish_reason,
         stats=last.stats,
         error=last.error,
+        beams=last.beams,
     )
+
+
+def top_logprobs(logprob: TokenLogprob, tokenizer: Tokenizer) -> tuple[TopLogprob, ...]:
+    """Return the likeliest tokens of a position with their texts."""
+    return tuple(
+        TopLogprob(token, token_text(token, tokenizer), value) for token, value in logprob.top
+    )
+
+
+def token_text(token: int, tokenizer: Tokenizer) -> str:
+    """Return what a token adds to a text; of a special token, how it is written."""
+    decoder = tokenizer.decoder(skip_special_tokens=False, continues=True)
+    return decoder.add(token) + decoder.finish()

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from edgellm.sampling.distribution import Distribution, distribution_of, draw_token
 from edgellm.sampling.filters import filter_logits, penalize_repeated, select_candidates
 from edgellm.sampling.finite import require_finite
+from edgellm.sampling.logprobs import Logprobs, logprobs_of
 from edgellm.sampling.processors import TokensSoFar, make_processors
 from edgellm.settings import Sampling
 
@@ -103,6 +104,10 @@ class Sampler:
         """Take the likeliest token of each of N positions, for logits (N, V)."""
         logits = logits.astype(mx.float32)
         return Draw(self._likeliest(logits), self._largest(logits))
+
+    def logprobs(self, logits: mx.array, tokens: mx.array) -> Logprobs:
+        """Return the log-probabilities of tokens (N,) under the model's logits (N, V)."""
+        return logprobs_of(logits, tokens, self.sampling.top_logprobs, lazy=self._lazy)
 
     def verify(self, logits: mx.array, draft_token: int, proposal: Distribution | None) -> int:
         """Return the next token for logits (1, V), distributed as if there were no draft token.

@@ -54,6 +54,7 @@ class Sampling:
         seed: equal seeds draw equal texts; None draws a new one each time.
         stop: texts that end the completion and are left out of it.
         logprobs: also return the log-probability of each token.
+        top_logprobs: also return so many of the likeliest tokens in its place, with theirs.
         logit_bias: added to the logits of tokens, by their ids: -100 all but bans a token, 100 all
             but forces it, minus infinity bans it.
         logits_processors: functions as mlx-lm has them: each gets the tokens so far (L,), the
@@ -72,6 +73,7 @@ class Sampling:
     seed: int | None = None
     stop: str | Iterable[str] = ()
     logprobs: bool = False
+    top_logprobs: int = 0
     # a mapping has no hash
     logit_bias: Mapping[int, float] | Mapping[str, float] | None = field(default=None, hash=False)
     logits_processors: Sequence[LogitsProcessor] = ()
@@ -89,6 +91,7 @@ class Sampling:
             "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
             "stop": _stop_texts(self.stop),
             "logprobs": truth("logprobs", self.logprobs),
+            "top_logprobs": whole_number("top_logprobs", self.top_logprobs, 0, MAX_VOCABULARY),
             "logits_processors": _logits_processors(self.logits_processors),
             "logits_processor": functions("logits_processor", self.logits_processor),
         }
@@ -97,6 +100,8 @@ class Sampling:
         if self.seed is not None:
             checked["seed"] = whole_number("seed", self.seed, 0, MAX_SEED)
         set_checked(self, checked)
+        if self.top_logprobs:
+            set_checked(self, {"logprobs": True})
         if self.beams > 1 and self.temperature > 0:
             raise ConfigError(
                 "beam search is not sampled", hint="leave out temperature, or set beams to 1"
@@ -128,6 +133,7 @@ class SamplingFields(TypedDict, total=False):
     seed: int | None
     stop: str | Iterable[str]
     logprobs: bool
+    top_logprobs: int
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     logits_processors: Sequence[LogitsProcessor]
     logits_processor: NumPyLogitsProcessor | Sequence[NumPyLogitsProcessor]

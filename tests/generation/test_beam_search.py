@@ -65,6 +65,53 @@ def test_texts_equal_transformers(kind, tiny_folder, open_llm):
         )
 
 
+def test_all_that_was_kept_comes_with_its_scores(open_llm):
+    llm = open_llm("llama-3.2", seed=2)
+    stop = llm.generate(PROMPT, max_tokens=12, beams=4).text[3:5]
+    answer = llm.generate(PROMPT, max_tokens=12, beams=4, stop=stop, logprobs=True)
+    best = answer.beams[0]
+    assert (best.ids, best.text, best.finish_reason) == (
+        answer.ids,
+        answer.text,
+        answer.finish_reason,
+    )
+    scores = [beam.score for beam in answer.beams]
+    assert scores == sorted(scores, reverse=True)
+    assert len({beam.ids for beam in answer.beams}) == 4
+    for beam in answer.beams:
+        logits = np.array(llm.logits([*PROMPT, *beam.ids[:-1]]), np.float64)[len(PROMPT) - 1 :]
+        own = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        mean = own[np.arange(len(beam.ids)), beam.ids].mean()
+        assert beam.score == pytest.approx(mean, abs=1e-4)
+        assert stop not in beam.text
+        assert beam.finish_reason in {"stop", "length"}
+    assert llm.generate(PROMPT, max_tokens=3).beams == ()
+
+
+@pytest.mark.torch
+def test_scores_are_those_of_transformers(tiny_folder, open_llm):
+    import torch
+    from make_golden import open_reference
+
+    folder = tiny_folder("llama-2", seed=3)
+    llm, reference = open_llm(folder, load={"activations": "float"}), open_reference(folder)
+    with torch.no_grad():
+        theirs = reference.generate(
+            torch.tensor([PROMPT]),
+            max_new_tokens=10,
+            num_beams=4,
+            num_return_sequences=4,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+    ours = llm.generate(PROMPT, max_tokens=10, beams=4).beams
+    for beam, ids, score in zip(ours, theirs.sequences, theirs.sequences_scores, strict=True):
+        expected = ids[len(PROMPT) :].tolist()
+        assert list(beam.ids) == expected[: len(beam.ids)]
+        assert beam.score == pytest.approx(float(score), abs=1e-4)
+
+
 @pytest.mark.parametrize("paged", [False, True])
 def test_all_beams_share_each_pass_over_the_weights(paged, tiny_folder):
     folder = tiny_folder("llama-2", seed=1, config=LONG)

@@ -53,18 +53,34 @@ def test_one_answer_after_another_is_as_if_it_were_the_first(open_llm):
 
 def test_log_probabilities_are_those_of_the_logits(open_llm):
     llm = open_llm()
+    vocabulary = llm.config.vocab_size
     for settings in (
         {},
         {"temperature": 1.0, "seed": 1, "top_k": 5},
         {"beams": 3},
         {"repetition_penalty": 1.5},
     ):
-        answer = llm.generate(PROMPT, max_tokens=12, logprobs=True, **settings)
-        ids = [token.id for token in answer.tokens]
+        answer = llm.generate(PROMPT, max_tokens=12, top_logprobs=5, **settings)
+        ids = list(answer.ids)
         logits = np.array(llm.logits(PROMPT + ids[:-1]), dtype=np.float64)[len(PROMPT) - 1 :]
         expected = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
         given = [token.logprob for token in answer.tokens]
         np.testing.assert_allclose(given, expected[np.arange(len(ids)), ids], atol=1e-4)
+        order = np.argsort(-expected, axis=-1)
+        for token, row, likeliest in zip(answer.tokens, expected, order, strict=True):
+            assert [one.id for one in token.top_logprobs] == likeliest[:5].tolist()
+            top = [one.logprob for one in token.top_logprobs]
+            np.testing.assert_allclose(top, row[likeliest[:5]], atol=1e-4)
+        if "beams" not in settings:
+            (other,) = llm.generate_batch([PROMPT], max_tokens=12, top_logprobs=5, **settings)
+            assert [(one.id, one.top_logprobs) for one in other.tokens] == [
+                (one.id, one.top_logprobs) for one in answer.tokens
+            ]
+    everything = llm.generate(PROMPT, max_tokens=1, top_logprobs=vocabulary + 1).tokens[0]
+    assert len(everything.top_logprobs) == vocabulary
+    texts = {one.id: one.text for one in everything.top_logprobs}
+    assert texts[tiny.END] == "<|end|>"
+    assert texts[ids[0]] == llm.tokenizer.decode([tiny.BEGIN, ids[0]])
     assert all(token.logprob is None for token in llm.generate(PROMPT, max_tokens=3).tokens)
 
 
