@@ -1,4 +1,4 @@
-"""What a caller does to logits before a token is drawn: a bias, then functions of two kinds.
+"""A caller's bias and functions, which change logits before a token is drawn.
 
 As in mlx-lm, llama.cpp and vLLM, they come before the repetition penalty, temperature and filters.
 """
@@ -26,7 +26,7 @@ HINTS = {
 
 
 class LogitsProcessors:
-    """The bias and the functions of a sampling; ``make_processors`` makes it where there are any.
+    """The bias and functions of a sampling; ``make_processors`` makes it where there are any.
 
     Args:
         sampling: has them.
@@ -123,7 +123,7 @@ def bias_row(sampling: Sampling, vocab_size: int) -> npt.NDArray[np.float32]:
 
 
 def require_known_tokens(sampling: Sampling, vocab_size: int) -> None:
-    """Raise ConfigError where a bias is for a token outside the vocabulary, or bans every token."""
+    """Raise ConfigError where a bias is for no token of the model, or bans all of them."""
     bias = sampling.logit_bias or {}
     outside = [token for token in bias if int(token) >= vocab_size]
     if outside:
