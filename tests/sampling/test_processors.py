@@ -215,9 +215,10 @@ def test_functions_of_the_wrong_kind_are_told_where_they_belong(llm):
     ],
 )
 def test_a_bias_for_what_is_no_token_is_refused(bias, llm):
-    for ask in (llm.generate, lambda prompt, **settings: llm.generate_batch([prompt], **settings)):
-        with pytest.raises(ConfigError, match="logit_bias"):
-            ask(PROMPT, max_tokens=1, logit_bias=bias)
+    with pytest.raises(ConfigError, match="logit_bias"):
+        llm.generate(PROMPT, max_tokens=1, logit_bias=bias)
     everything = dict.fromkeys(range(tiny.VOCABULARY), float("-inf"))
     with pytest.raises(ConfigError, match="every token"):
         llm.generate(PROMPT, max_tokens=1, logit_bias=everything)
+    (batched,) = llm.generate_batch([PROMPT], max_tokens=1, logit_bias={tiny.VOCABULARY: 1.0})
+    assert "logit_bias" in batched.error.message
