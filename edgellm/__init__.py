@@ -13,6 +13,8 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from edgellm.async_llm import AsyncLLM
+    from edgellm.async_stream import AsyncStream
     from edgellm.chat import Chat
     from edgellm.engine.engine import Engine
     from edgellm.engine.engine_stats import EngineStats, KVBytes
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
+    "AsyncStream",
     "BackendError",
     "Chat",
     "ClosedError",
@@ -85,6 +89,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "async_llm": ["AsyncLLM"],
+    "async_stream": ["AsyncStream"],
     "chat": ["Chat"],
     "engine.engine": ["Engine"],
     "engine.engine_stats": ["EngineStats", "KVBytes"],

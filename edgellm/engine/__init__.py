@@ -2,6 +2,7 @@
 
 ``engine.py`` is the door, ``step_runner.py`` computes its steps, ``scheduler.py`` says who waits
 and who runs, ``sequence.py`` is one text on its way, and ``batched_forward.py`` sends tokens of
-several through the model. ``batch_answers.py`` answers a list of prompts. It stands on
-``generation``, ``memory_plan`` and ``runtime``; ``LLM.engine`` makes an engine.
+several through the model. ``batch_answers.py`` answers a list of prompts, and ``engine_thread.py``
+steps an engine for event loops. It stands on ``generation``, ``memory_plan`` and ``runtime``;
+``LLM.engine`` makes an engine.
 """

@@ -1,0 +1,175 @@
+"""A loaded model for asyncio: many answers side by side, each read in a task."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, Unpack
+from weakref import finalize
+
+from edgellm.async_stream import AsyncStream
+from edgellm.engine.engine_stats import KVBytes
+from edgellm.engine.engine_thread import EngineThread
+from edgellm.errors import ClosedError
+from edgellm.generation.output import Completion
+from edgellm.llm import LLM, Prompt
+from edgellm.open_llm import load
+from edgellm.runtime.loader import LoadProgress
+from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
+
+Result = TypeVar("Result")
+
+
+class AsyncLLM:
+    """A loaded model whose answers are read in tasks, side by side in one engine.
+
+    Tasks of several event loops may share it. One thread computes, from the first answer to
+    ``aclose``; the event loop is never held up. While answers are under way, those of ``llm``
+    itself wait, and the other way round. ``async with`` closes it.
+
+    Args:
+        llm: the model, which ``aclose`` leaves open; ``load`` makes one that it closes.
+        max_queue: answers that may wait for others to end; ``stream`` refuses more with
+            QueueFullError. None for any number.
+        at_once: answers that are computed side by side at most; None for as many as there is memory
+            for.
+
+    Attributes:
+        llm: the model.
+    """
+
+    def __init__(
+        self, llm: LLM, *, max_queue: int | None = None, at_once: int | None = None
+    ) -> None:
+        self.llm = llm
+        self._owns_llm = False
+        self._engine = llm.engine(max_queue=max_queue, at_once=at_once)
+        self._engine_thread = EngineThread(self._engine)
+        finalize(self, self._engine_thread.close)
+
+    @classmethod
+    async def load(
+        cls,
+        model: str | Path,
+        settings: LoadSettings | None = None,
+        *,
+        progress: LoadProgress | None = None,
+        max_queue: int | None = None,
+        at_once: int | None = None,
+        **keywords: Unpack[LoadFields],
+    ) -> AsyncLLM:
+        """Load a model without holding up the event loop; ``aclose`` closes it.
+
+        The other arguments and the errors are those of ``edgellm.load``; ``progress`` is called in
+        the event loop. When the task is cancelled, loading ends.
+        """
+        loop = asyncio.get_running_loop()
+        given_up = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if given_up.is_set():
+                raise ClosedError("loading was given up")
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, done, total)
+
+        try:
+            llm = await _in_thread(partial(load, model, settings, progress=report, **keywords))
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+        opened = cls(llm, max_queue=max_queue, at_once=at_once)
+        opened._owns_llm = True
+        return opened
+
+    async def __aenter__(self) -> AsyncLLM:
+        """Return the model."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.aclose()
+
+    @property
+    def running(self) -> int:
+        """Answers that are being computed."""
+        return self._engine.running
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait until others have ended."""
+        return self._engine.waiting
+
+    @property
+    def kv_bytes(self) -> KVBytes:
+        """The bytes of the answers' KV caches."""
+        return self._engine.kv_bytes
+
+    def stream(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        timeout: float | None = None,
+        **settings: Unpack[SamplingFields],
+    ) -> AsyncStream:
+        """Return the answer to a prompt as a stream; it is computed from now on.
+
+        It returns at once. Nothing is held up by an answer that is not read.
+
+        Args:
+            prompt: a text (``Tokenizer.encode_prompt``) or token ids.
+            sampling: how tokens are drawn; instead of it, or on top of it, its fields as keywords.
+            timeout: seconds from now until the last token, waiting included, which then has the
+                ``finish_reason`` ``timeout``; None: any time.
+            settings: fields of ``Sampling``.
+
+        Raises:
+            ConfigError: a setting is out of range, or beams are asked for.
+            ContextError: the prompt does not fit the context.
+            MemoryBudgetError: the budget has no room for its KV cache, even alone.
+            QueueFullError: ``max_queue`` answers wait already.
+            ClosedError: the model was closed.
+        """
+        inbox = self._engine_thread.submit(prompt, sampling, timeout, **settings)
+        return AsyncStream(self, self._engine_thread, inbox)
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        timeout: float | None = None,
+        **settings: Unpack[SamplingFields],
+    ) -> Completion:
+        """Return the whole completion of a prompt; arguments and errors as ``stream`` has them."""
+        stream = self.stream(prompt, sampling, timeout=timeout, **settings)
+        async for _ in stream:
+            pass
+        return stream.completion
+
+    async def aclose(self) -> None:
+        """End all answers, whose readers get ClosedError, and the thread that computes them.
+
+        Closes the model if ``AsyncLLM.load`` has loaded it. May be called twice.
+        """
+        await _in_thread(self._close)
+
+    def _close(self) -> None:
+        self._engine_thread.close()
+        if self._owns_llm:
+            self.llm.close()
+
+
+async def _in_thread(function: Callable[[], Result]) -> Result:
+    """Return what a function returns, called in a thread that ends with it."""
+    pool = ThreadPoolExecutor(1, "edgellm-async")
+    result = asyncio.get_running_loop().run_in_executor(pool, function)
+    try:
+        return await result
+    finally:
+        # a task that was cancelled does not wait for what goes on
+        pool.shutdown(wait=result.done() and not result.cancelled())

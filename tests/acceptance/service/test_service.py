@@ -1,0 +1,35 @@
+"""The documented service under a thousand clients, a third of whom leave."""
+
+import asyncio
+import signal
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra `acceptance` is not installed")
+from acceptance.service import clients
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def right():
+    return clients.lone_answers()
+
+
+@pytest.mark.parametrize("path", ["/", "/threads"])
+def test_no_client_is_refused_and_every_answer_is_right(path, right):
+    with clients.service() as (port, process):
+        report = asyncio.run(clients.measure(port, process.pid, path=path))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    print(*(f"{name:24}{figure}" for name, figure in report.rows()), sep="\n")
+    assert report.refused == []
+    assert [one for one in report.whole if one.text != right[one.request]] == []
+    left = [one for one in report.answers if one.leaves]
+    assert len(report.answers) == 1000
+    assert 250 < len(left) < 400
+    state = report.after
+    assert (state["running"], state["waiting"], state["kv_bytes"]) == (0, 0, 0)
+    assert state["threads"] == report.before["threads"]
+    # flat: what all the clients of the second half left behind is less than one model
+    assert report.growth * report.seconds / 2 < 10e6
