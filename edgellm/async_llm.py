@@ -40,12 +40,14 @@ class AsyncLLM:
 
     Attributes:
         llm: the model.
+        tokenizer: of the model.
     """
 
     def __init__(
         self, llm: LLM, *, max_queue: int | None = None, at_once: int | None = None
     ) -> None:
         self.llm = llm
+        self.tokenizer = llm.tokenizer
         self._owns_llm = False
         self._engine = llm.engine(max_queue=max_queue, at_once=at_once)
         self._engine_thread = EngineThread(self._engine)

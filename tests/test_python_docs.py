@@ -16,14 +16,21 @@ BLOCKS = {
     f"line {PAGE[: block.start()].count(chr(10)) + 2}": block.group(1)
     for block in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 }
+EXAMPLES = {path.read_text(encoding="utf-8") for path in ROOT.glob("examples/*.py")}
 
 
-@pytest.mark.parametrize("place", BLOCKS)
+@pytest.mark.parametrize("place", [place for place in BLOCKS if BLOCKS[place] not in EXAMPLES])
 def test_a_block_of_the_page_runs(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(BLOCKS[place], place, "exec"), {"__name__": "__main__"})
     assert printed.getvalue()
+
+
+def test_the_web_service_of_the_page_is_the_example_and_is_short():
+    text = (ROOT / "examples" / "service.py").read_text(encoding="utf-8")
+    assert text in BLOCKS.values()
+    assert len([line for line in text.splitlines() if line.strip()]) <= 20
 
 
 @pytest.mark.parametrize(
