@@ -225,7 +225,9 @@ class Engine:
     def kv_bytes(self) -> KVBytes:
         """The bytes of KV caches."""
         return KVBytes(
-            in_use=self._scheduler.bytes_in_use, kept=0, budget=self._scheduler.kv_budget
+            in_use=self._scheduler.bytes_in_use,
+            kept=self._context.prefix_cache.kept_bytes,
+            budget=self._scheduler.kv_budget,
         )
 
     @property
@@ -245,8 +247,6 @@ class Engine:
         if self._held is None:
             with ExitStack() as held:
                 held.enter_context(lock.acquire())
-                with lock.computing():
-                    self._context.prefix_cache.clear()
                 self._held = held.pop_all()
         try:
             with lock.computing():

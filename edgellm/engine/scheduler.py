@@ -134,13 +134,17 @@ class Scheduler:
             for sequence in list(self._by_number.values()):
                 self._cancel(sequence)
 
-    def start_admitted(self) -> list[Sequence]:
-        """Return those that were admitted and have not started; they count as started now."""
+    @property
+    def admitted(self) -> list[Sequence]:
+        """Those that run and have not started, in their order."""
         with self._changed:
-            admitted = [one for one in self._running if not one.is_started]
-            for sequence in admitted:
-                sequence.is_started = True
-            return admitted
+            return [one for one in self._running if not one.is_started]
+
+    def start(self, sequence: Sequence) -> bool:
+        """Count a sequence as started; false where it was cancelled meanwhile."""
+        with self._changed:
+            sequence.is_started = not sequence.has_ended
+            return sequence.is_started
 
     def end(self, sequence: Sequence) -> None:
         """Take out a sequence; others may run in its place."""

@@ -19,6 +19,8 @@ from edgellm.generation.output import FinishReason, Token, top_logprobs
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
+from edgellm.prompt_cache.kept_sequence import as_tokens
+from edgellm.prompt_cache.prefix_cache import Lease
 from edgellm.sampling.logprobs import Logprobs
 from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.settings import Sampling
@@ -38,10 +40,14 @@ class Sequence:
         number: by which an engine's caller knows it.
         tokens: the prompt's and the new ones.
         limit: new tokens at most.
+        max_tokens: tokens at most, the prompt's included.
         kv_bytes: of its KV caches, once it has started.
-        caches: one a layer; none before it has started.
+        lease: its KV caches; None before it has started.
         computed: tokens whose keys and values are in the caches.
         cached_tokens: those of the prompt that did not have to be computed.
+        is_many: whether its prompt is computed as many tokens are (``Model.is_many``).
+        leader: the sequence whose first tokens it waits for, to copy them.
+        shared: how many those are.
         is_started: whether it was told to start; before that nobody computes anything of it.
         is_cancelled: whether it is to end within the next step.
         has_ended: whether it has its last token.
@@ -62,9 +68,13 @@ class Sequence:
         self.prompt_tokens = len(prompt)
         # one token comes out of the prefill, even where the prompt fills the context
         self.limit = min(sampling.max_tokens, max(1, context.context - len(prompt)))
-        self._max_tokens = min(context.context, len(prompt) + self.limit)
-        self.kv_bytes = context.kv_bytes(self._max_tokens)
-        self.caches: list[Cache] = []
+        self.max_tokens = min(context.context, len(prompt) + self.limit)
+        self.kv_bytes = context.kv_bytes(self.max_tokens)
+        self.lease: Lease | None = None
+        self.prompt = as_tokens(prompt)
+        self.is_many = context.model.is_many(len(prompt))
+        self.leader: Sequence | None = None
+        self.shared = 0
         self.computed = 0
         self.cached_tokens = 0
         self.is_started = False
@@ -102,28 +112,46 @@ class Sequence:
         """
         return self.computed < self.prompt_tokens or len(self.pending) > 1
 
-    def start(self, context: EngineContext) -> None:
-        """Take memory; the cost is counted from here on."""
-        # all of it at once, so that who was admitted never waits for memory again
-        self.caches = context.make_caches(self._max_tokens)
+    @property
+    def caches(self) -> list[Cache]:
+        """Its KV caches, one a layer; none before it has started and after it has ended."""
+        if self.lease is None:
+            return []
+        return self.lease.caches
+
+    def start(self, context: EngineContext, lease: Lease) -> None:
+        """Go on from what is in the caches of a lease; the cost is counted from here on."""
+        self.lease = lease
+        self.leader = None
+        self.computed = self.cached_tokens = lease.cached
         self._meter = context.start_meter()
         vocab_size = context.model.config.vocab_size
         self._sampler = Sampler(self._sampling, self.tokens, vocab_size, lazy=device.has_gpu())
 
     def release(self) -> None:
-        """Free its memory."""
-        self.caches = []
+        """Give its caches back, to be kept for prompts that begin with the same tokens."""
+        if self.lease is not None:
+            self.lease.keep(self.tokens)
+
+    def drop(self) -> None:
+        """Give its caches back, to be freed: what they hold is good for nothing."""
+        if self.lease is not None:
+            self.lease.drop()
 
     def restart(self) -> None:
         """Forget what is in the caches: a pass that failed has left them half-way."""
         for cache in self.caches:
             cache.trim(0)
-        self.computed = 0
+        self.computed = self.cached_tokens = 0
+        if self.lease is not None:
+            self.lease.prefilled = 0
         if not self.completion_tokens:
             self._progress.prefill_done = 0  # else the prompt would count twice
 
     def record_forward(self, tokens: int, *, prefill_chunk: int) -> None:
         """Note that so many pending tokens have gone through the model."""
+        if self.is_many and self.lease is not None and self.lease.prefilled == self.computed:
+            self.lease.prefilled = min(self.computed + tokens, self.prompt_tokens)
         self.computed += tokens
         progress = self._progress
         if self.completion_tokens:
@@ -133,7 +161,7 @@ class Sequence:
             return
         progress.forwards += math.ceil(tokens / prefill_chunk)
         progress.prefill_done += tokens
-        if progress.prefill_done == progress.prompt_tokens:
+        if self.computed == self.prompt_tokens:
             progress.prefill_ended_at = time.perf_counter()
 
     def draw(self, logits: mx.array) -> list[mx.array | None]:

@@ -13,6 +13,7 @@ import mlx.core as mx
 from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats
+from edgellm.engine.prefix_sharing import PrefixSharing
 from edgellm.engine.scheduler import Scheduler
 from edgellm.engine.sequence import Sequence
 from edgellm.errors import ClosedError, EdgeLLMError
@@ -33,6 +34,7 @@ class StepRunner:
     def __init__(self, context: EngineContext, scheduler: Scheduler) -> None:
         self._context = context
         self._scheduler = scheduler
+        self._sharing = PrefixSharing(context)
         self.totals = EngineStats()
 
     def run(self) -> list[tuple[int, Token]]:
@@ -52,14 +54,25 @@ class StepRunner:
 
     def _start_admitted(self) -> list[tuple[int, Token]]:
         """Give memory to those that may run; return the last tokens of those that cannot start."""
-        failed = []
-        for sequence in self._scheduler.start_admitted():
+        failed: list[tuple[int, Token]] = []
+        admitted = self._scheduler.admitted
+        if not admitted:
+            return failed
+        running = self._scheduler.running
+        for sequence in admitted:
             try:
-                sequence.start(self._context)
+                lease = self._sharing.begin(sequence, running)
+                if lease is None:
+                    continue
+                sequence.start(self._context, lease)
+                if not self._scheduler.start(sequence):
+                    sequence.drop()
+                    continue
+                self.totals.cached_tokens += sequence.cached_tokens
             except Exception as error:
                 failed.append(self._fail(sequence, error))
-        running = self._scheduler.running_count
-        self.totals.most_at_once = max(self.totals.most_at_once, running)
+        started = sum(one.is_started and not one.has_ended for one in running)
+        self.totals.most_at_once = max(self.totals.most_at_once, started)
         return failed
 
     def _advance(self) -> list[tuple[int, Token]]:
@@ -157,5 +170,5 @@ class StepRunner:
             )
             error.__cause__ = cause
         self._scheduler.end(sequence)
-        sequence.release()
+        sequence.drop()
         return sequence.number, sequence.last_token("error", error)

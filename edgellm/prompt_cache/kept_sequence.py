@@ -24,6 +24,8 @@ class KeptSequence:
         tokens: the sequence.
         tokens_on_disk: of them, those that a file has.
         is_wanted: whether it was begun to be continued; of others only the last one is kept.
+        prefilled: its first tokens that were computed as those of a long prompt are, and so as
+            they would be for any other that begins with them; steps may round otherwise.
         nbytes: of the caches.
     """
 
@@ -31,6 +33,7 @@ class KeptSequence:
     tokens: Tokens
     tokens_on_disk: int
     is_wanted: bool
+    prefilled: int = 0
     nbytes: int = 0
 
     def __post_init__(self) -> None:
@@ -50,6 +53,7 @@ class KeptSequence:
                 cache.trim(0)
         self.tokens = self.tokens[:length]
         self.tokens_on_disk = min(self.tokens_on_disk, length)
+        self.prefilled = min(self.prefilled, length)
 
     def resize(self, tokens: int) -> None:
         """Make storage for exactly ``tokens``, or for its own where those are more."""
@@ -59,22 +63,24 @@ class KeptSequence:
                 mx.eval(cache.arrays)  # no more than one layer's is there twice
         self.nbytes = bytes_of(self.caches)
 
-    def copy_prefix(self, length: int, tokens: int) -> list[Cache]:
-        """Return caches of the first ``length`` tokens, or none where they cannot go back.
 
-        Args:
-            length: tokens that they hold.
-            tokens: that storage is made for.
-        """
-        copies = []
-        with borrowed_stream():
-            for cache in self.caches:
-                twin = cache.copy_prefix(length, tokens)
-                if twin is None:
-                    return []
-                mx.eval(twin.arrays)
-                copies.append(twin)
-        return copies
+def copy_prefix(caches: Sequence[Cache], length: int, tokens: int) -> list[Cache]:
+    """Return caches of the first ``length`` tokens, or none where they cannot go back.
+
+    Args:
+        caches: one a layer.
+        length: tokens that the copies hold.
+        tokens: that storage is made for.
+    """
+    copies = []
+    with borrowed_stream():
+        for cache in caches:
+            twin = cache.copy_prefix(length, tokens)
+            if twin is None:
+                return []
+            mx.eval(twin.arrays)
+            copies.append(twin)
+    return copies
 
 
 def as_tokens(ids: Sequence[int]) -> Tokens:

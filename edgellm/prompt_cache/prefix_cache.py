@@ -16,6 +16,7 @@ from edgellm.prompt_cache.kept_sequence import (
     Tokens,
     as_tokens,
     common_length,
+    copy_prefix,
 )
 
 MakeCaches = Callable[[int], list[Cache]]
@@ -32,6 +33,7 @@ class Lease:
         caches: one a layer.
         cached: tokens of the prompt that they hold.
         restored: those of them that came from the disk.
+        prefilled: as ``KeptSequence`` has it; for whoever computes the prompt to bring up to date.
         nbytes: the most that they take.
     """
 
@@ -43,6 +45,7 @@ class Lease:
         restored: int,
         tokens_on_disk: int,
         is_wanted: bool,
+        prefilled: int,
         nbytes: int,
     ) -> None:
         self._owner = owner
@@ -51,6 +54,7 @@ class Lease:
         self.caches = caches
         self.cached = caches[0].offset
         self.restored = restored
+        self.prefilled = prefilled
         self.nbytes = nbytes
 
     def keep(self, tokens: Sequence[int]) -> None:
@@ -65,7 +69,10 @@ class Lease:
         if len(offsets) == 1:
             held = as_tokens(tokens[: offsets.pop()])
             if len(held):
-                sequence = KeptSequence(caches, held, self._tokens_on_disk, self._is_wanted)
+                prefilled = min(self.prefilled, len(held))
+                sequence = KeptSequence(
+                    caches, held, self._tokens_on_disk, self._is_wanted, prefilled
+                )
         self._owner.take_back(self, sequence)
 
     def drop(self) -> None:
@@ -111,6 +118,7 @@ class PrefixCache:
         *,
         reuse: bool,
         restore: bool = False,
+        exact: bool = False,
         sequences: int = 1,
     ) -> Lease:
         """Return caches that hold what there is of a prompt, but for its last token.
@@ -123,6 +131,7 @@ class PrefixCache:
             tokens: that the sequence may come to hold.
             reuse: look for what the prompt has in common with a kept sequence.
             restore: look on disk too; also implies ``reuse`` where there is a prompt cache.
+            exact: take only tokens that were ``prefilled``.
             sequences: that there is to be memory for; more than one for the beams of a search.
         """
         restore = restore and self._prompt_cache is not None
@@ -131,7 +140,7 @@ class PrefixCache:
         with self._lock:
             source, common = None, 0
             if reuse or restore:
-                source, common = self._longest(prefix)
+                source, common = self._longest(prefix, exact=exact)
             sequence = None
             if restore:
                 sequence = self._restored(prefix, common + MIN_TOKENS, tokens, nbytes)
@@ -148,7 +157,42 @@ class PrefixCache:
                 restored=restored,
                 tokens_on_disk=sequence.tokens_on_disk,
                 is_wanted=reuse or sequence.is_wanted,
+                prefilled=sequence.prefilled,
                 nbytes=max(nbytes, sequence.nbytes),
+            )
+            self._running.add(lease)
+            return lease
+
+    def common(self, ids: Sequence[int], *, exact: bool) -> int:
+        """Return how many tokens of a prompt ``begin`` would find in a kept sequence."""
+        with self._lock:
+            _, common = self._longest(as_tokens(ids[:-1]), exact=exact)
+            return common
+
+    def branch(self, trunk: Lease, length: int, tokens: int) -> Lease | None:
+        """Return a copy of the first ``length`` tokens of a sequence that is computed.
+
+        None where its caches cannot go back to them.
+
+        Args:
+            trunk: of that sequence; it goes on as it is.
+            length: tokens that the caches hold.
+            tokens: that the new sequence may come to hold.
+        """
+        nbytes = self._cache_bytes(tokens)
+        with self._lock:
+            self._make_room(nbytes)
+            copies = copy_prefix(trunk.caches, length, tokens)
+            if not copies:
+                return None
+            lease = Lease(
+                self,
+                copies,
+                restored=0,
+                tokens_on_disk=0,
+                is_wanted=True,
+                prefilled=min(trunk.prefilled, length),
+                nbytes=nbytes,
             )
             self._running.add(lease)
             return lease
@@ -209,7 +253,7 @@ class PrefixCache:
         """Return how many sequences are kept."""
         return len(self._kept)
 
-    def _longest(self, prefix: Tokens) -> tuple[KeptSequence | None, int]:
+    def _longest(self, prefix: Tokens, *, exact: bool) -> tuple[KeptSequence | None, int]:
         """Return the kept sequence with the longest common prefix that it can go on after.
 
         Of several, the one that has the least after it.
@@ -217,6 +261,8 @@ class PrefixCache:
         best, best_common = None, 0
         for sequence in self._kept:
             common = common_length(sequence.tokens, prefix)
+            if exact:
+                common = min(common, sequence.prefilled)
             if common < max(1, best_common) or not sequence.can_serve(common):
                 continue
             if best and common == best_common and len(sequence.tokens) >= len(best.tokens):
@@ -229,10 +275,11 @@ class PrefixCache:
     ) -> KeptSequence:
         """Return the first ``common`` tokens of a kept sequence: a copy, or the sequence itself."""
         if len(source.tokens) - common >= MIN_BRANCH and self._make_room(nbytes, unless=source):
-            copies = source.copy_prefix(common, tokens)
+            copies = copy_prefix(source.caches, common, tokens)
             if copies:
                 on_disk = min(source.tokens_on_disk, common)
-                return KeptSequence(copies, source.tokens[:common], on_disk, False)
+                prefilled = min(source.prefilled, common)
+                return KeptSequence(copies, source.tokens[:common], on_disk, False, prefilled)
         self._kept.remove(source)
         if common < len(source.tokens):
             self._write(source)

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny
 from support.counting import paged_settings
-from support.engines import open_context
+from support.engines import KINDS, open_context, seen
 
 import edgellm
-from edgellm.converters import convert
 from edgellm.engine.engine import Engine
 from edgellm.errors import (
     ConfigError,
@@ -22,50 +21,6 @@ from edgellm.runtime.loader import caches_bytes
 from edgellm.settings import Sampling
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
-KINDS = ["resident", "paged", "window", "sliding", "int8", "int8 paged"]
-
-
-@pytest.fixture(scope="module")
-def models(tiny_folder, tmp_path_factory):
-    """The models of ``KINDS``, each loaded once, and what they answer to a prompt alone."""
-    opened, alone = {}, {}
-
-    def folder(kind):
-        if not kind.startswith("int8"):
-            return tiny_folder("mistral-window" if kind == "window" else "llama-2", seed=1)
-        made = tmp_path_factory.getbasetemp() / "batch-int8"
-        if not made.exists():
-            convert(tiny_folder("llama-3.1", seed=1), made, bits=4)
-        return made
-
-    def load(kind):
-        if kind not in opened:
-            keywords = {
-                "memory": "500MB",
-                "activations": "auto" if kind.startswith("int8") else "float",
-            }
-            if kind.endswith("paged"):
-                keywords |= paged_settings(folder(kind), context=200)
-            if kind == "sliding":
-                keywords |= {"context_window": 7}
-            opened[kind] = edgellm.load(folder(kind), prefill_chunk=32, **keywords)
-            assert opened[kind].plan.resident != kind.endswith("paged")
-        return opened[kind]
-
-    def answer(kind, prompt, sampling):
-        key = kind, tuple(prompt), sampling
-        if key not in alone:
-            alone[key] = seen(load(kind).generate(prompt, sampling).tokens)
-        return alone[key]
-
-    yield load, answer
-    for llm in opened.values():
-        llm.close()
-
-
-def seen(tokens):
-    """Of an answer, what does not depend on when it was computed."""
-    return [(token.id, token.text, token.logprob, token.finish_reason) for token in tokens]
 
 
 samplings = st.builds(
@@ -241,7 +196,7 @@ def test_prompts_are_taken_from_an_iterator_as_they_may_run(open_llm):
     def prompts():
         for n in range(1000):
             taken.append(n)
-            yield PROMPT[: 3 + n]
+            yield [5 + n] * 3
 
     tokens = llm.stream_batch(prompts(), max_tokens=4, at_once=2)
     ended = [place for place, token in (next(tokens) for _ in range(8)) if token.finish_reason]

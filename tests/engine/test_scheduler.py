@@ -23,8 +23,12 @@ def sequence(context, tokens, new=10):
     return Sequence(context, PROMPT[:tokens], Sampling(max_tokens=new))
 
 
+def lease(context, one):
+    return context.prefix_cache.begin(one.tokens, one.max_tokens, reuse=False)
+
+
 def admitted(scheduler):
-    return [one.number for one in scheduler.start_admitted()]
+    return [one.number for one in scheduler.admitted if scheduler.start(one)]
 
 
 def last_tokens(scheduler):
@@ -33,7 +37,7 @@ def last_tokens(scheduler):
 
 def test_kv_bytes_are_those_of_the_caches(context):
     one = sequence(context, 20)
-    one.start(context)
+    one.start(context, lease(context, one))
     assert one.kv_bytes == sum(cache.nbytes for cache in one.caches)
 
 
@@ -96,7 +100,7 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
     sequences = [sequence(context, tokens) for tokens in (20, 6, 4, 2)]
     for one in sequences:
         scheduler.add([one])
-    scheduler.start_admitted()
+    assert admitted(scheduler) == [1, 2, 3, 4]
 
     def scheduled(prefill_tokens):
         inputs = scheduler.schedule(prefill_tokens)
@@ -104,9 +108,9 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
 
     assert scheduled(8) == [(1, 8, False)]
     assert scheduled(100) == [(1, 20, True), (2, 6, True), (3, 4, True), (4, 2, True)]
+    sequences[0].start(context, lease(context, sequences[0]))
     sequences[0].record_forward(20, prefill_chunk=8)
     vocab_size = context.model.config.vocab_size
-    sequences[0].start(context)
     sequences[0].draw(mx.arange(vocab_size, dtype=mx.float32)[None])
     sequences[0].append()
     # the third has to wait for the next step, and the fourth, which is short enough, goes along

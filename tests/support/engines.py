@@ -16,6 +16,14 @@ from edgellm.runtime.loader import load_model
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 
+KINDS = ["resident", "paged", "window", "sliding", "int8", "int8 paged"]
+"""The models of the fixture ``models``."""
+
+
+def seen(tokens):
+    """Of an answer, what does not depend on when it was computed."""
+    return [(token.id, token.text, token.logprob, token.finish_reason) for token in tokens]
+
 
 @contextmanager
 def open_context(folder, **settings):
@@ -23,16 +31,21 @@ def open_context(folder, **settings):
     settings = LoadSettings(**{"memory": "500MB", "threads": 1} | settings)
     checkpoint = read_checkpoint(folder)
     plan, reader = plan_for(checkpoint, settings), DiskReader()
+    caches = LayerCaches(checkpoint, plan)
     with borrowed_stream():
         model = load_model(checkpoint, plan, reader, settings)
         yield EngineContext(
             model=model,
-            caches=LayerCaches(checkpoint, plan),
+            caches=caches,
             tokenizer=Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size),
             plan=plan,
             reader=reader,
             model_lock=ModelLock(mx.default_stream(mx.default_device()), lambda: None),
-            prefix_cache=PrefixCache(lambda _: [], lambda _: 0, plan.kv_budget),
+            prefix_cache=PrefixCache(
+                lambda tokens: caches.make(capacity=plan.context, reserve=tokens),
+                lambda tokens: caches.nbytes(capacity=tokens, context=plan.context),
+                plan.kv_budget,
+            ),
             end_tokens=checkpoint.eos_token_ids,
             context=plan.context,
         )
