@@ -63,8 +63,8 @@ def test_a_common_beginning_is_computed_once_and_kept(models, kind):
         kv_bytes = engine.kv_bytes
         assert kv_bytes.in_use == 0
         assert 0 <= kv_bytes.kept <= kv_bytes.budget == llm.plan.kv_budget
-    for number, prompt in zip([*numbers, number], [*prompts, following], strict=True):
-        assert seen(found[number]) == answer(kind, prompt, HOW)
+    for place, prompt in zip([*numbers, number], [*prompts, following], strict=True):
+        assert seen(found[place]) == answer(kind, prompt, HOW)
 
 
 def test_short_prompts_share_what_is_computed_the_same_way(models):
