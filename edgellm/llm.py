@@ -11,7 +11,7 @@ from weakref import WeakSet, finalize
 
 import mlx.core as mx
 
-from edgellm.chat import Chat
+from edgellm.chat import Chat, Overflow
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.model_lock import ModelLock
@@ -261,6 +261,7 @@ class LLM:
         sampling: Sampling | None = None,
         *,
         think: bool | None = None,
+        overflow: Overflow = "error",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **settings: Unpack[SamplingFields],
     ) -> Chat:
@@ -269,6 +270,7 @@ class LLM:
             self,
             system=system,
             think=think,
+            overflow=overflow,
             chat_template_kwargs=chat_template_kwargs,
             sampling=sampling,
             **settings,

@@ -1,0 +1,15 @@
+"""Conversations: messages in, a reply out; only new tokens are computed.
+
+``chat.py`` is what a person holds; ``messages.py`` checks what they say, ``reply.py`` takes a reply
+token by token, ``overflow.py`` knows what leaves a full context, ``saved.py`` is the file of a
+conversation. It stands on ``chat_template``; ``llm.py`` makes conversations.
+"""
+
+from __future__ import annotations
+
+from edgellm.chat.chat import Chat, require_chat_template
+from edgellm.chat.messages import Message
+from edgellm.chat.overflow import Overflow
+from edgellm.chat.saved import read_saved_chat
+
+__all__ = ["Chat", "Message", "Overflow", "read_saved_chat", "require_chat_template"]

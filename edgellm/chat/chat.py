@@ -1,0 +1,317 @@
+"""A conversation with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from edgellm.chat.messages import Message, checked_messages
+from edgellm.chat.overflow import OVERFLOWS, Overflow, drop_oldest, what_helps
+from edgellm.chat.reply import Reply
+from edgellm.chat.saved import CachedTurn, load_chat, save_chat
+from edgellm.chat_template.conversation import ConversationTemplate
+from edgellm.errors import ConfigError, ContextError, TemplateError
+from edgellm.setting_values import choice, require_text, shown, truth
+from edgellm.settings import (
+    CHAT_MAX_TOKENS,
+    CHAT_TEMPERATURE,
+    CHAT_TOP_P,
+    Sampling,
+    SamplingFields,
+    merged,
+)
+from edgellm.settings.argument_names import check_names
+
+if TYPE_CHECKING:
+    from edgellm.generation.stats import PrefillCallback
+    from edgellm.generation.stream import Stream
+    from edgellm.llm import LLM
+    from edgellm.tokenizer import Tokenizer
+
+CHAT_SAMPLING = Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P, max_tokens=CHAT_MAX_TOKENS)
+
+
+def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
+    """Raise TemplateError where a model has no chat template."""
+    if tokenizer.chat_template is None:
+        raise TemplateError(
+            f"{name} has no chat template: it completes text, it does not converse",
+            hint="use `edgellm generate`, or take an instruct model",
+        )
+
+
+@check_names
+class Chat:
+    """A conversation with a model. Its KV cache stays, so a turn costs its new tokens alone.
+
+    Several conversations of one model keep theirs, as far as memory reaches. One conversation is
+    used by one thread at a time.
+
+    Args:
+        llm: the model, which the conversation does not close.
+        system: the system message.
+        think: whether a model that can think does; None leaves it to the chat template.
+        overflow: what happens when the conversation no longer fits the context: ``error``, or
+            ``drop_oldest``, by which the oldest exchanges leave.
+        chat_template_kwargs: further variables of the chat template, by their names.
+        sampling: how tokens are drawn; ``settings`` are its fields.
+
+    Attributes:
+        llm: the model.
+        sampling: how tokens are drawn.
+        overflow: as above; it may be set.
+        dropped: the messages that have left a full context for the last reply.
+
+    Raises:
+        ConfigError: an argument is of another kind.
+        TemplateError: there is no chat template, it has no such variable, or no switch for
+            thinking.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        system: str | None = None,
+        think: bool | None = None,
+        overflow: Overflow = "error",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        **settings: Unpack[SamplingFields],
+    ) -> None:
+        require_chat_template(llm.tokenizer, llm.path.name)
+        if think is not None:
+            truth("think", think)
+        if not isinstance(chat_template_kwargs, Mapping | None):
+            raise ConfigError(
+                f"chat_template_kwargs is {shown(chat_template_kwargs)}, which is no mapping",
+                hint='give names and values: {"enable_thinking": False}',
+            )
+        self.llm = llm
+        self._template = ConversationTemplate(
+            llm.tokenizer, think=think, variables=chat_template_kwargs
+        )
+        self.sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
+        self.overflow: Overflow = choice("overflow", overflow, OVERFLOWS)
+        self.dropped: list[Message] = []
+        self._messages: list[Message] = []
+        self._cached: CachedTurn | None = None
+        self.set_system(system)
+
+    def __enter__(self) -> Chat:
+        """Return the conversation."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the model loaded; it has an owner of its own."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation in OpenAI's form; it may be replaced, and changed in place.
+
+        Each has a ``role`` (system, user, assistant, tool) and a ``content``, which may be given as
+        a list of text parts; replies before which the model has thought have
+        ``reasoning_content`` too, and those that call tools ``tool_calls``.
+        """
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        self._messages = checked_messages(messages)
+
+    def set_system(self, text: str | None) -> None:
+        """Set, replace or (None) remove the system message."""
+        if text is not None:
+            require_text("system", text)
+        self._messages = [message for message in self._messages if message["role"] != "system"]
+        if text:
+            self._messages.insert(0, {"role": "system", "content": text})
+
+    def clear(self) -> None:
+        """Forget the conversation, not the system message."""
+        self._messages = [message for message in self._messages if message["role"] == "system"]
+
+    def fork(self) -> Chat:
+        """Return an independent conversation that goes on from here; nothing is computed again."""
+        twin = Chat.__new__(Chat)
+        vars(twin).update(vars(self))
+        twin._messages = deepcopy(self._messages)
+        twin.dropped = []
+        if self._cached is not None:
+            twin._cached = self._cached = replace(self._cached, is_shared=True)
+        return twin
+
+    def undo(self) -> list[Message]:
+        """Drop the last exchange, the user's message and all after it, and return it.
+
+        Returns an empty list where the user has said nothing.
+        """
+        for place in reversed(range(len(self._messages))):
+            if self._messages[place]["role"] == "user":
+                dropped = self._messages[place:]
+                del self._messages[place:]
+                return dropped
+        return []
+
+    def stream(
+        self,
+        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        on_prefill: PrefillCallback | None = None,
+        **settings: Unpack[SamplingFields],
+    ) -> Stream:
+        """Return the tokens of the reply to a message, to be read as they come.
+
+        Both stay in ``messages`` when the stream ends, also where the reply was stopped. Thinking
+        comes in the tokens' ``thinking``, and is no part of their ``text``.
+
+        Args:
+            message: the user's text; or messages, such as ``{"role": "tool", "content": "sunny"}``.
+            on_prefill: as in ``LLM.stream``.
+            settings: fields of ``Sampling``.
+
+        Raises:
+            ConfigError: an argument is of another kind.
+            ContextError: the conversation no longer fits the context; it is then as before.
+            TemplateError: the template refuses the conversation.
+        """
+        if isinstance(message, str):
+            message = {"role": "user", "content": message}
+        new = checked_messages(message)
+        if not new:
+            raise ConfigError("there is no message", hint="give a text, or messages")
+        sampling = merged("sampling", self.sampling, CHAT_SAMPLING, settings)
+        return self._reply([*checked_messages(self._messages), *new], sampling, on_prefill)
+
+    def send(
+        self,
+        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        **settings: Unpack[SamplingFields],
+    ) -> str:
+        """Return the reply to a message, without thinking; the rest is as in ``stream``."""
+        return "".join(token.text for token in self.stream(message, **settings))
+
+    def regenerate(self, **settings: Unpack[SamplingFields]) -> str:
+        """Return a new reply to the user's last message, in the place of what has come after it.
+
+        What was there stays where no reply comes. Arguments and errors are those of ``stream``;
+        ``undo``, and a ``stream`` of what it returns first, do the same token by token.
+
+        Raises:
+            ConfigError: the user has said nothing.
+        """
+        before = list(self._messages)
+        dropped = self.undo()
+        if not dropped:
+            raise ConfigError("there is nothing to reply to", hint="send a message first")
+        try:
+            text = self.send(dropped[0], **settings)
+        except BaseException:
+            self._messages = before
+            raise
+        if len(self._messages) == len(before) - len(dropped):  # it was cancelled at once
+            self._messages = before
+        return text
+
+    def save(self, path: str | Path) -> None:
+        """Write the messages as JSON, for the owner alone.
+
+        Raises:
+            ConfigError: ``path`` is no path.
+            ConversionError: the disk refuses, or ``path`` is no plain file.
+        """
+        save_chat(path, checked_messages(self._messages), self._cached)
+
+    def load(self, path: str | Path) -> None:
+        """Replace the messages by those that ``save`` wrote.
+
+        Raises:
+            ConfigError: ``path`` is no path.
+            FormatError, ReadError: it is no saved conversation, or cannot be read.
+        """
+        self._messages, self._cached = load_chat(path, vocab_size=self.llm.config.vocab_size)
+
+    def _reply(
+        self, messages: list[Message], sampling: Sampling, on_prefill: PrefillCallback | None
+    ) -> Stream:
+        """Return the reply to a conversation that ends with what is new."""
+        dropped: list[Message] = []
+        context = self.llm.context
+        if self.overflow == "drop_oldest":
+            messages, dropped = drop_oldest(
+                messages,
+                lambda some: len(self._encode(self._template.render(some))),
+                context=context,
+                max_tokens=sampling.max_tokens,
+            )
+        prompt = self._template.render(messages)
+        ids = self._encode(prompt)
+        if len(ids) > context:
+            raise ContextError(
+                f"the conversation has {len(ids)} tokens, {len(ids) - context} more than the "
+                f"context of {context}",
+                hint=what_helps(self.llm),
+            )
+        tokens = self.llm.stream(ids, sampling, reuse_cache=True, on_prefill=on_prefill)
+        self._forget_other_turn(ids)
+        self.dropped = dropped
+        reply = Reply(self._template, prompt)
+        return tokens.map(reply.add, on_end=partial(self._end, messages, prompt, ids, reply))
+
+    def _encode(self, prompt: str) -> list[int]:
+        """Return the ids of a conversation, and for what was computed the ids that were used."""
+        tokenizer = self.llm.tokenizer
+        if self._cached and prompt.startswith(self._cached.text):
+            rest = prompt[len(self._cached.text) :]
+            new = tokenizer.encode(rest, add_special_tokens=False)
+            # No token spans such a border, so both halves are encoded as the whole would be.
+            if new and new[0] in tokenizer.split_token_ids:
+                return [*self._cached.ids, *new]
+        return tokenizer.encode(prompt, add_special_tokens=False)
+
+    def _forget_other_turn(self, ids: Sequence[int]) -> None:
+        """Free what was computed of a turn that the conversation does not go on from."""
+        cached = self._cached
+        if cached is None or cached.is_shared:
+            return
+        pairs = zip(cached.ids, ids, strict=False)
+        common = next((place for place, (a, b) in enumerate(pairs) if a != b), len(cached.ids))
+        if common < len(cached.ids):
+            self.llm.prefix_cache.cut(cached.ids, common)
+
+    def _end(self, messages: list[Message], prompt: str, ids: list[int], reply: Reply) -> None:
+        """Take a reply that has ended into the conversation, unless there is none."""
+        message = reply.message()
+        if not self._is_kept(messages, message):
+            self.dropped = []
+            return
+        self._messages = [*messages, message]
+        self._cached = self._cached_turn(prompt + reply.written, ids + reply.ids, reply)
+
+    def _is_kept(self, messages: list[Message], message: Message) -> bool:
+        """Return whether a reply is one to go on from.
+
+        Thinking that was cut off is a reply with an empty answer, which not all templates take.
+        """
+        if message["content"]:
+            return True
+        if "reasoning_content" not in message:
+            return False
+        try:
+            self._template.render([*messages, message, messages[-1]])
+        except TemplateError:
+            return False
+        return True
+
+    def _cached_turn(self, text: str, ids: list[int], reply: Reply) -> CachedTurn | None:
+        if reply.finish_reason != "stop":
+            return CachedTurn(text, ids)
+        # An end token is no part of the text: the template writes it, or another.
+        if ids[-1] in self.llm.eos_token_ids:
+            return CachedTurn(text, ids[:-1])
+        # A stop text ended the reply, and may have begun inside a token.
+        return None

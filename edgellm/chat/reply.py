@@ -1,0 +1,55 @@
+"""A reply, as it comes token by token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgellm.chat.messages import Message
+from edgellm.chat_template.conversation import ConversationTemplate
+from edgellm.generation.output import Token
+
+
+class Reply:
+    """A reply that comes token by token, its thinking parted from its answer.
+
+    Attributes:
+        ids: its tokens.
+        finish_reason: once it has ended.
+        written: all of it, with the markers between thinking and answer.
+        thinking: without blanks around it.
+        answer: the rest.
+    """
+
+    def __init__(self, template: ConversationTemplate, prompt: str) -> None:
+        self._template = template
+        self._filter = template.thinking_filter(prompt)
+        self.ids: list[int] = []
+        self.finish_reason: str | None = None
+        self.written = ""
+        self.thinking = ""
+        self.answer = ""
+
+    def add(self, token: Token) -> Token:
+        """Return a token that has text for what is sure of the answer, and of the thinking."""
+        self.finish_reason = token.finish_reason
+        if token.id is not None:
+            self.ids.append(token.id)
+        thinking, answer = "", token.text
+        text = token.text + self._template.written(token.id)
+        if self._filter is not None:
+            thinking, answer = self._filter.add(text)
+            if token.finish_reason is not None:
+                answer += self._filter.finish(whole=token.finish_reason == "stop")
+        self.written += text
+        self.thinking += thinking
+        self.answer += answer
+        if self._filter is None:
+            return token
+        return replace(token, text=answer, thinking=thinking)
+
+    def message(self) -> Message:
+        """Return it as a message."""
+        message: Message = {"role": "assistant", "content": self.answer}
+        if self.thinking:
+            message["reasoning_content"] = self.thinking
+        return message
