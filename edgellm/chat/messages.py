@@ -112,8 +112,7 @@ def _checked_call(call: object) -> dict[str, Any]:
         case _:
             raise ConfigError(
                 f"a tool call is {shown(call)}",
-                hint='it must be {"function": {"name": "f", "arguments": "{}"}}, '
-                "as a reply has it",
+                hint='it must be {"function": {"name": "f", "arguments": "{}"}}, as a reply has it',
             )
     arguments = rest.get("arguments", {})
     if isinstance(arguments, Mapping):
