@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 from weakref import WeakSet, finalize
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from edgellm.chat import Chat, Overflow
 from edgellm.checkpoint.checkpoint import Checkpoint
@@ -19,6 +22,7 @@ from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.batch_answers import answers, paired
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
+from edgellm.errors import EdgeLLMError
 from edgellm.generation.completer import Completer
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prefill import all_logits
@@ -34,7 +38,11 @@ from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker, LayerCaches
 from edgellm.sampling.processors import require_known_tokens
-from edgellm.setting_values import callback, truth, whole_number
+from edgellm.scoring.embeddings import POOLINGS, Pooling, embed, hidden_states
+from edgellm.scoring.pairs import encode_pairs
+from edgellm.scoring.scorer import Score, score_pairs
+from edgellm.scoring.workspace import Workspace
+from edgellm.setting_values import callback, choice, listed, truth, whole_number
 from edgellm.settings import MAX_QUEUE, MAX_SEQUENCES, Sampling, SamplingFields, merged
 from edgellm.settings.argument_names import check_names
 from edgellm.speculation.controller import Speculation
@@ -295,6 +303,74 @@ class LLM:
             finally:
                 lease.drop()
 
+    def score(self, pairs: Iterable[tuple[Prompt, Prompt]]) -> list[Score]:
+        """Return how likely the model finds continuations after their contexts, in their order.
+
+        What contexts have in common is computed once, and many pairs share a pass over the weights.
+
+        Args:
+            pairs: a context and a continuation each: two texts, or two lists of token ids. Texts
+                are encoded as one, which is cut after the context's own tokens; blanks at the end
+                of a context belong to the continuation, and an empty context is the token that
+                begins a text. That is the rule of lm-evaluation-harness.
+
+        Raises:
+            ConfigError: a pair is something else, or its continuation has no token of its own.
+            ContextError: a pair does not fit the context.
+            ClosedError, NotFiniteError, ReadError: as ``stream`` does.
+            EdgeLLMError: it was cancelled.
+        """
+        encoded = encode_pairs(pairs, self.tokenizer)
+        for place, pair in enumerate(encoded):
+            self._check(pair.tokens, f"pairs[{place}]")
+        with self._workspace() as workspace:
+            return score_pairs(encoded, workspace)
+
+    def hidden_states(self, prompt: Prompt, layer: int = -1) -> npt.NDArray[np.float32]:
+        """Return the hidden states (L, E) of the L tokens of a prompt.
+
+        Args:
+            prompt: a text or token ids.
+            layer: 0 are the embeddings, N comes after layer N; the last number, and -1, after all
+                layers and the final norm: as transformers' ``hidden_states`` are numbered.
+
+        Raises:
+            ConfigError: there is no such layer.
+            UnsupportedModelError: the model runs as mlx-lm's, which has no hidden states to give.
+            ContextError, ClosedError, ReadError: as ``stream`` does.
+            EdgeLLMError: it was cancelled.
+        """
+        tokens = token_ids(prompt, self.tokenizer)
+        self._check(tokens)
+        with self._workspace() as workspace:
+            return hidden_states(tokens, workspace, layer=layer)
+
+    def embed(
+        self, texts: Iterable[Prompt], *, pooling: Pooling = "mean", normalize: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """Return one vector (E,) a text, as an array (N, E).
+
+        Args:
+            texts: texts or token ids.
+            pooling: over the states after the final norm: their ``mean``, the token that begins a
+                text included, or that of the ``last`` token.
+            normalize: make each vector 1 long.
+
+        Raises:
+            ConfigError: an argument is of another kind.
+            UnsupportedModelError, ContextError, ClosedError, ReadError: as ``hidden_states`` does.
+            EdgeLLMError: it was cancelled.
+        """
+        choice("pooling", pooling, POOLINGS)
+        truth("normalize", normalize)
+        encoded = [
+            token_ids(text, self.tokenizer) for text in listed("texts", texts, "a list of texts")
+        ]
+        for place, ids in enumerate(encoded):
+            self._check(ids, f"texts[{place}]")
+        with self._workspace() as workspace:
+            return embed(encoded, workspace, pooling=pooling, normalize=normalize)
+
     def cancel(self) -> None:
         """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread.
 
@@ -342,6 +418,18 @@ class LLM:
     def _cache_bytes(self, tokens: int) -> int:
         return self.caches.nbytes(capacity=tokens, context=self.context)
 
-    def _check(self, ids: Sequence[int]) -> None:
+    @contextmanager
+    def _workspace(self) -> Iterator[Workspace]:
+        """Hold the model, and all memory for KV caches."""
+        with self._lock.acquire(), self._lock.computing():
+            self.prefix_cache.clear()
+            yield Workspace(self._engine_context(), lambda: not self._lock.cancelled.is_set())
+
+    def _check(self, ids: Sequence[int], name: str = "") -> None:
         self._lock.require_open()
-        check_prompt(ids, self.config, context=self.context)
+        try:
+            check_prompt(ids, self.config, context=self.context)
+        except EdgeLLMError as error:
+            if not name:
+                raise
+            raise type(error)(f"{name}: {error.message}", hint=error.hint) from None

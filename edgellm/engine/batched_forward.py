@@ -23,12 +23,15 @@ class SequenceInput:
         caches: of the sequence, one a layer.
         prompt_tokens: tokens of the prompt that are not in the caches; the tokens begin with them.
         needs_logits: whether the logits after the last token are needed.
+        on_states: called with the hidden states (L, E) of these tokens after all layers, in their
+            order, a part at a time.
     """
 
     tokens: Sequence[int]
     caches: Sequence[Cache]
     prompt_tokens: int = 0
     needs_logits: bool = True
+    on_states: Callable[[mx.array], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,9 @@ def forward(
         end = 0  # rows of a state lie side by side, in the order of its spans
         for place, span in zip(state.inputs, state.spans, strict=True):
             end += span.length
+            on_states = inputs[place].on_states
+            if on_states is not None:
+                on_states(rows[0, end - span.length : end])
             # a later chunk of the same prompt takes the place of an earlier one
             last_rows[place] = rows[0, end - 1 : end]  # (1, E)
     needed = [last_rows[place] for place, new in enumerate(inputs) if new.needs_logits]

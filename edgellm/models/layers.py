@@ -89,7 +89,12 @@ class Layers(Protocol):
     """The largest of the layers' ``Layer.max_exact_rows``."""
 
     def run(
-        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+        self,
+        states: States,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 
@@ -97,6 +102,7 @@ class Layers(Protocol):
             states: what goes into the first layer.
             spans: the sequences in each of them.
             keep_going: asked between layers, or between states.
+            depth: how many layers they go through; None for all.
 
         Raises:
             ClosedError: the layers were closed.
@@ -120,13 +126,18 @@ class ResidentLayers:
         self._closed = False
 
     def run(
-        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+        self,
+        states: States,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
         if self._closed:
             raise ClosedError("the model was closed")
         states = list(states)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers[:depth]):
             if not keep_going():
                 return []
             states = [

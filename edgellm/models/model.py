@@ -106,6 +106,7 @@ class Model:
         *,
         many: bool = False,
         keep_going: Callable[[], bool] = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 
@@ -113,13 +114,13 @@ class Model:
             tokens: ids (1, L), each of one sequence.
             caches: of those sequences, one a layer.
             many: as ``Span`` has it.
-            keep_going: as ``Layers.run`` has it.
+            keep_going, depth: as ``Layers.run`` has them.
         """
         spans = [
             [Span(sequence_caches, ids.shape[1], many)]
             for ids, sequence_caches in zip(tokens, caches, strict=True)
         ]
-        return self.hidden_ragged(tokens, spans, keep_going=keep_going)
+        return self.hidden_ragged(tokens, spans, keep_going=keep_going, depth=depth)
 
     def hidden_ragged(
         self,
@@ -127,11 +128,12 @@ class Model:
         spans: Sequence[Sequence[Span]],
         *,
         keep_going: Callable[[], bool] = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return what ``hidden`` does; ids (1, L) may be of several sequences side by side."""
         # not in a list, which would hold a prompt's embeddings until all layers are through
         states = (self._embed(ids) for ids in tokens)
-        return self.layers.run(states, spans, keep_going=keep_going)
+        return self.layers.run(states, spans, keep_going=keep_going, depth=depth)
 
     def _embed(self, tokens: mx.array) -> mx.array:
         states = self.embed_tokens(tokens)

@@ -112,7 +112,12 @@ class PagedLayers:
         return sum(self._groups[index].nbytes for index in self._streamed)
 
     def run(
-        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+        self,
+        states: States,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 
@@ -130,7 +135,7 @@ class PagedLayers:
         assert len(states) == len(spans), "each state has its sequences"
         computing: deque[tuple[_Load, list[mx.array]]] = deque()
         try:
-            for index in range(len(self._groups)):
+            for index in range(len(self._groups))[:depth]:
                 if not keep_going():
                     self._stop_half_way()
                     return []

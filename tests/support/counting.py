@@ -26,7 +26,7 @@ class CountingLayers:
         self.dtypes = set()
         self.before_layer = lambda: None
 
-    def run(self, states, spans, *, keep_going=always):
+    def run(self, states, spans, *, keep_going=always, depth=None):
         def ask():
             self.before_layer()
             return keep_going()
@@ -34,7 +34,7 @@ class CountingLayers:
         self.passes += 1
         states = list(states)
         self.lengths += [state.shape[1] for state in states]
-        moved = self._layers.run(states, spans, keep_going=ask)
+        moved = self._layers.run(states, spans, keep_going=ask, depth=depth)
         self.dtypes |= {state.dtype for state in [*states, *moved]}
         return moved
 

@@ -128,7 +128,12 @@ class CpuLayers:
         self.max_exact_rows = max((block.max_exact_rows for block in blocks), default=0)
 
     def run(
-        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+        self,
+        states: States,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
         if not self._blocks:
@@ -137,7 +142,10 @@ class CpuLayers:
         for hidden, state_spans in zip(states, spans, strict=True):
             if not keep_going():
                 return []
-            results.append(_run(self._blocks, hidden, state_spans))
+            after = hidden
+            if depth != 0:
+                after = _run(self._blocks[:depth], hidden, state_spans)
+            results.append(after)
         return results
 
     def close(self) -> None:

@@ -28,9 +28,15 @@ class WholeModel:
         self.async_compute = device.has_gpu()
 
     def run(
-        self, states: States, spans: StateSpans, *, keep_going: KeepGoing = always
+        self,
+        states: States,
+        spans: StateSpans,
+        *,
+        keep_going: KeepGoing = always,
+        depth: int | None = None,
     ) -> list[mx.array]:
         """Return the logits (1, L, V) of token ids; empty where ``keep_going`` said no."""
+        assert depth is None, "it is one piece"
         if self._model is None:
             raise ClosedError("the model was closed")
         results = []

@@ -1,0 +1,58 @@
+"""A loaded model, as texts go through it after which nothing is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.context import EngineContext
+from edgellm.errors import EdgeLLMError
+from edgellm.sampling.token_scorer import HEAD_ROWS
+
+STREAMED_TOKENS = 8192
+"""Of a wave where weights are streamed: hidden states of all of them are held, 67 MB with 4,096
+numbers of 16 bits each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The model, and how much goes through it together.
+
+    Attributes:
+        context: the model.
+        keep_going: asked between layers; false ends the work.
+    """
+
+    context: EngineContext
+    keep_going: Callable[[], bool]
+
+    @property
+    def prefill_chunk(self) -> int:
+        """Tokens that go through a layer at once; few of a whole model, whose states are logits."""
+        if self.context.model.whole:
+            return min(HEAD_ROWS, self.context.plan.prefill_chunk)
+        return self.context.plan.prefill_chunk
+
+    @property
+    def wave_tokens(self) -> int:
+        """Tokens of all sequences that go through the model together."""
+        if self.context.model.layers.streams_weights:
+            return STREAMED_TOKENS
+        return self.prefill_chunk
+
+    def forward(self, inputs: Sequence[SequenceInput]) -> None:
+        """Send sequences through the model. Raises EdgeLLMError where they were cancelled."""
+        logits, _ = forward(
+            self.context.model,
+            inputs,
+            prefill_chunk=self.prefill_chunk,
+            keep_going=self.keep_going,
+        )
+        self.require_whole(logits)
+
+    def require_whole(self, result: object) -> None:
+        """Raise EdgeLLMError where a pass has no result: it was cancelled, or the model closed."""
+        if result is None or result == []:
+            self.context.model_lock.require_open()
+            raise EdgeLLMError("this was cancelled before its end", hint="ask for it again")
