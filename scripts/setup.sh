@@ -149,7 +149,7 @@ case $level in
 esac
 
 # The stamp is written last, so that an interrupted set-up is done again; it names the folder because .venv cannot move.
-want="$(cksum <pyproject.toml) $PWD ${EXTRAS:-}"
+want="$(cat pyproject.toml setup.py | cksum) $PWD ${EXTRAS:-}"
 make_venv
 for stamp in .venv/stamp-dev ".venv/stamp-$level"; do
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then exit 0; fi
