@@ -6,8 +6,10 @@ Numbers may be NumPy's; a truth value is no number, a text neither.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from numbers import Integral, Real
+from operator import index
 from os import PathLike, fspath
 from typing import Any, TypeGuard
 
@@ -47,9 +49,15 @@ def number(
 
 def truth(name: str, value: object) -> bool:
     """Return true or false. Raises ConfigError where a value is neither."""
-    if isinstance(value, bool):
-        return value
+    if is_truth(value):
+        return bool(value)
     raise _refused(name, value, "true or false")
+
+
+def is_truth(value: object) -> bool:
+    """Return whether a value is true or false, also as NumPy has them."""
+    numpy = sys.modules.get("numpy")  # who has one of its values has imported it
+    return isinstance(value, bool) or (numpy is not None and isinstance(value, numpy.bool_))
 
 
 def choice(name: str, value: object, choices: Sequence[Any]) -> Any:
@@ -90,6 +98,21 @@ def iterated(name: str, value: object, allowed: str) -> Iterator[Any]:
         except TypeError as error:  # an array without dimensions
             raise _refused(name, value, allowed) from error
     raise _refused(name, value, allowed)
+
+
+def listed_integers(name: str, value: object, allowed: str) -> list[int]:
+    """Return whole numbers as Python has them, NumPy's too. Raises ConfigError."""
+    integers = []
+    for item in listed(name, value, allowed):
+        try:
+            if isinstance(item, bool):
+                raise TypeError
+            integers.append(index(item))
+        except TypeError as error:
+            raise ConfigError(
+                f"{name} has {shown(item)} in it, which must be a whole number"
+            ) from error
+    return integers
 
 
 def callback(name: str, value: object) -> None:

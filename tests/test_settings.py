@@ -319,7 +319,7 @@ def test_any_argument_is_taken_or_refused_as_a_setting(value, open_llm):
         (lambda: llm.batch().submit([5], timeout=value), None),
         (lambda: llm.batch().submit([5], n=value), None),
         (lambda: llm.engine(max_queue=value), None),
-        (lambda: llm.stream([5], reuse_cache=value), isinstance(value, bool)),
+        (lambda: llm.stream([5], reuse_cache=value), isinstance(value, bool | np.bool_)),
         (lambda: llm.stream([5], on_prefill=value), value is None or callable(value)),
         (lambda: llm.logits(value), None),
         (lambda: llm.chat(system=value), is_text or value is None),

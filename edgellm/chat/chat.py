@@ -25,12 +25,12 @@ from edgellm.settings import (
     merged,
 )
 from edgellm.settings.argument_names import check_names
+from edgellm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from edgellm.generation.stats import PrefillCallback
     from edgellm.generation.stream import Stream
     from edgellm.llm import LLM
-    from edgellm.tokenizer import Tokenizer
 
 CHAT_SAMPLING = Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P, max_tokens=CHAT_MAX_TOKENS)
 
@@ -83,6 +83,8 @@ class Chat:
         sampling: Sampling | None = None,
         **settings: Unpack[SamplingFields],
     ) -> None:
+        if not isinstance(getattr(llm, "tokenizer", None), Tokenizer):
+            raise ConfigError(f"llm is {shown(llm)}; it must be a model that load returned")
         require_chat_template(llm.tokenizer, llm.path.name)
         if think is not None:
             truth("think", think)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections import abc
@@ -138,7 +139,7 @@ class Engine:
         from the next. One that runs ends after the pass that is under way; where everybody in it
         was cancelled, the pass is left between two layers.
         """
-        self._scheduler.cancel(number)
+        self._scheduler.cancel(whole_number("number", number, 0, sys.maxsize))
 
     def cancel_all(self) -> None:
         """Cancel all sequences that are here now."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgellm.errors import ConfigError
 from edgellm.files.strict_json import quoted
+from edgellm.setting_values import shown
 
 _NOTHING_THERE = (FileNotFoundError, NotADirectoryError)
 
@@ -26,6 +27,8 @@ def given_path(text: str | Path) -> Path:
         ConfigError: nothing can be looked for there: it is empty, the name is too long or no name,
             a link leads back to itself, there is no such home, or the system refuses.
     """
+    if not isinstance(text, str | os.PathLike) or isinstance(os.fspath(text), bytes):
+        raise ConfigError(f"the path is {shown(text)}; it must be a text or a pathlib.Path")
     if not str(text):
         raise ConfigError("the path '' is empty", hint="name a file or folder, or . for this one")
     try:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import index
 
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.errors import ConfigError, ContextError
-from edgellm.setting_values import listed, shown
+from edgellm.setting_values import listed_integers
 from edgellm.tokenizer import Tokenizer
 
 
@@ -19,17 +18,7 @@ def token_ids(prompt: str | Iterable[int], tokenizer: Tokenizer) -> list[int]:
     """
     if isinstance(prompt, str):
         return tokenizer.encode_prompt(prompt)
-    ids = []
-    for token in listed("the prompt", prompt, "a text, or token ids"):
-        try:
-            if isinstance(token, bool):
-                raise TypeError
-            ids.append(index(token))
-        except TypeError as error:
-            raise ConfigError(
-                f"the prompt has {shown(token)} among its token ids, which must be whole numbers"
-            ) from error
-    return ids
+    return listed_integers("the prompt", prompt, "a text, or token ids")
 
 
 def check_prompt(tokens: Sequence[int], config: CommonConfig, *, context: int) -> None:

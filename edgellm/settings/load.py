@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from edgellm.errors import ConfigError
-from edgellm.setting_values import choice, path_text, set_checked, shown, whole_number
+from edgellm.setting_values import choice, is_truth, path_text, set_checked, shown, whole_number
 from edgellm.settings.argument_names import check_names
 from edgellm.settings.defaults import KV_BITS, MAX_BEAMS, MAX_CONTEXT, PREFILL_CHUNK
 from edgellm.settings.sizes import MAX_SIZE, parse_memory
@@ -77,7 +77,9 @@ class LoadSettings:
             checked["threads"] = whole_number("threads", self.threads, 1, 1024)
         if self.kv_bits is not None:
             checked["kv_bits"] = choice("kv_bits", self.kv_bits, KV_BITS)
-        if not isinstance(self.prompt_cache, bool):
+        if is_truth(self.prompt_cache):
+            checked["prompt_cache"] = bool(self.prompt_cache)
+        else:
             path_text("prompt_cache", self.prompt_cache, "true, false or a folder")
         if self.draft is not None:
             path_text("draft", self.draft, "a folder, a Hub id or a bundled name")

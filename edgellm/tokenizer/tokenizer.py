@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from edgellm.chat_template.end_texts import END_TEXTS, end_texts
 from edgellm.chat_template.render_process import TemplateNames
 from edgellm.chat_template.template import DEFAULT, ChatTemplate, choose_template, find_templates
-from edgellm.errors import TokenizerError
+from edgellm.errors import ConfigError, TokenizerError
+from edgellm.files.given_path import given_path
 from edgellm.files.strict_json import quoted
+from edgellm.setting_values import (
+    listed,
+    listed_integers,
+    require_text,
+    shown,
+    truth,
+    whole_number,
+)
+from edgellm.settings import MAX_VOCABULARY
 from edgellm.settings.argument_names import check_names
 from edgellm.tokenizer.added_tokens import read_settings
 from edgellm.tokenizer.detokenizer import Detokenizer, StreamDecoder
@@ -95,7 +106,9 @@ class Tokenizer:
                 not know, more than a few added ones.
             TemplateError: a file with a chat template is damaged.
         """
-        folder = Path(path)
+        folder = given_path(path)
+        if vocab_size is not None:
+            vocab_size = whole_number("vocab_size", vocab_size, 1, MAX_VOCABULARY)
         settings = read_settings(folder)
         vocabulary: TokenTable
         if (folder / "tokenizer.json").exists():
@@ -130,6 +143,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the text holds half a surrogate pair, or the tokenizer fails on it.
         """
+        require_text("text", text)
+        truth("add_special_tokens", add_special_tokens)
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -166,6 +181,8 @@ class Tokenizer:
             ids: token ids.
             skip_special_tokens: whether tokens such as ``</s>`` add nothing.
         """
+        truth("skip_special_tokens", skip_special_tokens)
+        ids = listed_integers("ids", ids, "token ids")
         return self._detokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def decoder(
@@ -178,6 +195,8 @@ class Tokenizer:
             continues: whether the text goes on from another, a prompt for example: then the space
                 before its first word is kept, so that prompt and text together read as one.
         """
+        truth("skip_special_tokens", skip_special_tokens)
+        truth("continues", continues)
         return StreamDecoder(
             self._detokenizer, skip_special_tokens=skip_special_tokens, continues=continues
         )
@@ -202,6 +221,10 @@ class Tokenizer:
         Raises:
             TemplateError: there is no such template, it fails, or it refuses the conversation.
         """
+        messages = listed("messages", messages, "a list of mappings with role and content")
+        truth("add_generation_prompt", add_generation_prompt)
+        if template is not None:
+            require_text("template", template)
         roles = {role: token for role, token in self._vocabulary.named.items() if token is not None}
         visible = {
             "tools": None,
@@ -232,7 +255,7 @@ class Tokenizer:
 
     def template_names(self, *, tools: bool = False) -> TemplateNames:
         """Return the names that the usual template reads. Raises TemplateError, as ``render``."""
-        return choose_template(self._templates, None, tools=tools).names
+        return choose_template(self._templates, None, tools=truth("tools", tools)).names
 
     def difference(self, other: Tokenizer) -> str | None:
         """Return in words how another tokenizer gives texts other ids, ``None`` where it does not.
@@ -240,6 +263,8 @@ class Tokenizer:
         Ids beyond the smaller vocabulary do not count: a model often has a few tokens more than its
         smaller brother.
         """
+        if not isinstance(other, Tokenizer):
+            raise ConfigError(f"other is {shown(other)}; it must be a Tokenizer")
         mine, theirs = self._vocabulary, other._vocabulary
         for token_id in range(min(mine.size, theirs.size)):
             one, two = mine.token_of(token_id), theirs.token_of(token_id)
@@ -254,7 +279,7 @@ class Tokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token, ``None`` where there is none."""
-        return self._vocabulary.id_of(token)
+        return self._vocabulary.id_of(require_text("token", token))
 
     def id_to_token(self, token_id: int) -> str:
         """Return the token of an id, as the vocabulary writes it.
@@ -262,6 +287,7 @@ class Tokenizer:
         Raises:
             TokenizerError: there is none.
         """
+        token_id = whole_number("token_id", token_id, -sys.maxsize, sys.maxsize)
         token = self._vocabulary.token_of(token_id)
         if token is None:
             raise TokenizerError(
@@ -275,6 +301,8 @@ class Tokenizer:
         Args:
             named: by the model's config.
         """
+        if not isinstance(named, Set):
+            raise ConfigError(f"named is {shown(named)}; it must be a set of token ids")
         ends = named | self.eos_token_ids
         others = self.turn_end_ids - ends
         if others:
