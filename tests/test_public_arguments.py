@@ -47,6 +47,7 @@ VALID = {
     "prompt": "Once",
     "prompts": ["Once"],
     "text": "Once",
+    "message": "Once",
     "tokens": [5],
     "ids": [5],
     "number": 0,
