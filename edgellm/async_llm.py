@@ -14,16 +14,19 @@ from weakref import finalize
 from edgellm.async_stream import AsyncStream
 from edgellm.engine.engine_stats import KVBytes
 from edgellm.engine.engine_thread import EngineThread
-from edgellm.errors import ClosedError
+from edgellm.errors import ClosedError, ConfigError
 from edgellm.generation.output import Completion
 from edgellm.llm import LLM, Prompt
 from edgellm.open_llm import load
 from edgellm.runtime.loader import LoadProgress
+from edgellm.setting_values import shown
 from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
+from edgellm.settings.argument_names import check_names
 
 Result = TypeVar("Result")
 
 
+@check_names
 class AsyncLLM:
     """A loaded model whose answers are read in tasks, side by side in one engine.
 
@@ -46,6 +49,8 @@ class AsyncLLM:
     def __init__(
         self, llm: LLM, *, max_queue: int | None = None, at_once: int | None = None
     ) -> None:
+        if not isinstance(llm, LLM):
+            raise ConfigError(f"llm is {shown(llm)}; it must be a model that load returned")
         self.llm = llm
         self.tokenizer = llm.tokenizer
         self._owns_llm = False

@@ -1,5 +1,6 @@
 """Every argument of everything public, of every kind: a right result or our error."""
 
+import asyncio
 import contextlib
 import inspect
 import math
@@ -71,6 +72,7 @@ def world(tiny_folder):
     folder = tiny_folder("llama-2")
     with edgellm.load(folder, memory="500MB", threads=1) as llm:
         with edgellm.load(folder, memory="500MB", threads=1) as other, other.engine() as engine:
+            asyncio_llm = edgellm.AsyncLLM(llm)
             closed = other.engine()
             closed.close()
             yield {
@@ -78,6 +80,7 @@ def world(tiny_folder):
                 "chat": llm.chat(max_tokens=2),
                 "engine": engine,
                 "closed": closed,
+                "async_llm": asyncio_llm,
                 "tokenizer": llm.tokenizer,
                 "other": llm.tokenizer,
                 "model": folder,
@@ -87,8 +90,11 @@ def world(tiny_folder):
 
 def public_calls():
     """The name of an object, if it takes one, and of every public function or method."""
-    yield from ((None, name) for name in ("load", "plan", "Chat", "Sampling", "LoadSettings"))
+    yield from (
+        (None, name) for name in ("load", "plan", "Chat", "AsyncLLM", "Sampling", "LoadSettings")
+    )
     yield ("tokenizer", "from_folder")
+    yield from (("async_llm", "stream"), ("async_llm", "generate"))
     kinds = {"llm": edgellm.LLM, "chat": edgellm.Chat, "engine": edgellm.Engine}
     for owner, kind in {**kinds, "tokenizer": edgellm.Tokenizer}.items():
         for name, member in vars(kind).items():
@@ -108,8 +114,16 @@ def parameters(call):
     ]
 
 
+async def until_it_ends(result):
+    """Wait for a result."""
+    async with asyncio.timeout(60):
+        await result
+
+
 def finish(result):
     """Read what comes bit by bit, and close what is open."""
+    if inspect.isawaitable(result):
+        asyncio.run(until_it_ends(result))
     if isinstance(result, Iterator):
         for _ in result:
             pass
