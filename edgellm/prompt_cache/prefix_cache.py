@@ -22,8 +22,11 @@ from edgellm.prompt_cache.kept_sequence import (
 MakeCaches = Callable[[int], list[Cache]]
 """Makes one cache a layer, with storage for so many tokens."""
 
-MIN_BRANCH = 64
-"""Tokens after the common part from which a kept sequence is left as it is, and copied."""
+MIN_BRANCH = 16
+"""Tokens after the common part from which a kept sequence is another one, and is copied.
+
+Fewer are the end of a reply that a template or a tokenizer writes otherwise.
+"""
 
 
 class Lease:

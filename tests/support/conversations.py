@@ -48,3 +48,28 @@ LIMITS = RenderLimits()
 def render(source, messages=HELLO, *, limits=LIMITS, **variables):
     """Return the text that the template ``source`` makes of a conversation."""
     return ChatTemplate(source, limits).render(messages, NAMES | variables)
+
+
+def require_same_alone_and_in_turn(llm, turns=3):
+    """Let conversations of one model take turns, and require what each says by itself.
+
+    Nor may they compute more.
+    """
+
+    def say(chat, number, turn):
+        *_, last = chat.stream(f"{number} and {turn}, once upon a time there was a house")
+        return last.stats.cached_tokens, chat.messages[-1]["content"]
+
+    chats = [[llm.chat("Be kind. " * 3, temperature=0, max_tokens=4) for _ in "ab"] for _ in "12"]
+    alone = []
+    for number, chat in enumerate(chats[0]):
+        alone.append([say(chat, number, turn) for turn in range(turns)])
+        llm.prefix_cache.clear()
+    in_turn = [
+        [say(chat, number, turn) for number, chat in enumerate(chats[1])] for turn in range(turns)
+    ]
+    for number, said in enumerate(alone):
+        for turn, (cached, text) in enumerate(said):
+            assert in_turn[turn][number][1] == text
+            assert in_turn[turn][number][0] >= cached
+    assert min(cached for cached, _ in in_turn[-1]) > 0

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
+from support.conversations import require_same_alone_and_in_turn
 from support.mlx_lm_models import CONFIGS, write_mlx_lm_model
 from typer.testing import CliRunner
 
@@ -377,3 +378,10 @@ def test_a_folder_that_transformers_5_saved_has_its_logits(tmp_path):
     tiny.write_tokenizer(tmp_path / "saved")
     with edgellm.load(tmp_path / "saved", memory="100MB") as llm:
         assert np.abs(np.array(llm.logits(PROMPT)) - expected).max() < 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize("family", ["mamba2", "gpt_oss"])
+def test_conversations_in_turn_say_what_each_says_alone(family, folder_of):
+    """Also of states that sum up all tokens, and of windows: what cannot be cut is not copied."""
+    with edgellm.load(folder_of(family), memory="100MB") as llm:
+        require_same_alone_and_in_turn(llm, turns=2)
