@@ -10,7 +10,7 @@ from edgellm.device.streams import borrowed_stream
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.memory_plan.plan import Plan
-from edgellm.memory_plan.plan_checkpoint import plan_for
+from edgellm.memory_plan.plan_checkpoint import plan_for, warn_of_large_budget
 from edgellm.models.through_mlx_lm.checkpoint import (
     AnyCheckpoint,
     MLXLMCheckpoint,
@@ -80,6 +80,7 @@ def open_llm(
         plan: lays the model out in memory; None: the plan that follows from the settings.
         progress: called with bytes read and bytes in all.
     """
+    warn_of_large_budget(settings)
     plan = plan or plan_for(checkpoint, settings)
     if isinstance(checkpoint, MLXLMCheckpoint):
         return _open_whole(checkpoint, tokenizer, plan, progress)

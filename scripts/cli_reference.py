@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from edgellm.cli.app import app
 from edgellm.cli.command_group import EXAMPLE, CommandGroup
+from edgellm.cli.headings import OTHER, place
 
 INTRODUCTION = Path(__file__).with_suffix(".md")
 """The text above the commands."""
@@ -46,16 +47,23 @@ def _section(name: str, command: Any) -> str:
         usage.append("[options]")
     lines = [f"## `{' '.join(usage)}`", "", *_paragraphs(command.help or ""), ""]
     if arguments or options:
-        lines += ["| | | default |", "|---|---|---|"]
-        lines += [
-            f"| `{_name(item)}` | {item.help or ''} | {_default(item)} |"
-            for item in [*arguments, *options]
-        ]
+        lines += ["| | | default |", "|---|---|---|", *_rows([*arguments, *options])]
         lines.append("")
     example = (command.epilog or "").removeprefix(EXAMPLE)
     if example:
         lines += ["```console", f"$ {example}", "```", ""]
     return "\n".join(lines)
+
+
+def _rows(items: list[Any]) -> Iterator[str]:
+    """Yield the rows of arguments and options, under their headings as help has them."""
+    last = None
+    for item in sorted(items, key=lambda item: place(item.rich_help_panel or OTHER)):
+        heading = item.rich_help_panel
+        if heading != last:
+            yield f"| **{heading or OTHER}** | | |"
+        last = heading
+        yield f"| `{_name(item)}` | {item.help or ''} | {_default(item)} |"
 
 
 def _usage(argument: Any) -> str:

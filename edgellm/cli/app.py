@@ -5,16 +5,22 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer import Option
 
 from edgellm.cli.command_group import CommandEntry, CommandGroup
+from edgellm.cli.peer_commands import OUR_COMMANDS, explained
+from edgellm.cli.typed_text import looks_like_text
 from edgellm.cli.usage_errors import usage_error
 from edgellm.console import error_view, terminal
 from edgellm.console.streams import standard_streams
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import ConfigError, EdgeLLMError
+from edgellm.setting_values import shown
+
+SPELLED_OUT = ("help", "version")
+"""Options that other programs have as commands, too."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -59,6 +65,26 @@ class EdgellmGroup(CommandGroup):
         ),
     }
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command, also by the name that another program has for it.
+
+        Raises:
+            ConfigError: there is none; a text is told from a name.
+        """
+        name = args[0]
+        if name not in self.table and not ctx.resilient_parsing:
+            if name in OUR_COMMANDS:
+                args = [OUR_COMMANDS[name], *args[1:]]
+                terminal.note(f"{name} is called edgellm {args[0]}")
+            elif (error := explained(name)) is not None:
+                raise error
+            elif looks_like_text(name):
+                raise ConfigError(
+                    f"there is no command {shown(name)}",
+                    hint="a text comes after a command: edgellm generate TEXT, edgellm chat TEXT",
+                )
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(cls=EdgellmGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -84,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Return a command line's exit code; a command that returns nothing ends with 0."""
     words = list(arguments) or ["--help"]
+    if words[0] in SPELLED_OUT:
+        words[0] = f"--{words[0]}"
     try:
         return int(app(words, prog_name="edgellm", standalone_mode=False) or 0)
     except typer.TyperException as error:

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from edgellm.cli.command import WIDEST, EdgellmCommand, leave_values, without_help
 from edgellm.cli.stop_signals import STOP
 from edgellm.cli.usage_errors import did_you_mean
 from edgellm.errors import ConfigError
@@ -27,7 +28,7 @@ class CommandEntry:
         summary: the command's line in the help of its group.
         example: a command line that ends the command's own help.
         target: ``module:attribute`` of the command's function, or of the typer app of a group;
-            left out: the function of the command's name in the module of that name.
+            default: the function of the command's name in the module of that name.
         hidden: leave the command out of the help of its group.
     """
 
@@ -35,6 +36,15 @@ class CommandEntry:
     example: str = ""
     target: str = ""
     hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedName:
+    """A command's name as a shell completes it."""
+
+    value: str
+    type: str = "plain"
+    help: None = None
 
 
 class CommandGroup(TyperGroup):
@@ -47,6 +57,12 @@ class CommandGroup(TyperGroup):
 
     package: ClassVar[str] = ""
     table: ClassVar[Mapping[str, CommandEntry]] = {}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the group's own words."""
+        if ctx.resilient_parsing:
+            leave_values(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order in which help shows them."""
@@ -72,8 +88,24 @@ class CommandGroup(TyperGroup):
         epilog = None
         if entry.example:
             epilog = EXAMPLE + entry.example
-        app.command(cmd_name, epilog=epilog, hidden=entry.hidden)(target)
+        app.command(
+            cmd_name,
+            cls=EdgellmCommand,
+            epilog=epilog,
+            hidden=entry.hidden,
+            context_settings={"max_content_width": WIDEST},
+        )(target)
         return get_command(app)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Return names that begin with what was typed; typer's own way would import every command.
+
+        Options are completed where one was begun.
+        """
+        if incomplete.startswith("-"):
+            return without_help(super().shell_complete(ctx, incomplete))
+        names = self.list_commands(ctx)
+        return [CompletedName(name) for name in names if name.startswith(incomplete)]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands' lines from the table; typer's own way would import every command."""

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from typer.core import TyperGroup
+
+from edgellm.cli.peer_options import PEER_HINTS
 from edgellm.errors import ConfigError
+
+TOO_MANY = "got unexpected extra argument"
+"""The beginning of typer's message about words that no argument takes."""
 
 
 def usage_error(error: Any) -> ConfigError:
@@ -22,9 +28,28 @@ def usage_error(error: Any) -> ConfigError:
     option = getattr(error, "option_name", "").partition("=")[0]
     known = [name for parameter in context.command.params for name in parameter.opts]
     if option and option not in known:
-        hint = did_you_mean(option, known, help_command)
-        return ConfigError(f"there is no option {option}", hint=hint)
-    return ConfigError(_sentence(error), hint=f"see {help_command}")
+        return ConfigError(
+            f"there is no option {option}", hint=_option_hint(option, known, context)
+        )
+    sentence = _sentence(error)
+    takes_text = any(parameter.name == "text" for parameter in context.command.params)
+    if takes_text and sentence.startswith(TOO_MANY):
+        return ConfigError(
+            sentence, hint=f"put a text of several words in quotes, or see {help_command}"
+        )
+    return ConfigError(sentence, hint=f"see {help_command}")
+
+
+def _option_hint(option: str, known: Sequence[str], context: Any) -> str:
+    """Return the next step after an option that a command has not."""
+    help_command = f"{context.command_path} --help"
+    if get_close_matches(option, known, n=1):
+        return did_you_mean(option, known, help_command)
+    if option in PEER_HINTS:
+        return PEER_HINTS[option]
+    if isinstance(context.command, TyperGroup):
+        return f"options stand after a command: {context.command_path} generate {option} ..."
+    return f"see {help_command}"
 
 
 def did_you_mean(name: str, known: Sequence[str], help_command: str) -> str:

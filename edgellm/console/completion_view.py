@@ -1,4 +1,4 @@
-"""A completion as it comes, and the ways to show it: markdown, plain text, or nothing."""
+"""A completion as it comes, the ways to show it, and what is said below it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import shutil
 import sys
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgellm.console.status_line import Activity, StatusLine
 from edgellm.console.streams import is_terminal
 from edgellm.console.terminal import note, out, write
+from edgellm.console.units import plural, seconds, speed
 from edgellm.errors import escape_controls
+
+if TYPE_CHECKING:
+    from edgellm.generation.stats import Stats
 
 TAB_COLUMNS = 8
 
@@ -105,6 +109,23 @@ class PlainView:
         """Say the line on standard error."""
         with self._status.paused():
             note(line)
+
+
+def show_speed(stats: Stats) -> None:
+    """Say how many tokens a completion has, and how fast they came."""
+    parts = [plural(stats.completion_tokens, "token")]
+    if stats.decode_tokens_per_second:
+        parts.append(speed(stats.decode_tokens_per_second))
+    parts.append(f"first token after {seconds(stats.first_token_seconds)}")
+    note(", ".join(parts))
+
+
+def show_cut_off(stats: Stats, *, max_tokens: int, context: int) -> None:
+    """Say which limit has ended a completion that was not at its end."""
+    if stats.completion_tokens >= max_tokens:
+        note(f"cut off at --max-tokens {max_tokens}")
+    else:
+        note(f"cut off: the context of {plural(context, 'token')} is full; --context sets it")
 
 
 def last_column(line: str, width: int) -> int:

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgellm.errors import ConversionError
 from edgellm.files.bounded import read_in_parts
@@ -21,7 +19,10 @@ from edgellm.files.names import PARTIAL_SUFFIX, shortened
 from edgellm.files.refusals import CANNOT_SYNC, write_error
 from edgellm.files.try_lock import try_lock
 
-Data = bytes | bytearray | memoryview | np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    import numpy as np
+
+Data: TypeAlias = "bytes | bytearray | memoryview | np.ndarray[Any, Any]"
 
 WRITE_BYTES = 1 << 30
 """Bytes of one call; Linux writes at most 2 GB in one."""
@@ -216,6 +217,8 @@ def _partial_prefix(path: Path) -> str:
 
 
 def _bytes_of(data: Data) -> memoryview:
+    import numpy as np  # not above: a shell's completion imports this module, and has no data
+
     if isinstance(data, np.ndarray):
         array = data
     elif len(data):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_left
 from dataclasses import replace
 
 from edgellm.checkpoint.checkpoint import Checkpoint, read_checkpoint
+from edgellm.console.units import size
 from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError, MemoryBudgetError
@@ -54,6 +56,18 @@ def plan_for(
         prefill_chunk=settings.prefill_chunk,
         speeds=speeds,
     )
+
+
+def warn_of_large_budget(settings: LoadSettings) -> None:
+    """Warn where the budget is more than the memory of this machine."""
+    total = device.read_memory().total
+    budget = parse_memory(settings.memory, total)
+    if budget is not None and budget > total:
+        warnings.warn(
+            f"the memory budget is {size(budget)} and this machine has {size(total)}: a program "
+            "that takes more is swapped to disk or ended; auto takes what is free",
+            stacklevel=3,
+        )
 
 
 def sequences_that_fit(

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.console.error_view import show_error
 from edgellm.console.tables import Row, cost_rows, show_rows
-from edgellm.console.terminal import err, note
+from edgellm.console.terminal import err, note, say
 from edgellm.console.units import plural, seconds, size
 from edgellm.errors import ContextError, EdgeLLMError
 
 if TYPE_CHECKING:
-    from edgellm.generation.output import FinishReason
     from edgellm.llm import LLM
 
 PROMPT = "> "
@@ -52,6 +51,11 @@ def show_greeting(llm: LLM, name: str) -> None:
 def leave_line_free() -> None:
     """Write an empty line."""
     err().print()
+
+
+def show_message(text: str) -> None:
+    """Show a message that was not typed here, as one that was."""
+    say(PROMPT + text)
 
 
 def show_commands(commands: Mapping[str, tuple[str, str]]) -> None:
@@ -127,22 +131,39 @@ def _excerpt(text: str) -> str:
     return f"... {line[-EXCERPT_LENGTH:]}"
 
 
-def show_chat_error(error: EdgeLLMError) -> None:
+def show_chat_error(error: EdgeLLMError, llm: LLM) -> None:
     """Show an error after which the conversation goes on."""
     show_error(error)
     if isinstance(error, ContextError):
-        note("/clear begins a new conversation")
+        note(f"/clear begins a new conversation{_more_room(llm)}")
     leave_line_free()
 
 
-def show_finish_reason(reason: FinishReason | None, *, context_full: bool, max_tokens: int) -> None:
-    """Say why a completion ended where it did not end by itself."""
-    if reason == "cancelled":
-        show_stopped()
-    elif reason == "length" and context_full:
-        note("the context is full; /clear begins a new conversation")
-    elif reason == "length":
-        note(f"cut off after {plural(max_tokens, 'token')}; --max-tokens sets the limit")
+def show_full_context(llm: LLM) -> None:
+    """Say that an answer was cut off at the end of the context, and what gives more room."""
+    note(
+        f"cut off: the context of {plural(llm.context, 'token')} is full; "
+        f"/clear begins a new conversation{_more_room(llm)}"
+    )
+
+
+def show_cut_off(max_tokens: int) -> None:
+    """Say that an answer has reached its limit."""
+    note(f"cut off at --max-tokens {max_tokens}")
+
+
+def _more_room(llm: LLM) -> str:
+    """Return what a person may start the next chat with for a larger context, with figures."""
+    plan, limit = llm.plan, llm.config.max_position_embeddings
+    if plan.context >= limit:
+        return "; the model knows no longer context"
+    larger = min(2 * plan.context, limit)
+    token_bytes = plan.cache_bytes / plan.context
+    more = size((larger - plan.context) * token_bytes)
+    hint = f"; --context {larger} has room for more, and takes {more} of memory more"
+    if plan.kv_bits is None:
+        hint += "; --kv-bits 8 has room for about twice as many tokens in the same memory"
+    return hint
 
 
 def show_no_answer() -> None:

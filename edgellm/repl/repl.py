@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.chat import Chat, read_saved_chat
-from edgellm.console.completion_view import CompletionView
+from edgellm.console.completion_view import CompletionView, show_speed
 from edgellm.console.status_line import Activity
 from edgellm.console.streams import is_terminal
 from edgellm.console.terminal import note
@@ -94,11 +94,13 @@ class Session:
         replies = self.chat.messages[-1:]
         if finish_reason == "stop" and replies and not replies[0]["content"]:
             chat_view.show_no_answer()
-        chat_view.show_finish_reason(
-            finish_reason,
-            context_full=self.tokens_used >= llm.context,
-            max_tokens=self.chat.sampling.max_tokens,
-        )
+        if finish_reason == "cancelled":
+            chat_view.show_stopped()
+        elif finish_reason == "length" and self.stats:
+            if self.stats.completion_tokens >= self.chat.sampling.max_tokens:
+                chat_view.show_cut_off(self.chat.sampling.max_tokens)
+            else:
+                chat_view.show_full_context(llm)
 
 
 def _thinking_folded(
@@ -121,11 +123,20 @@ def _thinking_folded(
         yield token
 
 
-def run_terminal(session: Session, editor: Editor | None = None) -> None:
-    """Ask for texts on the terminal, and take them, until the person leaves."""
+def run_terminal(session: Session, editor: Editor | None = None, *, first: str = "") -> None:
+    """Ask for texts on the terminal, and take them, until the person leaves.
+
+    Args:
+        session: the conversation.
+        editor: asks; default: one on this terminal.
+        first: a text that is taken before any is asked for.
+    """
     editor = editor or Editor(described_commands(), file_commands=FILE_COMMANDS)
     # Ctrl-C ends what is under way, and never the program
     with _on_interrupt(lambda *_: None):
+        if first:
+            chat_view.show_message(first)
+            _take(session, first)
         while not session.finished:
             try:
                 text = editor.ask()
@@ -140,14 +151,17 @@ def run_terminal(session: Session, editor: Editor | None = None) -> None:
 
 def _take(session: Session, text: str) -> None:
     """Answer a text or run a command; Ctrl-C and failures end it, and are said."""
+    before = session.stats
     try:
         with _on_interrupt(session.interrupt), _without_echo():
             session.take(text)
+            if session.stats is not None and session.stats is not before:
+                show_speed(session.stats)
             chat_view.leave_line_free()
     except KeyboardInterrupt:
         chat_view.show_stopped()
     except EdgeLLMError as error:
-        chat_view.show_chat_error(error)
+        chat_view.show_chat_error(error, session.chat.llm)
 
 
 def run_lines(session: Session, lines: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ from edgellm.settings.defaults import (
 from edgellm.settings.load import LoadFields, LoadSettings
 from edgellm.settings.merge import merged
 from edgellm.settings.sampling import Sampling, SamplingFields
-from edgellm.settings.sizes import MAX_SIZE, parse_memory, parse_size
+from edgellm.settings.sizes import MAX_SIZE, parse_budget, parse_memory, parse_size
 
 __all__ = [
     "BATCH",
@@ -58,6 +58,7 @@ __all__ = [
     "SamplingFields",
     "is_int",
     "merged",
+    "parse_budget",
     "parse_memory",
     "parse_size",
 ]

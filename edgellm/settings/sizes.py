@@ -15,6 +15,9 @@ for _power, _letter in enumerate("kmgt", 1):
 _SIZE = re.compile(r"\s*(\d{1,16}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*", re.IGNORECASE)
 MAX_SIZE = 1 << 50
 
+MIN_BARE_SIZE = 4096
+"""Bytes below which a budget without a unit is taken for a slip: one page of memory."""
+
 
 def parse_size(text: str) -> int:
     """Return the bytes that a text such as ``4GB`` (10^9), ``1.5GiB`` (2^30) or ``4096`` says.
@@ -59,7 +62,23 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
         )
     if setting.strip().endswith("%"):
         return int(available * _parse_percent(setting) / 100)
-    return parse_size(setting)
+    return parse_budget(setting)
+
+
+def parse_budget(text: str) -> int:
+    """Return the bytes of memory that a text says, as ``parse_size`` does.
+
+    Raises:
+        ConfigError: the text is no size, or a small number without a unit.
+    """
+    size = parse_size(text)
+    number = text.strip()
+    if number[-1].isdigit() and size < MIN_BARE_SIZE:
+        raise ConfigError(
+            f"{shown(text)} has no unit",
+            hint=f"write {number}GB (10^9 bytes), {number}GiB (2^30) or {number}MB",
+        )
+    return size
 
 
 def _parse_percent(text: str) -> float:

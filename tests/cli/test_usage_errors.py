@@ -2,6 +2,8 @@
 
 import pytest
 
+MEMORY = "--memory needs a value: SIZE, PERCENT or auto"
+
 
 @pytest.mark.parametrize(
     ("arguments", "fact", "hint"),
@@ -37,7 +39,7 @@ import pytest
         (
             ["generate"],
             "there is no prompt",
-            "give one with --prompt TEXT, or --prompt - to read standard input",
+            'edgellm generate "Once upon a time", or --prompt - to read standard input',
         ),
         (
             ["generate", "-p", "x", "--logprobs"],
@@ -48,6 +50,61 @@ import pytest
             ["generate", "-p", "x", "--system", "y"],
             "a system message needs a conversation",
             "add --chat",
+        ),
+        (["chat", "--memory"], MEMORY, "see edgellm chat --help"),
+        (["chat", "--memory", "--plain"], MEMORY, "see edgellm chat --help"),
+        (["plan", "stories", "--memory"], MEMORY, "see edgellm plan --help"),
+        (["generate", "-p", "-n", "4"], "-p needs a value: TEXT", "see edgellm generate --help"),
+        (
+            ["convert", "x", "y", "--recipe"],
+            "--recipe needs a value: uniform or mixed",
+            "see edgellm convert --help",
+        ),
+        (
+            ["chat", "--memory", "4"],
+            "memory: '4' has no unit",
+            "write 4GB (10^9 bytes), 4GiB (2^30) or 4MB",
+        ),
+        (
+            ["plan", "stories", "--sim-ram", "8"],
+            "'8' has no unit",
+            "write 8GB (10^9 bytes), 8GiB (2^30) or 8MB",
+        ),
+        (["chat", "-t", "4"], "there is no option -t", "did you mean --threads or --temperature?"),
+        (
+            ["-m", "stories", "-p", "x"],
+            "there is no option -m",
+            "options stand after a command: edgellm generate -m ...",
+        ),
+        (
+            ["generate", "Once", "upon", "a", "time"],
+            "got unexpected extra argument(s) (a time)",
+            "put a text of several words in quotes, or see edgellm generate --help",
+        ),
+        (
+            ["tell me a joke"],
+            "there is no command 'tell me a joke'",
+            "a text comes after a command: edgellm generate TEXT, edgellm chat TEXT",
+        ),
+        (
+            ["generate", "Once upon a time", "stories"],
+            "there is no model 'Once upon a time'",
+            "the model comes first: edgellm generate MODEL TEXT",
+        ),
+        (
+            ["generate", "stories", "Once", "-p", "Once"],
+            "the prompt is given twice, also as 'Once'",
+            "leave out one",
+        ),
+        (
+            ["ps"],
+            "no model runs in the background",
+            "a model is in memory while its command runs; edgellm list shows those on disk",
+        ),
+        (
+            ["server"],
+            "edgellm has no server of its own yet",
+            "docs/python.md shows one in a few lines of Python, over edgellm.AsyncLLM",
         ),
     ],
 )

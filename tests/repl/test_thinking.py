@@ -50,7 +50,7 @@ def test_thinking_that_was_cut_off_is_folded_too(llm, capsys):
     session.take("hello")
     streams = capsys.readouterr()
     assert streams.out == "\n"
-    assert re.search(r"thought for \d.* m?s, 4 tokens\ncut off after 4 tokens", streams.err)
+    assert re.search(r"thought for \d.* m?s, 4 tokens\ncut off at --max-tokens 4", streams.err)
 
 
 def test_thinking_without_an_answer_is_said_also_where_it_is_loaded(llm, tmp_path, capsys):

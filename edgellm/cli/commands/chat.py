@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Annotated
 
-from typer import Option
+from typer import Argument, Option
 
+from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.prompt_words import model_and_text
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.template_variables import parse_template_variables
 from edgellm.console.streams import is_terminal
@@ -31,6 +34,15 @@ CHAT_SAMPLING = options.SAMPLING_OPTIONS.without("beams").with_defaults(
 @expand_settings
 def chat(
     model: options.Model = DEFAULT_MODEL,
+    text: Annotated[
+        str,
+        Argument(
+            metavar="MESSAGE",
+            help="The first message; the conversation goes on after the answer.",
+            rich_help_panel=headings.PROMPT,
+            show_default=False,
+        ),
+    ] = "",
     *,
     system: options.System = None,
     think: options.Think = None,
@@ -38,11 +50,18 @@ def chat(
     continued: Annotated[
         bool,
         Option(
-            "--continue", help="Take up the last conversation with this model; implies --cache."
+            "--continue",
+            help="Continue the last conversation with this model; implies --cache.",
+            rich_help_panel=headings.PROMPT,
         ),
     ] = False,
     plain: Annotated[
-        bool, Option("--plain", help="Show answers as they are, not as markdown.")
+        bool,
+        Option(
+            "--plain",
+            help="Show answers as they are, not as markdown.",
+            rich_help_panel=headings.OUTPUT,
+        ),
     ] = False,
     settings: Annotated[LoadSettings, options.LOAD_OPTIONS],
     sampling: Annotated[Sampling, CHAT_SAMPLING],
@@ -50,8 +69,9 @@ def chat(
     """Talk to a model.
 
     Where standard input is no terminal, each of its lines is a turn, and only the answers go to
-    standard output. What a model thinks before is shown as it comes, and then folded into a line.
+    standard output. Thinking is shown as it comes, and then folded into a line.
     """
+    model, text = model_and_text(model, text, "edgellm chat")
     variables = parse_template_variables(template_variable)
     if continued:
         settings = replace(settings, prompt_cache=True)
@@ -81,9 +101,11 @@ def chat(
                 chat_view.show_greeting(llm, model)
                 if continued:
                     chat_view.show_continued(conversation.messages if found_last_chat else [])
-                run_terminal(Session(conversation, partial(completion_view, plain=plain)))
+                session = Session(conversation, partial(completion_view, plain=plain))
+                run_terminal(session, first=text)
             else:
-                run_lines(Session(conversation, PlainView), sys.stdin)
+                first = [text] if text else []
+                run_lines(Session(conversation, PlainView), chain(first, sys.stdin))
         finally:
             if interactive or continued:
                 save_last_chat(conversation)

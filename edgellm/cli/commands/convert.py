@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.values import one_of
 from edgellm.console import terminal
 from edgellm.console.units import seconds
 from edgellm.device.require_mlx import require_backend
@@ -34,6 +36,8 @@ def convert(
         Option(
             metavar="1|2|3|4|5|6|8|16",
             help="Bits per weight; default: 4, or as stored for a quantized source.",
+            autocompletion=one_of("1|2|3|4|5|6|8|16"),
+            rich_help_panel=headings.QUANTIZATION,
         ),
     ] = None,
     group_size: options.GroupSize = None,
@@ -42,6 +46,8 @@ def convert(
         Option(
             metavar="float16|bfloat16|float32",
             help="Type of what is not quantized; default: as in the source.",
+            autocompletion=one_of("float16|bfloat16|float32"),
+            rich_help_panel=headings.QUANTIZATION,
         ),
     ] = None,
     recipe: Annotated[
@@ -49,6 +55,8 @@ def convert(
         Option(
             metavar="uniform|mixed",
             help="mixed: more bits for the matrices that need them, as measured.",
+            autocompletion=one_of("uniform|mixed"),
+            rich_help_panel=headings.QUANTIZATION,
         ),
     ] = None,
     average_bits: Annotated[
@@ -56,6 +64,7 @@ def convert(
         Option(
             metavar="X",
             help="Average bits per weight when mixed, scales counted; default: 4.5.",
+            rich_help_panel=headings.QUANTIZATION,
         ),
     ] = None,
     calibration: Annotated[
@@ -63,6 +72,7 @@ def convert(
         Option(
             metavar="FILE",
             help="A text to measure a mixed recipe on; default: a short one of ours.",
+            rich_help_panel=headings.QUANTIZATION,
         ),
     ] = None,
     adapter: Annotated[
@@ -70,17 +80,23 @@ def convert(
         Option(
             metavar="PATH",
             help="A LoRA adapter to merge: PEFT's, mlx-lm's, LitGPT's or loralib's.",
+            rich_help_panel=headings.MERGING,
         ),
     ] = None,
     adapter_alpha: Annotated[
         float | None,
-        Option(metavar="X", help="The adapter's alpha, where its files do not say it."),
+        Option(
+            metavar="X",
+            help="The adapter's alpha, where its files do not say it.",
+            rich_help_panel=headings.MERGING,
+        ),
     ] = None,
     adapter_parts: Annotated[
         str | None,
         Option(
             metavar="q,k,v",
             help="Parts of a fused matrix that the adapter changes, where its files do not say it.",
+            rich_help_panel=headings.MERGING,
         ),
     ] = None,
     add_to: Annotated[
@@ -88,6 +104,7 @@ def convert(
         Option(
             metavar="BASE",
             help="The model that SOURCE, a difference of weights, is added to.",
+            rich_help_panel=headings.MERGING,
         ),
     ] = None,
     new_rows: Annotated[
@@ -95,19 +112,34 @@ def convert(
         Option(
             metavar="mean|zeros",
             help="What to add for tokens that only the difference has; default: mean.",
+            autocompletion=one_of("mean|zeros"),
+            rich_help_panel=headings.MERGING,
         ),
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        Option(metavar="PATH", help="A tokenizer's file or folder, in place of the source's own."),
+        Option(
+            metavar="PATH",
+            help="A tokenizer's file or folder, in place of the source's own.",
+            rich_help_panel=headings.MODEL,
+        ),
     ] = None,
     upload: Annotated[
         str | None,
-        Option(metavar="OWNER/NAME", help="Upload the result to the Hub, with a model card."),
+        Option(
+            metavar="OWNER/NAME",
+            help="Upload the result to the Hub, with a model card.",
+            rich_help_panel=headings.OUTPUT,
+        ),
     ] = None,
     force: options.Force = False,
     report: Annotated[
-        bool, Option("--report", help="Measure and list the error of each quantized matrix.")
+        bool,
+        Option(
+            "--report",
+            help="Measure and list the error of each quantized matrix.",
+            rich_help_panel=headings.OUTPUT,
+        ),
     ] = False,
     json: options.Json = False,
 ) -> None:

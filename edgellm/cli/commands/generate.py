@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument, Option
 
+from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.prompt_words import model_and_text
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.template_variables import parse_template_variables
 from edgellm.device.require_mlx import require_backend
 from edgellm.errors import ConfigError
 from edgellm.files.bounded import read_given_text
 from edgellm.files.given_path import given_path
+from edgellm.setting_values import shown
 from edgellm.settings import BATCH, DEFAULT_MODEL, LoadSettings, Sampling
 
 if TYPE_CHECKING:
@@ -30,11 +33,24 @@ PROMPT_FILE_HINT = "name a text file that has a prompt a line, or - for standard
 @expand_settings
 def generate(
     model: options.Model = DEFAULT_MODEL,
+    text: Annotated[
+        str,
+        Argument(
+            metavar="PROMPT",
+            help="The text to continue, as with --prompt.",
+            rich_help_panel=headings.PROMPT,
+            show_default=False,
+        ),
+    ] = "",
     *,
     prompt: Annotated[
         str,
         Option(
-            "--prompt", "-p", metavar="TEXT", help="The text to go on from; - reads standard input."
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="The text to continue; - reads standard input.",
+            rich_help_panel=headings.PROMPT,
         ),
     ] = "",
     prompt_file: Annotated[
@@ -42,13 +58,15 @@ def generate(
         Option(
             metavar="FILE",
             help="Continue each line of a file, each told by its number; - reads standard input.",
+            rich_help_panel=headings.PROMPT,
         ),
     ] = "",
     batch: Annotated[
         int,
         Option(
             metavar="N",
-            help="With --prompt-file: maximum lines continued side by side.",
+            help="With --prompt-file: maximum number of lines continued side by side.",
+            rich_help_panel=headings.SPEED,
         ),
     ] = BATCH,
     as_chat: Annotated[
@@ -57,21 +75,33 @@ def generate(
             "--chat",
             help="Take the prompt as a turn of a conversation; "
             "the reply is printed whole, with what the model thinks.",
+            rich_help_panel=headings.PROMPT,
         ),
     ] = False,
     system: options.System = None,
     think: options.Think = None,
     template_variable: options.TemplateVariables = None,
     logprobs: Annotated[
-        bool, Option("--logprobs", help="With --json: tokens and their log-probabilities.")
+        bool,
+        Option(
+            "--logprobs",
+            help="With --json: tokens and their log-probabilities.",
+            rich_help_panel=headings.OUTPUT,
+        ),
     ] = False,
     json: options.Json = False,
     settings: Annotated[LoadSettings, options.LOAD_OPTIONS],
     sampling: Annotated[Sampling, options.SAMPLING_OPTIONS],
 ) -> None:
-    """Continue a text, or each line of a file, side by side: then --json prints a document a
-    line, as they end.
+    """Continue a text, or the lines of a file side by side.
+
+    With --prompt-file, --json prints one document per line, in the order in which they end. On a
+    terminal, tokens and speed stand below the answer.
     """
+    model, text = model_and_text(model, text, "edgellm generate")
+    if text and (prompt or prompt_file):
+        raise ConfigError(f"the prompt is given twice, also as {shown(text)}", hint="leave out one")
+    prompt = prompt or text
     sampling = replace(sampling, logprobs=logprobs)
     _check_options(prompt, prompt_file, batch, sampling, json=json)
     variables = parse_template_variables(template_variable)
@@ -122,7 +152,7 @@ def _check_options(
     if not prompt and not prompt_file:
         raise ConfigError(
             "there is no prompt",
-            hint="give one with --prompt TEXT, or --prompt - to read standard input",
+            hint='edgellm generate "Once upon a time", or --prompt - to read standard input',
         )
     if batch < 1:
         raise ConfigError(

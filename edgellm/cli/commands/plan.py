@@ -11,7 +11,7 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.console import terminal
 from edgellm.device.require_mlx import require_backend
-from edgellm.settings import LoadSettings, parse_size
+from edgellm.settings import LoadSettings, parse_budget, parse_size
 
 PLAN_OPTIONS = options.LOAD_OPTIONS.only(
     "memory", "context", "context_window", "kv_bits", "backend", "draft"
@@ -39,12 +39,15 @@ def plan(
     from edgellm.console import tables
     from edgellm.device.machine import describe_load
     from edgellm.diagnostics.facts import inspect_model
+    from edgellm.memory_plan.plan_checkpoint import warn_of_large_budget
     from edgellm.runtime.forecast import TargetMachine, forecast
 
     settings = replace(settings, beams=beams)
     target = TargetMachine()
     if sim_ram:
-        target = replace(target, memory=parse_size(sim_ram))
+        target = replace(target, memory=parse_budget(sim_ram))
+    else:
+        warn_of_large_budget(settings)
     if sim_disk:
         target = replace(target, disk=parse_size(sim_disk.removesuffix("/s")))
     checkpoint, downloaded = inspect_model(model)

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.values import one_of, shapes
 from edgellm.console import terminal
 from edgellm.device.require_mlx import require_backend
 
@@ -15,14 +17,22 @@ def synth(
     shape: Annotated[
         str,
         Argument(
-            metavar="SHAPE", help="A published model's: llama-2-7b, llama-3.2-1b, qwen3-8b, ..."
+            metavar="SHAPE",
+            help="A published model's: llama-2-7b, llama-3.2-1b, qwen3-8b, ...",
+            rich_help_panel=headings.MODEL,
+            autocompletion=shapes,
         ),
     ],
     destination: options.Destination,
     *,
     bits: Annotated[
         int | None,
-        Option(metavar="1|2|3|4|5|6|8|16", help="Bits per weight, 16 for unquantized; default: 4."),
+        Option(
+            metavar="1|2|3|4|5|6|8|16",
+            help="Bits per weight, 16 for unquantized; default: 4.",
+            rich_help_panel=headings.QUANTIZATION,
+            autocompletion=one_of("1|2|3|4|5|6|8|16"),
+        ),
     ] = None,
     group_size: options.GroupSize = None,
     dtype: Annotated[
@@ -30,9 +40,18 @@ def synth(
         Option(
             metavar="float16|bfloat16|float32",
             help="Type of what is not quantized; default: as published.",
+            rich_help_panel=headings.QUANTIZATION,
+            autocompletion=one_of("float16|bfloat16|float32"),
         ),
     ] = None,
-    seed: Annotated[int, Option(metavar="N", help="The same seed makes the same weights.")] = 0,
+    seed: Annotated[
+        int,
+        Option(
+            metavar="N",
+            help="The same seed makes the same weights.",
+            rich_help_panel=headings.QUANTIZATION,
+        ),
+    ] = 0,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:

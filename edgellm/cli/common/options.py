@@ -1,6 +1,6 @@
 """Options that several commands share; their defaults and ranges are those of ``settings``.
 
-A new setting is a field in ``settings.py`` and a row here; ``chat`` and ``generate`` have it then.
+A new setting is a field in ``settings`` and a row here; ``chat`` and ``generate`` have it then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from edgellm.cli import headings
 from edgellm.cli.common.settings_options import SettingsOptions, option
+from edgellm.cli.common.values import models, one_of
 from edgellm.settings import LoadSettings, Sampling
 
 Model = Annotated[
@@ -19,16 +21,24 @@ Model = Annotated[
         metavar="MODEL",
         help="A folder, a Hub id (OWNER/NAME, or OWNER/NAME:Q4_K_M for a GGUF file), "
         "or the name of the bundled model.",
+        rich_help_panel=headings.MODEL,
+        autocompletion=models,
     ),
 ]
 System = Annotated[
-    str | None, Option(metavar="TEXT", help="The system message of the conversation.")
+    str | None,
+    Option(
+        metavar="TEXT",
+        help="The system message of the conversation.",
+        rich_help_panel=headings.PROMPT,
+    ),
 ]
 Think = Annotated[
     bool | None,
     Option(
         "--think/--no-think",
         help="Switch thinking before the answer on or off; default: as the chat template has it.",
+        rich_help_panel=headings.PROMPT,
     ),
 ]
 TemplateVariables = Annotated[
@@ -37,12 +47,31 @@ TemplateVariables = Annotated[
         "--template-variable",
         metavar="NAME=VALUE",
         help="A variable of the chat template, JSON or a text; may be given several times.",
+        rich_help_panel=headings.PROMPT,
     ),
 ]
-Destination = Annotated[Path, Argument(metavar="DEST", help="The model folder to be made.")]
-GroupSize = Annotated[int | None, Option(metavar="32|64|128", help="Weights that share a scale.")]
-Force = Annotated[bool, Option("--force", help="Replace a model that is already there.")]
-Json = Annotated[bool, Option("--json", help="Print one JSON document.")]
+Destination = Annotated[
+    Path,
+    Argument(metavar="DEST", help="The model folder to be made.", rich_help_panel=headings.MODEL),
+]
+GroupSize = Annotated[
+    int | None,
+    Option(
+        metavar="32|64|128",
+        help="Weights that share a scale.",
+        rich_help_panel=headings.QUANTIZATION,
+        autocompletion=one_of("32|64|128"),
+    ),
+]
+Force = Annotated[
+    bool,
+    Option(
+        "--force", help="Replace a model that is already there.", rich_help_panel=headings.OUTPUT
+    ),
+]
+Json = Annotated[
+    bool, Option("--json", help="Print one JSON document.", rich_help_panel=headings.OUTPUT)
+]
 
 LOAD_OPTIONS = SettingsOptions(
     LoadSettings,
@@ -50,47 +79,66 @@ LOAD_OPTIONS = SettingsOptions(
         "memory": option(
             str | None,
             "SIZE|PERCENT|auto",
-            "What weights, KV cache and activations may take: 4GB, 1.5GiB, 60%; "
-            "default or auto: what is free.",
+            "Maximum memory for weights, KV cache and activations: 4GB, 1.5GiB, 60%; "
+            "default: auto, which takes what is free.",
+            heading=headings.MEMORY,
         ),
         "context": option(
             int | None,
             "N",
             "Tokens that the KV cache has room for; default: what is needed, "
             "or what a quarter of the memory holds.",
+            heading=headings.MEMORY,
         ),
         "context_window": option(
             int | None,
             "N",
             "Tokens that attention looks back over; older ones are forgotten "
             "and their memory is used again.",
+            heading=headings.MEMORY,
         ),
         "kv_bits": option(
             int | None,
             "16|8|4",
-            "Bits of the KV cache's numbers; default: those of the arithmetic.",
-        ),
-        "threads": option(
-            int | None, "N", "Processor threads for arithmetic; default: as the machine has."
-        ),
-        "backend": option(str, "auto|mlx", "What computes."),
-        "activations": option(str, "auto|int8|float", "How the CPU kernels compute."),
-        "speculate": option(
-            str,
-            "auto|ngram|off",
-            "Draft tokens ahead and verify several in a pass over the weights; "
-            "answers stay what they would be.",
-        ),
-        "draft": option(
-            str | None,
-            "MODEL",
-            "A smaller model with the same tokenizer that drafts tokens; it stays in memory.",
+            "Bits per number of the KV cache; default: unquantized.",
+            heading=headings.MEMORY,
         ),
         "prompt_cache": option(
             bool,
             None,
-            "Keep the KV caches of prompts on disk: what begins alike is not computed again.",
+            "Keep the prefix cache on disk: prompts that begin alike are not computed again.",
             "--cache/--no-cache",
+            heading=headings.MEMORY,
+        ),
+        "threads": option(
+            int | None,
+            "N",
+            "Processor threads for arithmetic; default: as the machine has.",
+            heading=headings.SPEED,
+        ),
+        "backend": option(
+            str,
+            "auto|mlx",
+            "What computes: mlx takes MLX's kernels also where edgellm has its own.",
+            heading=headings.SPEED,
+        ),
+        "activations": option(
+            str, "auto|int8|float", "What the CPU kernels compute in.", heading=headings.SPEED
+        ),
+        "speculate": option(
+            str,
+            "auto|ngram|off",
+            "Speculative decoding: draft tokens, and verify several in one pass; "
+            "answers stay the same.",
+            heading=headings.SPEED,
+        ),
+        "draft": option(
+            str | None,
+            "MODEL",
+            "The draft model of speculative decoding: a smaller one with the same tokenizer; "
+            "it stays in memory.",
+            heading=headings.SPEED,
+            values=models,
         ),
     },
 )
@@ -98,22 +146,45 @@ LOAD_OPTIONS = SettingsOptions(
 SAMPLING_OPTIONS = SettingsOptions(
     Sampling,
     {
-        "max_tokens": option(int, "N", "New tokens at most."),
+        "max_tokens": option(int, "N", "Maximum number of new tokens.", heading=headings.SAMPLING),
         "temperature": option(
-            float, "X", "0 takes the likeliest token; more makes texts more varied."
+            float,
+            "X",
+            "0 takes the likeliest token; more makes texts more varied.",
+            heading=headings.SAMPLING,
         ),
         "top_p": option(
-            float, "X", "Keep the likeliest tokens whose probabilities reach this sum."
+            float,
+            "X",
+            "Keep the likeliest tokens whose probabilities reach this sum.",
+            heading=headings.SAMPLING,
         ),
-        "top_k": option(int, "N", "Keep the N likeliest tokens; 0 keeps all."),
-        "min_p": option(float, "X", "Drop tokens less likely than this share of the likeliest."),
+        "top_k": option(
+            int, "N", "Keep the N likeliest tokens; 0 keeps all.", heading=headings.SAMPLING
+        ),
+        "min_p": option(
+            float,
+            "X",
+            "Drop tokens less likely than this share of the likeliest.",
+            heading=headings.SAMPLING,
+        ),
         "repetition_penalty": option(
-            float, "X", "Above 1, tokens that have occurred become less likely."
+            float,
+            "X",
+            "Above 1, tokens that have occurred become less likely.",
+            heading=headings.SAMPLING,
         ),
-        "beams": option(int, "N", "Sequences of a beam search; 1 is none."),
-        "seed": option(int | None, "N", "The same seed draws the same text again."),
+        "beams": option(
+            int, "N", "Sequences of a beam search; 1 switches it off.", heading=headings.SAMPLING
+        ),
+        "seed": option(
+            int | None, "N", "The same seed draws the same text again.", heading=headings.SAMPLING
+        ),
         "stop": option(
-            list[str] | None, "TEXT", "A text that ends the answer; may be given several times."
+            list[str] | None,
+            "TEXT",
+            "A text that ends the answer; may be given several times.",
+            heading=headings.SAMPLING,
         ),
     },
     # Typer's way to say that an option of several values was left out; the class has a tuple.

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
-from edgellm.console.completion_view import CompletionView, PlainView, SilentView
+from edgellm.console.completion_view import (
+    CompletionView,
+    PlainView,
+    SilentView,
+    show_cut_off,
+    show_speed,
+)
 from edgellm.console.status_line import Activity
+from edgellm.console.streams import is_terminal
 from edgellm.console.terminal import note, write, write_json
 from edgellm.diagnostics.facts import completion_facts
 from edgellm.generation.output import Token
@@ -16,7 +24,7 @@ from edgellm.settings import Sampling
 def print_completion(
     llm: LLM, prompt: str | Sequence[int], sampling: Sampling, *, json: bool
 ) -> None:
-    """Continue a prompt on standard output. Raises EdgeLLMError."""
+    """Continue a prompt on standard output; on a terminal, say its speed. Raises EdgeLLMError."""
     activity = Activity(lambda: llm.bytes_read)
     view: CompletionView = PlainView(activity)
     if json:
@@ -31,6 +39,12 @@ def print_completion(
             view.add(token.text)
     if json:
         write_json(completion_facts(tokens, llm.plan, logprobs=sampling.logprobs))
+        return
+    last = tokens[-1]
+    if is_terminal(sys.stdout) and last.stats is not None:
+        if last.finish_reason == "length":
+            show_cut_off(last.stats, max_tokens=sampling.max_tokens, context=llm.context)
+        show_speed(last.stats)
 
 
 def print_completions(

@@ -10,12 +10,39 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from typer import Option
 
+from edgellm.cli.common.values import Values, one_of
+
 Returned = TypeVar("Returned")
 
 
-def option(kind: Any, metavar: str | None, help_text: str, *flags: str) -> Any:
-    """Return an option of this type; without ``flags`` it is called as its field is."""
-    return Annotated[kind, Option(*flags, metavar=metavar, help=help_text)]
+def option(
+    kind: Any,
+    metavar: str | None,
+    help_text: str,
+    *flags: str,
+    heading: str | None = None,
+    values: Values | None = None,
+) -> Any:
+    """Return an option of this type; without ``flags`` it is called as its field is.
+
+    Args:
+        kind: the type.
+        metavar: stands for the value in help.
+        help_text: a sentence.
+        flags: what it is called.
+        heading: of the options among which help shows it.
+        values: completes a value; default: the words of ``metavar``.
+    """
+    return Annotated[
+        kind,
+        Option(
+            *flags,
+            metavar=metavar,
+            help=help_text,
+            rich_help_panel=heading,
+            autocompletion=values or one_of(metavar),
+        ),
+    ]
 
 
 @dataclass(frozen=True)

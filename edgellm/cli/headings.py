@@ -1,0 +1,20 @@
+"""Headings of a command's options in help, in the order in which they stand there."""
+
+MODEL = "Model"
+PROMPT = "Prompt"
+QUANTIZATION = "Quantization"
+MERGING = "Adapters and differences"
+MEMORY = "Memory"
+SAMPLING = "Sampling"
+SPEED = "Speed"
+OUTPUT = "Output"
+OTHER = "Options"
+
+ORDER = (MODEL, PROMPT, QUANTIZATION, MERGING, MEMORY, SAMPLING, SPEED, OUTPUT, OTHER)
+
+
+def place(heading: str) -> int:
+    """Return where a heading stands in help; those that are not in the list come first."""
+    if heading in ORDER:
+        return ORDER.index(heading)
+    return -1
