@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgellm.errors import ConfigError
+from edgellm.settings.peer_names import OUR_NAMES
 
-OUR_OPTIONS: Mapping[str, str] = {
+SHORT_OPTIONS: Mapping[str, str] = {
     "-n": "--max-tokens",
-    "--n-predict": "--max-tokens",
     "--predict": "--max-tokens",
-    "--num-predict": "--max-tokens",
-    "--max-new-tokens": "--max-tokens",
-    "--max-length": "--max-tokens",
     "-c": "--context",
-    "--ctx-size": "--context",
-    "--n-ctx": "--context",
-    "--num-ctx": "--context",
-    "--max-model-len": "--context",
-    "--temp": "--temperature",
-    "--repeat-penalty": "--repetition-penalty",
-    "--num-beams": "--beams",
-    "--num-threads": "--threads",
-    "--draft-model": "--draft",
-    "--model-draft": "--draft",
     "-md": "--draft",
-    "--system-prompt": "--system",
+    "--model-draft": "--draft",
     "-sys": "--system",
-    "--reverse-prompt": "--stop",
     "-r": "--stop",
+    "--reverse-prompt": "--stop",
 }
-"""Options of other programs that mean exactly one of ours; help does not show them."""
+"""Options of other programs' command lines that mean exactly one of ours."""
+
+SAME_VALUES = frozenset(
+    {
+        *("max_tokens", "temperature", "repetition_penalty", "beams", "seed", "stop"),
+        *("context", "threads", "draft", "system"),
+    }
+)
+"""Settings of ours that take the values which other programs have for theirs."""
 
 MODEL_OPTIONS = ("-m", "--model")
 """Options that other programs have for the argument MODEL."""
@@ -42,15 +38,27 @@ PEER_HINTS: Mapping[str, str] = {
     "-o": "a setting has an option of its own: --temperature 0.8",
     "-f": "to read a prompt from a file: --prompt - < FILE",
     "--file": "to read a prompt from a file: --prompt - < FILE",
-    "--max-kv-size": "did you mean --context-window?",
-    "--cache-type-k": "did you mean --kv-bits?",
-    "--cache-type-v": "did you mean --kv-bits?",
     "--verbose": "speeds stand below an answer on a terminal, and in --json",
     "-ngl": "leave it out; --memory says how much may be used",
     "--gpu-layers": "leave it out; --memory says how much may be used",
     "--n-gpu-layers": "leave it out; --memory says how much may be used",
 }
 """Next steps after options of other programs that we have not, or that mean several of ours."""
+
+
+def our_option(flag: str) -> str | None:
+    """Return our option that another program's means, with the same values; None: there is none."""
+    ours = OUR_NAMES.get(_setting(flag))
+    if ours in SAME_VALUES:
+        return _flag(ours)
+    return SHORT_OPTIONS.get(flag)
+
+
+def peer_hint(flag: str) -> str | None:
+    """Return the next step after an option of another program that we have not as it is."""
+    if ours := OUR_NAMES.get(_setting(flag)):
+        return f"did you mean {_flag(ours)}?"
+    return PEER_HINTS.get(flag)
 
 
 def our_words(words: Sequence[str], parameters: Sequence[Any], command: str) -> list[str]:
@@ -65,7 +73,9 @@ def our_words(words: Sequence[str], parameters: Sequence[Any], command: str) -> 
         ConfigError: an option's value is missing.
     """
     flags = _flags(parameters)
-    takes_model = any(item.metavar == "MODEL" for item in parameters)
+    takes_model = any(
+        item.metavar == "MODEL" and item.param_type_name == "argument" for item in parameters
+    )
     found: list[str] = []
     rest = list(words)
     while rest:
@@ -73,16 +83,27 @@ def our_words(words: Sequence[str], parameters: Sequence[Any], command: str) -> 
         if word == "--":
             return [*found, word, *rest]
         flag, sign, value = word.partition("=")
+        if re.fullmatch(r"-[a-z]\d+", flag) and flag[:2] not in flags:  # -n64
+            flag, sign, value = flag[:2], "=", flag[2:]
         if flag in MODEL_OPTIONS and takes_model and flag not in flags:
             found.insert(0, value or _value(flag, "MODEL", rest, flags, command))
             continue
-        if flag not in flags and OUR_OPTIONS.get(flag) in flags:
-            flag = OUR_OPTIONS[flag]
+        ours = our_option(flag)
+        if flag not in flags and ours in flags:
+            flag = ours
         found.append(f"{flag}{sign}{value}")
         parameter = flags.get(flag)
         if parameter is not None and not sign and _takes_value(parameter):
             found.append(_value(word, parameter.metavar, rest, flags, command))
     return found
+
+
+def _setting(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
 
 
 def _flags(parameters: Sequence[Any]) -> dict[str, Any]:
@@ -117,4 +138,4 @@ def _value(
 
 def _is_option(word: str, flags: Mapping[str, Any]) -> bool:
     name = word.partition("=")[0]
-    return word == "--" or name in flags or OUR_OPTIONS.get(name) in flags
+    return word == "--" or name in flags or our_option(name) in flags

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from edgellm.cli.peer_options import PEER_HINTS
+from edgellm.cli.peer_options import peer_hint
 from edgellm.errors import ConfigError
 
 TOO_MANY = "got unexpected extra argument"
@@ -43,10 +43,10 @@ def usage_error(error: Any) -> ConfigError:
 def _option_hint(option: str, known: Sequence[str], context: Any) -> str:
     """Return the next step after an option that a command has not."""
     help_command = f"{context.command_path} --help"
+    if hint := peer_hint(option):
+        return hint
     if get_close_matches(option, known, n=1):
         return did_you_mean(option, known, help_command)
-    if option in PEER_HINTS:
-        return PEER_HINTS[option]
     if isinstance(context.command, TyperGroup):
         return f"options stand after a command: {context.command_path} generate {option} ..."
     return f"see {help_command}"

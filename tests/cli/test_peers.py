@@ -5,7 +5,7 @@ from support.pseudo_terminal import pseudo_terminal
 
 from edgellm.cli.app import main
 from edgellm.cli.peer_commands import OUR_COMMANDS, PEER_HINTS, SAME_HINT
-from edgellm.cli.peer_options import OUR_OPTIONS
+from edgellm.cli.peer_options import SHORT_OPTIONS
 
 COMING = {"ls", "models", "download", "get", "remove", "delete"}
 TEXT = "Once upon a time"
@@ -17,6 +17,7 @@ TEXT = "Once upon a time"
         ["generate", "-m", "{model}", "-p", TEXT, "-n", "6", "-c", "64"],
         ["generate", "--model={model}", "--prompt", TEXT, "--n-predict=6", "--ctx-size=64"],
         ["generate", "{model}", TEXT, "--max-new-tokens", "6", "--n-ctx", "64"],
+        ["generate", "{model}", TEXT, "-n6", "--repeat-penalty", "1", "--max-seq-len", "64"],
         ["complete", "{model}", TEXT, "--num-predict", "6", "--temp", "0", "--num-ctx", "64"],
     ],
     ids=lambda words: " ".join(words[:3]),
@@ -66,7 +67,7 @@ def test_names_of_other_programs_lead_to_what_is_there(run):
 
 def test_help_shows_our_own_words_alone(run):
     shown = run("generate", "--help")[1] + run("--help")[1]
-    assert not [name for name in OUR_OPTIONS if f" {name} " in shown]
+    assert not [name for name in (*SHORT_OPTIONS, "--temp") if f" {name} " in shown]
     assert not [name for name in OUR_COMMANDS if f"\n  {name} " in shown]
 
 
