@@ -31,6 +31,9 @@ OPTIONS = SettingsOptions(
 )
 
 
+FOR_PYTHON = ("logits_processors", "logits_processor", "logit_bias", "top_logprobs")
+
+
 def run(options, *words):
     """Return the settings that a command with these options gets of a command line."""
     got = []
@@ -86,9 +89,9 @@ def test_help_shows_options_where_the_settings_stand(capsys):
 @pytest.mark.parametrize(
     ("settings", "options", "elsewhere"),
     [
-        # log-probabilities are an option beside --json, beams one of the sampling's, the chunk of
-        # prefill is none
-        (Sampling, SAMPLING_OPTIONS, {"logprobs"}),
+        # log-probabilities are an option beside --json, beams one of the sampling's; the chunk of
+        # prefill, processors of logits and other log-probabilities are for Python
+        (Sampling, SAMPLING_OPTIONS, {"logprobs", *FOR_PYTHON}),
         (LoadSettings, LOAD_OPTIONS, {"prefill_chunk", "beams"}),
     ],
 )
