@@ -184,8 +184,9 @@ class Engine:
         with self._one_at_a_time("step"):
             self._scheduler.require_open()
             if not self._scheduler.has_sequences:
-                return self._scheduler.take_last_tokens()
-            return self._step()
+                return self._scheduler.take_tokens()
+            self._step()
+            return self._scheduler.take_tokens()
 
     def close(self) -> list[tuple[int, Token]]:
         """End all sequences, and return the last token of each, ``cancelled``.
@@ -242,7 +243,7 @@ class Engine:
             bytes_read=cost.bytes_read,
         )
 
-    def _step(self) -> list[tuple[int, Token]]:
+    def _step(self) -> None:
         """Compute a step, holding the model lock until there are no more sequences."""
         lock = self._context.model_lock
         if self._held is None:
@@ -251,7 +252,7 @@ class Engine:
                 self._held = held.pop_all()
         try:
             with lock.computing():
-                return self._runner.run()
+                self._runner.run()
         finally:
             if not self._scheduler.has_sequences:
                 self._release()

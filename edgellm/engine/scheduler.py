@@ -40,13 +40,13 @@ class Scheduler:
         self._bytes_in_use = 0
         self._next_deadline = math.inf
         self._any_cancelled = False
-        self._last_tokens: list[tuple[int, Token]] = []
-        """Of sequences that ended between two steps; the next step returns them."""
+        self._tokens: list[tuple[int, Token]] = []
+        """That no step has returned yet."""
         self.ended = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits, nobody runs, and nobody's last token is still to be returned."""
+        """Whether nobody waits, nobody runs, and no token is still to be returned."""
         with self._changed:
             return self._is_idle()
 
@@ -154,7 +154,7 @@ class Scheduler:
     def end_cancelled(self) -> list[Sequence]:
         """Take out those that were cancelled, or whose time is over; return those that ran.
 
-        The last tokens of all of them are returned by ``take_last_tokens``.
+        The last tokens of all of them are among those of ``take_tokens``.
         """
         now = time.perf_counter()
         if not self._any_cancelled and now < self._next_deadline:
@@ -175,11 +175,16 @@ class Scheduler:
             self._next_deadline = min(deadlines, default=math.inf)
         return started
 
-    def take_last_tokens(self) -> list[tuple[int, Token]]:
-        """Return the last tokens of those that ended between two steps, each once."""
+    def post(self, sequence: Sequence, token: Token) -> None:
+        """Let ``take_tokens`` return a new token, also where the step that drew it fails."""
         with self._changed:
-            last_tokens, self._last_tokens = self._last_tokens, []
-            return last_tokens
+            self._tokens.append((sequence.number, token))
+
+    def take_tokens(self) -> list[tuple[int, Token]]:
+        """Return the tokens that came since the last time, with their sequences' numbers."""
+        with self._changed:
+            tokens, self._tokens = self._tokens, []
+            return tokens
 
     def require_open(self) -> None:
         """Raise ClosedError after ``stop``."""
@@ -194,12 +199,12 @@ class Scheduler:
             self._changed.notify_all()
 
     def close(self, why: str) -> list[tuple[int, Token]]:
-        """Stop, and take out everybody; return their last tokens."""
+        """Stop, and take out everybody; return their last tokens, and any not returned yet."""
         self.stop(why)
         with self._changed:
             for sequence in list(self._by_number.values()):
                 self._close(sequence, "cancelled")
-        return self.take_last_tokens()
+        return self.take_tokens()
 
     def schedule(self, prefill_tokens: int) -> list[tuple[Sequence, SequenceInput]]:
         """Return what goes through the model next.
@@ -213,6 +218,7 @@ class Scheduler:
         for sequence in self.running:
             if not sequence.is_started:
                 continue
+            sequence.realign()
             pending = tokens = sequence.pending
             if sequence.is_prefilling:
                 tokens = pending[:prefill_tokens]
@@ -227,7 +233,7 @@ class Scheduler:
         return scheduled
 
     def _is_idle(self) -> bool:
-        return not self._by_number and not self._last_tokens
+        return not self._by_number and not self._tokens
 
     def _require_open(self) -> None:
         if self._why_stopped is not None:
@@ -254,7 +260,7 @@ class Scheduler:
 
     def _close(self, sequence: Sequence, reason: FinishReason) -> None:
         self._remove(sequence)
-        self._last_tokens.append((sequence.number, sequence.last_token(reason)))
+        self._tokens.append((sequence.number, sequence.last_token(reason)))
 
     def _remove(self, sequence: Sequence) -> None:
         if self._by_number.pop(sequence.number, None) is None:

@@ -138,6 +138,17 @@ class Sequence:
         if self.lease is not None:
             self.lease.drop()
 
+    def realign(self) -> None:
+        """Go back to where tokens and caches agree, after a step that was interrupted."""
+        held = self.caches[0].offset
+        agreed = min(self.computed, len(self.tokens) - 1)
+        if agreed == self.computed == held:
+            return
+        if held < agreed or not all(cache.trim(agreed) for cache in self.caches):
+            self.restart()
+            return
+        self.computed = agreed
+
     def restart(self) -> None:
         """Forget what is in the caches: a pass that failed has left them half-way."""
         for cache in self.caches:

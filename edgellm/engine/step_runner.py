@@ -17,7 +17,6 @@ from edgellm.engine.prefix_sharing import PrefixSharing
 from edgellm.engine.scheduler import Scheduler
 from edgellm.engine.sequence import Sequence
 from edgellm.errors import ClosedError, EdgeLLMError
-from edgellm.generation.output import Token
 
 
 class StepRunner:
@@ -37,14 +36,13 @@ class StepRunner:
         self._sharing = PrefixSharing(context)
         self.totals = EngineStats()
 
-    def run(self) -> list[tuple[int, Token]]:
-        """Go one step on with all sequences; return new tokens with their sequences' numbers."""
+    def run(self) -> None:
+        """Go one step on with all sequences, and post new tokens to the scheduler."""
         started_at = time.perf_counter()
         try:
             self._end_cancelled()
-            tokens = self._start_admitted()
-            tokens += self._advance()
-            return self._scheduler.take_last_tokens() + tokens
+            self._start_admitted()
+            self._advance()
         finally:
             self.totals.seconds += time.perf_counter() - started_at
 
@@ -52,12 +50,11 @@ class StepRunner:
         for sequence in self._scheduler.end_cancelled():
             sequence.release()
 
-    def _start_admitted(self) -> list[tuple[int, Token]]:
-        """Give memory to those that may run; return the last tokens of those that cannot start."""
-        failed: list[tuple[int, Token]] = []
+    def _start_admitted(self) -> None:
+        """Give memory to those that may run."""
         admitted = self._scheduler.admitted
         if not admitted:
-            return failed
+            return
         running = self._scheduler.running
         for sequence in admitted:
             try:
@@ -70,12 +67,11 @@ class StepRunner:
                     continue
                 self.totals.cached_tokens += sequence.cached_tokens
             except Exception as error:
-                failed.append(self._fail(sequence, error))
+                self._fail(sequence, error)
         started = sum(one.is_started and not one.has_ended for one in running)
         self.totals.most_at_once = max(self.totals.most_at_once, started)
-        return failed
 
-    def _advance(self) -> list[tuple[int, Token]]:
+    def _advance(self) -> None:
         """Send what comes next through the model, and draw tokens after it."""
         chunk = prefill_tokens = self._context.plan.prefill_chunk
         if self._context.model.layers.streams_weights:
@@ -83,11 +79,11 @@ class StepRunner:
             prefill_tokens = self._context.context
         scheduled = self._scheduler.schedule(prefill_tokens)
         if not scheduled:
-            return []
+            return
         logits = self._forward(scheduled)
         if logits is None:
             self._end_cancelled()
-            return []
+            return
         drawing = []
         for sequence, new in scheduled:
             if sequence.completion_tokens == 0:
@@ -97,7 +93,7 @@ class StepRunner:
                 drawing.append(sequence)
         # whoever was cancelled during the pass draws nothing more
         self._end_cancelled()
-        return self._draw(drawing, logits)
+        self._draw(drawing, logits)
 
     def _forward(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> mx.array | None:
         """Return the logits (N, V) of those that draw a token; None where all were cancelled.
@@ -131,9 +127,8 @@ class StepRunner:
             raise ClosedError("the model was closed during the answers")
         return logits
 
-    def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> list[tuple[int, Token]]:
+    def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> None:
         """Draw the next tokens of N sequences after logits (N, V); those that end leave."""
-        tokens = []
         drawn = []
         unevaluated = []
         # lazy on a GPU: nothing is waited for before all of them are drawn
@@ -144,31 +139,32 @@ class StepRunner:
                 unevaluated.append(sequence.draw(logits[row : row + 1]))
                 drawn.append(sequence)
             except Exception as error:
-                tokens.append(self._fail(sequence, error))
+                self._fail(sequence, error)
         with suppress(Exception):  # whose it is turns up when each is read
             mx.eval(unevaluated)  # what is None in it is passed over
         for sequence in drawn:
             try:
                 token = sequence.append()
             except Exception as error:
-                tokens.append(self._fail(sequence, error))
+                self._fail(sequence, error)
                 continue
-            tokens.append((sequence.number, token))
+            self._scheduler.post(sequence, token)
             self.totals.completion_tokens += 1
             if token.finish_reason is not None:
                 self._scheduler.end(sequence)
                 sequence.release()
-        return tokens
 
-    def _fail(self, sequence: Sequence, error: Exception) -> tuple[int, Token]:
-        """End a sequence with an error; return its last token."""
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        """End a sequence with an error."""
         if not isinstance(error, EdgeLLMError):
-            cause = error
+            cause, told = error, ""
+            with suppress(Exception):  # of an exception that cannot say what it is
+                told = f": {cause}"
             error = EdgeLLMError(
-                f"the sequence failed: {type(cause).__name__}: {cause}",
+                f"the sequence failed: {type(cause).__name__}{told}",
                 hint="its __cause__ has the traceback; the other sequences go on",
             )
             error.__cause__ = cause
+        self._scheduler.post(sequence, sequence.last_token("error", error))
         self._scheduler.end(sequence)
         sequence.drop()
-        return sequence.number, sequence.last_token("error", error)

@@ -9,7 +9,7 @@ from support.counting import open_counted, paged_settings
 from support.readers import FailingReader
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
-from edgellm.errors import ClosedError, ConfigError, ReadError
+from edgellm.errors import ClosedError, ConfigError, EdgeLLMError, ReadError
 from edgellm.open_llm import open_llm as open_checkpoint
 from edgellm.settings import LoadSettings, Sampling
 from edgellm.tokenizer import Tokenizer
@@ -239,3 +239,93 @@ def test_two_threads_take_turns_at_steps_and_close_waits(tiny_folder):
             token.id for token in expected.tokens[:2]
         ]
         assert llm.generate(PROMPT, max_tokens=4).text == expected.text
+
+
+def test_a_token_that_cannot_be_drawn_ends_its_sequence_alone(open_llm):
+    llm = open_llm("llama-2")
+    llm.eos_token_ids = frozenset()
+    expected = [token.id for token in llm.generate(PROMPT, max_tokens=6).tokens]
+
+    def fail_at(length, error):
+        def process(tokens, logits):
+            if len(tokens) == length:
+                raise error
+            return logits
+
+        return process
+
+    class DemandingError(Exception):
+        def __str__(self):
+            raise ValueError
+
+    def no_numbers(tokens, logits):
+        return logits * float("nan")
+
+    ways = [
+        fail_at(len(PROMPT) + 2, ZeroDivisionError("in the third")),
+        fail_at(len(PROMPT), MemoryError()),
+        fail_at(len(PROMPT) + 1, DemandingError()),
+        no_numbers,
+        lambda tokens, logits: None,
+    ]
+    with llm.engine() as engine:
+        numbers = [engine.submit(PROMPT, max_tokens=6)]
+        numbers += [engine.submit(PROMPT, max_tokens=6, logits_processors=[way]) for way in ways]
+        found = {number: [] for number in numbers}
+        while not engine.idle:
+            for number, token in engine.step():
+                found[number].append(token)
+        assert engine.stats.sequences == 6
+        assert engine.kv_bytes.in_use == 0
+    whole, *failed = found.values()
+    assert [token.id for token in whole] == expected
+    assert [len(tokens) for tokens in failed] == [3, 1, 2, 1, 1]
+    for tokens in failed:
+        assert [token.id for token in tokens[:-1]] == expected[: len(tokens) - 1]
+        assert tokens[-1].finish_reason == "error"
+        assert isinstance(tokens[-1].error, EdgeLLMError)
+        assert tokens[-1].error.hint
+    assert "in the third" in failed[0][-1].error.message
+
+
+def test_a_step_that_is_interrupted_while_it_draws_loses_nothing(open_llm):
+    llm = open_llm("llama-2")
+    llm.eos_token_ids = frozenset()
+    expected = [token.id for token in llm.generate(PROMPT, max_tokens=6).tokens]
+    interrupted = []
+
+    def interrupt_once(tokens, logits):
+        if len(tokens) == len(PROMPT) + 2 and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return logits
+
+    with llm.engine() as engine:
+        for processors in ([], [interrupt_once], []):
+            engine.submit(PROMPT, max_tokens=6, logits_processors=processors)
+        found = {1: [], 2: [], 3: []}
+        while not engine.idle:
+            try:
+                for number, token in engine.step():
+                    found[number].append(token.id)
+            except KeyboardInterrupt:
+                assert interrupted
+    assert interrupted
+    assert list(found.values()) == [expected] * 3
+
+
+def test_a_step_within_a_step_is_refused(open_llm):
+    llm = open_llm("llama-2")
+    refused = []
+
+    def call_back(tokens, logits):
+        for call in (engine.step, engine.close):
+            with pytest.raises(EdgeLLMError, match="within a step") as raised:
+                call()
+            refused.append(raised.value.hint)
+        return logits
+
+    with llm.engine() as engine:
+        number = engine.submit(PROMPT, max_tokens=1, logits_processors=[call_back])
+        assert [who for who, _ in engine.step()] == [number]
+    assert len(refused) == 2

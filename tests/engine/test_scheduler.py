@@ -5,6 +5,7 @@ import pytest
 from support import tiny
 from support.engines import open_context
 
+from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.engine.scheduler import Scheduler
 from edgellm.engine.sequence import Sequence
 from edgellm.errors import QueueFullError
@@ -32,7 +33,7 @@ def admitted(scheduler):
 
 
 def last_tokens(scheduler):
-    return [(number, token.finish_reason) for number, token in scheduler.take_last_tokens()]
+    return [(number, token.finish_reason) for number, token in scheduler.take_tokens()]
 
 
 def test_kv_bytes_are_those_of_the_caches(context):
@@ -101,6 +102,8 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
     for one in sequences:
         scheduler.add([one])
     assert admitted(scheduler) == [1, 2, 3, 4]
+    for one in sequences:
+        one.start(context, lease(context, one))
 
     def scheduled(prefill_tokens):
         inputs = scheduler.schedule(prefill_tokens)
@@ -108,12 +111,15 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
 
     assert scheduled(8) == [(1, 8, False)]
     assert scheduled(100) == [(1, 20, True), (2, 6, True), (3, 4, True), (4, 2, True)]
-    sequences[0].start(context, lease(context, sequences[0]))
+    forward(context.model, [SequenceInput(PROMPT[:20], sequences[0].caches)], prefill_chunk=8)
     sequences[0].record_forward(20, prefill_chunk=8)
     vocab_size = context.model.config.vocab_size
     sequences[0].draw(mx.arange(vocab_size, dtype=mx.float32)[None])
     sequences[0].append()
     # the third has to wait for the next step, and the fourth, which is short enough, goes along
     assert scheduled(8) == [(1, 1, True), (2, 6, True), (4, 2, True)]
+    # a token that was noted and never computed is computed again
+    sequences[0].record_forward(1, prefill_chunk=8)
+    assert scheduled(8)[0] == (1, 1, True)
     sequences[0].restart()
     assert scheduled(8) == [(1, 8, False)]
