@@ -42,7 +42,7 @@ class BenchGroup(ModelGroup):
         ),
         "parity": CommandEntry(
             "Compare what models or backends say.",
-            "edgellm bench parity stories --backend mlx,cpu --activations float",
+            "edgellm bench parity ./llama-1b ./llama-1b-4bit",
         ),
         "ablate": CommandEntry(
             "Measure what each part is worth.", "edgellm bench ablate ./llama-7b --memory 2GB"

@@ -145,7 +145,7 @@ def _imported(module: str, name: str) -> object:
 
             raise BackendError(
                 "MLX has no backend here",
-                hint="install one of them: pip install 'edgellm[cpu]' or 'edgellm[cuda]'",
+                hint="install one, in edgellm's checkout: pip install '.[cpu]' or '.[cuda]'",
             ) from error
         raise
     return found

@@ -7,6 +7,15 @@ import pytest
 from support.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# What a person reads or copies: programs, documents, scripts.
+READ = [
+    path
+    for folder in (".", ".ci", "bench", "converters", "docs", "edgellm", "recipes", "scripts")
+    for path in sorted((ROOT / folder).glob("*" if folder == "." else "**/*"))
+    if path.suffix in {".md", ".py", ".sh", ".toml", ""} and path.is_file()
+]
+FROM_AN_INDEX = re.compile(r"edgellm\[|\b(?:install|add|uvx)\s+(?:-\S+\s+)*[\"']?edgellm\b(?![./])")
+
 # Files are named from the repository, from edgellm/, or, on the page of a folder, from there.
 ROOTS = [ROOT, ROOT / "edgellm", ROOT / "edgellm" / "kernels"]
 
@@ -32,6 +41,15 @@ def test_links_of_a_page_lead_to_pages_and_headings(page):
         assert linked.is_file(), link
         if anchor:
             assert anchor in anchors(linked), f"{link}#{anchor}"
+
+
+def test_nobody_is_told_to_install_edgellm_from_an_index_that_does_not_have_it():
+    found = {
+        path.relative_to(ROOT).as_posix(): match.group(0)
+        for path in READ
+        if (match := FROM_AN_INDEX.search(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
 
 
 def anchors(page):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.bench.machine.environment import environment
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.kinds import AblationRecord
 from edgellm.bench.speed.timing import token_ids
 from edgellm.bench.speed.variants import make_model, variants_folder
@@ -96,7 +97,7 @@ def measure_ablations(
     checkpoint = read_checkpoint(locate(model))
     common: dict[str, Any] = {
         "model": model,
-        "backend": "mlx",
+        "backend": OWN,
         "device": device.chip_name(),
         "test": "ablation",
         "environment": environment(),

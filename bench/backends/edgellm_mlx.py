@@ -1,4 +1,4 @@
-"""The backend ``mlx``: edgellm itself, on whatever MLX has here."""
+"""The backend ``edgellm``: edgellm itself, on whatever MLX has here."""
 
 # B sequences at once, L tokens, V words of the vocabulary
 
@@ -148,7 +148,7 @@ def _likeliest(logits: mx.array) -> list[int]:
 
 
 def load_settings(checkpoint: AnyCheckpoint, settings: RuntimeSettings) -> LoadSettings:
-    """Return the settings with which ``mlx`` loads a model; MLX has its own count of threads."""
+    """Return the settings that edgellm loads a model with; MLX has its own count of threads."""
     context = settings.context
     if context is not None:
         context = min(context, checkpoint.config.max_position_embeddings)

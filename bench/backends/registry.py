@@ -46,6 +46,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from edgellm.bench.machine.rates import Rates
+from edgellm.bench.records.backend_names import OWN
 from edgellm.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -181,13 +182,13 @@ class Backend:
         return not self.missing_packages
 
 
-INSTALL_TORCH = "pip install 'edgellm[torch]'"
+INSTALL_TORCH = "pip install torch"
 INSTALL_LLAMA_CPP = "pip install llama-cpp-python gguf"
 ENDPOINT = "endpoint"
 
 BACKENDS: dict[str, Backend] = {
     # edgellm on what MLX has here
-    "mlx": Backend(
+    OWN: Backend(
         target="edgellm.bench.backends.edgellm_mlx:MLXRuntime", options=("threads", "memory")
     ),
     # the same weights in torch on an NVIDIA GPU
@@ -254,6 +255,11 @@ def not_installed(name: str) -> str:
     packages = backend_named(name).missing_packages
     verb = "is" if len(packages) == 1 else "are"
     return f"the {name} backend needs {' and '.join(packages)}, which {verb} not installed"
+
+
+def not_measured(name: str) -> str:
+    """Return why a backend is left out of a run that did not ask for it, and how to get it."""
+    return f"not measured: {not_installed(name)} ({backend_named(name).install})"
 
 
 def open_runtime(name: str, model: str, settings: RuntimeSettings) -> Runtime:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from typer import Argument, Option
 
+from edgellm.bench.records.backend_names import current_name
 from edgellm.bench.records.collect import collect
 from edgellm.bench.records.text_tables import Column, as_json, as_table
 from edgellm.cli.common import options
@@ -48,6 +49,11 @@ AnyRecord = TypeVar("AnyRecord", bound="Record")
 def split_names(text: str) -> list[str]:
     """Return the parts of a list with commas, without empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_backends(text: str) -> list[str]:
+    """Return the names of backends in a list with commas, by what they are called now."""
+    return list(dict.fromkeys(map(current_name, split_names(text))))
 
 
 def split_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from edgellm.bench.commands import common
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.records.text_tables import Column
 from edgellm.console.terminal import write_line
@@ -48,7 +49,9 @@ def parity(
     *,
     backend: Annotated[
         str,
-        Option(metavar="NAME,...", help="Left out: mlx for several models, mlx and cpu for one."),
+        Option(
+            metavar="NAME,...", help="Default: edgellm for several models, edgellm and cpu for one."
+        ),
     ] = "",
     text: Annotated[
         Path | None, Option(metavar="FILE", help="A text to be led through; default: our own.")
@@ -72,9 +75,9 @@ def parity(
     from edgellm.bench.evaluation.parity import ParitySettings, compare, sides_of
     from edgellm.bench.evaluation.passage import PASSAGE
 
-    backends = common.split_names(backend) or ["mlx"]
+    backends = common.split_backends(backend) or [OWN]
     if not backend and len(models) == 1:
-        backends = ["mlx", "cpu"]  # a model alone is compared with itself
+        backends = [OWN, "cpu"]  # a model alone is compared with itself
     passage = PASSAGE
     if text:
         passage = _read(text)

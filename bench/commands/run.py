@@ -74,7 +74,7 @@ def run(
         ),
     ] = "",
     memory: Annotated[
-        str, Option(metavar="SIZE,...", help="Budgets for mlx, which pages what is larger.")
+        str, Option(metavar="SIZE,...", help="Budgets for edgellm, which pages what is larger.")
     ] = "",
     dtype: common.DType = None,
     endpoint: Annotated[
@@ -164,18 +164,18 @@ def _backends(
     Where no backend is named they are those that run here, without the models that take them
     minutes.
     """
-    names = tuple(common.split_names(text))
+    names = tuple(common.split_backends(text))
     if names:
         return names, frozenset(), []
     if endpoint:
         return (ENDPOINT,), frozenset(), []
-    from edgellm.bench.speed.defaults import not_measured, too_slow, usual_backends
+    from edgellm.bench.speed.defaults import left_out, too_slow, usual_backends
 
     backends = usual_backends()
     skipped: frozenset[tuple[str, str]] = frozenset()
     if not models:
         skipped = too_slow(backends, _default_models(backends))
-    return backends, skipped, not_measured(skipped)
+    return backends, skipped, left_out(skipped)
 
 
 def _default_models(backends: Sequence[str]) -> list[str]:

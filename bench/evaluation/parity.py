@@ -76,7 +76,7 @@ def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:
     if len(sides) < 2:
         raise ConfigError(
             "one model in one backend has nothing to be compared with",
-            hint="add --backend mlx,cpu, or a second model",
+            hint="add --backend edgellm,cpu, or a second model",
         )
     return sides
 

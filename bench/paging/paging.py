@@ -10,6 +10,7 @@ from typing import Any
 
 from edgellm.bench.machine.disk import drop_from_cache, read_all
 from edgellm.bench.machine.environment import environment
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.kinds import PagingRecord
 from edgellm.bench.worker.memory_cap import capped
 from edgellm.bench.worker.process import WorkerProcess
@@ -84,7 +85,7 @@ def measure_paging(
     checkpoint = read_checkpoint(locate(model))
     common: dict[str, Any] = {
         "model": model,
-        "backend": "mlx",
+        "backend": OWN,
         "device": device.chip_name(),
         "test": "paging",
         "environment": environment(),

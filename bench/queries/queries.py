@@ -9,6 +9,7 @@ from typing import Any
 
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.queries.questions import QUESTIONS, QuerySettings
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
@@ -34,7 +35,7 @@ def measure_queries(
     """
     settings = settings or QuerySettings()
     common: dict[str, Any] = {
-        "backend": "mlx",
+        "backend": OWN,
         "device": device.chip_name(),
         "test": "query",
         "environment": environment(),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar
 
+from edgellm.bench.records.backend_names import current_name
 from edgellm.bench.records.fields import (
     Bits,
     Count,
@@ -221,6 +222,8 @@ KINDS: Mapping[str, type[Record]] = {
 }
 """By what a file calls them."""
 
+BACKEND_FIELDS = frozenset({"backend", "reference_backend"})
+
 
 def record_of(document: object) -> Record:
     """Return the record that a JSON object of a result file is.
@@ -242,7 +245,11 @@ def record_of(document: object) -> Record:
         if is_required and one.name not in document:
             raise FieldError(one.name, "missing", in_words(field_types(kind)[one.name]))
     known = {*names, *kind.DERIVED, "kind"}
+    given = {name: document[name] for name in names & document.keys()}
+    for name in BACKEND_FIELDS & given.keys():
+        if isinstance(given[name], str):
+            given[name] = current_name(given[name])
     return kind(
-        **{name: document[name] for name in names & document.keys()},
+        **given,
         unknown={name: value for name, value in document.items() if name not in known},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from edgellm.bench.backends.registry import BACKENDS, ENDPOINT, not_installed
+from edgellm.bench.backends.registry import BACKENDS, ENDPOINT, not_measured
 from edgellm.device import machine
 
 SLOW_ON_PROCESSORS = ("mlx-lm",)
@@ -34,11 +34,11 @@ def too_slow(backends: Sequence[str], models: Sequence[str]) -> Skipped:
     return frozenset((name, model) for name in slow for model in models[1:])
 
 
-def not_measured(skipped: Skipped) -> list[str]:
+def left_out(skipped: Skipped) -> list[str]:
     """Return a sentence for each usual backend that is left out, with the way to have it."""
     missing = [name for name in _wanted() if not BACKENDS[name].installed]
     return [
-        *(f"not measured: {not_installed(name)} ({BACKENDS[name].install})" for name in missing),
+        *map(not_measured, missing),
         *(
             f"not measured: {model} in {name}, minutes on a processor ({_command(name, model)})"
             for name, model in sorted(skipped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,9 @@ WORKER = (sys.executable, "-m", "edgellm.bench.speed.worker")
 
 LOAD = "load"
 """The test of a record that says why a session could not begin."""
+
+MEASURE_AGAIN_SECONDS = 60.0
+"""The limits are measured again so long after the last time: the machine may be busier or less."""
 
 UNKNOWN = ModelVariant()
 """The model of an endpoint, of which nothing is known."""
@@ -83,6 +87,7 @@ class Speed:
         self._measure_rates = measure_rates
         self._sessions, self._tests = workload.sessions(), workload.tests()
         self._rates: dict[int, Rates] = {}
+        self._measure_again: dict[int, float] = {}
         self._number = 0
 
     @property
@@ -133,9 +138,12 @@ class Speed:
         if session.backend == ENDPOINT:
             return None
         threads = session.settings.threads or machine.core_count()
+        if time.monotonic() < self._measure_again.get(threads, 0.0):
+            return self._rates.get(threads)
         self._show(session, "measuring this machine's memory")
         with suppress(BackendError):
             self._rates[threads] = self._measure_rates(threads).best(self._rates.get(threads))
+        self._measure_again[threads] = time.monotonic() + MEASURE_AGAIN_SECONDS
         return self._rates.get(threads)
 
     def _start(self, session: Session) -> WorkerProcess:

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from edgellm.bench.backends.registry import ENDPOINT, RuntimeSettings, backend_named
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.differences import counted
 from edgellm.device.machine import core_count
 from edgellm.errors import ConfigError
@@ -110,7 +111,7 @@ class Workload:
     """
 
     models: tuple[str, ...]
-    backends: tuple[str, ...] = ("mlx",)
+    backends: tuple[str, ...] = (OWN,)
     prompt_tokens: tuple[int, ...] = PROMPT_TOKENS
     gen_tokens: tuple[int, ...] = GEN_TOKENS
     depth: tuple[int, ...] = (0,)

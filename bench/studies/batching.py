@@ -1,6 +1,6 @@
 """Measure what a batch is worth: tokens/s of one sequence, of several, and of a prompt.
 
-    python -m edgellm.bench.studies.batching MODEL
+    python -m edgellm.bench.studies.batching [MODEL]
         [--batch 8] [--memory 2GB] [--steps 16] [--rounds 5]
 
 They take turns. Sequences have prompts of different lengths and go on greedily, token by token.
@@ -20,6 +20,7 @@ from typing import Any
 import mlx.core as mx
 
 from edgellm.bench.machine.environment import environment
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import Column, as_json, as_table, number
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -28,6 +29,7 @@ from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import load
+from edgellm.settings import DEFAULT_MODEL
 
 COLUMNS: Mapping[str, Column] = {
     "test": ("test", str),
@@ -123,7 +125,7 @@ def measure(llm: LLM, *, name: str, batch: int, steps: int, rounds: int) -> list
     return [
         Record(
             model=name,
-            backend="mlx",
+            backend=OWN,
             device=device.chip_name(),
             test=test,
             batch=count,
@@ -151,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m edgellm.bench.studies.batching",
         description=(__doc__ or "").partition("\n")[0],
     )
-    parser.add_argument("model", help="a folder, a Hub id or a bundled name")
+    parser.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, help="a folder, a Hub id or a bundled name"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--memory", help="the budget, as load takes it")
     parser.add_argument(

@@ -4,8 +4,8 @@
 
 Weights are random. Every program is a process of its own that holds its model and waits; they work
 one after the other, round after round, so that a machine that others use too slows all of them
-alike. Records go to stdout as JSON, tables of medians to stderr. It needs llama-cpp-python and
-gguf; mlx-lm is there anyway.
+alike. Records go to stdout as JSON, tables of medians to stderr. Without llama-cpp-python it
+measures edgellm beside mlx-lm alone, and says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.bench.backends.gguf_file import TYPES, read_bytes, write_gguf
+from edgellm.bench.backends.registry import backend_named, not_measured
 from edgellm.bench.machine.environment import environment
+from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.text_tables import Column, as_json, as_table, number
 from edgellm.bench.studies.cpu_runners import Runner
@@ -36,8 +38,8 @@ COLUMNS: Mapping[str, Column] = {
     "tokens/s": ("tokens_per_second", number(1)),
     "GB/s": ("achieved_gbps", number(1)),
 }
-OWN = "edgellm"
 MLX_LM = "mlx-lm"
+LLAMA_CPP = "llama.cpp"
 
 Samples = dict[tuple[str, str, int], list[float]]
 """Seconds by program, test and tokens."""
@@ -62,19 +64,21 @@ def make_programs(options: argparse.Namespace, folder: Path) -> dict[str, Progra
     """Make the model for each program, and return them by name."""
     from edgellm.converters.synthetic import synthesize
 
-    source = folder / "mlx"
+    source = folder / "safetensors"
     synthesize(options.shape, source, bits=options.bits)
     # a token reads one row of the embedding
     weight_bytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     weight_bytes -= (source / "model-embedding.safetensors").stat().st_size
-    programs = {OWN: Program("mlx", source, weight_bytes)}
+    programs = {OWN: Program(OWN, source, weight_bytes)}
     if options.mlx_lm:
         programs[MLX_LM] = Program("mlx-lm", source, weight_bytes)
+    if not backend_named(LLAMA_CPP).installed:
+        return programs
     for kind in TYPES[options.bits]:
         path = folder / f"{kind}.gguf"
         write_gguf(path, options.shape, kind)
         weight_bytes = read_bytes(path, options.shape)
-        programs[f"llama.cpp {kind}"] = Program("llama.cpp", path, weight_bytes)
+        programs[f"llama.cpp {kind}"] = Program(LLAMA_CPP, path, weight_bytes)
     return programs
 
 
@@ -98,7 +102,7 @@ def start_runners(
             except BackendError as error:
                 failures[name] = error.message
                 # gcc 12 leaves out what sets its AMX tiles up; without them it runs
-                if program.backend == "llama.cpp":
+                if program.backend == LLAMA_CPP:
                     programs[f"{name} plain"] = replace(program, backend="llama.cpp-plain")
                     waiting.append(f"{name} plain")
         yield runners, failures
@@ -194,9 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompts", default="128,512", help="lengths of prompts")
     parser.add_argument("--no-mlx-lm", dest="mlx_lm", action="store_false")
     parser.add_argument(
-        "--folder", type=Path, help="where the models are made; left out: a temporary folder"
+        "--folder", type=Path, help="where the models are made; default: a temporary folder"
     )
     options = parser.parse_args(arguments)
+    if not backend_named(LLAMA_CPP).installed:
+        sys.stderr.write(f"{not_measured(LLAMA_CPP)}\n")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         records = measure(options, Path(folder))
     sys.stderr.write(f"{as_table(records, COLUMNS)}\n\n{comparison(records)}\n")

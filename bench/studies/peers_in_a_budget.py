@@ -5,8 +5,8 @@
 
 FOLDER is where the random models are made (about 13 GB, once; they stay for the next time). Each
 run is a process of its own that the system holds to 1.5 GB, page cache included; that takes Linux,
-and the right to make control groups. A peer that is not installed, or that fails, says so in its
-line.
+and the right to make control groups. A peer that is not installed is left out, which is said; one
+that fails says so in its line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,25 @@ CONTESTS = (
         },
     ),
 )
+
+
+PACKAGES: Mapping[str, Sequence[str]] = {
+    "llama.cpp": ("llama_cpp",),
+    "accelerate": ("torch", "transformers", "accelerate"),
+    "airllm": ("torch", "airllm"),
+}
+"""What Python must be able to import for each peer."""
+
+
+def missing_packages(runtime: str) -> list[str]:
+    """Return the packages of a peer that are not installed."""
+    return [name for name in PACKAGES.get(runtime, ()) if find_spec(name) is None]
+
+
+def with_installed(contest: Contest) -> Contest:
+    """Return a contest of the runtimes that can run here."""
+    runs = {name: run for name, run in contest.runs.items() if not missing_packages(name)}
+    return replace(contest, runs=runs)
 
 
 @dataclass(slots=True)
@@ -206,9 +226,14 @@ def main() -> int:
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
+    for peer in PACKAGES:
+        if missing := missing_packages(peer):
+            say(f"not measured: {peer} needs packages that are not installed: {', '.join(missing)}")
     cap = parse_size(options.cap)
     contests = {
-        contest.name: compare(contest, options.folder, rounds=options.rounds, cap=cap, say=say)
+        contest.name: compare(
+            with_installed(contest), options.folder, rounds=options.rounds, cap=cap, say=say
+        )
         for contest in chosen
     }
     records = [record for of_contest in contests.values() for record in of_contest]

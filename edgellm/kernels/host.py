@@ -69,7 +69,8 @@ def kernel_engine(
     reason = unavailable()
     if reason is not None:
         raise BackendError(
-            f"there are no CPU kernels: {reason}", hint="install them: pip install 'edgellm[cpu]'"
+            f"there are no CPU kernels: {reason}",
+            hint="install them, in edgellm's checkout: pip install '.[cpu]'",
         )
     chosen = host_isas()[0]  # the best
     if isa is not None:

@@ -12,7 +12,7 @@ MACHINE = {
     "system": "Linux",
     "time": "2026-01-01T00:00:00Z",
 }
-COMMON = {"model": "m", "backend": "mlx", "device": "A chip", "environment": MACHINE}
+COMMON = {"model": "m", "backend": "edgellm", "device": "A chip", "environment": MACHINE}
 """What every record must have, its test left out."""
 
 texts = st.text(max_size=20)
@@ -20,7 +20,7 @@ seconds = st.lists(st.floats(1e-6, 1e4), max_size=6).map(tuple)
 speed_records = st.builds(
     SpeedRecord,
     model=texts,
-    backend=st.sampled_from(["mlx", "cpu", "llama.cpp"]) | texts,
+    backend=st.sampled_from(["edgellm", "cpu", "llama.cpp"]) | texts,
     device=texts,
     test=st.sampled_from(["pp512", "tg128", "tg128 @ d64", "load"]),
     environment=st.just(MACHINE) | st.dictionaries(texts, texts | st.none(), max_size=3),

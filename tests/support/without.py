@@ -12,5 +12,10 @@ def without(*packages):
     It works by a ``sitecustomize`` that Python runs when it starts, so it suits any command:
     ``subprocess.run([sys.executable, ...], env=without("torch", "llama_cpp"))``.
     """
+    return os.environ | hiding(*packages)
+
+
+def hiding(*packages):
+    """Return the variables alone that hide packages from a process."""
     path = os.pathsep.join(filter(None, [str(HIDDEN_PACKAGES), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "WITHOUT_PACKAGES": ",".join(packages)}
+    return {"PYTHONPATH": path, "WITHOUT_PACKAGES": ",".join(packages)}

@@ -137,7 +137,7 @@ def test_a_server_is_its_scheme_host_and_port():
 @pytest.mark.parametrize("command", [["bench", "--endpoint"], ["bench", "rate", "FILE", "--judge"]])
 def test_a_key_in_a_url_is_refused_and_not_shown(tmp_path, capsys, url, command):
     file = tmp_path / "answers.json"
-    record = {"kind": "queries", "model": "m", "backend": "mlx", "device": "d", "test": "query"}
+    record = {"kind": "queries", "model": "m", "backend": "edgellm", "device": "d", "test": "query"}
     record |= {"environment": {}, "question": "Why?", "answer": "So."}
     file.write_text(json.dumps({"schema": 1, "records": [record]}))
     assert main([*(str(file) if word == "FILE" else word for word in command), url]) == 2

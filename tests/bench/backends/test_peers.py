@@ -45,7 +45,7 @@ def open_backend(folder):
 def test_a_peer_has_the_logits_of_edgellm(name, open_backend):
     tokens = token_ids(20, 256, 1)[0].tolist()
     peer = open_backend(name)
-    expected = open_backend("mlx", activations="float").logits(tokens)
+    expected = open_backend("edgellm", activations="float").logits(tokens)
     logits = peer.logits(tokens)
     assert logits.shape == expected.shape
     assert np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
@@ -88,7 +88,7 @@ def test_a_peer_is_given_the_settings_that_it_reads_otherwise(kind, name, tmp_pa
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     settings = RuntimeSettings(threads=1, context=64, activations="float")
     ids = np.random.RandomState(0).randint(5, tiny.VOCABULARY, 48).tolist()
-    ours, peer = (open_runtime(backend, folder, settings) for backend in ("mlx", name))
+    ours, peer = (open_runtime(backend, folder, settings) for backend in ("edgellm", name))
     assert np.abs(ours.logits(ids) - peer.logits(ids)).max() < 1e-4
     ours.close()
     peer.close()
@@ -96,7 +96,7 @@ def test_a_peer_is_given_the_settings_that_it_reads_otherwise(kind, name, tmp_pa
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("name", ["mlx", *PEERS])
+@pytest.mark.parametrize("name", ["edgellm", *PEERS])
 def test_steps_take_the_tokens_that_logits_of_the_whole_text_say(name, batch, open_backend):
     """A prompt in two pieces and five steps, against prompts that are a token longer each."""
     runtime = open_backend(name)

@@ -88,7 +88,7 @@ def test_a_plain_install_measures_what_it_can_and_says_the_rest(missing, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     measured = {record["backend"] for record in json.loads(done.stdout)["records"]}
-    assert "mlx" in measured
+    assert "edgellm" in measured
     assert measured.isdisjoint({"cpu", "cuda", "transformers", "llama.cpp"})
     assert "transformers" not in missing or "mlx-lm" not in measured
     assert "not measured: the cpu backend needs torch" in done.stderr

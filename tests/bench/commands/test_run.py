@@ -23,7 +23,16 @@ def folder(tmp_path_factory):
 
 def test_the_command_line_measures_and_writes_files(folder, tmp_path, capsys):
     outputs = [tmp_path / f"out.{suffix}" for suffix in ("json", "jsonl", "csv", "md", "html")]
-    arguments = ["bench", str(folder), "--backend", "mlx,mlx", "--bits", "3", "--threads", "1"]
+    arguments = [
+        "bench",
+        str(folder),
+        "--backend",
+        "edgellm,edgellm",
+        "--bits",
+        "3",
+        "--threads",
+        "1",
+    ]
     arguments += ["--prompt-tokens", "8", "--gen-tokens", "4", "--repetitions", "2", "--json"]
     code = main([*arguments, *[word for path in outputs for word in ("--output", str(path))]])
     printed = json.loads(capsys.readouterr().out)
@@ -33,7 +42,7 @@ def test_the_command_line_measures_and_writes_files(folder, tmp_path, capsys):
     assert json.loads(outputs[0].read_text()) == printed
     assert len(outputs[1].read_text().splitlines()) == 2
     assert len(outputs[2].read_text().splitlines()) == 3
-    assert "| mlx |" in outputs[3].read_text()
+    assert "| edgellm |" in outputs[3].read_text()
     assert "<h2>Generation</h2>" in outputs[4].read_text()
 
 
@@ -47,7 +56,7 @@ def test_a_failure_is_in_the_exit_status(tmp_path, capsys):
 def test_a_name_that_nobody_can_find_is_one_error_before_anything_starts(tmp_path, capsys):
     kept = tmp_path / "kept.jsonl"
     kept.write_text("before\n")
-    assert main(["bench", "stories", "nosuch", "--backend", "mlx", "--output", str(kept)]) == 1
+    assert main(["bench", "stories", "nosuch", "--backend", "edgellm", "--output", str(kept)]) == 1
     streams = capsys.readouterr()
     assert streams.out == ""
     assert streams.err.startswith("error: there is no model 'nosuch'\n\nhint: ")
@@ -57,12 +66,12 @@ def test_a_name_that_nobody_can_find_is_one_error_before_anything_starts(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--backend", "mlx", "--threads", "1,x"], "no list of numbers"),
-        (["--backend", "mlx", "--output", "x.pdf"], "no format that is known"),
-        (["--backend", "mlx", "--output", "nowhere/at/all.json"], "there is no folder"),
+        (["--backend", "edgellm", "--threads", "1,x"], "no list of numbers"),
+        (["--backend", "edgellm", "--output", "x.pdf"], "no format that is known"),
+        (["--backend", "edgellm", "--output", "nowhere/at/all.json"], "there is no folder"),
         (["--backend", "mlxx"], "no backend"),
         (["dsik"], "there is no model 'dsik'"),
-        (["--backend", "mlx", "--dtype", "int3"], "dtype is"),
+        (["--backend", "edgellm", "--dtype", "int3"], "dtype is"),
     ],
 )
 def test_wrong_options_are_said_before_anything_runs(arguments, said, capsys):
@@ -85,7 +94,7 @@ def test_a_budget_that_nothing_fits_is_refused_before_anything_runs(folder, tmp_
 def test_ctrl_c_leaves_what_was_measured(folder, tmp_path):
     out = tmp_path / "out.jsonl"
     lengths = ",".join(map(str, range(8, 308)))
-    command = [sys.executable, "-m", "edgellm", "bench", str(folder), "--backend", "mlx"]
+    command = [sys.executable, "-m", "edgellm", "bench", str(folder), "--backend", "edgellm"]
     command += ["--prompt-tokens", lengths, "--gen-tokens", "0", "--repetitions", "2", "--json"]
     command += ["--threads", "1", "--output", str(out), "--output", str(tmp_path / "out.json")]
     process = subprocess.Popen(

@@ -72,12 +72,12 @@ def test_large_logits_do_not_overflow():
 
 
 def test_the_first_is_what_the_others_are_compared_with():
-    assert sides_of(["a", "b"], ["mlx"]) == [Side("a", "mlx"), Side("b", "mlx")]
-    assert sides_of(["a"], ["mlx", "cpu"])[0] == Side("a", "mlx")
+    assert sides_of(["a", "b"], ["edgellm"]) == [Side("a", "edgellm"), Side("b", "edgellm")]
+    assert sides_of(["a"], ["edgellm", "cpu"])[0] == Side("a", "edgellm")
     with pytest.raises(ConfigError, match="nothing to be compared with"):
-        sides_of(["a", "a"], ["mlx"])
+        sides_of(["a", "a"], ["edgellm"])
     with pytest.raises(ConfigError, match="no backend 'cpuu'"):
-        sides_of(["a"], ["mlx", "cpuu"])
+        sides_of(["a"], ["edgellm", "cpuu"])
 
 
 class Echo:
@@ -101,7 +101,7 @@ def two_folders(tiny_folder, tmp_path):
 
 def test_a_quantization_is_compared_with_its_source(two_folders):
     settings = ParitySettings(text=" ".join(tiny.TEXTS), tokens=60, window=40, new_tokens=8)
-    (record,) = compare(sides_of([str(folder) for folder in two_folders], ["mlx"]), settings)
+    (record,) = compare(sides_of([str(folder) for folder in two_folders], ["edgellm"]), settings)
     assert record.error is None
     assert (record.bits, record.reference_bits) == (4, 16)
     assert record.tokens == 60
@@ -112,13 +112,13 @@ def test_a_quantization_is_compared_with_its_source(two_folders):
     assert record.reference_perplexity > 1
     assert 0 <= record.equal_tokens <= 8
     assert record.text_equal == (record.equal_tokens == 8) == (record.text == record.reference_text)
-    assert any("compared with mlx" in line for line in describe_texts([record]))
+    assert any("compared with edgellm" in line for line in describe_texts([record]))
 
 
 @pytest.mark.torch
 def test_the_command_prints_one_document_and_one_object_a_pair(two_folders, capfd):
     options = (
-        "--backend mlx,cpu --activations float --dtype float32 "
+        "--backend edgellm,cpu --activations float --dtype float32 "
         "--tokens 40 --new-tokens 6 --threads 1 --json"
     )
     code = main(["bench", "parity", str(two_folders[1]), *options.split()])
@@ -141,7 +141,7 @@ def test_the_command_prints_one_document_and_one_object_a_pair(two_folders, capf
 def test_a_backend_that_fails_is_a_record_and_the_exit_status(two_folders, tmp_path, capfd):
     text = tmp_path / "text.txt"
     text.write_text(" ".join(tiny.TEXTS))
-    options = ["--backend", "mlx,cuda", "--text", str(text), "--tokens", "20", "--json"]
+    options = ["--backend", "edgellm,cuda", "--text", str(text), "--tokens", "20", "--json"]
     code = main(["bench", "parity", str(two_folders[1]), *options])
     (pair,) = json.loads(capfd.readouterr().out)["records"]
     if pair["error"] is None:  # there is a GPU
@@ -159,6 +159,6 @@ def test_texts_that_cannot_be_compared_are_said(two_folders, tmp_path, capfd):
     assert "the text has" in capfd.readouterr().err
     assert main(["bench", "parity", str(two_folders[0]), "stories"]) == 2
     assert "split the text differently" in capfd.readouterr().err
-    missing = ["--backend", "mlx", "--text", str(tmp_path / "none")]
+    missing = ["--backend", "edgellm", "--text", str(tmp_path / "none")]
     assert main(["bench", "parity", str(two_folders[0]), *missing]) == 2
     capfd.readouterr()

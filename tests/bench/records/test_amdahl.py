@@ -35,7 +35,13 @@ def test_a_slow_down_gives_a_share_below_zero():
 
 
 def test_scaling_counts_all_questions_of_a_model():
-    common = {"model": "m", "backend": "mlx", "device": "cpu", "test": "query", "environment": {}}
+    common = {
+        "model": "m",
+        "backend": "edgellm",
+        "device": "cpu",
+        "test": "query",
+        "environment": {},
+    }
     records = [
         QueryRecord(**common, threads=1, tokens=10, seconds=(4.0,)),
         QueryRecord(**common, threads=1, tokens=30, seconds=(6.0, 8.0, 100.0)),

@@ -27,7 +27,7 @@ def test_each_record_is_in_every_output_before_the_next_is_measured():
     records, stopped = collect(measure(), outputs, notes.append)
     assert len(records) == 3
     assert not stopped
-    assert notes == ["mlx, m, tg32: no memory"]
+    assert notes == ["edgellm, m, tg32: no memory"]
     assert exit_code(records, stopped=False) == 1
     assert exit_code(records[:1], stopped=False) == 0
 

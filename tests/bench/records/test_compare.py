@@ -79,8 +79,8 @@ def test_files_of_different_machines_are_matched_by_what_they_measure():
     found = compare([mac, server])
     assert {item.key["kind"] for item in found} == {"speed"}
     assert [(item.key["backend"], item.key["test"]) for item in found] == [
-        ("mlx", "tg32"),
-        ("mlx", "pp8"),
+        ("edgellm", "tg32"),
+        ("edgellm", "pp8"),
         ("cpu", "tg32"),
     ]
     assert found[0].changes[0].ratio == pytest.approx(2.0)

@@ -85,7 +85,7 @@ def test_the_page_shows_each_plot_with_a_table_beneath():
             step_seconds=(0.1, 0.2),
             seconds=(1.0 / threads,),
         )
-        for backend in ("mlx", "cpu")
+        for backend in ("edgellm", "cpu")
         for threads in (1, 2)
         for test in ("tg32", "pp128")
     ]

@@ -19,7 +19,7 @@ def test_the_floor_is_reading_or_multiplying_whichever_is_longer():
 def test_the_best_rates_of_a_run_count_for_all_of_it():
     common = {
         "model": "m",
-        "backend": "mlx",
+        "backend": "edgellm",
         "environment": {},
         "weight_bytes_per_token": 10**9,
         "tokens": 2,

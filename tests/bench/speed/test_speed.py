@@ -132,7 +132,7 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(folder):
         "import sys; sys.modules['mlx_lm'] = None; from edgellm.bench.speed.worker import serve; "
         "from edgellm.bench.worker.protocol import run_worker; run_worker(serve)"
     )
-    workload = Workload(models=(str(folder),), backends=("mlx-lm", "mlx"), **SMALL)
+    workload = Workload(models=(str(folder),), backends=("mlx-lm", "edgellm"), **SMALL)
     records, _ = speed_of(workload, sys.executable, "-c", code)
     assert [record.error is None for record in records] == [False, True, True]
     assert "pip install mlx-lm" in records[0].error

@@ -18,18 +18,18 @@ def folder(tmp_path_factory):
 def test_bits_are_made_once_of_a_16_bit_model(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    made = prepare_variant(str(folder), 4, "mlx")
+    made = prepare_variant(str(folder), 4, "edgellm")
     assert (made.bits, made.vocabulary) == (4, read_checkpoint(folder).config.vocab_size)
     before = made.path.stat().st_mtime_ns
-    assert prepare_variant(str(folder), 4, "mlx") == made
+    assert prepare_variant(str(folder), 4, "edgellm") == made
     assert made.path.stat().st_mtime_ns == before
-    assert prepare_variant(str(folder), 16, "mlx").path == folder
+    assert prepare_variant(str(folder), 16, "edgellm").path == folder
     with pytest.raises(BackendError, match="is stored with 4 bits"):
-        prepare_variant(str(made.path), 8, "mlx")
+        prepare_variant(str(made.path), 8, "edgellm")
 
 
 def test_a_file_for_a_backend_that_reads_folders(tmp_path):
     with pytest.raises(BackendError, match="opens no GGUF"):
-        prepare_variant(str(tmp_path / "x.gguf"), None, "mlx")
+        prepare_variant(str(tmp_path / "x.gguf"), None, "edgellm")
     with pytest.raises(ModelNotFoundError):
         prepare_variant(str(tmp_path / "x.gguf"), None, "llama.cpp")

@@ -10,7 +10,7 @@ from edgellm.errors import ConfigError
 def test_a_workload_is_the_cross_product_without_what_means_nothing():
     workload = Workload(
         models=("m", "n"),
-        backends=("mlx", "mlx-lm", ENDPOINT),
+        backends=("edgellm", "mlx-lm", ENDPOINT),
         threads=(1, 2),
         memory=(None, 10**9),
         bits=(4, 8),
@@ -24,7 +24,7 @@ def test_a_workload_is_the_cross_product_without_what_means_nothing():
     counts = {
         name: sum(session.backend == name for session in sessions) for name in workload.backends
     }
-    assert counts == {"mlx": 2 * 2 * 2 * 2, "mlx-lm": 2 * 2, ENDPOINT: 2}
+    assert counts == {"edgellm": 2 * 2 * 2 * 2, "mlx-lm": 2 * 2, ENDPOINT: 2}
     assert len(set(sessions)) == len(sessions)
     assert {session.settings.threads for session in sessions if session.backend == "mlx-lm"} == {
         None
