@@ -14,7 +14,9 @@ READ = [
     for path in sorted((ROOT / folder).glob("*" if folder == "." else "**/*"))
     if path.suffix in {".md", ".py", ".sh", ".toml", ""} and path.is_file()
 ]
-FROM_AN_INDEX = re.compile(r"edgellm\[|\b(?:install|uv add|uvx)\s+(?:-\S+\s+)*[\"']?edgellm\b(?![./])")
+FROM_AN_INDEX = re.compile(
+    r"edgellm\[|\b(?:install|uv add|uvx)\s+(?:-\S+\s+)*[\"']?edgellm\b(?![./])"
+)
 
 # Files are named from the repository, from edgellm/, or, on the page of a folder, from there.
 ROOTS = [ROOT, ROOT / "edgellm", ROOT / "edgellm" / "kernels"]
