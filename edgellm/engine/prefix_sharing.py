@@ -42,6 +42,8 @@ class PrefixSharing:
             running: all that run, in the order in which they were admitted.
         """
         cache = self._context.prefix_cache
+        if sequence.scores_prompt:  # the states of all its tokens are wanted
+            return cache.begin(sequence.tokens, sequence.max_tokens, reuse=False)
         leader = sequence.leader
         if leader is None or leader.has_ended:
             sequence.leader = leader = self._find_leader(sequence, running)

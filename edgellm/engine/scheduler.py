@@ -228,7 +228,9 @@ class Scheduler:
             # in the middle of a prompt nothing is drawn
             needs_logits = len(tokens) == len(pending)
             prompt_tokens = max(0, sequence.prompt_tokens - sequence.computed)
-            new = SequenceInput(tokens, sequence.caches, prompt_tokens, needs_logits)
+            new = SequenceInput(
+                tokens, sequence.caches, prompt_tokens, needs_logits, sequence.on_states
+            )
             scheduled.append((sequence, new))
         return scheduled
 

@@ -15,7 +15,7 @@ from edgellm.device import machine as device
 from edgellm.engine.context import EngineContext
 from edgellm.errors import EdgeLLMError, NotFiniteError
 from edgellm.generation.not_finite import located
-from edgellm.generation.output import FinishReason, Token, top_logprobs
+from edgellm.generation.output import FinishReason, PromptToken, Token, prompt_tokens, top_logprobs
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache
@@ -23,6 +23,7 @@ from edgellm.prompt_cache.kept_sequence import as_tokens
 from edgellm.prompt_cache.prefix_cache import Lease
 from edgellm.sampling.logprobs import Logprobs
 from edgellm.sampling.sampler import Draw, Sampler
+from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.settings import Sampling
 
 
@@ -85,6 +86,8 @@ class Sequence:
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
         self._drawn_logprobs: Logprobs | None = None
+        self._head = context.model.logits
+        self._scorer = self._new_scorer()
         self._progress = Progress(len(prompt))
         self._meter = context.start_meter()  # until ``start``: of one that is cancelled before
         self._text = TextStream(
@@ -118,6 +121,18 @@ class Sequence:
         if self.lease is None:
             return []
         return self.lease.caches
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt's own tokens are asked for."""
+        return self._sampling.prompt_logprobs is not None
+
+    @property
+    def on_states(self) -> abc.Callable[[mx.array], None] | None:
+        """Called with the hidden states of the prompt's tokens; None where nobody asks for them."""
+        if self._scorer is None:
+            return None
+        return self._scorer.add
 
     def start(self, context: EngineContext, lease: Lease) -> None:
         """Go on from what is in the caches of a lease; the cost is counted from here on."""
@@ -158,6 +173,7 @@ class Sequence:
             self.lease.prefilled = 0
         if not self.completion_tokens:
             self._progress.prefill_done = 0  # else the prompt would count twice
+            self._scorer = self._new_scorer()
 
     def record_forward(self, tokens: int, *, prefill_chunk: int) -> None:
         """Note that so many pending tokens have gone through the model."""
@@ -202,16 +218,28 @@ class Sequence:
         except NotFiniteError as error:
             raise located(error, self.caches) from None
         self._progress.record_token()
+        scored: tuple[PromptToken, ...] = ()
+        if self._scorer is not None:
+            scored = prompt_tokens(self.tokens, self._scorer, self._tokenizer)
+            self._scorer = None
         self.tokens.append(token)
         text, finish_reason = self._text.add(token)
         stats = None
         if finish_reason is not None:
             stats = self._stats()
         if self._drawn_logprobs is None:
-            return Token(token, text, None, finish_reason, stats)
+            return Token(token, text, None, finish_reason, stats, prompt_logprobs=scored)
         logprob = self._drawn_logprobs.read()[0]
         top = top_logprobs(logprob, self._tokenizer)
-        return Token(token, text, logprob.logprob, finish_reason, stats, top_logprobs=top)
+        return Token(
+            token,
+            text,
+            logprob.logprob,
+            finish_reason,
+            stats,
+            top_logprobs=top,
+            prompt_logprobs=scored,
+        )
 
     def last_token(self, reason: FinishReason, error: EdgeLLMError | None = None) -> Token:
         """Return the token that closes a completion which goes no further."""
@@ -219,6 +247,12 @@ class Sequence:
         with suppress(Exception):  # of a text that cannot be decoded the rest stays unsaid
             text = self._text.flush()
         return Token(None, text, None, reason, self._stats(), error)
+
+    def _new_scorer(self) -> TokenScorer | None:
+        """Return what scores the prompt's tokens, if that is asked for."""
+        if self._sampling.prompt_logprobs is None:
+            return None
+        return TokenScorer(self._head, self.tokens, top=self._sampling.prompt_logprobs)
 
     def _stats(self) -> Stats:
         return self._meter.snapshot(

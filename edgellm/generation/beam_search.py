@@ -130,6 +130,7 @@ def beam_steps(
     seen: Sequence[int],
     ends: Callable[[tuple[int, ...]], bool],
     end_tokens: int,
+    on_states: Callable[[mx.array], None] | None = None,
 ) -> Generator[Step]:
     """Yield the best continuation of up to ``limit`` tokens, once it is found.
 
@@ -139,7 +140,7 @@ def beam_steps(
     left with the prompt alone.
 
     Args:
-        model, prompt, caches, sampling, prefill_chunk, limit, progress, seen: as
+        model, prompt, caches, sampling, prefill_chunk, limit, progress, seen, on_states: as
             ``generate_steps`` has them.
         keep_going: asked after each token; where it says no, the best continuation so far counts.
         ends: whether these new tokens are a finished text.
@@ -147,7 +148,13 @@ def beam_steps(
             enough of them go on.
     """
     logits = prefill(
-        model, prompt, caches, prefill_chunk=prefill_chunk, progress=progress, keep_going=keep_going
+        model,
+        prompt,
+        caches,
+        prefill_chunk=prefill_chunk,
+        progress=progress,
+        keep_going=keep_going,
+        on_states=on_states,
     )
     if logits is None:
         return

@@ -11,7 +11,7 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.errors import ClosedError, MemoryBudgetError, NotFiniteError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
-from edgellm.generation.output import Beam, Token, top_logprobs
+from edgellm.generation.output import Beam, Token, prompt_tokens, top_logprobs
 from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
 from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
@@ -19,6 +19,7 @@ from edgellm.memory_plan.plan import Plan, caches_of
 from edgellm.models.model import Model
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
+from edgellm.sampling.token_scorer import HEAD_ROWS, TokenScorer
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
@@ -82,11 +83,16 @@ class Completer:
         new_text = partial(self._text, sampling, end_tokens, limit, continues=continues)
         text_stream = new_text()
         total = min(self.context, len(ids) + limit)
+        scorer = None
+        on_states = None
+        if sampling.prompt_logprobs is not None:
+            scorer = TokenScorer(self.model.logits, ids, top=sampling.prompt_logprobs)
+            on_states = scorer.add
         lease = self.prefix_cache.begin(
             ids,
             total,
-            reuse=reuse_cache,
-            restore=True,
+            reuse=reuse_cache and scorer is None,
+            restore=scorer is None,
             sequences=caches_of(sampling.beams),
         )
         stats = partial(meter.snapshot, progress, cached=lease.cached, restored=lease.restored)
@@ -102,17 +108,21 @@ class Completer:
             ids[lease.cached :],
             lease.caches,
             sampling,
-            prefill_chunk=self.plan.prefill_chunk,
+            prefill_chunk=self._prefill_chunk(scorer),
             limit=limit,
             progress=progress,
             keep_going=lambda: self._keep_going() and not cancelled.is_set(),
             seen=ids,
+            on_states=on_states,
         )
         produced = text_stream.tokens
         try:
             for step in steps:
                 text, reason = text_stream.add(step.token)
                 token = self._token(step, text)
+                if scorer is not None and len(produced) == 1:
+                    scored = prompt_tokens(ids, scorer, self.tokenizer)
+                    token = replace(token, prompt_logprobs=scored)
                 if reason:
                     cost = stats(completion_tokens=len(produced))
                     beams = tuple(_beam(*beam, new_text()) for beam in step.beams)
@@ -130,6 +140,13 @@ class Completer:
         finally:
             steps.close()
             lease.keep([*ids, *produced])
+
+    def _prefill_chunk(self, scorer: TokenScorer | None) -> int:
+        """Return how many tokens go through a layer at once."""
+        chunk = self.plan.prefill_chunk
+        if scorer is not None and self.model.whole:
+            return min(HEAD_ROWS, chunk)  # its states are logits
+        return chunk
 
     def _token(self, step: Step, text: str) -> Token:
         if step.logprob is None:

@@ -73,6 +73,7 @@ def generate_steps(
     seen: Sequence[int] | None = None,
     speculation: Speculation | None = None,
     as_step: bool = False,
+    on_states: Callable[[mx.array], None] | None = None,
 ) -> Generator[Step]:
     """Yield up to ``limit`` new tokens after ``prompt``.
 
@@ -93,7 +94,7 @@ def generate_steps(
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at
             them.
         speculation: chooses draft tokens; None for plain decoding.
-        as_step: as ``prefill`` has it.
+        as_step, on_states: as ``prefill`` has them.
     """
     seen = seen or prompt
     sampler = Sampler(sampling, seen, model.config.vocab_size, lazy=device.has_gpu())
@@ -105,6 +106,7 @@ def generate_steps(
         progress=progress,
         as_step=as_step,
         keep_going=keep_going,
+        on_states=on_states,
     )
     if logits is None:
         return

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from edgellm.errors import EdgeLLMError
 from edgellm.generation.stats import Stats
 from edgellm.sampling.logprobs import TokenLogprob
+from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
@@ -22,6 +23,23 @@ class TopLogprob(NamedTuple):
     id: int
     text: str
     logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """A token of a prompt, with the log-probability that the model gave it.
+
+    Attributes:
+        id: the token.
+        text: what it adds to the prompt; of a special token, how it is written.
+        logprob: its natural log-probability; None for the first one, which nothing comes before.
+        top_logprobs: the likeliest tokens in its place, the likeliest first.
+    """
+
+    id: int
+    text: str
+    logprob: float | None
+    top_logprobs: tuple[TopLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,7 @@ class Token:
         top_logprobs: the likeliest tokens in its place, the likeliest first, where that was asked
             for; by the model's own logits, as ``logprob`` is.
         beams: of a beam search, what the last token closes: all that it kept, the best first.
+        prompt_logprobs: of the first token: the prompt's tokens, where that was asked for.
     """
 
     id: int | None
@@ -69,6 +88,7 @@ class Token:
     thinking: str = ""
     top_logprobs: tuple[TopLogprob, ...] = ()
     beams: tuple[Beam, ...] = ()
+    prompt_logprobs: tuple[PromptToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +102,7 @@ class Completion:
         stats: what it cost.
         error: why there is no completion, where ``finish_reason`` is ``error``.
         beams: of a beam search, all continuations that it kept, the best first: this one.
+        prompt_logprobs: the prompt's tokens with their log-probabilities, where that was asked for.
     """
 
     text: str
@@ -90,6 +111,7 @@ class Completion:
     stats: Stats
     error: EdgeLLMError | None = None
     beams: tuple[Beam, ...] = ()
+    prompt_logprobs: tuple[PromptToken, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -109,6 +131,7 @@ def completion_of(tokens: Sequence[Token]) -> Completion:
         stats=last.stats,
         error=last.error,
         beams=last.beams,
+        prompt_logprobs=tokens[0].prompt_logprobs,
     )
 
 
@@ -116,6 +139,26 @@ def top_logprobs(logprob: TokenLogprob, tokenizer: Tokenizer) -> tuple[TopLogpro
     """Return the likeliest tokens of a position with their texts."""
     return tuple(
         TopLogprob(token, token_text(token, tokenizer), value) for token, value in logprob.top
+    )
+
+
+def prompt_tokens(
+    ids: Sequence[int], scorer: TokenScorer, tokenizer: Tokenizer
+) -> tuple[PromptToken, ...]:
+    """Return a prompt's tokens as they were scored. Raises NotFiniteError."""
+    scorer.require_finite()
+    first = PromptToken(ids[0], token_text(ids[0], tokenizer), None)
+    return (
+        first,
+        *(
+            PromptToken(
+                token,
+                token_text(token, tokenizer),
+                found.logprob,
+                top_logprobs(found, tokenizer),
+            )
+            for token, found in zip(ids[1:], scorer.logprobs, strict=True)
+        ),
     )
 
 

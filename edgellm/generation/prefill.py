@@ -25,6 +25,7 @@ def prefill(
     progress: Progress | None = None,
     as_step: bool = False,
     keep_going: Callable[[], bool] = always,
+    on_states: Callable[[mx.array], None] | None = None,
 ) -> mx.array | None:
     """Send a prompt through the model, and return the logits (1, V) after its last token.
 
@@ -41,6 +42,7 @@ def prefill(
         as_step: whether the tokens follow a text that was generated, like those of a decode step.
         keep_going: asked before each chunk and between layers; where it says no, the result is
             None.
+        on_states: called with the hidden states (L, E) of each chunk.
     """
     chunks = [mx.array(list(chunk))[None] for chunk in model.cut(tokens, prefill_chunk)]  # (1, L)
     # by the length of the whole: where it is cut, or what of it a cache held, changes nothing
@@ -57,6 +59,9 @@ def prefill(
         states = model.hidden(group, [caches] * len(group), many=many, keep_going=keep_going)
         if not states:
             return None
+        if on_states is not None:
+            for state in states:
+                on_states(state[0])
         hidden = states[-1]
         progress.forwards += len(group)
         progress.prefill_done += sum(chunk.shape[1] for chunk in group)

@@ -29,6 +29,7 @@ class TokenScorer:
     Attributes:
         logprobs: of the tokens from ``first`` on, as far as their states have come.
         is_greedy: whether each of those is the likeliest token in its place.
+        is_finite: whether all logits before them are; else the others say nothing.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class TokenScorer:
         self._place = 0
         self.logprobs: list[TokenLogprob] = []
         self.is_greedy = True
+        self.is_finite = True
 
     def add(self, hidden: mx.array) -> None:
-        """Take the hidden states (L, E) of the next L tokens. Raises NotFiniteError."""
+        """Take the hidden states (L, E) of the next L tokens."""
         begin = max(self._place, self._first - 1)
         # the last token's state says what follows all of them
         end = min(self._place + len(hidden), len(self._tokens) - 1)
@@ -63,10 +65,15 @@ class TokenScorer:
         self._score(logits, self._tokens[self._place + 1 : self._place + 2])
         self._place += 1
 
+    def require_finite(self) -> None:
+        """Raise NotFiniteError where the logits before a token were not finite."""
+        if not self.is_finite:
+            require_finite(np.nan)
+
     def _score(self, logits: mx.array, tokens: npt.NDArray[np.int64]) -> None:
         """Score R tokens by the logits (R, V) before them."""
         logits = logits.astype(mx.float32)
         rows: npt.NDArray[np.float32] = np.array(logits, copy=False)
-        require_finite(rows.max(axis=-1))
+        self.is_finite = self.is_finite and bool(np.isfinite(rows.max(axis=-1)).all())
         self.is_greedy = self.is_greedy and bool((rows.argmax(axis=-1) == tokens).all())
         self.logprobs += logprobs_of(logits, mx.array(tokens), self._top, lazy=False).read()

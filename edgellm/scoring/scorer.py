@@ -206,6 +206,7 @@ def _copies(caches: Sequence[Cache], length: int, room: int) -> list[Cache]:
 
 
 def _score(pair: Pair, scorer: TokenScorer) -> Score:
+    scorer.require_finite()
     logprobs = tuple(one.logprob for one in scorer.logprobs)
     return Score(
         logprob=math.fsum(logprobs),

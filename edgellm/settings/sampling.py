@@ -55,6 +55,8 @@ class Sampling:
         stop: texts that end the completion and are left out of it.
         logprobs: also return the log-probability of each token.
         top_logprobs: also return so many of the likeliest tokens in its place, with theirs.
+        prompt_logprobs: also return the log-probabilities of the prompt's own tokens, and so many
+            of the likeliest tokens in the place of each; None for none of it.
         logit_bias: added to the logits of tokens, by their ids: -100 all but bans a token, 100 all
             but forces it, minus infinity bans it.
         logits_processors: functions as mlx-lm has them: each gets the tokens so far (L,), the
@@ -74,6 +76,7 @@ class Sampling:
     stop: str | Iterable[str] = ()
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: int | None = None
     # a mapping has no hash
     logit_bias: Mapping[int, float] | Mapping[str, float] | None = field(default=None, hash=False)
     logits_processors: Sequence[LogitsProcessor] = ()
@@ -97,6 +100,10 @@ class Sampling:
         }
         if self.logit_bias is not None:
             checked["logit_bias"] = _logit_bias(self.logit_bias)
+        if self.prompt_logprobs is not None:
+            checked["prompt_logprobs"] = whole_number(
+                "prompt_logprobs", self.prompt_logprobs, 0, MAX_VOCABULARY
+            )
         if self.seed is not None:
             checked["seed"] = whole_number("seed", self.seed, 0, MAX_SEED)
         set_checked(self, checked)
@@ -134,6 +141,7 @@ class SamplingFields(TypedDict, total=False):
     stop: str | Iterable[str]
     logprobs: bool
     top_logprobs: int
+    prompt_logprobs: int | None
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     logits_processors: Sequence[LogitsProcessor]
     logits_processor: NumPyLogitsProcessor | Sequence[NumPyLogitsProcessor]
