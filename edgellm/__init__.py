@@ -13,6 +13,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from edgellm.async_chat import AsyncChat
     from edgellm.async_llm import AsyncLLM
     from edgellm.async_stream import AsyncStream
     from edgellm.chat import Chat
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "AsyncChat",
     "AsyncLLM",
     "AsyncStream",
     "BackendError",
@@ -89,6 +91,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "async_chat": ["AsyncChat"],
     "async_llm": ["AsyncLLM"],
     "async_stream": ["AsyncStream"],
     "chat": ["Chat"],

@@ -6,12 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Concatenate, ParamSpec, TypeVar, Unpack
 from weakref import finalize
 
+from edgellm.async_chat import AsyncChat
 from edgellm.async_stream import AsyncStream
+from edgellm.chat import Chat
 from edgellm.engine.engine_stats import KVBytes
 from edgellm.engine.engine_thread import EngineThread
 from edgellm.errors import ClosedError, ConfigError
@@ -23,7 +25,23 @@ from edgellm.setting_values import shown
 from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
 from edgellm.settings.argument_names import check_names
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+
+def _async_chat(
+    make: Callable[Concatenate[LLM, Arguments], Chat],
+) -> Callable[Concatenate[AsyncLLM, Arguments], AsyncChat]:
+    """Return a method with the arguments of ``LLM.chat`` that returns an ``AsyncChat``."""
+
+    @wraps(make)
+    def chat(
+        self: AsyncLLM, /, *arguments: Arguments.args, **keywords: Arguments.kwargs
+    ) -> AsyncChat:
+        return AsyncChat(self, make(self.llm, *arguments, **keywords))
+
+    chat.__doc__ = "Return a conversation; arguments and errors are those of ``LLM.chat``."
+    return chat
 
 
 @check_names
@@ -157,6 +175,8 @@ class AsyncLLM:
         async for _ in stream:
             pass
         return stream.completion
+
+    chat = _async_chat(LLM.chat)
 
     async def aclose(self) -> None:
         """End all answers, whose readers get ClosedError, and the thread that computes them.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgellm.engine.engine_thread import EngineThread, Inbox
 from edgellm.errors import EdgeLLMError
@@ -26,6 +27,22 @@ class AsyncStream:
         self._engine_thread = engine_thread
         self._inbox = inbox
         self._tokens: list[Token] = []
+        self._transform: Callable[[Token], Token] | None = None
+        self._on_end: Callable[[], None] | None = None
+
+    def map(
+        self, transform: Callable[[Token], Token], *, on_end: Callable[[], None]
+    ) -> AsyncStream:
+        """Return this stream with each further token as ``transform`` returns it.
+
+        Args:
+            transform: called where the token is read.
+            on_end: called once: when the last token was read, or the stream has failed, was closed
+                or forgotten.
+        """
+        self._transform = transform
+        self._on_end = on_end
+        return self
 
     def __repr__(self) -> str:
         return f"<AsyncStream {len(self._tokens)} tokens read>"
@@ -49,22 +66,15 @@ class AsyncStream:
                 hint="read a stream in one task, or give each task a stream of its own",
             )
         try:
-            while not inbox.tokens:
-                inbox.waiter = waiter = asyncio.get_running_loop().create_future()
-                # a token that comes from here on wakes; one that came before is found
-                if inbox.ended and not inbox.tokens:
-                    self._raise_end()
-                if not inbox.tokens:
-                    await waiter
-        except asyncio.CancelledError:
-            self._engine_thread.drop(inbox)
+            token = await self._next()
+        except BaseException:  # among them that the task was cancelled
+            self._give_up()
             raise
-        finally:
-            inbox.waiter = None
-        token = inbox.tokens.popleft()
-        if token.error is not None:
-            raise token.error
+        if self._transform is not None:
+            token = self._transform(token)
         self._tokens.append(token)
+        if token.finish_reason is not None:
+            self._end()
         return token
 
     async def __aenter__(self) -> AsyncStream:
@@ -79,6 +89,7 @@ class AsyncStream:
         """Give up an answer that nobody can read any more."""
         if not self._inbox.ended:
             self._engine_thread.abandon(self._inbox)
+        self._end()
 
     @property
     def completion(self) -> Completion:
@@ -102,10 +113,32 @@ class AsyncStream:
 
     async def aclose(self) -> None:
         """Give the answer up; there are no more tokens. May be called twice."""
-        self._engine_thread.drop(self._inbox)
+        self._give_up()
 
-    def _raise_end(self) -> NoReturn:
-        error, self._inbox.error = self._inbox.error, None
-        if error is not None:
-            raise error
-        raise StopAsyncIteration
+    async def _next(self) -> Token:
+        inbox = self._inbox
+        try:
+            while not inbox.tokens:
+                inbox.waiter = waiter = asyncio.get_running_loop().create_future()
+                # a token that comes from here on wakes; one that came before is found
+                if inbox.ended and not inbox.tokens:
+                    error, inbox.error = inbox.error, None
+                    raise error or StopAsyncIteration
+                if not inbox.tokens:
+                    await waiter
+        finally:
+            inbox.waiter = None
+        token = inbox.tokens.popleft()
+        if token.error is not None:
+            raise token.error
+        return token
+
+    def _give_up(self) -> None:
+        self._engine_thread.drop(self._inbox)
+        self._end()
+
+    def _end(self) -> None:
+        """Tell once that there are no more tokens."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()

@@ -205,6 +205,28 @@ def test_a_loop_that_was_closed_frees_its_answers(model):
     kept.pop()._log_destroy_pending = False
 
 
+def test_a_conversation_is_that_of_a_chat_also_where_a_reply_was_left(model):
+    alone = model.chat("Be kind.", temperature=1.0, seed=7, max_tokens=8)
+    for text in ("hello", "and you?"):
+        alone.send(text)
+
+    async def work(llm):
+        chat = llm.chat("Be kind.", temperature=1.0, seed=7, max_tokens=8)
+        assert await chat.send("hello") == alone.messages[2]["content"]
+        stream = chat.stream("and you?")
+        assert [token async for token in stream][-1].finish_reason is not None
+        assert chat.messages == alone.messages
+        async with chat.stream("and then?", max_tokens=LONG) as stream:
+            read = "".join([(await anext(stream)).text for _ in range(4)])
+        assert chat.messages[-1]["content"] == read
+        chat.chat.undo()
+        assert chat.messages == alone.messages
+        with pytest.raises(ConfigError, match="no argument 'max_token'"):
+            chat.stream("and then?", max_token=5)
+
+    run(model, work)
+
+
 def test_two_tasks_cannot_read_one_stream_at_once(model):
     async def work(llm):
         stream = llm.stream(PROMPT, max_tokens=LONG)

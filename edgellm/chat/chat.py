@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from edgellm.chat.messages import Message, checked_messages
 from edgellm.chat.overflow import OVERFLOWS, Overflow, drop_oldest, what_helps
-from edgellm.chat.reply import Reply
+from edgellm.chat.reply import Reply, Turn
 from edgellm.chat.saved import CachedTurn, load_chat, save_chat
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import ConfigError, ContextError, TemplateError
@@ -181,13 +181,27 @@ class Chat:
             ContextError: the conversation no longer fits the context; it is then as before.
             TemplateError: the template refuses the conversation.
         """
+        turn = self.begin(message, **settings)
+        tokens = self.llm.stream(turn.ids, turn.sampling, reuse_cache=True, on_prefill=on_prefill)
+        return tokens.map(turn.add, on_end=turn.end)
+
+    def begin(
+        self,
+        message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        **settings: Unpack[SamplingFields],
+    ) -> Turn:
+        """Return the turn that a message begins, for whoever computes the reply to it.
+
+        Arguments and errors are those of ``stream``. The conversation is as it was until the turn's
+        ``end`` is called.
+        """
         if isinstance(message, str):
             message = {"role": "user", "content": message}
         new = checked_messages(message)
         if not new:
             raise ConfigError("there is no message", hint="give a text, or messages")
         sampling = merged("sampling", self.sampling, CHAT_SAMPLING, settings)
-        return self._reply([*checked_messages(self._messages), *new], sampling, on_prefill)
+        return self._turn([*checked_messages(self._messages), *new], sampling)
 
     def send(
         self,
@@ -237,10 +251,8 @@ class Chat:
         """
         self._messages, self._cached = load_chat(path, vocab_size=self.llm.config.vocab_size)
 
-    def _reply(
-        self, messages: list[Message], sampling: Sampling, on_prefill: PrefillCallback | None
-    ) -> Stream:
-        """Return the reply to a conversation that ends with what is new."""
+    def _turn(self, messages: list[Message], sampling: Sampling) -> Turn:
+        """Return the turn of a conversation that ends with what is new."""
         dropped: list[Message] = []
         context = self.llm.context
         if self.overflow == "drop_oldest":
@@ -258,11 +270,11 @@ class Chat:
                 f"context of {context}",
                 hint=what_helps(self.llm),
             )
-        tokens = self.llm.stream(ids, sampling, reuse_cache=True, on_prefill=on_prefill)
         self._forget_other_turn(ids)
         self.dropped = dropped
         reply = Reply(self._template, prompt)
-        return tokens.map(reply.add, on_end=partial(self._end, messages, prompt, ids, reply))
+        end = partial(self._end, messages, prompt, ids, reply)
+        return Turn(ids, sampling, reply.add, end)
 
     def _encode(self, prompt: str) -> list[int]:
         """Return the ids of a conversation, and for what was computed the ids that were used."""

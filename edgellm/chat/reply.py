@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from edgellm.chat.messages import Message
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.generation.output import Token
+from edgellm.settings import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn of a conversation, before its reply is computed.
+
+    Attributes:
+        ids: the prompt.
+        sampling: how the reply's tokens are drawn.
+        add: returns a token of the reply as its reader is to get it.
+        end: takes the reply into the conversation, as far as it has come.
+    """
+
+    ids: list[int]
+    sampling: Sampling
+    add: Callable[[Token], Token]
+    end: Callable[[], None]
 
 
 class Reply:
