@@ -1,0 +1,3 @@
+import edgellm
+
+llm = edgellm.laod("stories")  # refused

@@ -1,0 +1,4 @@
+import edgellm
+
+with edgellm.load("stories", activations="int4") as llm:  # refused
+    print(llm.plan)

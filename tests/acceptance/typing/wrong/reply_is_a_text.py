@@ -1,0 +1,4 @@
+import edgellm
+
+with edgellm.load("stories") as llm, llm.chat() as chat:
+    print(chat.send("Hello").text)  # refused
