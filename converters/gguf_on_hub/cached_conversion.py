@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,7 @@ from edgellm.files.names import shortened
 from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import read_json, write_json
 from edgellm.hub.download import GgufPlace, find_gguf
+from edgellm.hub.gguf_files import model_names
 from edgellm.hub.names import HubName
 
 RECORD_SUFFIX = ".source.json"
@@ -115,6 +117,27 @@ def find_converted(name: HubName) -> tuple[Path | None, GgufPlace]:
     if is_all or is_current:
         return folder, place
     return None, place
+
+
+def kept_conversions() -> list[tuple[str, Path]]:
+    """Return the names of the GGUF models that are kept converted, each with its folder."""
+    found = []
+    for path in sorted(conversions_folder().glob(f"*{RECORD_SUFFIX}")):
+        folder = path.with_name(path.name.removesuffix(RECORD_SUFFIX))
+        record = _record(folder)
+        if record is not None and (folder / CONFIG).is_file():
+            first = record.files[0]
+            found.append((model_names(record.repository, [first])[first], folder))
+    return found
+
+
+def forget(folder: Path) -> None:
+    """Delete a kept conversion, which is made again when it is used. Raises ConversionError."""
+    try:
+        shutil.rmtree(folder)
+        _record_path(folder).unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def _make(file: Path, folder: Path, name: HubName, say: ConvertCallback) -> None:

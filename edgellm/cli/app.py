@@ -38,6 +38,21 @@ class EdgellmGroup(CommandGroup):
             "Continue a text, or each line of a file, side by side.",
             'edgellm generate stories --prompt "Once upon a time" --max-tokens 100',
         ),
+        "list": CommandEntry(
+            "List the models on this machine.",
+            "edgellm list",
+            target="edgellm.cli.model_commands.list_models:list_models",
+        ),
+        "pull": CommandEntry(
+            "Download a model.",
+            "edgellm pull mlx-community/Llama-3.2-1B-Instruct-4bit",
+            target="edgellm.cli.model_commands.pull:pull",
+        ),
+        "rm": CommandEntry(
+            "Delete a downloaded model.",
+            "edgellm rm mlx-community/Llama-3.2-1B-Instruct-4bit",
+            target="edgellm.cli.model_commands.rm:rm",
+        ),
         "convert": CommandEntry(
             "Make a model folder of any model.",
             "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",

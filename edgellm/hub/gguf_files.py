@@ -81,15 +81,20 @@ def pick_model(name: HubName, names: Iterable[str]) -> list[str]:
     return models[found[0]]
 
 
-def say_models(repository: str, models: Mapping[str, Sequence[str]]) -> str:
-    """Return a hint that names the models of a repository as they can be asked for."""
-    named = []
+def model_names(repository: str, models: Iterable[str]) -> dict[str, str]:
+    """Return the names that models of a repository can be asked for by, by their first files."""
+    named = {}
     for first in models:
         quants = QUANT.findall(_stem(first))
+        named[first] = f"{repository}/{first}"
         if quants and _named(quants[-1], models) == [first]:
-            named.append(f"{repository}:{quants[-1]}")
-        else:
-            named.append(f"{repository}/{first}")
+            named[first] = f"{repository}:{quants[-1]}"
+    return named
+
+
+def say_models(repository: str, models: Mapping[str, Sequence[str]]) -> str:
+    """Return a hint that names the models of a repository as they can be asked for."""
+    named = list(model_names(repository, models).values())
     listed = ", ".join(named[:MOST_NAMED])
     if len(named) > MOST_NAMED:
         listed += f" and {len(named) - MOST_NAMED} more"

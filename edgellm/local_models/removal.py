@@ -1,0 +1,92 @@
+"""What may be deleted of a model: what the Hub's library or this program has put on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.converters.gguf_on_hub.cached_conversion import forget, kept_conversions
+from edgellm.errors import ConfigError, ModelNotFoundError
+from edgellm.files.given_path import given_path
+from edgellm.hub.client import quiet
+from edgellm.hub.names import HubName, parse_hub_name
+from edgellm.hub.resolve import bundled_names
+from edgellm.local_models.survey import CONVERTED, HUB, cached_repositories
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """Something of a model that can be deleted.
+
+    Attributes:
+        name: the model's.
+        place: ``Hub cache`` or ``converted``.
+        nbytes: that are free afterwards.
+        run: deletes it. Raises ConversionError.
+    """
+
+    name: str
+    place: str
+    nbytes: int
+    run: Callable[[], None]
+
+
+def removals(model: str) -> list[Removal]:
+    """Return all that can be deleted of a model; nothing is deleted yet.
+
+    Raises:
+        ConfigError: the model is bundled, or a person's own folder.
+        ModelNotFoundError: nothing of it is here.
+    """
+    if model in bundled_names():
+        raise ConfigError(
+            f"{model} comes with edgellm and stays", hint="edgellm list shows what can be removed"
+        )
+    if given_path(model).exists():
+        raise ConfigError(
+            f"{model} is not from the Hub's cache: edgellm has not put it there",
+            hint="delete it as any other folder; edgellm list shows what can be removed",
+        )
+    name = parse_hub_name(model)
+    found = [] if name is None else [*_of_the_hub(name), *_conversions(name)]
+    if not found:
+        raise ModelNotFoundError(
+            f"{model} is not on this machine", hint="edgellm list shows what is"
+        )
+    return found
+
+
+def _of_the_hub(name: HubName) -> list[Removal]:
+    """Return a repository's files; a name of one GGUF model means its conversion alone."""
+    from huggingface_hub import scan_cache_dir
+
+    if name.is_gguf:
+        return []
+    found = []
+    for repository in cached_repositories():
+        if repository.repo_id == name.repository:
+            with quiet():
+                strategy = scan_cache_dir().delete_revisions(
+                    *(revision.commit_hash for revision in repository.revisions)
+                )
+            nbytes = strategy.expected_freed_size
+            found.append(
+                Removal(name=name.repository, place=HUB, nbytes=nbytes, run=strategy.execute)
+            )
+    return found
+
+
+def _conversions(name: HubName) -> list[Removal]:
+    found = []
+    for converted, folder in kept_conversions():
+        kept = parse_hub_name(converted)
+        same = converted == name.text or not name.is_gguf
+        if kept is not None and kept.repository == name.repository and same:
+            found.append(_conversion(converted, folder))
+    return found
+
+
+def _conversion(name: str, folder: Path) -> Removal:
+    nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Removal(name=name, place=CONVERTED, nbytes=nbytes, run=lambda: forget(folder))
