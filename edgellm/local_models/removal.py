@@ -1,4 +1,4 @@
-"""What may be deleted of a model: what the Hub's library or this program has put on the disk."""
+"""The parts of a model that may be deleted: what the Hub's library or this program has made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models on this machine as a table; where a line is too narrow, names stand above values."""
+"""The models on this machine as a table; names stand above values in a narrow one."""
 
 from __future__ import annotations
 
