@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.chat import Chat, Overflow
+from edgellm.chat import Chat, Overflow, Tool
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.model_lock import ModelLock
@@ -270,6 +270,7 @@ class LLM:
         *,
         think: bool | None = None,
         overflow: Overflow = "error",
+        tools: Iterable[Tool] = (),
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **settings: Unpack[SamplingFields],
     ) -> Chat:
@@ -279,6 +280,7 @@ class LLM:
             system=system,
             think=think,
             overflow=overflow,
+            tools=tools,
             chat_template_kwargs=chat_template_kwargs,
             sampling=sampling,
             **settings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,8 @@ from edgellm.chat.messages import Message, checked_messages
 from edgellm.chat.overflow import OVERFLOWS, Overflow, drop_oldest, what_helps
 from edgellm.chat.reply import Reply, Turn
 from edgellm.chat.saved import CachedTurn, load_chat, save_chat
+from edgellm.chat.tool_calls import CallForm, ToolCallFilter, find_call_form
+from edgellm.chat.tools import Tool, tool_schemas
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.errors import ConfigError, ContextError, TemplateError
 from edgellm.setting_values import choice, require_text, shown, truth
@@ -57,6 +59,9 @@ class Chat:
         think: whether a model that can think does; None leaves it to the chat template.
         overflow: what happens when the conversation no longer fits the context: ``error``, or
             ``drop_oldest``, by which the oldest exchanges leave.
+        tools: what the model may call, as schemas in OpenAI's form, or functions with type hints
+            and a docstring that describes each argument under ``Args:``. Calls come in a reply's
+            ``tool_calls``; nothing is run.
         chat_template_kwargs: further variables of the chat template, by their names.
         sampling: how tokens are drawn; ``settings`` are its fields.
 
@@ -64,12 +69,13 @@ class Chat:
         llm: the model.
         sampling: how tokens are drawn.
         overflow: as above; it may be set.
+        tools: the schemas that the model is told of.
         dropped: the messages that have left a full context for the last reply.
 
     Raises:
         ConfigError: an argument is of another kind.
-        TemplateError: there is no chat template, it has no such variable, or no switch for
-            thinking.
+        TemplateError: there is no chat template, it has no such variable, no switch for thinking,
+            or no place for tools.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Chat:
         system: str | None = None,
         think: bool | None = None,
         overflow: Overflow = "error",
+        tools: Iterable[Tool] = (),
         chat_template_kwargs: Mapping[str, Any] | None = None,
         sampling: Sampling | None = None,
         **settings: Unpack[SamplingFields],
@@ -94,9 +101,20 @@ class Chat:
                 hint='give names and values: {"enable_thinking": False}',
             )
         self.llm = llm
+        self.tools = tool_schemas(tools)
         self._template = ConversationTemplate(
-            llm.tokenizer, think=think, variables=chat_template_kwargs
+            llm.tokenizer, think=think, variables=chat_template_kwargs, tools=self.tools
         )
+        self._call_form: CallForm | None = None
+        self._call_tokens: dict[int, str] = {}
+        if self.tools:
+            self._call_form = find_call_form(
+                llm.tokenizer.template_source(tools=True),
+                lambda text: llm.tokenizer.token_to_id(text) is not None,
+                self.tools,
+            )
+            self._call_tokens = self._template.special_tokens_in(self._call_form.texts())
+            self._template.write_tokens(self._call_tokens)
         self.sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
         self.overflow: Overflow = choice("overflow", overflow, OVERFLOWS)
         self.dropped: list[Message] = []
@@ -208,7 +226,10 @@ class Chat:
         message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
         **settings: Unpack[SamplingFields],
     ) -> str:
-        """Return the reply to a message, without thinking; the rest is as in ``stream``."""
+        """Return the reply to a message, without thinking and tool calls.
+
+        These are in ``messages[-1]``; the rest is as in ``stream``.
+        """
         return "".join(token.text for token in self.stream(message, **settings))
 
     def regenerate(self, **settings: Unpack[SamplingFields]) -> str:
@@ -272,7 +293,10 @@ class Chat:
             )
         self._forget_other_turn(ids)
         self.dropped = dropped
-        reply = Reply(self._template, prompt)
+        tool_filter = None
+        if self._call_form is not None:
+            tool_filter = ToolCallFilter(self._call_form, list(self._call_tokens.values()))
+        reply = Reply(self._template, prompt, tool_filter)
         end = partial(self._end, messages, prompt, ids, reply)
         return Turn(ids, sampling, reply.add, end)
 
@@ -311,7 +335,7 @@ class Chat:
 
         Thinking that was cut off is a reply with an empty answer, which not all templates take.
         """
-        if message["content"]:
+        if message["content"] or "tool_calls" in message:
             return True
         if "reasoning_content" not in message:
             return False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgellm.chat.messages import Message
+from edgellm.chat.tool_calls import ToolCallFilter
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.generation.output import Token
 from edgellm.settings import Sampling
@@ -36,34 +38,47 @@ class Reply:
         finish_reason: once it has ended.
         written: all of it, with the markers between thinking and answer.
         thinking: without blanks around it.
-        answer: the rest.
+        answer: the rest, without tool calls.
+        tool_calls: in OpenAI's form.
     """
 
-    def __init__(self, template: ConversationTemplate, prompt: str) -> None:
+    def __init__(
+        self,
+        template: ConversationTemplate,
+        prompt: str,
+        tool_filter: ToolCallFilter | None = None,
+    ) -> None:
         self._template = template
         self._filter = template.thinking_filter(prompt)
+        self._tool_filter = tool_filter
         self.ids: list[int] = []
         self.finish_reason: str | None = None
         self.written = ""
         self.thinking = ""
         self.answer = ""
+        self.tool_calls: list[dict[str, Any]] = []
 
     def add(self, token: Token) -> Token:
         """Return a token that has text for what is sure of the answer, and of the thinking."""
         self.finish_reason = token.finish_reason
         if token.id is not None:
             self.ids.append(token.id)
-        thinking, answer = "", token.text
         text = token.text + self._template.written(token.id)
+        self.written += text
+        thinking, answer = "", text
         if self._filter is not None:
             thinking, answer = self._filter.add(text)
             if token.finish_reason is not None:
                 answer += self._filter.finish(whole=token.finish_reason == "stop")
-        self.written += text
+        if self._tool_filter is not None:
+            answer = self._tool_filter.add(answer)
+            if token.finish_reason is not None:
+                rest, self.tool_calls = self._tool_filter.finish(
+                    whole=token.finish_reason == "stop"
+                )
+                answer += rest
         self.thinking += thinking
         self.answer += answer
-        if self._filter is None:
-            return token
         return replace(token, text=answer, thinking=thinking)
 
     def message(self) -> Message:
@@ -71,4 +86,8 @@ class Reply:
         message: Message = {"role": "assistant", "content": self.answer}
         if self.thinking:
             message["reasoning_content"] = self.thinking
+        if self.tool_calls:
+            # what is between text and call is for the template to write
+            message["content"] = self.answer.rstrip()
+            message["tool_calls"] = self.tool_calls
         return message

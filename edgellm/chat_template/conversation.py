@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgellm.chat_template.thinking import (
@@ -11,6 +13,7 @@ from edgellm.chat_template.thinking import (
     template_variables,
     visible_reply,
 )
+from edgellm.errors import TemplateError
 
 if TYPE_CHECKING:
     from edgellm.tokenizer import Tokenizer
@@ -23,6 +26,7 @@ class ConversationTemplate:
         tokenizer: of the model.
         think: whether the model is to think; None leaves it to the template.
         variables: further variables by their names (transformers' ``chat_template_kwargs``).
+        tools: schemas of what the model may call; none: it is not told of tools.
 
     Attributes:
         variables: all that is given, the switch for thinking too.
@@ -38,24 +42,45 @@ class ConversationTemplate:
         *,
         think: bool | None = None,
         variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self.variables: dict[str, Any] = dict(variables or {})
+        self._has_tools = bool(tools or self.variables.get("tools"))
         if think is not None or self.variables:
-            names = tokenizer.template_names(tools=bool(self.variables.get("tools")))
+            names = tokenizer.template_names(tools=self._has_tools)
             self.variables = template_variables(names, think=think, given=self.variables)
+        if tools:
+            if "tools" not in tokenizer.template_names(tools=True).variables:
+                raise TemplateError(
+                    "the chat template has no place for tools",
+                    hint="leave tools out, or choose a model that calls them, such as Qwen3",
+                )
+            self.variables["tools"] = list(tools)
         self.markers = find_markers(
             tokenizer.chat_template or "", lambda text: tokenizer.token_to_id(text) is not None
         )
-        self._marker_tokens = self._special_tokens_of_markers()
+        self._marker_tokens: dict[int, str] = {}
+        if self.markers is not None:
+            self._marker_tokens = self.special_tokens_in(self.markers.texts())
+        self._written_tokens = dict(self._marker_tokens)
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Return the prompt of a conversation, thinking left out as the template says.
 
+        Arguments of tool calls are shown as they are, and as JSON to a template that wants a text.
+
         Raises:
             TemplateError: the template fails, or refuses the conversation.
         """
-        return self._tokenizer.render(list(map(self._visible, messages)), **self.variables)
+        visible = list(map(self._visible, messages))
+        if not any("tool_calls" in message for message in visible):
+            return self._tokenizer.render(visible, **self.variables)
+        try:
+            with_arguments = list(map(_with_arguments, visible))
+            return self._tokenizer.render(with_arguments, **self.variables)
+        except TemplateError:
+            return self._tokenizer.render(visible, **self.variables)
 
     def thinking_filter(self, prompt: str) -> ThinkingFilter | None:
         """Return a filter for the reply to a prompt; None where the model has no thinking."""
@@ -71,21 +96,36 @@ class ConversationTemplate:
         """Return how a special token is written that is part of a marker; others have no text."""
         if token_id is None:
             return ""
-        return self._marker_tokens.get(token_id, "")
+        return self._written_tokens.get(token_id, "")
 
-    def _visible(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.markers is None or "reasoning_content" not in message:
-            return message
-        names = self._tokenizer.template_names(tools=bool(self.variables.get("tools")))
-        return visible_reply(message, names, self.markers)
+    def write_tokens(self, tokens: Mapping[int, str]) -> None:
+        """Let further special tokens be written."""
+        self._written_tokens.update(tokens)
 
-    def _special_tokens_of_markers(self) -> dict[int, str]:
-        if self.markers is None:
-            return {}
-        parts = self.markers.texts()
+    def special_tokens_in(self, texts: Collection[str]) -> dict[int, str]:
+        """Return the special tokens that some texts are made of, and how they are written."""
         tokens = {item: self._tokenizer.id_to_token(item) for item in self._tokenizer.special_ids}
         return {
             item: token
             for item, token in tokens.items()
-            if token and any(token in part for part in parts)
+            if token and any(token in text for text in texts)
         }
+
+    def _visible(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.markers is None or "reasoning_content" not in message:
+            return message
+        names = self._tokenizer.template_names(tools=self._has_tools)
+        return visible_reply(message, names, self.markers)
+
+
+def _with_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a message whose tool calls have arguments by their names, where these are JSON."""
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = dict(call["function"])
+        with suppress(ValueError):
+            function["arguments"] = json.loads(function["arguments"])
+        calls.append({**call, "function": function})
+    return {**message, "tool_calls": calls}

@@ -209,7 +209,7 @@ class ThinkingFilter:
             self._stage = following
         else:
             # blanks at its end wait: they are shown between words only
-            text = self._held[: len(self._held) - _begun(self._held, end)].rstrip()
+            text = self._held[: len(self._held) - begun(self._held, end)].rstrip()
             self._held = self._held[len(text) :]
         if self._is_blank:
             text = text.lstrip()
@@ -240,7 +240,7 @@ class ThinkingFilter:
         return text
 
 
-def _begun(text: str, marker: str) -> int:
+def begun(text: str, marker: str) -> int:
     """Return the length of the longest end of a text that a marker begins with."""
     for length in range(min(len(marker) - 1, len(text)), 0, -1):
         if text.endswith(marker[:length]):

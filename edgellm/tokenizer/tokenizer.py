@@ -253,6 +253,10 @@ class Tokenizer:
         )
         return self.encode(text, add_special_tokens=False)
 
+    def template_source(self, *, tools: bool = False) -> str:
+        """Return the text of the usual template, as a program. Raises TemplateError."""
+        return choose_template(self._templates, None, tools=tools).source
+
     def template_names(self, *, tools: bool = False) -> TemplateNames:
         """Return the names that the usual template reads. Raises TemplateError, as ``render``."""
         return choose_template(self._templates, None, tools=truth("tools", tools)).names

@@ -1,5 +1,8 @@
 """Conversations and tools for chat templates, and a call that renders one."""
 
+import json
+
+from edgellm.chat.tool_calls import ToolCallFilter, find_call_form
 from edgellm.chat_template.render_process import RenderLimits
 from edgellm.chat_template.template import ChatTemplate
 
@@ -48,6 +51,19 @@ LIMITS = RenderLimits()
 def render(source, messages=HELLO, *, limits=LIMITS, **variables):
     """Return the text that the template ``source`` makes of a conversation."""
     return ChatTemplate(source, limits).render(messages, NAMES | variables)
+
+
+def calls_in(template, text, sizes=(), *, tokens=(), tools=(), whole=True):
+    """Return the text and the calls of a reply that comes in pieces of some sizes."""
+    parted = ToolCallFilter(find_call_form(template, tokens.__contains__, tools), tokens)
+    shown = ""
+    for size in sizes:
+        shown += parted.add(text[:size])
+        text = text[size:]
+    shown += parted.add(text)
+    rest, calls = parted.finish(whole=whole)
+    functions = [call["function"] for call in calls]
+    return shown + rest, [(one["name"], json.loads(one["arguments"])) for one in functions]
 
 
 def require_same_alone_and_in_turn(llm, turns=3):

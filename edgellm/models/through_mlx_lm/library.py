@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -125,6 +125,13 @@ def make_caches(model: Any) -> list[Any]:
     from mlx_lm.models.cache import make_prompt_cache
 
     return list(make_prompt_cache(model))
+
+
+def tool_parser(name: str) -> tuple[str, str, Callable[..., Any]]:
+    """Return the texts around tool calls, and what reads them, of a module of mlx-lm's."""
+    with renamed_errors("cannot read this model's tool calls"):
+        module = import_module(f"mlx_lm.tool_parsers.{name}")
+        return module.tool_call_start, module.tool_call_end, module.parse_tool_call
 
 
 def arrays_in(tree: Any) -> list[mx.array]:

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.conversations import require_same_alone_and_in_turn
+from support.conversations import calls_in, require_same_alone_and_in_turn
 from support.mlx_lm_models import CONFIGS, write_mlx_lm_model
 from typer.testing import CliRunner
 
@@ -385,3 +385,32 @@ def test_conversations_in_turn_say_what_each_says_alone(family, folder_of):
     """Also of states that sum up all tokens, and of windows: what cannot be cut is not copied."""
     with edgellm.load(folder_of(family), memory="100MB") as llm:
         require_same_alone_and_in_turn(llm, turns=2)
+
+
+QWEN_CODER = "<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n</function>\n</tool_call>"
+GLM = "<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
+KIMI = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>"
+    '{"x": 1}<|tool_call_end|><|tool_calls_section_end|>'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        QWEN_CODER,
+        GLM,
+        KIMI,
+        "<|tool_call_start|>[f(x=1)]<|tool_call_end|>",
+        "<|tool_call>call:f{x:1}<tool_call|>",
+        "<start_function_call>call:f{x:1}<end_function_call>",
+    ],
+)
+def test_its_parsers_read_the_calls_of_other_families(text):
+    properties = {"x": {"type": "integer"}}
+    parameters = {"type": "object", "properties": properties, "required": ["x"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    for sizes in ((), [1] * len(text)):
+        assert calls_in(text, "Well. " + text, sizes, tools=tools) == ("Well. ", [("f", {"x": 1})])
+    cut_off = text[: len(text) // 2]
+    assert calls_in(text, cut_off, tools=tools, whole=False) == (cut_off, [])

@@ -1,0 +1,52 @@
+"""Tools: what a model may call, as JSON schemas or as Python functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgellm.errors import ConfigError
+from edgellm.setting_values import listed, shown
+
+Tool = Mapping[str, Any] | Callable[..., Any]
+"""A schema in OpenAI's form, or a function with type hints and a docstring."""
+
+
+def tool_schemas(tools: object) -> list[dict[str, Any]]:
+    """Return the schemas of tools as transformers gives them to chat templates.
+
+    Raises:
+        ConfigError: one of them is no tool, or a function whose arguments are not described.
+    """
+    if callable(tools) or isinstance(tools, Mapping):
+        tools = [tools]
+    return [_schema(tool) for tool in listed("tools", tools, "a list of schemas or functions")]
+
+
+def _schema(tool: object) -> dict[str, Any]:
+    match tool:
+        case {"function": {"name": str()}}:
+            return dict(tool)
+        case {"name": str()}:
+            return {"type": "function", "function": dict(tool)}
+    if isinstance(tool, Mapping) or not callable(tool):
+        raise ConfigError(
+            f"a tool is {shown(tool)}, which has no name",
+            hint='give a function, or {"type": "function", "function": {"name": "f", '
+            '"description": "does this", "parameters": {}}}',
+        )
+    # imported at its first use: it takes a second
+    from transformers.utils.chat_template_utils import (
+        DocstringParsingException,
+        TypeHintParsingException,
+        get_json_schema,
+    )
+
+    try:
+        schema: dict[str, Any] = get_json_schema(tool)
+    except (DocstringParsingException, TypeHintParsingException, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"a function is no tool: {error}",
+            hint="give it type hints, and a docstring that describes each argument under Args:",
+        ) from error
+    return schema
