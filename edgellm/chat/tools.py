@@ -24,11 +24,13 @@ def tool_schemas(tools: object) -> list[dict[str, Any]]:
 
 
 def _schema(tool: object) -> dict[str, Any]:
-    match tool:
-        case {"function": {"name": str()}}:
-            return dict(tool)
-        case {"name": str()}:
-            return {"type": "function", "function": dict(tool)}
+    if isinstance(tool, Mapping):
+        given: dict[str, Any] = dict(tool)
+        function = given.get("function")
+        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            return given
+        if isinstance(given.get("name"), str):
+            return {"type": "function", "function": given}
     if isinstance(tool, Mapping) or not callable(tool):
         raise ConfigError(
             f"a tool is {shown(tool)}, which has no name",
