@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from edgellm.errors import ConfigError
 
-_NO_LISTS = (str, bytes, bytearray, Mapping, Set)
+_NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)
 """Types that can be iterated, and are no list that a caller means."""
 
 MAX_SHOWN = 40
@@ -105,7 +105,8 @@ def listed_integers(name: str, value: object, allowed: str) -> list[int]:
     integers = []
     for item in listed(name, value, allowed):
         try:
-            if isinstance(item, bool):
+            # a tensor of torch's has an index also where it is a truth value
+            if isinstance(item, bool) or str(getattr(item, "dtype", "")) == "torch.bool":
                 raise TypeError
             integers.append(index(item))
         except TypeError as error:
