@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from edgellm.chat import Chat, Overflow, Tool
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.model_lock import ModelLock
+from edgellm.device.place import deadline_after
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.batch_answers import answers, paired
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
 from edgellm.errors import EdgeLLMError
-from edgellm.generation.completer import Completer
+from edgellm.generation.completer import Answer, Completer
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prefill import all_logits
 from edgellm.generation.prompt import check_prompt, token_ids
@@ -106,7 +106,6 @@ class LLM:
             tokenizer=tokenizer,
             plan=plan,
             reader=reader,
-            model_lock=self._lock,
             prefix_cache=self.prefix_cache,
             speculation=speculation,
             context=self.context,
@@ -139,6 +138,7 @@ class LLM:
         *,
         reuse_cache: bool = False,
         on_prefill: PrefillCallback | None = None,
+        timeout: float | None = None,
         **settings: Unpack[SamplingFields],
     ) -> Stream:
         """Return the tokens that continue a prompt, to be read as they come.
@@ -149,6 +149,8 @@ class LLM:
             reuse_cache: compute only what differs from the tokens of generations before; a chat
                 does so.
             on_prefill: called before and while the prompt is computed.
+            timeout: seconds from now to the last token, waiting included; the answer then ends with
+                the ``finish_reason`` ``timeout``.
             settings: fields of ``Sampling``.
 
         Raises:
@@ -161,20 +163,20 @@ class LLM:
         sampling = merged("sampling", sampling, Sampling(), settings)
         truth("reuse_cache", reuse_cache)
         callback("on_prefill", on_prefill)
+        deadline = deadline_after(timeout)
         ids = token_ids(prompt, self.tokenizer)
         self._check(ids)
         require_known_tokens(sampling, self.config.vocab_size)
-        cancelled = threading.Event()
-        completion = self._completer.stream(
+        answer = Answer(
+            self._completer,
             ids,
             sampling,
             end_tokens=self.eos_token_ids,
             continues=isinstance(prompt, str),
             reuse_cache=reuse_cache,
             on_prefill=on_prefill,
-            cancelled=cancelled,
         )
-        return Stream(self._lock.run(completion), cancelled.set)
+        return Stream(answer, self._lock.place(answer, deadline=deadline))
 
     def generate(
         self,
@@ -183,13 +185,19 @@ class LLM:
         *,
         reuse_cache: bool = False,
         on_prefill: PrefillCallback | None = None,
+        timeout: float | None = None,
         **settings: Unpack[SamplingFields],
     ) -> Completion:
         """Return the whole completion of a prompt; arguments and errors as ``stream`` has them."""
-        tokens = self.stream(
-            prompt, sampling, reuse_cache=reuse_cache, on_prefill=on_prefill, **settings
+        stream = self.stream(
+            prompt,
+            sampling,
+            reuse_cache=reuse_cache,
+            on_prefill=on_prefill,
+            timeout=timeout,
+            **settings,
         )
-        return completion_of(list(tokens))
+        return completion_of(list(stream))
 
     def stream_batch(
         self,
@@ -296,7 +304,7 @@ class LLM:
         """
         tokens = token_ids(tokens, self.tokenizer)
         self._check(tokens)
-        with self._lock.acquire(), self._lock.computing():
+        with self._lock.acquire() as place, place.computing():
             lease = self.prefix_cache.begin(tokens, len(tokens), reuse=False)
             try:
                 return all_logits(
@@ -374,11 +382,12 @@ class LLM:
             return embed(encoded, workspace, pooling=pooling, normalize=normalize)
 
     def cancel(self) -> None:
-        """End the running generation, with the ``finish_reason`` ``cancelled``; from any thread.
+        """End all answers that exist now, with the ``finish_reason`` ``cancelled``.
 
-        All sequences of its engines end so, those that wait included.
+        That is whatever runs, waits or was not yet begun, the sequences of engines included;
+        ``Stream.cancel`` ends one alone. It may be called from any thread.
         """
-        self._lock.cancelled.set()
+        self._lock.cancel()
         for engine in list(self._engines):
             engine.cancel_all()
 
@@ -423,9 +432,9 @@ class LLM:
     @contextmanager
     def _workspace(self) -> Iterator[Workspace]:
         """Hold the model, and all memory for KV caches."""
-        with self._lock.acquire(), self._lock.computing():
+        with self._lock.acquire() as place, place.computing():
             self.prefix_cache.clear()
-            yield Workspace(self._engine_context(), lambda: not self._lock.cancelled.is_set())
+            yield Workspace(self._engine_context(), place.keep_going)
 
     def _check(self, ids: Sequence[int], name: str = "") -> None:
         self._lock.require_open()

@@ -16,7 +16,7 @@ from support import tiny
 from support.counting import load_settings, paged_settings
 
 import edgellm
-from edgellm.errors import ClosedError, EdgeLLMError, ReadError
+from edgellm.errors import ClosedError, ReadError
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
 pytestmark = pytest.mark.timeout(60)
@@ -88,14 +88,31 @@ def test_of_two_threads_that_stream_one_waits(llm, expected):
     assert all(before[1] < after[0] for before, after in pairwise(spans))
 
 
-def test_a_second_stream_in_the_same_thread_is_an_error_and_not_a_deadlock(llm, expected):
-    first = llm.stream(PROMPT, max_tokens=30)
-    next(first)
-    second = llm.stream(PROMPT, max_tokens=30)
-    with pytest.raises(EdgeLLMError, match="unfinished in this thread"):
-        next(second)
-    first.close()
-    assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 1.0, "seed": 3, "repetition_penalty": 1.3},
+        {"stop": "never said", "logprobs": True},
+    ],
+)
+@pytest.mark.parametrize("paged", [False, True])
+def test_two_streams_are_read_in_turns_in_one_thread(settings, paged, open_either):
+    """Each gives way to the other at once, and goes on as if it were alone."""
+    llm = open_either(paged=paged)
+    prompts = [PROMPT, PROMPT[3:] + PROMPT]
+    alone = [llm.generate(prompt, max_tokens=12, **settings) for prompt in prompts]
+    streams = [llm.stream(prompt, max_tokens=12, **settings) for prompt in prompts]
+    for step in range(12):
+        for stream, expected in zip(streams, alone, strict=True):
+            token, wanted = next(stream), expected.tokens[step]
+            assert (token.id, token.text, token.logprob) == (wanted.id, wanted.text, wanted.logprob)
+    for stream, expected in zip(streams, alone, strict=True):
+        found = stream.completion
+        assert (found.text, found.finish_reason) == (expected.text, expected.finish_reason)
+        # what was computed before it gave way was still there
+        assert found.stats.forwards == expected.stats.forwards
+        assert found.stats.decode_passes == expected.stats.decode_passes
 
 
 def test_a_stream_that_another_thread_goes_on_with_is_waited_for(llm, expected):
@@ -141,6 +158,14 @@ def test_cancelled_from_another_thread(llm, expected):
     assert [*ids, *(token.id for token in rest[:-1])] == expected[: 3 + len(rest) - 1]
     assert len(rest) <= 2
     assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_cancelled_before_its_first_token_it_ends(llm, expected):
+    stream, other = (llm.stream(PROMPT, max_tokens=30) for _ in range(2))
+    stream.cancel()
+    (last,) = stream
+    assert (last.id, last.text, last.finish_reason) == (None, "", "cancelled")
+    assert [token.id for token in other] == expected
 
 
 def test_a_prompt_may_be_any_sequence_of_whole_numbers(llm, expected):
@@ -198,9 +223,9 @@ def test_closed_from_within_the_arithmetic(llm):
 
 
 def test_those_who_wait_learn_that_it_was_closed(llm):
-    stream = llm.stream(PROMPT, max_tokens=30)
-    next(stream)
-    with ThreadPoolExecutor(2) as pool:
+    with llm.batch() as batch, ThreadPoolExecutor(2) as pool:
+        batch.submit(PROMPT)
+        batch.step()
         waiting = [pool.submit(list, llm.stream(PROMPT, max_tokens=5)) for _ in range(2)]
         time.sleep(0.05)
         assert not any(future.done() for future in waiting)
@@ -208,6 +233,24 @@ def test_those_who_wait_learn_that_it_was_closed(llm):
         for future in waiting:
             with pytest.raises(ClosedError):
                 future.result(timeout=20)
+
+
+def test_one_that_waits_is_cancelled_closed_or_runs_out_of_time(llm):
+    with llm.batch() as batch, ThreadPoolExecutor(3) as pool:
+        batch.submit(PROMPT)
+        batch.step()
+        streams = [llm.stream(PROMPT, timeout=timeout) for timeout in (None, None, 0.1)]
+        waiting = [pool.submit(list, stream) for stream in streams]
+        time.sleep(0.05)
+        streams[0].cancel()
+        streams[1].close()
+        ended = [future.result(timeout=20) for future in waiting]
+        assert [token.finish_reason for tokens in ended for token in tokens] == [
+            "cancelled",
+            "timeout",
+        ]
+        assert streams[1].completion.finish_reason == "cancelled"
+        assert batch.step()
 
 
 def test_closed_twice_and_by_many_at_once(open_either):

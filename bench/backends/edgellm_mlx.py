@@ -91,7 +91,7 @@ class MLXRuntime:
             prefill_chunk=self._chunk,
             limit=count,
             progress=Progress(1),
-            as_step=True,
+            generated=1,
         )
         for step in steps:
             self._tokens = [step.token]

@@ -1,103 +1,166 @@
-"""A lock: one generation at a time; closing waits for the running step, never for a reader."""
+"""A lock on a model: one object computes at a time, first come first served.
+
+Each has a place (``place.py``). A stream that nobody reads gives way to whoever waits, and takes
+its place in line when it is asked again. While its reader is only late, whoever waits computes its
+next steps: in a crowd all threads of a pool may wait, and the readers have to wait for a thread.
+Closing waits for the step that is being computed, never for a reader.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from weakref import WeakSet
 
 import mlx.core as mx
 
 from edgellm.device.forks import refuse
+from edgellm.device.place import Occupant, Place, Standing, this_thread
 from edgellm.errors import ClosedError, EdgeLLMError
 
-Item = TypeVar("Item")
+LOOK_SECONDS = 0.005
+"""Time between two looks of the first in line at the place before it."""
 
 
 class ModelLock:
-    """Held by one generation from its first item to its last; others wait for it.
-
-    A generation may be advanced by several threads, one after the other, so the lock belongs to no
-    thread. While it is held, steps are computed one by one within ``computing``.
+    """Held by one place at a time; steps are computed one by one, each claimed by a thread.
 
     Args:
         stream: all steps are computed on it, whichever thread asks for them.
         free: called once, after ``close``, when no step is being computed any more.
+
+    Attributes:
+        mutex: guards all fields, and those of places.
+        closed: whether ``close`` was called.
     """
 
     def __init__(self, stream: mx.Stream, free: Callable[[], None]) -> None:
+        # signals' handlers and finalizers may come in the middle of what it guards
+        self.mutex = threading.RLock()
+        self.closed = False
         self._stream = stream
         self._free = free
-        # Guards the fields below, and is notified when one of them changes.
-        self._changed = threading.Condition()
-        self._held = False
         self._process = os.getpid()
-        self._advancing_thread: object = None
-        """Advanced the holder last; were it to wait for the lock, it would wait for itself."""
+        self._step_ended = threading.Condition(self.mutex)
         self._computing_thread: object = None
-        """Computes a step now."""
-        self._closed_within_step = False
-        self.closed = False
-        self.cancelled = threading.Event()
-        """Set to end the generation that holds the lock."""
+        self._holder: Place | None = None
+        self._line: deque[Place] = deque()
+        self._places: WeakSet[Place] = WeakSet()
+        self._is_to_be_freed = False
 
-    def run(self, generation: Generator[Item]) -> Generator[Item]:
-        """Yield what ``generation`` yields, holding the lock from the first item to the last.
+    def place(self, occupant: Occupant | None = None, *, deadline: float | None = None) -> Place:
+        """Return a new place; it is not yet in line. Arguments are those of ``Place``."""
+        place = Place(self, occupant, deadline)
+        with self.mutex:
+            self._places.add(place)
+        return place
+
+    def cancel(self) -> None:
+        """Cancel all places that exist; from any thread."""
+        with self.mutex:
+            places = list(self._places)
+        for place in places:
+            place.cancel()
+
+    @contextmanager
+    def acquire(self) -> Iterator[Place]:
+        """Wait for the model, and hold it within, without steps of an occupant.
 
         Raises:
-            EdgeLLMError: this thread has an unfinished generation that holds the lock.
+            EdgeLLMError: this thread computes a step, or has a batch that holds the model.
             ClosedError: ``close`` was called.
             BackendError: the model was loaded before this process was forked.
         """
-        with self.acquire():
-            try:
-                while True:
-                    with self.computing():
-                        item = next(generation, None)
-                    if item is None:
-                        return
-                    yield item
-            finally:
-                generation.close()
-
-    @contextmanager
-    def acquire(self) -> Iterator[None]:
-        """Wait for the lock, hold it within, and release it. Raises what ``run`` raises."""
-        self._wait_for_lock()
+        place = self.place()
+        self.advance(place)
         try:
-            yield
+            yield place
         finally:
-            with self._changed:
-                self._held = False
-                self._changed.notify_all()
+            place.leave()
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Compute a step within: on the stream, and with ``close`` waiting.
+    def advance(self, place: Place) -> bool:
+        """Wait until a place is at the model, and let its occupant compute a step.
+
+        Returns:
+            Whether it may go on: false where it was cancelled or closed, or its time is over.
 
         Raises:
-            ClosedError: ``close`` was called.
-            BackendError: the model was loaded before this process was forked.
+            EdgeLLMError, ClosedError, BackendError: as ``acquire`` does.
         """
         self._require_own_process()
-        with self._changed:
-            self.require_open()
-            self._computing_thread = self._advancing_thread = _this_thread()
+        self.require_outside_step()
+        thread = this_thread()
         try:
-            with mx.stream(self._stream):
-                yield
+            while True:
+                claim = self._claim(place, thread)
+                if claim is None:
+                    return place.is_ready or place.keep_going()
+                served, gives_way = claim
+                with self._claimed():
+                    if gives_way:
+                        self._dismiss(served)
+                    else:
+                        served.step()
+                if served is place:
+                    return True
         finally:
-            with self._changed:
-                self._computing_thread = None
-                self._changed.notify_all()
-            # No step begins once it is closed, so this is the last one.
-            if self._closed_within_step:
-                self._free()
+            self._leave_line(place)
+
+    @contextmanager
+    def computing(self, place: Place) -> Iterator[None]:
+        """Compute a step within, for a place that has no occupant and is at the model.
+
+        Raises:
+            EdgeLLMError, ClosedError, BackendError: as ``acquire`` does.
+        """
+        self._require_own_process()
+        self.require_outside_step()
+        with self.mutex:
+            self.require_open()
+            assert self._holder is place, "it was acquired"
+            self._computing_thread = this_thread()
+        with self._claimed():
+            yield
+
+    def leave(self, place: Place) -> None:
+        """Take a place from the model, after the step that is being computed.
+
+        Called from within that step, it returns at once: the end of the step does it, where the
+        place is done.
+        """
+        if os.getpid() != self._process:
+            return
+        thread = this_thread()
+        with self.mutex:
+            while self._holder is place and self._computing_thread is not None:
+                if self._computing_thread is thread:
+                    return
+                self._step_ended.wait()
+            if self._holder is not place:
+                return
+            self._computing_thread = thread
+        with self._claimed():
+            self._dismiss(place)
+
+    def abandon(self, place: Place) -> None:
+        """Take a place that nobody can read any more from the model, without waiting.
+
+        A step that is being computed takes it at its end.
+        """
+        if os.getpid() != self._process:
+            return
+        with self.mutex:
+            if self._holder is not place or self._computing_thread is not None:
+                return
+            self._computing_thread = this_thread()
+        with self._claimed():
+            self._dismiss(place)
 
     def close(self) -> None:
-        """End the generation, wait until its step is computed, and free.
+        """End everything, wait for the step that is being computed, and free.
 
         Called from within a step, which cannot wait for its own end, it returns at once; the end
         of the step then frees. In a forked process it waits for nobody, and frees nothing.
@@ -105,58 +168,132 @@ class ModelLock:
         if os.getpid() != self._process:
             self.closed = True
             return
-        with self._changed:
+        thread = this_thread()
+        with self.mutex:
             if self.closed:
                 return
             self.closed = True
-            self.cancelled.set()
-            self._changed.notify_all()
-            if self._computing_thread is _this_thread():
-                self._closed_within_step = True
+            for place in list(self._places):
+                place.changed.notify_all()
+            if self._computing_thread is thread:
+                self._is_to_be_freed = True
                 return
-            self._changed.wait_for(lambda: self._computing_thread is None)
-        self._free()
+            while self._computing_thread is not None:
+                self._step_ended.wait()
+            # and it stays so: no step begins any more
+            self._computing_thread = thread
+        with self._claimed():
+            self._is_to_be_freed = True
 
     def require_open(self) -> None:
         """Raise ClosedError after ``close``."""
         if self.closed:
             raise ClosedError("the model was closed")
 
+    def require_outside_step(self) -> None:
+        """Raise EdgeLLMError in the thread that computes a step now: it would wait for itself."""
+        if self._computing_thread is this_thread():
+            raise EdgeLLMError(
+                "this thread is computing a step of this model",
+                hint="ask for another answer after on_prefill has returned",
+            )
+
+    def _claim(self, place: Place, thread: object) -> tuple[Place, bool] | None:
+        """Wait until a place is at the model, or one before it has to be served; claim that step.
+
+        Returns:
+            Which place, and whether it is to give way instead of computing; None where there is
+            nothing to wait for.
+        """
+        with self.mutex:
+            if self._holder is not place and place not in self._line:
+                self._line.append(place)
+            while True:
+                self.require_open()
+                if place.is_ready or place.is_done or not place.keep_going():
+                    return None
+                if self._computing_thread is None:
+                    # claimed first of all: a finalizer that comes now leaves the holder alone
+                    self._computing_thread = thread
+                    served = None
+                    try:
+                        served = self._served_next(place, thread)
+                    finally:
+                        if served is None:
+                            self._computing_thread = None
+                    if served is not None:
+                        return served
+                place.wait(self._look_after(place))
+
+    def _served_next(self, place: Place, thread: object) -> tuple[Place, bool] | None:
+        """Return what ``_claim`` does, for now; None where that is nothing."""
+        if self._holder is None and self._line[0] is place:
+            self._line.popleft()
+            self._holder = place
+            self._wake_next()  # from now on it looks at this place
+        holder = self._holder
+        if holder is place:
+            return place, False
+        if holder is None or self._line[0] is not place:
+            return None
+        standing = holder.standing(thread)
+        if standing is Standing.BUSY:
+            return None
+        return holder, standing is Standing.UNREAD
+
+    def _look_after(self, place: Place) -> float | None:
+        """Return when a waiting place has to look again by itself; None: somebody wakes it."""
+        is_next = bool(self._line) and self._line[0] is place
+        if is_next and self._holder is not None and self._holder.occupant is not None:
+            return LOOK_SECONDS
+        return None
+
+    def _leave_line(self, place: Place) -> None:
+        with self.mutex:
+            if place in self._line:
+                self._line.remove(place)
+                self._wake_next()
+
+    def _wake_next(self) -> None:
+        if self._line:
+            self._line[0].changed.notify_all()
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Compute a claimed step within."""
+        try:
+            with mx.stream(self._stream):
+                yield
+        finally:
+            self._end_step()
+
+    def _end_step(self) -> None:
+        with self.mutex:
+            try:
+                holder = self._holder
+                if holder is not None and (holder.is_done or self.closed):
+                    self._dismiss(holder)
+            finally:
+                self._computing_thread = None
+                self._step_ended.notify_all()
+                if self._holder is not None:
+                    self._holder.changed.notify_all()
+                else:
+                    self._wake_next()
+        # no step begins once it is closed, so this was the last one
+        if self._is_to_be_freed:
+            self._is_to_be_freed = False
+            self._free()
+
+    def _dismiss(self, place: Place) -> None:
+        """Let the place at the model give way. The caller has claimed a step."""
+        try:
+            if place.occupant is not None:
+                place.occupant.give_way()
+        finally:
+            self._holder = None
+
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
             self.require_open()
             refuse("the model was loaded")
-
-    def _wait_for_lock(self) -> None:
-        self._require_own_process()
-        thread = _this_thread()
-        with self._changed:
-            if self._held and self._advancing_thread is thread:
-                raise EdgeLLMError(
-                    "another stream of this model is unfinished in this thread",
-                    hint="finish it, or close it with .close()",
-                )
-            self._changed.wait_for(lambda: self.closed or not self._held)
-            self.require_open()
-            self._held = True
-            self._advancing_thread = thread
-            self.cancelled.clear()
-
-
-class _OfThisThread(threading.local):
-    """A token for each thread."""
-
-    def __init__(self) -> None:
-        self.token = object()
-
-
-_of_this_thread = _OfThisThread()
-
-
-def _this_thread() -> object:
-    """Return what no other thread has or will have while somebody keeps it.
-
-    Identifiers are used again when their thread has ended, and so are the objects that
-    ``threading`` makes for threads which are not its own.
-    """
-    return _of_this_thread.token

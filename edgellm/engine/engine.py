@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 from collections import abc
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Unpack
 
 from edgellm.console.units import size
+from edgellm.device.place import Place
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats, KVBytes
 from edgellm.engine.scheduler import Scheduler
@@ -61,8 +62,8 @@ class Engine:
         self._runner = StepRunner(context, self._scheduler)
         self._stepping = threading.Lock()
         self._stepping_thread: int | None = None
-        self._held: ExitStack | None = None
-        """Releases the model lock, which is held while there are sequences."""
+        self._place: Place | None = None
+        """At the model, while there are sequences."""
 
     def __enter__(self) -> Engine:
         """Return the engine."""
@@ -245,22 +246,21 @@ class Engine:
 
     def _step(self) -> None:
         """Compute a step, holding the model lock until there are no more sequences."""
-        lock = self._context.model_lock
-        if self._held is None:
-            with ExitStack() as held:
-                held.enter_context(lock.acquire())
-                self._held = held.pop_all()
+        if self._place is None:
+            place = self._context.model_lock.place()
+            place.advance()
+            self._place = place
         try:
-            with lock.computing():
+            with self._place.computing():
                 self._runner.run()
         finally:
             if not self._scheduler.has_sequences:
                 self._release()
 
     def _release(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
     @contextmanager
     def _one_at_a_time(self, name: str) -> abc.Iterator[None]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import threading
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edgellm.device.model_lock import ModelLock
-from edgellm.errors import ClosedError, MemoryBudgetError, NotFiniteError
+from edgellm.device import machine as device
+from edgellm.errors import NotFiniteError
 from edgellm.generation.beam_search import beam_steps, require_memory
 from edgellm.generation.decode import Step, generate_steps
-from edgellm.generation.output import Beam, Token, prompt_tokens, top_logprobs
-from edgellm.generation.stats import CostMeter, PrefillCallback, Progress
+from edgellm.generation.output import Beam, FinishReason, Token, prompt_tokens, top_logprobs
+from edgellm.generation.stats import CostMeter, PrefillCallback, Progress, Stats
 from edgellm.generation.text_stream import BranchingText, TextStream
 from edgellm.kv_cache.cache import Cache
 from edgellm.memory_plan.plan import Plan, caches_of
+from edgellm.models.layers import KeepGoing, always
 from edgellm.models.model import Model
-from edgellm.prompt_cache.prefix_cache import PrefixCache
+from edgellm.prompt_cache.prefix_cache import Lease, PrefixCache
 from edgellm.reading.disk_reader import Reader
+from edgellm.sampling.sampler import Sampler
 from edgellm.sampling.token_scorer import HEAD_ROWS, TokenScorer
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
@@ -34,8 +37,7 @@ class Completer:
         tokenizer: its tokenizer.
         plan: what it was loaded by.
         reader: reads its streamed weights.
-        model_lock: held by whoever advances a completion; ends it when it is cancelled or closed.
-        prefix_cache: the KV caches, with what they hold of completions before.
+        prefix_cache: the KV caches of sequences.
         speculation: chooses draft tokens; None for plain decoding.
         context: tokens that prompt and completion may have together.
     """
@@ -44,148 +46,246 @@ class Completer:
     tokenizer: Tokenizer
     plan: Plan
     reader: Reader
-    model_lock: ModelLock
     prefix_cache: PrefixCache
     speculation: Speculation | None
     context: int
 
-    def stream(
+
+class Answer:
+    """A completion on its way, computed pass by pass: an ``Occupant`` of the model.
+
+    It may give way between two passes. Its sequence goes to the prefix cache then; all else stays,
+    and the next pass goes on from the tokens as if nothing had been in between.
+
+    Args:
+        completer: the model.
+        ids: the prompt, which fits the context.
+        sampling: how tokens are drawn.
+        end_tokens: tokens that end the completion.
+        continues: whether the completion goes on in the middle of a text.
+        reuse_cache: compute only what differs from the tokens of completions before.
+        on_prefill: called before and while the prompt is computed.
+
+    Attributes:
+        ready: tokens that nobody has read yet; the last one of all has finish reason and cost.
+        has_ended: whether there are no further passes.
+        failure: what ended it instead of a last token: NotFiniteError, MemoryBudgetError (no room
+            for so many beams), ReadError, or an error of ``on_prefill``.
+        step_seconds: the time of the last pass.
+        return_seconds: the time that it took to come back after it gave way.
+    """
+
+    def __init__(
         self,
+        completer: Completer,
         ids: list[int],
         sampling: Sampling,
         *,
         end_tokens: frozenset[int],
         continues: bool,
         reuse_cache: bool,
-        cancelled: threading.Event,
-        on_prefill: PrefillCallback | None = None,
-    ) -> Generator[Token]:
-        """Yield the tokens of a completion, the last with its finish reason and its cost.
+        on_prefill: PrefillCallback | None,
+    ) -> None:
+        self.ready: deque[Token] = deque()
+        self.has_ended = False
+        self.failure: Exception | None = None
+        self.step_seconds = self.return_seconds = 0.0
+        self._completer = completer
+        self._ids = ids
+        self._sampling = sampling
+        self._end_tokens = end_tokens
+        self._continues = continues
+        self._reuse_cache = reuse_cache
+        self._limit = min(sampling.max_tokens, max(1, completer.context - len(ids)))
+        self._text = self._text_stream(limit=self._limit)
+        self._sampler: Sampler | None = None
+        self._scorer: TokenScorer | None = None  # of the prompt's tokens
+        self._lease: Lease | None = None
+        self._steps: Generator[Step] | None = None
+        self._keep_going: KeepGoing = always
+        self._is_stopped = False
+        self._progress = Progress(len(ids), on_prefill=on_prefill)
+        self._cached = self._restored = 0
+        self._meter = CostMeter(completer.model, completer.reader, completer.plan)
+        self._meter.stop()
+        self._stopped_at = self._progress.started_at
 
-        Args:
-            ids: the prompt, which fits the context.
-            sampling: how tokens are drawn.
-            end_tokens: tokens that end the completion.
-            continues: whether the completion goes on in the middle of a text.
-            reuse_cache: compute only what differs from the tokens of completions before.
-            cancelled: set to end the completion.
-            on_prefill: called before and while the prompt is computed.
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a token to read."""
+        return bool(self.ready)
 
-        Raises:
-            ClosedError: the model was closed while it ran.
-            MemoryBudgetError: the budget has no room for so many beams.
-            NotFiniteError: the model's logits are not finite.
-            ReadError: while streaming weights.
-        """
-        progress = Progress(len(ids), on_prefill=on_prefill)
-        meter = CostMeter(self.model, self.reader, self.plan)
-        limit = min(sampling.max_tokens, max(1, self.context - len(ids)))
-        new_text = partial(self._text, sampling, end_tokens, limit, continues=continues)
-        text_stream = new_text()
-        total = min(self.context, len(ids) + limit)
-        scorer = None
+    @property
+    def stats(self) -> Stats:
+        """The cost so far."""
+        return self._meter.snapshot(
+            self._progress,
+            cached=self._cached,
+            restored=self._restored,
+            completion_tokens=len(self._text.tokens),
+        )
+
+    def step(self, keep_going: KeepGoing) -> None:
+        """Compute the next pass, as long as ``keep_going`` says yes; its tokens are ``ready``."""
+        self._keep_going = keep_going
+        begun = time.perf_counter()
+        returns = self._steps is None and bool(self._text.tokens)
+        try:
+            self._take_pass(self._steps or self._begin())
+        except Exception as error:
+            self.failure = error
+            self.has_ended = True
+            self.give_way()
+        except BaseException:  # of whichever thread has computed this
+            self.give_way()
+            raise
+        self.step_seconds = time.perf_counter() - begun
+        if returns:
+            self.return_seconds = self.step_seconds
+
+    def give_way(self) -> None:
+        """Let go of the KV caches: they stay as a prefix, until others need their memory."""
+        if self._lease is None:
+            return
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+        if self._is_stopped:
+            self._drop_unread()
+        tokens = [*self._ids, *self._text.tokens]
+        if isinstance(self.failure, NotFiniteError):
+            tokens = []  # what the caches hold is good for nothing
+        for cache in self._lease.caches:
+            cache.trim(len(tokens))
+        is_over = self.has_ended or self._is_stopped
+        self._lease.keep(tokens, is_wanted=self._reuse_cache or not is_over)
+        self._lease = None
+        self._meter.stop()
+        self._stopped_at = time.perf_counter()
+
+    def stop(self) -> None:
+        """Let the tokens that were read be all of them; from any thread."""
+        self._is_stopped = True
+
+    def end(self, reason: FinishReason) -> None:
+        """Let the next token be the last, one that only closes the completion."""
+        self._drop_unread()
+        self.has_ended = True
+        self.ready.append(Token(None, self._text.flush(), None, reason, self.stats))
+
+    def _begin(self) -> Generator[Step]:
+        """Begin, or go on from the tokens so far."""
+        completer, sampling, progress = self._completer, self._sampling, self._progress
+        progress.skip(time.perf_counter() - self._stopped_at)
+        self._meter.go_on()
+        new_tokens = len(self._text.tokens)
+        tokens = [*self._ids, *self._text.tokens]
+        total = min(completer.context, len(self._ids) + self._limit)
         on_states = None
-        if sampling.prompt_logprobs is not None:
-            scorer = TokenScorer(self.model.logits, ids, top=sampling.prompt_logprobs)
-            on_states = scorer.add
-        lease = self.prefix_cache.begin(
-            ids,
+        if sampling.prompt_logprobs is not None and not new_tokens:
+            self._scorer = TokenScorer(
+                completer.model.logits, self._ids, top=sampling.prompt_logprobs
+            )
+            on_states = self._scorer.add
+        self._lease = lease = completer.prefix_cache.begin(
+            tokens,
             total,
-            reuse=reuse_cache and scorer is None,
-            restore=scorer is None,
+            reuse=new_tokens > 0 or (self._reuse_cache and on_states is None),
+            restore=new_tokens == 0 and on_states is None,
             sequences=caches_of(sampling.beams),
         )
-        stats = partial(meter.snapshot, progress, cached=lease.cached, restored=lease.restored)
-        try:
-            make_steps = self._steps_for(
-                sampling, lease.caches, total, end_tokens, continues=continues
-            )
-        except MemoryBudgetError:
-            lease.drop()
-            raise
-        steps = make_steps(
-            self.model,
-            ids[lease.cached :],
+        if self._sampler is not None:
+            self._sampler.go_on(tokens, drawn=new_tokens)
+        else:
+            vocab_size = completer.model.config.vocab_size
+            self._sampler = Sampler(sampling, tokens, vocab_size, lazy=device.has_gpu())
+            self._cached, self._restored = lease.cached, lease.restored
+        steps = partial(
+            self._generator(lease.caches, total),
+            completer.model,
+            tokens[lease.cached :],
             lease.caches,
             sampling,
-            prefill_chunk=self._prefill_chunk(scorer),
-            limit=limit,
+            prefill_chunk=self._prefill_chunk(),
             progress=progress,
-            keep_going=lambda: self._keep_going() and not cancelled.is_set(),
-            seen=ids,
+            keep_going=self._may_go_on,
+            seen=tokens,
             on_states=on_states,
         )
-        produced = text_stream.tokens
-        try:
-            for step in steps:
-                text, reason = text_stream.add(step.token)
-                token = self._token(step, text)
-                if scorer is not None and len(produced) == 1:
-                    scored = prompt_tokens(ids, scorer, self.tokenizer)
-                    token = replace(token, prompt_logprobs=scored)
-                if reason:
-                    cost = stats(completion_tokens=len(produced))
-                    beams = tuple(_beam(*beam, new_text()) for beam in step.beams)
-                    yield replace(token, finish_reason=reason, stats=cost, beams=beams)
-                    return
-                yield token
-            # Steps that end without a finish reason were cancelled, or the model was closed.
-            if self.model_lock.closed:
-                raise ClosedError("the model was closed during the answer")
-            cost = stats(completion_tokens=len(produced))
-            yield Token(None, text_stream.flush(), None, "cancelled", cost)
-        except NotFiniteError:
-            ids, produced = [], []  # what the caches hold is good for nothing
-            raise
-        finally:
-            steps.close()
-            lease.keep([*ids, *produced])
+        self._steps = steps(limit=self._limit - new_tokens)
+        return self._steps
 
-    def _prefill_chunk(self, scorer: TokenScorer | None) -> int:
+    def _prefill_chunk(self) -> int:
         """Return how many tokens go through a layer at once."""
-        chunk = self.plan.prefill_chunk
-        if scorer is not None and self.model.whole:
+        completer = self._completer
+        chunk = completer.plan.prefill_chunk
+        if self._scorer is not None and completer.model.whole:
             return min(HEAD_ROWS, chunk)  # its states are logits
         return chunk
 
-    def _token(self, step: Step, text: str) -> Token:
-        if step.logprob is None:
-            return Token(step.token, text)
-        top = top_logprobs(step.logprob, self.tokenizer)
-        return Token(step.token, text, step.logprob.logprob, top_logprobs=top)
-
-    def _text(
-        self, sampling: Sampling, end_tokens: frozenset[int], limit: int, *, continues: bool
-    ) -> TextStream:
-        """Return the stream of a text that begins."""
-        decoder = self.tokenizer.decoder(continues=continues)
-        return TextStream(decoder, stop=sampling.stop_texts, end_tokens=end_tokens, limit=limit)
-
-    def _keep_going(self) -> bool:
-        return not self.model_lock.cancelled.is_set()
-
-    def _steps_for(
-        self,
-        sampling: Sampling,
-        caches: Sequence[Cache],
-        total: int,
-        end_tokens: frozenset[int],
-        *,
-        continues: bool,
-    ) -> Callable[..., Generator[Step]]:
+    def _generator(self, caches: Sequence[Cache], total: int) -> Callable[..., Generator[Step]]:
         """Return the generator of steps, for ``total`` tokens with the prompt.
 
         Raises:
             MemoryBudgetError: the budget has no room for so many beams.
         """
-        if sampling.beams == 1:
-            return partial(generate_steps, speculation=self.speculation)
-        planned_bytes = self.plan.sequence_cache_bytes(total)
+        completer, beams = self._completer, self._sampling.beams
+        if beams == 1:
+            return partial(
+                generate_steps,
+                sampler=self._sampler,
+                speculation=completer.speculation,
+                generated=len(self._text.tokens),
+            )
+        planned_bytes = completer.plan.sequence_cache_bytes(total)
         cache_bytes = max(sum(cache.nbytes for cache in caches), planned_bytes)
-        require_memory(sampling.beams, cache_bytes, self.plan.kv_budget)
-        start = self._text(sampling, end_tokens, total, continues=continues)
-        ends = BranchingText(start).is_finished
-        return partial(beam_steps, ends=ends, end_tokens=len(end_tokens))
+        require_memory(beams, cache_bytes, completer.plan.kv_budget)
+        ends = BranchingText(self._text_stream(limit=total)).is_finished
+        return partial(beam_steps, ends=ends, end_tokens=len(self._end_tokens))
+
+    def _may_go_on(self) -> bool:
+        return self._keep_going()
+
+    def _drop_unread(self) -> None:
+        """Take back the tokens that nobody has read; what a beam search has found stays."""
+        if not self.ready or self._sampling.beams > 1:
+            return
+        read = self._text.tokens[: -len(self.ready)]
+        self.ready.clear()
+        self._text = self._text_stream(limit=self._limit)
+        for token in read:
+            self._text.add(token)
+
+    def _take_pass(self, steps: Generator[Step]) -> None:
+        """Take the tokens of a pass; those of a beam search come all at once."""
+        for step in steps:
+            text, reason = self._text.add(step.token)
+            token = Token(step.token, text)
+            if step.logprob is not None:
+                top = top_logprobs(step.logprob, self._completer.tokenizer)
+                token = replace(token, logprob=step.logprob.logprob, top_logprobs=top)
+            if self._scorer is not None:
+                scored = prompt_tokens(self._ids, self._scorer, self._completer.tokenizer)
+                token = replace(token, prompt_logprobs=scored)
+                self._scorer = None
+            if reason is not None:
+                self.has_ended = True
+                beams = tuple(
+                    _beam(*beam, self._text_stream(limit=self._limit)) for beam in step.beams
+                )
+                token = replace(token, finish_reason=reason, stats=self.stats, beams=beams)
+            self.ready.append(token)
+            if self.has_ended or (step.ends_pass and self._sampling.beams == 1):
+                return
+
+    def _text_stream(self, *, limit: int) -> TextStream:
+        completer = self._completer
+        return TextStream(
+            completer.tokenizer.decoder(continues=self._continues),
+            stop=self._sampling.stop_texts,
+            end_tokens=self._end_tokens,
+            limit=limit,
+        )
 
 
 def _beam(tokens: Sequence[int], score: float, stream: TextStream) -> Beam:

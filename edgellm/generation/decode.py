@@ -53,11 +53,13 @@ class Step:
         logprob: its log-probability, where that was asked for.
         beams: of a beam search, on the last token: all continuations that it kept, with the score
             of each.
+        ends_pass: whether the next token comes out of another pass.
     """
 
     token: int
     logprob: TokenLogprob | None
     beams: Sequence[tuple[tuple[int, ...], float]] = ()
+    ends_pass: bool = True
 
 
 def generate_steps(
@@ -72,7 +74,8 @@ def generate_steps(
     keep_going: Callable[[], bool] = always,
     seen: Sequence[int] | None = None,
     speculation: Speculation | None = None,
-    as_step: bool = False,
+    sampler: Sampler | None = None,
+    generated: int = 0,
     on_states: Callable[[mx.array], None] | None = None,
 ) -> Generator[Step]:
     """Yield up to ``limit`` new tokens after ``prompt``.
@@ -94,22 +97,30 @@ def generate_steps(
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at
             them.
         speculation: chooses draft tokens; None for plain decoding.
-        as_step, on_states: as ``prefill`` has them.
+        sampler: draws the tokens, where it has drawn some of this sequence before.
+        generated, on_states: as ``prefill`` has them. Generated tokens cost decode passes.
     """
     seen = seen or prompt
-    sampler = Sampler(sampling, seen, model.config.vocab_size, lazy=device.has_gpu())
+    if sampler is None:
+        sampler = Sampler(sampling, seen, model.config.vocab_size, lazy=device.has_gpu())
+    opening = progress
+    if generated:
+        opening = Progress(len(prompt))  # what is known of the prompt stays
     logits = prefill(
         model,
         prompt,
         caches,
         prefill_chunk=prefill_chunk,
-        progress=progress,
-        as_step=as_step,
+        progress=opening,
+        generated=generated,
         keep_going=keep_going,
         on_states=on_states,
     )
     if logits is None:
         return
+    if generated:
+        progress.forwards += opening.forwards
+        progress.decode_passes += opening.forwards
     if speculation is None:
         speculation = Speculation(NoDrafts(), extra_row_cost=0.0)
     loop = _DecodeLoop(model, caches, sampler, speculation, progress, keep_going)
@@ -281,7 +292,11 @@ class _DecodeLoop:
             logprobs = self.sampler.logprobs(rows, mx.array(tokens)).read()
         # nothing stays lazy, as in the prefill: another thread may ask for the next token
         mx.eval(self.sampler.seen)
-        return list(map(Step, tokens, logprobs))
+        last = len(tokens) - 1
+        return [
+            Step(token, logprob, ends_pass=place == last)
+            for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True))
+        ]
 
     def _candidates(self, current: _Pass) -> Iterator[int]:
         """Yield the token after each row of a pass, if the draft tokens before it are right.

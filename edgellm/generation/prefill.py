@@ -12,7 +12,7 @@ import mlx.core as mx
 from edgellm.generation.not_finite import require_finite_logits
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.layers import always
+from edgellm.models.layers import Span, always
 from edgellm.models.model import Model
 
 
@@ -23,7 +23,7 @@ def prefill(
     *,
     prefill_chunk: int,
     progress: Progress | None = None,
-    as_step: bool = False,
+    generated: int = 0,
     keep_going: Callable[[], bool] = always,
     on_states: Callable[[mx.array], None] | None = None,
 ) -> mx.array | None:
@@ -39,14 +39,13 @@ def prefill(
         caches: one a layer; the tokens' keys and values go there.
         prefill_chunk: tokens that go through a layer at once, at the most.
         progress: is brought up to date as chunks are done; None where nobody looks.
-        as_step: whether the tokens follow a text that was generated, like those of a decode step.
+        generated: how many of the sequence's last tokens were generated: they are computed as in
+            decode steps.
         keep_going: asked before each chunk and between layers; where it says no, the result is
             None.
         on_states: called with the hidden states (L, E) of each chunk.
     """
-    chunks = [mx.array(list(chunk))[None] for chunk in model.cut(tokens, prefill_chunk)]  # (1, L)
-    # by the length of the whole: where it is cut, or what of it a cache held, changes nothing
-    many = not as_step and model.is_many(caches[0].offset + len(tokens))
+    chunks = _chunks_of(model, tokens, caches, prefill_chunk, generated)
     progress = progress or Progress(len(tokens))
     groups = [[chunk] for chunk in chunks]
     if model.layers.streams_weights:
@@ -56,7 +55,9 @@ def prefill(
         progress.report_prefill()
         if not keep_going():
             return None
-        states = model.hidden(group, [caches] * len(group), many=many, keep_going=keep_going)
+        ids = [chunk for chunk, _ in group]
+        spans = [[Span(caches, chunk.shape[1], many)] for chunk, many in group]
+        states = model.hidden_ragged(ids, spans, keep_going=keep_going)
         if not states:
             return None
         if on_states is not None:
@@ -64,7 +65,7 @@ def prefill(
                 on_states(state[0])
         hidden = states[-1]
         progress.forwards += len(group)
-        progress.prefill_done += sum(chunk.shape[1] for chunk in group)
+        progress.prefill_done += sum(chunk.shape[1] for chunk in ids)
         if group is not groups[-1]:
             # the next chunk's activations take the place of these, and its last state is not needed
             mx.eval(*stored(caches))
@@ -93,6 +94,26 @@ def all_logits(
     mx.eval(logits, largest, *stored(caches))
     require_finite_logits(largest, caches)
     return logits
+
+
+def _chunks_of(
+    model: Model,
+    tokens: Sequence[int],
+    caches: Sequence[Cache],
+    prefill_chunk: int,
+    generated: int,
+) -> list[tuple[mx.array, bool]]:
+    """Return the ids (1, L) of chunks, and whether each is computed as many tokens are."""
+    prompt_tokens = max(0, len(tokens) - generated)
+    if model.whole:
+        prompt_tokens = len(tokens)
+    # by the length of the whole: where it is cut, or what of it a cache held, changes nothing
+    many = model.is_many(caches[0].offset + prompt_tokens)
+    few = model.layers.max_exact_rows or prefill_chunk
+    prompt = model.cut(tokens[:prompt_tokens], prefill_chunk)
+    steps = [tokens[begin : begin + few] for begin in range(prompt_tokens, len(tokens), few)]
+    chunks = [(chunk, many) for chunk in prompt] + [(chunk, False) for chunk in steps]
+    return [(mx.array(list(chunk))[None], is_many) for chunk, is_many in chunks]
 
 
 def _chunks(tokens: Sequence[int], size: int) -> list[mx.array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,6 +53,16 @@ class Progress:
         """Call ``on_prefill``, if there is one."""
         if self.on_prefill is not None:
             self.on_prefill(self)
+
+    def skip(self, seconds: float) -> None:
+        """Leave out a time in which others' answers were computed, or nobody has asked for any."""
+        self.started_at += seconds
+        if self.prefill_ended_at is not None:
+            self.prefill_ended_at += seconds
+        if self.first_token_at is not None:
+            self.first_token_at += seconds
+        if self.last_token_at is not None:
+            self.last_token_at += seconds
 
     def record_token(self) -> float:
         """Note that a token is there now; return the time."""
@@ -150,6 +161,20 @@ class CostMeter:
         self._reader = reader
         self._plan = plan
         self._before = self._counters()
+        self._stopped: _Counters | None = None
+
+    def stop(self) -> None:
+        """Count nothing from now on."""
+        if self._stopped is None:
+            self._stopped = self._counters()
+
+    def go_on(self) -> None:
+        """Count again after ``stop``."""
+        if self._stopped is None:
+            return
+        spent = (now - before for now, before in zip(self._stopped, self._before, strict=True))
+        self._before = _Counters(*map(operator.sub, self._counters(), spent))
+        self._stopped = None
 
     def snapshot(
         self, progress: Progress, *, cached: int = 0, restored: int = 0, completion_tokens: int = 0
@@ -167,7 +192,7 @@ class CostMeter:
         last_token_at = progress.last_token_at or first_token_at
         prefill_ended_at = progress.prefill_ended_at or first_token_at
         before = self._before
-        after = self._counters()
+        after = self._stopped or self._counters()
         plan = self._plan
         return Stats(
             prompt_tokens=progress.prompt_tokens,

@@ -60,11 +60,17 @@ class Lease:
         self.prefilled = prefilled
         self.nbytes = nbytes
 
-    def keep(self, tokens: Sequence[int]) -> None:
+    def keep(self, tokens: Sequence[int], *, is_wanted: bool | None = None) -> None:
         """Give the caches back to be kept; they may hold only the first of the ``tokens``.
 
         Does nothing where they were given back before.
+
+        Args:
+            tokens: of the sequence.
+            is_wanted: whether it is likely to go on; None: as ``begin`` was told by ``reuse``.
         """
+        if is_wanted is None:
+            is_wanted = self._is_wanted
         caches, self.caches = self.caches, []
         # after a failure in the middle of a pass some layers have more than others
         offsets = {cache.offset for cache in caches}
@@ -73,9 +79,7 @@ class Lease:
             held = as_tokens(tokens[: offsets.pop()])
             if len(held):
                 prefilled = min(self.prefilled, len(held))
-                sequence = KeptSequence(
-                    caches, held, self._tokens_on_disk, self._is_wanted, prefilled
-                )
+                sequence = KeptSequence(caches, held, self._tokens_on_disk, is_wanted, prefilled)
         self._owner.take_back(self, sequence)
 
     def drop(self) -> None:
@@ -109,7 +113,8 @@ class PrefixCache:
         self._cache_bytes = cache_bytes
         self._kv_budget = kv_budget
         self._prompt_cache = prompt_cache
-        self._lock = threading.Lock()
+        # a finalizer may give a lease back in the middle of what it guards
+        self._lock = threading.RLock()
         self._kept: list[KeptSequence] = []  # the least recently used first
         self._running: WeakSet[Lease] = WeakSet()
         self._closed = False

@@ -71,14 +71,23 @@ class Sampler:
         self._random = np.random.default_rng(seed)
         self._draws = 0
         self._processors = make_processors(sampling, vocab_size)
+        self._vocab_size = vocab_size
         self._tokens = TokensSoFar(())
-        if self.reads_tokens:
-            self._tokens = TokensSoFar(prompt)
         self.seen: mx.array | None = None
         """Which tokens (1, V) the repetition penalty looks at; None where there is no penalty."""
-        if sampling.repetition_penalty != 1.0:
-            seen = np.zeros((1, vocab_size), dtype=np.bool_)
-            seen[0, np.asarray(prompt, dtype=np.int64)] = True
+        self.go_on(prompt, drawn=0)
+
+    def go_on(self, tokens: Sequence[int], *, drawn: int) -> None:
+        """Go on after these tokens, of which it has drawn some; what it drew after them is undone.
+
+        That is at most the token of a pass that was launched ahead.
+        """
+        self._draws = drawn
+        if self.reads_tokens:
+            self._tokens = TokensSoFar(tokens)
+        if self.sampling.repetition_penalty != 1.0:
+            seen = np.zeros((1, self._vocab_size), dtype=np.bool_)
+            seen[0, np.asarray(tokens, dtype=np.int64)] = True
             self.seen = mx.array(seen)
 
     def __call__(self, logits: mx.array) -> Draw:

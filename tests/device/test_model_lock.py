@@ -1,7 +1,6 @@
-"""The model lock: who may compute, who waits, and when the model is freed."""
+"""The model lock: who may compute, who waits, who gives way, and when the model is freed."""
 
-import _thread
-import queue
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,83 +24,191 @@ def lock(freed):
     return ModelLock(mx.default_stream(mx.default_device()), lambda: freed.append(True))
 
 
-def test_a_generation_holds_the_lock_from_its_first_item_to_its_last(lock):
-    first = lock.run(iter_items(2))
-    assert next(first) == 0
-    with pytest.raises(EdgeLLMError, match="unfinished in this thread"):
-        next(lock.run(iter_items(1)))
-    assert list(first) == [1]
-    assert list(lock.run(iter_items(3))) == [0, 1, 2]
+class Counting:
+    """An occupant that counts its steps, and how often it gave way."""
+
+    step_seconds = return_seconds = 0.0
+
+    def __init__(self, steps=10**9, before_step=lambda: None):
+        self.steps, self.computed, self.read, self.given_way = steps, 0, 0, 0
+        self.before_step = before_step
+
+    @property
+    def is_ready(self):
+        return self.computed > self.read
+
+    @property
+    def has_ended(self):
+        return self.computed >= self.steps
+
+    def step(self, keep_going):
+        self.before_step()
+        self.computed += keep_going()
+
+    def give_way(self):
+        self.given_way += 1
 
 
-def test_an_ended_threads_generation_is_waited_for_by_any_other(lock):
-    """Even by one that has its identifier: threads are told apart as objects."""
-    stream = lock.run(iter_items(3))
-    thread = threading.Thread(target=next, args=(stream,))
-    thread.start()
-    thread.join()
-    found = []
-    for _ in range(20):
-        waiter = threading.Thread(target=lambda: found.extend(lock.run(iter_items(1))))
-        waiter.start()
-        waiter.join(0.01)
-        if waiter.ident == thread.ident:
-            break
-    assert waiter.is_alive(), "it waits, and has not failed"
-    assert list(stream) == [1, 2]
-    waiter.join()
-    assert 0 in found
+def read(place):
+    """Read one step of a place; whether there was one."""
+    with place.reading():
+        while not place.is_ready:
+            if place.is_done or not place.advance():
+                return False
+        place.occupant.read += 1
+        return True
 
 
-def test_a_thread_of_foreign_code_is_no_other_ones_successor(lock):
-    """Python makes one object for threads that are not its own where they share an identifier."""
-    stream = lock.run(iter_items(3))
-    identifiers, found = queue.Queue(), queue.Queue()
+def places(lock, count, **settings):
+    return [lock.place(Counting(**settings)) for _ in range(count)]
 
-    def advance():
-        # where nobody asks for the object, Python makes none
-        identifiers.put(threading.current_thread().ident)
-        next(stream)
+
+def in_thread(function, *arguments):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result(timeout=20)
+
+
+def test_in_one_thread_places_give_way_to_each_other_at_once(lock):
+    one, other = places(lock, 2, steps=3)
+    for _ in range(3):
+        assert read(one)
+        assert read(other)
+    assert not read(one)
+    assert (one.occupant.given_way, other.occupant.given_way) == (3, 3)
+
+
+def test_a_place_that_is_read_is_waited_for(lock):
+    """And one that nobody reads is not, whichever threads have read it; nothing of it is lost."""
+    one, other = places(lock, 2)
+    assert in_thread(read, one)
+    assert read(one)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read, other)
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            assert read(one)
+        assert not waiting.done()
+        assert one.occupant.given_way == 0
+        assert waiting.result(timeout=20)
+    assert one.occupant.given_way == 1
+    while one.is_ready:
+        assert read(one)
+    assert read(one), "it comes back"
+    assert other.occupant.given_way == 1
+
+
+def test_who_waits_computes_for_a_reader_that_is_late(lock):
+    one, other = places(lock, 2, steps=4)
+    assert in_thread(read, one)
+    assert in_thread(read, one)
+    assert read(other)
+    assert one.is_done
+    assert [read(one) for _ in range(3)] == [True, True, False]
+
+
+def test_a_held_place_without_steps_is_waited_for_in_any_other_thread(lock):
+    (other,) = places(lock, 1)
+    with lock.acquire() as held:
+        with held.computing():
+            pass
+        with pytest.raises(EdgeLLMError, match="unfinished sequences"):
+            read(other)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(read, other)
+            time.sleep(0.02)
+            assert not waiting.done()
+            held.leave()
+            assert waiting.result(timeout=20)
+
+
+def test_one_is_cancelled_closed_and_late_for_itself(lock):
+    one, two, three = places(lock, 3)
+    late = lock.place(Counting(), deadline=time.monotonic() + 0.05)
+    with lock.acquire(), ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(read, place) for place in (one, two, late)]
+        time.sleep(0.02)
+        one.cancel()
+        two.close()
+        assert [future.result(timeout=20) for future in waiting] == [False] * 3
+    assert (one.end_reason, late.end_reason) == ("cancelled", "timeout")
+    assert read(three)
+
+
+def test_cancel_ends_all_that_exist_and_none_that_come_later(lock):
+    begun, waiting = places(lock, 2)
+    assert read(begun)
+    lock.cancel()
+    assert not read(begun)
+    assert not read(waiting)
+    (later,) = places(lock, 1)
+    assert read(later)
+
+
+def test_a_step_of_a_step_is_an_error_and_no_deadlock(lock):
+    (other,) = places(lock, 1)
+
+    def ask():
+        with pytest.raises(EdgeLLMError, match="is computing a step"):
+            read(other)
+
+    assert read(lock.place(Counting(before_step=ask)))
+
+
+def test_closing_a_place_waits_for_its_step_save_from_within(lock):
+    computing, go_on = threading.Event(), threading.Event()
 
     def wait():
-        identifiers.put(threading.current_thread().ident)
-        try:
-            found.put(list(lock.run(iter_items(1))))
-        except EdgeLLMError as error:
-            found.put(error)
+        computing.set()
+        go_on.wait(20)
 
-    _thread.start_new_thread(advance, ())
-    ended = identifiers.get(timeout=10)
-    waiting = 0
-    while waiting < 20:
-        time.sleep(0.01)  # the identifier is free when the thread is gone
-        _thread.start_new_thread(wait, ())
-        waiting += 1
-        if identifiers.get(timeout=10) == ended:
-            break
-    with pytest.raises(queue.Empty):
-        found.get(timeout=0.1)
-    assert list(stream) == [1, 2]
-    assert [found.get(timeout=10) for _ in range(waiting)] == [[0]] * waiting
+    place = lock.place(Counting(before_step=wait))
+    with ThreadPoolExecutor(2) as pool:
+        reader = pool.submit(read, place)
+        assert computing.wait(20)
+        closing = pool.submit(place.close)
+        time.sleep(0.02)
+        assert not closing.done()
+        go_on.set()
+        closing.result(timeout=20)
+        assert not reader.result(timeout=20)
+    assert place.occupant.given_way == 1
+    own = lock.place()
+    own.occupant = Counting(before_step=own.close)
+    assert not read(own)
+    assert own.occupant.given_way == 1
+
+
+def test_an_abandoned_place_is_free_and_holds_nothing(lock):
+    (place,) = places(lock, 1)
+    occupant = place.occupant
+    assert read(place)
+    place.abandon()
+    assert occupant.given_way == 1
+    del place
+    gc.collect()
+    with lock.acquire():
+        pass
 
 
 def test_closing_waits_for_the_step_and_frees_once(lock, freed):
     computing, go_on = threading.Event(), threading.Event()
 
     def step():
-        with lock.acquire(), lock.computing():
+        with lock.acquire() as place, place.computing():
             computing.set()
-            go_on.wait()
+            go_on.wait(20)
+            return place.keep_going()
 
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(step)
-        computing.wait()
+        assert computing.wait(20)
         closing = pool.submit(lock.close)
-        assert lock.cancelled.wait(10)
+        while not lock.closed:
+            time.sleep(0.001)
         assert not closing.done()
         assert freed == []
         go_on.set()
-        running.result()
+        assert not running.result()
         closing.result()
     lock.close()
     assert freed == [True]
@@ -110,15 +217,11 @@ def test_closing_waits_for_the_step_and_frees_once(lock, freed):
 
 
 def test_closed_within_a_step_it_is_freed_at_the_end_of_the_step(lock, freed):
-    with lock.acquire():
-        with lock.computing():
+    with lock.acquire() as place:
+        with place.computing():
             lock.close()
             assert freed == []
         assert freed == [True]
-        with pytest.raises(ClosedError), lock.computing():
+        with pytest.raises(ClosedError), place.computing():
             pass
     assert freed == [True]
-
-
-def iter_items(count):
-    yield from range(count)
