@@ -50,7 +50,7 @@ class BenchGroup(ModelGroup):
     }
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=BenchGroup, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
 )
 

@@ -31,7 +31,7 @@ class ReplacedModel:
     """
 
     def __init__(self, destination: Path, names: Collection[str]) -> None:
-        self.aside = beside(destination, REPLACED_SUFFIX)
+        self.aside: Path = beside(destination, REPLACED_SUFFIX)
         """Where the old folder lies while the new one takes its place."""
         self._destination = destination
         self._names = {*names, MANIFEST}

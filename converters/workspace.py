@@ -58,9 +58,9 @@ class Workspace:
         replace: bool,
     ) -> None:
         self.destination = destination
-        self.path = destination.with_name(destination.name + ".partial")
+        self.path: Path = destination.with_name(destination.name + ".partial")
         self.finished: dict[str, Finished] = {}
-        self.restarted = False
+        self.restarted: bool = False
         """Whether files of another source or other settings were there, and were given up."""
         self.left_behind: Path | None = None
         """Where files of the replaced folder are that could not be moved into the new one."""

@@ -24,6 +24,7 @@ from edgellm.runtime.loader import LoadProgress
 from edgellm.setting_values import shown
 from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
 from edgellm.settings.argument_names import check_names
+from edgellm.tokenizer import Tokenizer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -70,7 +71,7 @@ class AsyncLLM:
         if not isinstance(llm, LLM):
             raise ConfigError(f"llm is {shown(llm)}; it must be a model that load returned")
         self.llm = llm
-        self.tokenizer = llm.tokenizer
+        self.tokenizer: Tokenizer = llm.tokenizer
         self._owns_llm = False
         self._engine = llm.engine(max_queue=max_queue, at_once=at_once)
         self._engine_thread = EngineThread(self._engine)

@@ -48,11 +48,11 @@ class EdgeLLMError(Exception):
         hint: the next step a person can take; left out: the usual one of its kind, if it has one.
     """
 
-    exit_code = 1
+    exit_code: ClassVar[int] = 1
     usual_hint: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        self.message = escape_controls(message)
+        self.message: str = escape_controls(message)
         self.hint = hint or self.usual_hint
         if self.hint is not None:
             self.hint = escape_controls(self.hint)
@@ -62,13 +62,13 @@ class EdgeLLMError(Exception):
 class ConfigError(EdgeLLMError):
     """A setting, an option or a name is outside what is allowed."""
 
-    exit_code = 2
+    exit_code: ClassVar[int] = 2
 
 
 class MemoryBudgetError(EdgeLLMError):
     """The model cannot run inside the memory budget."""
 
-    exit_code = 3
+    exit_code: ClassVar[int] = 3
 
 
 class BackendError(EdgeLLMError):
@@ -86,25 +86,31 @@ class DownloadError(EdgeLLMError):
 class FormatError(EdgeLLMError):
     """A file is damaged, or lies about what it holds."""
 
-    usual_hint = "get the file again from where it came from"
+    usual_hint: ClassVar[str | None] = "get the file again from where it came from"
 
 
 class UnsupportedModelError(EdgeLLMError):
     """The model is whole, but of a kind that edgellm does not run."""
 
-    usual_hint = "choose a dense model of the LLaMA, Mistral, Qwen2 or Qwen3 family"
+    usual_hint: ClassVar[str | None] = (
+        "choose a dense model of the LLaMA, Mistral, Qwen2 or Qwen3 family"
+    )
 
 
 class TokenizerError(EdgeLLMError):
     """The tokenizer is missing, damaged or does not fit the model."""
 
-    usual_hint = "get the tokenizer's files again from where the model came from"
+    usual_hint: ClassVar[str | None] = (
+        "get the tokenizer's files again from where the model came from"
+    )
 
 
 class TemplateError(EdgeLLMError):
     """A chat template is missing, damaged, or refuses the conversation."""
 
-    usual_hint = "put another chat_template.jinja into the model's folder, or use generate"
+    usual_hint: ClassVar[str | None] = (
+        "put another chat_template.jinja into the model's folder, or use generate"
+    )
 
 
 class ConversionError(EdgeLLMError):
@@ -114,7 +120,9 @@ class ConversionError(EdgeLLMError):
 class ReadError(EdgeLLMError):
     """Weights could not be read from disk; says the file and the offset."""
 
-    usual_hint = "check that the file is there and may be read, and the disk that it is on"
+    usual_hint: ClassVar[str | None] = (
+        "check that the file is there and may be read, and the disk that it is on"
+    )
 
 
 class ContextError(EdgeLLMError):
@@ -132,4 +140,4 @@ class NotFiniteError(EdgeLLMError):
 class ClosedError(EdgeLLMError):
     """The model was closed while or before it was used."""
 
-    usual_hint = "load it again"
+    usual_hint: ClassVar[str | None] = "load it again"

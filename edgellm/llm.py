@@ -85,7 +85,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.plan = plan
         self.path: Path = checkpoint.folder.path
-        self.eos_token_ids = tokenizer.end_ids(checkpoint.eos_token_ids)
+        self.eos_token_ids: frozenset[int] = tokenizer.end_ids(checkpoint.eos_token_ids)
         self.model = model
         if caches is None:
             assert isinstance(checkpoint, Checkpoint), "who loads another kind brings its caches"
@@ -97,7 +97,7 @@ class LLM:
         stream = acquire_stream()
         self._release_stream = finalize(self, release_stream, stream)
         self._lock = ModelLock(stream, self._free)
-        self.prefix_cache = PrefixCache(
+        self.prefix_cache: PrefixCache = PrefixCache(
             self._make_caches, self._cache_bytes, plan.kv_budget, prompt_cache
         )
         self._engines: WeakSet[Engine] = WeakSet()

@@ -54,8 +54,8 @@ class MLXRuntime:
         self._caches: list[list[Cache]] = []
         self._tokens: list[int] = []
         self._logits: mx.array | None = None
-        self.device = machine.chip_name()
-        self.arithmetic = _describe(checkpoint, loading, paged=not self._llm.plan.resident)
+        self.device: str = machine.chip_name()
+        self.arithmetic: str = _describe(checkpoint, loading, paged=not self._llm.plan.resident)
         self.weight_bytes_per_token: int | None = None
         if isinstance(checkpoint, Checkpoint):
             self.weight_bytes_per_token = checkpoint.token_weight_bytes

@@ -60,8 +60,8 @@ class LlamaCppRuntime:
         self._context_shape = (0, 0)  # batch and capacity that it was made for
         self._tokens: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._position = 0
-        self.device = machine.chip_name()
-        self.arithmetic = f"llama.cpp {_model_name(c, self._model)}"
+        self.device: str = machine.chip_name()
+        self.arithmetic: str = f"llama.cpp {_model_name(c, self._model)}"
         if c.llama_supports_gpu_offload():
             self.arithmetic += ", GPU"
         elif not repack:

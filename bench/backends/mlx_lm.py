@@ -47,8 +47,8 @@ class MLXLMRuntime:
         mx.eval(self._model.parameters())
         self._cache: list[Any] = []
         self._token = mx.array([0])
-        self.device = machine.chip_name()
-        self.arithmetic = f"mlx {machine.backend_name()}, {dtype or 'as stored'}"
+        self.device: str = machine.chip_name()
+        self.arithmetic: str = f"mlx {machine.backend_name()}, {dtype or 'as stored'}"
 
     def begin(self, *, batch: int, capacity: int) -> None:
         """Make empty caches; they grow by themselves, and take any batch."""

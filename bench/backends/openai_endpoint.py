@@ -80,12 +80,12 @@ class Endpoint:
             base += "/v1"
         # the longer route first: it ends like the other one
         given = [route for route in (CHAT, COMPLETIONS) if base.endswith(f"/{route}")][:1]
-        self.host = parts.netloc
-        self.route = given[0] if given else COMPLETIONS
+        self.host: str = parts.netloc
+        self.route: str = given[0] if given else COMPLETIONS
         self._may_chat = not given
         self._base = base.removesuffix(f"/{self.route}")
         self._key = key
-        self.model = model or self._first_model()
+        self.model: str = model or self._first_model()
 
     def complete(
         self, prompt: str, max_tokens: int, clock: Callable[[], float] = time.perf_counter

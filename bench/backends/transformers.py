@@ -46,7 +46,7 @@ class TransformersRuntime:
         self._model = _load_model(checkpoint, getattr(torch, dtype), self._device)
         self._cache: Any = None
         self._token: Any = None
-        self.arithmetic = f"torch {self._device}, {dtype}"
+        self.arithmetic: str = f"torch {self._device}, {dtype}"
         config = checkpoint.config
         read_parameters = sum(parameter.numel() for parameter in self._model.parameters())
         if not config.tie_word_embeddings:  # the embedding is not the head too

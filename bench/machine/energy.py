@@ -50,7 +50,7 @@ class RAPLMeter:
         ]
         if not self._zones:
             raise FileNotFoundError(f"{root} has no counter of a processor package")
-        self.source = "RAPL: " + ", ".join(names[zone] for zone in self._zones)
+        self.source: str = "RAPL: " + ", ".join(names[zone] for zone in self._zones)
         self._ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in self._zones]
         self._last = self._read()
         self._total = 0

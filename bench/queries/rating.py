@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm.bench.records.kinds import QueryRecord
+from edgellm.bench.records.record import Record
 from edgellm.bench.report.result_files import read_records, write_records
 from edgellm.errors import BackendError, FormatError
 
@@ -57,7 +58,7 @@ class RatedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records = read_records(path)
+        self.records: list[Record] = read_records(path)
         if not any(record.get("answer") is not None for record in self.records):
             raise FormatError(
                 f"{path} holds no answers",

@@ -38,12 +38,12 @@ class TritonLinear:
         self, weight: QuantizedWeight, bias: torch.Tensor | None, device: torch.device
     ) -> None:
         self.out_features, self.in_features = weight.codes.shape
-        self.bias = bias if bias is None else bias.to(device, torch.bfloat16)
-        self.one_a_byte = weight.bits > 4
+        self.bias: torch.Tensor | None = bias if bias is None else bias.to(device, torch.bfloat16)
+        self.one_a_byte: bool = weight.bits > 4
         codes = weight.codes if self.one_a_byte else nibbles(weight.codes)
-        self.codes = codes.to(device)  # (N, K), or (N, K / 2)
-        self.scales = weight.scales.to(device).contiguous()  # (N, G)
-        self.biases = weight.biases.to(device).contiguous()  # (N, G)
+        self.codes: torch.Tensor = codes.to(device)  # (N, K), or (N, K / 2)
+        self.scales: torch.Tensor = weight.scales.to(device).contiguous()  # (N, G)
+        self.biases: torch.Tensor = weight.biases.to(device).contiguous()  # (N, G)
 
     @property
     def nbytes(self) -> int:

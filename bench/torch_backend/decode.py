@@ -26,9 +26,9 @@ class Sequences:
     def __init__(self, model: Model, *, batch: int, capacity: int, static: bool) -> None:
         self.model, self.batch, self.capacity, self.static = model, batch, capacity, static
         self._cache = StaticCache(model, batch=batch, capacity=capacity)
-        self.token = torch.zeros((batch, 1), dtype=torch.int64, device=model.device)
-        self.position = torch.zeros((1,), dtype=torch.int64, device=model.device)
-        self.offset = 0
+        self.token: torch.Tensor = torch.zeros((batch, 1), dtype=torch.int64, device=model.device)
+        self.position: torch.Tensor = torch.zeros((1,), dtype=torch.int64, device=model.device)
+        self.offset: int = 0
         self._static_step: Callable[[], None] | None = None
 
     def restart(self) -> None:

@@ -255,7 +255,7 @@ class Int4CUDA:
         self, weight: QuantizedWeight, bias: torch.Tensor | None, device: torch.device | str
     ) -> None:
         self.out_features, self.in_features = weight.codes.shape
-        self.bias = bias if bias is None else bias.to(device, torch.bfloat16)
+        self.bias: torch.Tensor | None = bias if bias is None else bias.to(device, torch.bfloat16)
         self._two_codes, self._group_size = weight.bits > 4, weight.group_size
         padded = pad_rows(weight)
         self._packed = torch.ops.aten._convert_weight_to_int4pack(

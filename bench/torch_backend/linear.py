@@ -73,7 +73,7 @@ class ConcatenatedLinear:
     """Linear layers of one input whose weights are stored in different ways, side by side."""
 
     def __init__(self, parts: Sequence[Linear]) -> None:
-        self.parts = tuple(parts)
+        self.parts: tuple[Linear, ...] = tuple(parts)
 
     @property
     def nbytes(self) -> int:

@@ -75,12 +75,12 @@ class StaticCache:
         self.batch, self.capacity = batch, capacity
         shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
         options = {"dtype": model.dtype, "device": model.device}
-        self.keys = [torch.zeros(shape, **options) for _ in model.layers]
-        self.values = [torch.zeros(shape, **options) for _ in model.layers]
+        self.keys: list[torch.Tensor] = [torch.zeros(shape, **options) for _ in model.layers]
+        self.values: list[torch.Tensor] = [torch.zeros(shape, **options) for _ in model.layers]
         # a model may have been made for shorter texts than these
         own = [config.for_context(capacity).layer(index) for index in range(len(model.layers))]
-        self.rotaries = [layer.rotary for layer in own]
-        self.angles = {
+        self.rotaries: list[Rotary | None] = [layer.rotary for layer in own]
+        self.angles: dict[Rotary, Angles] = {
             rotary: rope_angles(rotary, capacity, model.device)
             for rotary in self.rotaries
             if rotary is not None

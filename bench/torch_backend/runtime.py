@@ -39,7 +39,7 @@ class TorchRuntime:
         self._sequences: Sequences | None = None
         self.weight_bytes_per_token: int | None = loaded.weight_bytes_per_token
         dtype = str(factory.dtype).removeprefix("torch.")
-        self.arithmetic = ", ".join([f"torch {dtype}", *sorted(factory.notes)])
+        self.arithmetic: str = ", ".join([f"torch {dtype}", *sorted(factory.notes)])
 
     @property
     def model(self) -> Model:
@@ -115,7 +115,7 @@ class CPURuntime(TorchRuntime):
             torch.set_num_threads(settings.threads)
         checkpoint = read_checkpoint(locate(model))
         super().__init__(CPULinearFactory(_dtype(checkpoint, settings)), checkpoint)
-        self.device = machine.chip_name()
+        self.device: str = machine.chip_name()
 
 
 class CUDARuntime(TorchRuntime):
@@ -127,7 +127,7 @@ class CUDARuntime(TorchRuntime):
         factory = CUDALinearFactory(_dtype(checkpoint, settings), torch.device("cuda"))
         with torch.inference_mode():
             super().__init__(factory, checkpoint, static=settings.compile)
-        self.device = str(torch.cuda.get_device_name())
+        self.device: str = str(torch.cuda.get_device_name())
         if settings.compile:
             self.arithmetic += ", CUDA graph"
 

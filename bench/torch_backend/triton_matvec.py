@@ -8,6 +8,8 @@ each weight once. ``TRITON_INTERPRET=1`` runs it on a processor.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -80,7 +82,7 @@ def _matvec(  # noqa: PLR0917
     )
 
 
-kernel = triton.jit(_matvec)
+kernel: Any = triton.jit(_matvec)
 
 ROWS = 4
 """Rows that a program computes."""

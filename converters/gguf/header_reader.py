@@ -53,7 +53,7 @@ class HeaderReader:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
-        self.offset = 0
+        self.offset: int = 0
         """Bytes taken so far."""
         self._strings = 0
         self._file = file

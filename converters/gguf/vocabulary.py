@@ -48,7 +48,7 @@ class Vocabulary:
     def __init__(self, metadata: Metadata, vocab_size: int) -> None:
         self._metadata = metadata
         self.notes: dict[str, str] = {}
-        self.model = metadata.text(f"{KEY}model")
+        self.model: str | None = metadata.text(f"{KEY}model")
         # llama.cpp names tokens without a text so
         tokens = [
             text or f"[EMPTY_{place}]" for place, text in enumerate(metadata.texts(f"{KEY}tokens"))
@@ -62,9 +62,9 @@ class Vocabulary:
         scores = metadata.numbers(f"{KEY}scores", count, "iuf") or [0.0] * count
         while count and kinds[count - 1] == UNUSED:  # padding
             count -= 1
-        self.tokens = tokens[:count]
+        self.tokens: list[str] = tokens[:count]
         self.kinds: list[int] = kinds[:count]
-        self.scores = [float(score) for score in scores[:count]]
+        self.scores: list[float] = [float(score) for score in scores[:count]]
         if not count:
             raise TokenizerError("the GGUF file has no token that is used")
         if any(not NORMAL <= kind <= BYTE for kind in self.kinds):

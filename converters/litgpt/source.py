@@ -121,7 +121,7 @@ class LitGPTSource:
 
     def __init__(self, path: Path) -> None:
         file = _weight_file(path)
-        self.path = file.parent
+        self.path: Path = file.parent
         places = {
             name.replace(COMPILED, ""): tensor
             for name, tensor in read_torch_file(file, member=MODEL).items()

@@ -83,7 +83,9 @@ class MergedSource(DerivedSource):
         self._changed: dict[str, Matrix] = {
             name: recipe.matrices[name] for name in self._require_known(recipe.matrices)
         }
-        self.merged = len(adapter.changes) + len(adapter.replacements) + len(adapter.token_rows)
+        self.merged: int = (
+            len(adapter.changes) + len(adapter.replacements) + len(adapter.token_rows)
+        )
         self.tensors: dict[str, SourceTensor] = dict(base.tensors)
         self.forms: dict[str, Quantization] = dict(base.forms)
         for name, matrix in self._changed.items():

@@ -66,7 +66,7 @@ class BackwardPass:
         sequences: Sequence[Sequence[int]],
         on_read: Callable[[int, int], None],
     ) -> None:
-        self.loss = 0.0
+        self.loss: float = 0.0
         """Nats a token, of all but the first ones; known once ``run`` has passed the head."""
         self._source = source
         self._matrices = recipe.matrices

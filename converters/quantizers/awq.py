@@ -45,7 +45,7 @@ class AwqMatrix:
         self._path = path
         inputs, words = tensors.shape(f"{path}.qweight", ["I32"], 2)
         outputs = words * len(ORDER)
-        self.shape = (outputs, inputs)
+        self.shape: tuple[int, int] = (outputs, inputs)
         self._group = group_size
         if group_size == -1:
             self._group = inputs
@@ -58,7 +58,7 @@ class AwqMatrix:
         tensors.expect(f"{path}.qzeros", ["I32"], (groups, words))
         tensors.expect(f"{path}.scales", FLOATS, (groups, outputs))
         self.kept: Quantization | None = affine_form(BITS, self._group, inputs)
-        self.wished = self.kept or REQUANTIZED
+        self.wished: Quantization = self.kept or REQUANTIZED
         self._turned: Bytes | None = None
 
     def part(self, part: str, start: int, stop: int) -> Floats | Bytes:

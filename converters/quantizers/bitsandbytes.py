@@ -59,7 +59,7 @@ class TableMatrix:
             case {"shape": [int(outputs), int(inputs)], "blocksize": int(size)} if (
                 outputs > 0 and inputs > 0 and inputs % 2 == 0 and size > 0
             ):
-                self.shape = (outputs, inputs)
+                self.shape: tuple[int, int] = (outputs, inputs)
                 self._size = size
             case _:
                 raise self._damaged("its state names no shape")

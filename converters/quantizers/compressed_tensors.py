@@ -71,7 +71,7 @@ class PackedIntegers:
             bits = words * 32 // inputs
         if bits not in AFFINE_BITS or inputs * bits != words * 32:
             refuse(f"{quoted(path)} is packed with {words} words for {inputs} weights")
-        self.shape = (outputs, inputs)
+        self.shape: tuple[int, int] = (outputs, inputs)
         self._bits = bits
         groups = tensors.shape(f"{path}.weight_scale", FLOATS, 2)[1]
         tensors.expect(f"{path}.weight_scale", FLOATS, (outputs, groups))
@@ -89,7 +89,7 @@ class PackedIntegers:
         self.kept: Quantization | None = None
         if self._order is None:
             self.kept = affine_form(bits, self._group, inputs)
-        self.wished = self.kept or REQUANTIZED
+        self.wished: Quantization = self.kept or REQUANTIZED
 
     def part(self, part: str, start: int, stop: int) -> Floats | Bytes:
         """Return rows of codes, scales and biases, or of the numbers that they make."""

@@ -36,7 +36,7 @@ class Float4Matrix:
         self._tensors = tensors
         self._path = path
         outputs, pairs = tensors.shape(f"{path}.weight_packed", ["U8"], 2)
-        self.shape = (outputs, 2 * pairs)
+        self.shape: tuple[int, int] = (outputs, 2 * pairs)
         scale = f"{path}.weight_scale"
         tensors.shape(scale, list(SCALE_DTYPES), 2)
         form = SCALE_DTYPES[tensors.dtype(scale)]
@@ -55,7 +55,7 @@ class Float4Matrix:
         self.kept: Quantization | None = None
         if self._divisor == 1:
             self.kept = form
-        self.wished = self.kept or RESCALED
+        self.wished: Quantization = self.kept or RESCALED
 
     def _global_scale(self) -> np.float32:
         name = f"{self._path}.weight_global_scale"

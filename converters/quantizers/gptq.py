@@ -53,7 +53,7 @@ class GptqMatrix:
             # AutoGPTQ adds one to each zero, GPTQModel 4.2 other constants to the words
             refuse(f"{quoted(path)} has 3 bits in GPTQ's first version, read in two ways")
         inputs = packed * 32 // self._bits
-        self.shape = (outputs, inputs)
+        self.shape: tuple[int, int] = (outputs, inputs)
         tensors.expect(f"{path}.scales", FLOATS, (groups, outputs))
         self._group = group_size
         if group_size < 1 or -(-inputs // group_size) != groups:
@@ -62,7 +62,7 @@ class GptqMatrix:
         self.kept: Quantization | None = None
         if self._order is None:
             self.kept = affine_form(self._bits, self._group, inputs)
-        self.wished = self.kept or REQUANTIZED
+        self.wished: Quantization = self.kept or REQUANTIZED
         self._turned: Words | None = None
 
     @property

@@ -49,7 +49,7 @@ class ScaledMatrix:
         self._scale = scale
         self._divisor = np.float32(divisor)
         outputs, inputs = tensors.shape(self._name, ["F8_E4M3", "I8"], 2)
-        self.shape = (outputs, inputs)
+        self.shape: tuple[int, int] = (outputs, inputs)
         self._is_integer = tensors.dtype(self._name) == "I8"
         self._grid = _grid(tensors.any_shape(scale, SCALES), outputs, scale)
         self._block = (
@@ -61,7 +61,7 @@ class ScaledMatrix:
             self.kept = affine_form(8, self._block[1], inputs)
         elif tensors.dtype(scale) not in FLOATS and self._block == (1, MXFP8.group_size):
             self.kept = MXFP8
-        self.wished = self.kept or EIGHT_BITS
+        self.wished: Quantization = self.kept or EIGHT_BITS
 
     def part(self, part: str, start: int, stop: int) -> Floats | Bytes:
         """Return rows of codes, scales and biases, or of the numbers that they make."""

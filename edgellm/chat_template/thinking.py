@@ -147,7 +147,7 @@ class ThinkingFilter:
         self._answer_end = ""
         self._is_blank = True  # nothing of a text between markers has been shown yet
         self._stage = _Stage.THINKING if opened else _Stage.BEGIN
-        self.thought = opened
+        self.thought: bool = opened
 
     @property
     def thinking(self) -> bool:

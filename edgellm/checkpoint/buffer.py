@@ -131,7 +131,7 @@ class WeightBuffer:
     """
 
     def __init__(self, nbytes: int) -> None:
-        self.nbytes = -(-nbytes // PAGE) * PAGE
+        self.nbytes: int = -(-nbytes // PAGE) * PAGE
         # one page more, so that there is a page's boundary to begin at
         self._array = mx.zeros((self.nbytes + PAGE,), dtype=mx.uint8)
         mx.eval(self._array)
@@ -140,7 +140,7 @@ class WeightBuffer:
         if not device.has_gpu():
             in_huge_pages(data)
         self._start = -data.ctypes.data % PAGE
-        self.memory = memoryview(data)[self._start : self._start + self.nbytes]
+        self.memory: memoryview[int] = memoryview(data)[self._start : self._start + self.nbytes]
         self._views: dict[BufferLayout, Mapping[str, mx.array]] = {}
 
     def arrays(self, layout: BufferLayout) -> Mapping[str, mx.array]:

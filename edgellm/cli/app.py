@@ -101,7 +101,9 @@ class EdgellmGroup(CommandGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=EdgellmGroup, rich_markup_mode=None, pretty_exceptions_enable=False)
+app: typer.Typer = typer.Typer(
+    cls=EdgellmGroup, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

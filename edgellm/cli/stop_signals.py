@@ -39,7 +39,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received: int = 0
         self._armed = False
         self._count = 0
         self._lost = False

@@ -37,11 +37,11 @@ class Inbox:
     __slots__ = ("ended", "error", "is_known", "number", "tokens", "waiter", "woken")
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number: int = number
         self.tokens: deque[Token] = deque()
         self.error: Exception | None = None
-        self.ended = False
-        self.is_known = False
+        self.ended: bool = False
+        self.is_known: bool = False
         self.waiter: Future[None] | None = None
         self.woken: Future[None] | None = None
 

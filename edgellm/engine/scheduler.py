@@ -42,7 +42,7 @@ class Scheduler:
         self._any_cancelled = False
         self._tokens: list[tuple[int, Token]] = []
         """That no step has returned yet."""
-        self.ended = 0
+        self.ended: int = 0
 
     @property
     def is_idle(self) -> bool:

@@ -65,19 +65,19 @@ class Sequence:
     ) -> None:
         self.number = 0
         self.deadline = deadline
-        self.tokens = list(prompt)
-        self.prompt_tokens = len(prompt)
+        self.tokens: list[int] = list(prompt)
+        self.prompt_tokens: int = len(prompt)
         # one token comes out of the prefill, even where the prompt fills the context
-        self.limit = min(sampling.max_tokens, max(1, context.context - len(prompt)))
-        self.max_tokens = min(context.context, len(prompt) + self.limit)
-        self.kv_bytes = context.kv_bytes(self.max_tokens)
+        self.limit: int = min(sampling.max_tokens, max(1, context.context - len(prompt)))
+        self.max_tokens: int = min(context.context, len(prompt) + self.limit)
+        self.kv_bytes: int = context.kv_bytes(self.max_tokens)
         self.lease: Lease | None = None
         self.prompt = as_tokens(prompt)
-        self.is_many = context.model.is_many(len(prompt))
+        self.is_many: bool = context.model.is_many(len(prompt))
         self.leader: Sequence | None = None
         self.shared = 0
-        self.computed = 0
-        self.cached_tokens = 0
+        self.computed: int = 0
+        self.cached_tokens: int = 0
         self.is_started = False
         self.is_cancelled = False
         self.has_ended = False
@@ -168,7 +168,8 @@ class Sequence:
         """Forget what is in the caches: a pass that failed has left them half-way."""
         for cache in self.caches:
             cache.trim(0)
-        self.computed = self.cached_tokens = 0
+        self.computed = 0
+        self.cached_tokens = 0
         if self.lease is not None:
             self.lease.prefilled = 0
         if not self.completion_tokens:

@@ -34,7 +34,7 @@ class StepRunner:
         self._context = context
         self._scheduler = scheduler
         self._sharing = PrefixSharing(context)
-        self.totals = EngineStats()
+        self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
         """Go one step on with all sequences, and post new tokens to the scheduler."""

@@ -31,7 +31,7 @@ class StopFilter:
         self._longest = max(map(len, stops), default=0)
         self._held = ""
         self._is_shown: list[bool] = []  # of each character held
-        self.stopped = False
+        self.stopped: bool = False
 
     def copy(self) -> StopFilter:
         """Return a filter that goes on from here with a text of its own."""

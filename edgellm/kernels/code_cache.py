@@ -44,8 +44,8 @@ class CodeCache:
 
         self.isa = isa
         self.folder = folder
-        self.compiled = 0
-        self.loaded = 0
+        self.compiled: int = 0
+        self.loaded: int = 0
         self._lock = threading.Lock()
         self._warned = False
         self._addresses: dict[str, int] = {}

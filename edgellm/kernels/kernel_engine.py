@@ -44,8 +44,8 @@ class KernelEngine:
         self.activations: Activations = activations
         if code.isa.dot is None:
             self.activations = "float"
-        self.pool = ThreadPool(code, threads=threads)
-        self.workspace = Workspace()
+        self.pool: ThreadPool = ThreadPool(code, threads=threads)
+        self.workspace: Workspace = Workspace()
         self._call = aligned(8 * CALL_SLOTS, np.int64)
         self._scratch = self.workspace.buffer("scratch")
         self._scratch_bytes = 0  # of each thread

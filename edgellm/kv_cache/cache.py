@@ -98,10 +98,10 @@ class KVCache:
     ) -> None:
         self.kv_format = kv_format
         self.window = window
-        self.capacity = storage_tokens(capacity, window)
-        self.offset = 0
-        self.base = 0
-        self.arrays = kv_format.empty(min(self.capacity, reserve))
+        self.capacity: int = storage_tokens(capacity, window)
+        self.offset: int = 0
+        self.base: int = 0
+        self.arrays: list[mx.array] = kv_format.empty(min(self.capacity, reserve))
 
     @property
     def allocated(self) -> int:

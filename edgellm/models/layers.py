@@ -121,7 +121,7 @@ class ResidentLayers:
 
     def __init__(self, layers: Sequence[Layer], *, async_compute: bool = True) -> None:
         self._layers = list(layers)
-        self.max_exact_rows = max((layer.max_exact_rows for layer in layers), default=0)
+        self.max_exact_rows: int = max((layer.max_exact_rows for layer in layers), default=0)
         self.async_compute = async_compute
         self._closed = False
 

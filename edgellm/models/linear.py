@@ -33,7 +33,7 @@ class DenseLinear:
     def __init__(self, weight: mx.array, bias: mx.array | None = None) -> None:
         self.weight = weight
         self.bias = bias
-        self.out_features = weight.shape[0]
+        self.out_features: int = weight.shape[0]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
@@ -69,7 +69,7 @@ class QuantizedLinear:
         self.bias = bias
         self.quantization = quantization
         self._form = quantization.as_config()  # named as MLX names its arguments
-        self.out_features = weight.shape[0]
+        self.out_features: int = weight.shape[0]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return ``x @ weight.T (+ bias)``."""
@@ -94,8 +94,8 @@ class JoinedLinear:
     """Weights with the same input that are stored in different ways; results stand side by side."""
 
     def __init__(self, members: Sequence[Linear]) -> None:
-        self.members = tuple(members)
-        self.out_features = sum(member.out_features for member in members)
+        self.members: tuple[Linear, ...] = tuple(members)
+        self.out_features: int = sum(member.out_features for member in members)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Return the members' products, joined along the last axis."""

@@ -21,7 +21,7 @@ from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.kv_cache.kv_format import attention
 from edgellm.models.layers import LayerSpans
-from edgellm.models.linear import QuantizationOf, Tensors, stacked_linear
+from edgellm.models.linear import Linear, QuantizationOf, Tensors, stacked_linear
 from edgellm.models.rope import wavelengths
 
 Norm = Callable[[mx.array], mx.array]
@@ -96,14 +96,14 @@ class Attention:
         norm: Callable[[mx.array, ModelConfig], Norm],
         scale: float,
     ) -> None:
-        self.num_heads = config.num_attention_heads
-        self.num_key_value_heads = config.num_key_value_heads
-        self.head_dim = config.head_dim
+        self.num_heads: int = config.num_attention_heads
+        self.num_key_value_heads: int = config.num_key_value_heads
+        self.head_dim: int = config.head_dim
         self.scale = scale
-        self.cap = config.attn_logit_softcapping
+        self.cap: float | None = config.attn_logit_softcapping
         self.attention = attention  # a converter that differentiates puts another one here
-        self.qkv_proj = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
-        self.o_proj = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
+        self.qkv_proj: Linear = stacked_linear(tensors, "self_attn.qkv_proj", quantization_of)
+        self.o_proj: Linear = stacked_linear(tensors, "self_attn.o_proj", quantization_of)
         self.q_norm: Norm | None = None
         self.k_norm: Norm | None = None
         if config.query_key_norm is not None:
@@ -115,7 +115,7 @@ class Attention:
         # what the rotated features alone are multiplied by, (D,); None: all of them, by the scale
         self.rotary_factors: mx.array | None = None
         if rotary is not None:
-            self.rotary_dim = rotary.dim
+            self.rotary_dim: int = rotary.dim
             self.wavelengths = mx.array(wavelengths(rotary.dim, rotary.theta, rotary.scaling))
             mx.eval(self.wavelengths)
             if rotary.dim != config.head_dim and rotary.attention_factor != 1.0:
@@ -218,8 +218,8 @@ class MLP:
     """The gated feed-forward part; gate and up come of one product."""
 
     def __init__(self, tensors: Tensors, quantization_of: QuantizationOf, *, gate: Gate) -> None:
-        self.gate_up_proj = stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)
-        self.down_proj = stacked_linear(tensors, "mlp.down_proj", quantization_of)
+        self.gate_up_proj: Linear = stacked_linear(tensors, "mlp.gate_up_proj", quantization_of)
+        self.down_proj: Linear = stacked_linear(tensors, "mlp.down_proj", quantization_of)
         self.gate = gate
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -242,7 +242,7 @@ class Block:
 
     max_exact_rows = 0
 
-    attention = Attention
+    attention: type[Attention] = Attention
 
     @staticmethod
     def gate(gate: mx.array, up: mx.array) -> mx.array:
@@ -285,7 +285,7 @@ class Block:
         self.read_norms(
             {name: self.norm(tensors[f"{name}.weight"], config) for name in config.norms.names}
         )
-        self.self_attn = self.attention(
+        self.self_attn: Attention = self.attention(
             config,
             layer,
             tensors,
@@ -293,12 +293,12 @@ class Block:
             norm=self.norm,
             scale=self.attention_scale(config, layer),
         )
-        self.mlp = MLP(tensors, quantization_of, gate=gate)
+        self.mlp: MLP = MLP(tensors, quantization_of, gate=gate)
 
     def read_norms(self, norms: Mapping[str, Norm]) -> None:
         """Take the layer's norms, which are here by their names inside it."""
-        self.input_layernorm = norms["input_layernorm"]
-        self.post_attention_layernorm = norms["post_attention_layernorm"]
+        self.input_layernorm: Norm = norms["input_layernorm"]
+        self.post_attention_layernorm: Norm = norms["post_attention_layernorm"]
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return the hidden states (1, L, E) after this layer; MLX takes its own ways."""

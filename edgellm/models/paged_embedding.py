@@ -28,7 +28,7 @@ class PagedEmbedding:
         # opened now, so that a folder which is replaced later is read on as it was
         for tensor in group.tensors.values():
             self._files.descriptor(tensor.file)
-        self.bytes_read = 0
+        self.bytes_read: int = 0
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """Return the embeddings (B, L, E) of token ids (B, L). Raises ReadError."""

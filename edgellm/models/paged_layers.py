@@ -79,7 +79,7 @@ class PagedLayers:
         launch_ahead: int = 0,
         on_pinned: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.traffic = Traffic()
+        self.traffic: Traffic = Traffic()
         # a ring in which every buffer computes would have none to read into
         self._launch_ahead = min(launch_ahead, ring_buffers - 1)
         self._groups = groups
@@ -101,7 +101,7 @@ class PagedLayers:
             for kind, index in by_kind.items()
         }
         all_layers = [*self._pinned.values(), *self._layers.values()]
-        self.max_exact_rows = max((layer.max_exact_rows for layer in all_layers), default=0)
+        self.max_exact_rows: int = max((layer.max_exact_rows for layer in all_layers), default=0)
         self._ring: deque[_Load] = deque()
         self._next = 0
         self._read_ahead(self._buffers)

@@ -57,7 +57,7 @@ class OwnedFolder:
     """
 
     def __init__(self, parent: Path) -> None:
-        self.path = parent / FOLDER_NAME
+        self.path: Path = parent / FOLDER_NAME
 
     @property
     def is_ours(self) -> bool:

@@ -55,7 +55,7 @@ class Lease:
         self._tokens_on_disk = tokens_on_disk
         self._is_wanted = is_wanted
         self.caches = caches
-        self.cached = caches[0].offset
+        self.cached: int = caches[0].offset
         self.restored = restored
         self.prefilled = prefilled
         self.nbytes = nbytes

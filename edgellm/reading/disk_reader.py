@@ -128,7 +128,7 @@ class DiskReader:
     def __init__(
         self, tuning: Tuning | None = None, *, files: Iterable[Path] = (), direct: bool = True
     ) -> None:
-        self.tuning = tuning or Tuning()
+        self.tuning: Tuning = tuning or Tuning()
         self._direct = direct
         self._files = OpenFiles(direct=direct)
         try:

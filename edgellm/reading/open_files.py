@@ -42,7 +42,7 @@ class OpenFiles:
     """
 
     def __init__(self, *, direct: bool) -> None:
-        self.refused = False
+        self.refused: bool = False
         self._direct = direct
         # descriptors by path, and by whether they go past the page cache
         self._open: dict[tuple[Path, bool], int] = {}

@@ -41,7 +41,7 @@ class LogitsProcessors:
         self._bias = mx.array(bias_row(sampling, vocab_size))[None]  # (1, V)
         self._mlx_functions = sampling.logits_processors
         self._numpy_functions: Sequence[Callable[..., Any]] = sampling.numpy_processors
-        self.reads_tokens = bool(self._mlx_functions or self._numpy_functions)
+        self.reads_tokens: bool = bool(self._mlx_functions or self._numpy_functions)
 
     def __call__(self, logits: mx.array, tokens: npt.NDArray[np.intc]) -> mx.array:
         """Return the logits (1, V) in float32 that a token is drawn from.

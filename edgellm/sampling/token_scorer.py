@@ -46,8 +46,8 @@ class TokenScorer:
         self._top = top
         self._place = 0
         self.logprobs: list[TokenLogprob] = []
-        self.is_greedy = True
-        self.is_finite = True
+        self.is_greedy: bool = True
+        self.is_finite: bool = True
 
     def add(self, hidden: mx.array) -> None:
         """Take the hidden states (L, E) of the next L tokens."""

@@ -42,7 +42,7 @@ class DraftModel:
     """
 
     costs_time = True
-    prior_acceptance = tuple(
+    prior_acceptance: tuple[float, ...] = tuple(
         (step + 0.5) / CONFIDENCE_BUCKETS for step in range(CONFIDENCE_BUCKETS)
     )
     """A draft is assumed to be as sure as it should be: the middle of each bucket."""

@@ -30,7 +30,9 @@ class NGramDrafter:
     """
 
     costs_time = False
-    prior_acceptance = tuple(min(0.85, 0.15 + 0.1 * length) for length in range(MAX_MATCH + 1))
+    prior_acceptance: tuple[float, ...] = tuple(
+        min(0.85, 0.15 + 0.1 * length) for length in range(MAX_MATCH + 1)
+    )
     """By the length of the match."""
 
     def __init__(self) -> None:

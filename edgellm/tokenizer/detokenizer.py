@@ -63,7 +63,7 @@ class Detokenizer:
         self.decoding = decoding
         self._known: dict[int, bytes | None] = {}
         # of broken UTF-8 ByteLevel shows each sequence as one sign, SentencePiece each byte
-        self.errors = "replace"
+        self.errors: str = "replace"
         if decoding.byte_fallback:
             codecs.register_error(EACH_BYTE, _replace_each_byte)
             self.errors = EACH_BYTE

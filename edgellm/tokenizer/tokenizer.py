@@ -78,16 +78,16 @@ class Tokenizer:
         self._detokenizer = Detokenizer(
             vocabulary.token_of, vocabulary.special_ids, vocabulary.decoding
         )
-        self.vocab_size = vocabulary.size
-        self.special_ids = vocabulary.special_ids
-        self.split_token_ids = vocabulary.split_token_ids
-        self.bos_token_id = self._id_of_role("bos_token")
+        self.vocab_size: int = vocabulary.size
+        self.special_ids: frozenset[int] = vocabulary.special_ids
+        self.split_token_ids: frozenset[int] = vocabulary.split_token_ids
+        self.bos_token_id: int | None = self._id_of_role("bos_token")
         eos_token_id = self._id_of_role("eos_token")
         self.eos_token_ids: frozenset[int] = frozenset()
         if eos_token_id is not None:
             self.eos_token_ids = frozenset({eos_token_id})
-        self.chat_template = templates.get(DEFAULT)
-        self.turn_end_ids = self._turn_ends("".join(templates.values()))
+        self.chat_template: str | None = templates.get(DEFAULT)
+        self.turn_end_ids: frozenset[int] = self._turn_ends("".join(templates.values()))
 
     @classmethod
     @collector_paused()

@@ -68,10 +68,10 @@ class KeyBlocks:
         scores: Value,
     ) -> None:
         self.e = e
-        self.lanes = e.isa.lanes
-        self.vector_bytes = 4 * e.isa.lanes
-        self.floats = vector(F32, e.isa.lanes)
-        self.zeros = e.const(self.floats, 0.0)
+        self.lanes: int = e.isa.lanes
+        self.vector_bytes: int = 4 * e.isa.lanes
+        self.floats: Value = vector(F32, e.isa.lanes)
+        self.zeros: Value = e.const(self.floats, 0.0)
         self.head_dim = head_dim
         self.key_bytes = key_bytes
         self.queries = queries

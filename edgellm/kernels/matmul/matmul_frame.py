@@ -32,23 +32,23 @@ class MatmulFrame:
         self.e = e = Emitter(isa, name, MATMUL)
         self.isa = isa
         self.format = weight_format
-        self.lanes = isa.lanes
-        self.floats = vector(F32, isa.lanes)
-        self.activations = e.address("activations")
+        self.lanes: int = isa.lanes
+        self.floats: Value = vector(F32, isa.lanes)
+        self.activations: Value = e.address("activations")
         weight = e.address("weight")
-        self.out_features = e.argument("out_features")
-        self.in_features = e.argument("in_features")
-        self.out = e.address("out")
-        self.out_stride = e.argument("out_stride")
-        self.add = e.argument("add")
-        self.block_rows = e.argument("block_rows")
-        self.panel_row_bytes = e.argument("panel_row_bytes")
-        self.tokens = e.tokens
-        self.result_bytes = 4 * TOKEN_VECTORS * isa.lanes  # from a row's results to the next
-        self.results = e.scratch
-        self.square = e.at(self.results, e.mul(self.block_rows, self.result_bytes))
-        self.panel_rows = e.at(self.square, 4 * self.lanes * self.lanes)
-        self.panel = Panel(
+        self.out_features: Value = e.argument("out_features")
+        self.in_features: Value = e.argument("in_features")
+        self.out: Value = e.address("out")
+        self.out_stride: Value = e.argument("out_stride")
+        self.add: Value = e.argument("add")
+        self.block_rows: Value = e.argument("block_rows")
+        self.panel_row_bytes: Value = e.argument("panel_row_bytes")
+        self.tokens: Value = e.tokens
+        self.result_bytes: int = 4 * TOKEN_VECTORS * isa.lanes  # from a row's results to the next
+        self.results: Value = e.scratch
+        self.square: Value = e.at(self.results, e.mul(self.block_rows, self.result_bytes))
+        self.panel_rows: Value = e.at(self.square, 4 * self.lanes * self.lanes)
+        self.panel: Panel = Panel(
             e,
             weight_format,
             weight=weight,

@@ -43,8 +43,8 @@ class Panel:
         self.biases = biases
         self.in_features = in_features
         # bits of a row, in bytes
-        self.row_bytes = e.b.lshr(e.mul(in_features, weight_format.weight_bits), e.index(3))
-        self.groups = e.index(0)
+        self.row_bytes: Value = e.b.lshr(e.mul(in_features, weight_format.weight_bits), e.index(3))
+        self.groups: Value = e.index(0)
         if not weight_format.dense:
             self.groups = e.div(in_features, weight_format.group)
 

@@ -49,32 +49,32 @@ class TileStages:
     def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
         self.e = e = Emitter(isa, name, INT8_MATVEC)
         self.format = weight_format
-        self.block = isa.block
-        self.floats = vector(F32, TILE)
-        self.inputs = e.address("activations")
-        self.input_scales = e.address("activation_scales")
-        self.input_sums = e.address("activation_sums")
-        self.weight = e.address("weight")
-        self.scales = e.address("scales")
-        self.biases = e.address("biases")
-        self.out_features = e.argument("out_features")
-        self.groups = e.argument("groups")
-        self.out = e.address("out")
-        self.out_stride = e.argument("out_stride")
-        self.add = e.argument("add")
-        self.item_rows = e.argument("item_rows")
-        self.tokens = e.tokens
-        self.width = min(TILE_ROW_BYTES, weight_format.group)  # codes of a row in a tile
-        self.group_tiles = weight_format.group // self.width
-        self.group_bytes = weight_format.group * weight_format.bits // 8
-        self.row_bytes = e.mul(self.groups, self.group_bytes)
-        self.scale_bytes = e.mul(self.groups, weight_format.item_bytes)
-        self.blocks_end = e.round_down(self.groups, self.block)
-        self.codes = e.scratch
-        self.ints = e.at(self.codes, TILE_PARTS["codes"])
-        self.sums = e.at(self.ints, TILE_PARTS["ints"])
-        self.results = e.at(self.sums, TILE_PARTS["sums"])
-        self.factors = e.at(self.results, TILE_PARTS["results"])
+        self.block: int = isa.block
+        self.floats: Value = vector(F32, TILE)
+        self.inputs: Value = e.address("activations")
+        self.input_scales: Value = e.address("activation_scales")
+        self.input_sums: Value = e.address("activation_sums")
+        self.weight: Value = e.address("weight")
+        self.scales: Value = e.address("scales")
+        self.biases: Value = e.address("biases")
+        self.out_features: Value = e.argument("out_features")
+        self.groups: Value = e.argument("groups")
+        self.out: Value = e.address("out")
+        self.out_stride: Value = e.argument("out_stride")
+        self.add: Value = e.argument("add")
+        self.item_rows: Value = e.argument("item_rows")
+        self.tokens: Value = e.tokens
+        self.width: int = min(TILE_ROW_BYTES, weight_format.group)  # codes of a row in a tile
+        self.group_tiles: int = weight_format.group // self.width
+        self.group_bytes: int = weight_format.group * weight_format.bits // 8
+        self.row_bytes: Value = e.mul(self.groups, self.group_bytes)
+        self.scale_bytes: Value = e.mul(self.groups, weight_format.item_bytes)
+        self.blocks_end: Value = e.round_down(self.groups, self.block)
+        self.codes: Value = e.scratch
+        self.ints: Value = e.at(self.codes, TILE_PARTS["codes"])
+        self.sums: Value = e.at(self.ints, TILE_PARTS["ints"])
+        self.results: Value = e.at(self.sums, TILE_PARTS["sums"])
+        self.factors: Value = e.at(self.results, TILE_PARTS["results"])
 
     # --- scales and biases
 

@@ -60,10 +60,10 @@ class CpuBlock:
         if reason is not None:
             raise BackendError(reason)
         self.engine = engine
-        self.max_exact_rows = engine.max_exact_rows
+        self.max_exact_rows: int = engine.max_exact_rows
         self.rotations: _Rotations | None = None
         # the buffer of their cosines and sines
-        self.angles = "cos and sin"
+        self.angles: str = "cos and sin"
         rotary_dim = 0
         if layer.rotary is not None:
             self.rotations = _rotations_of(config.head_dim, layer.rotary)
@@ -125,7 +125,7 @@ class CpuLayers:
 
     def __init__(self, blocks: Sequence[CpuBlock]) -> None:
         self._blocks = list(blocks)
-        self.max_exact_rows = max((block.max_exact_rows for block in blocks), default=0)
+        self.max_exact_rows: int = max((block.max_exact_rows for block in blocks), default=0)
 
     def run(
         self,

@@ -49,7 +49,7 @@ class CacheMemory:
         # the old and the new tokens side by side, where the cache has no room for all of them
         self._joined: list[mx.array] = []
         if cache.reserve(tokens):
-            self.view = _view(cache, cache.arrays, base=cache.base, end=self._end)
+            self.view: KVView = _view(cache, cache.arrays, base=cache.base, end=self._end)
         else:
             # a window is too small for so many at once: the call writes beside what it holds
             held_arrays = cache.part(self._window_start, cache.offset)

@@ -39,7 +39,7 @@ class CpuLinear:
         self._linear = linear
         self._matrices = kernel_matrices(linear)
         self._in_features = self._matrices[0].in_features
-        self.out_features = linear.out_features
+        self.out_features: int = linear.out_features
         # of the last call: the memory's version, its tokens, its steps
         self._steps: tuple[int, int, npt.NDArray[np.int64]] = (-1, -1, step_array([]))
 

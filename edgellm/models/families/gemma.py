@@ -53,8 +53,8 @@ class GemmaBlock(Block):
     def read_norms(self, norms: Mapping[str, Norm]) -> None:
         """Take the layer's norms, which are here by their names inside it."""
         super().read_norms(norms)
-        self.pre_feedforward_layernorm = norms["pre_feedforward_layernorm"]
-        self.post_feedforward_layernorm = norms["post_feedforward_layernorm"]
+        self.pre_feedforward_layernorm: Norm = norms["pre_feedforward_layernorm"]
+        self.post_feedforward_layernorm: Norm = norms["post_feedforward_layernorm"]
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return the hidden states (1, L, E) after this layer; MLX takes its own ways."""

@@ -17,8 +17,8 @@ class PostNormBlock(Block):
 
     def read_norms(self, norms: Mapping[str, Norm]) -> None:
         """Take the layer's norms, which are here by their names inside it."""
-        self.post_attention_layernorm = norms["post_attention_layernorm"]
-        self.post_feedforward_layernorm = norms["post_feedforward_layernorm"]
+        self.post_attention_layernorm: Norm = norms["post_attention_layernorm"]
+        self.post_feedforward_layernorm: Norm = norms["post_feedforward_layernorm"]
 
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return the hidden states (1, L, E) after this layer."""

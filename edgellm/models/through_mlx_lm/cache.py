@@ -26,7 +26,7 @@ class MLXLMCache:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._entries = library.make_caches(model)
-        self.offset = 0
+        self.offset: int = 0
 
     def logits(self, tokens: mx.array) -> mx.array:
         """Send the next tokens (1, L) through the model; return their logits (1, L, V)."""

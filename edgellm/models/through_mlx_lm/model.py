@@ -25,7 +25,7 @@ class WholeModel:
     def __init__(self, model: Any) -> None:
         self._model = model
         # a CPU gains little by steps that are launched ahead, and pays for one past the end
-        self.async_compute = device.has_gpu()
+        self.async_compute: bool = device.has_gpu()
 
     def run(
         self,
