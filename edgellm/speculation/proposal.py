@@ -63,7 +63,7 @@ class NoDrafts:
     """A drafter that proposes nothing: plain decoding."""
 
     costs_time = False
-    prior_acceptance: tuple[float] = (0.0,)
+    prior_acceptance: tuple[float, ...] = (0.0,)
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
         """Do nothing; so do the other methods."""
