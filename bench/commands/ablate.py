@@ -10,7 +10,7 @@ from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.records.text_tables import Column, megabytes, number
+from edgellm.bench.tables.text_tables import Column, megabytes, number
 
 COLUMNS: Mapping[str, Column] = {
     "variant": ("variant", str),
@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, Column] = {
     "times as long": ("slowdown", number(2)),
     "pinned": ("pinned_layers", str),
     "of": ("layers", str),
-    "read a token": ("bytes_per_token", megabytes),
+    "read per token": ("bytes_per_token", megabytes),
     "peak": ("peak_memory_bytes", megabytes),
 }
 
@@ -42,6 +42,7 @@ def ablate(
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,
     json: common.Json = False,
+    wide: common.Wide = False,
 ) -> int:
     """Measure what the KV cache, quantization, prefetch and pinning are worth: a model with one
     of them left out at a time.
@@ -57,5 +58,5 @@ def ablate(
         timeout=timeout,
     )
     records, stopped = common.collect_records(partial(measure_ablations, model, settings), output)
-    common.print_records(records, COLUMNS, json=json)
+    common.print_records(records, COLUMNS, json=json, wide=wide)
     return exit_code(records, stopped=stopped)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from typer import Argument, Option
 
 from edgellm.bench.records.backend_names import current_name
 from edgellm.bench.records.collect import collect
-from edgellm.bench.records.text_tables import Column, as_json, as_table
+from edgellm.bench.tables.narrow_tables import doubt_lines, fitting_table, name_lines
+from edgellm.bench.tables.text_tables import Column, as_json
 from edgellm.cli.common import options
-from edgellm.console.terminal import write_line
+from edgellm.console.terminal import note, write_line
 from edgellm.errors import ConfigError
 from edgellm.settings import parse_size
 
@@ -24,6 +27,7 @@ Json = options.Json
 Files = Annotated[
     list[Path], Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
 ]
+Wide = Annotated[bool, Option("--wide", help="Show all columns, however long the lines become.")]
 Threads = Annotated[
     int | None, Option(metavar="N", min=1, help="Processor threads for arithmetic.")
 ]
@@ -42,6 +46,9 @@ Outputs = Annotated[
         help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
     ),
 ]
+
+USUAL_WIDTH = 80
+"""Letters of a line where standard output is no terminal."""
 
 AnyRecord = TypeVar("AnyRecord", bound="Record")
 
@@ -91,9 +98,26 @@ def collect_records(
         return collect(measure(progress=status.show), outputs, status.note)
 
 
-def print_records(records: Sequence[Record], columns: Mapping[str, Column], *, json: bool) -> None:
-    """Write records to standard output: one JSON document, or a table if there are any."""
+def print_records(
+    records: Sequence[Record], columns: Mapping[str, Column], *, json: bool, wide: bool = False
+) -> None:
+    """Write records to standard output: one JSON document, or a table if there are any.
+
+    What a person must know to read the table goes to standard error: the names of tests, doubts,
+    and columns for which there is no room. Failures have been noted as they came.
+    """
     if json:
         write_line(as_json(records))
-    elif records:
-        write_line(as_table(records, columns))
+        return
+    if not records:
+        return
+    width = get_terminal_size((USUAL_WIDTH, 24)).columns
+    if not sys.stdout.isatty():
+        width = USUAL_WIDTH
+    table, left_out = fitting_table(records, columns, width=None if wide else width)
+    write_line(table)
+    notes = [*name_lines(records), *doubt_lines(records, width=width)]
+    if left_out:
+        notes.append(f"--wide shows also: {', '.join(left_out)}")
+    for line in notes:
+        note(line)

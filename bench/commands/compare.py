@@ -9,8 +9,8 @@ from edgellm.bench.commands import common
 from edgellm.bench.records import compare as comparison
 from edgellm.bench.records.compare import Change, MatchedRecords
 from edgellm.bench.records.record import DiskRecord, Record
-from edgellm.bench.records.text_tables import number, seconds, show_value, throughput
 from edgellm.bench.report.result_files import read_some_records
+from edgellm.bench.tables.text_tables import number, seconds, show_value, throughput
 from edgellm.console.terminal import write_json, write_line
 from edgellm.errors import ConfigError
 
@@ -58,7 +58,7 @@ def describe_change(change: Change | None) -> str:
 
 
 def _measurement_lines(compared: Sequence[MatchedRecords], names: Sequence[str]) -> list[list[str]]:
-    """Return a line a measurement: what tells it apart, each file's figure, and the changes.
+    """Return a line per measurement: what tells it apart, each file's figure, and the changes.
 
     Changes are from the first file.
     """

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from edgellm.bench.commands import common
-from edgellm.bench.records.text_tables import DISK_COLUMNS
+from edgellm.bench.tables.text_tables import DISK_COLUMNS
 from edgellm.console.progress import show_doing
 from edgellm.errors import ConfigError
 from edgellm.settings import parse_size

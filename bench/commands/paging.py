@@ -8,7 +8,7 @@ from typer import Option
 
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.records.text_tables import PAGING_COLUMNS, megabytes
+from edgellm.bench.tables.text_tables import PAGING_COLUMNS, megabytes
 from edgellm.console.progress import show_doing
 from edgellm.console.terminal import say
 from edgellm.settings import parse_size
@@ -39,8 +39,9 @@ def paging(
         ),
     ] = None,
     json: common.Json = False,
+    wide: common.Wide = False,
 ) -> int:
-    """Measure tokens a second of a model larger than its budget, and how near they come to the
+    """Measure tokens per second of a model larger than its budget, and how near they come to the
     disk's own speed.
     """
     from edgellm.bench.paging.paging import PagingSettings, measure_paging
@@ -59,5 +60,5 @@ def paging(
         if record.error:
             budget = megabytes(record.memory_bytes)
             say(f"{record.model}, {budget}: {record.error}")
-    common.print_records(records, PAGING_COLUMNS, json=json)
+    common.print_records(records, PAGING_COLUMNS, json=json, wide=wide)
     return exit_code(records, stopped=False)

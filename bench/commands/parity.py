@@ -12,7 +12,7 @@ from typer import Argument, Option
 from edgellm.bench.commands import common
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.records.text_tables import Column
+from edgellm.bench.tables.text_tables import Column
 from edgellm.console.terminal import write_line
 from edgellm.files.bounded import read_given_text
 
@@ -69,6 +69,7 @@ def parity(
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,
     json: common.Json = False,
+    wide: common.Wide = False,
 ) -> int:
     """Compare what models, or one model in several backends, hold likely: each with the first."""
     from edgellm.bench.backends.registry import RuntimeSettings
@@ -91,7 +92,7 @@ def parity(
     )
     sides = sides_of(models, backends)
     records, stopped = common.collect_records(partial(compare, sides, settings), output)
-    common.print_records(records, COLUMNS, json=json)
+    common.print_records(records, COLUMNS, json=json, wide=wide)
     if records and not json:
         write_line("\n" + "\n".join(describe_texts(records)))
     return exit_code(records, stopped=stopped)

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from edgellm.bench.commands import common
 from edgellm.bench.queries.questions import MAX_TOKENS, THREADS, TIMEOUT
 from edgellm.bench.records.collect import exit_code
-from edgellm.bench.records.text_tables import QUERY_COLUMNS
+from edgellm.bench.tables.text_tables import QUERY_COLUMNS
 from edgellm.console.terminal import write_line
 from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, Sampling
@@ -52,6 +52,7 @@ def queries(
     ] = TIMEOUT,
     output: common.Outputs = None,
     json: common.Json = False,
+    wide: common.Wide = False,
 ) -> int:
     """Ask models the same questions on several numbers of threads; every time and answer is
     kept.
@@ -76,7 +77,7 @@ def queries(
         asked = read_questions(questions)
     measure = partial(measure_queries, models or [DEFAULT_MODEL], asked, settings)
     records, stopped = common.collect_records(measure, output)
-    common.print_records(records, QUERY_COLUMNS, json=json)
+    common.print_records(records, QUERY_COLUMNS, json=json, wide=wide)
     sentences = [scaling_sentence(*item) for item in scalings(records).items()]
     if sentences and not json:
         write_line("\n" + "\n".join(sentences))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,6 @@ from typer import Argument, Option
 from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
 from edgellm.bench.commands import common
 from edgellm.bench.records.collect import collect, exit_code
-from edgellm.bench.records.text_tables import as_table, speed_columns
 from edgellm.bench.report.result_files import open_outputs
 from edgellm.bench.speed.workload import (
     GEN_TOKENS,
@@ -25,8 +23,8 @@ from edgellm.bench.speed.workload import (
     Workload,
     unused_options,
 )
+from edgellm.bench.tables.text_tables import speed_columns
 from edgellm.cli.command_group import CommandGroup
-from edgellm.console.terminal import write_line
 from edgellm.errors import ModelNotFoundError
 from edgellm.files.given_path import given_path
 from edgellm.settings import parse_size
@@ -70,7 +68,7 @@ def run(
         str,
         Option(
             metavar=NUMBERS,
-            help="Bits of a weight: variants of a 16-bit model, made once and kept.",
+            help="Bits per weight: variants of a 16-bit model, made once and kept.",
         ),
     ] = "",
     memory: Annotated[
@@ -102,6 +100,7 @@ def run(
     ] = TIMEOUT,
     output: common.Outputs = None,
     json: common.Json = False,
+    wide: common.Wide = False,
 ) -> int:
     """Measure models in backends: prompts, generations, and how near they come to what this
     machine could do.
@@ -131,6 +130,7 @@ def run(
         endpoint=endpoint,
         key_variable=key_variable,
         skipped=skipped,
+        not_measured=tuple(notes),
     )
     if ENDPOINT not in backends:  # whose server has names of its own
         _check_models(models or [], _command_names(context))
@@ -148,11 +148,7 @@ def run(
     # What stood there while it was measured lacks the best rates of the whole run.
     for target in outputs:
         target.replace(records)
-    if json:
-        common.print_records(records, {}, json=True)
-    elif records:
-        rows = [replace(record, error=None) for record in records]
-        write_line(as_table(rows, speed_columns(records)))
+    common.print_records(records, speed_columns(records), json=json, wide=wide)
     return exit_code(records, stopped=stopped)
 
 

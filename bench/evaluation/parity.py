@@ -34,7 +34,7 @@ class ParitySettings:
 
     Attributes:
         text: that the models are led through, token by token, whatever they would have said.
-        tokens: of it, at the most.
+        tokens: of it, at most.
         window: tokens that are led through together; each window begins anew.
         prompt_tokens: the beginning of the text that greedy texts go on from.
         new_tokens: of a greedy text.

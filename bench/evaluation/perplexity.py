@@ -4,7 +4,7 @@
         [--separator TEXT] [--limit TOKENS] [--kv-bits 16 8 4]
 
 Each document stands alone, after the model's first token; a longer one is cut at the window.
-Perplexity is exp(mean negative log-likelihood a token), in float32 sums.
+Perplexity is exp(mean negative log-likelihood per token), in float32 sums.
 """
 
 from __future__ import annotations

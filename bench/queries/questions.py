@@ -25,7 +25,7 @@ TIMEOUT = 900.0
 MAX_LETTERS = 1 << 20
 """Of a file of questions."""
 
-HINT = "name a text file with one question a line"
+HINT = "name a text file with one question per line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class QuerySettings:
 
 
 def read_questions(path: Path) -> tuple[str, ...]:
-    """Return the questions in a text file, one a line; blank lines are left out.
+    """Return the questions in a text file, one per line; blank lines are left out.
 
     Raises:
         ConfigError: the file cannot be read, is longer than 2^20 letters, is no text, or holds no

@@ -55,7 +55,7 @@ class Scaling:
 
 
 def scalings(records: Sequence[Record]) -> dict[str, Scaling]:
-    """Return each model's seconds a token, over all of its questions, by number of threads.
+    """Return each model's seconds per token, over all of its questions, by number of threads.
 
     Records without a time or a number of threads are left out.
     """

@@ -34,16 +34,20 @@ def collect(
     Args:
         measuring: yields a record as soon as it is measured.
         outputs: where records go.
-        note: is called with a sentence for each record that failed.
+        note: is called with a sentence for each failure, once.
     """
     records: list[AnyRecord] = []
+    noted: set[str] = set()
     try:
         for record in measuring:
             records.append(record)
             for output in outputs:
                 output.add(record)
             if record.error:
-                note(f"{record.backend}, {record.model}, {record.test}: {record.error}")
+                sentence = f"{record.backend}, {record.model}, {record.test}: {record.error}"
+                if sentence not in noted:  # of every number of threads, for one
+                    note(sentence)
+                noted.add(sentence)
     except KeyboardInterrupt:
         return records, True
     finally:

@@ -170,7 +170,7 @@ def _record_change(before: Record | None, after: Record | None) -> Change | None
 
 
 def _seconds_per_unit(record: Record) -> list[float]:
-    """Return seconds a token, or a byte read, of each repetition."""
+    """Return seconds per token, or a byte read, of each repetition."""
     work = record.tokens * record.batch or record.get("read_bytes") or 1
     return [seconds / work for seconds in _evenly(record.seconds) if seconds]
 

@@ -48,12 +48,12 @@ Count = Annotated[int, Between(0, 10**18)]
 """Tokens, bytes, repetitions."""
 
 Several = Annotated[int, Between(1, 10**9)]
-"""Threads, sequences: one at the least."""
+"""Threads, sequences: one at least."""
 
 Bits = Annotated[int, Between(1, 64)]
 Seconds = Annotated[float, Between(1e-15, 1e12, or_zero=True)]
 Rate = Annotated[float, Between(1e-12, 1e15)]
-"""Of a device: thousands of millions of bytes or operations a second."""
+"""Of a device: thousands of millions of bytes or operations per second."""
 
 Joules = Annotated[float, Between(1e-15, 1e18, or_zero=True)]
 Operations = Annotated[float, Between(1, 1e30, or_zero=True)]

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar
 
 from edgellm.bench.records.backend_names import current_name
+from edgellm.bench.records.doubts import Doubt, doubt_efficiency, doubt_spread
 from edgellm.bench.records.fields import (
     Bits,
     Count,
@@ -38,8 +39,8 @@ class PagingRecord(Record):
     Attributes:
         layers: of the model.
         pinned_layers: those that stayed in memory.
-        bytes_per_token: read from disk for a token.
-        raw_gbps: GB a second of plain reads of the same files, before and after each repetition:
+        bytes_per_token: read from disk per token.
+        raw_gbps: GB per second of plain reads of the same files, before and after each repetition:
             one more than those.
         resident_seconds: of one token, were all weights in memory.
         load_seconds: until the first token could begin.
@@ -64,11 +65,13 @@ class PagingRecord(Record):
         "seconds_per_token",
         "efficiency",
         "peak_rss_bytes",
+        "spread",
+        "warnings",
     )
 
     @property
     def raw_read_gbps(self) -> float | None:
-        """GB a second of plain reads, the median."""
+        """GB per second of plain reads, the median."""
         return median(self.raw_gbps)
 
     @property
@@ -98,6 +101,11 @@ class PagingRecord(Record):
         return self.efficiency
 
     @property
+    def doubts(self) -> list[Doubt]:
+        """The reasons to doubt its figures."""
+        return [*doubt_spread(self.spread), *doubt_efficiency(self.efficiency)]
+
+    @property
     def peak_rss_bytes(self) -> int | None:
         """Most bytes that the process held."""
         return self.peak_memory_bytes
@@ -114,7 +122,7 @@ class AblationRecord(Record):
         prompt_tokens: that came before.
         pinned_layers: those that stayed in memory.
         layers: of the model.
-        bytes_per_token: read from disk for a token.
+        bytes_per_token: read from disk per token.
     """
 
     KIND: ClassVar[str] = "ablation"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, get_type_hints
 
+from edgellm.bench.records.doubts import Doubt, doubt_share, doubt_spread, spread_of
 from edgellm.bench.records.fields import (
     Bits,
     Count,
@@ -104,7 +105,7 @@ class Record:
 
     @property
     def achieved_gbps(self) -> float | None:
-        """Weights that went through the arithmetic, in GB a second."""
+        """Weights that went through the arithmetic, in GB per second."""
         rate = self.tokens_per_second
         if not rate or not self.weight_bytes_per_token:
             return None
@@ -114,6 +115,21 @@ class Record:
     def roofline_share(self) -> float | None:
         """Fraction of the machine's limit that was reached: 1 is the limit."""
         return quotient(self.floor_seconds, self.median_seconds)
+
+    @property
+    def spread(self) -> float | None:
+        """Half the distance of slowest and fastest repetition, as a fraction of the median."""
+        return spread_of(self.seconds, self.median_seconds)
+
+    @property
+    def doubts(self) -> list[Doubt]:
+        """The reasons to doubt its figures."""
+        return []
+
+    @property
+    def warnings(self) -> list[str]:
+        """The reasons to doubt its figures, as sentences."""
+        return [str(doubt) for doubt in self.doubts]
 
     def as_dict(self) -> dict[str, Any]:
         """Return fields and derived figures as one JSON object."""
@@ -143,6 +159,7 @@ class SpeedRecord(Record):
         energy_joules: of each repetition, where the machine tells it.
         energy_source: the counter that told it.
         slept: repetitions thrown away since the machine slept through a part of them.
+        not_measured: what the same run left out, a sentence with the reason for each.
     """
 
     KIND: ClassVar[str] = "speed"
@@ -160,6 +177,7 @@ class SpeedRecord(Record):
     energy_joules: tuple[Joules, ...] = ()
     energy_source: str | None = None
     slept: Count = 0
+    not_measured: tuple[str, ...] = ()
 
     DERIVED: ClassVar[tuple[str, ...]] = (
         *Record.DERIVED,
@@ -169,6 +187,7 @@ class SpeedRecord(Record):
         "step_p99",
         "joules_per_token",
         "spread",
+        "warnings",
     )
 
     @property
@@ -178,7 +197,7 @@ class SpeedRecord(Record):
 
     @property
     def achieved_gbps(self) -> float | None:
-        """Weights read, in GB a second: all of them once a step, or once a prompt."""
+        """Weights read, in GB per second: all of them once a step, or once a prompt."""
         seconds = self.median_seconds
         if not seconds or not self.weight_bytes_per_token:
             return None
@@ -221,12 +240,10 @@ class SpeedRecord(Record):
         return joules / tokens
 
     @property
-    def spread(self) -> float | None:
-        """Half the distance of slowest and fastest repetition, as a fraction of the median."""
-        seconds = self.median_seconds
-        if not seconds or len(self.seconds) < 2:
-            return None
-        return (max(self.seconds) - min(self.seconds)) / 2 / seconds
+    def doubts(self) -> list[Doubt]:
+        """The reasons to doubt its figures."""
+        share = doubt_share(self.roofline_share, self.weight_bytes_per_token)
+        return [*doubt_spread(self.spread), *share]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +266,7 @@ class DiskRecord(Record):
 
     @property
     def raw_read_gbps(self) -> float | None:
-        """GB read a second, in the median repetition."""
+        """GB read per second, in the median repetition."""
         return quotient(quotient(self.read_bytes, self.median_seconds), 1e9)
 
 

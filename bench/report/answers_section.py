@@ -11,9 +11,9 @@ from edgellm.bench.records.amdahl import scalings
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.records.record import Record
-from edgellm.bench.records.text_tables import megabytes, percent, seconds, show_value
 from edgellm.bench.report.elements import definitions, details, panel, panels, section, table
 from edgellm.bench.report.plots import Series, chart
+from edgellm.bench.tables.text_tables import megabytes, percent, seconds, show_value
 
 
 def answers_section(records: Sequence[Record]) -> str:
@@ -66,7 +66,7 @@ def _accuracy_panel(records: Sequence[QueryRecord]) -> str:
 
 
 def _cores_panel(records: Sequence[QueryRecord]) -> str:
-    """Return seconds a token over threads, and Amdahl's parallel fraction."""
+    """Return seconds per token over threads, and Amdahl's parallel fraction."""
     by_model = scalings(records)
     if not by_model:
         return ""
@@ -85,7 +85,7 @@ def _cores_panel(records: Sequence[QueryRecord]) -> str:
             for style, (model, scaling) in enumerate(by_model.items())
         ],
         x_name="threads",
-        y_name=f"{unit_name} a token",
+        y_name=f"{unit_name} per token",
         x_ticks=threads,
         logarithmic=len(threads) > 1,
     )

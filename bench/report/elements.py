@@ -9,7 +9,7 @@ from typing import Any
 
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
-from edgellm.bench.records.text_tables import Column, megabytes, show_cells, show_value
+from edgellm.bench.tables.text_tables import Column, megabytes, show_cells, show_value
 
 SETTING_TEXTS: Mapping[str, Callable[[Any], str]] = {
     "model": short_model,
@@ -39,21 +39,27 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
+def bullets(sentences: Iterable[str]) -> str:
+    """Return a list of sentences."""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="sentences">{items}</ul>'
+
+
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Return names, each with what stands behind it."""
     items = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)
     return f"<dl>{''.join(items)}</dl>"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, prose: str | None = None) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, prose: Sequence[str] = ()) -> str:
     """Return a table of texts, which scrolls by itself where the page is narrow.
 
     Args:
         heads: of the columns.
         rows: a text for each column.
-        prose: the column whose long texts are broken into lines.
+        prose: the columns whose long texts are broken into lines.
     """
-    prose_class = {prose: ' class="long"'}
+    prose_class = dict.fromkeys(prose, ' class="long"')
     classes = [prose_class.get(name, "") for name in heads]
 
     def cells(opening: str, closing: str, texts: Sequence[str]) -> str:
@@ -68,12 +74,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, prose: str | N
     )
 
 
-def records_table(
-    records: Sequence[Record], columns: Mapping[str, Column], *, prose: str | None = None
-) -> str:
+def records_table(records: Sequence[Record], columns: Mapping[str, Column]) -> str:
     """Return a table with a row for each record, its model without folders."""
     named = (replace(record, model=short_model(record.model)) for record in records)
-    return table(list(columns), [show_cells(record, columns) for record in named], prose=prose)
+    return table(list(columns), [show_cells(record, columns) for record in named])
 
 
 def setting_columns(names: Iterable[str]) -> dict[str, Column]:

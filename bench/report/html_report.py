@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
-from edgellm.bench.records.differences import SETTINGS, differing_settings, flat_environment
+from edgellm.bench.records.differences import (
+    SETTINGS,
+    differing_settings,
+    flat_environment,
+    label,
+    short_model,
+)
 from edgellm.bench.records.kinds import PagingRecord
 from edgellm.bench.records.record import DiskRecord, Record, SpeedRecord
-from edgellm.bench.records.text_tables import (
-    DISK_COLUMNS,
-    PAGING_COLUMNS,
-    Column,
-    speed_columns,
-)
 from edgellm.bench.report.answers_section import answers_section
 from edgellm.bench.report.elements import (
-    SETTING_TEXTS,
+    bullets,
     definitions,
     panels,
     records_table,
     section,
     setting_columns,
+    table,
 )
 from edgellm.bench.report.page import page
 from edgellm.bench.report.parity_section import ablation_section, parity_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
+from edgellm.bench.tables.narrow_tables import meanings_of_tests
+from edgellm.bench.tables.text_tables import (
+    DISK_COLUMNS,
+    PAGING_COLUMNS,
+    Column,
+    speed_columns,
+)
 
 
 def as_html(records: Sequence[Record]) -> str:
@@ -40,13 +49,15 @@ def as_html(records: Sequence[Record]) -> str:
     ]
     parts = [
         _head(records),
+        _failures_section(records),
+        _not_measured_section(records),
+        _doubts_section(records),
         *speed_sections(speeds, styles),
         answers_section(records),
         parity_section(records),
         ablation_section(records),
         _kind_section(records, PagingRecord, PAGING_COLUMNS, "A model inside a budget of memory."),
         _kind_section(records, DiskRecord, DISK_COLUMNS, "Plain sequential reads."),
-        _failures_section(records),
         _all_speeds_section(speeds),
         _machines_section(records),
     ]
@@ -62,7 +73,11 @@ def _head(records: Sequence[Record]) -> str:
     if failed:
         count += f", {failed} of them failed"
     lines = [escape("; ".join(machines)), escape(" to ".join(first_and_last)), count]
-    return f'<h1>edgellm bench</h1><p class="soft">{"<br>".join(lines)}</p>'
+    head = f'<h1>edgellm bench</h1><p class="soft">{"<br>".join(lines)}</p>'
+    meanings = meanings_of_tests(records)
+    if not meanings:
+        return head
+    return f"{head}{definitions(meanings.items())}"
 
 
 def _kind_section(
@@ -72,19 +87,61 @@ def _kind_section(
     shown = [record for record in records if isinstance(record, kind)]
     if not shown:
         return ""
-    table = records_table(shown, setting_columns(["model"]) | dict(columns))
-    return section(kind.KIND.capitalize(), table, note=note)
+    shown_table = records_table(shown, setting_columns(["model"]) | dict(columns))
+    return section(kind.KIND.capitalize(), shown_table, note=note)
 
 
 def _failures_section(records: Sequence[Record]) -> str:
     failed = [record for record in records if record.error]
-    if not failed:
+    reasons = [(record.error or "", "", record) for record in failed]
+    return _reasons_section("What went wrong", reasons, failed)
+
+
+def _not_measured_section(records: Sequence[Record]) -> str:
+    """Return what a run left out, with the reasons; empty where it left out nothing."""
+    sentences = dict.fromkeys(
+        sentence
+        for record in records
+        if isinstance(record, SpeedRecord)
+        for sentence in record.not_measured
+    )
+    if not sentences:
         return ""
-    first = ["backend", "model", "test"]
-    others = differing_settings(failed, [name for name in SETTINGS if name not in first])
-    columns = {name: (name, SETTING_TEXTS.get(name, str)) for name in (*first, *others)}
-    columns["what went wrong"] = ("error", str)
-    return section("What went wrong", records_table(failed, columns, prose="what went wrong"))
+    shown = [sentence.removeprefix("not measured: ") for sentence in sentences]
+    return section("What was not measured", bullets(shown))
+
+
+def _doubts_section(records: Sequence[Record]) -> str:
+    """Return the figures that are not to be trusted, with the reasons; empty where all are."""
+    doubtful = [record for record in records if record.doubts]
+    reasons = [
+        (doubt.reason, f": {doubt.figure}", record)
+        for record in doubtful
+        for doubt in record.doubts
+    ]
+    return _reasons_section("What to doubt", reasons, doubtful)
+
+
+def _reasons_section(
+    title: str, reasons: Sequence[tuple[str, str, Record]], records: Sequence[Record]
+) -> str:
+    """Return a row for each reason, with the records that it is about; empty without any.
+
+    Args:
+        title: of the section.
+        reasons: each with what is said behind the name of the record that it is about.
+        records: all of them.
+    """
+    if not reasons:
+        return ""
+    first = ["backend", "test", "model"]
+    names = [*first, *differing_settings(records, [name for name in SETTINGS if name not in first])]
+    about: dict[str, dict[str, None]] = {}
+    for reason, figure, record in reasons:
+        named = replace(record, model=short_model(record.model))
+        about.setdefault(reason, {})[label(named, names) + figure] = None
+    rows = [(reason, "; ".join(where)) for reason, where in about.items()]
+    return section(title, table(["why", "where"], rows, prose=("why", "where")))
 
 
 def _all_speeds_section(records: Sequence[Record]) -> str:

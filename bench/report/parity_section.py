@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.kinds import AblationRecord, ParityRecord
 from edgellm.bench.records.record import Record
-from edgellm.bench.records.text_tables import Column, percent, seconds, show_cells
 from edgellm.bench.report.elements import definitions, details, panel, panels, section, table
 from edgellm.bench.report.plots import Bar, Series, bars, chart
+from edgellm.bench.tables.text_tables import Column, percent, seconds, show_cells
 
 PARITY_NOTE = "Logits after the same tokens of one text, and what each says by itself."
 FIGURES: Mapping[str, Column] = {
@@ -50,7 +50,7 @@ def parity_section(records: Sequence[Record]) -> str:
 
 
 def ablation_section(records: Sequence[Record]) -> str:
-    """Return seconds a token with one part left out."""
+    """Return seconds per token with one part left out."""
     by_model: dict[str, list[AblationRecord]] = defaultdict(list)
     for record in records:
         if isinstance(record, AblationRecord) and not record.error and record.seconds_per_token:
@@ -65,7 +65,7 @@ def ablation_section(records: Sequence[Record]) -> str:
         )
         for model, group in by_model.items()
     ]
-    return section("What each part is worth", panels(parts), note="Seconds a token.")
+    return section("What each part is worth", panels(parts), note="Seconds per token.")
 
 
 def _ablation_bar(record: AblationRecord) -> Bar:
@@ -85,8 +85,8 @@ def _divergence_chart(records: Sequence[ParityRecord]) -> str:
         return ""
     return chart(
         [Series(backend, found, style) for style, (backend, found) in enumerate(points.items())],
-        x_name="bits of a weight",
-        y_name="KL divergence, nats a token",
+        x_name="bits per weight",
+        y_name="KL divergence, nats per token",
         x_ticks=bits,
         logarithmic=True,
     )

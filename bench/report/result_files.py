@@ -11,7 +11,7 @@ from typing import Any
 from edgellm.bench.records.fields import FieldError
 from edgellm.bench.records.kinds import record_of
 from edgellm.bench.records.record import SCHEMA, Record
-from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown
+from edgellm.bench.tables.text_tables import as_csv, as_json, as_markdown
 from edgellm.errors import ConfigError, FormatError, ReadError
 from edgellm.files.atomic import append_to_file, require_replaceable, write_file
 from edgellm.files.bounded import read_bounded
@@ -28,7 +28,7 @@ MAX_ITEMS = 4_000_000
 HINT = "name a json or jsonl file that edgellm bench --output has written"
 
 JSONL = ".jsonl"
-"""The suffix of files with a record a line, to which records are appended."""
+"""The suffix of files with a record per line, to which records are appended."""
 
 
 def _as_html(records: Sequence[Record]) -> str:

@@ -6,15 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edgellm.bench.records.differences import SETTINGS, differing_settings, label
+from edgellm.bench.records.doubts import MAX_SHARE
 from edgellm.bench.records.record import Record, SpeedRecord
-from edgellm.bench.records.text_tables import (
-    Column,
-    megabytes,
-    percent,
-    seconds,
-    speed_columns,
-    throughput,
-)
 from edgellm.bench.report.elements import (
     details,
     panel,
@@ -25,6 +18,15 @@ from edgellm.bench.report.elements import (
     setting_text,
 )
 from edgellm.bench.report.plots import Bar, Series, bars, chart
+from edgellm.bench.tables.text_tables import (
+    Column,
+    doubted,
+    megabytes,
+    percent,
+    seconds,
+    speed_columns,
+    throughput,
+)
 
 INSIDE_A_PANEL = tuple(name for name in SETTINGS if name not in {"model", "test"})
 """Settings in which records of one panel differ; a model and test has a panel of its own."""
@@ -33,21 +35,21 @@ INTERVALS = (
     "A bar is the median repetition; the line over its end reaches from the slowest to the fastest."
 )
 ROOFLINE = (
-    "The share of what this machine could do at the most: a full track is 100%, every weight read "
-    "once a token at the rate that its memory was measured to have in the same run. More is a "
-    "model small enough for the processor's caches."
+    "The share of what this machine could do at most: a full track is 100%, every weight read once "
+    "per token at the rate that its memory was measured to have in the same run. More than 100% is "
+    "explained under What to doubt."
 )
 ROOFLINE_COLUMNS: Mapping[str, Column] = {
-    "of roofline": ("roofline_share", percent),
-    "weights a token": ("weight_bytes_per_token", megabytes),
+    "of roofline": ("roofline_share", doubted(percent, MAX_SHARE)),
+    "weights per token": ("weight_bytes_per_token", megabytes),
     "GB/s": ("achieved_gbps", "{:.1f}".format),
     "machine's GB/s": ("read_gbps", "{:.1f}".format),
     "machine's GFLOP/s": ("compute_gflops", "{:,.0f}".format),
 }
 LATENCY_COLUMNS: Mapping[str, Column] = {
-    "half below": ("step_p50", seconds),
-    "90% below": ("step_p90", seconds),
-    "99% below": ("step_p99", seconds),
+    "median": ("step_p50", seconds),
+    "p90": ("step_p90", seconds),
+    "p99": ("step_p99", seconds),
     "steps": ("step_seconds", lambda steps: str(len(steps))),
 }
 
@@ -61,10 +63,10 @@ def speed_sections(records: Sequence[SpeedRecord], styles: Mapping[str, int]) ->
     """
     prompts = [record for record in records if record.is_prompt]
     generations = [record for record in records if record.test.startswith("tg")]
-    generation_unit = "Tokens a second, all sequences of a batch together."
+    generation_unit = "Tokens per second, all sequences of a batch together."
     return [
         _throughput_section("Generation", generation_unit, generations, styles),
-        _throughput_section("Prompt", "Prompt tokens a second.", prompts, styles),
+        _throughput_section("Prompt", "Prompt tokens per second.", prompts, styles),
         _roofline_section(generations, styles),
         _threads_section(records, styles),
         _latency_section(generations),
@@ -143,7 +145,7 @@ def _threads_section(records: Sequence[SpeedRecord], styles: Mapping[str, int]) 
         drawn = chart(
             _thread_series(group, styles),
             x_name="threads",
-            y_name="tokens a second",
+            y_name="tokens per second",
             x_ticks=counts,
             logarithmic=counts[0] < counts[-1],
         )
@@ -221,7 +223,7 @@ def _largest_first(records: Iterable[SpeedRecord], figure: str) -> list[tuple[fl
 
 
 def _slowest_and_fastest(record: SpeedRecord) -> tuple[float | None, float | None]:
-    """Return tokens a second of the slowest and of the fastest repetition."""
+    """Return tokens per second of the slowest and of the fastest repetition."""
     times = record.seconds
     if len(times) < 2 or not min(times):
         return None, None

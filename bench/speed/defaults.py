@@ -9,7 +9,7 @@ from edgellm.bench.backends.registry import BACKENDS, ENDPOINT, not_measured
 from edgellm.device import machine
 
 SLOW_ON_PROCESSORS = ("mlx-lm",)
-"""MLX's own 16-bit products on one thread: 0.9 s a token of 1.1B parameters in 4 bits, ours 0.03.
+"""MLX's own 16-bit products on one thread: 0.9 s per token of 1.1B parameters in 4 bits, ours 0.03.
 
 Measured on 2 cores at 2.6 GHz.
 """

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgellm.bench.backends.registry import ENDPOINT, backend_named
@@ -100,9 +100,11 @@ class Speed:
         for place, session in enumerate(self._sessions):
             self._number = place * len(self._tests)
             try:
-                yield from self._session(session)
+                for record in self._session(session):
+                    yield replace(record, not_measured=self._workload.not_measured)
             except EdgeLLMError as error:
-                yield _failed(session, error)
+                failed = _failed(session, error)
+                yield replace(failed, not_measured=self._workload.not_measured)
 
     def _session(self, session: Session) -> Generator[SpeedRecord]:
         """Yield the records of a session. Raises EdgeLLMError where a worker cannot be had."""

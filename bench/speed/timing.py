@@ -110,7 +110,7 @@ class Trial:
         tokens = token_ids(test.depth + test.tokens + 1, vocabulary, test.batch)
         self._context = tokens[:, : test.depth]
         self._prompt = tokens[:, test.depth : test.depth + test.tokens]
-        if test.kind == "tg":  # it goes on from one token at the least
+        if test.kind == "tg":  # it goes on from one token at least
             self._context = tokens[:, : max(1, test.depth)]
 
     def warm_up(self) -> None:

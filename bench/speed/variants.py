@@ -64,7 +64,7 @@ class ModelVariant:
     def flops(self, *, prompt: bool, tokens: int, batch: int) -> float | None:
         """Return the operations in matrix products of ``tokens`` of each sequence.
 
-        A multiplication and an addition a weight and token; attention is left out. A prompt needs
+        A multiplication and an addition per weight and token; attention is left out. A prompt needs
         the output matrix once a sequence.
         """
         if self.layer_parameters is None or self.head_parameters is None:

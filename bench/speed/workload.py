@@ -105,6 +105,7 @@ class Workload:
         endpoint: the URL for the backend of that name.
         key_variable: the environment variable that holds the endpoint's key.
         skipped: pairs of backend and model that are not measured.
+        not_measured: sentences on what is left out, with the reasons, for the records.
 
     Raises:
         ConfigError: a value is out of its range, or nothing is left to measure.
@@ -126,6 +127,7 @@ class Workload:
     endpoint: str | None = None
     key_variable: str | None = None
     skipped: frozenset[tuple[str, str]] = frozenset()
+    not_measured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every range."""

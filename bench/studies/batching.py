@@ -22,7 +22,7 @@ import mlx.core as mx
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.record import Record
-from edgellm.bench.records.text_tables import Column, as_json, as_table, number
+from edgellm.bench.tables.text_tables import Column, as_json, as_table, number
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
 from edgellm.engine.batched_forward import SequenceInput, forward

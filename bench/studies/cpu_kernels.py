@@ -27,8 +27,8 @@ from edgellm.bench.backends.registry import backend_named, not_measured
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.record import Record
-from edgellm.bench.records.text_tables import Column, as_json, as_table, number
 from edgellm.bench.studies.cpu_runners import Runner
+from edgellm.bench.tables.text_tables import Column, as_json, as_table, number
 from edgellm.errors import BackendError
 from edgellm.models.presets import SHAPES
 
@@ -164,7 +164,7 @@ def take_turns(
 
 
 def comparison(records: Sequence[Record]) -> str:
-    """Return a line a test and peer: how many times the peer's speed ours is.
+    """Return a line per test and peer: how many times the peer's speed ours is.
 
     That is the median of what each round says.
     """

@@ -25,7 +25,7 @@ from edgellm.bench.backends.gguf_file import write_gguf
 from edgellm.bench.machine.disk import drop_from_cache
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.records.record import Record, quotient
-from edgellm.bench.records.text_tables import Column, as_json, as_table, megabytes, number
+from edgellm.bench.tables.text_tables import Column, as_json, as_table, megabytes, number
 from edgellm.bench.worker.memory_cap import capped
 from edgellm.converters.synthetic import synthesize
 from edgellm.device import machine as device

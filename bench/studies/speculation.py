@@ -1,4 +1,4 @@
-"""Measure what draft tokens are worth: tokens a weight pass, and seconds a token when paged.
+"""Measure what draft tokens are worth: tokens per weight pass, and seconds per token when paged.
 
     python -m edgellm.bench.studies.speculation
     python -m edgellm.bench.studies.speculation --prompts FILE.jsonl --count 200
@@ -112,7 +112,7 @@ def measure(
     Args:
         opener: of the model.
         prompts: one a text.
-        tokens: of a text at the most.
+        tokens: of a text at most.
         draft: the draft model's folder; None: n-grams.
         slow: whether to propose as if every pass took as long.
         min_repeated: the fraction of a plain answer that must repeat itself for it to count.
@@ -142,7 +142,7 @@ def measure(
     decoded = sum(one.completion_tokens - 1 for one in stats)
     drafted = sum(one.drafted_tokens for one in stats)
     figures = {
-        "guesses": "draft" if draft else "ngram",
+        "drafts_by": "draft" if draft else "ngram",
         "as_if": "every pass takes as long" if slow else "measured",
         "prompts": len(prompts),
         "texts_counted": len(stats),
@@ -160,7 +160,7 @@ def measure(
 def measure_replay(
     folder: Path, memory: str, steps: Sequence[Sequence[int]], *, count: int, rounds: int
 ) -> dict[str, Any]:
-    """Return seconds a token of a paged model, plain and with replayed draft tokens, in turns.
+    """Return seconds per token of a paged model, plain and with replayed draft tokens, in turns.
 
     Args:
         folder: of the model.
@@ -211,7 +211,7 @@ def measure_replay(
         "tokens_per_weight_pass": statistics.median(tokens_per_pass),
         "plain_seconds_per_token": statistics.median(seconds[False]),
         "seconds_per_token": statistics.median(seconds[True]),
-        "samples": {"plain": seconds[False], "guessed": seconds[True]},
+        "samples": {"plain": seconds[False], "drafted": seconds[True]},
         "gain": gain,
         "share_of_factor": gain / recorded,
     }

@@ -16,7 +16,7 @@ from edgellm.bench.torch_backend.weights import LinearWeights, QuantizedWeight, 
 DEQUANTIZE_FROM = 48
 """Tokens from which on a processor dequantizes.
 
-For 11 million weights on one thread of a Sapphire Rapids torch's int4 kernel takes 0.25 ms a token;
+For 11 million weights on one thread of a Sapphire Rapids, the int4 kernel takes 0.25 ms per token;
 dequantizing takes 11 ms, and the product with AMX then 3 ms for 128 tokens. Fused by torch.compile,
 dequantizing took 7 ms, after 28 s of compiling.
 """

@@ -1,4 +1,4 @@
-"""Messages between the bench and its workers: one JSON object a line.
+"""Messages between the bench and its workers: one JSON object per line.
 
 Every worker speaks it: orders come in on standard input, the first of which says what to load;
 answers go out on standard output, and an answer with ``error`` and ``hint`` says why there is no

@@ -20,8 +20,8 @@ from support.packed_models import gptq_parts, write_packed
 from support.tiny_tokenizers import piece_model
 from support.torch_files import state, text, write_arrays
 
-from edgellm.bench.records.text_tables import as_json
 from edgellm.bench.studies.peers_in_a_budget import CONTESTS
+from edgellm.bench.tables.text_tables import as_json
 from edgellm.converters import convert
 
 LLAMA = tiny.CONFIGS["llama-2"] | {"max_position_embeddings": 8192}

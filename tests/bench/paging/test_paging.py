@@ -14,7 +14,7 @@ from edgellm.bench.paging.paging import (
     default_budgets,
     measure_paging,
 )
-from edgellm.bench.records.text_tables import PAGING_COLUMNS, as_json, as_table
+from edgellm.bench.tables.text_tables import PAGING_COLUMNS, as_json, as_table
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
 from edgellm.converters.synthetic import synthesize

@@ -3,8 +3,8 @@
 import json
 
 from edgellm.bench.commands.common import split_backends
-from edgellm.bench.records.text_tables import as_json
 from edgellm.bench.report.result_files import read_records
+from edgellm.bench.tables.text_tables import as_json
 
 
 def test_the_former_name_on_a_command_line_means_edgellm():

@@ -22,9 +22,9 @@ from edgellm.bench.commands.compare import describe
 from edgellm.bench.records.compare import as_document, compare, environments
 from edgellm.bench.records.kinds import AblationRecord, PagingRecord, ParityRecord
 from edgellm.bench.records.record import DiskRecord
-from edgellm.bench.records.text_tables import as_csv, as_json, as_markdown, as_table, speed_columns
 from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.result_files import read_some_records
+from edgellm.bench.tables.text_tables import as_csv, as_json, as_markdown, as_table, speed_columns
 from edgellm.errors import EdgeLLMError
 
 RECORDS = [

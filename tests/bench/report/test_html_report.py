@@ -137,3 +137,17 @@ def test_the_page_shows_each_plot_with_a_table_beneath():
     assert "Accuracy and size" in text
     assert "100%" in text.partition("Time and cores")[2], "these answers scale as they should"
     assert as_html([]).count("<h2>") == 1
+
+
+def test_reasons_come_first_and_names_of_tests_are_explained():
+    found = [
+        speed(seconds=(1.0, 1.0, 9.0), not_measured=("not measured: cuda, there is no GPU",)),
+        speed(test="load", seconds=(), error="no memory", backend="cpu"),
+        speed(test="load", seconds=(), error="no memory", backend="other"),
+    ]
+    text = as_html(found)
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings[:3] == ["What went wrong", "What was not measured", "What to doubt"]
+    assert text.count("no memory") == 1, "a reason is said once, with all that it is about"
+    assert "<li>cuda, there is no GPU</li>" in text
+    assert "<dt>tg32</dt><dd>32 tokens generated</dd>" in text

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from support.bench_records import speed, speed_records
 from support.disk_limits import file_size_limit
 
-from edgellm.bench.records.text_tables import as_json
 from edgellm.bench.report.result_files import (
     ResultFile,
     open_outputs,
@@ -16,6 +15,7 @@ from edgellm.bench.report.result_files import (
     read_some_records,
     write_records,
 )
+from edgellm.bench.tables.text_tables import as_json
 from edgellm.cli.app import main
 from edgellm.errors import ConversionError, FormatError, ReadError
 

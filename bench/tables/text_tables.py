@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgellm.bench.records.differences import flatten
+from edgellm.bench.records.doubts import MAX_SHARE, MAX_SPREAD
 from edgellm.bench.records.record import SCHEMA, Record, SpeedRecord
 
 Column = tuple[str, Callable[[Any], str]]
@@ -45,8 +46,19 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f}%"
 
 
+def doubted(show: Callable[[float], str], limit: float) -> Callable[[float], str]:
+    """Return a function that shows a figure with ``!`` behind it where it is above a limit."""
+
+    def marked(value: float) -> str:
+        if value > limit:
+            return f"{show(value)} !"
+        return show(value)
+
+    return marked
+
+
 def throughput(value: float) -> str:
-    """Return tokens a second, with as many digits as mean something."""
+    """Return tokens per second, with as many digits as mean something."""
     if value < 10:
         return f"{value:,.2f}"
     if value < 1000:
@@ -71,12 +83,13 @@ PAGING_COLUMNS: Mapping[str, Column] = {
     "budget": ("memory_bytes", megabytes),
     "pinned": ("pinned_layers", str),
     "of": ("layers", str),
-    "read a token": ("bytes_per_token", megabytes),
+    "read per token": ("bytes_per_token", megabytes),
     "disk GB/s": ("raw_read_gbps", number(2)),
     "s/token": ("seconds_per_token", number(3)),
     "tokens/s": ("tokens_per_second", number(2)),
-    "efficiency": ("efficiency", number(3)),
-    "peak memory": ("peak_rss_bytes", megabytes),
+    "efficiency": ("efficiency", doubted(number(3), MAX_SHARE)),
+    "±": ("spread", doubted(percent, MAX_SPREAD)),
+    "peak": ("peak_rss_bytes", megabytes),
 }
 QUERY_COLUMNS: Mapping[str, Column] = {
     "model": ("model", str),
@@ -98,12 +111,12 @@ SPEED_COLUMNS: Mapping[str, Column] = {
     "budget": ("memory_bytes", megabytes),
     "test": ("test", str),
     "tokens/s": ("tokens_per_second", throughput),
-    "±": ("spread", percent),
+    "±": ("spread", doubted(percent, MAX_SPREAD)),
     "first token": ("time_to_first_token", seconds),
     "step p50": ("step_p50", seconds),
     "p99": ("step_p99", seconds),
     "GB/s": ("achieved_gbps", number(1)),
-    "of roofline": ("roofline_share", percent),
+    "of roofline": ("roofline_share", doubted(percent, MAX_SHARE)),
     "J/token": ("joules_per_token", lambda value: f"{value:.3g}"),
     "peak": ("peak_memory_bytes", megabytes),
 }
@@ -119,6 +132,8 @@ def speed_columns(records: Sequence[Row]) -> dict[str, Column]:
 
     def is_shown(name: str, key: str) -> bool:
         values = {str(record.get(key)) for record in records}
+        if name == "bits":
+            values.discard("None")  # of a model that could not be opened
         if name in WHERE_DIFFERENT:
             return len(values) > 1
         if name in WHERE_KNOWN:
@@ -135,7 +150,7 @@ def as_json(records: Sequence[Record]) -> str:
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """Return a line a record, and a column for each thing that any of them says.
+    """Return a line per record, and a column for each thing that any of them says.
 
     Nested values have names with points; lists are joined by spaces.
     """
@@ -172,14 +187,18 @@ def as_markdown(records: Sequence[Record]) -> str:
 
 def as_table(rows: Sequence[Row], columns: Mapping[str, Column]) -> str:
     """Return lines of aligned columns; a record that failed says why behind its line."""
-    lines = [list(columns), *(show_cells(row, columns) for row in rows)]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    lines = aligned([list(columns), *(show_cells(row, columns) for row in rows)])
     failures = ["", *(_failure_behind(row.get("error")) for row in rows)]
-    aligned = (
+    return "\n".join(line + failure for line, failure in zip(lines, failures, strict=True))
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of cells as text in columns, their ends below each other."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return [
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in lines
-    )
-    return "\n".join(line + failure for line, failure in zip(aligned, failures, strict=True))
+    ]
 
 
 def show_cells(row: Row, columns: Mapping[str, Column]) -> list[str]:

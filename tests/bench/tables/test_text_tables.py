@@ -10,7 +10,7 @@ from support.bench_records import COMMON, MACHINE, speed_records
 
 from edgellm.bench.records.kinds import PagingRecord
 from edgellm.bench.records.record import SCHEMA, Record
-from edgellm.bench.records.text_tables import (
+from edgellm.bench.tables.text_tables import (
     PAGING_COLUMNS,
     as_csv,
     as_json,
