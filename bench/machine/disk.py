@@ -79,7 +79,7 @@ def measure_disk_sweep(
 
 
 def read_all(extents: Sequence[Extent], tuning: Tuning, buffer: WeightBuffer) -> float:
-    """Read extents, all of them asked for at once, and return GB per second; the data is dropped.
+    """Read extents, all asked for at once, and return GB per second; the data is dropped.
 
     Raises:
         ReadError: a file cannot be read.

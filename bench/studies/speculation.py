@@ -1,4 +1,4 @@
-"""Measure what draft tokens are worth: tokens per weight pass, and seconds per token when paged.
+"""Measure what draft tokens are worth: tokens per weight pass, seconds per token when paged.
 
     python -m edgellm.bench.studies.speculation
     python -m edgellm.bench.studies.speculation --prompts FILE.jsonl --count 200
