@@ -289,7 +289,7 @@ class Chat:
             raise ContextError(
                 f"the conversation has {len(ids)} tokens, {len(ids) - context} more than the "
                 f"context of {context}",
-                hint=what_helps(self.llm),
+                hint=what_helps(self.llm, overflow=self.overflow),
             )
         self._forget_other_turn(ids)
         self.dropped = dropped

@@ -60,12 +60,17 @@ def drop_oldest(
     return stays, dropped
 
 
-def what_helps(llm: LLM) -> str:
+def what_helps(llm: LLM, *, overflow: Overflow) -> str:
     """Return in words what makes room for more tokens than the context has."""
-    ways = [
-        "begin anew with /clear (chat.clear())",
-        'let the oldest messages leave (overflow="drop_oldest")',
-    ]
+    ways = ["begin anew with /clear (chat.clear())"]
+    if overflow == "error":
+        ways.append('let the oldest messages leave (overflow="drop_oldest")')
+    return "; ".join([*ways, *larger_contexts(llm)])
+
+
+def larger_contexts(llm: LLM) -> list[str]:
+    """Return in words which options have room for more tokens, and how many."""
+    ways = []
     room = context_room(llm.caches, llm.plan, of_model=llm.config.max_position_embeddings)
     if room.in_memory > llm.context:
         ways.append(f"--context {room.in_memory} fits this memory budget")
@@ -76,4 +81,4 @@ def what_helps(llm: LLM) -> str:
     more = room.in_fewer_bits
     if more is not None and more > max(room.in_memory, llm.context):
         ways.append(f"with --kv-bits {FEWER_BITS} it holds {more} tokens")
-    return "; ".join(ways)
+    return ways

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgellm.chat.overflow import larger_contexts
 from edgellm.console.error_view import show_error
 from edgellm.console.tables import Row, cost_rows, show_rows
 from edgellm.console.terminal import err, note, say
 from edgellm.console.units import plural, seconds, size
-from edgellm.errors import ContextError, EdgeLLMError
+from edgellm.errors import EdgeLLMError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgellm.chat import Chat
     from edgellm.llm import LLM
 
 PROMPT = "> "
@@ -113,6 +117,12 @@ def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:
     note(f"loaded {plural(len(messages), 'message')}")
 
 
+def show_not_continued(error: EdgeLLMError, kept: Path) -> None:
+    """Say why the last conversation does not go on, and where it lies."""
+    note(f"the last conversation does not go on: {error.message}")
+    note(f"it is kept as {kept}; this is a new one")
+
+
 def show_continued(messages: Sequence[Mapping[str, str]]) -> None:
     """Say how far the conversation is that goes on, and how it ended, or that there is none."""
     if not messages:
@@ -131,39 +141,35 @@ def _excerpt(text: str) -> str:
     return f"... {line[-EXCERPT_LENGTH:]}"
 
 
-def show_chat_error(error: EdgeLLMError, llm: LLM) -> None:
+def show_chat_error(error: EdgeLLMError) -> None:
     """Show an error after which the conversation goes on."""
     show_error(error)
-    if isinstance(error, ContextError):
-        note(f"/clear begins a new conversation{_more_room(llm)}")
     leave_line_free()
 
 
-def show_full_context(llm: LLM) -> None:
-    """Say that an answer was cut off at the end of the context, and what gives more room."""
+def show_dropped(messages: Sequence[Mapping[str, Any]], context: int) -> None:
+    """Say that the oldest messages have left a full context, and how they would stay."""
+    count = f"{len(messages)} oldest messages have"
+    if len(messages) == 1:
+        count = "oldest message has"
     note(
-        f"cut off: the context of {plural(llm.context, 'token')} is full; "
-        f"/clear begins a new conversation{_more_room(llm)}"
+        f"the context of {plural(context, 'token')} is full: the {count} left the conversation; "
+        "--overflow error keeps them and stops instead"
     )
+
+
+def show_full_context(chat: Chat) -> None:
+    """Say that an answer was cut off at the end of the context, and what gives more room."""
+    ways = ["/clear begins a new conversation", *larger_contexts(chat.llm)]
+    if chat.overflow == "drop_oldest":
+        ways[0] = "the oldest messages leave with the next one"
+    context = plural(chat.llm.context, "token")
+    note(f"cut off: the context of {context} is full; {'; '.join(ways)}")
 
 
 def show_cut_off(max_tokens: int) -> None:
     """Say that an answer has reached its limit."""
     note(f"cut off at --max-tokens {max_tokens}")
-
-
-def _more_room(llm: LLM) -> str:
-    """Return what a person may start the next chat with for a larger context, with figures."""
-    plan, limit = llm.plan, llm.config.max_position_embeddings
-    if plan.context >= limit:
-        return "; the model knows no longer context"
-    larger = min(2 * plan.context, limit)
-    token_bytes = plan.cache_bytes / plan.context
-    more = size((larger - plan.context) * token_bytes)
-    hint = f"; --context {larger} has room for more, and takes {more} of memory more"
-    if plan.kv_bits is None:
-        hint += "; --kv-bits 8 has room for about twice as many tokens in the same memory"
-    return hint
 
 
 def show_no_answer() -> None:

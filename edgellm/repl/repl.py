@@ -80,10 +80,12 @@ class Session:
         activity = Activity(lambda: llm.bytes_read)
         # checks the prompt: an error comes before anything is shown
         stream = self.chat.stream(text, on_prefill=activity.prefill)
+        if self.chat.dropped:
+            chat_view.show_dropped(self.chat.dropped, llm.context)
         finish_reason = None
         self._activity = activity
         try:
-            with self._make_view(activity) as view:
+            with stream, self._make_view(activity) as view:
                 for token in _thinking_folded(stream, activity, view):
                     activity.token()
                     view.add(token.text)
@@ -100,7 +102,7 @@ class Session:
             if self.stats.completion_tokens >= self.chat.sampling.max_tokens:
                 chat_view.show_cut_off(self.chat.sampling.max_tokens)
             else:
-                chat_view.show_full_context(llm)
+                chat_view.show_full_context(self.chat)
 
 
 def _thinking_folded(
@@ -161,7 +163,7 @@ def _take(session: Session, text: str) -> None:
     except KeyboardInterrupt:
         chat_view.show_stopped()
     except EdgeLLMError as error:
-        chat_view.show_chat_error(error, session.chat.llm)
+        chat_view.show_chat_error(error)
 
 
 def run_lines(session: Session, lines: Iterable[str]) -> None:

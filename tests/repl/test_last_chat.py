@@ -8,7 +8,7 @@ import pytest
 from support.disk_limits import file_size_limit, no_umask, open_to_others
 
 from edgellm.cli import app as cli
-from edgellm.errors import ConversionError, FormatError
+from edgellm.errors import ConversionError
 from edgellm.files.locations import cache_folder
 from edgellm.repl.last_chat import continue_last_chat, last_chat_file, save_last_chat
 
@@ -89,9 +89,39 @@ def test_what_was_said_is_only_believed_where_it_can_be(chat, said):
     assert continue_last_chat(again)
     assert again.messages == conversation.messages
     assert again.send(SAYINGS[1])
-    path.write_text("[]")
-    with pytest.raises(FormatError):
-        continue_last_chat(again)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["[]", '{"edgellm_chat": 1, "mess', '{"messages": [{"role": "user"}]}'],
+    ids=["no object", "cut off", "no message"],
+)
+def test_a_damaged_conversation_is_kept_beside_and_a_new_one_begins(chat, damaged, capsys):
+    conversation = chat()
+    path = last_chat_file(conversation)
+    path.parent.mkdir(parents=True)
+    path.write_text(damaged, encoding="utf-8")
+    assert not continue_last_chat(conversation)
+    said = capsys.readouterr().err
+    assert "the last conversation does not go on: " in said
+    assert ".refused.json; this is a new one" in said
+    assert path.with_suffix(".refused.json").read_text(encoding="utf-8") == damaged
+    assert conversation.messages[0]["role"] == "system", "what was asked for now stays"
+    assert conversation.send(SAYINGS[0])
+    save_last_chat(conversation)
+    assert continue_last_chat(chat())
+
+
+def test_a_conversation_that_is_longer_than_the_context_loses_its_beginning(chat):
+    conversation = chat(context=2048)
+    for saying in SAYINGS * 2:
+        conversation.send(saying)
+    save_last_chat(conversation)
+    again = chat(context=300)
+    assert continue_last_chat(again)
+    assert again.send(SAYINGS[0])
+    assert again.dropped
+    assert again.messages[0]["role"] == "system"
 
 
 def run(monkeypatch, capsys, *arguments, lines=()):
@@ -156,3 +186,18 @@ def test_generate_cache_on_the_command_line(monkeypatch, capsys, tiny_folder):
     assert plain["text"] == first["text"] == second["text"]
     assert (plain["restored_tokens"], first["restored_tokens"]) == (0, 0)
     assert second["restored_tokens"] == second["cached_tokens"] == second["prompt_tokens"] - 1
+
+
+def test_a_full_context_is_no_dead_end(monkeypatch, capsys, tiny_folder):
+    model = tiny_folder("llama-2", seed=1, config=LONG)
+    options = ["--memory", "500MB", "--context", 192, "--temperature", 0, "--max-tokens", 8]
+    code, out, err = run(monkeypatch, capsys, "chat", model, *options, lines=SAYINGS * 3)
+    assert (code, len(out.splitlines()) >= 6) == (0, True)
+    assert "the context of 192 tokens is full: the " in err
+    assert " left the conversation; --overflow error keeps them and stops instead\n" in err
+    code, _, err = run(
+        monkeypatch, capsys, "chat", model, *options, "--overflow", "error", lines=SAYINGS * 3
+    )
+    assert (code, "error: the conversation has " in err, "--context 2048" in err) == (1, True, True)
+    code, _, err = run(monkeypatch, capsys, "chat", model, *options, "--overflow", "shift")
+    assert (code, "--overflow is 'shift'; it must be one of drop_oldest, error" in err) == (2, True)

@@ -233,7 +233,7 @@ def test_a_script_ends_at_the_first_failure(model, monkeypatch, capsys):
     )
     streams = capsys.readouterr()
     assert streams.out == f"{replies(model, 'hello')[0]}\n"
-    assert streams.err.count("error: the prompt has ") == 1
+    assert streams.err.count("error: the conversation has ") == 1
 
 
 def test_the_bundled_model_says_in_one_line_how_to_get_a_real_one(monkeypatch, capsys):

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Option
 
@@ -15,8 +15,10 @@ from edgellm.cli.common import options
 from edgellm.cli.common.prompt_words import model_and_text
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.template_variables import parse_template_variables
+from edgellm.cli.common.values import one_of
 from edgellm.console.streams import is_terminal
 from edgellm.device.require_mlx import require_backend
+from edgellm.setting_values import choice
 from edgellm.settings import (
     CHAT_MAX_TOKENS,
     CHAT_TEMPERATURE,
@@ -25,6 +27,9 @@ from edgellm.settings import (
     LoadSettings,
     Sampling,
 )
+
+if TYPE_CHECKING:
+    from edgellm.chat.overflow import Overflow
 
 CHAT_SAMPLING = options.SAMPLING_OPTIONS.without("beams").with_defaults(
     max_tokens=CHAT_MAX_TOKENS, temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P
@@ -55,6 +60,15 @@ def chat(
             rich_help_panel=headings.PROMPT,
         ),
     ] = False,
+    overflow: Annotated[
+        str,
+        Option(
+            metavar="drop_oldest|error",
+            help="When the context is full: let the oldest messages leave, or stop.",
+            rich_help_panel=headings.PROMPT,
+            autocompletion=one_of("drop_oldest|error"),
+        ),
+    ] = "drop_oldest",
     plain: Annotated[
         bool,
         Option(
@@ -72,6 +86,7 @@ def chat(
     standard output. Thinking is shown as it comes, and then folded into a line.
     """
     model, text = model_and_text(model, text, "edgellm chat")
+    choice("--overflow", overflow, ("drop_oldest", "error"))
     variables = parse_template_variables(template_variable)
     if continued:
         settings = replace(settings, prompt_cache=True)
@@ -91,7 +106,13 @@ def chat(
     if model == DEFAULT_MODEL:
         chat_view.show_bundled_note()
     with open_with_progress(model, checkpoint, tokenizer, settings) as llm:
-        conversation = llm.chat(system, sampling, think=think, chat_template_kwargs=variables)
+        conversation = llm.chat(
+            system,
+            sampling,
+            think=think,
+            overflow=cast("Overflow", overflow),
+            chat_template_kwargs=variables,
+        )
         found_last_chat = continued and continue_last_chat(conversation)
         if system:  # given now, it goes before that of the conversation that was found
             conversation.set_system(system)
