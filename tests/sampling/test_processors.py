@@ -8,6 +8,7 @@ from support.counting import open_counted
 from support.drafters import KnownText, all_drafts
 
 from edgellm.errors import ConfigError
+from edgellm.sampling.sampler import Sampler
 from edgellm.settings import Sampling
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
@@ -129,6 +130,41 @@ def test_draft_tokens_and_steps_launched_ahead_change_nothing(async_compute, wro
             texts = [[*PROMPT, *expected[:length]] for length in range(LIMIT)]
             assert called == texts
     llm.close()
+
+
+def test_a_stream_that_gave_way_goes_on_with_its_functions(llm):
+    def asked(prompt):
+        return llm.stream(
+            prompt,
+            max_tokens=LIMIT,
+            logits_processors=[away_from_the_last],
+            temperature=0.7,
+            seed=4,
+        )
+
+    expected = [token.id for token in asked(PROMPT)]
+    stream = asked(PROMPT)
+    ids = [next(stream).id for _ in range(4)]
+    assert llm.generate([7, 8, 9], max_tokens=2).ids  # takes the place of the one that waits
+    assert [*ids, *(token.id for token in stream)] == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_tokens_that_are_drawn_on_the_device_follow_the_same_logits(temperature):
+    """As on a GPU, where the sampler leaves everything unevaluated."""
+
+    def after(tokens, logits):
+        return mx.where(mx.arange(8)[None] == (tokens[-1] + 1) % 8, logits, -mx.inf)
+
+    settings = Sampling(temperature=temperature, seed=1, logits_processors=[after])
+    logits = mx.array(np.random.RandomState(2).standard_normal((1, 8)).astype(np.float32))
+    for lazy in (True, False):
+        sampler = Sampler(settings, [3], 8, lazy=lazy)
+        assert [sampler(logits).read() for _ in range(6)] == [4, 5, 6, 7, 0, 1]
+        biased = Sampler(
+            Sampling(temperature=temperature, seed=1, logit_bias={6: 1000}), [3], 8, lazy=lazy
+        )
+        assert [biased(logits).read() for _ in range(3)] == [6] * 3
 
 
 def test_log_probabilities_stay_the_models_own(llm):
