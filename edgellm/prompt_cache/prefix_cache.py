@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from weakref import WeakSet
 
 import mlx.core as mx
@@ -113,8 +115,9 @@ class PrefixCache:
         self._cache_bytes = cache_bytes
         self._kv_budget = kv_budget
         self._prompt_cache = prompt_cache
-        # a finalizer may give a lease back in the middle of what it guards
         self._lock = threading.RLock()
+        self._is_changing = False
+        self._returned: deque[tuple[Lease, KeptSequence | None]] = deque()
         self._kept: list[KeptSequence] = []  # the least recently used first
         self._running: WeakSet[Lease] = WeakSet()
         self._closed = False
@@ -145,7 +148,7 @@ class PrefixCache:
         restore = restore and self._prompt_cache is not None
         prefix = as_tokens(ids[:-1])
         nbytes = self._cache_bytes(tokens) * sequences
-        with self._lock:
+        with self._changing():
             source, common = None, 0
             if reuse or restore:
                 source, common = self._longest(prefix, exact=exact)
@@ -173,7 +176,7 @@ class PrefixCache:
 
     def common(self, ids: Sequence[int], *, exact: bool) -> int:
         """Return how many tokens of a prompt ``begin`` would find in a kept sequence."""
-        with self._lock:
+        with self._changing():
             _, common = self._longest(as_tokens(ids[:-1]), exact=exact)
             return common
 
@@ -188,7 +191,7 @@ class PrefixCache:
             tokens: that the new sequence may come to hold.
         """
         nbytes = self._cache_bytes(tokens)
-        with self._lock:
+        with self._changing():
             self._make_room(nbytes)
             copies = copy_prefix(trunk.caches, length, tokens)
             if not copies:
@@ -207,12 +210,12 @@ class PrefixCache:
 
     def take_back(self, lease: Lease, sequence: KeptSequence | None) -> None:
         """End a lease, and keep its sequence if there is one: ``Lease.keep`` and ``drop``."""
+        self._returned.append((lease, sequence))
         with self._lock:
-            if lease not in self._running:
-                return
-            self._running.remove(lease)
-            if sequence is not None and not self._closed:
-                self._keep(sequence)
+            # a finalizer may come in the middle of another change, which then sees to it
+            if not self._is_changing:
+                with self._changing():
+                    pass
 
     def cut(self, tokens: Sequence[int], length: int) -> None:
         """Forget the end of the kept sequence ``tokens``, from ``length`` of them on.
@@ -220,7 +223,7 @@ class PrefixCache:
         Nobody will go on from it. Nothing happens where it is not kept, or is longer by now.
         """
         array = as_tokens(tokens)
-        with self._lock:
+        with self._changing():
             for sequence in self._kept:
                 size = len(sequence.tokens)
                 # a step ahead may have computed the token after the last
@@ -236,7 +239,7 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Write kept sequences to disk if they are to last, and free them."""
-        with self._lock:
+        with self._changing():
             while self._kept:
                 self._evict(self._kept[0])
 
@@ -260,6 +263,22 @@ class PrefixCache:
     def __len__(self) -> int:
         """Return how many sequences are kept."""
         return len(self._kept)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change what is kept within; sequences that were given back meanwhile follow."""
+        with self._lock:
+            self._is_changing = True
+            try:
+                yield
+                while self._returned:
+                    lease, sequence = self._returned.popleft()
+                    if lease in self._running:
+                        self._running.remove(lease)
+                        if sequence is not None and not self._closed:
+                            self._keep(sequence)
+            finally:
+                self._is_changing = False
 
     def _longest(self, prefix: Tokens, *, exact: bool) -> tuple[KeptSequence | None, int]:
         """Return the kept sequence with the longest common prefix that it can go on after.

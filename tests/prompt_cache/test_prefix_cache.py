@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.conversations import require_same_alone_and_in_turn
 
 import edgellm
-from edgellm.kv_cache.cache import KVCache, storage_tokens
+from edgellm.kv_cache.cache import KVCache, storage_tokens, stored
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.prompt_cache.disk_cache import PromptCache
 from edgellm.prompt_cache.prefix_cache import MIN_BRANCH, PrefixCache
@@ -38,6 +38,7 @@ def compute(lease, ids):
         new = mx.array(ids[cache.offset :], mx.float32)[None, None, :, None]
         if new.size:
             cache.update(*[mx.broadcast_to(new, (1, 1, new.size, 2))] * 2)
+    mx.eval(stored(lease.caches))  # another thread may go on from them
 
 
 def check(lease, ids):
