@@ -206,9 +206,10 @@ class ModelLock:
             nothing to wait for.
         """
         with self.mutex:
-            if self._holder is not place and place not in self._line:
-                self._line.append(place)
             while True:
+                # also one that had the model when it came, and was made to give way since
+                if self._holder is not place and place not in self._line:
+                    self._line.append(place)
                 self.require_open()
                 if place.is_ready or place.is_done or not place.keep_going():
                     return None
@@ -291,7 +292,10 @@ class ModelLock:
             if place.occupant is not None:
                 place.occupant.give_way()
         finally:
-            self._holder = None
+            with self.mutex:
+                self._holder = None
+                # its reader may wait for this step, which somebody else has computed
+                place.changed.notify_all()
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
