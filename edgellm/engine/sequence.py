@@ -18,7 +18,7 @@ from edgellm.generation.not_finite import located
 from edgellm.generation.output import FinishReason, PromptToken, Token, prompt_tokens, top_logprobs
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
-from edgellm.kv_cache.cache import Cache
+from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.prompt_cache.kept_sequence import as_tokens
 from edgellm.prompt_cache.prefix_cache import Lease
 from edgellm.sampling.logprobs import Logprobs
@@ -155,17 +155,24 @@ class Sequence:
 
     def realign(self) -> None:
         """Go back to where tokens and caches agree, after a step that was interrupted."""
-        held = self.caches[0].offset
+        if self.caches[0].offset != self.computed or self.computed == len(self.tokens):
+            self.rewind()
+
+    def rewind(self) -> None:
+        """Forget what a pass that failed has left half-way in the caches."""
         agreed = min(self.computed, len(self.tokens) - 1)
-        if agreed == self.computed == held:
-            return
-        if held < agreed or not all(cache.trim(agreed) for cache in self.caches):
-            self.restart()
-            return
+        for cache in self.caches:
+            # a window may have moved, and of a whole model's cache nobody knows
+            is_plain = isinstance(cache, KVCache) and cache.window is None
+            if not is_plain or cache.offset < agreed:
+                self.restart()
+                return
+        for cache in self.caches:
+            cache.trim(agreed)
         self.computed = agreed
 
     def restart(self) -> None:
-        """Forget what is in the caches: a pass that failed has left them half-way."""
+        """Forget all that is in the caches."""
         for cache in self.caches:
             cache.trim(0)
         self.computed = 0

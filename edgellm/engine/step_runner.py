@@ -98,8 +98,8 @@ class StepRunner:
     def _forward(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> mx.array | None:
         """Return the logits (N, V) of those that draw a token; None where all were cancelled.
 
-        After a failure, or where they were cancelled, sequences begin anew: some layers' caches
-        hold the new tokens and others do not.
+        After a failure, or where they were cancelled, the sequences go back to where they were
+        before: some layers' caches hold the new tokens and others do not.
         """
         lock = self._context.model_lock
         sequences = [sequence for sequence, _ in scheduled]
@@ -122,7 +122,7 @@ class StepRunner:
         finally:
             if logits is None:
                 for sequence in sequences:
-                    sequence.restart()
+                    sequence.rewind()
         if lock.closed:
             raise ClosedError("the model was closed during the answers")
         return logits
