@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import threading
-import time
 from collections import abc
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Unpack
 
 from edgellm.console.units import size
-from edgellm.device.place import Place
+from edgellm.device.place import MAX_TIMEOUT, deadline_after
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats, KVBytes
 from edgellm.engine.scheduler import Scheduler
@@ -26,7 +25,6 @@ from edgellm.sampling.processors import require_known_tokens
 from edgellm.setting_values import number as checked_number
 from edgellm.setting_values import whole_number
 from edgellm.settings import (
-    MAX_SECONDS,
     MAX_SEED,
     MAX_SEQUENCES,
     Sampling,
@@ -62,8 +60,6 @@ class Engine:
         self._runner = StepRunner(context, self._scheduler)
         self._stepping = threading.Lock()
         self._stepping_thread: int | None = None
-        self._place: Place | None = None
-        """At the model, while there are sequences."""
 
     def __enter__(self) -> Engine:
         """Return the engine."""
@@ -110,10 +106,7 @@ class Engine:
         sampling = merged("sampling", sampling, Sampling(), settings)
         require_no_beams(sampling)
         n = whole_number("n", n, 1, MAX_SEQUENCES)
-        deadline = math.inf
-        if timeout is not None:
-            timeout = checked_number("timeout", timeout, 0, MAX_SECONDS, low_excluded=True)
-            deadline = time.perf_counter() + timeout
+        deadline = deadline_after(timeout) or math.inf
         self._scheduler.require_open()
         tokens = token_ids(prompt, context.tokenizer)
         context.check_prompt(tokens)
@@ -141,10 +134,12 @@ class Engine:
         was cancelled, the pass is left between two layers.
         """
         self._scheduler.cancel(whole_number("number", number, 0, sys.maxsize))
+        self._runner.look_again()
 
     def cancel_all(self) -> None:
         """Cancel all sequences that are here now."""
         self._scheduler.cancel_all()
+        self._runner.look_again()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until there is something for ``step`` to do; return whether there is.
@@ -156,7 +151,7 @@ class Engine:
             timeout: seconds at most; None: any time.
         """
         if timeout is not None:
-            timeout = checked_number("timeout", timeout, 0, MAX_SECONDS)
+            timeout = checked_number("timeout", timeout, 0, MAX_TIMEOUT)
         return self._scheduler.wait(timeout)
 
     def step(self, wait: bool | float | None = None) -> list[tuple[int, Token]]:
@@ -177,7 +172,7 @@ class Engine:
             ClosedError: the engine or the model was closed.
         """
         if wait is not None and not isinstance(wait, bool):
-            wait = checked_number("wait", wait, 0, MAX_SECONDS)
+            wait = checked_number("wait", wait, 0, MAX_TIMEOUT)
         if wait is True:
             self._scheduler.wait(None)
         elif wait:
@@ -186,7 +181,7 @@ class Engine:
             self._scheduler.require_open()
             if not self._scheduler.has_sequences:
                 return self._scheduler.take_tokens()
-            self._step()
+            self._runner.run()
             return self._scheduler.take_tokens()
 
     def close(self) -> list[tuple[int, Token]]:
@@ -202,7 +197,7 @@ class Engine:
             last_tokens = self._scheduler.close(CLOSED)
             for sequence in running:
                 sequence.release()
-            self._release()
+            self._runner.leave()
         return last_tokens
 
     def model_closed(self) -> None:
@@ -243,24 +238,6 @@ class Engine:
             weight_passes=cost.weight_passes,
             bytes_read=cost.bytes_read,
         )
-
-    def _step(self) -> None:
-        """Compute a step, holding the model lock until there are no more sequences."""
-        if self._place is None:
-            place = self._context.model_lock.place()
-            place.advance()
-            self._place = place
-        try:
-            with self._place.computing():
-                self._runner.run()
-        finally:
-            if not self._scheduler.has_sequences:
-                self._release()
-
-    def _release(self) -> None:
-        if self._place is not None:
-            self._place.leave()
-            self._place = None
 
     @contextmanager
     def _one_at_a_time(self, name: str) -> abc.Iterator[None]:

@@ -140,6 +140,13 @@ class Scheduler:
         with self._changed:
             return [one for one in self._running if not one.is_started]
 
+    @property
+    def next_deadline(self) -> float | None:
+        """When the time of somebody is over, on ``time.monotonic``; None: there is no such time."""
+        if self._next_deadline == math.inf:
+            return None
+        return self._next_deadline
+
     def start(self, sequence: Sequence) -> bool:
         """Count a sequence as started; false where it was cancelled meanwhile."""
         with self._changed:
@@ -156,7 +163,7 @@ class Scheduler:
 
         The last tokens of all of them are among those of ``take_tokens``.
         """
-        now = time.perf_counter()
+        now = time.monotonic()
         if not self._any_cancelled and now < self._next_deadline:
             return []
         started = []

@@ -35,7 +35,7 @@ class Sequence:
         prompt: its token ids.
         sampling: how tokens are drawn.
         continues: whether the prompt was a text, which the completion continues.
-        deadline: when its time is over, on ``time.perf_counter``.
+        deadline: when its time is over, on ``time.monotonic``.
 
     Attributes:
         number: by which an engine's caller knows it.

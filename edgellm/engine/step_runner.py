@@ -7,9 +7,11 @@ from __future__ import annotations
 import time
 from collections import abc
 from contextlib import suppress
+from weakref import finalize
 
 import mlx.core as mx
 
+from edgellm.device.place import Place
 from edgellm.engine.batched_forward import SequenceInput, forward
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats
@@ -34,10 +36,54 @@ class StepRunner:
         self._context = context
         self._scheduler = scheduler
         self._sharing = PrefixSharing(context)
+        self._entering: Place | None = None
+        """In line for the model."""
+        self._held: list[Place] = []
+        """At the model, while there are sequences: one, or none."""
+        finalize(self, _abandon, self._held)
         self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
-        """Go one step on with all sequences, and post new tokens to the scheduler."""
+        """Go one step on with all sequences, and post new tokens to the scheduler.
+
+        The model is held until there are no more sequences. While it is waited for, those end whose
+        time is over.
+        """
+        if not self._held and not self._enter():
+            self._end_cancelled()
+            return
+        try:
+            with self._held[0].computing():
+                self._step()
+        finally:
+            if not self._scheduler.has_sequences:
+                self.leave()
+
+    def look_again(self) -> None:
+        """Wait for the model no longer where nobody is left who needs it."""
+        entering = self._entering
+        if entering is not None and not self._scheduler.has_sequences:
+            entering.cancel()
+
+    def leave(self) -> None:
+        """Let others have the model."""
+        while self._held:
+            self._held.pop().leave()
+
+    def _enter(self) -> bool:
+        """Wait for the model; return whether it is there, and not somebody's time over."""
+        lock = self._context.model_lock
+        self._entering = place = lock.place(deadline=self._scheduler.next_deadline)
+        try:
+            self.look_again()
+            if not place.advance():
+                return False
+            self._held.append(place)
+            return True
+        finally:
+            self._entering = None
+
+    def _step(self) -> None:
         started_at = time.perf_counter()
         try:
             self._end_cancelled()
@@ -107,7 +153,7 @@ class StepRunner:
         def keep_going() -> bool:
             if lock.closed:
                 return False
-            now = time.perf_counter()
+            now = time.monotonic()
             return any(not (one.is_cancelled or one.deadline <= now) for one in sequences)
 
         logits = None
@@ -168,3 +214,9 @@ class StepRunner:
         self._scheduler.post(sequence, sequence.last_token("error", error))
         self._scheduler.end(sequence)
         sequence.drop()
+
+
+def _abandon(held: abc.Iterable[Place]) -> None:
+    """Let others have the model of an engine that nobody has any more."""
+    for place in held:
+        place.abandon()

@@ -1,5 +1,6 @@
 """An engine that is interrupted: cancelled, closed, or let down by its disk."""
 
+import gc
 import threading
 import time
 
@@ -103,6 +104,47 @@ def test_an_engine_holds_the_model_only_while_it_has_sequences(open_llm):
         assert llm.generate(PROMPT, max_tokens=4).text == expected
 
 
+def test_what_ends_while_the_model_is_waited_for_is_told_at_once(open_llm):
+    llm = open_llm("llama-2")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold(progress):
+        inside.set()
+        go_on.wait(60)
+
+    other = threading.Thread(target=lambda: llm.generate(PROMPT, max_tokens=2, on_prefill=hold))
+    other.start()
+    assert inside.wait(60)
+    with llm.engine() as engine:
+        number = engine.submit(PROMPT, timeout=0.01)
+        assert [(who, token.finish_reason) for who, token in engine.step()] == [(number, "timeout")]
+        number = engine.submit(PROMPT)
+        told = []
+        stepping = threading.Thread(target=lambda: told.extend(engine.step()))
+        stepping.start()
+        engine.cancel(number)
+        stepping.join()
+        assert [(who, token.finish_reason) for who, token in told] == [(number, "cancelled")]
+        go_on.set()
+        other.join()
+        number = engine.submit(PROMPT, max_tokens=1)
+        assert [(who, token.finish_reason) for who, token in engine.step()] == [(number, "length")]
+
+
+def test_an_engine_that_nobody_has_any_more_holds_nothing(open_llm):
+    llm = open_llm("llama-2")
+    expected = llm.generate(PROMPT, max_tokens=4).text
+    engine = llm.engine()
+    engine.submit(PROMPT)
+    engine.step()
+    with pytest.raises(EdgeLLMError, match="unfinished sequences"):
+        llm.generate(PROMPT, max_tokens=4)
+    del engine
+    gc.collect()
+    assert llm.generate(PROMPT, max_tokens=4).text == expected
+    assert llm.prefix_cache.running_bytes == 0
+
+
 def test_a_closed_model_closes_its_engines(open_llm):
     llm = open_llm("llama-2")
     engine = llm.engine()
@@ -150,7 +192,7 @@ def test_a_time_that_is_over_ends_a_sequence_wherever_it_is(open_llm):
     with llm.engine(at_once=1) as engine:
         running = engine.submit(PROMPT[:5], max_tokens=200, timeout=0.2)
         waiting = engine.submit(PROMPT[:5], max_tokens=200, timeout=1e-6)
-        patient = engine.submit(PROMPT[:5], max_tokens=2, timeout=1e9)
+        patient = engine.submit(PROMPT[:5], max_tokens=2, timeout=1e6)
         ends = {}
         while not engine.idle:
             ends |= {who: token for who, token in engine.step() if token.finish_reason}
