@@ -174,3 +174,12 @@ def test_tool_calls_are_saved_and_loaded(chat, tmp_path):
     (tmp_path / "talk.json").write_text('{"messages": [{"role": "bot", "content": ""}]}')
     with pytest.raises(FormatError):
         chat.load(str(tmp_path / "talk.json"))
+
+
+def test_a_reply_whose_time_is_over_ends(chat):
+    *_, last = chat.stream("Hello", timeout=1e-9)
+    assert last.finish_reason == "timeout"
+    chat.send("Hello")
+    said = list(chat.messages)
+    assert chat.regenerate(timeout=1e-9) == ""
+    assert chat.messages == said, "what was there stays where no reply comes"

@@ -182,6 +182,7 @@ class Chat:
         message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         on_prefill: PrefillCallback | None = None,
+        timeout: float | None = None,
         **settings: Unpack[SamplingFields],
     ) -> Stream:
         """Return the tokens of the reply to a message, to be read as they come.
@@ -191,7 +192,7 @@ class Chat:
 
         Args:
             message: the user's text; or messages, such as ``{"role": "tool", "content": "sunny"}``.
-            on_prefill: as in ``LLM.stream``.
+            on_prefill, timeout: as in ``LLM.stream``.
             settings: fields of ``Sampling``.
 
         Raises:
@@ -200,7 +201,9 @@ class Chat:
             TemplateError: the template refuses the conversation.
         """
         turn = self.begin(message, **settings)
-        tokens = self.llm.stream(turn.ids, turn.sampling, reuse_cache=True, on_prefill=on_prefill)
+        tokens = self.llm.stream(
+            turn.ids, turn.sampling, reuse_cache=True, on_prefill=on_prefill, timeout=timeout
+        )
         return tokens.map(turn.add, on_end=turn.end)
 
     def begin(
@@ -224,15 +227,19 @@ class Chat:
     def send(
         self,
         message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
         **settings: Unpack[SamplingFields],
     ) -> str:
         """Return the reply to a message, without thinking and tool calls.
 
         These are in ``messages[-1]``; the rest is as in ``stream``.
         """
-        return "".join(token.text for token in self.stream(message, **settings))
+        return "".join(token.text for token in self.stream(message, timeout=timeout, **settings))
 
-    def regenerate(self, **settings: Unpack[SamplingFields]) -> str:
+    def regenerate(
+        self, *, timeout: float | None = None, **settings: Unpack[SamplingFields]
+    ) -> str:
         """Return a new reply to the user's last message, in the place of what has come after it.
 
         What was there stays where no reply comes. Arguments and errors are those of ``stream``;
@@ -246,7 +253,7 @@ class Chat:
         if not dropped:
             raise ConfigError("there is nothing to reply to", hint="send a message first")
         try:
-            text = self.send(dropped[0], **settings)
+            text = self.send(dropped[0], timeout=timeout, **settings)
         except BaseException:
             self._messages = before
             raise
