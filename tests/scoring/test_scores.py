@@ -106,7 +106,7 @@ def test_texts_are_cut_where_lm_evaluation_harness_cuts_them(tiny_folder):
         ([("one",)], r"pairs\[0\] is"),
         ([("a", "b"), ("a", [3])], r"pairs\[1\] is"),
         ([("a", "b"), ("a", "")], r"pairs\[1\] has no token"),
-        ([([1], [2.5])], "whole numbers"),
+        ([([1], [2.5])], "whole number"),
         ([([1], [100_000])], r"pairs\[0\]: a token id"),
     ],
 )
