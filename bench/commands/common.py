@@ -98,6 +98,13 @@ def collect_records(
         return collect(measure(progress=status.show), outputs, status.note)
 
 
+def table_width() -> int:
+    """Return the letters that a line of a table may have: the terminal's, or 80."""
+    if not sys.stdout.isatty():
+        return USUAL_WIDTH
+    return get_terminal_size((USUAL_WIDTH, 24)).columns
+
+
 def print_records(
     records: Sequence[Record], columns: Mapping[str, Column], *, json: bool, wide: bool = False
 ) -> None:
@@ -111,9 +118,7 @@ def print_records(
         return
     if not records:
         return
-    width = get_terminal_size((USUAL_WIDTH, 24)).columns
-    if not sys.stdout.isatty():
-        width = USUAL_WIDTH
+    width = table_width()
     table, left_out = fitting_table(records, columns, width=None if wide else width)
     write_line(table)
     notes = [*name_lines(records), *doubt_lines(records, width=width)]

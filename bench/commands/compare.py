@@ -15,7 +15,7 @@ from edgellm.console.terminal import write_json, write_line
 from edgellm.errors import ConfigError
 
 
-def compare(files: common.Files, *, json: common.Json = False) -> None:
+def compare(files: common.Files, *, json: common.Json = False, wide: common.Wide = False) -> None:
     """Put result files beside each other, from this machine or others: what differs, and whether
     that is more than noise.
     """
@@ -28,16 +28,24 @@ def compare(files: common.Files, *, json: common.Json = False) -> None:
         document = comparison.as_document(compared, names)
         write_json(document)
         return
-    write_line(describe(compared, comparison.environments(records), names))
+    width = None if wide else common.table_width()
+    write_line(describe(compared, comparison.environments(records), names, width=width))
 
 
 def describe(
     compared: Sequence[MatchedRecords],
     environments: Mapping[str, Sequence[str]],
     names: Sequence[str],
+    *,
+    width: int | None = None,
 ) -> str:
-    """Return what was found in files of these names as text: measurements, then machines."""
+    """Return what was found in files of these names as text: measurements, then machines.
+
+    Intervals are left out where lines would be longer than ``width``.
+    """
     text = _align(_measurement_lines(compared, names))
+    if width is not None and max(map(len, text.splitlines())) > width:
+        text = _align(_measurement_lines(compared, names, intervals=False))
     if environments:
         lines = [["where they differ", *names]]
         lines += [[name, *values] for name, values in environments.items()]
@@ -45,19 +53,25 @@ def describe(
     return text
 
 
-def describe_change(change: Change | None) -> str:
+def describe_change(change: Change | None, *, interval: bool = True) -> str:
     """Return ``1.42 x (1.38 to 1.45)``, with a note where the change may be none."""
     if change is None:
         return "-"
     if change.low is None or change.high is None:
         return f"{change.ratio:.2f} x (single sample)"
-    interval = f"{change.low:.2f} to {change.high:.2f}"
+    notes = []
+    if interval:
+        notes.append(f"{change.low:.2f} to {change.high:.2f}")
     if change.within_noise:
-        interval += ", within noise"
-    return f"{change.ratio:.2f} x ({interval})"
+        notes.append("within noise")
+    if not notes:
+        return f"{change.ratio:.2f} x"
+    return f"{change.ratio:.2f} x ({', '.join(notes)})"
 
 
-def _measurement_lines(compared: Sequence[MatchedRecords], names: Sequence[str]) -> list[list[str]]:
+def _measurement_lines(
+    compared: Sequence[MatchedRecords], names: Sequence[str], *, intervals: bool = True
+) -> list[list[str]]:
     """Return a line per measurement: what tells it apart, each file's figure, and the changes.
 
     Changes are from the first file.
@@ -68,7 +82,7 @@ def _measurement_lines(compared: Sequence[MatchedRecords], names: Sequence[str])
     for item in compared:
         line = [_cell(item.key[key]) for key in keys]
         line += [_figure(record) for record in item.records]
-        line += [describe_change(change) for change in item.changes]
+        line += [describe_change(change, interval=intervals) for change in item.changes]
         lines.append(line)
     return lines
 

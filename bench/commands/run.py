@@ -87,7 +87,7 @@ def run(
     max_seconds: Annotated[
         float,
         Option(
-            metavar="SECONDS", min=0, help="No further repetition of a test begins after so many."
+            metavar="SECONDS", min=0, help="After so many, no further repetition of a test begins."
         ),
     ] = MAX_SECONDS,
     timeout: Annotated[

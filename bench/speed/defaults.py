@@ -17,6 +17,11 @@ Measured on 2 cores at 2.6 GHz.
 ON_REQUEST = (ENDPOINT, "llama.cpp-plain")
 """Backends that are measured only where they are named."""
 
+NO_CUDA = (
+    "not measured: the cuda backend needs an NVIDIA GPU, and nvidia-smi is not here "
+    "(edgellm bench --backend cuda tries without it)"
+)
+
 Skipped = frozenset[tuple[str, str]]
 """Pairs of a backend and a model that are not measured."""
 
@@ -37,7 +42,11 @@ def too_slow(backends: Sequence[str], models: Sequence[str]) -> Skipped:
 def left_out(skipped: Skipped) -> list[str]:
     """Return a sentence for each usual backend that is left out, with the way to have it."""
     missing = [name for name in _wanted() if not BACKENDS[name].installed]
+    without_a_device = []
+    if "cuda" not in _wanted():
+        without_a_device = [NO_CUDA]
     return [
+        *without_a_device,
         *map(not_measured, missing),
         *(
             f"not measured: {model} in {name}, minutes on a processor ({_command(name, model)})"

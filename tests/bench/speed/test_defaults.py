@@ -17,6 +17,7 @@ def test_each_usual_backend_is_measured_or_said_to_be_missing():
     for name in {"edgellm", "cpu", "mlx-lm", "transformers", "llama.cpp"} - {*usual_backends()}:
         (sentence,) = [line for line in sentences if f"the {name} backend" in line]
         assert BACKENDS[name].install in sentence
+    assert ("cuda" in usual_backends()) or any("the cuda backend" in line for line in sentences)
 
 
 def test_a_pair_that_is_left_out_is_said_with_the_command_that_measures_it():
