@@ -1,6 +1,6 @@
 """examples/service.py with a page that tells of its state: ``python app.py`` serves it.
 
-It prints its port, and ends on SIGTERM. Named ``sync``, it answers with ``LLM.stream``, read in the
+It prints its port, and ends on SIGTERM. Under /threads it answers with ``LLM.stream``, read in the
 threads of Starlette's pool.
 """
 
@@ -29,7 +29,12 @@ async def health(request):
             "running": llm.running,
             "waiting": llm.waiting,
             "kv_bytes": llm.kv_bytes.in_use,
-            "threads": sorted(thread.name for thread in threading.enumerate()),
+            # the web server keeps its pool of threads for the next requests
+            "threads": sorted(
+                thread.name
+                for thread in threading.enumerate()
+                if not thread.name.startswith("AnyIO")
+            ),
         }
     )
 
