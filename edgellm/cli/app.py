@@ -35,7 +35,7 @@ class EdgellmGroup(CommandGroup):
             "Talk to a model.", "edgellm chat mlx-community/Llama-3.2-1B-Instruct-4bit --memory 4GB"
         ),
         "generate": CommandEntry(
-            "Continue a text, or each line of a file, side by side.",
+            "Continue a prompt, or each line of a file.",
             'edgellm generate stories --prompt "Once upon a time" --max-tokens 100',
         ),
         "list": CommandEntry(
@@ -54,29 +54,27 @@ class EdgellmGroup(CommandGroup):
             target="edgellm.cli.model_commands.rm:rm",
         ),
         "convert": CommandEntry(
-            "Make a model folder of any model.",
+            "Convert a model to a folder that edgellm and mlx-lm open.",
             "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",
         ),
         "export": CommandEntry(
             "Write a model as a GGUF file.", "edgellm export ./llama-1b llama-1b.gguf"
         ),
         "synth": CommandEntry(
-            "Make a model of random weights, to measure a machine.",
+            "Create a model with random weights, to benchmark a machine.",
             "edgellm synth llama-2-7b ./llama-7b --bits 4",
         ),
         "plan": CommandEntry(
-            "Show what a budget of memory buys.",
+            "Show how a model would run in a memory budget.",
             "edgellm plan mlx-community/Meta-Llama-3.1-8B-Instruct-4bit --memory 4GB",
         ),
-        "info": CommandEntry(
-            "Show the shape of a model, and what its parts weigh.", "edgellm info stories"
-        ),
+        "info": CommandEntry("Show a model's architecture and sizes.", "edgellm info stories"),
         "verify": CommandEntry(
-            "Check that a model is whole and computes.", "edgellm verify ./llama-1b"
+            "Check that a model is complete and runs.", "edgellm verify ./llama-1b"
         ),
-        "doctor": CommandEntry("Look this machine over.", "edgellm doctor ~/models"),
+        "doctor": CommandEntry("Check this machine.", "edgellm doctor ~/models"),
         "bench": CommandEntry(
-            "Measure this machine, and models on it.", target="edgellm.bench.app:app"
+            "Benchmark this machine and models on it.", target="edgellm.bench.app:app"
         ),
     }
 
@@ -151,4 +149,4 @@ def common(
         bool, Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Language models on the machine in front of you, also those larger than its memory."""
+    """Run language models on your machine, including models larger than its memory."""

@@ -93,7 +93,7 @@ def _whole_model_rows(facts: Mapping[str, Any], layers: str) -> list[tuple[str, 
         ("parameters", count(facts["parameters"])),
         ("shape", layers),
         ("context", f"{facts['max_position_embeddings']:,} tokens, {cache_bytes} each"),
-        ("stored", f"{stored}; {facts['bits_per_parameter']:.2f} bits a parameter"),
+        ("stored", f"{stored}; {facts['bits_per_parameter']:.2f} bits per parameter"),
         ("all weights", f"{size(nbytes['total'])} in {plural(facts['files'], 'file')}"),
         ("in memory", size(nbytes["in_memory"])),
         ("tokenizer", _tokenizer(facts["tokenizer"])),
@@ -124,7 +124,7 @@ def _positions(facts: Mapping[str, Any]) -> str:
 
 def _stored(facts: Mapping[str, Any]) -> str:
     """Say in which bits most matrices are, which are in others, and what is not quantized."""
-    bits_per_parameter = f"{facts['bits_per_parameter']:.2f} bits a parameter"
+    bits_per_parameter = f"{facts['bits_per_parameter']:.2f} bits per parameter"
     form = facts["quantization"]
     if form is None:
         return f"{facts['dtype']}, {bits_per_parameter}"
@@ -168,8 +168,8 @@ def show_plan(plan: Mapping[str, Any], *, name: str, measured: bool) -> None:
         ("KV cache", _kv_cache(plan)),
         *_draft(plan),
         ("activations", f"{size(plan['working_bytes'])}, {prompt_tokens} at a time"),
-        ("together", f"{size(plan['total_bytes'])} of a budget of {size(plan['budget'])}"),
-        ("read for a token", read_for_token),
+        ("total", f"{size(plan['total_bytes'])} of a budget of {size(plan['budget'])}"),
+        ("read per token", read_for_token),
         *_expected_speed(plan, measured=measured),
     ]
     show_rows(rows, title=name)
@@ -189,7 +189,7 @@ def _weights_in_memory(plan: Mapping[str, Any], layers: str) -> list[Row]:
             f"{size(plan['pinned_bytes'])}",
         ),
         ("outside the layers", f"{size(plan['outer_bytes'])}: {outer}"),
-        ("in transit", f"{plural(plan['slots'], 'slot')} of {size(plan['slot_bytes'])}"),
+        ("paging buffers", f"{plural(plan['slots'], 'slot')} of {size(plan['slot_bytes'])}"),
     ]
 
 
@@ -274,7 +274,7 @@ def cost_rows(facts: Mapping[str, Any]) -> list[Row]:
     """Return what ``facts.generation_facts`` says of a completion, as rows."""
     prompt = plural(facts["prompt_tokens"], "token")
     if facts["cached_tokens"]:
-        prompt += f" ({facts['cached_tokens']:,} of them known)"
+        prompt += f" ({facts['cached_tokens']:,} cached)"
     tokens = plural(facts["completion_tokens"], "token")
     if facts["tokens_per_second"]:
         tokens += f", {speed(facts['tokens_per_second'])}"
@@ -291,7 +291,7 @@ def cost_rows(facts: Mapping[str, Any]) -> list[Row]:
 def _speculation(facts: Mapping[str, Any]) -> list[Row]:
     if not facts["drafted_tokens"]:
         return []
-    passes = f"{facts['tokens_per_weight_pass']:.2f} tokens a weight pass"
+    passes = f"{facts['tokens_per_weight_pass']:.2f} tokens per pass over the weights"
     drafted = plural(facts["drafted_tokens"], "draft token")
     return [("speculation", f"{passes}, {percent(facts['acceptance'])} of {drafted} accepted")]
 

@@ -182,7 +182,7 @@ def test_stats_tell_what_the_last_answer_has_cost(session, capsys):
     assert streams.out == ""
     assert session.stats.cached_tokens > 0
     assert (
-        f"{session.stats.prompt_tokens} tokens ({session.stats.cached_tokens} of them known)"
+        f"{session.stats.prompt_tokens} tokens ({session.stats.cached_tokens} cached)"
         in streams.err
     )
     assert (

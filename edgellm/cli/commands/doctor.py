@@ -16,14 +16,12 @@ from edgellm.files.given_path import given_path
 def doctor(
     folder: Annotated[
         Path | None,
-        Argument(
-            metavar="[FOLDER]", help="A folder on the disk to be measured; default: this one."
-        ),
+        Argument(metavar="FOLDER", help="A folder on the disk to measure; default: this one."),
     ] = None,
     *,
     json: options.Json = False,
 ) -> int:
-    """Show what this machine is and how fast, and try whether models run right on it."""
+    """Show what this machine is and how fast it is, and check that models run right on it."""
     # No require_backend: that MLX does not load is something to be found here.
     from edgellm.console.diagnosis_view import show_diagnosis
     from edgellm.console.progress import show_doing

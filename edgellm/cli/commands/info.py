@@ -8,7 +8,7 @@ from edgellm.device.require_mlx import require_backend
 
 
 def info(model: options.Model, *, json: options.Json = False) -> None:
-    """Show the shape of a model, and what its parts weigh."""
+    """Show a model's architecture and sizes."""
     require_backend()
     from edgellm.console import tables
     from edgellm.diagnostics.facts import inspect_model, model_facts

@@ -24,17 +24,17 @@ def plan(
     *,
     settings: Annotated[LoadSettings, PLAN_OPTIONS],
     beams: Annotated[
-        int, Option(metavar="N", help="With room for a beam search of so many sequences.")
+        int, Option(metavar="N", help="Leave room for a beam search with this many sequences.")
     ] = 1,
     sim_ram: Annotated[
-        str | None, Option(metavar="SIZE", help="For a machine with so much memory: 8GB.")
+        str | None, Option(metavar="SIZE", help="Plan for a machine with this much memory: 8GB.")
     ] = None,
     sim_disk: Annotated[
-        str | None, Option(metavar="RATE", help="For a machine with such a disk: 3GB/s.")
+        str | None, Option(metavar="RATE", help="Plan for a machine with a disk this fast: 3GB/s.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Show what a model would do with a budget of memory, also before it is downloaded."""
+    """Show how a model would run in a memory budget, even before it is downloaded."""
     require_backend()
     from edgellm.console import tables
     from edgellm.device.machine import describe_load

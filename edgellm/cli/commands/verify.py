@@ -8,9 +8,7 @@ from edgellm.device.require_mlx import require_backend
 
 
 def verify(model: options.Model, *, json: options.Json = False) -> int:
-    """Check a model: files, index, shapes, checksums, values, tokenizer, and one pass through
-    it.
-    """
+    """Check a model: files, index, shapes, checksums, values, tokenizer, and one forward pass."""
     require_backend()
     from edgellm.console.diagnosis_view import show_verification
     from edgellm.console.progress import show_verifying

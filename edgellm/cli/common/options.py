@@ -93,8 +93,8 @@ LOAD_OPTIONS = SettingsOptions(
         "context_window": option(
             int | None,
             "N",
-            "Tokens that attention looks back over; older ones are forgotten "
-            "and their memory is used again.",
+            "Sliding window: attention sees this many tokens; older ones are forgotten "
+            "and their memory is reused.",
             heading=headings.MEMORY,
         ),
         "kv_bits": option(
@@ -113,17 +113,20 @@ LOAD_OPTIONS = SettingsOptions(
         "threads": option(
             int | None,
             "N",
-            "Processor threads for arithmetic; default: as the machine has.",
+            "CPU threads; default: chosen for the machine.",
             heading=headings.SPEED,
         ),
         "backend": option(
             str,
             "auto|mlx",
-            "What computes: mlx takes MLX's kernels also where edgellm has its own.",
+            "Compute backend: mlx uses MLX's kernels even where edgellm has its own.",
             heading=headings.SPEED,
         ),
         "activations": option(
-            str, "auto|int8|float", "What the CPU kernels compute in.", heading=headings.SPEED
+            str,
+            "auto|int8|float",
+            "Number type of the CPU kernels' activations.",
+            heading=headings.SPEED,
         ),
         "speculate": option(
             str,
@@ -150,28 +153,28 @@ SAMPLING_OPTIONS = SettingsOptions(
         "temperature": option(
             float,
             "X",
-            "0 takes the likeliest token; more makes texts more varied.",
+            "0 always takes the most likely token; higher values make texts more varied.",
             heading=headings.SAMPLING,
         ),
         "top_p": option(
             float,
             "X",
-            "Keep the likeliest tokens whose probabilities reach this sum.",
+            "Keep the most likely tokens whose probabilities add up to this.",
             heading=headings.SAMPLING,
         ),
         "top_k": option(
-            int, "N", "Keep the N likeliest tokens; 0 keeps all.", heading=headings.SAMPLING
+            int, "N", "Keep the N most likely tokens; 0 keeps all.", heading=headings.SAMPLING
         ),
         "min_p": option(
             float,
             "X",
-            "Drop tokens less likely than this share of the likeliest.",
+            "Drop tokens less likely than this fraction of the most likely one.",
             heading=headings.SAMPLING,
         ),
         "repetition_penalty": option(
             float,
             "X",
-            "Above 1, tokens that have occurred become less likely.",
+            "Above 1, tokens that have already occurred become less likely.",
             heading=headings.SAMPLING,
         ),
         "beams": option(
