@@ -52,6 +52,8 @@ VALID = {
     "tokens": [5],
     "ids": [5],
     "number": 0,
+    "pairs": [("Once", " upon")],
+    "texts": ["Once"],
     "messages": [{"role": "user", "content": "hello"}],
     "token": "a",
     "token_id": 5,

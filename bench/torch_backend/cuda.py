@@ -37,6 +37,8 @@ class TritonLinear:
     def __init__(
         self, weight: QuantizedWeight, bias: torch.Tensor | None, device: torch.device
     ) -> None:
+        self.in_features: int
+        self.out_features: int
         self.out_features, self.in_features = weight.codes.shape
         self.bias: torch.Tensor | None = bias if bias is None else bias.to(device, torch.bfloat16)
         self.one_a_byte: bool = weight.bits > 4
@@ -89,6 +91,8 @@ class CUDALinearFactory:
     """Linear layers on a GPU: in bfloat16 with the codes themselves, else with numbers."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.device: torch.device
+        self.dtype: torch.dtype
         self.dtype, self.device = dtype, device
         self.notes: set[str] = set()
         self._fastest_kernels: dict[tuple[int, int, bool, int], str] = {}

@@ -24,6 +24,10 @@ class Sequences:
     """Tokens that go through the layers at once."""
 
     def __init__(self, model: Model, *, batch: int, capacity: int, static: bool) -> None:
+        self.batch: int
+        self.capacity: int
+        self.model: Model
+        self.static: bool
         self.model, self.batch, self.capacity, self.static = model, batch, capacity, static
         self._cache = StaticCache(model, batch=batch, capacity=capacity)
         self.token: torch.Tensor = torch.zeros((batch, 1), dtype=torch.int64, device=model.device)

@@ -175,7 +175,12 @@ class Int4CPU:
         *,
         dequantize_from: int,
     ) -> None:
+        self.in_features: int
+        self.out_features: int
         self.out_features, self.in_features = weight.codes.shape
+        self.bias: torch.Tensor | None
+        self.dequantize_from: int
+        self.dtype: torch.dtype
         self.bias, self.dtype, self.dequantize_from = bias, dtype, dequantize_from
         self._two_codes, self._group_size = weight.bits > 4, weight.group_size
         self._scratch = scratch
@@ -254,6 +259,8 @@ class Int4CUDA:
     def __init__(
         self, weight: QuantizedWeight, bias: torch.Tensor | None, device: torch.device | str
     ) -> None:
+        self.in_features: int
+        self.out_features: int
         self.out_features, self.in_features = weight.codes.shape
         self.bias: torch.Tensor | None = bias if bias is None else bias.to(device, torch.bfloat16)
         self._two_codes, self._group_size = weight.bits > 4, weight.group_size

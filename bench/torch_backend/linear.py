@@ -57,6 +57,8 @@ class DenseLinear:
     """A linear layer whose weight (N, K) is numbers."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.bias: torch.Tensor | None
+        self.weight: torch.Tensor
         self.weight, self.bias = weight, bias
 
     @property
@@ -89,6 +91,8 @@ class Embedding:
     """An embedding (V, E) of numbers."""
 
     def __init__(self, weight: torch.Tensor, dtype: torch.dtype) -> None:
+        self.dtype: torch.dtype
+        self.weight: torch.Tensor
         self.weight, self.dtype = weight, dtype
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -116,7 +120,12 @@ class QuantizedEmbedding:
         bits: int,
         dtype: torch.dtype,
     ) -> None:
+        self.biases: torch.Tensor
+        self.packed: torch.Tensor
+        self.scales: torch.Tensor
         self.packed, self.scales, self.biases = packed, scales, biases
+        self.bits: int
+        self.dtype: torch.dtype
         self.bits, self.dtype = bits, dtype
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -135,6 +144,8 @@ class CPULinearFactory:
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
+        self.device: torch.device
+        self.dtype: torch.dtype
         self.dtype, self.device = dtype, torch.device("cpu")
         self.notes: set[str] = set()
         self._scratch = Scratch()

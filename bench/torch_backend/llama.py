@@ -72,6 +72,8 @@ class StaticCache:
 
     def __init__(self, model: Model, *, batch: int, capacity: int) -> None:
         config = model.config
+        self.batch: int
+        self.capacity: int
         self.batch, self.capacity = batch, capacity
         shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
         options = {"dtype": model.dtype, "device": model.device}

@@ -92,6 +92,7 @@ class HuggingFaceSource:
             self._origins.add(inside(path, TEKKEN))
         named = with_named_templates(path, companions)
         self.notes: Sequence[str]
+        self.companions: Mapping[str, Path | bytes]
         self.companions, self.notes = with_tekken(path, named)
 
     @property

@@ -101,7 +101,7 @@ class Chat:
                 hint='give names and values: {"enable_thinking": False}',
             )
         self.llm = llm
-        self.tools = tool_schemas(tools)
+        self.tools: list[dict[str, Any]] = tool_schemas(tools)
         self._template = ConversationTemplate(
             llm.tokenizer, think=think, variables=chat_template_kwargs, tools=self.tools
         )
@@ -115,7 +115,7 @@ class Chat:
             )
             self._call_tokens = self._template.special_tokens_in(self._call_form.texts())
             self._template.write_tokens(self._call_tokens)
-        self.sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
+        self.sampling: Sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
         self.overflow: Overflow = choice("overflow", overflow, OVERFLOWS)
         self.dropped: list[Message] = []
         self._messages: list[Message] = []

@@ -53,9 +53,9 @@ class Reply:
         self._tool_filter = tool_filter
         self.ids: list[int] = []
         self.finish_reason: str | None = None
-        self.written = ""
-        self.thinking = ""
-        self.answer = ""
+        self.written: str = ""
+        self.thinking: str = ""
+        self.answer: str = ""
         self.tool_calls: list[dict[str, Any]] = []
 
     def add(self, token: Token) -> Token:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgellm.chat_template.thinking import (
+    Markers,
     ThinkingFilter,
     find_markers,
     template_variables,
@@ -57,7 +58,7 @@ class ConversationTemplate:
                     hint="leave tools out, or choose a model that calls them, such as Qwen3",
                 )
             self.variables["tools"] = list(tools)
-        self.markers = find_markers(
+        self.markers: Markers | None = find_markers(
             tokenizer.chat_template or "", lambda text: tokenizer.token_to_id(text) is not None
         )
         self._marker_tokens: dict[int, str] = {}

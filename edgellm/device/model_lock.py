@@ -39,8 +39,8 @@ class ModelLock:
 
     def __init__(self, stream: mx.Stream, free: Callable[[], None]) -> None:
         # signals' handlers and finalizers may come in the middle of what it guards
-        self.mutex = threading.RLock()
-        self.closed = False
+        self.mutex: threading.RLock = threading.RLock()
+        self.closed: bool = False
         self._stream = stream
         self._free = free
         self._process = os.getpid()

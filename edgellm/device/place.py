@@ -92,9 +92,9 @@ class Place:
 
     def __init__(self, lock: ModelLock, occupant: Occupant | None, deadline: float | None) -> None:
         self.occupant = occupant
-        self.cancelled = False
-        self.closed = False
-        self.changed = threading.Condition(lock.mutex)
+        self.cancelled: bool = False
+        self.closed: bool = False
+        self.changed: threading.Condition = threading.Condition(lock.mutex)
         self._lock = lock
         self._deadline = deadline
         self._reader: object = None

@@ -19,7 +19,7 @@ from edgellm.generation.output import FinishReason, PromptToken, Token, prompt_t
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, KVCache
-from edgellm.prompt_cache.kept_sequence import as_tokens
+from edgellm.prompt_cache.kept_sequence import Tokens, as_tokens
 from edgellm.prompt_cache.prefix_cache import Lease
 from edgellm.sampling.logprobs import Logprobs
 from edgellm.sampling.sampler import Draw, Sampler
@@ -72,7 +72,7 @@ class Sequence:
         self.max_tokens: int = min(context.context, len(prompt) + self.limit)
         self.kv_bytes: int = context.kv_bytes(self.max_tokens)
         self.lease: Lease | None = None
-        self.prompt = as_tokens(prompt)
+        self.prompt: Tokens = as_tokens(prompt)
         self.is_many: bool = context.model.is_many(len(prompt))
         self.leader: Sequence | None = None
         self.shared = 0

@@ -87,9 +87,10 @@ class Answer:
         on_prefill: PrefillCallback | None,
     ) -> None:
         self.ready: deque[Token] = deque()
-        self.has_ended = False
+        self.has_ended: bool = False
         self.failure: Exception | None = None
-        self.step_seconds = self.return_seconds = 0.0
+        self.step_seconds: float = 0.0
+        self.return_seconds: float = 0.0
         self._completer = completer
         self._ids = ids
         self._sampling = sampling

@@ -56,7 +56,7 @@ class Lease:
         self._owner = owner
         self._tokens_on_disk = tokens_on_disk
         self._is_wanted = is_wanted
-        self.caches = caches
+        self.caches: list[Cache] = caches
         self.cached: int = caches[0].offset
         self.restored = restored
         self.prefilled = prefilled

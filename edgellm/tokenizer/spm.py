@@ -67,23 +67,23 @@ class PieceVocabulary(TokenTable):
 
         super().__init__(dict(enumerate(model.pieces)))
         self.reserve_ids(settings.added)
-        self.named = self._named(settings)
+        self.named: dict[str, str | None] = self._named(settings)
         special = settings.special_texts.union(filter(None, self.named.values()))
         self._added = self._added_tokens(settings, special)
         self._lengths = sorted({len(text) for text in self._added}, reverse=True)
         self._starts = _any_of({text[0] for text in self._added})
 
         control = {at for at, kind in enumerate(model.kinds) if kind in (CONTROL, UNKNOWN)}
-        self.special_ids = frozenset(
+        self.special_ids: frozenset[int] = frozenset(
             control.union(self._ids[token] for token in special if token in self._ids)
         )
-        self.split_token_ids = frozenset(
+        self.split_token_ids: frozenset[int] = frozenset(
             self._ids[text]
             for text, token in self._added.items()
             if not (token.lstrip or token.single_word)
         )
-        self.size = max(self._tokens) + 1
-        self.decoding = Decoding(
+        self.size: int = max(self._tokens) + 1
+        self.decoding: Decoding = Decoding(
             replacements=((SPACE, " "),), byte_fallback=True, strip=" ", strip_count=int(adds_space)
         )
         self.begin: list[int] = []

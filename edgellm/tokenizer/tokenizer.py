@@ -255,7 +255,7 @@ class Tokenizer:
 
     def template_source(self, *, tools: bool = False) -> str:
         """Return the text of the usual template, as a program. Raises TemplateError."""
-        return choose_template(self._templates, None, tools=tools).source
+        return choose_template(self._templates, None, tools=truth("tools", tools)).source
 
     def template_names(self, *, tools: bool = False) -> TemplateNames:
         """Return the names that the usual template reads. Raises TemplateError, as ``render``."""

@@ -83,12 +83,14 @@ class JsonVocabulary(TokenTable):
             self.decoding = replace(self.decoding, literal=literal)
         self.begin, self._end = read_frame(document.get("post_processor"), self._ids)
         special = special.union(token.content for token in own.values() if token.special)
-        self.special_ids = frozenset(self._ids[text] for text in special if text in self._ids)
-        self.split_token_ids = frozenset(
+        self.special_ids: frozenset[int] = frozenset(
+            self._ids[text] for text in special if text in self._ids
+        )
+        self.split_token_ids: frozenset[int] = frozenset(
             self._ids[token.content] for token in listed.values() if token.splits_text
         )
         self.named: dict[str, str | None] = dict(settings.named)
-        self.size = max(self._tokens) + 1
+        self.size: int = max(self._tokens) + 1
 
     @classmethod
     def from_file(cls, path: Path, settings: Settings, rows: int | None) -> JsonVocabulary:

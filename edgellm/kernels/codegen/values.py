@@ -14,11 +14,14 @@ from llvmlite import ir
 Value = Any
 """An IR value or type; llvmlite has no types that a checker can read."""
 
-I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-F32 = ir.FloatType()
-F16 = ir.HalfType()
-POINTER = ir.PointerType()
-VOID = ir.VoidType()
+I8: Value = ir.IntType(8)
+I16: Value = ir.IntType(16)
+I32: Value = ir.IntType(32)
+I64: Value = ir.IntType(64)
+F32: Value = ir.FloatType()
+F16: Value = ir.HalfType()
+POINTER: Value = ir.PointerType()
+VOID: Value = ir.VoidType()
 
 
 class _BFloatType(ir.Type):  # type: ignore[misc]

@@ -29,7 +29,8 @@ class MatmulFrame:
     """
 
     def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
-        self.e = e = Emitter(isa, name, MATMUL)
+        self.e: Emitter = Emitter(isa, name, MATMUL)
+        e = self.e
         self.isa = isa
         self.format = weight_format
         self.lanes: int = isa.lanes

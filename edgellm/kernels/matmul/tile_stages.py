@@ -47,7 +47,8 @@ class TileStages:
     """
 
     def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
-        self.e = e = Emitter(isa, name, INT8_MATVEC)
+        self.e: Emitter = Emitter(isa, name, INT8_MATVEC)
+        e = self.e
         self.format = weight_format
         self.block: int = isa.block
         self.floats: Value = vector(F32, TILE)
