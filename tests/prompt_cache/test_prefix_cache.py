@@ -205,7 +205,7 @@ conversations = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(conversations, st.sampled_from([None, 30]), st.integers(500, 3000))
 def test_whatever_happens_caches_hold_what_they_say(steps, window, room):
     cache = prefix_cache(room, window=window)
@@ -289,7 +289,6 @@ KINDS = [
     ("llama-2", {}),
     ("llama-2", {"kv_bits": 8}),
     ("llama-2", {"context_window": 40}),
-    ("mistral-window", {}),
 ]
 
 
