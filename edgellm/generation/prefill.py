@@ -57,8 +57,12 @@ def prefill(
             return None
         ids = [chunk for chunk, _ in group]
         spans = [[Span(caches, chunk.shape[1], many)] for chunk, many in group]
+        before = caches[0].offset
         states = model.hidden_ragged(ids, spans, keep_going=keep_going)
         if not states:
+            # some layers have these tokens and others do not
+            for cache in caches:
+                cache.trim(before)
             return None
         if on_states is not None:
             for state in states:

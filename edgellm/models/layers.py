@@ -11,7 +11,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from edgellm.errors import ClosedError
-from edgellm.kv_cache.cache import Cache
+from edgellm.kv_cache.cache import Cache, stored
 
 LayerSpans = Sequence[tuple[Cache, int]]
 """Sequences of a hidden state (1, L, E), in order: each one's cache in a layer, and its tokens."""
@@ -44,6 +44,13 @@ state have the same ``many``."""
 
 KeepGoing = Callable[[], bool]
 """Asked now and then in a pass; after a no, caches are left as they are, half-way."""
+
+
+MIN_LONG = 64
+"""Tokens from which layers are computed one by one, and not all at the end.
+
+Of so many a layer takes longer than it takes to launch and to wait for it.
+"""
 
 
 def layer_spans(spans: Sequence[Span], layer: int) -> LayerSpans:
@@ -137,6 +144,8 @@ class ResidentLayers:
         if self._closed:
             raise ClosedError("the model was closed")
         states = list(states)
+        is_long = sum(hidden.shape[1] for hidden in states) >= MIN_LONG
+        computing: list[mx.array] = []
         for index, layer in enumerate(self._layers[:depth]):
             if not keep_going():
                 return []
@@ -144,6 +153,14 @@ class ResidentLayers:
                 layer(hidden, layer_spans(state_spans, index), many=state_spans[0].many)
                 for hidden, state_spans in zip(states, spans, strict=True)
             ]
+            if is_long:
+                # launched before the layer before it is waited for: a GPU always has its next work
+                # at hand, and after a no at most two layers go on
+                caches = [span.caches[index] for state_spans in spans for span in state_spans]
+                launched = [*states, *stored(caches)]
+                mx.async_eval(*launched)
+                mx.eval(*computing)
+                computing = launched
         return states
 
     def close(self) -> None:

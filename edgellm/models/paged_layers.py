@@ -142,6 +142,9 @@ class PagedLayers:
                 layer, load = self._layer(index)
                 # one by one, so that a state's memory is free as soon as the next one is there
                 for place, state_spans in enumerate(spans):
+                    if place and not keep_going():
+                        self._stop_half_way()
+                        return []
                     many = state_spans[0].many
                     states[place] = layer(states[place], layer_spans(state_spans, index), many=many)
                 if load is not None:
