@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgellm.chat import Chat, Overflow, Tool
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.device.model_lock import ModelLock
 from edgellm.device.place import deadline_after
 from edgellm.device.streams import acquire_stream, release_stream
@@ -53,7 +54,7 @@ Prompt = str | Sequence[int]
 
 
 @check_names
-class LLM:
+class LLM(BoundToProcess):
     """A loaded model. One generation runs at a time; others wait for it. ``with`` closes it.
 
     Attributes:
@@ -110,6 +111,12 @@ class LLM:
             speculation=speculation,
             context=self.context,
         )
+
+    def __repr__(self) -> str:
+        state = ""
+        if self._lock.closed:
+            state = ", closed"
+        return f"<LLM {self.path.name}: {self.plan!r}{state}>"
 
     def __enter__(self) -> LLM:
         """Return the model."""

@@ -16,6 +16,7 @@ from edgellm.chat.saved import CachedTurn, load_chat, save_chat
 from edgellm.chat.tool_calls import CallForm, ToolCallFilter, find_call_form
 from edgellm.chat.tools import Tool, tool_schemas
 from edgellm.chat_template.conversation import ConversationTemplate
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.errors import ConfigError, ContextError, TemplateError
 from edgellm.setting_values import choice, require_text, shown, truth
 from edgellm.settings import (
@@ -47,7 +48,7 @@ def require_chat_template(tokenizer: Tokenizer, name: str) -> None:
 
 
 @check_names
-class Chat:
+class Chat(BoundToProcess):
     """A conversation with a model. Its KV cache stays, so a turn costs its new tokens alone.
 
     Several conversations of one model keep theirs, as far as memory reaches. One conversation is
@@ -121,6 +122,9 @@ class Chat:
         self._messages: list[Message] = []
         self._cached: CachedTurn | None = None
         self.set_system(system)
+
+    def __repr__(self) -> str:
+        return f"<Chat of {len(self.messages)} messages with {self.llm.path.name}>"
 
     def __enter__(self) -> Chat:
         """Return the conversation."""

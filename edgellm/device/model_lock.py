@@ -19,10 +19,14 @@ import mlx.core as mx
 
 from edgellm.device.forks import refuse
 from edgellm.device.place import Occupant, Place, Standing, this_thread
+from edgellm.device.quitting import quit_at_exit
 from edgellm.errors import ClosedError, EdgeLLMError
 
 LOOK_SECONDS = 0.005
 """Time between two looks of the first in line at the place before it."""
+
+QUIT_SECONDS = 5.0
+"""Time for which the end of the process waits for a step."""
 
 
 class ModelLock:
@@ -50,6 +54,8 @@ class ModelLock:
         self._line: deque[Place] = deque()
         self._places: WeakSet[Place] = WeakSet()
         self._is_to_be_freed = False
+        self._quitting_thread: object = None
+        quit_at_exit(self)
 
     def place(self, occupant: Occupant | None = None, *, deadline: float | None = None) -> Place:
         """Return a new place; it is not yet in line. Arguments are those of ``Place``."""
@@ -106,6 +112,9 @@ class ModelLock:
                         served.step()
                 if served is place:
                     return True
+        except ClosedError:
+            self._wait_at_exit()
+            raise
         finally:
             self._leave_line(place)
 
@@ -118,12 +127,17 @@ class ModelLock:
         """
         self._require_own_process()
         self.require_outside_step()
+        self.require_open()
         with self.mutex:
-            self.require_open()
+            self._require_open()
             assert self._holder is place, "it was acquired"
             self._computing_thread = this_thread()
-        with self._claimed():
-            yield
+        try:
+            with self._claimed():
+                yield
+        except ClosedError:
+            self._wait_at_exit()
+            raise
 
     def leave(self, place: Place) -> None:
         """Take a place from the model, after the step that is being computed.
@@ -168,6 +182,19 @@ class ModelLock:
         if os.getpid() != self._process:
             self.closed = True
             return
+        self._close(patience=None)
+
+    def quit(self) -> None:
+        """Close at the end of the process.
+
+        Threads that ask for more wait for the end, as daemons do: an error in one would be shown.
+        A step that does not end in time is left alone, and nothing is freed.
+        """
+        if os.getpid() == self._process:
+            self._quitting_thread = this_thread()
+            self._close(patience=QUIT_SECONDS)
+
+    def _close(self, *, patience: float | None) -> None:
         thread = this_thread()
         with self.mutex:
             if self.closed:
@@ -178,8 +205,8 @@ class ModelLock:
             if self._computing_thread is thread:
                 self._is_to_be_freed = True
                 return
-            while self._computing_thread is not None:
-                self._step_ended.wait()
+            if not self._step_ended.wait_for(lambda: self._computing_thread is None, patience):
+                return
             # and it stays so: no step begins any more
             self._computing_thread = thread
         with self._claimed():
@@ -187,8 +214,8 @@ class ModelLock:
 
     def require_open(self) -> None:
         """Raise ClosedError after ``close``."""
-        if self.closed:
-            raise ClosedError("the model was closed")
+        self._wait_at_exit()
+        self._require_open()
 
     def require_outside_step(self) -> None:
         """Raise EdgeLLMError in the thread that computes a step now: it would wait for itself."""
@@ -197,6 +224,15 @@ class ModelLock:
                 "this thread is computing a step of this model",
                 hint="ask for another answer after on_prefill has returned",
             )
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ClosedError("the model was closed")
+
+    def _wait_at_exit(self) -> None:
+        """Wait for the end of the process, if it has come; never while the mutex is held."""
+        if self._quitting_thread not in (None, this_thread()):
+            threading.Event().wait()
 
     def _claim(self, place: Place, thread: object) -> tuple[Place, bool] | None:
         """Wait until a place is at the model, or one before it has to be served; claim that step.
@@ -210,7 +246,7 @@ class ModelLock:
                 # also one that had the model when it came, and was made to give way since
                 if self._holder is not place and place not in self._line:
                     self._line.append(place)
-                self.require_open()
+                self._require_open()
                 if place.is_ready or place.is_done or not place.keep_going():
                     return None
                 if self._computing_thread is None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from edgellm.console.units import size
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.device.place import MAX_TIMEOUT, deadline_after
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats, KVBytes
@@ -38,7 +39,7 @@ MODEL_CLOSED = "the model was closed"
 
 
 @check_names
-class Engine:
+class Engine(BoundToProcess):
     """Runs sequences that come and go. While it has some, other answers of the model wait.
 
     All methods may be called from any thread: two that call ``step`` take turns, and ``submit`` and
@@ -60,6 +61,9 @@ class Engine:
         self._runner = StepRunner(context, self._scheduler)
         self._stepping = threading.Lock()
         self._stepping_thread: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Engine, {self.running} sequences running, {self.waiting} waiting>"
 
     def __enter__(self) -> Engine:
         """Return the engine."""

@@ -10,6 +10,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.generation.stats import Stats
 from edgellm.sampling.logprobs import TokenLogprob
 from edgellm.sampling.token_scorer import TokenScorer
+from edgellm.setting_values import shown
 from edgellm.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
@@ -91,7 +92,7 @@ class Token:
     prompt_logprobs: tuple[PromptToken, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Completion:
     """A whole completion.
 
@@ -112,6 +113,10 @@ class Completion:
     error: EdgeLLMError | None = None
     beams: tuple[Beam, ...] = ()
     prompt_logprobs: tuple[PromptToken, ...] = ()
+
+    def __repr__(self) -> str:
+        count = len(self.tokens)
+        return f"<Completion {self.finish_reason}, {count} tokens: {shown(self.text)}>"
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.device.place import Place
 from edgellm.errors import EdgeLLMError
 from edgellm.generation.completer import Answer
@@ -12,7 +13,7 @@ from edgellm.generation.output import Completion, FinishReason, Token, completio
 from edgellm.generation.stats import Stats
 
 
-class Stream(Iterator[Token]):
+class Stream(BoundToProcess, Iterator[Token]):
     """The tokens of one answer, as they come; ``LLM.stream`` and ``Chat.stream`` make it.
 
     It takes its place in line when its first token is asked for. It is read, cancelled and closed
@@ -47,6 +48,12 @@ class Stream(Iterator[Token]):
         self._transform = transform
         self._on_end = on_end
         return self
+
+    def __repr__(self) -> str:
+        state = "open"
+        if self._is_over:
+            state = self.completion.finish_reason
+        return f"<Stream {state}, {len(self._read)} tokens read>"
 
     def __iter__(self) -> Stream:
         """Return the stream."""

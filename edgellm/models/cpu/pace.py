@@ -1,9 +1,9 @@
-"""How many layers a native call takes: calls that are short enough to be stopped between them."""
+"""The number of layers in a native call: few enough that an answer can end between two calls."""
 
 from __future__ import annotations
 
 CALL_SECONDS = 0.02
-"""That the layers of a call take together, as long as one takes less."""
+"""Time of a call, where a single layer takes less."""
 
 
 class Pace:
