@@ -7,7 +7,7 @@ CALL_SECONDS = 0.02
 
 
 class Pace:
-    """Measures what a layer takes, by the tokens that go through it.
+    """Measures the time of a layer by the tokens that go through it.
 
     A call a layer would run the interpreter 22 times a token with caches full of weights, and one
     for all layers could not be stopped: a prompt of 128 tokens takes 0.7 s in 1.1B.
@@ -17,13 +17,13 @@ class Pace:
         self._layer_seconds: dict[int, float] = {}
 
     def layers_at_once(self, tokens: int) -> int:
-        """Return how many layers go through in a call; one where nothing is known."""
+        """Return the number of layers in a call; one where nothing is known."""
         seconds = self._layer_seconds.get(tokens)
         if not seconds:
             return 1
         return max(1, int(CALL_SECONDS / seconds))
 
     def observe(self, tokens: int, layer_seconds: float) -> None:
-        """Take note of what a layer took: the least counts, since other programs run too."""
+        """Note the time of a layer; the least counts, since other programs run too."""
         known = self._layer_seconds.get(tokens, layer_seconds)
         self._layer_seconds[tokens] = min(layer_seconds, known)
