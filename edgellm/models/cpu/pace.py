@@ -1,4 +1,4 @@
-"""The number of layers in a native call: few enough that an answer can end between two calls."""
+"""Native calls of a few layers each, so that an answer can end between two of them."""
 
 from __future__ import annotations
 
