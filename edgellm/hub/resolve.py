@@ -55,7 +55,10 @@ def locate(model: str | Path, *, converting: Callable[[Any], None] | None = None
     hub_name = parse_hub_name(name)
     if hub_name is not None:
         return _of_the_hub(hub_name, converting)
-    hint = "name a folder, a Hub id such as mlx-community/Llama-3.2-1B-Instruct-4bit, or stories"
+    hint = (
+        "name a folder, a Hub id such as mlx-community/Llama-3.2-1B-Instruct-4bit, or stories; "
+        "edgellm list shows what is here"
+    )
     close = get_close_matches(name, bundled_names(), n=1)
     if close:
         hint = f"did you mean {close[0]}?"
