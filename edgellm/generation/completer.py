@@ -195,6 +195,9 @@ class Answer:
             restore=new_tokens == 0 and on_states is None,
             sequences=caches_of(sampling.beams),
         )
+        is_many = completer.model.is_many(len(self._ids))
+        if new_tokens == 0 and is_many and lease.prefilled == lease.cached:
+            lease.prefilled = len(self._ids)
         if self._sampler is not None:
             self._sampler.go_on(tokens, drawn=new_tokens)
         else:

@@ -79,6 +79,20 @@ def test_short_prompts_share_what_is_computed_the_same_way(models):
     assert [cached(found, number) for number in numbers] == [0, 0, 11, 12]
 
 
+def test_an_engine_takes_what_a_stream_has_computed_as_a_prompt(models):
+    load, answer = models
+    llm = load("int8")
+    longer = [*SYSTEM, *range(20, 30)]
+    expected = answer("int8", longer, HOW)
+    llm.prefix_cache.clear()
+    llm.generate(SYSTEM, HOW)
+    with llm.engine() as engine:
+        number = engine.submit(longer, HOW)
+        found = run(engine)
+    assert seen(found[number]) == expected
+    assert cached(found, number) == len(SYSTEM)
+
+
 def test_who_waited_for_a_sequence_that_is_cancelled_goes_on_without_it(models):
     load, answer = models
     llm = load("resident")
