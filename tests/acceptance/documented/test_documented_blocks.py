@@ -87,6 +87,7 @@ SMALLER = [
     (r"synth llama-2-7b", "synth tiny-llama"),
     (r"--shape tinyllama-1.1b", "--shape tiny-llama"),
     (r"(bench ablate .*) --memory \S+", r"\1"),  # half of the model, which is small
+    (r"--bits 4,8,16 --prompt-tokens 128,512", "--bits 4,16 --prompt-tokens 8,16"),
     (r"--depth 0,4096 --batch 1,4", "--depth 0,64 --batch 1,2"),
     (r"--threads 1,2,4(,8)?", "--threads 1,2"),
     (r"^pip ", "python -m pip "),
