@@ -158,3 +158,19 @@ def test_mypy_passes_a_right_program(program, mypy):
 @named(RIGHT)
 def test_pyright_passes_a_right_program(program, pyright):
     assert program.name not in pyright
+
+
+def test_the_types_of_public_symbols_are_known(tmp_path):
+    packages = environment(tmp_path / "venv")
+    for folder, installed in FOLDERS.items():
+        clutter = shutil.ignore_patterns("__pycache__", "bundled")
+        shutil.copytree(ROOT / folder, packages / installed, ignore=clutter, dirs_exist_ok=True)
+    report = run_pyright(
+        *("--verifytypes", "edgellm", "--ignoreexternal"),
+        cwd=tmp_path,
+        VIRTUAL_ENV=str(tmp_path / "venv"),
+        PATH=os.pathsep.join([str(tmp_path / "venv/bin"), os.environ["PATH"]]),
+    )
+    known = report["typeCompleteness"]["completenessScore"]
+    sys.stdout.write(f"{known:.2%} of {report['typeCompleteness']['exportedSymbolCounts']}\n")
+    assert known >= LEAST_KNOWN
