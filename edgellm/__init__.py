@@ -37,13 +37,21 @@ if TYPE_CHECKING:
         TokenizerError,
         UnsupportedModelError,
     )
-    from edgellm.generation.output import Completion, FinishReason, Token
+    from edgellm.generation.output import (
+        Beam,
+        Completion,
+        FinishReason,
+        PromptToken,
+        Token,
+        TopLogprob,
+    )
     from edgellm.generation.stats import Progress, Stats
     from edgellm.generation.stream import Stream
     from edgellm.llm import LLM
     from edgellm.memory_plan.plan import Plan
     from edgellm.open_llm import load
     from edgellm.plan_model import plan
+    from edgellm.scoring.scorer import Score
     from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
     from edgellm.tokenizer import Tokenizer
 
@@ -55,6 +63,7 @@ __all__ = [
     "AsyncLLM",
     "AsyncStream",
     "BackendError",
+    "Beam",
     "Chat",
     "ClosedError",
     "Completion",
@@ -75,16 +84,19 @@ __all__ = [
     "NotFiniteError",
     "Plan",
     "Progress",
+    "PromptToken",
     "QueueFullError",
     "ReadError",
     "Sampling",
     "SamplingFields",
+    "Score",
     "Stats",
     "Stream",
     "TemplateError",
     "Token",
     "Tokenizer",
     "TokenizerError",
+    "TopLogprob",
     "UnsupportedModelError",
     "load",
     "plan",
@@ -97,13 +109,21 @@ _MODULES = {
     "chat": ["Chat"],
     "engine.engine": ["Engine"],
     "engine.engine_stats": ["EngineStats", "KVBytes"],
-    "generation.output": ["Completion", "FinishReason", "Token"],
+    "generation.output": [
+        "Beam",
+        "Completion",
+        "FinishReason",
+        "PromptToken",
+        "Token",
+        "TopLogprob",
+    ],
     "generation.stats": ["Progress", "Stats"],
     "generation.stream": ["Stream"],
     "llm": ["LLM"],
     "memory_plan.plan": ["Plan"],
     "open_llm": ["load"],
     "plan_model": ["plan"],
+    "scoring.scorer": ["Score"],
     "settings": ["LoadFields", "LoadSettings", "Sampling", "SamplingFields"],
     "tokenizer": ["Tokenizer"],
     "errors": [name for name in __all__ if name.endswith("Error")],
