@@ -414,3 +414,14 @@ def test_its_parsers_read_the_calls_of_other_families(text):
         assert calls_in(text, "Well. " + text, sizes, tools=tools) == ("Well. ", [("f", {"x": 1})])
     cut_off = text[: len(text) // 2]
     assert calls_in(text, cut_off, tools=tools, whole=False) == (cut_off, [])
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "mamba2"])
+def test_two_streams_read_in_turns_give_what_they_give_alone(family, folder_of):
+    """Also where a cache is a state that cannot be cut."""
+    with edgellm.load(folder_of(family), memory="100MB") as llm:
+        prompts = [PROMPT, PROMPT[5:]]
+        alone = [[one.id for one in llm.generate(p, max_tokens=6).tokens] for p in prompts]
+        streams = [llm.stream(prompt, max_tokens=6) for prompt in prompts]
+        turns = list(zip(*streams, strict=True))
+        assert [[pair[place].id for pair in turns] for place in (0, 1)] == alone
