@@ -35,7 +35,7 @@ OUR_NAMES = {
     "n_ctx": "context",
     "n_parallel": "at_once",
     "n_predict": "max_tokens",
-    "n_probs": "logprobs",
+    "n_probs": "top_logprobs",
     "n_threads": "threads",
     "n_threads_batch": "threads",
     "n_ubatch": "prefill_chunk",
@@ -73,13 +73,13 @@ _CODE = "nothing to set: no code of a model's folder is ever run"
 _CACHE = "set the environment variable HF_HOME to keep downloads elsewhere"
 _OTHER_FILTERS = "use min_p or top_p, which cut off unlikely tokens too"
 _PENALTIES = "use repetition_penalty"
-_NOT_CONSTRAINED = "answers cannot be held to a grammar; ask for the form in the prompt"
+_NOT_CONSTRAINED = "there are no grammars; logits_processors can hold an answer to a form"
 _END_IDS = "the model's own end tokens end an answer; for others use stop, with their texts"
 
 WAYS_ROUND = {
     "adapter_path": "merge it once, `edgellm convert MODEL --adapter PATH`, and load that folder",
     "attn_implementation": "nothing to set: attention has one implementation per machine",
-    "best_of": "give the prompt several times to generate_batch, with a seed for each",
+    "best_of": "an engine's submit takes n, the completions of one prompt",
     "bos_token_id": "give token ids as the prompt, begun as you like",
     "cache_dir": _CACHE,
     "cache_prompt": "use reuse_cache in generate, or prompt_cache in load",
@@ -122,7 +122,7 @@ WAYS_ROUND = {
     "n_gpu_layers": _LAYERS,
     "no_repeat_ngram_size": _PENALTIES,
     "num_gpu": _LAYERS,
-    "num_return_sequences": "give the prompt several times to generate_batch, with a seed for each",
+    "num_return_sequences": "an engine's submit takes n, the completions of one prompt",
     "num_draft_tokens": "nothing to set: how many tokens are drafted follows from what is accepted",
     "offload_folder": _LAYERS,
     "pad_token_id": "nothing to set: batches are not padded",
