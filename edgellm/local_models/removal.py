@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgellm.converters.gguf_on_hub.cached_conversion import forget, kept_conversions
@@ -67,7 +67,9 @@ def _of_the_hub(name: HubName) -> list[Removal]:
     for repository in cached_repositories():
         if repository.repo_id == name.repository:
             with quiet():
-                strategy = scan_cache_dir().delete_revisions(
+                # copies of a repository share its commits: of this one alone they are deleted
+                cache = replace(scan_cache_dir(), repos=frozenset({repository}))
+                strategy = cache.delete_revisions(
                     *(revision.commit_hash for revision in repository.revisions)
                 )
             nbytes = strategy.expected_freed_size

@@ -60,7 +60,7 @@ def test_models_are_pulled_listed_and_removed(tmp_path):
     assert (unasked[0], "add --yes" in unasked[2]) == (2, True)
     assert (foreign[0], "edgellm has not put it there" in foreign[2]) == (2, True)
     assert (bundled[0], "comes with edgellm" in bundled[2]) == (2, True)
-    assert [code for code, _, _ in deleted] == [0, 0, 0]
+    assert [code for code, _, _ in deleted] == [0, 0, 0], deleted
     assert [model["name"] for model in json.loads(last[1])] == names
     assert (gone[0], "is not on this machine" in gone[2]) == (1, True)
     assert (own / "config.json").is_file()
