@@ -223,7 +223,7 @@ class LLM(BoundToProcess):
         Args:
             prompts: texts or token ids. An iterator is asked for a prompt when it may run, or
                 would be the next to; with a list of samplings, for all at once.
-            sampling: how tokens are drawn, one for all or one a prompt; ``settings`` are as in
+            sampling: how tokens are drawn, one for all or one per prompt; ``settings`` are as in
                 ``stream``.
             at_once: sequences that are computed side by side at most; None for as many as there is
                 memory for.

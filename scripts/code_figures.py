@@ -1,4 +1,4 @@
-"""Print figures of how the code reads, a line a folder: python scripts/code_figures.py [ROOT]"""
+"""Print figures of how the code reads, a line per folder: python scripts/code_figures.py [ROOT]"""
 
 from __future__ import annotations
 

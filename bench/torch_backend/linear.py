@@ -163,7 +163,7 @@ class CPULinearFactory:
         if weight.bits <= 4:
             self.notes.add("int4 kernel")
         else:
-            self.notes.add("int4 kernel, two codes a weight")
+            self.notes.add("int4 kernel, two codes per weight")
         if weight.scales.dtype == torch.float16:
             self.notes.add("float16 scales rounded to bfloat16")
         return Int4CPU(weight, bias, self.dtype, self._scratch, dequantize_from=DEQUANTIZE_FROM)

@@ -29,7 +29,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class QuantizedWeight:
-    """A matrix in MLX's affine form: ``w = scale * code + bias``, both of them one a group.
+    """A matrix in MLX's affine form: ``w = scale * code + bias``, both of them one per group.
 
     Attributes:
         codes: (N, K) uint8, each below ``2 ** bits``.
@@ -156,7 +156,7 @@ def _kernel_key(linear: LinearWeights) -> tuple[object, ...]:
     """Return what must be equal for matrices to stand on top of one another in one kernel."""
     weight, has_bias = linear.weight, linear.bias is not None
     if isinstance(weight, QuantizedWeight):
-        # 1 to 4 bits take one code a weight, 5 to 8 take two
+        # 1 to 4 bits take one code per weight, 5 to 8 take two
         return (weight.bits > 4, weight.group_size, weight.scales.dtype, has_bias)
     return (None, 0, weight.dtype, has_bias)
 

@@ -41,7 +41,7 @@ def drop_oldest(
         messages: the conversation, which ends with what is to be replied to.
         tokens_of: counts the tokens of some messages' prompt.
         context: tokens that prompt and reply may have together.
-        max_tokens: of the reply, at the most.
+        max_tokens: of the reply, at most.
     """
     room = context - min(max_tokens, context // REPLY_SHARE)
     if tokens_of(list(messages)) <= room:

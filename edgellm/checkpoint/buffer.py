@@ -123,7 +123,7 @@ class WeightBuffer:
     """Memory that weights are read into, allocated once and never moved.
 
     Args:
-        nbytes: at the least; rounded up to whole pages.
+        nbytes: at least; rounded up to whole pages.
 
     Attributes:
         nbytes: that it has.

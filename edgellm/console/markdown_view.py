@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_SECOND = 10
 DRAWING_SHARE = 0.1
-"""Of the time, at the most: drawing takes processor time from the model."""
+"""Of the time, at most: drawing takes processor time from the model."""
 
 
 class MarkdownView:
@@ -137,7 +137,7 @@ class MarkdownView:
         return [Segment(self._activity.line(width - 1), Style(dim=True))]
 
     def _thinking_lines(self, width: int, height: int) -> list[Line]:
-        """Return the end of the thinking, a screen at the most."""
+        """Return the end of the thinking, a screen at most."""
         from rich.text import Text
 
         _, newline, end = self._thinking[-width * height :].partition("\n")

@@ -22,7 +22,7 @@ A reader of a thread pool may be late because all its threads wait for this very
 """
 
 MAX_IDLE_SECONDS = 1.0
-"""The same, at the most, of a stream to which it costs more to come back."""
+"""The same, at most, of a stream to which it costs more to come back."""
 
 MAX_TIMEOUT = 1e6
 """Seconds that a lock can be waited for, and more than an answer takes."""

@@ -25,7 +25,7 @@ def paired(
     Args:
         prompts: anything that can be iterated over; made a list only where there are as many
             samplings.
-        sampling: one for all, or one a prompt.
+        sampling: one for all, or one per prompt.
         settings: fields of ``Sampling`` on top of it.
 
     Raises:
@@ -38,7 +38,7 @@ def paired(
         if len(samplings) != len(prompt_list):
             raise ConfigError(
                 f"there are {len(samplings)} samplings for {len(prompt_list)} prompts",
-                hint="give one, or one a prompt",
+                hint="give one, or one per prompt",
             )
         return iter(list(zip(prompt_list, samplings, strict=True)))
     for_all = _checked(sampling, settings)

@@ -20,7 +20,7 @@ class SequenceInput:
 
     Attributes:
         tokens: that go through the model; at least one.
-        caches: of the sequence, one a layer.
+        caches: of the sequence, one per layer.
         prompt_tokens: tokens of the prompt that are not in the caches; the tokens begin with them.
         needs_logits: whether the logits after the last token are needed.
         on_states: called with the hidden states (L, E) of these tokens after all layers, in their
@@ -74,7 +74,7 @@ def forward(
     Args:
         model: the model.
         inputs: of different sequences.
-        prefill_chunk: prompt tokens that go through a layer at once, at the most.
+        prefill_chunk: prompt tokens that go through a layer at once, at most.
         keep_going: where it says no, the logits are None and the caches are left half-way.
 
     Returns:

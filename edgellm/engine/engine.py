@@ -161,7 +161,7 @@ class Engine(BoundToProcess):
     def step(self, wait: bool | float | None = None) -> list[tuple[int, Token]]:
         """Go one step on with all sequences; return new tokens, each with its sequence's number.
 
-        Where the model is in memory, prompts go through a chunk a step, so that those who are
+        Where the model is in memory, prompts go through a chunk per step, so that those who are
         already generating go on; else all of them go through with the next pass over the weights.
         A sequence whose token cannot be drawn or decoded ends with the ``finish_reason`` ``error``
         and the error; the others go on. A thread that comes while another one computes a step waits

@@ -49,14 +49,14 @@ class EngineStats:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """New tokens a second, prompts' time included; None where nothing was computed."""
+        """New tokens per second, prompts' time included; None where nothing was computed."""
         if self.seconds <= 0:
             return None
         return self.completion_tokens / self.seconds
 
     @property
     def tokens_per_weight_pass(self) -> float | None:
-        """New tokens a pass over the weights, prompts' included; None where there were none."""
+        """New tokens per pass over the weights, prompts' included; None where there were none."""
         if self.passes == 0:
             return None
         return self.completion_tokens / self.passes

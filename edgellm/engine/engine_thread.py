@@ -22,7 +22,7 @@ class Inbox:
     """The tokens of one sequence on their way from the engine's thread to an event loop.
 
     Neither side waits for the other: each step is a single operation on a deque or an attribute.
-    What a reader leaves unread costs some hundred bytes a token, ``max_tokens`` of them at most.
+    What a reader leaves unread costs some hundred bytes per token, ``max_tokens`` of them at most.
 
     Attributes:
         number: of the sequence.

@@ -117,7 +117,7 @@ class Sequence:
 
     @property
     def caches(self) -> list[Cache]:
-        """Its KV caches, one a layer; none before it has started and after it has ended."""
+        """Its KV caches, one per layer; none before it has started and after it has ended."""
         if self.lease is None:
             return []
         return self.lease.caches

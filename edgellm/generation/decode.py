@@ -80,7 +80,7 @@ def generate_steps(
 ) -> Generator[Step]:
     """Yield up to ``limit`` new tokens after ``prompt``.
 
-    P prompt tokens and N new ones cost ceil(P / prefill_chunk) + N - 1 forwards at the most: the
+    P prompt tokens and N new ones cost ceil(P / prefill_chunk) + N - 1 forwards at most: the
     first token comes out of the prefill, no pass is launched past the last token, and draft tokens
     that turn out to be right save forwards. Where arithmetic is asynchronous (a GPU), a text that
     ends at an end token costs one forward more.
@@ -88,10 +88,10 @@ def generate_steps(
     Args:
         model: the model.
         prompt: tokens that are not yet in the caches; at least the last one.
-        caches: one a layer. Afterwards they hold nothing beyond the tokens that were yielded.
+        caches: one per layer. Afterwards they hold nothing beyond the tokens that were yielded.
         sampling: how tokens are drawn.
         prefill_chunk: prompt tokens that go through a layer at once.
-        limit: new tokens at the most; the caches have room for all of them but the last.
+        limit: new tokens at most; the caches have room for all of them but the last.
         progress: is brought up to date as the loop goes.
         keep_going: asked before each forward; false ends the loop.
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at

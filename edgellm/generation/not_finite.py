@@ -28,7 +28,7 @@ def located(error: NotFiniteError, *caches: Sequence[Cache]) -> NotFiniteError:
 
     Args:
         error: says that logits are not finite.
-        caches: of one sequence or several, one a layer, with the tokens after which they are not.
+        caches: of one sequence or several, one per layer, with the tokens after which they are not.
     """
     where = "keys and values of all layers are, so it is the last layer, the norm or the head"
     by_sequence = [

@@ -36,8 +36,8 @@ def prefill(
     Args:
         model: the model.
         tokens: at least one.
-        caches: one a layer; the tokens' keys and values go there.
-        prefill_chunk: tokens that go through a layer at once, at the most.
+        caches: one per layer; the tokens' keys and values go there.
+        prefill_chunk: tokens that go through a layer at once, at most.
         progress: is brought up to date as chunks are done; None where nobody looks.
         generated: how many of the sequence's last tokens were generated: they are computed as in
             decode steps.

@@ -32,7 +32,7 @@ class Matrix:
 
     Attributes:
         format: how it is stored.
-        out_features: results a token.
+        out_features: results per token.
         in_features: inputs a token.
         weight: address of packed codes or plain numbers.
         scales: address of the groups' scales; 0 for plain numbers.

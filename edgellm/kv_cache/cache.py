@@ -1,4 +1,4 @@
-"""The KV cache: keys and values of the tokens so far, one cache a layer."""
+"""The KV cache: keys and values of the tokens so far, one cache per layer."""
 
 # L new tokens, S tokens that are looked at, G key/value heads, D head size
 
@@ -83,12 +83,12 @@ class KVCache:
     """A cache of every token up to ``capacity`` of them, or of those in a window.
 
     Tokens lie in their order, the one at position ``base`` first. Storage is written in place, and
-    doubles when it is full: over a text each token is copied once at the most. Where a window has
+    doubles when it is full: over a text each token is copied once at most. Where a window has
     moved to the end of the storage, what is still in it moves back to the beginning.
 
     Args:
         kv_format: how keys and values are stored.
-        capacity: tokens at the most, for a cache without a window.
+        capacity: tokens at most, for a cache without a window.
         window: tokens that the next one looks at, itself included; None: all.
         reserve: tokens that storage is made for at once.
     """
@@ -263,7 +263,7 @@ def stored(caches: Iterable[Cache]) -> list[mx.array]:
 
 
 def storage_tokens(context: int, window: int | None) -> int:
-    """Return the tokens that a cache for ``context`` tokens holds at the most."""
+    """Return the tokens that a cache for ``context`` tokens holds at most."""
     if window is None:
         return context
     return min(context, window + SLACK)

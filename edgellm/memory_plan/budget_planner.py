@@ -28,14 +28,14 @@ CHUNK_SHARE = 0.1
 """Of the budget; what the activations of one prefill chunk may take."""
 
 MINIMUM_CONTEXT = 128
-"""Tokens that a paged model has room for at the least."""
+"""Tokens that a paged model has room for at least."""
 
 RESIDENT_CONTEXT = 512
 """Tokens; where all weights fit and so many tokens with them, nothing is streamed: memory is ten
 times as fast as a disk."""
 
 MINIMUM_RESERVE = 256 << 20
-"""Bytes that an automatic budget leaves to the system at the least."""
+"""Bytes that an automatic budget leaves to the system at least."""
 
 
 @dataclass(frozen=True, slots=True)

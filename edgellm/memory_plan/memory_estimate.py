@@ -30,7 +30,7 @@ class MemoryEstimate:
         layer_activation_bytes: of what a layer makes of one token.
         score_bytes: of a query's scores for one key; 0 where attention never holds them.
         max_context: tokens that the model was made for.
-        converted_bytes: of weights that MLX converts for its products, at the most.
+        converted_bytes: of weights that MLX converts for its products, at most.
         draft: of a draft model beside it, all of whose weights are in memory.
     """
 
@@ -182,7 +182,7 @@ def estimate_memory(
 
 
 def _converted_bytes(group: TensorGroup, item_bytes: int) -> int:
-    """Return the bytes of two products' numbers in the type of the activations, at the most.
+    """Return the bytes of two products' numbers in the type of the activations, at most.
 
     MLX makes a copy of a matrix, or of its scales and biases, that is of a smaller type; it makes
     the next one while it multiplies by the one before.

@@ -20,7 +20,7 @@ class KeptSequence:
     """A sequence that nobody computes now.
 
     Attributes:
-        caches: one a layer; all hold the tokens and no others.
+        caches: one per layer; all hold the tokens and no others.
         tokens: the sequence.
         tokens_on_disk: of them, those that a file has.
         is_wanted: whether it was begun to be continued; of others only the last one is kept.
@@ -68,7 +68,7 @@ def copy_prefix(caches: Sequence[Cache], length: int, tokens: int) -> list[Cache
     """Return caches of the first ``length`` tokens, or none where they cannot go back.
 
     Args:
-        caches: one a layer.
+        caches: one per layer.
         length: tokens that the copies hold.
         tokens: that storage is made for.
     """

@@ -22,7 +22,7 @@ from edgellm.prompt_cache.kept_sequence import (
 )
 
 MakeCaches = Callable[[int], list[Cache]]
-"""Makes one cache a layer, with storage for so many tokens."""
+"""Makes one cache per layer, with storage for so many tokens."""
 
 MIN_BRANCH = 16
 """Tokens after the common part from which a kept sequence is another one, and is copied.
@@ -35,7 +35,7 @@ class Lease:
     """The KV caches of a sequence that is computed, until they are given back.
 
     Attributes:
-        caches: one a layer.
+        caches: one per layer.
         cached: tokens of the prompt that they hold.
         restored: those of them that came from the disk.
         prefilled: as ``KeptSequence`` has it; for whoever computes the prompt to bring up to date.
@@ -96,7 +96,7 @@ class PrefixCache:
     computed never are. It is used from any threads.
 
     Args:
-        make_caches: makes one cache a layer.
+        make_caches: makes one cache per layer.
         cache_bytes: returns the bytes of what it makes.
         kv_budget: bytes for all caches together.
         prompt_cache: sequences on disk. A prefix is read from there; a sequence is written when

@@ -28,7 +28,7 @@ class Tuning:
 
     Attributes:
         threads: that read at the same time.
-        read_size: bytes of a read at the most; whole sectors.
+        read_size: bytes of a read at most; whole sectors.
     """
 
     threads: int = 4

@@ -52,10 +52,10 @@ def plan_reads(
 
     Args:
         extents: what is wanted; they must not overlap in the buffer.
-        read_size: bytes of a read at the most; whole sectors.
+        read_size: bytes of a read at most; whole sectors.
         direct: whether reads must be of whole sectors. The buffer then has room for the whole of
             its last one.
-        bounce_size: bytes of a read through a bounce buffer at the most; None: as the others.
+        bounce_size: bytes of a read through a bounce buffer at most; None: as the others.
     """
     extents = sorted(extents, key=lambda extent: (str(extent.file), extent.offset))
     if not direct:

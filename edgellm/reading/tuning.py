@@ -89,7 +89,7 @@ def find_tuning(files: Sequence[Path], *, seconds: float = SECONDS) -> Tuning:
 def measure_disk(
     files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 1.0
 ) -> float:
-    """Return bytes a second of sequential reads of these files, past the page cache if possible.
+    """Return bytes per second of sequential reads of these files, past the page cache if possible.
 
     Raises:
         ReadError: a file cannot be read.
@@ -98,7 +98,7 @@ def measure_disk(
 
 
 def _rate(tuning: Tuning, extents: Iterator[Extent], *, seconds: float) -> float:
-    """Return bytes a second over at least two extents and ``seconds``."""
+    """Return bytes per second over at least two extents and ``seconds``."""
     memory = np.empty(2 * SPAN + SECTOR, np.uint8)
     start = -memory.ctypes.data % SECTOR
     # two halves take turns, so that the disk always has the next read waiting

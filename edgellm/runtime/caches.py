@@ -14,7 +14,7 @@ from edgellm.runtime.loader import caches_bytes, make_caches
 class CacheMaker(Protocol):
     """Makes the caches of sequences.
 
-    Of the arguments, ``capacity`` are tokens that the caches hold at the most, ``reserve`` those
+    Of the arguments, ``capacity`` are tokens that the caches hold at most, ``reserve`` those
     that storage is made for at once, and ``context`` those that a sequence might have where this
     one has less; None: ``capacity``.
     """
@@ -30,7 +30,7 @@ class CacheMaker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LayerCaches:
-    """Makes one cache a layer, for a model's own layers.
+    """Makes one cache per layer, for a model's own layers.
 
     Attributes:
         checkpoint: the model.
@@ -41,7 +41,7 @@ class LayerCaches:
     plan: Plan
 
     def make(self, *, capacity: int, reserve: int, context: int | None = None) -> list[Cache]:
-        """Return empty caches, one a layer."""
+        """Return empty caches, one per layer."""
         return make_caches(
             self.checkpoint,
             capacity=capacity,

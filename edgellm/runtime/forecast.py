@@ -25,7 +25,7 @@ class TargetMachine:
 
     Attributes:
         memory: bytes.
-        disk: bytes a second.
+        disk: bytes per second.
     """
 
     memory: int | None = None

@@ -191,11 +191,11 @@ def make_caches(
     kv_bits: int | None = None,
     context: int | None = None,
 ) -> list[Cache]:
-    """Return empty caches, one a layer.
+    """Return empty caches, one per layer.
 
     Args:
         checkpoint: the model.
-        capacity: tokens that a cache holds at the most; less where its layer has a window.
+        capacity: tokens that a cache holds at most; less where its layer has a window.
         window: tokens that attention looks back over, by setting.
         reserve: tokens that storage is made for at once.
         kv_bits: of a stored number; None: numbers as they are computed.

@@ -66,7 +66,7 @@ class Sampler:
         seed = sampling.seed
         if seed is None:
             seed = secrets.randbits(64)
-        # One source of numbers a form: a key for MLX, a generator for NumPy.
+        # One source of numbers per form: a key for MLX, a generator for NumPy.
         self._key = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._random = np.random.default_rng(seed)
         self._draws = 0

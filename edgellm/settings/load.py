@@ -29,7 +29,7 @@ class LoadSettings:
         activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
         backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
-        beams: that a beam search may have at the most; the KV cache then has room for them.
+        beams: that a beam search may have at most; the KV cache then has room for them.
         kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are
             computed.
         prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder

@@ -43,7 +43,7 @@ class Sampling:
     top-k, top-p, min-p. Raises ConfigError where a value is out of range.
 
     Attributes:
-        max_tokens: new tokens at the most.
+        max_tokens: new tokens at most.
         temperature: logits are divided by it; 0 is greedy, and so is anything below 0.001.
         top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
         top_k: keep this many of the likeliest tokens; 0 keeps all.

@@ -22,7 +22,7 @@ TRIAL_TOKENS = 4
 
 
 class Speculation:
-    """Chooses the draft tokens of each step: as many as promise the most tokens a second.
+    """Chooses the draft tokens of each step: as many as promise the most tokens per second.
 
     Acceptance rates, and the seconds of steps and draft tokens, are measured over all generations.
     Draft tokens that cost no time are also compared with the text while they are not verified, so
@@ -31,7 +31,7 @@ class Speculation:
 
     Args:
         drafter: proposes the tokens.
-        max_draft_tokens: draft tokens of a step at the most.
+        max_draft_tokens: draft tokens of a step at most.
         extra_row_cost: what one more row costs of a step, before it was measured.
     """
 
@@ -114,7 +114,7 @@ class Speculation:
         return list(islice(self.drafter.propose(), max_tokens))
 
     def _worthwhile(self, drafted: Sequence[DraftToken]) -> list[DraftToken]:
-        """Return the first of some draft tokens: as many as give the most tokens a second.
+        """Return the first of some draft tokens: as many as give the most tokens per second.
 
         A step that verifies n tokens gives 1 + p1 + p1 p2 + ... + p1 ... pn tokens, with p the
         acceptance rates (Leviathan et al. 2023, arXiv:2211.17192, with a rate for each token).
@@ -151,7 +151,7 @@ class Speculation:
         return []
 
     def _draft_while_worthwhile(self, max_tokens: int, *, is_trial: bool) -> list[DraftToken]:
-        """Draft tokens while one more promises more tokens a second; all in a trial."""
+        """Draft tokens while one more promises more tokens per second; all in a trial."""
         drafted: list[DraftToken] = []
         all_accepted = expected_tokens = 1.0
         proposed = self.drafter.propose()

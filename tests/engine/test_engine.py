@@ -145,7 +145,7 @@ def test_running_sequences_go_on_while_a_long_prompt_joins(open_llm):
         batch.step()
         second = batch.submit(PROMPT, Sampling(max_tokens=3))
         told = [{number for number, _ in batch.step()} for _ in range(7)]
-    assert told[:5] == [{first}] * 5, "a chunk of 8 of its 41 tokens a step"
+    assert told[:5] == [{first}] * 5, "a chunk of 8 of its 41 tokens per step"
     assert told[5:] == [{first, second}] * 2
 
 

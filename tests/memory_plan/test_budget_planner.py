@@ -145,7 +145,7 @@ def test_pinned_layers_are_spread_evenly(total, data):
         after - before
         for before, after in zip(chosen, [*chosen[1:], chosen[0] + total], strict=True)
     ]
-    assert max(gaps) - min(gaps) <= 1, "round and round, gaps differ by one layer at the most"
+    assert max(gaps) - min(gaps) <= 1, "round and round, gaps differ by one layer at most"
 
 
 MODEL = MemoryEstimate(

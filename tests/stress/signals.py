@@ -3,7 +3,7 @@
 python tests/stress/signals.py --count 60 --seed 0 [--only chat,convert]
 
 Each command runs as the foreground job of a pseudo-terminal. After the signal it must have ended
-with 128 and the signal's number (or have ended before), within seconds, with one line at the most,
+with 128 and the signal's number (or have ended before), within seconds, with one line at most,
 the terminal as it was, no process left, and only whole files.
 """
 

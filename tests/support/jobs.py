@@ -100,7 +100,7 @@ class Job:
         return self.seen[start:]
 
     def read(self, seconds=0.0):
-        """Read what the terminal shows, for so long at the most; return whether anything came."""
+        """Read what the terminal shows, for so long at most; return whether anything came."""
         if not select.select([self._master], [], [], seconds)[0]:
             return False
         got = os.read(self._master, 65536).decode(errors="replace")

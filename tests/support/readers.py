@@ -18,7 +18,7 @@ def copy_extents(extents, memory):
 
 
 class ThrottledReader:
-    """Reads at most a given number of bytes a second, whatever the disk does."""
+    """Reads at most a given number of bytes per second, whatever the disk does."""
 
     def __init__(self, bytes_per_second):
         self.bytes_per_second = bytes_per_second

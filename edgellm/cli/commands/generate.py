@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_LETTERS = 16 << 20
 """Of a file of prompts: some millions of tokens."""
 
-PROMPT_FILE_HINT = "name a text file that has a prompt a line, or - for standard input"
+PROMPT_FILE_HINT = "name a text file that has a prompt per line, or - for standard input"
 
 
 @expand_settings
@@ -190,7 +190,7 @@ def _read_prompts(prompt: str, prompt_file: str) -> dict[int, str]:
         if line.strip():
             lines[number] = line
     if not lines:
-        raise ConfigError(f"{prompt_file} has no prompts", hint="write one a line")
+        raise ConfigError(f"{prompt_file} has no prompts", hint="write one per line")
     return lines
 
 

@@ -219,7 +219,7 @@ TILE_PARTS: Mapping[str, int] = {
 
 _BLOCK_ROWS = 96
 _PANEL_BYTES = 1 << 20
-"""Rows of a weight, and bytes, unpacked at once at the most: half a second-level cache or less."""
+"""Rows of a weight, and bytes, unpacked at once at most: half a second-level cache or less."""
 
 # --- attention
 

@@ -18,7 +18,7 @@ _QUAD = 4
 
 @dataclass(frozen=True, slots=True)
 class PartialSums:
-    """Vectors of one shape, one a token, and the group that each lane belongs to."""
+    """Vectors of one shape, one per token, and the group that each lane belongs to."""
 
     vectors: Sequence[Value]
     groups: Sequence[int]

@@ -208,7 +208,7 @@ class _Int8Matvec:
     def add_group(
         self, rows: Sequence[_WeightRow], inputs: Sequence[_Input], group: Value, *results: Value
     ) -> list[Value]:
-        """Return results, one a row and token, with one group added."""
+        """Return results, one per row and token, with one group added."""
         e = self.e
         codes = [own.codes for own in inputs]
         after = []

@@ -23,7 +23,7 @@ KERNEL_KV_FORMATS: Mapping[tuple[int | None, mx.Dtype], str] = {
 """The KV formats that there are kernels for, by bits and type, as the kernels call them."""
 
 MIN_WINDOW_SPLITS = 8
-"""Splits that a window has at the least, where it is long enough for them."""
+"""Splits that a window has at least, where it is long enough for them."""
 
 
 class CacheMemory:

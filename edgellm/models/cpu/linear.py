@@ -20,7 +20,7 @@ from edgellm.models.arithmetic import KERNEL_MODES, warn_slow
 from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
 
 MAX_CALL_TOKENS = MAX_ROWS
-"""Tokens of a call at the most; the kernels' buffers are made for so many."""
+"""Tokens of a call at most; the kernels' buffers are made for so many."""
 
 KERNEL_DTYPES: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16", mx.float32: "f32"}
 """The types of weights, scales and norms that there are kernels for, as the kernels call them."""
