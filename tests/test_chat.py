@@ -128,6 +128,30 @@ def test_an_answer_that_was_stopped_stays(chat):
     assert chat.send("Go on.")
 
 
+def test_a_conversation_that_goes_on_before_a_replys_end_keeps_what_was_read(chat):
+    """And the late end of that reply's stream changes nothing any more."""
+    late = chat.stream("One")
+    text = next(late).text + next(late).text
+    chat.send("Two")
+    late.close()
+    contents = [message["content"] for message in chat.messages]
+    assert contents[:3] == ["One", text, "Two"]
+    assert len(contents) == 4
+
+    late = chat.stream("Three")
+    next(late)
+    assert [message["content"] for message in chat.undo()][0] == "Three"
+    list(late)
+    assert [message["content"] for message in chat.messages] == contents
+
+    for change in (chat.clear, lambda: setattr(chat, "messages", [])):
+        late = chat.stream("Four")
+        next(late)
+        change()
+        list(late)
+        assert chat.messages == []
+
+
 def test_a_turn_without_an_answer_is_taken_back(chat):
     """The last one, and not an earlier one of the same words."""
     chat.send("Hello")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -121,6 +121,8 @@ class Chat(BoundToProcess):
         self.dropped: list[Message] = []
         self._messages: list[Message] = []
         self._cached: CachedTurn | None = None
+        self._take_reply: Callable[[], None] | None = None
+        """Takes the reply that is under way into the conversation."""
         self.set_system(system)
 
     def __repr__(self) -> str:
@@ -146,17 +148,20 @@ class Chat(BoundToProcess):
     @messages.setter
     def messages(self, messages: Sequence[Mapping[str, Any]]) -> None:
         self._messages = checked_messages(messages)
+        self._take_reply = None
 
     def set_system(self, text: str | None) -> None:
         """Set, replace or (None) remove the system message."""
         if text is not None:
             require_text("system", text)
+        self._end_turn()
         self._messages = [message for message in self._messages if message["role"] != "system"]
         if text:
             self._messages.insert(0, {"role": "system", "content": text})
 
     def clear(self) -> None:
         """Forget the conversation, not the system message."""
+        self._take_reply = None
         self._messages = [message for message in self._messages if message["role"] == "system"]
 
     def fork(self) -> Chat:
@@ -165,6 +170,7 @@ class Chat(BoundToProcess):
         vars(twin).update(vars(self))
         twin._messages = deepcopy(self._messages)
         twin.dropped = []
+        twin._take_reply = None
         if self._cached is not None:
             twin._cached = self._cached = replace(self._cached, is_shared=True)
         return twin
@@ -174,6 +180,7 @@ class Chat(BoundToProcess):
 
         Returns an empty list where the user has said nothing.
         """
+        self._end_turn()
         for place in reversed(range(len(self._messages))):
             if self._messages[place]["role"] == "user":
                 dropped = self._messages[place:]
@@ -191,8 +198,9 @@ class Chat(BoundToProcess):
     ) -> Stream:
         """Return the tokens of the reply to a message, to be read as they come.
 
-        Both stay in ``messages`` when the stream ends, also where the reply was stopped. Thinking
-        comes in the tokens' ``thinking``, and is no part of their ``text``.
+        Both stay in ``messages`` when the stream ends, also where the reply was stopped, or the
+        conversation goes on before its end: what was read until then. Thinking comes in the tokens'
+        ``thinking``, and is no part of their ``text``.
 
         Args:
             message: the user's text; or messages, such as ``{"role": "tool", "content": "sunny"}``.
@@ -226,6 +234,7 @@ class Chat(BoundToProcess):
         if not new:
             raise ConfigError("there is no message", hint="give a text, or messages")
         sampling = merged("sampling", self.sampling, CHAT_SAMPLING, settings)
+        self._end_turn()
         return self._turn([*checked_messages(self._messages), *new], sampling)
 
     def send(
@@ -252,6 +261,7 @@ class Chat(BoundToProcess):
         Raises:
             ConfigError: the user has said nothing.
         """
+        self._end_turn()
         before = list(self._messages)
         dropped = self.undo()
         if not dropped:
@@ -282,6 +292,7 @@ class Chat(BoundToProcess):
             FormatError, ReadError: it is no saved conversation, or cannot be read.
         """
         self._messages, self._cached = load_chat(path, vocab_size=self.llm.config.vocab_size)
+        self._take_reply = None
 
     def _turn(self, messages: list[Message], sampling: Sampling) -> Turn:
         """Return the turn of a conversation that ends with what is new."""
@@ -308,8 +319,9 @@ class Chat(BoundToProcess):
         if self._call_form is not None:
             tool_filter = ToolCallFilter(self._call_form, list(self._call_tokens.values()))
         reply = Reply(self._template, prompt, tool_filter)
-        end = partial(self._end, messages, prompt, ids, reply)
-        return Turn(ids, sampling, reply.add, end)
+        take_reply = partial(self._take, messages, prompt, ids, reply)
+        self._take_reply = take_reply
+        return Turn(ids, sampling, reply.add, partial(self._end_turn, take_reply))
 
     def _encode(self, prompt: str) -> list[int]:
         """Return the ids of a conversation, and for what was computed the ids that were used."""
@@ -332,7 +344,14 @@ class Chat(BoundToProcess):
         if common < len(cached.ids):
             self.llm.prefix_cache.cut(cached.ids, common)
 
-    def _end(self, messages: list[Message], prompt: str, ids: list[int], reply: Reply) -> None:
+    def _end_turn(self, take_reply: Callable[[], None] | None = None) -> None:
+        """End the turn that is under way; where one is given, only if that is it."""
+        open_turn = self._take_reply
+        if open_turn is not None and take_reply in (None, open_turn):
+            self._take_reply = None
+            open_turn()
+
+    def _take(self, messages: list[Message], prompt: str, ids: list[int], reply: Reply) -> None:
         """Take a reply that has ended into the conversation, unless there is none."""
         message = reply.message()
         if not self._is_kept(messages, message):
