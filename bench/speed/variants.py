@@ -6,10 +6,8 @@ and kept in the cache folder.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,10 +130,10 @@ def make_model(made: Path, *arguments: str) -> Path:
     """Run a command of ours that makes ``made``, in a process of its own, unless it is there.
 
     Returns:
-        The path ``made``.
+        The path ``made``, whoever has made it: another run may have been faster.
 
     Raises:
-        BackendError: it has failed; what it had made is removed.
+        BackendError: it has failed; it leaves nothing at ``made`` then.
         ConversionError: its folder cannot be made.
     """
     if made.exists():
@@ -155,7 +153,8 @@ def make_model(made: Path, *arguments: str) -> Path:
             errors="replace",
         )
     except subprocess.CalledProcessError as error:
-        _remove(made)
+        if made.exists():
+            return made
         lines = [line for line in error.stderr.splitlines() if line.strip()]
         lines.insert(0, f"status {error.returncode}")
         reason = next((line for line in lines if line.startswith("error: ")), lines[-1])
@@ -203,14 +202,6 @@ def _in_bits(folder: Path, bits: int | None) -> Path:
 def _exported(folder: Path, checkpoint: Checkpoint) -> Path:
     made = variants_folder() / f"{folder.name}-{fingerprint(checkpoint)[:8]}{GGUF}"
     return make_model(made, "export", str(folder), str(made))
-
-
-def _remove(made: Path) -> None:
-    if made.is_dir():
-        shutil.rmtree(made, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            made.unlink()
 
 
 def _layer_parameters(checkpoint: Checkpoint) -> int:

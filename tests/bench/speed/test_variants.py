@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgellm.bench.speed.variants import prepare_variant
+from edgellm.bench.speed.variants import make_model, prepare_variant
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.converters.synthetic import synthesize
 from edgellm.errors import BackendError, ModelNotFoundError
@@ -33,3 +33,14 @@ def test_a_file_for_a_backend_that_reads_folders(tmp_path):
         prepare_variant(str(tmp_path / "x.gguf"), None, "edgellm")
     with pytest.raises(ModelNotFoundError):
         prepare_variant(str(tmp_path / "x.gguf"), None, "llama.cpp")
+
+
+def test_a_model_that_another_run_finishes_first_is_the_one(folder, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    # the other run's model comes when our command has just begun
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import shutil\nshutil.copytree({str(folder)!r}, {str(made)!r})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert make_model(made, "synth", "tiny-llama", str(made), "--bits", "16") == made
+    assert read_checkpoint(made).config == read_checkpoint(folder).config
