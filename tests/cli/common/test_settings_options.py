@@ -31,7 +31,13 @@ OPTIONS = SettingsOptions(
 )
 
 
-FOR_PYTHON = ("logits_processors", "logits_processor", "logit_bias", "top_logprobs")
+FOR_PYTHON = (
+    "logits_processors",
+    "logits_processor",
+    "logit_bias",
+    "top_logprobs",
+    "prompt_logprobs",
+)
 
 
 def run(options, *words):
