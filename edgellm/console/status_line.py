@@ -36,6 +36,7 @@ class Activity:
     Attributes:
         stopping: whether a person has asked for the end.
         thinking: whether tokens come of which none may be shown.
+        typed: returns what a person has typed meanwhile, as it is to be shown.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Activity:
         self._progress: Progress | None = None
         self.stopping = False
         self.thinking = False
+        self.typed: Callable[[], str] = str
 
     def prefill(self, progress: Progress) -> None:
         """Note how far the prompt is."""
@@ -63,7 +65,7 @@ class Activity:
     @property
     def quiet(self) -> bool:
         """Whether nothing has come for so long that the line should show."""
-        if self.stopping or self.thinking:
+        if self.stopping or self.thinking or self.typed():
             return True
         if self._last_token_at is None:
             return self._clock() - self._begun > FIRST_PATIENCE
@@ -71,6 +73,9 @@ class Activity:
 
     def line(self, columns: int) -> str:
         """Return as much of what is going on as fits into ``columns``, the most important first."""
+        typed = self.typed()
+        if typed and not self.stopping:
+            return _beginning(typed, columns)
         elapsed = self._clock() - self._begun
         frame = FRAMES[int(elapsed * FRAMES_PER_SECOND) % len(FRAMES)]
         full = f"{frame} {self._doing()} · {seconds(elapsed)}"
@@ -152,12 +157,21 @@ class StatusLine:
                     self._draw()
 
     def _draw(self) -> None:
+        from rich.cells import cell_len
+
         gap = 2 if self.column else 0
         # The last column stays free: a terminal that wraps there would not come back to where the
         # text stands.
         line = self._activity.line(shutil.get_terminal_size().columns - self.column - gap - 1)
         if line:
-            self._drawn_columns = gap + len(line)
+            self._drawn_columns = gap + cell_len(line)
             # erase, gap, dim text, and back to where the text ends
             sys.stderr.write(f"\x1b[K{' ' * gap}\x1b[2m{line}\x1b[0m\x1b[{self._drawn_columns}D")
             sys.stderr.flush()
+
+
+def _beginning(text: str, columns: int) -> str:
+    """Return as much of a text as fits."""
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, max(columns, 0)).rstrip()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MAX_HISTORY_BYTES = 64 << 20
 """Of what was typed in earlier chats, which is read whole."""
 
+YES = ("y", "yes")
+
 MENU_LINES = 5
 """Lines below the text that are kept free for completions."""
 
@@ -100,6 +102,30 @@ class Editor:
             raise
         finally:
             signal.signal(signal.SIGTSTP, handler)
+
+    def agrees(self, question: str) -> bool:
+        """Ask a question; return whether the answer is yes. Ctrl-C and Ctrl-D mean no."""
+        from prompt_toolkit import PromptSession
+
+        asking: PromptSession[str] = PromptSession(
+            input=self._session.input, output=self._session.output
+        )
+        try:
+            return asking.prompt(f"{question} [y/N] ").strip().lower() in YES
+        except (EOFError, KeyboardInterrupt):
+            return False
+
+    def type_ahead(self, keys: str) -> None:
+        """Take keys that were pressed already, for the next text."""
+        from prompt_toolkit.input.typeahead import store_typeahead
+        from prompt_toolkit.input.vt100_parser import Vt100Parser
+        from prompt_toolkit.key_binding import KeyPress
+
+        pressed: list[KeyPress] = []
+        parser = Vt100Parser(pressed.append)
+        parser.feed(keys)
+        parser.flush()
+        store_typeahead(self._session.input, pressed)
 
     async def _prompt(self) -> str:
         try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import termios
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,6 @@ from typing import TYPE_CHECKING
 from edgellm.chat import Chat, read_saved_chat
 from edgellm.console.completion_view import CompletionView, show_speed
 from edgellm.console.status_line import Activity
-from edgellm.console.streams import is_terminal
 from edgellm.console.terminal import note
 from edgellm.diagnostics.facts import generation_facts
 from edgellm.errors import ConfigError, EdgeLLMError
@@ -25,6 +22,7 @@ from edgellm.files.given_path import given_path
 from edgellm.generation.stats import Stats
 from edgellm.repl import chat_view
 from edgellm.repl.line_editor import Editor
+from edgellm.repl.typed_ahead import TypedAhead, typed_ahead
 
 if TYPE_CHECKING:
     from edgellm.generation.output import Token
@@ -41,13 +39,19 @@ class Session:
 
     Attributes:
         finished: whether the person has asked to leave.
+        stopped: whether the last completion was stopped or has failed.
         stats: what the last completion has cost.
+        typed: what is typed while a completion comes, where that can be read.
+        agrees: asks the person a question; returns whether the answer is yes.
     """
 
     def __init__(self, chat: Chat, make_view: Callable[[Activity], CompletionView]) -> None:
         self.chat = chat
         self.finished = False
+        self.stopped = False
         self.stats: Stats | None = None
+        self.typed: TypedAhead | None = None
+        self.agrees: Callable[[str], bool] = _nobody_agrees
         self._make_view = make_view
         self._activity: Activity | None = None
 
@@ -78,6 +82,8 @@ class Session:
     def _answer(self, text: str) -> None:
         llm = self.chat.llm
         activity = Activity(lambda: llm.bytes_read)
+        if self.typed is not None:
+            activity.typed = self.typed.shown
         # checks the prompt: an error comes before anything is shown
         stream = self.chat.stream(text, on_prefill=activity.prefill)
         if self.chat.dropped:
@@ -97,6 +103,7 @@ class Session:
         if finish_reason == "stop" and replies and not replies[0]["content"]:
             chat_view.show_no_answer()
         if finish_reason == "cancelled":
+            self.stopped = True
             chat_view.show_stopped()
         elif finish_reason == "length" and self.stats:
             if self.stats.completion_tokens >= self.chat.sampling.max_tokens:
@@ -134,11 +141,12 @@ def run_terminal(session: Session, editor: Editor | None = None, *, first: str =
         first: a text that is taken before any is asked for.
     """
     editor = editor or Editor(described_commands(), file_commands=FILE_COMMANDS)
+    session.agrees = editor.agrees
     # Ctrl-C ends what is under way, and never the program
     with _on_interrupt(lambda *_: None):
         if first:
             chat_view.show_message(first)
-            _take(session, first)
+            _take(session, first, editor)
         while not session.finished:
             try:
                 text = editor.ask()
@@ -148,22 +156,31 @@ def run_terminal(session: Session, editor: Editor | None = None, *, first: str =
                 continue
             except EOFError:
                 return
-            _take(session, text)
+            _take(session, text, editor)
 
 
-def _take(session: Session, text: str) -> None:
-    """Answer a text or run a command; Ctrl-C and failures end it, and are said."""
+def _take(session: Session, text: str, editor: Editor) -> None:
+    """Answer a text or run a command; Ctrl-C and failures end it, and are said.
+
+    What is typed meanwhile is there for the next text; after Ctrl-C it is not sent by itself.
+    """
     before = session.stats
-    try:
-        with _on_interrupt(session.interrupt), _without_echo():
-            session.take(text)
-            if session.stats is not None and session.stats is not before:
-                show_speed(session.stats)
-            chat_view.leave_line_free()
-    except KeyboardInterrupt:
-        chat_view.show_stopped()
-    except EdgeLLMError as error:
-        chat_view.show_chat_error(error)
+    session.stopped = False
+    with typed_ahead() as session.typed:
+        try:
+            with _on_interrupt(session.interrupt):
+                session.take(text)
+                if session.stats is not None and session.stats is not before:
+                    show_speed(session.stats)
+                chat_view.leave_line_free()
+        except KeyboardInterrupt:
+            session.stopped = True
+            chat_view.show_stopped()
+        except EdgeLLMError as error:
+            session.stopped = True
+            chat_view.show_chat_error(error)
+        if session.typed is not None:
+            editor.type_ahead(session.typed.take(unsent=session.stopped))
 
 
 def run_lines(session: Session, lines: Iterable[str]) -> None:
@@ -187,25 +204,6 @@ def _on_interrupt(handler: Callable[..., object]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous_handler)
-
-
-@contextmanager
-def _without_echo() -> Iterator[None]:
-    """Stop the terminal, if there is one, from showing what is typed.
-
-    What is typed then is there for the next text.
-    """
-    if not is_terminal(sys.stdin):
-        yield
-        return
-    settings = termios.tcgetattr(sys.stdin)
-    # the fourth of the settings: local modes
-    silent = [*settings[:3], settings[3] & ~termios.ECHO, *settings[4:]]
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +251,9 @@ def _save(session: Session, argument: str) -> None:
     path = _file(argument)
     if os.path.lexists(path) and not _is_conversation(path):
         raise ConfigError(f"{path} exists and is no saved conversation", hint="name another file")
+    if path.exists() and not session.agrees(f"{path} exists; replace it?"):
+        note("nothing is saved")
+        return
     session.chat.save(path)
     note(f"saved to {path}")
 
@@ -276,6 +277,11 @@ def _thinking(session: Session, argument: str) -> None:
 
 def _exit(session: Session, argument: str) -> None:
     session.finished = True
+
+
+def _nobody_agrees(question: str) -> bool:
+    """Refuse what a person would be asked. Raises ConfigError."""
+    raise ConfigError(question.partition(";")[0], hint="name another file: nobody can be asked")
 
 
 def _file(argument: str) -> Path:

@@ -122,10 +122,24 @@ def test_a_conversation_that_is_saved_goes_on_as_if_nothing_had_happened(session
     assert other.chat.messages == session.chat.messages[:2]
     other.take("more")
     assert len(other.chat.messages) == 4
-    other.take(f"/save {file}")
-    assert len(json.loads(file.read_text(encoding="utf-8"))["messages"]) == 4, (
-        "our own files are replaced"
-    )
+
+
+def test_save_asks_before_it_replaces_a_conversation(session, tmp_path, capsys):
+    file = tmp_path / "talk.json"
+    session.take("hello")
+    session.take(f"/save {file}")
+    before = file.read_bytes()
+    session.take("more")
+    with pytest.raises(ConfigError, match=r"talk\.json exists$"):
+        session.take(f"/save {file}")
+    for refusal in ("\r", "n\r", "\x03", "\x04"):
+        with keyboard(f"/save {file}\r{refusal}\x04") as editor:
+            run_terminal(session, editor)
+        assert "nothing is saved" in capsys.readouterr().err
+        assert file.read_bytes() == before
+    with keyboard(f"/save {file}\ry\r\x1b[A\r\x04") as editor:
+        run_terminal(session, editor)
+    assert len(json.loads(file.read_text(encoding="utf-8"))["messages"]) == 4
 
 
 def test_save_does_not_replace_what_it_did_not_write(session, tmp_path):

@@ -82,7 +82,7 @@ class MLXLMCache:
         """Do nothing: mlx-lm's caches grow by themselves."""
 
     def finite_layers(self) -> list[bool]:
-        """Return whether all numbers are finite, of each cache of mlx-lm's: mostly one per layer."""
+        """Return whether all numbers are finite, of each cache of mlx-lm; mostly one per layer."""
         by_layer = [library.arrays_in(entry.state) for entry in self._entries]
         return [
             all(bool(mx.all(mx.isfinite(array)).item()) for array in arrays) for arrays in by_layer
