@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgellm.cli.command_group import CommandGroup
+from edgellm.cli.command import write_parameters
+from edgellm.cli.command_group import HELP_OPTIONS, CommandGroup
 
 DEFAULT = "run"
 """The hidden command that gets the words that name no other."""
@@ -15,7 +16,7 @@ class ModelGroup(CommandGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Put the default command before words that begin with no other command."""
-        names_command = bool(args) and (args[0] in self.table or args[0] == "--help")
+        names_command = bool(args) and (args[0] in self.table or args[0] in HELP_OPTIONS)
         completes = not args and ctx.resilient_parsing
         if not names_command and not completes:
             args = [DEFAULT, *args]
@@ -28,8 +29,5 @@ class ModelGroup(CommandGroup):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the default command's options, then the other commands."""
-        parameters = self.get_command(ctx, DEFAULT).get_params(ctx)
-        records = [parameter.get_help_record(ctx) for parameter in parameters]
-        with formatter.section("Options"):
-            formatter.write_dl([record for record in records if record])
+        write_parameters(self.get_command(ctx, DEFAULT).get_params(ctx), ctx, formatter)
         self.format_commands(ctx, formatter)

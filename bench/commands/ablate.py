@@ -31,13 +31,17 @@ def ablate(
     *,
     memory: Annotated[
         str | None,
-        Option(metavar="SIZE", help="Budget of the paged ones; default: about half the model."),
+        Option(
+            metavar="SIZE", help="Memory budget of paged variants; default: about half the model."
+        ),
     ] = None,
     prompt_tokens: Annotated[
-        int, Option(metavar="N", min=1, help="Tokens that come before, untimed.")
+        int, Option(metavar="N", min=1, help="Tokens already in the context, not timed.")
     ] = 64,
-    tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens of a repetition.")] = 8,
-    repetitions: Annotated[int, Option(metavar="N", min=1, help="Of each variant.")] = 3,
+    tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens per repetition.")] = 8,
+    repetitions: Annotated[
+        int, Option(metavar="N", min=1, help="Repetitions of each variant.")
+    ] = 3,
     threads: common.Threads = None,
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,

@@ -14,6 +14,7 @@ from edgellm.bench.records.backend_names import current_name
 from edgellm.bench.records.collect import collect
 from edgellm.bench.tables.narrow_tables import doubt_lines, fitting_table, name_lines
 from edgellm.bench.tables.text_tables import Column, as_json
+from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.console.terminal import note, write_line
 from edgellm.errors import ConfigError
@@ -27,16 +28,34 @@ Json = options.Json
 Files = Annotated[
     list[Path], Argument(metavar="FILE ...", help="json or jsonl files of edgellm bench.")
 ]
-Wide = Annotated[bool, Option("--wide", help="Show all columns, however long the lines become.")]
+Wide = Annotated[
+    bool,
+    Option(
+        "--wide",
+        help="Show all columns, however long the lines become.",
+        rich_help_panel=headings.OUTPUT,
+    ),
+]
 Threads = Annotated[
-    int | None, Option(metavar="N", min=1, help="Processor threads for arithmetic.")
+    int | None,
+    Option(
+        metavar="N",
+        min=1,
+        help="CPU threads; default: chosen for the machine.",
+        rich_help_panel=headings.SPEED,
+    ),
 ]
 DType = Annotated[
     str | None,
-    Option(metavar="TYPE", help="Of activations: float32, bfloat16, float16; default: the best."),
+    Option(
+        metavar="TYPE",
+        help="Type of activations: float32, bfloat16, float16; default: the best.",
+        rich_help_panel=headings.SPEED,
+    ),
 ]
 Timeout = Annotated[
-    float, Option(metavar="SECONDS", min=1, help="What says nothing for so long has failed.")
+    float,
+    Option(metavar="SECONDS", min=1, help="Give up as failed after this long without progress."),
 ]
 Outputs = Annotated[
     list[Path] | None,
@@ -44,6 +63,7 @@ Outputs = Annotated[
         "--output",
         metavar="FILE",
         help="Write json, jsonl, csv, md or html, by the suffix; may be given several times.",
+        rich_help_panel=headings.OUTPUT,
     ),
 ]
 

@@ -16,7 +16,7 @@ from edgellm.errors import ConfigError
 
 
 def compare(files: common.Files, *, json: common.Json = False, wide: common.Wide = False) -> None:
-    """Put result files beside each other, from this machine or others: what differs, and whether
+    """Compare result files, from this machine or others: what differs, and whether
     that is more than noise.
     """
     if len(files) < 2:

@@ -18,19 +18,17 @@ MAX_THREADS = 64
 
 def disk(
     path: Annotated[
-        Path, Argument(metavar="PATH", help="A file, or a folder with files: a model's, best.")
+        Path, Argument(metavar="PATH", help="A file or a folder of files, best a model's.")
     ],
     *,
-    threads: Annotated[str, Option(metavar="N,N,...", help="Reads at once.")] = "1,2,4,8",
-    chunk: Annotated[
-        str, Option(metavar="SIZE,...", help="Bytes of one read.")
-    ] = "1MiB,8MiB,32MiB",
+    threads: Annotated[str, Option(metavar="N,N,...", help="Parallel reads.")] = "1,2,4,8",
+    chunk: Annotated[str, Option(metavar="SIZE,...", help="Bytes per read.")] = "1MiB,8MiB,32MiB",
     repeats: Annotated[
-        int, Option(metavar="N", min=1, help="Times that each combination is tried.")
+        int, Option(metavar="N", min=1, help="Repetitions of each combination.")
     ] = 3,
     json: common.Json = False,
 ) -> None:
-    """Measure plain sequential reads, past the system's cache, with the reader that pages
+    """Measure sequential reads, bypassing the page cache, with the reader that pages
     models.
     """
     from edgellm.bench.machine.disk import measure_disk_sweep

@@ -21,12 +21,12 @@ def paging(
         str,
         Option(
             metavar="SIZE,...",
-            help="Budgets; default: a quarter, a half, three quarters of the model, "
+            help="Memory budgets; default: a quarter, half and three quarters of the model, "
             "where it runs in them.",
         ),
     ] = "",
-    samples: Annotated[int, Option(metavar="N", min=1, help="Repetitions of each.")] = 3,
-    tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens of a repetition.")] = 2,
+    samples: Annotated[int, Option(metavar="N", min=1, help="Repetitions per budget.")] = 3,
+    tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens per repetition.")] = 2,
     context: Annotated[
         int | None, Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")
     ] = None,
@@ -41,7 +41,7 @@ def paging(
     json: common.Json = False,
     wide: common.Wide = False,
 ) -> int:
-    """Measure tokens per second of a model larger than its budget, and how near they come to the
+    """Measure tokens per second of a model larger than its budget, and how close it comes to the
     disk's own speed.
     """
     from edgellm.bench.paging.paging import PagingSettings, measure_paging

@@ -54,24 +54,30 @@ def parity(
         ),
     ] = "",
     text: Annotated[
-        Path | None, Option(metavar="FILE", help="A text to be led through; default: our own.")
+        Path | None,
+        Option(metavar="FILE", help="The text to compare on; default: a short one of ours."),
     ] = None,
     tokens: Annotated[int, Option(metavar="N", min=17, help="Maximum tokens of the text.")] = 256,
     window: Annotated[
-        int, Option(metavar="N", min=17, help="Tokens that are led through together.")
+        int, Option(metavar="N", min=17, help="Tokens that are computed together.")
     ] = 512,
-    new_tokens: Annotated[int, Option(metavar="N", min=1, help="Tokens of the greedy texts.")] = 32,
+    new_tokens: Annotated[
+        int, Option(metavar="N", min=1, help="Tokens to generate greedily.")
+    ] = 32,
     threads: common.Threads = None,
     dtype: common.DType = None,
     activations: Annotated[
-        str, Option(metavar="KIND", help="Of our own CPU kernels: auto, int8, float.")
+        str,
+        Option(
+            metavar="KIND", help="Number type of the CPU kernels' activations: auto, int8, float."
+        ),
     ] = "auto",
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,
     json: common.Json = False,
     wide: common.Wide = False,
 ) -> int:
-    """Compare what models, or one model in several backends, hold likely: each with the first."""
+    """Compare the probabilities of models, or of one model in several backends, with the first."""
     from edgellm.bench.backends.registry import RuntimeSettings
     from edgellm.bench.evaluation.parity import ParitySettings, compare, sides_of
     from edgellm.bench.evaluation.passage import PASSAGE

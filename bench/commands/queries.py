@@ -29,23 +29,23 @@ def queries(
     *,
     questions: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Questions of your own, one per line; default: the five."),
+        Option(metavar="FILE", help="Questions of your own, one per line; default: five of ours."),
     ] = None,
-    threads: Annotated[
-        str, Option(metavar="N,N,...", help="Processor threads for arithmetic.")
-    ] = ",".join(map(str, THREADS)),
+    threads: Annotated[str, Option(metavar="N,N,...", help="CPU threads.")] = ",".join(
+        map(str, THREADS)
+    ),
     max_tokens: Annotated[
         int, Option(metavar="N", min=1, help="Maximum tokens per answer.")
     ] = MAX_TOKENS,
-    repetitions: Annotated[int, Option(metavar="N", min=1, help="Times that each is asked.")] = 1,
+    repetitions: Annotated[
+        int, Option(metavar="N", min=1, help="Times each question is asked.")
+    ] = 1,
     temperature: Annotated[
-        float, Option(metavar="X", help="0: always the likeliest, the same with any threads.")
+        float, Option(metavar="X", help="0 always takes the most likely token, with any threads.")
     ] = 0.0,
-    seed: Annotated[
-        int, Option(metavar="N", help="Of the first repetition, where tokens are drawn.")
-    ] = 0,
+    seed: Annotated[int, Option(metavar="N", help="Seed of the first repetition.")] = 0,
     memory: Annotated[
-        str | None, Option(metavar="SIZE", help="Budget of memory for each model.")
+        str | None, Option(metavar="SIZE", help="Memory budget for each model.")
     ] = None,
     timeout: Annotated[
         float, Option(metavar="SECONDS", min=1, help="An answer that takes longer has failed.")
@@ -54,7 +54,7 @@ def queries(
     json: common.Json = False,
     wide: common.Wide = False,
 ) -> int:
-    """Ask models the same questions on several numbers of threads; every time and answer is
+    """Ask models the same questions with several numbers of threads; every time and answer is
     kept.
     """
     from edgellm.bench.queries.queries import measure_queries

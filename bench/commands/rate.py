@@ -46,7 +46,10 @@ def rate(
         Option(metavar="NAME", help="The environment variable that holds the server's key."),
     ] = None,
     seed: Annotated[
-        int, Option(metavar="N", help="Of the order, which does not tell the models apart.")
+        int,
+        Option(
+            metavar="N", help="Seed of the order of answers, which does not give the models away."
+        ),
     ] = 0,
 ) -> int:
     """Score answers from 1 to 10; each score is in the file at once, so that one may stop and go

@@ -16,11 +16,9 @@ from edgellm.errors import ConfigError
 def report(
     files: common.Files,
     *,
-    html: Annotated[Path, Option(metavar="FILE", help="The page to be written.")] = Path(
-        "report.html"
-    ),
+    html: Annotated[Path, Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
 ) -> None:
-    """Make one page of result files, from this machine or others."""
+    """Make one page from result files, from this machine or others."""
     if html.suffix != ".html":
         raise ConfigError(f"{html} is no html file", hint="end its name with .html")
     write_records(html, [record for path in files for record in read_some_records(path)])

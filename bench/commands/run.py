@@ -24,6 +24,7 @@ from edgellm.bench.speed.workload import (
     unused_options,
 )
 from edgellm.bench.tables.text_tables import speed_columns
+from edgellm.cli import headings
 from edgellm.cli.command_group import CommandGroup
 from edgellm.errors import ModelNotFoundError
 from edgellm.files.given_path import given_path
@@ -40,6 +41,7 @@ def run(
             metavar="[MODEL ...]",
             help="Folders, Hub ids, GGUF files, names of shapes; default: the bundled model, "
             "and a shape that fits.",
+            rich_help_panel=headings.MODEL,
         ),
     ] = None,
     *,
@@ -47,47 +49,82 @@ def run(
         str,
         Option(
             metavar="NAME,...",
-            help=f"From {', '.join(BACKENDS)}; default: all that are installed.",
+            help=f"One or more of {', '.join(BACKENDS)}; default: all that are installed.",
+            rich_help_panel=headings.MODEL,
         ),
     ] = "",
     prompt_tokens: Annotated[
-        str, Option(metavar=NUMBERS, help="Lengths of prompts; 0: none.")
+        str,
+        Option(metavar=NUMBERS, help="Prompt lengths; 0 for none.", rich_help_panel=headings.TESTS),
     ] = ",".join(map(str, PROMPT_TOKENS)),
     gen_tokens: Annotated[
-        str, Option(metavar=NUMBERS, help="Lengths of generations; 0: none.")
+        str,
+        Option(
+            metavar=NUMBERS, help="Generation lengths; 0 for none.", rich_help_panel=headings.TESTS
+        ),
     ] = ",".join(map(str, GEN_TOKENS)),
-    depth: Annotated[str, Option(metavar=NUMBERS, help="Tokens that come before, untimed.")] = "0",
+    depth: Annotated[
+        str,
+        Option(
+            metavar=NUMBERS,
+            help="Tokens already in the context, not timed.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = "0",
     threads: Annotated[
         str,
         Option(
-            metavar=NUMBERS, help="Processor threads for arithmetic; default: as the machine has."
+            metavar=NUMBERS,
+            help="CPU threads; default: chosen for the machine.",
+            rich_help_panel=headings.SPEED,
         ),
     ] = "",
-    batch: Annotated[str, Option(metavar=NUMBERS, help="Sequences at once.")] = "1",
+    batch: Annotated[
+        str, Option(metavar=NUMBERS, help="Sequences side by side.", rich_help_panel=headings.TESTS)
+    ] = "1",
     bits: Annotated[
         str,
         Option(
             metavar=NUMBERS,
-            help="Bits per weight: variants of a 16-bit model, made once and kept.",
+            help="Bits per weight: quantized variants of a 16-bit model, made once and kept.",
+            rich_help_panel=headings.MODEL,
         ),
     ] = "",
     memory: Annotated[
-        str, Option(metavar="SIZE,...", help="Budgets for edgellm, which pages what is larger.")
+        str,
+        Option(
+            metavar="SIZE,...",
+            help="Memory budgets for edgellm, which pages larger models.",
+            rich_help_panel=headings.MEMORY,
+        ),
     ] = "",
     dtype: common.DType = None,
     endpoint: Annotated[
         str | None,
-        Option(metavar="URL", help="An OpenAI-compatible server, for the backend endpoint."),
+        Option(
+            metavar="URL",
+            help="An OpenAI-compatible server, for the backend endpoint.",
+            rich_help_panel=headings.MODEL,
+        ),
     ] = None,
     key_variable: Annotated[
         str | None,
-        Option(metavar="NAME", help="The environment variable that holds the endpoint's key."),
+        Option(
+            metavar="NAME",
+            help="The environment variable that holds the endpoint's key.",
+            rich_help_panel=headings.MODEL,
+        ),
     ] = None,
-    repetitions: Annotated[int, Option(metavar="N", help="Of each test.")] = REPETITIONS,
+    repetitions: Annotated[
+        int, Option(metavar="N", help="Repetitions of each test.", rich_help_panel=headings.TESTS)
+    ] = REPETITIONS,
     max_seconds: Annotated[
         float,
         Option(
-            metavar="SECONDS", min=0, help="After so many, no further repetition of a test begins."
+            metavar="SECONDS",
+            min=0,
+            help="Begin no further repetition of a test after this long.",
+            rich_help_panel=headings.TESTS,
         ),
     ] = MAX_SECONDS,
     timeout: Annotated[
@@ -95,15 +132,16 @@ def run(
         Option(
             metavar="SECONDS",
             min=0.1,
-            help="What says nothing for so long is ended, and has failed.",
+            help="Give a test up as failed after this long without progress.",
+            rich_help_panel=headings.TESTS,
         ),
     ] = TIMEOUT,
     output: common.Outputs = None,
     json: common.Json = False,
     wide: common.Wide = False,
 ) -> int:
-    """Measure models in backends: prompts, generations, and how near they come to what this
-    machine could do.
+    """Measure prompt and generation speed in each backend, and how close it comes to what this
+    machine can do.
     """
     from edgellm.bench.backends.one_server import key_in, server_parts
     from edgellm.bench.speed.budgets import require_budgets

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer import Option
 
-from edgellm.cli.command_group import CommandEntry, CommandGroup
+from edgellm.cli.command_group import HELP_OPTIONS, CommandEntry, CommandGroup
 from edgellm.cli.peer_commands import OUR_COMMANDS, explained
 from edgellm.cli.typed_text import looks_like_text
 from edgellm.cli.usage_errors import usage_error
@@ -19,8 +19,12 @@ from edgellm.console.streams import standard_streams
 from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.setting_values import shown
 
-SPELLED_OUT = ("help", "version")
-"""Options that other programs have as commands, too."""
+SPELLED_OTHERWISE: Mapping[str, str] = {
+    "version": "--version",
+    "-v": "--version",
+    "-V": "--version",
+}
+"""The version as other programs are asked for it."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -100,7 +104,10 @@ class EdgellmGroup(CommandGroup):
 
 
 app: typer.Typer = typer.Typer(
-    cls=EdgellmGroup, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=EdgellmGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": HELP_OPTIONS},
 )
 
 
@@ -125,8 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Return a command line's exit code; a command that returns nothing ends with 0."""
     words = list(arguments) or ["--help"]
-    if words[0] in SPELLED_OUT:
-        words[0] = f"--{words[0]}"
+    if words[0] == "help":  # help COMMAND
+        words = [*words[1:], "--help"]
+    words[0] = SPELLED_OTHERWISE.get(words[0], words[0])
     try:
         return int(app(words, prog_name="edgellm", standalone_mode=False) or 0)
     except typer.TyperException as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand
 
 from edgellm.cli.headings import OTHER, place
 from edgellm.cli.peer_options import our_words
+
+RANGE = re.compile(r"  \[x>=[\d.]+\]$|; x>=[\d.]+(?=\]$)")
+"""Typer's words for the least value of an option; an error tells it in ours."""
 
 WIDEST = 100
 """Columns of help on a wide terminal: longer lines are hard to read."""
@@ -37,28 +41,33 @@ class EdgellmCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options under their headings, in the order of the command."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        parameters: list[Any] = self.get_params(ctx)
-        for parameter in parameters:
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            name, description = record
-            heading = OTHER
-            if parameter.param_type_name == "argument":
-                name, heading = parameter.metavar, "Arguments"
-                description = description.removesuffix("  [required]")
-            heading = parameter.rich_help_panel or heading
-            sections.setdefault(heading, []).append((name, description))
-        column = 30
-        if formatter.width < NARROW:
-            column = 20
-        width = max(len(name) for rows in sections.values() for name, _ in rows)
-        column = min(column, width)
-        for heading in sorted(sections, key=place):
-            with formatter.section(heading):
-                rows = [(name.ljust(column), text) for name, text in sections[heading]]
-                formatter.write_dl(rows, col_max=column)
+        write_parameters(self.get_params(ctx), ctx, formatter)
+
+
+def write_parameters(parameters: list[Any], ctx: Any, formatter: Any) -> None:
+    """Write typer's arguments and options under their headings, in their order."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in parameters:
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        name, description = record
+        description = RANGE.sub("", description)
+        heading = OTHER
+        if parameter.param_type_name == "argument":
+            name, heading = parameter.metavar, "Arguments"
+            description = description.removesuffix("  [required]")
+        heading = parameter.rich_help_panel or heading
+        sections.setdefault(heading, []).append((name, description))
+    column = 30
+    if formatter.width < NARROW:
+        column = 20
+    width = max(len(name) for rows in sections.values() for name, _ in rows)
+    column = min(column, width)
+    for heading in sorted(sections, key=place):
+        with formatter.section(heading):
+            rows = [(name.ljust(column), text) for name, text in sections[heading]]
+            formatter.write_dl(rows, col_max=column)
 
 
 def without_help(items: list[Any]) -> list[Any]:

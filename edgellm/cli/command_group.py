@@ -16,6 +16,8 @@ from edgellm.cli.stop_signals import STOP
 from edgellm.cli.usage_errors import did_you_mean
 from edgellm.errors import ConfigError
 
+HELP_OPTIONS = ("--help", "-h")
+
 # \b keeps the lines of a paragraph of help as they are.
 EXAMPLE = "\b\nExample:\n  "
 
@@ -93,7 +95,7 @@ class CommandGroup(TyperGroup):
             cls=EdgellmCommand,
             epilog=epilog,
             hidden=entry.hidden,
-            context_settings={"max_content_width": WIDEST},
+            context_settings={"max_content_width": WIDEST, "help_option_names": HELP_OPTIONS},
         )(target)
         return get_command(app)
 

@@ -7,10 +7,11 @@ MERGING = "Adapters and differences"
 MEMORY = "Memory"
 SAMPLING = "Sampling"
 SPEED = "Speed"
+TESTS = "Tests"
 OUTPUT = "Output"
 OTHER = "Options"
 
-ORDER = (MODEL, PROMPT, QUANTIZATION, MERGING, MEMORY, SAMPLING, SPEED, OUTPUT, OTHER)
+ORDER = (MODEL, PROMPT, QUANTIZATION, MERGING, MEMORY, SAMPLING, SPEED, TESTS, OUTPUT, OTHER)
 
 
 def place(heading: str) -> int:

@@ -1,4 +1,4 @@
-"""What a person types while an answer comes: it is shown as queued, and taken afterwards."""
+"""Keys typed while an answer comes: shown as queued, and taken for the next text."""
 
 from __future__ import annotations
 

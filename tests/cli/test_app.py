@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -62,6 +63,37 @@ def test_help_imports_nothing_that_takes_time():
 
 def test_version(run):
     assert run("--version") == (0, f"edgellm {edgellm.__version__}\n", "")
+
+
+@pytest.mark.parametrize("word", ["version", "-v", "-V"])
+def test_the_version_is_asked_for_as_elsewhere(run, word):
+    assert run(word) == run("--version")
+
+
+@pytest.mark.parametrize(
+    ("words", "usual"),
+    [
+        (["-h"], ["--help"]),
+        (["help"], ["--help"]),
+        (["help", "info"], ["info", "--help"]),
+        (["info", "-h"], ["info", "--help"]),
+        (["help", "bench", "disk"], ["bench", "disk", "--help"]),
+        (["bench", "-h"], ["bench", "--help"]),
+    ],
+)
+def test_help_is_asked_for_as_elsewhere(run, words, usual):
+    code, out, err = run(*words)
+    assert (code, out, err) == run(*usual)
+    assert out.startswith("Usage: edgellm ")
+
+
+def test_help_of_the_bench_stands_in_groups_without_leftovers(run):
+    out = run("bench", "--help")[1]
+    assert re.findall(r"^[A-Z].*:$", out, re.M) == [
+        "Model:", "Memory:", "Speed:", "Tests:", "Output:", "Options:", "Commands:"
+    ]  # fmt: skip
+    assert "<" not in out
+    assert "x>=" not in out
 
 
 def test_the_reference_is_up_to_date():

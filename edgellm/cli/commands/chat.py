@@ -64,7 +64,7 @@ def chat(
         str,
         Option(
             metavar="drop_oldest|error",
-            help="When the context is full: let the oldest messages leave, or stop.",
+            help="When the context is full: drop the oldest messages, or stop with an error.",
             rich_help_panel=headings.PROMPT,
             autocompletion=one_of("drop_oldest|error"),
         ),

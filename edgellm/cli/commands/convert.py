@@ -26,7 +26,7 @@ def convert(
         str,
         Argument(
             metavar="SOURCE",
-            help="A folder, file, Hub id, or GGUF file on the Hub, in any format that is read.",
+            help="A folder, file, Hub id, or GGUF file on the Hub, in any format edgellm reads.",
         ),
     ],
     destination: options.Destination,

@@ -21,7 +21,7 @@ def doctor(
     *,
     json: options.Json = False,
 ) -> int:
-    """Show what this machine is and how fast it is, and check that models run right on it."""
+    """Show what this machine is and how fast it is, and check that models run correctly on it."""
     # No require_backend: that MLX does not load is something to be found here.
     from edgellm.console.diagnosis_view import show_diagnosis
     from edgellm.console.progress import show_doing

@@ -14,7 +14,7 @@ from edgellm.device.require_mlx import require_backend
 
 def export(
     model: options.Model,
-    destination: Annotated[Path, Argument(metavar="DEST.gguf", help="The file to be made.")],
+    destination: Annotated[Path, Argument(metavar="DEST.gguf", help="The file to write.")],
     *,
     force: Annotated[bool, Option("--force", help="Replace a file that is already there.")] = False,
     json: options.Json = False,

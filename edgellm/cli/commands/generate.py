@@ -57,7 +57,7 @@ def generate(
         str,
         Option(
             metavar="FILE",
-            help="Continue each line of a file, each told by its number; - reads standard input.",
+            help="Continue each line of a file, each numbered; - reads standard input.",
             rich_help_panel=headings.PROMPT,
         ),
     ] = "",

@@ -18,7 +18,7 @@ def synth(
         str,
         Argument(
             metavar="SHAPE",
-            help="A published model's: llama-2-7b, llama-3.2-1b, qwen3-8b, ...",
+            help="The shape of a published model: llama-2-7b, llama-3.2-1b, qwen3-8b, ...",
             rich_help_panel=headings.MODEL,
             autocompletion=shapes,
         ),

@@ -52,7 +52,7 @@ TemplateVariables = Annotated[
 ]
 Destination = Annotated[
     Path,
-    Argument(metavar="DEST", help="The model folder to be made.", rich_help_panel=headings.MODEL),
+    Argument(metavar="DEST", help="The model folder to create.", rich_help_panel=headings.MODEL),
 ]
 GroupSize = Annotated[
     int | None,

@@ -11,8 +11,8 @@ from edgellm.device.require_mlx import require_backend
 def pull(model: options.Model) -> None:
     """Download a model into the cache of the Hub's library, where other programs find it, too.
 
-    What was interrupted goes on where it was. A GGUF file is also converted. The model's folder is
-    printed.
+    An interrupted download continues where it stopped. A GGUF file is also converted. The model's
+    folder is printed.
     """
     require_backend()
     from edgellm.cli.common.load_with_progress import read_model
