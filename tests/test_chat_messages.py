@@ -1,5 +1,6 @@
 """What a conversation holds: read, replaced, taken back, branched."""
 
+import numpy as np
 import pytest
 
 from edgellm.errors import ConfigError, FormatError
@@ -183,3 +184,14 @@ def test_a_reply_whose_time_is_over_ends(chat):
     said = list(chat.messages)
     assert chat.regenerate(timeout=1e-9) == ""
     assert chat.messages == said, "what was there stays where no reply comes"
+
+
+def test_messages_that_were_changed_into_something_else_are_refused(open_llm):
+    chat = open_llm("llama-2").chat()
+    chat.messages.append("Hello")
+    for call in (chat.undo, chat.clear, chat.regenerate, lambda: chat.set_system("Be brief.")):
+        with pytest.raises(ConfigError, match="no mapping"):
+            call()
+    chat.messages = []
+    with pytest.raises(ConfigError, match="content"):
+        chat.send({"role": "user", "content": np.array([])})

@@ -155,14 +155,16 @@ class Chat(BoundToProcess):
         if text is not None:
             require_text("system", text)
         self._end_turn()
-        self._messages = [message for message in self._messages if message["role"] != "system"]
+        messages = checked_messages(self._messages)
+        self._messages = [message for message in messages if message["role"] != "system"]
         if text:
             self._messages.insert(0, {"role": "system", "content": text})
 
     def clear(self) -> None:
         """Forget the conversation, not the system message."""
         self._take_reply = None
-        self._messages = [message for message in self._messages if message["role"] == "system"]
+        messages = checked_messages(self._messages)
+        self._messages = [message for message in messages if message["role"] == "system"]
 
     def fork(self) -> Chat:
         """Return an independent conversation that goes on from here; nothing is computed again."""
@@ -181,6 +183,7 @@ class Chat(BoundToProcess):
         Returns an empty list where the user has said nothing.
         """
         self._end_turn()
+        self._messages = checked_messages(self._messages)
         for place in reversed(range(len(self._messages))):
             if self._messages[place]["role"] == "user":
                 dropped = self._messages[place:]

@@ -53,7 +53,11 @@ def _checked(message: object) -> Message:
             f"a message is {shown(message)}, which is no mapping",
             hint='give its role and content: {"role": "user", "content": "Hello"}',
         )
-    given = {name: value for name, value in message.items() if value is not None and value != []}
+    given = {
+        name: value
+        for name, value in message.items()
+        if not (value is None or _is_empty_list(value))
+    }
     for name in REASONING_FIELDS:
         if name in given:
             given.setdefault("reasoning_content", given.pop(name))
@@ -73,6 +77,10 @@ def _checked(message: object) -> Message:
         calls = listed("a message's tool_calls", given["tool_calls"], allowed)
         checked["tool_calls"] = [_checked_call(call) for call in calls]
     return checked
+
+
+def _is_empty_list(value: object) -> bool:
+    return isinstance(value, list) and not value
 
 
 def _text_of(content: object, message: Mapping[str, Any]) -> str:

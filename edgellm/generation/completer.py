@@ -159,7 +159,11 @@ class Answer:
         for cache in self._lease.caches:
             cache.trim(len(tokens))
         is_over = self.has_ended or self._is_stopped
-        self._lease.keep(tokens, is_wanted=self._reuse_cache or not is_over)
+        returns_to = None
+        if not is_over:
+            returns_to = self
+        is_wanted = self._reuse_cache or not is_over
+        self._lease.keep(tokens, is_wanted=is_wanted, returns_to=returns_to)
         self._lease = None
         self._meter.stop()
         self._stopped_at = time.perf_counter()
@@ -188,14 +192,22 @@ class Answer:
                 completer.model.logits, self._ids, top=sampling.prompt_logprobs
             )
             on_states = self._scorer.add
+        is_many = completer.model.is_many(len(self._ids))
+        # what others have computed may be rounded otherwise than what this one goes on from
+        is_exact = (
+            new_tokens > 0 and not self._reuse_cache and completer.model.layers.max_exact_rows > 0
+        )
+        reuse = self._reuse_cache or (new_tokens > 0 and (is_many or not is_exact))
         self._lease = lease = completer.prefix_cache.begin(
             tokens,
             total,
-            reuse=new_tokens > 0 or (self._reuse_cache and on_states is None),
+            reuse=reuse and on_states is None,
             restore=new_tokens == 0 and on_states is None,
+            exact=is_exact,
+            prompt_tokens=len(self._ids),
+            returns_to=self,
             sequences=caches_of(sampling.beams),
         )
-        is_many = completer.model.is_many(len(self._ids))
         if new_tokens == 0 and is_many and lease.prefilled == lease.cached:
             lease.prefilled = len(self._ids)
         if self._sampler is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 import mlx.core as mx
 import numpy as np
@@ -26,6 +27,7 @@ class KeptSequence:
         is_wanted: whether it was begun to be continued; of others only the last one is kept.
         prefilled: its first tokens that were computed as those of a long prompt are, and so as
             they would be for any other that begins with them; steps may round otherwise.
+        returns: to the answer that has only given way, while somebody holds that.
         nbytes: of the caches.
     """
 
@@ -34,11 +36,17 @@ class KeptSequence:
     tokens_on_disk: int
     is_wanted: bool
     prefilled: int = 0
+    returns: ref[object] | None = None
     nbytes: int = 0
 
     def __post_init__(self) -> None:
         """Measure the caches."""
         self.nbytes = bytes_of(self.caches)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody goes on from it who needs exactly this one."""
+        return self.returns is not None and self.returns() is not None
 
     def can_serve(self, length: int) -> bool:
         """Return whether its caches can go on after the first ``length`` tokens."""

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import mlx.core as mx
 
@@ -62,7 +62,13 @@ class Lease:
         self.prefilled = prefilled
         self.nbytes = nbytes
 
-    def keep(self, tokens: Sequence[int], *, is_wanted: bool | None = None) -> None:
+    def keep(
+        self,
+        tokens: Sequence[int],
+        *,
+        is_wanted: bool | None = None,
+        returns_to: object | None = None,
+    ) -> None:
         """Give the caches back to be kept; they may hold only the first of the ``tokens``.
 
         Does nothing where they were given back before.
@@ -70,6 +76,7 @@ class Lease:
         Args:
             tokens: of the sequence.
             is_wanted: whether it is likely to go on; None: as ``begin`` was told by ``reuse``.
+            returns_to: who gives ``begin`` its name when the sequence goes on.
         """
         if is_wanted is None:
             is_wanted = self._is_wanted
@@ -82,6 +89,8 @@ class Lease:
             if len(held):
                 prefilled = min(self.prefilled, len(held))
                 sequence = KeptSequence(caches, held, self._tokens_on_disk, is_wanted, prefilled)
+                if returns_to is not None:
+                    sequence.returns = ref(returns_to)
         self._owner.take_back(self, sequence)
 
     def drop(self) -> None:
@@ -130,6 +139,8 @@ class PrefixCache:
         reuse: bool,
         restore: bool = False,
         exact: bool = False,
+        prompt_tokens: int | None = None,
+        returns_to: object | None = None,
         sequences: int = 1,
     ) -> Lease:
         """Return caches that hold what there is of a prompt, but for its last token.
@@ -143,6 +154,8 @@ class PrefixCache:
             reuse: look for what the prompt has in common with a kept sequence.
             restore: look on disk too; also implies ``reuse`` where there is a prompt cache.
             exact: take only tokens that were ``prefilled``.
+            prompt_tokens: of others' sequences, take only so many; None: all.
+            returns_to: whose sequence goes on: its own is taken before any other.
             sequences: that there is to be memory for; more than one for the beams of a search.
         """
         restore = restore and self._prompt_cache is not None
@@ -150,8 +163,10 @@ class PrefixCache:
         nbytes = self._cache_bytes(tokens) * sequences
         with self._changing():
             source, common = None, 0
-            if reuse or restore:
-                source, common = self._longest(prefix, exact=exact)
+            if returns_to is not None:
+                source, common = self._own(returns_to, prefix)
+            if source is None and (reuse or restore):
+                source, common = self._longest(prefix[:prompt_tokens], exact=exact)
             sequence = None
             if restore:
                 sequence = self._restored(prefix, common + MIN_TOKENS, tokens, nbytes)
@@ -297,11 +312,22 @@ class PrefixCache:
             best, best_common = sequence, common
         return best, best_common
 
+    def _own(self, owner: object, prefix: Tokens) -> tuple[KeptSequence | None, int]:
+        """Return the sequence that is kept for ``owner``, and how much of a prefix it has."""
+        for sequence in self._kept:
+            if sequence.returns is not None and sequence.returns() is owner:
+                sequence.returns = None
+                common = common_length(sequence.tokens, prefix)
+                if common and sequence.can_serve(common):
+                    return sequence, common
+        return None, 0
+
     def _continued(
         self, source: KeptSequence, common: int, tokens: int, nbytes: int
     ) -> KeptSequence:
         """Return the first ``common`` tokens of a kept sequence: a copy, or the sequence itself."""
-        if len(source.tokens) - common >= MIN_BRANCH and self._make_room(nbytes, unless=source):
+        is_another = source.is_awaited or len(source.tokens) - common >= MIN_BRANCH
+        if is_another and self._make_room(nbytes, unless=source):
             copies = copy_prefix(source.caches, common, tokens)
             if copies:
                 on_disk = min(source.tokens_on_disk, common)
@@ -343,6 +369,8 @@ class PrefixCache:
         """Keep a sequence, and none that it makes needless."""
         for other in list(self._kept):
             common = common_length(other.tokens, sequence.tokens)
+            if other.is_awaited or sequence.is_awaited:
+                continue
             if common == len(other.tokens) and sequence.can_serve(common):
                 self._kept.remove(other)
                 sequence.is_wanted |= other.is_wanted
