@@ -111,13 +111,13 @@ def _more_tokens(difference: Source, base: Source) -> int:
         packed = [name for name, tensor in source.tensors.items() if tensor.dtype not in FLOATS]
         if packed or source.forms:
             raise FormatError(
-                f"{role} is quantized, and a sum needs the numbers that the other was taken from",
+                f"{role} is quantized, and adding the difference needs the unquantized numbers",
                 hint="name the unquantized model",
             )
     unequal = sorted(difference.tensors.keys() ^ base.tensors.keys())
     if unequal:
         raise FormatError(
-            f"the difference and its base do not have the same tensors; in one only: "
+            f"the difference and its base do not have the same tensors; only in one: "
             f"{first_few(unequal)}",
             hint=NAME_BASE,
         )

@@ -127,13 +127,11 @@ def convert_source(
                 f"answers in {GENERATION_CONFIG}"
             )
         if again:
-            counter.say(
-                "weights that were quantized are quantized again: the errors of both add up"
-            )
+            counter.say("requantizing an already quantized model adds errors")
         if work.restarted:
             counter.say(
                 "the source or the settings have changed since a conversion was stopped here: "
-                "starting anew"
+                "starting over"
             )
         if report:
             work.give_up_unmeasured()
@@ -233,7 +231,7 @@ def _each(
 
 
 def _check_finished(work: Workspace, recipe: Recipe, counter: ConversionProgress) -> None:
-    """Read again what an earlier run has finished; what is damaged is made anew."""
+    """Read again what an earlier run has finished; what is damaged is made again."""
     if not work.finished:
         return
     counter.say(f"checking {plural(len(work.finished), 'finished file')}")
@@ -242,7 +240,7 @@ def _check_finished(work: Workspace, recipe: Recipe, counter: ConversionProgress
         if kept:
             counter.read(name, source_bytes[name])
         else:
-            counter.say(f"{name} is damaged, and is made anew")
+            counter.say(f"{name} is damaged, and is made again")
 
 
 def _quantizes_again(source: Source, recipe: Recipe) -> bool:

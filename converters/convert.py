@@ -138,14 +138,14 @@ def open_source(source: str | Path, destination: Path, *, unquantized: bool = Fa
         known = ", ".join(item.name for item in FORMATS)
         raise FormatError(
             # any folder is taken for one in Hugging Face's form
-            f"{source} is a file in no format that edgellm knows",
+            f"{source} is a file in a format that edgellm does not know",
             hint=f"name the folder that holds the model's files, or a file or folder of {known}",
         )
     return opened
 
 
 def _elsewhere(name: str) -> Path:
-    """Find a source that is no path. Raises ModelNotFoundError, DownloadError."""
+    """Find a source that is not a path. Raises ModelNotFoundError, DownloadError."""
     hub_name = parse_hub_name(name)
     if hub_name is not None and hub_name.is_gguf:
         return find_gguf(hub_name).fetched()

@@ -82,6 +82,6 @@ def _tokenizer_files(path: Path, vocab_size: int) -> Mapping[str, Path | bytes]:
     if path.suffix == ".json" and path.is_file():
         return {"tokenizer.json": path}
     raise ConfigError(
-        f"{path} is no tokenizer",
+        f"{path} is not a tokenizer",
         hint="name a tokenizer.json, tokenizer.model or tokenizer.bin, or a folder",
     )

@@ -52,7 +52,7 @@ class ReplacedModel:
         ours = self._written(path)
         if ours is None:
             raise ConversionError(
-                f"{path} is no model that edgellm has made, and will not be replaced", hint=MOVE_IT
+                f"{path} is not a model that edgellm made, and will not be replaced", hint=MOVE_IT
             )
         in_the_way = sorted(
             entry.name
@@ -61,8 +61,7 @@ class ReplacedModel:
         )
         if in_the_way:
             raise ConversionError(
-                f"{path / in_the_way[0]} is no file that edgellm has made, "
-                "and will not be replaced",
+                f"{path / in_the_way[0]} is not a file that edgellm made, and will not be replaced",
                 hint=MOVE_IT,
             )
         if self.is_aside():

@@ -26,7 +26,7 @@ CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
 """What a terminal obeys instead of showing it: C0, DEL and C1, also those of eight bits."""
 
 LONE_SURROGATES = range(0xD800, 0xE000)
-"""No characters; Python holds the bytes of a file name that is no UTF-8 in some of them."""
+"""No characters; Python holds the bytes of a file name that is not UTF-8 in some of them."""
 
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*CONTROLS, *LONE_SURROGATES)}
 for _kept in "\n\t":
@@ -72,7 +72,7 @@ class MemoryBudgetError(EdgeLLMError):
 
 
 class BackendError(EdgeLLMError):
-    """The arithmetic library or device that was asked for is not here."""
+    """The library or device that was asked for is not available."""
 
 
 class ModelNotFoundError(EdgeLLMError):
@@ -80,17 +80,17 @@ class ModelNotFoundError(EdgeLLMError):
 
 
 class DownloadError(EdgeLLMError):
-    """The Hub could not be reached or refused."""
+    """The Hub could not be reached, or refused the request."""
 
 
 class FormatError(EdgeLLMError):
-    """A file is damaged, or lies about what it holds."""
+    """A file is damaged, or does not hold what it declares."""
 
-    usual_hint: ClassVar[str | None] = "get the file again from where it came from"
+    usual_hint: ClassVar[str | None] = "download or copy the file again"
 
 
 class UnsupportedModelError(EdgeLLMError):
-    """The model is whole, but of a kind that edgellm does not run."""
+    """The model is valid, but of a kind that edgellm does not run."""
 
     usual_hint: ClassVar[str | None] = (
         "choose a dense model of the LLaMA, Mistral, Qwen2 or Qwen3 family"
@@ -101,7 +101,7 @@ class TokenizerError(EdgeLLMError):
     """The tokenizer is missing, damaged or does not fit the model."""
 
     usual_hint: ClassVar[str | None] = (
-        "get the tokenizer's files again from where the model came from"
+        "download or copy the tokenizer's files again"
     )
 
 
@@ -114,14 +114,14 @@ class TemplateError(EdgeLLMError):
 
 
 class ConversionError(EdgeLLMError):
-    """A conversion could not be finished, or a file of any kind not be written."""
+    """A conversion could not be finished, or a file could not be written."""
 
 
 class ReadError(EdgeLLMError):
     """Weights could not be read from disk; says the file and the offset."""
 
     usual_hint: ClassVar[str | None] = (
-        "check that the file is there and may be read, and the disk that it is on"
+        "check that the file is there and readable, and check the disk it is on"
     )
 
 
@@ -134,10 +134,10 @@ class QueueFullError(EdgeLLMError):
 
 
 class NotFiniteError(EdgeLLMError):
-    """A model's logits are infinite or no numbers: nothing can be drawn from them."""
+    """A model's logits are infinite or NaN: no token can be drawn from them."""
 
 
 class ClosedError(EdgeLLMError):
-    """The model was closed while or before it was used."""
+    """The model was closed before or while it was used."""
 
     usual_hint: ClassVar[str | None] = "load it again"

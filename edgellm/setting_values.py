@@ -1,6 +1,6 @@
 """Checks of single values from a caller: each returns the value as plain Python has it.
 
-Numbers may be NumPy's; a truth value is no number, a text neither.
+Numbers may be NumPy's; a truth value is not a number, a text neither.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 from edgellm.errors import ConfigError
 
 _NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)
-"""Types that can be iterated, and are no list that a caller means."""
+"""Types that can be iterated, and are not a list that a caller means."""
 
 MAX_SHOWN = 40
 """Characters of a refused value that an error shows."""
@@ -141,7 +141,7 @@ def functions(name: str, value: object) -> tuple[Any, ...]:
     for one in found:
         if not callable(one):
             raise ConfigError(
-                f"{name} has {shown(one)}, which is no function",
+                f"{name} has {shown(one)}, which is not a function",
                 hint="give functions that take the tokens so far and the logits",
             )
     return found
@@ -154,7 +154,7 @@ def token_number(name: str, token: object) -> int:
     if isinstance(token, Integral) and not isinstance(token, bool) and int(token) >= 0:
         return int(token)
     raise ConfigError(
-        f"{name} has {shown(token)}, which is no token id",
+        f"{name} has {shown(token)}, which is not a token id",
         hint="llm.tokenizer.encode(text, add_special_tokens=False) gives a text's ids",
     )
 

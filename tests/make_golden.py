@@ -1,4 +1,4 @@
-"""Write tests/golden/*.json anew: what transformers computes in float32 for the tiny models.
+"""Write tests/golden/*.json again: what transformers computes in float32 for the tiny models.
 
 Needs torch.
 

@@ -65,7 +65,7 @@ def saying(content):
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        (3, "a message is 3, which is no mapping"),
+        (3, "a message is 3, which is not a mapping"),
         ({"content": "Hello"}, "a message's role is None"),
         (HELLO | {"role": "bot"}, "role is 'bot'; it must be one of system, user"),
         ({"role": "user"}, "a message of the user has no content"),

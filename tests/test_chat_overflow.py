@@ -65,7 +65,7 @@ def test_the_hint_says_what_helps(load, open_llm):
         llm.chat().send(SENTENCE * 400)
     assert "/clear" in caught.value.hint
     if not load:
-        assert "2048 tokens are the model's own limit" in caught.value.hint
+        assert "2048 tokens are the model's maximum" in caught.value.hint
         return
     [context] = re.findall(r"--context (\d+) fits", caught.value.hint)
     roomy = open_llm("llama-2", config=config, load=load | {"context": int(context)})

@@ -27,7 +27,7 @@ NO_STEP = {
     "llama.cpp failed to decode",
     "llama.cpp cannot load",
     "it ended with status",  # quotes the last words of a worker that died
-    "it sent what is no message",
+    "it sent something that is not a message",
     "kind",  # another library's error, as it is
 }
 """Failures of other programs whose reasons we do not know."""

@@ -63,7 +63,7 @@ class AblationSettings:
     Attributes:
         memory: the budget of the paged ones; None: about half the model, or the least that it runs
             in.
-        prompt_tokens: that come before, and that a model without a KV cache computes anew for every
+        prompt_tokens: before them; a model without a KV cache computes these again for every
             token.
         tokens: of a repetition.
         repetitions: of each ablation; one more warms up.

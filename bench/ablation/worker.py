@@ -136,7 +136,7 @@ def _time_cached(llm: LLM, prompt: Sequence[int], count: int) -> float:
 
 
 def _time_uncached(llm: LLM, prompt: Sequence[int], count: int) -> float:
-    """Return seconds of the same tokens where each computes all that come before it anew."""
+    """Return seconds of the same tokens where each computes all that come before it again."""
     ids = [*prompt, _next_token(llm, prompt)]
     begun = time.perf_counter()
     for _ in range(count):

@@ -47,7 +47,7 @@ def server_parts(url: str) -> SplitResult:
         )
     if parts.scheme not in PORTS or not parts.hostname or not url.isprintable() or " " in url:
         raise ConfigError(
-            f"{quoted(url)} is no URL of a server", hint="write it as http://localhost:8080/v1"
+            f"{quoted(url)} is not the URL of a server", hint="write it as http://localhost:8080/v1"
         )
     return parts
 
@@ -56,7 +56,7 @@ def key_in(variable: str | None) -> str | None:
     """Return the key in a variable of the environment; None where no variable is named.
 
     Raises:
-        ConfigError: it is not set, or can be no key.
+        ConfigError: it is not set, or cannot be a key.
     """
     if variable is None:
         return None
@@ -82,7 +82,7 @@ def _split(url: str) -> SplitResult:
     """Return the parts of a URL; they are empty where it is none."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises where it is not a number
     except ValueError:
         return SplitResult("", "", "", "", "")
     return parts

@@ -69,7 +69,7 @@ class Endpoint:
         key: sent as a bearer token, where there is one.
 
     Raises:
-        ConfigError: ``url`` is no URL of a server.
+        ConfigError: ``url`` is not the URL of a server.
         BackendError: the server was asked for its models, and names none.
     """
 
@@ -123,7 +123,7 @@ class Endpoint:
             BackendError: the server is not there, refuses, or answers with no message.
         """
         body = self._body(max_tokens) | {"messages": list(messages)}
-        with self._errors(f"{self.host} has answered with no message", "is it for conversations?"):
+        with self._errors(f"{self.host} answered without a message", "is it for conversations?"):
             document = self._fetch(CHAT, body, Bounds.of_tokens(max_tokens))
             text = document["choices"][0]["message"]["content"]
             return without_key(str(text), self._key)
@@ -162,7 +162,7 @@ class Endpoint:
                 completion.seconds.append(clock() - begun)
         if not completion.seconds:
             raise BackendError(
-                f"{self.host} has streamed no token",
+                f"{self.host} streamed no token",
                 hint="see whether it can stream, and knows the model",
             )
         return completion

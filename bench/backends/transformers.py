@@ -130,7 +130,7 @@ def _load_model(checkpoint: Checkpoint, dtype: Any, device: str) -> Any:
         warnings.simplefilter("ignore")
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.to_empty(device=device)
-    # its frequencies are in no file: made anew, now that there is memory for them
+    # its frequencies are in no file: made again, now that there is memory for them
     model.model.rotary_emb = type(model.model.rotary_emb)(config=config).to(device)
     model.tie_weights()
     parameters = dict(model.named_parameters())

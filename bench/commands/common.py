@@ -88,7 +88,7 @@ def split_numbers(option: str, text: str) -> tuple[int, ...]:
     parts = split_names(text)
     # isdecimal alone would take digits of every script, and int() numbers of any length
     if not all(part.isdecimal() and part.isascii() and len(part) < 10 for part in parts):
-        raise ConfigError(f"--{option} {text} is no list of numbers", hint="write it as 1,2,4")
+        raise ConfigError(f"--{option} {text} is not a list of numbers", hint="write it as 1,2,4")
     return tuple(int(part) for part in parts)
 
 

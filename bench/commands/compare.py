@@ -20,7 +20,7 @@ def compare(files: common.Files, *, json: common.Json = False, wide: common.Wide
     that is more than noise.
     """
     if len(files) < 2:
-        raise ConfigError("one file alone has nothing to be compared with", hint="name two or more")
+        raise ConfigError("a single file has nothing to be compared with", hint="name two or more")
     records = [read_some_records(path) for path in files]
     compared = comparison.compare(records)
     names = _short_names(files)

@@ -47,5 +47,5 @@ def disk(
 
 def _thread_count(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) <= MAX_THREADS:
-        raise ConfigError(f"{text!r} is no number of threads", hint="write them as 1,2,4")
+        raise ConfigError(f"{text!r} is not a number of threads", hint="write them as 1,2,4")
     return int(text)

@@ -105,5 +105,5 @@ def _thread_counts(text: str) -> tuple[int, ...]:
     """Return the numbers of a list, each once. Raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 0 < int(part) <= 1024 for part in parts):
-        raise ConfigError(f"--threads {text} is no list of numbers", hint="write it as 1,2,4,8")
+        raise ConfigError(f"--threads {text} is not a list of numbers", hint="write it as 1,2,4,8")
     return tuple(dict.fromkeys(map(int, parts)))

@@ -70,7 +70,7 @@ def rate(
         rater, rated_by = judge(server.reply), server.model
     elif not sys.stdin.isatty():
         raise ConfigError(
-            "there is nobody to ask: standard input is no terminal", hint="use --judge URL"
+            "there is nobody to ask: standard input is not a terminal", hint="use --judge URL"
         )
     scores: list[float] = []
     try:

@@ -20,6 +20,6 @@ def report(
 ) -> None:
     """Make one page from result files, from this machine or others."""
     if html.suffix != ".html":
-        raise ConfigError(f"{html} is no html file", hint="end its name with .html")
+        raise ConfigError(f"{html} is not an HTML file", hint="end its name with .html")
     write_records(html, [record for path in files for record in read_some_records(path)])
     say(f"{html}: {html.stat().st_size:,} bytes")

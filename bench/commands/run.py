@@ -229,7 +229,7 @@ def _command_names(context: typer.Context) -> list[str]:
 
 
 def _check_models(models: Sequence[str], commands: Sequence[str]) -> None:
-    """Refuse what can be no model, and a mistyped command, which is taken for one.
+    """Refuse what cannot be a model, and a mistyped command, which is taken for one.
 
     Raises:
         ModelNotFoundError: with the command that may have been meant.

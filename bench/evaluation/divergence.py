@@ -66,7 +66,7 @@ class LogitComparison:
             second = np.asarray(other[begin:end], dtype=np.float64)
             if not (np.isfinite(first).all() and np.isfinite(second).all()):
                 raise BackendError(
-                    "there are logits that are no numbers",
+                    "some logits are NaN",
                     hint="edgellm verify says whether the weights are whole",
                 )
             # the logits after a token predict the next one

@@ -35,7 +35,7 @@ class ParitySettings:
     Attributes:
         text: that the models are led through, token by token, whatever they would have said.
         tokens: of it, at most.
-        window: tokens that are led through together; each window begins anew.
+        window: tokens that are led through together; each window starts over.
         prompt_tokens: the beginning of the text that greedy texts go on from.
         new_tokens: of a greedy text.
         timeout: seconds in which a worker must send a message.
@@ -75,7 +75,7 @@ def sides_of(models: Sequence[str], backends: Sequence[str]) -> list[Side]:
     sides = list(dict.fromkeys(Side(model, backend) for model in models for backend in backends))
     if len(sides) < 2:
         raise ConfigError(
-            "one model in one backend has nothing to be compared with",
+            "a single model in a single backend has nothing to be compared with",
             hint="add --backend edgellm,cpu, or a second model",
         )
     return sides
@@ -235,7 +235,7 @@ def _tokenize(sides: Sequence[Side], settings: ParitySettings) -> tuple[Tokenize
             )
     if len(ids) <= settings.prompt_tokens:
         raise ConfigError(
-            f"the text has {len(ids)} tokens; {settings.prompt_tokens + 1} are the least",
+            f"the text has {len(ids)} tokens; at least {settings.prompt_tokens + 1} are needed",
             hint="give a longer one with --text",
         )
     return tokenizer, ids

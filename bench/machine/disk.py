@@ -97,7 +97,7 @@ def files_of(path: Path) -> list[Path]:
     files = [file for file in files if file.is_file() and file.stat().st_size >= 1 << 20]
     if not files:
         raise ConfigError(
-            f"{path} is no file of a megabyte and no folder with one",
+            f"{path} is neither a file of at least a megabyte nor a folder with one",
             hint="name a model's folder; `edgellm synth` makes one",
         )
     return files

@@ -123,7 +123,7 @@ def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[in
     ]
     if not paged:
         raise ConfigError(
-            f"{checkpoint.folder.path.name} is so small that the least it runs in, "
+            f"{checkpoint.folder.path.name} is so small that the minimum it runs in, "
             f"{size(least)}, holds the whole of it",
             hint="name a larger model, or give budgets with --memory",
         )

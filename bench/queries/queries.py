@@ -105,7 +105,7 @@ def _ask_all(
                 except BackendError as error:
                     answer = {"error": error_sentence(error)}
                     if isinstance(error, WorkerEndedError):
-                        fatal = answer["error"]  # nobody is there to be asked
+                        fatal = answer["error"]  # nobody is left to be asked
             yield number, answer
     finally:
         worker.kill()

@@ -55,7 +55,7 @@ def read_questions(path: Path) -> tuple[str, ...]:
     """Return the questions in a text file, one per line; blank lines are left out.
 
     Raises:
-        ConfigError: the file cannot be read, is longer than 2^20 letters, is no text, or holds no
+        ConfigError: the file cannot be read, is longer than 2^20 letters, is not text, or holds no
             question.
     """
     lines = read_given_text(path, MAX_LETTERS, hint=HINT).splitlines()

@@ -26,10 +26,10 @@ Rater = Callable[[str, str], float | None]
 """Of a question and its answer; returns a score from 1 to 10, or None to leave it without."""
 
 _OUT_OF_TEN = re.compile(r"(?:/|out of)\s*10\b")
-"""Behind a score in a judge's reply; its 10 is no score."""
+"""Behind a score in a judge's reply; its 10 is not a score."""
 
 _SCORE = re.compile(r"(?<![\d.])(10|[1-9])(?:\.\d+)?(?![\d.]*\d)")
-"""A whole or decimal number that begins with 1 to 10, and is no part of a longer one."""
+"""A whole or decimal number that begins with 1 to 10, and is not part of a longer one."""
 
 
 @dataclass(frozen=True, slots=True)

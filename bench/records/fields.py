@@ -147,10 +147,10 @@ def _checked_items(
 
 
 def _as_number(value: object, kind: type[int] | type[float]) -> int | float | None:
-    """Return a number as an int or a float; None for what is no such number."""
+    """Return a number as an int or a float; None for what is not such a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # an int of hundreds of digits has no float, and half a token is no int
+    # an int of hundreds of digits has no float, and half a token is not an int
     if abs(value) > MAX_FLOAT or (kind is int and value % 1):
         return None
     return kind(value)

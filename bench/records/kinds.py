@@ -236,7 +236,7 @@ BACKEND_FIELDS = frozenset({"backend", "reference_backend"})
 def record_of(document: object) -> Record:
     """Return the record that a JSON object of a result file is.
 
-    Figures are derived anew from the samples. The first version wrote no kind.
+    Figures are derived again from the samples. The first version wrote no kind.
 
     Raises:
         FieldError: a field is missing, or holds what it cannot.

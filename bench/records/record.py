@@ -48,7 +48,7 @@ class Record:
         unknown: what another version of edgellm has written beside these fields; kept as it is.
 
     Raises:
-        FieldError: a field holds what it cannot, such as a time that is no number.
+        FieldError: a field holds what it cannot, such as a time that is not a number.
     """
 
     model: str

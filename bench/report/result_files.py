@@ -44,7 +44,7 @@ FORMATS: Mapping[str, Callable[[Sequence[Record]], str]] = {
     ".md": as_markdown,
     ".html": _as_html,
 }
-"""By suffix, the text of a file that is written anew with each record."""
+"""By suffix, the text of a file that is rewritten with each record."""
 
 
 class ResultFile:
@@ -54,7 +54,7 @@ class ResultFile:
 
     Raises:
         ConfigError: the suffix says no format, or there is no such folder.
-        ConversionError: something that is no plain file is in its place, or it has a name that no
+        ConversionError: its place holds something that is not a regular file, or it has a name that no
             file can have.
     """
 
@@ -62,7 +62,7 @@ class ResultFile:
         if path.suffix not in {*FORMATS, JSONL}:
             known = ", ".join([JSONL, *FORMATS])
             raise ConfigError(
-                f"{path.name} says no format that is known", hint=f"end it with one of {known}"
+                f"{path.name} does not end with a known format", hint=f"end it with one of {known}"
             )
         try:
             if not path.absolute().parent.is_dir():

@@ -23,7 +23,7 @@ SWAPS = ("memory.memsw.limit_in_bytes", "memory.swap.max")
 def capped(command: Sequence[str], limit: int | None) -> Iterator[list[str]]:
     """Yield the command that runs ``command`` within ``limit`` bytes, its page cache included.
 
-    None is no limit.
+    None: no limit.
 
     Raises:
         ConfigError: this system does not let us; that takes Linux, and the right to make control

@@ -121,7 +121,7 @@ class WorkerProcess:
         except (ValueError, RecursionError) as error:
             if not line.endswith(b"\n"):  # it has died at its last word
                 raise self._death() from error
-            raise BackendError(f"it sent what is no message: {error}") from error
+            raise BackendError(f"it sent something that is not a message: {error}") from error
         if "error" in message:
             raise BackendError(message["error"], hint=message.get("hint"))
         return message
@@ -167,7 +167,7 @@ class WorkerProcess:
         last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
         last_words = f": {last_line[:LAST_WORDS]}" if last_line else ""
         if status in {-signal.SIGKILL, SHELL_KILLED}:
-            reason = "the system killed it, most likely for want of memory"
+            reason = "the system killed it, most likely because memory ran out"
             return WorkerEndedError(reason + last_words, hint=self._crash_hint)
         if status < 0:
             names = {one.value: one.name for one in signal.Signals}  # of real-time ones, two

@@ -109,12 +109,12 @@ def open_gguf(path: Path) -> GgufModel:
     if not is_whole and split != (0, len(files)):
         raise FormatError(
             f"{files[0]} is named as the first of {len(files)} files "
-            "and says another thing of itself"
+            "and does not say the same itself"
         )
     for number, file in enumerate(files[1:], start=1):
         own_metadata, own_tensors = _read_header(file)
         if _split_of(own_metadata) != (number, len(files)):
-            raise FormatError(f"{file} is not the shard that its name says")
+            raise FormatError(f"{file} is not the shard that its name says it is")
         for name, tensor in own_tensors.items():
             if name in tensors:
                 raise FormatError(
@@ -150,7 +150,7 @@ def _shards(path: Path) -> tuple[Path, ...]:
         return (path,)
     count = int(shard["count"])
     if not 1 <= count <= MAX_SHARDS:
-        raise FormatError(f"{path} is named as one of {count} files; {MAX_SHARDS} are the most")
+        raise FormatError(f"{path} is named as one of {count} files; the maximum is {MAX_SHARDS}")
     return tuple(
         inside(path.parent, f"{shard['stem']}-{number:05d}-of-{count:05d}.gguf")
         for number in range(1, count + 1)
@@ -181,7 +181,7 @@ def _read_header(path: Path) -> tuple[Metadata, dict[str, GgufTensor]]:
 
 def _parse(reader: HeaderReader) -> tuple[Metadata, list[_TensorClaim]]:
     if reader.take(4) != GGUF_MAGIC:
-        raise FormatError(f"{reader.path} is no GGUF file")
+        raise FormatError(f"{reader.path} is not a GGUF file")
     version = reader.uint32()
     if version not in VERSIONS:
         name = str(version)
@@ -236,10 +236,10 @@ def _tensors(
         columns = claim.shape[-1]
         if columns % block:
             raise reader.damage(
-                f"tensor {name} has rows of {columns}, which are no whole blocks of {block}"
+                f"tensor {name} has rows of {columns}, which do not divide into blocks of {block}"
             )
         if claim.name in tensors:
-            raise reader.damage(f"tensor {name} comes twice")
+            raise reader.damage(f"tensor {name} occurs twice")
         offset = first + claim.offset
         if claim.offset % alignment or offset < end:
             raise reader.damage(f"tensor {name} begins inside another one or off the alignment")

@@ -94,7 +94,7 @@ class HeaderReader:
         """Return the next number of eight bytes, which counts something."""
         number = self.uint64()
         if number > limit:
-            raise self.damage(f"it claims {number} {noun}; {limit} are the most")
+            raise self.damage(f"it claims {number} {noun}; the maximum is {limit}")
         return number
 
     def text(self, limit: int, noun: str) -> str:
@@ -103,7 +103,7 @@ class HeaderReader:
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self.damage(f"{noun} is no UTF-8") from error
+            raise self.damage(f"{noun} is not UTF-8") from error
 
     def value(self, key: str) -> Any:
         """Return the next type and value: a number, a flag, a text, or an array of one of these.
@@ -126,7 +126,7 @@ class HeaderReader:
         # millions of objects
         self._strings += length
         if self._strings > MAX_STRINGS:
-            raise self.damage(f"it claims {self._strings} texts; {MAX_STRINGS} are the most")
+            raise self.damage(f"it claims {self._strings} texts; the maximum is {MAX_STRINGS}")
         noun = quoted(key)
         return [self.text(MAX_HEADER_BYTES, noun) for _ in range(length)]
 

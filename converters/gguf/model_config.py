@@ -39,14 +39,14 @@ def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any])
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
             f"the GGUF file's architecture {quoted(architecture)} is not supported",
-            hint=f"edgellm runs: {known}; of what mlx-lm has, the safetensors folder runs as it is",
+            hint=f"edgellm runs: {known}; families of mlx-lm also run, from a safetensors folder",
         )
     row = ARCHITECTURES[architecture]
     numbers = ModelNumbers(metadata, architecture)
     if numbers.integer("expert_count", 0):
         raise UnsupportedModelError(
             "the GGUF file holds a mixture of experts, which is not supported",
-            hint="take the model's safetensors folder: of what mlx-lm has, it runs as it is",
+            hint="take the model's safetensors folder: all families of mlx-lm run from it",
         )
     hidden = numbers.integer("embedding_length")
     heads = numbers.integer("attention.head_count")

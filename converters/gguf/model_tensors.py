@@ -35,8 +35,8 @@ def model_tensors(tensors: Mapping[str, GgufTensor], architecture: str) -> dict[
     """Return the model's tensors by Hugging Face's name, without the rope factors.
 
     Raises:
-        UnsupportedModelError: there are tensors that no model of ours has.
-        FormatError: a matrix's factor is no number.
+        UnsupportedModelError: there are tensors that none of edgellm's models have.
+        FormatError: a matrix's factor is not a number.
         ReadError: the file cannot be read.
     """
     named: dict[str, GgufTensor] = {}
@@ -54,7 +54,8 @@ def model_tensors(tensors: Mapping[str, GgufTensor], architecture: str) -> dict[
     if unknown:
         listed = ", ".join(map(quoted, sorted(unknown)[:3]))
         raise UnsupportedModelError(
-            f"the GGUF file holds tensors that no model of ours has: {listed}", hint=OTHER_FILE
+            f"the GGUF file holds tensors that edgellm's models do not have: {listed}",
+            hint=OTHER_FILE,
         )
     for name in scales.keys() & named.keys():
         named[name] = _scaled(named[name], _factor(scales[name]))
@@ -65,7 +66,7 @@ def _factor(tensor: GgufTensor) -> float:
     """Return the one number of a tensor."""
     values = float_row(tensor)
     if values.size != 1 or not math.isfinite(values[0]):
-        raise FormatError(f"tensor {tensor.name} is no single float32 number", hint=OTHER_FILE)
+        raise FormatError(f"tensor {tensor.name} is not a single float32 number", hint=OTHER_FILE)
     return float(values[0])
 
 
@@ -102,7 +103,7 @@ def form_of(tensor: GgufTensor) -> Quantization | None:
 def float_row(tensor: GgufTensor) -> Floats:
     """Return the numbers of a row of float32. Raises FormatError, or ReadError."""
     if tensor.kind != "F32" or len(tensor.shape) != 1:
-        raise FormatError(f"tensor {tensor.name} is no row of float32 numbers")
+        raise FormatError(f"tensor {tensor.name} is not a row of float32 numbers")
     return read_span(tensor.file, tensor.offset, tensor.nbytes).view("<f4")
 
 

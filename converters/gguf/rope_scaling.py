@@ -69,7 +69,7 @@ def read_rope_scaling(
             if np.allclose(rope_factors(head_dim, theta, scaling), factors, rtol=1e-4, atol=0):
                 return scaling.as_config()
     raise UnsupportedModelError(
-        f"the rotary scaling in {ROPE_FACTORS} is none that edgellm knows",
+        f"the rotary scaling in {ROPE_FACTORS} is not one that edgellm knows",
         hint="convert the model that it was made from",
     )
 

@@ -146,7 +146,7 @@ class GgufSource:
             values = _dequantized(kind, content.reshape(stop - start, -1))
         else:
             values = floats(content, kind)
-        with np.errstate(all="ignore"):  # what is no number is refused where it is written
+        with np.errstate(all="ignore"):  # what is not a number is refused where it is written
             return stored(values * scale - offset, dtype)
 
     def _block_rows(self, origin: _TensorOrigin, start: int, stop: int) -> Bytes:
@@ -203,7 +203,7 @@ def _checked_head_dim(tensor: GgufTensor, head_dim: int) -> int:
     if head_dim < 2 or head_dim % 2 or tensor.shape[0] % head_dim:
         raise FormatError(
             f"tensor {tensor.name} has {tensor.shape[0]} rows, "
-            f"which are no whole heads of {head_dim}"
+            f"which do not divide into heads of {head_dim}"
         )
     return head_dim
 

@@ -239,5 +239,5 @@ def _require_free(path: Path, *, replace: bool) -> None:
         raise already_exists(path)
     if taken and not begins_with(path, GGUF_MAGIC):
         raise ConversionError(
-            f"{path} is no GGUF file, and will not be replaced", hint="name another file"
+            f"{path} is not a GGUF file, and will not be replaced", hint="name another file"
         )

@@ -67,7 +67,7 @@ def conversions_folder() -> Path:
 def converted(name: HubName, progress: ConvertCallback | None = None) -> Path:
     """Return the model folder of a GGUF file on the Hub, made if it is not in our cache.
 
-    It is made anew when the file on the Hub is another one, or edgellm is. Where the Hub cannot be
+    It is made again when the file on the Hub is another one, or edgellm is. Where the Hub cannot be
     asked, what is in the caches will do.
 
     Args:

@@ -94,11 +94,11 @@ def read_torch_file(path: Path, *, member: str | None = None) -> dict[str, Torch
     if isinstance(pickled, dict) and isinstance(pickled.get(member), dict):
         pickled = pickled[member]
     if not isinstance(pickled, dict):
-        raise FormatError(f"{path} holds no dictionary of tensors")
+        raise FormatError(f"{path} does not hold a dictionary of tensors")
     tensors = {}
     for name, tensor in pickled.items():
         if not isinstance(tensor, PickledTensor):
-            raise FormatError(f"{path} holds {quoted(name)}, which is no tensor")
+            raise FormatError(f"{path} holds {quoted(name)}, which is not a tensor")
         placed = _place(name, tensor, places, path)
         if placed.info.nbytes > max(size, MAX_REPEATED_BYTES):
             raise FormatError(
@@ -166,7 +166,7 @@ def _read_zip(file: BinaryIO, path: Path, size: int) -> tuple[object, dict[str, 
     members = _zip_members(file, path, size)
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise FormatError(f"{path} is no PyTorch weight file: it holds no data.pkl")
+        raise FormatError(f"{path} is not a PyTorch weight file: it holds no data.pkl")
     prefix = pickles[0].removesuffix("data.pkl")
     byte_order = members.get(f"{prefix}byteorder")
     if byte_order is not None and _content(file, *byte_order) != b"little":
@@ -258,7 +258,7 @@ def _read_legacy(
     stream = BytesIO(_content(file, 0, min(size, MAX_TEXT_BYTES)))
     name = f"the pickle in {path}"
     if read_pickle(stream, name) != LEGACY_MAGIC:
-        raise FormatError(f"{path} is no PyTorch weight file")
+        raise FormatError(f"{path} is not a PyTorch weight file")
     read_pickle(stream, name)
     machine = read_pickle(stream, name)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:

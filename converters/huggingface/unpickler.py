@@ -132,7 +132,7 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise TypeError("items are added to something that is no list")
+            raise TypeError("items are added to something that is not a list")
         self.stack[-1].extend(items)
 
     def update(self, items: list[Any]) -> None:
@@ -144,7 +144,7 @@ class _Machine:
             or len(items) % 2
             or not all(isinstance(key, str) or _is_index(key) for key in items[::2])
         ):
-            raise TypeError("keys that are no text, or a target that is no dictionary")
+            raise TypeError("keys that are not text, or a target that is not a dictionary")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def set_item(self) -> None:
@@ -176,7 +176,7 @@ class _Machine:
         """Attributes of a dictionary (a state's version numbers) are dropped."""
         self.pop()
         if not isinstance(self.stack[-1], dict):
-            raise self.refusal("attributes of something that is no dictionary")
+            raise self.refusal("attributes of something that is not a dictionary")
 
     def push_storage(self) -> None:
         match self.pop():
@@ -185,7 +185,7 @@ class _Machine:
             ):
                 self.stack.append(Storage(kind, str(key), count))
             case _:
-                raise self.refusal("a reference that is no storage")
+                raise self.refusal("a reference that is not a storage")
 
 
 def _is_index(key: object) -> bool:
@@ -213,7 +213,7 @@ def _parameter(arguments: Any) -> PickledTensor:
     match arguments:
         case (PickledTensor() as tensor, *_):
             return tensor
-    raise TypeError("a parameter that is no tensor")
+    raise TypeError("a parameter that is not a tensor")
 
 
 CALLABLES: Final[Mapping[tuple[str, str], Callable[[Any], Any]]] = {

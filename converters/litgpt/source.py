@@ -235,7 +235,7 @@ def _stored_config(file: Path, places: Mapping[str, TorchTensor]) -> tuple[dict[
     config = lit_llama_config(places, file)
     if "n_head" not in config:
         raise FormatError(
-            f"{file} is a Lit-LLaMA of no published size, and does not tell its heads",
+            f"{file} is a Lit-LLaMA of no published size, and does not say how many heads it has",
             hint=f"put a {CONFIG_FILES[0]} with n_head beside it",
         )
     return config, file

@@ -31,9 +31,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     # the last three are what dates and numbers of impossible digits raise
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, OverflowError, AttributeError) as error:
         place = " ".join(str(error).split())[:120]
-        raise FormatError(f"{path} is no valid YAML: {place}") from error
+        raise FormatError(f"{path} is not valid YAML: {place}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise FormatError(f"{path} holds no mapping of names to values")
+        raise FormatError(f"{path} does not hold a mapping of names to values")
     return value
 
 

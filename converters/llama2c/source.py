@@ -110,7 +110,7 @@ class Llama2cSource:
         if not self._group or self._keeps_codes:
             return ()
         return (
-            f"rows are no whole groups of a size that MLX has (here {self._group}): "
+            f"rows do not divide into groups of a size that MLX has (here {self._group}): "
             "the int8 values are quantized again",
         )
 
@@ -215,7 +215,7 @@ def _read_header(path: Path) -> Header:
 def _config(numbers: Sequence[int], *, tied: bool) -> dict[str, Any]:
     """Return Hugging Face's config.
 
-    In version 0 a vocabulary below zero says that the head is no copy of the embedding.
+    In version 0 a vocabulary below zero says that the head is not a copy of the embedding.
     """
     hidden, inner, layers, heads, key_value_heads, vocabulary, positions = numbers
     return {

@@ -90,7 +90,7 @@ def _piece(content: bytes, score: float, token_id: int, where: str) -> Piece:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(f"{where} is no UTF-8: {quoted(content)}") from error
+        raise FormatError(f"{where} is not UTF-8: {quoted(content)}") from error
     if not text:  # fills a vocabulary up
         return Piece(f"<unused {token_id}>", score, UNUSED)
     kind = NORMAL

@@ -147,7 +147,7 @@ def _read_peft(
                 alone.add(found[1])
         else:
             raise UnsupportedModelError(
-                f"{file} holds {quoted(name)}, which is no part of LoRA or DoRA",
+                f"{file} holds {quoted(name)}, which is not part of LoRA or DoRA",
                 hint="merge it with PEFT (merge_and_unload), and convert the result",
             )
     changes = _peft_changes(config, parts, file)
@@ -253,7 +253,7 @@ def _check_lengths(path: str, file: Path, *, dora: bool, found: bool) -> None:
 
 def _check_factors(up: Factor, down: Factor, path: str, file: Path) -> None:
     if len(up.shape) != 2 or len(down.shape) != 2:
-        raise FormatError(f"the change of {quoted(path)} in {file} is no product of two matrices")
+        raise FormatError(f"the change of {quoted(path)} in {file} is not a product of matrices")
     if up.shape[1] != down.shape[0] or not up.shape[1]:
         raise FormatError(
             f"the two parts of the change of {quoted(path)} in {file} have the ranks "

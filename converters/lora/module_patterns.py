@@ -30,7 +30,7 @@ def first_matches(patterns: Sequence[str], names: Sequence[str]) -> dict[str, st
     names are matched by a child process, which is ended then.
 
     Raises:
-        FormatError: a pattern is no regular expression.
+        FormatError: a pattern is not a regular expression.
         UnsupportedModelError: they take too long.
     """
     if all(PLAIN.fullmatch(pattern) for pattern in patterns):
@@ -55,7 +55,7 @@ def first_matches(patterns: Sequence[str], names: Sequence[str]) -> dict[str, st
     reply = json.loads(done.stdout)
     if "damaged" in reply:
         raise FormatError(
-            f"the adapter's pattern {quoted(reply['damaged'])} is no regular expression",
+            f"the adapter's pattern {quoted(reply['damaged'])} is not a regular expression",
             hint="name the modules instead",
         )
     found: dict[str, str] = reply["found"]

@@ -30,7 +30,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _answer(patterns: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Return what is found, or the first pattern that is no regular expression."""
+    """Return what is found, or the first pattern that is not a regular expression."""
     for pattern in patterns:
         try:
             _compiled(pattern)

@@ -132,7 +132,7 @@ def scales_of(config: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, 
         ranks: by the modules' paths.
 
     Raises:
-        FormatError: an alpha is no number, or a key no regular expression.
+        FormatError: an alpha is not a number, or a key no regular expression.
         UnsupportedModelError: a key takes too long.
     """
     patterns = config.get("alpha_pattern") or {}

@@ -64,7 +64,7 @@ class AdapterSettings:
         """Raise ConfigError where something is set, for an adapter with a config."""
         if self != FILES_TELL:
             raise ConfigError(
-                f"{path} tells its alpha and its modules itself",
+                f"{path} already says its alpha and its modules",
                 hint="leave out --adapter-alpha and --adapter-parts",
             )
 
@@ -120,7 +120,7 @@ def read_state_dict(file: Path, settings: AdapterSettings, base: BaseShape) -> A
     alpha = settings.alpha
     if alpha is None:
         raise ConfigError(
-            f"{file} does not tell the alpha of its changes",
+            f"{file} does not say the alpha of its changes",
             hint="give the number of its training: --adapter-alpha 16",
         )
     modules, biases = _read_modules(file)
@@ -159,7 +159,7 @@ def _read_modules(file: Path) -> tuple[Sequence[Module], Mapping[str, TorchTenso
         parsed = NAME.fullmatch(name)
         if parsed is None:
             raise UnsupportedModelError(
-                f"{file} holds {quoted(name)}, which is no part of a LoRA",
+                f"{file} holds {quoted(name)}, which is not part of a LoRA",
                 hint="save the changes alone, with loralib.lora_state_dict",
             )
         dtype, shape = tensor.info.dtype, tensor.info.shape
@@ -225,7 +225,7 @@ def _changes_of_parts(
         parts = PARTS
     if parts is None:
         raise ConfigError(
-            f"{module.file} changes {count} of queries, keys and values, and does not tell which",
+            f"{module.file} changes {count} of queries, keys and values, and does not say which",
             hint="name them: --adapter-parts q,v",
         )
     chosen = [target for part, target in zip(PARTS, targets, strict=True) if part in parts]

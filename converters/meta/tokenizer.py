@@ -94,7 +94,7 @@ def read_ranks(path: Path) -> list[bytes]:
     """Read the tokens of a table of ranks: a line each of base64 and the rank, in their order.
 
     Raises:
-        FormatError: a line is damaged, a rank or a token comes twice or is missing.
+        FormatError: a line is damaged, a rank or a token occurs twice or is missing.
         ReadError: the file cannot be read.
     """
     lines = [line for line in read_bounded(path, MAX_FILE_BYTES).splitlines() if line]

@@ -30,7 +30,7 @@ UNSUPPORTED: Mapping[str, str] = {
 
 
 def refuse_unsupported(params: Mapping[str, Any]) -> None:
-    """Raise UnsupportedModelError for what is no dense model of Mistral's first kind."""
+    """Raise UnsupportedModelError for what is not a dense model of Mistral's first kind."""
     for key, hint in UNSUPPORTED.items():
         if params.get(key):
             raise UnsupportedModelError(f"{PARAMS} sets {key}", hint=hint)
@@ -108,7 +108,7 @@ def _windows(params: Mapping[str, Any], layers: int) -> list[int | None]:
     """Return each layer's window; a list holds those of layers in turn.
 
     Raises:
-        FormatError: a window is no number.
+        FormatError: a window is not a number.
         UnsupportedModelError: there are two of them.
     """
     for key in ("sliding_window", "_sliding_window"):

@@ -87,7 +87,7 @@ class BackwardPass:
     def run(self) -> Iterator[FisherRows]:
         """Yield rows of every matrix: the head's, the layers' from the last on, the embedding's.
 
-        The embedding's rows are those that the text has looked up. If it is tied, it comes twice.
+        The embedding's rows are those that the text has looked up. If it is tied, it occurs twice.
 
         Raises:
             ReadError: the source cannot be read.

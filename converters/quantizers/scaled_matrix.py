@@ -107,7 +107,7 @@ def _grid(shape: tuple[int, ...], outputs: int, name: str) -> tuple[int, int]:
         return (outputs, 1)
     if len(shape) != 2:
         raise FormatError(
-            f"tensor {quoted(name)} has the shape {shape}, which is no grid of scales",
+            f"tensor {quoted(name)} has the shape {shape}, which is not a grid of scales",
             hint="download the model again",
         )
     return (shape[0], shape[1])

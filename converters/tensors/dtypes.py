@@ -22,7 +22,7 @@ REWRITTEN = {
     "rope_parameters",
     "rope_scaling",
 }
-"""Left out or said anew; ``auto_map`` names programs, which are not copied."""
+"""Left out or said again; ``auto_map`` names programs, which are not copied."""
 
 
 def portable_config(

@@ -114,7 +114,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes when the source does; a stopped conversion then starts anew."""
+        """A text that changes when the source does; a stopped conversion then starts over."""
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Read the bytes of rows ``start`` to ``stop``, shape (bytes,). Raises ReadError."""

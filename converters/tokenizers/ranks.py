@@ -15,14 +15,14 @@ MAX_TOKEN_BYTES = 256
 
 
 def complete_ranks(tokens: list[bytes], path: Path) -> list[bytes]:
-    """Return the tokens of a table, if none comes twice and all bytes are there.
+    """Return the tokens of a table, if none occurs twice and all bytes are there.
 
     Raises FormatError.
     """
     known = set(tokens)
     if len(known) < len(tokens) or not {bytes([byte]) for byte in range(256)} <= known:
         raise FormatError(
-            f"{path} is damaged: a token comes twice, or one of the 256 bytes is missing",
+            f"{path} is damaged: a token occurs twice, or one of the 256 bytes is missing",
             hint="download it again",
         )
     return tokens

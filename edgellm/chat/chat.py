@@ -98,7 +98,7 @@ class Chat(BoundToProcess):
             truth("think", think)
         if not isinstance(chat_template_kwargs, Mapping | None):
             raise ConfigError(
-                f"chat_template_kwargs is {shown(chat_template_kwargs)}, which is no mapping",
+                f"chat_template_kwargs is {shown(chat_template_kwargs)}, which is not a mapping",
                 hint='give names and values: {"enable_thinking": False}',
             )
         self.llm = llm
@@ -282,8 +282,8 @@ class Chat(BoundToProcess):
         """Write the messages as JSON, for the owner alone.
 
         Raises:
-            ConfigError: ``path`` is no path.
-            ConversionError: the disk refuses, or ``path`` is no plain file.
+            ConfigError: ``path`` is not a path.
+            ConversionError: the disk refuses, or ``path`` is not a regular file.
         """
         save_chat(path, checked_messages(self._messages), self._cached)
 
@@ -291,8 +291,8 @@ class Chat(BoundToProcess):
         """Replace the messages by those that ``save`` wrote.
 
         Raises:
-            ConfigError: ``path`` is no path.
-            FormatError, ReadError: it is no saved conversation, or cannot be read.
+            ConfigError: ``path`` is not a path.
+            FormatError, ReadError: it is not a saved conversation, or cannot be read.
         """
         self._messages, self._cached = load_chat(path, vocab_size=self.llm.config.vocab_size)
         self._take_reply = None
@@ -381,7 +381,7 @@ class Chat(BoundToProcess):
     def _cached_turn(self, text: str, ids: list[int], reply: Reply) -> CachedTurn | None:
         if reply.finish_reason != "stop":
             return CachedTurn(text, ids)
-        # An end token is no part of the text: the template writes it, or another.
+        # An end token is not part of the text: the template writes it, or another.
         if ids[-1] in self.llm.eos_token_ids:
             return CachedTurn(text, ids[:-1])
         # A stop text ended the reply, and may have begun inside a token.

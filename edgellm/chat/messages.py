@@ -25,7 +25,7 @@ def checked_messages(messages: object) -> list[Message]:
     Fields that are None or an empty list are left out, as OpenAI's clients send many.
 
     Raises:
-        ConfigError: one of them is no message.
+        ConfigError: one of them is not a message.
     """
     allowed = 'a list of messages such as {"role": "user", "content": "Hello"}'
     if isinstance(messages, Mapping):
@@ -50,7 +50,7 @@ def split_exchanges(messages: Sequence[Message]) -> tuple[list[Message], list[li
 def _checked(message: object) -> Message:
     if not isinstance(message, Mapping):
         raise ConfigError(
-            f"a message is {shown(message)}, which is no mapping",
+            f"a message is {shown(message)}, which is not a mapping",
             hint='give its role and content: {"role": "user", "content": "Hello"}',
         )
     given = {
@@ -64,8 +64,8 @@ def _checked(message: object) -> Message:
     for name in given:
         if name not in FIELDS:
             raise ConfigError(
-                f"a message has {shown(name)}, which no message has",
-                hint=f"there are {', '.join(FIELDS)}",
+                f"a message has {shown(name)}, which is not a field of messages",
+                hint=f"its fields are {', '.join(FIELDS)}",
             )
     checked: Message = {"role": choice("a message's role", given.get("role"), ROLES)}
     checked["content"] = _text_of(given.get("content"), given)
@@ -101,8 +101,8 @@ def _text_of(content: object, message: Mapping[str, Any]) -> str:
                 texts.append(text)
             case {"type": str(kind)} if kind != "text":
                 raise ConfigError(
-                    f"a message has a part of the type {shown(kind)}",
-                    hint="only text is understood; leave images and sounds out",
+                    f"a message has a part of type {shown(kind)}",
+                    hint="only text is supported; leave out images and audio",
                 )
             case _:
                 raise ConfigError(
@@ -128,7 +128,7 @@ def _checked_call(call: object) -> dict[str, Any]:
             arguments = json.dumps(arguments, ensure_ascii=False)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"the arguments of a call of {name} are no JSON: {error}",
+                f"the arguments of a call of {name} are not JSON: {error}",
                 hint="give texts, numbers, lists and dictionaries",
             ) from error
     require_text(f"the arguments of a call of {name}", arguments)

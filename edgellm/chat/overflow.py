@@ -22,7 +22,7 @@ REPLY_SHARE = 4
 FREE_SHARE = 4
 """When exchanges leave, they leave at least this part of the context free beside that.
 
-What is left is computed anew, so that it is not to happen at every turn.
+What is left is computed again, so that it is not to happen at every turn.
 """
 
 
@@ -62,9 +62,9 @@ def drop_oldest(
 
 def what_helps(llm: LLM, *, overflow: Overflow) -> str:
     """Return in words what makes room for more tokens than the context has."""
-    ways = ["begin anew with /clear (chat.clear())"]
+    ways = ["start over with /clear (chat.clear())"]
     if overflow == "error":
-        ways.append('let the oldest messages leave (overflow="drop_oldest")')
+        ways.append('drop the oldest messages (overflow="drop_oldest")')
     return "; ".join([*ways, *larger_contexts(llm)])
 
 
@@ -77,7 +77,7 @@ def larger_contexts(llm: LLM) -> list[str]:
     elif room.of_model > llm.context:
         ways.append(f"a larger --memory has room for up to --context {room.of_model}")
     else:
-        ways.append(f"{room.of_model} tokens are the model's own limit")
+        ways.append(f"{room.of_model} tokens are the model's maximum")
     more = room.in_fewer_bits
     if more is not None and more > max(room.in_memory, llm.context):
         ways.append(f"with --kv-bits {FEWER_BITS} it holds {more} tokens")

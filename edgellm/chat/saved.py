@@ -54,7 +54,7 @@ def load_chat(path: str | Path, *, vocab_size: int) -> tuple[list[Message], Cach
         checked = checked_messages(messages)
     except ConfigError as error:
         raise FormatError(
-            f"{path} is no saved conversation", hint="/save FILE writes one"
+            f"{path} is not a saved conversation", hint="/save FILE writes one"
         ) from error
     return checked, _read_cached_turn(document.get("said"), vocab_size)
 

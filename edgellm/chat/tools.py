@@ -16,7 +16,7 @@ def tool_schemas(tools: object) -> list[dict[str, Any]]:
     """Return the schemas of tools as transformers gives them to chat templates.
 
     Raises:
-        ConfigError: one of them is no tool, or a function whose arguments are not described.
+        ConfigError: one of them is not a tool, or a function whose arguments are not described.
     """
     if callable(tools) or isinstance(tools, Mapping):
         tools = [tools]
@@ -48,7 +48,7 @@ def _schema(tool: object) -> dict[str, Any]:
         schema: dict[str, Any] = get_json_schema(tool)
     except (DocstringParsingException, TypeHintParsingException, TypeError, ValueError) as error:
         raise ConfigError(
-            f"a function is no tool: {error}",
+            f"a function cannot be a tool: {error}",
             hint="give it type hints, and a docstring that describes each argument under Args:",
         ) from error
     return schema

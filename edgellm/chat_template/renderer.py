@@ -43,7 +43,7 @@ class Generation(Extension):
 
 
 class TemplateDict:
-    """The ``dict`` of templates: it makes dictionaries, and is no class to climb up from."""
+    """The ``dict`` of templates: it makes dictionaries, and is not a class to climb up from."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         """Return ``dict(*args, **kwargs)``."""
@@ -66,7 +66,7 @@ class TemplateNamespace(Namespace):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if str(name).startswith("_"):
-            raise SecurityError(f"a namespace keeps no private name such as {name!r}")
+            raise SecurityError(f"a namespace cannot have a private name such as {name!r}")
         super().__setitem__(name, value)
 
 

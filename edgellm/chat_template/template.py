@@ -65,7 +65,7 @@ class ChatTemplate:
     def _require_bounded(self) -> None:
         if len(self.source) > MAX_SOURCE:
             raise TemplateError(
-                f"the chat template has {len(self.source)} characters; {MAX_SOURCE} are the most"
+                f"the chat template has {len(self.source)} characters; the maximum is {MAX_SOURCE}"
             )
 
 
@@ -156,7 +156,7 @@ def plain_data(value: Any, depth: int = 0) -> Any:
     """
     if depth > MAX_DEPTH:
         raise TemplateError(
-            f"what a chat template is given is nested more than {MAX_DEPTH} levels deep"
+            f"the data for a chat template is nested more than {MAX_DEPTH} levels deep"
         )
     if value is None or isinstance(value, bool):
         return value
@@ -178,7 +178,7 @@ def plain_data(value: Any, depth: int = 0) -> Any:
     )
 
 
-# A subclass could bring methods of its own: these return the plain value, and are no constructors,
+# A subclass could bring methods of its own: these return the plain value, and are not constructors,
 # which the subclass could have a say in.
 _CASTS: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
@@ -196,7 +196,7 @@ def _sources(template: Any, file: str) -> dict[str, str]:
     if isinstance(template, Mapping):
         template = [{"name": name, "template": text} for name, text in template.items()]
     if not isinstance(template, list):
-        raise TemplateError(f"{file} has a chat_template that is no text")
+        raise TemplateError(f"{file} has a chat_template that is not text")
     sources = {}
     for entry in template:
         match entry:

@@ -14,7 +14,7 @@ SWITCHES = ("enable_thinking", "thinking")
 """Variables that switch thinking: Qwen's and most others'; Granite's and DeepSeek's."""
 
 GIVEN = {"messages", "add_generation_prompt", "template", "self"}
-"""Names that are no one's to set."""
+"""Names that nobody may set."""
 
 USUAL = GIVEN | {"tools", "documents", "bos_token", "eos_token", "unk_token", "pad_token"}
 """Names that need no mention where a template's variables are listed."""
@@ -88,7 +88,7 @@ def template_variables(
     for name in given:
         if name not in names.variables - GIVEN:
             raise TemplateError(
-                f"the chat template has no variable {name!r}", hint=f"its own are: {listed}"
+                f"the chat template has no variable {name!r}", hint=f"its variables are: {listed}"
             )
     if think is None:
         return dict(given)

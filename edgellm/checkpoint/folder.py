@@ -74,7 +74,7 @@ def open_folder(path: Path) -> ModelFolder:
     if (path / MANIFEST).exists():
         raise FormatError(
             f"{path} is only half converted",
-            hint="run the same `edgellm convert` again: it goes on where it stopped",
+            hint="run the same `edgellm convert` command again: it continues where it stopped",
         )
     if not (path / CONFIG).exists():
         if _holds_other_formats(path) and not (path / ADAPTER_CONFIG).exists():
@@ -172,7 +172,7 @@ def inside(path: Path, name: str) -> Path:
 
     Raises:
         FormatError: the name has a path in it, or the link leads to another user's file, or there
-            is no such plain file.
+            is not such a regular file.
     """
     is_path = Path(name).name != name or "\\" in name or "\0" in name
     if is_path or len(name.encode()) > MAX_NAME_BYTES:
@@ -249,5 +249,5 @@ def _index_files(path: Path, index: str) -> list[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{path / index} has no weight_map")
     if not all(isinstance(name, str) for name in weight_map.values()):
-        raise FormatError(f"{path / index} names a file that is no text")
+        raise FormatError(f"{path / index} names a file that is not text")
     return sorted(set(weight_map.values()))

@@ -273,7 +273,7 @@ def unknown_family(model_type: object, *, also: str | None = None) -> Unsupporte
     if also is not None:
         fact += f", and {also} does not have it either"
     else:
-        hint += "; families that mlx-lm has run as they are, and mlx_lm.convert quantizes them"
+        hint += "; families of mlx-lm also run, and mlx_lm.convert quantizes them"
     return UnsupportedModelError(fact, hint=hint)
 
 

@@ -167,7 +167,7 @@ def stored_quantization(
     is_named = path in (_block(config) or {})
     if by_config is None or (not is_named and _fault(by_config, tensors, shape) is not None):
         quantization = _inferred(tensors, shape)
-    fault: str | None = "it is in no form that MLX has"
+    fault: str | None = "MLX does not have this form"
     if quantization is not None:
         fault = _fault(quantization, tensors, shape)
     if quantization is None or fault is not None:
@@ -207,7 +207,7 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if block is None:
             continue
         if not isinstance(block, Mapping):
-            raise FormatError(f"config.json: {key} is no object")
+            raise FormatError(f"config.json: {key} is not an object")
         if is_foreign(block):
             raise UnsupportedModelError(
                 f"the model is quantized by {quoted(block['quant_method'])}, "
@@ -262,7 +262,7 @@ def _fault(
     """Return how the parts of a matrix differ from a quantization; None where they do not."""
     rows, columns = shape
     if columns % quantization.group_size:
-        return f"rows of {columns} are no whole groups of {quantization.group_size}"
+        return f"rows of {columns} do not divide into groups of {quantization.group_size}"
     dtype = tensors["scales"].dtype
     if quantization.mode == "affine" and dtype not in FLOATS:
         return f"scales are {dtype}"

@@ -170,7 +170,7 @@ def _read_header_text(path: Path, size: int) -> bytes:
             length = int.from_bytes(length_field, "little")
             if length > size - LENGTH_BYTES:
                 raise FormatError(
-                    f"{path} is cut short or no safetensors file: "
+                    f"{path} is cut short or not a safetensors file: "
                     f"its header claims {length} bytes of {size}",
                     hint="download or convert the model again",
                 )
@@ -229,7 +229,7 @@ def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
     end = 0
     for tensor in tensors:
         if tensor.name in entries:
-            raise AssertionError(f"{tensor.name} comes twice")
+            raise AssertionError(f"{tensor.name} occurs twice")
         entries[tensor.name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
@@ -287,7 +287,7 @@ def _tensor(name: str, claim: Any, path: Path, start: int) -> TensorInfo:
 
 
 def _is_counts(value: Any) -> bool:
-    """Return whether it is a list of whole numbers from 0 to 2**63 - 1; true is no number."""
+    """Return whether it is a list of whole numbers from 0 to 2**63 - 1; true is not a number."""
     return isinstance(value, list) and all(
         type(item) is int and 0 <= item < 1 << 63 for item in value
     )

@@ -28,7 +28,7 @@ LINEAR_PARTS = (*QUANTIZED_PARTS, "bias")
 def tensor_order(sizes: Mapping[str, int]) -> list[str]:
     """Return the names of one layer's tensors in the order in which they are stored.
 
-    Runs of tensors that belong together stay together; runs whose size is no multiple of 16 come
+    Runs of tensors that belong together stay together; runs whose size is not a multiple of 16 come
     last, so that those before them are aligned without holes (which safetensors forbids).
 
     Args:

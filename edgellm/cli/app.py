@@ -98,7 +98,7 @@ class EdgellmGroup(CommandGroup):
             elif looks_like_text(name):
                 raise ConfigError(
                     f"there is no command {shown(name)}",
-                    hint="a text comes after a command: edgellm generate TEXT, edgellm chat TEXT",
+                    hint="text goes after a command: edgellm generate TEXT, edgellm chat TEXT",
                 )
         return super().resolve_command(ctx, args)
 

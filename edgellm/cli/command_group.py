@@ -74,7 +74,7 @@ class CommandGroup(TyperGroup):
         """Import and return a command. Raises ConfigError for a name that the table lacks."""
         entry = self.table.get(cmd_name)
         if entry is None:
-            if ctx.resilient_parsing:  # completion: half a word is no error
+            if ctx.resilient_parsing:  # completion: half a word is not an error
                 return None
             hint = did_you_mean(cmd_name, self.list_commands(ctx), f"{ctx.command_path} --help")
             raise ConfigError(f"there is no command {cmd_name!r}", hint=hint)

@@ -35,10 +35,10 @@ MODEL_OPTIONS = ("-m", "--model")
 PEER_HINTS: Mapping[str, str] = {
     "-t": "did you mean --threads or --temperature?",
     "-s": "did you mean --seed or --system?",
-    "-o": "a setting has an option of its own: --temperature 0.8",
+    "-o": "each setting has its own option, such as --temperature 0.8",
     "-f": "to read a prompt from a file: --prompt - < FILE",
     "--file": "to read a prompt from a file: --prompt - < FILE",
-    "--verbose": "speeds stand below an answer on a terminal, and in --json",
+    "--verbose": "speeds are printed below an answer on a terminal, and with --json",
     "-ngl": "leave it out; --memory says how much may be used",
     "--gpu-layers": "leave it out; --memory says how much may be used",
     "--n-gpu-layers": "leave it out; --memory says how much may be used",

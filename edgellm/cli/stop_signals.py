@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 10.0
 """Time that a clean-up may take: an exception can leave a lock held that somebody waits for."""
 
 LOST_SECONDS = 0.02
-"""Time after which an exception is raised anew that came where none can get out."""
+"""Time after which an exception is raised again that came where none can get out."""
 
 
 class StopSignals:

@@ -48,7 +48,7 @@ def _option_hint(option: str, known: Sequence[str], context: Any) -> str:
     if get_close_matches(option, known, n=1):
         return did_you_mean(option, known, help_command)
     if isinstance(context.command, TyperGroup):
-        return f"options stand after a command: {context.command_path} generate {option} ..."
+        return f"options go after the command: {context.command_path} generate {option} ..."
     return f"see {help_command}"
 
 

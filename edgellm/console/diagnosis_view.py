@@ -44,9 +44,9 @@ def verdict(diagnosis: Diagnosis) -> str:
     if not failed:
         return f"All is well: {len(diagnosis.checks)} of {len(diagnosis.checks)} checks passed."
     return (
-        f"Not all is well: {', '.join(failed)} failed. What each line says is the next step; "
-        "where that does not help, send all that `edgellm doctor --json` prints "
-        "with a bug report to where you have edgellm from."
+        f"Not all is well: {', '.join(failed)} failed. Each of these lines has the next step; "
+        "if that does not help, report a bug where you got edgellm, "
+        "with everything that `edgellm doctor --json` prints."
     )
 
 

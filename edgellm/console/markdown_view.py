@@ -1,4 +1,4 @@
-"""Markdown that grows: finished blocks are printed once, and the last one is drawn anew."""
+"""Markdown that grows: finished blocks are printed once, and the last one is redrawn."""
 
 from __future__ import annotations
 

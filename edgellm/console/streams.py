@@ -91,7 +91,7 @@ def _end(error: OSError) -> NoReturn:
         raise SystemExit(NOBODY_READS) from error
     raise EdgeLLMError(
         f"standard output cannot be written: {error.strerror}",
-        hint="send it somewhere else, or free some space there",
+        hint="redirect it somewhere else, or free some space there",
     ) from error
 
 

@@ -97,7 +97,7 @@ def read_memory() -> Memory:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError) as error:
         raise BackendError(
-            "this system does not tell how much memory it has", hint="pass --memory SIZE"
+            "this system does not say how much memory it has", hint="pass --memory SIZE"
         ) from error
     if sys.platform == "darwin":
         import psutil

@@ -21,7 +21,7 @@ _open: WeakSet[Quits] = WeakSet()
 def quit_at_exit(model: Quits) -> None:
     """Let a model quit at the end of the process, where it is still there then.
 
-    Python has waited for all threads by then that are no daemons.
+    Python has waited for all threads by then that are not daemons.
     """
     _open.add(model)
     # last of all, so that it runs first: the kernels' threads end at the exit, too

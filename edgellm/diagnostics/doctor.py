@@ -275,7 +275,7 @@ def _measure_model(diagnosis: Diagnosis) -> str:
             "text": completion.text,
         }
     if not completion.text.strip():
-        raise EdgeLLMError("the bundled model says nothing", hint=_selftest().REPORT)
+        raise EdgeLLMError("the bundled model generates nothing", hint=_selftest().REPORT)
     if not tokens_per_second:
         return "too short to time"
     return f"{tokens_per_second:.1f} tokens/s"

@@ -60,7 +60,7 @@ def quantized_is_dequantized() -> str:
         with load(folder / "plain") as plain:
             expected = _logits(plain)
     error = max(map(_relative_error, found, expected))
-    if not error < MAX_ERROR:  # also where it is no number
+    if not error < MAX_ERROR:  # also where it is not a number
         raise EdgeLLMError(
             f"logits are off by {error:.1e} of their standard deviation", hint=REPORT
         )

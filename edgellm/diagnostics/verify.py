@@ -156,7 +156,7 @@ class _FolderChecks:
         """Check that the index names each tensor's file."""
         tensors = _known(self._tensors)
         if not (self._path / INDEX).exists():
-            return "none; the headers tell"
+            return "none; the headers are enough"
         claimed = read_json(inside(self._path, INDEX)).get("weight_map")
         if not isinstance(claimed, dict):
             claimed = {}
@@ -214,11 +214,11 @@ class _FolderChecks:
             for data in _read_parts(tensor):
                 if not is_finite(data, tensor.dtype):
                     where = f"{quoted(tensor.name)} in {tensor.file.name}"
-                    raise FormatError(f"{where} holds an infinity or no number")
+                    raise FormatError(f"{where} holds an infinity or a NaN")
                 done += data.nbytes
                 self._progress("values", done, total)
         count = sum(tensor.nbytes // DTYPE_BYTES[tensor.dtype] for tensor in tensors)
-        return f"{count:,} numbers that are not codes are finite"
+        return f"{count:,} unquantized numbers are finite"
 
     def tokenizer(self) -> str:
         """Check that ids lie within the vocabulary, and a text comes back as it went in."""

@@ -29,7 +29,7 @@ def paired(
         settings: fields of ``Sampling`` on top of it.
 
     Raises:
-        ConfigError: the prompts are no list, or a setting is wrong.
+        ConfigError: the prompts are not a list, or a setting is wrong.
     """
     allowed = "a list of texts or of token ids"
     if isinstance(sampling, Sequence) and not isinstance(sampling, str | bytes):

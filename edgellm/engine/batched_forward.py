@@ -112,7 +112,7 @@ def _pack(model: Model, inputs: Sequence[SequenceInput], prefill_chunk: int) -> 
     """Pack the chunks of all inputs into as few states as leave each row as it would be alone.
 
     Prompts that are computed as many tokens share states with each other only; so do short ones
-    and steps. The prompts come first: a sequence that begins anew after a failure has its prompt
+    and steps. The prompts come first: a sequence that starts over after a failure has its prompt
     and a text after it.
     """
     few_limit = model.layers.max_exact_rows or prefill_chunk

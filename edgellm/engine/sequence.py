@@ -190,7 +190,7 @@ class Sequence:
         self.computed += tokens
         progress = self._progress
         if self.completion_tokens:
-            # a text that begins anew after a failure counts as one pass, too
+            # a text that starts over after a failure counts as one pass, too
             progress.forwards += 1
             progress.decode_passes += 1
             return

@@ -104,10 +104,10 @@ def append_to_file(path: Path, data: bytes) -> None:
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuse what a rename would destroy: a device or a pipe is no file to be replaced.
+    """Refuse what a rename would destroy: a device or a pipe is not a file to replace.
 
     Raises:
-        ConversionError: there is something, and it is no plain file.
+        ConversionError: there is something, and it is not a regular file.
         OSError: it may not be looked at.
     """
     try:
@@ -120,7 +120,7 @@ def require_replaceable(path: Path) -> None:
         ) from error
     if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
         raise ConversionError(
-            f"{path} cannot be written: it is no plain file", hint="name another file"
+            f"{path} cannot be written: it is not a regular file", hint="name another file"
         )
 
 

@@ -68,13 +68,13 @@ def read_given_text(path: Path, max_letters: int, *, hint: str | None = None) ->
     """Return the text of a file that a person has named, which may be a pipe.
 
     Raises:
-        ConfigError: it cannot be read, has more than ``max_letters``, or is no UTF-8.
+        ConfigError: it cannot be read, has more than ``max_letters``, or is not UTF-8.
     """
     try:
         with read_errors(path, ConfigError, hint=hint), path.open(encoding="utf-8") as file:
             text = file.read(max_letters + 1)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text in UTF-8", hint=hint) from error
+        raise ConfigError(f"{path} is not UTF-8 text", hint=hint) from error
     if len(text) > max_letters:
         raise ConfigError(f"{path} is longer than {max_letters} letters", hint=hint)
     return text
@@ -107,4 +107,4 @@ def refuse_lfs_pointer(path: Path, head: bytes, kind: type[EdgeLLMError] = Forma
 
 def _require_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path} is no plain file")
+        raise FormatError(f"{path} is not a regular file")

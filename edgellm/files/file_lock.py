@@ -61,7 +61,7 @@ def _acquired(path: Path, destination: Path) -> int:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConversionError(
-                    f"{path} is in the way: it is no plain file",
+                    f"{path} is in the way: it is not a regular file",
                     hint="move it, or name another destination",
                 )
             try_lock(descriptor)

@@ -15,8 +15,8 @@ _NOTHING_THERE = (FileNotFoundError, NotADirectoryError)
 
 _HINTS = {
     errno.ENAMETOOLONG: "give a shorter one",
-    errno.ELOOP: "a link in it leads back to itself; name what it should lead to",
-    errno.EACCES: "name a place that you may read, or ask for the right to",
+    errno.ELOOP: "a link in it leads back to itself; name the file that it should lead to",
+    errno.EACCES: "name a path that you may read, or ask for permission",
 }
 
 

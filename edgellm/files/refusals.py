@@ -30,7 +30,7 @@ def write_error(
     """Return a refusal to write as an error of ours that names the file and a next step."""
     hint = _HINTS.get(error.errno or 0, "name another place")
     if error.errno == errno.EFBIG:
-        return kind(f"no space left for {path}: no file may be as large here", hint=hint)
+        return kind(f"no space left for {path}: files may not be that large here", hint=hint)
     if error.errno in NO_SPACE:
         return kind(f"no space left for {path}", hint=hint)
     return kind(f"{path} cannot be written: {error.strerror or error}", hint=hint)

@@ -75,11 +75,11 @@ def parse_json(
     except RecursionError as error:
         raise FormatError(f"{name} is nested too deeply") from error
     except UnicodeDecodeError as error:
-        raise FormatError(f"{name} is no valid JSON: not UTF-8") from error
+        raise FormatError(f"{name} is not valid JSON: not UTF-8") from error
     except ValueError as error:
-        raise FormatError(f"{name} is no valid JSON: {error}") from error
+        raise FormatError(f"{name} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise FormatError(f"{name} holds no JSON object")
+        raise FormatError(f"{name} is not a JSON object")
     _check_values(value, name, strings=HALF_A_PAIR.search(data) is not None)
     return value
 
@@ -130,12 +130,12 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"the key {quoted(counts.most_common(1)[0][0])} comes twice")
+        raise ValueError(f"the key {quoted(counts.most_common(1)[0][0])} occurs twice")
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite_float(text: str) -> float:
@@ -164,4 +164,4 @@ def _check_texts(texts: list[str], name: str) -> None:
     """Refuse half a surrogate pair, which JSON can write and no encoder takes."""
     for text in texts:
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise FormatError(f"{name} holds a string that is no Unicode text: {quoted(text)}")
+            raise FormatError(f"{name} holds a string that is not Unicode text: {quoted(text)}")

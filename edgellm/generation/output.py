@@ -72,7 +72,7 @@ class Token:
         finish_reason: why the completion ended (``FinishReason``), of the last token; else None.
         stats: the cost, of the last token.
         error: why there is no completion, where ``finish_reason`` is ``error``.
-        thinking: in a conversation, what it completes of the model's thinking, which is no part of
+        thinking: in a conversation, what it completes of the model's thinking, which is not part of
             ``text``.
         top_logprobs: the likeliest tokens in its place, the likeliest first, where that was asked
             for; by the model's own logits, as ``logprob`` is.

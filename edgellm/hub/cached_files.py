@@ -44,8 +44,8 @@ def cached_folder(
     if folder is not None and _is_whole(repository, revision, folder, kinds):
         if snapshot(repository, revision, SETTINGS) is None:
             warnings.warn(
-                f"the cache lacks small files of {repository}, in which its chat template or its "
-                "end tokens may be said; they are fetched when the Hub can be reached",
+                f"the cache lacks small files of {repository}, which may hold its chat template or "
+                "end tokens; they are downloaded when the Hub can be reached",
                 stacklevel=2,
             )
         return folder
@@ -54,7 +54,7 @@ def cached_folder(
     for older in _snapshots(repository):
         if older != folder and _is_whole(repository, older.name, older, kinds):
             warnings.warn(
-                f"the newest {repository} is not whole in the cache: taking an older one, "
+                f"the newest {repository} is incomplete in the cache: using an older one, "
                 f"{older.name[:8]}",
                 stacklevel=2,
             )

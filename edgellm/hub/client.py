@@ -131,7 +131,7 @@ def renamed_error(
             hint = "check the name; if it is private: hf auth login"
         case errors.HFValidationError():
             kind = ModelNotFoundError
-            fact = f"{quoted(repository)} is no name that a Hub repository can have"
+            fact = f"{quoted(repository)} is not a valid name of a Hub repository"
             hint = "name it as owner/name"
         case (
             errors.OfflineModeIsEnabled()

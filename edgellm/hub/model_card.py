@@ -58,7 +58,7 @@ def model_card(
         f"edgellm chat {repository}",
         "```",
         "",
-        "The folder is also one of mlx-lm's:",
+        "mlx-lm opens the folder, too:",
         "",
         "```bash",
         f'mlx_lm.generate --model {repository} --prompt "Once upon a time"',

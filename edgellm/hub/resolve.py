@@ -37,7 +37,7 @@ def locate(model: str | Path, *, converting: Callable[[Any], None] | None = None
 
     Raises:
         ModelNotFoundError: nothing has this name.
-        ConfigError: it can be no path.
+        ConfigError: it cannot be a path.
         DownloadError: the Hub cannot be reached, or refuses.
         FormatError, UnsupportedModelError, ConversionError: as ``convert``.
     """

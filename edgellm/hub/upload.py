@@ -24,7 +24,7 @@ def require_account(repository: str) -> None:
     """
     if not is_hub_id(repository):
         raise ConfigError(
-            f"{repository!r} is no name of a Hub repository", hint="name it as owner/name"
+            f"{repository!r} is not a valid name of a Hub repository", hint="name it as owner/name"
         )
     from huggingface_hub import HfApi
 
@@ -80,11 +80,11 @@ def _renamed(error: Exception, repository: str, folder: Path | None = None) -> E
         again = f"try again: hf upload {repository} {folder}"
     match error:
         case errors.LocalTokenNotFoundError():
-            return DownloadError("the Hub takes models only from those it knows", hint=SIGN_IN)
+            return DownloadError("uploading needs a Hub token", hint=SIGN_IN)
         case NoAnswerError():
             return DownloadError("the Hub cannot be reached", hint="check the network")
         case errors.OfflineModeIsEnabled():
-            return DownloadError("HF_HUB_OFFLINE forbids to upload", hint="unset HF_HUB_OFFLINE")
+            return DownloadError("HF_HUB_OFFLINE forbids uploading", hint="unset HF_HUB_OFFLINE")
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
             return DownloadError(f"the Hub does not let you write to {repository}", hint=SIGN_IN)
         case errors.HfHubHTTPError():

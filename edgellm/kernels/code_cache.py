@@ -125,7 +125,7 @@ class CodeCache:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"compiled kernels are not loaded, since {error}: they are compiled anew",
+                f"compiled kernels are not loaded, since {error}: compiling them again",
                 RuntimeWarning,
                 stacklevel=2,
             )

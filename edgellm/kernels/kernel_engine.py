@@ -120,7 +120,7 @@ class WorkspaceBuffer:
 class Workspace:
     """Working memory by name.
 
-    Steps hold addresses in it, and have to be made anew when ``version`` changed.
+    Steps hold addresses in it, and have to be made again when ``version`` changed.
     """
 
     def __init__(self) -> None:

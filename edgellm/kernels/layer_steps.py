@@ -190,7 +190,7 @@ class LayerSteps:
         return _CallSteps(np.concatenate([before, step_array([step]), after]), by_sequence)
 
     def _make(self) -> None:
-        """Make the steps of a call of one sequence anew, with the workspace's addresses."""
+        """Make the steps of a call of one sequence again, with the workspace's addresses."""
         steps = step_array(self._steps())
         self._one = _CallSteps(steps, steps[self._rope_at : self._rope_at + _SEQUENCE_STEPS])
         self._several.clear()

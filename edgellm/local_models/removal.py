@@ -41,18 +41,19 @@ def removals(model: str) -> list[Removal]:
     """
     if model in bundled_names():
         raise ConfigError(
-            f"{model} comes with edgellm and stays", hint="edgellm list shows what can be removed"
+            f"{model} comes with edgellm and cannot be removed",
+            hint="edgellm list shows what can be removed",
         )
     if given_path(model).exists():
         raise ConfigError(
-            f"{model} is not from the Hub's cache: edgellm has not put it there",
-            hint="delete it as any other folder; edgellm list shows what can be removed",
+            f"{model} is not from the Hub's cache: edgellm did not download it",
+            hint="delete it like any other folder; edgellm list shows what can be removed",
         )
     name = parse_hub_name(model)
     found = [] if name is None else [*_of_the_hub(name), *_conversions(name)]
     if not found:
         raise ModelNotFoundError(
-            f"{model} is not on this machine", hint="edgellm list shows what is"
+            f"{model} is not on this machine", hint="edgellm list shows the models that are"
         )
     return found
 

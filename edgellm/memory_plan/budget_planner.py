@@ -1,4 +1,4 @@
-"""A memory budget becomes a plan: what stays in memory, what is read anew for every token.
+"""A memory budget becomes a plan: what stays in memory, what is read again for every token.
 
 A pass over the layers is a cyclic scan, for which keeping the most recently used layers never hits.
 So as many layers as fit are pinned, spread evenly so that reads and arithmetic alternate, and the
@@ -191,7 +191,7 @@ def _best_minimum(
         draft = f"{size(estimate.draft_weight_bytes)} for the draft model, "
     layer_bytes = least.weight_bytes - estimate.outer_bytes - estimate.draft_weight_bytes
     raise MemoryBudgetError(
-        f"the budget is {size(budget)}, and the least that this model runs in is "
+        f"the budget is {size(budget)}, and this model needs at least "
         f"{size(least.total_bytes)}: {size(estimate.outer_bytes)} for norm and head, "
         f"{size(layer_bytes)} for layers in transit, {draft}"
         f"{size(least.total_bytes - least.weight_bytes)} for "

@@ -51,7 +51,7 @@ class MemoryEstimate:
 
     @property
     def streams(self) -> bool:
-        """Whether layers can be read anew for every token."""
+        """Whether layers can be read again for every token."""
         return True
 
     @property

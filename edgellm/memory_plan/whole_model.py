@@ -41,7 +41,7 @@ class WholeModelEstimate(MemoryEstimate):
 
     @property
     def streams(self) -> bool:
-        """Whether layers can be read anew for every token."""
+        """Whether layers can be read again for every token."""
         return False
 
     def kv_bytes(self, context: int) -> int:

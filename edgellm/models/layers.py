@@ -39,7 +39,7 @@ States = Iterable[mx.array]
 gone through once, so that who makes them one by one holds none of them."""
 
 StateSpans = Sequence[Sequence[Span]]
-"""The sequences of each hidden state, in their order; none comes twice in a state. All spans of a
+"""The sequences of each hidden state, in their order; none occurs twice in a state. All spans of a
 state have the same ``many``."""
 
 KeepGoing = Callable[[], bool]

@@ -113,7 +113,7 @@ class OwnedFolder:
             and _is_own_name(path.name)
         )
         if not is_own:
-            raise PermissionError(f"{path} is no file of the prompt cache")
+            raise PermissionError(f"{path} is not a file of the prompt cache")
         # Another process may have deleted it.
         if _is_real_folder(path.parent) and _is_plain_file(path):
             path.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ class OwnedFolder:
         parent = self.path.parent
         make_private_folder(parent)
         if os.path.lexists(self.path):
-            raise FileExistsError(f"{self.path} exists and is no prompt cache of edgellm")
+            raise FileExistsError(f"{self.path} exists and is not a prompt cache of edgellm")
         # Renamed only with the marker in it, so that no process ever sees it without.
         new = Path(tempfile.mkdtemp(prefix=f".{FOLDER_NAME}-", dir=parent))
         marker = new / MARKER_NAME

@@ -119,7 +119,7 @@ def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:
 
 def show_not_continued(error: EdgeLLMError, kept: Path) -> None:
     """Say why the last conversation does not go on, and where it lies."""
-    note(f"the last conversation does not go on: {error.message}")
+    note(f"cannot continue the last conversation: {error.message}")
     note(f"it is kept as {kept}; this is a new one")
 
 

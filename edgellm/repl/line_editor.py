@@ -150,7 +150,7 @@ class Editor:
         self._watch_for_stop(loop)
 
     def _watch_for_stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Leave the screen before SIGTSTP stops the process, and draw it anew after SIGCONT."""
+        """Leave the screen before SIGTSTP stops the process, and redraw it after SIGCONT."""
         from prompt_toolkit.application import run_in_terminal
 
         handler = signal.getsignal(signal.SIGTSTP)

@@ -304,9 +304,9 @@ COMMANDS = {
         "TEXT", f"sets the system message; without TEXT shows it, `{NO_SYSTEM}` removes it", _system
     ),
     "save": Command("FILE", "writes the conversation to a file", _save),
-    "load": Command("FILE", "goes on with a conversation that was saved", _load),
-    "stats": Command("", "says what the last answer has cost", _stats),
-    "thinking": Command("", "shows what the model has thought before its last answer", _thinking),
+    "load": Command("FILE", "continues a saved conversation", _load),
+    "stats": Command("", "shows the speed and cost of the last answer", _stats),
+    "thinking": Command("", "shows the model's thinking before its last answer", _thinking),
     "exit": Command("", "leaves, as Ctrl-D does", _exit),
 }
 FILE_COMMANDS = frozenset({"save", "load"})

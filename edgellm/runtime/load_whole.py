@@ -44,7 +44,7 @@ def load_whole(
             done += sum(array.nbytes for array in part)
             if progress is not None:
                 progress(done, checkpoint.weight_bytes)
-        # what is no parameter (frequencies, masks) must not stay lazy: streams belong to threads
+        # what is not a parameter (frequencies, masks) must not stay lazy: streams belong to threads
         mx.eval(library.arrays_in([_own_values(module) for module in model.modules()]))
     caches = MLXLMCaches(model, checkpoint.caches, plan.prefill_chunk)
     with library.renamed_errors(f"cannot run {path} here"):
@@ -59,8 +59,8 @@ def say_what_is_missing(checkpoint: MLXLMCheckpoint) -> None:
     """Warn, in one line, that mlx-lm runs a model, and without what."""
     warnings.warn(
         f"models of type {checkpoint.config.model_type} run through {library.mlx_lm_name()}: "
-        "whole in memory and one sequence at a time, without paging, CPU kernels, speculation, "
-        "packed KV caches and prompt caches on disk",
+        "whole in memory and one sequence at a time, without paging, CPU kernels, "
+        "speculative decoding, a quantized KV cache or a prompt cache on disk",
         UserWarning,
         stacklevel=4,
     )

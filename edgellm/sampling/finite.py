@@ -16,7 +16,7 @@ def require_finite(largest_logits: Any, subject: str = "the model") -> None:
 
     Args:
         largest_logits: of each of N positions, or of one. The largest is not finite where any
-            logit is no number or infinite, or where all are minus infinity.
+            logit is not a number or infinite, or where all are minus infinity.
         subject: whose logits they are, for the message.
     """
     if not np.isfinite(np.array(largest_logits)).all():

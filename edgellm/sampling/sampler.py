@@ -174,7 +174,7 @@ class Sampler:
         return draw_token(tokens, weights, self._random.random())
 
     def _largest(self, logits: mx.array) -> mx.array:
-        """Return the largest of each row of logits (N, V); where one is no number, that."""
+        """Return the largest of each row of logits (N, V); where one is not a number, that."""
         if self._lazy:
             return mx.max(logits, axis=-1)
         # on a CPU NumPy takes 5 us for a vocabulary of 32,000, MLX 60

@@ -104,7 +104,7 @@ def hidden_states(
     if not is_int(layer) or not -layers - 1 <= layer <= layers:
         raise ConfigError(
             f"layer is {shown(layer)}; it must be between {-layers - 1} and {layers}",
-            hint="0 are the embeddings, -1 comes after all layers and the final norm",
+            hint="0 is the embeddings, -1 the output of all layers and the final norm",
         )
     depth = layer % (layers + 1)
     chunk = workspace.prefill_chunk
@@ -131,8 +131,8 @@ def require_states(model: Model) -> None:
     """Raise UnsupportedModelError where the hidden states of a model are out of reach."""
     if model.whole:
         raise UnsupportedModelError(
-            "this model runs as mlx-lm's, which gives logits and no hidden states",
-            hint="score and logprobs work; for embeddings choose a family that edgellm runs itself",
+            "this model runs through mlx-lm, which gives logits but no hidden states",
+            hint="score and logprobs work; for embeddings, take a family that edgellm runs itself",
         )
 
 

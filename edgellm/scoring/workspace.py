@@ -55,4 +55,4 @@ class Workspace:
         """Raise EdgeLLMError where a pass has no result: it was cancelled, or the model closed."""
         if result is None or result == []:
             self.context.model_lock.require_open()
-            raise EdgeLLMError("this was cancelled before its end", hint="ask for it again")
+            raise EdgeLLMError("this was cancelled before it ended", hint="ask for it again")

@@ -55,8 +55,8 @@ def _hint(name: str, known: frozenset[str]) -> str:
         for close in get_close_matches(name.lower(), sorted(names - {name}), n=1, cutoff=cutoff):
             return _hint(close, known)
     if not known:
-        return "leave it out: there are none to give by name"
-    return f"there are {', '.join(sorted(known))}"
+        return "leave it out: it takes no arguments by name"
+    return f"its arguments are {', '.join(sorted(known))}"
 
 
 def _checked(function: Public) -> Public:

@@ -86,7 +86,7 @@ class LoadSettings:
         set_checked(self, checked)
         if self.draft is not None and self.speculate != "auto":
             raise ConfigError(
-                f"a draft model has nothing to do with speculate {shown(self.speculate)}",
+                f"a draft model cannot be combined with speculate {shown(self.speculate)}",
                 hint="leave out one of them",
             )
 

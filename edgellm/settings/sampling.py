@@ -111,7 +111,7 @@ class Sampling:
             set_checked(self, {"logprobs": True})
         if self.beams > 1 and self.temperature > 0:
             raise ConfigError(
-                "beam search is not sampled", hint="leave out temperature, or set beams to 1"
+                "beam search does not sample", hint="leave out temperature, or set beams to 1"
             )
 
     @property

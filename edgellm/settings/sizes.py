@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     """Return the bytes that a text such as ``4GB`` (10^9), ``1.5GiB`` (2^30) or ``4096`` says.
 
     Raises:
-        ConfigError: the text is no size, or is zero.
+        ConfigError: the text is not a size, or is zero.
     """
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match.group(2).lower()) if match else None
@@ -57,7 +57,7 @@ def parse_memory(setting: str | int | None, available: int) -> int | None:
         return setting
     if not isinstance(setting, str):
         raise ConfigError(
-            f"{shown(setting)} is no budget;"
+            f"{shown(setting)} is not a memory budget;"
             " it must be a whole number of bytes, or a text such as '4GB' or '60%'"
         )
     if setting.strip().endswith("%"):
@@ -69,7 +69,7 @@ def parse_budget(text: str) -> int:
     """Return the bytes of memory that a text says, as ``parse_size`` does.
 
     Raises:
-        ConfigError: the text is no size, or a small number without a unit.
+        ConfigError: the text is not a size, or a small number without a unit.
     """
     size = parse_size(text)
     number = text.strip()

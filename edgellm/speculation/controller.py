@@ -27,7 +27,7 @@ class Speculation:
     Acceptance rates, and the seconds of steps and draft tokens, are measured over all generations.
     Draft tokens that cost no time are also compared with the text while they are not verified, so
     that a text that begins to repeat itself is noticed. A draft that costs time and does not pay
-    is left alone for a while, twice as long each time, and then tried anew.
+    is left alone for a while, twice as long each time, and then tried again.
 
     Args:
         drafter: proposes the tokens.

@@ -60,7 +60,7 @@ class DraftModel:
         self._caches = caches
         self._context = context
         self._prefill_chunk = prefill_chunk
-        # Embeddings may be padded to different sizes; what is behind the shorter one is no token.
+        # Embeddings may be padded to different sizes; behind the shorter one are no tokens.
         self._vocabulary = min(vocab_size, model.config.vocab_size)
         self._tokens: list[int] = []
         self._cached: list[int] = []
@@ -134,7 +134,7 @@ class DraftModel:
     def _trim_to_sequence(self) -> None:
         """Trim the caches to what they have in common with the sequence.
 
-        Its last token is computed anew, for the logits after it.
+        Its last token is computed again, for the logits after it.
         """
         end = min(len(self._cached), len(self._tokens) - 1)
         while self._common < end and self._cached[self._common] == self._tokens[self._common]:

@@ -22,7 +22,7 @@ from edgellm.tokenizer import Tokenizer
 EXTRA_ROW_COST = {"paged": 0.01, "gpu": 0.03, "kernels": 0.15, "mlx": 1.0}
 """What one more row costs of a step, before it was measured: where the disk is the limit, on a GPU,
 with our CPU kernels (which hold a weight while it meets 16 rows), and with MLX's on a CPU (which
-read it anew for each)."""
+read it again for each)."""
 
 
 def make_speculation(

@@ -95,7 +95,7 @@ def _check_steps(component: Any, name: str, known: list[str]) -> float:
     """Return how many times longer all steps of a component together may make a text."""
     steps = steps_of(component, name)
     if len(steps) > MAX_STEPS:
-        raise TokenizerError(f"tokenizer.json has {len(steps)} {name}; {MAX_STEPS} are the most")
+        raise TokenizerError(f"tokenizer.json has {len(steps)} {name}; the maximum is {MAX_STEPS}")
     growth = 1.0
     for step in steps:
         if not isinstance(step, Mapping) or step.get("type") not in known:

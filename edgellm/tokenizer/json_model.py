@@ -150,7 +150,7 @@ def document_of_merges(
     try:
         lines = read_bounded(merges, MAX_MERGES_BYTES).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise TokenizerError("merges.txt is no UTF-8") from error
+        raise TokenizerError("merges.txt is not UTF-8") from error
     except EdgeLLMError as error:
         raise TokenizerError(error.message) from error
     pairs = [line.rstrip("\r") for line in lines if not line.startswith("#version")]

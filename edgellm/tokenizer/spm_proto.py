@@ -97,7 +97,7 @@ def _read(data: bytes) -> PieceModel:
                 for inner, setting, _ in _fields(value):
                     if inner == CHARSMAP and isinstance(setting, bytes):
                         charsmaps.append(setting)
-                    # of another type it is no such field, and the library leaves it aside
+                    # of another type it is not that field, and the library leaves it aside
                     elif inner in switches and number == NORMALIZER and type(setting) is int:
                         switches[inner] = bool(setting)
             elif number == TRAINER:

@@ -168,7 +168,7 @@ class Tokenizer:
             return ids
         written = " ".join(map(self.id_to_token, begin))
         warnings.warn(
-            f"the prompt begins with {written} already: no second one is put before it",
+            f"the prompt begins with {written} already: no second one is added",
             UserWarning,
             stacklevel=2,
         )
@@ -312,8 +312,8 @@ class Tokenizer:
         if others:
             listed = ", ".join(self.id_to_token(token_id) for token_id in sorted(others))
             warnings.warn(
-                f"answers end at {listed} too, which ends a turn in the chat template "
-                "and is no end by the config",
+                f"answers also end at {listed}, which ends a turn in the chat template "
+                "but is not an end token of the config",
                 UserWarning,
                 stacklevel=2,
             )

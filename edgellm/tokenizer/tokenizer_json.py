@@ -152,14 +152,14 @@ def _added_tokens(listed: Any) -> dict[int, AddedToken]:
 def _check_order(added: Mapping[int, AddedToken], ids: Mapping[str, int]) -> None:
     """Refuse added tokens that are not listed in the order of their ids.
 
-    The library gives those that are no tokens of the model the next free ids in the order of the
+    The library gives those that are not tokens of the model the next free ids in the order of the
     list, whatever ids it says: it and the file would disagree.
     """
     new = [token_id for token_id, token in added.items() if token.content not in ids]
     if new != sorted(new):
         raise TokenizerError(
             "the added tokens of tokenizer.json are not in the order of their ids",
-            hint="put them in order: other programs count them through as they are listed",
+            hint="put them in order: other programs number them as they are listed",
         )
 
 
@@ -232,7 +232,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise TokenizerError(error.message) from error
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{path} is no valid JSON: {reason}") from error
+        raise TokenizerError(f"{path} is not valid JSON: {reason}") from error
     if not isinstance(document, dict):
-        raise TokenizerError(f"{path} holds no JSON object")
+        raise TokenizerError(f"{path} is not a JSON object")
     return document

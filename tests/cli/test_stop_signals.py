@@ -56,7 +56,7 @@ def test_a_chat_that_answers_gives_the_terminal_back():
     with Job("chat", "stories", "--max-tokens", 240) as job:
         job.wait_for(READY)
         job.type("Tell me a story\r")
-        job.wait_for("\x1b[2K")  # the answer is drawn anew
+        job.wait_for("\x1b[2K")  # the answer is redrawn
         job.send(signal.SIGTERM)
         ended(job, signal.SIGTERM)
 

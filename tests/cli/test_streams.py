@@ -66,7 +66,7 @@ def full():
 
 FULL_DISK = (
     "error: standard output cannot be written: No space left on device\n\n"
-    "hint: send it somewhere else, or free some space there\n"
+    "hint: redirect it somewhere else, or free some space there\n"
 )
 
 

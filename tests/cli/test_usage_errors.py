@@ -74,7 +74,7 @@ MEMORY = "--memory needs a value: SIZE, PERCENT or auto"
         (
             ["-m", "stories", "-p", "x"],
             "there is no option -m",
-            "options stand after a command: edgellm generate -m ...",
+            "options go after the command: edgellm generate -m ...",
         ),
         (
             ["generate", "Once", "upon", "a", "time"],
@@ -84,7 +84,7 @@ MEMORY = "--memory needs a value: SIZE, PERCENT or auto"
         (
             ["tell me a joke"],
             "there is no command 'tell me a joke'",
-            "a text comes after a command: edgellm generate TEXT, edgellm chat TEXT",
+            "text goes after a command: edgellm generate TEXT, edgellm chat TEXT",
         ),
         (
             ["generate", "Once upon a time", "stories"],

@@ -142,7 +142,7 @@ def test_killed_in_the_middle_of_a_file_it_goes_on_with_the_next(tmp_path):
 
 
 def stopped(source, made, **settings):
-    """Stop a conversion, as Ctrl-C would, in its second layer; tell whether it started anew."""
+    """Stop a conversion, as Ctrl-C would, in its second layer; tell whether it started again."""
     messages = []
 
     def step(it):
@@ -152,7 +152,7 @@ def stopped(source, made, **settings):
 
     with pytest.raises(KeyboardInterrupt):
         convert(source, made, progress=step, **settings)
-    return any("starting anew" in message for message in messages if message)
+    return any("starting over" in message for message in messages if message)
 
 
 def test_another_source_or_other_settings_start_anew_and_say_so(tmp_path):
@@ -195,7 +195,7 @@ def test_a_byte_that_has_changed_since_is_found_and_the_file_made_anew(tmp_path,
     said = [step.message for step in steps if step.message]
     assert said == [
         "checking 2 finished files",
-        f"{damaged.name} is damaged, and is made anew",
+        f"{damaged.name} is damaged, and is made again",
     ]
     assert steps[-1].bytes_done == steps[-1].bytes_total
     convert(source, tmp_path / "whole")

@@ -61,7 +61,7 @@ def encode(document, random):
         (
             b"\xef\xbb\xbf" + data,
             text.encode("utf-16", "surrogatepass"),
-            data[:-1] + b"," + data[1:],  # a key comes twice
+            data[:-1] + b"," + data[1:],  # a key occurs twice
             random.choice((b"[", b'{"a":')) * random.randrange(100_000),
             b'{"a":' + b"9" * random.randrange(20_000) + b"," + data[1:],
             data.replace(b"\\u", random.choice((b"\\U", b"\\x", b"\\u0"))),

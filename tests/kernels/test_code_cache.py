@@ -1,4 +1,4 @@
-"""Compiled code is kept on disk, and made anew where it is damaged or its emitters changed."""
+"""Compiled code is kept on disk, and made again where it is damaged or its emitters changed."""
 
 import os
 from pathlib import Path

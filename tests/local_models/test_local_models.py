@@ -58,7 +58,7 @@ def test_models_are_pulled_listed_and_removed(tmp_path):
     assert all(f"\n{model['name']} " in table[1] for model in listed)
     assert [model["name"] for model in json.loads(ours[1])] == [str(own)]
     assert (unasked[0], "add --yes" in unasked[2]) == (2, True)
-    assert (foreign[0], "edgellm has not put it there" in foreign[2]) == (2, True)
+    assert (foreign[0], "edgellm did not download it" in foreign[2]) == (2, True)
     assert (bundled[0], "comes with edgellm" in bundled[2]) == (2, True)
     assert [code for code, _, _ in deleted] == [0, 0, 0], deleted
     assert [model["name"] for model in json.loads(last[1])] == names

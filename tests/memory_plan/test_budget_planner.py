@@ -107,7 +107,7 @@ def test_the_smallest_budget_that_an_error_names_does(situation):
     model, settings, least, error = situation
     assert error.exit_code == 3
     needed = least_budget(model, ring_buffers=settings["ring_buffers"], context=settings["context"])
-    assert f"the least that this model runs in is {size(needed)}: " in error.message
+    assert f"this model needs at least {size(needed)}: " in error.message
     assert make_plan(model, budget=least, **settings).total_bytes <= least
     if least > MB:
         with pytest.raises(MemoryBudgetError):

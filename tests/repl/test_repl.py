@@ -145,7 +145,7 @@ def test_save_asks_before_it_replaces_a_conversation(session, tmp_path, capsys):
 def test_save_does_not_replace_what_it_did_not_write(session, tmp_path):
     file = tmp_path / "letter.txt"
     file.write_text("dear", encoding="utf-8")
-    with pytest.raises(ConfigError, match="is no saved conversation"):
+    with pytest.raises(ConfigError, match="is not a saved conversation"):
         session.take(f"/save {file}")
     assert file.read_text(encoding="utf-8") == "dear"
     with pytest.raises(EdgeLLMError):
@@ -163,7 +163,7 @@ def test_save_reads_nothing_but_plain_files_and_not_all_of_a_huge_one(session, t
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)
     for name in ("pipe", "zeros", "nowhere", "huge"):
-        with pytest.raises(ConfigError, match="is no saved conversation"):
+        with pytest.raises(ConfigError, match="is not a saved conversation"):
             session.take(f"/save {tmp_path / name}")
         with pytest.raises(EdgeLLMError):
             session.take(f"/load {tmp_path / name}")

@@ -96,8 +96,8 @@ def test_generate_renders_with_variables(model, options, tokens, capsys):
     ("options", "message"),
     [
         (["--template-variable", "x=1"], "the chat template has no variable 'x'"),
-        (["--template-variable", "x"], "--template-variable is 'x', which is no NAME=VALUE"),
-        (["--template-variable", "=1"], "--template-variable is '=1', which is no NAME=VALUE"),
+        (["--template-variable", "x"], "--template-variable is 'x', which is not NAME=VALUE"),
+        (["--template-variable", "=1"], "--template-variable is '=1', which is not NAME=VALUE"),
     ],
 )
 @pytest.mark.parametrize("command", ["chat", "generate"])

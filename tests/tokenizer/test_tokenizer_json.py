@@ -212,10 +212,10 @@ def test_a_damaged_json(tmp_path, kind, path, value, message):
         (json_text("byte-level").encode()[:-20], "cut off"),
         (b"[" * 100_000 + b"]" * 100_000, "cut off"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "no valid JSON"),
-        (b'{"model": NaN}', "NaN is no number"),
+        (b'{"model": NaN}', "NaN is not a number"),
         (b'{"model": 1e999}', "too large"),
         (b'{"model": ' + b"9" * 5000 + b"}", "no valid JSON"),
-        (b'{"model": {"a": 1, "a": 2}}', "the key 'a' comes twice"),
+        (b'{"model": {"a": 1, "a": 2}}', "the key 'a' occurs twice"),
         (b"{\xff}", "no valid JSON"),
     ],
     ids=range(9),
@@ -335,5 +335,5 @@ def test_vocab_and_merges_that_cannot_be_read(tmp_path, config, later, message):
 def test_a_merges_file_that_is_no_text(tmp_path):
     write_merges(tmp_path, {"tokenizer_class": "Qwen2Tokenizer"})
     (tmp_path / "merges.txt").write_bytes(b"\xff")
-    with pytest.raises(TokenizerError, match=r"merges\.txt is no UTF-8"):
+    with pytest.raises(TokenizerError, match=r"merges\.txt is not UTF-8"):
         Tokenizer.from_folder(tmp_path)

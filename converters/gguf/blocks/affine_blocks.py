@@ -155,7 +155,7 @@ def mxfp4(blocks: Bytes) -> Parts:
 def nvfp4(blocks: Bytes) -> Parts:
     """Take blocks of 64 apart: w = float4 * d; d 4 bytes (float8 E4M3), qs 4 times 8 bytes.
 
-    A scale has no sign, and the one that is no number counts as zero.
+    A scale has no sign, and the one that is not a number counts as zero.
     """
     scales = blocks[:, :4] & np.uint8(0x7F)
     scales[scales == 0x7F] = 0

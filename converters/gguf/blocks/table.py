@@ -107,7 +107,7 @@ REQUANTIZED: Mapping[str, int] = {
     "IQ2_XS": 4,
     "IQ2_S": 5,
 }
-"""The types that MLX cannot say in groups of 32, and the bits that their values get anew."""
+"""The types that MLX cannot say in groups of 32, and the bits that their values get instead."""
 
 WITHOUT_VALUES = ("Q1_0", "Q2_0")
 """Types that the gguf library (0.19) does not dequantize."""

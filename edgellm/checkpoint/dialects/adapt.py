@@ -102,5 +102,5 @@ def adapt_gemma(config: Config) -> None:
     if config.get("use_bidirectional_attention"):
         raise UnsupportedModelError(
             "use_bidirectional_attention is set: this Gemma makes embeddings of texts",
-            hint="choose a model that continues texts",
+            hint="choose a model that generates text",
         )

@@ -82,7 +82,7 @@ def chat(
 ) -> None:
     """Talk to a model.
 
-    Where standard input is no terminal, each of its lines is a turn, and only the answers go to
+    Where standard input is not a terminal, each of its lines is a turn, and only the answers go to
     standard output. Thinking is shown as it comes, and then folded into a line.
     """
     model, text = model_and_text(model, text, "edgellm chat")

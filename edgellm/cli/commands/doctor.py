@@ -30,7 +30,7 @@ def doctor(
     folder = given_path(folder or Path())
     if not folder.is_dir():
         raise ConfigError(
-            f"there is no folder {folder}", hint="name one on the disk that is to be measured"
+            f"there is no folder {folder}", hint="name a folder on the disk to measure"
         )
     with show_doing() as show:
         diagnosis = examine(folder, show)

@@ -161,7 +161,7 @@ def _check_options(
         )
     if sampling.beams > 1 and prompt_file:
         raise ConfigError(
-            "beam search does not run side by side", hint="use --prompt, or leave out --beams"
+            "beam search does not run in a batch", hint="use --prompt, or leave out --beams"
         )
     if sampling.logprobs and not json:
         raise ConfigError("log-probabilities are printed as JSON", hint="add --json")

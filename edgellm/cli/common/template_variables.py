@@ -23,7 +23,7 @@ def parse_template_variables(options: Sequence[str] | None) -> dict[str, Any]:
         name, sign, value = option.partition("=")
         if not name or not sign:
             raise ConfigError(
-                f"--template-variable is {option!r}, which is no NAME=VALUE",
+                f"--template-variable is {option!r}, which is not NAME=VALUE",
                 hint="--template-variable reasoning_effort=high",
             )
         variables[name] = _value(value)

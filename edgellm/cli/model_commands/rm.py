@@ -42,6 +42,8 @@ def rm(
 def _agreed() -> bool:
     """Ask on the terminal. Raises ConfigError where there is none."""
     if not is_terminal(sys.stdin):
-        raise ConfigError("nobody is there to be asked", hint="add --yes to delete it")
+        raise ConfigError(
+            "nothing is deleted: standard input is not a terminal", hint="add --yes to delete it"
+        )
     terminal.say("delete it? [y/N]", end=" ")
     return sys.stdin.readline().strip().lower() in YES

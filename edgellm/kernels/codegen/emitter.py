@@ -39,7 +39,7 @@ class Emitter(ValueBuilder):
         isa: the instructions that may be used.
         name: of the function.
         layout: the slots of the step's arguments by name (``codegen/abi.py``).
-        arguments: types, where it is no kernel.
+        arguments: types, where it is not a kernel.
     """
 
     def __init__(

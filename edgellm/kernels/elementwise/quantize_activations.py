@@ -1,4 +1,4 @@
-"""Activations as int8: per token and group a scale, chosen anew for every product."""
+"""Activations as int8: per token and group a scale, chosen for every product."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class CpuLinear:
     def _current_steps(self, tokens: int) -> npt.NDArray[np.int64]:
         """Return the steps for so many tokens.
 
-        They are made anew where the last call was for another number or memory has moved, which
+        They are made again where the last call was for another number or memory has moved, which
         making them may do itself.
         """
         workspace = self._engine.workspace

@@ -156,8 +156,8 @@ def _refuse_code(raw: Mapping[str, Any]) -> None:
     """Raise UnsupportedModelError for what neither edgellm nor mlx-lm has, or code would have."""
     if raw.get("model_file") is not None:
         raise UnsupportedModelError(
-            f"config.json names code to be run, model_file {quoted(raw['model_file'])}: "
-            "edgellm runs no code of a model's folder",
+            f"config.json names code to run (model_file {quoted(raw['model_file'])}), and "
+            "edgellm runs no code from a model's folder",
             hint="take a model of a family that edgellm or mlx-lm has",
         )
     model_type = raw.get("model_type")
@@ -165,8 +165,8 @@ def _refuse_code(raw: Mapping[str, Any]) -> None:
         return  # whatever auto_map names, mlx-lm's own class is there and nobody looks at it
     if raw.get("auto_map") is not None:
         raise UnsupportedModelError(
-            f"model_type {quoted(model_type)} is known to code in the model's folder alone "
-            "(auto_map), and edgellm runs none",
+            f"model_type {quoted(model_type)} is defined only by code in the model's folder "
+            "(auto_map), which edgellm does not run",
             hint=f"take a model of a family that edgellm or {library.mlx_lm_name()} has",
         )
     raise unknown_family(model_type, also=library.mlx_lm_name())
@@ -190,7 +190,7 @@ def _check_numbers(value: Any, most: int, key: str = "") -> None:
         limit = most if is_count else LARGEST_NUMBER
         claim = f"config.json: {quoted(key)} is {quoted(value)}"
         if abs(value) > limit:
-            raise FormatError(f"{claim}; at most {limit} can be")
+            raise FormatError(f"{claim}; the maximum is {limit}")
         if value < 1 and key.endswith(NEVER_ZERO):
             raise FormatError(f"{claim}; it must be above 0")
 

@@ -108,7 +108,7 @@ def test_a_server_that_is_not_there_or_no_server_at_all():
 def test_a_url_of_no_server_is_wrong_usage(capsys, url):
     assert main(["bench", "--endpoint", url]) == 2
     shown = capsys.readouterr()
-    assert "is no URL of a server" in shown.err
+    assert "is not the URL of a server" in shown.err
     assert not shown.out
 
 

@@ -54,9 +54,9 @@ LLAMA_BENCH = [{"build_commit": "1a2b3c", "model_filename": "m.gguf", "avg_ts": 
         ('{"schema": null, "records": []}', "no records of edgellm bench"),
         ('{"results": []}', "no records of edgellm bench"),
         (json.dumps(LLAMA_BENCH), "is llama-bench's"),
-        ('{"schema": 1, "records": [{"seconds": [NaN]}]}', "NaN is no number"),
+        ('{"schema": 1, "records": [{"seconds": [NaN]}]}', "NaN is not a number"),
         ('{"schema": 1, "records": [{"seconds": [1e999]}]}', "too large"),
-        ('{"schema": 1, "schema": 1, "records": []}', "comes twice"),
+        ('{"schema": 1, "schema": 1, "records": []}', "occurs twice"),
         ("[" * 100_000, "nested"),
     ],
 )

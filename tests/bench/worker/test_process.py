@@ -94,7 +94,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_message_says_why(start, half):
 )
 def test_a_figure_that_is_no_number_is_no_message(start, line):
     worker = start(f"print({line!r}, flush=True); input()")
-    with pytest.raises(BackendError, match="it sent what is no message"):
+    with pytest.raises(BackendError, match="it sent something that is not a message"):
         worker.receive()
 
 

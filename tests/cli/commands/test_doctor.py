@@ -32,5 +32,5 @@ def test_doctor_wants_a_folder(run, tmp_path):
         2,
         "",
         f"error: there is no folder {tmp_path / 'nowhere'}\n\n"
-        "hint: name one on the disk that is to be measured\n",
+        "hint: name a folder on the disk to measure\n",
     )

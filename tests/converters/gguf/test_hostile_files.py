@@ -50,7 +50,7 @@ def array(name, kind, count, content=b""):
 NESTED = b"".join(struct.pack("<IQ", 9, 1) for _ in range(10_000))
 
 LIES = {
-    "magic": (b"GGML" + bytes(60), "is no GGUF file"),
+    "magic": (b"GGML" + bytes(60), "is not a GGUF file"),
     "empty": (b"", "cut short"),
     "a length only": (b"GGUF", "cut short"),
     "tensor count": (header(tensor_count=1 << 60), "tensors"),
@@ -83,7 +83,10 @@ LIES = {
         header(tensors=[tensor(), tensor(b"b", offset=32)]) + bytes(4096),
         "inside another",
     ),
-    "a tensor twice": (header(tensors=[tensor(), tensor(offset=128)]) + bytes(4096), "comes twice"),
+    "a tensor twice": (
+        header(tensors=[tensor(), tensor(offset=128)]) + bytes(4096),
+        "occurs twice",
+    ),
     "no tensors": (header() + bytes(64), "no tensor"),
 }
 

@@ -150,7 +150,7 @@ REFUSED = {
         None,
         {"alpha_pattern": {"layers.(0": 3}},
         FormatError,
-        "'layers.(0' is no regular expression",
+        "'layers.(0' is not a regular expression",
     ),
     "an expression without end": (
         None,

@@ -30,7 +30,7 @@ COMPRESSED = {"quant_method": "compressed-tensors", "quantization_status": "comp
 
 def test_all_bytes_of_float8_are_those_of_mlx():
     expected = np.array(mx.from_fp8(mx.array(np.arange(256, dtype=np.uint8)), dtype=mx.float32))
-    finite = np.arange(256) & 127 != 127  # MLX has no byte that is no number
+    finite = np.arange(256) & 127 != 127  # MLX has no byte that is not a number
     assert np.array_equal(float8_values()[finite], expected[finite])
     assert np.isnan(float8_values()[~finite]).all()
 
