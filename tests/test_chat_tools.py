@@ -118,11 +118,11 @@ def unclear(city):
 @pytest.mark.parametrize(
     ("tools", "said"),
     [
-        ([unclear], "a function is no tool: .*city"),
+        ([unclear], "a function cannot be a tool: .*city"),
         ([3], "a tool is 3, which has no name"),
         ([{"type": "function"}], "which has no name"),
         ("weather", "tools is 'weather'; it must be a list"),
-        ([dict], "a function is no tool"),
+        ([dict], "a function cannot be a tool"),
     ],
 )
 def test_what_is_no_tool_is_told(llm, tools, said):

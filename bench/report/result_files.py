@@ -54,7 +54,7 @@ class ResultFile:
 
     Raises:
         ConfigError: the suffix says no format, or there is no such folder.
-        ConversionError: its place holds something that is not a regular file, or it has a name that no
+        ConversionError: something that is not a regular file is there, or it has a name that no
             file can have.
     """
 

@@ -154,7 +154,7 @@ def _tuning(entry: object) -> Tuning | None:
 
 
 def _remember(tunings: dict[str, Tuning]) -> None:
-    """Write tunings down; where that is not allowed they are measured again each time."""
+    """Write tunings down; where that is not allowed, each run measures again."""
     entries = {
         disk: {"threads": tuning.threads, "chunk": tuning.read_size}
         for disk, tuning in tunings.items()

@@ -91,7 +91,7 @@ LIES = {
     "length past the end": pack({}, length=10**15),
     "no brace": pack(b" {}"),
     "no JSON": pack(b"{hello}"),
-    "no UTF-8": pack(b'{"\xff":1}'),
+    "not UTF-8": pack(b'{"\xff":1}'),
     "lone surrogate": pack(
         b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"x" * 8
     ),
@@ -204,7 +204,7 @@ def test_any_bytes_are_json_or_our_error(data):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(FormatError, match="no plain file"):
+    with pytest.raises(FormatError, match="not a regular file"):
         read_json(tmp_path / "config.json")
     with pytest.raises(ReadError):
         read_json(tmp_path / "nothing.json")

@@ -122,7 +122,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(ConversionError, match="no plain file"):
+        with pytest.raises(ConversionError, match="not a regular file"):
             write_file(tmp_path / name, [b"data"])
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]

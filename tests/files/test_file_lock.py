@@ -81,7 +81,7 @@ def test_names_may_be_long_and_places_are_not_followed(tmp_path):
         lock_once(tmp_path / "made")
     assert not target.exists()
     os.mkfifo(tmp_path / "pipe.edgellm.lock")
-    with pytest.raises(ConversionError, match="no plain file"):
+    with pytest.raises(ConversionError, match="not a regular file"):
         lock_once(tmp_path / "pipe")
     with pytest.raises(ConversionError, match="cannot be written"):
         lock_once(tmp_path / "none" / "made")

@@ -232,5 +232,5 @@ def test_a_wider_beam_finds_a_likelier_text_than_greedy(open_llm):
 
 
 def test_beam_search_is_not_sampled(open_llm):
-    with pytest.raises(ConfigError, match="not sampled"):
+    with pytest.raises(ConfigError, match="does not sample"):
         open_llm().generate(PROMPT, beams=2, temperature=0.5)

@@ -120,7 +120,7 @@ def test_an_older_one_that_is_whole_goes_before_a_newer_one_that_is_not(folders,
     newest, main = used(home, ["owner/whole", None], ["owner/whole", "main"])
     answer, warned = newest
     assert answer == ["folder", folders["owner/whole"]]
-    assert "taking an older one, 01234567" in warned[0]
+    assert "using an older one, 01234567" in warned[0]
     assert main[0][0] == "DownloadError"
     # a reference to what was never fetched
     (repository / "refs" / "main").write_text("e" * 40)

@@ -233,9 +233,9 @@ def test_a_persons_files_in_the_folder_are_not_uploaded(hub, tmp_path):
 def test_nothing_is_made_for_who_may_not_upload(hub, tmp_path):
     source = write_model(tmp_path / "source", LLAMA)
     cases = [
-        (None, "owner/tiny", "only from those it knows"),
+        (None, "owner/tiny", "needs a Hub token"),
         ("hf_" + "b" * 34, "owner/tiny", "does not let you write"),
-        (TOKEN, "no name", "no name of a Hub repository"),
+        (TOKEN, "no name", "not a valid name of a Hub repository"),
     ]
     commands = [
         (token, "convert", source, tmp_path / "made", "--upload", name) for token, name, _ in cases

@@ -246,7 +246,7 @@ def test_only_our_own_files_can_be_deleted(tmp_path):
         put(folder / "deeper" / sequence_name(DIGEST)),
     ]
     for stranger in strangers:
-        with pytest.raises(PermissionError, match="no file of the prompt cache"):
+        with pytest.raises(PermissionError, match="not a file of the prompt cache"):
             owned.delete(stranger)
         assert stranger.exists()
     owned.delete(own)

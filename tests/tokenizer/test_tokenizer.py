@@ -84,7 +84,7 @@ def test_what_is_no_plain_file(tmp_path, name):
     if name == "tokenizer_config.json":
         write_pieces(tmp_path, None)
     (tmp_path / name).mkdir()
-    with pytest.raises(TokenizerError, match="no plain file"):
+    with pytest.raises(TokenizerError, match="not a regular file"):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -82,7 +82,7 @@ def test_a_key_comes_from_the_environment(capsys, monkeypatch):
     ("broken", "said"),
     [
         ("error", "says: out of memory"),
-        ("silent", "has streamed no token"),
+        ("silent", "streamed no token"),
         ("no json", "streams no JSON"),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_server_that_is_not_there_or_no_server_at_all():
         Endpoint("http://127.0.0.1:9", "words").complete("a word", 3)
     assert raised.value.hint
     for url in ("file:///etc/passwd", "localhost:80", "http://"):
-        with pytest.raises(ConfigError, match="no URL of a server"):
+        with pytest.raises(ConfigError, match="not the URL of a server"):
             Endpoint(url, "words")
     with server() as (url, _), pytest.raises(BackendError, match="does not say what models"):
         Endpoint(f"{url}/other")

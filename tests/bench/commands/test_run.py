@@ -66,8 +66,8 @@ def test_a_name_that_nobody_can_find_is_one_error_before_anything_starts(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--backend", "edgellm", "--threads", "1,x"], "no list of numbers"),
-        (["--backend", "edgellm", "--output", "x.pdf"], "no format that is known"),
+        (["--backend", "edgellm", "--threads", "1,x"], "not a list of numbers"),
+        (["--backend", "edgellm", "--output", "x.pdf"], "does not end with a known format"),
         (["--backend", "edgellm", "--output", "nowhere/at/all.json"], "there is no folder"),
         (["--backend", "mlxx"], "no backend"),
         (["dsik"], "there is no model 'dsik'"),

@@ -63,7 +63,7 @@ def test_logits_that_cannot_be_compared_are_an_error():
         LogitComparison().add(logits, logits[:, :40], [0] * 70)
     broken = logits.copy()
     broken[3, 3] = np.nan
-    with pytest.raises(BackendError, match="no numbers"):
+    with pytest.raises(BackendError, match="logits are NaN"):
         LogitComparison().add(logits, broken, [0] * 70)
 
 

@@ -18,5 +18,5 @@ def test_the_disk_is_measured_in_every_combination(tmp_path):
     assert all(record.read_bytes == 3 << 20 for record in records)
     assert len(as_table(records, DISK_COLUMNS).splitlines()) == 3
     assert files_of(tmp_path / "weights") == [tmp_path / "weights"]
-    with pytest.raises(ConfigError, match="no file of a megabyte"):
+    with pytest.raises(ConfigError, match="neither a file of at least a megabyte"):
         files_of(tmp_path / "nothing")

@@ -25,7 +25,7 @@ def test_questions_come_from_a_file(tmp_path):
     with pytest.raises(ConfigError, match="holds no question"):
         read_questions(file)
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="no text in UTF-8"):
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
         read_questions(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_questions(tmp_path / "none.txt")

@@ -44,7 +44,7 @@ LLAMA_BENCH = [{"build_commit": "1a2b3c", "model_filename": "m.gguf", "avg_ts": 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("[]", "no JSON object"),
         ("\udc80", "not UTF-8"),
         ('{"schema": 1}', "no list of records"),
@@ -116,7 +116,7 @@ def test_an_error_names_file_record_and_field_with_what_was_found_and_expected(
 def test_what_is_no_file_or_too_large_is_refused(tmp_path):
     with pytest.raises(ReadError, match="cannot be read"):
         read_records(tmp_path / "nothing.json")
-    with pytest.raises(FormatError, match="no plain file"):
+    with pytest.raises(FormatError, match="not a regular file"):
         read_records(tmp_path)
     with pytest.raises(ReadError, match="cannot be read"):
         read_records(tmp_path / ("n" * 300 + ".json"))
@@ -195,7 +195,7 @@ def test_a_disk_that_refuses_is_an_error(tmp_path, suffix):
     with pytest.raises(ConversionError, match="cannot be written"):
         output.add(speed())
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(ConversionError, match="no plain file"):
+    with pytest.raises(ConversionError, match="not a regular file"):
         ResultFile(path)
 
 

@@ -70,8 +70,8 @@ def test_a_message_is_answered_and_an_error_is_raised_without_an_end(start):
             "try it",
             marks=pytest.mark.skipif(sys.platform != "linux", reason="has real-time signals"),
         ),
-        ("import os; os.kill(os.getpid(), 9)", "for want of memory", "try it"),
-        ("import sys; sys.exit(137)", "for want of memory", "try it"),
+        ("import os; os.kill(os.getpid(), 9)", "because memory ran out", "try it"),
+        ("import sys; sys.exit(137)", "because memory ran out", "try it"),
     ],
 )
 def test_a_worker_that_ends_says_why(start, code, reason, hint):

@@ -25,5 +25,5 @@ def test_values_are_json_or_text():
 
 @pytest.mark.parametrize("option", ["", "a", "=1"])
 def test_other_forms_are_refused(option):
-    with pytest.raises(ConfigError, match="is no NAME=VALUE"):
+    with pytest.raises(ConfigError, match="is not NAME=VALUE"):
         parse_template_variables([option])

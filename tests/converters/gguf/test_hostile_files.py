@@ -65,7 +65,7 @@ LIES = {
     "array in an array": (header(keys=[array(b"k", 9, 1, NESTED)]), "unknown type 9"),
     "unknown value": (header(keys=[text(b"k") + struct.pack("<I", 77)]), "unknown type 77"),
     "a key twice": (header(keys=[text(b"k") + struct.pack("<II", 4, 1)] * 2), "twice"),
-    "no UTF-8": (header(keys=[text(b"\xff") + struct.pack("<II", 4, 1)]), "no UTF-8"),
+    "not UTF-8": (header(keys=[text(b"\xff") + struct.pack("<II", 4, 1)]), "not UTF-8"),
     "alignment": (
         header(keys=[text(b"general.alignment") + struct.pack("<II", 4, 12)]),
         "alignment",

@@ -142,7 +142,7 @@ def test_llama_3s_positions_are_hugging_faces(tmp_path):
 def test_lit_llamas_bare_file_is_read(tmp_path):
     config = CONFIGS["llama-1"] | SMALL
     write_arrays(tmp_path / "lit-llama.pth", lit_llama_tensors(config, random_tensors(config)))
-    with pytest.raises(FormatError, match="does not tell its heads"):
+    with pytest.raises(FormatError, match="does not say how many heads"):
         convert(tmp_path / "lit-llama.pth", tmp_path / "made")
     (tmp_path / "model_config.yaml").write_text("n_head: 4\n")
     for source in (tmp_path, tmp_path / "lit-llama.pth"):

@@ -148,7 +148,7 @@ def test_loralibs_changes_are_loralibs(tmp_path):
 A, B = f"{LAYER}q_proj.lora_A", f"{LAYER}q_proj.lora_B"
 FUSED = "transformer.h.0.attn.qkv.lora_"
 FILES = {
-    "no alpha": ({}, {"adapter_alpha": None}, ConfigError, "does not tell the alpha"),
+    "no alpha": ({}, {"adapter_alpha": None}, ConfigError, "does not say the alpha"),
     "an endless alpha": ({}, {"adapter_alpha": float("inf")}, ConfigError, "alpha is inf"),
     "parts in another order": ({}, {"adapter_parts": ["v", "q"]}, ConfigError, "'v,q'"),
     "half": ({B: None}, {}, FormatError, "half"),
@@ -161,7 +161,7 @@ FILES = {
         {}, FormatError, "model.layers.0.x",
     ),
     "weights": ({f"{LAYER}q_proj.weight": np.ones((2, 2), np.float32)}, {},
-                UnsupportedModelError, "no part of a LoRA"),
+                UnsupportedModelError, "not part of a LoRA"),
     "an older LitGPT": (
         {"transformer.h.0.attn.attn.lora_A": np.ones((6, 64), np.float32),
          "transformer.h.0.attn.attn.lora_B": np.ones((96, 3), np.float32)},
@@ -201,7 +201,7 @@ def test_what_a_config_tells_is_not_told_again(tmp_path):
     down, up = random_factors(64, 64)
     write_arrays(adapter / "lit_model.pth.lora", {A: down, B: up})
     (adapter / "hyperparameters.yaml").write_text(HYPERPARAMETERS.format(key="false"))
-    with pytest.raises(ConfigError, match="tells its alpha"):
+    with pytest.raises(ConfigError, match="already says its alpha"):
         convert(base, tmp_path / "made", adapter=adapter, adapter_alpha=8)
     (adapter / "hyperparameters.yaml").write_text("lora_r: 4\nlora_alpha: 8\n")
     with pytest.raises(FormatError, match=re.escape("lora_r: 4")):

@@ -184,7 +184,7 @@ PARAMS = {
     "no dim": {"dim": None},
     "huge": {"dim": 1 << 40},
     "negative": {"n_layers": -3},
-    "no whole heads": {"n_heads": 7},
+    "do not divide into heads": {"n_heads": 7},
     "a text": {"n_heads": "16"},
     "a lying vocabulary": {"vocab_size": 500},
     "another width": {"multiple_of": 1000},
