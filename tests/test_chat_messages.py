@@ -72,11 +72,11 @@ def saying(content):
         (saying(3), "content is 3; it must be a text"),
         (HELLO | {"contents": "x"}, "a message has 'contents'"),
         (HELLO | {"name": 3}, "a message's name is 3; it must be a text"),
-        (saying([{"type": "image_url", "image_url": {}}]), "of the type 'image_url'"),
+        (saying([{"type": "image_url", "image_url": {}}]), "of type 'image_url'"),
         (saying([{"type": "text"}]), "a part of a message's content is"),
         ({"role": "assistant", "tool_calls": [{"name": "f"}]}, "a tool call is {'name': 'f'}"),
         (calling("f", 3), "the arguments of a call of f is 3"),
-        (calling("f", {"x": b""}), "no JSON"),
+        (calling("f", {"x": b""}), "not JSON"),
     ],
     ids=str,
 )

@@ -87,7 +87,7 @@ REFUSED = {
                     "num_attention_heads"),
     "fewer tokens in the difference": ({"vocab_size": BASE["vocab_size"] + 1}, {}, FormatError,
                                        "in its base"),
-    "another layer": ({"num_hidden_layers": 2}, {}, FormatError, "in one only"),
+    "another layer": ({"num_hidden_layers": 2}, {}, FormatError, "only in one"),
     "unknown rows": ({}, {"new_rows": "ones"}, ConfigError, "'ones'"),
     "rows without a base": ({}, {"new_rows": "mean", "add_to": None}, ConfigError, "difference"),
 }  # fmt: skip

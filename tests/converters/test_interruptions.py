@@ -272,7 +272,7 @@ def test_a_disk_that_fills_up_is_said_and_the_rest_is_kept(tmp_path):
     )
     said = python(code, source, tmp_path / "made")
     assert said.startswith("no space left for")
-    assert "goes on where it stopped" in said
+    assert "continues where it stopped" in said
     assert not (tmp_path / "made").exists()
     assert not list((tmp_path / "made.partial").glob("*.partial"))
     report = convert(source, tmp_path / "made", bits=8)

@@ -119,7 +119,7 @@ def test_a_file_that_comes_while_a_model_is_exported_is_kept(source, tmp_path):
     with pytest.raises(ConversionError, match="already exists"):
         export(source, made, progress=step)
     assert made.read_text() == "mine"
-    with pytest.raises(ConversionError, match="no GGUF file"):
+    with pytest.raises(ConversionError, match="not a GGUF file"):
         export(source, made, force=True)
     assert made.read_text() == "mine"
     assert os.listdir(tmp_path) == ["made.gguf"]

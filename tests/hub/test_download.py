@@ -164,7 +164,7 @@ def test_what_fails_is_said(hub, tmp_path):
         "revision": ("ModelNotFoundError", "no revision v9", "its page lists them"),
         "broken": ("DownloadError", "the Hub answered 503", "later"),
         "old token": ("DownloadError", "the Hub answered 401", "HF_TOKEN"),
-        "name": ("ModelNotFoundError", "no name", "owner/name"),
+        "name": ("ModelNotFoundError", "not a valid name", "owner/name"),
         "no weights": (
             "ModelNotFoundError",
             "holds no model*.safetensors",

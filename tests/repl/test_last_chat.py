@@ -162,7 +162,7 @@ def test_it_is_kept_for_the_owner_alone_and_a_full_disk_leaves_the_one_before(ch
     with file_size_limit(100), pytest.raises(ConversionError, match="is not kept in") as caught:
         save_last_chat(conversation)
     assert "no space left" in caught.value.message
-    assert "goes on where it stopped" not in caught.value.hint
+    assert "continues where it stopped" not in caught.value.hint
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 

@@ -283,7 +283,7 @@ def judged(writer, state, done, before, after):
             faults.append(f"exit status {done.returncode}, said {said}")
         if left and not writer.keeps:
             faults.append(f"{left} is left")
-        resumes = any("goes on where it stopped" in hint for hint in hints)
+        resumes = any("continues where it stopped" in hint for hint in hints)
         if resumes != bool(left):
             faults.append(f"its hint is {hints}, and {len(left)} files are left")
     return " ".join([*said, *hints]), left, faults

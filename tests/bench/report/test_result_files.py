@@ -45,7 +45,7 @@ LLAMA_BENCH = [{"build_commit": "1a2b3c", "model_filename": "m.gguf", "avg_ts": 
     ("text", "said"),
     [
         ("{", "not valid JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ("\udc80", "not UTF-8"),
         ('{"schema": 1}', "no list of records"),
         ('{"schema": 1, "records": 3}', "no list of records"),

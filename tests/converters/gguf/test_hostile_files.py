@@ -75,7 +75,7 @@ LIES = {
     "negative size": (header(tensors=[tensor(axes=((1 << 64) - 1, 2))]), "impossible shape"),
     "product overflows": (header(tensors=[tensor(axes=(1 << 40, 1 << 40))]), "impossible shape"),
     "no values": (header(tensors=[tensor(axes=(0,))]), "impossible shape"),
-    "half a block": (header(tensors=[tensor(axes=(33,), kind=2)]), "whole blocks"),
+    "half a block": (header(tensors=[tensor(axes=(33,), kind=2)]), "divide into blocks"),
     "offset past the end": (header(tensors=[tensor(offset=1 << 50)]) + bytes(4096), "cut short"),
     "wrapping offset": (header(tensors=[tensor(offset=(1 << 64) - 32)]) + bytes(4096), "cut short"),
     "off the alignment": (header(tensors=[tensor(offset=8)]) + bytes(4096), "alignment"),

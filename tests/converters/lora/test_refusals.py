@@ -54,7 +54,7 @@ REFUSED = {
         put(f"{FIRST}.lora_A.weight", np.ones(4, np.float32)),
         {},
         FormatError,
-        "two matrices",
+        "product of matrices",
     ),
     "whole numbers": (
         put(f"{FIRST}.lora_A.weight", np.ones((4, 64), np.int32)),

@@ -148,7 +148,7 @@ def test_it_is_said_in_one_line_by_whom_and_without_what(folder_of):
         edgellm.load(folder_of("gpt_oss"), memory="100MB").close()
     (line,) = [str(warning.message) for warning in said]
     assert line.startswith("models of type gpt_oss run through mlx-lm ")
-    for missing in ("paging", "CPU kernels", "speculation"):
+    for missing in ("paging", "CPU kernels", "speculative decoding"):
         assert missing in line
 
 
@@ -232,7 +232,7 @@ def test_headers_and_numbers_are_checked_before_mlx_lm_sees_them(folder_of, tmp_
     with pytest.raises(FormatError, match="is cut short"):
         edgellm.load(damaged)
     many = changed(known, tmp_path / "many", num_hidden_layers=4097)
-    with pytest.raises(FormatError, match="'num_hidden_layers' is 4097; at most 4096"):
+    with pytest.raises(FormatError, match="'num_hidden_layers' is 4097; the maximum is 4096"):
         edgellm.load(many)
     quantized = folder_of("qwen3_moe", bits=4)
     narrow = changed(quantized, tmp_path / "narrow", moe_intermediate_size=1)
