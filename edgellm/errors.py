@@ -100,9 +100,7 @@ class UnsupportedModelError(EdgeLLMError):
 class TokenizerError(EdgeLLMError):
     """The tokenizer is missing, damaged or does not fit the model."""
 
-    usual_hint: ClassVar[str | None] = (
-        "download or copy the tokenizer's files again"
-    )
+    usual_hint: ClassVar[str | None] = "download or copy the tokenizer's files again"
 
 
 class TemplateError(EdgeLLMError):

@@ -203,7 +203,7 @@ class Chat(BoundToProcess):
 
         Both stay in ``messages`` when the stream ends, also where the reply was stopped, or the
         conversation goes on before its end: what was read until then. Thinking comes in the tokens'
-        ``thinking``, and is no part of their ``text``.
+        ``thinking``, and is not part of their ``text``.
 
         Args:
             message: the user's text; or messages, such as ``{"role": "tool", "content": "sunny"}``.

@@ -250,7 +250,9 @@ def _system(session: Session, argument: str) -> None:
 def _save(session: Session, argument: str) -> None:
     path = _file(argument)
     if os.path.lexists(path) and not _is_conversation(path):
-        raise ConfigError(f"{path} exists and is no saved conversation", hint="name another file")
+        raise ConfigError(
+            f"{path} exists and is not a saved conversation", hint="name another file"
+        )
     if path.exists() and not session.agrees(f"{path} exists; replace it?"):
         note("nothing is saved")
         return
