@@ -114,7 +114,7 @@ def open_gguf(path: Path) -> GgufModel:
     for number, file in enumerate(files[1:], start=1):
         own_metadata, own_tensors = _read_header(file)
         if _split_of(own_metadata) != (number, len(files)):
-            raise FormatError(f"{file} is not the shard that its name says it is it is")
+            raise FormatError(f"{file} is not the shard that its name says it is")
         for name, tensor in own_tensors.items():
             if name in tensors:
                 raise FormatError(

@@ -89,7 +89,7 @@ def find_tuning(files: Sequence[Path], *, seconds: float = SECONDS) -> Tuning:
 def measure_disk(
     files: Sequence[Path], *, tuning: Tuning | None = None, seconds: float = 1.0
 ) -> float:
-    """Return bytes per second of sequential reads of these files, past the page cache if possible.
+    """Return bytes per second of sequential reads of files, past the page cache if possible.
 
     Raises:
         ReadError: a file cannot be read.
