@@ -55,14 +55,14 @@ class AsyncLLM:
 
     Args:
         llm: the model, which ``aclose`` leaves open; ``load`` makes one that it closes.
-        max_queue: answers that may wait for others to end; ``stream`` refuses more with
+        max_queue: answers that may wait for others to end; beyond that, ``stream`` raises
             QueueFullError. None for any number.
-        at_once: answers that are computed side by side at most; None for as many as there is memory
-            for.
+        at_once: maximum number of answers computed side by side; None for as many as fit into
+            memory.
 
     Attributes:
         llm: the model.
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class AsyncLLM:
         Args:
             prompt: a text (``Tokenizer.encode_prompt``) or token ids.
             sampling: how tokens are drawn; instead of it, or on top of it, its fields as keywords.
-            timeout: seconds from now until the last token, waiting included, which then has the
-                ``finish_reason`` ``timeout``; None: any time.
+            timeout: seconds from now until the last token, waiting included; that token then has
+                the ``finish_reason`` ``timeout``. None for any time.
             settings: fields of ``Sampling``.
 
         Raises:
@@ -180,7 +180,7 @@ class AsyncLLM:
     chat = _async_chat(LLM.chat)
 
     async def aclose(self) -> None:
-        """End all answers, whose readers get ClosedError, and the thread that computes them.
+        """End all answers and the thread that computes them; readers get ClosedError.
 
         Closes the model if ``AsyncLLM.load`` has loaded it. May be called twice.
         """

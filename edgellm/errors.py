@@ -45,7 +45,7 @@ class EdgeLLMError(Exception):
 
     Args:
         message: one sentence that states the fact.
-        hint: the next step a person can take; left out: the usual one of its kind, if it has one.
+        hint: the next step; default: the usual one of its kind, if it has one.
     """
 
     exit_code: ClassVar[int] = 1

@@ -59,12 +59,12 @@ class LLM(BoundToProcess):
 
     Attributes:
         checkpoint: the model folder.
-        config: of the model.
-        tokenizer: of the model.
-        plan: how it is laid out in memory.
-        model: the decoder itself, for tools that measure it; gone when the model is closed.
-        caches: makes the caches of a sequence, for these tools.
-        prefix_cache: the KV caches of sequences; how many are kept, and their bytes.
+        config: the model's config.
+        tokenizer: the model's tokenizer.
+        plan: how the model is laid out in memory.
+        model: the decoder itself, for tools that measure it; gone once the model is closed.
+        caches: makes the KV caches of a sequence, for the same tools.
+        prefix_cache: the kept KV caches of earlier sequences; says how many, and their bytes.
         path: the model folder's path.
         eos_token_ids: tokens that end a completion.
     """
@@ -128,7 +128,7 @@ class LLM(BoundToProcess):
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and completion may have together."""
+        """Maximum number of tokens of prompt and completion together."""
         if self.plan.context_window:
             return self.config.max_position_embeddings
         return self.plan.context
@@ -153,7 +153,7 @@ class LLM(BoundToProcess):
         Args:
             prompt: a text (``Tokenizer.encode_prompt``) or token ids.
             sampling: how tokens are drawn; instead of it, or on top of it, its fields as keywords.
-            reuse_cache: compute only what differs from the tokens of generations before; a chat
+            reuse_cache: compute only what differs from earlier generations (prefix cache); a chat
                 does so.
             on_prefill: called before and while the prompt is computed.
             timeout: seconds from now to the last token, waiting included; the answer then ends with
@@ -225,8 +225,8 @@ class LLM(BoundToProcess):
                 would be the next to; with a list of samplings, for all at once.
             sampling: how tokens are drawn, one for all or one per prompt; ``settings`` are as in
                 ``stream``.
-            at_once: sequences that are computed side by side at most; None for as many as there is
-                memory for.
+            at_once: maximum number of sequences computed side by side; None for as many as fit
+                into memory.
 
         Raises:
             ConfigError: a setting is out of range, or beams are asked for.
@@ -250,16 +250,16 @@ class LLM(BoundToProcess):
         return [completion_of(tokens[place]) for place in sorted(tokens)]
 
     def engine(self, *, max_queue: int | None = None, at_once: int | None = None) -> Engine:
-        """Return an engine, which takes sequences at any time: what a server stands on.
+        """Return an engine for continuous batching, which takes sequences at any time.
 
         While it has sequences, other answers of this model wait. Its sequences take the memory of
         the KV cache.
 
         Args:
-            max_queue: sequences that may wait for others to end; ``submit`` refuses more with
+            max_queue: sequences that may wait for others to end; beyond that, ``submit`` raises
                 QueueFullError. None for any number.
-            at_once: sequences that run side by side at most; None for as many as there is memory
-                for. The others wait.
+            at_once: maximum number of sequences that run side by side; None for as many as fit
+                into memory. The others wait.
 
         Raises:
             ConfigError: an argument is out of range.
@@ -302,9 +302,9 @@ class LLM(BoundToProcess):
         )
 
     def logits(self, tokens: Sequence[int]) -> mx.array:
-        """Return the logits (L, V) in float32 after each of L tokens, for measures of quality.
+        """Return the logits (L, V) in float32 after each of L tokens, to measure quality.
 
-        They come on top of the budget.
+        They take memory on top of the budget.
 
         Raises:
             NotFiniteError: they are not finite numbers.
@@ -348,12 +348,12 @@ class LLM(BoundToProcess):
 
         Args:
             prompt: a text or token ids.
-            layer: 0 are the embeddings, N comes after layer N; the last number, and -1, after all
-                layers and the final norm: as transformers' ``hidden_states`` are numbered.
+            layer: 0 is the embeddings, N the output of layer N; the last number and -1 are the
+                output of the final norm. transformers numbers ``hidden_states`` the same way.
 
         Raises:
             ConfigError: there is no such layer.
-            UnsupportedModelError: the model runs as mlx-lm's, which has no hidden states to give.
+            UnsupportedModelError: the model runs through mlx-lm, which gives no hidden states.
             ContextError, ClosedError, ReadError: as ``stream`` does.
             EdgeLLMError: it was cancelled.
         """
@@ -365,13 +365,13 @@ class LLM(BoundToProcess):
     def embed(
         self, texts: Iterable[Prompt], *, pooling: Pooling = "mean", normalize: bool = True
     ) -> npt.NDArray[np.float32]:
-        """Return one vector (E,) a text, as an array (N, E).
+        """Return one vector (E,) per text, as an array (N, E).
 
         Args:
             texts: texts or token ids.
             pooling: over the states after the final norm: their ``mean``, the token that begins a
                 text included, or that of the ``last`` token.
-            normalize: make each vector 1 long.
+            normalize: scale each vector to length 1.
 
         Raises:
             ConfigError: an argument is of another kind.
@@ -391,7 +391,7 @@ class LLM(BoundToProcess):
     def cancel(self) -> None:
         """End all answers that exist now, with the ``finish_reason`` ``cancelled``.
 
-        That is whatever runs, waits or was not yet begun, the sequences of engines included;
+        That means all that run, wait or have not begun, the sequences of engines included;
         ``Stream.cancel`` ends one alone. It may be called from any thread.
         """
         self._lock.cancel()
@@ -401,8 +401,8 @@ class LLM(BoundToProcess):
     def close(self) -> None:
         """End what is running, and free weights, caches, threads and files.
 
-        May be called twice, from any thread. It waits for the arithmetic of a token, not for
-        whoever reads them: a stream that is asked for more then raises.
+        May be called twice, from any thread. It waits for the token that is being computed, but not
+        for readers: a stream that is asked for more then raises ClosedError.
         """
         self._lock.close()
         for engine in list(self._engines):

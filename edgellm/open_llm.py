@@ -74,7 +74,7 @@ def open_llm(
 
     Args:
         checkpoint: the model folder.
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         settings: how it is loaded.
         reader: reads the weights; None: a reader that suits checkpoint and plan.
         plan: lays the model out in memory; None: the plan that follows from the settings.

@@ -73,7 +73,7 @@ def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> 
     """Return the file's metadata, save for the tokenizer's.
 
     Args:
-        config: of the model.
+        config: the model's config.
         name: for people.
         kinds: ggml's type of each tensor, by Hugging Face's name.
     """

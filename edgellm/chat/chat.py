@@ -161,13 +161,13 @@ class Chat(BoundToProcess):
             self._messages.insert(0, {"role": "system", "content": text})
 
     def clear(self) -> None:
-        """Forget the conversation, not the system message."""
+        """Forget the conversation, but not the system message."""
         self._take_reply = None
         messages = checked_messages(self._messages)
         self._messages = [message for message in messages if message["role"] == "system"]
 
     def fork(self) -> Chat:
-        """Return an independent conversation that goes on from here; nothing is computed again."""
+        """Return an independent copy of the conversation; nothing is computed again."""
         twin = Chat.__new__(Chat)
         vars(twin).update(vars(self))
         twin._messages = deepcopy(self._messages)
@@ -226,7 +226,7 @@ class Chat(BoundToProcess):
         message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],
         **settings: Unpack[SamplingFields],
     ) -> Turn:
-        """Return the turn that a message begins, for whoever computes the reply to it.
+        """Return the turn that a message begins, for a caller that computes the reply itself.
 
         Arguments and errors are those of ``stream``. The conversation is as it was until the turn's
         ``end`` is called.

@@ -24,7 +24,7 @@ class ConversationTemplate:
     """The usual template of a model, with what is given to it in every turn.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         think: whether the model is to think; None leaves it to the template.
         variables: further variables by their names (transformers' ``chat_template_kwargs``).
         tools: schemas of what the model may call; none: it is not told of tools.

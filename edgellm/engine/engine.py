@@ -82,7 +82,7 @@ class Engine(BoundToProcess):
         n: int = 1,
         **settings: Unpack[SamplingFields],
     ) -> int:
-        """Let a sequence join as soon as there is memory for it, after those before it.
+        """Queue a sequence; it joins as soon as there is memory for it, in order.
 
         Args:
             prompt: a text (``Tokenizer.encode_prompt``) or token ids.
@@ -141,7 +141,7 @@ class Engine(BoundToProcess):
         self._runner.look_again()
 
     def cancel_all(self) -> None:
-        """Cancel all sequences that are here now."""
+        """Cancel all sequences that are running or waiting now."""
         self._scheduler.cancel_all()
         self._runner.look_again()
 
@@ -159,7 +159,7 @@ class Engine(BoundToProcess):
         return self._scheduler.wait(timeout)
 
     def step(self, wait: bool | float | None = None) -> list[tuple[int, Token]]:
-        """Go one step on with all sequences; return new tokens, each with its sequence's number.
+        """Compute one step of all sequences; return new tokens, each with its sequence's number.
 
         Where the model is in memory, prompts go through a chunk per step, so that those who are
         already generating go on; else all of them go through with the next pass over the weights.
@@ -205,7 +205,7 @@ class Engine(BoundToProcess):
         return last_tokens
 
     def model_closed(self) -> None:
-        """Wake who waits for work: the model was closed, and there will be none."""
+        """Wake those that wait for work: the model was closed, and there will be none."""
         self._scheduler.stop(MODEL_CLOSED)
 
     @property

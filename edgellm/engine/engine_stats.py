@@ -10,10 +10,10 @@ class KVBytes:
     """The bytes of an engine's KV caches.
 
     Attributes:
-        in_use: of the sequences that run, each with all that it may come to hold.
-        kept: of ended sequences that are kept for prompts which begin with the same tokens. They
+        in_use: those of running sequences, each with all that it may come to hold.
+        kept: those of ended sequences, kept for prompts that begin with the same tokens. They
             are freed, least recently used first, when running sequences need the memory.
-        budget: that the plan has for both.
+        budget: the plan's budget for both.
     """
 
     in_use: int
@@ -26,13 +26,13 @@ class EngineStats:
     """The cost of all sequences so far. Sizes in bytes, times in seconds.
 
     Attributes:
-        sequences: that have ended.
-        most_at_once: the most sequences that were in memory together.
-        prompt_tokens: that went through the model.
-        cached_tokens: of prompts, that were in a KV cache already and cost nothing.
+        sequences: sequences that have ended.
+        most_at_once: maximum number of sequences in memory together.
+        prompt_tokens: prompt tokens that went through the model.
+        cached_tokens: prompt tokens that were already in a KV cache and cost nothing.
         completion_tokens: new tokens of all sequences.
-        seconds: in which steps were computed.
-        passes: over the weights of all layers.
+        seconds: time in which steps were computed.
+        passes: passes over the weights of all layers.
         weight_passes: reads of all streamed weights; 0 when resident.
         bytes_read: from disk.
     """

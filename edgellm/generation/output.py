@@ -50,7 +50,7 @@ class Beam:
     Attributes:
         text: the continuation.
         ids: its tokens.
-        score: what beams are ranked by: the mean log-probability of its tokens, an end token
+        score: ranks beams: the mean log-probability of its tokens, an end token
             included, after logits processors and the repetition penalty.
         finish_reason: why it ended.
     """
@@ -71,7 +71,7 @@ class Token:
         logprob: its natural log-probability, where that was asked for.
         finish_reason: why the completion ended (``FinishReason``), of the last token; else None.
         stats: the cost, of the last token.
-        error: why there is no completion, where ``finish_reason`` is ``error``.
+        error: why there is no completion, if ``finish_reason`` is ``error``.
         thinking: in a conversation, what it completes of the model's thinking, which is not part of
             ``text``.
         top_logprobs: the likeliest tokens in its place, the likeliest first, where that was asked
@@ -97,12 +97,12 @@ class Completion:
     """A whole completion.
 
     Attributes:
-        text: what continues the prompt.
-        tokens: as they came.
+        text: the text that continues the prompt.
+        tokens: its tokens, as they came.
         finish_reason: why it ended.
-        stats: what it cost.
-        error: why there is no completion, where ``finish_reason`` is ``error``.
-        beams: of a beam search, all continuations that it kept, the best first: this one.
+        stats: its cost: tokens, times and memory.
+        error: why there is no completion, if ``finish_reason`` is ``error``.
+        beams: of a beam search, all continuations that it kept, the best (this one) first.
         prompt_logprobs: the prompt's tokens with their log-probabilities, where that was asked for.
     """
 

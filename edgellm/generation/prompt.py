@@ -26,7 +26,7 @@ def check_prompt(tokens: Sequence[int], config: CommonConfig, *, context: int) -
 
     Args:
         tokens: its token ids.
-        config: of the model.
+        config: the model's config.
         context: tokens that the prompt may have.
 
     Raises:

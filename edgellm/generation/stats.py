@@ -21,7 +21,7 @@ PrefillCallback = Callable[["Progress"], None]
 
 @dataclass(slots=True)
 class Progress:
-    """How far a generation is. Times are in seconds, from ``time.perf_counter``.
+    """Progress of a generation. Times are in seconds, from ``time.perf_counter``.
 
     Attributes:
         prompt_tokens: tokens of the prompt.
@@ -33,7 +33,7 @@ class Progress:
         forwards: times that a chunk, or a token and its draft tokens, went through the layers.
         decode_passes: those of them after the prompt.
         drafted_tokens: draft tokens that were verified.
-        accepted_tokens: those of them that were right.
+        accepted_tokens: those of them that were accepted.
         on_prefill: called before each chunk of the prompt, or once where all go at once.
     """
 
@@ -55,7 +55,7 @@ class Progress:
             self.on_prefill(self)
 
     def skip(self, seconds: float) -> None:
-        """Leave out a time in which others' answers were computed, or nobody has asked for any."""
+        """Leave out time in which others' answers were computed, or nobody asked for tokens."""
         self.started_at += seconds
         if self.prefill_ended_at is not None:
             self.prefill_ended_at += seconds
@@ -80,7 +80,7 @@ class Stats:
     Attributes:
         prompt_tokens: tokens of the prompt.
         cached_tokens: those of them that were still in the KV cache and cost nothing.
-        restored_tokens: those of the cached ones that came from the disk.
+        restored_tokens: those of the cached ones that came from disk.
         completion_tokens: new tokens, an end token included.
         prefill_seconds: from the start until the prompt's logits were there.
         first_token_seconds: from the start until the first token.
@@ -88,14 +88,14 @@ class Stats:
         forwards: times that a chunk, or a token and its draft tokens, went through the layers.
         decode_passes: those of them after the prompt.
         drafted_tokens: draft tokens that were verified.
-        accepted_tokens: those of them that were right.
+        accepted_tokens: those of them that were accepted.
         weight_passes: reads of all streamed weights; 0 when resident, a fraction where part of a
             pass was needed.
-        bytes_read: from disk, read ahead included.
-        read_seconds: in which at least one read was under way.
-        waited_seconds: in which the arithmetic waited for the disk.
+        bytes_read: bytes read from disk, read-ahead included.
+        read_seconds: time in which at least one read was under way.
+        waited_seconds: time in which the arithmetic waited for the disk.
         resident_bytes: weights held in memory.
-        peak_memory_bytes: the most that the process has held.
+        peak_memory_bytes: peak memory of the process.
     """
 
     prompt_tokens: int
@@ -118,21 +118,21 @@ class Stats:
 
     @property
     def decode_tokens_per_second(self) -> float | None:
-        """Tokens after the first, a second; None where there are none."""
+        """Tokens per second after the first token; None where there are none."""
         if self.decode_seconds <= 0:
             return None
         return (self.completion_tokens - 1) / self.decode_seconds
 
     @property
     def tokens_per_weight_pass(self) -> float | None:
-        """Tokens after the first, a pass over the weights; None where there are none."""
+        """Tokens per pass over the weights after the first token; None where there are none."""
         if self.decode_passes == 0:
             return None
         return (self.completion_tokens - 1) / self.decode_passes
 
     @property
     def acceptance(self) -> float | None:
-        """The share of the verified draft tokens that was right; None where there were none."""
+        """The share of verified draft tokens that were accepted; None where there were none."""
         if self.drafted_tokens == 0:
             return None
         return self.accepted_tokens / self.drafted_tokens

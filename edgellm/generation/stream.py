@@ -14,11 +14,11 @@ from edgellm.generation.stats import Stats
 
 
 class Stream(BoundToProcess, Iterator[Token]):
-    """The tokens of one answer, as they come; ``LLM.stream`` and ``Chat.stream`` make it.
+    """The tokens of one answer, as they come; ``LLM.stream`` and ``Chat.stream`` return it.
 
     It takes its place in line when its first token is asked for. It is read, cancelled and closed
-    from any threads, and ``with`` closes it. While nobody reads it, it gives way to whoever waits
-    for the model, and goes on with the same tokens when it is read again.
+    from any threads, and ``with`` closes it. While nobody reads it, others that wait for the model
+    go first; when it is read again, it continues with the same tokens.
 
     Args:
         answer: the answer.
@@ -110,7 +110,7 @@ class Stream(BoundToProcess, Iterator[Token]):
         """End this answer without a last token, and free what it holds.
 
         May be called twice, from any thread. A thread that asks for a token meanwhile gets
-        StopIteration. The step that is being computed is waited for, save from within it.
+        StopIteration. It waits for the step that is being computed, unless called from within it.
         """
         self._answer.stop()
         self._place.close()

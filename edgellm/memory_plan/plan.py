@@ -34,29 +34,29 @@ class Plan:
     """A model's place inside a memory budget; sizes are in bytes.
 
     Attributes:
-        budget: what the plan keeps within.
+        budget: the memory that the plan stays within.
         resident: whether all weights are in memory.
         context: tokens that the KV caches have room for.
-        context_window: tokens that attention looks back over, by setting.
-        kv_bits: of a number in the KV caches, by setting.
-        beams: that these have room for, by setting.
-        prefill_chunk: the most prompt tokens that go through a layer at once.
+        context_window: tokens that attention looks back over, as set.
+        kv_bits: bits per number in the KV caches, as set.
+        beams: beams that these have room for, as set.
+        prefill_chunk: maximum number of prompt tokens that go through a layer at once.
         pinned: numbers of the layers that stay in memory.
         streamed: numbers of the layers that are read in every pass.
         ring_buffers: buffers that these stream through.
-        buffer_bytes: of each.
+        buffer_bytes: bytes of each buffer.
         embedding_resident: whether the embedding is in memory; else rows of it are read.
-        pinned_bytes: of the pinned layers' weights.
-        outer_bytes: of the weights outside the layers that are in memory.
-        cache_bytes: of the KV caches, full; with those of beams, if there are any.
-        working_bytes: of hidden states and activations.
-        draft_bytes: of the draft model's weights.
-        draft_cache_bytes: of its KV caches, full.
-        total_bytes: of all that, and the ring.
-        model_bytes: of all weights of the model.
-        streamed_bytes: read for one token.
-        weight_bytes_per_token: weights that one token goes through.
-        seconds_per_token: predicted; None where no speed is known.
+        pinned_bytes: bytes of the pinned layers' weights.
+        outer_bytes: bytes of the weights outside the layers that are in memory.
+        cache_bytes: bytes of the KV caches when full, those of beams included.
+        working_bytes: bytes of hidden states and activations.
+        draft_bytes: bytes of the draft model's weights.
+        draft_cache_bytes: bytes of its KV caches when full.
+        total_bytes: bytes of all of that, and of the ring.
+        model_bytes: bytes of all weights of the model.
+        streamed_bytes: bytes read per token.
+        weight_bytes_per_token: bytes of the weights that one token goes through.
+        seconds_per_token: predicted time per token; None where no speed is known.
         seconds_at_best, seconds_at_worst: what it lies between, by how far the measurements of this
             machine's arithmetic were apart; None as before.
         bound_by: ``disk`` or ``arithmetic``, whichever takes longer.
@@ -100,11 +100,11 @@ class Plan:
 
     @property
     def kv_budget(self) -> int:
-        """Bytes that KV caches may take: those planned for, and what the budget leaves free."""
+        """Bytes that KV caches may take: those planned, and what the budget leaves free."""
         return self.cache_bytes + self.budget - self.total_bytes
 
     def sequence_cache_bytes(self, tokens: int) -> int:
-        """Return the bytes of one sequence's KV caches, with so many tokens in them."""
+        """Return the bytes of one sequence's KV caches with this many tokens in them."""
         return self.cache_bytes * tokens // (self.context * caches_of(self.beams))
 
     def as_dict(self) -> dict[str, Any]:

@@ -22,21 +22,21 @@ class LoadSettings:
     Attributes:
         memory: the budget (``4GB``, ``60%``, bytes, or ``auto``): weights, KV cache and working
             memory together.
-        context: tokens that the KV cache holds room for; None lets the plan decide.
+        context: tokens that the KV cache has room for; None lets the plan decide.
         context_window: tokens that attention looks back over; older ones are forgotten and their
             memory reused.
         threads: processor threads for arithmetic on a CPU; None follows the machine.
         activations: the CPU kernels' arithmetic, ``auto``, ``int8`` or ``float``.
         backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
-        beams: that a beam search may have at most; the KV cache then has room for them.
-        kv_bits: bits of a number in the KV cache, 16, 8 or 4; None keeps numbers as they are
+        beams: maximum number of beams of a beam search; the KV cache then has room for them.
+        kv_bits: bits per number in the KV cache, 16, 8 or 4; None keeps numbers as they are
             computed.
         prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder
-            (``~`` is expanded), of which a sub-folder ``edgellm-prompt-cache`` alone is used.
-        speculate: draft tokens and verify several in a pass: ``auto`` (by the draft model if there
-            is one, else as ``ngram``), ``ngram`` (by what the text has said before) or ``off``.
-            Completions stay what they would be.
+            (``~`` is expanded), in which only the sub-folder ``edgellm-prompt-cache`` is used.
+        speculate: speculative decoding, which verifies several draft tokens per pass: ``auto`` (by
+            the draft model if there is one, else as ``ngram``), ``ngram`` (by what the text has
+            said before) or ``off``. Completions stay the same.
         draft: a smaller model with the same tokenizer that drafts tokens; None for none.
     """
 

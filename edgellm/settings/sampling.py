@@ -37,13 +37,13 @@ else:  # neither library is imported for the name of a type
 @check_names
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn; temperature 0 takes the likeliest.
+    """How the next token is sampled; temperature 0 takes the most likely one (greedy decoding).
 
     The steps apply in this order: logit bias, logits processors, repetition penalty, temperature,
     top-k, top-p, min-p. Raises ConfigError where a value is out of range.
 
     Attributes:
-        max_tokens: new tokens at most.
+        max_tokens: maximum number of new tokens.
         temperature: logits are divided by it; 0 is greedy, and so is anything below 0.001.
         top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
         top_k: keep this many of the likeliest tokens; 0 keeps all.
@@ -54,9 +54,9 @@ class Sampling:
         seed: equal seeds draw equal texts; None draws a new one each time.
         stop: texts that end the completion and are left out of it.
         logprobs: also return the log-probability of each token.
-        top_logprobs: also return so many of the likeliest tokens in its place, with theirs.
-        prompt_logprobs: also return the log-probabilities of the prompt's own tokens, and so many
-            of the likeliest tokens in the place of each; None for none of it.
+        top_logprobs: also return this many of the most likely tokens in its place, with theirs.
+        prompt_logprobs: also return the log-probabilities of the prompt's tokens, and this many
+            of the most likely tokens in the place of each; None for neither.
         logit_bias: added to the logits of tokens, by their ids: -100 all but bans a token, 100 all
             but forces it, minus infinity bans it.
         logits_processors: functions as mlx-lm has them: each gets the tokens so far (L,), the

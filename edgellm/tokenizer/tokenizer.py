@@ -49,18 +49,18 @@ def has_vocabulary(names: Collection[str]) -> bool:
 
 @check_names
 class Tokenizer:
-    """A tokenizer: text to ids and back; it may serve many threads.
+    """A tokenizer: text to ids and back; many threads may use it.
 
     A text that spells a special token becomes that token, in chat messages too: that is what
-    transformers does, and what templates rely on. Whoever passes strangers' text on and minds,
-    takes such strings out first.
+    transformers does, and what templates rely on. If you pass on untrusted text and mind that,
+    take such strings out first.
 
     Args:
         vocabulary: the tokens.
         templates: the sources of chat templates by name.
 
     Attributes:
-        vocab_size: the largest id and one.
+        vocab_size: the largest id plus one.
         bos_token_id: the id of the token that begins a text, ``None`` for none.
         eos_token_ids: the ids of the tokens that end a text, as the tokenizer's own files name
             them.
@@ -154,7 +154,7 @@ class Tokenizer:
         return self._vocabulary.encode(text, add_special_tokens=add_special_tokens)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a text to go on from: those of ``encode``, but begun once only.
+        """Return the ids of a prompt: those of ``encode``, but never with two BOS tokens.
 
         A text that begins as the tokenizer begins every text (a chat template, rendered and pasted)
         is left so, with a warning.
@@ -262,10 +262,10 @@ class Tokenizer:
         return choose_template(self._templates, None, tools=truth("tools", tools)).names
 
     def difference(self, other: Tokenizer) -> str | None:
-        """Return in words how another tokenizer gives texts other ids, ``None`` where it does not.
+        """Return in words how another tokenizer gives other ids, ``None`` where it does not.
 
         Ids beyond the smaller vocabulary do not count: a model often has a few tokens more than its
-        smaller brother.
+        smaller sibling.
         """
         if not isinstance(other, Tokenizer):
             raise ConfigError(f"other is {shown(other)}; it must be a Tokenizer")
