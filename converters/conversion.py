@@ -196,7 +196,7 @@ def _only_moves(file: OutputFile) -> bool:
 
 
 class ConversionProgress:
-    """Counts the source's bytes for whoever watches; several threads may read."""
+    """Counts the source's bytes for progress; several threads may read."""
 
     def __init__(self, total: int, progress: ConvertCallback) -> None:
         self._done = 0
@@ -205,7 +205,7 @@ class ConversionProgress:
         self._lock = Lock()
 
     def read(self, file: str, nbytes: int) -> None:
-        """Report that so many bytes more of a file's have been read."""
+        """Report that this many more bytes of a file have been read."""
         with self._lock:
             self._done += nbytes
             self._progress(ConversionStep(file, self._done, self._total, None))

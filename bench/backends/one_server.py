@@ -157,7 +157,7 @@ class Bounds:
 
     @classmethod
     def of_tokens(cls, max_tokens: int) -> Bounds:
-        """Return what a reply of so many tokens needs at most: 64 KiB and a minute for each."""
+        """Return what a reply of this many tokens needs at most: 64 KiB and a minute for each."""
         return cls(MAX_BYTES + (max_tokens << 16), MAX_SILENCE + 60.0 * max_tokens)
 
 

@@ -97,7 +97,7 @@ class Runtime(Protocol):
     """
 
     device: str
-    """The processor or GPU, as a person would name it."""
+    """The name of the processor or GPU."""
 
     arithmetic: str
     """The path that computes: ``int8 kernels``, ``int4 bf16 torch``, ``float32``."""
@@ -162,7 +162,7 @@ class Backend:
         packages: all that Python must be able to import for it, beyond edgellm's own.
         install: the command that installs them.
         options: those of ``threads``, ``memory`` and ``dtype`` that mean something to it.
-        crash_hint: what a person can do where a signal has ended it.
+        crash_hint: the next step where a signal has ended it.
     """
 
     target: str

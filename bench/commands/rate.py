@@ -102,7 +102,7 @@ def _endpoint(url: str, model: str, key_variable: str | None) -> Endpoint:
 
 
 class _Person:
-    """A rater: shows an answer and asks whoever sits there for its score."""
+    """A rater: shows an answer and asks the user for its score."""
 
     def __init__(self, total: int) -> None:
         self._number = 0

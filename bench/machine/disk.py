@@ -130,7 +130,7 @@ def _read(tuning: Tuning, extents: Sequence[Extent], buffer: WeightBuffer) -> tu
 
 
 def _take(extents: Iterator[Extent], nbytes: int) -> list[Extent]:
-    """Return the next extents, of so many bytes together."""
+    """Return the next extents, this many bytes together."""
     taken = []
     while nbytes > 0:
         extent = next(extents)

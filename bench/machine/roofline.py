@@ -53,7 +53,7 @@ VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECL
 
 
 def processor_rates(threads: int, *, timeout: float = 120.0) -> Rates:
-    """Measure with so many threads, in a process of its own. Raises BackendError."""
+    """Measure with this many threads, in a process of its own. Raises BackendError."""
     command = [sys.executable, "-m", "edgellm.bench.machine.roofline", str(threads)]
     environment = os.environ | dict.fromkeys(VARIABLES, str(threads))
     try:

@@ -23,7 +23,7 @@ THREADS = (1, 2, 4, 8)
 MAX_TOKENS = 256
 TIMEOUT = 900.0
 MAX_LETTERS = 1 << 20
-"""Of a file of questions."""
+"""Characters of a file of questions."""
 
 HINT = "name a text file with one question per line"
 

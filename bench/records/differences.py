@@ -35,7 +35,7 @@ def label(record: Record, names: Sequence[str]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return so many of something: ``1 thread``, ``2 threads``."""
+    """Return a count in words: ``1 thread``, ``2 threads``."""
     if number == 1:
         return f"{number} {noun}"
     return f"{number} {noun}s"

@@ -228,7 +228,7 @@ KINDS: Mapping[str, type[Record]] = {
         *(AblationRecord, QueryRecord, ParityRecord),
     )
 }
-"""By what a file calls them."""
+"""The kinds of records, by their names in a file."""
 
 BACKEND_FIELDS = frozenset({"backend", "reference_backend"})
 

@@ -20,7 +20,7 @@ from edgellm.files.refusals import write_error
 from edgellm.files.strict_json import parse_json, quoted
 
 MAX_BYTES = 64 << 20
-"""Of a file that is read; a larger one is not ours. A record has some KB."""
+"""Bytes of a file that is read; a larger one is not ours. A record has some KB."""
 
 MAX_ITEMS = 4_000_000
 """Values in such a file."""

@@ -32,7 +32,7 @@ MEASURE_AGAIN_SECONDS = 60.0
 """The limits are measured again so long after the last time: the machine may be busier or less."""
 
 UNKNOWN = ModelVariant()
-"""The model of an endpoint, of which nothing is known."""
+"""The model of an endpoint, about which nothing is known."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Speed:
         workload: what is measured.
         progress: called before each step that takes a while.
         worker: the command that starts a worker.
-        measure_rates: measures the processor's limits with so many threads.
+        measure_rates: measures the processor's limits with this many threads.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ def default_models() -> list[str]:
 
 
 def prepare_variant(model: str, bits: int | None, backend: str) -> ModelVariant:
-    """Return what ``backend`` opens for a model in so many bits, made where it is not there.
+    """Return what ``backend`` opens for a model in this many bits, made where it is not there.
 
     Raises:
         ModelNotFoundError, DownloadError, FormatError, UnsupportedModelError: the model cannot be

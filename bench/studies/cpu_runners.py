@@ -59,7 +59,7 @@ def serve(order: Message, tests: Iterator[Message], send: Send) -> None:
 
 
 def time_test(runtime: Runtime, test: str, tokens: int) -> float:
-    """Return seconds of a prompt (``pp``), or of so many tokens after a prompt of one (``tg``)."""
+    """Return seconds of a prompt (``pp``), or of that many tokens after one (``tg``)."""
     prompt = np.arange(FIRST_TOKEN, FIRST_TOKEN + tokens)[None]  # (1, L)
     runtime.begin(batch=1, capacity=tokens + 2)
     if test == "tg":

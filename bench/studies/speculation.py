@@ -77,7 +77,7 @@ MakeSpeculation = Callable[[Any, Tokenizer, Any], Speculation]
 
 @dataclass(frozen=True)
 class Opener:
-    """A checkpoint and settings, of which models with one speculation or another are opened."""
+    """A checkpoint and settings that open models with one speculation or another."""
 
     checkpoint: Checkpoint
     settings: LoadSettings

@@ -114,7 +114,7 @@ def _shortened_model(name: str) -> str:
 
 
 def _cut(lines: list[list[str]], width: int) -> list[list[str]]:
-    """Return cells of which the longest are cut until the lines fit."""
+    """Return cells, the longest ones cut until the lines fit."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     too_wide = sum(widths) + 2 * (len(widths) - 1) - width
     while too_wide > 0 and max(widths) > SHORTEST_CELL:

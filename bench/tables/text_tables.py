@@ -30,7 +30,7 @@ def megabytes(value: Any) -> str:
 
 
 def number(digits: int) -> Callable[[float], str]:
-    """Return a function that shows a number with so many digits behind the point."""
+    """Return a function that shows a number with this many digits behind the point."""
     return lambda value: f"{value:,.{digits}f}"
 
 

@@ -23,7 +23,7 @@ UNSUPPORTED_KEYS = (
 
 
 def read_config(metadata: Metadata, vocab_size: int, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Hugging Face's config, save for ``rope_scaling``.
+    """Return Hugging Face's config, except ``rope_scaling``.
 
     Args:
         metadata: the file's.

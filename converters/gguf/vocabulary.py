@@ -12,7 +12,7 @@ from edgellm.files.strict_json import quoted
 from edgellm.tokenizer.spm_proto import BYTE, CONTROL, NORMAL, UNUSED
 
 KEY = "tokenizer.ggml."
-"""Begins every key of metadata about the tokenizer, save the chat templates'."""
+"""Begins every key of metadata about the tokenizer, except the chat templates'."""
 
 
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")

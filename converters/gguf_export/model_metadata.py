@@ -70,7 +70,7 @@ def architecture_of(config: ModelConfig) -> str:
 
 
 def model_metadata(config: ModelConfig, name: str, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Return the file's metadata, save for the tokenizer's.
+    """Return the file's metadata, except the tokenizer's.
 
     Args:
         config: the model's config.

@@ -20,7 +20,7 @@ from edgellm.converters.tensors.weight_stream import MLX_TYPES, dequantize, quan
 from edgellm.errors import FormatError
 
 Costs = Mapping[str, Mapping[int, float]]
-"""By path and bits: what it costs, in nats a token, to store a matrix so."""
+"""By path and bits: what it costs, in nats per token, to store a matrix so."""
 
 MIXED_BITS = AFFINE_BITS[1:]
 """Bits that a recipe chooses from; one bit loses too much where a model was not trained for it."""
@@ -34,7 +34,7 @@ def measure(
     group_size: int,
     progress: Callable[[int, int], None],
 ) -> tuple[Costs, float]:
-    """Return each matrix's cost by bits, and the text's mean loss in nats a token.
+    """Return each matrix's cost by bits, and the text's mean loss in nats per token.
 
     Args:
         source: the model.

@@ -14,7 +14,7 @@ from edgellm.files.strict_json import read_json, write_json
 from edgellm.setting_values import is_int, path_text
 
 MAX_BYTES = 64 << 20
-"""Of a saved conversation."""
+"""Bytes of a saved conversation."""
 
 MAX_ITEMS = 2_000_000
 """Tokens and commas of a saved conversation; the longest contexts have a million tokens."""

@@ -16,13 +16,13 @@ Parse = Callable[[str], list[dict[str, Any]]]
 """Returns the calls in a text as ``{"name": ..., "arguments": {...}}``; raises anything else."""
 
 ID_LENGTH = 9
-"""Of a call's id; Mistral's templates take no other."""
+"""Characters of a call's id; Mistral's templates take no other length."""
 
 PYTHON_TAG = "<|python_tag|>"
 """What Llama 3.1 may write before a call."""
 
 _TEXTS = ("[ARGS]", "[CALL_ID]", PYTHON_TAG)
-"""Special tokens inside calls, beside those around them."""
+"""Special tokens inside calls, apart from those around them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class WeightBuffer:
 
     Attributes:
         nbytes: that it has.
-        memory: for whoever writes to it.
+        memory: the memory, to write to.
     """
 
     def __init__(self, nbytes: int) -> None:

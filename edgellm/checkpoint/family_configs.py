@@ -90,7 +90,7 @@ class Family:
         sliding_window: which layers look back over a window only: none; all by
             ``sliding_window``; as ``use_sliding_window`` and ``layer_types`` say; or as
             ``layer_types`` or ``sliding_window_pattern`` say.
-        full_every: the ``sliding_window_pattern`` where none is said: every so many layers, one
+        full_every: the ``sliding_window_pattern`` where none is said: every that many layers, one
             looks back over all tokens.
         nope: which layers have no rotary positions (NoPE): none; those that ``no_rope_layers`` or
             ``no_rope_layer_interval`` say; or where some layers have a window, the others.

@@ -13,11 +13,11 @@ from edgellm.files.bounded import read_errors
 
 SAMPLES = 4
 SAMPLE_BYTES = 4096
-"""That are read of each file; models of one shape differ in nearly all of their weights."""
+"""Bytes read of each file; models of one shape differ in nearly all of their weights."""
 
 
 class FolderHolder(Protocol):
-    """A model whose folder was read, whoever computes it."""
+    """A model whose folder was read, whether edgellm or mlx-lm computes it."""
 
     @property
     def folder(self) -> ModelFolder:

@@ -43,7 +43,7 @@ OTHER_FORMATS = frozenset({".bin", ".gguf", ".safetensors", ".pth"})
 """Endings of weights that ``convert`` reads."""
 
 MAX_NAME_BYTES = 255
-"""Of a file's name; no filesystem takes more."""
+"""Bytes of a file's name; no filesystem takes more."""
 
 
 @dataclass(frozen=True, slots=True)

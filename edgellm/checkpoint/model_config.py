@@ -187,7 +187,7 @@ class ModelConfig(CommonConfig):
         return self.max_position_embeddings
 
     def for_context(self, context: int) -> ModelConfig:
-        """Return the config for texts of up to so many tokens."""
+        """Return the config for texts of up to this many tokens."""
         if self.rope_scaling is None:
             return self
         return replace(self, rope_scaling=self.rope_scaling.for_context(context))

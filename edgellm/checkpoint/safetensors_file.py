@@ -48,10 +48,10 @@ MAX_RANK = 8
 """Axes of a tensor; no model has as many."""
 
 LENGTH_BYTES = 8
-"""Of the header's length, before the header."""
+"""Bytes of the header's length, before the header."""
 
 COMPARED_BYTES = 1 << 20
-"""That are read at once where tensors are compared."""
+"""Bytes read at once where tensors are compared."""
 
 
 @dataclass(frozen=True, slots=True)

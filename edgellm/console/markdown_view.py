@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_SECOND = 10
 DRAWING_SHARE = 0.1
-"""Of the time, at most: drawing takes processor time from the model."""
+"""Maximum fraction of the time: drawing takes processor time from the model."""
 
 
 class MarkdownView:

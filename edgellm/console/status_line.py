@@ -35,7 +35,7 @@ class Activity:
 
     Attributes:
         stopping: whether a person has asked for the end.
-        thinking: whether tokens come of which none may be shown.
+        thinking: whether tokens come that may not be shown.
         typed: returns what a person has typed meanwhile, as it is to be shown.
     """
 

@@ -1,6 +1,6 @@
 """A lock on a model: one object computes at a time, first come first served.
 
-Each has a place (``place.py``). A stream that nobody reads gives way to whoever waits, and takes
+Each has a place (``place.py``). A stream that nobody reads gives way to others that wait, and takes
 its place in line when it is asked again. While its reader is only late, whoever waits computes its
 next steps: in a crowd all threads of a pool may wait, and the readers have to wait for a thread.
 Closing waits for the step that is being computed, never for a reader.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgellm.device.model_lock import ModelLock
 
 IDLE_SECONDS = 0.05
-"""Without a reader for so long, a stream gives way to whoever waits.
+"""Without a reader for so long, a stream gives way to others that wait.
 
 A reader of a thread pool may be late because all its threads wait for this very stream.
 """
@@ -63,13 +63,13 @@ class Occupant(Protocol):
 
 
 class Standing(Enum):
-    """How a place is used, as whoever waits for it sees it."""
+    """How a place is used, as seen by those that wait for it."""
 
     BUSY = auto()
     """It is read, or has been until just now."""
 
     LATE = auto()
-    """Its reader is late: whoever waits may compute its next step meanwhile."""
+    """Its reader is late: another that waits may compute its next step meanwhile."""
 
     UNREAD = auto()
     """Nobody reads it: it is to give way."""
@@ -200,7 +200,7 @@ class Place:
             yield
 
     def wait(self, look_after: float | None) -> None:
-        """Wait until something changes, or for so many seconds. The caller holds the mutex."""
+        """Wait until something changes, or for this many seconds. The caller holds the mutex."""
         if self._deadline is not None:
             left = max(0.0, self._deadline - time.monotonic())
             look_after = min(left, look_after or left)
@@ -240,7 +240,7 @@ class Place:
 
 
 def deadline_after(timeout: float | None) -> float | None:
-    """Return a place's deadline, so many seconds from now. Raises ConfigError."""
+    """Return a place's deadline, this many seconds from now. Raises ConfigError."""
     if timeout is None:
         return None
     return time.monotonic() + number("timeout", timeout, 0, MAX_TIMEOUT, low_excluded=True)

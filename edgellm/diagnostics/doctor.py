@@ -110,7 +110,7 @@ def examine(folder: Path, begin: Callable[[str], None] = _ignore) -> Diagnosis:
             check = Check(name, True, trial())
         except EdgeLLMError as error:
             check = Check(name, False, "; ".join(filter(None, (error.message, error.hint))))
-        except Exception as error:  # whatever it is, the report must get to whoever can mend it
+        except Exception as error:  # whatever it is, the report must reach those who can mend it
             check = Check(name, False, f"{type(error).__name__}: {error}")
         diagnosis.checks.append(check)
     return diagnosis

@@ -114,7 +114,7 @@ def model_facts(checkpoint: AnyCheckpoint, tokenizer: Tokenizer | None) -> dict[
 
 
 def _whole_model_facts(checkpoint: MLXLMCheckpoint, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Return what is known of a model that mlx-lm runs, and by whom."""
+    """Return what is known of a model that mlx-lm runs, and mlx-lm's version."""
     config = checkpoint.config
     growth = checkpoint.caches
     return {

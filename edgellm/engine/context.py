@@ -49,7 +49,7 @@ class EngineContext:
         check_prompt(tokens, self.model.config, context=self.context)
 
     def make_caches(self, tokens: int) -> list[Cache]:
-        """Return the caches of a sequence, with memory for so many tokens."""
+        """Return the caches of a sequence, with memory for this many tokens."""
         return self.caches.make(capacity=tokens, reserve=tokens, context=self.context)
 
     def kv_bytes(self, tokens: int) -> int:

@@ -146,7 +146,7 @@ class EngineThread:
         self._wake(inboxes)
 
     def _fail(self, error: Exception) -> None:
-        """End all sequences; whoever waits for one gets the error."""
+        """End all sequences; those that wait for one get the error."""
         inboxes = [inbox for inbox in self._inboxes.copy().values() if not inbox.ended]
         for inbox in inboxes:
             inbox.error = error

@@ -184,7 +184,7 @@ class Sequence:
             self._scorer = self._new_scorer()
 
     def record_forward(self, tokens: int, *, prefill_chunk: int) -> None:
-        """Note that so many pending tokens have gone through the model."""
+        """Note that this many pending tokens have gone through the model."""
         if self.is_many and self.lease is not None and self.lease.prefilled == self.computed:
             self.lease.prefilled = min(self.computed + tokens, self.prompt_tokens)
         self.computed += tokens

@@ -144,7 +144,7 @@ def beam_steps(
             ``generate_steps`` has them.
         keep_going: asked after each token; where it says no, the best continuation so far counts.
         ends: whether these new tokens are a finished text.
-        end_tokens: how many tokens end a text; so many more candidates are looked at, so that
+        end_tokens: how many tokens end a text; that many more candidates are looked at, so that
             enough of them go on.
     """
     logits = prefill(
@@ -231,7 +231,7 @@ def _forked(
 ) -> list[list[Cache]]:
     """Return caches that continue those of each parent.
 
-    They are copies, save for a parent's last child, which goes on with the parent's own. With
+    They are copies, except for a parent's last child, which goes on with the parent's own. With
     ``keep_original`` that is a copy too.
     """
     forked = []

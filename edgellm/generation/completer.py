@@ -70,7 +70,7 @@ class Answer:
         ready: tokens that nobody has read yet; the last one of all has finish reason and cost.
         has_ended: whether there are no further passes.
         failure: what ended it instead of a last token: NotFiniteError, MemoryBudgetError (no room
-            for so many beams), ReadError, or an error of ``on_prefill``.
+            for this many beams), ReadError, or an error of ``on_prefill``.
         step_seconds: the time of the last pass.
         return_seconds: the time that it took to come back after it gave way.
     """
@@ -243,7 +243,7 @@ class Answer:
         """Return the generator of steps, for ``total`` tokens with the prompt.
 
         Raises:
-            MemoryBudgetError: the budget has no room for so many beams.
+            MemoryBudgetError: the budget has no room for this many beams.
         """
         completer, beams = self._completer, self._sampling.beams
         if beams == 1:

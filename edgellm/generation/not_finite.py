@@ -1,4 +1,4 @@
-"""Where in a model numbers stop to be finite, as its KV caches tell."""
+"""Where in a model numbers stop being finite, as its KV caches show."""
 
 from __future__ import annotations
 

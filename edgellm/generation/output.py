@@ -125,7 +125,7 @@ class Completion:
 
 
 def completion_of(tokens: Sequence[Token]) -> Completion:
-    """Return the completion that some tokens make, the last of which closes it."""
+    """Return the completion of these tokens; the last one closes it."""
     last = tokens[-1]
     assert last.finish_reason is not None, "the last token closes the completion"
     assert last.stats is not None, "and says what it cost"

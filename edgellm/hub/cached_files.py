@@ -22,10 +22,10 @@ OWN_CONFIGS: Mapping[str, tuple[str, ...]] = {
     MISTRAL_WEIGHTS: ("params.json",),
     LITGPT_WEIGHTS: ("model_config.yaml", "lit_config.json"),
 }
-"""Configs of formats that are not Hugging Face's, of which one has to be there."""
+"""Configs of formats that are not Hugging Face's; one of them has to be there."""
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model*", "vocab.json", "tekken.json")
-"""Patterns of files of which one is enough to make a tokenizer."""
+"""Patterns of files; one such file is enough to make a tokenizer."""
 
 SETTINGS = (GENERATION_CONFIG, "tokenizer_config.json", "chat_template.jinja")
 """Files without which a model runs, but may talk or end otherwise."""
@@ -100,7 +100,7 @@ def _is_whole(repository: str, revision: str | None, folder: Path, kinds: Sequen
 
 
 def _has_weights(repository: str, revision: str | None, folder: Path, kind: str) -> bool:
-    """Return whether config and weights are there, of which at least one file is."""
+    """Return whether config and weights are all there; at least one file is."""
     if kind in OWN_CONFIGS:
         is_known = snapshot(repository, revision, [kind]) is not None
         return is_known and any((folder / name).is_file() for name in OWN_CONFIGS[kind])

@@ -17,7 +17,7 @@ NO_MODEL = re.compile(r".*(mmproj|imatrix)[^/]*", re.IGNORECASE)
 QUANT = re.compile(r"(?:UD-)?(?:I?Q\d\w*|T?Q\d_\d|BF16|F16|F32|MXFP4\w*|NVFP4\w*)", re.IGNORECASE)
 
 MOST_NAMED = 12
-"""Of the models that an error names."""
+"""Maximum number of models that an error names."""
 
 
 def gguf_models(names: Iterable[str]) -> dict[str, list[str]]:

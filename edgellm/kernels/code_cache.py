@@ -24,7 +24,7 @@ _DIGEST = hashlib.sha256
 _HEAD_BYTES = len(_MAGIC) + _DIGEST().digest_size
 
 MAX_BYTES = 64 << 20
-"""Of a file; kernels have up to 0.3 MB."""
+"""Bytes of a file; kernels have up to 0.3 MB."""
 
 
 class CodeCache:

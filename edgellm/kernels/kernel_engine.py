@@ -65,14 +65,14 @@ class KernelEngine:
         return self.code.kernel(kernel, *arguments)
 
     def reserve_scratch(self, nbytes: int) -> None:
-        """Give each thread at least so many bytes of its own. The caller holds the lock."""
+        """Give each thread at least this many bytes of its own. The caller holds the lock."""
         if nbytes > self._scratch_bytes:
             # whole cache lines, so that no two threads write to one
             self._scratch_bytes = -(-nbytes // 4096) * 4096
             self._scratch.reserve(self._scratch_bytes * self.threads)
 
     def run(self, steps: StepArray, tokens: int) -> None:
-        """Do the steps for so many tokens. The caller holds the lock."""
+        """Do the steps for this many tokens. The caller holds the lock."""
         self._call[CALL["tokens"]] = tokens
         self._call[CALL["scratch"]] = self._scratch.address
         self._call[CALL["scratch_bytes"]] = self._scratch_bytes
@@ -82,7 +82,7 @@ class KernelEngine:
     def max_exact_rows(self) -> int:
         """The most tokens of a pass that each get bit for bit what they would get alone.
 
-        A pass of so many costs little more than a pass of one.
+        A pass of that many costs little more than a pass of one.
         """
         return MAX_EXACT_ROWS
 

@@ -94,7 +94,7 @@ class KVView:
     tables: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def splits(self, queries: int, *, whole: bool = False) -> Splits:
-        """Return the splits of the keys for so many queries.
+        """Return the splits of the keys for this many queries.
 
         There is one alone for many queries, which need no more, and with ``whole``.
         """

@@ -160,7 +160,7 @@ class LayerSteps:
         return self._cache_kernels[kind]
 
     def _call_steps(self, sequences: int, *, apart: bool) -> _CallSteps:
-        """Return the steps of a call of so many sequences, to be patched for each of them."""
+        """Return the steps of a call of this many sequences, to be patched for each of them."""
         if sequences == 1:
             return self._one
         key = (sequences, apart)

@@ -164,7 +164,7 @@ _MATMULS = {"int8": "int8_matmul", "tiles": "tile_matmul", "float": "float_matmu
 
 
 def _kernel_name(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
-    """Return the name of the kernel for so many tokens."""
+    """Return the name of the kernel for this many tokens."""
     many = tokens > engine.max_exact_rows
     kind = arithmetic(engine, matrix, many=many)
     if many:

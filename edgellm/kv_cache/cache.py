@@ -19,7 +19,7 @@ STEP = 256
 """Tokens; storage grows in multiples of it, by doubling."""
 
 ROLLBACK = 32
-"""Tokens that every cache can forget again: at most so many draft tokens are rejected at once."""
+"""Tokens that every cache can forget again: at most this many draft tokens are rejected at once."""
 
 SLACK = 2 * ROLLBACK
 """Tokens that a window's storage has besides the window.

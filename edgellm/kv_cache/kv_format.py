@@ -57,7 +57,7 @@ class KVFormat:
         return -(-self.head_dim // GROUP) * GROUP
 
     def empty(self, tokens: int) -> list[mx.array]:
-        """Return arrays of zeros with room for so many tokens along axis 2.
+        """Return arrays of zeros with room for this many tokens along axis 2.
 
         Plain: keys and values (1, G, tokens, D). Quantized: codes, scales and biases
         (1, 2 G, tokens, ...), keys first.

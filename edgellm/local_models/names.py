@@ -23,7 +23,7 @@ def model_names() -> list[str]:
 
 
 def cached_repositories() -> list[str]:
-    """Return the model repositories in the Hub's cache of which something is there."""
+    """Return the model repositories that are in the Hub's cache, also in part."""
     from huggingface_hub import constants
 
     separator = constants.REPO_ID_SEPARATOR

@@ -22,16 +22,16 @@ CHUNK_STEP = 32
 """Tokens; prefill chunks are multiples of it, and at least as many."""
 
 CONTEXT_SHARE = 0.25
-"""Of the budget; what the KV cache may take where no context was asked for."""
+"""Fraction of the budget that the KV cache may take where no context was asked for."""
 
 CHUNK_SHARE = 0.1
-"""Of the budget; what the activations of one prefill chunk may take."""
+"""Fraction of the budget that the activations of one prefill chunk may take."""
 
 MINIMUM_CONTEXT = 128
 """Tokens that a paged model has room for at least."""
 
 RESIDENT_CONTEXT = 512
-"""Tokens; where all weights fit and so many tokens with them, nothing is streamed: memory is ten
+"""Tokens; where all weights fit with this many tokens, nothing is streamed: memory is ten
 times as fast as a disk."""
 
 MINIMUM_RESERVE = 256 << 20

@@ -119,7 +119,7 @@ class Plan:
 
 
 def caches_of(beams: int) -> int:
-    """Return the sequences of a search of so many beams that have KV caches, the prompt's too."""
+    """Return the sequences of a search of this many beams that have KV caches, the prompt's too."""
     if beams == 1:
         return 1
     return 1 + beams

@@ -27,7 +27,7 @@ USUAL_HEADS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeModelEstimate(MemoryEstimate):
-    """The needs of a model of which no layer can be streamed.
+    """The needs of a model whose layers cannot be streamed.
 
     Attributes:
         caches: how those of a sequence grow.

@@ -49,7 +49,7 @@ KeepGoing = Callable[[], bool]
 MIN_LONG = 64
 """Tokens from which layers are computed one by one, and not all at the end.
 
-Of so many a layer takes longer than it takes to launch and to wait for it.
+For this many, a layer takes longer than launching and waiting for it.
 """
 
 
@@ -67,7 +67,7 @@ class Layer(Protocol):
     """One decoder layer."""
 
     max_exact_rows: int
-    """Up to so many tokens in a call, each gets bit for bit what it gets alone; 0: not promised.
+    """Up to this many tokens in a call, each gets bit for bit what it gets alone; 0: not promised.
 
     Where it is promised, a call with ``many`` promises it for any number of tokens.
     """

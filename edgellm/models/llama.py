@@ -170,7 +170,7 @@ class Attention:
         )
 
     def _attend_steps(self, heads: mx.array, spans: LayerSpans) -> list[mx.array]:
-        """Return (1, H, 1, D) of each sequence, all of which have one new token."""
+        """Return (1, H, 1, D) of each sequence; each has one new token."""
         # (1, B, (H + 2G)*D) -> (B, H + 2G, 1, D): the same bytes, so nothing is transposed before
         # attention or copied after it
         heads = heads.reshape(len(spans), -1, 1, self.head_dim)

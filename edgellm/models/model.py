@@ -84,7 +84,7 @@ class Model:
         self.embed_tokens.close()
 
     def is_many(self, prompt_tokens: int) -> bool:
-        """Return whether a prompt of so many tokens, wherever it is cut, is computed as many."""
+        """Return whether a prompt of this many tokens, wherever it is cut, is computed as many."""
         return prompt_tokens > self.layers.max_exact_rows
 
     def cut(self, tokens: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -1,4 +1,4 @@
-"""A token embedding on disk, of which only the rows that are asked for are read."""
+"""A token embedding on disk; only the rows that are asked for are read."""
 
 # B batch, L tokens, U tokens that differ, E hidden
 
@@ -16,7 +16,7 @@ from edgellm.reading.open_files import OpenFiles
 
 
 class PagedEmbedding:
-    """An embedding of which the asked-for rows are read.
+    """An embedding that reads only the rows asked for.
 
     Rows are a few KB, so they are read at once, past the queue of the layers.
     """

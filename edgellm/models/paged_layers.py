@@ -46,7 +46,7 @@ class _Load:
 
 
 class PagedLayers:
-    """Decoder layers of which only the pinned ones are always in memory.
+    """Decoder layers, paged: only the pinned ones are always in memory.
 
     The ring is filled in the order of the layers, round and round: while one layer computes, the
     next ones are read, across the borders of tokens and of runs. A buffer is refilled only when

@@ -22,7 +22,7 @@ from edgellm.prompt_cache.kept_sequence import (
 )
 
 MakeCaches = Callable[[int], list[Cache]]
-"""Makes one cache per layer, with storage for so many tokens."""
+"""Makes one cache per layer, with storage for this many tokens."""
 
 MIN_BRANCH = 16
 """Tokens after the common part from which a kept sequence is another one, and is copied.
@@ -38,7 +38,7 @@ class Lease:
         caches: one per layer.
         cached: tokens of the prompt that they hold.
         restored: those of them that came from the disk.
-        prefilled: as ``KeptSequence`` has it; for whoever computes the prompt to bring up to date.
+        prefilled: as ``KeptSequence`` has it; the caller keeps it up to date.
         nbytes: the most that they take.
     """
 

@@ -38,7 +38,7 @@ _UINT_DTYPES: Mapping[int, tuple[mx.Dtype, type[np.uint16 | np.uint32]]] = {
     2: (mx.uint16, np.uint16),
     4: (mx.uint32, np.uint32),
 }
-"""Types that carry any value of so many bytes between MLX and NumPy, which has no bfloat16."""
+"""Types that carry any value of this many bytes between MLX and NumPy, which has no bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)

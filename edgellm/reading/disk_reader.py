@@ -1,4 +1,4 @@
-"""Bytes from disk into a buffer: direct, parallel, and ahead of whoever waits for them."""
+"""Bytes from disk into a buffer: direct, parallel, and ahead of those that wait for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgellm.reading.open_files import OpenFiles
 from edgellm.reading.read_plan import SECTOR, ReadSpan, plan_reads
 
 BOUNCE_BYTES = 32 << 20
-"""Of all bounce buffers, which no budget counts."""
+"""Bytes of all bounce buffers, which no budget counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Tuning:
 
     @property
     def bounce_size(self) -> int:
-        """Bytes of a read that goes through a bounce buffer, of which each thread has one."""
+        """Bytes of a read that goes through a bounce buffer; each thread has one."""
         share = BOUNCE_BYTES // self.threads // SECTOR * SECTOR
         return min(self.read_size, max(SECTOR, share))
 

@@ -45,7 +45,7 @@ WORTH_TUNING = 512 << 20
 
 MAX_THREADS = 64
 MAX_READ_SIZE = 1 << 28
-"""Of a tuning that is remembered; anything above was not written by us."""
+"""Maximum of a remembered tuning; anything above was not written by edgellm."""
 
 
 def tuned(files: Sequence[Path]) -> Tuning:

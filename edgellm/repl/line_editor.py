@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 MAX_HISTORY_BYTES = 64 << 20
-"""Of what was typed in earlier chats, which is read whole."""
+"""Bytes of what was typed in earlier chats; the file is read whole."""
 
 YES = ("y", "yes")
 

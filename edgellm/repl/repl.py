@@ -282,7 +282,7 @@ def _exit(session: Session, argument: str) -> None:
 
 
 def _nobody_agrees(question: str) -> bool:
-    """Refuse what a person would be asked. Raises ConfigError."""
+    """Refuse, since nobody can be asked. Raises ConfigError."""
     raise ConfigError(question.partition(";")[0], hint="name another file: nobody can be asked")
 
 

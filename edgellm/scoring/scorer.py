@@ -136,7 +136,7 @@ class _Running:
             scorer.add_logits(logits)
 
     def longer(self) -> list[tuple[_Running, int]]:
-        """Return itself with the numbers of the continuations of which more is to be scored."""
+        """Return itself with the numbers of the continuations that have more to score."""
         if self._group.is_alone:
             return []
         pairs = enumerate(self._group.pairs)

@@ -53,7 +53,7 @@ class RopeScaling:
     is_long: bool = False
 
     def for_context(self, context: int) -> RopeScaling:
-        """Return the scaling for texts of up to so many tokens."""
+        """Return the scaling for texts of up to this many tokens."""
         if self.kind != "longrope":
             return self
         return replace(self, is_long=context > self.original_max_position_embeddings)

@@ -1,4 +1,4 @@
-"""Models that see, of which one part is a language model."""
+"""Vision models, one part of which is a language model."""
 
 from __future__ import annotations
 

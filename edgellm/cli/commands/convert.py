@@ -201,7 +201,7 @@ def convert(
 
 
 def _next_command(folder: Path) -> str:
-    """Return what a person would try a new model with."""
+    """Return the command that tries a new model."""
     from edgellm.chat_template.template import find_templates
     from edgellm.files.strict_json import read_json
 

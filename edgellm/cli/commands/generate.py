@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgellm.chat_template.conversation import ConversationTemplate
 
 MAX_LETTERS = 16 << 20
-"""Of a file of prompts: some millions of tokens."""
+"""Characters of a file of prompts: some millions of tokens."""
 
 PROMPT_FILE_HINT = "name a text file that has a prompt per line, or - for standard input"
 

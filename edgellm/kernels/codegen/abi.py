@@ -50,7 +50,7 @@ SWIGLU = _arguments(
 """Arguments of ``swiglu``."""
 
 _KV_TABLES = ("key_scales", "key_biases", "value_scales", "value_biases")
-"""Of quantized keys and values; unused otherwise."""
+"""Arguments of quantized keys and values; unused otherwise."""
 
 ROPE = _arguments(
     "qkv",  # (L, (H + 2G) D) float32
@@ -195,10 +195,10 @@ TOKEN_VECTORS = 2
 """Vectors of tokens that a matrix product sums side by side."""
 
 MAX_VECTOR_ROWS = 4
-"""Up to so many tokens, but more than one, skip the tiles: a vector product is as fast there."""
+"""Up to this many tokens, but more than one, skip the tiles: a vector product is as fast there."""
 
 MAX_EXACT_ROWS = 16
-"""Up to so many tokens, each gets bit for bit the product that it would get alone."""
+"""Up to this many tokens, each gets bit for bit the product that it would get alone."""
 
 MAX_ROWS = 512
 """Tokens that go through a layer at once, which bounds working memory."""

@@ -23,7 +23,7 @@ and either cache give the same.
 """
 
 KERNEL_ARGUMENTS: tuple[Value, ...] = (POINTER, POINTER, POINTER, I64)
-"""Of every kernel: step, call, pool, thread."""
+"""The arguments of every kernel: step, call, pool, thread."""
 
 Body = Callable[..., Sequence[Value] | None]
 """A loop's body: takes the index and the carried values, returns the next carried values."""

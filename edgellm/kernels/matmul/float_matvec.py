@@ -68,7 +68,7 @@ class _FloatMatvec:
         e = self.e
 
         def some_rows(row: Value, rows: int) -> None:
-            """Multiply with every token: so many at once, and what is left by halves."""
+            """Multiply with every token: this many at once, and what is left by halves."""
             begin = e.index(0)
             tokens = tokens_at_once
             while tokens:

@@ -51,7 +51,7 @@ class CacheMemory:
         if cache.reserve(tokens):
             self.view: KVView = _view(cache, cache.arrays, base=cache.base, end=self._end)
         else:
-            # a window is too small for so many at once: the call writes beside what it holds
+            # a window is too small for this many at once: the call writes beside what it holds
             held_arrays = cache.part(self._window_start, cache.offset)
             new_arrays = cache.kv_format.empty(tokens)
             self._joined = [

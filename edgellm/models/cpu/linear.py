@@ -67,7 +67,7 @@ class CpuLinear:
             results[:] = product.reshape(results.shape)
 
     def _current_steps(self, tokens: int) -> npt.NDArray[np.int64]:
-        """Return the steps for so many tokens.
+        """Return the steps for this many tokens.
 
         They are made again where the last call was for another number or memory has moved, which
         making them may do itself.

@@ -113,7 +113,7 @@ class CacheGrowth:
     windows: tuple[tuple[int, int | None], ...]
 
     def nbytes(self, tokens: int, prefill_chunk: int) -> int:
-        """Return the bytes with so many tokens; a window holds a chunk of the prompt beside it."""
+        """Return the bytes with this many tokens; a window also holds a chunk of the prompt."""
         tokens = -(-tokens // STEP) * STEP
         total = self.fixed_bytes
         for token_bytes, window in self.windows:

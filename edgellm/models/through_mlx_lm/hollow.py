@@ -1,4 +1,4 @@
-"""A model folder of which only config and headers are known, written with holes for weights."""
+"""A model folder with only config and headers, written with holes for weights."""
 
 from __future__ import annotations
 
