@@ -24,6 +24,7 @@ from edgellm.engine.batch_answers import answers, paired
 from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
 from edgellm.errors import EdgeLLMError
+from edgellm.files.try_lock import mark_in_use
 from edgellm.generation.completer import Answer, Completer
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.generation.prefill import all_logits
@@ -97,6 +98,7 @@ class LLM(BoundToProcess):
         finalize(self, reader.close)  # its threads would outlive a model that nobody closed
         stream = acquire_stream()
         self._release_stream = finalize(self, release_stream, stream)
+        self._end_use = finalize(self, mark_in_use(self.path))
         self._lock = ModelLock(stream, self._free)
         self.prefix_cache: PrefixCache = PrefixCache(
             self._make_caches, self._cache_bytes, plan.kv_budget, prompt_cache
@@ -416,6 +418,7 @@ class LLM(BoundToProcess):
         self.prefix_cache.close()
         del self.model, self.caches, self._completer
         self._release_stream()
+        self._end_use()
 
     def _engine_context(self) -> EngineContext:
         return EngineContext(

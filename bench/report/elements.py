@@ -39,6 +39,11 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
+def sentence(text: str) -> str:
+    """Return a paragraph of one sentence."""
+    return f"<p>{escape(text)}</p>"
+
+
 def bullets(sentences: Iterable[str]) -> str:
     """Return a list of sentences."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 
@@ -22,8 +22,8 @@ from edgellm.bench.report.elements import (
     panels,
     records_table,
     section,
+    sentence,
     setting_columns,
-    table,
 )
 from edgellm.bench.report.page import page
 from edgellm.bench.report.parity_section import ablation_section, parity_section
@@ -72,7 +72,7 @@ def _head(records: Sequence[Record]) -> str:
     failed = sum(bool(record.error) for record in records)
     if failed:
         count += f", {failed} of them failed"
-    lines = [escape("; ".join(machines)), escape(" to ".join(first_and_last)), count]
+    lines = [escape("; ".join(machines)), escape(_readable(first_and_last)), count]
     head = f'<h1>edgellm bench</h1><p class="soft">{"<br>".join(lines)}</p>'
     meanings = meanings_of_tests(records)
     if not meanings:
@@ -97,6 +97,14 @@ def _failures_section(records: Sequence[Record]) -> str:
     return _reasons_section("What went wrong", reasons, failed)
 
 
+def _readable(times: Iterable[str]) -> str:
+    """Return points in time as people write them."""
+    texts = [time.replace("T", " ").removesuffix("Z") for time in times if time]
+    if not texts:
+        return ""
+    return f"{' to '.join(texts)} UTC"
+
+
 def _not_measured_section(records: Sequence[Record]) -> str:
     """Return what a run left out, with the reasons; empty where it left out nothing."""
     sentences = dict.fromkeys(
@@ -119,13 +127,13 @@ def _doubts_section(records: Sequence[Record]) -> str:
         for record in doubtful
         for doubt in record.doubts
     ]
-    return _reasons_section("What to doubt", reasons, doubtful)
+    return _reasons_section("Doubtful figures", reasons, doubtful)
 
 
 def _reasons_section(
     title: str, reasons: Sequence[tuple[str, str, Record]], records: Sequence[Record]
 ) -> str:
-    """Return a row for each reason, with the records that it is about; empty without any.
+    """Return each reason, with the records that it is about; empty without any.
 
     Args:
         title: of the section.
@@ -140,8 +148,8 @@ def _reasons_section(
     for reason, figure, record in reasons:
         named = replace(record, model=short_model(record.model))
         about.setdefault(reason, {})[label(named, names) + figure] = None
-    rows = [(reason, "; ".join(where)) for reason, where in about.items()]
-    return section(title, table(["why", "where"], rows, prose=("why", "where")))
+    parts = [sentence(f"{reason}:") + bullets(where) for reason, where in about.items()]
+    return section(title, *parts)
 
 
 def _all_speeds_section(records: Sequence[Record]) -> str:

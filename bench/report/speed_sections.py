@@ -37,7 +37,7 @@ INTERVALS = (
 ROOFLINE = (
     "The share of what this machine could do at most: a full track is 100%, every weight read once "
     "per token at the rate that its memory was measured to have in the same run. More than 100% is "
-    "explained under What to doubt."
+    "explained under Doubtful figures."
 )
 ROOFLINE_COLUMNS: Mapping[str, Column] = {
     "of roofline": ("roofline_share", doubted(percent, MAX_SHARE)),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgellm.converters.gguf_on_hub.cached_conversion import forget, kept_conversions
-from edgellm.errors import ConfigError, ModelNotFoundError
+from edgellm.errors import ConfigError, ConversionError, ModelNotFoundError
 from edgellm.files.given_path import given_path
+from edgellm.files.try_lock import is_in_use
 from edgellm.hub.client import quiet
 from edgellm.hub.names import HubName, parse_hub_name
 from edgellm.hub.resolve import bundled_names
@@ -22,12 +24,14 @@ class Removal:
     Attributes:
         name: the model's.
         place: ``Hub cache`` or ``converted``.
+        folder: that holds it.
         nbytes: that are free afterwards.
         run: deletes it. Raises ConversionError.
     """
 
     name: str
     place: str
+    folder: Path
     nbytes: int
     run: Callable[[], None]
 
@@ -36,7 +40,7 @@ def removals(model: str) -> list[Removal]:
     """Return all that can be deleted of a model; nothing is deleted yet.
 
     Raises:
-        ConfigError: the model is bundled, or a person's own folder.
+        ConfigError: the model is bundled, a person's own folder, a link, or in use.
         ModelNotFoundError: nothing of it is here.
     """
     if model in bundled_names():
@@ -51,11 +55,26 @@ def removals(model: str) -> list[Removal]:
         )
     name = parse_hub_name(model)
     found = [] if name is None else [*_of_the_hub(name), *_conversions(name)]
+    for item in found:
+        _require_free(item)
     if not found:
         raise ModelNotFoundError(
             f"{model} is not on this machine", hint="edgellm list shows the models that are"
         )
     return found
+
+
+def _require_free(item: Removal) -> None:
+    """Raise ConfigError where a process has the model open, or a link leads to another place."""
+    if item.folder.is_symlink():
+        raise ConfigError(
+            f"{item.folder} is a link, to {item.folder.resolve()}",
+            hint="delete the link, and what it leads to, yourself",
+        )
+    if any(map(is_in_use, (item.folder, *item.folder.glob("snapshots/*")))):
+        raise ConfigError(
+            f"{item.name} is in use by a program", hint="end that program, and try again"
+        )
 
 
 def _of_the_hub(name: HubName) -> list[Removal]:
@@ -75,7 +94,13 @@ def _of_the_hub(name: HubName) -> list[Removal]:
                 )
             nbytes = strategy.expected_freed_size
             found.append(
-                Removal(name=name.repository, place=HUB, nbytes=nbytes, run=strategy.execute)
+                Removal(
+                    name=name.repository,
+                    place=HUB,
+                    folder=repository.repo_path,
+                    nbytes=nbytes,
+                    run=partial(_delete, repository.repo_path, strategy.execute),
+                )
             )
     return found
 
@@ -92,4 +117,16 @@ def _conversions(name: HubName) -> list[Removal]:
 
 def _conversion(name: str, folder: Path) -> Removal:
     nbytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Removal(name=name, place=CONVERTED, nbytes=nbytes, run=lambda: forget(folder))
+    return Removal(
+        name=name, place=CONVERTED, folder=folder, nbytes=nbytes, run=lambda: forget(folder)
+    )
+
+
+def _delete(folder: Path, execute: Callable[[], None]) -> None:
+    """Let the Hub's library delete a repository. Raises ConversionError where it stays."""
+    with quiet():
+        execute()
+    if folder.exists():
+        raise ConversionError(
+            f"{folder} cannot be deleted", hint="look at who owns it and what may be written there"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgellm.chat import Chat
@@ -53,8 +54,12 @@ def continue_last_chat(chat: Chat) -> bool:
 
 
 def _keep_beside(path: Path) -> Path:
-    """Give a file another name, in place of one that has it. Raises ConversionError."""
+    """Give a file another name, one that is free. Raises ConversionError."""
     beside = path.with_suffix(".refused.json")
+    number = 1
+    while os.path.lexists(beside):
+        number += 1
+        beside = path.with_suffix(f".refused-{number}.json")
     try:
         path.replace(beside)
     except OSError as error:

@@ -7,6 +7,7 @@ from support.processes import results_of
 from support.stand_in_hub import hub_environment, serving_hub
 from support.tiny import CONFIGS, write_model
 
+import edgellm
 from edgellm.local_models.names import model_folders
 
 LLAMA = CONFIGS["llama-2"] | {"num_hidden_layers": 1}
@@ -66,6 +67,28 @@ def test_models_are_pulled_listed_and_removed(tmp_path):
     assert (own / "config.json").is_file()
     assert not list((home / "hub").glob("models--*/snapshots/*"))
     assert not list((home / "ours" / "edgellm" / "models").glob("owner--*"))
+
+
+def test_what_is_in_use_or_elsewhere_is_not_deleted(tmp_path):
+    home = tmp_path / "home"
+    repository = home / "hub" / "models--owner--tiny"
+    with serving_hub({"owner/tiny": write_model(tmp_path / "tiny", LLAMA)}) as server:
+        environment = hub_environment(server.address, home)
+        [(code, pulled, _)] = results_of([["pull", "owner/tiny"]], environment)
+        assert code == 0
+        with edgellm.load(pulled.strip()) as llm:
+            [(code, _, err)] = results_of([["rm", "owner/tiny", "--yes"]], environment)
+            assert (code, "owner/tiny is in use by a program" in err) == (2, True)
+            assert llm.generate("hello", max_tokens=1).ids
+        repository.rename(tmp_path / "elsewhere")
+        repository.symlink_to(tmp_path / "elsewhere")
+        [(code, _, err)] = results_of([["rm", "owner/tiny", "--yes"]], environment)
+        assert (code, "is a link, to " in err) == (2, True)
+        assert list(tmp_path.glob("elsewhere/snapshots/*/config.json"))
+        repository.unlink()
+        (tmp_path / "elsewhere").rename(repository)
+        [(code, _, err)] = results_of([["rm", "owner/tiny", "--yes"]], environment)
+        assert (code, repository.exists()) == (0, False)
 
 
 def test_folders_that_are_models_are_found_by_the_beginnings_of_their_paths(tmp_path, monkeypatch):

@@ -110,6 +110,11 @@ def test_a_damaged_conversation_is_kept_beside_and_a_new_one_begins(chat, damage
     assert conversation.send(SAYINGS[0])
     save_last_chat(conversation)
     assert continue_last_chat(chat())
+    path.unlink()
+    path.mkdir()
+    assert not continue_last_chat(chat())
+    assert path.with_suffix(".refused.json").read_text(encoding="utf-8") == damaged
+    assert path.with_suffix(".refused-2.json").is_dir()
 
 
 def test_a_conversation_that_is_longer_than_the_context_loses_its_beginning(chat):
