@@ -94,6 +94,8 @@ def plain_and_drafting(tiny_folder):
 @given(data=st.data())
 def test_a_completion_ends_where_it_would_end_without_drafts(data, plain_and_drafting):
     plain, drafting, drafter, whole = plain_and_drafting
+    for llm in (plain, drafting):
+        llm.prefix_cache.clear()  # only one of them has said the whole
     ends = plain.eos_token_ids
     drafter.text = [*PROMPT, *ids_of(whole)]
     drafter.wrong = frozenset(
@@ -118,12 +120,15 @@ def test_a_completion_ends_where_it_would_end_without_drafts(data, plain_and_dra
         assert (ids_of(second), second.text, second.finish_reason) == said
         assert second.stats.completion_tokens == first.stats.completion_tokens
     # What is kept is what was said: the next answer begins with as many known tokens, and says
-    # the same.
+    # the same. The pass that was last before a stream was closed may have come to its end.
     more = [*PROMPT, *ids_of(whole)[: limit + 1], 7]
     again = [llm.generate(more, max_tokens=3, reuse_cache=True) for llm in (plain, drafting)]
     assert ids_of(again[0]) == ids_of(again[1])
     cached = again[0].stats.cached_tokens
-    assert cached <= again[1].stats.cached_tokens <= cached + 1
+    most = cached + 1
+    if kind == "closed":
+        most = len(more) - 1
+    assert cached <= again[1].stats.cached_tokens <= most
     plain.eos_token_ids = drafting.eos_token_ids = ends
 
 
