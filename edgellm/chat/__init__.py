@@ -2,7 +2,8 @@
 
 ``chat.py`` is what a person holds; ``messages.py`` checks what they say, ``reply.py`` takes a reply
 token by token, ``overflow.py`` knows what leaves a full context, ``saved.py`` is the file of a
-conversation. ``tools.py`` makes schemas of functions, ``tool_calls.py`` finds the calls in a reply.
+conversation, ``cached_turn.py`` what the model has computed of it. ``tools.py`` makes schemas of
+functions, ``tool_calls.py`` finds the calls in a reply.
 It stands on ``chat_template``; ``llm.py`` makes conversations.
 """
 

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from edgellm.chat.cached_turn import CachedTurn, cached_turn, encode
 from edgellm.chat.messages import Message, checked_messages
 from edgellm.chat.overflow import OVERFLOWS, Overflow, drop_oldest, what_helps
 from edgellm.chat.reply import Reply, Turn
-from edgellm.chat.saved import CachedTurn, load_chat, save_chat
-from edgellm.chat.tool_calls import CallForm, ToolCallFilter, find_call_form
+from edgellm.chat.saved import load_chat, save_chat
+from edgellm.chat.tool_calls import ToolCallFilter, tool_filters
 from edgellm.chat.tools import Tool, tool_schemas
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.device.bound_to_process import BoundToProcess
@@ -106,16 +107,9 @@ class Chat(BoundToProcess):
         self._template = ConversationTemplate(
             llm.tokenizer, think=think, variables=chat_template_kwargs, tools=self.tools
         )
-        self._call_form: CallForm | None = None
-        self._call_tokens: dict[int, str] = {}
+        self._tool_filter: Callable[[], ToolCallFilter | None] = lambda: None
         if self.tools:
-            self._call_form = find_call_form(
-                llm.tokenizer.template_source(tools=True),
-                lambda text: llm.tokenizer.token_to_id(text) is not None,
-                self.tools,
-            )
-            self._call_tokens = self._template.special_tokens_in(self._call_form.texts())
-            self._template.write_tokens(self._call_tokens)
+            self._tool_filter = tool_filters(llm.tokenizer, self._template, self.tools)
         self.sampling: Sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
         self.overflow: Overflow = choice("overflow", overflow, OVERFLOWS)
         self.dropped: list[Message] = []
@@ -300,16 +294,16 @@ class Chat(BoundToProcess):
     def _turn(self, messages: list[Message], sampling: Sampling) -> Turn:
         """Return the turn of a conversation that ends with what is new."""
         dropped: list[Message] = []
-        context = self.llm.context
+        context, tokenizer = self.llm.context, self.llm.tokenizer
         if self.overflow == "drop_oldest":
             messages, dropped = drop_oldest(
                 messages,
-                lambda some: len(self._encode(self._template.render(some))),
+                lambda some: len(encode(self._template.render(some), self._cached, tokenizer)),
                 context=context,
                 max_tokens=sampling.max_tokens,
             )
         prompt = self._template.render(messages)
-        ids = self._encode(prompt)
+        ids = encode(prompt, self._cached, tokenizer)
         if len(ids) > context:
             raise ContextError(
                 f"the conversation has {len(ids)} tokens, {len(ids) - context} more than the "
@@ -318,32 +312,17 @@ class Chat(BoundToProcess):
             )
         self._forget_other_turn(ids)
         self.dropped = dropped
-        tool_filter = None
-        if self._call_form is not None:
-            tool_filter = ToolCallFilter(self._call_form, list(self._call_tokens.values()))
-        reply = Reply(self._template, prompt, tool_filter)
+        reply = Reply(self._template, prompt, self._tool_filter())
         take_reply = partial(self._take, messages, prompt, ids, reply)
         self._take_reply = take_reply
         return Turn(ids, sampling, reply.add, partial(self._end_turn, take_reply))
-
-    def _encode(self, prompt: str) -> list[int]:
-        """Return the ids of a conversation, and for what was computed the ids that were used."""
-        tokenizer = self.llm.tokenizer
-        if self._cached and prompt.startswith(self._cached.text):
-            rest = prompt[len(self._cached.text) :]
-            new = tokenizer.encode(rest, add_special_tokens=False)
-            # No token spans such a border, so both halves are encoded as the whole would be.
-            if new and new[0] in tokenizer.split_token_ids:
-                return [*self._cached.ids, *new]
-        return tokenizer.encode(prompt, add_special_tokens=False)
 
     def _forget_other_turn(self, ids: Sequence[int]) -> None:
         """Free what was computed of a turn that the conversation does not go on from."""
         cached = self._cached
         if cached is None or cached.is_shared:
             return
-        pairs = zip(cached.ids, ids, strict=False)
-        common = next((place for place, (a, b) in enumerate(pairs) if a != b), len(cached.ids))
+        common = cached.common(ids)
         if common < len(cached.ids):
             self.llm.prefix_cache.cut(cached.ids, common)
 
@@ -361,7 +340,7 @@ class Chat(BoundToProcess):
             self.dropped = []
             return
         self._messages = [*messages, message]
-        self._cached = self._cached_turn(prompt + reply.written, ids + reply.ids, reply)
+        self._cached = cached_turn(prompt, ids, reply, self.llm.eos_token_ids)
 
     def _is_kept(self, messages: list[Message], message: Message) -> bool:
         """Return whether a reply is one to go on from.
@@ -377,12 +356,3 @@ class Chat(BoundToProcess):
         except TemplateError:
             return False
         return True
-
-    def _cached_turn(self, text: str, ids: list[int], reply: Reply) -> CachedTurn | None:
-        if reply.finish_reason != "stop":
-            return CachedTurn(text, ids)
-        # An end token is not part of the text: the template writes it, or another.
-        if ids[-1] in self.llm.eos_token_ids:
-            return CachedTurn(text, ids[:-1])
-        # A stop text ended the reply, and may have begun inside a token.
-        return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgellm.chat.cached_turn import CachedTurn
 from edgellm.chat.messages import Message, checked_messages
 from edgellm.errors import ConfigError, FormatError
 from edgellm.files.given_path import given_path
@@ -18,22 +18,6 @@ MAX_BYTES = 64 << 20
 
 MAX_ITEMS = 2_000_000
 """Tokens and commas of a saved conversation; the longest contexts have a million tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachedTurn:
-    """A conversation up to the end of a reply, as the model has computed it.
-
-    Attributes:
-        text: the rendered conversation, reply included.
-        ids: the tokens that were read and made for it: not always those of the text, since a reply
-            may be made of other tokens than the tokenizer would cut its text into.
-        is_shared: whether another conversation goes on from it, too.
-    """
-
-    text: str
-    ids: list[int]
-    is_shared: bool = False
 
 
 def save_chat(path: str | Path, messages: Sequence[Message], cached: CachedTurn | None) -> None:

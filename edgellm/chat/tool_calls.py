@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.chat_template.thinking import begun
 from edgellm.models.through_mlx_lm.library import tool_parser
+from edgellm.tokenizer import Tokenizer
 
 Parse = Callable[[str], list[dict[str, Any]]]
 """Returns the calls in a text as ``{"name": ..., "arguments": {...}}``; raises anything else."""
@@ -158,6 +160,26 @@ class ToolCallFilter:
         for token in self._hidden:
             text = text.replace(token, "")
         return text
+
+
+def tool_filters(
+    tokenizer: Tokenizer, template: ConversationTemplate, tools: Sequence[Mapping[str, Any]]
+) -> Callable[[], ToolCallFilter]:
+    """Return what makes a filter for each reply; the template writes the calls' tokens from now on.
+
+    Args:
+        tokenizer: of the model.
+        template: of the conversation.
+        tools: schemas.
+    """
+    form = find_call_form(
+        tokenizer.template_source(tools=True),
+        lambda text: tokenizer.token_to_id(text) is not None,
+        tools,
+    )
+    tokens = template.special_tokens_in(form.texts())
+    template.write_tokens(tokens)
+    return lambda: ToolCallFilter(form, tokens.values())
 
 
 def _parse_json(text: str) -> list[dict[str, Any]]:
