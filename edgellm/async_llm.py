@@ -75,7 +75,8 @@ class AsyncLLM:
         self._owns_llm = False
         self._engine = llm.engine(max_queue=max_queue, at_once=at_once)
         self._engine_thread = EngineThread(self._engine)
-        finalize(self, self._engine_thread.close)
+        # not at the exit, where the model has quit, and its thread waits for the end of the process
+        finalize(self, self._engine_thread.close).atexit = False
 
     @classmethod
     async def load(

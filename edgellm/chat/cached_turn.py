@@ -1,4 +1,4 @@
-"""A conversation as the model has computed it, and what a later prompt has in common with it."""
+"""A conversation as the model has computed it: its text, and the tokens that were used."""
 
 from __future__ import annotations
 

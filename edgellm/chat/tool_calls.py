@@ -165,7 +165,9 @@ class ToolCallFilter:
 def tool_filters(
     tokenizer: Tokenizer, template: ConversationTemplate, tools: Sequence[Mapping[str, Any]]
 ) -> Callable[[], ToolCallFilter]:
-    """Return what makes a filter for each reply; the template writes the calls' tokens from now on.
+    """Return a function that makes a filter for a reply.
+
+    The template writes the tokens of calls from now on.
 
     Args:
         tokenizer: of the model.

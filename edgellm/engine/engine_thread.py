@@ -111,7 +111,7 @@ class EngineThread:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                # a daemon: for others Python waits before it calls a finalizer, which ends this one
+                # a daemon: for others Python waits before the model quits, which ends this one
                 self._thread = threading.Thread(
                     target=self._run, name="edgellm-engine", daemon=True
                 )
