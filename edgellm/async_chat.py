@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from edgellm.async_stream import AsyncStream
 from edgellm.chat import Chat, Message
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.settings import SamplingFields
 from edgellm.settings.argument_names import check_names
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @check_names
-class AsyncChat:
+class AsyncChat(BoundToProcess):
     """A conversation with a model of ``AsyncLLM``; one task at a time uses it.
 
     Attributes:
@@ -25,6 +26,9 @@ class AsyncChat:
     def __init__(self, llm: AsyncLLM, chat: Chat) -> None:
         self.chat = chat
         self._llm = llm
+
+    def __repr__(self) -> str:
+        return f"<AsyncChat of {len(self.messages)} messages with {self.chat.llm.path.name}>"
 
     @property
     def messages(self) -> list[Message]:

@@ -14,6 +14,7 @@ from weakref import finalize
 from edgellm.async_chat import AsyncChat
 from edgellm.async_stream import AsyncStream
 from edgellm.chat import Chat
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.engine.engine_stats import KVBytes
 from edgellm.engine.engine_thread import EngineThread
 from edgellm.errors import ClosedError, ConfigError
@@ -21,7 +22,7 @@ from edgellm.generation.output import Completion
 from edgellm.llm import LLM, Prompt
 from edgellm.open_llm import load
 from edgellm.runtime.loader import LoadProgress
-from edgellm.setting_values import shown
+from edgellm.setting_values import callback, shown
 from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
 from edgellm.settings.argument_names import check_names
 from edgellm.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ def _async_chat(
 
 
 @check_names
-class AsyncLLM:
+class AsyncLLM(BoundToProcess):
     """A loaded model whose answers are read in tasks, side by side in one engine.
 
     Tasks of several event loops may share it. One thread computes, from the first answer to
@@ -92,25 +93,45 @@ class AsyncLLM:
         """Load a model without holding up the event loop; ``aclose`` closes it.
 
         The other arguments and the errors are those of ``edgellm.load``; ``progress`` is called in
-        the event loop. When the task is cancelled, loading ends.
+        the event loop. When it raises, or the task is cancelled, loading ends.
         """
+        callback("progress", progress)
         loop = asyncio.get_running_loop()
         given_up = threading.Event()
+        failures: list[Exception] = []
+
+        def tell(done: int, total: int) -> None:
+            try:
+                if progress is not None and not failures:
+                    progress(done, total)
+            except Exception as error:
+                failures.append(error)
+                given_up.set()
 
         def report(done: int, total: int) -> None:
             if given_up.is_set():
                 raise ClosedError("loading was given up")
             if progress is not None:
-                loop.call_soon_threadsafe(progress, done, total)
+                loop.call_soon_threadsafe(tell, done, total)
 
         try:
             llm = await _in_thread(partial(load, model, settings, progress=report, **keywords))
         except asyncio.CancelledError:
             given_up.set()
             raise
+        except ClosedError:
+            if failures:
+                raise failures[0] from None
+            raise
+        if failures:
+            llm.close()
+            raise failures[0]
         opened = cls(llm, max_queue=max_queue, at_once=at_once)
         opened._owns_llm = True
         return opened
+
+    def __repr__(self) -> str:
+        return f"<AsyncLLM {self.running} running, {self.waiting} waiting: {self.llm!r}>"
 
     async def __aenter__(self) -> AsyncLLM:
         """Return the model."""

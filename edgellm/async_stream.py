@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.engine.engine_thread import EngineThread, Inbox
 from edgellm.errors import EdgeLLMError
 from edgellm.generation.output import Completion, Token, completion_of
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from edgellm.async_llm import AsyncLLM
 
 
-class AsyncStream:
+class AsyncStream(BoundToProcess):
     """Yields the tokens of an answer as they come; ``AsyncLLM.stream`` returns it.
 
     An answer that nobody reads any more ends: where the task that waits for its token is cancelled,
@@ -27,6 +28,7 @@ class AsyncStream:
         self._engine_thread = engine_thread
         self._inbox = inbox
         self._tokens: list[Token] = []
+        self._is_over = False
         self._transform: Callable[[Token], Token] | None = None
         self._on_end: Callable[[], None] | None = None
 
@@ -45,7 +47,12 @@ class AsyncStream:
         return self
 
     def __repr__(self) -> str:
-        return f"<AsyncStream {len(self._tokens)} tokens read>"
+        state = "open"
+        if self.stats is not None:
+            state = self.completion.finish_reason
+        elif self._is_over:
+            state = "given up"
+        return f"<AsyncStream {state}, {len(self._tokens)} tokens read>"
 
     def __aiter__(self) -> AsyncStream:
         """Return the stream."""
@@ -93,12 +100,21 @@ class AsyncStream:
 
     @property
     def completion(self) -> Completion:
-        """The whole completion, once it has ended. Raises EdgeLLMError before."""
-        if self.stats is None:
+        """The whole completion, once it has ended.
+
+        Raises:
+            EdgeLLMError: it has not ended, or was given up before its end.
+        """
+        if self.stats is not None:
+            return completion_of(self._tokens)
+        if self._is_over:
             raise EdgeLLMError(
-                "the answer has not ended", hint="read the stream to its last token first"
+                "the answer was given up before its end",
+                hint="use cancel and read on to its last token, which closes the completion",
             )
-        return completion_of(self._tokens)
+        raise EdgeLLMError(
+            "the answer has not ended", hint="read the stream to its last token first"
+        )
 
     @property
     def stats(self) -> Stats | None:
@@ -130,6 +146,7 @@ class AsyncStream:
             inbox.waiter = None
         token = inbox.tokens.popleft()
         if token.error is not None:
+            self._tokens.append(token)
             raise token.error
         return token
 
@@ -139,6 +156,7 @@ class AsyncStream:
 
     def _end(self) -> None:
         """Tell once that there are no more tokens."""
+        self._is_over = True
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()

@@ -1,6 +1,7 @@
 """AsyncLLM: answers in tasks and loops; whoever leaves, and however, frees the sequence."""
 
 import asyncio
+import copy
 import gc
 import threading
 
@@ -332,3 +333,55 @@ print("end")
 def test_a_program_that_closes_nothing_ends_in_mid_answer(tiny_folder):
     folder = tiny_folder("llama-2", config={"max_position_embeddings": 4096})
     assert python(QUIT_IN_MID_ANSWER, folder) == "end\n"
+
+
+def test_a_stream_says_how_it_has_ended(model):
+    def fails(tokens, logits):
+        raise ValueError("no")
+
+    async def work(llm):
+        assert repr(llm).startswith("<AsyncLLM 0 running, 0 waiting: <LLM ")
+        stream = llm.stream(PROMPT, max_tokens=LONG)
+        await anext(stream)
+        assert repr(stream) == "<AsyncStream open, 1 tokens read>"
+        await stream.aclose()
+        assert repr(stream) == "<AsyncStream given up, 1 tokens read>"
+        with pytest.raises(EdgeLLMError, match="given up"):
+            _ = stream.completion
+        failed = llm.stream(PROMPT, logits_processors=[fails])
+        with pytest.raises(ConfigError, match="no"):
+            await anext(failed)
+        assert failed.completion.finish_reason == "error"
+        for one in (llm, stream):
+            with pytest.raises(EdgeLLMError, match="neither pickled nor copied"):
+                copy.copy(one)
+
+    run(model, work)
+
+
+def test_a_function_that_would_end_the_thread_ends_the_answers(model):
+    def leaves(tokens, logits):
+        raise SystemExit
+
+    async def main():
+        async with AsyncLLM(model) as llm:
+            stream = llm.stream(PROMPT, max_tokens=3, logits_processors=[leaves])
+            other = llm.stream(PROMPT, max_tokens=LONG)
+            for one in (stream, other):
+                with pytest.raises(EdgeLLMError, match="SystemExit"):
+                    [token async for token in one]
+            assert (await llm.generate(PROMPT, max_tokens=1)).ids
+
+    asyncio.run(main())
+
+
+def test_loading_ends_where_progress_raises(tiny_folder):
+    def refuse(done, total):
+        raise ValueError("enough")
+
+    async def main(progress, error):
+        with pytest.raises(error):
+            await AsyncLLM.load(tiny_folder("llama-2"), progress=progress)
+
+    asyncio.run(main(refuse, ValueError))
+    asyncio.run(main(3, ConfigError))

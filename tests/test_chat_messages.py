@@ -193,5 +193,5 @@ def test_messages_that_were_changed_into_something_else_are_refused(open_llm):
         with pytest.raises(ConfigError, match="no mapping"):
             call()
     chat.messages = []
-    with pytest.raises(ConfigError, match="content"):
-        chat.send({"role": "user", "content": np.array([])})
+    with pytest.raises(ConfigError, match="part"):
+        chat.send({"role": "user", "content": np.array([1])})

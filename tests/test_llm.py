@@ -16,7 +16,7 @@ from support import tiny
 from support.counting import load_settings, paged_settings
 
 import edgellm
-from edgellm.errors import ClosedError, ReadError
+from edgellm.errors import ClosedError, EdgeLLMError, ReadError
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
 pytestmark = pytest.mark.timeout(60)
@@ -274,6 +274,14 @@ def test_an_exception_from_outside_leaves_the_model_usable(failure, llm, expecte
     with pytest.raises(type(failure)):
         list(llm.stream(PROMPT, on_prefill=fail))
     assert [token.id for token in llm.stream(PROMPT, max_tokens=30)] == expected
+
+
+def test_a_token_asked_for_within_the_streams_own_step_is_an_error_that_is_seen(open_llm):
+    llm = open_llm("llama-2")
+    stream = llm.stream(PROMPT, max_tokens=2, on_prefill=lambda _: next(stream))
+    with pytest.raises(EdgeLLMError, match="computing a step"):
+        next(stream)
+    assert stream.completion.finish_reason == "error"
 
 
 def test_stop_texts_and_end_tokens_end_the_answer(open_llm, llm, expected):

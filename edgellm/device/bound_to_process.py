@@ -13,7 +13,7 @@ class BoundToProcess:
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied. Raises EdgeLLMError."""
         raise EdgeLLMError(
-            f"a {type(self).__name__} is neither pickled nor copied:"
-            " it has memory and threads of this process",
+            f"{type(self).__name__} objects are neither pickled nor copied:"
+            " they have memory and threads of this process",
             hint="load the model in each process, from the same folder",
         )

@@ -159,14 +159,13 @@ class Place:
         if self.occupant is not None:
             self.occupant.step(self.keep_going)
 
+    def require_outside_step(self) -> None:
+        """Raise EdgeLLMError where this thread computes a step of the model."""
+        self._lock.require_outside_step()
+
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read within what the occupant has computed, or ``advance`` it.
-
-        Raises:
-            EdgeLLMError: a step of the model is being computed in this thread.
-        """
-        self._lock.require_outside_step()
+        """Read within what the occupant has computed, or ``advance`` it."""
         self._note_reader()
         self._is_read = True
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from edgellm.engine.engine import Engine
-from edgellm.errors import ClosedError
+from edgellm.errors import ClosedError, EdgeLLMError
 from edgellm.generation.output import Token
 from edgellm.settings import Sampling, SamplingFields
 
@@ -125,6 +125,13 @@ class EngineThread:
                 tokens = self.engine.step()
             except Exception as error:  # whoever waits for a token gets it, whatever it is
                 self._fail(error)
+            except BaseException as error:  # it would end this thread, and readers would wait on
+                failure = EdgeLLMError(
+                    f"a function that was called in a step raised {type(error).__name__}",
+                    hint="raise an Exception there: it ends its own answer alone",
+                )
+                failure.__cause__ = error
+                self._fail(failure)
             else:
                 self._deliver(tokens)
         self._closed = True

@@ -63,6 +63,7 @@ class Stream(BoundToProcess, Iterator[Token]):
         """Return the next token, once it is there. Raises what ``LLM.stream`` says."""
         token = None
         with self._reading:
+            self._place.require_outside_step()  # asking for a token there ends nothing
             if self._is_over:
                 raise StopIteration
             try:
