@@ -190,7 +190,7 @@ def test_messages_that_were_changed_into_something_else_are_refused(open_llm):
     chat = open_llm("llama-2").chat()
     chat.messages.append("Hello")
     for call in (chat.undo, chat.clear, chat.regenerate, lambda: chat.set_system("Be brief.")):
-        with pytest.raises(ConfigError, match="no mapping"):
+        with pytest.raises(ConfigError, match="mapping"):
             call()
     chat.messages = []
     with pytest.raises(ConfigError, match="part"):
