@@ -87,7 +87,10 @@ def _text_of(content: object, message: Mapping[str, Any]) -> str:
     """Return the text of a content: of a text, or of a list of parts that are texts."""
     if isinstance(content, str):
         return content
-    if content is None:
+    parts = []
+    if content is not None:
+        parts = listed("a message's content", content, "a text, or a list of parts")
+    if not parts:
         if message["role"] == "assistant":
             return ""
         raise ConfigError(
@@ -95,7 +98,7 @@ def _text_of(content: object, message: Mapping[str, Any]) -> str:
             hint='give it a text: {"role": "user", "content": "Hello"}',
         )
     texts = []
-    for part in listed("a message's content", content, "a text, or a list of parts"):
+    for part in parts:
         match part:
             case {"type": "text", "text": str(text)}:
                 texts.append(text)

@@ -8,7 +8,7 @@ from itertools import takewhile
 from edgellm.engine.context import EngineContext
 from edgellm.engine.sequence import Sequence
 from edgellm.prompt_cache.kept_sequence import common_length
-from edgellm.prompt_cache.prefix_cache import Lease
+from edgellm.prompt_cache.lease import Lease
 
 MIN_SHARED = 8
 """Tokens in common with a running sequence that are worth waiting a step for."""

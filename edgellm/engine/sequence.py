@@ -20,7 +20,7 @@ from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.prompt_cache.kept_sequence import Tokens, as_tokens
-from edgellm.prompt_cache.prefix_cache import Lease
+from edgellm.prompt_cache.lease import Lease
 from edgellm.sampling.logprobs import Logprobs
 from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.sampling.token_scorer import TokenScorer

@@ -19,7 +19,8 @@ from edgellm.kv_cache.cache import Cache
 from edgellm.memory_plan.plan import Plan, caches_of
 from edgellm.models.layers import KeepGoing, always
 from edgellm.models.model import Model
-from edgellm.prompt_cache.prefix_cache import Lease, PrefixCache
+from edgellm.prompt_cache.lease import Lease
+from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.sampling.sampler import Sampler
 from edgellm.sampling.token_scorer import HEAD_ROWS, TokenScorer
