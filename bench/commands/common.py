@@ -18,7 +18,7 @@ from edgellm.cli import headings
 from edgellm.cli.common import options
 from edgellm.console.terminal import note, write_line
 from edgellm.errors import ConfigError
-from edgellm.settings import parse_size
+from edgellm.settings import parse_budget
 
 if TYPE_CHECKING:
     from edgellm.bench.records.record import Record
@@ -96,7 +96,7 @@ def optional_size(text: str | None) -> int | None:
     """Return the bytes of a size such as 4GB; None for an option that was left out."""
     if not text:
         return None
-    return parse_size(text)
+    return parse_budget(text)
 
 
 def collect_records(

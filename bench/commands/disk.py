@@ -11,7 +11,7 @@ from edgellm.bench.commands import common
 from edgellm.bench.tables.text_tables import DISK_COLUMNS
 from edgellm.console.progress import show_doing
 from edgellm.errors import ConfigError
-from edgellm.settings import parse_size
+from edgellm.settings import parse_budget
 
 MAX_THREADS = 64
 
@@ -35,7 +35,7 @@ def disk(
     from edgellm.reading.read_plan import SECTOR
 
     thread_counts = [_thread_count(text.strip()) for text in threads.split(",")]
-    read_sizes = [parse_size(text) for text in chunk.split(",")]
+    read_sizes = [parse_budget(text) for text in chunk.split(",")]
     if any(size % SECTOR for size in read_sizes):
         raise ConfigError(f"a piece is a multiple of {SECTOR} bytes", hint="write it as 1MiB, 8MiB")
     with show_doing() as show:

@@ -11,7 +11,7 @@ from edgellm.bench.records.collect import exit_code
 from edgellm.bench.tables.text_tables import PAGING_COLUMNS, megabytes
 from edgellm.console.progress import show_doing
 from edgellm.console.terminal import say
-from edgellm.settings import parse_size
+from edgellm.settings import parse_budget
 
 
 def paging(
@@ -46,7 +46,7 @@ def paging(
     """
     from edgellm.bench.paging.paging import PagingSettings, measure_paging
 
-    budgets = [parse_size(text) for text in common.split_names(memory)]
+    budgets = [parse_budget(text) for text in common.split_names(memory)]
     settings = PagingSettings(
         samples=samples,
         tokens=tokens,

@@ -28,7 +28,7 @@ from edgellm.cli import headings
 from edgellm.cli.command_group import CommandGroup
 from edgellm.errors import ModelNotFoundError
 from edgellm.files.given_path import given_path
-from edgellm.settings import parse_size
+from edgellm.settings import parse_budget
 
 NUMBERS = "N,N,..."
 
@@ -55,17 +55,29 @@ def run(
     ] = "",
     prompt_tokens: Annotated[
         str,
-        Option(metavar=NUMBERS, help="Prompt lengths; 0 for none.", rich_help_panel=headings.TESTS),
+        Option(
+            "--prompt-tokens",
+            "-p",
+            metavar=NUMBERS,
+            help="Prompt lengths; 0 for none.",
+            rich_help_panel=headings.TESTS,
+        ),
     ] = ",".join(map(str, PROMPT_TOKENS)),
     gen_tokens: Annotated[
         str,
         Option(
-            metavar=NUMBERS, help="Generation lengths; 0 for none.", rich_help_panel=headings.TESTS
+            "--gen-tokens",
+            "-n",
+            metavar=NUMBERS,
+            help="Generation lengths; 0 for none.",
+            rich_help_panel=headings.TESTS,
         ),
     ] = ",".join(map(str, GEN_TOKENS)),
     depth: Annotated[
         str,
         Option(
+            "--depth",
+            "-d",
             metavar=NUMBERS,
             help="Tokens already in the context, not timed.",
             rich_help_panel=headings.TESTS,
@@ -74,13 +86,22 @@ def run(
     threads: Annotated[
         str,
         Option(
+            "--threads",
+            "-t",
             metavar=NUMBERS,
             help="CPU threads; default: chosen for the machine.",
             rich_help_panel=headings.SPEED,
         ),
     ] = "",
     batch: Annotated[
-        str, Option(metavar=NUMBERS, help="Sequences side by side.", rich_help_panel=headings.TESTS)
+        str,
+        Option(
+            "--batch",
+            "-b",
+            metavar=NUMBERS,
+            help="Sequences side by side.",
+            rich_help_panel=headings.TESTS,
+        ),
     ] = "1",
     bits: Annotated[
         str,
@@ -116,7 +137,14 @@ def run(
         ),
     ] = None,
     repetitions: Annotated[
-        int, Option(metavar="N", help="Repetitions of each test.", rich_help_panel=headings.TESTS)
+        int,
+        Option(
+            "--repetitions",
+            "-r",
+            metavar="N",
+            help="Repetitions of each test.",
+            rich_help_panel=headings.TESTS,
+        ),
     ] = REPETITIONS,
     max_seconds: Annotated[
         float,
@@ -160,7 +188,7 @@ def run(
         batch=common.split_numbers("batch", batch),
         threads=common.split_numbers("threads", threads) or (None,),
         bits=common.split_numbers("bits", bits) or (None,),
-        memory=tuple(map(parse_size, common.split_names(memory))) or (None,),
+        memory=tuple(map(parse_budget, common.split_names(memory))) or (None,),
         dtype=dtype,
         repetitions=repetitions,
         max_seconds=max_seconds,

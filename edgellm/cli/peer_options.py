@@ -13,6 +13,7 @@ SHORT_OPTIONS: Mapping[str, str] = {
     "-n": "--max-tokens",
     "--predict": "--max-tokens",
     "-c": "--context",
+    "--ctx": "--context",
     "-md": "--draft",
     "--model-draft": "--draft",
     "-sys": "--system",
@@ -32,6 +33,9 @@ SAME_VALUES = frozenset(
 MODEL_OPTIONS = ("-m", "--model")
 """Options that other programs have for the argument MODEL."""
 
+MODEL_ARGUMENTS = ("MODEL", "[MODEL ...]")
+"""The argument of ours that they mean, as usage lines have it."""
+
 PEER_HINTS: Mapping[str, str] = {
     "-t": "did you mean --threads or --temperature?",
     "-s": "did you mean --seed or --system?",
@@ -39,6 +43,8 @@ PEER_HINTS: Mapping[str, str] = {
     "-f": "to read a prompt from a file: --prompt - < FILE",
     "--file": "to read a prompt from a file: --prompt - < FILE",
     "--verbose": "speeds are printed below an answer on a terminal, and with --json",
+    "--hf-path": "the source needs no option: edgellm convert SOURCE DEST",
+    "--mlx-path": "the destination needs no option: edgellm convert SOURCE DEST",
     "-ngl": "leave it out; --memory says how much may be used",
     "--gpu-layers": "leave it out; --memory says how much may be used",
     "--n-gpu-layers": "leave it out; --memory says how much may be used",
@@ -70,11 +76,12 @@ def our_words(words: Sequence[str], parameters: Sequence[Any], command: str) -> 
         command: the words that call it.
 
     Raises:
-        ConfigError: an option's value is missing.
+        ConfigError: an option's value is missing, or the option is another program's alone.
     """
     flags = _flags(parameters)
     takes_model = any(
-        item.metavar == "MODEL" and item.param_type_name == "argument" for item in parameters
+        item.metavar in MODEL_ARGUMENTS and item.param_type_name == "argument"
+        for item in parameters
     )
     found: list[str] = []
     rest = list(words)
@@ -88,6 +95,8 @@ def our_words(words: Sequence[str], parameters: Sequence[Any], command: str) -> 
         if flag in MODEL_OPTIONS and takes_model and flag not in flags:
             found.insert(0, value or _value(flag, "MODEL", rest, flags, command))
             continue
+        if re.fullmatch("-[a-z]{2,}", flag) and flag in PEER_HINTS:  # typer reads it as several
+            raise ConfigError(f"there is no option {flag}", hint=PEER_HINTS[flag])
         ours = our_option(flag)
         if flag not in flags and ours in flags:
             flag = ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +11,12 @@ from typer.core import TyperGroup
 
 from edgellm.cli.peer_options import peer_hint
 from edgellm.errors import ConfigError
+
+NUMBER_WORDS = {
+    "Input should be a valid integer": "it must be a whole number",
+    "Input should be a valid number": "it must be a number",
+}
+"""What typer says of values that are no numbers, and what we say."""
 
 TOO_MANY = "got unexpected extra argument"
 """The beginning of typer's message about words that no argument takes."""
@@ -62,4 +69,6 @@ def did_you_mean(name: str, known: Sequence[str], help_command: str) -> str:
 def _sentence(error: Any) -> str:
     """Return typer's message in one line, as our own begin and end."""
     message = " ".join(error.format_message().split()).rstrip(".")
+    for begun, ours in NUMBER_WORDS.items():
+        message = re.sub(f"{begun}.*", ours, message)
     return message[:1].lower() + message[1:]

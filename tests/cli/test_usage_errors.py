@@ -70,6 +70,41 @@ MEMORY = "--memory needs a value: SIZE, PERCENT or auto"
             "'8' has no unit",
             "write 8GB (10^9 bytes), 8GiB (2^30) or 8MB",
         ),
+        (
+            ["plan", "stories", "--sim-disk", "5"],
+            "'5' has no unit",
+            "write 5GB (10^9 bytes), 5GiB (2^30) or 5MB",
+        ),
+        (
+            ["bench", "stories", "--memory", "5"],
+            "'5' has no unit",
+            "write 5GB (10^9 bytes), 5GiB (2^30) or 5MB",
+        ),
+        (
+            ["generate", "-p", "x", "--seed", "y"],
+            "invalid value for '--seed': it must be a whole number",
+            "see edgellm generate --help",
+        ),
+        (
+            ["generate", "-p", "x", "--temperature", "y"],
+            "invalid value for '--temperature': it must be a number",
+            "see edgellm generate --help",
+        ),
+        (
+            ["generate", "-p", "x", "-ngl", "99", "-n", "3"],
+            "there is no option -ngl",
+            "leave it out; --memory says how much may be used",
+        ),
+        (
+            ["convert", "--hf-path", "x", "--mlx-path", "y"],
+            "there is no option --hf-path",
+            "the source needs no option: edgellm convert SOURCE DEST",
+        ),
+        (
+            ["bench", "-m", "stories", "-p", "8", "-n", "4", "-r", "1", "-t", "x"],
+            "--threads x is not a list of numbers",
+            "write it as 1,2,4",
+        ),
         (["chat", "-t", "4"], "there is no option -t", "did you mean --threads or --temperature?"),
         (
             ["-m", "stories", "-p", "x"],

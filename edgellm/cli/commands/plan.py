@@ -11,7 +11,7 @@ from edgellm.cli.common import options
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.console import terminal
 from edgellm.device.require_mlx import require_backend
-from edgellm.settings import LoadSettings, parse_budget, parse_size
+from edgellm.settings import LoadSettings, parse_budget
 
 PLAN_OPTIONS = options.LOAD_OPTIONS.only(
     "memory", "context", "context_window", "kv_bits", "backend", "draft"
@@ -49,7 +49,7 @@ def plan(
     else:
         warn_of_large_budget(settings)
     if sim_disk:
-        target = replace(target, disk=parse_size(sim_disk.removesuffix("/s")))
+        target = replace(target, disk=parse_budget(sim_disk.removesuffix("/s")))
     checkpoint, downloaded = inspect_model(model)
     facts = forecast(checkpoint, settings, target, here=downloaded).as_dict()
     facts["busy"] = describe_load()

@@ -82,7 +82,7 @@ def test_wrong_options_are_said_before_anything_runs(arguments, said, capsys):
 def test_a_budget_that_nothing_fits_is_refused_before_anything_runs(folder, tmp_path, capsys):
     kept = tmp_path / "kept.jsonl"
     kept.write_text("before\n")
-    arguments = ["bench", "stories", str(folder), "--memory=1,2", "--output", str(kept)]
+    arguments = ["bench", "stories", str(folder), "--memory=1KB,2KB", "--output", str(kept)]
     assert main(arguments) == MemoryBudgetError.exit_code
     streams = capsys.readouterr()
     assert streams.out == ""
