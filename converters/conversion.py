@@ -66,7 +66,7 @@ class ConversionReport:
     Attributes:
         path: the model folder.
         weight_bytes: bytes of all tensors.
-        dtype: of everything unquantized, and of scales.
+        dtype: the type of everything unquantized, and of scales.
         quantization: the usual form of a matrix; None: unquantized.
         exceptions: how the matrices are stored that differ from it, by their path; None:
             unquantized.

@@ -29,7 +29,7 @@ class Manifest:
 
     Attributes:
         origin: the source's fingerprint and the recipe's digest.
-        names: of all files that it writes.
+        names: the names of all files that it writes.
         files: those that are whole, by their name.
     """
 

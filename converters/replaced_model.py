@@ -27,7 +27,7 @@ class ReplacedModel:
 
     Args:
         destination: the folder that a conversion becomes.
-        names: of all files that the conversion writes.
+        names: the names of all files that the conversion writes.
     """
 
     def __init__(self, destination: Path, names: Collection[str]) -> None:

@@ -79,7 +79,7 @@ def synthesize(
         bits: 1, 2, 3, 4, 5, 6, 8, or 16 for unquantized.
         group_size: weights a scale, 32, 64 or 128; None: 64.
         dtype: ``float16``, ``bfloat16`` or ``float32``; None: the published model's.
-        seed: of the weights.
+        seed: the seed of the weights.
         force: replace the model that is at the destination.
         progress: called after each piece.
 

@@ -43,7 +43,7 @@ class Workspace:
         destination: the folder that the conversion becomes.
         origin: what the manifest must hold for its files to be kept: the source's fingerprint and
             the recipe's digest.
-        names: of all files that the conversion writes.
+        names: the names of all files that the conversion writes.
         command: what is at work, for the error of another one.
         replace: whether a model that is already at the destination gives way at the end.
     """

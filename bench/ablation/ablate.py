@@ -65,9 +65,9 @@ class AblationSettings:
             in.
         prompt_tokens: before them; a model without a KV cache computes these again for every
             token.
-        tokens: of a repetition.
+        tokens: tokens of a repetition.
         repetitions: of each ablation; one more warms up.
-        threads: of arithmetic; None: as the machine has.
+        threads: threads for arithmetic; None: as the machine has.
         timeout: seconds in which a worker must send a message.
     """
 

@@ -61,7 +61,7 @@ class RuntimeSettings:
     """The settings that a runtime loads a model with.
 
     Attributes:
-        threads: of arithmetic on a processor; None follows the machine.
+        threads: threads for arithmetic on a processor; None follows the machine.
         dtype: of activations, and of weights that are not quantized; None is the runtime's best.
         memory: the budget in bytes; None is what is free.
         context: the most tokens of a sequence; None where it is not known yet.

@@ -34,7 +34,7 @@ class ParitySettings:
 
     Attributes:
         text: that the models are led through, token by token, whatever they would have said.
-        tokens: of it, at most.
+        tokens: maximum number of its tokens.
         window: tokens that are led through together; each window starts over.
         prompt_tokens: the beginning of the text that greedy texts go on from.
         new_tokens: of a greedy text.
@@ -121,8 +121,8 @@ class _Outputs:
 
     Attributes:
         side: the model and its backend.
-        bits: of its weights.
-        device: that it ran on.
+        bits: bits of its weights.
+        device: the device that it ran on.
         arithmetic: the code path that ran.
         files: of logits (L, V), one a window.
         greedy: tokens after the prompt.

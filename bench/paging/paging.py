@@ -39,9 +39,9 @@ class PagingSettings:
 
     Attributes:
         samples: repetitions, a plain read of the streamed files before, between and after them.
-        tokens: of each repetition.
-        context: that the KV cache has room for; None: as the plan decides.
-        threads: of arithmetic; None: as the machine has.
+        tokens: tokens of each repetition.
+        context: tokens that the KV cache has room for; None: as the plan decides.
+        threads: threads for arithmetic; None: as the machine has.
         headroom: bytes above its budget that the system lets each process have; None: as many as it
             likes.
     """

@@ -81,7 +81,7 @@ class FieldError(BackendError):
     """A record's field is missing, or holds what it cannot.
 
     Args:
-        name: of the field, with its place in a list.
+        name: the name of the field, with its place in a list.
         fact: what stands there.
         expected: what must.
     """

@@ -42,7 +42,7 @@ class PagingRecord(Record):
         bytes_per_token: read from disk per token.
         raw_gbps: GB per second of plain reads of the same files, before and after each repetition:
             one more than those.
-        resident_seconds: of one token, were all weights in memory.
+        resident_seconds: seconds per token if all weights were in memory.
         load_seconds: until the first token could begin.
         direct_reads: whether reads went past the page cache.
         cap_bytes: what the system held the process to; None: nothing.
@@ -118,7 +118,7 @@ class AblationRecord(Record):
     Attributes:
         variant: the ablation in words.
         without: the part that is left out; None: nothing.
-        whole_seconds: of the median repetition with all parts.
+        whole_seconds: seconds of the median repetition with all parts.
         prompt_tokens: that came before.
         pinned_layers: those that stayed in memory.
         layers: of the model.
@@ -147,13 +147,13 @@ class QueryRecord(Record):
     """One question to one model; ``seconds`` last from the question to the answer's last token.
 
     Attributes:
-        number: of the question, from 1.
+        number: the number of the question, from 1.
         question: as it was asked.
         answer: the text that the model gave.
         finish_reason: ``stop``, or ``length`` where ``--max-tokens`` cut it off.
         prompt_tokens: of the question, the template's own among them.
-        first_token_seconds: of each repetition.
-        model_bytes: of the model's weights.
+        first_token_seconds: seconds of each repetition.
+        model_bytes: bytes of the model's weights.
         score: from 1 to 10, once somebody has rated the answer.
         scored_by: ``person``, or the judge's name.
     """
@@ -186,7 +186,7 @@ class ParityRecord(Record):
         kl: the Kullback-Leibler divergence from the reference, in nats, the mean over tokens.
         kl_max: the same of the worst token.
         top1_agreement: fraction of tokens after which both hold the same word for the likeliest.
-        perplexity: of the text, by this model.
+        perplexity: the perplexity of the text, by this model.
         reference_perplexity: the same by the reference.
         text_equal: whether the greedy texts are the same, token by token.
         equal_tokens: with which they begin alike.

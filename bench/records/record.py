@@ -35,11 +35,11 @@ class Record:
         device: the chip that it computed on.
         test: ``pp512``, ``tg128``, ``paging``, ``disk``.
         environment: the machine and the versions.
-        tokens: of one repetition, in each sequence.
-        seconds: of each repetition.
-        threads: of arithmetic, or of reading where the disk alone is measured.
+        tokens: tokens of one repetition, in each sequence.
+        seconds: seconds of each repetition.
+        threads: threads for arithmetic, or for reading where the disk alone is measured.
         batch: sequences at once.
-        bits: of a weight, as the model's config says.
+        bits: bits per weight, as the model's config says.
         memory_bytes: the budget.
         peak_memory_bytes: the most that the process held.
         weight_bytes_per_token: weights that one token's arithmetic goes through.
@@ -145,9 +145,9 @@ class SpeedRecord(Record):
 
     Attributes:
         depth: tokens of a sequence that came before, untimed.
-        dtype: of activations, as it was asked for; None is the backend's own choice.
+        dtype: the type of activations, as it was asked for; None is the backend's own choice.
         arithmetic: the code path that ran.
-        model_bytes: of the weights' files.
+        model_bytes: bytes of the weights' files.
         load_seconds: from the start of loading until the model could compute.
         step_seconds: of single steps, each waited for, in a pass of their own; their percentiles
             are the latencies.
@@ -251,8 +251,8 @@ class DiskRecord(Record):
     """Plain reads of files.
 
     Attributes:
-        chunk_bytes: of one read.
-        read_bytes: of one repetition.
+        chunk_bytes: bytes of one read.
+        read_bytes: bytes of one repetition.
         direct_reads: whether they went past the page cache.
     """
 

@@ -136,7 +136,7 @@ def _reasons_section(
     """Return each reason, with the records that it is about; empty without any.
 
     Args:
-        title: of the section.
+        title: the title of the section.
         reasons: each with what is said behind the name of the record that it is about.
         records: all of them.
     """

@@ -64,8 +64,8 @@ class Sample:
     """One repetition.
 
     Attributes:
-        seconds: that it took.
-        joules: that the machine used; None where it does not tell.
+        seconds: seconds that it took.
+        joules: joules that the machine used; None where it does not tell.
         slept: whether the machine slept through a part of it, which makes it worthless.
     """
 

@@ -43,10 +43,10 @@ class ModelVariant:
 
     Attributes:
         path: the folder or file; None of a model on a server.
-        bits: of most weights; None where a file does not tell, as for all below.
+        bits: bits of most weights; None where a file does not tell, as for all below.
         vocabulary: tokens that the model knows.
         context: tokens that the model's config has positions for.
-        nbytes: of the weights' files.
+        nbytes: bytes of the weights' files.
         layer_parameters: weights of the matrices in all layers.
         head_parameters: weights of the output matrix.
     """

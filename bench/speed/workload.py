@@ -31,7 +31,7 @@ class Test:
 
     Attributes:
         kind: ``pp`` is a prompt and ``tg`` a generation.
-        tokens: of each sequence.
+        tokens: tokens of each sequence.
         depth: tokens of each sequence that come before, untimed.
         batch: sequences.
     """
@@ -62,8 +62,8 @@ class Session:
     Attributes:
         backend: its name in the table of backends.
         model: as it was named.
-        bits: that were asked for; None is what the model has.
-        settings: that it is loaded with.
+        bits: bits that were asked for; None is what the model has.
+        settings: settings that it is loaded with.
     """
 
     backend: str
@@ -97,8 +97,8 @@ class Workload:
         batch: sequences at once.
         threads: of a session; None is as many as the machine has.
         memory: budgets in bytes; None is what is free.
-        bits: of the weights; None is what the model has.
-        dtype: of activations; None is the backend's own choice.
+        bits: bits of the weights; None is what the model has.
+        dtype: the type of activations; None is the backend's own choice.
         repetitions: of each test.
         max_seconds: after which no further repetition of a test begins.
         timeout: seconds in which a worker must send a message.

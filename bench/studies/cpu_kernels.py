@@ -52,7 +52,7 @@ class Program:
     Attributes:
         backend: a name in the table of backends.
         file: its model.
-        weight_bytes: that one decoded token goes through.
+        weight_bytes: bytes of the weights that one decoded token goes through.
     """
 
     backend: str

@@ -45,8 +45,8 @@ class Contest:
 
     Attributes:
         name: in words.
-        shape: of the model, one of ``presets.SHAPES``.
-        tokens: of a run.
+        shape: the shape of the model, one of ``presets.SHAPES``.
+        tokens: tokens of a run.
         runs: by runtime, the name of its model's file or folder, and the memory that it is told;
             our own first.
     """

@@ -112,7 +112,7 @@ def measure(
     Args:
         opener: of the model.
         prompts: one a text.
-        tokens: of a text at most.
+        tokens: maximum number of tokens of a text.
         draft: the draft model's folder; None: n-grams.
         slow: whether to propose as if every pass took as long.
         min_repeated: the fraction of a plain answer that must repeat itself for it to count.
@@ -163,7 +163,7 @@ def measure_replay(
     """Return seconds per token of a paged model, plain and with replayed draft tokens, in turns.
 
     Args:
-        folder: of the model.
+        folder: the folder of the model.
         memory: its budget.
         steps: rows and tokens of each recorded step.
         count: steps that are replayed in a round.

@@ -158,7 +158,7 @@ class Int4CPU:
     Args:
         weight: the matrix.
         bias: (N,) that is added, or None.
-        dtype: of ``x``, of scales and zeros, and of the result.
+        dtype: the type of ``x``, of scales and zeros, and of the result.
         scratch: shared with the other layers.
         dequantize_from: tokens from which on dequantizing is cheaper than the kernel.
     """

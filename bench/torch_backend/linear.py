@@ -39,8 +39,8 @@ class LinearFactory(Protocol):
     """The linear layers of a device.
 
     Attributes:
-        dtype: of activations.
-        device: that computes.
+        dtype: the type of activations.
+        device: the device that computes.
         notes: how the weights of its layers are held, for a reader of the figures.
     """
 
@@ -107,8 +107,8 @@ class QuantizedEmbedding:
         packed: (V, E * bits / 32) words.
         scales: (V, G).
         biases: (V, G).
-        bits: of a code.
-        dtype: of the embeddings.
+        bits: bits per code.
+        dtype: the type of the embeddings.
     """
 
     def __init__(

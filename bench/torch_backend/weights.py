@@ -35,7 +35,7 @@ class QuantizedWeight:
         codes: (N, K) uint8, each below ``2 ** bits``.
         scales: (N, G) as stored.
         biases: (N, G) as stored.
-        bits: of a code.
+        bits: bits per code.
     """
 
     codes: torch.Tensor

@@ -39,7 +39,7 @@ class WorkerProcess:
     Args:
         command: the program and its arguments.
         timeout: seconds that ``receive`` waits for a message; None waits for as long as it takes.
-        threads: of arithmetic, for libraries that ask the environment; None: as they like.
+        threads: threads for arithmetic, for libraries that ask the environment; None: as they like.
         crash_hint: the hint of the error where a signal has ended the worker.
     """
 

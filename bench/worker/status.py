@@ -11,7 +11,7 @@ class Status:
     """A point in a run of the bench.
 
     Attributes:
-        number: of the test under way, from 1.
+        number: the number of the test under way, from 1.
         total: tests in all.
         title: what is measured: a backend, a model, its threads.
         doing: the step of it: "loading", "repetition 2 of 5".

@@ -51,8 +51,8 @@ class GgufTensor:
         kind: its type as ggml calls it (``Q4_0``).
         shape: in NumPy's order, rows first; GGUF has it the other way round.
         file: where it lies.
-        offset: of its first byte in the file.
-        nbytes: of all its blocks.
+        offset: the offset of its first byte in the file.
+        nbytes: bytes of all its blocks.
         scale: a factor of all its values, which another tensor has.
     """
 

@@ -54,7 +54,7 @@ class GgufMatrix:
     Attributes:
         source: the model.
         path: the tensor's name; of a quantized matrix without its last part.
-        shape: of its unquantized values.
+        shape: the shape of its unquantized values.
         stored: how the source has it; None: unquantized.
         head_dim: rows of a head where llama.cpp wants them in pairs; None: the order stays.
         offset: what is added to the numbers of a norm.

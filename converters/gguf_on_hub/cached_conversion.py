@@ -37,9 +37,9 @@ class _Record:
     Attributes:
         repository: ``owner/name``.
         files: paths in it, the first one first.
-        commit: of the repository, when it was last looked at.
+        commit: the commit of the repository, when it was last looked at.
         blobs: name and size of each file's content in the Hub's cache.
-        version: of edgellm.
+        version: the version of edgellm.
     """
 
     repository: str

@@ -36,7 +36,7 @@ class _Factors:
     """A change's factors in float32.
 
     Attributes:
-        path: of the matrix.
+        path: the path of the matrix.
         up: (rows, rank).
         down: (rank, columns).
         magnitude: the length of each row (rows,).

@@ -128,7 +128,7 @@ def scales_of(config: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, 
     ``alpha_pattern`` has alphas of modules, whose names its keys match.
 
     Args:
-        config: of the adapter.
+        config: the config of the adapter.
         ranks: by the modules' paths.
 
     Raises:

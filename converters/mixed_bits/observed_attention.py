@@ -33,7 +33,7 @@ def attention_by_numpy(
         queries: (1, H, L, D), in float32.
         keys: (1, G, S, D), not quantized.
         values: (1, G, S, D), not quantized.
-        scale: of the scores.
+        scale: the factor of the scores.
         mask: as ``kv_cache.cache.Mask``.
         cap: the soft cap of scores, if any.
     """

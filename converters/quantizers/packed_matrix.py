@@ -107,7 +107,7 @@ class Tensors:
             raise FormatError(f"tensor {quoted(name)} is missing", hint="download the model again")
         if tensor.dtype not in dtypes or len(tensor.shape) != rank or 0 in tensor.shape:
             raise FormatError(
-                f"tensor {quoted(name)} is {tensor.dtype} {tensor.shape}, which its method has not",
+                f"tensor {quoted(name)} is {tensor.dtype} {tensor.shape}, which its method lacks",
                 hint="download the model again",
             )
         return tensor.shape

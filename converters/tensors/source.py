@@ -39,7 +39,7 @@ class SourceTensor:
 
     Attributes:
         dtype: safetensors' code of its type.
-        shape: of the tensor.
+        shape: the shape of the tensor.
         becomes: the type that it gets where none is asked for; None: its own.
     """
 

@@ -68,7 +68,7 @@ def mistral_settings(version: str, tokens: Collection[str]) -> dict[str, Any]:
     """Return what tokenizer_config.json says of roles and of a chat.
 
     Args:
-        version: of the form of a chat; without a template where it is unknown.
+        version: the version of the form of a chat; without a template where it is unknown.
         tokens: the special ones, of which a template may need some that are not there.
     """
     settings: dict[str, Any] = {role: token for role, token in ROLES.items() if token in tokens}

@@ -52,8 +52,8 @@ class Tekken:
     """A tekken.json that has been read.
 
     Attributes:
-        version: of the form of a chat, such as ``v3``.
-        pattern: that cuts a text before it is merged.
+        version: the version of the form of a chat, such as ``v3``.
+        pattern: the pattern that cuts a text before it is merged.
         special: text, and whether it is control and not text, of the first tokens.
         ranks: the tokens behind them.
     """

@@ -1,6 +1,6 @@
 """Conversations: messages in, a reply out; only new tokens are computed.
 
-``chat.py`` is what a person holds; ``messages.py`` checks what they say, ``reply.py`` takes a reply
+``chat.py`` is the conversation; ``messages.py`` checks what they say, ``reply.py`` takes a reply
 token by token, ``overflow.py`` knows what leaves a full context, ``saved.py`` is the file of a
 conversation, ``cached_turn.py`` what the model has computed of it. ``tools.py`` makes schemas of
 functions, ``tool_calls.py`` finds the calls in a reply.

@@ -40,10 +40,10 @@ class Placement:
     """Where one tensor lies in a buffer.
 
     Attributes:
-        name: of the tensor.
+        name: the name of the tensor.
         dtype: the format's code (``BF16``).
-        shape: of the tensor.
-        offset: of its first byte in the buffer.
+        shape: the shape of the tensor.
+        offset: the offset of its first byte in the buffer.
     """
 
     name: str
@@ -126,7 +126,7 @@ class WeightBuffer:
         nbytes: at least; rounded up to whole pages.
 
     Attributes:
-        nbytes: that it has.
+        nbytes: bytes that it has.
         memory: the memory, to write to.
     """
 

@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ModelNotFoundError, ReadError: as ``folder.open_folder``.
         FormatError: likewise; or a tensor is missing, or has another type or shape than the config
             says.
-        UnsupportedModelError: the model is whole, but of a kind that edgellm does not run.
+        UnsupportedModelError: the model is valid, but of a kind that edgellm does not run.
     """
     return checkpoint_of(open_folder(path))
 

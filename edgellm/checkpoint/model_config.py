@@ -264,7 +264,7 @@ def unknown_family(model_type: object, *, also: str | None = None) -> Unsupporte
     """Return the error about a family that is not known.
 
     Args:
-        model_type: of its config.
+        model_type: the model_type of its config.
         also: who does not know it either.
     """
     others = sorted({*DIALECTS, *WRAPPERS} - FAMILIES.keys())

@@ -56,9 +56,9 @@ class Quantization:
     """How one matrix is stored.
 
     Attributes:
-        bits: of a weight.
+        bits: bits per weight.
         group_size: weights that share a scale.
-        mode: of ``MODES``: what codes and scales mean.
+        mode: one of ``MODES``: what codes and scales mean.
     """
 
     bits: int
@@ -75,7 +75,7 @@ class Quantization:
         Args:
             rows: outputs.
             columns: inputs.
-            dtype: of the matrix before it was quantized.
+            dtype: the type of the matrix before it was quantized.
         """
         scales_shape = (rows, columns // self.group_size)
         parts: dict[str, StoredForm] = {"weight": ("U32", (rows, columns * self.bits // 32))}
@@ -92,7 +92,7 @@ def quantization_of(config: Mapping[str, Any], path: str) -> Quantization | None
 
     Args:
         config: the folder's config.
-        path: of the matrix (``model.layers.3.self_attn.q_proj``).
+        path: the path of the matrix (``model.layers.3.self_attn.q_proj``).
 
     An exception for the path comes before the default. Whether a matrix *is* quantized its tensors
     decide: see ``stored_quantization``.

@@ -59,12 +59,12 @@ class TensorInfo:
     """Where one tensor lies.
 
     Attributes:
-        name: of the tensor.
+        name: the name of the tensor.
         dtype: the format's code (``BF16``).
-        shape: of the tensor.
-        file: that holds it.
-        offset: of its first byte in the file.
-        nbytes: of the tensor.
+        shape: the shape of the tensor.
+        file: the file that holds it.
+        offset: the offset of its first byte in the file.
+        nbytes: bytes of the tensor.
     """
 
     name: str
@@ -97,9 +97,9 @@ class TensorData:
     """One tensor to be written.
 
     Attributes:
-        name: of the tensor.
+        name: the name of the tensor.
         dtype: the format's code (``BF16``).
-        shape: of the tensor.
+        shape: the shape of the tensor.
         data: its bytes, or what yields them part by part when their turn comes.
     """
 

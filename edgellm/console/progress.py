@@ -66,7 +66,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        note("what is done is kept: the same command goes on from here")
+        note("what is done is kept: the same command continues from here")
         raise
 
 

@@ -1,4 +1,4 @@
-"""The status line: what a completion is doing while somebody waits for it."""
+"""The status line: what a completion is doing while the user waits for it."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Place:
     """A place in line, or at the model; ``ModelLock.place`` makes it.
 
     Args:
-        lock: of the model.
+        lock: the lock of the model.
         occupant: gives way where nobody reads it; None: the place is held until ``leave``.
         deadline: the end of its time, by ``time.monotonic``; None: there is none.
 

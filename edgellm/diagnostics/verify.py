@@ -64,7 +64,7 @@ class Verdict:
     """The result of one check.
 
     Attributes:
-        name: of the check.
+        name: the name of the check.
         passed: None where it could not be made.
         detail: what was found.
         hint: the next step, where it failed.

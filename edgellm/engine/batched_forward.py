@@ -19,8 +19,8 @@ class SequenceInput:
     """The next tokens of one sequence.
 
     Attributes:
-        tokens: that go through the model; at least one.
-        caches: of the sequence, one per layer.
+        tokens: tokens that go through the model; at least one.
+        caches: the KV caches of the sequence, one per layer.
         prompt_tokens: tokens of the prompt that are not in the caches; the tokens begin with them.
         needs_logits: whether the logits after the last token are needed.
         on_states: called with the hidden states (L, E) of these tokens after all layers, in their
@@ -48,7 +48,7 @@ class _PackedState:
     """Rows that go through a layer at once.
 
     Attributes:
-        tokens: of all its sequences, side by side.
+        tokens: tokens of all its sequences, side by side.
         spans: whose they are.
         inputs: for each span, the place of its input.
     """
@@ -74,7 +74,7 @@ def forward(
     Args:
         model: the model.
         inputs: of different sequences.
-        prefill_chunk: prompt tokens that go through a layer at once, at most.
+        prefill_chunk: maximum number of prompt tokens that go through a layer at once.
         keep_going: where it says no, the logits are None and the caches are left half-way.
 
     Returns:

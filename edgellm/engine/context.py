@@ -25,7 +25,7 @@ class EngineContext:
         model: the model.
         caches: makes those of a sequence.
         tokenizer: its tokenizer.
-        plan: what it was loaded by.
+        plan: the plan that it was loaded with.
         reader: reads its streamed weights.
         model_lock: held while the engine has sequences.
         prefix_cache: KV caches of ended sequences.

@@ -34,7 +34,7 @@ class EngineStats:
         seconds: time in which steps were computed.
         passes: passes over the weights of all layers.
         weight_passes: reads of all streamed weights; 0 when resident.
-        bytes_read: from disk.
+        bytes_read: bytes read from disk.
     """
 
     sequences: int = 0

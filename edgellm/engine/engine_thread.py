@@ -25,8 +25,8 @@ class Inbox:
     What a reader leaves unread costs some hundred bytes per token, ``max_tokens`` of them at most.
 
     Attributes:
-        number: of the sequence.
-        tokens: that were not read yet.
+        number: the number of the sequence.
+        tokens: tokens that were not read yet.
         error: why there is no last token.
         ended: whether nothing more comes; set when the last token is there.
         is_known: whether ``EngineThread.submit`` has returned it.
@@ -52,7 +52,7 @@ class EngineThread:
     Its methods may be called from any thread.
 
     Args:
-        engine: that nobody else steps.
+        engine: the engine; nobody else steps it.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -20,8 +20,8 @@ class Scheduler:
 
     Args:
         kv_budget: bytes for the KV caches of all that run.
-        max_sequences: that run at once; None for as many as there is memory for.
-        max_queue: sequences that may wait for others to end; None for any number.
+        max_sequences: maximum number that run at once; None for as many as fit into memory.
+        max_queue: maximum number of waiting sequences; None for any number.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Scheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits, nobody runs, and no token is still to be returned."""
+        """Whether no sequence waits or runs, and no token is still to be returned."""
         with self._changed:
             return self._is_idle()
 
     @property
     def has_sequences(self) -> bool:
-        """Whether somebody waits or runs."""
+        """Whether a sequence waits or runs."""
         return bool(self._by_number)
 
     @property
@@ -129,7 +129,7 @@ class Scheduler:
                 self._cancel(sequence)
 
     def cancel_all(self) -> None:
-        """Cancel everybody who is here now."""
+        """Cancel all sequences that wait or run now."""
         with self._changed:
             for sequence in list(self._by_number.values()):
                 self._cancel(sequence)
@@ -142,7 +142,7 @@ class Scheduler:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the time of somebody is over, on ``time.monotonic``; None: there is no such time."""
+        """The earliest deadline of a sequence, on ``time.monotonic``; None: there is none."""
         if self._next_deadline == math.inf:
             return None
         return self._next_deadline
@@ -199,14 +199,14 @@ class Scheduler:
             self._require_open()
 
     def stop(self, why: str) -> None:
-        """Let nobody in any more, and end all waits; ``why`` is told to who still asks."""
+        """Refuse new sequences and end all waits; ``why`` is the message for later callers."""
         with self._changed:
             if self._why_stopped is None:
                 self._why_stopped = why
             self._changed.notify_all()
 
     def close(self, why: str) -> list[tuple[int, Token]]:
-        """Stop, and take out everybody; return their last tokens, and any not returned yet."""
+        """Stop, and remove all sequences; return their last tokens, and any not returned yet."""
         self.stop(why)
         with self._changed:
             for sequence in list(self._by_number.values()):
@@ -249,7 +249,7 @@ class Scheduler:
             raise ClosedError(self._why_stopped)
 
     def _admit(self) -> None:
-        """Let those run, in their order, for whose caches there is memory."""
+        """Admit, in order, the sequences for whose caches there is memory."""
         # No one overtakes: a large sequence would else wait for ever behind small ones.
         while self._waiting:
             if len(self._running) == self._max_sequences:

@@ -40,9 +40,9 @@ class Sequence:
     Attributes:
         number: by which an engine's caller knows it.
         tokens: the prompt's and the new ones.
-        limit: new tokens at most.
-        max_tokens: tokens at most, the prompt's included.
-        kv_bytes: of its KV caches, once it has started.
+        limit: maximum number of new tokens.
+        max_tokens: maximum number of tokens, the prompt's included.
+        kv_bytes: bytes of its KV caches, once it has started.
         lease: its KV caches; None before it has started.
         computed: tokens whose keys and values are in the caches.
         cached_tokens: those of the prompt that did not have to be computed.

@@ -44,7 +44,7 @@ class StepRunner:
         self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
-        """Go one step on with all sequences, and post new tokens to the scheduler.
+        """Compute one step of all sequences, and post new tokens to the scheduler.
 
         The model is held until there are no more sequences. While it is waited for, those end whose
         time is over.
@@ -60,7 +60,7 @@ class StepRunner:
                 self.leave()
 
     def look_again(self) -> None:
-        """Wait for the model no longer where nobody is left who needs it."""
+        """Stop waiting for the model when no sequence is left that needs it."""
         entering = self._entering
         if entering is not None and not self._scheduler.has_sequences:
             entering.cancel()
@@ -71,7 +71,7 @@ class StepRunner:
             self._held.pop().leave()
 
     def _enter(self) -> bool:
-        """Wait for the model; return whether it is there, and not somebody's time over."""
+        """Wait for the model; return false if a sequence's time is over first."""
         lock = self._context.model_lock
         self._entering = place = lock.place(deadline=self._scheduler.next_deadline)
         try:

@@ -37,7 +37,7 @@ def read_json(
 
     Args:
         path: the file.
-        max_bytes: of it.
+        max_bytes: maximum number of its bytes.
         max_items: values in it.
         finite: whether numbers have to be finite; where they need not, ``Infinity`` and ``NaN`` are
             read as Python writes them, which configs of state-space models hold.

@@ -209,7 +209,7 @@ def require_memory(beams: int, cache_bytes: int, free_bytes: int) -> None:
 
     Args:
         beams: how many there are; the prompt's own caches come on top.
-        cache_bytes: of each.
+        cache_bytes: bytes of each.
         free_bytes: what the budget has for caches.
     """
     needed = caches_of(beams) * cache_bytes

@@ -36,7 +36,7 @@ class Completer:
     Attributes:
         model: the model.
         tokenizer: its tokenizer.
-        plan: what it was loaded by.
+        plan: the plan that it was loaded with.
         reader: reads its streamed weights.
         prefix_cache: the KV caches of sequences.
         speculation: chooses draft tokens; None for plain decoding.

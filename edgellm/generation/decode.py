@@ -91,7 +91,7 @@ def generate_steps(
         caches: one per layer. Afterwards they hold nothing beyond the tokens that were yielded.
         sampling: how tokens are drawn.
         prefill_chunk: prompt tokens that go through a layer at once.
-        limit: new tokens at most; the caches have room for all of them but the last.
+        limit: maximum number of new tokens; the caches have room for all of them but the last.
         progress: is brought up to date as the loop goes.
         keep_going: asked before each forward; false ends the loop.
         seen: all tokens so far, where the caches hold some already; the repetition penalty looks at

@@ -34,7 +34,7 @@ class PromptToken:
         id: the token.
         text: what it adds to the prompt; of a special token, how it is written.
         logprob: its natural log-probability; None for the first one, which nothing comes before.
-        top_logprobs: the likeliest tokens in its place, the likeliest first.
+        top_logprobs: the most likely tokens in its place, most likely first.
     """
 
     id: int
@@ -74,7 +74,7 @@ class Token:
         error: why there is no completion, if ``finish_reason`` is ``error``.
         thinking: in a conversation, what it completes of the model's thinking, which is not part of
             ``text``.
-        top_logprobs: the likeliest tokens in its place, the likeliest first, where that was asked
+        top_logprobs: the most likely tokens in its place, most likely first, where that was asked
             for; by the model's own logits, as ``logprob`` is.
         beams: of a beam search, what the last token closes: all that it kept, the best first.
         prompt_logprobs: of the first token: the prompt's tokens, where that was asked for.
@@ -141,7 +141,7 @@ def completion_of(tokens: Sequence[Token]) -> Completion:
 
 
 def top_logprobs(logprob: TokenLogprob, tokenizer: Tokenizer) -> tuple[TopLogprob, ...]:
-    """Return the likeliest tokens of a position with their texts."""
+    """Return the most likely tokens of a position with their texts."""
     return tuple(
         TopLogprob(token, token_text(token, tokenizer), value) for token, value in logprob.top
     )

@@ -37,7 +37,7 @@ def prefill(
         model: the model.
         tokens: at least one.
         caches: one per layer; the tokens' keys and values go there.
-        prefill_chunk: tokens that go through a layer at once, at most.
+        prefill_chunk: maximum number of tokens that go through a layer at once.
         progress: is brought up to date as chunks are done; None where nobody looks.
         generated: how many of the sequence's last tokens were generated: they are computed as in
             decode steps.

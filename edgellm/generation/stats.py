@@ -153,7 +153,7 @@ class CostMeter:
     Args:
         model: the model that generates.
         reader: reads its streamed weights.
-        plan: what the model was loaded by.
+        plan: the plan that the model was loaded with.
     """
 
     def __init__(self, model: Model, reader: Reader, plan: Plan) -> None:
@@ -182,7 +182,7 @@ class CostMeter:
         """Return the cost so far.
 
         Args:
-            progress: of the generation.
+            progress: the progress of the generation.
             cached: tokens of the prompt that cost nothing.
             restored: those of the cached ones that came from the disk.
             completion_tokens: new tokens so far.

@@ -92,7 +92,7 @@ class TextStream:
         stop: texts that end the completion and are left out of it; in them special tokens are
             written out.
         end_tokens: tokens that end it.
-        limit: tokens at most.
+        limit: maximum number of tokens.
 
     Attributes:
         tokens: the tokens so far.

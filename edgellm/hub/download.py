@@ -89,7 +89,7 @@ class GgufPlace:
     Attributes:
         repository: ``owner/name``.
         files: its files' paths, the first one first.
-        commit: of the repository now; None: the Hub cannot be asked.
+        commit: the commit of the repository now; None: the Hub cannot be asked.
         folder: the cache's, if it has all the files.
         error: why the Hub cannot be asked.
     """

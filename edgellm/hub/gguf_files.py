@@ -24,7 +24,7 @@ def gguf_models(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the files of each model, by the first of them, where no shard is missing.
 
     Args:
-        names: of all files of a repository.
+        names: the names of all files of a repository.
     """
     models: dict[str, list[str]] = {}
     shards: dict[tuple[str, str], list[str]] = {}
@@ -47,7 +47,7 @@ def pick_model(name: HubName, names: Iterable[str]) -> list[str]:
 
     Args:
         name: names a GGUF file, or a quantization as files' names have it, in any case.
-        names: of all files of the repository.
+        names: the names of all files of the repository.
 
     Raises:
         ModelNotFoundError: there is no such model, or there are several.

@@ -28,7 +28,7 @@ class Description:
         int8: whether products can round activations to int8.
         folder: where compiled kernels are kept.
         cached_files: in that folder, for any instruction set and version.
-        cached_bytes: of those files.
+        cached_bytes: bytes of those files.
     """
 
     isa: str | None

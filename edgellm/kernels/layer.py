@@ -76,7 +76,7 @@ class KVView:
             that were position 0.
         values: likewise.
         head_bytes: from one head to the next.
-        position: of the first new token.
+        position: the position of the first new token.
         length: the position after the last new token.
         window: keys that a query looks back over, its own among them.
         max_exponent: of a split (``abi.split_of``).

@@ -67,7 +67,7 @@ class LayerSteps:
 
     Args:
         engine: the kernels.
-        shape: of the layer.
+        shape: the shape of the layer.
         weights: of the layer; their memory has to stay where it is.
         tokens: the most that a call has.
     """

@@ -56,7 +56,7 @@ class Cache(Protocol):
 
         Args:
             offset: tokens that it holds, no more than this one.
-            tokens: that storage is made for.
+            tokens: tokens that storage is made for.
         """
         ...
 
@@ -88,7 +88,7 @@ class KVCache:
 
     Args:
         kv_format: how keys and values are stored.
-        capacity: tokens at most, for a cache without a window.
+        capacity: maximum number of tokens, for a cache without a window.
         window: tokens that the next one looks at, itself included; None: all.
         reserve: tokens that storage is made for at once.
     """

@@ -23,7 +23,7 @@ class QuantizedKV(NamedTuple):
         codes: (1, G, S, W * bits / 32), 32-bit words.
         scales: (1, G, S, W / GROUP).
         biases: (1, G, S, W / GROUP).
-        bits: of a code.
+        bits: bits per code.
     """
 
     codes: mx.array
@@ -43,8 +43,8 @@ class KVFormat:
     Attributes:
         heads: G.
         head_dim: D.
-        dtype: of the numbers, or of scales and biases.
-        bits: of a code; None for plain numbers.
+        dtype: the type of the numbers, or of scales and biases.
+        bits: bits per code; None for plain numbers.
     """
 
     heads: int
@@ -129,7 +129,7 @@ def attention(
         queries: (1, H, L, D); query head h reads key/value head h // (H / G).
         keys: (1, G, S, D).
         values: (1, G, S, D), in the format of the keys.
-        scale: of the scores.
+        scale: the factor of the scores.
         mask: as ``cache.Mask``.
         cap: the scores become ``cap * tanh(score / cap)``, as in Gemma 2; None: they stay.
     """

@@ -35,7 +35,7 @@ class LocalModel:
         place: ``bundled``, ``Hub cache``, ``converted`` (by us, of a GGUF file) or ``folder``.
         path: where it lies.
         nbytes: on disk.
-        bits: of most weights; None where that is not known.
+        bits: bits of most weights; None where that is not known.
         fits: how it would be loaded now: ``in memory``, ``paged`` or ``too large``; None where it
             cannot be loaded as it is.
         pinned: the share of a paged model's layers that stays in memory.
@@ -133,7 +133,7 @@ def _in_repository(repository: CachedRepoInfo) -> Iterator[LocalModel]:
             note="a GGUF file, which is converted once when it is used",
         )
     if not models:
-        note = f"not whole, or in a format to convert: edgellm pull {name}"
+        note = f"incomplete, or in a format to convert: edgellm pull {name}"
         yield LocalModel(
             name=name,
             place=HUB,

@@ -84,12 +84,12 @@ def make_plan(
         estimate: of the model.
         budget: bytes for weights, KV cache and activations together; the interpreter and its
             libraries come on top.
-        ring_buffers: that the ring has where layers are streamed.
+        ring_buffers: buffers that the ring has where layers are streamed.
         context: tokens that the KV cache must have room for; None: what a quarter of the budget
             holds.
         context_window: tokens that attention looks back over, for the record.
         kv_bits: of the numbers in the KV cache, for the record.
-        beams: that the estimate's KV caches are for, for the record.
+        beams: beams that the estimate's KV caches are for, for the record.
         prefill_chunk: the most prompt tokens that go through a layer at once; less where the budget
             is small.
         speeds: for the prediction.

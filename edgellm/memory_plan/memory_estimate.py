@@ -19,18 +19,18 @@ class MemoryEstimate:
 
     Attributes:
         layer_bytes: weights of each layer, in a buffer of their own.
-        embedding_bytes: of the token embedding.
-        embedding_row_bytes: of one token's row of it.
-        norm_bytes: of the final norm.
-        lm_head_bytes: of the output matrix; 0 where it is the embedding.
+        embedding_bytes: bytes of the token embedding.
+        embedding_row_bytes: bytes of one token's row of it.
+        norm_bytes: bytes of the final norm.
+        lm_head_bytes: bytes of the output matrix; 0 where it is the embedding.
         tied: whether the embedding is the output matrix.
-        layer_kv_bytes: of a token in one layer's KV caches, of which beams have one each.
+        layer_kv_bytes: bytes of a token in one layer's KV caches, of which beams have one each.
         windows: tokens that each layer looks back over; None: all.
-        hidden_bytes: of a token's hidden states that are held from a layer to the next one.
-        layer_activation_bytes: of what a layer makes of one token.
-        score_bytes: of a query's scores for one key; 0 where attention never holds them.
+        hidden_bytes: bytes of a token's hidden states that are held from a layer to the next one.
+        layer_activation_bytes: bytes of what a layer makes of one token.
+        score_bytes: bytes of a query's scores for one key; 0 where attention never holds them.
         max_context: tokens that the model was made for.
-        converted_bytes: of weights that MLX converts for its products, at most.
+        converted_bytes: bytes of weights that MLX converts for its products, at most.
         draft: of a draft model beside it, all of whose weights are in memory.
     """
 
@@ -116,7 +116,7 @@ def layer_windows(config: ModelConfig, window: int | None) -> list[int | None]:
     """Return the tokens that each layer looks back over; None: all of them.
 
     Args:
-        config: of the model, whose layers may have a window of their own.
+        config: the config of the model, whose layers may have a window of their own.
         window: by setting; the smaller one counts.
     """
     windows: list[int | None] = []
@@ -139,12 +139,12 @@ def estimate_memory(
 
     Args:
         checkpoint: the model.
-        item_bytes: of one number among the activations.
+        item_bytes: bytes of one number among the activations.
         window: tokens that attention is limited to by setting.
         fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
         lazy: whether a layer's results are computed when all chunks of a prompt were asked for, so
             that what goes in is held beside them; else chunk by chunk.
-        layer_kv_bytes: of a token in one layer's KV caches; None: one, of numbers like the
+        layer_kv_bytes: bytes of a token in one layer's KV caches; None: one, of numbers like the
             activations.
     """
     config = checkpoint.config

@@ -31,7 +31,7 @@ class WholeModelEstimate(MemoryEstimate):
 
     Attributes:
         caches: how those of a sequence grow.
-        sequences: that have caches at once.
+        sequences: sequences that have caches at once.
         prefill_chunk: prompt tokens that go through at once.
     """
 

@@ -34,7 +34,7 @@ class Arithmetic:
     """How a model computes.
 
     Attributes:
-        dtype: of activations.
+        dtype: the type of activations.
         fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
         ring_buffers: buffers that streamed layers need to keep the disk and the arithmetic busy.
         launch_ahead: streamed layers that may still compute while the next one is launched.

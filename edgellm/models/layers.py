@@ -22,7 +22,7 @@ class Span:
     """Adjacent tokens of one sequence in a hidden state.
 
     Attributes:
-        caches: of the sequence, one per layer.
+        caches: the KV caches of the sequence, one per layer.
         length: tokens.
         many: whether they are computed as many tokens are, however few go through at once: kernels
             take another way for many than for few, so that a long prompt's results would depend on

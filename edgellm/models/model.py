@@ -112,7 +112,7 @@ class Model:
 
         Args:
             tokens: ids (1, L), each of one sequence.
-            caches: of those sequences, one per layer.
+            caches: the KV caches of those sequences, one per layer.
             many: as ``Span`` has it.
             keep_going, depth: as ``Layers.run`` has them.
         """

@@ -18,7 +18,7 @@ Tokens = npt.NDArray[np.int32]
 
 @dataclass(eq=False, slots=True)
 class KeptSequence:
-    """A sequence that nobody computes now.
+    """A sequence that is kept and not being computed.
 
     Attributes:
         caches: one per layer; all hold the tokens and no others.
@@ -28,7 +28,7 @@ class KeptSequence:
         prefilled: its first tokens that were computed as those of a long prompt are, and so as
             they would be for any other that begins with them; steps may round otherwise.
         returns: to the answer that has only given way, while somebody holds that.
-        nbytes: of the caches.
+        nbytes: bytes of the caches.
     """
 
     caches: list[Cache]
@@ -45,7 +45,7 @@ class KeptSequence:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody goes on from it who needs exactly this one."""
+        """Whether an answer will continue exactly this one."""
         return self.returns is not None and self.returns() is not None
 
     def can_serve(self, length: int) -> bool:
@@ -78,7 +78,7 @@ def copy_prefix(caches: Sequence[Cache], length: int, tokens: int) -> list[Cache
     Args:
         caches: one per layer.
         length: tokens that the copies hold.
-        tokens: that storage is made for.
+        tokens: tokens that storage is made for.
     """
     copies = []
     with borrowed_stream():

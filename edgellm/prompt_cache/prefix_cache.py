@@ -84,7 +84,7 @@ class PrefixCache:
 
         Args:
             ids: the prompt.
-            tokens: that the sequence may come to hold.
+            tokens: tokens that the sequence may come to hold.
             reuse: look for what the prompt has in common with a kept sequence.
             restore: look on disk too; also implies ``reuse`` where there is a prompt cache.
             exact: take only tokens that were ``prefilled``.
@@ -137,7 +137,7 @@ class PrefixCache:
         Args:
             trunk: of that sequence; it goes on as it is.
             length: tokens that the caches hold.
-            tokens: that the new sequence may come to hold.
+            tokens: tokens that the new sequence may come to hold.
         """
         nbytes = self._cache_bytes(tokens)
         with self._changing():

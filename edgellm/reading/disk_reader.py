@@ -27,7 +27,7 @@ class Tuning:
     """How a disk is read.
 
     Attributes:
-        threads: that read at the same time.
+        threads: threads that read at the same time.
         read_size: bytes of a read at most; whole sectors.
     """
 
@@ -51,7 +51,7 @@ class Ticket:
     """Reads that were submitted together, and how far they are.
 
     Args:
-        reads: that it consists of.
+        reads: reads that it consists of.
     """
 
     def __init__(self, reads: int) -> None:

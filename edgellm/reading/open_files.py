@@ -77,7 +77,7 @@ class OpenFiles:
         """Read into ``target``, in as many calls as it takes.
 
         Args:
-            path: of the file.
+            path: the path of the file.
             target: of whole sectors for a direct read, which may reach past the file's end.
             offset: in the file.
             needed: bytes that must arrive.
@@ -148,7 +148,7 @@ def open_for_reading(path: Path, *, direct: bool) -> int:
     """Open a file and return its descriptor.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         direct: whether to read past the page cache, where the system allows it.
 
     Raises:

@@ -30,9 +30,9 @@ class ReadSpan:
 
     Attributes:
         file: to be read.
-        offset: of its first byte in the file.
+        offset: the offset of its first byte in the file.
         nbytes: asked for: whole sectors, which may reach past the file's end.
-        needed_bytes: that must arrive.
+        needed_bytes: bytes that must arrive.
         buffer_offset: where they go, if ``copies`` is empty; else they go through a bounce buffer.
         copies: from the bounce buffer to the buffer.
     """

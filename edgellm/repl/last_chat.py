@@ -1,4 +1,4 @@
-"""The last conversation with a model, so that another process can go on with it."""
+"""The last conversation with a model, so that another process can continue it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class LayerCaches:
 
     Attributes:
         checkpoint: the model.
-        plan: what it was loaded by.
+        plan: the plan that it was loaded with.
     """
 
     checkpoint: Checkpoint

@@ -34,8 +34,8 @@ def context_room(caches: CacheMaker, plan: Plan, *, of_model: int) -> ContextRoo
     """Return the context that there could be.
 
     Args:
-        caches: of the loaded model.
-        plan: what it was loaded by.
+        caches: the KV caches of the loaded model.
+        plan: the plan that it was loaded with.
         of_model: the model's own limit.
     """
     budget = plan.kv_budget // caches_of(plan.beams)

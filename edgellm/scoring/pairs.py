@@ -18,7 +18,7 @@ class Pair:
     Attributes:
         context: token ids.
         continuation: token ids.
-        bytes: of the continuation in UTF-8.
+        bytes: bytes of the continuation in UTF-8.
     """
 
     context: tuple[int, ...]

@@ -24,11 +24,11 @@ class Score:
 
     Attributes:
         logprob: the sum of its tokens' natural log-probabilities.
-        is_greedy: whether each of its tokens is the likeliest one: greedy decoding would give
+        is_greedy: whether each of its tokens is the most likely one: greedy decoding would give
             exactly this continuation.
         logprobs: those of its tokens.
         ids: its tokens.
-        bytes: of its text in UTF-8.
+        bytes: bytes of its text in UTF-8.
     """
 
     logprob: float
@@ -91,7 +91,7 @@ class _Running:
 
     Args:
         group: the group.
-        caches: that hold the first ``shared`` tokens.
+        caches: KV caches that hold the first ``shared`` tokens.
         shared: tokens that are computed already.
         workspace: the model.
     """

@@ -20,7 +20,7 @@ def merged(
     """Return settings with fields that keywords give, which come on top.
 
     Args:
-        name: of the argument that ``given`` came in.
+        name: the name of the argument that ``given`` came in.
         given: the settings; None for ``default``.
         default: of the class that ``given`` must have.
         keywords: fields.

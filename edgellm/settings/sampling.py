@@ -45,9 +45,9 @@ class Sampling:
     Attributes:
         max_tokens: maximum number of new tokens.
         temperature: logits are divided by it; 0 is greedy, and so is anything below 0.001.
-        top_p: keep the likeliest tokens whose probabilities reach this sum; 1 keeps all.
-        top_k: keep this many of the likeliest tokens; 0 keeps all.
-        min_p: drop tokens less likely than this share of the likeliest one; 0 keeps all.
+        top_p: keep the most likely tokens whose probabilities reach this sum; 1 keeps all.
+        top_k: keep this many of the most likely tokens; 0 keeps all.
+        min_p: drop tokens less likely than this fraction of the most likely one; 0 keeps all.
         repetition_penalty: divides (or multiplies, below 0) the logits of tokens seen; 1 leaves
             them.
         beams: sequences that beam search keeps; 1 is plain decoding.

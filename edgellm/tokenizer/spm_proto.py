@@ -35,7 +35,7 @@ class PieceModel:
     Attributes:
         data: the model without its self-test.
         pieces: the tokens.
-        kinds: of each piece: ``NORMAL``, ``CONTROL`` and so on.
+        kinds: the kinds of each piece: ``NORMAL``, ``CONTROL`` and so on.
         scores: of each piece: the higher, the sooner it is merged.
         charsmaps: the normalization tables.
         dummy_prefix: whether a space is put before a text.

@@ -49,7 +49,7 @@ def by_levels(
 
     Args:
         kind: the type.
-        bits: of a code.
+        bits: bits per code.
         units: of each group.
         first: the lowest level, or what gives each group's.
         step: between levels.

@@ -35,7 +35,7 @@ class BlockType:
     Attributes:
         form: MLX's.
         weights: of a block, a multiple of the form's group.
-        nbytes: of a block.
+        nbytes: bytes of a block.
         unpack: takes blocks (N, nbytes) apart into packed codes (N, weights * bits / 8), scales and
             biases (N, groups).
         change: where evenly spaced levels miss some values, the root mean square of that over the

@@ -46,7 +46,7 @@ class StoredRows:
     """Rows of a stored tensor that make one of ours.
 
     Attributes:
-        name: of the stored tensor.
+        name: the name of the stored tensor.
         start: the first row.
         stop: the row behind the last; None: all of them.
         factor: what their numbers are multiplied by.

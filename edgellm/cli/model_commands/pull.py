@@ -22,7 +22,7 @@ def pull(model: options.Model) -> None:
         checkpoint, _ = read_model(model)
     except KeyboardInterrupt:
         if parse_hub_name(model) is not None:
-            terminal.note("what has come is kept; the same command goes on from there")
+            terminal.note("what has come is kept; the same command continues from there")
         raise
     terminal.write_line(str(checkpoint.folder.path))
     terminal.note(f"{model}: {size(checkpoint.nbytes)}, ready: edgellm chat {model}")

@@ -30,7 +30,7 @@ def dot(e: Emitter, total: Value, weights: Value, activations: Value, bits: int)
         total: (n,) 32-bit integers.
         weights: (4n,) bytes, from ``as_weights``.
         activations: (4n,) signed bytes between -127 and 127.
-        bits: of a code, 4 or 8.
+        bits: bits per code, 4 or 8.
     """
     lanes = total.type.count
     native_lanes = min(lanes, e.isa.lanes)

@@ -37,7 +37,7 @@ class Emitter(ValueBuilder):
 
     Args:
         isa: the instructions that may be used.
-        name: of the function.
+        name: the name of the function.
         layout: the slots of the step's arguments by name (``codegen/abi.py``).
         arguments: types, where it is not a kernel.
     """

@@ -18,9 +18,9 @@ class WeightFormat:
     """A weight's format: MLX's affine codes (w = scale * q + bias a group), or plain numbers.
 
     Attributes:
-        bits: of a code; 0 for plain numbers.
+        bits: bits per code; 0 for plain numbers.
         group: weights that share scale and bias; 0 for plain numbers.
-        kind: of scales and biases, or of the plain numbers: ``f16``, ``bf16`` or ``f32``.
+        kind: the kind of scales and biases, or of the plain numbers: ``f16``, ``bf16`` or ``f32``.
 
     Raises:
         BackendError: there are no kernels for it.

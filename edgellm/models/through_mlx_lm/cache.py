@@ -130,7 +130,7 @@ class MLXLMCaches:
 
     Attributes:
         model: mlx-lm's.
-        growth: of a sequence's caches.
+        growth: how a sequence's caches grow.
         prefill_chunk: prompt tokens that go through at once.
     """
 

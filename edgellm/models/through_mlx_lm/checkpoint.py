@@ -68,11 +68,11 @@ class MLXLMCheckpoint:
         eos_token_ids: tokens that end a text.
         hidden_size: of a token's state; None where the config does not say it.
         attention_heads: in a layer; None likewise.
-        weight_bytes: of all weights in memory, as mlx-lm makes them of those stored.
+        weight_bytes: bytes of all weights in memory, as mlx-lm makes them of those stored.
         parameters: how many it has.
         usual_bits: of most weights; 16 stands for all that is not quantized.
         caches: how a sequence's caches grow.
-        settings: that mlx-lm takes instead of those in the config.
+        settings: settings that mlx-lm takes instead of those in the config.
     """
 
     folder: ModelFolder

@@ -64,8 +64,8 @@ def open_model(
 
     Args:
         folder: the model's.
-        settings: that take the place of those in its config.
-        name: that errors call it by; None: its own.
+        settings: settings that take the place of those in its config.
+        name: the name that errors call it by; None: its own.
 
     Raises:
         UnsupportedModelError: mlx-lm does not take it: tensors or numbers are not what its class
@@ -159,7 +159,7 @@ def renamed_errors(does_not: str) -> Iterator[None]:
             reason = reason[:SAID_CHARACTERS] + "..."
         raise UnsupportedModelError(
             f"{mlx_lm_name()} {does_not}: {' '.join(reason.split())}",
-            hint="download the model again; if it is whole, a newer mlx-lm may run it",
+            hint="download the model again; if it is complete, a newer mlx-lm may run it",
         ) from error
 
 

@@ -65,6 +65,6 @@ def test_ctrl_c_says_that_the_same_command_goes_on(run, model, tmp_path, monkeyp
     monkeypatch.setattr(converters, "convert", interrupted)
     code, _, err = run("convert", model, tmp_path / "made")
     assert code == 130
-    assert err == "what is done is kept: the same command goes on from here\ninterrupted\n"
+    assert err == "what is done is kept: the same command continues from here\ninterrupted\n"
     monkeypatch.undo()
     assert run("convert", model, tmp_path / "made")[0] == 0
