@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from edgellm.console.tables import Row, show_rows
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 MARKS = {True: ("ok", "green"), False: ("FAILED", "bold red"), None: ("-", "dim")}
 """The word and the style of what has passed, has failed, and was not tried."""
+
+
+INDENT = " " * 8
+"""Below the mark, where a check takes several lines."""
+
+NARROWEST = 20
+"""Columns that a check takes at least."""
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
@@ -35,7 +43,7 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
     for check in diagnosis.checks:
         _show_check(check.passed, check.name, check.detail)
     out().print()
-    out().print(verdict(diagnosis), style="bold", soft_wrap=True)
+    out().print(verdict(diagnosis), style="bold", soft_wrap=not out().is_terminal)
 
 
 def verdict(diagnosis: Diagnosis) -> str:
@@ -55,14 +63,18 @@ def show_verification(verification: Verification) -> None:
     for verdict in verification.verdicts:
         _show_check(verdict.passed, verdict.name, verdict.detail)
         if verdict.hint and verdict.passed is False:
-            out().print(f"        hint: {verdict.hint}", soft_wrap=True)
+            out().print(f"{INDENT}hint: {verdict.hint}", soft_wrap=True)
 
 
 def _show_check(passed: bool | None, name: str, detail: str) -> None:
     word, style = MARKS[passed]
     console = out()
     console.print(f"{word:6}", style=style, end="  ")
-    console.print(f"{name}: {detail}", soft_wrap=True)
+    text = f"{name}: {detail}"
+    if console.is_terminal:
+        room = max(console.width - len(INDENT), NARROWEST)
+        text = f"\n{INDENT}".join(textwrap.wrap(text, room, break_on_hyphens=False))
+    console.print(text, soft_wrap=True)
 
 
 def _processor(diagnosis: Diagnosis) -> str:

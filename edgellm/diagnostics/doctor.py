@@ -100,8 +100,8 @@ def examine(folder: Path, begin: Callable[[str], None] = _ignore) -> Diagnosis:
         ("CPU kernels", lambda: _check_kernels(diagnosis)),
         ("disk", lambda: _measure_disk(diagnosis, folder)),
         ("bundled model", lambda: _measure_model(diagnosis)),
-        ("paged is resident, bit for bit", lambda: _selftest().paged_is_resident()),
-        ("quantized is dequantized, nearly", lambda: _selftest().quantized_is_dequantized()),
+        ("paged equals resident, bit for bit", lambda: _selftest().paged_is_resident()),
+        ("quantized matches dequantized", lambda: _selftest().quantized_is_dequantized()),
         ("loaded in one thread, used in another", lambda: _selftest().threads_agree()),
     ]
     for name, trial in trials:

@@ -65,7 +65,7 @@ def warn_of_large_budget(settings: LoadSettings) -> None:
     if budget is not None and budget > total:
         warnings.warn(
             f"the memory budget is {size(budget)} and this machine has {size(total)}: a program "
-            "that takes more is swapped to disk or ended; auto takes what is free",
+            "that takes more is swapped to disk or killed; auto takes what is free",
             stacklevel=3,
         )
 
