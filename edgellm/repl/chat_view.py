@@ -120,13 +120,13 @@ def show_conversation(messages: Sequence[Mapping[str, str]]) -> None:
 def show_not_continued(error: EdgeLLMError, kept: Path) -> None:
     """Say why the last conversation does not go on, and where it lies."""
     note(f"cannot continue the last conversation: {error.message}")
-    note(f"it is kept as {kept}; this is a new one")
+    note(f"it is kept as {kept}")
 
 
 def show_continued(messages: Sequence[Mapping[str, str]]) -> None:
     """Say how far the conversation is that goes on, and how it ended, or that there is none."""
     if not messages:
-        note("there is no conversation with this model yet; this one is kept")
+        note("this is a new conversation; --continue resumes it next time")
     else:
         note(f"going on after {plural(len(messages), 'message')}; /clear begins a new conversation")
         note(_excerpt(messages[-1]["content"] or NO_ANSWER))

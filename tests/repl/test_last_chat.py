@@ -104,7 +104,7 @@ def test_a_damaged_conversation_is_kept_beside_and_a_new_one_begins(chat, damage
     assert not continue_last_chat(conversation)
     said = capsys.readouterr().err
     assert "cannot continue the last conversation: " in said
-    assert ".refused.json; this is a new one" in said
+    assert ".refused.json\n" in said
     assert path.with_suffix(".refused.json").read_text(encoding="utf-8") == damaged
     assert conversation.messages[0]["role"] == "system", "what was asked for now stays"
     assert conversation.send(SAYINGS[0])
