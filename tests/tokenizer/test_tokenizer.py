@@ -91,7 +91,7 @@ def test_what_is_no_plain_file(tmp_path, name):
 def test_the_end_of_a_turn_in_a_template_ends_an_answer(tmp_path):
     tokenizer = Tokenizer.from_folder(write_pieces(tmp_path / "chat"))
     end = tokenizer.token_to_id("<|end|>")
-    with pytest.warns(UserWarning, match=r"answers end at <\|end\|> too"):
+    with pytest.warns(UserWarning, match=r"answers also end at <\|end\|>"):
         assert tokenizer.end_ids(frozenset({7})) == {7, 2, end}
     assert tokenizer.end_ids(frozenset({end})) == {2, end}  # and warns of nothing
     plain = {**LLAMA, "chat_template": None}

@@ -300,7 +300,7 @@ def test_the_bench_opens_it_in_both_backends(folder_of):
     folder = str(folder_of("qwen3_moe", bits=4))
     tokens = np.array([PROMPT, PROMPT[::-1]])
     last = {}
-    for name in ("mlx", "mlx-lm"):
+    for name in ("edgellm", "mlx-lm"):
         variant = prepare_variant(folder, None, name)
         assert (variant.bits, variant.vocabulary) == (4, tiny.VOCABULARY)
         settings = RuntimeSettings(context=64, threads=1, memory=10**8)
@@ -309,7 +309,7 @@ def test_the_bench_opens_it_in_both_backends(folder_of):
             runtime.prefill(tokens)
             runtime.decode(4)
             last[name] = runtime.last_tokens()
-    assert last["mlx"] == last["mlx-lm"]
+    assert last["edgellm"] == last["mlx-lm"]
     with pytest.raises(BackendError, match="exports no model of type qwen3_moe"):
         prepare_variant(folder, None, "llama.cpp")
 
