@@ -24,7 +24,7 @@ from edgellm.files.file_lock import file_lock
 from edgellm.files.names import beside
 from edgellm.files.refusals import is_full_disk, write_error
 
-RESUMES = "free some space and run the command again: it goes on where it stopped"
+RESUMES = "free some space and run the command again: it continues where it stopped"
 
 MANIFEST_SUFFIX = ".edgellm.manifest"
 """Of the manifest's name while its folder is put in place."""

@@ -111,7 +111,7 @@ def test_variables_that_a_template_does_not_have_are_refused():
     for name in ("reasoning", "messages", "add_generation_prompt"):
         with pytest.raises(TemplateError, match="has no variable") as caught:
             template_variables(names, think=None, given={name: 1})
-        assert caught.value.hint == "its own are: reasoning_effort"
+        assert caught.value.hint == "its variables are: reasoning_effort"
 
 
 def test_a_damaged_template_has_no_names():
