@@ -1,4 +1,4 @@
-"""Language models on the machine in front of you, also those larger than its memory.
+"""Run language models on the machine in front of you, even models larger than its memory.
 
 import edgellm
 
