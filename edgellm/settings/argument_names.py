@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache, wraps
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from edgellm.errors import ConfigError
 from edgellm.setting_values import shown
@@ -79,7 +79,7 @@ def _checked(function: Public) -> Public:
                 check(named)
             return await function(*arguments, **named)
 
-        return call_later  # type: ignore[return-value]
+        return cast("Public", call_later)
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -87,7 +87,7 @@ def _checked(function: Public) -> Public:
             check(named)
         return function(*arguments, **named)
 
-    return call  # type: ignore[return-value]
+    return cast("Public", call)
 
 
 @cache
