@@ -25,12 +25,12 @@ EMITTERS: Mapping[str, str] = {
     "pack": "elementwise.pack:emit_pack",
     # products: one token, several ("few", "tile_matvec"), many
     "int8_matvec": "matmul.int8_matvec:emit_int8_matvec",
-    "int8_few": "matmul.int8_matvec:emit_int8_few",
+    "int8_few": "few_rows.int8_few:emit_int8_few",
     "float_matvec": "matmul.float_matvec:emit_float_matvec",
     "float_few": "matmul.float_matvec:emit_float_few",
     "int8_matmul": "matmul.int8_matmul:emit_int8_matmul",
     "float_matmul": "matmul.float_matmul:emit_float_matmul",
-    "tile_matvec": "matmul.tile_matvec:emit_tile_matvec",
+    "tile_matvec": "few_rows.tile_matvec:emit_tile_matvec",
     "tile_matmul": "matmul.tile_matmul:emit_tile_matmul",
 }
 

@@ -24,8 +24,8 @@ from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
+from edgellm.kernels.few_rows.tile_stages import TILE_BYTES, TileStages
 from edgellm.kernels.matmul.tile_matmul import TILE_ROW_BYTES, configure_tiles, release_tiles
-from edgellm.kernels.matmul.tile_stages import TILE_BYTES, TileStages
 
 _STAGE_DISTANCE = 2
 """Groups between a stage and the next."""
