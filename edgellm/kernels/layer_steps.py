@@ -123,6 +123,7 @@ class LayerSteps:
             attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *visible)
             max_exponent = max(own.min_exponent, view.max_exponent)
             attention[_ATTENTION_SPLITS] = (own.first, own.min_exponent, max_exponent, *view.tables)
+            attention[ATTENTION["item_splits"]] = self._item_splits(own.count)
             merge[MERGE["splits"]] = own.count
             if len(sequences) > 1:
                 rope[_ROPE_INPUT] = (queries, cos_sin)
@@ -136,6 +137,13 @@ class LayerSteps:
             partial += partial_bytes * count
             out += 4 * tokens * heads * head_dim
         return call.steps
+
+    def _item_splits(self, splits: int) -> int:
+        """Return the splits that a thread takes at once.
+
+        A run of them is one stretch of memory, but every thread gets eight runs.
+        """
+        return max(1, splits * self._shape.kv_heads // (8 * self._engine.threads))
 
     def _go_apart(self, sequences: Sequence[tuple[KVView, int]]) -> bool:
         """Return whether each sequence is better done by one thread alone.
@@ -156,7 +164,7 @@ class LayerSteps:
                 if self._shape.normed_last:
                     norm.append("normed_last")
             rope = self._engine.kernel("rope", *norm)
-            self._cache_kernels[kind] = (rope, self._engine.kernel("attention", kind))
+            self._cache_kernels[kind] = (rope, self._engine.kernel("attention", kind, self._shape.head_dim))
         return self._cache_kernels[kind]
 
     def _call_steps(self, sequences: int, *, apart: bool) -> _CallSteps:

@@ -1,7 +1,4 @@
-"""Attention over the cache: a vector of queries and a split of the keys at a time.
-
-The lanes of a vector are queries: tokens times the heads that share a key head. Maxima and sums are
-then plain vector operations, and every key and value is a broadcast that serves all lanes.
+"""Attention over the cache: the queries of a key head, a split of the keys at a time.
 
 A query's result does not depend on how many rows its call has: blocks and splits of the keys begin
 at fixed positions, and ``online_softmax.py`` takes the keys of a block in their order.
@@ -12,119 +9,130 @@ at fixed positions, and ``online_softmax.py`` takes the keys of a block in their
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgellm.kernels.attention.kv_storage import StoredRows, padded, unpack_rows
-from edgellm.kernels.attention.online_softmax import LOWEST, KeyBlocks, KeyRange, Softmax
-from edgellm.kernels.codegen.abi import ATTENTION, KEY_BLOCK, SPLIT_KEYS
+from edgellm.kernels.attention.kv_storage import StoredRows, unpack_rows
+from edgellm.kernels.attention.online_softmax import (
+    LOWEST,
+    HeadRows,
+    KeyBlocks,
+    KeyRange,
+    RowState,
+)
+from edgellm.kernels.codegen.abi import (
+    ATTENTION,
+    KEY_BLOCK,
+    QUERY_ROWS,
+    SPLIT_KEYS,
+    attention_parts,
+    padded_features,
+)
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.values import F32, I32, Value, vector
+from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 
 class _Item(NamedTuple):
-    """The work of one thread at a time: a key head, a vector of its rows, a split of its keys."""
+    """The work of one thread at a time: a key head, some of its rows, some splits of its keys."""
 
     head: Value
     first_row: Value
-    split: Value
+    rows: Value
+    first_split: Value
 
 
-def emit_attention(isa: Isa, name: str, kind: str = "f32") -> str:
+def emit_attention(isa: Isa, name: str, kind: str, head_dim: int) -> str:
     """Emit ``attention``: a partial result for each query and split of the keys.
 
     That is the sum of e^(score - largest) * value, then the largest score and the sum of
     e^(score - largest): (D + 2) numbers. The arguments are those of ``abi.ATTENTION``; the cache is
-    of ``kind``.
+    of ``kind``, its heads of ``head_dim`` features.
     """
-    return _Attention(isa, name, kind).emit()
+    return _Attention(isa, name, kind, head_dim).emit()
 
 
 class _Attention:
-    """The kernel; its scratch holds, for a vector of rows:
+    """The kernel; its scratch holds the parts of ``abi.attention_parts``."""
 
-    queries (D, lanes), results (D, lanes), scores (KEY_BLOCK, lanes); of a packed cache also a
-    block of keys and one of values in float32, (KEY_BLOCK, padded D) each.
-    """
-
-    def __init__(self, isa: Isa, name: str, kind: str) -> None:
+    def __init__(self, isa: Isa, name: str, kind: str, head_dim: int) -> None:
         self.e = e = Emitter(isa, name, ATTENTION)
         self.kind = kind
-        self.lanes = isa.lanes
-        self.vector_bytes = 4 * isa.lanes
-        self.floats = vector(F32, isa.lanes)
-        self.words = vector(I32, isa.lanes)
-        self.zeros = e.const(self.floats, 0.0)
-        self.head_dim = e.argument("head_dim")
-        self.query_bytes = e.mul(e.argument("head_dim"), 4)
-        self.queries = e.scratch
-        self.results = e.at(self.queries, e.mul(self.head_dim, self.vector_bytes))
-        self.scores = e.at(self.results, e.mul(self.head_dim, self.vector_bytes))
-        self.key_bytes = self.query_bytes
-        if kind != "f32":
-            self.key_bytes = e.mul(padded(e, self.head_dim), 4)
-            self.block_keys = e.at(self.scores, KEY_BLOCK * self.vector_bytes)
-            self.block_values = e.at(self.block_keys, e.mul(self.key_bytes, KEY_BLOCK))
-        self.blocks = KeyBlocks(
-            e,
-            head_dim=self.head_dim,
-            key_bytes=self.key_bytes,
-            queries=self.queries,
-            results=self.results,
-            scores=self.scores,
-        )
+        self.head_dim = head_dim
+        self.query_bytes = 4 * head_dim
+        places = {}
+        offset = 0
+        for part, nbytes in attention_parts(isa.lanes, head_dim).items():
+            places[part] = e.at(e.scratch, offset)
+            offset += nbytes
+        self.unpacked = {part: places.pop(part) for part in ("keys", "values")}
+        columns = places.pop("columns")
+        self.state = RowState(**places)
+        self.blocks = KeyBlocks(e, head_dim=head_dim, state=self.state, columns=columns)
         self.length = e.argument("length")
         self.window = e.argument("window")
         self.splits = e.argument("splits")
         self.heads_per_key = e.div(e.argument("heads"), e.argument("kv_heads"))
-        self.rows = e.mul(e.tokens, self.heads_per_key)
+        self.all_rows = e.mul(e.tokens, self.heads_per_key)
 
     def emit(self) -> str:
         e = self.e
-        row_blocks = e.ceil_div(self.rows, self.lanes)
-        items_per_head = e.mul(row_blocks, self.splits)
+        item_splits = e.argument("item_splits")
+        runs = e.ceil_div(self.splits, item_splits)
+        items_per_head = e.mul(e.ceil_div(self.all_rows, QUERY_ROWS), runs)
 
-        def one_item(item: Value) -> None:
-            head = e.div(item, items_per_head)
-            row_block = e.div(e.rem(item, items_per_head), self.splits)
-            split = e.rem(item, self.splits)
-            self.attend(_Item(head, e.mul(row_block, self.lanes), split))
+        def one_item(number: Value) -> None:
+            head = e.div(number, items_per_head)
+            place = e.rem(number, items_per_head)
+            first_row = e.mul(e.div(place, runs), QUERY_ROWS)
+            rows = e.min(QUERY_ROWS, e.sub(self.all_rows, first_row))
+            first_split = e.mul(e.rem(place, runs), item_splits)
+            item = _Item(head, first_row, rows, first_split)
+            self.gather_rows(item)
+            last_split = e.min(e.add(first_split, item_splits), self.splits)
+
+            def one_split(split: Value) -> None:
+                self.attend(item, split)
+
+            e.loop(first_split, last_split, one_split)
 
         parallel_for(e, e.mul(e.argument("kv_heads"), items_per_head), one_item)
         return e.finish()
 
-    def attend(self, item: _Item) -> None:
-        """Attend with one vector of rows to one split of the keys."""
-        e = self.e
-        count = e.min(self.lanes, e.sub(self.rows, item.first_row))
-        self.gather_queries(item)
-        last_row = e.sub(e.add(item.first_row, count), 1)
+    def attend(self, item: _Item, split: Value) -> None:
+        """Attend with an item's rows to one split of the keys."""
+        e, state = self.e, self.state
+        last_row = e.sub(e.add(item.first_row, item.rows), 1)
         # the keys that any of the rows sees
         lowest = self.visible_keys(e.div(item.first_row, self.heads_per_key)).begin
         highest = self.visible_keys(e.div(last_row, self.heads_per_key)).end
-        start, stop = self.split_keys(e.add(e.argument("first_split"), item.split))
+        start, stop = self.split_keys(e.add(e.argument("first_split"), split))
         start = e.max(start, lowest)
         stop = e.min(stop, highest)
-        visible = self.visible_by_lane(item.first_row)
 
-        def clear(feature: Value) -> None:
-            e.store(self.zeros, self.results, e.mul(feature, self.vector_bytes))
+        def clear(row: Value) -> None:
+            e.store(e.const(F32, LOWEST), state.largest, e.mul(row, 4), align=4)
+            zeros = e.const(vector(F32, e.isa.lanes), 0.0)
+            e.store(zeros, state.totals, e.mul(row, zeros.type.count * 4))
 
-        e.loop(0, self.head_dim, clear)
+            def clear_features(place: Value, lanes: int) -> None:
+                offset = e.add(e.mul(row, self.query_bytes), e.mul(place, 4))
+                e.store(e.const(vector(F32, lanes), 0.0), state.results, offset)
 
-        def one_block(position: Value, largest: Value, total: Value) -> Sequence[Value]:
+            e.sweep(e.index(self.head_dim), clear_features)
+
+        e.loop(0, item.rows, clear)
+
+        def one_block(position: Value) -> None:
             begin = e.max(position, start)
             part = KeyRange(begin, e.min(e.add(position, KEY_BLOCK), stop))
-            keys, values = self.load_block(item.head, part)
-            return self.blocks.add(keys, values, part, visible, Softmax(largest, total))
+            keys, values = (self.load_block(what, item.head, part) for what in ("key", "value"))
+            self.blocks.add(keys, values, part, item.rows)
 
-        softmax = [e.const(self.floats, LOWEST), self.zeros]
         # blocks begin at multiples of their size, wherever the split does
-        first_block = e.round_down(start, KEY_BLOCK)
-        softmax = e.loop(first_block, stop, one_block, softmax, step=KEY_BLOCK)
-        self.scatter_results(item, count, Softmax(*softmax))
+        e.loop(e.round_down(start, KEY_BLOCK), stop, one_block, step=KEY_BLOCK)
+        self.write_results(item, split)
 
     # --- which keys
 
@@ -148,94 +156,82 @@ class _Attention:
         end = e.add(e.sub(self.length, e.tokens), e.add(token, 1))
         return KeyRange(e.sub(end, e.min(end, self.window)), end)
 
-    def visible_by_lane(self, first_row: Value) -> KeyRange:
-        """Return the keys that each lane sees, as (lanes,) 32-bit integers."""
-        e = self.e
-        begins = e.const(self.words, 0)
-        ends = e.const(self.words, 0)
-        for lane in range(self.lanes):
-            # lanes past the end repeat the last row
-            row = e.min(e.add(first_row, lane), e.sub(self.rows, 1))
-            visible = self.visible_keys(e.div(row, self.heads_per_key))
-            number = e.const(I32, lane)
-            begins = e.b.insert_element(begins, e.b.trunc(visible.begin, I32), number)
-            ends = e.b.insert_element(ends, e.b.trunc(visible.end, I32), number)
-        return KeyRange(begins, ends)
-
-    def load_block(self, head: Value, part: KeyRange) -> tuple[Value, Value]:
-        """Return where the keys and values of a part lie in float32, from the part's first on."""
+    def load_block(self, what: str, head: Value, part: KeyRange) -> HeadRows:
+        """Return where the keys or values of a part are, codes unpacked to float32."""
         e = self.e
         head_bytes = e.argument("head_bytes")
-        if self.kind == "f32":
-            offset = e.add(e.mul(head, head_bytes), e.mul(part.begin, self.query_bytes))
-            keys = e.at(e.address("keys"), offset)
-            return keys, e.at(e.address("values"), offset)
-        for name, target in (("key", self.block_keys), ("value", self.block_values)):
-            unpack_rows(
-                e,
-                self.kind,
-                StoredRows(*map(e.address, (f"{name}s", f"{name}_scales", f"{name}_biases"))),
-                head=head,
-                head_bytes=head_bytes,
-                begin=part.begin,
-                end=part.end,
-                head_dim=self.head_dim,
-                target=target,
-            )
-        return self.block_keys, self.block_values
+        numbers = e.address(f"{what}s")
+        if self.kind in ITEM_BYTES:
+            first = e.at(numbers, e.mul(head, head_bytes))
+            return HeadRows(first, ITEM_BYTES[self.kind] * self.head_dim, self.kind)
+        target = self.unpacked[f"{what}s"]
+        unpack_rows(
+            e,
+            self.kind,
+            StoredRows(numbers, e.address(f"{what}_scales"), e.address(f"{what}_biases")),
+            head=head,
+            head_bytes=head_bytes,
+            begin=part.begin,
+            end=part.end,
+            head_dim=e.index(self.head_dim),
+            target=target,
+        )
+        row_bytes = 4 * padded_features(self.head_dim)
+        before = e.mul(part.begin, row_bytes)
+        return HeadRows(e.at(target, e.sub(0, before)), row_bytes, "f32")
 
     # --- rows in, results out
 
-    def token_and_head(self, head: Value, row: Value) -> tuple[Value, Value]:
-        """Return token and query head of a row of this key head."""
+    def token_and_head(self, item: _Item, row: Value) -> tuple[Value, Value]:
+        """Return token and query head of a row of an item."""
         e = self.e
-        token = e.div(row, self.heads_per_key)
-        first_head = e.mul(head, self.heads_per_key)
-        return token, e.add(first_head, e.rem(row, self.heads_per_key))
+        number = e.add(item.first_row, row)
+        first_head = e.mul(item.head, self.heads_per_key)
+        head = e.add(first_head, e.rem(number, self.heads_per_key))
+        return e.div(number, self.heads_per_key), head
 
-    def gather_queries(self, item: _Item) -> None:
-        """Write scaled queries to scratch, (D, lanes); lanes past the end repeat the last query."""
-        e = self.e
+    def gather_rows(self, item: _Item) -> None:
+        """Write an item's queries, scaled, and the keys that each sees."""
+        e, state = self.e, self.state
 
-        def one_lane(lane: Value) -> None:
-            row = e.min(e.add(item.first_row, lane), e.sub(self.rows, 1))
-            token, query_head = self.token_and_head(item.head, row)
-            queries = e.address("queries")
+        def one_row(row: Value) -> None:
+            token, head = self.token_and_head(item, row)
             token_row = e.mul(token, e.argument("row_bytes"))
-            source = e.at(queries, e.add(token_row, e.mul(query_head, self.query_bytes)))
+            source = e.at(e.address("queries"), e.add(token_row, e.mul(head, self.query_bytes)))
+            target = e.at(state.queries, e.mul(row, self.query_bytes))
 
-            def one_feature(feature: Value) -> None:
-                number = e.load(source, e.mul(feature, 4), F32, align=4)
-                scaled = e.b.fmul(number, e.argument("scale", F32))
-                offset = e.add(e.mul(feature, self.vector_bytes), e.mul(lane, 4))
-                e.store(scaled, self.queries, offset, align=4)
+            def scale(place: Value, lanes: int) -> None:
+                numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
+                factor = e.broadcast(e.argument("scale", F32), lanes)
+                e.store(e.b.fmul(numbers, factor), target, e.mul(place, 4))
 
-            e.loop(0, self.head_dim, one_feature)
+            e.sweep(e.index(self.head_dim), scale)
+            visible = self.visible_keys(token)
+            for bounds, bound in zip((state.begins, state.ends), visible, strict=True):
+                e.store(e.b.trunc(bound, I32), bounds, e.mul(row, 4), align=4)
 
-        e.loop(0, self.lanes, one_lane)
+        e.loop(0, item.rows, one_row)
 
-    def scatter_results(self, item: _Item, count: Value, softmax: Softmax) -> None:
-        """Write results from (D, lanes) to a row a query: D numbers, largest score and sum."""
-        e = self.e
-        # through memory, to read them lane by lane
-        for place, lanes in enumerate(softmax):
-            e.store(lanes, self.scores, place * self.vector_bytes, align=4)
+    def write_results(self, item: _Item, split: Value) -> None:
+        """Write each row's partial result: D numbers, the largest score and the sum."""
+        e, state = self.e, self.state
+        lanes = e.isa.lanes
 
-        def one_lane(lane: Value) -> None:
-            token, query_head = self.token_and_head(item.head, e.add(item.first_row, lane))
-            query = e.add(e.mul(token, e.argument("heads")), query_head)
-            row = e.add(e.mul(query, self.splits), item.split)
-            target = e.at(e.address("partials"), e.mul(row, e.add(self.query_bytes, 8)))
+        def one_row(row: Value) -> None:
+            token, head = self.token_and_head(item, row)
+            query = e.add(e.mul(token, e.argument("heads")), head)
+            place = e.add(e.mul(query, self.splits), split)
+            target = e.at(e.address("partials"), e.mul(place, self.query_bytes + 8))
+            source = e.at(state.results, e.mul(row, self.query_bytes))
 
-            def one_feature(feature: Value) -> None:
-                offset = e.add(e.mul(feature, self.vector_bytes), e.mul(lane, 4))
-                number = e.load(self.results, offset, F32, align=4)
-                e.store(number, target, e.mul(feature, 4), align=4)
+            def copy(place: Value, lanes: int) -> None:
+                offset = e.mul(place, 4)
+                e.store(e.load(source, offset, vector(F32, lanes)), target, offset)
 
-            e.loop(0, self.head_dim, one_feature)
-            for place in range(len(softmax)):
-                offset = e.add(place * self.vector_bytes, e.mul(lane, 4))
-                number = e.load(self.scores, offset, F32, align=4)
-                e.store(number, target, e.add(self.query_bytes, 4 * place), align=4)
+            e.sweep(e.index(self.head_dim), copy)
+            largest = e.load(state.largest, e.mul(row, 4), F32, align=4)
+            e.store(largest, target, self.query_bytes, align=4)
+            total = e.load(state.totals, e.mul(row, 4 * lanes), vector(F32, lanes))
+            e.store(e.sum_by_halves(total), target, self.query_bytes + 4)
 
-        e.loop(0, count, one_lane)
+        e.loop(0, item.rows, one_row)

@@ -4,22 +4,24 @@ Online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867. With the largest 
 z of e^(score - m) so far, a block of keys whose largest score makes m' of m multiplies z and the
 mixed values by e^(m - m') and adds its own.
 
-Keys are taken in their order, and one that a query may not see adds exactly nothing.
+Scores have keys in the lanes, so keys are turned first, and mixed values have features in them. The
+sums of a query take features, and then keys, in their order; a key that it may not see adds exactly
+nothing. So they depend on no other query.
 """
 
-# D head size; the lanes of a vector are queries
+# D head size; a row is one query
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from edgellm.kernels.codegen.abi import KEY_BLOCK
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.exp import exp
+from edgellm.kernels.codegen.unpack import load_float, load_floats
 from edgellm.kernels.codegen.values import F32, I32, Value, vector
-
-_TILE = 8
-"""Keys, or features, that are summed side by side: each needs a register."""
+from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 LOWEST = -1e30
 """Where the largest score begins."""
@@ -30,157 +32,295 @@ _MASKED = -3e38
 _UNMASKED = -1e38
 """Below the score of any key that a query may see."""
 
+_KEY_VECTORS = 2
+"""Vectors of keys that are scored side by side."""
+
 
 class KeyRange(NamedTuple):
-    """Positions of keys, from the first to before the last; scalars, or one a lane."""
+    """Positions of keys, from the first to before the last."""
 
     begin: Value
     end: Value
 
 
-class Softmax(NamedTuple):
-    """The state that goes from block to block: (lanes,) largest scores, and sums of e^(s - m)."""
+class HeadRows(NamedTuple):
+    """The keys, or the values, of a head: where position 0 is, bytes of a row, the numbers' kind."""
 
-    largest: Value
-    total: Value
+    address: Value
+    row_bytes: int
+    kind: str
+
+
+class RowState(NamedTuple):
+    """Addresses of what is known of each of up to QUERY_ROWS rows."""
+
+    queries: Value  # (rows, D) float32, scaled
+    results: Value  # (rows, D) float32: the mixed values so far
+    scores: Value  # (rows, KEY_BLOCK) float32: scores, then weights, of the block
+    totals: Value  # (rows, lanes) float32: sums of e^(score - largest), lane by lane
+    largest: Value  # (rows,) float32: the largest scores so far
+    fades: Value  # (rows,) float32: what the block multiplies earlier results by
+    begins: Value  # (rows,) 32-bit: the first key that a row sees
+    ends: Value  # (rows,) 32-bit: the one after the last
 
 
 class KeyBlocks:
-    """The sums of a vector of queries over blocks of keys.
+    """The sums of rows over blocks of keys.
 
     Args:
         e: the kernel.
         head_dim: D.
-        key_bytes: from one key or value to the next.
-        queries: address of (D, lanes) float32, scaled.
-        results: address of (D, lanes) float32, the mixed values so far.
-        scores: address of (keys of a block, lanes) float32, working memory.
+        state: the rows.
+        columns: address of (D, _KEY_VECTORS * lanes) float32: keys that were turned.
     """
 
-    def __init__(
-        self,
-        e: Emitter,
-        *,
-        head_dim: Value,
-        key_bytes: Value,
-        queries: Value,
-        results: Value,
-        scores: Value,
-    ) -> None:
+    def __init__(self, e: Emitter, *, head_dim: int, state: RowState, columns: Value) -> None:
         self.e = e
-        self.lanes: int = e.isa.lanes
-        self.vector_bytes: int = 4 * e.isa.lanes
-        self.floats: Value = vector(F32, e.isa.lanes)
-        self.zeros: Value = e.const(self.floats, 0.0)
         self.head_dim = head_dim
-        self.key_bytes = key_bytes
-        self.queries = queries
-        self.results = results
-        self.scores = scores
+        self.state = state
+        self.columns = columns
+        self.lanes: int = e.isa.lanes
+        self.floats: Value = vector(F32, e.isa.lanes)
+        self.words: Value = vector(I32, e.isa.lanes)
+        self.strip = strip_keys(e.isa.lanes)
+        # half of the registers hold sums: of 8 rows by 2 vectors, or of fewer rows by more
+        self.sums = e.isa.registers // 2
+        largest_tile = self.sums // _KEY_VECTORS
+        self.row_tiles = [largest_tile >> i for i in range(largest_tile.bit_length())]
 
-    def add(
-        self, keys: Value, values: Value, part: KeyRange, visible: KeyRange, before: Softmax
-    ) -> Sequence[Value]:
-        """Take in the keys of a part; return the largest scores and the sums after it."""
+    def add(self, keys: HeadRows, values: HeadRows, part: KeyRange, rows: Value) -> None:
+        """Take in the keys of a part, which lie in one block."""
         e = self.e
-        count = e.sub(part.end, part.begin)
-        largest = self.score_keys(keys, count, part, visible, before.largest)
+        block = e.round_down(part.begin, KEY_BLOCK)
+        self.score_keys(keys, block, part, rows)
 
-        def weigh_key(key: Value, total: Value) -> Sequence[Value]:
-            """Replace a score by its weight, e^(score - largest)."""
-            score = e.load(self.scores, e.mul(key, self.vector_bytes), self.floats, align=4)
+        def weigh(row: Value) -> None:
+            self.weigh_keys(block, part, row)
+
+        e.loop(0, rows, weigh)
+        self.mix_values(values, block, part, rows)
+
+    # --- scores
+
+    def score_keys(self, keys: HeadRows, block: Value, part: KeyRange, rows: Value) -> None:
+        """Write each row's scores of a part's keys."""
+        e = self.e
+
+        def one_strip(first: Value) -> None:
+            self.turn_keys(keys, first, part)
+            offset = e.mul(e.sub(first, block), 4)
+            self.in_tiles(rows, lambda row, tile: self.score_strip(row, tile, offset))
+
+        e.loop(e.round_down(part.begin, self.strip), part.end, one_strip, step=self.strip)
+
+    def turn_keys(self, keys: HeadRows, first: Value, part: KeyRange) -> None:
+        """Write a strip of keys as columns; where the part has none, its nearest key stands in."""
+        e, lanes = self.e, self.lanes
+        vectors_end = self.head_dim // lanes * lanes
+        last = e.sub(part.end, 1)
+        item_bytes = ITEM_BYTES[keys.kind]
+
+        def one_vector(place: Value) -> None:
+            rows = []
+            for lane in range(lanes):
+                position = e.add(e.add(first, place), lane)
+                position = e.min(e.max(position, part.begin), last)
+                rows.append(e.at(keys.address, e.mul(position, keys.row_bytes)))
+            for row in rows:
+                e.prefetch(row, 0, keys.row_bytes, ahead=KEY_BLOCK * keys.row_bytes)
+
+            def turn_square(feature: Value) -> None:
+                offset = e.mul(feature, item_bytes)
+                square = [load_floats(e, row, offset, keys.kind, lanes) for row in rows]
+                for i, column in enumerate(e.transpose(square)):
+                    self.store_column(column, e.add(feature, i), place)
+
+            def turn_feature(feature: Value) -> None:
+                column = e.const(self.floats, 0.0)
+                for lane, row in enumerate(rows):
+                    number = load_float(e, row, e.mul(feature, item_bytes), keys.kind)
+                    column = e.b.insert_element(column, number, e.const(I32, lane))
+                self.store_column(column, feature, place)
+
+            e.loop(0, vectors_end, turn_square, step=lanes)
+            e.loop(vectors_end, self.head_dim, turn_feature)
+
+        e.loop(0, self.strip, one_vector, step=lanes)
+
+    def store_column(self, column: Value, feature: Value, place: Value) -> None:
+        """Write one feature of a vector of keys."""
+        e = self.e
+        offset = e.add(e.mul(feature, self.strip), place)
+        e.store(column, self.columns, e.mul(offset, 4))
+
+    def score_strip(self, row: Value, tile: int, offset: Value) -> None:
+        """Write some rows' scores of a strip of keys."""
+        e = self.e
+        parts = [(i, part) for i in range(tile) for part in range(_KEY_VECTORS)]
+        queries = [self.row_of(self.state.queries, row, i, 4 * self.head_dim) for i in range(tile)]
+        unrolled = next(step for step in (4, 2, 1) if self.head_dim % step == 0)
+
+        def add_features(first: Value, *sums: Value) -> Sequence[Value]:
+            columns = e.at(self.columns, e.mul(first, 4 * self.strip))
+            here = [e.at(query, e.mul(first, 4)) for query in queries]
+            for i in range(unrolled):
+                keys = [
+                    e.load(columns, 4 * (i * self.strip + part * self.lanes), self.floats)
+                    for part in range(_KEY_VECTORS)
+                ]
+                numbers = [self.load_number(query, 4 * i) for query in here]
+                sums = tuple(
+                    e.fma(keys[part], numbers[place], total)
+                    for (place, part), total in zip(parts, sums, strict=True)
+                )
+            return sums
+
+        zeros = [e.const(self.floats, 0.0)] * len(parts)
+        scores = e.loop(0, self.head_dim, add_features, zeros, step=unrolled)
+        for (i, part), score in zip(parts, scores, strict=True):
+            target = self.row_of(self.state.scores, row, i, 4 * KEY_BLOCK)
+            e.store(score, target, e.add(offset, 4 * self.lanes * part))
+
+    # --- weights
+
+    def weigh_keys(self, block: Value, part: KeyRange, row: Value) -> None:
+        """Replace a row's scores by weights, e^(score - largest); note how earlier ones fade."""
+        e, lanes, state = self.e, self.lanes, self.state
+        scores = self.row_of(state.scores, row, 0, 4 * KEY_BLOCK)
+        begin, end = (
+            e.broadcast(e.load(bounds, e.mul(row, 4), I32, align=4), lanes)
+            for bounds in (state.begins, state.ends)
+        )
+        numbers = e.const_lanes(I32, range(lanes))
+        first = e.round_down(part.begin, lanes)
+
+        def mask(position: Value, so_far: Value) -> Sequence[Value]:
+            offset = e.mul(e.sub(position, block), 4)
+            places = e.b.add(e.broadcast(e.b.trunc(position, I32), lanes), numbers)
+            is_visible = e.b.and_(
+                e.b.icmp_signed("<=", begin, places), e.b.icmp_signed("<", places, end)
+            )
+            score = e.load(scores, offset, self.floats)
+            masked = e.b.select(is_visible, score, e.const(self.floats, _MASKED))
+            e.store(masked, scores, offset)
+            return [e.binary("maxnum", so_far, masked)]
+
+        [highest] = e.loop(first, part.end, mask, [e.const(self.floats, _MASKED)], step=lanes)
+        one_float = vector(F32, 1)
+        before = e.load(state.largest, e.mul(row, 4), one_float)
+        largest = e.binary("maxnum", before, e.broadcast(e.reduce_max(highest), 1))
+        fade = exp(e, e.b.fsub(before, largest))  # e^(m - m')
+        e.store(largest, state.largest, e.mul(row, 4))
+        e.store(fade, state.fades, e.mul(row, 4))
+        largest, fade = (e.shuffle(one, [0] * lanes) for one in (largest, fade))
+
+        def weigh(position: Value, total: Value) -> Sequence[Value]:
+            offset = e.mul(e.sub(position, block), 4)
+            score = e.load(scores, offset, self.floats)
             is_visible = e.b.fcmp_ordered(">", score, e.const(self.floats, _UNMASKED))
-            weight = e.b.select(is_visible, exp(e, e.b.fsub(score, largest)), self.zeros)
-            e.store(weight, self.scores, e.mul(key, self.vector_bytes), align=4)
+            weight = exp(e, e.b.fsub(score, largest))
+            weight = e.b.select(is_visible, weight, e.const(self.floats, 0.0))
+            e.store(weight, scores, offset)
             return [e.b.fadd(total, weight)]
 
-        # the sums so far, as they would be with the new largest score
-        fade = exp(e, e.b.fsub(before.largest, largest))  # e^(m - m')
-        [total] = e.loop(0, count, weigh_key, [e.b.fmul(before.total, fade)])
-        self.mix_values(values, count, fade)
-        return [largest, total]
+        total = e.load(state.totals, e.mul(row, 4 * lanes), self.floats)
+        [total] = e.loop(first, part.end, weigh, [e.b.fmul(total, fade)], step=lanes)
+        e.store(total, state.totals, e.mul(row, 4 * lanes))
 
-    def score_keys(
-        self, keys: Value, count: Value, part: KeyRange, visible: KeyRange, largest: Value
-    ) -> Value:
-        """Write the scores (count, lanes) of a part's keys; return the largest up to now."""
-        e = self.e
+    # --- values
 
-        def score_tile(tile: int, first: Value, largest: Value) -> Sequence[Value]:
-            # a sum (lanes,) for each key of the tile: the query's features are read once for all
-            rows = [e.at(keys, e.mul(e.add(first, i), self.key_bytes)) for i in range(tile)]
+    def mix_values(self, values: HeadRows, block: Value, part: KeyRange, rows: Value) -> None:
+        """Fade the results, and add the part's values times their weights."""
+        pieces = feature_pieces(self.head_dim, self.lanes)
 
-            def add_feature(feature: Value, *scores: Value) -> Sequence[Value]:
-                offset = e.mul(feature, self.vector_bytes)
-                query = e.load(self.queries, offset, self.floats, align=4)
-                numbers = [self.load_number(row, e.mul(feature, 4)) for row in rows]
-                return [
-                    e.fma(number, query, score)
-                    for number, score in zip(numbers, scores, strict=True)
-                ]
+        def some_rows(row: Value, tile: int) -> None:
+            width = min(8, self.sums // tile)
+            for start in range(0, len(pieces), width):
+                some = pieces[start : start + width]
+                self.mix_pieces(values, block, part, row, tile, some, prefetch=start == 0)
 
-            # q . k for each lane
-            scores = e.loop(0, self.head_dim, add_feature, [self.zeros] * tile)
-            for i, score in enumerate(scores):
-                position = e.b.trunc(e.add(part.begin, e.add(first, i)), I32)
-                position = e.broadcast(position, self.lanes)
-                is_visible = e.b.and_(
-                    e.b.icmp_signed("<=", visible.begin, position),
-                    e.b.icmp_signed("<", position, visible.end),
-                )
-                masked = e.b.select(is_visible, score, e.const(self.floats, _MASKED))
-                offset = e.mul(e.add(first, i), self.vector_bytes)
-                e.store(masked, self.scores, offset, align=4)
-                largest = e.binary("maxnum", largest, masked)
-            return [largest]
+        self.in_tiles(rows, some_rows)
 
-        [largest] = self.tiled(count, score_tile, [largest])
-        return largest
+    def mix_pieces(
+        self,
+        values: HeadRows,
+        block: Value,
+        part: KeyRange,
+        row: Value,
+        tile: int,
+        pieces: Sequence[tuple[int, int]],
+        *,
+        prefetch: bool,
+    ) -> None:
+        """Do so for some rows and some features: (first, how many) of each vector of them."""
+        e, state = self.e, self.state
+        item_bytes = ITEM_BYTES[values.kind]
+        results = [self.row_of(state.results, row, i, 4 * self.head_dim) for i in range(tile)]
+        weights = [self.row_of(state.scores, row, i, 4 * KEY_BLOCK) for i in range(tile)]
+        fades = [self.load_number(state.fades, e.mul(e.add(row, i), 4)) for i in range(tile)]
+        places = [(i, piece) for i in range(tile) for piece in range(len(pieces))]
+        sums = []
+        for i, piece in places:
+            first, lanes = pieces[piece]
+            so_far = e.load(results[i], 4 * first, vector(F32, lanes))
+            sums.append(e.b.fmul(so_far, e.part(fades[i], 0, lanes)))
 
-    def mix_values(self, values: Value, count: Value, fade: Value) -> None:
-        """Fade the results (D, lanes), and add the part's values times their weights."""
-        e = self.e
-
-        def mix_tile(tile: int, first: Value) -> None:
-            # a sum (lanes,) for each feature of the tile: the weights are read once for all
-            offsets = [e.mul(e.add(first, i), self.vector_bytes) for i in range(tile)]
-            faded = [
-                e.b.fmul(e.load(self.results, offset, self.floats, align=4), fade)
-                for offset in offsets
+        def add_key(position: Value, *sums: Value) -> Sequence[Value]:
+            value = e.at(values.address, e.mul(position, values.row_bytes))
+            if prefetch:
+                e.prefetch(value, 0, values.row_bytes, ahead=KEY_BLOCK * values.row_bytes)
+            offset = e.mul(e.sub(position, block), 4)
+            shares = [self.load_number(weight, offset) for weight in weights]
+            numbers = [
+                load_floats(e, value, item_bytes * first, values.kind, lanes)
+                for first, lanes in pieces
+            ]
+            return [
+                e.fma(numbers[piece], e.part(shares[i], 0, pieces[piece][1]), total)
+                for (i, piece), total in zip(places, sums, strict=True)
             ]
 
-            def add_key(key: Value, *sums: Value) -> Sequence[Value]:
-                offset = e.mul(key, self.vector_bytes)
-                weight = e.load(self.scores, offset, self.floats, align=4)
-                row = e.at(values, e.add(e.mul(key, self.key_bytes), e.mul(first, 4)))
-                numbers = [self.load_number(row, 4 * i) for i in range(tile)]
-                return [
-                    e.fma(number, weight, total)
-                    for number, total in zip(numbers, sums, strict=True)
-                ]
+        mixed = e.loop(part.begin, part.end, add_key, sums)
+        for (i, piece), result in zip(places, mixed, strict=True):
+            e.store(result, results[i], 4 * pieces[piece][0])
 
-            mixed = e.loop(0, count, add_key, faded)
-            for offset, result in zip(offsets, mixed, strict=True):
-                e.store(result, self.results, offset, align=4)
+    # --- rows
 
-        self.tiled(self.head_dim, mix_tile, [])
+    def row_of(self, table: Value, row: Value, place: int, row_bytes: int) -> Value:
+        """Return the address of a row of a table, ``place`` rows after ``row``."""
+        e = self.e
+        return e.at(table, e.mul(e.add(row, place), row_bytes))
 
     def load_number(self, base: Value, offset: int | Value) -> Value:
         """Read one float32 into all lanes."""
         return self.e.broadcast(self.e.load(base, offset, F32, align=4), self.lanes)
 
-    def tiled(
-        self, count: Value, body: Callable[..., Sequence[Value] | None], carried: Sequence[Value]
-    ) -> list[Value]:
-        """Do ``body(tile, first, ...)`` for ``count`` places in tiles, the remainder one by one."""
+    def in_tiles(self, rows: Value, body: Callable[[Value, int], None]) -> None:
+        """Do ``body(row, tile)`` for rows in tiles, each as large as it can be."""
         e = self.e
-        tiles_end = e.round_down(count, _TILE)
+        begin: int | Value = 0
+        for tile in self.row_tiles:
+            end = e.add(begin, e.round_down(e.sub(rows, begin), tile))
 
-        def one_tile(first: Value, *sums: Value) -> Sequence[Value] | None:
-            return body(_TILE, first, *sums)
+            def one_tile(row: Value, tile: int = tile) -> None:
+                body(row, tile)
 
-        def one_place(place: Value, *sums: Value) -> Sequence[Value] | None:
-            return body(1, place, *sums)
+            e.loop(begin, end, one_tile, step=tile)
+            begin = end
 
-        carried = e.loop(0, tiles_end, one_tile, carried, step=_TILE)
-        return e.loop(tiles_end, count, one_place, carried)
+
+def strip_keys(lanes: int) -> int:
+    """Return the keys that are turned at once; KEY_BLOCK is a multiple."""
+    return _KEY_VECTORS * lanes
+
+
+def feature_pieces(head_dim: int, lanes: int) -> list[tuple[int, int]]:
+    """Return a head's features as vectors, (first, how many): whole ones, then smaller ones."""
+    pieces = []
+    first = 0
+    while first < head_dim:
+        while first + lanes > head_dim:
+            lanes //= 2
+        pieces.append((first, lanes))
+        first += lanes
+    return pieces

@@ -88,6 +88,7 @@ ATTENTION = _arguments(
     "min_exponent",  # of a split: see split_of
     "max_exponent",
     *_KV_TABLES,
+    "item_splits",  # splits that a thread takes at once
 )
 """Arguments of ``attention``."""
 
@@ -226,6 +227,9 @@ _PANEL_BYTES = 1 << 20
 KEY_BLOCK = 128
 """Keys whose scores attention holds at once."""
 
+QUERY_ROWS = 32
+"""Queries that attention has in its scratch at once."""
+
 SPLIT_KEYS = 128
 """Keys of the smallest split; a multiple of KEY_BLOCK.
 
@@ -274,14 +278,36 @@ def tile_scratch(groups: int) -> int:
     return sum(TILE_PARTS.values()) + 2 * 4 * TILE * blocks * 8
 
 
-def attention_scratch(lanes: int, head_dim: int) -> int:
-    """Return the scratch bytes that a thread of attention needs.
+def padded_features(head_dim: int) -> int:
+    """Return the features of a quantized key or value: whole groups."""
+    return -(-head_dim // KV_GROUP) * KV_GROUP
 
-    Queries and results (D, lanes), scores (KEY_BLOCK, lanes), a block of keys and of values.
+
+def attention_parts(lanes: int, head_dim: int) -> Mapping[str, int]:
+    """Return the parts of a thread's scratch for attention, in bytes.
+
+    Those of ``RowState`` in ``online_softmax.py``, then keys that were turned, and a block of keys
+    and one of values that were quantized.
     """
-    padded = -(-head_dim // KV_GROUP) * KV_GROUP
-    vectors = (2 * head_dim + KEY_BLOCK) * lanes
-    return 4 * (vectors + 2 * KEY_BLOCK * padded)
+    block = 4 * KEY_BLOCK * padded_features(head_dim)
+    return {
+        "queries": 4 * QUERY_ROWS * head_dim,
+        "results": 4 * QUERY_ROWS * head_dim,
+        "scores": 4 * QUERY_ROWS * KEY_BLOCK,
+        "totals": 4 * QUERY_ROWS * lanes,
+        "largest": 4 * QUERY_ROWS,
+        "fades": 4 * QUERY_ROWS,
+        "begins": 4 * QUERY_ROWS,
+        "ends": 4 * QUERY_ROWS,
+        "columns": 4 * head_dim * 2 * lanes,
+        "keys": block,
+        "values": block,
+    }
+
+
+def attention_scratch(lanes: int, head_dim: int) -> int:
+    """Return the scratch bytes that a thread of attention needs."""
+    return sum(attention_parts(lanes, head_dim).values())
 
 
 def split_of(position: int, max_exponent: int) -> int:

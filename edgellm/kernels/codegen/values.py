@@ -162,6 +162,11 @@ class ValueBuilder:
             return self.call(name, F32, [start, x], fastmath=("reassoc",))
         return self.call(f"llvm.vector.reduce.add.{_suffix(x.type)}", x.type.element, [x])
 
+    def reduce_max(self, x: Value) -> Value:
+        """Return the largest of a vector's float32 lanes, none of them NaN."""
+        name = f"llvm.vector.reduce.fmax.{_suffix(x.type)}"
+        return self.call(name, F32, [x], fastmath=("nnan",))
+
     def sum_by_halves(self, x: Value) -> Value:
         """Return the sum of a vector's lanes, (1,), always added in the same order.
 
