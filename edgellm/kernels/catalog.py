@@ -17,6 +17,7 @@ EMITTERS: Mapping[str, str] = {
     "norm": "elementwise.rms_norm:emit_norm",
     "rope": "elementwise.rope:emit_rope",
     "attention": "attention.attention:emit_attention",
+    "tile_attention": "attention.tile_attention:emit_tile_attention",
     "merge": "attention.merge:emit_merge",
     "swiglu": "elementwise.swiglu:emit_swiglu",
     # around products

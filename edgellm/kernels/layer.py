@@ -116,6 +116,11 @@ class Splits:
     first: int
     min_exponent: int
 
+    @property
+    def whole(self) -> bool:
+        """Whether one split holds all keys, wherever they are."""
+        return self.min_exponent == ONE_SPLIT
+
     def partial_results(self, queries: int) -> int:
         """Return how many partial results of a head there is memory for.
 

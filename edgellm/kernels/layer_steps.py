@@ -18,8 +18,11 @@ from edgellm.kernels.codegen.abi import (
     ROPE,
     STEP_TOKENS,
     SWIGLU,
+    TILE_NUMBERS,
     attention_scratch,
     slots,
+    tile_attention_rows,
+    tile_attention_scratch,
 )
 from edgellm.kernels.kernel_engine import (
     KernelEngine,
@@ -44,6 +47,7 @@ _ROPE_TABLES = slots(ROPE, "key_scales", "value_biases")
 _ROPE_INPUT = slots(ROPE, "qkv", "cos_sin")
 _ATTENTION_KV = slots(ATTENTION, "keys", "splits")
 _ATTENTION_SPLITS = slots(ATTENTION, "first_split", "value_biases")
+_ATTENTION_ITEMS = slots(ATTENTION, "item_splits", "item_rows")
 _MERGE_ENDS = slots(MERGE, "partials", "out")
 
 
@@ -81,7 +85,7 @@ class LayerSteps:
         self._rope_at = 0  # the step of the layer that is rope; attention and merge follow
         self._one = _CallSteps(step_array([]), step_array([]))
         self._several: dict[tuple[int, bool], _CallSteps] = {}
-        self._cache_kernels: dict[str, tuple[int, int]] = {}
+        self._cache_kernels: dict[str, tuple[int, int, int]] = {}
 
     def prepare(
         self, sequences: Sequence[tuple[KVView, int]], *, whole_keys: bool = False
@@ -116,14 +120,17 @@ class LayerSteps:
         steps = iter(call.by_sequence)
         for (view, tokens), own, count in zip(sequences, splits, partials, strict=True):
             rope, attention, merge = next(steps), next(steps), next(steps)
-            rope[0], attention[0] = self._kernels(view.kind)
+            rope[0], few, many = self._kernels(view.kind)
+            attention[0] = few
+            if own.whole:
+                attention[0] = many
             rope[_ROPE_KV] = (view.keys, view.values, view.head_bytes, view.position)
             rope[_ROPE_TABLES] = view.tables
             visible = (view.length, view.window, own.count)
             attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *visible)
             max_exponent = max(own.min_exponent, view.max_exponent)
             attention[_ATTENTION_SPLITS] = (own.first, own.min_exponent, max_exponent, *view.tables)
-            attention[ATTENTION["item_splits"]] = self._item_splits(own.count)
+            attention[_ATTENTION_ITEMS] = self._items(tokens, own.count)
             merge[MERGE["splits"]] = own.count
             if len(sequences) > 1:
                 rope[_ROPE_INPUT] = (queries, cos_sin)
@@ -138,12 +145,17 @@ class LayerSteps:
             out += 4 * tokens * heads * head_dim
         return call.steps
 
-    def _item_splits(self, splits: int) -> int:
-        """Return the splits that a thread takes at once.
+    def _items(self, tokens: int, splits: int) -> tuple[int, int]:
+        """Return the splits, and of many tokens the queries, that a thread takes at once.
 
-        A run of them is one stretch of memory, but every thread gets eight runs.
+        A run of splits is one stretch of memory, but every thread gets eight runs.
         """
-        return max(1, splits * self._shape.kv_heads // (8 * self._engine.threads))
+        shape, threads = self._shape, self._engine.threads
+        rows = tokens * shape.heads // shape.kv_heads
+        return (
+            max(1, splits * shape.kv_heads // (8 * threads)),
+            tile_attention_rows(rows, shape.kv_heads, threads, shape.head_dim),
+        )
 
     def _go_apart(self, sequences: Sequence[tuple[KVView, int]]) -> bool:
         """Return whether each sequence is better done by one thread alone.
@@ -155,17 +167,27 @@ class LayerSteps:
         work = [tokens * (_ROPE_KEYS + min(view.length, view.window)) for view, tokens in sequences]
         return self._engine.threads * max(work) <= sum(work)
 
-    def _kernels(self, kind: str) -> tuple[int, int]:
-        """Return the kernels of rotary positions and of attention for a kind of cache."""
+    def _kernels(self, kind: str) -> tuple[int, int, int]:
+        """Return the kernels for a kind of cache: rotary positions, attention of few and many."""
         if kind not in self._cache_kernels:
+            engine, head_dim = self._engine, self._shape.head_dim
             norm: list[str] = ["plain", kind]
             if self._weights.query_norm is not None and not self._shape.whole_norm:
                 norm = [self._weights.query_norm.kind, kind]
                 if self._shape.normed_last:
                     norm.append("normed_last")
-            rope = self._engine.kernel("rope", *norm)
-            self._cache_kernels[kind] = (rope, self._engine.kernel("attention", kind, self._shape.head_dim))
+            attention = many = engine.kernel("attention", kind, head_dim)
+            if self._in_tiles:
+                many = engine.kernel("tile_attention", kind, head_dim)
+            self._cache_kernels[kind] = (engine.kernel("rope", *norm), attention, many)
         return self._cache_kernels[kind]
+
+    @property
+    def _in_tiles(self) -> bool:
+        """Whether many queries are multiplied in tiles of bfloat16."""
+        engine = self._engine
+        rounded = engine.activations == "int8"
+        return rounded and engine.isa.tiles and self._shape.head_dim % TILE_NUMBERS == 0
 
     def _call_steps(self, sequences: int, *, apart: bool) -> _CallSteps:
         """Return the steps of a call of this many sequences, to be patched for each of them."""
@@ -207,6 +229,8 @@ class LayerSteps:
         engine, shape, weights, tokens = self._engine, self._shape, self._weights, self.tokens
         heads, kv_heads, head_dim = shape.heads, shape.kv_heads, shape.head_dim
         engine.reserve_scratch(attention_scratch(engine.isa.lanes, head_dim))
+        if self._in_tiles and tokens > engine.max_exact_rows:
+            engine.reserve_scratch(tile_attention_scratch(head_dim))
 
         def buffer(name: str, width: int) -> int:
             """Return the address of (L, width) float32."""

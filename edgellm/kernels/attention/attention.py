@@ -67,9 +67,9 @@ class _Attention:
             places[part] = e.at(e.scratch, offset)
             offset += nbytes
         self.unpacked = {part: places.pop(part) for part in ("keys", "values")}
-        columns = places.pop("columns")
+        turned = {part: places.pop(part) for part in ("columns", "edge")}
         self.state = RowState(**places)
-        self.blocks = KeyBlocks(e, head_dim=head_dim, state=self.state, columns=columns)
+        self.blocks = KeyBlocks(e, head_dim=head_dim, state=self.state, **turned)
         self.length = e.argument("length")
         self.window = e.argument("window")
         self.splits = e.argument("splits")

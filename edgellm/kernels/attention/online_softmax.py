@@ -19,8 +19,8 @@ from typing import NamedTuple
 from edgellm.kernels.codegen.abi import KEY_BLOCK
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.exp import exp
-from edgellm.kernels.codegen.unpack import load_float, load_floats
-from edgellm.kernels.codegen.values import F32, I32, Value, vector
+from edgellm.kernels.codegen.unpack import f16_pairs, load_float, load_floats
+from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
 from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 LOWEST = -1e30
@@ -44,7 +44,7 @@ class KeyRange(NamedTuple):
 
 
 class HeadRows(NamedTuple):
-    """The keys, or the values, of a head: where position 0 is, bytes of a row, the numbers' kind."""
+    """A head's keys or values: where position 0 is, bytes of a row, the kind of the numbers."""
 
     address: Value
     row_bytes: int
@@ -72,13 +72,17 @@ class KeyBlocks:
         head_dim: D.
         state: the rows.
         columns: address of (D, _KEY_VECTORS * lanes) float32: keys that were turned.
+        edge: address of (lanes, D) float32, for the keys at either end of a part.
     """
 
-    def __init__(self, e: Emitter, *, head_dim: int, state: RowState, columns: Value) -> None:
+    def __init__(
+        self, e: Emitter, *, head_dim: int, state: RowState, columns: Value, edge: Value
+    ) -> None:
         self.e = e
         self.head_dim = head_dim
         self.state = state
         self.columns = columns
+        self.edge = edge
         self.lanes: int = e.isa.lanes
         self.floats: Value = vector(F32, e.isa.lanes)
         self.words: Value = vector(I32, e.isa.lanes)
@@ -98,7 +102,7 @@ class KeyBlocks:
             self.weigh_keys(block, part, row)
 
         e.loop(0, rows, weigh)
-        self.mix_values(values, block, part, rows)
+        self.mix_values(values, part, rows)
 
     # --- scores
 
@@ -116,34 +120,58 @@ class KeyBlocks:
     def turn_keys(self, keys: HeadRows, first: Value, part: KeyRange) -> None:
         """Write a strip of keys as columns; where the part has none, its nearest key stands in."""
         e, lanes = self.e, self.lanes
-        vectors_end = self.head_dim // lanes * lanes
-        last = e.sub(part.end, 1)
         item_bytes = ITEM_BYTES[keys.kind]
+        last = e.sub(part.end, 1)
 
         def one_vector(place: Value) -> None:
-            rows = []
-            for lane in range(lanes):
-                position = e.add(e.add(first, place), lane)
-                position = e.min(e.max(position, part.begin), last)
-                rows.append(e.at(keys.address, e.mul(position, keys.row_bytes)))
-            for row in rows:
-                e.prefetch(row, 0, keys.row_bytes, ahead=KEY_BLOCK * keys.row_bytes)
+            begin = e.add(first, place)
+            source = e.at(keys.address, e.mul(begin, keys.row_bytes))
+            e.prefetch(source, 0, lanes * keys.row_bytes, ahead=KEY_BLOCK * keys.row_bytes)
+            is_cut = e.b.or_(e.less(begin, part.begin), e.less(part.end, e.add(begin, lanes)))
+
+            def copy_key(lane: Value) -> None:
+                position = e.min(e.max(e.add(begin, lane), part.begin), last)
+                row = e.at(keys.address, e.mul(position, keys.row_bytes))
+                target = e.at(self.edge, e.mul(lane, keys.row_bytes))
+                for start, count in feature_pieces(item_bytes * self.head_dim, 64):
+                    e.store(e.load(row, start, vector(I8, count)), target, start)
+
+            e.when(is_cut, lambda: e.loop(0, lanes, copy_key))
+            source = e.b.select(is_cut, self.edge, source)
+
+            def offsets(feature: Value) -> list[Value]:
+                begin = e.mul(feature, item_bytes)
+                return [e.add(begin, lane * keys.row_bytes) for lane in range(lanes)]
+
+            def turn_pairs(feature: Value) -> None:
+                square = [e.load(source, offset, self.words) for offset in offsets(feature)]
+                for i, pairs in enumerate(e.transpose(square)):
+                    for half, column in enumerate(f16_pairs(e, pairs)):
+                        self.store_column(column, e.add(feature, 2 * i + half), place)
 
             def turn_square(feature: Value) -> None:
-                offset = e.mul(feature, item_bytes)
-                square = [load_floats(e, row, offset, keys.kind, lanes) for row in rows]
+                square = [
+                    load_floats(e, source, offset, keys.kind, lanes) for offset in offsets(feature)
+                ]
                 for i, column in enumerate(e.transpose(square)):
                     self.store_column(column, e.add(feature, i), place)
 
             def turn_feature(feature: Value) -> None:
                 column = e.const(self.floats, 0.0)
-                for lane, row in enumerate(rows):
-                    number = load_float(e, row, e.mul(feature, item_bytes), keys.kind)
+                for lane, offset in enumerate(offsets(feature)):
+                    number = load_float(e, source, offset, keys.kind)
                     column = e.b.insert_element(column, number, e.const(I32, lane))
                 self.store_column(column, feature, place)
 
-            e.loop(0, vectors_end, turn_square, step=lanes)
-            e.loop(vectors_end, self.head_dim, turn_feature)
+            done = 0
+            for wide, turn in ((2 * lanes, turn_pairs), (lanes, turn_square), (1, turn_feature)):
+                # two numbers to a word make half the moves
+                if wide > lanes and keys.kind != "f16":
+                    continue
+                end = done + (self.head_dim - done) // wide * wide
+                if end > done:
+                    e.loop(done, end, turn, step=wide)
+                done = end
 
         e.loop(0, self.strip, one_vector, step=lanes)
 
@@ -229,7 +257,7 @@ class KeyBlocks:
 
     # --- values
 
-    def mix_values(self, values: HeadRows, block: Value, part: KeyRange, rows: Value) -> None:
+    def mix_values(self, values: HeadRows, part: KeyRange, rows: Value) -> None:
         """Fade the results, and add the part's values times their weights."""
         pieces = feature_pieces(self.head_dim, self.lanes)
 
@@ -237,23 +265,21 @@ class KeyBlocks:
             width = min(8, self.sums // tile)
             for start in range(0, len(pieces), width):
                 some = pieces[start : start + width]
-                self.mix_pieces(values, block, part, row, tile, some, prefetch=start == 0)
+                self.mix_pieces(values, part, row, tile, some)
 
         self.in_tiles(rows, some_rows)
 
     def mix_pieces(
         self,
         values: HeadRows,
-        block: Value,
         part: KeyRange,
         row: Value,
         tile: int,
         pieces: Sequence[tuple[int, int]],
-        *,
-        prefetch: bool,
     ) -> None:
         """Do so for some rows and some features: (first, how many) of each vector of them."""
         e, state = self.e, self.state
+        block = e.round_down(part.begin, KEY_BLOCK)
         item_bytes = ITEM_BYTES[values.kind]
         results = [self.row_of(state.results, row, i, 4 * self.head_dim) for i in range(tile)]
         weights = [self.row_of(state.scores, row, i, 4 * KEY_BLOCK) for i in range(tile)]
@@ -267,8 +293,9 @@ class KeyBlocks:
 
         def add_key(position: Value, *sums: Value) -> Sequence[Value]:
             value = e.at(values.address, e.mul(position, values.row_bytes))
-            if prefetch:
-                e.prefetch(value, 0, values.row_bytes, ahead=KEY_BLOCK * values.row_bytes)
+            begin = item_bytes * pieces[0][0]
+            nbytes = item_bytes * sum(lanes for _, lanes in pieces)
+            e.prefetch(value, begin, nbytes, ahead=KEY_BLOCK * values.row_bytes)
             offset = e.mul(e.sub(position, block), 4)
             shares = [self.load_number(weight, offset) for weight in weights]
             numbers = [

@@ -88,9 +88,10 @@ ATTENTION = _arguments(
     "min_exponent",  # of a split: see split_of
     "max_exponent",
     *_KV_TABLES,
-    "item_splits",  # splits that a thread takes at once
+    "item_splits",  # splits that a thread of ``attention`` takes at once
+    "item_rows",  # queries that a thread of ``tile_attention`` takes at once
 )
-"""Arguments of ``attention``."""
+"""Arguments of ``attention`` and ``tile_attention``."""
 
 MERGE = _arguments(
     "partials",  # (L, H, splits, D + 2)
@@ -207,6 +208,9 @@ MAX_ROWS = 512
 TILE = 16
 """Rows of an AMX tile, and 32-bit numbers in each."""
 
+TILE_NUMBERS = 32
+"""bfloat16 numbers in a row of a tile; a product sums over them."""
+
 TILE_GROUPS = 4
 """Quantization groups that are under way at once in a product of few tokens in tiles."""
 
@@ -229,6 +233,15 @@ KEY_BLOCK = 128
 
 QUERY_ROWS = 32
 """Queries that attention has in its scratch at once."""
+
+TILE_ROWS = 32
+"""Queries that attention in tiles multiplies at once."""
+
+TILE_SCORE_BYTES = 4 * KEY_BLOCK + 64
+"""From row to row of scores in tiles: a power of two would share few sets of the cache."""
+
+_TILE_RESULTS = 1 << 16
+"""Numbers of a thread's results in tiles: with the queries, a part of the second-level cache."""
 
 SPLIT_KEYS = 128
 """Keys of the smallest split; a multiple of KEY_BLOCK.
@@ -300,6 +313,7 @@ def attention_parts(lanes: int, head_dim: int) -> Mapping[str, int]:
         "begins": 4 * QUERY_ROWS,
         "ends": 4 * QUERY_ROWS,
         "columns": 4 * head_dim * 2 * lanes,
+        "edge": 4 * padded_features(head_dim) * lanes,
         "keys": block,
         "values": block,
     }
@@ -308,6 +322,51 @@ def attention_parts(lanes: int, head_dim: int) -> Mapping[str, int]:
 def attention_scratch(lanes: int, head_dim: int) -> int:
     """Return the scratch bytes that a thread of attention needs."""
     return sum(attention_parts(lanes, head_dim).values())
+
+
+def tile_attention_parts(head_dim: int) -> Mapping[str, int]:
+    """Return the parts of a thread's scratch for attention in tiles, in bytes.
+
+    Those of ``TileRows`` in ``tile_softmax.py``, then a block's tiles, and a block that was
+    quantized.
+    """
+    rows = _most_tile_rows(head_dim)
+    block = KEY_BLOCK * head_dim
+    return {
+        "queries": 2 * rows * head_dim,
+        "results": 4 * rows * head_dim,
+        "totals": 4 * rows * TILE,
+        "largest": 4 * rows,
+        "begins": 4 * rows,
+        "ends": 4 * rows,
+        "scores": TILE_ROWS * TILE_SCORE_BYTES,
+        "weights": 2 * TILE_ROWS * KEY_BLOCK,
+        "highest": 4 * TILE_ROWS,
+        "fades": 4 * TILE_ROWS,
+        "keys": 2 * block,
+        "values": 2 * block,
+        "unpacked keys": 4 * block,
+        "unpacked values": 4 * block,
+    }
+
+
+def tile_attention_scratch(head_dim: int) -> int:
+    """Return the scratch bytes that a thread of attention in tiles needs."""
+    return sum(tile_attention_parts(head_dim).values())
+
+
+def tile_attention_rows(rows: int, kv_heads: int, threads: int, head_dim: int) -> int:
+    """Return the rows of a key head that a thread takes at once.
+
+    As many as fit, since a block's tiles are made once for all of them, but every thread gets
+    eight times some.
+    """
+    wanted = -(-rows * kv_heads // (8 * threads) // TILE_ROWS) * TILE_ROWS
+    return max(TILE_ROWS, min(wanted, _most_tile_rows(head_dim)))
+
+
+def _most_tile_rows(head_dim: int) -> int:
+    return max(1, _TILE_RESULTS // head_dim // TILE_ROWS) * TILE_ROWS
 
 
 def split_of(position: int, max_exponent: int) -> int:

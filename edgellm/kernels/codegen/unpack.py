@@ -61,6 +61,23 @@ def _f16_to_f32(e: Emitter, numbers: Value) -> Value:
     return e.b.bitcast(e.b.or_(e.b.bitcast(scaled, words), sign), floats)
 
 
+def f16_pairs(e: Emitter, pairs: Value) -> tuple[Value, Value]:
+    """Return two float16 numbers of each 32-bit lane as float32: the lower ones, the upper ones.
+
+    As in ``_f16_to_f32``, the exponent's missing part comes with a product.
+    """
+    words = pairs.type
+    floats = vector(F32, words.count)
+
+    def upper(halves: Value) -> Value:
+        # sign, 3 copies of it, then float16's exponent and fraction
+        moved = e.b.ashr(halves, e.const(words, 3))
+        number = e.b.and_(moved, e.const(words, 0x8FFFE000))
+        return e.b.fmul(e.b.bitcast(number, floats), e.const(floats, 2.0**112))
+
+    return upper(e.b.shl(pairs, e.const(words, 16))), upper(pairs)
+
+
 def to_f16(e: Emitter, numbers: Value) -> Value:
     """Return float32 lanes as float16, rounded to the nearest."""
     lanes = numbers.type.count
