@@ -17,7 +17,7 @@ def swiglu(engine, gate_up):
     return out
 
 
-def attend(engine, view, queries, *, kv_heads, splits=None, item_splits=2):
+def attend(engine, view, queries, *, kv_heads, splits=None, kernel="attention"):
     """Attend with queries (L, H, D) to a KVView, by attention and merge as the layers run them.
 
     ``splits`` replaces those that so many queries have.
@@ -42,11 +42,12 @@ def attend(engine, view, queries, *, kv_heads, splits=None, item_splits=2):
         "first_split": splits.first,
         "min_exponent": splits.min_exponent,
         "max_exponent": view.max_exponent,
-        "item_splits": item_splits,
+        "item_splits": 2,
+        "item_rows": 64,
         **dict(zip(tables, view.tables, strict=True)),
     }
     steps = [
-        make_step(engine.kernel("attention", view.kind, head_dim), ATTENTION, **attention),
+        make_step(engine.kernel(kernel, view.kind, head_dim), ATTENTION, **attention),
         make_step(engine.kernel("merge"), MERGE, **sizes, out=out.ctypes.data),
     ]
     with engine.lock:

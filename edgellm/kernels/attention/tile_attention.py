@@ -101,12 +101,7 @@ class _TileAttention:
         def one_block(block: Value) -> None:
             part = KeyRange(e.max(block, start), e.min(e.add(block, KEY_BLOCK), stop))
             self.blocks.load(item.head, block, part)
-
-            def some_rows(row: Value) -> None:
-                last = e.min(e.add(row, TILE_ROWS - 1), e.sub(item.rows, 1))
-                self.softmax.add(row, last, block)
-
-            e.loop(0, padded_rows, some_rows, step=TILE_ROWS)
+            self.softmax.add(item.rows, block)
 
         e.loop(e.round_down(start, KEY_BLOCK), stop, one_block, step=KEY_BLOCK)
         e.loop(0, item.rows, lambda row: self.write_result(item, row))

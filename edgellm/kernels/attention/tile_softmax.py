@@ -1,15 +1,22 @@
-"""32 rows take in a block of keys: two products of tiles, and the softmax between them."""
+"""Rows take in a block of keys: two products of tiles, and the softmax between them.
+
+Each is done for some hundred rows before the next begins: to go from tiles to vectors and back
+costs the processor about half a microsecond, and what was just stored cannot be loaded as a tile at
+once.
+"""
 
 # D head size; a row is one query
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from edgellm.kernels.attention.tile_blocks import TILE_BYTES
 from edgellm.kernels.codegen.abi import (
     KEY_BLOCK,
+    PHASE_TILES,
     TILE,
     TILE_NUMBERS,
     TILE_ROWS,
@@ -22,8 +29,11 @@ from edgellm.kernels.matmul.tile_matmul import TILE_ROW_BYTES, tile
 
 LOG2_E = math.log2(math.e)
 
-_TERMS = (0.99992807, 0.69326099, 0.24261113, 0.05517167)
-"""2^f is the sum of f^n times these, for |f| <= 1/2 to 8e-5: bfloat16 keeps 4e-3."""
+_TERMS = (1.0, 0.69328293, 0.24221096, 0.05500893)
+"""2^f is the sum of f^n times these, for |f| <= 1/2 to 1.1e-4: bfloat16 rounds to 2e-3.
+
+2^0 is exactly 1: where the largest score stays, nothing fades.
+"""
 
 _LOWEST = -127.0
 """2^x is 0 from here on."""
@@ -36,7 +46,7 @@ _WEIGHT_BYTES = 2 * KEY_BLOCK
 
 
 class TileRows(NamedTuple):
-    """Addresses of what is known of a thread's rows; the last four of 32 of them, for a block."""
+    """Addresses of what is known of a thread's rows; the last three of a few tiles of them only."""
 
     queries: Value  # (rows, D) bfloat16, scaled
     results: Value  # (rows, D) float32: the mixed values so far
@@ -44,10 +54,20 @@ class TileRows(NamedTuple):
     largest: Value  # (rows,) float32: the largest scores so far
     begins: Value  # (rows,) 32-bit: the first key that a row sees
     ends: Value  # (rows,) 32-bit: the one after the last
-    scores: Value  # (TILE_ROWS, row of TILE_SCORE_BYTES) float32
-    weights: Value  # (TILE_ROWS, KEY_BLOCK) bfloat16
-    highest: Value  # (TILE_ROWS,) float32: the largest scores of the block
-    fades: Value  # (TILE_ROWS,) float32: what the block multiplies earlier results by
+    scores: Value  # (PHASE_TILES, TILE_ROWS, row of TILE_SCORE_BYTES) float32
+    weights: Value  # (PHASE_TILES, TILE_ROWS, KEY_BLOCK) bfloat16
+    highest: Value  # (TILE_ROWS,) float32: the block's largest scores, then what fades
+
+
+class _Tile(NamedTuple):
+    """32 rows: the first, where their scores and weights are, and which of the block they see."""
+
+    row: Value
+    scores: Value
+    weights: Value
+    begin: Value  # the first place in the block, of the tile that it is in
+    stop: Value  # the place after the last
+    is_whole: Value  # whether every row sees all of the block
 
 
 class TileSoftmax:
@@ -71,41 +91,80 @@ class TileSoftmax:
         self.values = values
         self.floats: Value = vector(F32, _LANES)
 
-    def add(self, row: Value, last: Value, block: Value) -> None:
-        """Take in the keys of a block that rows from ``row`` to ``last`` see, if any."""
+    def add(self, rows: Value, block: Value) -> None:
+        """Take in a block of keys; the last tile of ``rows`` rows may be partly filled."""
         e = self.e
-        lowest, highest = self.bound("begins", row), self.bound("ends", last)
-        begin = e.round_down(e.sub(e.max(lowest, block), block), TILE_NUMBERS)
-        end = e.min(e.add(block, KEY_BLOCK), highest)
+        tiles = e.ceil_div(rows, TILE_ROWS)
 
-        def take_in() -> None:
-            stop = e.sub(end, block)
-            # what all rows see whole needs no masks
-            is_whole = e.b.and_(
-                e.less(self.bound("begins", last), e.add(block, 1)),
-                e.less(e.add(block, KEY_BLOCK - 1), self.bound("ends", row)),
-            )
-            self.score(row, begin, stop)
-            e.when(is_whole, lambda: self.weigh(row, block, masked=False))
-            e.when(e.b.not_(is_whole), lambda: self.weigh(row, block, masked=True))
-            self.fade(row)
-            self.mix(row, begin, stop)
+        # later rows see later keys: those that see any of the block follow each other
+        def count(number: Value, blind: Value, seeing: Value) -> Sequence[Value]:
+            lowest, highest = self.bounds(number, rows)
+            is_blind = e.less(highest, e.add(block, 1))
+            is_early = e.less(lowest, e.add(block, KEY_BLOCK))
+            return [e.add(blind, self.count_of(is_blind)), e.add(seeing, self.count_of(is_early))]
 
-        e.when(e.less(e.add(block, begin), end), take_in)
+        first, end = e.loop(0, tiles, count, [e.index(0), e.index(0)])
+
+        def some_tiles(begin: Value) -> None:
+            stop = e.min(e.add(begin, PHASE_TILES), end)
+
+            def each(work: Callable[[_Tile], None]) -> None:
+                e.loop(begin, stop, lambda number: work(self.tile(number, begin, rows, block)))
+
+            each(self.score)
+            each(lambda tile: self.weigh_tile(tile, block))
+            each(self.mix)
+
+        e.loop(first, end, some_tiles, step=PHASE_TILES)
+
+    def weigh_tile(self, of: _Tile, block: Value) -> None:
+        """Weigh the scores of a tile; what all rows see whole needs no masks."""
+        e = self.e
+        e.when(of.is_whole, lambda: self.weigh(of, block, masked=False))
+        e.when(e.b.not_(of.is_whole), lambda: self.weigh(of, block, masked=True))
+
+    def count_of(self, condition: Value) -> Value:
+        """Return 1 where it holds, else 0."""
+        return self.e.b.zext(condition, self.e.index(0).type)
+
+    def bounds(self, number: Value, rows: Value) -> tuple[Value, Value]:
+        """Return the first key that a row of a tile sees, and the one after the last."""
+        e = self.e
+        row = e.mul(number, TILE_ROWS)
+        last = e.min(e.add(row, TILE_ROWS - 1), e.sub(rows, 1))
+        return self.bound("begins", row), self.bound("ends", last)
 
     def bound(self, name: str, row: Value) -> Value:
         """Return the first key that a row sees, or the one after the last."""
         e = self.e
-        return e.b.zext(
-            e.load(getattr(self.rows, name), e.mul(row, 4), I32, align=4), e.index(0).type
+        number = e.load(getattr(self.rows, name), e.mul(row, 4), I32, align=4)
+        return e.b.zext(number, e.index(0).type)
+
+    def tile(self, number: Value, first: Value, rows: Value, block: Value) -> _Tile:
+        """Return what a tile of rows has to do with a block."""
+        e = self.e
+        lowest, highest = self.bounds(number, rows)
+        row = e.mul(number, TILE_ROWS)
+        last = e.min(e.add(row, TILE_ROWS - 1), e.sub(rows, 1))
+        place = e.sub(number, first)
+        return _Tile(
+            row,
+            e.at(self.rows.scores, e.mul(place, TILE_ROWS * TILE_SCORE_BYTES)),
+            e.at(self.rows.weights, e.mul(place, TILE_ROWS * _WEIGHT_BYTES)),
+            e.round_down(e.sub(e.max(lowest, block), block), TILE_NUMBERS),
+            e.sub(e.min(e.add(block, KEY_BLOCK), highest), block),
+            e.b.and_(
+                e.less(self.bound("begins", last), e.add(block, 1)),
+                e.less(e.add(block, KEY_BLOCK - 1), self.bound("ends", row)),
+            ),
         )
 
     # --- products
 
-    def score(self, row: Value, begin: Value, stop: Value) -> None:
-        """Write the scores of 32 rows and the block's keys from ``begin`` to before ``stop``."""
+    def score(self, of: _Tile) -> None:
+        """Write the scores of a tile of rows."""
         e = self.e
-        queries = e.at(self.rows.queries, e.mul(row, 2 * self.head_dim))
+        queries = e.at(self.rows.queries, e.mul(of.row, 2 * self.head_dim))
         query_bytes = e.index(2 * self.head_dim)
 
         def some_keys(place: Value) -> None:
@@ -124,16 +183,16 @@ class TileSoftmax:
             e.loop(0, self.head_dim, features, step=TILE_NUMBERS)
             for number in range(4):
                 offset = TILE * TILE_SCORE_BYTES * (number // 2) + TILE_ROW_BYTES * (number % 2)
-                target = e.at(self.rows.scores, e.add(offset, e.mul(place, 4)))
+                target = e.at(of.scores, e.add(offset, e.mul(place, 4)))
                 tile(e, "tilestored64", number, target, e.index(TILE_SCORE_BYTES))
 
-        e.loop(begin, stop, some_keys, step=TILE_NUMBERS)
+        e.loop(of.begin, of.stop, some_keys, step=TILE_NUMBERS)
 
-    def mix(self, row: Value, begin: Value, stop: Value) -> None:
-        """Add to the results of 32 rows the values of the same keys times their weights."""
+    def mix(self, of: _Tile) -> None:
+        """Add to a tile's results the values of the same keys times their weights."""
         e = self.e
         result_bytes = 4 * self.head_dim
-        results = e.at(self.rows.results, e.mul(row, result_bytes))
+        results = e.at(self.rows.results, e.mul(of.row, result_bytes))
 
         def some_features(first: Value) -> None:
             targets = []
@@ -146,13 +205,13 @@ class TileSoftmax:
             def some_keys(place: Value) -> None:
                 for part in range(2):
                     offset = e.add(TILE * _WEIGHT_BYTES * part, e.mul(place, 2))
-                    source = e.at(self.rows.weights, offset)
+                    source = e.at(of.weights, offset)
                     tile(e, "tileloadd64", 4 + part, source, e.index(_WEIGHT_BYTES))
                     offset = e.add(TILE_BYTES * part, e.mul(place, 2 * self.head_dim))
                     tile(e, "tileloadd64", 6 + part, e.at(values, offset), e.index(TILE_ROW_BYTES))
                 self.multiply()
 
-            e.loop(begin, stop, some_keys, step=TILE_NUMBERS)
+            e.loop(of.begin, of.stop, some_keys, step=TILE_NUMBERS)
             for number, target in enumerate(targets):
                 tile(e, "tilestored64", number, target, e.index(result_bytes))
 
@@ -166,16 +225,17 @@ class TileSoftmax:
 
     # --- softmax
 
-    def weigh(self, row: Value, block: Value, *, masked: bool) -> None:
-        """Write the weights of 32 rows from their scores; note what earlier results fade by."""
+    def weigh(self, of: _Tile, block: Value, *, masked: bool) -> None:
+        """Write the weights of a tile's rows; let their earlier results fade."""
         e, rows = self.e, self.rows
-        vectors = range(KEY_BLOCK // _LANES)
 
         def scores_of(place: Value) -> list[Value]:
-            source = e.at(rows.scores, e.mul(place, TILE_SCORE_BYTES))
-            scores = [e.load(source, 4 * _LANES * i, self.floats) for i in vectors]
+            source = e.at(of.scores, e.mul(place, TILE_SCORE_BYTES))
+            scores = [
+                e.load(source, 4 * start, self.floats) for start in range(0, KEY_BLOCK, _LANES)
+            ]
             if masked:
-                scores = self.mask(scores, e.add(row, place), block)
+                scores = self.mask(scores, e.add(of.row, place), block)
             return scores
 
         def find_highest(place: Value) -> None:
@@ -187,20 +247,24 @@ class TileSoftmax:
             e.store(e.reduce_max(scores[0]), rows.highest, e.mul(place, 4), align=4)
 
         def note_fades(place: Value) -> None:
-            offset = e.mul(e.add(row, place), 4)
+            offset = e.mul(e.add(of.row, place), 4)
             before = e.load(rows.largest, offset, self.floats)
             highest = e.load(rows.highest, e.mul(place, 4), self.floats)
             largest = e.binary("maxnum", before, highest)
             e.store(largest, rows.largest, offset)
-            e.store(self.exp2(e.b.fsub(before, largest)), rows.fades, e.mul(place, 4))
+            e.store(self.exp2(e.b.fsub(before, largest)), rows.highest, e.mul(place, 4))
 
         def write_weights(place: Value) -> None:
-            here = e.add(row, place)
-            largest = self.load_number(rows.largest, here)
-            total = e.load(rows.totals, e.mul(here, 4 * _LANES), self.floats)
-            total = e.b.fmul(total, self.load_number(rows.fades, place))
+            row = e.add(of.row, place)
+            fade = self.load_number(rows.highest, place)
+            result = e.at(rows.results, e.mul(row, 4 * self.head_dim))
+            for first in range(0, self.head_dim, _LANES):
+                faded = e.b.fmul(e.load(result, 4 * first, self.floats), fade)
+                e.store(faded, result, 4 * first)
+            total = e.b.fmul(e.load(rows.totals, e.mul(row, 4 * _LANES), self.floats), fade)
+            largest = self.load_number(rows.largest, row)
             weights = [self.exp2(e.b.fsub(score, largest)) for score in scores_of(place)]
-            target = e.at(rows.weights, e.mul(place, _WEIGHT_BYTES))
+            target = e.at(of.weights, e.mul(place, _WEIGHT_BYTES))
             bfloats = vector(BFLOAT, TILE_NUMBERS)
             # 1.0 in bfloat16, twice a word
             ones = e.b.bitcast(e.const(vector(I32, _LANES), 0x3F803F80), bfloats)
@@ -210,7 +274,7 @@ class TileSoftmax:
                 e.store(rounded, target, 2 * TILE_NUMBERS * i)
                 name = "llvm.x86.avx512bf16.dpbf16ps.512"
                 total = e.call(name, self.floats, [total, rounded, ones])
-            e.store(total, rows.totals, e.mul(here, 4 * _LANES))
+            e.store(total, rows.totals, e.mul(row, 4 * _LANES))
 
         e.loop(0, TILE_ROWS, find_highest)
         e.loop(0, TILE_ROWS, note_fades, step=_LANES)
@@ -237,34 +301,22 @@ class TileSoftmax:
         return masked
 
     def exp2(self, x: Value) -> Value:
-        """Return 2^x of numbers up to 0, to 8e-5 of it.
+        """Return 2^x of numbers up to 0, to 1.1e-4 of it.
 
         With n = round(x) and f = x - n, 2^x = 2^n 2^f; n + 127 is in the lowest bits of a float32.
         """
         e = self.e
-        words = vector(I32, _LANES)
-        x = e.binary("maxnum", x, e.const(self.floats, _LOWEST))
-        rounder = e.const(self.floats, ROUNDER + 127)
+        floats = x.type
+        words = vector(I32, floats.count)
+        x = e.binary("maxnum", x, e.const(floats, _LOWEST))
+        rounder = e.const(floats, ROUNDER + 127)
         shifted = e.b.fadd(x, rounder)
         fraction = e.b.fsub(x, e.b.fsub(shifted, rounder))
-        power = e.const(self.floats, _TERMS[-1])
+        power = e.const(floats, _TERMS[-1])
         for term in _TERMS[-2::-1]:
-            power = e.fma(power, fraction, e.const(self.floats, term))
+            power = e.fma(power, fraction, e.const(floats, term))
         exponent = e.b.shl(e.b.bitcast(shifted, words), e.const(words, 23))
-        return e.b.fmul(power, e.b.bitcast(exponent, self.floats))
-
-    def fade(self, row: Value) -> None:
-        """Multiply the results of 32 rows by what they fade by."""
-        e, rows = self.e, self.rows
-
-        def one_row(place: Value) -> None:
-            fade = self.load_number(rows.fades, place)
-            result = e.at(rows.results, e.mul(e.add(row, place), 4 * self.head_dim))
-            for first in range(0, self.head_dim, _LANES):
-                faded = e.b.fmul(e.load(result, 4 * first, self.floats), fade)
-                e.store(faded, result, 4 * first)
-
-        e.loop(0, TILE_ROWS, one_row)
+        return e.b.fmul(power, e.b.bitcast(exponent, floats))
 
     def load_number(self, base: Value, place: Value) -> Value:
         """Read one float32 into all lanes."""

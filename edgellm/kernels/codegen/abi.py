@@ -237,6 +237,9 @@ QUERY_ROWS = 32
 TILE_ROWS = 32
 """Queries that attention in tiles multiplies at once."""
 
+PHASE_TILES = 8
+"""Times so many queries are scored, then weighed, then mixed by a thread."""
+
 TILE_SCORE_BYTES = 4 * KEY_BLOCK + 64
 """From row to row of scores in tiles: a power of two would share few sets of the cache."""
 
@@ -339,10 +342,9 @@ def tile_attention_parts(head_dim: int) -> Mapping[str, int]:
         "largest": 4 * rows,
         "begins": 4 * rows,
         "ends": 4 * rows,
-        "scores": TILE_ROWS * TILE_SCORE_BYTES,
-        "weights": 2 * TILE_ROWS * KEY_BLOCK,
+        "scores": PHASE_TILES * TILE_ROWS * TILE_SCORE_BYTES,
+        "weights": PHASE_TILES * 2 * TILE_ROWS * KEY_BLOCK,
         "highest": 4 * TILE_ROWS,
-        "fades": 4 * TILE_ROWS,
         "keys": 2 * block,
         "values": 2 * block,
         "unpacked keys": 4 * block,

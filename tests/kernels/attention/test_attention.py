@@ -1,5 +1,7 @@
 """Attention over plain keys and values; every cache is in models/cpu/test_kv_memory.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -66,3 +68,54 @@ def test_attention_is_softmax_attention(
     out = attend(floats, view, queries, kv_heads=kv_heads, splits=splits)
     expected = softmax_attention(queries, keys[:, :length], values[:, :length], window)
     assert np.allclose(out, expected, atol=2e-5)
+
+
+@EXAMPLES
+@given(
+    kv_heads=st.integers(1, 2),
+    shared=st.integers(1, 5),
+    tokens=st.integers(2, 80),
+    before=st.integers(0, 300),
+    window=st.integers(1, 400),
+    cut=st.integers(1, 79),
+)
+def test_tiles_are_close_and_do_not_depend_on_cuts(
+    rounded, *, kv_heads, shared, tokens, before, window, cut
+):
+    if not rounded.isa.tiles:
+        pytest.skip("no tiles")
+    rng = np.random.default_rng(0)
+    width, length = 32, before + tokens
+    queries = rng.standard_normal((tokens, kv_heads * shared, width), dtype=np.float32)
+    numbers = rng.standard_normal((2, kv_heads, length + 3, width), dtype=np.float32)
+    # what is behind the last key must not be looked at
+    numbers[:, :, length:] = np.nan
+    keys, values = numbers.astype(np.float16)
+    view = KVView(
+        kind="f16",
+        keys=keys.ctypes.data,
+        values=values.ctypes.data,
+        head_bytes=keys.strides[0],
+        position=before,
+        length=length,
+        window=window,
+    )
+
+    def attended(begin, end):
+        part = replace(view, position=before + begin, length=before + end)
+        whole = part.splits(end - begin, whole=True)
+        return attend(
+            rounded,
+            part,
+            queries[begin:end],
+            kv_heads=kv_heads,
+            splits=whole,
+            kernel="tile_attention",
+        )
+
+    out = attended(0, tokens)
+    held = (part[:, :length].astype(np.float32) for part in (keys, values))
+    # bfloat16 keeps 8 bits of queries, keys, weights and values
+    assert np.abs(out - softmax_attention(queries, *held, window)).max() < 0.05
+    cut = min(cut, tokens - 1)
+    assert np.array_equal(out, np.concatenate([attended(0, cut), attended(cut, tokens)]))

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "norm": [("f16",), ("bf16",), ("f32", "added")],
     "rope": [("plain", "f32"), ("f16", "f16"), ("plain", "q8"), ("bf16", "q4", "normed_last")],
     "attention": [("f32", 40), ("f16", 64), ("q8", 64), ("q4", 80)],
+    "tile_attention": [("f16", 64), ("q8", 32)],
     "bias": [("bf16",)],
     "quantize": [(32, "split"), (64, "plain"), (128, "tile")],
     "pack": [("words",), ("bf16",)],
