@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgellm.kernels import attention_steps
 from edgellm.kernels.codegen.abi import (
     APART,
     ATTENTION,
@@ -18,11 +19,7 @@ from edgellm.kernels.codegen.abi import (
     ROPE,
     STEP_TOKENS,
     SWIGLU,
-    TILE_NUMBERS,
-    attention_scratch,
     slots,
-    tile_attention_rows,
-    tile_attention_scratch,
 )
 from edgellm.kernels.kernel_engine import (
     KernelEngine,
@@ -120,17 +117,17 @@ class LayerSteps:
         steps = iter(call.by_sequence)
         for (view, tokens), own, count in zip(sequences, splits, partials, strict=True):
             rope, attention, merge = next(steps), next(steps), next(steps)
-            rope[0], few, many = self._kernels(view.kind)
-            attention[0] = few
-            if own.whole:
-                attention[0] = many
+            rope[0], *of_few_and_many = self._kernels(view.kind)
+            attention[0] = of_few_and_many[own.whole]
             rope[_ROPE_KV] = (view.keys, view.values, view.head_bytes, view.position)
             rope[_ROPE_TABLES] = view.tables
             visible = (view.length, view.window, own.count)
             attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *visible)
             max_exponent = max(own.min_exponent, view.max_exponent)
             attention[_ATTENTION_SPLITS] = (own.first, own.min_exponent, max_exponent, *view.tables)
-            attention[_ATTENTION_ITEMS] = self._items(tokens, own.count)
+            attention[_ATTENTION_ITEMS] = attention_steps.item_sizes(
+                self._engine, self._shape, tokens, own.count
+            )
             merge[MERGE["splits"]] = own.count
             if len(sequences) > 1:
                 rope[_ROPE_INPUT] = (queries, cos_sin)
@@ -144,18 +141,6 @@ class LayerSteps:
             partial += partial_bytes * count
             out += 4 * tokens * heads * head_dim
         return call.steps
-
-    def _items(self, tokens: int, splits: int) -> tuple[int, int]:
-        """Return the splits, and of many tokens the queries, that a thread takes at once.
-
-        A run of splits is one stretch of memory, but every thread gets eight runs.
-        """
-        shape, threads = self._shape, self._engine.threads
-        rows = tokens * shape.heads // shape.kv_heads
-        return (
-            max(1, splits * shape.kv_heads // (8 * threads)),
-            tile_attention_rows(rows, shape.kv_heads, threads, shape.head_dim),
-        )
 
     def _go_apart(self, sequences: Sequence[tuple[KVView, int]]) -> bool:
         """Return whether each sequence is better done by one thread alone.
@@ -176,18 +161,9 @@ class LayerSteps:
                 norm = [self._weights.query_norm.kind, kind]
                 if self._shape.normed_last:
                     norm.append("normed_last")
-            attention = many = engine.kernel("attention", kind, head_dim)
-            if self._in_tiles:
-                many = engine.kernel("tile_attention", kind, head_dim)
-            self._cache_kernels[kind] = (engine.kernel("rope", *norm), attention, many)
+            few, many = attention_steps.kernels(engine, kind, head_dim)
+            self._cache_kernels[kind] = (engine.kernel("rope", *norm), few, many)
         return self._cache_kernels[kind]
-
-    @property
-    def _in_tiles(self) -> bool:
-        """Whether many queries are multiplied in tiles of bfloat16."""
-        engine = self._engine
-        rounded = engine.activations == "int8"
-        return rounded and engine.isa.tiles and self._shape.head_dim % TILE_NUMBERS == 0
 
     def _call_steps(self, sequences: int, *, apart: bool) -> _CallSteps:
         """Return the steps of a call of this many sequences, to be patched for each of them."""
@@ -228,9 +204,7 @@ class LayerSteps:
     def _steps(self) -> list[Step]:
         engine, shape, weights, tokens = self._engine, self._shape, self._weights, self.tokens
         heads, kv_heads, head_dim = shape.heads, shape.kv_heads, shape.head_dim
-        engine.reserve_scratch(attention_scratch(engine.isa.lanes, head_dim))
-        if self._in_tiles and tokens > engine.max_exact_rows:
-            engine.reserve_scratch(tile_attention_scratch(head_dim))
+        attention_steps.reserve_scratch(engine, head_dim, tokens=tokens)
 
         def buffer(name: str, width: int) -> int:
             """Return the address of (L, width) float32."""

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edgellm.kernels.attention.key_columns import HeadRows, KeyColumns, KeyRange
 from edgellm.kernels.attention.kv_storage import StoredRows, unpack_rows
-from edgellm.kernels.attention.online_softmax import (
-    LOWEST,
-    HeadRows,
-    KeyBlocks,
-    KeyRange,
-    RowState,
-)
+from edgellm.kernels.attention.online_softmax import LOWEST, KeyBlocks, RowState
+from edgellm.kernels.attention.scratch import attention_parts
 from edgellm.kernels.codegen.abi import (
     ATTENTION,
     KEY_BLOCK,
     QUERY_ROWS,
     SPLIT_KEYS,
-    attention_parts,
     padded_features,
 )
 from edgellm.kernels.codegen.emitter import Emitter
@@ -67,9 +62,10 @@ class _Attention:
             places[part] = e.at(e.scratch, offset)
             offset += nbytes
         self.unpacked = {part: places.pop(part) for part in ("keys", "values")}
-        turned = {part: places.pop(part) for part in ("columns", "edge")}
+        turned, edge = places.pop("columns"), places.pop("edge")
         self.state = RowState(**places)
-        self.blocks = KeyBlocks(e, head_dim=head_dim, state=self.state, **turned)
+        columns = KeyColumns(e, head_dim, address=turned, edge=edge)
+        self.blocks = KeyBlocks(e, head_dim=head_dim, state=self.state, columns=columns)
         self.length = e.argument("length")
         self.window = e.argument("window")
         self.splits = e.argument("splits")

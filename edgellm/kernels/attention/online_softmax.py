@@ -16,11 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from edgellm.kernels.attention.key_columns import (
+    KEY_VECTORS,
+    HeadRows,
+    KeyColumns,
+    KeyRange,
+    feature_pieces,
+)
 from edgellm.kernels.codegen.abi import KEY_BLOCK
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.exp import exp
-from edgellm.kernels.codegen.unpack import f16_pairs, load_float, load_floats
-from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
+from edgellm.kernels.codegen.unpack import load_floats
+from edgellm.kernels.codegen.values import F32, I32, Value, vector
 from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 LOWEST = -1e30
@@ -31,24 +38,6 @@ _MASKED = -3e38
 
 _UNMASKED = -1e38
 """Below the score of any key that a query may see."""
-
-_KEY_VECTORS = 2
-"""Vectors of keys that are scored side by side."""
-
-
-class KeyRange(NamedTuple):
-    """Positions of keys, from the first to before the last."""
-
-    begin: Value
-    end: Value
-
-
-class HeadRows(NamedTuple):
-    """A head's keys or values: where position 0 is, bytes of a row, the kind of the numbers."""
-
-    address: Value
-    row_bytes: int
-    kind: str
 
 
 class RowState(NamedTuple):
@@ -71,25 +60,20 @@ class KeyBlocks:
         e: the kernel.
         head_dim: D.
         state: the rows.
-        columns: address of (D, _KEY_VECTORS * lanes) float32: keys that were turned.
-        edge: address of (lanes, D) float32, for the keys at either end of a part.
+        columns: where keys are turned, a strip at a time.
     """
 
-    def __init__(
-        self, e: Emitter, *, head_dim: int, state: RowState, columns: Value, edge: Value
-    ) -> None:
+    def __init__(self, e: Emitter, *, head_dim: int, state: RowState, columns: KeyColumns) -> None:
         self.e = e
         self.head_dim = head_dim
         self.state = state
         self.columns = columns
-        self.edge = edge
         self.lanes: int = e.isa.lanes
         self.floats: Value = vector(F32, e.isa.lanes)
-        self.words: Value = vector(I32, e.isa.lanes)
-        self.strip = strip_keys(e.isa.lanes)
+        self.strip = columns.strip
         # half of the registers hold sums: of 8 rows by 2 vectors, or of fewer rows by more
         self.sums = e.isa.registers // 2
-        largest_tile = self.sums // _KEY_VECTORS
+        largest_tile = self.sums // KEY_VECTORS
         self.row_tiles = [largest_tile >> i for i in range(largest_tile.bit_length())]
 
     def add(self, keys: HeadRows, values: HeadRows, part: KeyRange, rows: Value) -> None:
@@ -111,90 +95,26 @@ class KeyBlocks:
         e = self.e
 
         def one_strip(first: Value) -> None:
-            self.turn_keys(keys, first, part)
+            self.columns.turn(keys, first, part)
             offset = e.mul(e.sub(first, block), 4)
             self.in_tiles(rows, lambda row, tile: self.score_strip(row, tile, offset))
 
         e.loop(e.round_down(part.begin, self.strip), part.end, one_strip, step=self.strip)
 
-    def turn_keys(self, keys: HeadRows, first: Value, part: KeyRange) -> None:
-        """Write a strip of keys as columns; where the part has none, its nearest key stands in."""
-        e, lanes = self.e, self.lanes
-        item_bytes = ITEM_BYTES[keys.kind]
-        last = e.sub(part.end, 1)
-
-        def one_vector(place: Value) -> None:
-            begin = e.add(first, place)
-            source = e.at(keys.address, e.mul(begin, keys.row_bytes))
-            e.prefetch(source, 0, lanes * keys.row_bytes, ahead=KEY_BLOCK * keys.row_bytes)
-            is_cut = e.b.or_(e.less(begin, part.begin), e.less(part.end, e.add(begin, lanes)))
-
-            def copy_key(lane: Value) -> None:
-                position = e.min(e.max(e.add(begin, lane), part.begin), last)
-                row = e.at(keys.address, e.mul(position, keys.row_bytes))
-                target = e.at(self.edge, e.mul(lane, keys.row_bytes))
-                for start, count in feature_pieces(item_bytes * self.head_dim, 64):
-                    e.store(e.load(row, start, vector(I8, count)), target, start)
-
-            e.when(is_cut, lambda: e.loop(0, lanes, copy_key))
-            source = e.b.select(is_cut, self.edge, source)
-
-            def offsets(feature: Value) -> list[Value]:
-                begin = e.mul(feature, item_bytes)
-                return [e.add(begin, lane * keys.row_bytes) for lane in range(lanes)]
-
-            def turn_pairs(feature: Value) -> None:
-                square = [e.load(source, offset, self.words) for offset in offsets(feature)]
-                for i, pairs in enumerate(e.transpose(square)):
-                    for half, column in enumerate(f16_pairs(e, pairs)):
-                        self.store_column(column, e.add(feature, 2 * i + half), place)
-
-            def turn_square(feature: Value) -> None:
-                square = [
-                    load_floats(e, source, offset, keys.kind, lanes) for offset in offsets(feature)
-                ]
-                for i, column in enumerate(e.transpose(square)):
-                    self.store_column(column, e.add(feature, i), place)
-
-            def turn_feature(feature: Value) -> None:
-                column = e.const(self.floats, 0.0)
-                for lane, offset in enumerate(offsets(feature)):
-                    number = load_float(e, source, offset, keys.kind)
-                    column = e.b.insert_element(column, number, e.const(I32, lane))
-                self.store_column(column, feature, place)
-
-            done = 0
-            for wide, turn in ((2 * lanes, turn_pairs), (lanes, turn_square), (1, turn_feature)):
-                # two numbers to a word make half the moves
-                if wide > lanes and keys.kind != "f16":
-                    continue
-                end = done + (self.head_dim - done) // wide * wide
-                if end > done:
-                    e.loop(done, end, turn, step=wide)
-                done = end
-
-        e.loop(0, self.strip, one_vector, step=lanes)
-
-    def store_column(self, column: Value, feature: Value, place: Value) -> None:
-        """Write one feature of a vector of keys."""
-        e = self.e
-        offset = e.add(e.mul(feature, self.strip), place)
-        e.store(column, self.columns, e.mul(offset, 4))
-
     def score_strip(self, row: Value, tile: int, offset: Value) -> None:
         """Write some rows' scores of a strip of keys."""
         e = self.e
-        parts = [(i, part) for i in range(tile) for part in range(_KEY_VECTORS)]
+        parts = [(i, part) for i in range(tile) for part in range(KEY_VECTORS)]
         queries = [self.row_of(self.state.queries, row, i, 4 * self.head_dim) for i in range(tile)]
         unrolled = next(step for step in (4, 2, 1) if self.head_dim % step == 0)
 
         def add_features(first: Value, *sums: Value) -> Sequence[Value]:
-            columns = e.at(self.columns, e.mul(first, 4 * self.strip))
+            columns = e.at(self.columns.address, e.mul(first, 4 * self.strip))
             here = [e.at(query, e.mul(first, 4)) for query in queries]
             for i in range(unrolled):
                 keys = [
                     e.load(columns, 4 * (i * self.strip + part * self.lanes), self.floats)
-                    for part in range(_KEY_VECTORS)
+                    for part in range(KEY_VECTORS)
                 ]
                 numbers = [self.load_number(query, 4 * i) for query in here]
                 sums = tuple(
@@ -334,20 +254,3 @@ class KeyBlocks:
 
             e.loop(begin, end, one_tile, step=tile)
             begin = end
-
-
-def strip_keys(lanes: int) -> int:
-    """Return the keys that are turned at once; KEY_BLOCK is a multiple."""
-    return _KEY_VECTORS * lanes
-
-
-def feature_pieces(head_dim: int, lanes: int) -> list[tuple[int, int]]:
-    """Return a head's features as vectors, (first, how many): whole ones, then smaller ones."""
-    pieces = []
-    first = 0
-    while first < head_dim:
-        while first + lanes > head_dim:
-            lanes //= 2
-        pieces.append((first, lanes))
-        first += lanes
-    return pieces

@@ -16,15 +16,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from edgellm.kernels.attention.online_softmax import LOWEST, KeyRange
+from edgellm.kernels.attention.key_columns import KeyRange
+from edgellm.kernels.attention.online_softmax import LOWEST
+from edgellm.kernels.attention.scratch import TILE_ROWS, tile_attention_parts
 from edgellm.kernels.attention.tile_blocks import TileBlocks
-from edgellm.kernels.attention.tile_softmax import LOG2_E, TileRows, TileSoftmax
-from edgellm.kernels.codegen.abi import (
-    ATTENTION,
-    KEY_BLOCK,
-    TILE_ROWS,
-    tile_attention_parts,
-)
+from edgellm.kernels.attention.tile_softmax import TileSoftmax
+from edgellm.kernels.attention.tile_weights import LOG2_E, TileRows
+from edgellm.kernels.codegen.abi import ATTENTION, KEY_BLOCK
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import parallel_for

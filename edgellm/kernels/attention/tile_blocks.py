@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgellm.kernels.attention.key_columns import HeadRows, KeyRange
 from edgellm.kernels.attention.kv_storage import StoredRows, unpack_rows
-from edgellm.kernels.attention.online_softmax import HeadRows, KeyRange
 from edgellm.kernels.codegen.abi import TILE, TILE_NUMBERS, padded_features
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.unpack import load_floats
