@@ -1,8 +1,7 @@
 """Rows take in a block of keys: two products of tiles, and the softmax between them.
 
-Each is done for some hundred rows before the next begins: to go from tiles to vectors and back
-costs the processor about half a microsecond, and what was just stored cannot be loaded as a tile at
-once.
+Each is done for 256 rows before the next begins: in a C loop, going from tiles to vectors and back
+costs about 0.4 microseconds, and what was just stored cannot be loaded as a tile at once.
 """
 
 # D head size; a row is one query
