@@ -267,10 +267,10 @@ def block_rows(row_bytes: int) -> int:
 def matmul_scratch(lanes: int, rows: int, row_bytes: int, groups: int) -> int:
     """Return the scratch bytes that a thread of a matrix product needs for a block of rows."""
     results = 4 * rows * TOKEN_VECTORS * lanes
-    transposed = 4 * lanes**2  # a square that turns results from a row each to a token each
+    turned = 4 * rows * lanes  # results of a vector of tokens, a token each
     panel = rows * row_bytes
     scales_and_biases = 8 * rows * groups  # float32
-    return results + transposed + panel + scales_and_biases
+    return results + turned + panel + scales_and_biases
 
 
 def tile_scratch(groups: int) -> int:

@@ -21,7 +21,7 @@ class MatmulFrame:
     A thread takes a block of rows. Its scratch holds
 
         results  (block_rows, TOKEN_VECTORS * lanes) float32: tokens in the lanes
-        square   (lanes, lanes) float32, in which results turn to a row a token
+        turned   (lanes, block_rows) float32: results of a vector of tokens, a row a token
         panel    (block_rows, panel_row_bytes): the block's weights, unpacked
         factors  (block_rows, groups, 2) float32: scales and biases, of int8 products
 
@@ -47,8 +47,8 @@ class MatmulFrame:
         self.tokens: Value = e.tokens
         self.result_bytes: int = 4 * TOKEN_VECTORS * isa.lanes  # from a row's results to the next
         self.results: Value = e.scratch
-        self.square: Value = e.at(self.results, e.mul(self.block_rows, self.result_bytes))
-        self.panel_rows: Value = e.at(self.square, 4 * self.lanes * self.lanes)
+        self.turned: Value = e.at(self.results, e.mul(self.block_rows, self.result_bytes))
+        self.panel_rows: Value = e.at(self.turned, e.mul(self.block_rows, 4 * self.lanes))
         self.panel: Panel = Panel(
             e,
             weight_format,
@@ -125,35 +125,43 @@ class MatmulFrame:
         source = e.at(self.results, part * 4 * lanes)
         out = e.at(self.out, e.add(e.mul(first_token, self.out_stride), e.mul(first_row, 4)))
         squares_end = e.round_down(count, lanes)
-
-        def put(token: Value, row: Value, results: Value) -> None:
-            offset = e.add(e.mul(token, self.out_stride), e.mul(row, 4))
-            before = e.load(out, offset, results.type)
-            before = e.b.select(e.less(0, self.add), before, e.const(results.type, 0.0))
-            e.store(e.b.fadd(results, before), out, offset)
+        row_bytes = e.mul(self.block_rows, 4)
 
         def one_square(row: Value) -> None:
-            """Write results (lanes rows, lanes tokens), a vector of rows for each token."""
+            """Turn results (lanes rows, lanes tokens) to a vector of rows for each token."""
             rows = [
                 e.load(source, e.mul(e.add(row, i), self.result_bytes), self.floats)
                 for i in range(lanes)
             ]
             for number, column in enumerate(e.transpose(rows)):
-                e.store(column, self.square, number * 4 * lanes)
-
-            def one_token(token: Value) -> None:
-                put(token, row, e.load(self.square, e.mul(token, 4 * lanes), self.floats))
-
-            e.loop(0, tokens, one_token)
+                e.store(column, self.turned, e.add(e.mul(row_bytes, number), e.mul(row, 4)))
 
         def one_row(row: Value) -> None:
-            offset = e.mul(row, self.result_bytes)
+            for token in range(lanes):
+                offset = e.add(e.mul(row, self.result_bytes), 4 * token)
+                number = e.load(source, offset, vector(F32, 1))
+                e.store(number, self.turned, e.add(e.mul(row_bytes, token), e.mul(row, 4)))
+
+        def write_tokens(*, add: bool) -> None:
+            """Write token by token: rows of ``out`` are pages apart."""
 
             def one_token(token: Value) -> None:
-                number = e.load(source, e.add(offset, e.mul(token, 4)), vector(F32, 1))
-                put(token, row, number)
+                turned = e.at(self.turned, e.mul(token, row_bytes))
+                target = e.at(out, e.mul(token, self.out_stride))
+
+                def some_rows(row: Value, width: int) -> None:
+                    offset = e.mul(row, 4)
+                    numbers = e.load(turned, offset, vector(F32, width))
+                    if add:
+                        numbers = e.b.fadd(numbers, e.load(target, offset, numbers.type))
+                    e.store(numbers, target, offset)
+
+                e.sweep(count, some_rows)
 
             e.loop(0, tokens, one_token)
 
         e.loop(0, squares_end, one_square, step=lanes)
         e.loop(squares_end, count, one_row)
+        is_added = e.less(0, self.add)
+        e.when(is_added, lambda: write_tokens(add=True))
+        e.when(e.b.not_(is_added), lambda: write_tokens(add=False))

@@ -12,6 +12,7 @@ from edgellm.kernels.codegen.weight_format import WeightFormat
 
 _BYTES_AT_ONCE = 16
 _BF16_AT_ONCE = 32
+_TILE_BYTES = 1024
 
 
 class Panel:
@@ -62,7 +63,7 @@ class Panel:
         self._write_numbers(row, target, kind="f32")
 
     def write_bf16(self, row: Value, target: Value) -> None:
-        """Write a row as (K,) bfloat16."""
+        """Write a row as bfloat16, 64 bytes to each tile of a row of tiles."""
         self._write_numbers(row, target, kind="bf16")
 
     def _write_numbers(self, row: Value, target: Value, *, kind: str) -> None:
@@ -87,7 +88,7 @@ class Panel:
         e = self.e
         if kind == self.format.kind == "bf16":
             numbers = e.load(source, e.mul(place, 2), vector(I16, lanes))
-            e.store(numbers, target, e.mul(place, 2))
+            e.store(numbers, target, _in_tiles(e, place))
             return
         offset = e.mul(place, self.format.item_bytes)
         self._store(load_floats(e, source, offset, self.format.kind, lanes), target, place, kind)
@@ -95,7 +96,7 @@ class Panel:
     def _store(self, floats: Value, target: Value, place: Value, kind: str) -> None:
         e = self.e
         if kind == "bf16":
-            e.store(to_bf16(e, floats), target, e.mul(place, 2))
+            e.store(to_bf16(e, floats), target, _in_tiles(e, place))
         else:
             e.store(floats, target, e.mul(place, 4))
 
@@ -139,7 +140,7 @@ class Panel:
             pairs = e.b.and_(pairs, e.const(words, 0x000F000F))
             places = e.b.bitcast(pairs, vector(I16, _BF16_AT_ONCE))
             weights = e.call("llvm.x86.avx512.permvar.hi.512", table.type, [table, places])
-            e.store(weights, target, e.mul(column, 2))
+            e.store(weights, target, _in_tiles(e, column))
 
     # --- bytes
 
@@ -164,3 +165,10 @@ class Panel:
             e.store(high, target, e.add(half_row, place))
 
         e.loop(0, self.row_bytes, some_bytes, step=_BYTES_AT_ONCE)
+
+
+def _in_tiles(e: Emitter, column: Value) -> Value:
+    """Return where a column of a row is, whose tiles of 16 rows lie one after the other."""
+    number = e.b.lshr(column, e.index(5))  # of the tile, which has 32 columns
+    inside = e.b.and_(column, e.index(31))
+    return e.add(e.mul(number, _TILE_BYTES), e.mul(inside, 2))

@@ -9,6 +9,7 @@ from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.matmul_frame import MatmulFrame
 
 TILE_ROW_BYTES = 64
+TILE_BYTES = 16 * TILE_ROW_BYTES
 
 _WEIGHTS = 4
 _INPUTS = 6
@@ -33,6 +34,13 @@ class _TileMatmul(MatmulFrame):
         super().__init__(isa, name, weight_format)
         configure_tiles(self.e)
 
+    def panel_row(self, place: Value) -> Value:
+        """Return where the panel's ``place``-th row begins: 16 rows are tiles side by side."""
+        e = self.e
+        tiles = e.mul(e.b.lshr(place, e.index(4)), e.mul(self.panel_row_bytes, 16))
+        inside = e.mul(e.b.and_(place, e.index(15)), TILE_ROW_BYTES)
+        return e.at(self.panel_rows, e.add(tiles, inside))
+
     def unpack_row(self, row: Value, place: Value, target: Value) -> None:
         self.panel.write_bf16(row, target)
 
@@ -44,28 +52,30 @@ class _TileMatmul(MatmulFrame):
         e = self.e
         input_bytes = e.mul(self.in_features, 2 * 16)  # from one vector of 16 tokens to the next
         inputs = e.at(self.activations, e.mul(first_vector, input_bytes))
-        results = [(row, part) for row in range(2) for part in range(vectors)]
+        tiles_bytes = e.mul(self.panel_row_bytes, 16)  # of 16 rows
+        stride = e.index(TILE_ROW_BYTES)
 
         def two_tiles_of_rows(first: Value) -> None:
-            rows = self.panel_row(first)
-            for number in range(len(results)):
+            rows = [self.panel_row(first)]
+            rows.append(e.at(rows[0], tiles_bytes))
+            for number in range(2 * vectors):
                 tile(e, "tilezero", number)
 
-            def columns(column: Value) -> None:
-                for part in range(vectors):
-                    offset = e.add(e.mul(input_bytes, part), e.mul(column, 32))
-                    source = e.at(inputs, offset)
-                    tile(e, "tileloadd64", _INPUTS + part, source, e.index(TILE_ROW_BYTES))
+            def columns(offset: Value) -> None:
+                # each tile is loaded just before the first product that needs it
                 for row in range(2):
-                    offset = e.add(e.mul(self.panel_row_bytes, 16 * row), e.mul(column, 2))
-                    source = e.at(rows, offset)
-                    tile(e, "tileloadd64", _WEIGHTS + row, source, self.panel_row_bytes)
-                for number, (row, part) in enumerate(results):
-                    left = e.const(I8, _WEIGHTS + row)
-                    tile(e, "tdpbf16ps", number, left, e.const(I8, _INPUTS + part))
+                    tile(e, "tileloadd64", _WEIGHTS + row, e.at(rows[row], offset), stride)
+                    for part in range(vectors):
+                        if row == 0:
+                            source = e.at(inputs, e.add(e.mul(input_bytes, part), offset))
+                            tile(e, "tileloadd64", _INPUTS + part, source, stride)
+                        left = e.const(I8, _WEIGHTS + row)
+                        right = e.const(I8, _INPUTS + part)
+                        tile(e, "tdpbf16ps", row * vectors + part, left, right)
 
-            e.loop(0, self.in_features, columns, step=32)
-            for number, (row, part) in enumerate(results):
+            e.loop(0, input_bytes, columns, step=TILE_BYTES)
+            for number in range(2 * vectors):
+                row, part = divmod(number, vectors)
                 offset = e.mul(e.add(first, 16 * row), self.result_bytes)
                 target = e.at(self.results, e.add(offset, TILE_ROW_BYTES * part))
                 tile(e, "tilestored64", number, target, e.index(self.result_bytes))
