@@ -163,12 +163,7 @@ def _imported(module: str, name: str) -> object:
     try:
         found: object = getattr(import_module(f"edgellm.{module}"), name)
     except ImportError as error:
-        if error.name == "mlx" or "libmlx" in str(error):
-            from edgellm.errors import BackendError
+        from edgellm.device.require_mlx import missing_backend
 
-            raise BackendError(
-                "MLX has no backend here",
-                hint="install one, in edgellm's checkout: pip install '.[cpu]' or '.[cuda]'",
-            ) from error
-        raise
+        raise missing_backend(error) from error
     return found

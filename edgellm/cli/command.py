@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from edgellm.cli.headings import OTHER, place
 from edgellm.cli.peer_options import our_words
+from edgellm.cli.plain_values import convert_plain_values
 
 RANGE = re.compile(r"  \[x>=[\d.]+\]$|; x>=[\d.]+(?=\]$)")
 """Typer's words for the least value of an option; an error tells it in ours."""
@@ -29,6 +30,7 @@ class EdgellmCommand(TyperCommand):
             leave_values(self.get_params(ctx))
         else:
             args = our_words(args, self.get_params(ctx), ctx.command_path)
+            convert_plain_values(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from edgellm.cli.command import WIDEST, EdgellmCommand, leave_values, without_help
+from edgellm.cli.plain_values import convert_plain_values
 from edgellm.cli.stop_signals import STOP
 from edgellm.cli.usage_errors import did_you_mean
 from edgellm.errors import ConfigError
@@ -64,6 +65,8 @@ class CommandGroup(TyperGroup):
         """Parse the group's own words."""
         if ctx.resilient_parsing:
             leave_values(self.get_params(ctx))
+        else:
+            convert_plain_values(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
