@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from edgellm.checkpoint.safetensors_file import TensorInfo
 from edgellm.checkpoint.tensor_order import ALIGNMENT, STACKS, stack_runs, tensor_order
 from edgellm.device import machine as device
-from edgellm.device.huge_pages import in_huge_pages
 from edgellm.errors import UnsupportedModelError
 
 PAGE = 16 * 1024
@@ -131,6 +129,11 @@ class WeightBuffer:
     """
 
     def __init__(self, nbytes: int) -> None:
+        # NumPy takes longer to import than everything that only asks what a model is
+        import numpy as np
+
+        from edgellm.device.huge_pages import in_huge_pages
+
         self.nbytes: int = -(-nbytes // PAGE) * PAGE
         # one page more, so that there is a page's boundary to begin at
         self._array = mx.zeros((self.nbytes + PAGE,), dtype=mx.uint8)

@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.atomic import Data, FileRecord, write_file
@@ -245,13 +244,15 @@ def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
 def _data(tensor: TensorData) -> Iterator[Data]:
     """Yield a tensor's bytes, and check that they are as many as its shape says."""
     parts: Iterable[Data]
-    if isinstance(tensor.data, bytes | bytearray | memoryview | np.ndarray):
+    # or a NumPy array, which this module does not import
+    is_one = isinstance(tensor.data, bytes | bytearray | memoryview)
+    if is_one or hasattr(tensor.data, "__array_interface__"):
         parts = [tensor.data]
     else:
         parts = tensor.data
     written = 0
     for part in parts:
-        written += part.nbytes if isinstance(part, memoryview | np.ndarray) else len(part)
+        written += memoryview(part).nbytes
         yield part
     if written != tensor.nbytes:
         raise AssertionError(f"{tensor.name}: {written} bytes given, {tensor.nbytes} declared")

@@ -6,8 +6,6 @@ table stays inside itself.
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgellm.errors import TokenizerError
 
 MAX_REPLACEMENT = 128  # bytes; NFKC's longest has 33
@@ -27,6 +25,8 @@ def check_charsmap(table: bytes) -> None:
     """
     if not table:
         return
+    import numpy as np
+
     size = int.from_bytes(table[:4], "little")
     if len(table) < 8 or size % 1024 or not 0 < size < len(table) - 4:
         raise TokenizerError("the normalization table of the tokenizer is cut off")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
 from functools import partial
-from importlib import import_module, metadata
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ SAID_CHARACTERS = 200
 
 def mlx_lm_name() -> str:
     """Return ``mlx-lm`` with its version."""
-    return f"mlx-lm {metadata.version('mlx-lm')}"
+    from importlib.metadata import version  # slow to import
+
+    return f"mlx-lm {version('mlx-lm')}"
 
 
 def has_family(model_type: object) -> bool:
