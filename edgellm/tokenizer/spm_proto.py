@@ -25,6 +25,7 @@ CHARSMAP, DUMMY_PREFIX, REMOVE_EXTRA_WHITESPACES = 2, 3, 4
 # TrainerSpec
 MODEL_TYPE, SUFFIX, BYTE_FALLBACK, UNK_ID, BOS_ID, EOS_ID = 3, 24, 35, 40, 41, 42
 UNIGRAM, BPE = 1, 2
+_FLOAT = struct.Struct("<f")
 TRAINER_DEFAULTS = {BOS_ID: 1, EOS_ID: 2, SUFFIX: 0, MODEL_TYPE: UNIGRAM}
 
 
@@ -83,12 +84,12 @@ def without_dummy_prefix(data: bytes) -> bytes:
 
 
 def _read(data: bytes) -> PieceModel:
-    fields: list[bytes] = []
+    parts: list[bytes] = []
     pieces: list[tuple[str, int, float]] = []
     charsmaps: list[bytes] = []
     switches = {DUMMY_PREFIX: True, REMOVE_EXTRA_WHITESPACES: True}
     trainer = dict(TRAINER_DEFAULTS)
-    start = 0
+    start = begin = 0
     for number, value, end in _fields(data):
         if isinstance(value, bytes):
             if number == PIECES:
@@ -104,16 +105,17 @@ def _read(data: bytes) -> PieceModel:
                 for inner, setting, _ in _fields(value):
                     if isinstance(setting, int):
                         trainer[inner] = _signed(setting)
-        if number != SELF_TEST:  # it would be run while the model is loaded
-            fields.append(data[start:end])
-        start = end
+        if number == SELF_TEST:  # it would be run while the model is loaded
+            parts.append(data[start:begin])
+            start = end
+        begin = end
     texts = [text for text, _, _ in pieces]
     if not texts:
         raise TokenizerError("the SentencePiece model has no pieces")
     if len(set(texts)) < len(texts):
         raise TokenizerError("the SentencePiece model has a piece twice")
     return PieceModel(
-        data=b"".join(fields),
+        data=b"".join([*parts, data[start:]]),
         pieces=texts,
         kinds=[kind for _, kind, _ in pieces],
         scores=[score for _, _, score in pieces],
@@ -129,7 +131,38 @@ def _read(data: bytes) -> PieceModel:
 
 def _piece(data: bytes) -> tuple[str, int, float]:
     """Return the text, the kind and the score of a piece."""
-    text, kind, score = b"", NORMAL, 0.0
+    text, score, kind = _usual_piece(data) or _any_piece(data)
+    # the library takes any kind and score
+    if not text or not NORMAL <= kind <= BYTE or not -MAX_SCORE < score < MAX_SCORE:
+        raise TokenizerError(
+            "a piece of the SentencePiece model has no text, an unknown kind or an impossible score"
+        )
+    return text.decode("utf-8"), kind, score
+
+
+def _usual_piece(data: bytes) -> tuple[bytes, float, int] | None:
+    """Return the text, score and kind of a piece as SentencePiece writes it, None of another.
+
+    A vocabulary has up to 256,000 pieces: this takes a third of the time of reading any fields.
+    """
+    size = len(data)
+    if size < 8 or data[0] != TEXT << 3 | BYTES or data[1] > 127:
+        return None
+    end = 2 + data[1]
+    if size not in (end + 5, end + 7) or data[end] != SCORE << 3 | FIXED32:
+        return None
+    kind = NORMAL
+    if size == end + 7:
+        if data[end + 5] != KIND << 3 | VARINT or data[end + 6] > 127:
+            return None
+        kind = data[end + 6]
+    (score,) = _FLOAT.unpack_from(data, end + 1)
+    return data[2:end], score, kind
+
+
+def _any_piece(data: bytes) -> tuple[bytes, float, int]:
+    """Return the text, score and kind of a piece whose fields come in any order."""
+    text, score, kind = b"", 0.0, NORMAL
     for number, value, _ in _fields(data):
         if number == TEXT and isinstance(value, bytes):
             text = value
@@ -137,12 +170,7 @@ def _piece(data: bytes) -> tuple[str, int, float]:
             score = value
         elif number == KIND and isinstance(value, int):
             kind = value
-    # the library takes any kind and score
-    if not text or not NORMAL <= kind <= BYTE or not -MAX_SCORE < score < MAX_SCORE:
-        raise TokenizerError(
-            "a piece of the SentencePiece model has no text, an unknown kind or an impossible score"
-        )
-    return text.decode("utf-8"), kind, score
+    return text, score, kind
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes | None, int]]:
