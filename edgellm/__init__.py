@@ -165,5 +165,8 @@ def _imported(module: str, name: str) -> object:
     except ImportError as error:
         from edgellm.device.require_mlx import missing_backend
 
-        raise missing_backend(error) from error
+        without_backend = missing_backend(error)
+        if without_backend is None:
+            raise
+        raise without_backend from error
     return found

@@ -11,9 +11,9 @@ import typer
 from typer import Option
 
 from edgellm.cli.command_group import HELP_OPTIONS, CommandEntry, CommandGroup
-from edgellm.cli.peer_commands import OUR_COMMANDS, explained
+from edgellm.cli.parsing.peer_commands import OUR_COMMANDS, explained
+from edgellm.cli.parsing.usage_errors import usage_error
 from edgellm.cli.typed_text import looks_like_text
-from edgellm.cli.usage_errors import usage_error
 from edgellm.console import error_view, terminal
 from edgellm.console.streams import standard_streams
 from edgellm.errors import ConfigError, EdgeLLMError

@@ -8,8 +8,8 @@ from typing import Any
 from typer.core import TyperCommand
 
 from edgellm.cli.headings import OTHER, place
-from edgellm.cli.peer_options import our_words
-from edgellm.cli.plain_values import convert_plain_values
+from edgellm.cli.parsing.peer_options import our_words
+from edgellm.cli.parsing.plain_values import convert_plain_values
 
 RANGE = re.compile(r"  \[x>=[\d.]+\]$|; x>=[\d.]+(?=\]$)")
 """Typer's words for the least value of an option; an error tells it in ours."""

@@ -10,14 +10,17 @@ def require_backend() -> None:
     try:
         import mlx.core  # noqa: F401
     except ImportError as error:
-        raise missing_backend(error) from error
+        without_backend = missing_backend(error)
+        if without_backend is None:
+            raise
+        raise without_backend from error
 
 
-def missing_backend(error: ImportError) -> Exception:
-    """Return the error to raise for a failed import: BackendError where MLX was what failed."""
-    if error.name == "mlx" or "libmlx" in str(error):
-        return BackendError(
-            "MLX has no backend here",
-            hint="install one, in edgellm's checkout: pip install '.[cpu]' or '.[cuda]'",
-        )
-    return error
+def missing_backend(error: ImportError) -> BackendError | None:
+    """Return the error that says what to install where MLX is what failed to import, or None."""
+    if error.name != "mlx" and "libmlx" not in str(error):
+        return None
+    return BackendError(
+        "MLX has no backend here",
+        hint="install one, in edgellm's checkout: pip install '.[cpu]' or '.[cuda]'",
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from edgellm.cli.peer_options import peer_hint
+from edgellm.cli.parsing.peer_options import peer_hint
 from edgellm.errors import ConfigError
 
 NUMBER_WORDS = {

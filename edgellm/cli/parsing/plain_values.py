@@ -27,6 +27,9 @@ class _NotPlainError(Exception):
 def convert_plain_values(parameters: list[Any]) -> None:
     """Let typer's parameters convert plain values without pydantic."""
     for parameter in parameters:
+        # one that has been parsed before, or of a typer that keeps its annotations elsewhere
+        if "process_value" in vars(parameter) or not hasattr(parameter, "type_descriptor"):
+            continue
         parameter.process_value = _converter(parameter, parameter.process_value)
 
 

@@ -4,8 +4,8 @@ import pytest
 from support.pseudo_terminal import pseudo_terminal
 
 from edgellm.cli.app import main
-from edgellm.cli.peer_commands import OUR_COMMANDS, PEER_HINTS, SAME_HINT
-from edgellm.cli.peer_options import SHORT_OPTIONS
+from edgellm.cli.parsing.peer_commands import OUR_COMMANDS, PEER_HINTS, SAME_HINT
+from edgellm.cli.parsing.peer_options import SHORT_OPTIONS
 
 TEXT = "Once upon a time"
 

@@ -1,0 +1,1 @@
+"""Reading a command line: plain values, options and commands of peer tools, usage errors."""
