@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgellm.errors import FormatError, ReadError
 from edgellm.files.atomic import Data, FileRecord, write_file
@@ -242,13 +242,11 @@ def _header(tensors: Sequence[TensorData], metadata: dict[str, str]) -> bytes:
 
 def _data(tensor: TensorData) -> Iterator[Data]:
     """Yield a tensor's bytes, and check that they are as many as its shape says."""
-    parts: Iterable[Data]
-    # or a NumPy array, which this module does not import
-    is_one = isinstance(tensor.data, bytes | bytearray | memoryview)
-    if is_one or hasattr(tensor.data, "__array_interface__"):
-        parts = [tensor.data]
-    else:
-        parts = tensor.data
+    parts = cast("Iterable[Data]", tensor.data)
+    # a NumPy array is known by its interface: this module does not import NumPy
+    is_array = hasattr(tensor.data, "__array_interface__")
+    if is_array or isinstance(tensor.data, bytes | bytearray | memoryview):
+        parts = [cast("Data", tensor.data)]
     written = 0
     for part in parts:
         written += memoryview(part).nbytes
