@@ -93,7 +93,7 @@ def open_llm(
             speculation = make_speculation(model, tokenizer, settings, plan)
         if speculation is not None:
             on_failure.callback(speculation.close)
-        prompt_cache = prompt_cache_for(checkpoint, settings)
+        prompt_cache = prompt_cache_for(checkpoint, settings, kv_bits=plan.kv_bits)
         if plan.resident:
             reader.close()  # all is read: its threads and files are free
         llm = LLM(

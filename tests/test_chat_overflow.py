@@ -73,14 +73,14 @@ def test_the_hint_says_what_helps(load, open_llm):
 
 
 def test_the_hint_counts_what_fewer_bits_hold(open_llm):
-    config = {"max_position_embeddings": 1 << 20}
-    llm = open_llm("llama-2", config=config, load={"context": 64, "memory": "6MB"})
+    config, exact = {"max_position_embeddings": 1 << 20}, {"kv_bits": 32}
+    llm = open_llm("llama-2", config=config, load={"context": 64, "memory": "6MB"} | exact)
     with pytest.raises(ContextError) as caught:
         llm.chat().send(SENTENCE * 10)
     [plain] = re.findall(r"--context (\d+) fits", caught.value.hint)
     [fewer] = re.findall(r"with --kv-bits 8 it holds (\d+)", caught.value.hint)
     assert int(fewer) > 1.5 * int(plain)
     llm.close()
-    for context, bits in ((plain, {}), (fewer, {"kv_bits": 8})):
+    for context, bits in ((plain, exact), (fewer, {"kv_bits": 8})):
         load = {"context": int(context), "memory": "6MB"} | bits
         assert open_llm("llama-2", config=config, load=load).plan.resident == llm.plan.resident

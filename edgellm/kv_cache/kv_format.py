@@ -83,9 +83,9 @@ class KVFormat:
     def pack(self, keys: mx.array, values: mx.array) -> list[mx.array]:
         """Return new keys and values (1, G, L, D) in arrays of this format."""
         if self.bits is None:
-            return [keys.astype(self.dtype), values.astype(self.dtype)]
+            return [_narrow(keys, self.dtype), _narrow(values, self.dtype)]
         # (1, 2 G, L, D): one launch quantizes both, and three write
-        both = mx.concatenate([keys, values], axis=1).astype(self.dtype)
+        both = _narrow(mx.concatenate([keys, values], axis=1), self.dtype)
         padding = self._padded_dim - self.head_dim
         if padding:
             both = mx.pad(both, [(0, 0), (0, 0), (0, 0), (0, padding)])
@@ -105,6 +105,11 @@ class KVFormat:
         )
 
     @property
+    def number_bits(self) -> int:
+        """Bits of a number, or of its code."""
+        return self.bits or 8 * self.dtype.size
+
+    @property
     def token_bytes(self) -> int:
         """Bytes that a token's keys and values take in one layer."""
         if self.bits is None:
@@ -112,6 +117,16 @@ class KVFormat:
         code_bytes = self._padded_dim * self.bits // 8
         scale_and_bias_bytes = 2 * (self._padded_dim // GROUP) * self.dtype.size
         return 2 * self.heads * (code_bytes + scale_and_bias_bytes)
+
+
+def _narrow(numbers: mx.array, dtype: mx.Dtype) -> mx.array:
+    """Return numbers in a type; finite ones beyond float16 become its largest."""
+    if dtype == mx.float16 and numbers.dtype != mx.float16:
+        largest = mx.finfo(mx.float16).max
+        clipped = mx.clip(numbers, -largest, largest)
+        # what is infinite stays so: it shows where a model is damaged
+        numbers = mx.where(mx.isinf(numbers), numbers, clipped)
+    return numbers.astype(dtype)
 
 
 def attention(

@@ -133,7 +133,7 @@ def estimate_memory(
     window: int | None,
     fused_attention: bool,
     lazy: bool,
-    layer_kv_bytes: int | None = None,
+    layer_kv_bytes: int,
 ) -> MemoryEstimate:
     """Return what a model takes in memory.
 
@@ -144,12 +144,9 @@ def estimate_memory(
         fused_attention: whether attention runs without the matrix of scores (H, L, S) in memory.
         lazy: whether a layer's results are computed when all chunks of a prompt were asked for, so
             that what goes in is held beside them; else chunk by chunk.
-        layer_kv_bytes: bytes of a token in one layer's KV caches; None: one, of numbers like the
-            activations.
+        layer_kv_bytes: bytes of a token in one layer's KV caches.
     """
     config = checkpoint.config
-    if layer_kv_bytes is None:
-        layer_kv_bytes = 2 * config.num_key_value_heads * config.head_dim * item_bytes
     # What lives at once in a layer, of one token, counted generously: three hidden states; the
     # heads of queries, keys and values twice, as multiplied and rotated; gate, up, and two more.
     heads = config.num_attention_heads + 2 * config.num_key_value_heads

@@ -38,7 +38,7 @@ class Plan:
         resident: whether all weights are in memory.
         context: tokens that the KV caches have room for.
         context_window: tokens that attention looks back over, as set.
-        kv_bits: bits per number in the KV caches, as set.
+        kv_bits: bits per number in the KV caches; None where mlx-lm decides.
         beams: beams that these have room for, as set.
         prefill_chunk: maximum number of prompt tokens that go through a layer at once.
         pinned: numbers of the layers that stay in memory.

@@ -12,6 +12,7 @@ from edgellm.device import machine as device
 from edgellm.device.machine import Memory
 from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
+from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.memory_plan.budget_planner import automatic_budget, least_budget, make_plan
 from edgellm.memory_plan.memory_estimate import MemoryEstimate, estimate_memory
 from edgellm.memory_plan.plan import Plan, Speeds, caches_of
@@ -45,13 +46,16 @@ def plan_for(
     if budget is None:
         budget = automatic_budget(memory)
     ring_buffers, estimate = _estimate(checkpoint, settings)
+    kv_bits = None
+    if not isinstance(checkpoint, MLXLMCheckpoint):
+        kv_bits = kv_format_for(checkpoint, settings).number_bits
     return make_plan(
         estimate,
         budget=budget,
         ring_buffers=ring_buffers,
         context=settings.context,
         context_window=settings.context_window,
-        kv_bits=settings.kv_bits,
+        kv_bits=kv_bits,
         beams=settings.beams,
         prefill_chunk=settings.prefill_chunk,
         speeds=speeds,
@@ -116,7 +120,14 @@ def draft_estimate(draft: Checkpoint, settings: LoadSettings) -> MemoryEstimate:
         window=settings.context_window,
         fused_attention=arithmetic.fused_attention,
         lazy=arithmetic.lazy,
+        layer_kv_bytes=kv_format_of(draft, arithmetic.kv_bits).token_bytes,
     )
+
+
+def kv_format_for(checkpoint: Checkpoint, settings: LoadSettings) -> KVFormat:
+    """Return how keys and values are stored: by setting, or as the arithmetic wants them."""
+    usual = arithmetic_of(checkpoint, settings).kv_bits
+    return kv_format_of(checkpoint, settings.kv_bits or usual)
 
 
 def _estimate(checkpoint: AnyCheckpoint, settings: LoadSettings) -> tuple[int, MemoryEstimate]:
@@ -130,7 +141,7 @@ def _estimate(checkpoint: AnyCheckpoint, settings: LoadSettings) -> tuple[int, M
     if isinstance(checkpoint, MLXLMCheckpoint):
         return 0, estimate_whole(checkpoint, settings)
     arithmetic = arithmetic_of(checkpoint, settings)
-    kv_format = kv_format_of(checkpoint, settings.kv_bits)
+    kv_format = kv_format_for(checkpoint, settings)
     # MLX's attention over packed keys holds the scores; the kernels' never does
     fused_attention = arithmetic.fused_attention
     if arithmetic.kernels is None and kv_format.bits is not None:

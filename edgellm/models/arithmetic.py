@@ -16,7 +16,7 @@ from edgellm.device import machine as device
 from edgellm.kernels.host import kernel_engine, unavailable
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kv_cache.kv_format import KVFormat
-from edgellm.settings import KV_PLAIN_BITS, LoadSettings
+from edgellm.settings import KV_FLOAT32_BITS, KV_PLAIN_BITS, LoadSettings
 
 KERNEL_FAMILIES = frozenset(
     {"llama", "mistral", "phi3", "qwen2", "qwen3", "seed_oss"}
@@ -46,6 +46,17 @@ class Arithmetic:
     ring_buffers: int
     launch_ahead: int
     kernels: KernelEngine | None = None
+
+    @property
+    def kv_bits(self) -> int | None:
+        """Bits of a number in the KV cache where none are set; None: numbers as they are computed.
+
+        The kernels read float16 as fast as there are bytes fewer; on a CPU MLX converts all of it
+        for every token.
+        """
+        if self.kernels is None:
+            return None
+        return KV_PLAIN_BITS
 
     @property
     def lazy(self) -> bool:
@@ -130,16 +141,15 @@ def kv_format_of(checkpoint: Checkpoint, kv_bits: int | None) -> KVFormat:
 
     Args:
         checkpoint: the model.
-        kv_bits: None for numbers as they are computed, 16 for numbers of 16 bits, fewer for packed
-            codes with scales of 16 bits.
+        kv_bits: None or 32 for numbers as they are computed, 16 for numbers of 16 bits, fewer for
+            packed codes with scales of 16 bits.
     """
     config = checkpoint.config
     dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
-    if kv_bits is not None and dtype == mx.float32:
+    kv_bits = kv_bits or KV_FLOAT32_BITS
+    if kv_bits != KV_FLOAT32_BITS and dtype == mx.float32:
         dtype = mx.float16
-    return KVFormat(
-        config.num_key_value_heads,
-        config.head_dim,
-        dtype,
-        bits=None if kv_bits == KV_PLAIN_BITS else kv_bits,
-    )
+    bits = None
+    if kv_bits < KV_PLAIN_BITS:
+        bits = kv_bits
+    return KVFormat(config.num_key_value_heads, config.head_dim, dtype, bits=bits)

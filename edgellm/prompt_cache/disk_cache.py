@@ -175,8 +175,15 @@ class PromptCache:
                     self._folder.delete(path)
 
 
-def prompt_cache_for(checkpoint: Checkpoint, settings: LoadSettings) -> PromptCache | None:
+def prompt_cache_for(
+    checkpoint: Checkpoint, settings: LoadSettings, *, kv_bits: int | None
+) -> PromptCache | None:
     """Return the prompt cache of a model loaded with these settings; None where they want none.
+
+    Args:
+        checkpoint: the model.
+        settings: as for ``load``.
+        kv_bits: of the model's KV caches, as its plan has them.
 
     Raises:
         ConfigError: the folder begins with the home of a user who does not exist.
@@ -186,7 +193,7 @@ def prompt_cache_for(checkpoint: Checkpoint, settings: LoadSettings) -> PromptCa
 
     def identity() -> str:
         arithmetic = arithmetic_of(checkpoint, settings)
-        kv_format = kv_format_of(checkpoint, settings.kv_bits)
+        kv_format = kv_format_of(checkpoint, kv_bits)
         kernels = backend_name()
         if arithmetic.kernels:
             kernels = f"{arithmetic.kernels.isa.name} {arithmetic.kernels.activations}"

@@ -44,7 +44,7 @@ def context_room(caches: CacheMaker, plan: Plan, *, of_model: int) -> ContextRoo
         return bisect_right(range(1, of_model + 1), budget, key=nbytes)
 
     in_fewer_bits = None
-    if isinstance(caches, LayerCaches) and plan.kv_bits in (None, KV_PLAIN_BITS):
+    if isinstance(caches, LayerCaches) and (plan.kv_bits or KV_PLAIN_BITS) >= KV_PLAIN_BITS:
         checkpoint = caches.checkpoint
         in_fewer_bits = most(
             lambda tokens: caches_bytes(

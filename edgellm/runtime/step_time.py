@@ -118,7 +118,9 @@ def _time_layer(checkpoint: Checkpoint, arithmetic: Arithmetic, reader: Reader) 
     buffer = _filled_buffer(checkpoint.layers[index], reader)
     layer = make_block(checkpoint, arithmetic, index, buffer)
     tokens = CONTEXT + REPEATS + 1
-    cache = make_caches(checkpoint, capacity=tokens, window=None, reserve=tokens)[0]
+    cache = make_caches(
+        checkpoint, capacity=tokens, window=None, reserve=tokens, kv_bits=arithmetic.kv_bits
+    )[0]
     cache.offset = CONTEXT
     # (1, 1, E)
     hidden = _random_hidden(checkpoint, arithmetic)

@@ -15,9 +15,11 @@ PROMPT_CACHE_BYTES = 4_000_000_000
 PROMPT_CACHE_SHARE = 0.1
 """Share that they may take of what they take and the free disk together."""
 
-KV_BITS = (4, 8, 16)
+KV_BITS = (4, 8, 16, 32)
 KV_PLAIN_BITS = 16
-"""Bits of keys and values that are stored as plain numbers; with fewer they are quantized."""
+"""Bits from which on keys and values are stored as plain numbers; with fewer they are quantized."""
+
+KV_FLOAT32_BITS = 32
 
 BATCH = 8
 """Prompts of a file that are continued side by side."""

@@ -30,8 +30,8 @@ class LoadSettings:
         backend: ``auto``, or ``mlx`` for MLX's own kernels also on a CPU, which has faster ones.
         prefill_chunk: prompt tokens that go through a layer at once.
         beams: maximum number of beams of a beam search; the KV cache then has room for them.
-        kv_bits: bits per number in the KV cache, 16, 8 or 4; None keeps numbers as they are
-            computed.
+        kv_bits: bits per number in the KV cache, 32, 16, 8 or 4; None: 16 where the CPU kernels
+            compute, elsewhere numbers as they are computed.
         prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder
             (``~`` is expanded), in which only the sub-folder ``edgellm-prompt-cache`` is used.
         speculate: speculative decoding, which verifies several draft tokens per pass: ``auto`` (by

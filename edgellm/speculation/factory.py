@@ -10,6 +10,7 @@ from edgellm.errors import ConfigError
 from edgellm.memory_plan.budget_planner import make_plan
 from edgellm.memory_plan.plan import Plan
 from edgellm.memory_plan.plan_checkpoint import draft_checkpoint, draft_estimate
+from edgellm.models.arithmetic import arithmetic_of
 from edgellm.models.model import Model
 from edgellm.runtime.loader import load_model, make_caches, open_reader
 from edgellm.settings import LoadSettings
@@ -86,7 +87,13 @@ def load_draft(
         loaded = load_model(draft, draft_plan, reader, settings)
     return DraftModel(
         loaded,
-        make_caches(draft, capacity=context, window=settings.context_window, reserve=1),
+        make_caches(
+            draft,
+            capacity=context,
+            window=settings.context_window,
+            reserve=1,
+            kv_bits=arithmetic_of(draft, settings).kv_bits,
+        ),
         context=context,
         prefill_chunk=chunk,
         vocab_size=model.config.vocab_size,

@@ -327,7 +327,7 @@ def test_a_converted_model_has_the_logits_that_transformers_gives(family, tmp_pa
     expected = reference_logits(reference, ids)
     scale = np.abs(expected).max()
     convert(tmp_path / "model", tmp_path / "made", bits=16)
-    for load in ({"backend": "mlx"}, {"activations": "float"}):
+    for load in ({"backend": "mlx"}, {"activations": "float", "kv_bits": 32}):
         ours = np.array(open_llm(tmp_path / "made", load=load).logits(ids))
         assert np.abs(ours - expected).max() < 1e-5 * max(1.0, scale)
     again = reference_logits(open_reference(tmp_path / "made"), ids)

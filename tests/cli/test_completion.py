@@ -34,7 +34,7 @@ def complete(monkeypatch, capsys):
         ("edgellm ch", ["chat"]),
         ("edgellm bench dis", ["disk"]),
         ("edgellm chat --kv-b", ["--kv-bits"]),
-        ("edgellm chat --kv-bits ", ["16", "8", "4"]),
+        ("edgellm chat --kv-bits ", ["32", "16", "8", "4"]),
         ("edgellm chat --memory ", ["auto"]),
         ("edgellm chat --backend m", ["mlx"]),
         ("edgellm convert x y --bits ", ["1", "2", "3", "4", "5", "6", "8", "16"]),

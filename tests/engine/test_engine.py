@@ -154,7 +154,9 @@ def test_sequences_wait_for_memory_in_their_order(tiny_folder, open_llm):
     folder = tiny_folder("llama-2", seed=1)
     llm = open_llm(folder, load=paged_settings(folder, context=64))
     alone = llm.generate(PROMPT[:20], max_tokens=10).text
-    each = caches_bytes(llm.checkpoint, capacity=30, window=None, context=llm.context)
+    each = caches_bytes(
+        llm.checkpoint, capacity=30, window=None, context=llm.context, kv_bits=llm.plan.kv_bits
+    )
     most = llm.plan.kv_budget // each
     with llm.batch() as batch:
         numbers = [batch.submit(PROMPT[:20], Sampling(max_tokens=10)) for _ in range(most + 3)]

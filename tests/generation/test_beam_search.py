@@ -16,6 +16,7 @@ from edgellm.memory_plan.plan_checkpoint import least_memory
 from edgellm.settings import LoadSettings
 
 GOLDEN = json.loads((GOLDEN / "beams.json").read_text(encoding="utf-8"))
+EXACT = {"activations": "float", "kv_bits": 32}
 LONG = {"max_position_embeddings": 2048}
 PROMPT = [tiny.BEGIN, *range(40, 60)]
 
@@ -27,9 +28,7 @@ def ids_of(answer):
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_texts_are_those_that_transformers_gave(kind, open_llm):
     known = GOLDEN[kind]
-    llm = open_llm(
-        kind, config={"eos_token_id": known["eos_token_id"]}, load={"activations": "float"}
-    )
+    llm = open_llm(kind, config={"eos_token_id": known["eos_token_id"]}, load=EXACT)
     ended = set()
     for text in known["texts"]:
         penalty = text["repetition_penalty"]
@@ -50,7 +49,7 @@ def test_texts_equal_transformers(kind, tiny_folder, open_llm):
     random = np.random.RandomState(5)
     ends = random.choice(tiny.VOCABULARY, 30, replace=False).tolist()
     folder = tiny_folder(kind, config={"eos_token_id": ends})
-    llm, reference = open_llm(folder, load={"activations": "float"}), open_reference(folder)
+    llm, reference = open_llm(folder, load=EXACT), open_reference(folder)
     for beams, penalty in ((2, 1.0), (4, 1.0), (4, 1.2), (7, 1.0)):
         prompt = random.randint(5, tiny.VOCABULARY, random.randint(1, 20)).tolist()
         answer = llm.generate(prompt, max_tokens=16, beams=beams, repetition_penalty=penalty)
@@ -94,7 +93,7 @@ def test_scores_are_those_of_transformers(tiny_folder, open_llm):
     from make_golden import open_reference
 
     folder = tiny_folder("llama-2", seed=3)
-    llm, reference = open_llm(folder, load={"activations": "float"}), open_reference(folder)
+    llm, reference = open_llm(folder, load=EXACT), open_reference(folder)
     with torch.no_grad():
         theirs = reference.generate(
             torch.tensor([PROMPT]),

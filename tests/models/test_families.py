@@ -14,7 +14,7 @@ from edgellm.converters import convert
 from edgellm.errors import EdgeLLMError
 from edgellm.models.arithmetic import KERNEL_FAMILIES
 
-ARITHMETIC = [{"backend": "mlx"}, {"activations": "float"}]
+ARITHMETIC = [{"backend": "mlx"}, {"activations": "float", "kv_bits": 32}]
 CONTEXT = 64
 STREAMED = ["smollm3", "olmo3", "exaone4", "hunyuan"]
 

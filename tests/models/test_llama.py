@@ -31,7 +31,7 @@ QUANTIZED = {
     "mxfp8": {"bits": 8, "group_size": 32, "mode": "mxfp8"},
     "nvfp4": {"bits": 4, "group_size": 16, "mode": "nvfp4"},
 }
-FLOAT = {"activations": "float"}
+FLOAT = {"activations": "float", "kv_bits": 32}
 """Exact arithmetic, where a faster one may be the default."""
 
 ARITHMETIC = {"mlx": {"backend": "mlx"}, "best": FLOAT}

@@ -22,7 +22,7 @@ STRETCHES = {
     "yarn, DeepSeek's": {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}},
     "dynamic": {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
 }
-ARITHMETIC = [{"backend": "mlx"}, {"activations": "float"}]
+ARITHMETIC = [{"backend": "mlx"}, {"activations": "float", "kv_bits": 32}]
 
 
 def prompt_of(length):
@@ -55,8 +55,9 @@ def test_logits_are_transformers(kind, stretch, tmp_path):
     convert(folder, tmp_path / "made", bits=16)
     again = reference_logits(open_reference(tmp_path / "made"), prompt)
     assert np.abs(again - expected).max() < 1e-5
-    budget = paged_budget(tmp_path / "made", 1, context=160)
-    with open_model(tmp_path / "made", context=160, memory=budget) as llm:
+    exact = {"context": 160, "kv_bits": 32}
+    budget = paged_budget(tmp_path / "made", 1, **exact)
+    with open_model(tmp_path / "made", memory=budget, **exact) as llm:
         assert not llm.plan.resident
         assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
 
@@ -96,8 +97,9 @@ def test_longrope_is_transformers_up_to_the_first_context_and_beyond(kind, tmp_p
             with open_model(folder, context=context, **settings) as llm:
                 assert llm.context == (context or 64)
                 assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
-        budget = paged_budget(tmp_path / "made", 1, context=context)
-        with open_model(tmp_path / "made", context=context, memory=budget) as llm:
+        exact = {"context": context, "kv_bits": 32}
+        budget = paged_budget(tmp_path / "made", 1, **exact)
+        with open_model(tmp_path / "made", memory=budget, **exact) as llm:
             assert not llm.plan.resident
             assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
         runtime = CPURuntime(str(folder), RuntimeSettings(dtype="float32"))

@@ -105,7 +105,12 @@ def test_a_window_goes_on_from_where_it_ended(answer):
 
 @pytest.mark.parametrize(
     "other",
-    [{"kv_bits": 8}, {"activations": "float", "backend": "mlx"}, {"context_window": 500}],
+    [
+        {"kv_bits": 8},
+        {"kv_bits": 32},
+        {"activations": "float", "backend": "mlx"},
+        {"context_window": 500},
+    ],
     ids=str,
 )
 def test_settings_that_change_the_numbers_have_sequences_of_their_own(answer, other):

@@ -221,7 +221,7 @@ def test_a_home_folder_is_found_by_its_tilde(tiny_folder, tmp_path, monkeypatch)
     put(tmp_path / ".ssh" / "id", AGES[2])
     put(tmp_path / "model.safetensors", AGES[2])
     before = snapshot(*tmp_path.iterdir())
-    cache = prompt_cache_for(checkpoint, LoadSettings(prompt_cache="~"))
+    cache = prompt_cache_for(checkpoint, LoadSettings(prompt_cache="~"), kv_bits=16)
     cache.save(tokens(0), filled())
     assert (tmp_path / FOLDER_NAME / MARKER_NAME).is_file()
     assert not (tmp_path / "~").exists()
@@ -232,7 +232,7 @@ def test_a_home_folder_is_found_by_its_tilde(tiny_folder, tmp_path, monkeypatch)
 def test_the_home_of_nobody_is_refused(tiny_folder):
     settings = LoadSettings(prompt_cache="~nobody-of-this-name/prompts")
     with pytest.raises(ConfigError, match="home directory"):
-        prompt_cache_for(read_checkpoint(tiny_folder()), settings)
+        prompt_cache_for(read_checkpoint(tiny_folder()), settings, kv_bits=16)
 
 
 def test_only_our_own_files_can_be_deleted(tmp_path):

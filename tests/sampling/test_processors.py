@@ -51,7 +51,7 @@ def model_folder(tiny_folder):
 
 @pytest.fixture
 def llm(open_llm, model_folder):
-    return open_llm(model_folder, load={"activations": "float"})
+    return open_llm(model_folder, load={"activations": "float", "kv_bits": 32})
 
 
 def test_tokens_are_those_of_mlx_lm(llm, model_folder):

@@ -18,7 +18,8 @@ def test_hidden_states_are_those_of_transformers(kind, tiny_folder, open_llm):
     from make_golden import open_reference
 
     folder = tiny_folder(kind)
-    llm, reference = open_llm(folder, load={"activations": "float"}), open_reference(folder)
+    exact = {"activations": "float", "kv_bits": 32}
+    llm, reference = open_llm(folder, load=exact), open_reference(folder)
     with torch.no_grad():
         theirs = reference(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
     assert len(theirs) == tiny.LAYERS + 1
@@ -34,9 +35,9 @@ def test_the_last_states_give_the_logits_and_the_vectors(paged, tiny_folder, ope
     settings = {"prefill_chunk": 8}
     if paged:
         settings = paged_settings(folder, prefill_chunk=8)
-    llm = open_llm(folder, load=settings | {"activations": "float"})
+    llm = open_llm(folder, load=settings | {"activations": "float", "kv_bits": 32})
     assert llm.plan.resident != paged
-    plain = open_llm(folder, load={"activations": "float"})
+    plain = open_llm(folder, load={"activations": "float", "kv_bits": 32})
     states = llm.hidden_states(PROMPT)
     np.testing.assert_array_equal(states, plain.hidden_states(PROMPT))
     for layer in (0, 1, tiny.LAYERS - 1):

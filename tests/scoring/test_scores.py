@@ -158,7 +158,8 @@ def test_scores_are_those_of_transformers(tiny_folder, open_llm):
     from make_golden import open_reference, reference_logits
 
     folder = tiny_folder("qwen3")
-    llm, reference = open_llm(folder, load={"activations": "float"}), open_reference(folder)
+    exact = {"activations": "float", "kv_bits": 32}
+    llm, reference = open_llm(folder, load=exact), open_reference(folder)
     pairs = questions()
     for score, (context, continuation) in zip(llm.score(pairs), pairs, strict=True):
         rows = reference_logits(reference, [*context, *continuation][:-1])[len(context) - 1 :]

@@ -99,8 +99,8 @@ LOAD_OPTIONS = SettingsOptions(
         ),
         "kv_bits": option(
             int | None,
-            "16|8|4",
-            "Bits per number of the KV cache; default: unquantized.",
+            "32|16|8|4",
+            "Bits per number of the KV cache; default: 16, without the CPU kernels as computed.",
             heading=headings.MEMORY,
         ),
         "prompt_cache": option(

@@ -1,13 +1,16 @@
 """Keys and values as a cache stores them: float32, float16, or codes of 8 or 4 bits.
 
 Codes are MLX's affine ones: a row has its features in groups of 32, the last filled up with zeros;
-each group has a scale and a bias in float16, and a number is ``scale * code + bias``.
+each group has a scale and a bias in float16, and a number is ``scale * code + bias``. Finite
+numbers beyond float16 are stored as its largest; what is infinite or NaN stays so, to show where a
+model is damaged.
 """
 
 # G key/value heads, D head size, n groups of a row: ceil(D / 32)
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from edgellm.kernels.codegen.abi import KV_GROUP
@@ -17,6 +20,9 @@ from edgellm.kernels.codegen.unpack import load_codes, load_float, load_floats, 
 from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
 
 BITS = {"q8": 8, "q4": 4}
+
+_LARGEST = 65504.0
+"""Float16's largest number."""
 
 
 class StoredRows(NamedTuple):
@@ -138,7 +144,7 @@ def pack_row(
 
         def narrow(place: Value, lanes: int) -> None:
             numbers = e.load(source, e.mul(place, 4), vector(F32, lanes))
-            e.store(to_f16(e, numbers), out, e.mul(place, 2))
+            e.store(to_f16(e, _saturate(e, numbers)), out, e.mul(place, 2))
 
         e.sweep(head_dim, narrow)
         return
@@ -159,6 +165,7 @@ def pack_row(
     def quantize_group(place: Value) -> None:
         group = e.add(first_group, place)
         numbers = e.load(e.scratch, e.mul(place, 4 * KV_GROUP), vector(F32, KV_GROUP))
+        numbers = _saturate(e, numbers)
         words = _quantize(e, numbers, tables, group, bits)
         _store_codes(e, words, bits, e.at(codes, e.mul(group, KV_GROUP * bits // 8)))
 
@@ -166,6 +173,16 @@ def pack_row(
     e.sweep(head_dim, copy)
     e.loop(head_dim, padded(e, head_dim), pad)
     e.loop(0, groups, quantize_group)
+
+
+def _saturate(e: Emitter, numbers: Value) -> Value:
+    """Return float32 lanes with finite numbers beyond float16 brought to its largest."""
+    floats = numbers.type
+    limited = e.binary("maxnum", numbers, e.const(floats, -_LARGEST))
+    limited = e.binary("minnum", limited, e.const(floats, _LARGEST))
+    # false of NaN too
+    is_finite = e.b.fcmp_ordered("<", e.unary("fabs", numbers), e.const(floats, math.inf))
+    return e.b.select(is_finite, limited, numbers)
 
 
 def _quantize(e: Emitter, numbers: Value, tables: list[Value], group: Value, bits: int) -> Value:

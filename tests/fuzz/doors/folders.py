@@ -226,7 +226,7 @@ class Config(Door):
             warnings.simplefilter("ignore", UserWarning)
             checkpoint = read_checkpoint(self.folder)
         memory = estimate_memory(
-            checkpoint, item_bytes=4, window=None, fused_attention=True, lazy=True
+            checkpoint, item_bytes=4, window=None, fused_attention=True, lazy=True, layer_kv_bytes=4
         )
         make_plan(memory, budget=1 << 30, ring_buffers=2)
         return checkpoint.config

@@ -124,6 +124,30 @@ def test_what_is_held_is_rounded_to_the_nearest(kind, codes, window, name):
         assert (np.abs(rounded - group).max(-1) <= 0.51 * step + largest * 2**-10).all()
 
 
+@pytest.mark.parametrize(("kind", "error"), [("f16", 32), ("q8", 400), ("q4", 5000)])
+def test_numbers_beyond_float16_are_held_as_its_largest(kind, error):
+    config, own, _ = LAYERS["llama-2"]
+    tensors = tensors_of(config, lambda _: None)
+    large = {
+        name: array * 5e4 if name == "self_attn.qkv_proj.weight" else array
+        for name, array in tensors.items()
+    }
+    block = CpuBlock(own.engine, config, config.layer(0), large, lambda _: None)
+    packed, exact = cache_of(config, kind, None), cache_of(config, "f32", None)
+    for cache in (packed, exact):
+        block(hidden_of(config, 5), [(cache, 5)])
+    mine, theirs = numbers(packed), numbers(exact)
+    assert np.abs(theirs).max() > 1e5
+    assert np.abs(mine - np.clip(theirs, -65504, 65504)).max() <= error
+    keys = mx.array(theirs[:1])
+    mlx_arrays = packed.kv_format.pack(keys, keys)
+    assert all(bool(mx.all(mx.isfinite(array)).item()) for array in mlx_arrays)
+    keys[0, 0, 0, 0] = mx.inf
+    assert not all(
+        bool(mx.all(mx.isfinite(array)).item()) for array in packed.kv_format.pack(keys, keys)
+    )
+
+
 @EXAMPLES
 @given(
     kind=st.sampled_from(sorted(KINDS)),
