@@ -65,7 +65,7 @@ def test_texts_equal_transformers(kind, tiny_folder, open_llm):
 
 
 def test_all_that_was_kept_comes_with_its_scores(open_llm):
-    llm = open_llm("llama-3.2", seed=2)
+    llm = open_llm("llama-3.2", seed=2, load=EXACT)
     stop = llm.generate(PROMPT, max_tokens=12, beams=4).text[3:5]
     answer = llm.generate(PROMPT, max_tokens=12, beams=4, stop=stop, logprobs=True)
     best = answer.beams[0]
