@@ -160,6 +160,7 @@ def load_settings(checkpoint: AnyCheckpoint, settings: RuntimeSettings) -> LoadS
         memory=settings.memory,
         context=context,
         activations=cast("Activations", settings.activations),
+        kv_bits=settings.kv_bits,
     )
 
 
@@ -172,7 +173,11 @@ def _describe(checkpoint: AnyCheckpoint, settings: LoadSettings, *, paged: bool)
         path = f"mlx {machine.backend_name()}, {str(arithmetic.dtype).removeprefix('mlx.core.')}"
     else:
         path = f"{arithmetic.kernels.activations} kernels, {arithmetic.kernels.isa.name}"
-    return f"{path}, paged" if paged else path
+    if settings.kv_bits is not None:
+        path += f", KV cache of {settings.kv_bits} bits"
+    if paged:
+        path += ", paged"
+    return path
 
 
 def _fastest(work: Callable[[], mx.array]) -> float:

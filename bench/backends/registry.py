@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from edgellm.bench.machine.rates import Rates
 from edgellm.bench.records.backend_names import OWN
 from edgellm.errors import BackendError, ConfigError
+from edgellm.settings import LoadSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,7 @@ class RuntimeSettings:
         memory: the budget in bytes; None is what is free.
         context: the most tokens of a sequence; None where it is not known yet.
         activations: of our own CPU kernels: ``auto``, ``int8`` or ``float``.
+        kv_bits: of a number in our own KV cache, as ``LoadSettings`` has it.
         compile: whether a runtime that can compile its steps, or record them as a graph, does so.
     """
 
@@ -74,6 +76,7 @@ class RuntimeSettings:
     memory: int | None = None
     context: int | None = None
     activations: str = "auto"
+    kv_bits: int | None = None
     compile: bool = True
 
     def __post_init__(self) -> None:
@@ -84,6 +87,7 @@ class RuntimeSettings:
             raise ConfigError(f"threads is {self.threads}; it must be between 1 and 1024")
         if self.memory is not None and self.memory <= 0:
             raise ConfigError(f"memory is {self.memory}; it must be above 0")
+        LoadSettings(kv_bits=self.kv_bits)  # checks it
 
 
 class Runtime(Protocol):
@@ -161,7 +165,8 @@ class Backend:
         target: the class, as ``module:Class``.
         packages: all that Python must be able to import for it, beyond edgellm's own.
         install: the command that installs them.
-        options: those of ``threads``, ``memory`` and ``dtype`` that mean something to it.
+        options: those of ``threads``, ``memory``, ``kv_bits`` and ``dtype`` that mean something to
+            it.
         crash_hint: the next step where a signal has ended it.
     """
 
@@ -189,7 +194,8 @@ ENDPOINT = "endpoint"
 BACKENDS: dict[str, Backend] = {
     # edgellm on what MLX has here
     OWN: Backend(
-        target="edgellm.bench.backends.edgellm_mlx:MLXRuntime", options=("threads", "memory")
+        target="edgellm.bench.backends.edgellm_mlx:MLXRuntime",
+        options=("threads", "memory", "kv_bits"),
     ),
     # the same weights in torch on an NVIDIA GPU
     "cuda": Backend(

@@ -53,6 +53,14 @@ DType = Annotated[
         rich_help_panel=headings.SPEED,
     ),
 ]
+KVBits = Annotated[
+    int | None,
+    Option(
+        metavar="32|16|8|4",
+        help="Bits per number of edgellm's KV cache; default: as `edgellm plan` says.",
+        rich_help_panel=headings.MEMORY,
+    ),
+]
 Timeout = Annotated[
     float,
     Option(metavar="SECONDS", min=1, help="Give up as failed after this long without progress."),

@@ -30,6 +30,7 @@ def paging(
     context: Annotated[
         int | None, Option(metavar="N", min=1, help="Tokens that the KV cache has room for.")
     ] = None,
+    kv_bits: common.KVBits = None,
     threads: common.Threads = None,
     headroom: Annotated[
         str | None,
@@ -51,6 +52,7 @@ def paging(
         samples=samples,
         tokens=tokens,
         context=context,
+        kv_bits=kv_bits,
         threads=threads,
         headroom=common.optional_size(headroom),
     )

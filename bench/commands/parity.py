@@ -72,6 +72,7 @@ def parity(
             metavar="KIND", help="Number type of the CPU kernels' activations: auto, int8, float."
         ),
     ] = "auto",
+    kv_bits: common.KVBits = None,
     timeout: common.Timeout = 900.0,
     output: common.Outputs = None,
     json: common.Json = False,
@@ -94,7 +95,9 @@ def parity(
         window=window,
         new_tokens=new_tokens,
         timeout=timeout,
-        runtime=RuntimeSettings(threads=threads, dtype=dtype, activations=activations),
+        runtime=RuntimeSettings(
+            threads=threads, dtype=dtype, activations=activations, kv_bits=kv_bits
+        ),
     )
     sides = sides_of(models, backends)
     records, stopped = common.collect_records(partial(compare, sides, settings), output)

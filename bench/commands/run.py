@@ -119,6 +119,7 @@ def run(
             rich_help_panel=headings.MEMORY,
         ),
     ] = "",
+    kv_bits: common.KVBits = None,
     dtype: common.DType = None,
     endpoint: Annotated[
         str | None,
@@ -189,6 +190,7 @@ def run(
         threads=common.split_numbers("threads", threads) or (None,),
         bits=common.split_numbers("bits", bits) or (None,),
         memory=tuple(map(parse_budget, common.split_names(memory))) or (None,),
+        kv_bits=kv_bits,
         dtype=dtype,
         repetitions=repetitions,
         max_seconds=max_seconds,

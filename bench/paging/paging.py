@@ -41,6 +41,7 @@ class PagingSettings:
         samples: repetitions, a plain read of the streamed files before, between and after them.
         tokens: tokens of each repetition.
         context: tokens that the KV cache has room for; None: as the plan decides.
+        kv_bits: of a number in the KV cache; None: as the plan decides.
         threads: threads for arithmetic; None: as the machine has.
         headroom: bytes above its budget that the system lets each process have; None: as many as it
             likes.
@@ -49,6 +50,7 @@ class PagingSettings:
     samples: int = SAMPLES
     tokens: int = TOKENS
     context: int | None = None
+    kv_bits: int | None = None
     threads: int | None = None
     headroom: int | None = None
 
@@ -112,7 +114,12 @@ def default_budgets(checkpoint: Checkpoint, settings: PagingSettings) -> list[in
     Raises:
         ConfigError: none is left.
     """
-    load = LoadSettings(context=settings.context, threads=settings.threads, speculate="off")
+    load = LoadSettings(
+        context=settings.context,
+        kv_bits=settings.kv_bits,
+        threads=settings.threads,
+        speculate="off",
+    )
     least = least_memory(checkpoint, load)
     # fractions below the least become one budget
     budgets = dict.fromkeys(max(least, int(part * checkpoint.nbytes)) for part in FRACTIONS)
@@ -137,7 +144,12 @@ def _measure(checkpoint: Checkpoint, budget: int, settings: PagingSettings) -> d
     # cold: what an earlier run has left in the page cache would come from memory
     drop_from_cache(sorted(checkpoint.folder.path.glob("*.safetensors")))
     with _worker(settings.cap(budget)) as worker:
-        loading = {"memory": budget, "context": settings.context, "threads": settings.threads}
+        loading = {
+            "memory": budget,
+            "context": settings.context,
+            "kv_bits": settings.kv_bits,
+            "threads": settings.threads,
+        }
         worker.send({"folder": str(checkpoint.folder.path), "load": loading})
         loaded = worker.receive()
         plan = loaded["plan"]

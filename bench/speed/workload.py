@@ -98,6 +98,7 @@ class Workload:
         threads: of a session; None is as many as the machine has.
         memory: budgets in bytes; None is what is free.
         bits: bits of the weights; None is what the model has.
+        kv_bits: of a number in edgellm's KV cache; None is its own choice.
         dtype: the type of activations; None is the backend's own choice.
         repetitions: of each test.
         max_seconds: after which no further repetition of a test begins.
@@ -120,6 +121,7 @@ class Workload:
     threads: tuple[int | None, ...] = (None,)
     memory: tuple[int | None, ...] = (None,)
     bits: tuple[int | None, ...] = (None,)
+    kv_bits: int | None = None
     dtype: str | None = None
     repetitions: int = REPETITIONS
     max_seconds: float = MAX_SECONDS
@@ -131,7 +133,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        RuntimeSettings(dtype=self.dtype)  # checks it, whoever may use it
+        RuntimeSettings(dtype=self.dtype, kv_bits=self.kv_bits)  # checks them, whoever may use them
         for name in self.backends:
             backend_named(name)
         for option, values, low, high, usual in (
@@ -192,6 +194,7 @@ class Workload:
                 options: dict[str, Any] = {
                     "threads": threads or core_count(),
                     "memory": memory,
+                    "kv_bits": self.kv_bits,
                     "dtype": self.dtype,
                 }
                 used = {option: options[option] for option in backend.options}
@@ -204,10 +207,11 @@ def unused_options(workload: Workload) -> list[str]:
     given = {
         "threads": any(workload.threads),
         "memory": any(workload.memory),
+        "kv_bits": workload.kv_bits is not None,
         "dtype": workload.dtype is not None,
     }
     return [
-        f"--{option} means nothing to {name}: it runs once, without"
+        f"--{option.replace('_', '-')} means nothing to {name}: it runs once, without"
         for name in workload.backends
         for option, is_given in given.items()
         if is_given and option not in backend_named(name).options

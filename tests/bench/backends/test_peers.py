@@ -86,7 +86,7 @@ def test_a_peer_is_given_the_settings_that_it_reads_otherwise(kind, name, tmp_pa
     untied = config | {"tie_word_embeddings": False}
     folder = str(tiny.write_model(tmp_path / "model", untied))
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    settings = RuntimeSettings(threads=1, context=64, activations="float")
+    settings = RuntimeSettings(threads=1, context=64, activations="float", kv_bits=32)
     ids = np.random.RandomState(0).randint(5, tiny.VOCABULARY, 48).tolist()
     ours, peer = (open_runtime(backend, folder, settings) for backend in ("edgellm", name))
     assert np.abs(ours.logits(ids) - peer.logits(ids)).max() < 1e-4

@@ -118,7 +118,7 @@ def test_a_quantization_is_compared_with_its_source(two_folders):
 @pytest.mark.torch
 def test_the_command_prints_one_document_and_one_object_a_pair(two_folders, capfd):
     options = (
-        "--backend edgellm,cpu --activations float --dtype float32 "
+        "--backend edgellm,cpu --activations float --kv-bits 32 --dtype float32 "
         "--tokens 40 --new-tokens 6 --threads 1 --json"
     )
     code = main(["bench", "parity", str(two_folders[1]), *options.split()])

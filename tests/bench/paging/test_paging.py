@@ -105,9 +105,8 @@ def test_the_usual_budgets_page_the_model_and_it_runs_in_them(folder, tmp_path):
             plan_for(checkpoint, LoadSettings(memory=budget, context=context)).resident
             for budget in budgets
         )
-    assert budgets == [least_memory(checkpoint, LoadSettings())], (
-        "the fractions are too small for it, and become one budget"
-    )
+    assert budgets[0] == least_memory(checkpoint, LoadSettings())
+    assert len(budgets) < len(FRACTIONS), "fractions below the least become one budget"
     single = write_model(
         tmp_path / "single",
         CONFIGS["llama-3.2"] | {"num_hidden_layers": 1, "tie_word_embeddings": True},
