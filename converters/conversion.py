@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,9 @@ from edgellm.checkpoint.checkpoint import checkpoint_of
 from edgellm.checkpoint.folder import (
     CHECKSUMS,
     CONFIG,
+    EMBEDDING_FILE,
     GENERATION_CONFIG,
+    HEAD_FILE,
     INDEX,
     ModelFolder,
     read_headers,
@@ -25,12 +27,11 @@ from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DATA_ALIGNMENT, TensorData, write_tensors
 from edgellm.console.units import plural
 from edgellm.converters.destination import require_space
-from edgellm.converters.manifest import Finished
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
 from edgellm.converters.tensors.recipe import OutputFile, Recipe, make_recipe
 from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.converters.tensors.source import Source
-from edgellm.converters.tensors.weight_stream import WeightStream
+from edgellm.converters.tensors.weight_stream import WeightStream, has_kernel
 from edgellm.converters.tokenizers.companions import companion_parts, companion_tokenizer
 from edgellm.converters.tokenizers.turn_ends import with_turn_ends
 from edgellm.converters.workspace import Workspace
@@ -38,8 +39,8 @@ from edgellm.files.atomic import FileRecord, write_file
 from edgellm.files.strict_json import write_json
 from edgellm.tokenizer.tokenizer import has_vocabulary
 
-MOVERS = 2
-"""Files made at the same time where bytes only move: one is written while another is read."""
+MAKERS = 2
+"""Files made at the same time: one is written while another is read."""
 
 NO_TOKENIZER = (
     "the source has no tokenizer, without which the result does not run: --tokenizer names one"
@@ -101,8 +102,7 @@ def convert_source(
     """As ``convert``, from a source that is open; ``chosen`` are the forms of single matrices.
 
     ``workers`` files are made at the same time, each in a thread; more than one only where the
-    source gives rows to several threads. None: two of those whose weights are taken as the source
-    has them, one where some are to be quantized.
+    source gives rows to several threads. None: two, but one of those for which MLX quantizes.
     """
     recipe = make_recipe(source, settings, chosen)
     companions = source.companions
@@ -140,17 +140,20 @@ def convert_source(
         waiting = [file for file in recipe.files if file.name not in work.finished]
         require_space(destination, sum(file.nbytes + DATA_ALIGNMENT for file in waiting))
 
-        def write(file: OutputFile) -> Finished:
+        noting = Lock()
+
+        def write(file: OutputFile) -> None:
             stream = WeightStream(source, partial(counter.read, file.name), measure=report)
             record = write_tensors(work.path / file.name, _written(file, stream))
-            return Finished(record, stream.errors if report else None)
+            with noting:
+                work.finish(record, stream.errors if report else None)
 
-        moved = [file for file in waiting if _only_moves(file)]
-        others = [file for file in waiting if not _only_moves(file)]
-        for finished in chain(
-            _each(write, moved, workers or MOVERS), _each(write, others, workers or 1)
-        ):
-            work.finish(finished.record, finished.errors)
+        # embedding and head first: one of them alone would keep a single thread at the end
+        waiting.sort(key=lambda file: file.name not in (EMBEDDING_FILE, HEAD_FILE))
+        single = [file for file in waiting if _is_quantized_by_mlx(file)]
+        others = [file for file in waiting if file not in single]
+        _each(write, others, workers or MAKERS)
+        _each(write, single, workers or 1)
         _write_companions(companions, recipe, work)
         work.commit()
         if work.left_behind is not None:
@@ -187,10 +190,13 @@ def _written(file: OutputFile, stream: WeightStream) -> list[TensorData]:
     return written
 
 
-def _only_moves(file: OutputFile) -> bool:
-    """Return whether none of a file's matrices is quantized on the way."""
-    return all(
-        item.matrix is None or item.matrix.form in (item.matrix.stored, None)
+def _is_quantized_by_mlx(file: OutputFile) -> bool:
+    """Return whether one of a file's matrices is quantized on the way, and not by a kernel."""
+    return any(
+        item.matrix is not None
+        and item.matrix.form is not None
+        and item.matrix.form != item.matrix.stored
+        and not has_kernel(item.matrix.form)
         for item in file.tensors
     )
 
@@ -215,17 +221,16 @@ class ConversionProgress:
         self._progress(ConversionStep("", self._done, self._total, message))
 
 
-def _each(
-    write: Callable[[OutputFile], Finished], files: Sequence[OutputFile], workers: int
-) -> Iterator[Finished]:
-    """Write files, a few at a time, and yield each when done; begin none after a failure."""
+def _each(write: Callable[[OutputFile], None], files: Sequence[OutputFile], workers: int) -> None:
+    """Write files, a few at a time; after a failure end those that are begun, and begin none."""
     if workers == 1:
-        yield from map(write, files)
+        for file in files:
+            write(file)
         return
     with ThreadPoolExecutor(workers) as pool:
         try:
             for done in as_completed([pool.submit(write, file) for file in files]):
-                yield done.result()
+                done.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from edgellm.converters.gguf.blocks.sizes import number_of, type_of
 from edgellm.converters.gguf.header import ALIGNMENT
 from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
-from edgellm.converters.tensors.file_rows import GGUF_MAGIC
+from edgellm.converters.tensors.file_rows import GGUF_MAGIC, made_ahead
 from edgellm.errors import ConversionError
 from edgellm.files.atomic import Data, FileRecord, write_file
 
@@ -70,7 +69,7 @@ def write_gguf(
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
     pieces = _file_pieces(metadata, tensors)
-    return write_file(path, _unless_taken(path, _ahead(pieces), replace=replace))
+    return write_file(path, _unless_taken(path, made_ahead(pieces), replace=replace))
 
 
 def already_exists(path: Path) -> ConversionError:
@@ -85,15 +84,6 @@ def _unless_taken(path: Path, pieces: Iterator[Data], *, replace: bool) -> Itera
     yield from pieces
     if not replace and os.path.lexists(path):
         raise already_exists(path)
-
-
-def _ahead(pieces: Iterator[Data]) -> Iterator[Data]:
-    """Yield the same pieces, each made in a thread while the one before it is written."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(next, pieces, None)
-        while (piece := future.result()) is not None:
-            future = pool.submit(next, pieces, None)
-            yield piece
 
 
 def _file_pieces(metadata: Mapping[str, Any], tensors: Sequence[GgufOutput]) -> Iterator[Data]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from struct import Struct
+from typing import TypeVar
 
 import numpy as np
 
 from edgellm.converters.tensors.source import Bytes
 from edgellm.errors import ReadError
+
+Piece = TypeVar("Piece")
 
 GGUF_MAGIC = b"GGUF"
 """The first bytes of a GGUF file."""
@@ -66,6 +70,15 @@ def read_span(path: Path, offset: int, length: int) -> Bytes:
     except OSError as error:
         raise ReadError(f"{path} cannot be read at byte {offset}: {error.strerror}") from error
     return content
+
+
+def made_ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Yield the same pieces, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, pieces, None)
+        while (piece := future.result()) is not None:
+            future = pool.submit(next, pieces, None)
+            yield piece
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:

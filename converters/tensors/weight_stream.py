@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from typing import Any, Final
 
 import mlx.core as mx
@@ -14,11 +13,13 @@ from edgellm.checkpoint.quantization import Quantization
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.converters.tensors.bit_packing import affine_values
 from edgellm.converters.tensors.dtypes import DTYPE_NAMES
+from edgellm.converters.tensors.file_rows import made_ahead
 from edgellm.converters.tensors.floats import Floats
 from edgellm.converters.tensors.recipe import Matrix, OutputTensor
 from edgellm.converters.tensors.source import Bytes, Source, SourceTensor
 from edgellm.errors import FormatError
 from edgellm.files.atomic import Data
+from edgellm.kernels.weight_quantizer import has_quantizer, quantize_rows
 
 CROSSING = (3, 5, 6)
 """Bits of codes that straddle bytes: on a CPU MLX takes ten times as long for them as NumPy."""
@@ -74,9 +75,10 @@ class WeightStream:
         elif matrix.form is None and matrix.stored is not None:
             yield from self._dequantized(tensor, matrix, matrix.stored)
         elif matrix.form is not None:
-            if tensor.name not in self._waiting:
-                self._quantize(matrix, matrix.form)
-            yield from self._waiting.pop(tensor.name)
+            if tensor.name in self._waiting:
+                yield from self._waiting.pop(tensor.name)
+            else:
+                yield from self._quantized(matrix, matrix.form, tensor.name)
 
     def _cast(self, tensor: OutputTensor) -> Iterator[Data]:
         dtype = self._source.tensors[tensor.name].dtype
@@ -94,41 +96,38 @@ class WeightStream:
         for values in self._restored(matrix, stored):
             yield _stored(values, tensor.dtype, tensor.name)
 
-    def _quantize(self, matrix: Matrix, form: Quantization) -> None:
-        """Quantize a whole matrix, whose parts then wait until the turn of each comes."""
-        waiting: dict[str, list[Data]] = {
-            f"{matrix.path}.{part}": [] for part in form.stored(*matrix.shape, matrix.dtype)
-        }
+    def _quantized(self, matrix: Matrix, form: Quantization, wanted: str) -> Iterator[Data]:
+        """Yield one part of a matrix; the others then wait until the turn of each comes."""
+        names = [f"{matrix.path}.{part}" for part in form.stored(*matrix.shape, matrix.dtype)]
+        waiting: dict[str, list[Data]] = {name: [] for name in names if name != wanted}
         change = size = 0.0
-        begun: list[list[mx.array]] = []
-        for values in chain(self._values(matrix), [None]):
-            if values is not None:  # one piece is computed while the next is read
-                parts = quantize(values, form, MLX_TYPES[matrix.dtype])
-                sums = []
-                if self._measure:
-                    restored = dequantize(parts, form)
-                    sums = [mx.square(restored - values).sum(), mx.square(values).sum()]
-                mx.async_eval(parts, sums)
-                begun.append([*parts, *sums])
-            if len(begun) > 1 or values is None:
-                done = begun.pop(0)
-                for name, pieces in waiting.items():
-                    pieces.append(_stored(done.pop(0), None, name))
-                if self._measure:
-                    change, size = change + float(done[0]), size + float(done[1])
+        for rows, dtype in self._values(matrix, form):
+            parts = _quantized_rows(rows, dtype, matrix, form)
+            if self._measure:
+                values = _float32(rows, dtype, matrix)
+                restored = dequantize(_arrays(parts, matrix, form), form)
+                change += float(mx.square(restored - values).sum())
+                size += float(mx.square(values).sum())
+            for name, part in zip(names, parts, strict=True):
+                if name == wanted:
+                    yield part
+                else:
+                    waiting[name].append(part)
         self._waiting |= waiting
         if self._measure:
             self.errors[matrix.path] = math.sqrt(change / (size or 1.0))  # zeros stay zeros
         mx.clear_cache()
 
-    def _values(self, matrix: Matrix) -> Iterator[mx.array]:
-        """Yield a matrix in float32, a few rows at a time, however the source stores it."""
+    def _values(self, matrix: Matrix, form: Quantization) -> Iterator[tuple[Bytes, str]]:
+        """Yield a matrix, a few rows at a time: their bytes, and the type that these are of."""
         if matrix.stored is not None:
-            yield from self._restored(matrix, matrix.stored)
+            for values in self._restored(matrix, matrix.stored):
+                yield np.array(values, copy=False).reshape(-1).view(np.uint8), "F32"
             return
         name = f"{matrix.path}.weight"
-        for rows in self._pieces(name):
-            yield as_array(rows, self._source.tensors[name]).astype(mx.float32)
+        # a kernel looks for what is not finite by itself
+        for rows in self._pieces(name, checked=not has_kernel(form)):
+            yield rows, self._source.tensors[name].dtype
 
     def _restored(self, matrix: Matrix, stored: Quantization) -> Iterator[mx.array]:
         names = [f"{matrix.path}.{part}" for part in stored.stored(*matrix.shape, matrix.dtype)]
@@ -137,19 +136,32 @@ class WeightStream:
             tensors = (self._source.tensors[name] for name in names)
             yield dequantize(list(map(as_array, pieces, tensors)), stored)
 
-    def _pieces(self, name: str, step: int | None = None) -> Iterator[Bytes]:
-        """Yield a tensor's bytes, a few rows at a time, checked to be finite."""
+    def _pieces(
+        self, name: str, step: int | None = None, *, checked: bool = True
+    ) -> Iterator[Bytes]:
+        """Yield a tensor's bytes, a few rows at a time, the next ones read meanwhile.
+
+        Raises FormatError where they are to be checked and some are not finite.
+        """
         tensor = self._source.tensors[name]
-        step = step or self._rows_a_piece(name)
-        for start in range(0, tensor.rows, step):
-            rows = self._source.rows(name, start, min(start + step, tensor.rows))
-            if tensor.dtype in _INFINITY and not is_finite(rows, tensor.dtype):
-                raise FormatError(f"tensor {name} holds a value that is infinite or not a number")
+        for rows in made_ahead(self._read(name, step or self._rows_a_piece(name))):
+            if checked and tensor.dtype in _INFINITY and not is_finite(rows, tensor.dtype):
+                raise _not_finite(name)
             self._on_read(rows.nbytes)
             yield rows
 
+    def _read(self, name: str, step: int) -> Iterator[Bytes]:
+        rows = self._source.tensors[name].rows
+        for start in range(0, rows, step):
+            yield self._source.rows(name, start, min(start + step, rows))
+
     def _rows_a_piece(self, name: str) -> int:
         return max(1, CHUNK_BYTES // self._source.tensors[name].row_bytes)
+
+
+def has_kernel(form: Quantization) -> bool:
+    """Return whether matrices get this form by a kernel, which several threads may call."""
+    return form.mode == "affine" and has_quantizer(form.bits)
 
 
 def as_array(rows: Bytes, tensor: SourceTensor) -> mx.array:
@@ -218,15 +230,50 @@ def is_finite(values: Bytes, dtype: str) -> bool:
     )
 
 
+def _quantized_rows(rows: Bytes, dtype: str, matrix: Matrix, form: Quantization) -> list[Bytes]:
+    """Return the bytes of weight, scales and, in affine mode, biases of some rows of a matrix."""
+    names = [f"{matrix.path}.{part}" for part in form.stored(*matrix.shape, matrix.dtype)]
+    if not has_kernel(form):
+        parts = quantize(_float32(rows, dtype, matrix), form, MLX_TYPES[matrix.dtype])
+        return [_stored(part, None, name) for part, name in zip(parts, names, strict=True)]
+    made = quantize_rows(
+        rows, dtype, bits=form.bits, group_size=form.group_size, scale_dtype=matrix.dtype
+    )
+    if not made.is_finite:
+        raise _not_finite(f"{matrix.path}.weight")
+    for name, part in zip(names[1:], made.parts[1:], strict=True):
+        _require_in_range(part, matrix.dtype, name)
+    return list(made.parts)
+
+
+def _float32(rows: Bytes, dtype: str, matrix: Matrix) -> mx.array:
+    """Return rows of a matrix in float32."""
+    return as_array(rows, SourceTensor(dtype, matrix.shape)).astype(mx.float32)
+
+
+def _arrays(parts: Sequence[Bytes], matrix: Matrix, form: Quantization) -> list[mx.array]:
+    """Return the parts of some rows of a quantized matrix as arrays."""
+    stored = form.stored(*matrix.shape, matrix.dtype).values()
+    return [as_array(part, SourceTensor(*how)) for part, how in zip(parts, stored, strict=True)]
+
+
 def _stored(array: mx.array, code: str | None, name: str) -> Bytes:
     """Return the bytes of an array cast to the type ``code``, checked for overflow."""
     if code is not None:
         array = array.astype(MLX_TYPES[code])
     code = code or next(name for name, dtype in MLX_TYPES.items() if dtype == array.dtype)
     content = np.array(array.view(mx.uint8), copy=False).reshape(-1)
+    _require_in_range(content, code, name)
+    return content
+
+
+def _require_in_range(content: Bytes, code: str, name: str) -> None:
     if code in _INFINITY and not is_finite(content, code):
         raise FormatError(
             f"tensor {name} holds values too large for {DTYPE_NAMES[code]}",
             hint="convert with --dtype bfloat16 or float32",
         )
-    return content
+
+
+def _not_finite(name: str) -> FormatError:
+    return FormatError(f"tensor {name} holds a value that is infinite or not a number")

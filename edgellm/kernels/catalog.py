@@ -24,6 +24,8 @@ EMITTERS: Mapping[str, str] = {
     "bias": "elementwise.bias:emit_bias",
     "quantize": "elementwise.quantize_activations:emit_quantize",
     "pack": "elementwise.pack:emit_pack",
+    # conversion
+    "quantize_weights": "elementwise.quantize_weights:emit_quantize_weights",
     # products: one token, several ("few", "tile_matvec"), many
     "int8_matvec": "matmul.int8_matvec:emit_int8_matvec",
     "int8_few": "few_rows.int8_few:emit_int8_few",

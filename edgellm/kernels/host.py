@@ -78,7 +78,7 @@ def kernel_engine(
     key = (chosen.name, threads, activations)
     with _lock:
         if key not in _engines:
-            code = _code_cache(chosen)
+            code = code_cache(chosen)
             _engines[key] = KernelEngine(code, threads=threads, activations=activations)
         return _engines[key]
 
@@ -106,5 +106,6 @@ def describe() -> Description:
 
 
 @cache
-def _code_cache(isa: Isa) -> CodeCache:
+def code_cache(isa: Isa) -> CodeCache:
+    """Return the compiled kernels of an instruction set; a process has one of each."""
     return CodeCache(isa, folder=default_folder())

@@ -119,35 +119,35 @@ def test_killed_in_the_middle_of_a_file_it_goes_on_with_the_next(tmp_path):
     convert(source, tmp_path / "whole")
     code = (
         "import os, signal, sys\n"
+        "from pathlib import Path\n"
         "from edgellm.converters import convert\n"
         "def step(it):\n"
-        "    layer = it.file == 'model-layer-00001.safetensors'\n"
-        "    if layer and it.bytes_done > it.bytes_total * 0.7:\n"
+        "    if len(list(Path(sys.argv[2] + '.partial').glob('*.safetensors'))) == 2:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(sys.argv[1], sys.argv[2], progress=step)"
     )
     python(code, source, tmp_path / "made", check=False)
     half = tmp_path / "made.partial"
-    assert (half / "model-layer-00000.safetensors").exists()
-    assert not (half / "model-layer-00001.safetensors").exists()
+    assert 2 <= len(list(half.glob("*.safetensors"))) < 4
     assert not (tmp_path / "made").exists()
     with pytest.raises(FormatError, match="half converted"):
         open_folder(half)
     with pytest.raises(FormatError, match="has not finished"):
         convert(half, tmp_path / "other")
     report = convert(source, tmp_path / "made")
-    assert report.kept_files == 2
+    assert 1 <= report.kept_files < 4  # two are made at a time: one may not have been noted yet
     assert contents(tmp_path / "made") == contents(tmp_path / "whole")
     assert not half.exists()
 
 
 def stopped(source, made, **settings):
-    """Stop a conversion, as Ctrl-C would, in its second layer; tell whether it started again."""
+    """Stop a conversion, as Ctrl-C would, with two files made; tell whether it started again."""
     messages = []
+    half = made.with_name(f"{made.name}.partial")
 
     def step(it):
         messages.append(it.message)
-        if it.file == "model-layer-00001.safetensors":
+        if len(list(half.glob("*.safetensors"))) >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -173,9 +173,10 @@ def test_another_source_or_other_settings_start_anew_and_say_so(tmp_path):
     assert contents(tmp_path / "made.partial") == before
     (made / "taken").unlink()
     made.rmdir()
-    os.truncate(tmp_path / "made.partial" / "model-layer-00000.safetensors", 5)
+    finished = list((tmp_path / "made.partial").glob("*.safetensors"))
+    os.truncate(finished[0], 5)
     report = convert(source, made, bits=8, dtype="bfloat16")
-    assert report.kept_files == 1
+    assert report.kept_files == len(finished) - 1
     convert(source, tmp_path / "whole", bits=8, dtype="bfloat16")
     assert contents(made) == contents(tmp_path / "whole")
 
@@ -185,16 +186,17 @@ def test_a_byte_that_has_changed_since_is_found_and_the_file_made_anew(tmp_path,
     source = write_model(tmp_path / "source", LLAMA)
     made, half = tmp_path / "made", tmp_path / "made.partial"
     stopped(source, made)
-    damaged = half / "model-layer-00000.safetensors"
+    finished = list(half.glob("*.safetensors"))
+    damaged = finished[0]
     content = bytearray(damaged.read_bytes())
     content[place] ^= 4
     damaged.write_bytes(content)
     steps = []
     report = convert(source, made, progress=steps.append)
-    assert report.kept_files == len(list(made.glob("*.safetensors"))) - 3
+    assert report.kept_files == len(finished) - 1
     said = [step.message for step in steps if step.message]
     assert said == [
-        "checking 2 finished files",
+        f"checking {len(finished)} finished files",
         f"{damaged.name} is damaged, and is made again",
     ]
     assert steps[-1].bytes_done == steps[-1].bytes_total
@@ -211,7 +213,7 @@ def test_errors_are_measured_also_of_files_that_are_finished(tmp_path):
     stopped(source, tmp_path / "again", report=True)
     again = convert(source, tmp_path / "again", report=True)
     assert again.errors == report.errors
-    assert again.kept_files == 2
+    assert again.kept_files >= 2
 
 
 def test_what_is_there_is_replaced_only_by_force_and_only_if_it_is_a_model(tmp_path):
@@ -276,7 +278,7 @@ def test_a_disk_that_fills_up_is_said_and_the_rest_is_kept(tmp_path):
     assert not (tmp_path / "made").exists()
     assert not list((tmp_path / "made.partial").glob("*.partial"))
     report = convert(source, tmp_path / "made", bits=8)
-    assert report.kept_files == 1
+    assert report.kept_files > 0
     assert changed_files(tmp_path / "made") == []
 
 
