@@ -18,6 +18,7 @@ from edgellm.kernels.codegen.abi import (
     block_rows,
     item_rows,
     matmul_scratch,
+    stretch_rows,
     tile_scratch,
 )
 from edgellm.kernels.codegen.weight_format import WeightFormat
@@ -254,6 +255,7 @@ def _multiply(
     else:
         layout = FLOAT_MATVEC
         arguments["item_rows"] = item_rows(matrix.out_features, engine.threads)
+        arguments["stretch_rows"] = stretch_rows(matrix.out_features, engine.threads)
     if kernel == "tile_matvec":
         engine.reserve_scratch(tile_scratch(groups))
     if needs.codes and not needs.panel:

@@ -135,10 +135,10 @@ _RESULTS = (
     "add",  # whether to add to what is there: 0 or 1
 )
 
-FLOAT_MATVEC = _arguments(*_PRODUCT, "in_features", *_RESULTS, "item_rows")
+FLOAT_MATVEC = _arguments(*_PRODUCT, "in_features", *_RESULTS, "item_rows", "stretch_rows")
 """Arguments of ``float_matvec`` and ``float_few``; a thread takes ``item_rows`` of O at once."""
 
-INT8_MATVEC = _arguments(*_PRODUCT, "groups", *_RESULTS, "item_rows")
+INT8_MATVEC = _arguments(*_PRODUCT, "groups", *_RESULTS, "item_rows", "stretch_rows")
 """Arguments of ``int8_matvec``, ``int8_few`` and ``tile_matvec``; ``groups`` is n."""
 
 MATMUL = _arguments(*_PRODUCT, "in_features", *_RESULTS, "block_rows", "panel_row_bytes")
@@ -202,6 +202,9 @@ MAX_VECTOR_ROWS = 4
 MAX_EXACT_ROWS = 16
 """Up to this many tokens, each gets bit for bit the product that it would get alone."""
 
+STRETCH_EIGHTHS = 6
+"""Eighths of a weight's rows that are shared out to threads beforehand."""
+
 MAX_ROWS = 512
 """Tokens that go through a layer at once, which bounds working memory."""
 
@@ -257,6 +260,14 @@ def item_rows(out_features: int, threads: int) -> int:
     Long runs of memory, but enough of them that every thread gets eight.
     """
     return max(32, min(512, out_features // (8 * threads) // 32 * 32))
+
+
+def stretch_rows(out_features: int, threads: int) -> int:
+    """Return the rows of a weight that are a thread's own; others go by ``item_rows``.
+
+    Most of them: a stretch is one run of memory, and the others even out the threads' speeds.
+    """
+    return STRETCH_EIGHTHS * out_features // (8 * threads) // 32 * 32
 
 
 def block_rows(row_bytes: int) -> int:

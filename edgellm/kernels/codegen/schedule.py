@@ -58,16 +58,28 @@ def parallel_for_chunks(
 
 
 def parallel_for_tiles(
-    e: Emitter, count: Value, chunk: Value, tile: int, body: Callable[[Value, int], object]
+    e: Emitter,
+    count: Value,
+    tile: int,
+    body: Callable[[Value, int], object],
+    *,
+    stretch: Value,
+    chunk: Value,
 ) -> None:
-    """Do ``body(place, places)`` for ``count`` places; a thread takes ``chunk`` at once.
+    """Do ``body(place, places)`` for ``count`` places: each thread has a stretch of its own.
 
-    ``places`` is ``tile``, then 1 for the remainder of a chunk.
+    A stretch is one long run of memory. Places behind all stretches are taken ``chunk`` at once by
+    threads that are ready. ``places`` is ``tile``, then 1 for the remainder of a run.
     """
+    counter = e.at(e.arguments[2], POOL["next_item"])
+    shared = e.mul(stretch, _threads(e, e.arguments[2]))
+    run_start, run_stop = e.b.alloca(I64), e.b.alloca(I64)
+    first_place = e.mul(e.arguments[3], stretch)
+    e.b.store(first_place, run_start)
+    e.b.store(e.add(first_place, stretch), run_stop)
 
-    def one_chunk(item: Value) -> None:
-        first = e.mul(item, chunk)
-        stop = e.min(e.add(first, chunk), count)
+    def one_run() -> Value:
+        first, stop = e.b.load(run_start, typ=I64), e.b.load(run_stop, typ=I64)
         tiles_end = e.add(first, e.round_down(e.sub(stop, first), tile))
 
         def one_tile(place: Value) -> None:
@@ -79,8 +91,14 @@ def parallel_for_tiles(
         e.loop(first, tiles_end, one_tile, step=tile)
         if tile > 1:
             e.loop(tiles_end, stop, one_place)
+        # each thread gets another number; nothing else has to be ordered by it
+        item = e.b.atomic_rmw("add", counter, e.index(1), "monotonic")
+        next_place = e.add(shared, e.mul(item, chunk))
+        e.b.store(next_place, run_start)
+        e.b.store(e.min(e.add(next_place, chunk), count), run_stop)
+        return e.less(next_place, count)
 
-    parallel_for(e, e.ceil_div(count, chunk), one_chunk)
+    e.repeat(one_run)
 
 
 # --- the pool's state
@@ -100,6 +118,11 @@ def _write(e: Emitter, pool: Value, field: str, value: int | Value) -> None:
 def _add(e: Emitter, pool: Value, field: str) -> Value:
     """Add 1 to a field; return what it was before."""
     return e.b.atomic_rmw("add", e.at(pool, POOL[field]), e.index(1), "seq_cst")
+
+
+def _threads(e: Emitter, pool: Value) -> Value:
+    """Return how many threads work on the call."""
+    return e.load(e.at(pool, POOL["job"]), 24, I64, align=8)
 
 
 # --- waiting
@@ -197,7 +220,7 @@ def _call_steps(e: Emitter, pool: Value, thread: Value) -> None:
     steps = e.load(job, 0, POINTER, align=8)
     call = e.load(job, 16, POINTER, align=8)
     count = e.load(job, 8, I64, align=8)
-    threads = e.load(job, 24, I64, align=8)
+    threads = _threads(e, pool)
 
     def one_step(number: Value) -> None:
         _call_kernel(e, e.at(steps, e.mul(number, STEP_BYTES)), call, pool, thread)

@@ -53,8 +53,8 @@ class _Int8Few(Int8Rows):
                 begin = end
                 tokens //= 2
 
-        item_rows = e.argument("item_rows")
-        parallel_for_tiles(e, self.out_features, item_rows, at_once, some_rows)
+        own, shared = e.argument("stretch_rows"), e.argument("item_rows")
+        parallel_for_tiles(e, self.out_features, at_once, some_rows, stretch=own, chunk=shared)
         return e.finish()
 
     def multiply(self, row: Value, rows: int, token: Value, tokens: int) -> None:

@@ -58,7 +58,6 @@ class _FloatMatvec:
         self.out = e.address("out")
         self.out_stride = e.argument("out_stride")
         self.add = e.argument("add")
-        self.item_rows = e.argument("item_rows")
         self.row_bytes = e.b.lshr(e.mul(self.in_features, weight_format.weight_bits), e.index(3))
         self.groups = e.index(0)
         if not weight_format.dense:
@@ -87,7 +86,8 @@ class _FloatMatvec:
                 begin = end
                 tokens //= 2
 
-        parallel_for_tiles(e, self.out_features, self.item_rows, rows_at_once, some_rows)
+        own, shared = e.argument("stretch_rows"), e.argument("item_rows")
+        parallel_for_tiles(e, self.out_features, rows_at_once, some_rows, stretch=own, chunk=shared)
         return e.finish()
 
     def multiply(self, row: Value, rows: int, token: Value, tokens: int) -> None:
