@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.kernels import attention_steps
 from edgellm.kernels.codegen.abi import (
     APART,
     ATTENTION,
@@ -24,39 +22,30 @@ from edgellm.kernels.codegen.abi import (
 from edgellm.kernels.kernel_engine import (
     KernelEngine,
     Step,
-    StepArray,
     float32_bits,
     make_step,
     step_array,
 )
-from edgellm.kernels.layer import KVView, LayerShape, LayerWeights, Vector
+from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
-
-_ROPE_KEYS = 64
-"""Keys to attend to that are as much work as a token's rotary positions."""
-
-_SEQUENCE_STEPS = 3
-"""Steps of a layer that go sequence by sequence: rope, attention, merge."""
+from edgellm.kernels.sequence_steps import (
+    SEQUENCE_STEPS,
+    CallSteps,
+    Rows,
+    Sequences,
+    attention_kernels,
+    partition,
+    reserve_attention_scratch,
+    write_positions,
+)
 
 # Slots that differ from sequence to sequence, in the order of the mappings in codegen/abi.py.
-_ROPE_KV = slots(ROPE, "keys", "position")
+_ROPE_KV = slots(ROPE, "keys", "head_bytes")
 _ROPE_TABLES = slots(ROPE, "key_scales", "value_biases")
 _ROPE_INPUT = slots(ROPE, "qkv", "cos_sin")
-_ATTENTION_KV = slots(ATTENTION, "keys", "splits")
-_ATTENTION_SPLITS = slots(ATTENTION, "first_split", "value_biases")
-_ATTENTION_ITEMS = slots(ATTENTION, "item_splits", "item_rows")
+_ATTENTION_KV = slots(ATTENTION, "keys", "head_bytes")
+_ATTENTION_TABLES = slots(ATTENTION, "key_scales", "value_biases")
 _MERGE_ENDS = slots(MERGE, "partials", "out")
-
-
-@dataclass(slots=True)
-class _CallSteps:
-    """The steps of a call, and a view (3 * sequences, slots) of those to patch.
-
-    Where sequences go apart, the view is memory of its own, which one step of the call points to.
-    """
-
-    steps: StepArray
-    by_sequence: StepArray
 
 
 class LayerSteps:
@@ -76,37 +65,35 @@ class LayerSteps:
     def __init__(
         self, engine: KernelEngine, shape: LayerShape, weights: LayerWeights, *, tokens: int
     ) -> None:
-        self._engine, self._shape, self._weights = engine, shape, weights
+        self.shape = shape
+        self._engine, self._weights = engine, weights
         self.tokens = tokens
         self._version = -1
         self._rope_at = 0  # the step of the layer that is rope; attention and merge follow
-        self._one = _CallSteps(step_array([]), step_array([]))
-        self._several: dict[tuple[int, bool], _CallSteps] = {}
+        self._one = CallSteps(step_array([]), step_array([]))
+        self._several: dict[tuple[int, bool], CallSteps] = {}
         self._cache_kernels: dict[str, tuple[int, int, int]] = {}
 
-    def prepare(
-        self, sequences: Sequence[tuple[KVView, int]], *, whole_keys: bool = False
-    ) -> StepArray:
+    def prepare(self, sequences: Sequences, *, whole_keys: bool = False) -> CallSteps:
         """Return the steps of a call; the caller holds the engine's lock.
+
+        They stand until the next call with as many sequences, or until the workspace moves.
 
         Args:
             sequences: in the order of their tokens: keys and values, and how many new tokens.
             whole_keys: whether keys are never split, as for many tokens.
         """
-        heads, head_dim = self._shape.heads, self._shape.head_dim
-        splits = [view.splits(tokens, whole=whole_keys) for view, tokens in sequences]
-        partials = [
-            own.partial_results(tokens) for own, (_, tokens) in zip(splits, sequences, strict=True)
-        ]
+        heads, head_dim = self.shape.heads, self.shape.head_dim
+        parts = partition(self._engine, sequences, whole_keys=whole_keys)
         partial_bytes = 4 * heads * (head_dim + 2)
         workspace = self._engine.workspace
-        workspace.reserved("partials", partial_bytes * sum(partials))
+        workspace.reserved("partials", partial_bytes * sum(parts.partials))
         workspace.reserved("groups", GROUP_BYTES * len(sequences))
         # making steps can move memory that earlier steps were made with
         while self._version != workspace.version:
             self._version = workspace.version
             self._make()
-        call = self._call_steps(len(sequences), apart=self._go_apart(sequences))
+        call = self._call_steps(len(sequences), apart=parts.apart)
 
         one_rope, one_attention, one_merge = self._one.by_sequence
         queries = int(one_attention[ATTENTION["queries"]])
@@ -115,20 +102,12 @@ class LayerSteps:
         partial = int(one_attention[ATTENTION["partials"]])
         out = int(one_merge[MERGE["out"]])
         steps = iter(call.by_sequence)
-        for (view, tokens), own, count in zip(sequences, splits, partials, strict=True):
+        for (view, tokens), own, count in zip(sequences, parts.splits, parts.partials, strict=True):
             rope, attention, merge = next(steps), next(steps), next(steps)
             rope[0], *of_few_and_many = self._kernels(view.kind)
             attention[0] = of_few_and_many[own.whole]
-            rope[_ROPE_KV] = (view.keys, view.values, view.head_bytes, view.position)
-            rope[_ROPE_TABLES] = view.tables
-            visible = (view.length, view.window, own.count)
-            attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes, *visible)
-            max_exponent = max(own.min_exponent, view.max_exponent)
-            attention[_ATTENTION_SPLITS] = (own.first, own.min_exponent, max_exponent, *view.tables)
-            attention[_ATTENTION_ITEMS] = attention_steps.item_sizes(
-                self._engine, self._shape, tokens, own.count
-            )
-            merge[MERGE["splits"]] = own.count
+            rope[_ROPE_KV] = attention[_ATTENTION_KV] = (view.keys, view.values, view.head_bytes)
+            rope[_ROPE_TABLES] = attention[_ATTENTION_TABLES] = view.tables
             if len(sequences) > 1:
                 rope[_ROPE_INPUT] = (queries, cos_sin)
                 attention[ATTENTION["queries"]] = queries
@@ -140,32 +119,23 @@ class LayerSteps:
             cos_sin += 4 * tokens * head_dim
             partial += partial_bytes * count
             out += 4 * tokens * heads * head_dim
-        return call.steps
-
-    def _go_apart(self, sequences: Sequence[tuple[KVView, int]]) -> bool:
-        """Return whether each sequence is better done by one thread alone.
-
-        The largest then takes no longer than all of them take by all threads.
-        """
-        if len(sequences) == 1:
-            return False
-        work = [tokens * (_ROPE_KEYS + min(view.length, view.window)) for view, tokens in sequences]
-        return self._engine.threads * max(work) <= sum(work)
+        write_positions(self._engine, self.shape, Rows(call.by_sequence), sequences, parts.splits)
+        return call
 
     def _kernels(self, kind: str) -> tuple[int, int, int]:
         """Return the kernels for a kind of cache: rotary positions, attention of few and many."""
         if kind not in self._cache_kernels:
-            engine, head_dim = self._engine, self._shape.head_dim
+            engine, head_dim = self._engine, self.shape.head_dim
             norm: list[str] = ["plain", kind]
-            if self._weights.query_norm is not None and not self._shape.whole_norm:
+            if self._weights.query_norm is not None and not self.shape.whole_norm:
                 norm = [self._weights.query_norm.kind, kind]
-                if self._shape.normed_last:
+                if self.shape.normed_last:
                     norm.append("normed_last")
-            few, many = attention_steps.kernels(engine, kind, head_dim)
+            few, many = attention_kernels(engine, kind, head_dim)
             self._cache_kernels[kind] = (engine.kernel("rope", *norm), few, many)
         return self._cache_kernels[kind]
 
-    def _call_steps(self, sequences: int, *, apart: bool) -> _CallSteps:
+    def _call_steps(self, sequences: int, *, apart: bool) -> CallSteps:
         """Return the steps of a call of this many sequences, to be patched for each of them."""
         if sequences == 1:
             return self._one
@@ -174,15 +144,15 @@ class LayerSteps:
             self._several[key] = self._repeated(sequences, apart=apart)
         return self._several[key]
 
-    def _repeated(self, sequences: int, *, apart: bool) -> _CallSteps:
+    def _repeated(self, sequences: int, *, apart: bool) -> CallSteps:
         """Return the layer's steps with those of a sequence as many times as there are."""
         before = self._one.steps[: self._rope_at]
-        after = self._one.steps[self._rope_at + _SEQUENCE_STEPS :]
+        after = self._one.steps[self._rope_at + SEQUENCE_STEPS :]
         by_sequence = np.tile(self._one.by_sequence, (sequences, 1))
         if not apart:
             steps = np.concatenate([before, by_sequence, after])
             end = self._rope_at + len(by_sequence)
-            return _CallSteps(steps, steps[self._rope_at : end])
+            return CallSteps(steps, steps[self._rope_at : end], self._rope_at)
         # one step that hands each thread whole sequences
         states = self._engine.workspace.reserved("groups", GROUP_BYTES * sequences)
         step = make_step(
@@ -190,21 +160,23 @@ class LayerSteps:
             APART,
             steps=by_sequence.ctypes.data,
             groups=sequences,
-            group_steps=_SEQUENCE_STEPS,
+            group_steps=SEQUENCE_STEPS,
             states=states,
         )
-        return _CallSteps(np.concatenate([before, step_array([step]), after]), by_sequence)
+        steps = np.concatenate([before, step_array([step]), after])
+        return CallSteps(steps, by_sequence, self._rope_at, apart=True)
 
     def _make(self) -> None:
         """Make the steps of a call of one sequence again, with the workspace's addresses."""
         steps = step_array(self._steps())
-        self._one = _CallSteps(steps, steps[self._rope_at : self._rope_at + _SEQUENCE_STEPS])
+        end = self._rope_at + SEQUENCE_STEPS
+        self._one = CallSteps(steps, steps[self._rope_at : end], self._rope_at)
         self._several.clear()
 
     def _steps(self) -> list[Step]:
-        engine, shape, weights, tokens = self._engine, self._shape, self._weights, self.tokens
+        engine, shape, weights, tokens = self._engine, self.shape, self._weights, self.tokens
         heads, kv_heads, head_dim = shape.heads, shape.kv_heads, shape.head_dim
-        attention_steps.reserve_scratch(engine, head_dim, tokens=tokens)
+        reserve_attention_scratch(engine, head_dim, tokens=tokens)
 
         def buffer(name: str, width: int) -> int:
             """Return the address of (L, width) float32."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
+from itertools import count
 from typing import Protocol
 
 import mlx.core as mx
@@ -27,6 +28,9 @@ SLACK = 2 * ROLLBACK
 The window moves along the storage, and back to its beginning once in ``SLACK - ROLLBACK + 1`` = 33
 tokens: a copy of a 33rd of the window a token, where attention reads all of it.
 """
+
+
+_storages = count()
 
 
 class Cache(Protocol):
@@ -102,6 +106,8 @@ class KVCache:
         self.offset: int = 0
         self.base: int = 0
         self.arrays: list[mx.array] = kv_format.empty(min(self.capacity, reserve))
+        # another number whenever tokens lie elsewhere: who knows addresses asks for them again
+        self.storage: int = next(_storages)
 
     @property
     def allocated(self) -> int:
@@ -150,6 +156,7 @@ class KVCache:
             old = self.part(start, self.offset)
             arrays = [mx.concatenate([*pair], axis=2) for pair in zip(old, new, strict=True)]
             self.replace(arrays, start)
+        self.storage = next(_storages)
         return *self.kv_format.unpack(arrays), mask
 
     def part(self, begin: int, end: int) -> list[mx.array]:
@@ -172,6 +179,7 @@ class KVCache:
         for array, part in zip(self.arrays, arrays, strict=True):
             array[:, :, : end - start] = part[:, :, start - begin :]
         self.offset = end
+        self.storage = next(_storages)
 
     def trim(self, offset: int) -> bool:
         """Forget all tokens from ``offset`` on; false where tokens to look at again are gone."""
@@ -179,8 +187,9 @@ class KVCache:
             return True
         if not self.can_trim(offset):
             return False
-        if offset == 0:
+        if offset == 0 and self.base != 0:
             self.base = 0
+            self.storage = next(_storages)
         self.offset = offset
         return True
 
@@ -194,6 +203,7 @@ class KVCache:
         # A product, since MLX's other copies share memory until one is written to, and CPU kernels
         # write by address.
         twin.arrays = [array * 1 for array in self.arrays]
+        twin.storage = next(_storages)
         return twin
 
     def copy_prefix(self, offset: int, tokens: int) -> KVCache | None:
@@ -241,6 +251,7 @@ class KVCache:
         return max(self.offset - self.base, min(self.capacity, tokens))
 
     def _allocate(self, tokens: int) -> None:
+        self.storage = next(_storages)
         used = self.offset - self.base
         held = [array[:, :, :used] for array in self.arrays]
         if tokens == used:  # an assignment of the whole would share memory, as in ``copy``
@@ -255,6 +266,7 @@ class KVCache:
         for array, rest in zip(self.arrays, self.part(start, self.offset), strict=True):
             array[:, :, : self.offset - start] = rest
         self.base = start
+        self.storage = next(_storages)
 
 
 def stored(caches: Iterable[Cache]) -> list[mx.array]:

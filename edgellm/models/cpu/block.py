@@ -21,9 +21,8 @@ from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
 from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.models.arithmetic import missing_kernels, warn_slow
-from edgellm.models.cpu.kv_memory import CacheMemory
+from edgellm.models.cpu.call_plan import KnownCalls
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector
-from edgellm.models.cpu.pace import Pace
 from edgellm.models.cpu.rotations import Rotations, rotations_of, write_rotations
 from edgellm.models.layers import (
     KeepGoing,
@@ -105,7 +104,7 @@ class CpuBlock:
     def __call__(self, hidden: mx.array, spans: LayerSpans, *, many: bool = False) -> mx.array:
         """Return hidden states (1, L, E) after this layer; new keys and values go to the caches."""
         of_this = [Span([cache], length, many) for cache, length in spans]
-        state = _run([self], hidden, of_this, Pace(), always)
+        state = _run([self], hidden, of_this, KnownCalls(), always)
         assert state is not None, "nobody stops it"
         return state
 
@@ -126,7 +125,7 @@ class CpuLayers:
     def __init__(self, blocks: Sequence[CpuBlock]) -> None:
         self._blocks = list(blocks)
         self.max_exact_rows: int = max((block.max_exact_rows for block in blocks), default=0)
-        self._pace = Pace()
+        self._known = KnownCalls()
 
     def run(
         self,
@@ -146,7 +145,7 @@ class CpuLayers:
             after: mx.array | None = hidden
             if depth != 0:
                 blocks = self._blocks[:depth]
-                after = _run(blocks, hidden, state_spans, self._pace, keep_going)
+                after = _run(blocks, hidden, state_spans, self._known, keep_going)
             if after is None:
                 return []
             results.append(after)
@@ -186,7 +185,7 @@ def _run(
     blocks: Sequence[CpuBlock],
     hidden: mx.array,
     spans: Sequence[Span],
-    pace: Pace,
+    known: KnownCalls,
     keep_going: KeepGoing,
 ) -> mx.array | None:
     """Send hidden states (1, L, E) through layers that share an engine.
@@ -201,7 +200,7 @@ def _run(
         end = begin + sum(span.length for span in call_spans)
         rows = inputs[begin:end], results[begin:end]
         with blocks[0].engine.lock:
-            if not _run_call(blocks, *rows, call_spans, pace=pace, keep_going=keep_going):
+            if not _run_call(blocks, *rows, call_spans, known=known, keep_going=keep_going):
                 return None
         begin = end
     return mx.array(results[None])
@@ -213,7 +212,7 @@ def _run_call(
     results: npt.NDArray[np.float32],
     spans: Sequence[Span],
     *,
-    pace: Pace,
+    known: KnownCalls,
     keep_going: KeepGoing,
 ) -> bool:
     """Compute ``results`` of ``inputs``, both (L, E). The caller holds the engine's lock.
@@ -225,40 +224,26 @@ def _run_call(
     tokens = len(inputs)
     many = spans[0].many
     # of each layer, where the call's keys and values go, span by span
-    cache_memories = [
-        [CacheMemory(span.caches[layer], span.length) for span in spans]
-        for layer in range(len(blocks))
-    ]
-    # A layer's first steps can move the working memory, to which the steps before it point.
-    version = -1
-    while version != workspace.version:
-        version = workspace.version
-        steps = [
-            block.steps(tokens, many=many).prepare(
-                [
-                    (cache_memory.view, span.length)
-                    for cache_memory, span in zip(layer_memories, spans, strict=True)
-                ],
-                whole_keys=many,
-            )
-            for block, layer_memories in zip(blocks, cache_memories, strict=True)
-        ]
+    caches = [[span.caches[layer] for span in spans] for layer in range(len(blocks))]
+    layers = [block.steps(tokens, many=many) for block in blocks]
+    lengths = [span.length for span in spans]
+    plan, cache_memories = known.plan(engine, layers, caches, lengths, many=many)
     for angles, rotations in {(block.angles, block.rotations) for block in blocks}:
         if rotations is not None:
             write_rotations(rotations, spans, workspace.buffer(angles).array)
     working = workspace.buffer("hidden").array[: inputs.size]
     working[:] = inputs.ravel()
-    at_once = pace.layers_at_once(tokens)
+    at_once = known.pace.layers_at_once(tokens)
     for first in range(0, len(blocks), at_once):
         if not keep_going():
             return False
         begun = time.perf_counter()
-        layers = slice(first, first + at_once)
-        engine.run(np.concatenate(steps[layers]), tokens)
-        for layer_memories in cache_memories[layers]:
+        last = min(first + at_once, len(blocks))
+        engine.run(plan.steps(first, last), tokens)
+        for layer_memories in cache_memories[first:last]:
             for cache_memory in layer_memories:
                 cache_memory.keep()
-        pace.observe(tokens, (time.perf_counter() - begun) / len(steps[layers]))
+        known.pace.observe(tokens, (time.perf_counter() - begun) / (last - first))
     results[:] = working.reshape(inputs.shape)
     return True
 

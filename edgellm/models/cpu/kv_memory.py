@@ -35,6 +35,7 @@ class CacheMemory:
 
     Attributes:
         view: what the kernels are told.
+        window: tokens that a query sees; None: all before it.
 
     Raises:
         BackendError: there are no kernels for this cache.
@@ -44,6 +45,7 @@ class CacheMemory:
         if not isinstance(cache, KVCache):
             raise BackendError(f"there are no kernels for a {type(cache).__name__}")
         self._cache = cache
+        self.window: int | None = cache.window
         self._window_start = cache.window_start
         self._end = cache.offset + tokens
         # the old and the new tokens side by side, where the cache has no room for all of them
@@ -67,6 +69,25 @@ class CacheMemory:
             mx.eval(self._cache.arrays)
         else:
             self._cache.offset = self._end
+
+
+class GrownCache:
+    """A cache with room for a call's new tokens, at addresses that the call knows already.
+
+    Args:
+        cache: of one sequence in one layer.
+        tokens: new ones of the call.
+    """
+
+    def __init__(self, cache: KVCache, tokens: int) -> None:
+        self._cache = cache
+        self.storage: int = cache.storage
+        self.offset: int = cache.offset
+        self._end = cache.offset + tokens
+
+    def keep(self) -> None:
+        """Take the new tokens, which the call has written, into the cache."""
+        self._cache.offset = self._end
 
 
 def _view(cache: KVCache, arrays: Sequence[mx.array], *, base: int, end: int) -> KVView:

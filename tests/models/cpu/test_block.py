@@ -169,7 +169,7 @@ def test_a_layer_follows_its_memory(floats):
     assert follow(config, plain, own, caches_of(config, 0), (3, 1)) < 1e-5
 
 
-def test_all_layers_in_one_call_are_one_after_the_other(floats):
+def test_all_layers_in_one_call_are_one_after_the_other_token_after_token(floats):
     config = ModelConfig.from_dict(CONFIGS["mistral-window"])
     how = Quantization(4, 32)
     blocks = [
@@ -184,13 +184,30 @@ def test_all_layers_in_one_call_are_one_after_the_other(floats):
     ]
     together = make_layers(blocks)
     assert isinstance(together, CpuLayers)
-    caches = [[cache for _ in blocks for cache in caches_of(config, 9)[:1]] for _ in range(3)]
-    for length in (4, 1, 30, 1):
-        hidden = expected = hidden_of(config, length)
-        for block, cache in zip(blocks, caches[0], strict=True):
-            expected = block(expected, [(cache, length)])
-        found = together.run([hidden, hidden], [[Span(own, length)] for own in caches[1:]])
-        assert all(distance(state, expected) == 0.0 for state in found)
+    caches = [[caches_of(config, window)[0] for window in (9, 0, 9)] for _ in range(3)]
+
+    def one_by_one(hidden, own):
+        for block, cache in zip(blocks, own, strict=True):
+            hidden = block(hidden, [(cache, hidden.shape[1])])
+        return hidden
+
+    # single tokens are moved on from the plan of the one before, until memory moves or is trimmed
+    for length in (4, 1, 1, 30, *[1] * 70):
+        hidden = hidden_of(config, length)
+        expected = one_by_one(hidden, caches[0])
+        states = together.run([hidden, hidden], [[Span(own, length)] for own in caches[1:]])
+        assert all(mx.array_equal(state, expected) for state in states)
+    # two sequences side by side, which go different ways from here
+    alone = [[cache.copy() for cache in caches[0]] for _ in range(2)]
+    for number, lengths in enumerate([(5, 9), (1, 1), (1, 1), (1, 1), (2, 1), (1, 1)]):
+        if number == 3:
+            for own in (*alone, *caches[1:]):
+                assert all(cache.trim(cache.offset - 1) for cache in own)
+        pieces = [hidden_of(config, length, seed=place) for place, length in enumerate(lengths)]
+        expected = [one_by_one(*pair) for pair in zip(pieces, alone, strict=True)]
+        spans = [Span(own, length) for own, length in zip(caches[1:], lengths, strict=True)]
+        [state] = together.run([mx.concatenate(pieces, axis=1)], [spans])
+        assert mx.array_equal(state, mx.concatenate(expected, axis=1))
     together.close()
     with pytest.raises(ClosedError):
         together.run([hidden], [[Span(caches[0], 1)]])
