@@ -22,7 +22,17 @@ CHUNK_STEP = 32
 """Tokens; prefill chunks are multiples of it, and at least as many."""
 
 CONTEXT_SHARE = 0.25
-"""Fraction of the budget that the KV cache may take where no context was asked for."""
+"""Fraction of the budget that the KV cache of a resident model may take where no context was
+asked for."""
+
+PAGED_CONTEXT_SHARE = 0.125
+"""The same of a paged model: what it does not take pins layers."""
+
+PAGED_CHUNK = 128
+"""Tokens of a prefill chunk that a paged model has room for before layers are pinned.
+
+A prompt reads each layer once in chunks of any length, and products of more rows are hardly faster.
+"""
 
 CHUNK_SHARE = 0.1
 """Fraction of the budget that the activations of one prefill chunk may take."""
@@ -85,7 +95,7 @@ def make_plan(
         budget: bytes for weights, KV cache and activations together; the interpreter and its
             libraries come on top.
         ring_buffers: buffers that the ring has where layers are streamed.
-        context: tokens that the KV cache must have room for; None: what a quarter of the budget
+        context: tokens that the KV cache must have room for; None: what its share of the budget
             holds.
         context_window: tokens that attention looks back over, for the record.
         kv_bits: of the numbers in the KV cache, for the record.
@@ -102,21 +112,21 @@ def make_plan(
     # the prompt, a chunk's activations and the pinned layers share what the minimum leaves
     free_bytes = budget - minimum.weight_bytes
     tokens = context or _choose_context(estimate, minimum, budget)
-    # room for activations: their share, or what the prompt leaves
     prefill_bytes = estimate.prefill_bytes(tokens, resident=minimum.resident)
     chunk_share = int(budget * CHUNK_SHARE) + estimate.converted_bytes
-    chunk_room = min(chunk_share, free_bytes - prefill_bytes)
-    chunk = _largest_chunk(estimate, prefill_chunk, tokens, chunk_room)
-    activation_bytes = estimate.activation_bytes(chunk, tokens)
-    # Where context and chunk could be larger, their whole shares are kept free: with what they
-    # really take, a larger budget, in which they are one step longer, could pin a layer less.
-    if context is None and tokens < estimate.max_context:
-        prefill_bytes = max(prefill_bytes, int(budget * CONTEXT_SHARE))
-    if chunk < min(prefill_chunk, tokens):
-        activation_bytes = max(activation_bytes, chunk_share)
-    pinned = tuple(range(len(estimate.layer_bytes)))
+    pinned, pinned_bytes = tuple(range(len(estimate.layer_bytes))), 0
     if not minimum.resident:
-        pinned = _choose_pinned(estimate, free_bytes - prefill_bytes - activation_bytes)
+        # Where the context could be longer, its whole share is kept free: with what it really
+        # takes, a larger budget, in which it is one token longer, could pin a layer less.
+        kept = prefill_bytes
+        if context is None and tokens < estimate.max_context:
+            kept = max(kept, int(budget * PAGED_CONTEXT_SHARE))
+        kept += _least_activation_bytes(estimate, prefill_chunk, tokens, chunk_share)
+        pinned = _choose_pinned(estimate, free_bytes - kept)
+        pinned_bytes = sum(estimate.layer_bytes[index] for index in pinned)
+    # room for activations: their share, or what prompt and pinned layers leave
+    chunk_room = min(chunk_share, free_bytes - prefill_bytes - pinned_bytes)
+    chunk = _largest_chunk(estimate, prefill_chunk, tokens, chunk_room)
     return _fill_in(
         estimate,
         pinned=pinned,
@@ -204,17 +214,29 @@ def _best_minimum(
 def _choose_context(estimate: MemoryEstimate, minimum: Minimum, budget: int) -> int:
     """Return the tokens of context where none were asked for: what their share of memory holds."""
     free_bytes = budget - minimum.weight_bytes
+    share = CONTEXT_SHARE
+    if not minimum.resident:
+        share = PAGED_CONTEXT_SHARE
     # of a small budget a quarter stays free for activations
-    share = min(int(budget * CONTEXT_SHARE), free_bytes * 3 // 4)
+    most = min(int(budget * share), free_bytes * 3 // 4)
 
     def is_too_long(tokens: int) -> bool:
         prefill_bytes = estimate.prefill_bytes(tokens, resident=minimum.resident)
         with_chunk = prefill_bytes + estimate.activation_bytes(CHUNK_STEP, tokens)
-        return prefill_bytes > share or with_chunk > free_bytes
+        return prefill_bytes > most or with_chunk > free_bytes
 
     # what a prompt takes grows with its tokens
     fitting = bisect_left(range(1, estimate.max_context + 1), True, key=is_too_long)
     return max(minimum.context, fitting)
+
+
+def _least_activation_bytes(
+    estimate: MemoryEstimate, prefill_chunk: int, context: int, share: int
+) -> int:
+    """Return the bytes of activations that come before pinned layers: of a small chunk."""
+    small = estimate.activation_bytes(min(prefill_chunk, PAGED_CHUNK), context)
+    least = estimate.activation_bytes(CHUNK_STEP, context)
+    return max(least, min(small, share))
 
 
 def _largest_chunk(estimate: MemoryEstimate, most: int, context: int, free_bytes: int) -> int:
