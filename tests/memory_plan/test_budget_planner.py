@@ -13,6 +13,7 @@ from edgellm.errors import MemoryBudgetError
 from edgellm.kv_cache.cache import SLACK
 from edgellm.memory_plan.budget_planner import (
     MINIMUM_CONTEXT,
+    PAGED_CHUNK,
     RESIDENT_CONTEXT,
     automatic_budget,
     least_budget,
@@ -172,13 +173,22 @@ def test_what_fits_is_resident_with_a_useful_context():
     assert plan.streamed_bytes == 0
 
 
-def test_what_does_not_fit_streams_and_keeps_a_quarter_for_the_context():
+def test_what_does_not_fit_streams_and_keeps_an_eighth_for_the_context():
     plan = make_plan(MODEL, budget=2000 * MB, ring_buffers=2)
     assert not plan.resident
-    assert 0.2 * plan.budget < plan.cache_bytes <= 0.25 * plan.budget
-    assert plan.budget - plan.total_bytes < 1.25 * max(MODEL.layer_bytes), (
+    assert 0.11 * plan.budget < plan.cache_bytes <= 0.125 * plan.budget
+    assert plan.budget - plan.total_bytes < max(MODEL.layer_bytes), (
         "what is left over holds no layer more"
     )
+
+
+def test_layers_are_pinned_before_prefill_chunks_are_long():
+    plans = [make_plan(MODEL, budget=budget * MB, ring_buffers=2) for budget in range(1000, 2000)]
+    pinned, chunks = [len(plan.pinned) for plan in plans], [plan.prefill_chunk for plan in plans]
+    assert pinned == sorted(pinned)
+    assert len(set(pinned)) > 5
+    assert min(chunks) == PAGED_CHUNK
+    assert max(chunks) > 2 * PAGED_CHUNK
 
 
 def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():
@@ -195,9 +205,11 @@ def test_a_context_that_was_asked_for_is_kept_and_costs_pinned_layers():
 def test_a_window_bounds_the_cache():
     window = replace(MODEL, windows=(256,) * 32)
     assert window.kv_bytes(8192) == MODEL.kv_bytes(256 + SLACK)
-    assert len(make_plan(window, budget=2000 * MB, ring_buffers=2).pinned) > len(
-        make_plan(MODEL, budget=2000 * MB, ring_buffers=2).pinned
+    wide, narrow = (
+        make_plan(model, budget=2000 * MB, ring_buffers=2, context=1000)
+        for model in (MODEL, window)
     )
+    assert len(narrow.pinned) > len(wide.pinned)
 
 
 def test_a_tied_embedding_stays_in_memory_because_it_is_the_head():

@@ -87,7 +87,7 @@ LOAD_OPTIONS = SettingsOptions(
             int | None,
             "N",
             "Tokens that the KV cache has room for; default: what is needed, "
-            "or what a quarter of the memory holds.",
+            "or what a quarter of the memory holds (paged: an eighth).",
             heading=headings.MEMORY,
         ),
         "context_window": option(
