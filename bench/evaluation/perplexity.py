@@ -20,7 +20,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
+from edgellm.memory_plan.kv_quality import record_kv_loss
 from edgellm.open_llm import load
 
 
@@ -71,15 +73,24 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--activations", default="auto")
     parser.add_argument("--kv-bits", type=int, nargs="*", default=[None])
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="record in a model that edgellm made what 8 bits cost it instead of 16",
+    )
     options = parser.parse_args()
+    if options.record and not {16, 8} <= set(options.kv_bits):
+        parser.error("--record compares --kv-bits 16 8")
     text = options.file.read_text()
     first = None
+    found: dict[tuple[str, int | None], Perplexity] = {}
     for model, kv_bits in product(options.models, options.kv_bits):
         with load(model, activations=options.activations, kv_bits=kv_bits) as llm:
             documents = tokenize_documents(
                 llm, text, separator=options.separator, window=options.window
             )
             result = measure(llm, documents, limit=options.limit)
+        found[model, kv_bits] = result
         first = first or result.perplexity
         change = 100 * (result.perplexity / first - 1)
         title = model
@@ -89,6 +100,11 @@ def main() -> None:
             f"{title}: perplexity {result.perplexity:.4f} over {result.tokens} tokens "
             f"({change:+.3f}%), {result.seconds:.1f} s\n"
         )
+    if options.record:
+        for model in options.models:
+            usual, fewer = found[model, 16], found[model, 8]
+            loss = fewer.perplexity / usual.perplexity - 1
+            record_kv_loss(locate(model), loss, tokens=fewer.tokens)
 
 
 if __name__ == "__main__":

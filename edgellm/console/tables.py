@@ -197,6 +197,10 @@ def _kv_cache(plan: Mapping[str, Any]) -> str:
     text = f"{size(plan['cache_bytes'])} for {plural(plan['context'], 'token')}"
     if plan["kv_bits"]:
         text += f" in {plan['kv_bits']} bits"
+    if plan["kv_bits_chosen"]:
+        text += ", which pin more layers (--kv-bits 16 for as usual)"
+    if plan["pinned_in_8_bits"]:
+        text += f"; --kv-bits 8 would pin {plan['pinned_in_8_bits']} layers"
     if plan["context_window"]:
         text += f", looking back over {plan['context_window']:,}"
     return text

@@ -31,8 +31,8 @@ PAGED_CONTEXT_SHARE = 0.125
 PAGED_CHUNK = 128
 """Tokens of a prefill chunk that a paged model has room for before layers are pinned.
 
-A prompt reads each layer once in chunks of any length; in these it computes about a tenth longer than
-in chunks of 512.
+A prompt reads each layer once in chunks of any length; in these it computes about a tenth longer
+than in chunks of 512.
 """
 
 CHUNK_SHARE = 0.1

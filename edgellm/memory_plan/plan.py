@@ -39,6 +39,9 @@ class Plan:
         context: tokens that the KV caches have room for.
         context_window: tokens that attention looks back over, as set.
         kv_bits: bits per number in the KV caches; None where mlx-lm decides.
+        kv_bits_chosen: whether the planner took fewer than usual, to pin more layers.
+        pinned_in_8_bits: number of layers that would be pinned with KV caches of 8 bits; None where
+            that is no more.
         beams: beams that these have room for, as set.
         prefill_chunk: maximum number of prompt tokens that go through a layer at once.
         pinned: numbers of the layers that stay in memory.
@@ -88,6 +91,8 @@ class Plan:
     seconds_at_best: float | None = None
     seconds_at_worst: float | None = None
     bound_by: str | None = None
+    kv_bits_chosen: bool = False
+    pinned_in_8_bits: int | None = None
 
     def __repr__(self) -> str:
         """Return the plan in one line."""

@@ -14,12 +14,16 @@ from edgellm.errors import ConfigError, MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.memory_plan.budget_planner import automatic_budget, least_budget, make_plan
+from edgellm.memory_plan.kv_quality import eight_bits_do
 from edgellm.memory_plan.memory_estimate import MemoryEstimate, estimate_memory
 from edgellm.memory_plan.plan import Plan, Speeds, caches_of
 from edgellm.memory_plan.whole_model import estimate_whole
 from edgellm.models.arithmetic import arithmetic_of, kv_format_of
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, MLXLMCheckpoint
 from edgellm.settings import LoadSettings, parse_memory
+
+FEWER_KV_BITS = 8
+"""Bits of the KV cache that the planner takes by itself, where they pin more layers."""
 
 
 def plan_for(
@@ -45,6 +49,28 @@ def plan_for(
     budget = parse_memory(settings.memory, memory.total)
     if budget is None:
         budget = automatic_budget(memory)
+    plan = _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds)
+    if plan.resident or settings.kv_bits is not None or isinstance(checkpoint, MLXLMCheckpoint):
+        return plan
+    if arithmetic_of(checkpoint, settings).kernels is None:
+        return plan  # MLX reads codes more slowly than numbers
+    in_8_bits = _plan_as_set(
+        checkpoint,
+        replace(settings, kv_bits=FEWER_KV_BITS, context=plan.context),
+        budget=budget,
+        speeds=speeds,
+    )
+    if len(in_8_bits.pinned) <= len(plan.pinned):
+        return plan
+    if eight_bits_do(checkpoint.folder.path):
+        return replace(in_8_bits, kv_bits_chosen=True)
+    return replace(plan, pinned_in_8_bits=len(in_8_bits.pinned))
+
+
+def _plan_as_set(
+    checkpoint: AnyCheckpoint, settings: LoadSettings, *, budget: int, speeds: Speeds | None
+) -> Plan:
+    """Return the plan with the KV cache's bits as they are set, or usual."""
     ring_buffers, estimate = _estimate(checkpoint, settings)
     kv_bits = None
     if not isinstance(checkpoint, MLXLMCheckpoint):

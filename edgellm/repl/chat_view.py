@@ -47,7 +47,10 @@ def show_greeting(llm: LLM, name: str) -> None:
         layers = plural(len(plan.pinned) + len(plan.streamed), "layer")
         streamed = f"{size(plan.streamed_bytes)} read for each token"
         weights = f"{len(plan.pinned)} of {layers} pinned, {streamed}"
-    note(f"{name}: {weights}, {plural(llm.context, 'token')} of context")
+    context = f"{plural(llm.context, 'token')} of context"
+    if plan.kv_bits_chosen:
+        context += f" in {plan.kv_bits} bits, which pin more layers (--kv-bits 16 for as usual)"
+    note(f"{name}: {weights}, {context}")
     note("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves")
     leave_line_free()
 
