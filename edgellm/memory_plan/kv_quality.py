@@ -1,4 +1,4 @@
-"""What a model's KV cache in 8 bits was measured to cost, kept beside its checksums.
+"""The measured cost of a model's KV cache in 8 bits, kept beside its checksums.
 
 Nobody can tell it from the config: some models have keys so large that few bits ruin them. So the
 planner takes 8 bits by itself only where a measurement allows it.

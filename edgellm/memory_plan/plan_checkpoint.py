@@ -54,6 +54,9 @@ def plan_for(
         return plan
     if arithmetic_of(checkpoint, settings).kernels is None:
         return plan  # MLX reads codes more slowly than numbers
+    usual, fewer = (kv_format_of(checkpoint, bits) for bits in (plan.kv_bits, FEWER_KV_BITS))
+    if fewer.token_bytes >= usual.token_bytes:
+        return plan  # of small heads, whose groups are filled up
     in_8_bits = _plan_as_set(
         checkpoint,
         replace(settings, kv_bits=FEWER_KV_BITS, context=plan.context),
