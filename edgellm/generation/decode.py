@@ -23,9 +23,8 @@ always, mostly with no draft token.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
 import mlx.core as mx
 
@@ -34,13 +33,15 @@ from edgellm.errors import NotFiniteError
 from edgellm.generation.not_finite import located
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
-from edgellm.kv_cache.cache import Cache
+from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.kv_cache.token_tree import moves, room
 from edgellm.models.layers import always
 from edgellm.models.model import Model
 from edgellm.sampling.logprobs import Logprobs, TokenLogprob
 from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
+from edgellm.speculation.draft_tree import DraftTree, likeliest_chain
 from edgellm.speculation.proposal import DraftToken, NoDrafts
 
 
@@ -153,7 +154,8 @@ class _Pass:
 
     Attributes:
         rows: tokens that went through the layers; 0 for the prefill, which gives the first token.
-        draft: the draft tokens among them.
+        draft: the draft tokens among them; None without any.
+        inputs: all of them (R,); None for the prefill.
         offset: tokens that were in the caches before it.
         logits: after each row (R, V); (1, V) for the prefill.
         token: the last token that the pass gives (1,). With draft tokens it is None until the pass
@@ -164,7 +166,8 @@ class _Pass:
     """
 
     rows: int
-    draft: Sequence[DraftToken]
+    draft: DraftTree | None
+    inputs: mx.array | None
     offset: int
     logits: mx.array
     token: mx.array | None = None
@@ -186,7 +189,7 @@ class _DecodeLoop:
 
     def prefill_pass(self, logits: mx.array) -> _Pass:
         """Return the pass that the prefill's logits (1, V) stand for."""
-        launched = _Pass(0, (), self.caches[0].offset, logits)
+        launched = _Pass(0, None, None, self.caches[0].offset, logits)
         self._draw(launched)
         return launched
 
@@ -218,7 +221,7 @@ class _DecodeLoop:
         # a pass that was launched ahead begins to compute when the one before it is done
         started_at = max(current.started_at, self.progress.last_token_at or 0.0)
         try:
-            if current.draft:
+            if current.draft is not None:
                 steps = self._read_verified(current)
             else:
                 steps = [self._read_drawn(current)]
@@ -228,6 +231,8 @@ class _DecodeLoop:
         if current.rows:
             # the prefill's pass says nothing of what a step costs
             self.speculation.record_step(current.rows, seconds)
+        if current.inputs is not None:
+            self.speculation.learn(current.inputs.tolist(), current.logits)
         for step in steps:
             self.speculation.add(step.token)
         return steps
@@ -239,23 +244,40 @@ class _DecodeLoop:
         """
         assert previous.token is not None, "a pass with draft tokens is read before the next one"
         tokens = previous.token
-        if draft:
-            drafted = mx.array([draft_token.token for draft_token in draft], dtype=tokens.dtype)
-            tokens = mx.concatenate([tokens, drafted])  # (R,)
+        tree, levels = self._rows(draft)
+        if tree is not None:
+            drafted = [draft_token.token for draft_token in tree.drafted]
+            tokens = mx.concatenate([tokens, mx.array(drafted, dtype=tokens.dtype)])  # (R,)
         offset = self.caches[0].offset
         started_at = time.perf_counter()
-        states = self.model.hidden([tokens[None]], [self.caches], keep_going=self.keep_going)
+        states = self.model.hidden(
+            [tokens[None]], [self.caches], keep_going=self.keep_going, levels=levels
+        )
         if not states:
             self._trim(offset)
             return None
         self.progress.forwards += 1
         self.progress.decode_passes += 1
-        self.progress.drafted_tokens += len(draft)
+        self.progress.drafted_tokens += len(tokens) - 1
         logits = self.model.logits(states[0][0])  # (R, V)
-        launched = _Pass(1 + len(draft), draft, offset, logits, started_at=started_at)
-        if not draft:
+        launched = _Pass(len(tokens), tree, tokens, offset, logits, started_at=started_at)
+        if tree is None:
             self._draw(launched)
         return launched
+
+    def _rows(self, draft: Sequence[DraftToken]) -> tuple[DraftTree | None, Sequence[int]]:
+        """Return draft tokens as rows, and their levels where they do not follow one another.
+
+        Of a tree that the caches have no room for, the likeliest chain.
+        """
+        if not draft:
+            return None, ()
+        tree = DraftTree(draft)
+        if tree.is_chain:
+            return tree, ()
+        if room(tree.levels) > min(cache.room for cache in _kv_caches(self.caches)):
+            return DraftTree(likeliest_chain(draft)), ()
+        return tree, tree.levels
 
     def _draw(self, launched: _Pass) -> None:
         """Draw the token of a pass without draft tokens, unevaluated, and let it be computed."""
@@ -278,17 +300,24 @@ class _DecodeLoop:
 
     def _read_verified(self, current: _Pass) -> list[Step]:
         """Read the tokens of a pass with draft tokens; refused ones leave the caches."""
+        tree = current.draft
+        assert tree is not None, "it has draft tokens"
+        token_after = self._tokens_of(current, tree)
         tokens: list[int] = []
-        candidates = self._candidates(current)
-        for token, draft_token in zip_longest(candidates, current.draft):
-            tokens.append(token)
-            if draft_token is None or token != draft_token.token:
-                break
+        path: list[int] = []
+        row: int | None = 0
+        while row is not None:
+            path.append(row)
+            tokens.append(token_after(row))
+            row = tree.child(row, tokens[-1])
+        for source, target in moves(tree.levels, path):
+            for cache in _kv_caches(self.caches):
+                cache.move(current.offset + source, current.offset + target)
         self._trim(current.offset + len(tokens))
         current.token = mx.array(tokens[-1:])
         logprobs: Sequence[TokenLogprob | None] = [None] * len(tokens)
         if self.sampler.sampling.logprobs:
-            rows = current.logits[: len(tokens)]
+            rows = current.logits[mx.array(path)]
             logprobs = self.sampler.logprobs(rows, mx.array(tokens)).read()
         # nothing stays lazy, as in the prefill: another thread may ask for the next token
         mx.eval(self.sampler.seen)
@@ -298,22 +327,34 @@ class _DecodeLoop:
             for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True))
         ]
 
-    def _candidates(self, current: _Pass) -> Iterator[int]:
-        """Yield the token after each row of a pass, if the draft tokens before it are right.
+    def _tokens_of(self, current: _Pass, tree: DraftTree) -> Callable[[int], int]:
+        """Return what tells the token after a row of a pass, if the draft tokens above are right.
 
         A sampler notes what it draws, so no more of them may be asked for than are taken.
         """
         if self.sampler.plain_greedy:
             # all rows at once: these tokens depend on nothing but their logits
-            likeliest = self.sampler.likeliest(current.logits)
-            yield from map(likeliest.read, range(current.rows))
-            return
-        for row, draft_token in enumerate(current.draft):
+            return self.sampler.likeliest(current.logits).read
+
+        def draw(row: int) -> int:
             logits = current.logits[row : row + 1]
-            yield self.sampler.verify(logits, draft_token.token, draft_token.proposal)
-        yield self.sampler(current.logits[-1:]).read()
+            children = tree.children(row)
+            if len(children) == 1:
+                _, draft = children[0]
+                return self.sampler.verify(logits, draft.token, draft.proposal)
+            # drawn as always: it equals one of several as often as it can
+            return self.sampler(logits).read()
+
+        return draw
 
     def _trim(self, offset: int) -> None:
         for cache in self.caches:
             has_all = cache.trim(offset)
             assert has_all, "no more is drafted than every cache can take back"
+
+
+def _kv_caches(caches: Sequence[Cache]) -> list[KVCache]:
+    """Return the caches of a model whose layers take trees."""
+    found = [cache for cache in caches if isinstance(cache, KVCache)]
+    assert len(found) == len(caches), "such layers have no other caches"
+    return found

@@ -81,6 +81,8 @@ class KVView:
         window: keys that a query looks back over, its own among them.
         max_exponent: of a split (``abi.split_of``).
         tables: of quantized ones, addresses of the keys' scales and biases, and of the values'.
+        copied: how many of the last new tokens are also stored from ``copy_position`` on. Then the
+            call's sequences are taken one after the other, in their order.
     """
 
     kind: str
@@ -92,6 +94,8 @@ class KVView:
     window: int
     max_exponent: int = ONE_SPLIT
     tables: tuple[int, int, int, int] = (0, 0, 0, 0)
+    copied: int = 0
+    copy_position: int = 0
 
     def splits(self, queries: int, *, whole: bool = False) -> Splits:
         """Return the splits of the keys for this many queries.

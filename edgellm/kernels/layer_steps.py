@@ -22,11 +22,12 @@ from edgellm.kernels.codegen.abi import (
 from edgellm.kernels.kernel_engine import (
     KernelEngine,
     Step,
+    StepArray,
     float32_bits,
     make_step,
     step_array,
 )
-from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
+from edgellm.kernels.layer import KVView, LayerShape, LayerWeights, Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.kernels.sequence_steps import (
     SEQUENCE_STEPS,
@@ -121,6 +122,45 @@ class LayerSteps:
             out += 4 * tokens * heads * head_dim
         write_positions(self._engine, self.shape, Rows(call.by_sequence), sequences, parts.splits)
         return call
+
+    def prepare_tree(self, branches: Sequences) -> CallSteps:
+        """Return the steps of a call whose sequences are the branches of a tree of tokens.
+
+        They go one after the other, over the same positions of a cache, and what a later one is
+        written over is also stored elsewhere, as the views say.
+        """
+        call = self.prepare(branches)
+        one_rope, one_attention, _ = self._one.by_sequence
+        row_bytes = int(one_attention[ATTENTION["row_bytes"]])
+        qkv, cos_sin = int(one_rope[ROPE["qkv"]]), int(one_rope[ROPE["cos_sin"]])
+        copies: dict[int, StepArray] = {}
+        for number, (view, tokens) in enumerate(branches):
+            begin = tokens - view.copied
+            if view.copied:
+                step = call.by_sequence[SEQUENCE_STEPS * number].copy()
+                step[_ROPE_INPUT] = (
+                    qkv + begin * row_bytes,
+                    cos_sin + 4 * begin * self.shape.head_dim,
+                )
+                self._store_again(step, view)
+                copies[call.rope_at + SEQUENCE_STEPS * (number + 1)] = step
+            qkv += tokens * row_bytes
+            cos_sin += 4 * tokens * self.shape.head_dim
+        steps = np.insert(call.steps, list(copies), list(copies.values()), axis=0)
+        return CallSteps(steps, steps, call.rope_at)
+
+    def _store_again(self, rope: StepArray, view: KVView) -> None:
+        """Let a rope step store keys and values of a view's last tokens at another position.
+
+        The tokens went through rope before: of a float32 cache, keys are still as they were before
+        they were rotated, else as they were stored. The queries have been attended with.
+        """
+        rope[ROPE["position"]] = view.copy_position
+        rope[STEP_TOKENS] = view.copied
+        if view.kind != "f32":
+            rope[ROPE["rotary_dim"]] = 0
+        if view.kind != "f32" or not self.shape.normed_last:
+            rope[0] = self._engine.kernel("rope", "plain", view.kind)
 
     def _kernels(self, kind: str) -> tuple[int, int, int]:
         """Return the kernels for a kind of cache: rotary positions, attention of few and many."""

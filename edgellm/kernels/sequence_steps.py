@@ -64,7 +64,7 @@ def _go_apart(engine: KernelEngine, sequences: Sequences) -> bool:
 
     The largest then takes no longer than all of them take by all threads.
     """
-    if len(sequences) == 1:
+    if len(sequences) == 1 or any(view.copied for view, _ in sequences):
         return False
     work = [tokens * (_ROPE_KEYS + min(view.length, view.window)) for view, tokens in sequences]
     return engine.threads * max(work) <= sum(work)

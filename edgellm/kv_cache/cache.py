@@ -10,6 +10,7 @@ from itertools import count
 from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.kv_cache.kv_format import KeysOrValues, KVFormat
 
@@ -196,6 +197,20 @@ class KVCache:
     def can_trim(self, offset: int) -> bool:
         """Return whether all that the token at ``offset`` looks at is held."""
         return offset >= self.offset or offset == 0 or self.base <= self._window_start(offset)
+
+    @property
+    def room(self) -> int:
+        """New tokens that storage can be made for at once."""
+        room = self.capacity - self.offset
+        if self.window is not None:
+            room = max(room, self.capacity - self.window - ROLLBACK)
+        return room
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the token at one position to another, on a CPU, in storage that was written to."""
+        for array in self.arrays:
+            memory = np.array(array, copy=False)
+            memory[:, :, target - self.base] = memory[:, :, source - self.base]
 
     def copy(self) -> KVCache:
         """Return an independent cache of the same tokens."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
 
@@ -27,11 +27,14 @@ class Span:
         many: whether they are computed as many tokens are, however few go through at once: kernels
             take another way for many than for few, so that a long prompt's results would depend on
             where it is cut.
+        levels: of a tree of tokens (``token_tree.py``); empty where each follows the one before.
+            A span with levels is alone in its hidden state.
     """
 
     caches: Sequence[Cache]
     length: int
     many: bool = False
+    levels: Sequence[int] = ()
 
 
 States = Iterable[mx.array]
@@ -83,6 +86,23 @@ class Layer(Protocol):
         ...
 
 
+@runtime_checkable
+class TreeLayer(Layer, Protocol):
+    """A decoder layer that takes trees of tokens."""
+
+    def run_tree(self, hidden: mx.array, cache: Cache, levels: Sequence[int]) -> mx.array:
+        """Return hidden states (1, L, E) after this layer; each token sees those above it alone.
+
+        Afterwards the cache holds one token a level, as ``token_tree.moves`` says.
+
+        Args:
+            hidden: what goes in.
+            cache: of the sequence that the tree goes on.
+            levels: of the tree.
+        """
+        ...
+
+
 class Layers(Protocol):
     """All decoder layers, wherever their weights are."""
 
@@ -94,6 +114,9 @@ class Layers(Protocol):
 
     max_exact_rows: int
     """The largest of the layers' ``Layer.max_exact_rows``."""
+
+    takes_trees: bool
+    """Whether spans may have ``levels``."""
 
     def run(
         self,
@@ -125,6 +148,7 @@ class ResidentLayers:
     """Layers whose weights are all in memory."""
 
     streams_weights = False
+    takes_trees = False
 
     def __init__(self, layers: Sequence[Layer], *, async_compute: bool = True) -> None:
         self._layers = list(layers)

@@ -107,17 +107,18 @@ class Model:
         many: bool = False,
         keep_going: Callable[[], bool] = always,
         depth: int | None = None,
+        levels: Sequence[int] = (),
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no.
 
         Args:
             tokens: ids (1, L), each of one sequence.
             caches: the KV caches of those sequences, one per layer.
-            many: as ``Span`` has it.
+            many, levels: as ``Span`` has them.
             keep_going, depth: as ``Layers.run`` has them.
         """
         spans = [
-            [Span(sequence_caches, ids.shape[1], many)]
+            [Span(sequence_caches, ids.shape[1], many, levels)]
             for ids, sequence_caches in zip(tokens, caches, strict=True)
         ]
         return self.hidden_ragged(tokens, spans, keep_going=keep_going, depth=depth)

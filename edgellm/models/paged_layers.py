@@ -16,7 +16,16 @@ from edgellm.checkpoint.checkpoint import TensorGroup
 from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.errors import ClosedError
 from edgellm.kv_cache.cache import stored
-from edgellm.models.layers import KeepGoing, Layer, States, StateSpans, always, layer_spans
+from edgellm.models.layers import (
+    KeepGoing,
+    Layer,
+    Span,
+    States,
+    StateSpans,
+    TreeLayer,
+    always,
+    layer_spans,
+)
 from edgellm.reading.disk_reader import Reader, Ticket
 
 MakeLayer = Callable[[int, WeightBuffer], Layer]
@@ -102,6 +111,7 @@ class PagedLayers:
         }
         all_layers = [*self._pinned.values(), *self._layers.values()]
         self.max_exact_rows: int = max((layer.max_exact_rows for layer in all_layers), default=0)
+        self.takes_trees: bool = all(isinstance(layer, TreeLayer) for layer in all_layers)
         self._ring: deque[_Load] = deque()
         self._next = 0
         self._read_ahead(self._buffers)
@@ -145,8 +155,7 @@ class PagedLayers:
                     if place and not keep_going():
                         self._stop_half_way()
                         return []
-                    many = state_spans[0].many
-                    states[place] = layer(states[place], layer_spans(state_spans, index), many=many)
+                    states[place] = _through(layer, states[place], state_spans, index)
                 if load is not None:
                     caches = [span.caches[index] for state_spans in spans for span in state_spans]
                     computing.append((load, [*states, *stored(caches)]))
@@ -240,3 +249,12 @@ class PagedLayers:
         for load in self._ring:
             load.ticket.settle()
         self._ring.clear()
+
+
+def _through(layer: Layer, hidden: mx.array, spans: Sequence[Span], index: int) -> mx.array:
+    """Return a hidden state (1, L, E) after layer number ``index``."""
+    levels = spans[0].levels
+    if levels:
+        assert isinstance(layer, TreeLayer), "takes_trees was asked"
+        return layer.run_tree(hidden, spans[0].caches[index], levels)
+    return layer(hidden, layer_spans(spans, index), many=spans[0].many)

@@ -35,8 +35,9 @@ class LoadSettings:
         prompt_cache: keep the KV caches of prompts on disk, for the next process: true, or a folder
             (``~`` is expanded), in which only the sub-folder ``edgellm-prompt-cache`` is used.
         speculate: speculative decoding, which verifies several draft tokens per pass: ``auto`` (by
-            the draft model if there is one, else as ``ngram``), ``ngram`` (by what the text has
-            said before) or ``off``. Completions stay the same.
+            the draft model if there is one; else, of a paged model on a CPU, also by what the model
+            itself held likely before; else as ``ngram``), ``ngram`` (by what the text has said
+            before) or ``off``. Completions stay the same.
         draft: a smaller model with the same tokenizer that drafts tokens; None for none.
     """
 

@@ -42,6 +42,7 @@ class DraftModel:
     """
 
     costs_time = True
+    reads_logits = False
     prior_acceptance: tuple[float, ...] = tuple(
         (step + 0.5) / CONFIDENCE_BUCKETS for step in range(CONFIDENCE_BUCKETS)
     )
@@ -122,6 +123,9 @@ class DraftModel:
                 seen[draft.token] = True
             yield draft
             new = [draft.token]
+
+    def learn(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Do nothing: it has logits of its own."""
 
     def close(self) -> None:
         """Let the weights go."""

@@ -18,6 +18,7 @@ from edgellm.speculation.controller import MAX_DRAFT_TOKENS, Speculation
 from edgellm.speculation.draft_model import DraftModel
 from edgellm.speculation.ngram import NGramDrafter
 from edgellm.speculation.proposal import Drafter
+from edgellm.speculation.recycling import RecyclingDrafter
 from edgellm.tokenizer import Tokenizer
 
 EXTRA_ROW_COST = {"paged": 0.01, "gpu": 0.03, "kernels": 0.15, "mlx": 1.0}
@@ -38,6 +39,9 @@ def make_speculation(
     if settings.speculate == "off":
         return None
     drafter: Drafter = NGramDrafter()
+    # in memory, further rows cost more than the tokens of such a tree are worth
+    if settings.speculate == "auto" and model.layers.takes_trees and not plan.resident:
+        drafter = RecyclingDrafter()
     draft = draft_checkpoint(settings)
     if draft is not None:
         drafter = load_draft(draft, model, tokenizer, settings, plan)

@@ -9,6 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
+
 from edgellm.settings import Sampling
 from edgellm.speculation.proposal import DraftToken
 
@@ -30,6 +33,7 @@ class NGramDrafter:
     """
 
     costs_time = False
+    reads_logits = False
     prior_acceptance: tuple[float, ...] = tuple(
         min(0.85, 0.15 + 0.1 * length) for length in range(MAX_MATCH + 1)
     )
@@ -59,6 +63,9 @@ class NGramDrafter:
 
     def catch_up(self) -> None:
         """Do nothing: tokens are indexed as they come."""
+
+    def learn(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Do nothing: the text is all that it looks at."""
 
     def propose(self) -> Iterator[DraftToken]:
         """Yield what comes next, if the last tokens have occurred before."""

@@ -6,8 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from edgellm.sampling.distribution import Distribution
 from edgellm.settings import Sampling
+
+ROOT = -1
+"""The parent of draft tokens that may come next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +24,14 @@ class DraftToken:
         token: the token.
         confidence_bucket: how sure it is, as an index into its drafter's ``prior_acceptance``.
         proposal: what it was drawn from; None where it was not drawn.
+        parent: which of the draft tokens before it in the proposal it follows; ``ROOT`` for the
+            last token of the sequence, None for the draft token just before it.
     """
 
     token: int
     confidence_bucket: int
     proposal: Distribution | None = None
+    parent: int | None = None
 
 
 class Drafter(Protocol):
@@ -31,6 +40,11 @@ class Drafter(Protocol):
     @property
     def costs_time(self) -> bool:
         """Whether a draft token costs time worth counting."""
+        ...
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether it is to see what the model made of tokens."""
         ...
 
     @property
@@ -55,7 +69,14 @@ class Drafter(Protocol):
         ...
 
     def propose(self) -> Iterator[DraftToken]:
-        """Yield the next tokens one by one, each in case that those before it are accepted."""
+        """Yield the next tokens one by one, each in case that those it follows are accepted.
+
+        Where several may follow the same, those more likely to be accepted come first.
+        """
+        ...
+
+    def learn(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Look at the logits (L, V) after tokens; called where ``reads_logits``."""
         ...
 
 
@@ -63,6 +84,7 @@ class NoDrafts:
     """A drafter that proposes nothing: plain decoding."""
 
     costs_time = False
+    reads_logits = False
     prior_acceptance: tuple[float, ...] = (0.0,)
 
     def begin(self, tokens: Sequence[int], sampling: Sampling) -> None:
@@ -80,3 +102,6 @@ class NoDrafts:
     def propose(self) -> Iterator[DraftToken]:
         """Yield nothing."""
         return iter(())
+
+    def learn(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Do nothing."""

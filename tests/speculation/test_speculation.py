@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support import tiny
 from support.chi_square import close_to_chance
 from support.counting import open_counted, paged_settings
-from support.drafters import KnownText, all_drafts, with_draft
+from support.drafters import KnownText, KnownTree, all_drafts, with_draft
 
 from edgellm.hub.resolve import locate
 from edgellm.settings import Sampling
@@ -79,6 +79,39 @@ def test_draft_tokens_right_and_wrong_leave_the_text_as_it_is(kind, load, paged,
                 )
                 if not wrong:
                     assert stats.decode_passes == -(-(stats.completion_tokens - 1) // 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "load", "paged"),
+    [
+        ("llama-2", {"kv_bits": 32}, True),
+        ("llama-2", {}, False),
+        ("llama-2", {"context_window": 40, "kv_bits": 4}, True),
+        ("mistral-window", {}, False),
+        ("qwen3", {"kv_bits": 8}, False),
+        ("qwen3", {"kv_bits": 32}, False),
+    ],
+)
+def test_a_tree_of_draft_tokens_leaves_the_text_as_it_is(kind, load, paged, tiny_folder):
+    folder = tiny_folder(kind, seed=1)
+    settings = paged_settings(folder, context=80, **load) if paged else {"context": 80} | load
+    drafter = KnownTree()
+    plain, drafting = (
+        open_counted(folder, **settings)[0],
+        open_counted(folder, speculation=all_drafts(drafter), **settings)[0],
+    )
+    with plain, drafting:
+        assert plain.plan.resident == (not paged)
+        whole = plain.generate(PROMPT, max_tokens=39, logprobs=True)
+        drafter.text = [*PROMPT, *ids_of(whole)]
+        for wrong in ((), range(0, 200, 2), range(1, 200, 3)):
+            drafter.wrong = frozenset(wrong)
+            answer = drafting.generate(PROMPT, max_tokens=39, logprobs=True)
+            logprobs = [[token.logprob for token in found.tokens] for found in (answer, whole)]
+            assert (ids_of(answer), answer.text) == (ids_of(whole), whole.text)
+            np.testing.assert_array_equal(*logprobs)
+            # a tree of 15 with the text among them has three tokens of it
+            assert answer.stats.decode_passes < 20
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ class CountingLayers:
     def __init__(self, layers, *, async_compute=None):
         self._layers = layers
         self.streams_weights = layers.streams_weights
+        self.takes_trees = layers.takes_trees
         self.max_exact_rows = layers.max_exact_rows
         self.async_compute = layers.async_compute if async_compute is None else async_compute
         self.passes = 0

@@ -5,7 +5,7 @@ from support import tiny
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.speculation.controller import Speculation
 from edgellm.speculation.factory import load_draft
-from edgellm.speculation.proposal import DraftToken, NoDrafts
+from edgellm.speculation.proposal import ROOT, DraftToken, NoDrafts
 
 
 class EqualSteps(Speculation):
@@ -32,6 +32,28 @@ class KnownText(NoDrafts):
     def propose(self):
         for place in range(self.place, len(self.text)):
             yield DraftToken((self.text[place] + (place in self.wrong)) % tiny.VOCABULARY, 0)
+
+
+class KnownTree(KnownText):
+    """A drafter whose tree holds the text among other branches, the text not always first."""
+
+    def propose(self):
+        on_text = ROOT
+        count = 0
+        for place in range(self.place, len(self.text)):
+            right = DraftToken(self.text[place], 0, parent=on_text)
+            others = [
+                DraftToken((self.text[place] + number) % tiny.VOCABULARY, 0, parent=on_text)
+                for number in (1, 2)
+            ]
+            below = [DraftToken(self.text[place], 0, parent=count + number) for number in (0, 1)]
+            if place in self.wrong:
+                right, others[0] = others[0], right
+                on_text = count + 1
+            else:
+                on_text = count
+            yield from (right, *others, *below)
+            count += 5
 
 
 class ConstantDrafter(NoDrafts):

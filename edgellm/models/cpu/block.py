@@ -20,6 +20,7 @@ from edgellm.errors import BackendError, ClosedError
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
 from edgellm.kernels.layer_steps import LayerSteps
+from edgellm.kv_cache.cache import Cache
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.call_plan import KnownCalls
 from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector
@@ -108,6 +109,13 @@ class CpuBlock:
         assert state is not None, "nobody stops it"
         return state
 
+    def run_tree(self, hidden: mx.array, cache: Cache, levels: Sequence[int]) -> mx.array:
+        """Return hidden states (1, L, E) of a tree of tokens after this layer."""
+        tree = Span([cache], len(levels), levels=levels)
+        state = _run([self], hidden, [tree], KnownCalls(), always)
+        assert state is not None, "nobody stops it"
+        return state
+
     def steps(self, tokens: int, *, many: bool) -> LayerSteps:
         """Return this layer's steps for up to ``tokens`` tokens; ``many``: made as for many."""
         size = self.engine.padded_tokens(tokens, many=many)
@@ -121,6 +129,7 @@ class CpuLayers:
 
     streams_weights = False
     async_compute = False
+    takes_trees = True
 
     def __init__(self, blocks: Sequence[CpuBlock]) -> None:
         self._blocks = list(blocks)
@@ -227,7 +236,9 @@ def _run_call(
     caches = [[span.caches[layer] for span in spans] for layer in range(len(blocks))]
     layers = [block.steps(tokens, many=many) for block in blocks]
     lengths = [span.length for span in spans]
-    plan, cache_memories = known.plan(engine, layers, caches, lengths, many=many)
+    plan, cache_memories = known.plan(
+        engine, layers, caches, lengths, many=many, levels=spans[0].levels
+    )
     for angles, rotations in {(block.angles, block.rotations) for block in blocks}:
         if rotations is not None:
             write_rotations(rotations, spans, workspace.buffer(angles).array)

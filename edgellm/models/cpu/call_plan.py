@@ -18,7 +18,7 @@ from edgellm.kernels.sequence_steps import (
     write_positions,
 )
 from edgellm.kv_cache.cache import Cache, KVCache
-from edgellm.models.cpu.kv_memory import CacheMemory, GrownCache
+from edgellm.models.cpu.kv_memory import CacheMemory, GrownCache, TreeMemory
 from edgellm.models.cpu.pace import Pace
 
 MAX_PLANS = 4
@@ -120,6 +120,33 @@ class CallPlan:
         return list(zip(views, self._lengths, strict=True))
 
 
+class TreePlan:
+    """The steps of a tree of tokens through layers; no two trees are alike.
+
+    Args:
+        engine: whose lock the caller holds.
+        layers: each with its steps.
+        memories: of each layer, where the keys and values go.
+    """
+
+    def __init__(
+        self, engine: KernelEngine, layers: Sequence[LayerSteps], memories: Sequence[TreeMemory]
+    ) -> None:
+        # a layer's first steps can move the working memory, to which the steps before it point
+        version = -1
+        while version != engine.workspace.version:
+            version = engine.workspace.version
+            calls = [
+                layer.prepare_tree(memory.branches)
+                for layer, memory in zip(layers, memories, strict=True)
+            ]
+        self._call = CallOfLayers(calls)
+
+    def steps(self, first: int, stop: int) -> StepArray:
+        """Return the steps of the layers from one to before another."""
+        return self._call.steps(first, stop)
+
+
 def _moved(view: KVView, window: int | None, offset: int, length: int) -> KVView:
     """Return a view for new tokens from a position on."""
     end = offset + length
@@ -146,14 +173,19 @@ class KnownCalls:
         lengths: Sequence[int],
         *,
         many: bool,
-    ) -> tuple[CallPlan, list[list[CacheMemory | GrownCache]]]:
+        levels: Sequence[int] = (),
+    ) -> tuple[CallPlan | TreePlan, list[list[CacheMemory | GrownCache | TreeMemory]]]:
         """Return the steps of a call, and what takes the new tokens into the caches.
 
-        The arguments are those of ``CallPlan``, and of each layer the sequences' caches.
+        The arguments are those of ``CallPlan``, and of each layer the sequences' caches;
+        ``levels`` are as ``Span`` has them.
 
         Raises:
             BackendError: there are no kernels for a cache.
         """
+        if levels:
+            trees = [TreeMemory(cache, levels) for (cache,) in caches]
+            return TreePlan(engine, layers, trees), [[tree] for tree in trees]
         grown = _grown(caches, lengths)
         key: tuple[int, ...] = ()
         if grown is not None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +14,7 @@ from edgellm.errors import BackendError
 from edgellm.kernels.codegen.abi import ONE_SPLIT, SPLIT_KEYS
 from edgellm.kernels.layer import KVView
 from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.kv_cache.token_tree import branches, height, room
 
 KERNEL_KV_FORMATS: Mapping[tuple[int | None, mx.Dtype], str] = {
     (None, mx.float32): "f32",
@@ -69,6 +71,51 @@ class CacheMemory:
             mx.eval(self._cache.arrays)
         else:
             self._cache.offset = self._end
+
+
+class TreeMemory:
+    """A cache's memory during a call that writes a tree of tokens (``kv_cache.token_tree``).
+
+    Args:
+        cache: of one sequence in one layer; it has room for the tree.
+        levels: of the tree.
+
+    Attributes:
+        branches: what the kernels are told of each branch, and its tokens. Those that a later one
+            is written over are also stored behind the tree.
+
+    Raises:
+        BackendError: there are no kernels for this cache.
+    """
+
+    def __init__(self, cache: Cache, levels: Sequence[int]) -> None:
+        if not isinstance(cache, KVCache):
+            raise BackendError(f"there are no kernels for a {type(cache).__name__}")
+        self._cache = cache
+        self._end = end = cache.offset + height(levels)
+        has_room = cache.reserve(room(levels))
+        assert has_room, "the decode loop makes no tree that is too large"
+        view = _view(cache, cache.arrays, base=cache.base, end=end)
+        self.branches: list[tuple[KVView, int]] = []
+        for first, level, length, displaced in branches(levels):
+            stop = cache.offset + level + length
+            # as a call of these tokens alone would have it
+            window = view.window
+            if cache.window is None:
+                window = stop
+            branch = replace(
+                view,
+                position=cache.offset + level,
+                length=stop,
+                window=window,
+                copied=displaced,
+                copy_position=end + first + length - displaced,
+            )
+            self.branches.append((branch, length))
+
+    def keep(self) -> None:
+        """Take a token of each level, which the call has written, into the cache."""
+        self._cache.offset = self._end
 
 
 class GrownCache:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgellm.checkpoint.layer_config import Rotary
 from edgellm.kernels.layer import cos_sin
+from edgellm.kv_cache.token_tree import height
 from edgellm.models.layers import Span
 from edgellm.models.rope import wavelengths
 
@@ -54,6 +55,11 @@ def write_rotations(
     """Write the cosines and sines of all spans' positions, one span after the other."""
     begin = 0
     for span in spans:
-        angles = rotations.of(span.caches[0].offset, span.length)
+        offset = span.caches[0].offset
+        if span.levels:
+            by_level = rotations.of(offset, height(span.levels)).reshape(height(span.levels), -1)
+            angles = by_level[np.array(span.levels)].ravel()
+        else:
+            angles = rotations.of(offset, span.length)
         target[begin : begin + angles.size] = angles
         begin += angles.size

@@ -20,6 +20,7 @@ class WholeModel:
     """mlx-lm's model as ``Layers``, whose states are token ids (1, L), then logits (1, L, V)."""
 
     streams_weights = False
+    takes_trees = False
     max_exact_rows = 0
 
     def __init__(self, model: Any) -> None:
