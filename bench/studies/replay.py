@@ -6,9 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
+
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
-from edgellm.speculation.proposal import Drafter, DraftToken
+from edgellm.speculation.proposal import ROOT, Drafter, DraftToken
+
+MIN_VOCABULARY = 1000
+"""Tokens that every model that is replayed on has."""
 
 
 class Recording(Speculation):
@@ -59,6 +65,7 @@ class Replay:
         text: ids of the prompt and of what follows.
         pattern: for each step, how many tokens are proposed and how many of them are right.
         active: whether it proposes anything.
+        trees: whether wrong tokens are branches of their own.
         costs_time: whether proposing takes time that counts.
         prior_acceptance: by confidence, the fraction of proposed tokens that are accepted.
         place: tokens of the text so far.
@@ -67,7 +74,9 @@ class Replay:
     text: Sequence[int]
     pattern: Iterator[tuple[int, int]]
     active: bool = True
+    trees: bool = False
     costs_time: bool = False
+    reads_logits: bool = False
     prior_acceptance: Sequence[float] = (1.0,)
     place: int = field(default=0, init=False)
 
@@ -85,14 +94,23 @@ class Replay:
     def close(self) -> None:
         """Do nothing."""
 
+    def learn(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Do nothing: it knows the text."""
+
     def propose(self) -> Iterator[DraftToken]:
-        """Yield the text's next tokens, and wrong ones from the step's first error on."""
+        """Yield the text's next tokens, then wrong ones: after them, or in a tree beside them."""
         if not self.active:
             return
         count, right = next(self.pattern)
         for number, token in enumerate(self.text[self.place : self.place + count]):
-            is_wrong = number >= right
-            yield DraftToken(token ^ is_wrong, 0)
+            if number < right:
+                yield DraftToken(token, 0, parent=number - 1)
+            elif self.trees:
+                # a branch each, the most that a tree can have
+                wrong = (self.text[self.place] + 1 + number) % MIN_VOCABULARY
+                yield DraftToken(wrong, 0, parent=ROOT)
+            else:
+                yield DraftToken(token ^ 1, 0, parent=number - 1)
 
 
 class VerifyAll(Speculation):

@@ -2,16 +2,17 @@
 
     python -m edgellm.bench.studies.speculation
     python -m edgellm.bench.studies.speculation --prompts FILE.jsonl --count 200
-    python -m edgellm.bench.studies.speculation --paged ./llama-7b --memory 1.5GB
+    python -m edgellm.bench.studies.speculation --paged ./llama-7b --memory 1GB 1.5GB
 
-The first measures the bundled model, with and without its draft model, on stories and on texts that
-repeat themselves; the second takes prompts from a file, one {"prompt": ...} a line; the third also
-replays acceptances on a large model.
+The first measures the bundled model, with its draft model, with token recycling and with n-grams,
+on stories and on texts that repeat themselves; the second takes prompts from a file, one
+{"prompt": ...} a line; the third also replays acceptances on a large model.
 
 Every text is compared with that of plain decoding. A model of random weights says nothing that
-could be predicted, so on the large one the draft tokens are its own text, with errors put where the
-draft model's were on the bundled model. What a draft model for a model of that size would cost
-itself is not in it. The result is one JSON document on standard output.
+could be predicted, so on the large one the draft tokens are its own text, with errors put where
+those of the draft model, and those of token recycling, were on the bundled model. What a draft
+model for a model of that size would cost itself is not in it; token recycling has no such cost. The
+result is one JSON document on standard output.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from edgellm.speculation.controller import Speculation
 from edgellm.speculation.factory import load_draft, max_draft_tokens
 from edgellm.speculation.ngram import NGramDrafter
 from edgellm.speculation.proposal import Drafter
+from edgellm.speculation.recycling import RecyclingDrafter
 from edgellm.tokenizer import Tokenizer
 
 STORIES = (
@@ -102,7 +104,7 @@ def measure(
     opener: Opener,
     prompts: Sequence[str],
     tokens: int,
-    draft: Path | None,
+    draft: Path | Callable[[], Drafter],
     *,
     slow: bool,
     min_repeated: float = 0.0,
@@ -113,15 +115,18 @@ def measure(
         opener: of the model.
         prompts: one a text.
         tokens: maximum number of tokens of a text.
-        draft: the draft model's folder; None: n-grams.
+        draft: the draft model's folder, or what makes another drafter.
         slow: whether to propose as if every pass took as long.
         min_repeated: the fraction of a plain answer that must repeat itself for it to count.
     """
 
     def make_recording(model: Any, tokenizer: Tokenizer, plan: Any) -> Recording:
-        drafter: Drafter = NGramDrafter()
-        if draft is not None:
-            drafter = load_draft(read_checkpoint(draft), model, tokenizer, opener.settings, plan)
+        if isinstance(draft, Path):
+            drafter: Drafter = load_draft(
+                read_checkpoint(draft), model, tokenizer, opener.settings, plan
+            )
+        else:
+            drafter = draft()
         return Recording(drafter, max_draft_tokens=max_draft_tokens(model), slow=slow)
 
     plain, _ = opener.open()
@@ -142,7 +147,7 @@ def measure(
     decoded = sum(one.completion_tokens - 1 for one in stats)
     drafted = sum(one.drafted_tokens for one in stats)
     figures = {
-        "drafts_by": "draft" if draft else "ngram",
+        "drafts_by": str(getattr(draft, "__name__", "draft model")),
         "as_if": "every pass takes as long" if slow else "measured",
         "prompts": len(prompts),
         "texts_counted": len(stats),
@@ -158,7 +163,13 @@ def measure(
 
 
 def measure_replay(
-    folder: Path, memory: str, steps: Sequence[Sequence[int]], *, count: int, rounds: int
+    folder: Path,
+    memory: str,
+    steps: Sequence[Sequence[int]],
+    *,
+    trees: bool,
+    count: int,
+    rounds: int,
 ) -> dict[str, Any]:
     """Return seconds per token of a paged model, plain and with replayed draft tokens, in turns.
 
@@ -166,6 +177,7 @@ def measure_replay(
         folder: the folder of the model.
         memory: its budget.
         steps: rows and tokens of each recorded step.
+        trees: whether they were trees.
         count: steps that are replayed in a round.
         rounds: of one plain and one replayed text.
     """
@@ -177,7 +189,7 @@ def measure_replay(
     length = replayed_tokens * rounds + count
     context = length + 64
     text = _plain_text(Opener(checkpoint, LoadSettings(context=context, speculate="off")), length)
-    replay = Replay(text, cycle(chosen))
+    replay = Replay(text, cycle(chosen), trees=trees)
 
     def make_replay(model: Any, tokenizer: Tokenizer, plan: Any) -> VerifyAll:
         return VerifyAll(replay, max_draft_tokens=max_draft_tokens(model), extra_row_cost=0.0)
@@ -205,6 +217,7 @@ def measure_replay(
     return {
         "model": str(folder),
         "memory": memory,
+        "trees": trees,
         "pinned_layers": len(paged.plan.pinned),
         "layers": checkpoint.config.num_hidden_layers,
         "recorded_tokens_per_weight_pass": recorded,
@@ -258,7 +271,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=150)
     parser.add_argument("--paged", type=Path)
-    parser.add_argument("--memory", default="1.5GB")
+    parser.add_argument("--memory", nargs="+", default=["1.5GB"])
     parser.add_argument("--passes", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
@@ -269,24 +282,38 @@ def main() -> None:
     opener = Opener(read_checkpoint(locate(options.model)), LoadSettings())
     draft = locate(options.draft)
     records: list[dict[str, Any]] = []
-    draft_steps: list[list[int]] = []  # of the draft model, which is measured first
-    for name, prompts, drafter, min_repeated in (
+    # of the draft model and of token recycling on stories, as if every pass took as long
+    recorded: list[list[list[int]]] = []
+    cases: Sequence[tuple[str, Sequence[str], Path | Callable[[], Drafter], float]] = (
         ("stories", stories, draft, 0.0),
-        ("stories", stories, None, 0.0),
-        ("repeating", REPEATING, None, REPEATED),
-    ):
+        ("stories", stories, RecyclingDrafter, 0.0),
+        ("stories", stories, NGramDrafter, 0.0),
+        ("repeating", REPEATING, RecyclingDrafter, REPEATED),
+        ("repeating", REPEATING, NGramDrafter, REPEATED),
+    )
+    for name, prompts, drafter, min_repeated in cases:
         for slow in (True, False):
             figures, steps = measure(
                 opener, prompts, options.tokens, drafter, slow=slow, min_repeated=min_repeated
             )
             records.append({"texts": name, **figures})
-            draft_steps = draft_steps or [step for step in steps if step[0] > 1]
+            if slow and len(recorded) < 2:
+                recorded.append([step for step in steps if step[0] > 0])
             sys.stderr.write(f"{json.dumps(records[-1])}\n")
     document: dict[str, Any] = {"schema": 1, "environment": environment(), "records": records}
     if options.paged:
-        document["paged"] = measure_replay(
-            options.paged, options.memory, draft_steps, count=options.passes, rounds=options.rounds
-        )
+        document["paged"] = [
+            measure_replay(
+                options.paged,
+                memory,
+                steps,
+                trees=trees,
+                count=options.passes,
+                rounds=options.rounds,
+            )
+            for memory in options.memory
+            for trees, steps in zip((False, True), recorded, strict=True)
+        ]
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 

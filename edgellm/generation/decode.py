@@ -232,7 +232,7 @@ class _DecodeLoop:
             # the prefill's pass says nothing of what a step costs
             self.speculation.record_step(current.rows, seconds)
         if current.inputs is not None:
-            self.speculation.learn(current.inputs.tolist(), current.logits)
+            self.speculation.learn(current.inputs, current.logits)
         for step in steps:
             self.speculation.add(step.token)
         return steps

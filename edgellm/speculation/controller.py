@@ -80,10 +80,11 @@ class Speculation:
             self._reached = matching
         self.drafter.add(token)
 
-    def learn(self, tokens: Sequence[int], logits: mx.array) -> None:
-        """Let the drafter see the logits (L, V) that the model has computed after tokens."""
+    def learn(self, tokens: mx.array, logits: mx.array) -> None:
+        """Let the drafter see the logits (L, V) that the model has computed after tokens (L,)."""
         if self.drafter.reads_logits:
-            self.drafter.learn(tokens, np.array(logits.astype(mx.float32), copy=False))
+            ids: list[int] = np.array(tokens).tolist()
+            self.drafter.learn(ids, np.array(logits.astype(mx.float32), copy=False))
 
     def record_step(self, rows: int, seconds: float) -> None:
         """Take note of what a step has cost."""

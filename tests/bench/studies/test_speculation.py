@@ -11,6 +11,7 @@ from edgellm.bench.studies.speculation import Opener, measure, repeated_fraction
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.hub.resolve import BUNDLED
 from edgellm.settings import LoadSettings, Sampling
+from edgellm.speculation.recycling import RecyclingDrafter
 
 
 def test_a_text_repeats_itself_where_four_tokens_came_before():
@@ -61,7 +62,7 @@ def test_a_recording_counts_rows_and_tokens_of_each_step():
 def test_texts_with_draft_tokens_are_those_of_plain_decoding():
     opener = Opener(read_checkpoint(BUNDLED / "stories"), LoadSettings())
     prompts = ["The sun is hot. The ice is cold. " * 4]
-    figures, steps = measure(opener, prompts, 24, None, slow=True)
+    figures, steps = measure(opener, prompts, 24, RecyclingDrafter, slow=True)
     assert figures["equal_texts"] == figures["texts_counted"] == 1
     assert figures["tokens"] == sum(tokens for _, tokens in steps) - 1
     assert figures["tokens_per_weight_pass"] >= 1
