@@ -24,7 +24,7 @@ from edgellm.kernels.weight_quantizer import has_quantizer, quantize_rows
 CROSSING = (3, 5, 6)
 """Bits of codes that straddle bytes: on a CPU MLX takes ten times as long for them as NumPy."""
 
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 4 << 20
 """Bytes of the source that are in work at once; they bound the converter's memory."""
 
 MLX_TYPES: Final = {
