@@ -124,11 +124,11 @@ def _export(folder: Path, path: Path, *, replace: bool, progress: ConvertCallbac
     outputs = rope_factor_outputs(config)
     outputs += _outputs(matrices, architecture)
     require_space(path, sum(output.nbytes for output in outputs))
-    record = write_gguf(path, metadata, outputs, replace=replace)
+    file_bytes = write_gguf(path, metadata, outputs, replace=replace)
     wide = {name: matrix for name, matrix in matrices.items() if len(matrix.shape) > 1}
     return ExportReport(
         path=path,
-        file_bytes=record.size,
+        file_bytes=file_bytes,
         kinds=Counter(matrix.kind for matrix in wide.values()),
         errors={
             name.removesuffix(".weight"): matrix.error

@@ -22,7 +22,7 @@ from edgellm.converters.gguf.header import ALIGNMENT
 from edgellm.converters.gguf.header_reader import ARRAY, SCALARS, STRING
 from edgellm.converters.tensors.file_rows import GGUF_MAGIC, made_ahead
 from edgellm.errors import ConversionError
-from edgellm.files.atomic import Data, FileRecord, write_file
+from edgellm.files.atomic import Data, write_unhashed
 
 VERSION = 3
 
@@ -55,8 +55,8 @@ class GgufOutput:
 
 def write_gguf(
     path: Path, metadata: Mapping[str, Any], tensors: Sequence[GgufOutput], *, replace: bool
-) -> FileRecord:
-    """Write a file of version 3.
+) -> int:
+    """Write a file of version 3; return its bytes.
 
     Args:
         path: the file to be made.
@@ -68,8 +68,8 @@ def write_gguf(
     Raises:
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
-    pieces = _file_pieces(metadata, tensors)
-    return write_file(path, _unless_taken(path, made_ahead(pieces), replace=replace))
+    pieces = made_ahead(_file_pieces(metadata, tensors))
+    return write_unhashed(path, _unless_taken(path, pieces, replace=replace))
 
 
 def already_exists(path: Path) -> ConversionError:

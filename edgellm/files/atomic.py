@@ -60,6 +60,21 @@ def write_file(
         ConversionError: the disk is full or refuses; nothing is left behind.
     """
     digest = hashlib.sha256()
+
+    def hashed() -> Iterator[Data]:
+        for part in parts:
+            data = _bytes_of(part)
+            digest.update(data)
+            yield data
+
+    size = write_unhashed(path, hashed(), private=private, durable=durable)
+    return FileRecord(path.name, size, digest.hexdigest())
+
+
+def write_unhashed(
+    path: Path, parts: Iterable[Data], *, private: bool = False, durable: bool = True
+) -> int:
+    """Write the parts as ``write_file`` does; return their bytes. Raises ConversionError."""
     size = 0
     mode = 0o600 if private else 0o666
     try:
@@ -68,7 +83,6 @@ def write_file(
         with _partial_file(path, mode) as (partial, descriptor):
             for part in parts:
                 rest = _bytes_of(part)
-                digest.update(rest)
                 size += rest.nbytes
                 _write_all(descriptor, rest)
             if durable:
@@ -78,7 +92,7 @@ def write_file(
             sync_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
-    return FileRecord(path.name, size, digest.hexdigest())
+    return size
 
 
 def append_to_file(path: Path, data: bytes) -> None:

@@ -10,21 +10,25 @@ from edgellm.converters.gguf.blocks.table import BATCH_BYTES
 from edgellm.converters.tensors.bit_packing import unpack
 from edgellm.converters.tensors.source import Bytes
 
+Q4_1 = np.dtype([("scale", "<f2"), ("bias", "<f2"), ("codes", "V16")])
+"""A block; its codes move as one item, which NumPy copies faster than 16 bytes of a row."""
+
 
 def join_q4_1(weight: Bytes, scales: Halves, biases: Halves) -> Bytes:
     """Return Q4_1 blocks (R, bytes) of MLX's four-bit codes, scales and biases (R, groups)."""
     packed = weight.reshape(-1, 16)
-    blocks = np.empty((scales.size, 20), np.uint8)
-    blocks[:, :2] = _raw(scales)
-    blocks[:, 2:4] = _raw(biases)
+    blocks = np.empty(scales.size, Q4_1)
+    blocks["scale"] = scales.reshape(-1)
+    blocks["bias"] = biases.reshape(-1)
+    codes = blocks["codes"]
     step = BATCH_BYTES // 16
     for start in range(0, len(packed), step):
         # a code a byte, then the first 16 into the low halves, the last 16 into the high ones
         pairs = packed[start : start + step].astype("<u2")
         pairs |= pairs << 4
         pairs &= 0x0F0F
-        blocks[start : start + step, 4:] = (pairs[:, :8] | pairs[:, 8:] << 4).view(np.uint8)
-    return blocks.reshape(len(weight), -1)
+        codes[start : start + step] = (pairs[:, :8] | pairs[:, 8:] << 4).view("V16")[:, 0]
+    return blocks.view(np.uint8).reshape(len(weight), -1)
 
 
 def join_q5_1(weight: Bytes, scales: Halves, biases: Halves) -> Bytes:
