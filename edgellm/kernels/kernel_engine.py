@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.device.huge_pages import SIZE, in_huge_pages
 from edgellm.kernels.code_cache import CodeCache
 from edgellm.kernels.codegen.abi import (
     CALL,
@@ -98,6 +99,18 @@ class KernelEngine:
         return next(size for size in sizes if tokens <= size)
 
 
+def _own_memory(nbytes: int) -> npt.NDArray[np.float32]:
+    """Return zeroed memory, in huge pages where it fills some."""
+    if nbytes < SIZE:
+        return aligned(nbytes, np.float32)
+    # it begins where a huge page does; what is left before and behind it is never touched
+    memory = aligned(nbytes + SIZE, np.uint8)
+    start = -memory.ctypes.data % SIZE
+    own: npt.NDArray[np.uint8] = memory[start : start + nbytes]
+    in_huge_pages(own)
+    return own.view(np.float32)
+
+
 class WorkspaceBuffer:
     """Memory that grows, and moves when it does."""
 
@@ -108,7 +121,7 @@ class WorkspaceBuffer:
     def reserve(self, nbytes: int) -> None:
         """Make it at least so large; its contents are lost if it was smaller."""
         if nbytes > self.array.nbytes:
-            self.array = aligned(-(-nbytes // 64) * 64, np.float32)
+            self.array = _own_memory(-(-nbytes // 64) * 64)
             self._workspace.version += 1
 
     @property

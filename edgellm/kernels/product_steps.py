@@ -21,6 +21,7 @@ from edgellm.kernels.codegen.abi import (
     stretch_rows,
     tile_scratch,
 )
+from edgellm.kernels.codegen.strips import STRIP_BLOCK_ROWS, strip_scratch
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.kernel_engine import KernelEngine, Step, make_step
 
@@ -103,7 +104,7 @@ def product_steps(
             name = f"inputs {len(prepared)}"
             prepared[key], before = _prepare(engine, matrix, x, needs, tokens=tokens, name=name)
             steps += before
-        steps.append(_multiply(engine, matrix, kernel, prepared[key], results))
+        steps.append(_multiply(engine, matrix, kernel, prepared[key], results, tokens=tokens))
         if matrix.bias:
             bias = make_step(
                 engine.kernel("bias", matrix.bias_kind),
@@ -158,7 +159,7 @@ _INPUTS = {
     "float_matvec": _Inputs(),
     "float_few": _Inputs(),
     "float_matmul": _Inputs(packed="words", panel=4),
-    "tile_matmul": _Inputs(packed="bf16", panel=2),
+    "tile_matmul": _Inputs(packed="bf16"),
 }
 
 _MATMULS = {"int8": "int8_matmul", "tiles": "tile_matmul", "float": "float_matmul"}
@@ -231,7 +232,13 @@ def _prepare(
 
 
 def _multiply(
-    engine: KernelEngine, matrix: Matrix, kernel: str, prepared: _Prepared, results: _Results
+    engine: KernelEngine,
+    matrix: Matrix,
+    kernel: str,
+    prepared: _Prepared,
+    results: _Results,
+    *,
+    tokens: int,
 ) -> Step:
     """Return the step of the product itself, and reserve the scratch that it needs."""
     needs = _INPUTS[kernel]
@@ -246,7 +253,11 @@ def _multiply(
     groups = 0
     if not matrix.format.dense:
         groups = matrix.in_features // matrix.format.group
-    if needs.panel:
+    if kernel == "tile_matmul":
+        layout = MATMUL
+        engine.reserve_scratch(strip_scratch(tokens))
+        arguments["block_rows"] = STRIP_BLOCK_ROWS
+    elif needs.panel:
         layout = MATMUL
         row_bytes = matrix.in_features * needs.panel
         rows = block_rows(row_bytes)

@@ -83,6 +83,12 @@ class Emitter(ValueBuilder):
             how = [ir.Constant(I32, value) for value in (0, 2, 1)]
             self.call("llvm.prefetch.p0", VOID, [address, *how])
 
+    def prefetch_to_write(self, base: Value, offset: int | Value) -> None:
+        """Ask for a cache line that will be written soon."""
+        # to be written (1), into the second-level cache (2), as data (1)
+        how = [ir.Constant(I32, value) for value in (1, 2, 1)]
+        self.call("llvm.prefetch.p0", VOID, [self.at(base, offset), *how])
+
     # --- arguments of the step and of the call
 
     def argument(self, name: str, typ: Value = I64) -> Value:

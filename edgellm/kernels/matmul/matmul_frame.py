@@ -13,6 +13,7 @@ from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.panel import Panel
+from edgellm.kernels.matmul.result_writer import ResultWriter
 
 
 class MatmulFrame:
@@ -21,7 +22,7 @@ class MatmulFrame:
     A thread takes a block of rows. Its scratch holds
 
         results  (block_rows, TOKEN_VECTORS * lanes) float32: tokens in the lanes
-        turned   (lanes, block_rows) float32: results of a vector of tokens, a row a token
+        turned   (lanes, block_rows) float32: see ``ResultWriter``
         panel    (block_rows, panel_row_bytes): the block's weights, unpacked
         factors  (block_rows, groups, 2) float32: scales and biases, of int8 products
 
@@ -39,16 +40,14 @@ class MatmulFrame:
         weight = e.address("weight")
         self.out_features: Value = e.argument("out_features")
         self.in_features: Value = e.argument("in_features")
-        self.out: Value = e.address("out")
-        self.out_stride: Value = e.argument("out_stride")
-        self.add: Value = e.argument("add")
         self.block_rows: Value = e.argument("block_rows")
         self.panel_row_bytes: Value = e.argument("panel_row_bytes")
         self.tokens: Value = e.tokens
         self.result_bytes: int = 4 * TOKEN_VECTORS * isa.lanes  # from a row's results to the next
         self.results: Value = e.scratch
-        self.turned: Value = e.at(self.results, e.mul(self.block_rows, self.result_bytes))
-        self.panel_rows: Value = e.at(self.turned, e.mul(self.block_rows, 4 * self.lanes))
+        turned = e.at(self.results, e.mul(self.block_rows, self.result_bytes))
+        self.writer: ResultWriter = ResultWriter(e, turned)
+        self.panel_rows: Value = e.at(turned, e.mul(self.block_rows, 4 * self.lanes))
         self.panel: Panel = Panel(
             e,
             weight_format,
@@ -68,9 +67,6 @@ class MatmulFrame:
         """Write the results of the block's ``count`` rows and some vectors of tokens."""
         raise NotImplementedError
 
-    def release(self) -> None:
-        """Do what a thread does last."""
-
     # --- loops
 
     def emit(self) -> str:
@@ -88,7 +84,8 @@ class MatmulFrame:
             def multiply_and_write(first_vector: Value, vectors: int) -> None:
                 self.multiply(count, first_vector, vectors)
                 for part in range(vectors):
-                    self._write(first_row, count, e.add(first_vector, part), part)
+                    source = e.at(self.results, part * 4 * self.lanes)
+                    self.writer.write(source, first_row, count, e.add(first_vector, part))
 
             e.loop(0, count, unpack)
             token_vectors = e.ceil_div(self.tokens, self.lanes)
@@ -102,7 +99,6 @@ class MatmulFrame:
             e.loop(together, token_vectors, lambda first: multiply_and_write(first, 1))
 
         parallel_for(e, e.ceil_div(self.out_features, self.block_rows), one_block)
-        self.release()
         return e.finish()
 
     def panel_row(self, place: Value) -> Value:
@@ -116,52 +112,3 @@ class MatmulFrame:
             row, part = divmod(number, vectors)
             offset = e.add(e.mul(e.add(first, row), self.result_bytes), 4 * self.lanes * part)
             e.store(total, self.results, offset)
-
-    def _write(self, first_row: Value, count: Value, token_vector: Value, part: int) -> None:
-        """Write results of one vector of tokens, turned to a row a token, into ``out``."""
-        e, lanes = self.e, self.lanes
-        first_token = e.mul(token_vector, lanes)
-        tokens = e.min(lanes, e.sub(self.tokens, first_token))
-        source = e.at(self.results, part * 4 * lanes)
-        out = e.at(self.out, e.add(e.mul(first_token, self.out_stride), e.mul(first_row, 4)))
-        squares_end = e.round_down(count, lanes)
-        row_bytes = e.mul(self.block_rows, 4)
-
-        def one_square(row: Value) -> None:
-            """Turn results (lanes rows, lanes tokens) to a vector of rows for each token."""
-            rows = [
-                e.load(source, e.mul(e.add(row, i), self.result_bytes), self.floats)
-                for i in range(lanes)
-            ]
-            for number, column in enumerate(e.transpose(rows)):
-                e.store(column, self.turned, e.add(e.mul(row_bytes, number), e.mul(row, 4)))
-
-        def one_row(row: Value) -> None:
-            for token in range(lanes):
-                offset = e.add(e.mul(row, self.result_bytes), 4 * token)
-                number = e.load(source, offset, vector(F32, 1))
-                e.store(number, self.turned, e.add(e.mul(row_bytes, token), e.mul(row, 4)))
-
-        def write_tokens(*, add: bool) -> None:
-            """Write token by token: rows of ``out`` are pages apart."""
-
-            def one_token(token: Value) -> None:
-                turned = e.at(self.turned, e.mul(token, row_bytes))
-                target = e.at(out, e.mul(token, self.out_stride))
-
-                def some_rows(row: Value, width: int) -> None:
-                    offset = e.mul(row, 4)
-                    numbers = e.load(turned, offset, vector(F32, width))
-                    if add:
-                        numbers = e.b.fadd(numbers, e.load(target, offset, numbers.type))
-                    e.store(numbers, target, offset)
-
-                e.sweep(count, some_rows)
-
-            e.loop(0, tokens, one_token)
-
-        e.loop(0, squares_end, one_square, step=lanes)
-        e.loop(squares_end, count, one_row)
-        is_added = e.less(0, self.add)
-        e.when(is_added, lambda: write_tokens(add=True))
-        e.when(e.b.not_(is_added), lambda: write_tokens(add=False))

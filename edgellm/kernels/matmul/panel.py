@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from edgellm.kernels.codegen.abi import TILE_NUMBERS
 from edgellm.kernels.codegen.dot import as_weights
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.unpack import load_codes, load_float, load_floats, to_bf16
@@ -11,7 +12,6 @@ from edgellm.kernels.codegen.values import F32, I8, I16, I32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
 
 _BYTES_AT_ONCE = 16
-_BF16_AT_ONCE = 32
 _TILE_BYTES = 1024
 
 
@@ -60,64 +60,80 @@ class Panel:
 
     def write_float32(self, row: Value, target: Value) -> None:
         """Write a row as (K,) float32."""
-        self._write_numbers(row, target, kind="f32")
-
-    def write_bf16(self, row: Value, target: Value) -> None:
-        """Write a row as bfloat16, 64 bytes to each tile of a row of tiles."""
-        self._write_numbers(row, target, kind="bf16")
-
-    def _write_numbers(self, row: Value, target: Value, *, kind: str) -> None:
-        e = self.e
+        e, kind = self.e, self.format.kind
         source = e.at(self.weight, e.mul(row, self.row_bytes))
-        if self.format.dense:
-            e.sweep(self.in_features, lambda *at: self._convert(source, target, kind, *at))
-            return
+
+        def convert(place: Value, lanes: int) -> None:
+            offset = e.mul(place, self.format.item_bytes)
+            e.store(load_floats(e, source, offset, kind, lanes), target, e.mul(place, 4))
 
         def dequantize_group(group: Value) -> None:
             first = e.mul(group, self.format.group)
             scale, bias = self.scale_and_bias(row, group)
-            if kind == "bf16" and self.format.bits == 4:
-                self._look_up_group(source, target, first, scale, bias)
-            else:
-                self._dequantize_group(source, target, first, scale, bias, kind=kind)
+            self._dequantize_group(source, target, first, scale, bias)
 
-        e.loop(0, self.groups, dequantize_group)
-
-    def _convert(self, source: Value, target: Value, kind: str, place: Value, lanes: int) -> None:
-        """Write some of a row's plain numbers."""
-        e = self.e
-        if kind == self.format.kind == "bf16":
-            numbers = e.load(source, e.mul(place, 2), vector(I16, lanes))
-            e.store(numbers, target, _in_tiles(e, place))
-            return
-        offset = e.mul(place, self.format.item_bytes)
-        self._store(load_floats(e, source, offset, self.format.kind, lanes), target, place, kind)
-
-    def _store(self, floats: Value, target: Value, place: Value, kind: str) -> None:
-        e = self.e
-        if kind == "bf16":
-            e.store(to_bf16(e, floats), target, _in_tiles(e, place))
+        if self.format.dense:
+            e.sweep(self.in_features, convert)
         else:
-            e.store(floats, target, e.mul(place, 4))
+            e.loop(0, self.groups, dequantize_group)
+
+    def write_tile_group(self, row: Value, group: Value, target: Value) -> None:
+        """Write a group of a row as bfloat16: 64 bytes to each tile of a row of tiles.
+
+        A group of plain numbers is ``TILE_NUMBERS`` of them, without a scale.
+
+        Args:
+            row: of the weight.
+            group: of the row.
+            target: where the row's column 0 would be.
+        """
+        e = self.e
+        source = e.at(self.weight, e.mul(row, self.row_bytes))
+        if self.format.dense:
+            column = e.mul(group, TILE_NUMBERS)
+            numbers = e.load(source, e.mul(column, 2), vector(I16, TILE_NUMBERS))
+            e.store(numbers, target, e.mul(group, _TILE_BYTES))
+            return
+        first = e.mul(group, self.format.group)
+        target = e.at(target, e.mul(group, self.format.group // TILE_NUMBERS * _TILE_BYTES))
+        scale, bias = self.scale_and_bias(row, group)
+        write = self._dequantize_to_tiles
+        if self.format.bits == 4:
+            write = self._look_up_group
+        write(source, target, first, scale, bias)
 
     def _dequantize_group(
-        self, source: Value, target: Value, first: Value, scale: Value, bias: Value, *, kind: str
+        self, source: Value, target: Value, first: Value, scale: Value, bias: Value
     ) -> None:
-        """Write ``scale * code + bias`` for each code of a group."""
-        e, bits = self.e, self.format.bits
+        """Write ``scale * code + bias`` for each code of a group, as float32."""
+        e = self.e
         lanes = max(8, e.isa.lanes)
-        floats = vector(F32, lanes)
-        wide_scale = e.broadcast(scale, lanes)
-        wide_bias = e.broadcast(bias, lanes)
 
         def some_codes(place: Value) -> None:
             column = e.add(first, place)
-            offset = e.b.lshr(e.mul(column, bits), e.index(3))
-            codes = load_codes(e, source, offset, bits, lanes)
-            numbers = e.fma(e.b.uitofp(codes, floats), wide_scale, wide_bias)
-            self._store(numbers, target, column, kind)
+            numbers = self._dequantize(source, column, scale, bias, lanes)
+            e.store(numbers, target, e.mul(column, 4))
 
         e.loop(0, self.format.group, some_codes, step=lanes)
+
+    def _dequantize_to_tiles(
+        self, source: Value, target: Value, first: Value, scale: Value, bias: Value
+    ) -> None:
+        """Write ``scale * code + bias`` for each code of a group, as bfloat16."""
+        e = self.e
+        for start in range(0, self.format.group, TILE_NUMBERS):
+            numbers = self._dequantize(source, e.add(first, start), scale, bias, TILE_NUMBERS)
+            e.store(to_bf16(e, numbers), target, start // TILE_NUMBERS * _TILE_BYTES)
+
+    def _dequantize(
+        self, source: Value, column: Value, scale: Value, bias: Value, lanes: int
+    ) -> Value:
+        """Return some weights of a row as float32."""
+        e, bits = self.e, self.format.bits
+        offset = e.b.lshr(e.mul(column, bits), e.index(3))
+        codes = load_codes(e, source, offset, bits, lanes)
+        numbers = e.b.uitofp(codes, vector(F32, lanes))
+        return e.fma(numbers, e.broadcast(scale, lanes), e.broadcast(bias, lanes))
 
     def _look_up_group(
         self, source: Value, target: Value, first: Value, scale: Value, bias: Value
@@ -130,17 +146,17 @@ class Panel:
         words = vector(I32, 16)
         codes = e.const_lanes(F32, range(16))
         table = to_bf16(e, e.fma(codes, e.broadcast(scale, 16), e.broadcast(bias, 16)))
-        table = e.shuffle(table, [lane % 16 for lane in range(_BF16_AT_ONCE)])
-        for start in range(0, self.format.group, _BF16_AT_ONCE):
+        table = e.shuffle(table, [lane % 16 for lane in range(TILE_NUMBERS)])
+        for start in range(0, self.format.group, TILE_NUMBERS):
             column = e.add(first, start)
             offset = e.b.lshr(column, e.index(1))
             packed = e.b.zext(e.load(source, offset, vector(I8, 16)), words)
             # 000000hl -> 000h000l: the two codes of a byte in the two halves of a word
             pairs = e.b.or_(packed, e.b.shl(packed, e.const(words, 12)))
             pairs = e.b.and_(pairs, e.const(words, 0x000F000F))
-            places = e.b.bitcast(pairs, vector(I16, _BF16_AT_ONCE))
+            places = e.b.bitcast(pairs, vector(I16, TILE_NUMBERS))
             weights = e.call("llvm.x86.avx512.permvar.hi.512", table.type, [table, places])
-            e.store(weights, target, _in_tiles(e, column))
+            e.store(weights, target, start // TILE_NUMBERS * _TILE_BYTES)
 
     # --- bytes
 
@@ -165,10 +181,3 @@ class Panel:
             e.store(high, target, e.add(half_row, place))
 
         e.loop(0, self.row_bytes, some_bytes, step=_BYTES_AT_ONCE)
-
-
-def _in_tiles(e: Emitter, column: Value) -> Value:
-    """Return where a column of a row is, whose tiles of 16 rows lie one after the other."""
-    number = e.b.lshr(column, e.index(5))  # of the tile, which has 32 columns
-    inside = e.b.and_(column, e.index(31))
-    return e.add(e.mul(number, _TILE_BYTES), e.mul(inside, 2))
