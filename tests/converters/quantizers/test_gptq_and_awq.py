@@ -134,7 +134,7 @@ def test_logits_are_those_of_transformers_with_the_same_numbers(tmp_path, block,
     ids = [0, 20, 33, 7, 150]
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0].numpy()
-    with edgellm.load(tmp_path / "made", activations="float") as llm:
+    with edgellm.load(tmp_path / "made", activations="float", kv_bits=32) as llm:
         found = np.array(llm.logits(ids))
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
