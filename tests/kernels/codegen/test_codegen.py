@@ -31,6 +31,10 @@ ARGUMENTS = {
     "bias": [("bf16",)],
     "quantize": [(32, "split"), (64, "plain"), (128, "tile")],
     "pack": [("words",), ("bf16",)],
+    "quantize_weights": [
+        ("bf16", WeightFormat(4, 64, "bf16")),
+        ("f32", WeightFormat(3, 32, "f16")),
+    ],
     "int8_matvec": CODED + WIDE,
     "int8_few": CODED,
     "int8_matmul": CODED,
