@@ -72,6 +72,11 @@ class CodeCache:
                 self._addresses[name] = self._load(name, emit)
             return self._addresses[name]
 
+    def names(self) -> dict[int, str]:
+        """Return the names of the kernels that were asked for, by address."""
+        with self._lock:
+            return {address: name for name, address in self._addresses.items()}
+
     def _load(self, name: str, emit: Callable[[], str]) -> int:
         import llvmlite.binding as llvm
 

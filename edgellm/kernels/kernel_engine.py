@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -50,6 +51,7 @@ class KernelEngine:
         self._call = aligned(8 * CALL_SLOTS, np.int64)
         self._scratch = self.workspace.buffer("scratch")
         self._scratch_bytes = 0  # of each thread
+        self._recorded: list[StepArray] | None = None
 
     @property
     def isa(self) -> Isa:
@@ -74,10 +76,21 @@ class KernelEngine:
 
     def run(self, steps: StepArray, tokens: int) -> None:
         """Do the steps for this many tokens. The caller holds the lock."""
+        if self._recorded is not None:
+            self._recorded.append(steps.copy())
         self._call[CALL["tokens"]] = tokens
         self._call[CALL["scratch"]] = self._scratch.address
         self._call[CALL["scratch_bytes"]] = self._scratch_bytes
         self.pool.run(steps, self._call)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[StepArray]]:
+        """Collect copies of the steps that are done meanwhile, call by call."""
+        self._recorded = []
+        try:
+            yield self._recorded
+        finally:
+            self._recorded = None
 
     @property
     def max_exact_rows(self) -> int:
