@@ -25,6 +25,10 @@ from edgellm.speculation.proposal import ROOT, DraftToken
 FOLLOWERS = 8
 """Tokens that are remembered after each."""
 
+MAX_LEARNED = 1 << 14
+"""Tokens whose followers are remembered, of 0.9 KB each: a vocabulary of 128,000 would take 110 MB
+that no budget counts."""
+
 MIN_PROBABILITY = 1 / 256
 """Of a follower; it would hardly ever be among 15 draft tokens."""
 
@@ -93,7 +97,11 @@ class RecyclingDrafter:
         largest = logits.max(axis=1)
         for token, row, most in zip(tokens, logits, largest, strict=True):
             if math.isfinite(most):
+                # what was learned last is at the end
+                self._followers.pop(token, None)
                 self._followers[token] = _likeliest(row, most)
+        while len(self._followers) > MAX_LEARNED:
+            del self._followers[next(iter(self._followers))]
 
     def propose(self) -> Iterator[DraftToken]:
         """Yield a tree, its tokens in the order of how likely they are accepted."""

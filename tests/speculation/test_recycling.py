@@ -4,7 +4,7 @@ import numpy as np
 
 from edgellm.settings import Sampling
 from edgellm.speculation.proposal import ROOT
-from edgellm.speculation.recycling import RecyclingDrafter
+from edgellm.speculation.recycling import MAX_LEARNED, RecyclingDrafter
 
 
 def logits_of(*rows):
@@ -46,3 +46,15 @@ def test_a_run_that_came_before_is_a_branch_of_the_tree():
     assert [token for token, parent in found if parent == ROOT] == [4, 7]
     after_four = found.index((4, ROOT))
     assert {token for token, parent in found if parent == after_four} == {5, 7}
+
+
+def test_what_was_learned_longest_ago_is_forgotten():
+    drafter = RecyclingDrafter()
+    for first in range(0, MAX_LEARNED, 4096):
+        drafter.learn(range(first, first + 4096), np.full((4096, 2), [0, 9], np.float32))
+    drafter.learn([0, MAX_LEARNED], np.full((2, 2), [9, 0], np.float32))
+    followers = []
+    for token in (0, 1, 2, MAX_LEARNED):
+        drafter.begin([token], Sampling())
+        followers.append(told(drafter)[:1])
+    assert followers == [[(0, ROOT)], [], [(1, ROOT)], [(0, ROOT)]]
