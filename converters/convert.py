@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm.converters.added_source import MEAN, AddedSource
+from edgellm.converters.calibrated.by_text import gptq_settings, quantized_by_text
 from edgellm.converters.conversion import (
     ConversionReport,
     ConversionStep,
@@ -38,6 +39,7 @@ def convert(
     recipe: str | None = None,
     average_bits: float | None = None,
     calibration: str | Path | None = None,
+    method: str | None = None,
     adapter: str | Path | None = None,
     adapter_alpha: float | None = None,
     adapter_parts: Sequence[str] | None = None,
@@ -63,8 +65,10 @@ def convert(
         recipe: ``uniform``, or ``mixed``: more bits for the matrices that need them, as is measured
             on a text.
         average_bits: of a weight in a mixed recipe, scales and biases counted; None: 4.5.
-        calibration: the text file that a mixed recipe is measured on; None: a short text that comes
-            along.
+        calibration: the text file that gptq quantizes by, and that a mixed recipe is measured on;
+            None: for the recipe, a short text that comes along.
+        method: ``nearest``: each weight by itself, as MLX does; or ``gptq``: so that the text goes
+            through the model little changed, with the same size. None: ``nearest``.
         adapter: a LoRA adapter to be merged into the model: a folder of PEFT's, mlx-lm's or
             LitGPT's, or the weight file of LitGPT's or loralib's.
         adapter_alpha: the alpha of its training, where the adapter does not tell it (loralib's).
@@ -88,7 +92,8 @@ def convert(
         ConversionError: the destination is taken, there is no space, or the disk refuses.
     """
     settings = ConversionSettings(bits=bits, group_size=group_size, dtype=dtype)
-    mixed = mixed_settings(recipe, average_bits, calibration, bits=bits)
+    by_text = gptq_settings(method, calibration, bits=bits)
+    mixed = mixed_settings(recipe, average_bits, calibration, bits=bits, shared=by_text is not None)
     say = progress or (lambda _: None)
     target = destination_path(destination)
     unquantized = settings.bits == UNQUANTIZED_BITS
@@ -111,6 +116,15 @@ def convert(
         chosen, settings = mix(
             opened, settings, mixed, progress=lambda *step: say(ConversionStep(*step))
         )
+    if by_text is not None:
+        opened, settings = quantized_by_text(
+            opened,
+            settings,
+            by_text,
+            chosen,
+            progress=lambda *step: say(ConversionStep(*step)),
+        )
+        chosen, workers = None, 1  # layers come in their order
     made = convert_source(
         opened,
         target,

@@ -14,16 +14,14 @@ from edgellm.checkpoint.quantization import DEFAULT_GROUP_SIZE, Quantization, ch
 from edgellm.checkpoint.safetensors_file import DTYPE_BYTES
 from edgellm.checkpoint.tensor_order import STACKS
 from edgellm.converters.mixed_bits.backward import EMBEDDING
-from edgellm.converters.mixed_bits.calibration import calibration_tokens
+from edgellm.converters.mixed_bits.calibration import calibration_text, calibration_tokens
 from edgellm.converters.mixed_bits.fisher import Costs, measure
 from edgellm.converters.tensors.recipe import Matrix, make_recipe
 from edgellm.converters.tensors.settings import UNQUANTIZED_BITS, ConversionSettings
 from edgellm.converters.tensors.source import Source
 from edgellm.errors import ConfigError
-from edgellm.files.bounded import read_errors, require_regular_file
 from edgellm.files.given_path import given_path
 
-MAX_TEXT_BYTES = 1 << 20
 DEFAULT_AVERAGE_BITS = 4.5
 """4 bits in groups of 64, with scales and biases of 16 bits."""
 
@@ -54,11 +52,7 @@ class MixedSettings:
 
     def text(self) -> str | None:
         """Read the calibration text; None: there is no file. Raises ReadError."""
-        if self.calibration is None:
-            return None
-        require_regular_file(self.calibration)
-        with read_errors(self.calibration), self.calibration.open("rb") as file:
-            return file.read(MAX_TEXT_BYTES).decode("utf-8", "ignore")
+        return calibration_text(self.calibration)
 
 
 def mixed_settings(
@@ -67,14 +61,18 @@ def mixed_settings(
     calibration: str | Path | None,
     *,
     bits: int | None,
+    shared: bool = False,
 ) -> MixedSettings | None:
-    """Make a mixed recipe's settings; None: a uniform recipe. Raises ConfigError."""
+    """Make a mixed recipe's settings; None: a uniform recipe. Raises ConfigError.
+
+    ``shared``: something else reads the calibration text, too.
+    """
     if recipe is not None and recipe not in RECIPES:
         raise ConfigError(
             f"there is no recipe {recipe!r}", hint=f"choose one of {', '.join(RECIPES)}"
         )
     if recipe != "mixed":
-        if average_bits is not None or calibration is not None:
+        if average_bits is not None or (calibration is not None and not shared):
             raise ConfigError(
                 "an average of bits and a calibration text belong to the mixed recipe",
                 hint="add --recipe mixed",

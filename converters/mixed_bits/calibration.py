@@ -7,11 +7,14 @@ from pathlib import Path
 
 from edgellm.converters.tokenizers.companions import companion_tokenizer
 from edgellm.errors import ConfigError
+from edgellm.files.bounded import read_errors, require_regular_file
 
 SEQUENCE = 256
 """Tokens that are read in a row."""
 
 MAX_SEQUENCES = 2
+
+MAX_TEXT_BYTES = 1 << 20
 
 TEXT = """\
 Once upon a time there was a girl named Ada who lived with her grandfather near the harbour. \
@@ -66,8 +69,21 @@ was very glad.
 """
 
 
+def calibration_text(file: Path | None) -> str | None:
+    """Read a calibration text; None: there is no file. Raises ReadError."""
+    if file is None:
+        return None
+    require_regular_file(file)
+    with read_errors(file), file.open("rb") as content:
+        return content.read(MAX_TEXT_BYTES).decode("utf-8", "ignore")
+
+
 def calibration_tokens(
-    companions: Mapping[str, Path | bytes], text: str | None, *, vocabulary: int
+    companions: Mapping[str, Path | bytes],
+    text: str | None,
+    *,
+    vocabulary: int,
+    max_sequences: int = MAX_SEQUENCES,
 ) -> list[list[int]]:
     """Return sequences of one length, of a text's first tokens.
 
@@ -75,6 +91,7 @@ def calibration_tokens(
         companions: the files of the source's tokenizer.
         text: what to read; None: ``TEXT``.
         vocabulary: how many ids the model knows.
+        max_sequences: how many of the text's sequences are taken.
 
     Raises:
         TokenizerError: the source has no tokenizer, or a damaged one.
@@ -89,4 +106,4 @@ def calibration_tokens(
             f"the calibration text has {length} tokens", hint="give some hundred words"
         )
     starts = range(0, len(ids) - length + 1, length)
-    return [ids[start : start + length] for start in starts[:MAX_SEQUENCES]]
+    return [ids[start : start + length] for start in starts[:max_sequences]]

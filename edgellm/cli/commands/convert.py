@@ -71,7 +71,16 @@ def convert(
         Path | None,
         Option(
             metavar="FILE",
-            help="A text to measure a mixed recipe on; default: a short one of ours.",
+            help="A text for gptq, and for a mixed recipe, which has a short one of its own.",
+            rich_help_panel=headings.QUANTIZATION,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        Option(
+            metavar="nearest|gptq",
+            help="gptq: as many bits, smaller error, fitted to --calibration; takes longer.",
+            autocompletion=one_of("nearest|gptq"),
             rich_help_panel=headings.QUANTIZATION,
         ),
     ] = None,
@@ -166,6 +175,7 @@ def convert(
             recipe=recipe,
             average_bits=average_bits,
             calibration=calibration,
+            method=method,
             adapter=adapter,
             adapter_alpha=adapter_alpha,
             adapter_parts=adapter_parts and adapter_parts.split(","),
@@ -184,6 +194,7 @@ def convert(
             "dtype": dtype,
             "recipe": recipe,
             "average-bits": average_bits,
+            "method": method,
             "adapter": adapter and adapter.name,
             "adapter-alpha": adapter_alpha,
             "adapter-parts": adapter_parts,
