@@ -18,7 +18,7 @@ GPTQ = {"method": "gptq", "bits": 3, "group_size": 32}
 
 
 def write_text(path):
-    path.write_text(" ".join(TEXTS * 12))
+    path.write_text(" ".join(TEXTS * 6))
     return path
 
 
