@@ -102,7 +102,8 @@ def convert_source(
     """As ``convert``, from a source that is open; ``chosen`` are the forms of single matrices.
 
     ``workers`` files are made at the same time, each in a thread; more than one only where the
-    source gives rows to several threads. None: two, but one of those for which MLX quantizes.
+    source gives rows to several threads. None: two, but one of those for which MLX quantizes. A
+    single worker makes them in the model's order: embedding, layers, head.
     """
     recipe = make_recipe(source, settings, chosen)
     companions = source.companions
@@ -148,8 +149,9 @@ def convert_source(
             with noting:
                 work.finish(record, stream.errors if report else None)
 
-        # embedding and head first: one of them alone would keep a single thread at the end
-        waiting.sort(key=lambda file: file.name not in (EMBEDDING_FILE, HEAD_FILE))
+        if workers != 1:
+            # embedding and head first: one of them alone would keep a single thread at the end
+            waiting.sort(key=lambda file: file.name not in (EMBEDDING_FILE, HEAD_FILE))
         single = [file for file in waiting if _is_quantized_by_mlx(file)]
         others = [file for file in waiting if file not in single]
         _each(write, others, workers or MAKERS)

@@ -26,7 +26,7 @@ from edgellm.converters.mixed_bits.observed_attention import attention_by_numpy
 from edgellm.converters.tensors.floats import Floats, stored
 from edgellm.converters.tensors.recipe import Matrix, Recipe
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, DerivedSource, Source, SourceTensor
-from edgellm.converters.tensors.weight_stream import MLX_TYPES, as_array, matrix_rows
+from edgellm.converters.tensors.weight_stream import as_array, matrix_rows
 from edgellm.errors import ConfigError, FormatError
 from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
@@ -75,7 +75,7 @@ class CalibratedSource(DerivedSource):
         self._model = ModelConfig.from_dict(recipe.config)
         self._block = block_class(self._model)
         self._parts: dict[str, Bytes] = {}  # of the layer that was made last
-        self._layer = -1
+        self._layer = -1  # the next to be made; -1: not even the embedding is
         self._hidden = self._exact_hidden = mx.zeros(0)  # (1, N, E) each
         self.config = recipe.config
         self.forms = AS_SHOWN
@@ -108,14 +108,16 @@ class CalibratedSource(DerivedSource):
 
     def _make(self, path: str) -> None:
         """Make the matrix of a path, with its layer and all layers before it."""
-        last = self._model.num_hidden_layers - 1
+        needed = self._model.num_hidden_layers
+        is_gone = path == EMBEDDING or self._layer < 0
         if path.startswith(LAYER_PREFIX):
-            last = int(path.split(".")[2])
-        if path == EMBEDDING or self._layer < 0 or last < self._layer:
+            needed = int(path.split(".")[2]) + 1
+            is_gone |= needed <= self._layer
+        if is_gone:
             self._begin()
         if path == EMBEDDING:
             return
-        while self._layer <= last:
+        while self._layer < needed:
             self._parts = {}
             self._quantize_layer(self._layer)
             self._layer += 1
@@ -169,7 +171,7 @@ class CalibratedSource(DerivedSource):
         for stack, members in STACKS.items():
             inputs = captured[stack].inputs
             assert inputs is not None, "the source's layer has run"
-            dtype = MLX_TYPES[self._matrices[f"{LAYER_PREFIX}{index}.{members[0]}"].dtype]
+            dtype = self._matrices[f"{LAYER_PREFIX}{index}.{members[0]}"].dtype
             quantizing[stack] = QuantizingLinear(tensors, members, forms, dtype, inputs)
             _put(block, stack, quantizing[stack])
         self._hidden = block(self._hidden, self._caches(index))
@@ -224,8 +226,8 @@ class CalibratedSource(DerivedSource):
         tensor = self._base.tensors[name]
         return as_array(self._base.rows(name, 0, tensor.rows), tensor).astype(mx.float32)
 
-    def _form(self, path: str) -> tuple[Quantization, mx.Dtype]:
-        return self._forms[path], MLX_TYPES[self._matrices[path].dtype]
+    def _form(self, path: str) -> tuple[Quantization, str]:
+        return self._forms[path], self._matrices[path].dtype
 
     def _keep(self, path: str, rows: QuantizedRows) -> None:
         """Keep the bytes of a matrix until they are read. Raises FormatError."""

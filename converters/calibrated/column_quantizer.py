@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.checkpoint.quantization import Quantization
 from edgellm.converters.tensors.bit_packing import pack
-from edgellm.converters.tensors.floats import Floats
+from edgellm.converters.tensors.floats import Floats, floats, stored
 
 DAMPING = 0.01
 """What is added to the Hessian's diagonal, of its mean."""
@@ -68,13 +67,13 @@ class ColumnQuantizer:
         factor = np.linalg.cholesky(np.linalg.inv(damped)).T
         self._factor: Floats = factor.astype(np.float32)
 
-    def quantize(self, weight: Floats, form: Quantization, dtype: mx.Dtype) -> QuantizedRows:
+    def quantize(self, weight: Floats, form: Quantization, dtype: str) -> QuantizedRows:
         """Return rows (R, C) quantized; each row's result depends on that row alone.
 
         Args:
             weight: the rows, in float32.
             form: bits and group size.
-            dtype: the type of scales and biases.
+            dtype: the type of scales and biases (F16, BF16 or F32).
         """
         columns = np.ascontiguousarray(weight.T, dtype=np.float32)  # (C, R)
         codes = np.empty(columns.shape, np.uint8)
@@ -111,7 +110,7 @@ def _codes(values: Floats, scale: Floats, bias: Floats, top: np.float32) -> Floa
 
 
 def _search(
-    group: Floats, importance: Floats, top: np.float32, dtype: mx.Dtype
+    group: Floats, importance: Floats, top: np.float32, dtype: str
 ) -> tuple[Floats, Floats]:
     """Return the scale and bias (R,) of a group (K, R) with the least weighted error found."""
     low, high = group.min(axis=0), group.max(axis=0)
@@ -119,9 +118,9 @@ def _search(
     mean = (importance * group).sum(axis=0)
     found: tuple[Floats, Floats, Floats] | None = None
     for share in SHRUNK_RANGES:
-        scale = _stored(share * (high - low) / top, dtype)
+        scale = _rounded(share * (high - low) / top, dtype)
         scale = np.where(scale > 0, scale, np.float32(1))  # of equal weights
-        bias = _stored((low + high - share * (high - low)) / 2, dtype)
+        bias = _rounded((low + high - share * (high - low)) / 2, dtype)
         for refinement in range(REFINEMENTS + 1):
             codes = _codes(group, scale, bias, top)
             error = (importance * np.square(codes * scale + bias - group)).sum(axis=0)
@@ -137,13 +136,13 @@ def _search(
             code_mean = (importance * codes).sum(axis=0)
             spread = (importance * np.square(codes - code_mean)).sum(axis=0)
             slope = (importance * (codes - code_mean) * group).sum(axis=0)
-            fitted = _stored(slope / np.maximum(spread, np.float32(1e-12)), dtype)
+            fitted = _rounded(slope / np.maximum(spread, np.float32(1e-12)), dtype)
             scale = np.where((spread > 0) & (fitted != 0), fitted, scale)
-            bias = _stored(mean - scale * code_mean, dtype)
+            bias = _rounded(mean - scale * code_mean, dtype)
     assert found is not None, "there are beginnings"
     return found[1], found[2]
 
 
-def _stored(values: Floats, dtype: mx.Dtype) -> Floats:
+def _rounded(values: Floats, dtype: str) -> Floats:
     """Round to the type that values will be stored in."""
-    return np.array(mx.array(values).astype(dtype).astype(mx.float32))
+    return floats(stored(values, dtype), dtype).reshape(values.shape)

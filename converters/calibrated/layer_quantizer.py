@@ -46,7 +46,7 @@ class MatrixQuantizer:
         diagonal += MOVE_DAMPING * (diagonal.mean() or 1.0)
         self._move: Floats = np.linalg.solve(held, difference.T).T.astype(np.float32)
 
-    def quantize(self, weight: mx.array, form: Quantization, dtype: mx.Dtype) -> QuantizedRows:
+    def quantize(self, weight: mx.array, form: Quantization, dtype: str) -> QuantizedRows:
         """Return a matrix (R, C) quantized, some rows after the other."""
         pieces = []
         for begin in range(0, weight.shape[0], ROWS_AT_ONCE):
@@ -80,7 +80,7 @@ class QuantizingLinear:
         tensors: the layer's, named as inside the layer.
         members: the paths of its matrices there.
         forms: how they are to be stored, by these paths; the others stay as they are.
-        dtype: the type of scales and biases.
+        dtype: the type of scales and biases (F16, BF16 or F32).
         exact_inputs: the source's inputs for the same tokens.
     """
 
@@ -89,7 +89,7 @@ class QuantizingLinear:
         tensors: Tensors,
         members: Sequence[str],
         forms: Mapping[str, Quantization],
-        dtype: mx.Dtype,
+        dtype: str,
         exact_inputs: Floats,
     ) -> None:
         self.quantized: dict[str, QuantizedRows] = {}
