@@ -17,6 +17,13 @@ from edgellm.kv_cache.kv_format import KeysOrValues, QuantizedKV
 
 Floats = npt.NDArray[np.float32]
 
+SMALL_PRODUCT = 1 << 18
+"""Multiplications that OpenBLAS leaves to one thread.
+
+Its threads wait for each other by spinning: on a busy machine a small product then takes tens of
+times as long.
+"""
+
 
 def attention_by_numpy(
     queries: mx.array,
@@ -45,11 +52,22 @@ def attention_by_numpy(
     @mx.custom_function
     def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
         q, k, v = np.array(queries)[0], np.array(keys)[0], np.array(values)[0]
-        output = np.empty_like(q)
-        for head in range(len(q)):
-            weights, _ = _weights(q[head], k[head // group], scale, cap, hidden)
-            output[head] = weights @ v[head // group]
-        return mx.array(output[None])
+        length, total = q.shape[1], k.shape[1]
+        output = np.empty((len(k), group, *q.shape[1:]), np.float32)
+        grouped = q.reshape(output.shape)
+        rows = max(1, SMALL_PRODUCT // (group * total * q.shape[2]))
+        for begin in range(0, length, rows):
+            end = min(begin + rows, length)
+            seen = total
+            if mask == "causal":
+                seen -= length - end
+            block = None
+            if hidden is not None:
+                block = np.tile(hidden[begin:end, :seen], (group, 1))
+            part = grouped[:, :, begin:end].reshape(len(k), -1, q.shape[2])
+            weights, _ = _weights(part, k[:, :seen], scale, cap, block)
+            output[:, :, begin:end] = (weights @ v[:, :seen]).reshape(len(k), group, end - begin, -1)
+        return mx.array(output.reshape(1, *q.shape))
 
     @attend.vjp
     def attend_vjp(
@@ -90,14 +108,15 @@ def _weights(
     cap: float | None,
     hidden: npt.NDArray[np.bool_] | None,
 ) -> tuple[Floats, Floats]:
-    """Return one head's softmax, (L, S), and its cap's derivative by the scores, 1 without one."""
-    scores = queries @ keys.T * np.float32(scale)
+    """Return heads' softmax, (..., L, S), and its cap's derivative by the scores, 1 without one."""
+    scores = (queries * np.float32(scale)) @ keys.swapaxes(-1, -2)
     slope = np.ones(1, np.float32)
     if cap is not None:
         share = np.tanh(scores / np.float32(cap))
         scores, slope = np.float32(cap) * share, 1 - np.square(share)
     if hidden is not None:
-        scores[hidden] = -np.inf
-    weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        np.copyto(scores, -np.inf, where=hidden)
+    scores -= scores.max(axis=-1, keepdims=True)
+    weights: Floats = np.exp(scores, out=scores)
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights, slope
