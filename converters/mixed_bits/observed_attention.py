@@ -66,7 +66,8 @@ def attention_by_numpy(
                 block = np.tile(hidden[begin:end, :seen], (group, 1))
             part = grouped[:, :, begin:end].reshape(len(k), -1, q.shape[2])
             weights, _ = _weights(part, k[:, :seen], scale, cap, block)
-            output[:, :, begin:end] = (weights @ v[:, :seen]).reshape(len(k), group, end - begin, -1)
+            target = output[:, :, begin:end]
+            target[:] = (weights @ v[:, :seen]).reshape(target.shape)
         return mx.array(output.reshape(1, *q.shape))
 
     @attend.vjp
