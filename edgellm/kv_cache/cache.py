@@ -10,7 +10,6 @@ from itertools import count
 from typing import Protocol
 
 import mlx.core as mx
-import numpy as np
 
 from edgellm.kv_cache.kv_format import KeysOrValues, KVFormat
 
@@ -208,6 +207,8 @@ class KVCache:
 
     def move(self, source: int, target: int) -> None:
         """Copy the token at one position to another, on a CPU, in storage that was written to."""
+        import numpy as np  # not by those who only ask what a model is
+
         for array in self.arrays:
             memory = np.array(array, copy=False)
             memory[:, :, target - self.base] = memory[:, :, source - self.base]

@@ -143,13 +143,13 @@ def a_strangers_file_beside_ours(partial, model):
 def a_link_under_our_name(partial, model):
     stop(partial)
     (partial.parent / "precious").write_text("years of work")
-    (partial / "model-head.safetensors").symlink_to(partial.parent / "precious")
+    (partial / "model-layer-00001.safetensors").symlink_to(partial.parent / "precious")
 
 
 def a_folder_under_our_name(partial, model):
     stop(partial)
-    (partial / "model-head.safetensors").mkdir()
-    (partial / "model-head.safetensors" / "thesis.tex").write_text("years of work")
+    (partial / "model-layer-00001.safetensors").mkdir()
+    (partial / "model-layer-00001.safetensors" / "thesis.tex").write_text("years of work")
 
 
 def a_link_to_a_folder(partial, model):

@@ -214,7 +214,7 @@ def test_mlx_lm_opens_it_and_computes_the_same(tmp_path):
 
     synthesize("tiny-llama", tmp_path / "model", dtype="float32")
     theirs, tokenizer = load(str(tmp_path / "model"))
-    with edgellm.load(tmp_path / "model", context=64, activations="float") as ours:
+    with edgellm.load(tmp_path / "model", context=64, activations="float", kv_bits=32) as ours:
         ids = ours.tokenizer.encode("Hello")
         assert tokenizer.encode("Hello") == ids
         expected = np.array(theirs(mx.array([ids]))[0].astype(mx.float32))

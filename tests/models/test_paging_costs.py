@@ -47,7 +47,7 @@ def test_no_weight_memory_is_allocated_while_it_runs(models):
     folder = models("tiny-llama", 16)
 
     def growth(**keywords):
-        with open_model(folder, prefill_chunk=32, **keywords) as llm:
+        with open_model(folder, prefill_chunk=32, speculate="off", **keywords) as llm:
             llm.generate(PROMPT, max_tokens=4)
             mx.clear_cache()
             before = mx.get_active_memory()

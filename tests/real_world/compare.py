@@ -115,7 +115,13 @@ def _opened(path, built, texts, chats, *, within):
     """What we make of texts, chats and a prompt."""
     import edgellm
 
-    settings = {"memory": "1GB", "threads": 1, "activations": "float", "context": 256} | built.loads
+    settings = {
+        "memory": "1GB",
+        "threads": 1,
+        "activations": "float",
+        "kv_bits": 32,
+        "context": 256,
+    } | built.loads
     settings = {name: value for name, value in settings.items() if value is not None}
     with edgellm.load(path, **settings) as llm:
         tokenizer = llm.tokenizer

@@ -213,7 +213,7 @@ def test_stats_of_a_model_that_pages_tell_of_the_disk(model, capsys):
         session.take("hi")
         session.take("/stats")
     told = capsys.readouterr().err
-    assert re.search(r"read from disk +\d.* in 8\.0 passes", told)
+    assert re.search(r"read from disk +\d.* in \d\.0 passes", told)
     assert re.search(r"pinned +\d+% of the layers", told)
     assert re.search(r"efficiency +the disk was busy \d+% of the time", told)
 

@@ -30,7 +30,7 @@ def test_logits_are_litgpts(tmp_path, family):
     source = write_litgpt(tmp_path / "lit", FAMILIES[family], interleaved=True)
     write_tokenizer(source)
     convert(source, tmp_path / "made", bits=16)
-    with edgellm.load(tmp_path / "made") as llm:
+    with edgellm.load(tmp_path / "made", kv_bits=32) as llm:
         logits = np.array(llm.logits(TOKENS))[-1, :4]
     assert np.allclose(logits, LAST_LOGITS[family], atol=2e-5)
 

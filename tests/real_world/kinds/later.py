@@ -120,7 +120,9 @@ def through_mlx_lm(name, family, **more):
     def build(path):
         write_mlx_lm_model(path, family, **more)
         return Built(
-            path=path, converts=False, loads={"threads": None, "activations": None, "backend": None}
+            path=path,
+            converts=False,
+            loads={"threads": None, "activations": None, "kv_bits": None, "backend": None},
         )
 
     release(name, "family", oracle="mlx-lm", note="through mlx-lm's own model")(build)
