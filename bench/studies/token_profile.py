@@ -113,7 +113,10 @@ def profile(llm: LLM, engine: KernelEngine, *, context: int, rounds: int) -> lis
     with engine.recording() as calls:
         token()
     if not calls or llm.model.layers.streams_weights:
-        raise BackendError("the model does not run on the CPU kernels, whole in memory")
+        raise BackendError(
+            "the model does not run on the CPU kernels, whole in memory",
+            hint="give a smaller model, or one of which edgellm plan says that all of it is in memory",
+        )
     steps = np.concatenate(calls)
     names = engine.code.names()
 
@@ -159,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     engine = engine_for(LoadSettings())
     if engine is None:
-        raise BackendError("there are no CPU kernels here")
+        raise BackendError(
+            "there are no CPU kernels here", hint="see what edgellm doctor says of this processor"
+        )
     with load(options.model) as llm:
         parts = profile(llm, engine, context=options.context, rounds=options.rounds)
     rate = processor_rates(engine.threads).bytes_per_second / 1e9
