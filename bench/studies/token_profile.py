@@ -115,7 +115,7 @@ def profile(llm: LLM, engine: KernelEngine, *, context: int, rounds: int) -> lis
     if not calls or llm.model.layers.streams_weights:
         raise BackendError(
             "the model does not run on the CPU kernels, whole in memory",
-            hint="give a smaller model, or one of which edgellm plan says that all of it is in memory",
+            hint="give a model that edgellm plan shows all in memory",
         )
     steps = np.concatenate(calls)
     names = engine.code.names()
