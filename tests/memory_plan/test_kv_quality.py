@@ -42,8 +42,9 @@ def test_a_record_does_not_change_what_a_model_is(folder, tiny_folder):
     record_kv_loss(folder, -MOST_LOSS, tokens=1000)
     assert eight_bits_do(folder)
     assert fingerprint(read_checkpoint(folder)) == before
-    (folder / "edgellm.json").write_text("[]")
-    assert not eight_bits_do(folder)
+    for damaged in ("[]", '{"kv_loss": []}', '{"kv_loss": {"8": false}}'):
+        (folder / "edgellm.json").write_text(damaged)
+        assert not eight_bits_do(folder)
     others = tiny_folder("llama-3.2")
     assert not eight_bits_do(others)
     with pytest.raises(FormatError):
