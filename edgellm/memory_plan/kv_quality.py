@@ -43,5 +43,6 @@ def eight_bits_do(folder: Path) -> bool:
     if not isinstance(measured, dict):
         return False
     loss = measured.get("8")
-    # false is an int, too
-    return type(loss) in {int, float} and abs(loss) <= MOST_LOSS
+    if isinstance(loss, bool):  # an int to Python
+        return False
+    return isinstance(loss, int | float) and abs(loss) <= MOST_LOSS
