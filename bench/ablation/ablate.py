@@ -26,7 +26,7 @@ from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.settings import LoadSettings
 
 WORKER = (sys.executable, "-m", "edgellm.bench.ablation.worker")
-FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 2.0, 3.0, 4.0)
+FRACTIONS = tuple(share / 20 for share in range(10, 81))
 """Budgets that are tried, of a model's size, until one pages it with a layer pinned."""
 
 

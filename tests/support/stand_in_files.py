@@ -191,6 +191,7 @@ MAKERS = {
     "answers.json": answers,
     "question.txt": stories,
     "my.txt": stories,
+    "text.txt": stories,
     "STORIES": stories,
     "wiki.test.raw": stories,
     "prompts.jsonl": prompts,
