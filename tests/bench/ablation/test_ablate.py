@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from support.tiny import CONFIGS, write_model
 
 from edgellm.bench.ablation.ablate import (
     AblationSettings,
@@ -16,7 +17,6 @@ from edgellm.bench.records.record import Record
 from edgellm.checkpoint.buffer import Extent, WeightBuffer
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.cli.app import main
-from edgellm.converters import convert
 from edgellm.errors import BackendError
 from edgellm.hub.resolve import BUNDLED
 from edgellm.memory_plan.plan_checkpoint import plan_for
@@ -51,9 +51,9 @@ def test_a_plan_without_pinning_streams_every_layer():
     assert plan.total_bytes - bare.total_bytes == plan.pinned_bytes
 
 
-def test_a_model_that_no_budget_pages_is_an_error(tiny_folder, tmp_path):
-    convert(str(tiny_folder("llama-1", dtype=mx.bfloat16)), tmp_path / "q", bits=4, group_size=32)
-    checkpoint = read_checkpoint(tmp_path / "q")
+def test_a_model_that_no_budget_pages_is_an_error(tmp_path):
+    one_layer = CONFIGS["llama-1"] | {"num_hidden_layers": 1}
+    checkpoint = read_checkpoint(write_model(tmp_path / "one", one_layer, dtype=mx.bfloat16))
     with pytest.raises(BackendError, match="too small to be paged"):
         paged_budget(checkpoint, QUICK)
 
