@@ -74,7 +74,7 @@ def test_logits_are_those_of_transformers(tmp_path):
     expected = reference_logits(open_reference(plain), prompt)
     made = reference_logits(open_reference(tmp_path / "made"), prompt)
     assert np.abs(made - expected).max() < 1e-5
-    with open_model(tmp_path / "made", context=128) as llm:
+    with open_model(tmp_path / "made", context=128, activations="float", kv_bits=32) as llm:
         assert np.abs(np.array(llm.logits(prompt)) - expected).max() < 1e-4
 
 
