@@ -14,7 +14,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -48,8 +48,8 @@ def open_logits(model: str, window: int) -> Iterator[tuple[Logits, int]]:
         llama.eval(list(ids))
         return cast(npt.NDArray[np.float32], llama.scores[: len(ids)].copy())
 
-    yield logits, llama_cpp.llama_model_size(llama.model)
-    llama.close()
+    with closing(llama):
+        yield logits, llama_cpp.llama_model_size(llama.model)
 
 
 def main() -> None:

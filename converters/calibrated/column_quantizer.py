@@ -116,7 +116,7 @@ def _search(
     low, high = group.min(axis=0), group.max(axis=0)
     importance = importance[:, None] / importance.sum()
     mean = (importance * group).sum(axis=0)
-    found: tuple[Floats, Floats, Floats] | None = None
+    errors, scales, biases = [], [], []
     for share in SHRUNK_RANGES:
         scale = _rounded(share * (high - low) / top, dtype)
         scale = np.where(scale > 0, scale, np.float32(1))  # of equal weights
@@ -124,12 +124,9 @@ def _search(
         for refinement in range(REFINEMENTS + 1):
             codes = _codes(group, scale, bias, top)
             error = (importance * np.square(codes * scale + bias - group)).sum(axis=0)
-            if found is None:
-                found = error, scale, bias
-            else:
-                better = error < found[0]
-                pairs = zip((error, scale, bias), found, strict=True)
-                found = tuple(np.where(better, new, old) for new, old in pairs)  # type: ignore
+            errors.append(error)
+            scales.append(scale)
+            biases.append(bias)
             if refinement == REFINEMENTS:
                 break
             # least squares of ``scale * code + bias`` for these codes
@@ -139,8 +136,9 @@ def _search(
             fitted = _rounded(slope / np.maximum(spread, np.float32(1e-12)), dtype)
             scale = np.where((spread > 0) & (fitted != 0), fitted, scale)
             bias = _rounded(mean - scale * code_mean, dtype)
-    assert found is not None, "there are beginnings"
-    return found[1], found[2]
+    # what is not a number is found first, for the conversion to refuse
+    best = np.argmin(errors, axis=0), np.arange(group.shape[1])
+    return np.stack(scales)[best], np.stack(biases)[best]
 
 
 def _rounded(values: Floats, dtype: str) -> Floats:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from edgellm.errors import BackendError
 
 
 def require_backend() -> None:
     """Raise BackendError, which says what to install, where MLX cannot be imported."""
     try:
-        import mlx.core  # noqa: F401
+        import_module("mlx.core")
     except ImportError as error:
         without_backend = missing_backend(error)
         if without_backend is None:

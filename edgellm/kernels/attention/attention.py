@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgellm.kernels.attention.key_columns import HeadRows, KeyColumns, KeyRange
-from edgellm.kernels.attention.kv_storage import StoredRows, unpack_rows
+from edgellm.kernels.attention.key_columns import KeyColumns
+from edgellm.kernels.attention.kv_storage import HeadRows, KeyRange, head_rows
 from edgellm.kernels.attention.online_softmax import LOWEST, KeyBlocks, RowState
 from edgellm.kernels.attention.scratch import attention_parts
 from edgellm.kernels.codegen.abi import (
@@ -20,13 +20,11 @@ from edgellm.kernels.codegen.abi import (
     KEY_BLOCK,
     QUERY_ROWS,
     SPLIT_KEYS,
-    padded_features,
 )
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.values import F32, I32, Value, vector
-from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 
 class _Item(NamedTuple):
@@ -154,27 +152,8 @@ class _Attention:
 
     def load_block(self, what: str, head: Value, part: KeyRange) -> HeadRows:
         """Return where the keys or values of a part are, codes unpacked to float32."""
-        e = self.e
-        head_bytes = e.argument("head_bytes")
-        numbers = e.address(f"{what}s")
-        if self.kind in ITEM_BYTES:
-            first = e.at(numbers, e.mul(head, head_bytes))
-            return HeadRows(first, ITEM_BYTES[self.kind] * self.head_dim, self.kind)
         target = self.unpacked[f"{what}s"]
-        unpack_rows(
-            e,
-            self.kind,
-            StoredRows(numbers, e.address(f"{what}_scales"), e.address(f"{what}_biases")),
-            head=head,
-            head_bytes=head_bytes,
-            begin=part.begin,
-            end=part.end,
-            head_dim=e.index(self.head_dim),
-            target=target,
-        )
-        row_bytes = 4 * padded_features(self.head_dim)
-        before = e.mul(part.begin, row_bytes)
-        return HeadRows(e.at(target, e.sub(0, before)), row_bytes, "f32")
+        return head_rows(self.e, self.kind, what, head, part, head_dim=self.head_dim, target=target)
 
     # --- rows in, results out
 

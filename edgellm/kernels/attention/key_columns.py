@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from edgellm.kernels.attention.kv_storage import HeadRows, KeyRange
 from edgellm.kernels.codegen.abi import KEY_BLOCK
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.unpack import f16_pairs, load_float, load_floats
@@ -14,21 +13,6 @@ from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 KEY_VECTORS = 2
 """Vectors of keys that are turned, and scored, side by side."""
-
-
-class KeyRange(NamedTuple):
-    """Positions of keys, from the first to before the last."""
-
-    begin: Value
-    end: Value
-
-
-class HeadRows(NamedTuple):
-    """A head's keys or values: where position 0 is, bytes of a row, the kind of the numbers."""
-
-    address: Value
-    row_bytes: int
-    kind: str
 
 
 class KeyColumns:

@@ -13,16 +13,32 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from edgellm.kernels.codegen.abi import KV_GROUP
+from edgellm.kernels.codegen.abi import KV_GROUP, padded_features
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.exp import ROUNDER
-from edgellm.kernels.codegen.unpack import load_codes, load_float, load_floats, to_f16
+from edgellm.kernels.codegen.unpack import load_codes, load_float, to_f16
 from edgellm.kernels.codegen.values import F32, I8, I32, Value, vector
+from edgellm.kernels.codegen.weight_format import ITEM_BYTES
 
 BITS = {"q8": 8, "q4": 4}
 
 _LARGEST = 65504.0
 """Float16's largest number."""
+
+
+class KeyRange(NamedTuple):
+    """Positions of keys, from the first to before the last."""
+
+    begin: Value
+    end: Value
+
+
+class HeadRows(NamedTuple):
+    """A head's keys or values: where position 0 is, bytes of a row, the kind of the numbers."""
+
+    address: Value
+    row_bytes: int
+    kind: str
 
 
 class StoredRows(NamedTuple):
@@ -41,56 +57,40 @@ def padded(e: Emitter, head_dim: Value) -> Value:
 # --- reading
 
 
-def unpack_rows(
+def head_rows(
     e: Emitter,
     kind: str,
-    stored: StoredRows,
-    *,
+    what: str,
     head: Value,
-    head_bytes: Value,
-    begin: Value,
-    end: Value,
-    head_dim: Value,
+    part: KeyRange,
+    *,
+    head_dim: int,
     target: Value,
-) -> None:
-    """Write a head's rows from ``begin`` to before ``end`` as (rows, 32n) float32.
+) -> HeadRows:
+    """Return where a head's keys or values are; codes are written as (rows, 32n) float32 first.
 
     Args:
-        e: the kernel.
-        kind: ``f16``, ``q8`` or ``q4``.
-        stored: the cache's keys or values.
+        e: the kernel, whose arguments name the cache.
+        kind: ``f32``, ``f16``, ``q8`` or ``q4``.
+        what: ``key`` or ``value``.
         head: which one.
-        head_bytes: from head to head of the numbers or codes.
-        begin: the first row.
-        end: the one after the last.
+        part: the positions that will be read.
         head_dim: features of a row.
-        target: where the first row goes.
+        target: where rows that are unpacked go.
     """
-    row_features = padded(e, head_dim)
-    first = e.at(stored.numbers, e.mul(head, head_bytes))
-    if kind == "f16":
-
-        def widen_row(row: Value) -> None:
-            source = e.at(first, e.mul(row, e.mul(head_dim, 2)))
-            out = e.at(target, e.mul(e.sub(row, begin), e.mul(row_features, 4)))
-
-            def widen(place: Value, lanes: int) -> None:
-                numbers = load_floats(e, source, e.mul(place, 2), "f16", lanes)
-                e.store(numbers, out, e.mul(place, 4))
-
-            e.sweep(head_dim, widen)
-
-        e.loop(begin, end, widen_row)
-        return
-
+    head_bytes = e.argument("head_bytes")
+    first = e.at(e.address(f"{what}s"), e.mul(head, head_bytes))
+    if kind in ITEM_BYTES:
+        return HeadRows(first, ITEM_BYTES[kind] * head_dim, kind)
     bits = BITS[kind]
     lanes = min(KV_GROUP, max(8, e.isa.lanes))
     floats = vector(F32, lanes)
-    groups = e.div(row_features, KV_GROUP)
+    row_bytes = 4 * padded_features(head_dim)
+    groups = e.index(padded_features(head_dim) // KV_GROUP)
     # 32 codes of a group take 4 * bits bytes, its scale and its bias two each
     tables = [
-        e.at(table, e.div(e.mul(head, head_bytes), 2 * bits))
-        for table in (stored.scales, stored.biases)
+        e.at(e.address(f"{what}_{table}"), e.div(e.mul(head, head_bytes), 2 * bits))
+        for table in ("scales", "biases")
     ]
 
     def dequantize_row(row: Value) -> None:
@@ -101,7 +101,7 @@ def unpack_rows(
                 load_float(e, table, e.mul(e.add(first_group, place), 2), "f16") for table in tables
             )
             source = e.at(first, e.mul(e.add(first_group, place), KV_GROUP * bits // 8))
-            out_group = e.add(e.mul(e.sub(row, begin), groups), place)
+            out_group = e.add(e.mul(e.sub(row, part.begin), groups), place)
             out = e.at(target, e.mul(out_group, 4 * KV_GROUP))
             for start in range(0, KV_GROUP, lanes):
                 codes = load_codes(e, source, e.index(start * bits // 8), bits, lanes)
@@ -112,7 +112,8 @@ def unpack_rows(
 
         e.loop(0, groups, dequantize_group)
 
-    e.loop(begin, end, dequantize_row)
+    e.loop(part.begin, part.end, dequantize_row)
+    return HeadRows(e.at(target, e.sub(0, e.mul(part.begin, row_bytes))), row_bytes, "f32")
 
 
 # --- writing

@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 from edgellm.kernels.attention.key_columns import (
     KEY_VECTORS,
-    HeadRows,
     KeyColumns,
-    KeyRange,
     feature_pieces,
 )
+from edgellm.kernels.attention.kv_storage import HeadRows, KeyRange
 from edgellm.kernels.codegen.abi import KEY_BLOCK
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.exp import exp

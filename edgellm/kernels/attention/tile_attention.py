@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from edgellm.kernels.attention.key_columns import KeyRange
+from edgellm.kernels.attention.kv_storage import KeyRange
 from edgellm.kernels.attention.online_softmax import LOWEST
 from edgellm.kernels.attention.scratch import TILE_ROWS, tile_attention_parts
 from edgellm.kernels.attention.tile_blocks import TileBlocks

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.kernels.attention.key_columns import HeadRows, KeyRange
-from edgellm.kernels.attention.kv_storage import StoredRows, unpack_rows
-from edgellm.kernels.codegen.abi import TILE, TILE_NUMBERS, padded_features
+from edgellm.kernels.attention.kv_storage import HeadRows, KeyRange, head_rows
+from edgellm.kernels.codegen.abi import TILE, TILE_NUMBERS
 from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.unpack import load_floats
 from edgellm.kernels.codegen.values import BFLOAT, I16, I32, Value, vector
@@ -74,25 +73,7 @@ class TileBlocks:
 
     def rows(self, what: str, head: Value, part: KeyRange, target: Value) -> HeadRows:
         """Return where a head's keys or values are, codes unpacked to float32."""
-        e = self.e
-        head_bytes = e.argument("head_bytes")
-        numbers = e.address(f"{what}s")
-        if self.kind in ITEM_BYTES:
-            first = e.at(numbers, e.mul(head, head_bytes))
-            return HeadRows(first, ITEM_BYTES[self.kind] * self.head_dim, self.kind)
-        unpack_rows(
-            e,
-            self.kind,
-            StoredRows(numbers, e.address(f"{what}_scales"), e.address(f"{what}_biases")),
-            head=head,
-            head_bytes=head_bytes,
-            begin=part.begin,
-            end=part.end,
-            head_dim=e.index(self.head_dim),
-            target=target,
-        )
-        row_bytes = 4 * padded_features(self.head_dim)
-        return HeadRows(e.at(target, e.sub(0, e.mul(part.begin, row_bytes))), row_bytes, "f32")
+        return head_rows(self.e, self.kind, what, head, part, head_dim=self.head_dim, target=target)
 
     def row(self, rows: HeadRows, position: Value, part: KeyRange) -> Value:
         """Return the address of a key or value, or of the part's nearest."""

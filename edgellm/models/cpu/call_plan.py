@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm.kernels.kernel_engine import KernelEngine, StepArray
@@ -12,6 +12,7 @@ from edgellm.kernels.layer import KVView, LayerShape
 from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.kernels.sequence_steps import (
     CallOfLayers,
+    CallSteps,
     Partition,
     Rows,
     partition,
@@ -69,15 +70,13 @@ class CallPlan:
     ) -> None:
         self._engine, self._lengths, self._many = engine, lengths, many
         views = [[memory.view for memory in own] for own in memories]
-        # A layer's first steps can move the working memory, to which the steps before it point.
-        version = -1
-        while version != engine.workspace.version:
-            version = engine.workspace.version
-            calls = [
+        self._call = _call(
+            engine,
+            lambda: [
                 layer.prepare(self._sequences(own), whole_keys=many)
                 for layer, own in zip(layers, views, strict=True)
-            ]
-        self._call = CallOfLayers(calls)
+            ],
+        )
         alike: dict[tuple[int | None, ...], list[int]] = {}
         for number, own_memories in enumerate(memories):
             windows = tuple(memory.window for memory in own_memories)
@@ -132,19 +131,27 @@ class TreePlan:
     def __init__(
         self, engine: KernelEngine, layers: Sequence[LayerSteps], memories: Sequence[TreeMemory]
     ) -> None:
-        # a layer's first steps can move the working memory, to which the steps before it point
-        version = -1
-        while version != engine.workspace.version:
-            version = engine.workspace.version
-            calls = [
+        self._call = _call(
+            engine,
+            lambda: [
                 layer.prepare_tree(memory.branches)
                 for layer, memory in zip(layers, memories, strict=True)
-            ]
-        self._call = CallOfLayers(calls)
+            ],
+        )
 
     def steps(self, first: int, stop: int) -> StepArray:
         """Return the steps of the layers from one to before another."""
         return self._call.steps(first, stop)
+
+
+def _call(engine: KernelEngine, prepare: Callable[[], Sequence[CallSteps]]) -> CallOfLayers:
+    """Return the steps of layers when the working memory to which they point has settled."""
+    # a layer's first steps can move it, and those of the layers before point there, too
+    version = -1
+    while version != engine.workspace.version:
+        version = engine.workspace.version
+        calls = prepare()
+    return CallOfLayers(calls)
 
 
 def _moved(view: KVView, window: int | None, offset: int, length: int) -> KVView:

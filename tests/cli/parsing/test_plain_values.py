@@ -31,7 +31,7 @@ def _typers(seen: list[Any]) -> Any:
         rate: float | None = None,
         kind: Kind = Kind.QUIET,
         names: Annotated[list[str] | None, typer.Option("--name")] = None,
-        words: Annotated[list[str], typer.Option("--word")] = ["a"],  # noqa: B006
+        words: Annotated[list[str], typer.Option("--word", default_factory=lambda: ["a"])],
         folder: Annotated[Path | None, typer.Option(exists=True)] = None,
         loud: bool = False,
     ) -> None:

@@ -35,6 +35,17 @@ def softmax_attention(queries, keys, values, window):
     return result
 
 
+def view_of(keys, values, **positions):
+    kind = {np.dtype("float32"): "f32", np.dtype("float16"): "f16"}[keys.dtype]
+    return KVView(
+        kind=kind,
+        keys=keys.ctypes.data,
+        values=values.ctypes.data,
+        head_bytes=keys.strides[0],
+        **positions,
+    )
+
+
 @EXAMPLES
 @given(
     kv_heads=st.integers(1, 3),
@@ -53,15 +64,7 @@ def test_attention_is_softmax_attention(
     length = before + tokens
     queries = rng.standard_normal((tokens, heads, width), dtype=np.float32)
     keys, values = rng.standard_normal((2, kv_heads, length + 3, width), dtype=np.float32) * 3
-    view = KVView(
-        kind="f32",
-        keys=keys.ctypes.data,
-        values=values.ctypes.data,
-        head_bytes=keys.strides[0],
-        position=before,
-        length=length,
-        window=window,
-    )
+    view = view_of(keys, values, position=before, length=length, window=window)
     splits = view.splits(1)
     if one_split:
         splits = view.splits(100)  # so many queries have one
@@ -91,15 +94,7 @@ def test_tiles_are_close_and_do_not_depend_on_cuts(
     # what is behind the last key must not be looked at
     numbers[:, :, length:] = np.nan
     keys, values = numbers.astype(np.float16)
-    view = KVView(
-        kind="f16",
-        keys=keys.ctypes.data,
-        values=values.ctypes.data,
-        head_bytes=keys.strides[0],
-        position=before,
-        length=length,
-        window=window,
-    )
+    view = view_of(keys, values, position=before, length=length, window=window)
 
     def attended(begin, end):
         part = replace(view, position=before + begin, length=before + end)
