@@ -300,7 +300,7 @@ class Chat(BoundToProcess):
                 messages,
                 lambda some: len(encode(self._template.render(some), self._cached, tokenizer)),
                 context=context,
-                max_tokens=sampling.max_tokens,
+                max_tokens=sampling.new_tokens(0, context),
             )
         prompt = self._template.render(messages)
         ids = encode(prompt, self._cached, tokenizer)

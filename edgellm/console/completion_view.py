@@ -120,9 +120,9 @@ def show_speed(stats: Stats) -> None:
     note(", ".join(parts))
 
 
-def show_cut_off(stats: Stats, *, max_tokens: int, context: int) -> None:
+def show_cut_off(stats: Stats, *, max_tokens: int | None, context: int) -> None:
     """Say which limit has ended a completion that was not at its end."""
-    if stats.completion_tokens >= max_tokens:
+    if max_tokens is not None and stats.completion_tokens >= max_tokens:
         note(f"cut off at --max-tokens {max_tokens}")
     else:
         note(f"cut off: the context of {plural(context, 'token')} is full; --context sets it")

@@ -67,8 +67,7 @@ class Sequence:
         self.deadline = deadline
         self.tokens: list[int] = list(prompt)
         self.prompt_tokens: int = len(prompt)
-        # one token comes out of the prefill, even where the prompt fills the context
-        self.limit: int = min(sampling.max_tokens, max(1, context.context - len(prompt)))
+        self.limit: int = sampling.new_tokens(len(prompt), context.context)
         self.max_tokens: int = min(context.context, len(prompt) + self.limit)
         self.kv_bytes: int = context.kv_bytes(self.max_tokens)
         self.lease: Lease | None = None

@@ -98,7 +98,7 @@ class Answer:
         self._end_tokens = end_tokens
         self._continues = continues
         self._reuse_cache = reuse_cache
-        self._limit = min(sampling.max_tokens, max(1, completer.context - len(ids)))
+        self._limit = sampling.new_tokens(len(ids), completer.context)
         self._text = self._text_stream(limit=self._limit)
         self._sampler: Sampler | None = None
         self._scorer: TokenScorer | None = None  # of the prompt's tokens

@@ -106,8 +106,9 @@ class Session:
             self.stopped = True
             chat_view.show_stopped()
         elif finish_reason == "length" and self.stats:
-            if self.stats.completion_tokens >= self.chat.sampling.max_tokens:
-                chat_view.show_cut_off(self.chat.sampling.max_tokens)
+            limit = self.chat.sampling.max_tokens
+            if limit is not None and self.stats.completion_tokens >= limit:
+                chat_view.show_cut_off(limit)
             else:
                 chat_view.show_full_context(self.chat)
 

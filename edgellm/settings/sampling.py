@@ -43,7 +43,7 @@ class Sampling:
     top-k, top-p, min-p. Raises ConfigError where a value is out of range.
 
     Attributes:
-        max_tokens: maximum number of new tokens.
+        max_tokens: maximum number of new tokens; None for as many as the context has room for.
         temperature: logits are divided by it; 0 is greedy, and so is anything below 0.001.
         top_p: keep the most likely tokens whose probabilities reach this sum; 1 keeps all.
         top_k: keep this many of the most likely tokens; 0 keeps all.
@@ -65,7 +65,7 @@ class Sampling:
             so far (L,) and the logits (V,), both as NumPy arrays, and returns logits.
     """
 
-    max_tokens: int = 256
+    max_tokens: int | None = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -85,7 +85,6 @@ class Sampling:
     def __post_init__(self) -> None:
         """Check every range."""
         checked = {
-            "max_tokens": whole_number("max_tokens", self.max_tokens, 1, 1 << 27),
             "temperature": number("temperature", self.temperature, 0, 100),
             "top_p": number("top_p", self.top_p, 0, 1, low_excluded=True),
             "top_k": whole_number("top_k", self.top_k, 0, MAX_VOCABULARY),
@@ -98,6 +97,8 @@ class Sampling:
             "logits_processors": _logits_processors(self.logits_processors),
             "logits_processor": functions("logits_processor", self.logits_processor),
         }
+        if self.max_tokens is not None:
+            checked["max_tokens"] = whole_number("max_tokens", self.max_tokens, 1, 1 << 27)
         if self.logit_bias is not None:
             checked["logit_bias"] = _logit_bias(self.logit_bias)
         if self.prompt_logprobs is not None:
@@ -113,6 +114,13 @@ class Sampling:
             raise ConfigError(
                 "beam search does not sample", hint="leave out temperature, or set beams to 1"
             )
+
+    def new_tokens(self, prompt_tokens: int, context: int) -> int:
+        """Return how many tokens may follow a prompt: one, even where it fills the context."""
+        room = max(1, context - prompt_tokens)
+        if self.max_tokens is None:
+            return room
+        return min(self.max_tokens, room)
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
@@ -130,7 +138,7 @@ class Sampling:
 class SamplingFields(TypedDict, total=False):
     """The fields of ``Sampling`` as keyword arguments: ``**settings: Unpack[SamplingFields]``."""
 
-    max_tokens: int
+    max_tokens: int | None
     temperature: float
     top_p: float
     top_k: int

@@ -222,6 +222,8 @@ def test_a_sequence_that_no_budget_has_memory_for_is_refused(tiny_folder):
 def test_a_full_context_ends_a_sequence(open_llm):
     llm = open_llm("llama-2", load={"context": 48})
     llm.eos_token_ids = frozenset()
-    done = llm.generate_batch([PROMPT, PROMPT[:4], [9] * 48], max_tokens=100)
-    assert [one.stats.completion_tokens for one in done] == [7, 44, 1]
-    assert {one.finish_reason for one in done} == {"length"}
+    for most in (100, None):
+        done = llm.generate_batch([PROMPT, PROMPT[:4], [9] * 48], max_tokens=most)
+        assert [one.stats.completion_tokens for one in done] == [7, 44, 1]
+        assert {one.finish_reason for one in done} == {"length"}
+    assert llm.generate(PROMPT, max_tokens=None).stats.completion_tokens == 7

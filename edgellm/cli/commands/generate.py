@@ -130,11 +130,12 @@ def generate(
         encoded = {line: tokenizer.encode(text) for line, text in texts.items()}
     settings = replace(settings, beams=sampling.beams)
     if settings.context is None:
-        longest = max(len(ids) for ids in encoded.values()) + sampling.max_tokens
+        most = checkpoint.config.max_position_embeddings
+        longest = max(len(ids) + sampling.new_tokens(len(ids), most) for ids in encoded.values())
         fitting = sequences_that_fit(
             checkpoint, settings, tokens=longest, most=min(batch, len(prompts))
         )
-        context = min(fitting * longest, checkpoint.config.max_position_embeddings)
+        context = min(fitting * longest, most)
         settings = replace(settings, context=context)
     with open_with_progress(model, checkpoint, tokenizer, settings) as llm:
         if prompt_file:
