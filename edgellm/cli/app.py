@@ -42,6 +42,9 @@ class EdgellmGroup(CommandGroup):
             "Continue a prompt, or each line of a file.",
             'edgellm generate stories --prompt "Once upon a time" --max-tokens 100',
         ),
+        "serve": CommandEntry(
+            "Serve a model over HTTP, for OpenAI's clients.", "edgellm serve stories --port 8080"
+        ),
         "list": CommandEntry(
             "List the models on this machine.",
             "edgellm list",

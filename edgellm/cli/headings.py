@@ -7,11 +7,24 @@ MERGING = "Adapters and differences"
 MEMORY = "Memory"
 SAMPLING = "Sampling"
 SPEED = "Speed"
+SERVER = "Server"
 TESTS = "Tests"
 OUTPUT = "Output"
 OTHER = "Options"
 
-ORDER = (MODEL, PROMPT, QUANTIZATION, MERGING, MEMORY, SAMPLING, SPEED, TESTS, OUTPUT, OTHER)
+ORDER = (
+    MODEL,
+    PROMPT,
+    QUANTIZATION,
+    MERGING,
+    SERVER,
+    MEMORY,
+    SAMPLING,
+    SPEED,
+    TESTS,
+    OUTPUT,
+    OTHER,
+)
 
 
 def place(heading: str) -> int:

@@ -1,0 +1,83 @@
+"""The application: routes, and how errors of any handler are answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from edgellm.errors import EdgeLLMError
+from edgellm.server.answering.models import Models
+from edgellm.server.answering.settings import ServerSettings
+from edgellm.server.answering.state import ServerState
+from edgellm.server.http.api_error import ApiError, api_error
+from edgellm.server.http.event_stream import ClientLeft
+from edgellm.server.openai.chat_completions import chat_completions
+from edgellm.server.openai.models_list import list_models, show_model
+
+LOG = logging.getLogger("edgellm.server")
+
+ROUTES = (
+    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/models", list_models),
+    Route("/v1/models/{name:path}", show_model),
+)
+
+
+def make_app(models: Models, settings: ServerSettings) -> Starlette:
+    """Return the application that serves some models; it closes them when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await models.aclose()
+
+    app = Starlette(
+        routes=list(ROUTES),
+        lifespan=lifespan,
+        exception_handlers={
+            ApiError: _answer_error,
+            EdgeLLMError: _answer_error,
+            HTTPException: _answer_http_error,
+            ClientLeft: _answer_nobody,
+            Exception: _answer_failure,
+        },
+    )
+    app.state.server = ServerState(models, settings)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    told = api_error(error)
+    if told.status >= 500:
+        LOG.warning("%s", told.message)
+    value = told.openai()
+    if request.url.path.startswith("/v1/messages"):
+        value = told.anthropic()
+    return JSONResponse(value, told.status, told.headers)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    LOG.error("a request has failed", exc_info=error)
+    return await _answer_error(request, error)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    message = error.detail
+    if error.status_code == 404:
+        message = f"there is nothing at {path}; the API is below /v1"
+    elif error.status_code == 405:
+        message = f"{path} does not take {request.method}"
+    return await _answer_error(request, ApiError(error.status_code, message))
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # as nginx notes it

@@ -1,0 +1,104 @@
+"""Errors as clients of the APIs get them: a status, and an object that names the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.errors import (
+    ClosedError,
+    ConfigError,
+    ContextError,
+    EdgeLLMError,
+    MemoryBudgetError,
+    ModelNotFoundError,
+    QueueFullError,
+    TemplateError,
+)
+
+RETRY_AFTER = 1
+"""Seconds after which a client may try again; clients obey it up to two minutes."""
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    """A request that is refused, or an answer that has failed.
+
+    Attributes:
+        status: of HTTP.
+        message: states the fact, and the next step.
+        param: the field that it is about; None for the request as a whole.
+        code: for programs, such as ``context_length_exceeded``.
+    """
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+    @property
+    def type(self) -> str:
+        """The kind of error, in the words of both APIs."""
+        return _TYPES.get(self.status, "api_error")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with it: how long to wait, where that is worth a try."""
+        if self.status in {429, 503}:
+            return {"Retry-After": str(RETRY_AFTER)}
+        return {}
+
+    def openai(self) -> dict[str, Any]:
+        """Return the object that OpenAI's clients read."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def anthropic(self) -> dict[str, Any]:
+        """Return the object that Anthropic's clients read."""
+        return {"type": "error", "error": {"type": self.type, "message": self.message}}
+
+
+def refused(param: str | None, message: str, code: str | None = None) -> ApiError:
+    """Return the error of a field: what is wrong with it."""
+    return ApiError(400, message, param, code)
+
+
+def api_error(error: Exception) -> ApiError:
+    """Return an error of the runtime as a client is to get it."""
+    if isinstance(error, ApiError):
+        return error
+    if not isinstance(error, EdgeLLMError):
+        return ApiError(500, "the server has failed; its log says how")
+    message = error.message
+    if error.hint:
+        message = f"{message}; {error.hint}"
+    match error:
+        case QueueFullError():
+            return ApiError(429, "the server is busy; try again in a moment", code="queue_full")
+        case ClosedError():
+            return ApiError(503, "the server is shutting down", code="shutting_down")
+        case ContextError():
+            return ApiError(400, message, code="context_length_exceeded")
+        case ModelNotFoundError():
+            return ApiError(404, message, "model", "model_not_found")
+        case ConfigError() | TemplateError() | MemoryBudgetError():
+            return ApiError(400, message)
+        case _:
+            return ApiError(500, message)

@@ -1,0 +1,76 @@
+"""The body of a request: JSON, bounded and strict, since strangers write it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from starlette.requests import Request
+
+from edgellm.errors import LONE_SURROGATES
+from edgellm.server.http.api_error import ApiError
+
+MAX_BODY = 32 << 20
+"""Bytes of a request: some millions of tokens."""
+
+MAX_DEPTH = 100
+"""Lists and objects inside one another."""
+
+_SURROGATES = dict.fromkeys(LONE_SURROGATES)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """Return a request's body, a JSON object.
+
+    Raises:
+        ApiError: it is too large (413), or not such an object (400).
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise ApiError(413, f"the body has more than {MAX_BODY >> 20} MiB; send less")
+    try:
+        value = json.loads(bytes(body), object_pairs_hook=_object, parse_constant=_constant)
+        _check(value, MAX_DEPTH)
+    except ApiError:
+        raise
+    except RecursionError:
+        raise ApiError(400, f"the body is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:  # not UTF-8, not JSON, a number of too many digits
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body is not a JSON object")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ApiError(400, f"{twice!r} is in an object twice; leave out one", twice)
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ApiError(400, f"{name} is not a number of JSON")
+
+
+def _check(value: Any, depth: int) -> None:
+    """Refuse what is nested too deeply, infinite, or no text."""
+    if depth == 0:
+        raise RecursionError
+    if isinstance(value, str):
+        if value != value.translate(_SURROGATES):
+            raise ApiError(400, "a text has half of a surrogate pair, which is no character")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ApiError(400, "a number is too large")
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check(name, depth)
+            _check(item, depth - 1)

@@ -1,0 +1,228 @@
+"""``/v1/chat/completions``: replies in a conversation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edgellm.generation.output import FinishReason, Token
+from edgellm.server.answering.answers import Answer, Conversation, open_chat, read_all, tokens_of
+from edgellm.server.answering.models import ServedModel
+from edgellm.server.answering.state import state_of
+from edgellm.server.http.api_error import ApiError, refused
+from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
+from edgellm.server.http.fields import Fields
+from edgellm.server.http.json_body import read_json
+from edgellm.server.openai.logprobs import chat_logprobs
+from edgellm.server.openai.sampling_fields import choices, read_sampling, with_seed
+from edgellm.server.openai.usage import usage
+
+MAX_MESSAGES = 10_000
+MAX_TOOLS = 512
+MAX_TOP_LOGPROBS = 20
+
+UNSUPPORTED = {
+    "audio": "this server answers with text",
+    "functions": "give them as tools",
+    "function_call": "give tool_choice",
+    "web_search_options": "this server looks nothing up",
+    "response_format": "it comes with one of the next versions",
+}
+
+
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation."""
+    fields = Fields(await read_json(request))
+    state = state_of(request)
+    model = state.models.find(fields.text("model"))
+    fields.refuse(UNSUPPORTED)
+    fields.allow("modalities", ["text"], instead="this server answers with text")
+    is_streamed = fields.flag("stream")
+    count = choices(fields)
+    conversation = read_conversation(fields)
+    opened = await while_connected(request, open_chat(model, conversation))
+    sampling = read_sampling(fields, state.settings.sampling, room=opened.room)
+    sampling = replace(sampling, **_logprobs(fields))
+    answers = [
+        opened.answer(with_seed(sampling, place), state.settings.timeout) for place in range(count)
+    ]
+    completion = ChatCompletion(model, answers, fields, with_logprobs=sampling.logprobs)
+    if is_streamed:
+        return EventStream(completion.events(), lambda error: event(error.openai()))
+    return JSONResponse(await while_connected(request, completion.whole()))
+
+
+def read_conversation(fields: Fields) -> Conversation:
+    """Return what a request asks; raises ApiError where it does not say so."""
+    messages = fields.objects("messages", at_most=MAX_MESSAGES)
+    if not messages:
+        raise refused("messages", "messages is empty; give at least one")
+    tools = [tool.values() for tool in fields.objects("tools", at_most=MAX_TOOLS)]
+    choice = fields.any("tool_choice", "auto")
+    if choice == "none":
+        tools = []
+    elif choice != "auto":
+        raise refused("tool_choice", "tool_choice must be 'auto' or 'none'")
+    variables = fields.object("chat_template_kwargs")
+    return Conversation(
+        messages=[_message(message.values()) for message in messages],
+        tools=tools,
+        variables=variables.values() if variables is not None else {},
+    )
+
+
+class ChatCompletion:
+    """The object of a chat completion, whole or in chunks.
+
+    Args:
+        model: that answers.
+        answers: its choices.
+        fields: the request.
+        with_logprobs: whether tokens come with their log-probabilities.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        answers: Sequence[Answer],
+        fields: Fields,
+        *,
+        with_logprobs: bool,
+    ) -> None:
+        self._model = model
+        self._answers = answers
+        self._with_logprobs = with_logprobs
+        options = fields.object("stream_options")
+        self._with_usage = options is not None and options.flag("include_usage")
+        self._head: dict[str, Any] = {
+            "id": f"chatcmpl-{uuid4().hex}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": model.name,
+        }
+
+    async def whole(self) -> dict[str, Any]:
+        """Return it as one object."""
+        tokens = await read_all(self._answers)
+        return {
+            **self._head,
+            "choices": [
+                self._choice(place, answer, some)
+                for place, (answer, some) in enumerate(zip(self._answers, tokens, strict=True))
+            ],
+            "usage": self._usage(),
+        }
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield its chunks as events."""
+        self._head["object"] = "chat.completion.chunk"
+        for place in range(len(self._answers)):
+            yield self._chunk(place, {"role": "assistant", "content": ""})
+        async with aclosing(tokens_of(self._answers)) as coming:  # type: ignore[type-var]
+            async for place, token in coming:
+                for chunk in self._chunks_of(place, token):
+                    yield chunk
+        if self._with_usage:
+            yield event({**self._head, "choices": [], "usage": self._usage()})
+        yield DONE
+
+    def _chunks_of(self, place: int, token: Token) -> list[bytes]:
+        delta: dict[str, Any] = {}
+        if token.thinking:
+            delta["reasoning_content"] = token.thinking
+        if token.text:
+            delta["content"] = token.text
+        logprobs = self._logprobs([token])
+        chunks = []
+        if delta or (logprobs and token.id is not None):
+            chunks.append(self._chunk(place, delta or {"content": ""}, logprobs=logprobs))
+        if token.finish_reason is not None:
+            calls = self._answers[place].tool_calls
+            if calls:
+                indexed = [{"index": index, **call} for index, call in enumerate(calls)]
+                chunks.append(self._chunk(place, {"tool_calls": indexed}))
+            reason = finish_reason(token.finish_reason, has_calls=bool(calls))
+            chunks.append(self._chunk(place, {}, reason))
+        return chunks
+
+    def _chunk(
+        self,
+        place: int,
+        delta: Mapping[str, Any],
+        reason: str | None = None,
+        *,
+        logprobs: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        choice = {"index": place, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        chunk: dict[str, Any] = {**self._head, "choices": [choice]}
+        if self._with_usage:
+            chunk["usage"] = None
+        return event(chunk)
+
+    def _choice(self, place: int, answer: Answer, tokens: Sequence[Token]) -> dict[str, Any]:
+        calls = answer.tool_calls
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(token.text for token in tokens),
+            "refusal": None,
+        }
+        thinking = "".join(token.thinking for token in tokens)
+        if thinking:
+            message["reasoning_content"] = thinking
+        if calls:
+            message["content"] = message["content"].rstrip() or None
+            message["tool_calls"] = calls
+        reason = tokens[-1].finish_reason
+        assert reason is not None, "it has ended"
+        return {
+            "index": place,
+            "message": message,
+            "logprobs": self._logprobs(tokens),
+            "finish_reason": finish_reason(reason, has_calls=bool(calls)),
+        }
+
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not self._with_logprobs:
+            return None
+        return chat_logprobs(tokens, self._model.llm.tokenizer)
+
+    def _usage(self) -> dict[str, Any]:
+        return usage([answer.stats for answer in self._answers])
+
+
+def finish_reason(reason: FinishReason, *, has_calls: bool) -> str:
+    """Return why an answer ended, in OpenAI's words.
+
+    Raises:
+        ApiError: it has not ended by itself: its time was over, or the server shuts down.
+    """
+    if reason == "timeout":
+        raise ApiError(503, "the answer took longer than this server allows", code="timeout")
+    if reason not in {"stop", "length"}:
+        raise ApiError(503, "the answer was cancelled by the server", code="cancelled")
+    if has_calls:
+        return "tool_calls"
+    return reason
+
+
+def _message(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with the role that chat templates know."""
+    if values.get("role") == "developer":
+        values["role"] = "system"
+    known = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _logprobs(fields: Fields) -> dict[str, Any]:
+    top = fields.whole("top_logprobs", 0, MAX_TOP_LOGPROBS) or 0
+    wanted = fields.flag("logprobs")
+    if top and not wanted:
+        raise refused("top_logprobs", "top_logprobs needs logprobs to be true")
+    return {"logprobs": wanted, "top_logprobs": top}

@@ -1,0 +1,90 @@
+"""The fields of a request that say how tokens are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edgellm.errors import ConfigError
+from edgellm.server.http.api_error import refused
+from edgellm.server.http.fields import Fields
+from edgellm.settings import MAX_SEED, MAX_VOCABULARY, Sampling
+
+MAX_STOPS = 16
+MAX_CHOICES = 64
+MAX_TOKENS = 1 << 27
+
+
+def read_sampling(fields: Fields, defaults: Sampling, *, room: int) -> Sampling:
+    """Return how a request has its tokens drawn.
+
+    Args:
+        fields: the request.
+        defaults: what holds where it does not say.
+        room: tokens that the context has after the prompt.
+
+    Raises:
+        ApiError: a field is out of range.
+    """
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens(fields, room),
+        "temperature": fields.number("temperature", 0, 2),
+        "top_p": fields.number("top_p", 0, 1),
+        "top_k": fields.whole("top_k", -1, MAX_VOCABULARY),
+        "min_p": fields.number("min_p", 0, 1),
+        "repetition_penalty": fields.number("repetition_penalty", 0.01, 100),
+        "presence_penalty": fields.number("presence_penalty", -2, 2),
+        "frequency_penalty": fields.number("frequency_penalty", -2, 2),
+        "seed": fields.whole("seed", -(1 << 63), MAX_SEED),
+        "stop": _stop(fields),
+        "logit_bias": fields.any("logit_bias"),
+    }
+    if given["seed"] is not None:
+        given["seed"] %= MAX_SEED + 1
+    if given["top_k"] == -1:
+        given["top_k"] = 0
+    if given["top_p"] == 0:  # the most likely token alone
+        given.update(top_p=None, top_k=1)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name in ("presence_penalty", "frequency_penalty"):
+        if chosen.pop(name, 0):
+            raise refused(name, f"{name} is not supported yet; leave it out")
+    try:
+        return replace(defaults, **chosen)
+    except ConfigError as error:
+        raise refused(_field_of(error, chosen), error.message) from None
+
+
+def max_tokens(fields: Fields, room: int) -> int:
+    """Return how many tokens an answer may have: all that fit, where the request does not say."""
+    limits = [fields.whole(name, 1, MAX_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
+    return min([limit for limit in limits if limit is not None] + [max(1, room)])
+
+
+def choices(fields: Fields) -> int:
+    """Return how many answers are asked for."""
+    return fields.whole("n", 1, MAX_CHOICES) or 1
+
+
+def with_seed(sampling: Sampling, place: int) -> Sampling:
+    """Return how the answer at a place is drawn: the first one as if it were alone."""
+    if sampling.seed is None or place == 0:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + place) % (MAX_SEED + 1))
+
+
+def _stop(fields: Fields) -> list[str] | None:
+    if not fields.has("stop"):
+        return None
+    given = fields.any("stop")
+    if isinstance(given, str):
+        given = [given]
+    is_list = isinstance(given, list) and all(isinstance(text, str) for text in given)
+    if not is_list or len(given) > MAX_STOPS:
+        raise fields.wrong("stop", f"a text, or a list of at most {MAX_STOPS} texts")
+    return [text for text in given if text]
+
+
+def _field_of(error: ConfigError, chosen: dict[str, Any]) -> str | None:
+    """Return which of the fields an error is about: it begins with its name."""
+    return next((name for name in chosen if error.message.startswith(name)), None)
