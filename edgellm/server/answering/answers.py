@@ -18,7 +18,7 @@ from edgellm.settings import Sampling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What a model is asked in a conversation.
+    """A conversation as a request has it, with all that its reply depends on.
 
     Attributes:
         messages: in OpenAI's form.

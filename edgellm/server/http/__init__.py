@@ -1,1 +1,1 @@
-"""What any API over HTTP needs: strict bodies, fields by their names, errors, streams of events."""
+"""HTTP for any API: strict bodies, fields by their names, errors, streams of events."""

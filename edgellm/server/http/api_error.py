@@ -54,7 +54,7 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with it: how long to wait, where that is worth a try."""
+        """Headers that go with it: how long to wait, where that is worth a try."""
         if self.status in {429, 503}:
             return {"Retry-After": str(RETRY_AFTER)}
         return {}
