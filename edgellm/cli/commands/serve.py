@@ -55,7 +55,8 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise BackendError(
-            f"{error.name} is not installed", hint="install it, in edgellm's checkout: pip install '.[serve]'"
+            f"{error.name} is not installed",
+            hint="install it, in edgellm's checkout: pip install '.[serve]'",
         ) from error
     from edgellm.async_llm import AsyncLLM
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
