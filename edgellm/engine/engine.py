@@ -82,7 +82,7 @@ class Engine(BoundToProcess):
         n: int = 1,
         **settings: Unpack[SamplingFields],
     ) -> int:
-        """Queue a sequence; it joins as soon as there is memory for it, in order.
+        """Queue a sequence; it joins as soon as there is memory for its prompt, in order.
 
         Args:
             prompt: a text (``Tokenizer.encode_prompt``) or token ids.
@@ -120,7 +120,7 @@ class Engine(BoundToProcess):
             Sequence(context, tokens, how, continues=continues, deadline=deadline)
             for how in _samplings(sampling, n)
         ]
-        kv_bytes = sequences[0].kv_bytes
+        kv_bytes = context.kv_bytes(sequences[0].max_tokens)
         kv_budget = self._scheduler.kv_budget
         if kv_bytes > kv_budget:
             raise MemoryBudgetError(
@@ -239,6 +239,7 @@ class Engine(BoundToProcess):
         return replace(
             self._runner.totals,
             sequences=self._scheduler.ended,
+            preemptions=self._scheduler.preemptions,
             weight_passes=cost.weight_passes,
             bytes_read=cost.bytes_read,
         )

@@ -10,7 +10,7 @@ class KVBytes:
     """The bytes of an engine's KV caches.
 
     Attributes:
-        in_use: those of running sequences, each with all that it may come to hold.
+        in_use: those of running sequences: their tokens, and a block of new ones each.
         kept: those of ended sequences, kept for prompts that begin with the same tokens. They
             are freed, least recently used first, when running sequences need the memory.
         budget: the plan's budget for both.
@@ -31,6 +31,7 @@ class EngineStats:
         prompt_tokens: prompt tokens that went through the model.
         cached_tokens: prompt tokens that were already in a KV cache and cost nothing.
         completion_tokens: new tokens of all sequences.
+        preemptions: times that a running sequence gave its memory to one that came before it.
         seconds: time in which steps were computed.
         passes: passes over the weights of all layers.
         weight_passes: reads of all streamed weights; 0 when resident.
@@ -42,6 +43,7 @@ class EngineStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    preemptions: int = 0
     seconds: float = 0.0
     passes: int = 0
     weight_passes: float = 0.0

@@ -42,26 +42,36 @@ class PrefixSharing:
             running: all that run, in the order in which they were admitted.
         """
         cache = self._context.prefix_cache
-        if sequence.scores_prompt:  # the states of all its tokens are wanted
-            return cache.begin(sequence.tokens, sequence.max_tokens, reuse=False)
+        if sequence.scores_prompt and not sequence.completion_tokens:
+            # the states of all its tokens are wanted
+            return cache.begin(sequence.tokens, sequence.room, reuse=False)
         leader = sequence.leader
-        if leader is None or leader.has_ended:
+        if leader is None or leader.has_ended or not leader.is_started:
             sequence.leader = leader = self._find_leader(sequence, running)
         if leader is not None:
             if leader.computed < sequence.shared:
                 return None
             assert leader.lease is not None, "it has started"
-            lease = cache.branch(leader.lease, sequence.shared, sequence.max_tokens)
+            lease = cache.branch(leader.lease, sequence.shared, sequence.room)
             if lease is not None:
                 return lease
         # of a few tokens none are in a kept sequence that were computed the same way
         reuse = sequence.is_many or not self._is_exact
-        return cache.begin(sequence.tokens, sequence.max_tokens, reuse=reuse, exact=self._is_exact)
+        return cache.begin(
+            sequence.tokens,
+            sequence.room,
+            reuse=reuse,
+            exact=self._is_exact,
+            prompt_tokens=sequence.prompt_tokens,
+            returns_to=sequence,
+        )
 
     def _find_leader(self, sequence: Sequence, running: Iterable[Sequence]) -> Sequence | None:
         """Return the sequence that has, or will have, most of a prompt; note how much in it."""
         leader = None
         sequence.shared = 0
+        if sequence.completion_tokens and not sequence.is_many:
+            return None  # it was computed before, and its own caches have more
         prefix = sequence.prompt[:-1]
         for other in takewhile(lambda one: one is not sequence, running):
             if not other.is_started or (self._is_exact and other.is_many != sequence.is_many):

@@ -5,16 +5,28 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import abc, deque
+from bisect import insort
+from collections import abc
+from operator import attrgetter
 
 from edgellm.engine.batched_forward import SequenceInput
 from edgellm.engine.sequence import Sequence
 from edgellm.errors import ClosedError, QueueFullError
 from edgellm.generation.output import FinishReason, Token
 
+LOOK_AHEAD = 16
+"""Waiting sequences that are looked at for one that fits."""
+
+in_order = attrgetter("number")
+"""Who came first."""
+
 
 class Scheduler:
-    """Admits sequences, first come first served, as far as memory for KV caches reaches.
+    """Admits sequences as far as memory for their KV caches reaches, and lets these grow.
+
+    Memory belongs to those that came first. What they cannot use is lent to those that came later,
+    which give it back when it is needed: the last one gives way, waits in its place in line, and
+    goes on later from its tokens.
 
     Its methods may be called from any thread.
 
@@ -35,7 +47,7 @@ class Scheduler:
         self._why_stopped: str | None = None
         self._last_number = 0
         self._by_number: dict[int, Sequence] = {}
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._bytes_in_use = 0
         self._next_deadline = math.inf
@@ -43,6 +55,7 @@ class Scheduler:
         self._tokens: list[tuple[int, Token]] = []
         """That no step has returned yet."""
         self.ended: int = 0
+        self.preemptions: int = 0
 
     @property
     def is_idle(self) -> bool:
@@ -57,7 +70,7 @@ class Scheduler:
 
     @property
     def running(self) -> list[Sequence]:
-        """Those that run, in the order in which they were admitted."""
+        """Those that run, in the order in which they came."""
         with self._changed:
             return list(self._running)
 
@@ -87,28 +100,27 @@ class Scheduler:
         """
         with self._changed:
             self._require_open()
-            waited = len(self._waiting)
-            admitted_before = len(self._running)
+            first = self._last_number + 1
+            for number, sequence in enumerate(sequences, first):
+                sequence.number = number
+            waited, running = len(self._waiting), len(self._running)
             self._waiting.extend(sequences)
             self._admit()
             if self._max_queue is not None and len(self._waiting) > self._max_queue:
-                for _ in range(len(self._waiting) - waited):
-                    self._waiting.pop()
-                for sequence in self._running[admitted_before:]:
-                    self._bytes_in_use -= sequence.kv_bytes
-                del self._running[admitted_before:]
-                raise QueueFullError(
-                    f"{waited} sequences wait, {len(self._running)} run;"
-                    f" max_queue {self._max_queue} has no room for {len(sequences)} more",
-                    hint="try again when some have ended, or use a larger max_queue",
-                )
+                waiting = [one for one in sequences if one in self._waiting]
+                if waiting:
+                    self._take_out(sequences)
+                    raise QueueFullError(
+                        f"{waited} sequences wait, {running} run;"
+                        f" max_queue {self._max_queue} has no room for {len(sequences)} more",
+                        hint="try again when some have ended, or use a larger max_queue",
+                    )
             for sequence in sequences:
-                self._last_number += 1
-                sequence.number = self._last_number
                 self._by_number[sequence.number] = sequence
                 self._next_deadline = min(self._next_deadline, sequence.deadline)
+            self._last_number += len(sequences)
             self._changed.notify_all()
-            return sequences[0].number
+            return first
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until there is something to do, or never will be; return whether there is."""
@@ -139,6 +151,21 @@ class Scheduler:
         """Those that run and have not started, in their order."""
         with self._changed:
             return [one for one in self._running if not one.is_started]
+
+    def make_way(self) -> tuple[list[Sequence], list[Sequence]]:
+        """Claim memory for the next tokens of all that run, and for who waits first in line.
+
+        Return the sequences that give way for it, and those whose caches are to grow.
+        """
+        with self._changed:
+            preempted, growing = [], []
+            for sequence in list(self._running):
+                if sequence.is_started and sequence.needs_room:
+                    preempted += self._make_grow(sequence)
+                    growing.append(sequence)
+            preempted += self._seat_first()
+            self._admit()
+            return preempted, [one for one in growing if one.is_started]
 
     @property
     def next_deadline(self) -> float | None:
@@ -249,16 +276,78 @@ class Scheduler:
             raise ClosedError(self._why_stopped)
 
     def _admit(self) -> None:
-        """Admit, in order, the sequences for whose caches there is memory."""
-        # No one overtakes: a large sequence would else wait for ever behind small ones.
-        while self._waiting:
-            if len(self._running) == self._max_sequences:
+        """Admit the sequences for whose caches there is memory, the earliest first."""
+        admitted = True
+        while admitted:
+            admitted = False
+            for sequence in self._waiting[:LOOK_AHEAD]:
+                if len(self._running) == self._max_sequences:
+                    return
+                if sequence.kv_bytes <= self._free_bytes:
+                    admitted = True
+                    self._waiting.remove(sequence)
+                    insort(self._running, sequence, key=in_order)
+                    self._bytes_in_use += sequence.kv_bytes
+
+    @property
+    def _free_bytes(self) -> int:
+        return self.kv_budget - self._bytes_in_use
+
+    def _lent(self, sequence: Sequence) -> list[Sequence]:
+        """Return those that run and came later than a sequence, the last one first."""
+        return [one for one in reversed(self._running) if one.number > sequence.number]
+
+    def _make_grow(self, sequence: Sequence) -> list[Sequence]:
+        """Claim memory for the next tokens of a sequence; return those that give way.
+
+        It gives way itself where none came later.
+        """
+        room, kv_bytes = sequence.next_claim()
+        preempted = []
+        for last in [*self._lent(sequence), sequence]:
+            if kv_bytes - sequence.kv_bytes <= self._free_bytes:
                 break
-            if self._bytes_in_use + self._waiting[0].kv_bytes > self.kv_budget:
+            self._preempt(last)
+            preempted.append(last)
+        else:
+            return preempted
+        self._bytes_in_use += kv_bytes - sequence.kv_bytes
+        sequence.claim(room, kv_bytes)
+        return preempted
+
+    def _seat_first(self) -> list[Sequence]:
+        """Return those that give back what the first waiting sequence needs, if that is enough."""
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        lent = self._lent(first)
+        if first.kv_bytes > self._free_bytes + sum(one.kv_bytes for one in lent):
+            return []
+        preempted = []
+        for last in lent:
+            has_seat = len(self._running) != self._max_sequences
+            if has_seat and first.kv_bytes <= self._free_bytes:
                 break
-            sequence = self._waiting.popleft()
-            self._bytes_in_use += sequence.kv_bytes
-            self._running.append(sequence)
+            self._preempt(last)
+            preempted.append(last)
+        return preempted
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Let a sequence that runs wait again, in its place in line."""
+        self._running.remove(sequence)
+        self._bytes_in_use -= sequence.kv_bytes
+        self.preemptions += sequence.is_started
+        sequence.is_started = False
+        sequence.claim(*sequence.next_claim())
+        insort(self._waiting, sequence, key=in_order)
+
+    def _take_out(self, sequences: abc.Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            if sequence in self._running:
+                self._running.remove(sequence)
+                self._bytes_in_use -= sequence.kv_bytes
+            else:
+                self._waiting.remove(sequence)
 
     def _cancel(self, sequence: Sequence) -> None:
         if sequence.is_started:
@@ -276,10 +365,5 @@ class Scheduler:
             return
         sequence.has_ended = True
         self.ended += 1
-        if sequence in self._running:
-            self._running.remove(sequence)
-            self._bytes_in_use -= sequence.kv_bytes
-            self._admit()
-        else:
-            self._waiting.remove(sequence)
-            self._admit()
+        self._take_out([sequence])
+        self._admit()

@@ -26,6 +26,15 @@ from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.settings import Sampling
 
+GROWTH, GROWTH_SHARE = 64, 8
+"""KV caches get room for this many new tokens, and for this part of the tokens so far.
+
+Each growth copies them: a token about ``GROWTH_SHARE`` times over a long text.
+"""
+
+MIN_FREE = 1
+"""Tokens for which there is room before each pass."""
+
 
 class Sequence:
     """A prompt and what was generated after it; memory comes with ``start``.
@@ -42,7 +51,8 @@ class Sequence:
         tokens: the prompt's and the new ones.
         limit: maximum number of new tokens.
         max_tokens: maximum number of tokens, the prompt's included.
-        kv_bytes: bytes of its KV caches, once it has started.
+        room: tokens that its KV caches have memory for, or will have when it starts.
+        kv_bytes: the bytes of these.
         lease: its KV caches; None before it has started.
         computed: tokens whose keys and values are in the caches.
         cached_tokens: those of the prompt that did not have to be computed.
@@ -69,7 +79,8 @@ class Sequence:
         self.prompt_tokens: int = len(prompt)
         self.limit: int = sampling.new_tokens(len(prompt), context.context)
         self.max_tokens: int = min(context.context, len(prompt) + self.limit)
-        self.kv_bytes: int = context.kv_bytes(self.max_tokens)
+        self.room: int = 0
+        self.kv_bytes: int = 0
         self.lease: Lease | None = None
         self.prompt: Tokens = as_tokens(prompt)
         self.is_many: bool = context.model.is_many(len(prompt))
@@ -81,6 +92,7 @@ class Sequence:
         self.is_cancelled = False
         self.has_ended = False
         self._sampling = sampling
+        self._context = context
         self._tokenizer = context.tokenizer
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
@@ -95,6 +107,7 @@ class Sequence:
             end_tokens=context.end_tokens,
             limit=self.limit,
         )
+        self.claim(*self.next_claim())
 
     @property
     def completion_tokens(self) -> int:
@@ -133,14 +146,45 @@ class Sequence:
             return None
         return self._scorer.add
 
-    def start(self, context: EngineContext, lease: Lease) -> None:
-        """Go on from what is in the caches of a lease; the cost is counted from here on."""
+    @property
+    def needs_room(self) -> bool:
+        """Whether its KV caches have to grow before the next pass."""
+        return self.room < min(self.max_tokens, len(self.tokens) + MIN_FREE)
+
+    def next_claim(self) -> tuple[int, int]:
+        """Return tokens that it should have room for next, and the bytes of these."""
+        tokens = len(self.tokens)
+        room = min(self.max_tokens, tokens + GROWTH + tokens // GROWTH_SHARE)
+        return room, self._context.kv_bytes(room)
+
+    def claim(self, room: int, kv_bytes: int) -> None:
+        """Note what memory is meant for it."""
+        self.room, self.kv_bytes = room, kv_bytes
+
+    def start(self, lease: Lease) -> None:
+        """Go on from what is in the caches of a lease; the cost is counted from the first on."""
         self.lease = lease
         self.leader = None
-        self.computed = self.cached_tokens = lease.cached
-        self._meter = context.start_meter()
-        vocab_size = context.model.config.vocab_size
+        self.computed = lease.cached
+        if self._sampler is not None:
+            return
+        self.cached_tokens = lease.cached
+        self._meter = self._context.start_meter()
+        vocab_size = self._context.model.config.vocab_size
         self._sampler = Sampler(self._sampling, self.tokens, vocab_size, lazy=device.has_gpu())
+
+    def give_way(self) -> None:
+        """Let go of its caches: they stay for it, as long as nobody else needs their memory.
+
+        It goes on from its tokens when it is started again.
+        """
+        if self.lease is not None:
+            self.lease.keep(self.tokens, returns_to=self)
+            self.lease = None
+        self.computed = 0
+        if not self.completion_tokens:
+            self._forget_prompt()
+            self._sampler = None  # nothing was drawn: it starts as if for the first time
 
     def release(self) -> None:
         """Give its caches back, to be kept for prompts that begin with the same tokens."""
@@ -179,8 +223,7 @@ class Sequence:
         if self.lease is not None:
             self.lease.prefilled = 0
         if not self.completion_tokens:
-            self._progress.prefill_done = 0  # else the prompt would count twice
-            self._scorer = self._new_scorer()
+            self._forget_prompt()
 
     def record_forward(self, tokens: int, *, prefill_chunk: int) -> None:
         """Note that this many pending tokens have gone through the model."""
@@ -254,6 +297,10 @@ class Sequence:
         with suppress(Exception):  # of a text that cannot be decoded the rest stays unsaid
             text = self._text.flush()
         return Token(None, text, None, reason, self._stats(), error)
+
+    def _forget_prompt(self) -> None:
+        self._progress.prefill_done = 0  # else the prompt would count twice
+        self._scorer = self._new_scorer()
 
     def _new_scorer(self) -> TokenScorer | None:
         """Return what scores the prompt's tokens, if that is asked for."""

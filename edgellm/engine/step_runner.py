@@ -87,6 +87,7 @@ class StepRunner:
         started_at = time.perf_counter()
         try:
             self._end_cancelled()
+            self._make_way()
             self._start_admitted()
             self._advance()
         finally:
@@ -95,6 +96,15 @@ class StepRunner:
     def _end_cancelled(self) -> None:
         for sequence in self._scheduler.end_cancelled():
             sequence.release()
+
+    def _make_way(self) -> None:
+        """Let caches grow where they are full; those that came last give way for it."""
+        preempted, growing = self._scheduler.make_way()
+        for sequence in preempted:
+            sequence.give_way()
+        for sequence in growing:
+            assert sequence.lease is not None, "it has started"
+            self._context.prefix_cache.grow(sequence.lease, sequence.room)
 
     def _start_admitted(self) -> None:
         """Give memory to those that may run."""
@@ -107,7 +117,7 @@ class StepRunner:
                 lease = self._sharing.begin(sequence, running)
                 if lease is None:
                     continue
-                sequence.start(self._context, lease)
+                sequence.start(lease)
                 if not self._scheduler.start(sequence):
                     sequence.drop()
                     continue

@@ -65,11 +65,16 @@ class KeptSequence:
 
     def resize(self, tokens: int) -> None:
         """Make storage for exactly ``tokens``, or for its own where those are more."""
-        with borrowed_stream():
-            for cache in self.caches:
-                cache.resize(tokens)
-                mx.eval(cache.arrays)  # no more than one layer's is there twice
+        resize(self.caches, tokens)
         self.nbytes = bytes_of(self.caches)
+
+
+def resize(caches: Sequence[Cache], tokens: int) -> None:
+    """Make storage for exactly ``tokens``, or for those that are held where these are more."""
+    with borrowed_stream():
+        for cache in caches:
+            cache.resize(tokens)
+            mx.eval(cache.arrays)  # no more than one layer's is there twice
 
 
 def copy_prefix(caches: Sequence[Cache], length: int, tokens: int) -> list[Cache]:

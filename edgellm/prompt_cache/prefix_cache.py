@@ -19,6 +19,7 @@ from edgellm.prompt_cache.kept_sequence import (
     as_tokens,
     common_length,
     copy_prefix,
+    resize,
 )
 from edgellm.prompt_cache.lease import Lease
 
@@ -156,6 +157,14 @@ class PrefixCache:
             )
             self._running.add(lease)
             return lease
+
+    def grow(self, lease: Lease, tokens: int) -> None:
+        """Make storage for ``tokens`` in caches that are computed; kept sequences make room."""
+        nbytes = self._cache_bytes(tokens)
+        with self._changing():
+            self._make_room(nbytes - lease.nbytes)
+            resize(lease.caches, tokens)
+            lease.nbytes = max(lease.nbytes, nbytes)
 
     def take_back(self, lease: Lease, sequence: KeptSequence | None) -> None:
         """End a lease, and keep its sequence if there is one: ``Lease.keep`` and ``drop``."""

@@ -38,28 +38,58 @@ def last_tokens(scheduler):
 
 def test_kv_bytes_are_those_of_the_caches(context):
     one = sequence(context, 20)
-    one.start(context, lease(context, one))
+    one.start(lease(context, one))
     assert one.kv_bytes == sum(cache.nbytes for cache in one.caches)
 
 
-def test_who_does_not_fit_waits_and_nobody_overtakes(context):
+def test_memory_that_the_first_in_line_cannot_use_is_lent(context):
     small, large = sequence(context, 5), sequence(context, 30, new=60)
     assert large.kv_bytes >= 3 * small.kv_bytes
     scheduler = Scheduler(large.kv_bytes)
     others = [sequence(context, 5) for _ in range(2)]
     assert [scheduler.add([one]) for one in (small, large, *others)] == [1, 2, 3, 4]
-    assert admitted(scheduler) == [1]
-    assert admitted(scheduler) == []
-    assert (scheduler.running_count, scheduler.waiting_count) == (1, 3)
+    assert admitted(scheduler) == [1, 3, 4]
+    assert (scheduler.running_count, scheduler.waiting_count) == (3, 1)
+    assert scheduler.make_way() == ([], []), "all that is lent would not be enough"
     scheduler.end(small)
+    assert admitted(scheduler) == []
+    preempted, _ = scheduler.make_way()
+    assert [one.number for one in preempted] == [4, 3], "the last one first"
     assert admitted(scheduler) == [2]
     assert scheduler.bytes_in_use == large.kv_bytes
+    assert scheduler.preemptions == 2
     scheduler.end(large)
     assert admitted(scheduler) == [3, 4]
     assert scheduler.bytes_in_use == 2 * small.kv_bytes
     for one in others:
         scheduler.end(one)
     assert (scheduler.is_idle, scheduler.bytes_in_use, scheduler.ended) == (True, 0, 4)
+
+
+def test_whoever_came_last_gives_way_to_caches_that_grow(context):
+    first, second, third = (sequence(context, 5, new=200) for _ in range(3))
+    scheduler = Scheduler(first.kv_bytes * 5 // 2)
+    for one in (first, second, third):
+        scheduler.add([one])
+    assert admitted(scheduler) == [1, 2]
+    assert scheduler.make_way() == ([], []), "nothing is full"
+    for one in (first, second):
+        one.tokens += [7] * (one.room - 4)
+    # there is no memory for both to grow
+    assert scheduler.make_way() == ([second], [first])
+    assert first.kv_bytes == scheduler.bytes_in_use
+    assert (scheduler.running_count, scheduler.waiting_count) == (1, 2)
+    scheduler.end(first)
+    assert admitted(scheduler) == [2], "before the third, which had never run"
+
+
+def test_a_group_that_a_full_queue_refuses_leaves_no_trace(context):
+    scheduler = Scheduler(3 * sequence(context, 5).kv_bytes, max_queue=0)
+    assert scheduler.add([sequence(context, 5)]) == 1
+    with pytest.raises(QueueFullError):
+        scheduler.add([sequence(context, 5) for _ in range(3)])
+    assert scheduler.add([sequence(context, 5) for _ in range(2)]) == 2
+    assert admitted(scheduler) == [1, 2, 3]
 
 
 def test_no_more_run_than_were_allowed(context):
@@ -103,7 +133,7 @@ def test_prompts_share_a_chunk_and_who_generates_goes_on(context):
         scheduler.add([one])
     assert admitted(scheduler) == [1, 2, 3, 4]
     for one in sequences:
-        one.start(context, lease(context, one))
+        one.start(lease(context, one))
 
     def scheduled(prefill_tokens):
         inputs = scheduler.schedule(prefill_tokens)

@@ -15,14 +15,20 @@ def random_prompt(draw):
 class Traffic:
     """What comes to an engine, and what it says of each sequence.
 
+    Args:
+        engine: where they come to.
+        draw: the source of chance.
+        max_tokens: of sequences, one of these.
+
     Attributes:
         prompts: of each sequence, with its settings.
         found: the tokens of each sequence.
     """
 
-    def __init__(self, engine, draw):
+    def __init__(self, engine, draw, *, max_tokens=range(1, 13)):
         self.engine = engine
         self.draw = draw
+        self.max_tokens = max_tokens
         self.prompts = {}
         self.found = {}
 
@@ -31,7 +37,7 @@ class Traffic:
         draw = self.draw
         prompt, n = random_prompt(draw), draw.choice([1, 1, 1, 3])
         settings = {
-            "max_tokens": draw.randint(1, 12),
+            "max_tokens": draw.choice(self.max_tokens),
             "temperature": draw.choice([0.0, 1.0]),
             "seed": draw.randrange(3),
         }
