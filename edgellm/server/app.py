@@ -19,12 +19,14 @@ from edgellm.server.answering.state import ServerState
 from edgellm.server.http.api_error import ApiError, api_error
 from edgellm.server.http.event_stream import ClientLeft
 from edgellm.server.openai.chat_completions import chat_completions
+from edgellm.server.openai.completions import completions
 from edgellm.server.openai.models_list import list_models, show_model
 
 LOG = logging.getLogger("edgellm.server")
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{name:path}", show_model),
 )

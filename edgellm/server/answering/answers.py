@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from edgellm.async_stream import AsyncStream
 from edgellm.chat import Chat
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Stats
+from edgellm.llm import Prompt
 from edgellm.server.answering.models import ServedModel
+from edgellm.server.http.api_error import ApiError
 from edgellm.settings import Sampling
 
 
@@ -39,9 +41,15 @@ class Answer:
     Args:
         stream: its tokens.
         chat: the conversation that it is a reply in; None for the continuation of a text.
+
+    Attributes:
+        prompt_tokens: tokens of its prompt; of a reply alone, which knows them before its end.
     """
 
-    def __init__(self, stream: AsyncStream, chat: Chat | None = None) -> None:
+    def __init__(
+        self, stream: AsyncStream, chat: Chat | None = None, *, prompt_tokens: int = 0
+    ) -> None:
+        self.prompt_tokens: int = prompt_tokens
         self._stream = stream
         self._chat = chat
 
@@ -64,53 +72,105 @@ class Answer:
         calls: list[dict[str, Any]] = self._chat.messages[-1].get("tool_calls", [])
         return calls
 
+    def cancel(self) -> None:
+        """End it after the token that is being computed; from any thread."""
+        self._stream.cancel()
+
     async def aclose(self) -> None:
         """Give it up, wherever it is."""
         await self._stream.aclose()
 
 
-class OpenChat:
-    """A conversation that is ready to be answered: its prompt is rendered and counted.
+async def reply(
+    model: ServedModel,
+    conversation: Conversation,
+    samplings: Sequence[Sampling],
+    timeout: float | None = None,
+) -> list[Answer]:
+    """Return replies in a conversation, which are computed from now on.
 
-    ``open_chat`` makes it.
-
-    Attributes:
-        model: that answers.
-        ids: the prompt.
-        room: tokens that the context has after it.
-    """
-
-    def __init__(self, model: ServedModel, conversation: Conversation) -> None:
-        self.model = model
-        self._conversation = conversation
-        self._chat = model.llm.llm.chat(
-            think=conversation.think,
-            tools=conversation.tools,
-            chat_template_kwargs=conversation.variables,
-        )
-        self._turn = self._chat.begin(conversation.messages)
-        self.ids: list[int] = self._turn.ids
-        self.room: int = model.llm.llm.context - len(self.ids)
-
-    def answer(self, sampling: Sampling, timeout: float | None = None) -> Answer:
-        """Return an answer, which is computed from now on; errors as ``AsyncLLM.stream`` has them.
-
-        May be called several times, for several answers.
-        """
-        chat, turn = self._chat, self._turn
-        self._chat = chat.fork()
-        self._turn = self._chat.begin(self._conversation.messages)
-        stream = self.model.llm.stream(turn.ids, sampling, timeout=timeout)
-        return Answer(stream.map(turn.add, on_end=turn.end), chat)
-
-
-async def open_chat(model: ServedModel, conversation: Conversation) -> OpenChat:
-    """Return a conversation that is ready to be answered; its rendering holds nobody up.
+    Args:
+        model: that replies.
+        conversation: what it replies to.
+        samplings: how the tokens of each are drawn.
+        timeout: seconds that each may take, waiting included; None for any time.
 
     Raises:
         ConfigError, ContextError, TemplateError: as ``Chat.stream`` does.
+        QueueFullError, MemoryBudgetError, ClosedError: as ``AsyncLLM.stream`` does.
     """
-    return await asyncio.to_thread(OpenChat, model, conversation)
+
+    def replies() -> Iterator[Answer]:
+        chat = _chat(model, conversation)
+        for place, sampling in enumerate(samplings):
+            if place:
+                chat = chat.fork()
+            turn = chat.begin(conversation.messages)
+            stream = model.llm.stream(turn.ids, sampling, timeout=timeout)
+            stream = stream.map(turn.add, on_end=turn.end)
+            yield Answer(stream, chat, prompt_tokens=len(turn.ids))
+
+    return await asyncio.to_thread(_all_or_none, replies)
+
+
+async def complete(
+    model: ServedModel,
+    prompts: Sequence[Prompt],
+    samplings: Sequence[Sampling],
+    timeout: float | None = None,
+) -> list[Answer]:
+    """Return continuations of prompts, several of each; the rest as in ``reply``."""
+
+    def continuations() -> Iterator[Answer]:
+        for prompt in prompts:
+            for sampling in samplings:
+                yield Answer(model.llm.stream(prompt, sampling, timeout=timeout))
+
+    return await asyncio.to_thread(_all_or_none, continuations)
+
+
+async def count_tokens(model: ServedModel, conversation: Conversation) -> int:
+    """Return how many tokens a conversation has; errors are those of ``Chat.stream``."""
+
+    def count() -> int:
+        return len(_chat(model, conversation).begin(conversation.messages).ids)
+
+    return await asyncio.to_thread(count)
+
+
+def own_end(token: Token) -> Literal["stop", "length"]:
+    """Return why an answer ended with its last token.
+
+    Raises:
+        ApiError: it has not ended by itself: its time was over, or the server shuts down.
+    """
+    reason = token.finish_reason
+    if reason == "stop" or reason == "length":  # noqa: PLR1714 - mypy narrows it so
+        return reason
+    if reason == "timeout":
+        raise ApiError(504, "the answer took longer than this server allows", code="timeout")
+    raise ApiError(503, "the answer was cancelled by the server", code="cancelled")
+
+
+def _chat(model: ServedModel, conversation: Conversation) -> Chat:
+    return model.llm.llm.chat(
+        think=conversation.think,
+        tools=conversation.tools,
+        chat_template_kwargs=conversation.variables,
+    )
+
+
+def _all_or_none(begin: Callable[[], Iterator[Answer]]) -> list[Answer]:
+    """Return all answers, or end those that have begun where another cannot."""
+    answers: list[Answer] = []
+    try:
+        for answer in begin():
+            answers.append(answer)
+    except BaseException:
+        for answer in answers:
+            answer.cancel()
+        raise
+    return answers
 
 
 async def tokens_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Token]]:

@@ -28,6 +28,7 @@ _TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 
 
@@ -57,6 +58,8 @@ class ApiError(Exception):
         """Headers that go with it: how long to wait, where that is worth a try."""
         if self.status in {429, 503}:
             return {"Retry-After": str(RETRY_AFTER)}
+        if self.status == 504:
+            return {"x-should-retry": "false"}  # OpenAI's and Anthropic's clients heed it
         return {}
 
     def openai(self) -> dict[str, Any]:

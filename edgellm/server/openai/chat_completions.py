@@ -12,29 +12,29 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from edgellm.generation.output import FinishReason, Token
-from edgellm.server.answering.answers import Answer, Conversation, open_chat, read_all, tokens_of
+from edgellm.generation.output import Token
+from edgellm.server.answering.answers import (
+    Answer,
+    Conversation,
+    own_end,
+    read_all,
+    reply,
+    tokens_of,
+)
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.state import state_of
-from edgellm.server.http.api_error import ApiError, refused
+from edgellm.server.http.api_error import refused
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
+from edgellm.server.openai.field_tables import CHAT
 from edgellm.server.openai.logprobs import chat_logprobs
-from edgellm.server.openai.sampling_fields import choices, read_sampling, with_seed
+from edgellm.server.openai.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.openai.usage import usage
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
 MAX_TOP_LOGPROBS = 20
-
-UNSUPPORTED = {
-    "audio": "this server answers with text",
-    "functions": "give them as tools",
-    "function_call": "give tool_choice",
-    "web_search_options": "this server looks nothing up",
-    "response_format": "it comes with one of the next versions",
-}
 
 
 async def chat_completions(request: Request) -> Response:
@@ -42,17 +42,13 @@ async def chat_completions(request: Request) -> Response:
     fields = Fields(await read_json(request))
     state = state_of(request)
     model = state.models.find(fields.text("model"))
-    fields.refuse(UNSUPPORTED)
-    fields.allow("modalities", ["text"], instead="this server answers with text")
+    CHAT.check(fields)
     is_streamed = fields.flag("stream")
-    count = choices(fields)
+    sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
+    samplings = with_seeds(sampling, choices(fields))
     conversation = read_conversation(fields)
-    opened = await while_connected(request, open_chat(model, conversation))
-    sampling = read_sampling(fields, state.settings.sampling, room=opened.room)
-    sampling = replace(sampling, **_logprobs(fields))
-    answers = [
-        opened.answer(with_seed(sampling, place), state.settings.timeout) for place in range(count)
-    ]
+    opening = reply(model, conversation, samplings, state.settings.timeout)
+    answers = await while_connected(request, opening)
     completion = ChatCompletion(model, answers, fields, with_logprobs=sampling.logprobs)
     if is_streamed:
         return EventStream(completion.events(), lambda error: event(error.openai()))
@@ -148,7 +144,7 @@ class ChatCompletion:
             if calls:
                 indexed = [{"index": index, **call} for index, call in enumerate(calls)]
                 chunks.append(self._chunk(place, {"tool_calls": indexed}))
-            reason = finish_reason(token.finish_reason, has_calls=bool(calls))
+            reason = finish_reason(token, has_calls=bool(calls))
             chunks.append(self._chunk(place, {}, reason))
         return chunks
 
@@ -179,13 +175,11 @@ class ChatCompletion:
         if calls:
             message["content"] = message["content"].rstrip() or None
             message["tool_calls"] = calls
-        reason = tokens[-1].finish_reason
-        assert reason is not None, "it has ended"
         return {
             "index": place,
             "message": message,
             "logprobs": self._logprobs(tokens),
-            "finish_reason": finish_reason(reason, has_calls=bool(calls)),
+            "finish_reason": finish_reason(tokens[-1], has_calls=bool(calls)),
         }
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
@@ -194,19 +188,12 @@ class ChatCompletion:
         return chat_logprobs(tokens, self._model.llm.tokenizer)
 
     def _usage(self) -> dict[str, Any]:
-        return usage([answer.stats for answer in self._answers])
+        return usage([[answer.stats for answer in self._answers]])
 
 
-def finish_reason(reason: FinishReason, *, has_calls: bool) -> str:
-    """Return why an answer ended, in OpenAI's words.
-
-    Raises:
-        ApiError: it has not ended by itself: its time was over, or the server shuts down.
-    """
-    if reason == "timeout":
-        raise ApiError(503, "the answer took longer than this server allows", code="timeout")
-    if reason not in {"stop", "length"}:
-        raise ApiError(503, "the answer was cancelled by the server", code="cancelled")
+def finish_reason(last: Token, *, has_calls: bool) -> str:
+    """Return why an answer ended, in OpenAI's words; errors are those of ``own_end``."""
+    reason = own_end(last)
     if has_calls:
         return "tool_calls"
     return reason

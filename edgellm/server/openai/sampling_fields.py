@@ -15,19 +15,17 @@ MAX_CHOICES = 64
 MAX_TOKENS = 1 << 27
 
 
-def read_sampling(fields: Fields, defaults: Sampling, *, room: int) -> Sampling:
-    """Return how a request has its tokens drawn.
+def read_sampling(fields: Fields, defaults: Sampling) -> Sampling:
+    """Return how a request has its tokens drawn: as many as fit, where it does not say.
 
     Args:
         fields: the request.
-        defaults: what holds where it does not say.
-        room: tokens that the context has after the prompt.
+        defaults: what else holds where it does not say.
 
     Raises:
         ApiError: a field is out of range.
     """
     given: dict[str, Any] = {
-        "max_tokens": max_tokens(fields, room),
         "temperature": fields.number("temperature", 0, 2),
         "top_p": fields.number("top_p", 0, 1),
         "top_k": fields.whole("top_k", -1, MAX_VOCABULARY),
@@ -50,15 +48,15 @@ def read_sampling(fields: Fields, defaults: Sampling, *, room: int) -> Sampling:
         if chosen.pop(name, 0):
             raise refused(name, f"{name} is not supported yet; leave it out")
     try:
-        return replace(defaults, **chosen)
+        return replace(defaults, max_tokens=max_tokens(fields), **chosen)
     except ConfigError as error:
         raise refused(_field_of(error, chosen), error.message) from None
 
 
-def max_tokens(fields: Fields, room: int) -> int:
-    """Return how many tokens an answer may have: all that fit, where the request does not say."""
+def max_tokens(fields: Fields) -> int | None:
+    """Return how many tokens an answer may have; None where the request does not say."""
     limits = [fields.whole(name, 1, MAX_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
-    return min([limit for limit in limits if limit is not None] + [max(1, room)])
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def choices(fields: Fields) -> int:
@@ -66,11 +64,13 @@ def choices(fields: Fields) -> int:
     return fields.whole("n", 1, MAX_CHOICES) or 1
 
 
-def with_seed(sampling: Sampling, place: int) -> Sampling:
-    """Return how the answer at a place is drawn: the first one as if it were alone."""
-    if sampling.seed is None or place == 0:
-        return sampling
-    return replace(sampling, seed=(sampling.seed + place) % (MAX_SEED + 1))
+def with_seeds(sampling: Sampling, count: int) -> list[Sampling]:
+    """Return how each of some answers is drawn: the first one as if it were alone."""
+    if sampling.seed is None:
+        return [sampling] * count
+    return [
+        replace(sampling, seed=(sampling.seed + place) % (MAX_SEED + 1)) for place in range(count)
+    ]
 
 
 def _stop(fields: Fields) -> list[str] | None:

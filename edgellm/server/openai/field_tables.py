@@ -1,0 +1,57 @@
+"""The fields of OpenAI's endpoints."""
+
+from __future__ import annotations
+
+from edgellm.server.http.field_table import FieldTable, names
+
+_OF_SAMPLING = (
+    "frequency_penalty logit_bias max_tokens min_p model n presence_penalty repetition_penalty "
+    "seed stop stream stream_options temperature top_k top_p"
+)
+"""Read by all endpoints that complete; some of them are vLLM's."""
+
+_ABOUT_THE_CALLER = (
+    "metadata prompt_cache_key prompt_cache_options prompt_cache_retention "
+    "safety_identifier service_tier user"
+)
+"""Who calls, what the provider keeps of it, and how it is billed."""
+
+CHAT = FieldTable(
+    supported=names(_OF_SAMPLING)
+    | names(
+        "chat_template_kwargs logprobs max_completion_tokens messages reasoning_effort "
+        "tool_choice tools top_logprobs"
+    ),
+    limited={
+        "modalities": ((["text"],), "this server answers with text"),
+        "parallel_tool_calls": ((True,), "it comes with one of the next versions"),
+        "response_format": (({"type": "text"},), "it comes with one of the next versions"),
+        "store": ((False,), "this server keeps nothing"),
+        "verbosity": (("medium",), "say in the system message how long answers are to be"),
+    },
+    refused={
+        "audio": "this server answers with text",
+        "best_of": "give n",
+        "echo": "it belongs to /v1/completions",
+        "function_call": "give tool_choice",
+        "functions": "give them as tools",
+        "moderation": "this server has no moderation",
+        "prompt_logprobs": "use echo and logprobs of /v1/completions",
+        "suffix": "models only continue a text",
+        "web_search_options": "this server looks nothing up",
+    },
+    ignored=names(_ABOUT_THE_CALLER) | {"prediction"},
+)
+
+COMPLETIONS = FieldTable(
+    supported=names(_OF_SAMPLING) | {"echo", "logprobs", "prompt"},
+    limited={"best_of": ((1,), "give n")},
+    refused={
+        "messages": "they belong to /v1/chat/completions",
+        "prompt_logprobs": "give echo and logprobs",
+        "response_format": "use /v1/chat/completions",
+        "suffix": "models only continue a text",
+        "tools": "they belong to /v1/chat/completions",
+    },
+    ignored=names(_ABOUT_THE_CALLER),
+)
