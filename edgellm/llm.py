@@ -21,8 +21,8 @@ from edgellm.device.model_lock import ModelLock
 from edgellm.device.place import deadline_after
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.batch_answers import answers, paired
-from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine
+from edgellm.engine.scheduling.context import EngineContext
 from edgellm.errors import EdgeLLMError
 from edgellm.files.try_lock import mark_in_use
 from edgellm.generation.completer import Answer, Completer

@@ -17,7 +17,7 @@ from edgellm.bench.backends.registry import RuntimeSettings
 from edgellm.bench.machine.rates import Rates
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.device import machine
-from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
 from edgellm.generation.decode import generate_steps
 from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress

@@ -25,7 +25,7 @@ from edgellm.bench.records.record import Record
 from edgellm.bench.tables.text_tables import Column, as_json, as_table, number
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device import machine as device
-from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
 from edgellm.hub.resolve import locate
 from edgellm.llm import LLM
 from edgellm.open_llm import load

@@ -21,7 +21,7 @@ import numpy as np
 
 from edgellm.bench.machine.roofline import processor_rates
 from edgellm.bench.tables.text_tables import Column, as_table, number
-from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
 from edgellm.errors import BackendError
 from edgellm.kernels.codegen.abi import FLOAT_MATVEC, INT8_MATVEC
 from edgellm.kernels.codegen.weight_format import WeightFormat

@@ -1,8 +1,7 @@
 """Many sequences side by side, which share each pass over the weights (continuous batching).
 
-``engine.py`` is the door, ``step_runner.py`` computes its steps, ``scheduler.py`` says who waits
-and who runs, ``sequence.py`` is one text on its way, and ``batched_forward.py`` sends tokens of
-several through the model. ``batch_answers.py`` answers a list of prompts, and ``engine_thread.py``
-steps an engine for event loops. It stands on ``generation``, ``memory_plan`` and ``runtime``;
+``engine.py`` is the door, ``step_runner.py`` computes its steps, and ``scheduling`` says who waits
+and who runs. ``batch_answers.py`` answers a list of prompts, and ``engine_thread.py`` steps an
+engine for event loops. It stands on ``generation``, ``memory_plan`` and ``runtime``;
 ``LLM.engine`` makes an engine.
 """

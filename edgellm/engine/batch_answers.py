@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.engine.context import EngineContext
 from edgellm.engine.engine import Engine, require_no_beams
+from edgellm.engine.scheduling.context import EngineContext
 from edgellm.errors import ClosedError, ConfigError, EdgeLLMError
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Progress

@@ -13,10 +13,10 @@ from typing import Unpack
 from edgellm.console.units import size
 from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.device.place import MAX_TIMEOUT, deadline_after
-from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats, KVBytes
-from edgellm.engine.scheduler import Scheduler
-from edgellm.engine.sequence import Sequence
+from edgellm.engine.scheduling.context import EngineContext
+from edgellm.engine.scheduling.scheduler import Scheduler
+from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.engine.step_runner import StepRunner
 from edgellm.errors import ConfigError, EdgeLLMError, MemoryBudgetError
 from edgellm.generation.output import Token

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import takewhile
 
-from edgellm.engine.context import EngineContext
-from edgellm.engine.sequence import Sequence
+from edgellm.engine.scheduling.context import EngineContext
+from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.prompt_cache.kept_sequence import common_length
 from edgellm.prompt_cache.lease import Lease
 

@@ -12,12 +12,12 @@ from weakref import finalize
 import mlx.core as mx
 
 from edgellm.device.place import Place
-from edgellm.engine.batched_forward import SequenceInput, forward
-from edgellm.engine.context import EngineContext
 from edgellm.engine.engine_stats import EngineStats
 from edgellm.engine.prefix_sharing import PrefixSharing
-from edgellm.engine.scheduler import Scheduler
-from edgellm.engine.sequence import Sequence
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.context import EngineContext
+from edgellm.engine.scheduling.scheduler import Scheduler
+from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.errors import ClosedError, EdgeLLMError
 
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engine.batched_forward import SequenceInput
+from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.errors import ConfigError, UnsupportedModelError
 from edgellm.models.model import Model
 from edgellm.scoring.workspace import Workspace

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
-from edgellm.engine.batched_forward import SequenceInput
+from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.kv_cache.cache import Cache
 from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.scoring.pairs import Pair

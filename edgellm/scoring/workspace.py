@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgellm.engine.batched_forward import SequenceInput, forward
-from edgellm.engine.context import EngineContext
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.context import EngineContext
 from edgellm.errors import EdgeLLMError
 from edgellm.sampling.token_scorer import HEAD_ROWS
 

@@ -7,7 +7,7 @@ import mlx.core as mx
 from edgellm.checkpoint.checkpoint import read_checkpoint
 from edgellm.device.model_lock import ModelLock
 from edgellm.device.streams import borrowed_stream
-from edgellm.engine.context import EngineContext
+from edgellm.engine.scheduling.context import EngineContext
 from edgellm.memory_plan.plan_checkpoint import plan_for
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import DiskReader

@@ -5,9 +5,9 @@ import pytest
 from support import tiny
 from support.engines import open_context
 
-from edgellm.engine.batched_forward import SequenceInput, forward
-from edgellm.engine.scheduler import Scheduler
-from edgellm.engine.sequence import Sequence
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.scheduler import Scheduler
+from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.errors import QueueFullError
 from edgellm.settings import Sampling
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 import mlx.core as mx
 
 from edgellm.device import machine as device
-from edgellm.engine.context import EngineContext
+from edgellm.engine.scheduling.context import EngineContext
 from edgellm.errors import EdgeLLMError, NotFiniteError
 from edgellm.generation.not_finite import located
 from edgellm.generation.output import FinishReason, PromptToken, Token, prompt_tokens, top_logprobs

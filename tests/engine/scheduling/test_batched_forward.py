@@ -5,7 +5,7 @@ import pytest
 from support import tiny
 from support.engines import open_context
 
-from edgellm.engine.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
 
 PROMPT = [tiny.BEGIN, *range(20, 60)]
 

@@ -9,8 +9,8 @@ from bisect import insort
 from collections import abc
 from operator import attrgetter
 
-from edgellm.engine.batched_forward import SequenceInput
-from edgellm.engine.sequence import Sequence
+from edgellm.engine.scheduling.batched_forward import SequenceInput
+from edgellm.engine.scheduling.sequence import Sequence
 from edgellm.errors import ClosedError, QueueFullError
 from edgellm.generation.output import FinishReason, Token
 
