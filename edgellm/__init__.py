@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from edgellm.plan_model import plan
     from edgellm.scoring.scorer import Score
     from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
+    from edgellm.structured.grammar import Grammar
     from edgellm.tokenizer import Tokenizer
 
     __version__: str
@@ -76,6 +77,7 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "FormatError",
+    "Grammar",
     "KVBytes",
     "LoadFields",
     "LoadSettings",
@@ -125,6 +127,7 @@ _MODULES = {
     "plan_model": ["plan"],
     "scoring.scorer": ["Score"],
     "settings": ["LoadFields", "LoadSettings", "Sampling", "SamplingFields"],
+    "structured.grammar": ["Grammar"],
     "tokenizer": ["Tokenizer"],
     "errors": [name for name in __all__ if name.endswith("Error")],
 }

@@ -25,7 +25,7 @@ from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, stored
 from edgellm.memory_plan.plan import caches_of
 from edgellm.models.model import Model
-from edgellm.sampling.filters import penalize_repeated
+from edgellm.sampling.filters import penalize_counted, penalize_repeated
 from edgellm.sampling.logprobs import TokenLogprob, log_probabilities, logprobs_of
 from edgellm.sampling.processors import LogitsProcessors, make_processors
 from edgellm.settings import Sampling
@@ -109,12 +109,18 @@ class _Candidates:
                 for row, beam in enumerate(running)
             ]
             logprobs = mx.concatenate(rows)
-        if self.sampling.repetition_penalty == 1.0:
-            return logprobs
-        is_seen = np.zeros(logprobs.shape, np.bool_)
-        for row, beam in enumerate(running):
-            is_seen[row, [*self.seen, *beam.tokens]] = True
-        return penalize_repeated(logprobs, mx.array(is_seen), self.sampling.repetition_penalty)
+        sampling = self.sampling
+        if sampling.repetition_penalty != 1.0:
+            is_seen = np.zeros(logprobs.shape, np.bool_)
+            for row, beam in enumerate(running):
+                is_seen[row, [*self.seen, *beam.tokens]] = True
+            logprobs = penalize_repeated(logprobs, mx.array(is_seen), sampling.repetition_penalty)
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            counts = np.zeros(logprobs.shape, np.float32)
+            for row, beam in enumerate(running):
+                np.add.at(counts[row], list(beam.tokens), 1.0)
+            logprobs = penalize_counted(logprobs, mx.array(counts), sampling)
+        return logprobs
 
 
 def beam_steps(

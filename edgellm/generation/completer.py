@@ -26,6 +26,7 @@ from edgellm.sampling.sampler import Sampler
 from edgellm.sampling.token_scorer import HEAD_ROWS, TokenScorer
 from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
+from edgellm.structured.constraint import constraint_for
 from edgellm.tokenizer import Tokenizer
 
 
@@ -100,6 +101,9 @@ class Answer:
         self._reuse_cache = reuse_cache
         self._limit = sampling.new_tokens(len(ids), completer.context)
         self._text = self._text_stream(limit=self._limit)
+        self._constraint = constraint_for(
+            sampling.grammar, completer.tokenizer, end_tokens, completer.model.config.vocab_size
+        )
         self._sampler: Sampler | None = None
         self._scorer: TokenScorer | None = None  # of the prompt's tokens
         self._lease: Lease | None = None
@@ -215,7 +219,13 @@ class Answer:
             self._sampler.go_on(tokens, drawn=new_tokens)
         else:
             vocab_size = completer.model.config.vocab_size
-            self._sampler = Sampler(sampling, tokens, vocab_size, lazy=device.has_gpu())
+            self._sampler = Sampler(
+                sampling,
+                tokens,
+                vocab_size,
+                lazy=device.has_gpu(),
+                constraint=self._constraint,
+            )
             self._cached, self._restored = lease.cached, lease.restored
         steps = partial(
             self._generator(lease.caches, total),
@@ -276,7 +286,7 @@ class Answer:
     def _take_pass(self, steps: Generator[Step]) -> None:
         """Take the tokens of a pass; those of a beam search come all at once."""
         for step in steps:
-            text, reason = self._text.add(step.token)
+            text, reason = self._text.add(step.token, is_last=step.ends_text)
             token = Token(step.token, text)
             if step.logprob is not None:
                 top = top_logprobs(step.logprob, self._completer.tokenizer)

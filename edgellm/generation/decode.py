@@ -55,12 +55,14 @@ class Step:
         beams: of a beam search, on the last token: all continuations that it kept, with the score
             of each.
         ends_pass: whether the next token comes out of another pass.
+        ends_text: whether its grammar lets nothing follow.
     """
 
     token: int
     logprob: TokenLogprob | None
     beams: Sequence[tuple[tuple[int, ...], float]] = ()
     ends_pass: bool = True
+    ends_text: bool = False
 
 
 def generate_steps(
@@ -284,7 +286,7 @@ class _DecodeLoop:
         sampler = self.sampler
         launched.draw = sampler(launched.logits)
         launched.token = launched.draw.tokens
-        pending = [launched.token, launched.draw.largest_logits, sampler.seen]
+        pending = [launched.token, launched.draw.largest_logits, *sampler.pending]
         if sampler.sampling.logprobs:
             launched.logprobs = sampler.logprobs(launched.logits, launched.token)
             pending += launched.logprobs.pending
@@ -294,9 +296,10 @@ class _DecodeLoop:
         """Read the token of a pass without draft tokens."""
         assert current.draw is not None, "it was drawn when the pass was launched"
         token = current.draw.read()
-        if current.logprobs is None:
-            return Step(token, None)
-        return Step(token, current.logprobs.read()[0])
+        logprob = None
+        if current.logprobs is not None:
+            logprob = current.logprobs.read()[0]
+        return Step(token, logprob, ends_text=self.sampler.has_ended)
 
     def _read_verified(self, current: _Pass) -> list[Step]:
         """Read the tokens of a pass with draft tokens; refused ones leave the caches."""
@@ -310,6 +313,8 @@ class _DecodeLoop:
             path.append(row)
             tokens.append(token_after(row))
             row = tree.child(row, tokens[-1])
+            if self.sampler.has_ended:
+                break
         for source, target in moves(tree.levels, path):
             for cache in _kv_caches(self.caches):
                 cache.move(current.offset + source, current.offset + target)
@@ -320,10 +325,15 @@ class _DecodeLoop:
             rows = current.logits[mx.array(path)]
             logprobs = self.sampler.logprobs(rows, mx.array(tokens)).read()
         # nothing stays lazy, as in the prefill: another thread may ask for the next token
-        mx.eval(self.sampler.seen)
+        mx.eval(self.sampler.pending)
         last = len(tokens) - 1
         return [
-            Step(token, logprob, ends_pass=place == last)
+            Step(
+                token,
+                logprob,
+                ends_pass=place == last,
+                ends_text=place == last and self.sampler.has_ended,
+            )
             for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True))
         ]
 

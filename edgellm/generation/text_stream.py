@@ -116,8 +116,13 @@ class TextStream:
         other._stop_filter = self._stop_filter.copy()
         return other
 
-    def add(self, token: int) -> tuple[str, FinishReason | None]:
-        """Return the text that a token completes, and the finish reason; None where it goes on."""
+    def add(self, token: int, *, is_last: bool = False) -> tuple[str, FinishReason | None]:
+        """Return the text that a token completes, and the finish reason; None where it goes on.
+
+        Args:
+            token: the next one.
+            is_last: whether a grammar lets nothing follow it.
+        """
         self.tokens.append(token)
         is_end = token in self._end_tokens
         text = ""
@@ -125,12 +130,13 @@ class TextStream:
             text = self._stop_filter.add(self._decoder.add(token))
         if self._has_stops:
             text += self._stop_filter.add(self._decoder.control_text(token), shown=False)
-        if not (is_end or self._stop_filter.stopped or len(self.tokens) == self._limit):
+        is_over = is_end or is_last or self._stop_filter.stopped
+        if not is_over and len(self.tokens) < self._limit:
             return text, None
         text += self.flush()
         # flushing may complete a stop text, so the reason is known only now
         reason: FinishReason = "length"
-        if is_end or self._stop_filter.stopped:
+        if is_over or self._stop_filter.stopped:
             reason = "stop"
         return text, reason
 

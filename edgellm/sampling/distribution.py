@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.sampling.filters import Tokens, Weights, penalize_repeated, select_candidates
+from edgellm.sampling.filters import Tokens, Weights, select_candidates
 from edgellm.settings import Sampling
 
 
@@ -48,17 +48,13 @@ class Distribution:
         return Distribution(self.tokens, rest / total)
 
 
-def distribution_of(
-    logits: npt.NDArray[np.float32], settings: Sampling, seen: npt.NDArray[np.bool_] | None
-) -> Distribution:
+def distribution_of(logits: npt.NDArray[np.float32], settings: Sampling) -> Distribution:
     """Return what the next token is drawn from after logits (V,).
 
     Args:
-        logits: of one position.
+        logits: of one position, after penalties.
         settings: how tokens are drawn; the temperature is above 0.
-        seen: which tokens (V,) the repetition penalty looks at; None where there is no penalty.
     """
-    logits = penalize_repeated(logits, seen, settings.repetition_penalty)
     tokens, weights = select_candidates(logits / np.float32(settings.temperature), settings)
     return Distribution(tokens, weights / weights.sum())
 

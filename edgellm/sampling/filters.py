@@ -1,4 +1,4 @@
-"""Filters: repetition penalty, top-k, top-p and min-p, in the order of transformers.
+"""Filters: penalties, top-k, top-p and min-p, in the order of transformers.
 
 Each of the last three stands here in two forms, side by side. ``mask_*`` works on MLX arrays and
 stays lazy, so that a GPU need not wait. ``select_*`` works on NumPy arrays of the tokens that are
@@ -36,6 +36,19 @@ def penalize_repeated(logits: Array, seen: Any, penalty: float) -> Array:
     if isinstance(logits, mx.array):
         where = mx.where
     penalized: Array = where(seen, where(logits > 0, logits / penalty, logits * penalty), logits)
+    return penalized
+
+
+def penalize_counted(logits: Array, counts: Any, settings: Sampling) -> Array:
+    """Return logits (..., V) less the frequency and presence penalties of an answer's tokens.
+
+    From the logit of a token that the answer has c times it takes c times the frequency penalty,
+    and once the presence penalty. Without ``counts`` (..., V) the logits stay as they are.
+    """
+    if counts is None:
+        return logits
+    penalty = counts * settings.frequency_penalty + (counts > 0) * settings.presence_penalty
+    penalized: Array = logits - penalty
     return penalized
 
 

@@ -18,12 +18,19 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.errors import ConfigError
 from edgellm.sampling.distribution import Distribution, distribution_of, draw_token
-from edgellm.sampling.filters import filter_logits, penalize_repeated, select_candidates
+from edgellm.sampling.filters import (
+    filter_logits,
+    penalize_counted,
+    penalize_repeated,
+    select_candidates,
+)
 from edgellm.sampling.finite import require_finite
 from edgellm.sampling.logprobs import Logprobs, logprobs_of
 from edgellm.sampling.processors import TokensSoFar, make_processors
 from edgellm.settings import Sampling
+from edgellm.structured.constraint import Constraint
 
 GREEDY = 1e-3
 """Temperatures below it take the likeliest token: quotients would leave the range of float32."""
@@ -56,11 +63,19 @@ class Sampler:
         vocab_size: logits of a position.
         lazy: whether tokens are drawn on the device, unevaluated; equal seeds then draw other
             tokens than without.
+        constraint: holds the sequence to the grammar of ``sampling``; it belongs to this sampler.
     """
 
     def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], vocab_size: int, *, lazy: bool = True
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        vocab_size: int,
+        *,
+        lazy: bool = True,
+        constraint: Constraint | None = None,
     ) -> None:
+        assert (constraint is None) == (sampling.grammar is None), "a grammar is never passed over"
         self.sampling = sampling
         self._lazy = lazy
         seed = sampling.seed
@@ -71,33 +86,48 @@ class Sampler:
         self._random = np.random.default_rng(seed)
         self._draws = 0
         self._processors = make_processors(sampling, vocab_size)
+        self._constraint = constraint
         self._vocab_size = vocab_size
         self._tokens = TokensSoFar(())
-        self.seen: mx.array | None = None
+        self._seen: mx.array | None = None
         """Which tokens (1, V) the repetition penalty looks at; None where there is no penalty."""
+        self._counts: mx.array | None = None
+        """How often the answer has each token (1, V); None where no penalty looks at it."""
         self.go_on(prompt, drawn=0)
 
     def go_on(self, tokens: Sequence[int], *, drawn: int) -> None:
-        """Go on after these tokens, of which it has drawn some; what it drew after them is undone.
+        """Go on after these tokens, of which it has drawn the last ones; what came after is undone.
 
-        That is at most the token of a pass that was launched ahead.
+        Raises:
+            EdgeLLMError: a grammar does not allow them.
         """
         self._draws = drawn
+        new_tokens = np.asarray(tokens[len(tokens) - drawn :], dtype=np.int64)
         if self.reads_tokens:
             self._tokens = TokensSoFar(tokens)
+        if self._constraint is not None:
+            self._constraint.go_on(new_tokens.tolist())
         if self.sampling.repetition_penalty != 1.0:
             seen = np.zeros((1, self._vocab_size), dtype=np.bool_)
             seen[0, np.asarray(tokens, dtype=np.int64)] = True
-            self.seen = mx.array(seen)
+            self._seen = mx.array(seen)
+        if self.sampling.presence_penalty or self.sampling.frequency_penalty:
+            counts = np.bincount(new_tokens, minlength=self._vocab_size)
+            self._counts = mx.array(counts[None].astype(np.float32))
 
     def __call__(self, logits: mx.array) -> Draw:
-        """Draw the next token for logits (1, V). Raises ConfigError where a processor fails."""
+        """Draw the next token for logits (1, V).
+
+        Raises:
+            ConfigError: a processor fails, or leaves no token that the grammar allows.
+            EdgeLLMError: a grammar cannot be followed any further.
+        """
         settings = self.sampling
         logits = logits.astype(mx.float32)
         largest = self._largest(logits)
-        if self._processors is not None:
-            logits = self._processors(logits, self._tokens.array)
-        logits = penalize_repeated(logits, self.seen, settings.repetition_penalty)
+        if self._constraint is not None and not math.isfinite(scalar(largest)):
+            return Draw(mx.array([0]), largest)  # its reader gets the error
+        logits = self._changed(logits)
         if settings.temperature < GREEDY:
             token = self._likeliest(logits)
         elif self._lazy:
@@ -139,13 +169,8 @@ class Sampler:
             return self(logits).read()
         logits = logits.astype(mx.float32)
         require_finite(np.array(logits).max())
-        if self._processors is not None:
-            logits = self._processors(logits, self._tokens.array)
-        row: npt.NDArray[np.float32] = np.array(logits)[0]
-        seen = None
-        if self.seen is not None:
-            seen = np.array(self.seen)[0]
-        target = distribution_of(row, self.sampling, seen)
+        row: npt.NDArray[np.float32] = np.array(self._changed(logits))[0]
+        target = distribution_of(row, self.sampling)
         token = draft_token
         # accepted with the probability min(1, p / q); written as a product, since q may be 0
         threshold = self._random.random() * proposal.probability(draft_token)
@@ -155,15 +180,55 @@ class Sampler:
         return token
 
     @property
+    def pending(self) -> list[mx.array | None]:
+        """Arrays by which it remembers tokens; on a GPU they may still have to be computed."""
+        return [self._seen, self._counts]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the answer's grammar is complete, so that the last token is the last of all."""
+        return self._constraint is not None and self._constraint.has_ended
+
+    @property
     def plain_greedy(self) -> bool:
         """Whether the next token is the likeliest one of the model's, whatever came before."""
         is_greedy = self.sampling.temperature < GREEDY
-        return is_greedy and self.seen is None and self._processors is None
+        remembers = self._seen is not None or self._counts is not None or self.reads_tokens
+        return is_greedy and not remembers and self._processors is None
 
     @property
     def reads_tokens(self) -> bool:
         """Whether a token can be drawn only when the one before it is known to Python."""
+        if self._constraint is not None:
+            return True
         return self._processors is not None and self._processors.reads_tokens
+
+    def _changed(self, logits: mx.array) -> mx.array:
+        """Return the logits (1, V) that a token is drawn from, of the model's own in float32."""
+        settings = self.sampling
+        if self._processors is not None:
+            logits = self._processors(logits, self._tokens.array)
+        logits = penalize_repeated(logits, self._seen, settings.repetition_penalty)
+        logits = penalize_counted(logits, self._counts, settings)
+        if self._constraint is not None:
+            logits = self._masked(logits, self._constraint.allowed())
+        return logits
+
+    def _masked(self, logits: mx.array, allowed: npt.NDArray[np.bool_]) -> mx.array:
+        """Return logits (1, V) with those of tokens that are not ``allowed`` at minus infinity.
+
+        Raises:
+            ConfigError: nothing is left.
+        """
+        # in NumPy: MLX takes 10 times as long on a CPU, and the mask comes from there
+        masked = np.where(allowed, np.array(logits, copy=False), np.float32(-np.inf))
+        if not np.isfinite(masked.max()):
+            raise ConfigError(
+                "no token is left: all that the grammar allows are banned by logit_bias or a"
+                " logits processor",
+                hint="leave the bias out, or allow more in the grammar",
+            )
+        return mx.array(masked)
 
     def _draw(self, logits: npt.NDArray[np.float32], largest: mx.array) -> int:
         """Draw a token from logits (V,); 0 where nothing can be: ``Draw.read`` says so."""
@@ -190,8 +255,12 @@ class Sampler:
         self._draws += 1
         if self.reads_tokens:
             self._tokens.add(int(np.array(token).item()))
-        if self.seen is not None:
-            self.seen[0, token] = True
+        if self._constraint is not None:
+            self._constraint.add(int(np.array(token).item()))
+        if self._seen is not None:
+            self._seen[0, token] = True
+        if self._counts is not None:
+            self._counts[0, token] += 1.0
 
 
 def scalar(array: mx.array) -> Any:

@@ -73,7 +73,9 @@ _CODE = "nothing to set: no code of a model's folder is ever run"
 _CACHE = "set the environment variable HF_HOME to keep downloads elsewhere"
 _OTHER_FILTERS = "use min_p or top_p, which cut off unlikely tokens too"
 _PENALTIES = "use repetition_penalty"
-_NOT_CONSTRAINED = "there are no grammars; logits_processors can hold an answer to a form"
+_FORMS = (
+    "use grammar: edgellm.Grammar.json_schema(schema), json_object(), regex(pattern) and others"
+)
 _END_IDS = "the model's own end tokens end an answer; for others use stop, with their texts"
 
 WAYS_ROUND = {
@@ -95,13 +97,15 @@ WAYS_ROUND = {
     "early_stopping": "beam search ends when no beam can still become better",
     "f16_kv": "use kv_bits: 16 is usual on a CPU, 32 exact, 8 or 4 smaller",
     "flash_attn": "nothing to set: attention has one implementation per machine",
-    "format": _NOT_CONSTRAINED,
-    "frequency_penalty": _PENALTIES,
+    "format": _FORMS,
     "gguf_file": "name it in the model: 'owner/name/FILE.gguf'",
     "gpu_layers": _LAYERS,
-    "grammar": _NOT_CONSTRAINED,
-    "guided_json": _NOT_CONSTRAINED,
+    "guided_choice": _FORMS,
+    "guided_grammar": _FORMS,
+    "guided_json": _FORMS,
+    "guided_regex": _FORMS,
     "ignore_eos": "there is no minimum; an end token ends the answer",
+    "json_schema": _FORMS,
     "keep_alive": "a model stays loaded until close()",
     "lazy": "nothing to set: memory says what is read when",
     "length_penalty": "nothing to set: texts are compared by their mean log-probability",
@@ -127,18 +131,18 @@ WAYS_ROUND = {
     "offload_folder": _LAYERS,
     "pad_token_id": "nothing to set: batches are not padded",
     "penalty_alpha": _OTHER_FILTERS,
-    "presence_penalty": _PENALTIES,
     "quantization": _BITS,
     "quantization_config": _BITS,
     "quantize": _BITS,
     "raw": "generate and stream use no chat template; chat does",
     "repeat_last_n": "repetition_penalty looks at all tokens",
     "repetition_context_size": "repetition_penalty looks at all tokens",
-    "response_format": _NOT_CONSTRAINED,
+    "response_format": _FORMS,
     "return_dict_in_generate": "generate always returns a Completion",
     "skip_special_tokens": "texts have no special tokens; Completion.tokens has their ids",
     "stop_token_ids": _END_IDS,
     "streamer": "use stream(), which yields the tokens as they come",
+    "structured_outputs": _FORMS,
     "suffix": "the text after the gap cannot be given; models only continue a text",
     "tensor_parallel_size": "a model runs on one machine and one device",
     "tfs_z": _OTHER_FILTERS,

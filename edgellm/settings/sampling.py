@@ -20,6 +20,7 @@ from edgellm.setting_values import (
 )
 from edgellm.settings.argument_names import check_names
 from edgellm.settings.defaults import MAX_BEAMS, MAX_SEED, MAX_VOCABULARY
+from edgellm.structured.grammar import Grammar
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -39,8 +40,9 @@ else:  # neither library is imported for the name of a type
 class Sampling:
     """How the next token is sampled; temperature 0 takes the most likely one (greedy decoding).
 
-    The steps apply in this order: logit bias, logits processors, repetition penalty, temperature,
-    top-k, top-p, min-p. Raises ConfigError where a value is out of range.
+    The steps apply in this order: logit bias, logits processors, repetition penalty, frequency and
+    presence penalty, grammar, temperature, top-k, top-p, min-p. Raises ConfigError where a value is
+    out of range.
 
     Attributes:
         max_tokens: maximum number of new tokens; None for as many as the context has room for.
@@ -50,6 +52,9 @@ class Sampling:
         min_p: drop tokens less likely than this fraction of the most likely one; 0 keeps all.
         repetition_penalty: divides (or multiplies, below 0) the logits of tokens seen; 1 leaves
             them.
+        presence_penalty: subtracted from the logits of tokens that the answer has already.
+        frequency_penalty: subtracted from a token's logit as often as the answer has it. Both look
+            at new tokens alone, not at the prompt (OpenAI's definition, as in vLLM).
         beams: sequences that beam search keeps; 1 is plain decoding.
         seed: equal seeds draw equal texts; None draws a new one each time.
         stop: texts that end the completion and are left out of it.
@@ -63,6 +68,7 @@ class Sampling:
             prompt's included, and the logits (1, V), both as MLX arrays, and returns logits.
         logits_processor: a function or several, as llama-cpp-python has them: each gets the tokens
             so far (L,) and the logits (V,), both as NumPy arrays, and returns logits.
+        grammar: the form that the answer has: a JSON schema for example.
     """
 
     max_tokens: int | None = 256
@@ -71,6 +77,8 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     beams: int = 1
     seed: int | None = None
     stop: str | Iterable[str] = ()
@@ -81,6 +89,7 @@ class Sampling:
     logit_bias: Mapping[int, float] | Mapping[str, float] | None = field(default=None, hash=False)
     logits_processors: Sequence[LogitsProcessor] = ()
     logits_processor: NumPyLogitsProcessor | Sequence[NumPyLogitsProcessor] = ()
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -90,6 +99,8 @@ class Sampling:
             "top_k": whole_number("top_k", self.top_k, 0, MAX_VOCABULARY),
             "min_p": number("min_p", self.min_p, 0, 1),
             "repetition_penalty": number("repetition_penalty", self.repetition_penalty, 0.01, 100),
+            "presence_penalty": number("presence_penalty", self.presence_penalty, -2, 2),
+            "frequency_penalty": number("frequency_penalty", self.frequency_penalty, -2, 2),
             "beams": whole_number("beams", self.beams, 1, MAX_BEAMS),
             "stop": _stop_texts(self.stop),
             "logprobs": truth("logprobs", self.logprobs),
@@ -114,6 +125,13 @@ class Sampling:
             raise ConfigError(
                 "beam search does not sample", hint="leave out temperature, or set beams to 1"
             )
+        if not isinstance(self.grammar, Grammar | None):
+            raise ConfigError(
+                f"grammar is {shown(self.grammar)}; it must be an edgellm.Grammar",
+                hint="make one: edgellm.Grammar.json_schema(schema)",
+            )
+        if self.beams > 1 and self.grammar is not None:
+            raise ConfigError("beam search follows no grammar", hint="set beams to 1")
 
     def new_tokens(self, prompt_tokens: int, context: int) -> int:
         """Return how many tokens may follow a prompt: one, even where it fills the context."""
@@ -144,6 +162,8 @@ class SamplingFields(TypedDict, total=False):
     top_k: int
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
     beams: int
     seed: int | None
     stop: str | Iterable[str]
@@ -153,6 +173,7 @@ class SamplingFields(TypedDict, total=False):
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     logits_processors: Sequence[LogitsProcessor]
     logits_processor: NumPyLogitsProcessor | Sequence[NumPyLogitsProcessor]
+    grammar: Grammar | None
 
 
 def _stop_texts(stop: object) -> tuple[str, ...]:

@@ -163,11 +163,11 @@ class DraftModel:
         require_finite(row.max(), "the draft model")
         if self._bias is not None:
             row = row + self._bias
+        row = penalize_repeated(row, seen, self._sampling.repetition_penalty)
         if self._random is not None:
-            proposal = distribution_of(row, self._sampling, seen)
+            proposal = distribution_of(row, self._sampling)
             token = proposal.sample(self._random.random())
             return DraftToken(token, _bucket(proposal.probability(token)), proposal)
-        row = penalize_repeated(row, seen, self._sampling.repetition_penalty)
         token = int(row.argmax())
         # softmax of the largest logit: 1 / sum exp(x - x_max)
         return DraftToken(token, _bucket(1.0 / float(np.exp(row - row[token]).sum())))

@@ -281,6 +281,14 @@ class Tokenizer:
                 return f"they split {quoted(text)} in different ways"
         return None
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that a token is in a text, and those that a special one is written with.
+
+        They may be a part of a character; none where there is no such token.
+        """
+        token_id = whole_number("token_id", token_id, -sys.maxsize, sys.maxsize)
+        return self._detokenizer.bytes_of(token_id, skip_special_tokens=False) or b""
+
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token, ``None`` where there is none."""
         return self._vocabulary.id_of(require_text("token", token))

@@ -25,6 +25,7 @@ from edgellm.sampling.logprobs import Logprobs
 from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.settings import Sampling
+from edgellm.structured.constraint import constraint_for
 
 GROWTH, GROWTH_SHARE = 64, 8
 """KV caches get room for this many new tokens, and for this part of the tokens so far.
@@ -94,6 +95,12 @@ class Sequence:
         self._sampling = sampling
         self._context = context
         self._tokenizer = context.tokenizer
+        self._constraint = constraint_for(
+            sampling.grammar,
+            context.tokenizer,
+            context.end_tokens,
+            context.model.config.vocab_size,
+        )
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
         self._drawn_logprobs: Logprobs | None = None
@@ -170,8 +177,13 @@ class Sequence:
             return
         self.cached_tokens = lease.cached
         self._meter = self._context.start_meter()
-        vocab_size = self._context.model.config.vocab_size
-        self._sampler = Sampler(self._sampling, self.tokens, vocab_size, lazy=device.has_gpu())
+        self._sampler = Sampler(
+            self._sampling,
+            self.tokens,
+            self._context.model.config.vocab_size,
+            lazy=device.has_gpu(),
+            constraint=self._constraint,
+        )
 
     def give_way(self) -> None:
         """Let go of its caches: they stay for it, as long as nobody else needs their memory.
@@ -250,7 +262,7 @@ class Sequence:
         assert self._sampler is not None, "it has started"
         self._drawn = self._sampler(logits)
         self._drawn_logprobs = None
-        pending = [self._drawn.tokens, self._drawn.largest_logits, self._sampler.seen]
+        pending = [self._drawn.tokens, self._drawn.largest_logits, *self._sampler.pending]
         if self._sampling.logprobs:
             self._drawn_logprobs = self._sampler.logprobs(logits, self._drawn.tokens)
             pending += self._drawn_logprobs.pending
@@ -273,7 +285,8 @@ class Sequence:
             scored = prompt_tokens(self.tokens, self._scorer, self._tokenizer)
             self._scorer = None
         self.tokens.append(token)
-        text, finish_reason = self._text.add(token)
+        is_last = self._sampler is not None and self._sampler.has_ended
+        text, finish_reason = self._text.add(token, is_last=is_last)
         stats = None
         if finish_reason is not None:
             stats = self._stats()

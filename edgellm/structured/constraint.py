@@ -1,0 +1,91 @@
+"""A constraint: what holds the tokens of one sequence to a grammar."""
+
+# V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgellm.errors import EdgeLLMError
+from edgellm.structured.grammar import Grammar
+from edgellm.structured.token_trie import Tokens, token_trie
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Constraint:
+    """Says which tokens may come next in one sequence.
+
+    Args:
+        matcher: llguidance's, at the beginning of the grammar.
+        vocab_size: logits of a position; the tokenizer may have fewer tokens.
+
+    Attributes:
+        has_ended: whether the grammar is complete, and nothing may follow.
+    """
+
+    def __init__(self, matcher: Any, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._start = matcher.deep_copy()
+        self._vocab_size = vocab_size
+        self.has_ended: bool = False
+
+    def go_on(self, tokens: Sequence[int]) -> None:
+        """Go on after these tokens, the first of which began the answer."""
+        self._matcher = self._start.deep_copy()
+        self.has_ended = False
+        for token in tokens:
+            self.add(token)
+
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Return which tokens (V,) may come next; end tokens where the answer may be over.
+
+        Raises:
+            EdgeLLMError: the grammar needs more work for a token than llguidance's limits allow.
+        """
+        import numpy as np
+
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        self._require_no_error()
+        mask = np.zeros(self._vocab_size, np.bool_)
+        found = np.unpackbits(bits, count=min(8 * len(bits), len(mask)), bitorder="little")
+        mask[: len(found)] = found
+        return mask
+
+    def add(self, token: int) -> None:
+        """Take the next token of the sequence. Raises EdgeLLMError where it may not come."""
+        self._matcher.consume_token(token)
+        self._require_no_error()
+        self.has_ended = self._matcher.is_stopped()
+
+    def _require_no_error(self) -> None:
+        if self._matcher.is_error():
+            raise EdgeLLMError(
+                f"the answer cannot be held to its grammar: {self._matcher.get_error().strip()}",
+                hint="use a simpler grammar or schema",
+            )
+
+
+def constraint_for(
+    grammar: Grammar | None, tokenizer: Tokens, end_tokens: frozenset[int], vocab_size: int
+) -> Constraint | None:
+    """Return what holds a new sequence to a grammar; None without one.
+
+    The first grammar of a model takes a second with a vocabulary of 128,000.
+
+    Args:
+        grammar: the form of the answer.
+        tokenizer: the model's.
+        end_tokens: tokens that end the answer.
+        vocab_size: logits of a position.
+
+    Raises:
+        ConfigError: the grammar names a special token that this model has not.
+        BackendError: llguidance is not installed.
+    """
+    if grammar is None:
+        return None
+    return Constraint(token_trie(tokenizer, end_tokens).matcher(grammar), vocab_size)

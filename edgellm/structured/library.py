@@ -1,0 +1,73 @@
+"""llguidance: how it is imported, its options and its limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from edgellm.errors import BackendError
+
+WHITESPACE = r" |\n[ \t]{0,16}"
+"""White space in JSON, between two tokens of it: a space, or a line break with indentation.
+
+llguidance itself puts no bound on it, and a model may then write blanks up to its last token.
+"""
+
+_JSON_OPTIONS: dict[str, Any] = {
+    "item_separator": ",",
+    "key_separator": ":",
+    "whitespace_flexible": True,
+    "whitespace_pattern": WHITESPACE,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+"""All that changes what llguidance accepts: a schema may set none of it by ``x-guidance``."""
+
+
+@cache
+def llguidance() -> ModuleType:
+    """Return the library. Raises BackendError where it is not installed."""
+    try:
+        import llguidance
+    except ImportError as error:
+        raise BackendError(
+            "structured output needs llguidance, which is not installed",
+            hint="install it, in edgellm's checkout: pip install '.[structured]'",
+        ) from error
+    return llguidance
+
+
+@cache
+def limits() -> Any:
+    """Return the limits of compilation and of a step: the library's own, and short errors."""
+    return llguidance().LLParserLimits(verbose_errors=False)
+
+
+def from_json_schema(schema: Mapping[str, Any] | bool) -> str:
+    """Return a JSON schema as a grammar of llguidance."""
+    compiled: str = llguidance().LLMatcher.grammar_from_json_schema(
+        json.dumps(schema), overrides=_JSON_OPTIONS
+    )
+    return compiled
+
+
+def with_json_options(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema for ``%json`` in a Lark grammar, where options stand in the schema."""
+    return {**schema, "x-guidance": _JSON_OPTIONS}
+
+
+def from_lark(text: str) -> str:
+    """Return a Lark grammar as a grammar of llguidance."""
+    compiled: str = llguidance().LLMatcher.grammar_from_lark(text)
+    return compiled
+
+
+def refusal(compiled: str, tokenizer: Any = None) -> str:
+    """Return why llguidance refuses a grammar, "" where it does not."""
+    message: str = llguidance().LLMatcher.validate_grammar(compiled, tokenizer, limits=limits())
+    if message.startswith("WARNING"):
+        return ""
+    return message
