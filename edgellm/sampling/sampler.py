@@ -89,7 +89,7 @@ class Sampler:
         self._constraint = constraint
         self._vocab_size = vocab_size
         self._tokens = TokensSoFar(())
-        self._seen: mx.array | None = None
+        self.seen: mx.array | None = None
         """Which tokens (1, V) the repetition penalty looks at; None where there is no penalty."""
         self._counts: mx.array | None = None
         """How often the answer has each token (1, V); None where no penalty looks at it."""
@@ -110,7 +110,7 @@ class Sampler:
         if self.sampling.repetition_penalty != 1.0:
             seen = np.zeros((1, self._vocab_size), dtype=np.bool_)
             seen[0, np.asarray(tokens, dtype=np.int64)] = True
-            self._seen = mx.array(seen)
+            self.seen = mx.array(seen)
         if self.sampling.presence_penalty or self.sampling.frequency_penalty:
             counts = np.bincount(new_tokens, minlength=self._vocab_size)
             self._counts = mx.array(counts[None].astype(np.float32))
@@ -182,7 +182,7 @@ class Sampler:
     @property
     def pending(self) -> list[mx.array | None]:
         """Arrays by which it remembers tokens; on a GPU they may still have to be computed."""
-        return [self._seen, self._counts]
+        return [self.seen, self._counts]
 
     @property
     def has_ended(self) -> bool:
@@ -193,7 +193,7 @@ class Sampler:
     def plain_greedy(self) -> bool:
         """Whether the next token is the likeliest one of the model's, whatever came before."""
         is_greedy = self.sampling.temperature < GREEDY
-        remembers = self._seen is not None or self._counts is not None or self.reads_tokens
+        remembers = self.seen is not None or self._counts is not None or self.reads_tokens
         return is_greedy and not remembers and self._processors is None
 
     @property
@@ -208,7 +208,7 @@ class Sampler:
         settings = self.sampling
         if self._processors is not None:
             logits = self._processors(logits, self._tokens.array)
-        logits = penalize_repeated(logits, self._seen, settings.repetition_penalty)
+        logits = penalize_repeated(logits, self.seen, settings.repetition_penalty)
         logits = penalize_counted(logits, self._counts, settings)
         if self._constraint is not None:
             logits = self._masked(logits, self._constraint.allowed())
@@ -257,8 +257,8 @@ class Sampler:
             self._tokens.add(int(np.array(token).item()))
         if self._constraint is not None:
             self._constraint.add(int(np.array(token).item()))
-        if self._seen is not None:
-            self._seen[0, token] = True
+        if self.seen is not None:
+            self.seen[0, token] = True
         if self._counts is not None:
             self._counts[0, token] += 1.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from edgellm.errors import ConfigError
 from edgellm.setting_values import shown
@@ -88,18 +89,26 @@ class _Search:
     def find(self, message: str) -> tuple[str, str]:
         """Return the place as a JSON pointer, and what is wrong there."""
         pointer, part = "#", self._schema
-        goes_on = True
-        while goes_on:
-            goes_on = False
-            for path, child in _children(part):
-                found = self._refusal(pointer + path)
-                if found:
-                    pointer, part, message = pointer + path, child, found
-                    goes_on = True
+        seen = set()
+        while pointer not in seen:
+            seen.add(pointer)
+            for place, child in self._below(pointer, part):
+                found = self._refusal(place)
+                if found and place not in seen:
+                    pointer, part, message = place, child, found
                     break
         if isinstance(part, dict):
             pointer += self._keyword(part, message)
         return pointer, _one_line(message)
+
+    def _below(self, pointer: str, part: Schema) -> Iterator[tuple[str, Schema]]:
+        """Yield the schemas that one consists of, each with its place."""
+        if isinstance(part, dict) and _is_within(part.get("$ref")):
+            target = _target(self._schema, part["$ref"])
+            if isinstance(target, dict | bool):
+                yield part["$ref"], target
+        for path, child in _children(part):
+            yield pointer + path, child
 
     def _keyword(self, part: dict[str, Any], message: str) -> str:
         """Return the keyword that is refused, as a step of a pointer; "" where it is not one."""
@@ -160,10 +169,28 @@ def _moved(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     moved = {key: _moved(item) for key, item in value.items()}
-    target = moved.get("$ref")
-    if isinstance(target, str) and (target == "#" or target.startswith("#/")):
-        moved["$ref"] = f"#/$defs/whole{target[1:]}"
+    if _is_within(moved.get("$ref")):
+        moved["$ref"] = f"#/$defs/whole{moved['$ref'][1:]}"
     return moved
+
+
+def _is_within(reference: Any) -> bool:
+    """Return whether a reference leads to a place in the same schema."""
+    return isinstance(reference, str) and (reference == "#" or reference.startswith("#/"))
+
+
+def _target(schema: Schema, reference: str) -> Any:
+    """Return what a JSON pointer leads to; None where that is nothing."""
+    found: Any = schema
+    for step in reference.split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, dict):
+            found = found.get(key)
+        else:
+            return None
+    return found
 
 
 def _depth(value: Any) -> int:

@@ -37,7 +37,8 @@ def llguidance() -> ModuleType:
             "structured output needs llguidance, which is not installed",
             hint="install it, in edgellm's checkout: pip install '.[structured]'",
         ) from error
-    return llguidance
+    module: ModuleType = llguidance
+    return module
 
 
 @cache

@@ -1,0 +1,85 @@
+"""Answers that are held to a grammar, beside jsonschema."""
+
+import json
+import re
+
+import jsonschema
+import pytest
+
+from edgellm import ConfigError, Grammar, Sampling
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 12},
+        "days": {"type": "integer", "minimum": 1, "maximum": 14},
+        "units": {"enum": ["metric", "imperial"]},
+        "hours": {"type": "array", "items": {"type": "integer", "maximum": 23}, "maxItems": 3},
+    },
+    "required": ["city", "days", "units", "hours"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def llm():
+    import edgellm
+
+    with edgellm.load("stories", memory="500MB", threads=1) as opened:
+        yield opened
+
+
+def is_valid(completion, schema=SCHEMA):
+    """Whether an answer is valid, or was cut."""
+    if completion.finish_reason == "length":
+        return True
+    assert completion.finish_reason == "stop"
+    jsonschema.validate(json.loads(completion.text), schema)
+    return True
+
+
+def test_answers_are_valid_by_their_schema(llm):
+    grammar = Grammar.json_schema(SCHEMA)
+    greedy = llm.generate("Once", grammar=grammar, max_tokens=120)
+    assert greedy.finish_reason == "stop"
+    assert is_valid(greedy)
+    drawn = [Sampling(temperature=1, seed=seed, max_tokens=120, grammar=grammar) for seed in (1, 2)]
+    alone = [llm.generate("Once", sampling) for sampling in drawn]
+    assert all(map(is_valid, alone))
+    together = llm.generate_batch(["Once"] * 2, drawn)
+    assert [one.text for one in together] == [one.text for one in alone]
+
+
+@pytest.mark.parametrize(
+    ("grammar", "form"),
+    [
+        (Grammar.choices(["yes", "no", 'say "maybe"']), 'yes|no|say "maybe"'),
+        (Grammar.regex("[0-9]{4}-(0[1-9]|1[0-2])"), "[0-9]{4}-(0[1-9]|1[0-2])"),
+        (
+            Grammar.lark('start: word (" " word)~2\nword: /[a-z]{2,4}/'),
+            "[a-z]{2,4}( [a-z]{2,4}){2}",
+        ),
+    ],
+)
+def test_answers_have_the_form_of_other_grammars(llm, grammar, form):
+    for temperature in (0, 1):
+        answer = llm.generate("Once", grammar=grammar, temperature=temperature, seed=3)
+        assert answer.finish_reason == "stop"
+        assert re.fullmatch(form, answer.text)
+
+
+def test_a_grammar_is_followed_with_bias(llm):
+    grammar = Grammar.choices(["yes", "no"])
+    no = [token for token in range(4096) if llm.tokenizer.token_bytes(token) in {b"n", b"no"}]
+    answer = llm.generate("Once", grammar=grammar, logit_bias=dict.fromkeys(no, 100))
+    assert answer.text == "no"
+    banned = {token: float("-inf") for token in range(llm.config.vocab_size - 1)}
+    with pytest.raises(ConfigError, match="no token is left"):
+        llm.generate("Once", grammar=grammar, logit_bias=banned)
+
+
+def test_beam_search_and_other_values_are_refused():
+    with pytest.raises(ConfigError, match="beam search follows no grammar"):
+        Sampling(beams=2, grammar=Grammar.json_object())
+    with pytest.raises(ConfigError, match="it must be an edgellm.Grammar"):
+        Sampling(grammar={"type": "object"})
