@@ -81,5 +81,5 @@ def test_a_grammar_is_followed_with_bias(llm):
 def test_beam_search_and_other_values_are_refused():
     with pytest.raises(ConfigError, match="beam search follows no grammar"):
         Sampling(beams=2, grammar=Grammar.json_object())
-    with pytest.raises(ConfigError, match="it must be an edgellm.Grammar"):
+    with pytest.raises(ConfigError, match=r"it must be an edgellm\.Grammar"):
         Sampling(grammar={"type": "object"})
