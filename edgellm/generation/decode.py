@@ -35,7 +35,7 @@ from edgellm.generation.prefill import prefill
 from edgellm.generation.stats import Progress
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.kv_cache.token_tree import moves, room
-from edgellm.models.layers import always
+from edgellm.models.layers import Span, always
 from edgellm.models.model import Model
 from edgellm.sampling.logprobs import Logprobs, TokenLogprob
 from edgellm.sampling.sampler import Draw, Sampler
@@ -252,16 +252,14 @@ class _DecodeLoop:
             tokens = mx.concatenate([tokens, mx.array(drafted, dtype=tokens.dtype)])  # (R,)
         offset = self.caches[0].offset
         started_at = time.perf_counter()
-        states = self.model.hidden(
-            [tokens[None]], [self.caches], keep_going=self.keep_going, levels=levels
-        )
-        if not states:
+        span = Span(self.caches, len(tokens), levels=levels)
+        logits = self.model.step(tokens, [span], keep_going=self.keep_going)  # (R, V)
+        if logits is None:
             self._trim(offset)
             return None
         self.progress.forwards += 1
         self.progress.decode_passes += 1
         self.progress.drafted_tokens += len(tokens) - 1
-        logits = self.model.logits(states[0][0])  # (R, V)
         launched = _Pass(len(tokens), tree, tokens, offset, logits, started_at=started_at)
         if tree is None:
             self._draw(launched)

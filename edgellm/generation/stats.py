@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from edgellm.device import machine as device
 from edgellm.memory_plan.plan import Plan
+from edgellm.models.embedding import PagedEmbedding
 from edgellm.models.model import Model
-from edgellm.models.paged_embedding import PagedEmbedding
 from edgellm.models.paged_layers import PagedLayers, Traffic
 from edgellm.reading.disk_reader import Reader
 

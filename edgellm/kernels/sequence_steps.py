@@ -127,11 +127,13 @@ class CallOfLayers:
 
     Args:
         calls: of each layer, all for the same sequences.
+        last: steps after the last layer.
     """
 
-    def __init__(self, calls: Sequence[CallSteps]) -> None:
-        self._steps = _joined([call.steps for call in calls])
+    def __init__(self, calls: Sequence[CallSteps], last: StepArray) -> None:
+        self._steps = _joined([*(call.steps for call in calls), last])
         self._bounds = np.cumsum([0, *(len(call.steps) for call in calls)])
+        self._bounds[-1] += len(last)
         # of layers whose sequences go apart: memory that a step of theirs points to
         apart = [number for number, call in enumerate(calls) if call.apart]
         self._apart_steps = _joined([calls[number].by_sequence for number in apart])
@@ -144,7 +146,7 @@ class CallOfLayers:
             self._steps[step, APART["steps"]] = self._apart_steps[first:].ctypes.data
 
     def steps(self, first: int, stop: int) -> StepArray:
-        """Return the steps of the layers from one to before another."""
+        """Return the steps of the layers from one to before another, after the last all others."""
         return self._steps[self._bounds[first] : self._bounds[stop]]
 
     def rows(self, layers: Sequence[int]) -> Rows:

@@ -102,6 +102,19 @@ class JoinedLinear:
         return mx.concatenate([member(x) for member in self.members], axis=-1)
 
 
+class NormedLinear:
+    """A weight that multiplies what was normed before."""
+
+    def __init__(self, norm: Callable[[mx.array], mx.array], linear: Linear) -> None:
+        self._norm = norm
+        self._linear = linear
+        self.out_features: int = linear.out_features
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return ``norm(x) @ weight.T (+ bias)``."""
+        return self._linear(self._norm(x))
+
+
 def linear_from(
     tensors: Tensors, name: str, quantization: Quantization | None
 ) -> DenseLinear | QuantizedLinear:

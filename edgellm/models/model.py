@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.kv_cache.cache import Cache
-from edgellm.models.layers import Layers, Span, always
+from edgellm.models.layers import KeepGoing, Layers, Span, always
 from edgellm.models.linear import DenseLinear, Linear, QuantizedLinear
 
 
@@ -42,6 +43,16 @@ class ResidentEmbedding:
         """Do nothing: there are no files."""
 
 
+class WholePass(Protocol):
+    """Passes of a few tokens through a whole model at once."""
+
+    def logits(
+        self, ids: Sequence[int], spans: Sequence[Span], *, keep_going: KeepGoing
+    ) -> mx.array | None:
+        """Return the logits (L, V) after each of L tokens; None where ``keep_going`` said no."""
+        ...
+
+
 class Model:
     """Embedding, layers, final norm and output matrix.
 
@@ -50,11 +61,12 @@ class Model:
         embed_tokens: the token embedding.
         layers: the decoder layers.
         norm: of (..., E), before the output matrix.
-        lm_head: the output matrix (V, E).
+        head: the product of normed states (..., E) with the output matrix (V, E), norm included.
         embedding_scale: what embeddings are multiplied by before the first layer.
         whole: whether what stands for the layers is a whole model: its states are logits, and it
             takes one sequence at a time.
         logit_cap: the soft cap of logits; None: there is none.
+        whole_pass: takes a few tokens from ids to logits; None where each part is called by itself.
     """
 
     def __init__(
@@ -64,19 +76,21 @@ class Model:
         embed_tokens: Embedding,
         layers: Layers,
         norm: Callable[[mx.array], mx.array],
-        lm_head: Linear,
+        head: Linear,
         embedding_scale: float = 1.0,
         whole: bool = False,
         logit_cap: float | None = None,
+        whole_pass: WholePass | None = None,
     ) -> None:
         self.config = config
         self.embed_tokens = embed_tokens
         self.layers = layers
         self.norm = norm
-        self.lm_head = lm_head
+        self.head = head
         self.embedding_scale = embedding_scale
         self.whole = whole
         self.logit_cap = logit_cap
+        self.whole_pass = whole_pass
 
     def close(self) -> None:
         """Free the layers' weights, and close files."""
@@ -136,6 +150,29 @@ class Model:
         states = (self._embed(ids) for ids in tokens)
         return self.layers.run(states, spans, keep_going=keep_going, depth=depth)
 
+    def step(
+        self,
+        tokens: mx.array | list[int],
+        spans: Sequence[Span],
+        *,
+        keep_going: KeepGoing = always,
+    ) -> mx.array | None:
+        """Return the logits (L, V) after each of L tokens, which are few and not ``many``.
+
+        None where ``keep_going`` said no.
+
+        Args:
+            tokens: ids (L,) of one sequence or of several side by side.
+            spans: whose they are.
+            keep_going: as ``Layers.run`` has it.
+        """
+        if self.whole_pass is not None:
+            return self.whole_pass.logits(np.array(tokens).tolist(), spans, keep_going=keep_going)
+        states = self.hidden_ragged([mx.array(tokens)[None]], [spans], keep_going=keep_going)
+        if not states:
+            return None
+        return self.logits(states[0][0])
+
     def _embed(self, tokens: mx.array) -> mx.array:
         states = self.embed_tokens(tokens)
         # LLaMA's scale is 1: not even a multiplication is launched
@@ -147,7 +184,7 @@ class Model:
         """Return the logits (N, V) of hidden states (N, E), each as it would be alone."""
         at_once = self.layers.max_exact_rows or len(hidden)
         parts = [
-            self._capped(self.lm_head(self.norm(hidden[begin : begin + at_once])))
+            self._capped(self.head(hidden[begin : begin + at_once]))
             for begin in range(0, len(hidden), at_once)
         ]
         if len(parts) == 1:

@@ -16,11 +16,12 @@ from edgellm.memory_plan.memory_estimate import layer_windows
 from edgellm.memory_plan.plan import Plan
 from edgellm.models.arithmetic import Arithmetic, arithmetic_of, config_for, kv_format_of
 from edgellm.models.cpu.block import make_layer, make_layers
-from edgellm.models.cpu.linear import make_linear
+from edgellm.models.cpu.linear import RMSNormWeight, make_head
+from edgellm.models.cpu.whole_pass import CpuEmbedding, make_pass
+from edgellm.models.embedding import PagedEmbedding, has_rows
 from edgellm.models.layers import Layer, Layers
 from edgellm.models.linear import DenseLinear, QuantizedLinear, linear_from
 from edgellm.models.model import Embedding, Model, ResidentEmbedding
-from edgellm.models.paged_embedding import PagedEmbedding
 from edgellm.models.paged_layers import PagedLayers
 from edgellm.models.registry import block_class
 from edgellm.reading.disk_reader import DiskReader, Reader, Ticket
@@ -67,13 +68,18 @@ def load_model(
         lm_head_buffer = reads.begin(checkpoint.lm_head)
     reads.finish()
 
-    norm_weight = norm_buffer.arrays(checkpoint.norm.layout)["weight"].astype(arithmetic.dtype)
+    stored_norm = norm_buffer.arrays(checkpoint.norm.layout)["weight"]
+    norm_weight = stored_norm.astype(arithmetic.dtype)
     mx.eval(norm_weight)
+    norm = block.norm(norm_weight, checkpoint.config)
 
     embed_tokens: Embedding
     if embedding_buffer is not None:
         embedding = make_matrix(checkpoint.embed_tokens, embedding_buffer)
-        embed_tokens = ResidentEmbedding(embedding, arithmetic.dtype)
+        if arithmetic.kernels is not None and has_rows(embedding):
+            embed_tokens = CpuEmbedding(embedding)
+        else:
+            embed_tokens = ResidentEmbedding(embedding, arithmetic.dtype)
     else:
         embed_tokens = PagedEmbedding(checkpoint.embed_tokens, arithmetic.dtype)
     with ExitStack() as on_failure:
@@ -104,14 +110,18 @@ def load_model(
                 on_pinned=reads.count,
             )
         on_failure.callback(layers.close)
+        kernel_norm = RMSNormWeight(stored_norm, checkpoint.config.rms_norm_eps)
+        head = make_head(arithmetic.kernels, lm_head, kernel_norm, norm)
+        # no family on the kernels scales embeddings or caps logits
         model = Model(
             checkpoint.config,
             embed_tokens=embed_tokens,
             layers=layers,
-            norm=block.norm(norm_weight, checkpoint.config),
-            lm_head=make_linear(arithmetic.kernels, lm_head),
+            norm=norm,
+            head=head,
             embedding_scale=block.embedding_scale(checkpoint.config),
             logit_cap=checkpoint.config.final_logit_softcapping,
+            whole_pass=make_pass(embed_tokens, layers, head),
         )
         on_failure.pop_all()
     return model

@@ -82,6 +82,13 @@ def forward(
         caches; and the passes over the weights.
     """
     states = _pack(model, inputs, prefill_chunk)
+    if len(states) == 1 and all(map(_is_step, inputs)):
+        # the rows of the only state are the logits that are needed
+        logits = model.step(states[0].tokens, states[0].spans, keep_going=keep_going)
+        if logits is None:
+            return None, 0
+        mx.eval(logits, *stored(cache for new in inputs for cache in new.caches))
+        return logits, 1
     tokens = [mx.array(state.tokens)[None] for state in states]  # (1, L) each
     spans = [state.spans for state in states]
     hidden = model.hidden_ragged(tokens, spans, keep_going=keep_going)  # (1, L, E) each
@@ -106,6 +113,12 @@ def forward(
     if model.layers.streams_weights:
         passes = 1
     return logits, passes
+
+
+def _is_step(new: SequenceInput) -> bool:
+    """Return whether an input is one token after those of its sequence, for its logits alone."""
+    is_one = len(new.tokens) == 1 and new.prompt_tokens == 0
+    return is_one and new.needs_logits and new.on_states is None
 
 
 def _pack(model: Model, inputs: Sequence[SequenceInput], prefill_chunk: int) -> list[_PackedState]:

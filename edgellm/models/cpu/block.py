@@ -23,7 +23,12 @@ from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.kv_cache.cache import Cache
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.call_plan import KnownCalls
-from edgellm.models.cpu.linear import MAX_CALL_TOKENS, kernel_matrices, kernel_vector
+from edgellm.models.cpu.linear import (
+    MAX_CALL_TOKENS,
+    CpuLinear,
+    kernel_matrices,
+    kernel_vector,
+)
 from edgellm.models.cpu.rotations import Rotations, rotations_of, write_rotations
 from edgellm.models.layers import (
     KeepGoing,
@@ -160,6 +165,31 @@ class CpuLayers:
             results.append(after)
         return results
 
+    def logits(
+        self,
+        embeddings: npt.NDArray[np.float32],
+        spans: Sequence[Span],
+        head: CpuLinear,
+        *,
+        keep_going: KeepGoing = always,
+    ) -> mx.array | None:
+        """Return the logits (L, V) of a few tokens' embeddings (L, E), computed in the same calls.
+
+        None where ``keep_going`` said no.
+
+        Raises:
+            ClosedError: the layers were closed.
+        """
+        if not self._blocks:
+            raise ClosedError("the model was closed")
+        known = self._known
+        with self._blocks[0].engine.lock:
+            if not _run_call(
+                self._blocks, embeddings, spans, known=known, keep_going=keep_going, head=head
+            ):
+                return None
+            return mx.array(head.product(len(embeddings)))
+
     def close(self) -> None:
         """Free the weights."""
         self._blocks = []
@@ -207,10 +237,13 @@ def _run(
     begin = 0
     for call_spans in _calls(spans):
         end = begin + sum(span.length for span in call_spans)
-        rows = inputs[begin:end], results[begin:end]
-        with blocks[0].engine.lock:
-            if not _run_call(blocks, *rows, call_spans, known=known, keep_going=keep_going):
+        rows = inputs[begin:end]
+        engine = blocks[0].engine
+        with engine.lock:
+            if not _run_call(blocks, rows, call_spans, known=known, keep_going=keep_going):
                 return None
+            working = engine.workspace.buffer("hidden").array[: rows.size]
+            results[begin:end] = working.reshape(rows.shape)
         begin = end
     return mx.array(results[None])
 
@@ -218,15 +251,17 @@ def _run(
 def _run_call(
     blocks: Sequence[CpuBlock],
     inputs: npt.NDArray[np.float32],
-    results: npt.NDArray[np.float32],
     spans: Sequence[Span],
     *,
     known: KnownCalls,
     keep_going: KeepGoing,
+    head: CpuLinear | None = None,
 ) -> bool:
-    """Compute ``results`` of ``inputs``, both (L, E). The caller holds the engine's lock.
+    """Send ``inputs`` (L, E) through layers. The caller holds the engine's lock.
 
-    Return false where ``keep_going`` said no: only some layers' caches have the new tokens then.
+    What comes out is in the engine's buffer ``hidden``, and of a ``head`` its product where that
+    says. Return false where ``keep_going`` said no: only some layers' caches have the new tokens
+    then.
     """
     engine = blocks[0].engine
     workspace = engine.workspace
@@ -237,7 +272,7 @@ def _run_call(
     layers = [block.steps(tokens, many=many) for block in blocks]
     lengths = [span.length for span in spans]
     plan, cache_memories = known.plan(
-        engine, layers, caches, lengths, many=many, levels=spans[0].levels
+        engine, layers, caches, lengths, many=many, levels=spans[0].levels, head=head
     )
     for angles, rotations in {(block.angles, block.rotations) for block in blocks}:
         if rotations is not None:
@@ -255,7 +290,6 @@ def _run_call(
             for cache_memory in layer_memories:
                 cache_memory.keep()
         known.pace.observe(tokens, (time.perf_counter() - begun) / (last - first))
-    results[:] = working.reshape(inputs.shape)
     return True
 
 

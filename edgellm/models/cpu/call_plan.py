@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edgellm.kernels.kernel_engine import KernelEngine, StepArray
+from edgellm.kernels.kernel_engine import KernelEngine, StepArray, step_array
 from edgellm.kernels.layer import KVView, LayerShape
 from edgellm.kernels.layer_steps import LayerSteps
 from edgellm.kernels.sequence_steps import (
@@ -20,6 +20,7 @@ from edgellm.kernels.sequence_steps import (
 )
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.models.cpu.kv_memory import CacheMemory, GrownCache, TreeMemory
+from edgellm.models.cpu.linear import CpuLinear
 from edgellm.models.cpu.pace import Pace
 
 MAX_PLANS = 4
@@ -57,6 +58,7 @@ class CallPlan:
         memories: of each layer, where the keys and values go, sequence by sequence.
         lengths: new tokens of each sequence.
         many: whether they are computed as many tokens are.
+        head: computes the logits after the last layer; None where they are not asked for.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class CallPlan:
         lengths: Sequence[int],
         *,
         many: bool,
+        head: CpuLinear | None = None,
     ) -> None:
         self._engine, self._lengths, self._many = engine, lengths, many
         views = [[memory.view for memory in own] for own in memories]
@@ -76,6 +79,7 @@ class CallPlan:
                 layer.prepare(self._sequences(own), whole_keys=many)
                 for layer, own in zip(layers, views, strict=True)
             ],
+            _head_steps(head, sum(lengths)),
         )
         alike: dict[tuple[int | None, ...], list[int]] = {}
         for number, own_memories in enumerate(memories):
@@ -112,7 +116,7 @@ class CallPlan:
         return True
 
     def steps(self, first: int, stop: int) -> StepArray:
-        """Return the steps of the layers from one to before another."""
+        """Return the steps of the layers from one to before another, after the last the head's."""
         return self._call.steps(first, stop)
 
     def _sequences(self, views: Sequence[KVView]) -> list[tuple[KVView, int]]:
@@ -126,10 +130,18 @@ class TreePlan:
         engine: whose lock the caller holds.
         layers: each with its steps.
         memories: of each layer, where the keys and values go.
+        levels: of the tree.
+        head: as ``CallPlan`` has it.
     """
 
     def __init__(
-        self, engine: KernelEngine, layers: Sequence[LayerSteps], memories: Sequence[TreeMemory]
+        self,
+        engine: KernelEngine,
+        layers: Sequence[LayerSteps],
+        memories: Sequence[TreeMemory],
+        levels: Sequence[int],
+        *,
+        head: CpuLinear | None = None,
     ) -> None:
         self._call = _call(
             engine,
@@ -137,21 +149,33 @@ class TreePlan:
                 layer.prepare_tree(memory.branches)
                 for layer, memory in zip(layers, memories, strict=True)
             ],
+            _head_steps(head, len(levels)),
         )
 
     def steps(self, first: int, stop: int) -> StepArray:
-        """Return the steps of the layers from one to before another."""
+        """Return the steps of the layers from one to before another, after the last the head's."""
         return self._call.steps(first, stop)
 
 
-def _call(engine: KernelEngine, prepare: Callable[[], Sequence[CallSteps]]) -> CallOfLayers:
-    """Return the steps of layers when the working memory to which they point has settled."""
+def _head_steps(head: CpuLinear | None, tokens: int) -> Callable[[], StepArray]:
+    if head is None:
+        return lambda: step_array([])
+    return lambda: head.steps(tokens)
+
+
+def _call(
+    engine: KernelEngine,
+    prepare: Callable[[], Sequence[CallSteps]],
+    prepare_head: Callable[[], StepArray],
+) -> CallOfLayers:
+    """Return the steps of a call when the working memory to which they point has settled."""
     # a layer's first steps can move it, and those of the layers before point there, too
     version = -1
     while version != engine.workspace.version:
         version = engine.workspace.version
         calls = prepare()
-    return CallOfLayers(calls)
+        last = prepare_head()
+    return CallOfLayers(calls, last)
 
 
 def _moved(view: KVView, window: int | None, offset: int, length: int) -> KVView:
@@ -181,6 +205,7 @@ class KnownCalls:
         *,
         many: bool,
         levels: Sequence[int] = (),
+        head: CpuLinear | None = None,
     ) -> tuple[CallPlan | TreePlan, list[list[CacheMemory | GrownCache | TreeMemory]]]:
         """Return the steps of a call, and what takes the new tokens into the caches.
 
@@ -192,12 +217,12 @@ class KnownCalls:
         """
         if levels:
             trees = [TreeMemory(cache, levels) for (cache,) in caches]
-            return TreePlan(engine, layers, trees), [[tree] for tree in trees]
+            return TreePlan(engine, layers, trees, levels, head=head), [[tree] for tree in trees]
         grown = _grown(caches, lengths)
         key: tuple[int, ...] = ()
         if grown is not None:
             numbers = (cache.storage for own in grown for cache in own)
-            key = (engine.workspace.version, many, *lengths, *numbers)
+            key = (engine.workspace.version, many, head is None, *lengths, *numbers)
             plan = self._plans.get(key)
             if plan is not None and plan.move([cache.offset for cache in grown[0]]):
                 return plan, [list(own) for own in grown]
@@ -205,7 +230,7 @@ class KnownCalls:
             [CacheMemory(cache, length) for cache, length in zip(own, lengths, strict=True)]
             for own in caches
         ]
-        plan = CallPlan(engine, layers, memories, lengths, many=many)
+        plan = CallPlan(engine, layers, memories, lengths, many=many, head=head)
         if grown is not None:
             # making steps can move the workspace
             self._plans[(engine.workspace.version, *key[1:])] = plan

@@ -1,23 +1,31 @@
-"""A product with a weight on the CPU kernels: MLX's arrays by address."""
+"""A product with a weight on the CPU kernels, after a norm or not: MLX's arrays by address."""
 
-# L tokens
+# L tokens, E in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendError
-from edgellm.kernels.codegen.abi import MAX_ROWS
+from edgellm.kernels.codegen.abi import MAX_ROWS, NORM
 from edgellm.kernels.codegen.weight_format import WeightFormat
-from edgellm.kernels.kernel_engine import KernelEngine, step_array
+from edgellm.kernels.kernel_engine import (
+    KernelEngine,
+    Step,
+    StepArray,
+    float32_bits,
+    make_step,
+    step_array,
+)
 from edgellm.kernels.layer import Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.models.arithmetic import KERNEL_MODES, warn_slow
-from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
+from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, NormedLinear, QuantizedLinear
 
 MAX_CALL_TOKENS = MAX_ROWS
 """Tokens of a call at most; the kernels' buffers are made for so many."""
@@ -26,25 +34,40 @@ KERNEL_DTYPES: Mapping[mx.Dtype, str] = {mx.float16: "f16", mx.bfloat16: "bf16",
 """The types of weights, scales and norms that there are kernels for, as the kernels call them."""
 
 
+class RMSNormWeight(NamedTuple):
+    """The weight (E,) of an RMS norm, and what is added to the mean of squares."""
+
+    weight: mx.array
+    eps: float
+
+
 class CpuLinear:
     """A weight that multiplies: (..., in) to (..., out).
 
+    Args:
+        engine: the kernels.
+        linear: the weight.
+        norm: of what is multiplied; None: there is none.
+
     Raises:
-        BackendError: the weight is stored in a form that there are no kernels for.
+        BackendError: a weight is stored in a form that there are no kernels for.
     """
 
-    def __init__(self, engine: KernelEngine, linear: Linear) -> None:
+    def __init__(
+        self, engine: KernelEngine, linear: Linear, norm: RMSNormWeight | None = None
+    ) -> None:
         self._engine = engine
-        # the kernels read its arrays by address, so they must live as long
+        # the kernels read their arrays by address, so they must live as long
         self._linear = linear
+        self._norm = norm
         self._matrices = kernel_matrices(linear)
         self._in_features = self._matrices[0].in_features
         self.out_features: int = linear.out_features
         # of the last call: the memory's version, its tokens, its steps
-        self._steps: tuple[int, int, npt.NDArray[np.int64]] = (-1, -1, step_array([]))
+        self._steps: tuple[int, int, StepArray] = (-1, -1, step_array([]))
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Return ``x @ weight.T (+ bias)``."""
+        """Return ``x @ weight.T (+ bias)``, x normed where there is a norm."""
         # (..., in) -> (L, in), without a copy where x is float32
         inputs: npt.NDArray[np.float32] = np.array(x.astype(mx.float32), copy=False)
         inputs = inputs.reshape(-1, self._in_features)
@@ -59,15 +82,19 @@ class CpuLinear:
         tokens = len(inputs)
         workspace = self._engine.workspace
         with self._engine.lock:
-            steps = self._current_steps(tokens)
-            workspace.buffer("x").array[: inputs.size] = inputs.ravel()
+            steps = self.steps(tokens)
+            workspace.buffer("hidden").array[: inputs.size] = inputs.ravel()
             self._engine.run(steps, tokens)
-            product = workspace.buffer("product").array[: tokens * self.out_features]
             # copied while the lock is held: the next call, of whichever model, writes here
-            results[:] = product.reshape(results.shape)
+            results[:] = self.product(tokens)
 
-    def _current_steps(self, tokens: int) -> npt.NDArray[np.int64]:
-        """Return the steps for this many tokens.
+    def product(self, tokens: int) -> npt.NDArray[np.float32]:
+        """Return what the steps have computed (L, out), until the engine's next call."""
+        product = self._engine.workspace.buffer("product").array[: tokens * self.out_features]
+        return product.reshape(tokens, self.out_features)
+
+    def steps(self, tokens: int) -> StepArray:
+        """Return the steps for this many tokens in the engine's buffer ``hidden`` (L, in).
 
         They are made again where the last call was for another number or memory has moved, which
         making them may do itself.
@@ -75,11 +102,29 @@ class CpuLinear:
         workspace = self._engine.workspace
         while self._steps[:2] != (workspace.version, tokens):
             version = workspace.version
-            x = workspace.reserved("x", 4 * tokens * self._in_features)
+            x = workspace.reserved("hidden", 4 * tokens * self._in_features)
             product = workspace.reserved("product", 4 * tokens * self.out_features)
-            steps = product_steps(self._engine, self._matrices, x, product, tokens=tokens)
+            steps = []
+            if self._norm is not None:
+                normed = workspace.reserved("normed", 4 * tokens * self._in_features)
+                steps.append(self._norm_step(self._norm, x, normed))
+                x = normed
+            steps += product_steps(self._engine, self._matrices, x, product, tokens=tokens)
             self._steps = (version, tokens, step_array(steps))
         return self._steps[2]
+
+    def _norm_step(self, norm: RMSNormWeight, x: int, out: int) -> Step:
+        weight = kernel_vector(norm.weight)
+        return make_step(
+            self._engine.kernel("norm", weight.kind),
+            NORM,
+            x=x,
+            weight=weight.address,
+            out=out,
+            hidden=self._in_features,
+            row_bytes=4 * self._in_features,
+            eps=float32_bits(norm.eps),
+        )
 
 
 def make_linear(kernels: KernelEngine | None, linear: Linear) -> Linear:
@@ -90,6 +135,27 @@ def make_linear(kernels: KernelEngine | None, linear: Linear) -> Linear:
         except BackendError as error:
             warn_slow(error.message)
     return linear
+
+
+def make_head(
+    kernels: KernelEngine | None,
+    linear: Linear,
+    weight: RMSNormWeight,
+    norm: Callable[[mx.array], mx.array],
+) -> Linear:
+    """Return the product of normed states, as ``make_linear`` does.
+
+    Args:
+        kernels, linear: as ``make_linear`` has them.
+        weight: of the norm, for the kernels.
+        norm: the same norm in MLX.
+    """
+    if kernels is not None:
+        try:
+            return CpuLinear(kernels, linear, weight)
+        except BackendError as error:
+            warn_slow(error.message)
+    return NormedLinear(norm, linear)
 
 
 def kernel_vector(array: mx.array) -> Vector:

@@ -83,6 +83,6 @@ def model_of(config: CommonConfig, model: Any) -> Model:
         embed_tokens=_TokenIds(),
         layers=WholeModel(model),
         norm=logits,
-        lm_head=logits,
+        head=logits,
         whole=True,
     )
