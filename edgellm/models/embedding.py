@@ -1,4 +1,4 @@
-"""Rows of a token embedding: of one in memory, by NumPy; of one on disk, only those asked for."""
+"""Rows of a token embedding, in memory or on disk."""
 
 # B batch, L tokens, U tokens that differ, V vocabulary, E hidden
 

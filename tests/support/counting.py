@@ -55,6 +55,7 @@ def open_counted(folder, *, async_compute=None, speculation=None, **settings):
     plan, reader = plan_for(checkpoint, settings), DiskReader()
     model = load_model(checkpoint, plan, reader, settings)
     model.layers = layers = CountingLayers(model.layers, async_compute=async_compute)
+    model.whole_pass = None  # which would go past them
     tokenizer = Tokenizer.from_folder(folder, vocab_size=checkpoint.config.vocab_size)
     made = speculation(model, tokenizer, settings, plan) if speculation else None
     return LLM(checkpoint, tokenizer, model, plan, reader, speculation=made), layers

@@ -1,4 +1,4 @@
-"""A few tokens through a whole model: embedding, layers, norm and output matrix in native calls."""
+"""A few tokens through a whole model in native calls, from their ids to their logits."""
 
 # L tokens, E hidden, V vocabulary
 
