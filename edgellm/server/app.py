@@ -21,10 +21,12 @@ from edgellm.server.http.event_stream import ClientLeft
 from edgellm.server.openai.chat_completions import chat_completions
 from edgellm.server.openai.completions import completions
 from edgellm.server.openai.models_list import list_models, show_model
+from edgellm.server.page import show_page
 
 LOG = logging.getLogger("edgellm.server")
 
 ROUTES = (
+    Route("/", show_page),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/models", list_models),

@@ -6,9 +6,15 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from starlette.responses import HTMLResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 
 PAGE = Path(__file__).with_name("page.html")
+
+
+async def show_page(_: Request) -> Response:
+    """Answer with the page."""
+    return page_response()
 
 
 @cache
