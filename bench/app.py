@@ -25,6 +25,10 @@ class BenchGroup(ModelGroup):
             "Measure a model in memory budgets.",
             "edgellm bench paging ./llama-7b --memory 1GB,2GB,3GB",
         ),
+        "serve": CommandEntry(
+            "Load servers with many users at once.",
+            "edgellm bench serve http://localhost:8080 --users 1,8,32 --output load.html",
+        ),
         "queries": CommandEntry(
             "Ask models the same questions with several numbers of threads.",
             "edgellm bench queries stories ./llama-1b --threads 1,2,4,8 --output answers.json",

@@ -83,7 +83,7 @@ class Endpoint:
         self.host: str = parts.netloc
         self.route: str = given[0] if given else COMPLETIONS
         self._may_chat = not given
-        self._base = base.removesuffix(f"/{self.route}")
+        self.base = base.removesuffix(f"/{self.route}")
         self._key = key
         self.model: str = model or self._first_model()
 
@@ -153,12 +153,12 @@ class Endpoint:
             usage = event.get("usage")
             if isinstance(usage, dict):
                 completion.prompt_tokens = (
-                    _count(usage.get("prompt_tokens")) or completion.prompt_tokens
+                    token_count(usage.get("prompt_tokens")) or completion.prompt_tokens
                 )
                 completion.completion_tokens = (
-                    _count(usage.get("completion_tokens")) or completion.completion_tokens
+                    token_count(usage.get("completion_tokens")) or completion.completion_tokens
                 )
-            if any(_text(choice) for choice in event.get("choices") or ()):
+            if any(text_of(choice) for choice in event.get("choices") or ()):
                 completion.seconds.append(clock() - begun)
         if not completion.seconds:
             raise BackendError(
@@ -185,7 +185,7 @@ class Endpoint:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         data = json.dumps(body).encode() if body is not None else None
-        return open_reply(f"{self._base}/{route}", data, headers)
+        return open_reply(f"{self.base}/{route}", data, headers)
 
     @contextmanager
     def _errors(self, unreadable: str, hint: str) -> Iterator[None]:
@@ -237,7 +237,7 @@ def _events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             yield parse_json(data.removeprefix(b"data:"), "an event", max_bytes=MAX_BYTES)
 
 
-def _text(choice: Any) -> str:
+def text_of(choice: Any) -> str:
     """Return the text of a choice, in whichever of the known places it stands."""
     if not isinstance(choice, dict):
         return ""
@@ -248,7 +248,7 @@ def _text(choice: Any) -> str:
     return str(next(filter(None, texts), ""))
 
 
-def _count(value: Any) -> int | None:
+def token_count(value: Any) -> int | None:
     """Return a number of tokens; None for what is none."""
     if type(value) is int and 0 <= value <= MAX_COUNT:
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 MAX_SHARE = 1.05
@@ -10,12 +11,19 @@ MAX_SHARE = 1.05
 MAX_SPREAD = 0.2
 """Half the distance of slowest and fastest repetition, as a fraction of the median."""
 
+MAX_CLIENT_SHARE = 0.3
+"""The fraction of a core above which the client of a load test may be what limits it."""
+
 CACHES = 256 << 20
 """Bytes of weights that the caches of a processor may hold."""
 
 BUSY = "other programs used the machine, or it slowed down as it got warm: measure again"
 IN_THE_CACHES = "so few weights stay in the processor's caches, and the limit is main memory's"
 BUSY_BEFORE = "the machine was busier while its limit was measured: measure again"
+CLIENT_IS_BUSY = (
+    "the client may hold the server up where both share few cores: load it from another machine"
+)
+REQUESTS_FAILED = "a server that fails has less to do: compare no speeds with failures in them"
 DISK_WAS_BUSY = (
     "the disk was slower in the plain reads that it is compared with, or the system had the file "
     "in memory: measure again"
@@ -63,3 +71,19 @@ def doubt_efficiency(efficiency: float | None) -> list[Doubt]:
     if efficiency is None or efficiency <= MAX_SHARE:
         return []
     return [Doubt(f"efficiency {efficiency:.2f}", DISK_WAS_BUSY)]
+
+
+def doubt_failures(failures: Mapping[str, int], whole: int) -> list[Doubt]:
+    """Return the doubt about a load of which requests have failed, with their kinds."""
+    failed = sum(failures.values())
+    if not failed:
+        return []
+    kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(failures.items()))
+    return [Doubt(f"{failed} of {failed + whole} requests failed: {kinds}", REQUESTS_FAILED)]
+
+
+def doubt_client(share: float | None) -> list[Doubt]:
+    """Return the doubt about a load test whose client takes much of a core."""
+    if share is None or share <= MAX_CLIENT_SHARE:
+        return []
+    return [Doubt(f"the client took {100 * share:.0f}% of a core", CLIENT_IS_BUSY)]

@@ -29,6 +29,7 @@ from edgellm.bench.records.record import (
     median,
     quotient,
 )
+from edgellm.bench.records.serving import ServingRecord
 from edgellm.files.strict_json import quoted
 
 
@@ -225,7 +226,7 @@ KINDS: Mapping[str, type[Record]] = {
     kind.KIND: kind
     for kind in (
         *(Record, SpeedRecord, DiskRecord, PagingRecord),
-        *(AblationRecord, QueryRecord, ParityRecord),
+        *(AblationRecord, QueryRecord, ParityRecord, ServingRecord),
     )
 }
 """The kinds of records, by their names in a file."""

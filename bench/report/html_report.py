@@ -27,6 +27,7 @@ from edgellm.bench.report.elements import (
 )
 from edgellm.bench.report.page import page
 from edgellm.bench.report.parity_section import ablation_section, parity_section
+from edgellm.bench.report.serving_section import serving_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
 from edgellm.bench.tables.narrow_tables import meanings_of_tests
 from edgellm.bench.tables.text_tables import (
@@ -53,6 +54,7 @@ def as_html(records: Sequence[Record]) -> str:
         _not_measured_section(records),
         _doubts_section(records),
         *speed_sections(speeds, styles),
+        serving_section(records, styles),
         answers_section(records),
         parity_section(records),
         ablation_section(records),

@@ -16,15 +16,11 @@ from statistics import mean
 
 from edgellm.bench.backends.one_server import key_in
 from edgellm.bench.backends.openai_endpoint import Endpoint, StreamedCompletion
+from edgellm.bench.speed.numbered_text import numbered_text
 from edgellm.bench.speed.timing import MAX_SLEPT, SLEEP_SECONDS, Clock
 from edgellm.bench.speed.workload import Test
 from edgellm.bench.worker.protocol import Message, Send, error_message
 from edgellm.errors import BackendError, EdgeLLMError
-
-WORDS = (
-    *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child"),
-    *("world", "school", "state", "family", "group", "country", "hand", "part", "place", "case"),
-)
 
 MIN_PROMPT = 8
 """Words that a generation goes on from where the test has no depth."""
@@ -72,7 +68,7 @@ class _Client:
         else:
             # the time of the first token is the prompt's
             prompt_tokens, max_tokens = max(MIN_PROMPT, test.depth), test.tokens + 1
-        prompts = [_prompt(next(self.numbers), prompt_tokens) for _ in range(test.batch)]
+        prompts = [numbered_text(next(self.numbers), prompt_tokens) for _ in range(test.batch)]
         with ThreadPoolExecutor(test.batch) as pool:
             return list(pool.map(lambda text: self.endpoint.complete(text, max_tokens), prompts))
 
@@ -110,15 +106,3 @@ def _run_test(client: _Client, order: Message, send: Send) -> None:
         send({"seconds": seconds, "joules": None, "slept": False, "first": first})
     unknown = {"peak_memory_bytes": None, "energy_source": None}
     send({"done": True, "steps": steps, "tokens": tokens, **unknown})
-
-
-def _prompt(number: int, length: int) -> str:
-    """Return a text of ``length`` words, the first of which spell the number."""
-    words = []
-    for place in range(length):
-        if number:
-            number, word = divmod(number, len(WORDS))
-        else:
-            word = place % len(WORDS)
-        words.append(WORDS[word])
-    return " ".join(words)

@@ -63,7 +63,7 @@ def orders() -> Iterator[dict[str, Any]]:
         for line in sys.stdin:
             lines.put(line)
         if lines.unfinished_tasks:
-            _end_at_once()
+            end_at_once()
         lines.put(None)
 
     reader = threading.Thread(target=read, name="edgellm-orders", daemon=True)
@@ -73,7 +73,7 @@ def orders() -> Iterator[dict[str, Any]]:
         lines.task_done()
 
 
-def _end_at_once() -> None:
+def end_at_once() -> None:
     """Kill this process, and those that it has started where they are a group of their own."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
