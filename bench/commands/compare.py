@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgellm.bench.commands import common
+from edgellm.bench import command_options as common
 from edgellm.bench.records import compare as comparison
 from edgellm.bench.records.compare import Change, MatchedRecords
 from edgellm.bench.records.record import DiskRecord, Record

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from edgellm.bench.commands import common
+from edgellm.bench import command_options as common
 from edgellm.bench.tables.text_tables import DISK_COLUMNS
 from edgellm.console.progress import show_doing
 from edgellm.errors import ConfigError

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from edgellm.bench.commands import common
+from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.tables.text_tables import PAGING_COLUMNS, megabytes
 from edgellm.console.progress import show_doing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from edgellm.bench.commands import common
+from edgellm.bench import command_options as common
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.tables.text_tables import Column

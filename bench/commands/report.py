@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from edgellm.bench.commands import common
+from edgellm.bench import command_options as common
 from edgellm.bench.report.result_files import read_some_records, write_records
 from edgellm.console.terminal import say
 from edgellm.errors import ConfigError

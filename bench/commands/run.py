@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from edgellm.bench import command_options as common
 from edgellm.bench.backends.registry import BACKENDS, ENDPOINT
-from edgellm.bench.commands import common
 from edgellm.bench.records.collect import collect, exit_code
 from edgellm.bench.report.result_files import open_outputs
 from edgellm.bench.speed.workload import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from edgellm.bench.commands import common
+from edgellm.bench import command_options as common
 from edgellm.bench.records.collect import exit_code
 from edgellm.bench.serving.load import CHAT, ROUTES, Level, Load, Server, parse_server
 from edgellm.bench.tables.serving_tables import ratio_sentences, serving_columns

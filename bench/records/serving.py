@@ -19,7 +19,7 @@ from edgellm.bench.records.record import Record, median, percentile, quotient
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingRecord(Record):
-    """A server under a load; ``backend`` is its name, ``batch`` its users, ``seconds`` its turns'.
+    """A server under a load: ``backend`` names it; ``batch`` are users, ``seconds`` turns.
 
     Attributes:
         url: the address that was loaded.

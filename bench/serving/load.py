@@ -1,4 +1,4 @@
-"""What is sent to servers: how many users, which requests, for how long."""
+"""The load of a test: how many users, which requests, for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load test asks: texts from a file, or words of which no two prompts begin alike."""
+"""Prompts of a load test: texts from a file, or words of which no two prompts begin alike."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from edgellm.bench.serving.answer import Answer
 from edgellm.bench.serving.client import Client
@@ -48,8 +48,9 @@ class _Requests:
     @property
     def is_over(self) -> bool:
         """Whether no request is to begin any more."""
-        if self.order["requests"]:
-            return self.begun >= self.order["requests"]
+        most: int | None = self.order["requests"]
+        if most is not None:
+            return self.begun >= most
         return self.ends is not None and time.perf_counter() >= self.ends
 
     def send(self, due: float | None = None) -> Answer:
@@ -119,15 +120,14 @@ def warm_up(order: Mapping[str, Any]) -> Answer:
 def _closed_loop(requests: _Requests) -> Turn:
     """Have each user ask again as soon as its answer has ended."""
     from gevent import sleep
-    from locust import User, constant, task
+    from locust import User, constant
     from locust.exception import StopUser
 
-    class Person(User):
+    class Person(User):  # type: ignore[misc]
         """Asks, reads the stream to its end, and asks again."""
 
         wait_time = constant(0)
 
-        @task
         def ask(self) -> None:
             """Ask once."""
             if requests.is_over:
@@ -137,6 +137,8 @@ def _closed_loop(requests: _Requests) -> Turn:
             if answer.failure is not None:
                 sleep(AFTER_FAILURE)
 
+        tasks: ClassVar = [ask]
+
     order = requests.order
     return _run(requests, Person, order["users"], order["spawn_rate"] or order["users"])
 
@@ -144,12 +146,12 @@ def _closed_loop(requests: _Requests) -> Turn:
 def _open_loop(requests: _Requests) -> Turn:
     """Have requests arrive at random, however many are under way (a Poisson process)."""
     from gevent import sleep, spawn
-    from locust import User, constant, task
+    from locust import User, constant
     from locust.exception import StopUser
 
     waits = random.Random(requests.order["seed"])
 
-    class Arrivals(User):
+    class Arrivals(User):  # type: ignore[misc]
         """Sends each request when it is due, and waits for none."""
 
         wait_time = constant(0)
@@ -159,7 +161,6 @@ def _open_loop(requests: _Requests) -> Turn:
             """Begin to count."""
             self.due = time.perf_counter()
 
-        @task
         def arrive(self) -> None:
             """Send the next request."""
             self.due += waits.expovariate(requests.order["rate"])
@@ -170,6 +171,8 @@ def _open_loop(requests: _Requests) -> Turn:
                 _tell(self.environment, requests.url, requests.refuse(self.due))
             else:
                 spawn(self.send, self.due)
+
+        tasks: ClassVar = [arrive]
 
         def send(self, due: float) -> None:
             """Send one request, and wait for its answer."""
@@ -195,8 +198,7 @@ def _run(requests: _Requests, kind: type, users: int, spawn_rate: float) -> Turn
     runner.start(users, spawn_rate=spawn_rate)
     while not spawned:
         sleep(POLL_SECONDS)
-    counts_requests = bool(requests.order["requests"])
-    if not counts_requests:
+    if requests.order["requests"] is None:
         # the time in which users come is no part of the turn
         begun, used = spawned[0], time.process_time()
         requests.ends = begun + requests.order["duration"]

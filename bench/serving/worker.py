@@ -1,4 +1,4 @@
-"""The worker of a turn: told once what to do, it has Locust do it, sends figures, and is gone.
+"""The worker of a turn: has Locust do what it is told once, sends the figures, and ends.
 
 It does not read its orders as other workers do: gevent, which Locust stands on, turns threads into
 tasks of one, and none of these may wait for standard input.

@@ -2,7 +2,7 @@
 
 import json
 
-from edgellm.bench.commands.common import split_backends
+from edgellm.bench.command_options import split_backends
 from edgellm.bench.report.result_files import read_records
 from edgellm.bench.tables.text_tables import as_json
 
