@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.records.record import SpeedRecord
+from edgellm.bench.records.serving import ServingRecord
 
 MACHINE = {
     "chip": "A chip",
@@ -50,3 +51,16 @@ def speed(**more):
 def query(**more):
     """An answer of a token in a second, without a score."""
     return QueryRecord(**(COMMON | {"test": "query", "tokens": 1, "seconds": (1.0,)} | more))
+
+
+def serving(**more):
+    """A server under 8 users, in two turns."""
+    samples = {
+        "first_token_seconds": (0.1, 0.1),
+        "latency_seconds": (2.0, 2.0),
+        "answer_tokens": (10, 10),
+        "gap_seconds": (0.1, 0.2),
+        "turn_tokens": (50, 100),
+    }
+    usual = {"test": "pp32+tg64", "seconds": (1.0, 2.0), "batch": 8, "finished": 4}
+    return ServingRecord(**(COMMON | usual | samples | {"client_seconds": 0.3} | more))

@@ -46,6 +46,7 @@ def openai_server(*, chat_only=False, key=None, usage=True, broken=None, togethe
                 self.reply(200, {"choices": [{"message": {"content": "7/10"}}]})
                 return
             self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
             everyone.wait(60)
             self.stream(body, chat=chat)
@@ -57,6 +58,11 @@ def openai_server(*, chat_only=False, key=None, usage=True, broken=None, togethe
             ] * body["max_tokens"]
             if chat:
                 events.insert(0, {"choices": [{"delta": {"role": "assistant", "content": ""}}]})
+            if not chat:
+                ending = {"choices": [{"text": "", "finish_reason": "length"}]}
+            else:
+                ending = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+            events.append(ending)
             if usage:
                 counts = {
                     "prompt_tokens": 2 * len(prompt.split()),

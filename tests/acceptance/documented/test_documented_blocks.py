@@ -43,6 +43,7 @@ OPTIONAL = {
     "llama_cpp": "llama-cpp-python",
     "accelerate": "accelerate",
     "airllm": "AirLLM",
+    "locust": "locust",
 }
 """Packages that a plain install does not bring, and the need that they meet.
 
@@ -54,6 +55,7 @@ NEEDS = {
     "llama-cpp-python": lambda: find_spec("llama_cpp") is not None,
     "accelerate": lambda: find_spec("accelerate") is not None,
     "AirLLM": lambda: find_spec("airllm") is not None,
+    "locust": lambda: find_spec("locust") is not None,
     "an NVIDIA GPU": lambda: shutil.which("nvidia-smi") is not None,
     "control groups": can_cap,
     "the network": lambda: False,
@@ -68,6 +70,7 @@ LESS = [
     (r"edgellm bench paging", "--samples 1"),
     (r"edgellm bench ablate", "--tokens 2 --repetitions 1"),
     (r"edgellm bench parity", "--tokens 64 --new-tokens 4"),
+    (r"edgellm bench serve", "--users 1,2 --requests 2"),
     (r"edgellm bench (?!disk|compare|report|rate)", "--repetitions 1 --max-seconds 0.01"),
     (r"python -m edgellm.bench.studies.speculation", "--tokens 8 --passes 4"),
     (r"python -m edgellm.bench.studies.batching", "--steps 2 --rounds 1"),
