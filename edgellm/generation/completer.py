@@ -300,7 +300,13 @@ class Answer:
                 beams = tuple(
                     _beam(*beam, self._text_stream(limit=self._limit)) for beam in step.beams
                 )
-                token = replace(token, finish_reason=reason, stats=self.stats, beams=beams)
+                token = replace(
+                    token,
+                    finish_reason=reason,
+                    stats=self.stats,
+                    beams=beams,
+                    stop_text=self._text.stop_text,
+                )
             self.ready.append(token)
             if self.has_ended or (step.ends_pass and self._sampling.beams == 1):
                 return

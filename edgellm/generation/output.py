@@ -78,6 +78,7 @@ class Token:
             for; by the model's own logits, as ``logprob`` is.
         beams: of a beam search, what the last token closes: all that it kept, the best first.
         prompt_logprobs: of the first token: the prompt's tokens, where that was asked for.
+        stop_text: of the last token: the stop text that ended the completion, if one did.
     """
 
     id: int | None
@@ -90,6 +91,7 @@ class Token:
     top_logprobs: tuple[TopLogprob, ...] = ()
     beams: tuple[Beam, ...] = ()
     prompt_logprobs: tuple[PromptToken, ...] = ()
+    stop_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

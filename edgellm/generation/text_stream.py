@@ -24,6 +24,7 @@ class StopFilter:
 
     Attributes:
         stopped: whether a stop text has come.
+        stop_text: that one; None before.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -32,6 +33,7 @@ class StopFilter:
         self._held = ""
         self._is_shown: list[bool] = []  # of each character held
         self.stopped: bool = False
+        self.stop_text: str | None = None
 
     def copy(self) -> StopFilter:
         """Return a filter that goes on from here with a text of its own."""
@@ -54,10 +56,10 @@ class StopFilter:
         for stop in self._stops:
             begin = self._held.find(stop)
             if begin >= 0:
-                spans.append((begin + len(stop), begin))
+                spans.append((begin + len(stop), begin, stop))
         if spans:
             # of those that are complete first, the longest
-            _, begin = min(spans)
+            _, begin, self.stop_text = min(spans)
             self.stopped = True
             before = self._release(begin)
             self._held = ""
@@ -107,6 +109,11 @@ class TextStream:
         self._end_tokens = end_tokens
         self._limit = limit
         self.tokens: list[int] = []
+
+    @property
+    def stop_text(self) -> str | None:
+        """The stop text that has ended it; None where none has."""
+        return self._stop_filter.stop_text
 
     def copy(self) -> TextStream:
         """Return a stream that goes on from here with tokens of its own."""

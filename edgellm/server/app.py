@@ -16,6 +16,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.server.answering.models import Models
 from edgellm.server.answering.settings import ServerSettings
 from edgellm.server.answering.state import ServerState
+from edgellm.server.anthropic.messages import count_message_tokens, messages
 from edgellm.server.http.api_error import ApiError, api_error
 from edgellm.server.http.event_stream import ClientLeft
 from edgellm.server.openai.chat_completions import chat_completions
@@ -29,6 +30,8 @@ ROUTES = (
     Route("/", show_page),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/messages", messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_message_tokens, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{name:path}", show_model),
 )

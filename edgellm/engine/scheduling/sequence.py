@@ -8,6 +8,7 @@ import math
 import time
 from collections import abc
 from contextlib import suppress
+from dataclasses import replace
 
 import mlx.core as mx
 
@@ -290,19 +291,20 @@ class Sequence:
         stats = None
         if finish_reason is not None:
             stats = self._stats()
-        if self._drawn_logprobs is None:
-            return Token(token, text, None, finish_reason, stats, prompt_logprobs=scored)
-        logprob = self._drawn_logprobs.read()[0]
-        top = top_logprobs(logprob, self._tokenizer)
-        return Token(
+        new = Token(
             token,
             text,
-            logprob.logprob,
+            None,
             finish_reason,
             stats,
-            top_logprobs=top,
             prompt_logprobs=scored,
+            stop_text=self._text.stop_text,
         )
+        if self._drawn_logprobs is None:
+            return new
+        logprob = self._drawn_logprobs.read()[0]
+        top = top_logprobs(logprob, self._tokenizer)
+        return replace(new, logprob=logprob.logprob, top_logprobs=top)
 
     def last_token(self, reason: FinishReason, error: EdgeLLMError | None = None) -> Token:
         """Return the token that closes a completion which goes no further."""

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgellm.async_stream import AsyncStream
-from edgellm.chat import Chat
+from edgellm.chat import Chat, require_chat_template
+from edgellm.chat_template.thinking import SWITCHES
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Stats
 from edgellm.llm import Prompt
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.http.api_error import ApiError
 from edgellm.settings import Sampling
+
+EFFORT = "reasoning_effort"
+"""The variable by which chat templates, such as gpt-oss's, are told how much to think."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +29,16 @@ class Conversation:
     Attributes:
         messages: in OpenAI's form.
         tools: schemas of what it may call.
-        think: whether it is to think; None leaves it to its chat template.
+        think: whether it is to think, where its chat template has a switch; None leaves it to
+            the template.
+        effort: how much it is to think, where its chat template can say so.
         variables: further ones of the chat template.
     """
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
     think: bool | None = None
+    effort: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -153,11 +160,16 @@ def own_end(token: Token) -> Literal["stop", "length"]:
 
 
 def _chat(model: ServedModel, conversation: Conversation) -> Chat:
-    return model.llm.llm.chat(
-        think=conversation.think,
-        tools=conversation.tools,
-        chat_template_kwargs=conversation.variables,
-    )
+    llm = model.llm.llm
+    require_chat_template(llm.tokenizer, model.name)
+    known = llm.tokenizer.template_names(tools=bool(conversation.tools)).variables
+    think = conversation.think
+    if known.isdisjoint(SWITCHES):
+        think = None
+    variables = dict(conversation.variables)
+    if conversation.effort is not None and EFFORT in known:
+        variables.setdefault(EFFORT, conversation.effort)
+    return llm.chat(think=think, tools=conversation.tools, chat_template_kwargs=variables)
 
 
 def _all_or_none(begin: Callable[[], Iterator[Answer]]) -> list[Answer]:

@@ -17,6 +17,8 @@ from edgellm.server.http.api_error import ApiError, api_error
 KEEP_ALIVE_SECONDS = 30.0
 """After so long without an event comes a comment, so that nobody on the way gives up."""
 
+COMMENT = b": keep-alive\n\n"
+
 DONE = b"data: [DONE]\n\n"
 
 Result = TypeVar("Result")
@@ -40,7 +42,8 @@ class EventStream(Response):
     Args:
         events: what is sent; it is closed where the client leaves.
         describe: makes an event of an error in mid-answer.
-        keep_alive: seconds without an event after which a comment is sent.
+        keep_alive: seconds without an event after which something is sent all the same.
+        while_silent: that; by default a comment, which clients skip.
     """
 
     media_type = "text/event-stream"
@@ -51,12 +54,14 @@ class EventStream(Response):
         describe: Callable[[ApiError], bytes],
         *,
         keep_alive: float = KEEP_ALIVE_SECONDS,
+        while_silent: bytes = COMMENT,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._describe = describe
         self._keep_alive = keep_alive
+        self._while_silent = while_silent
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +99,7 @@ class EventStream(Response):
         while True:
             await asyncio.sleep(self._sent_at + self._keep_alive - clock())
             if clock() - self._sent_at >= self._keep_alive:
-                await self._send(send, b": keep-alive\n\n")
+                await self._send(send, self._while_silent)
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:

@@ -1,5 +1,5 @@
 """OpenAI's API: chat completions, completions and models.
 
-``sampling_fields.py`` reads what they have in common, ``chat_completions.py`` and
-``completions.py`` answer; ``usage.py`` counts tokens.
+``field_tables.py`` has the fields of each endpoint; ``chat_completions.py`` and ``completions.py``
+answer, ``logprobs.py`` and ``usage.py`` make parts of their objects.
 """

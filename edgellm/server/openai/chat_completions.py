@@ -22,6 +22,7 @@ from edgellm.server.answering.answers import (
     tokens_of,
 )
 from edgellm.server.answering.models import ServedModel
+from edgellm.server.answering.sampling_fields import choices, read_effort, read_sampling, with_seeds
 from edgellm.server.answering.state import state_of
 from edgellm.server.http.api_error import refused
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
@@ -29,7 +30,6 @@ from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
 from edgellm.server.openai.field_tables import CHAT
 from edgellm.server.openai.logprobs import chat_logprobs
-from edgellm.server.openai.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.openai.usage import usage
 
 MAX_MESSAGES = 10_000
@@ -67,9 +67,12 @@ def read_conversation(fields: Fields) -> Conversation:
     elif choice != "auto":
         raise refused("tool_choice", "tool_choice must be 'auto' or 'none'")
     variables = fields.object("chat_template_kwargs")
+    think, effort = read_effort(fields, "reasoning_effort")
     return Conversation(
         messages=[_message(message.values()) for message in messages],
         tools=tools,
+        think=think,
+        effort=effort,
         variables=variables.values() if variables is not None else {},
     )
 

@@ -16,6 +16,7 @@ from edgellm.generation.output import Token
 from edgellm.llm import Prompt
 from edgellm.server.answering.answers import Answer, complete, own_end, read_all, tokens_of
 from edgellm.server.answering.models import ServedModel
+from edgellm.server.answering.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.answering.state import state_of
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
 from edgellm.server.http.fields import Fields
@@ -23,7 +24,6 @@ from edgellm.server.http.json_body import read_json
 from edgellm.server.openai.field_tables import COMPLETIONS
 from edgellm.server.openai.logprobs import TextLogprobs
 from edgellm.server.openai.prompts import read_prompts
-from edgellm.server.openai.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.openai.usage import usage
 
 MAX_PROMPTS = 256

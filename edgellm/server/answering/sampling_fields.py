@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +14,23 @@ from edgellm.settings import MAX_SEED, MAX_VOCABULARY, Sampling
 MAX_STOPS = 16
 MAX_CHOICES = 64
 MAX_TOKENS = 1 << 27
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
-def read_sampling(fields: Fields, defaults: Sampling) -> Sampling:
+def read_sampling(
+    fields: Fields,
+    defaults: Sampling,
+    *,
+    limits: Sequence[str] = ("max_completion_tokens", "max_tokens"),
+    stop: str = "stop",
+) -> Sampling:
     """Return how a request has its tokens drawn: as many as fit, where it does not say.
 
     Args:
         fields: the request.
         defaults: what else holds where it does not say.
+        limits: fields that limit an answer's tokens; the smallest holds.
+        stop: the field that has the stop texts.
 
     Raises:
         ApiError: a field is out of range.
@@ -34,7 +44,7 @@ def read_sampling(fields: Fields, defaults: Sampling) -> Sampling:
         "presence_penalty": fields.number("presence_penalty", -2, 2),
         "frequency_penalty": fields.number("frequency_penalty", -2, 2),
         "seed": fields.whole("seed", -(1 << 63), MAX_SEED),
-        "stop": _stop(fields),
+        "stop": _stop(fields, stop),
         "logit_bias": fields.any("logit_bias"),
     }
     if given["seed"] is not None:
@@ -48,15 +58,23 @@ def read_sampling(fields: Fields, defaults: Sampling) -> Sampling:
         if chosen.pop(name, 0):
             raise refused(name, f"{name} is not supported yet; leave it out")
     try:
-        return replace(defaults, max_tokens=max_tokens(fields), **chosen)
+        return replace(defaults, max_tokens=_max_tokens(fields, limits), **chosen)
     except ConfigError as error:
         raise refused(_field_of(error, chosen), error.message) from None
 
 
-def max_tokens(fields: Fields) -> int | None:
+def _max_tokens(fields: Fields, names: Sequence[str]) -> int | None:
     """Return how many tokens an answer may have; None where the request does not say."""
-    limits = [fields.whole(name, 1, MAX_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [fields.whole(name, 1, MAX_TOKENS) for name in names]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def read_effort(fields: Fields, name: str) -> tuple[bool | None, str | None]:
+    """Return whether to think, and how much; None twice where a request does not say."""
+    if not fields.has(name):
+        return None, None
+    effort = fields.choice(name, EFFORTS, "")
+    return effort not in {"none", "minimal"}, effort
 
 
 def choices(fields: Fields) -> int:
@@ -73,15 +91,15 @@ def with_seeds(sampling: Sampling, count: int) -> list[Sampling]:
     ]
 
 
-def _stop(fields: Fields) -> list[str] | None:
-    if not fields.has("stop"):
+def _stop(fields: Fields, name: str) -> list[str] | None:
+    if not fields.has(name):
         return None
-    given = fields.any("stop")
+    given = fields.any(name)
     if isinstance(given, str):
         given = [given]
     is_list = isinstance(given, list) and all(isinstance(text, str) for text in given)
     if not is_list or len(given) > MAX_STOPS:
-        raise fields.wrong("stop", f"a text, or a list of at most {MAX_STOPS} texts")
+        raise fields.wrong(name, f"a text, or a list of at most {MAX_STOPS} texts")
     return [text for text in given if text]
 
 
