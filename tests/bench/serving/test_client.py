@@ -49,11 +49,11 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_POST(self):
+    def handle(self):
         with suppress(ConnectionError):  # the client has gone
-            self.answer()
+            super().handle()
 
-    def answer(self):
+    def do_POST(self):
         self.server.state["seen"].append((self.path, self.client_address, self.headers))
         self.rfile.read(int(self.headers["Content-Length"]))
         if self.path not in STREAMS:
