@@ -45,10 +45,7 @@ def plan_for(
         MemoryBudgetError: the model cannot run inside the budget.
         ConfigError: a setting is out of range.
     """
-    memory = memory or device.read_memory()
-    budget = parse_memory(settings.memory, memory.total)
-    if budget is None:
-        budget = automatic_budget(memory)
+    budget = budget_for(settings, memory)
     plan = _plan_as_set(checkpoint, settings, budget=budget, speeds=speeds)
     if plan.resident or settings.kv_bits is not None or isinstance(checkpoint, MLXLMCheckpoint):
         return plan
@@ -68,6 +65,20 @@ def plan_for(
     if eight_bits_do(checkpoint.folder.path):
         return replace(in_8_bits, kv_bits_chosen=True)
     return replace(plan, pinned_in_8_bits=len(in_8_bits.pinned))
+
+
+def budget_for(settings: LoadSettings, memory: Memory | None = None) -> int:
+    """Return the bytes that settings allow; raises ConfigError where they are out of range.
+
+    Args:
+        settings: as for ``load``.
+        memory: of another machine; None: of this one.
+    """
+    memory = memory or device.read_memory()
+    budget = parse_memory(settings.memory, memory.total)
+    if budget is None:
+        return automatic_budget(memory)
+    return budget
 
 
 def _plan_as_set(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,10 +14,11 @@ from starlette.routing import Route
 from edgellm.errors import EdgeLLMError
 from edgellm.server.answering.models import Models
 from edgellm.server.answering.settings import ServerSettings
-from edgellm.server.answering.state import ServerState
+from edgellm.server.answering.state import HoldsModels, ServerState
 from edgellm.server.anthropic.messages import count_message_tokens, messages
-from edgellm.server.http.api_error import ApiError, api_error
+from edgellm.server.http.api_error import ApiError, api_error, error_object
 from edgellm.server.http.event_stream import ClientLeft
+from edgellm.server.http.guard import Guard
 from edgellm.server.openai.chat_completions import chat_completions
 from edgellm.server.openai.completions import completions
 from edgellm.server.openai.models_list import list_models, show_model
@@ -38,16 +38,13 @@ ROUTES = (
 
 
 def make_app(models: Models, settings: ServerSettings) -> Starlette:
-    """Return the application that serves some models; it closes them when it shuts down."""
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        await models.aclose()
-
+    """Return the application that serves some models, which its caller closes."""
     app = Starlette(
         routes=list(ROUTES),
-        lifespan=lifespan,
+        middleware=[
+            Middleware(Guard, keys=settings.api_keys, origins=settings.cors_origins),
+            Middleware(HoldsModels, models=models),
+        ],
         exception_handlers={
             ApiError: _answer_error,
             EdgeLLMError: _answer_error,
@@ -64,9 +61,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     told = api_error(error)
     if told.status >= 500:
         LOG.warning("%s", told.message)
-    value = told.openai()
-    if request.url.path.startswith("/v1/messages"):
-        value = told.anthropic()
+    value = error_object(told, request.url.path)
     return JSONResponse(value, told.status, told.headers)
 
 

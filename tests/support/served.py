@@ -1,17 +1,16 @@
 """``edgellm serve`` in this process, and a client of plain HTTP."""
 
+import asyncio
 import http.client
 import json
-import socket
 import threading
 from contextlib import contextmanager
 
-import uvicorn
-
 from edgellm import AsyncLLM
-from edgellm.server.answering.models import Models, ServedModel
+from edgellm.server.answering.models import Models
 from edgellm.server.answering.settings import ServerSettings
 from edgellm.server.app import make_app
+from edgellm.server.run import Server, listen
 from edgellm.settings import Sampling
 
 
@@ -74,16 +73,31 @@ def read_events(text):
 @contextmanager
 def served(llm, *, name="tiny", max_queue=None, at_once=None, **settings):
     """A client of a server of this model, which stays loaded."""
+    models = Models({name: name})
+    models.enter(name, AsyncLLM(llm, max_queue=max_queue, at_once=at_once))
+    with serving(models, **settings) as client:
+        yield client
+
+
+@contextmanager
+def serving(models, **settings):
+    """A client of a server of some models."""
     settings.setdefault("sampling", Sampling(temperature=0))
-    model = ServedModel(name, AsyncLLM(llm, max_queue=max_queue, at_once=at_once))
-    app = make_app(Models({name: model}), ServerSettings(**settings))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, log_level="warning", http="h11", ws="none", lifespan="on")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    ready = threading.Event()
+    with listen("127.0.0.1", 0) as listening:
+        server = Server(make_app(models, ServerSettings(**settings)), models, ready.set)
+
+        async def run():
+            try:
+                await server.serve([listening])
+            finally:
+                await models.aclose()
+
+        thread = threading.Thread(target=lambda: asyncio.run(run()))
         thread.start()
         try:
-            yield Client(listening.getsockname()[1], name)
+            ready.wait()
+            yield Client(listening.getsockname()[1], next(iter(models)).name)
         finally:
             server.should_exit = True
             thread.join()

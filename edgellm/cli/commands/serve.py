@@ -1,4 +1,4 @@
-"""``edgellm serve``: a model over HTTP, for OpenAI's clients."""
+"""``edgellm serve``: models over HTTP, for OpenAI's and Anthropic's clients."""
 
 from __future__ import annotations
 
@@ -20,11 +20,24 @@ SERVE_SAMPLING = options.SAMPLING_OPTIONS.without("beams", "max_tokens", "stop")
 
 @expand_settings
 def serve(
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = "",
     *,
+    named: Annotated[
+        list[str] | None,
+        Option(
+            "--model",
+            metavar="NAME=MODEL",
+            help="A further model and its name in requests; may be given several times.",
+            rich_help_panel=headings.MODEL,
+        ),
+    ] = None,
     host: Annotated[
         str,
-        Option(metavar="ADDRESS", help="Address to listen on.", rich_help_panel=headings.SERVER),
+        Option(
+            metavar="ADDRESS",
+            help="Address to listen on; any but this machine's own needs a key.",
+            rich_help_panel=headings.SERVER,
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int,
@@ -34,20 +47,63 @@ def serve(
             rich_help_panel=headings.SERVER,
         ),
     ] = 8080,
+    api_key_file: Annotated[
+        str | None,
+        Option(
+            metavar="FILE",
+            help="Keys, one per line, of which each request needs one.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        Option(
+            metavar="ORIGIN",
+            help="A web page that may ask, such as https://example.org; may be given several "
+            "times.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = None,
     parallel: Annotated[
         int | None,
         Option(
             metavar="N",
-            help="Answers computed side by side; default: as many as fit into memory.",
+            help="Answers that a model computes side by side; default: as many as fit into memory.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = None,
+    max_queue: Annotated[
+        int,
+        Option(
+            metavar="N",
+            help="Answers that may wait for that; others are told to try again.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = 1024,
+    keep_alive: Annotated[
+        str | None,
+        Option(
+            metavar="TIME",
+            help="How long a model stays in memory after its last request: 5m, 90s, 0, or -1 for "
+            "ever; default: 5m, with one model for ever.",
+            rich_help_panel=headings.SERVER,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        Option(
+            metavar="SECONDS",
+            help="Time that an answer may take, waiting included; default: any.",
             rich_help_panel=headings.SERVER,
         ),
     ] = None,
     settings: Annotated[LoadSettings, options.LOAD_OPTIONS],
     sampling: Annotated[Sampling, SERVE_SAMPLING],
 ) -> None:
-    """Serve a model over HTTP, for OpenAI's clients.
+    """Serve models over HTTP, for OpenAI's and Anthropic's clients.
 
-    The sampling options hold where a request does not say.
+    One model is loaded at once, several when they are asked for, within --memory together. A folder
+    of model folders serves all of them. The sampling options hold where a request does not say.
     """
     require_backend()
     try:
@@ -58,26 +114,37 @@ def serve(
             f"{error.name} is not installed",
             hint="install it, in edgellm's checkout: pip install '.[serve]'",
         ) from error
-    from edgellm.async_llm import AsyncLLM
-    from edgellm.cli.common.load_with_progress import open_with_progress, read_model
+    from edgellm.cli.common.served_models import find_models, parse_keep_alive
     from edgellm.console import terminal
-    from edgellm.server.answering.models import Models, ServedModel
+    from edgellm.console.progress import show_loading
+    from edgellm.server.answering.models import make_models
     from edgellm.server.answering.settings import ServerSettings
-    from edgellm.server.app import make_app
-    from edgellm.server.run import listen, serve_app
+    from edgellm.server.http.keys import read_keys, require_origins, require_safe_address
+    from edgellm.server.run import listen, serve_models, url_of
 
-    checkpoint, tokenizer = read_model(model)
-    name = checkpoint.folder.path.name
-    with (
-        listen(host, port) as listening,
-        open_with_progress(model, checkpoint, tokenizer, settings) as llm,
-    ):
-        served = ServedModel(name, AsyncLLM(llm, at_once=parallel))
-        app = make_app(
-            Models({name: served}), ServerSettings(host=host, port=port, sampling=sampling)
-        )
-        serve_app(
-            app,
+    sources = find_models(model or ("" if named else DEFAULT_MODEL), named or [])
+    keys = read_keys(api_key_file)
+    require_safe_address(host, keys)
+    server_settings = ServerSettings(
+        api_keys=keys,
+        cors_origins=require_origins(cors_origin or ()),
+        sampling=sampling,
+        timeout=timeout,
+    )
+    models = make_models(
+        sources,
+        settings,
+        keep_alive=parse_keep_alive(keep_alive, several=len(sources) > 1),
+        parallel=parallel,
+        max_queue=max_queue,
+    )
+    with listen(host, port) as listening, show_loading(", ".join(sources)) as progress:
+        serve_models(
+            models,
+            server_settings,
             listening,
-            lambda url: terminal.note(f"{name} is served at {url}/v1; Ctrl-C ends it"),
+            progress=progress,
+            on_ready=lambda: terminal.note(
+                f"{', '.join(sources)}: served at {url_of(listening)}/v1; Ctrl-C ends it"
+            ),
         )

@@ -1,4 +1,4 @@
-"""How the server serves: where it listens, who may ask, and its limits."""
+"""How the server serves: who may ask, defaults and limits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class ServerSettings:
     """How the server serves.
 
     Attributes:
-        host: address to listen on.
-        port: port to listen on; 0 takes a free one.
+        api_keys: of which a request needs one; none: nobody is asked for one.
+        cors_origins: web pages that may ask, such as ``https://example.org``.
         sampling: how tokens are drawn where a request does not say.
         timeout: seconds that an answer may take, waiting included; None for any time.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     sampling: Sampling = field(
         default_factory=lambda: Sampling(temperature=CHAT_TEMPERATURE, top_p=CHAT_TOP_P)
     )

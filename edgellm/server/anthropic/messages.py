@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from edgellm.server.answering.answers import count_tokens, reply
 from edgellm.server.answering.sampling_fields import read_sampling
-from edgellm.server.answering.state import state_of
+from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.anthropic.conversation import read_conversation, shows_thinking
 from edgellm.server.anthropic.field_tables import COUNT_TOKENS, MESSAGES
 from edgellm.server.anthropic.message_object import PING, MessageObject
@@ -20,7 +20,7 @@ async def messages(request: Request) -> Response:
     """Answer a conversation."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    model = state.models.find(fields.text("model"))
+    model = await model_of(request, fields)
     MESSAGES.check(fields)
     is_streamed = fields.flag("stream")
     sampling = read_sampling(
@@ -47,7 +47,7 @@ async def messages(request: Request) -> Response:
 async def count_message_tokens(request: Request) -> Response:
     """Answer with the tokens of a conversation."""
     fields = Fields(await read_json(request))
-    model = state_of(request).models.find(fields.text("model"))
+    model = await model_of(request, fields)
     COUNT_TOKENS.check(fields)
     counting = count_tokens(model, read_conversation(fields))
     return JSONResponse({"input_tokens": await while_connected(request, counting)})

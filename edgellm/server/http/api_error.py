@@ -25,6 +25,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -76,6 +77,13 @@ class ApiError(Exception):
     def anthropic(self) -> dict[str, Any]:
         """Return the object that Anthropic's clients read."""
         return {"type": "error", "error": {"type": self.type, "message": self.message}}
+
+
+def error_object(error: ApiError, path: str) -> dict[str, Any]:
+    """Return the object of an error, as the clients of a path read it."""
+    if path.startswith("/v1/messages"):
+        return error.anthropic()
+    return error.openai()
 
 
 def refused(param: str | None, message: str, code: str | None = None) -> ApiError:

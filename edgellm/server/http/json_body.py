@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -13,6 +14,9 @@ from edgellm.server.http.api_error import ApiError
 
 MAX_BODY = 32 << 20
 """Bytes of a request: some millions of tokens."""
+
+MAX_SECONDS = 60.0
+"""Time in which a body has to come."""
 
 MAX_DEPTH = 100
 """Lists and objects inside one another."""
@@ -27,10 +31,14 @@ async def read_json(request: Request) -> dict[str, Any]:
         ApiError: it is too large (413), or not such an object (400).
     """
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise ApiError(413, f"the body has more than {MAX_BODY >> 20} MiB; send less")
+    try:
+        async with asyncio.timeout(MAX_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY:
+                    raise ApiError(413, f"the body has more than {MAX_BODY >> 20} MiB; send less")
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {MAX_SECONDS:g} s") from None
     try:
         value = json.loads(bytes(body), object_pairs_hook=_object, parse_constant=_constant)
         _check(value, MAX_DEPTH)

@@ -23,7 +23,7 @@ from edgellm.server.answering.answers import (
 )
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_effort, read_sampling, with_seeds
-from edgellm.server.answering.state import state_of
+from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.http.api_error import refused
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
 from edgellm.server.http.fields import Fields
@@ -41,7 +41,7 @@ async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    model = state.models.find(fields.text("model"))
+    model = await model_of(request, fields)
     CHAT.check(fields)
     is_streamed = fields.flag("stream")
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))

@@ -17,7 +17,7 @@ from edgellm.llm import Prompt
 from edgellm.server.answering.answers import Answer, complete, own_end, read_all, tokens_of
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_sampling, with_seeds
-from edgellm.server.answering.state import state_of
+from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
@@ -34,7 +34,7 @@ async def completions(request: Request) -> Response:
     """Answer with continuations."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    model = state.models.find(fields.text("model"))
+    model = await model_of(request, fields)
     COMPLETIONS.check(fields)
     is_streamed = fields.flag("stream")
     prompts = read_prompts(fields, "prompt", at_most=MAX_PROMPTS)

@@ -1,4 +1,4 @@
-"""``/v1/models``: the models of the server."""
+"""``/v1/models``: the models of the server, and what they are doing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from edgellm.server.answering.models import ServedModel
+from edgellm.server.answering.models import ModelEntry
 from edgellm.server.answering.state import state_of
 
 
@@ -22,11 +22,19 @@ async def show_model(request: Request) -> Response:
     return JSONResponse(_entry(state_of(request).models.find(request.path_params["name"])))
 
 
-def _entry(model: ServedModel) -> dict[str, Any]:
-    return {
+def _entry(model: ModelEntry) -> dict[str, Any]:
+    """Return OpenAI's object of a model, and its state."""
+    entry: dict[str, Any] = {
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "edgellm",
-        "context_length": model.llm.llm.context,
+        "state": model.state,
     }
+    if model.served is not None:
+        llm = model.served.llm
+        entry["context_length"] = llm.llm.context
+        entry["running"] = llm.running
+        entry["waiting"] = llm.waiting
+        entry["memory_bytes"] = llm.llm.plan.total_bytes
+    return entry

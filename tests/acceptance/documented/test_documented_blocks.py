@@ -94,6 +94,8 @@ SMALLER = [
     (r"--depth 0,4096 --batch 1,4", "--depth 0,64 --batch 1,2"),
     (r"--threads 1,2,4(,8)?", "--threads 1,2"),
     (r"^pip ", "python -m pip "),
+    # a server runs until it is told to end
+    (r"^edgellm serve (.*)", r"timeout --signal INT 6 edgellm serve \1 --port 0; test $? = 124"),
 ]
 BENCH_SHAPES = ("llama-2-7b", "tinyllama-1.1b", "qwen2.5-0.5b")
 """Shapes that the bench makes once and keeps: small ones lie in its cache already."""
