@@ -33,9 +33,15 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET
     if ":" in host:
         family = socket.AF_INET6
+    # asyncio lets only sockets send each piece at once that say TCP; create_server's do not
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+        return listening
     except (OSError, OverflowError) as error:
+        listening.close()
         raise ConfigError(
             f"{host}:{port} cannot be listened on: {getattr(error, 'strerror', None) or error}",
             hint="choose another --port, or stop the program that has it",
