@@ -13,12 +13,15 @@ import mlx.core as mx
 
 from edgellm.device.place import Place
 from edgellm.engine.engine_stats import EngineStats
+from edgellm.engine.prefill_pace import PrefillPace
 from edgellm.engine.prefix_sharing import PrefixSharing
-from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
+from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.engine.scheduling.scheduler import Scheduler
 from edgellm.engine.scheduling.sequence import Sequence
-from edgellm.errors import ClosedError, EdgeLLMError
+from edgellm.engine.work import Work
+from edgellm.errors import EdgeLLMError
+from edgellm.models.layers import LayersInParts
 
 
 class StepRunner:
@@ -41,6 +44,9 @@ class StepRunner:
         self._held: list[Place] = []
         """At the model, while there are sequences: one, or none."""
         finalize(self, _abandon, self._held)
+        self._prompts: Work | None = None
+        """Parts of prompts that have gone through some of the layers."""
+        self._pace = PrefillPace()
         self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
@@ -129,59 +135,94 @@ class StepRunner:
 
     def _advance(self) -> None:
         """Send what comes next through the model, and draw tokens after it."""
-        chunk = prefill_tokens = self._context.plan.prefill_chunk
+        prompts = self._prompts
+        if prompts is not None and not prompts.sequences:
+            prompts = self._prompts = None  # nobody waits for it any more
+        busy = []
+        if prompts is not None:
+            busy = prompts.sequences
+        scheduled = self._scheduler.schedule(self._prefill_tokens(), busy)
+        if not isinstance(self._context.model.layers, LayersInParts):
+            self._advance_together(scheduled)
+            return
+        of_prompts = [pair for pair in scheduled if self._is_long(*pair)]
+        steps = [pair for pair in scheduled if not self._is_long(*pair)]
+        if steps:
+            self._take_steps(steps)
+        if prompts is None and of_prompts:
+            prompts = self._prompts = Work(self._context, of_prompts)
+        if prompts is not None:
+            self._advance_prompts(prompts, alone=not steps)
+
+    def _is_long(self, sequence: Sequence, new: SequenceInput) -> bool:
+        """Return whether tokens take longer than those of a step."""
+        most = max(1, self._context.model.layers.max_exact_rows)
+        return len(new.tokens) > most or (sequence.is_many and new.prompt_tokens > 0)
+
+    def _prefill_tokens(self) -> int:
+        """Return how many tokens of prompts may go through next."""
+        most = self._context.plan.prefill_chunk
         if self._context.model.layers.streams_weights:
             # a pass costs its reads, however many tokens it has: whole prompts go with it
-            prefill_tokens = self._context.context
-        scheduled = self._scheduler.schedule(prefill_tokens)
+            most = self._context.context
+        running = [one for one in self._scheduler.running if one.is_started]
+        prefilling = sum(one.is_prefilling for one in running)
+        if prefilling == len(running):
+            return most
+        self._pace.waiting_share = prefilling / (len(running) - prefilling)
+        return self._pace.tokens(most)
+
+    def _advance_together(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> None:
+        """Send prompts and steps through the model in one pass."""
         if not scheduled:
             return
-        logits = self._forward(scheduled)
-        if logits is None:
+        work = Work(self._context, scheduled)
+        begun = time.perf_counter()
+        if not work.advance():
             self._end_cancelled()
             return
-        drawing = []
-        for sequence, new in scheduled:
-            if sequence.completion_tokens == 0:
-                self.totals.prompt_tokens += len(new.tokens)
-            sequence.record_forward(len(new.tokens), prefill_chunk=chunk)
-            if new.needs_logits:
-                drawing.append(sequence)
+        prompt_tokens = sum(len(new.tokens) for one, new in scheduled if one.is_prefilling)
+        is_mixed = 0 < prompt_tokens < work.rows
+        self._finish(work)
+        self._pace.observe(time.perf_counter() - begun, prompt_tokens, is_mixed=is_mixed)
+
+    def _take_steps(self, steps: abc.Sequence[tuple[Sequence, SequenceInput]]) -> None:
+        """Send the last tokens of those that generate through the model, and short prompts."""
+        work = Work(self._context, steps)
+        begun = time.perf_counter()
+        if not work.advance():
+            self._end_cancelled()
+            return
+        self._finish(work)
+        self._pace.observe_step(time.perf_counter() - begun)
+
+    def _advance_prompts(self, work: Work, *, alone: bool) -> None:
+        """Send parts of prompts through some layers, or through all where nobody waits."""
+        layers = work.layers_left
+        if not alone:
+            layers = min(layers, self._pace.layers(work.rows) or layers)
+        begun = time.perf_counter()
+        try:
+            goes_on = work.advance(layers)
+        except BaseException:
+            self._prompts = None
+            raise
+        self._pace.observe_prompt(work.rows, layers, time.perf_counter() - begun)
+        if not goes_on:
+            self._end_cancelled()
+        if not goes_on or work.is_done:
+            self._prompts = None
+        if goes_on and work.is_done:
+            self._finish(work)
+
+    def _finish(self, work: Work) -> None:
+        """Draw tokens after those that have gone through the model."""
+        self.totals.passes += work.passes
+        self.totals.prompt_tokens += work.prompt_tokens
+        drawing, logits = work.finish()
         # whoever was cancelled during the pass draws nothing more
         self._end_cancelled()
         self._draw(drawing, logits)
-
-    def _forward(self, scheduled: abc.Sequence[tuple[Sequence, SequenceInput]]) -> mx.array | None:
-        """Return the logits (N, V) of those that draw a token; None where all were cancelled.
-
-        After a failure, or where they were cancelled, the sequences go back to where they were
-        before: some layers' caches hold the new tokens and others do not.
-        """
-        lock = self._context.model_lock
-        sequences = [sequence for sequence, _ in scheduled]
-
-        def keep_going() -> bool:
-            if lock.closed:
-                return False
-            now = time.monotonic()
-            return any(not (one.is_cancelled or one.deadline <= now) for one in sequences)
-
-        logits = None
-        try:
-            logits, passes = forward(
-                self._context.model,
-                [new for _, new in scheduled],
-                prefill_chunk=self._context.plan.prefill_chunk,
-                keep_going=keep_going,
-            )
-            self.totals.passes += passes
-        finally:
-            if logits is None:
-                for sequence in sequences:
-                    sequence.rewind()
-        if lock.closed:
-            raise ClosedError("the model was closed during the answers")
-        return logits
 
     def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> None:
         """Draw the next tokens of N sequences after logits (N, V); those that end leave."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
@@ -144,6 +144,32 @@ class Layers(Protocol):
         ...
 
 
+@runtime_checkable
+class LayersInParts(Layers, Protocol):
+    """Layers between two of which a pass may stop, and go on later."""
+
+    count: int
+    """How many they are."""
+
+    def run_part(
+        self,
+        states: States,
+        spans: StateSpans,
+        part: slice,
+        *,
+        keep_going: KeepGoing = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after a part of the layers; the rest as in ``run``."""
+        ...
+
+
+def spans_in_part(spans: Sequence[Span], part: slice) -> list[Span]:
+    """Return spans with the caches of a part of the layers."""
+    if part == slice(None):
+        return list(spans)
+    return [replace(span, caches=span.caches[part]) for span in spans]
+
+
 class ResidentLayers:
     """Layers whose weights are all in memory."""
 
@@ -152,6 +178,7 @@ class ResidentLayers:
 
     def __init__(self, layers: Sequence[Layer], *, async_compute: bool = True) -> None:
         self._layers = list(layers)
+        self.count: int = len(self._layers)
         self.max_exact_rows: int = max((layer.max_exact_rows for layer in layers), default=0)
         self.async_compute = async_compute
         self._closed = False
@@ -165,12 +192,24 @@ class ResidentLayers:
         depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
+        return self.run_part(states, spans, slice(depth), keep_going=keep_going)
+
+    def run_part(
+        self,
+        states: States,
+        spans: StateSpans,
+        part: slice,
+        *,
+        keep_going: KeepGoing = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after a part of the layers; the rest as in ``run``."""
         if self._closed:
             raise ClosedError("the model was closed")
         states = list(states)
+        spans = [spans_in_part(state_spans, part) for state_spans in spans]
         is_long = sum(hidden.shape[1] for hidden in states) >= MIN_LONG
         computing: list[mx.array] = []
-        for index, layer in enumerate(self._layers[:depth]):
+        for index, layer in enumerate(self._layers[part]):
             if not keep_going():
                 return []
             states = [

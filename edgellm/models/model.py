@@ -147,7 +147,7 @@ class Model:
     ) -> list[mx.array]:
         """Return what ``hidden`` does; ids (1, L) may be of several sequences side by side."""
         # not in a list, which would hold a prompt's embeddings until all layers are through
-        states = (self._embed(ids) for ids in tokens)
+        states = (self.embed(ids) for ids in tokens)
         return self.layers.run(states, spans, keep_going=keep_going, depth=depth)
 
     def step(
@@ -173,7 +173,8 @@ class Model:
             return None
         return self.logits(states[0][0])
 
-    def _embed(self, tokens: mx.array) -> mx.array:
+    def embed(self, tokens: mx.array) -> mx.array:
+        """Return the hidden states (B, L, E) of token ids (B, L) before the first layer."""
         states = self.embed_tokens(tokens)
         # LLaMA's scale is 1: not even a multiplication is launched
         if self.embedding_scale != 1.0:

@@ -145,9 +145,11 @@ def test_running_sequences_go_on_while_a_long_prompt_joins(open_llm):
         first = batch.submit([5, 6], Sampling(max_tokens=30))
         batch.step()
         second = batch.submit(PROMPT, Sampling(max_tokens=3))
-        told = [{number for number, _ in batch.step()} for _ in range(7)]
-    assert told[:5] == [{first}] * 5, "a chunk of 8 of its 41 tokens per step"
-    assert told[5:] == [{first, second}] * 2
+        told = []
+        while not told or second not in told[-1]:
+            told.append({number for number, _ in batch.step()})
+    assert len(told) >= 6, "at most a chunk of 8 of its 41 tokens per step"
+    assert all(first in numbers for numbers in told)
 
 
 def test_sequences_wait_for_memory_in_their_order(tiny_folder, open_llm):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from edgellm.kv_cache.cache import Cache, stored
-from edgellm.models.layers import Span, always
+from edgellm.models.layers import LayersInParts, Span, always
 from edgellm.models.model import Model
 
 
@@ -81,38 +81,96 @@ def forward(
         The logits (N, V) after the last token of those N inputs that need them, evaluated like the
         caches; and the passes over the weights.
     """
-    states = _pack(model, inputs, prefill_chunk)
-    if len(states) == 1 and all(map(_is_step, inputs)):
-        # the rows of the only state are the logits that are needed
-        logits = model.step(states[0].tokens, states[0].spans, keep_going=keep_going)
-        if logits is None:
-            return None, 0
-        mx.eval(logits, *stored(cache for new in inputs for cache in new.caches))
-        return logits, 1
-    tokens = [mx.array(state.tokens)[None] for state in states]  # (1, L) each
-    spans = [state.spans for state in states]
-    hidden = model.hidden_ragged(tokens, spans, keep_going=keep_going)  # (1, L, E) each
-    if not hidden:
+    one_pass = BatchedPass(model, inputs, prefill_chunk=prefill_chunk)
+    if not one_pass.advance(keep_going=keep_going):
         return None, 0
-    last_rows: dict[int, mx.array] = {}
-    for state, rows in zip(states, hidden, strict=True):
-        end = 0  # rows of a state lie side by side, in the order of its spans
-        for place, span in zip(state.inputs, state.spans, strict=True):
-            end += span.length
-            on_states = inputs[place].on_states
-            if on_states is not None:
-                on_states(rows[0, end - span.length : end])
-            # a later chunk of the same prompt takes the place of an earlier one
-            last_rows[place] = rows[0, end - 1 : end]  # (1, E)
-    needed = [last_rows[place] for place, new in enumerate(inputs) if new.needs_logits]
-    logits = mx.zeros((0, model.config.vocab_size))
-    if needed:
-        logits = model.logits(mx.concatenate(needed))
-    mx.eval(logits, *stored(cache for new in inputs for cache in new.caches))
-    passes = len(states)
-    if model.layers.streams_weights:
-        passes = 1
-    return logits, passes
+    return one_pass.logits(), one_pass.passes
+
+
+class BatchedPass:
+    """A forward of several sequences that may stop between two layers, and go on later.
+
+    The arguments are those of ``forward``.
+
+    Attributes:
+        rows: tokens that go through.
+        passes: how often the weights are passed over.
+        layers_left: layers that it has yet to go through.
+    """
+
+    def __init__(
+        self, model: Model, inputs: Sequence[SequenceInput], *, prefill_chunk: int
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._packed = _pack(model, inputs, prefill_chunk)
+        self._spans = [state.spans for state in self._packed]
+        self._hidden: list[mx.array] = []
+        self._logits: mx.array | None = None
+        self.rows: int = sum(len(state.tokens) for state in self._packed)
+        self.passes: int = len(self._packed)
+        if model.layers.streams_weights:
+            self.passes = 1
+        self.layers_left: int = 1  # as if they were one, where it cannot stop in between
+        if isinstance(model.layers, LayersInParts):
+            self.layers_left = model.layers.count
+
+    def advance(
+        self, layers: int | None = None, *, keep_going: Callable[[], bool] = always
+    ) -> bool:
+        """Go through the next ``layers`` layers, or all that are left; false where told to stop.
+
+        A pass that was told to stop has left the caches half-way, and does not go on.
+        """
+        model, in_parts = self._model, self._model.layers
+        if layers is None and len(self._packed) == 1 and all(map(_is_step, self._inputs)):
+            # the rows of the only state are the logits that are needed
+            (state,) = self._packed
+            self._logits = model.step(state.tokens, state.spans, keep_going=keep_going)
+            self.layers_left = 0
+            return self._logits is not None
+        tokens = [mx.array(state.tokens)[None] for state in self._packed]  # (1, L) each
+        if not isinstance(in_parts, LayersInParts) or (layers is None and not self._hidden):
+            self._hidden = model.hidden_ragged(tokens, self._spans, keep_going=keep_going)
+            self.layers_left = 0
+            return bool(self._hidden)
+        layers = min(layers or self.layers_left, self.layers_left)
+        begin = in_parts.count - self.layers_left
+        part = slice(begin, begin + layers)
+        states = self._hidden or [model.embed(ids) for ids in tokens]
+        self._hidden = in_parts.run_part(states, self._spans, part, keep_going=keep_going)
+        caches = [cache for new in self._inputs for cache in new.caches[part]]
+        mx.eval(*self._hidden, *stored(caches))  # another thread may go on from here
+        self.layers_left -= layers
+        return bool(self._hidden)
+
+    def logits(self) -> mx.array:
+        """Return the logits (N, V) after the last token of those N inputs that need them.
+
+        It has gone through all layers. Logits and caches are evaluated.
+        """
+        logits = self._logits
+        if logits is None:
+            logits = self._logits_after_prompts()
+        mx.eval(logits, *stored(cache for new in self._inputs for cache in new.caches))
+        return logits
+
+    def _logits_after_prompts(self) -> mx.array:
+        """Return what ``logits`` does, where the last tokens of inputs lie among others."""
+        last_rows: dict[int, mx.array] = {}
+        for state, rows in zip(self._packed, self._hidden, strict=True):
+            end = 0  # rows of a state lie side by side, in the order of its spans
+            for place, span in zip(state.inputs, state.spans, strict=True):
+                end += span.length
+                on_states = self._inputs[place].on_states
+                if on_states is not None:
+                    on_states(rows[0, end - span.length : end])
+                # a later chunk of the same prompt takes the place of an earlier one
+                last_rows[place] = rows[0, end - 1 : end]  # (1, E)
+        needed = [last_rows[place] for place, new in enumerate(self._inputs) if new.needs_logits]
+        if not needed:
+            return mx.zeros((0, self._model.config.vocab_size))
+        return self._model.logits(mx.concatenate(needed))
 
 
 def _is_step(new: SequenceInput) -> bool:

@@ -240,25 +240,35 @@ class Scheduler:
                 self._close(sequence, "cancelled")
         return self.take_tokens()
 
-    def schedule(self, prefill_tokens: int) -> list[tuple[Sequence, SequenceInput]]:
+    def schedule(
+        self, prefill_tokens: int, busy: abc.Collection[Sequence] = ()
+    ) -> list[tuple[Sequence, SequenceInput]]:
         """Return what goes through the model next.
 
         That is the last token of each sequence whose prompt is done, and of the prompts together
-        up to ``prefill_tokens``, the earliest first. A prompt that does not fit waits for the next
-        step; the first one always goes on.
+        up to ``prefill_tokens``. Half of these are the earliest prompt's, the others go to those
+        that are done soonest, so that a short prompt waits for no long one.
+
+        Args:
+            prefill_tokens: as above.
+            busy: sequences of which something is on its way already; only short prompts go
+                beside it.
         """
-        scheduled = []
-        used_tokens = 0
-        for sequence in self.running:
-            if not sequence.is_started:
-                continue
+        here = [one for one in self.running if one.is_started and one not in busy]
+        for sequence in here:
             sequence.realign()
-            pending = tokens = sequence.pending
-            if sequence.is_prefilling:
-                tokens = pending[:prefill_tokens]
-                if used_tokens and used_tokens + len(tokens) > prefill_tokens:
-                    continue
-                used_tokens += len(tokens)
+        prompts = [one for one in here if one.is_prefilling]
+        if busy:
+            here = [one for one in here if not (one in prompts and one.is_many)]
+            prompts = [one for one in prompts if not one.is_many]
+        taken = _shares([len(one.pending) for one in prompts], prefill_tokens)
+        tokens_of = dict(zip(prompts, taken, strict=True))
+        scheduled = []
+        for sequence in here:
+            pending = sequence.pending
+            tokens = pending[: tokens_of.get(sequence, 1)]
+            if not tokens:
+                continue
             # in the middle of a prompt nothing is drawn
             needs_logits = len(tokens) == len(pending)
             prompt_tokens = max(0, sequence.prompt_tokens - sequence.computed)
@@ -367,3 +377,17 @@ class Scheduler:
         self.ended += 1
         self._take_out([sequence])
         self._admit()
+
+
+def _shares(lengths: abc.Sequence[int], tokens: int) -> list[int]:
+    """Return how many ``tokens`` each of some prompts gets, of which the first has come first."""
+    if not lengths:
+        return []
+    shares = [0] * len(lengths)
+    later = range(1, len(lengths))
+    shares[0] = min(lengths[0], max(tokens - tokens // 2, tokens - sum(lengths[1:])))
+    left = tokens - shares[0]
+    for place in sorted(later, key=lengths.__getitem__):
+        shares[place] = min(lengths[place], left)
+        left -= shares[place]
+    return shares

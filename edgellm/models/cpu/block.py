@@ -40,6 +40,7 @@ from edgellm.models.layers import (
     States,
     StateSpans,
     always,
+    spans_in_part,
 )
 from edgellm.models.linear import QuantizationOf, Tensors, stacked_linear
 from edgellm.models.registry import block_class
@@ -138,6 +139,7 @@ class CpuLayers:
 
     def __init__(self, blocks: Sequence[CpuBlock]) -> None:
         self._blocks = list(blocks)
+        self.count: int = len(self._blocks)
         self.max_exact_rows: int = max((block.max_exact_rows for block in blocks), default=0)
         self._known = KnownCalls()
 
@@ -150,16 +152,28 @@ class CpuLayers:
         depth: int | None = None,
     ) -> list[mx.array]:
         """Return hidden states (1, L, E) after all layers; empty where ``keep_going`` said no."""
+        return self.run_part(states, spans, slice(depth), keep_going=keep_going)
+
+    def run_part(
+        self,
+        states: States,
+        spans: StateSpans,
+        part: slice,
+        *,
+        keep_going: KeepGoing = always,
+    ) -> list[mx.array]:
+        """Return hidden states (1, L, E) after a part of the layers; the rest as in ``run``."""
         if not self._blocks:
             raise ClosedError("the model was closed")
+        blocks = self._blocks[part]
         results = []
         for hidden, state_spans in zip(states, spans, strict=True):
             if not keep_going():
                 return []
             after: mx.array | None = hidden
-            if depth != 0:
-                blocks = self._blocks[:depth]
-                after = _run(blocks, hidden, state_spans, self._known, keep_going)
+            if blocks:
+                of_part = spans_in_part(state_spans, part)
+                after = _run(blocks, hidden, of_part, self._known, keep_going)
             if after is None:
                 return []
             results.append(after)

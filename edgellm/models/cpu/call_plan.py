@@ -231,7 +231,7 @@ class KnownCalls:
             for own in caches
         ]
         plan = CallPlan(engine, layers, memories, lengths, many=many, head=head)
-        if grown is not None:
+        if grown is not None and not many:
             # making steps can move the workspace
             self._plans[(engine.workspace.version, *key[1:])] = plan
             if len(self._plans) > MAX_PLANS:
