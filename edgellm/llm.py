@@ -431,6 +431,7 @@ class LLM(BoundToProcess):
             prefix_cache=self.prefix_cache,
             end_tokens=self.eos_token_ids,
             context=self.context,
+            speculation=self._speculation,
         )
 
     def _make_caches(self, tokens: int) -> list[Cache]:

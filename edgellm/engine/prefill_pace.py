@@ -1,4 +1,4 @@
-"""How much of a prompt a step computes while other sequences generate, so that these keep pace."""
+"""The pace of prompts: how much of one a step computes while other sequences generate."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ class PrefillPace:
     A prompt's chunk goes through a few layers in each step, which costs nothing but the waiting;
     only where one layer would take too long the chunk gets smaller. Where layers cannot be gone
     through in parts, the chunk is all that can.
+
+    Attributes:
+        waiting_share: prompts that are computed, by the sequences that generate.
     """
 
     def __init__(self) -> None:
+        self.waiting_share: float = 1.0
         self._step_seconds: float | None = None
         self._seconds_each: float | None = None
 

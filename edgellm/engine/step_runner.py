@@ -13,14 +13,16 @@ import mlx.core as mx
 
 from edgellm.device.place import Place
 from edgellm.engine.engine_stats import EngineStats
+from edgellm.engine.lone_stream import LoneStream
 from edgellm.engine.prefill_pace import PrefillPace
 from edgellm.engine.prefix_sharing import PrefixSharing
 from edgellm.engine.scheduling.batched_forward import SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.engine.scheduling.scheduler import Scheduler
 from edgellm.engine.scheduling.sequence import Sequence
-from edgellm.engine.work import Work
-from edgellm.errors import EdgeLLMError
+from edgellm.engine.work import Work, keep_going_for
+from edgellm.errors import ClosedError, EdgeLLMError, ReadError
+from edgellm.generation.output import Token
 from edgellm.models.layers import LayersInParts
 
 
@@ -47,6 +49,7 @@ class StepRunner:
         self._prompts: Work | None = None
         """Parts of prompts that have gone through some of the layers."""
         self._pace = PrefillPace()
+        self._lone = LoneStream(context)
         self.totals: EngineStats = EngineStats()
 
     def run(self) -> None:
@@ -141,6 +144,10 @@ class StepRunner:
         busy = []
         if prompts is not None:
             busy = prompts.sequences
+        lone = self._lone_sequence()
+        if lone is not None:
+            self._advance_lone(lone)
+            return
         scheduled = self._scheduler.schedule(self._prefill_tokens(), busy)
         if not isinstance(self._context.model.layers, LayersInParts):
             self._advance_together(scheduled)
@@ -153,6 +160,37 @@ class StepRunner:
             prompts = self._prompts = Work(self._context, of_prompts)
         if prompts is not None:
             self._advance_prompts(prompts, alone=not steps)
+
+    def _lone_sequence(self) -> Sequence | None:
+        """Return the sequence that generates while nobody else is there, if it may speculate."""
+        if self._context.speculation is None or self._prompts is not None:
+            return None
+        running = [one for one in self._scheduler.running if one.is_started]
+        if len(running) != 1:
+            return None
+        running[0].realign()
+        if running[0].is_prefilling:
+            return None
+        return running[0]
+
+    def _advance_lone(self, sequence: Sequence) -> None:
+        """Compute the next tokens of the only sequence, in one pass."""
+        lock = self._context.model_lock
+        begun = time.perf_counter()
+        try:
+            tokens = self._lone.advance(sequence, keep_going_for(lock, lambda: [sequence]))
+        except (ReadError, ClosedError):
+            sequence.rewind()
+            raise
+        except Exception as error:
+            self._fail(sequence, error)
+            return
+        if lock.closed:
+            raise ClosedError("the model was closed during the answers")
+        self.totals.passes += 1
+        for token in tokens:
+            self._post(sequence, token)
+        self._pace.observe_step(time.perf_counter() - begun)
 
     def _is_long(self, sequence: Sequence, new: SequenceInput) -> bool:
         """Return whether tokens take longer than those of a step."""
@@ -245,11 +283,15 @@ class StepRunner:
             except Exception as error:
                 self._fail(sequence, error)
                 continue
-            self._scheduler.post(sequence, token)
-            self.totals.completion_tokens += 1
-            if token.finish_reason is not None:
-                self._scheduler.end(sequence)
-                sequence.release()
+            self._post(sequence, token)
+
+    def _post(self, sequence: Sequence, token: Token) -> None:
+        """Let a new token be returned; the last one ends its sequence."""
+        self._scheduler.post(sequence, token)
+        self.totals.completion_tokens += 1
+        if token.finish_reason is not None:
+            self._scheduler.end(sequence)
+            sequence.release()
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         """End a sequence with an error."""

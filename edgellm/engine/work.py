@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import mlx.core as mx
 
+from edgellm.device.model_lock import ModelLock
 from edgellm.engine.scheduling.batched_forward import BatchedPass, SequenceInput
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.engine.scheduling.sequence import Sequence
@@ -33,6 +34,7 @@ class Work:
     ) -> None:
         self._context = context
         self._all = [(sequence, sequence.lease, new) for sequence, new in scheduled]
+        self._keep_going = keep_going_for(context.model_lock, lambda: self.sequences)
         self._pass = BatchedPass(
             context.model,
             [new for _, _, new in self._all],
@@ -100,8 +102,16 @@ class Work:
             logits = logits[mx.array(rows, dtype=mx.int32)]
         return drawing, logits
 
-    def _keep_going(self) -> bool:
-        if self._context.model_lock.closed:
+
+def keep_going_for(
+    lock: ModelLock, sequences: Callable[[], Iterable[Sequence]]
+) -> Callable[[], bool]:
+    """Return what says whether a pass goes on: the model is open, and somebody waits for it."""
+
+    def keep_going() -> bool:
+        if lock.closed:
             return False
         now = time.monotonic()
-        return any(not (one.is_cancelled or one.deadline <= now) for one in self.sequences)
+        return any(not (one.is_cancelled or one.deadline <= now) for one in sequences())
+
+    return keep_going

@@ -126,7 +126,7 @@ def generate_steps(
         progress.decode_passes += opening.forwards
     if speculation is None:
         speculation = Speculation(NoDrafts(), extra_row_cost=0.0)
-    loop = _DecodeLoop(model, caches, sampler, speculation, progress, keep_going)
+    loop = DecodeLoop(model, caches, sampler, speculation, progress, keep_going)
     current: _Pass | None = loop.prefill_pass(logits)
     speculation.begin(seen, sampling)  # while the device draws the first token
     remaining = limit
@@ -179,8 +179,17 @@ class _Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class _DecodeLoop:
-    """Launches passes, each after the one before, and reads their tokens."""
+class DecodeLoop:
+    """Launches passes, each after the one before, and reads their tokens.
+
+    Attributes:
+        model: the model.
+        caches: of the sequence, one per layer.
+        sampler: draws its tokens.
+        speculation: chooses draft tokens; it was told where the sequence begins.
+        progress: is brought up to date.
+        keep_going: asked in each pass.
+    """
 
     model: Model
     caches: Sequence[Cache]
@@ -201,7 +210,7 @@ class _DecodeLoop:
             return None
         if not self.keep_going() or self.speculation.expects_draft():
             return None
-        return self._launch(current, ())
+        return self._launch(_known(current), ())
 
     def launch_next(self, current: _Pass, ahead: _Pass | None, remaining: int) -> _Pass | None:
         """Return the pass after one that was read.
@@ -212,7 +221,21 @@ class _DecodeLoop:
         if ahead is not None:
             self.speculation.skip_draft()
             return ahead
-        return self._launch(current, self.speculation.propose(remaining - 1))
+        return self._launch(_known(current), self.speculation.propose(remaining - 1))
+
+    def next_steps(self, token: int, *, remaining: int) -> list[Step]:
+        """Return the tokens of one pass after ``token``, the last one so far.
+
+        Empty where ``keep_going`` said no; the caches are then as before.
+
+        Args:
+            token: it has not gone through the model.
+            remaining: maximum number of tokens that are returned.
+        """
+        launched = self._launch(mx.array([token]), self.speculation.propose(remaining - 1))
+        if launched is None:
+            return []
+        return self.read(launched)
 
     def read(self, current: _Pass) -> list[Step]:
         """Wait for the tokens of a pass: the accepted draft tokens, and one more.
@@ -239,13 +262,11 @@ class _DecodeLoop:
             self.speculation.add(step.token)
         return steps
 
-    def _launch(self, previous: _Pass, draft: Sequence[DraftToken]) -> _Pass | None:
-        """Send the last token and draft tokens through the model.
+    def _launch(self, tokens: mx.array, draft: Sequence[DraftToken]) -> _Pass | None:
+        """Send the last token (1,) and draft tokens through the model.
 
         Return None where ``keep_going`` said no between two layers; the caches are then as before.
         """
-        assert previous.token is not None, "a pass with draft tokens is read before the next one"
-        tokens = previous.token
         tree, levels = self._rows(draft)
         if tree is not None:
             drafted = [draft_token.token for draft_token in tree.drafted]
@@ -359,6 +380,12 @@ class _DecodeLoop:
         for cache in self.caches:
             has_all = cache.trim(offset)
             assert has_all, "no more is drafted than every cache can take back"
+
+
+def _known(previous: _Pass) -> mx.array:
+    """Return the last token (1,) of a pass."""
+    assert previous.token is not None, "a pass with draft tokens is read before the next one"
+    return previous.token
 
 
 def _kv_caches(caches: Sequence[Cache]) -> list[KVCache]:

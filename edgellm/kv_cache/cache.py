@@ -199,9 +199,9 @@ class KVCache:
 
     @property
     def room(self) -> int:
-        """New tokens that storage can be made for at once."""
-        room = self.capacity - self.offset
-        if self.window is not None:
+        """New tokens that there is storage for at once."""
+        room = self.allocated - (self.offset - self.base)
+        if self.window is not None and self.allocated == self.capacity:
             room = max(room, self.capacity - self.window - ROLLBACK)
         return room
 

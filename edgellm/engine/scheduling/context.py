@@ -14,6 +14,7 @@ from edgellm.models.model import Model
 from edgellm.prompt_cache.prefix_cache import PrefixCache
 from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker
+from edgellm.speculation.controller import Speculation
 from edgellm.tokenizer import Tokenizer
 
 
@@ -30,6 +31,7 @@ class EngineContext:
         model_lock: held while the engine has sequences.
         prefix_cache: KV caches of ended sequences.
         end_tokens: tokens that end a completion.
+        speculation: chooses draft tokens for a sequence that runs alone; None for plain decoding.
         context: tokens that prompt and completion of a sequence may have together.
     """
 
@@ -42,6 +44,7 @@ class EngineContext:
     prefix_cache: PrefixCache
     end_tokens: frozenset[int]
     context: int
+    speculation: Speculation | None = None
 
     def check_prompt(self, tokens: Sequence[int]) -> None:
         """Raise what is wrong with a prompt, or ClosedError where the model was closed."""

@@ -15,17 +15,21 @@ import mlx.core as mx
 from edgellm.device import machine as device
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.errors import EdgeLLMError, NotFiniteError
+from edgellm.generation.decode import DecodeLoop, Step
 from edgellm.generation.not_finite import located
 from edgellm.generation.output import FinishReason, PromptToken, Token, prompt_tokens, top_logprobs
 from edgellm.generation.stats import Progress, Stats
 from edgellm.generation.text_stream import TextStream
 from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.models.layers import KeepGoing
+from edgellm.models.model import Model
 from edgellm.prompt_cache.kept_sequence import Tokens, as_tokens
 from edgellm.prompt_cache.lease import Lease
-from edgellm.sampling.logprobs import Logprobs
+from edgellm.sampling.logprobs import Logprobs, TokenLogprob
 from edgellm.sampling.sampler import Draw, Sampler
 from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.settings import Sampling
+from edgellm.speculation.controller import Speculation
 from edgellm.structured.constraint import constraint_for
 
 GROWTH, GROWTH_SHARE = 64, 8
@@ -34,8 +38,8 @@ GROWTH, GROWTH_SHARE = 64, 8
 Each growth copies them: a token about ``GROWTH_SHARE`` times over a long text.
 """
 
-MIN_FREE = 1
-"""Tokens for which there is room before each pass."""
+MIN_FREE = 24
+"""Tokens for which there is room before each pass: draft tokens need it."""
 
 
 class Sequence:
@@ -51,6 +55,7 @@ class Sequence:
     Attributes:
         number: by which an engine's caller knows it.
         tokens: the prompt's and the new ones.
+        sampling: how tokens are drawn.
         limit: maximum number of new tokens.
         max_tokens: maximum number of tokens, the prompt's included.
         room: tokens that its KV caches have memory for, or will have when it starts.
@@ -93,7 +98,7 @@ class Sequence:
         self.is_started = False
         self.is_cancelled = False
         self.has_ended = False
-        self._sampling = sampling
+        self.sampling = sampling
         self._context = context
         self._tokenizer = context.tokenizer
         self._constraint = constraint_for(
@@ -145,7 +150,7 @@ class Sequence:
     @property
     def scores_prompt(self) -> bool:
         """Whether the log-probabilities of the prompt's own tokens are asked for."""
-        return self._sampling.prompt_logprobs is not None
+        return self.sampling.prompt_logprobs is not None
 
     @property
     def on_states(self) -> abc.Callable[[mx.array], None] | None:
@@ -179,7 +184,7 @@ class Sequence:
         self.cached_tokens = lease.cached
         self._meter = self._context.start_meter()
         self._sampler = Sampler(
-            self._sampling,
+            self.sampling,
             self.tokens,
             self._context.model.config.vocab_size,
             lazy=device.has_gpu(),
@@ -264,7 +269,7 @@ class Sequence:
         self._drawn = self._sampler(logits)
         self._drawn_logprobs = None
         pending = [self._drawn.tokens, self._drawn.largest_logits, *self._sampler.pending]
-        if self._sampling.logprobs:
+        if self.sampling.logprobs:
             self._drawn_logprobs = self._sampler.logprobs(logits, self._drawn.tokens)
             pending += self._drawn_logprobs.pending
         return pending
@@ -280,13 +285,43 @@ class Sequence:
             token = self._drawn.read()
         except NotFiniteError as error:
             raise located(error, self.caches) from None
+        logprob = None
+        if self._drawn_logprobs is not None:
+            logprob = self._drawn_logprobs.read()[0]
         self._progress.record_token()
+        is_last = self._sampler is not None and self._sampler.has_ended
+        return self._take(token, logprob, is_last=is_last)
+
+    def decode_loop(
+        self, model: Model, speculation: Speculation, keep_going: KeepGoing
+    ) -> DecodeLoop:
+        """Return what computes the next tokens, several in one pass where they can be drafted."""
+        assert self._sampler is not None, "it has started"
+        return DecodeLoop(
+            model, self.caches, self._sampler, speculation, self._progress, keep_going
+        )
+
+    def take(self, steps: abc.Sequence[Step]) -> list[Token]:
+        """Take the tokens of one pass, up to the last of the text; the caches hold no others."""
+        taken: list[Token] = []
+        for place, step in enumerate(steps, 1):
+            # all tokens of a pass but its last are accepted draft tokens
+            self._progress.accepted_tokens += place < len(steps)
+            self.computed += 1
+            taken.append(self._take(step.token, step.logprob, is_last=step.ends_text))
+            if taken[-1].finish_reason is not None:
+                break
+        for cache in self.caches:
+            cache.trim(self.computed)
+        return taken
+
+    def _take(self, token: int, logprob: TokenLogprob | None, *, is_last: bool) -> Token:
+        """Take the next token; return it with the text that it completes."""
         scored: tuple[PromptToken, ...] = ()
         if self._scorer is not None:
             scored = prompt_tokens(self.tokens, self._scorer, self._tokenizer)
             self._scorer = None
         self.tokens.append(token)
-        is_last = self._sampler is not None and self._sampler.has_ended
         text, finish_reason = self._text.add(token, is_last=is_last)
         stats = None
         if finish_reason is not None:
@@ -300,9 +335,8 @@ class Sequence:
             prompt_logprobs=scored,
             stop_text=self._text.stop_text,
         )
-        if self._drawn_logprobs is None:
+        if logprob is None:
             return new
-        logprob = self._drawn_logprobs.read()[0]
         top = top_logprobs(logprob, self._tokenizer)
         return replace(new, logprob=logprob.logprob, top_logprobs=top)
 
@@ -319,9 +353,9 @@ class Sequence:
 
     def _new_scorer(self) -> TokenScorer | None:
         """Return what scores the prompt's tokens, if that is asked for."""
-        if self._sampling.prompt_logprobs is None:
+        if self.sampling.prompt_logprobs is None:
             return None
-        return TokenScorer(self._head, self.tokens, top=self._sampling.prompt_logprobs)
+        return TokenScorer(self._head, self.tokens, top=self.sampling.prompt_logprobs)
 
     def _stats(self) -> Stats:
         return self._meter.snapshot(
