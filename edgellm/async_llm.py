@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, Unpack
 from weakref import finalize
 
 from edgellm.async_chat import AsyncChat
 from edgellm.async_stream import AsyncStream
 from edgellm.chat import Chat
 from edgellm.device.bound_to_process import BoundToProcess
-from edgellm.engine.engine_stats import KVBytes
+from edgellm.engine.engine_stats import EngineStats, KVBytes
 from edgellm.engine.engine_thread import EngineThread
 from edgellm.errors import ClosedError, ConfigError
 from edgellm.generation.output import Completion
 from edgellm.llm import LLM, Prompt
 from edgellm.open_llm import load
 from edgellm.runtime.loader import LoadProgress
+from edgellm.scoring.embeddings import Pooling
 from edgellm.setting_values import callback, shown
 from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
 from edgellm.settings.argument_names import check_names
 from edgellm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -152,6 +157,11 @@ class AsyncLLM(BoundToProcess):
         return self._engine.waiting
 
     @property
+    def stats(self) -> EngineStats:
+        """The cost of all answers so far."""
+        return self._engine.stats
+
+    @property
     def kv_bytes(self) -> KVBytes:
         """The bytes of the answers' KV caches."""
         return self._engine.kv_bytes
@@ -198,6 +208,20 @@ class AsyncLLM(BoundToProcess):
         async for _ in stream:
             pass
         return stream.completion
+
+    async def embed(
+        self, texts: Iterable[Prompt], *, pooling: Pooling = "mean", normalize: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """Return one vector (E,) per text; arguments and errors are those of ``LLM.embed``.
+
+        It waits until no answer is under way. Where the task is cancelled, it ends.
+        """
+        place = self.llm.place()
+        work = partial(self.llm.embed_in, place, texts, pooling=pooling, normalize=normalize)
+        try:
+            return await _in_thread(work)
+        finally:
+            place.cancel()
 
     chat = _async_chat(LLM.chat)
 

@@ -18,7 +18,7 @@ from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.device.model_lock import ModelLock
-from edgellm.device.place import deadline_after
+from edgellm.device.place import Place, deadline_after
 from edgellm.device.streams import acquire_stream, release_stream
 from edgellm.engine.batch_answers import answers, paired
 from edgellm.engine.engine import Engine
@@ -380,14 +380,24 @@ class LLM(BoundToProcess):
             UnsupportedModelError, ContextError, ClosedError, ReadError: as ``hidden_states`` does.
             EdgeLLMError: it was cancelled.
         """
+        return self.embed_in(self.place(), texts, pooling=pooling, normalize=normalize)
+
+    def place(self) -> Place:
+        """Return a new place in the line of those who compute, for ``embed_in``."""
+        return self._lock.place()
+
+    def embed_in(
+        self, place: Place, texts: Iterable[Prompt], *, pooling: Pooling, normalize: bool
+    ) -> npt.NDArray[np.float32]:
+        """Return what ``embed`` does, until the place is cancelled, from any thread."""
         choice("pooling", pooling, POOLINGS)
         truth("normalize", normalize)
         encoded = [
             token_ids(text, self.tokenizer) for text in listed("texts", texts, "a list of texts")
         ]
-        for place, ids in enumerate(encoded):
-            self._check(ids, f"texts[{place}]")
-        with self._workspace() as workspace:
+        for number, ids in enumerate(encoded):
+            self._check(ids, f"texts[{number}]")
+        with self._workspace(place) as workspace:
             return embed(encoded, workspace, pooling=pooling, normalize=normalize)
 
     def cancel(self) -> None:
@@ -441,11 +451,11 @@ class LLM(BoundToProcess):
         return self.caches.nbytes(capacity=tokens, context=self.context)
 
     @contextmanager
-    def _workspace(self) -> Iterator[Workspace]:
-        """Hold the model, and all memory for KV caches."""
-        with self._lock.acquire() as place, place.computing():
+    def _workspace(self, place: Place | None = None) -> Iterator[Workspace]:
+        """Hold the model, and all memory for KV caches; in a place that is given, or a new one."""
+        with self._lock.acquire(place) as held, held.computing():
             self.prefix_cache.clear()
-            yield Workspace(self._engine_context(), place.keep_going)
+            yield Workspace(self._engine_context(), held.keep_going)
 
     def _check(self, ids: Sequence[int], name: str = "") -> None:
         self._lock.require_open()

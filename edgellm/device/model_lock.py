@@ -72,17 +72,23 @@ class ModelLock:
             place.cancel()
 
     @contextmanager
-    def acquire(self) -> Iterator[Place]:
+    def acquire(self, place: Place | None = None) -> Iterator[Place]:
         """Wait for the model, and hold it within, without steps of an occupant.
 
+        Args:
+            place: without an occupant; None for a new one.
+
         Raises:
-            EdgeLLMError: this thread computes a step, or has a batch that holds the model.
+            EdgeLLMError: this thread computes a step, or has a batch that holds the model; or the
+                place was cancelled before it came to the model.
             ClosedError: ``close`` was called.
             BackendError: the model was loaded before this process was forked.
         """
-        place = self.place()
-        self.advance(place)
+        if place is None:
+            place = self.place()
         try:
+            if not self.advance(place):
+                raise EdgeLLMError("this was cancelled before it began", hint="ask for it again")
             yield place
         finally:
             place.leave()

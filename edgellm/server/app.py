@@ -21,7 +21,12 @@ from edgellm.server.http.event_stream import ClientLeft
 from edgellm.server.http.guard import Guard
 from edgellm.server.openai.chat_completions import chat_completions
 from edgellm.server.openai.completions import completions
+from edgellm.server.openai.embeddings import embeddings
 from edgellm.server.openai.models_list import list_models, show_model
+from edgellm.server.operations.counting import CountsRequests
+from edgellm.server.operations.health import health, ready
+from edgellm.server.operations.metrics_page import metrics_page
+from edgellm.server.operations.tokens import detokenize, tokenize
 from edgellm.server.page import show_page
 
 LOG = logging.getLogger("edgellm.server")
@@ -34,14 +39,24 @@ ROUTES = (
     Route("/v1/messages/count_tokens", count_message_tokens, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{name:path}", show_model),
+    Route("/v1/embeddings", embeddings, methods=["POST"]),
+    Route("/tokenize", tokenize, methods=["POST"]),
+    Route("/detokenize", detokenize, methods=["POST"]),
+    Route("/health", health),
+    Route("/ready", ready),
+    Route("/metrics", metrics_page),
 )
+
+_PATHS = frozenset(route.path for route in ROUTES)
 
 
 def make_app(models: Models, settings: ServerSettings) -> Starlette:
     """Return the application that serves some models, which its caller closes."""
+    state = ServerState(models, settings)
     app = Starlette(
         routes=list(ROUTES),
         middleware=[
+            Middleware(CountsRequests, metrics=state.metrics, paths=_PATHS),
             Middleware(Guard, keys=settings.api_keys, origins=settings.cors_origins),
             Middleware(HoldsModels, models=models),
         ],
@@ -53,7 +68,7 @@ def make_app(models: Models, settings: ServerSettings) -> Starlette:
             Exception: _answer_failure,
         },
     )
-    app.state.server = ServerState(models, settings)
+    app.state.server = state
     return app
 
 

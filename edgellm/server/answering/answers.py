@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from edgellm.chat_template.thinking import SWITCHES
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Stats
 from edgellm.llm import Prompt
+from edgellm.server.answering.metrics import Metrics
 from edgellm.server.answering.models import ServedModel
+from edgellm.server.answering.state import ServerState
 from edgellm.server.http.api_error import ApiError
 from edgellm.settings import Sampling
 
@@ -47,6 +50,7 @@ class Answer:
 
     Args:
         stream: its tokens.
+        metrics: in which its times are counted.
         chat: the conversation that it is a reply in; None for the continuation of a text.
 
     Attributes:
@@ -54,15 +58,34 @@ class Answer:
     """
 
     def __init__(
-        self, stream: AsyncStream, chat: Chat | None = None, *, prompt_tokens: int = 0
+        self,
+        stream: AsyncStream,
+        metrics: Metrics,
+        chat: Chat | None = None,
+        *,
+        prompt_tokens: int = 0,
     ) -> None:
         self.prompt_tokens: int = prompt_tokens
         self._stream = stream
         self._chat = chat
+        self._metrics = metrics
+        self._times = metrics.first_token
+        self._last_at = time.perf_counter()
 
     def __aiter__(self) -> AsyncIterator[Token]:
         """Return the tokens."""
-        return self._stream
+        return self
+
+    async def __anext__(self) -> Token:
+        """Return the next token; errors are those of ``AsyncStream``."""
+        token = await anext(self._stream)
+        now = time.perf_counter()
+        self._times.add(now - self._last_at)
+        self._times = self._metrics.between_tokens
+        self._last_at = now
+        if token.finish_reason is not None:
+            self._metrics.ends[token.finish_reason] += 1
+        return token
 
     @property
     def stats(self) -> Stats:
@@ -89,18 +112,18 @@ class Answer:
 
 
 async def reply(
+    state: ServerState,
     model: ServedModel,
     conversation: Conversation,
     samplings: Sequence[Sampling],
-    timeout: float | None = None,
 ) -> list[Answer]:
     """Return replies in a conversation, which are computed from now on.
 
     Args:
+        state: of the server.
         model: that replies.
         conversation: what it replies to.
         samplings: how the tokens of each are drawn.
-        timeout: seconds that each may take, waiting included; None for any time.
 
     Raises:
         ConfigError, ContextError, TemplateError: as ``Chat.stream`` does.
@@ -113,25 +136,26 @@ async def reply(
             if place:
                 chat = chat.fork()
             turn = chat.begin(conversation.messages)
-            stream = model.llm.stream(turn.ids, sampling, timeout=timeout)
+            stream = model.llm.stream(turn.ids, sampling, timeout=state.settings.timeout)
             stream = stream.map(turn.add, on_end=turn.end)
-            yield Answer(stream, chat, prompt_tokens=len(turn.ids))
+            yield Answer(stream, state.metrics, chat, prompt_tokens=len(turn.ids))
 
     return await asyncio.to_thread(_all_or_none, replies)
 
 
 async def complete(
+    state: ServerState,
     model: ServedModel,
     prompts: Sequence[Prompt],
     samplings: Sequence[Sampling],
-    timeout: float | None = None,
 ) -> list[Answer]:
     """Return continuations of prompts, several of each; the rest as in ``reply``."""
 
     def continuations() -> Iterator[Answer]:
         for prompt in prompts:
             for sampling in samplings:
-                yield Answer(model.llm.stream(prompt, sampling, timeout=timeout))
+                stream = model.llm.stream(prompt, sampling, timeout=state.settings.timeout)
+                yield Answer(stream, state.metrics)
 
     return await asyncio.to_thread(_all_or_none, continuations)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edgellm.server.answering.metrics import Metrics
 from edgellm.server.answering.models import Models, ServedModel
 from edgellm.server.answering.settings import ServerSettings
 from edgellm.server.http.event_stream import while_connected
@@ -18,10 +19,11 @@ HELD = "edgellm.held_models"
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """The models of a server, and its settings."""
+    """The models of a server, its settings, and what it counts."""
 
     models: Models
     settings: ServerSettings
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class HoldsModels:

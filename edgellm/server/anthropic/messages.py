@@ -29,7 +29,7 @@ async def messages(request: Request) -> Response:
     if sampling.max_tokens is None:
         raise fields.wrong("max_tokens", "a whole number from 1 on")
     conversation = read_conversation(fields)
-    opening = reply(model, conversation, [sampling], state.settings.timeout)
+    opening = reply(state, model, conversation, [sampling])
     (answer,) = await while_connected(request, opening)
     message = MessageObject(
         model.name,

@@ -14,6 +14,7 @@ from edgellm.errors import (
     ModelNotFoundError,
     QueueFullError,
     TemplateError,
+    UnsupportedModelError,
 )
 
 RETRY_AFTER = 1
@@ -109,7 +110,7 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, message, code="context_length_exceeded")
         case ModelNotFoundError():
             return ApiError(404, message, "model", "model_not_found")
-        case ConfigError() | TemplateError() | MemoryBudgetError():
+        case ConfigError() | TemplateError() | MemoryBudgetError() | UnsupportedModelError():
             return ApiError(400, message)
         case _:
             return ApiError(500, message)

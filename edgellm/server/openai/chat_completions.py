@@ -47,7 +47,7 @@ async def chat_completions(request: Request) -> Response:
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
     samplings = with_seeds(sampling, choices(fields))
     conversation = read_conversation(fields)
-    opening = reply(model, conversation, samplings, state.settings.timeout)
+    opening = reply(state, model, conversation, samplings)
     answers = await while_connected(request, opening)
     completion = ChatCompletion(model, answers, fields, with_logprobs=sampling.logprobs)
     if is_streamed:

@@ -40,7 +40,7 @@ async def completions(request: Request) -> Response:
     prompts = read_prompts(fields, "prompt", at_most=MAX_PROMPTS)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
     samplings = with_seeds(sampling, choices(fields))
-    opening = complete(model, prompts, samplings, state.settings.timeout)
+    opening = complete(state, model, prompts, samplings)
     answers = await while_connected(request, opening)
     completion = TextCompletion(model, answers, prompts, fields)
     if is_streamed:

@@ -55,3 +55,9 @@ COMPLETIONS = FieldTable(
     },
     ignored=names(_ABOUT_THE_CALLER),
 )
+
+EMBEDDINGS = FieldTable(
+    supported=names("encoding_format input model"),
+    refused={"dimensions": "vectors have the model's hidden size"},
+    ignored=frozenset({"user"}),
+)

@@ -1,0 +1,55 @@
+"""Embeddings as numbers and as base64, beside the Python API."""
+
+import base64
+import threading
+import time
+
+import numpy as np
+import pytest
+
+PATH = "/v1/embeddings"
+TEXTS = ["A small boat.", "A cat sleeps in the sun."]
+
+
+def test_vectors_are_those_of_the_python_api(stories, client):
+    expected = stories.embed(TEXTS)
+    status, value = client.post(PATH, input=TEXTS)
+    assert (status, value["object"], value["model"]) == (200, "list", "stories")
+    found = [one["embedding"] for one in value["data"]]
+    assert np.array_equal(np.array(found, np.float32), expected)
+    assert [one["index"] for one in value["data"]] == [0, 1]
+    tokens = sum(len(stories.tokenizer.encode(text)) for text in TEXTS)
+    assert value["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    ids = stories.tokenizer.encode(TEXTS[1])
+    _, coded = client.post(PATH, input=[ids], encoding_format="base64")
+    (one,) = coded["data"]
+    vector = np.frombuffer(base64.b64decode(one["embedding"]), "<f4")
+    assert np.array_equal(vector, stories.embed([ids])[0])
+
+
+def test_who_leaves_is_not_waited_for(client, stories):
+    long = {"prompt": "Once upon a time", "max_tokens": 200, "stop": ["never this"]}
+    answering = threading.Thread(target=client.post, args=["/v1/completions"], kwargs=long)
+    answering.start()
+    with pytest.raises(TimeoutError):
+        client.request("POST", PATH, {"model": "stories", "input": TEXTS}, timeout=0.01)
+    answering.join()
+    until = time.monotonic() + 20
+    while "disconnects_total 0" in client.request("GET", "/metrics")[2].decode():
+        assert time.monotonic() < until
+    assert client.post(PATH, input="And on.")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": None}, "input"),
+        ({"input": [["a"]]}, "input"),
+        ({"dimensions": 8}, "dimensions"),
+        ({"encoding_format": "int8"}, "encoding_format"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_its_name(client, fields, param):
+    status, value = client.post(PATH, **{"input": TEXTS, **fields})
+    assert (status, value["error"]["param"]) == (400, param)
