@@ -19,7 +19,7 @@ from edgellm.engine.engine_stats import EngineStats, KVBytes
 from edgellm.engine.engine_thread import EngineThread
 from edgellm.errors import ClosedError, ConfigError
 from edgellm.generation.output import Completion
-from edgellm.llm import LLM, Prompt
+from edgellm.llm import LLM, Embedding, Prompt
 from edgellm.open_llm import load
 from edgellm.runtime.loader import LoadProgress
 from edgellm.scoring.embeddings import Pooling
@@ -216,12 +216,12 @@ class AsyncLLM(BoundToProcess):
 
         It waits until no answer is under way. Where the task is cancelled, it ends.
         """
-        place = self.llm.place()
-        work = partial(self.llm.embed_in, place, texts, pooling=pooling, normalize=normalize)
+        work = Embedding(self.llm)
+        compute = partial(work.compute, texts, pooling=pooling, normalize=normalize)
         try:
-            return await _in_thread(work)
+            return await _in_thread(compute)
         finally:
-            place.cancel()
+            work.cancel()
 
     chat = _async_chat(LLM.chat)
 

@@ -380,25 +380,7 @@ class LLM(BoundToProcess):
             UnsupportedModelError, ContextError, ClosedError, ReadError: as ``hidden_states`` does.
             EdgeLLMError: it was cancelled.
         """
-        return self.embed_in(self.place(), texts, pooling=pooling, normalize=normalize)
-
-    def place(self) -> Place:
-        """Return a new place in the line of those who compute, for ``embed_in``."""
-        return self._lock.place()
-
-    def embed_in(
-        self, place: Place, texts: Iterable[Prompt], *, pooling: Pooling, normalize: bool
-    ) -> npt.NDArray[np.float32]:
-        """Return what ``embed`` does, until the place is cancelled, from any thread."""
-        choice("pooling", pooling, POOLINGS)
-        truth("normalize", normalize)
-        encoded = [
-            token_ids(text, self.tokenizer) for text in listed("texts", texts, "a list of texts")
-        ]
-        for number, ids in enumerate(encoded):
-            self._check(ids, f"texts[{number}]")
-        with self._workspace(place) as workspace:
-            return embed(encoded, workspace, pooling=pooling, normalize=normalize)
+        return Embedding(self).compute(texts, pooling=pooling, normalize=normalize)
 
     def cancel(self) -> None:
         """End all answers that exist now, with the ``finish_reason`` ``cancelled``.
@@ -465,3 +447,34 @@ class LLM(BoundToProcess):
             if not name:
                 raise
             raise type(error)(f"{name}: {error.message}", hint=error.hint) from None
+
+
+class Embedding:
+    """The work of ``LLM.embed``, which another thread may end.
+
+    Args:
+        llm: the model.
+    """
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self._place = llm._lock.place()
+
+    def compute(
+        self, texts: Iterable[Prompt], *, pooling: Pooling, normalize: bool
+    ) -> npt.NDArray[np.float32]:
+        """Return one vector per text; arguments and errors are those of ``LLM.embed``."""
+        llm = self._llm
+        choice("pooling", pooling, POOLINGS)
+        truth("normalize", normalize)
+        encoded = [
+            token_ids(text, llm.tokenizer) for text in listed("texts", texts, "a list of texts")
+        ]
+        for place, ids in enumerate(encoded):
+            llm._check(ids, f"texts[{place}]")
+        with llm._workspace(self._place) as workspace:
+            return embed(encoded, workspace, pooling=pooling, normalize=normalize)
+
+    def cancel(self) -> None:
+        """End it, wherever it is."""
+        self._place.cancel()

@@ -7,7 +7,7 @@ import logging
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -65,6 +65,7 @@ def make_app(models: Models, settings: ServerSettings) -> Starlette:
             EdgeLLMError: _answer_error,
             HTTPException: _answer_http_error,
             ClientLeft: _answer_nobody,
+            ClientDisconnect: _answer_nobody,
             Exception: _answer_failure,
         },
     )

@@ -1,4 +1,4 @@
-"""What a server counts and times."""
+"""The counters and times of a server."""
 
 from __future__ import annotations
 
