@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.chat import Chat, Overflow, Tool
+from edgellm.chat import Chat, Overflow, Tool, ToolChoice
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.model_config import CommonConfig
 from edgellm.device.bound_to_process import BoundToProcess
@@ -288,6 +288,8 @@ class LLM(BoundToProcess):
         think: bool | None = None,
         overflow: Overflow = "error",
         tools: Iterable[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **settings: Unpack[SamplingFields],
     ) -> Chat:
@@ -298,6 +300,8 @@ class LLM(BoundToProcess):
             think=think,
             overflow=overflow,
             tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
             chat_template_kwargs=chat_template_kwargs,
             sampling=sampling,
             **settings,

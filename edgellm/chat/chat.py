@@ -13,9 +13,12 @@ from edgellm.chat.cached_turn import CachedTurn, cached_turn, encode
 from edgellm.chat.messages import Message, checked_messages
 from edgellm.chat.overflow import OVERFLOWS, Overflow, drop_oldest, what_helps
 from edgellm.chat.reply import Reply, Turn
+from edgellm.chat.reply_grammar import ReplyGrammars, special_tokens
 from edgellm.chat.saved import load_chat, save_chat
-from edgellm.chat.tool_calls import ToolCallFilter, tool_filters
-from edgellm.chat.tools import Tool, tool_schemas
+from edgellm.chat.tool_use.call_style import call_style
+from edgellm.chat.tool_use.tool_calls import ToolCallFilter, tool_filters
+from edgellm.chat.tool_use.tool_grammar import ToolChoice, ToolGrammars, checked_choice
+from edgellm.chat.tool_use.tools import Tool, tool_schemas
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.device.bound_to_process import BoundToProcess
 from edgellm.errors import ConfigError, ContextError, TemplateError
@@ -64,6 +67,10 @@ class Chat(BoundToProcess):
         tools: what the model may call, as schemas in OpenAI's form, or functions with type hints
             and a docstring that describes each argument under ``Args:``. Calls come in a reply's
             ``tool_calls``; nothing is run.
+        tool_choice: ``auto``; ``required``: a reply is calls alone; ``none``: the model is not
+            told of tools; or the name of a tool, also in OpenAI's form, which is called then.
+            Arguments are valid by the tool's schema (docs/structured-output.md).
+        parallel_tool_calls: whether a reply may have several calls.
         chat_template_kwargs: further variables of the chat template, by their names.
         sampling: how tokens are drawn; ``settings`` are its fields.
 
@@ -78,6 +85,7 @@ class Chat(BoundToProcess):
         ConfigError: an argument is of another kind.
         TemplateError: there is no chat template, it has no such variable, no switch for thinking,
             or no place for tools.
+        BackendError: calls are required, and llguidance is not installed.
     """
 
     def __init__(
@@ -88,6 +96,8 @@ class Chat(BoundToProcess):
         think: bool | None = None,
         overflow: Overflow = "error",
         tools: Iterable[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         sampling: Sampling | None = None,
         **settings: Unpack[SamplingFields],
@@ -104,12 +114,30 @@ class Chat(BoundToProcess):
             )
         self.llm = llm
         self.tools: list[dict[str, Any]] = tool_schemas(tools)
+        called = checked_choice(tool_choice, self.tools)
+        if called == "none":
+            self.tools = []
         self._template = ConversationTemplate(
             llm.tokenizer, think=think, variables=chat_template_kwargs, tools=self.tools
         )
         self._tool_filter: Callable[[], ToolCallFilter | None] = lambda: None
+        tool_grammars = None
         if self.tools:
-            self._tool_filter = tool_filters(llm.tokenizer, self._template, self.tools)
+            form, self._tool_filter = tool_filters(llm.tokenizer, self._template, self.tools)
+            tool_grammars = ToolGrammars(
+                form=form,
+                style=call_style(self._template, form.start),
+                tools=self.tools,
+                special=special_tokens(llm.tokenizer, llm.eos_token_ids),
+                choice=called,
+                parallel=truth("parallel_tool_calls", parallel_tool_calls),
+            )
+        self._reply_grammars = ReplyGrammars(
+            markers=self._template.markers,
+            special=special_tokens(llm.tokenizer, llm.eos_token_ids),
+            may_think=think is not False,
+            tools=tool_grammars,
+        )
         self.sampling: Sampling = merged("sampling", sampling, CHAT_SAMPLING, settings)
         self.overflow: Overflow = choice("overflow", overflow, OVERFLOWS)
         self.dropped: list[Message] = []
@@ -313,6 +341,7 @@ class Chat(BoundToProcess):
         self._forget_other_turn(ids)
         self.dropped = dropped
         reply = Reply(self._template, prompt, self._tool_filter())
+        sampling = replace(sampling, grammar=self._reply_grammars.grammar(sampling, prompt))
         take_reply = partial(self._take, messages, prompt, ids, reply)
         self._take_reply = take_reply
         return Turn(ids, sampling, reply.add, partial(self._end_turn, take_reply))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm.chat.messages import Message
-from edgellm.chat.tool_calls import ToolCallFilter
+from edgellm.chat.tool_use.tool_calls import ToolCallFilter
 from edgellm.chat_template.conversation import ConversationTemplate
 from edgellm.generation.output import Token
 from edgellm.settings import Sampling

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from edgellm.errors import ConfigError
 from edgellm.setting_values import listed, require_text, shown
 from edgellm.structured import library
 from edgellm.structured.json_schema import checked_schema, require_enforceable
+from edgellm.structured.lark import literal
 
 MAX_GRAMMAR = 1_000_000
 """Characters of a grammar or a regular expression."""
@@ -102,8 +102,14 @@ class Grammar:
                 )
         if not choices:
             raise ConfigError("choices is empty", hint="give the texts that may be answered")
-        rules = " | ".join(map(json.dumps, choices))
+        rules = "\n | ".join(map(literal, choices))
         return cls._checked("choices", library.from_lark(_short_text("choices", f"start: {rules}")))
+
+    @classmethod
+    def composed(cls, text: str, parts: Mapping[str, Grammar]) -> Grammar:
+        """Return a Lark grammar that has others as parts, by their names: ``@name``."""
+        compiled = {name: part.compiled for name, part in parts.items()}
+        return cls._checked("lark", library.from_lark(text, compiled))
 
     @classmethod
     def _checked(cls, kind: Kind, compiled: str) -> Grammar:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +42,11 @@ def llguidance() -> ModuleType:
     return module
 
 
+def is_installed() -> bool:
+    """Return whether the library is there."""
+    return find_spec("llguidance") is not None
+
+
 @cache
 def limits() -> Any:
     """Return the limits of compilation and of a step: the library's own, and short errors."""
@@ -55,20 +61,24 @@ def from_json_schema(schema: Mapping[str, Any] | bool) -> str:
     return compiled
 
 
-def with_json_options(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema for ``%json`` in a Lark grammar, where options stand in the schema."""
-    return {**schema, "x-guidance": _JSON_OPTIONS}
+def from_lark(text: str, parts: Mapping[str, str] | None = None) -> str:
+    """Return a Lark grammar as a grammar of llguidance.
+
+    Args:
+        text: the grammar.
+        parts: other grammars of llguidance by their names, as ``text`` calls them: ``@name``.
+    """
+    grammars: list[dict[str, Any]] = [{"name": "whole", "lark_grammar": text}]
+    for name, compiled in (parts or {}).items():
+        first, *others = json.loads(compiled)["grammars"]
+        grammars += [{**first, "name": name}, *others]
+    return json.dumps({"grammars": grammars})
 
 
-def from_lark(text: str) -> str:
-    """Return a Lark grammar as a grammar of llguidance."""
-    compiled: str = llguidance().LLMatcher.grammar_from_lark(text)
-    return compiled
-
-
-def refusal(compiled: str, tokenizer: Any = None) -> str:
+@lru_cache(maxsize=256)
+def refusal(compiled: str) -> str:
     """Return why llguidance refuses a grammar, "" where it does not."""
-    message: str = llguidance().LLMatcher.validate_grammar(compiled, tokenizer, limits=limits())
+    message: str = llguidance().LLMatcher.validate_grammar(compiled, limits=limits())
     if message.startswith("WARNING"):
         return ""
     return message

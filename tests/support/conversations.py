@@ -2,7 +2,7 @@
 
 import json
 
-from edgellm.chat.tool_calls import ToolCallFilter, find_call_form
+from edgellm.chat.tool_use.tool_calls import ToolCallFilter, find_call_form
 from edgellm.chat_template.render_process import RenderLimits
 from edgellm.chat_template.template import ChatTemplate
 

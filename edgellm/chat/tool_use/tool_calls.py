@@ -35,11 +35,13 @@ class CallForm:
         start: comes before each call, or before all; empty: a reply that begins as JSON is one.
         end: comes after each; may be empty, and the reply may end before it.
         parse: reads what is between.
+        is_json: whether that is JSON.
     """
 
     start: str
     end: str
     parse: Parse
+    is_json: bool = True
 
     def texts(self) -> list[str]:
         """Return the texts that may be special tokens, and are to be seen here."""
@@ -60,7 +62,8 @@ def find_call_form(
     for mark, name in _OF_MLX_LM.items():
         if mark in template:
             start, end, parse = tool_parser(name)
-            return CallForm(start, end, partial(_parse_as_mlx_lm, parse, list(tools)))
+            read = partial(_parse_as_mlx_lm, parse, list(tools))
+            return CallForm(start, end, read, is_json=False)
     for start, end in _WITH_JSON:
         if start in template or is_token(start):
             return CallForm(start, end, _parse_json)
@@ -164,8 +167,8 @@ class ToolCallFilter:
 
 def tool_filters(
     tokenizer: Tokenizer, template: ConversationTemplate, tools: Sequence[Mapping[str, Any]]
-) -> Callable[[], ToolCallFilter]:
-    """Return a function that makes a filter for a reply.
+) -> tuple[CallForm, Callable[[], ToolCallFilter]]:
+    """Return the form of calls, and a function that makes a filter for a reply.
 
     The template writes the tokens of calls from now on.
 
@@ -181,7 +184,7 @@ def tool_filters(
     )
     tokens = template.special_tokens_in(form.texts())
     template.write_tokens(tokens)
-    return lambda: ToolCallFilter(form, tokens.values())
+    return form, lambda: ToolCallFilter(form, tokens.values())
 
 
 def _parse_json(text: str) -> list[dict[str, Any]]:
