@@ -10,7 +10,6 @@ from edgellm.chat_template.thinking import Markers
 from edgellm.settings import Sampling
 from edgellm.structured.grammar import Grammar
 from edgellm.structured.lark import literal, tokens, written
-from edgellm.structured.library import is_installed
 from edgellm.tokenizer import Tokenizer
 
 _BLANKS = r"/[ \n]{0,4}/"
@@ -41,16 +40,12 @@ class ReplyGrammars:
     def grammar(self, sampling: Sampling, prompt: str) -> Grammar | None:
         """Return the form of the reply to a prompt, its thinking and tool calls included.
 
-        Without llguidance, and in beam search, replies that may call tools are as the model writes
-        them; those that must call some are refused.
-
         Raises:
             ConfigError, BackendError: as ``ToolGrammars.grammar`` does.
         """
         grammar = sampling.grammar
         is_free = grammar is None and (self.tools is None or self.tools.is_free)
-        can_be_held = is_installed() and sampling.beams == 1
-        if self.tools is not None and (can_be_held or not is_free):
+        if self.tools is not None:
             grammar = self.tools.grammar(grammar)
         if grammar is None or self.markers is None:
             return grammar

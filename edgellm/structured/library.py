@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -40,11 +39,6 @@ def llguidance() -> ModuleType:
         ) from error
     module: ModuleType = llguidance
     return module
-
-
-def is_installed() -> bool:
-    """Return whether the library is there."""
-    return find_spec("llguidance") is not None
 
 
 @cache

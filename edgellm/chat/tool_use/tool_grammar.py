@@ -76,7 +76,9 @@ class ToolGrammars:
     def grammar(self, answer: Grammar | None = None) -> Grammar | None:
         """Return the form of a reply; None where it may be anything.
 
-        With ``auto`` it is any text, or ``answer``, and may end in calls. Else it is calls.
+        With ``auto`` it is any text, or ``answer``, and may end in calls; those of tools that are
+        not ``strict`` are held to nothing but JSON, and only where something else has to be. Else
+        it is calls, each valid by its tool's schema.
 
         Args:
             answer: the form of a reply that calls nothing.
@@ -85,18 +87,19 @@ class ToolGrammars:
             ConfigError: a schema cannot be enforced, or calls of this model cannot.
             BackendError: llguidance is not installed.
         """
-        if not self.form.is_json or (self.is_free and not self.form.start):
-            if not self.is_free:
-                raise ConfigError(
-                    "tool calls of this model cannot be required: they are not written as JSON",
-                    hint="use tool_choice auto",
-                )
-            if answer is not None:
-                raise ConfigError(
-                    "this model's replies cannot be held to a form and call tools as well",
-                    hint="give a grammar or tools, or a tool_choice",
-                )
+        is_strict = any(tool["function"].get("strict") for tool in self.tools)
+        if self.is_free and self.parallel and not is_strict and answer is None:
             return None
+        if not self.form.is_json:
+            raise ConfigError(
+                "this model's tool calls cannot be held to a form: they are not written as JSON",
+                hint="use tool_choice auto, parallel calls, and neither strict tools nor a grammar",
+            )
+        if self.is_free and not self.form.start:
+            raise ConfigError(
+                "this model marks no tool calls: a reply is either free or held to be calls",
+                hint="use tool_choice required, or auto with parallel calls and without strict",
+            )
         parts = self._arguments()
         rules = [f"calls: {self._calls()}"]
         rules += [f"call_{place}: {self._call(self.tools[place], place)}" for place in self._called]
@@ -136,14 +139,11 @@ class ToolGrammars:
         schema = function.get("parameters")
         if schema is None:
             schema = NO_ARGUMENTS
-        is_loose = self.is_free and not function.get("strict")
-        if function.get("strict") is False and is_loose:
-            return Grammar.json_schema(ANY_OBJECT)
+        if self.is_free and not function.get("strict"):
+            schema = ANY_OBJECT
         try:
             return Grammar.json_schema(_as_object(schema))
         except ConfigError as error:
-            if is_loose:
-                return Grammar.json_schema(ANY_OBJECT)
             raise ConfigError(
                 f"tools[{place}].function.parameters: {error.message}", hint=error.hint
             ) from None
