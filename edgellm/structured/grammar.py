@@ -9,6 +9,7 @@ from typing import Any, Literal
 from edgellm.errors import ConfigError
 from edgellm.setting_values import listed, require_text, shown
 from edgellm.structured import library
+from edgellm.structured.gbnf import lark_of_gbnf
 from edgellm.structured.json_schema import checked_schema, require_enforceable
 from edgellm.structured.lark import literal
 
@@ -69,6 +70,16 @@ class Grammar:
             BackendError: llguidance is not installed.
         """
         return cls._checked("lark", library.from_lark(_short_text("lark", text)))
+
+    @classmethod
+    def gbnf(cls, text: str) -> Grammar:
+        """Return a grammar of llama.cpp, in its GBNF syntax without tokens.
+
+        Raises:
+            ConfigError: it is not valid.
+            BackendError: llguidance is not installed.
+        """
+        return cls._checked("gbnf", library.from_lark(lark_of_gbnf(_short_text("gbnf", text))))
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:
