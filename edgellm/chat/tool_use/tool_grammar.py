@@ -36,7 +36,7 @@ def checked_choice(choice: object, tools: Sequence[Mapping[str, Any]]) -> str:
         name = None
         if isinstance(function, Mapping):
             name = function.get("name")
-    elif choice in _CHOICES:
+    elif isinstance(choice, str) and choice in _CHOICES:
         if choice == "required" and not tools:
             raise ConfigError("tool_choice is required, and there are no tools", hint="give tools")
         return str(choice)
