@@ -137,7 +137,7 @@ async def reply(
                 chat = chat.fork()
             turn = chat.begin(conversation.messages, grammar=sampling.grammar)
             held = replace(sampling, grammar=turn.sampling.grammar)
-            stream = model.llm.stream(turn.ids, sampling, timeout=state.settings.timeout)
+            stream = model.llm.stream(turn.ids, held, timeout=state.settings.timeout)
             stream = stream.map(turn.add, on_end=turn.end)
             yield Answer(stream, state.metrics, chat, prompt_tokens=len(turn.ids))
 
