@@ -45,6 +45,9 @@ class EdgellmGroup(CommandGroup):
         "serve": CommandEntry(
             "Serve a model over HTTP, for OpenAI's clients.", "edgellm serve stories --port 8080"
         ),
+        "launch": CommandEntry(
+            "Show how a client is pointed at a running server.", "edgellm launch claude-code"
+        ),
         "list": CommandEntry(
             "List the models on this machine.",
             "edgellm list",

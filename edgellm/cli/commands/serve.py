@@ -117,9 +117,10 @@ def serve(
     from edgellm.cli.common.served_models import find_models, parse_keep_alive
     from edgellm.console import terminal
     from edgellm.console.progress import show_loading
+    from edgellm.files.keys import read_keys
     from edgellm.server.answering.models import make_models
     from edgellm.server.answering.settings import ServerSettings
-    from edgellm.server.http.keys import read_keys, require_origins, require_safe_address
+    from edgellm.server.http.addresses import require_origins, require_safe_address
     from edgellm.server.run import listen, serve_models, url_of
 
     sources = find_models(model or ("" if named else DEFAULT_MODEL), named or [])

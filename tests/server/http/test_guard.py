@@ -6,7 +6,8 @@ import pytest
 from support.served import served
 
 from edgellm.errors import ConfigError
-from edgellm.server.http.keys import read_keys, require_origins, require_safe_address
+from edgellm.files.keys import read_keys
+from edgellm.server.http.addresses import require_origins, require_safe_address
 
 MODELS = "/v1/models"
 

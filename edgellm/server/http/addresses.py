@@ -1,4 +1,4 @@
-"""Keys, addresses and origins as the command line gives them."""
+"""Addresses and origins as the command line gives them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,10 @@ import re
 from collections.abc import Iterable
 
 from edgellm.errors import ConfigError
-from edgellm.files.bounded import read_given_text
-from edgellm.files.given_path import given_path
 from edgellm.server.http.guard import is_loopback
 from edgellm.setting_values import shown
 
-MAX_LETTERS = 1 << 20
 ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?|https?://\[[0-9a-fA-F:]+\](:\d+)?")
-
-
-def read_keys(path: str | None) -> tuple[str, ...]:
-    """Return the keys of a file, one per line; lines that are empty or begin with # are none.
-
-    Raises:
-        ConfigError: it cannot be read, or has no key.
-    """
-    if path is None:
-        return ()
-    text = read_given_text(
-        given_path(path), MAX_LETTERS, hint="name a file that has a key per line"
-    )
-    lines = [line.strip() for line in text.splitlines()]
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys:
-        raise ConfigError(
-            "the file of --api-key-file has no key", hint="write one key per line into it"
-        )
-    return keys
 
 
 def require_safe_address(host: str, keys: Iterable[str]) -> None:
