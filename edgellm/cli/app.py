@@ -43,10 +43,14 @@ class EdgellmGroup(CommandGroup):
             'edgellm generate stories --prompt "Once upon a time" --max-tokens 100',
         ),
         "serve": CommandEntry(
-            "Serve a model over HTTP, for OpenAI's clients.", "edgellm serve stories --port 8080"
+            "Serve models over HTTP, for OpenAI's and Anthropic's clients.",
+            "edgellm serve stories --port 8080",
+            target="edgellm.cli.server_commands.serve:serve",
         ),
         "launch": CommandEntry(
-            "Show how a client is pointed at a running server.", "edgellm launch claude-code"
+            "Show how a client is pointed at a running server.",
+            "edgellm launch claude-code",
+            target="edgellm.cli.server_commands.launch:launch",
         ),
         "list": CommandEntry(
             "List the models on this machine.",

@@ -43,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a program needs to talk to a server.
+    """The command, variables and settings by which a program talks to a server.
 
     Attributes:
         command: starts it.

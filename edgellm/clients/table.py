@@ -1,4 +1,4 @@
-"""The programs that are known, and how each is pointed at a server, by its own documentation."""
+"""The clients that are known, each set up as its own documentation says."""
 
 from __future__ import annotations
 

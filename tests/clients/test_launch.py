@@ -8,7 +8,7 @@ import pytest
 import yaml
 from support.openai_server import openai_server
 
-from edgellm.cli.commands.launch import NAMES
+from edgellm.cli.server_commands.launch import NAMES
 from edgellm.clients import written
 from edgellm.clients.served import ask_server
 from edgellm.clients.setup import Target

@@ -5,8 +5,8 @@ import json
 import pytest
 from support.served import served
 
+from edgellm.cli.server_commands.api_keys import read_keys
 from edgellm.errors import ConfigError
-from edgellm.files.keys import read_keys
 from edgellm.server.http.addresses import require_origins, require_safe_address
 
 MODELS = "/v1/models"

@@ -71,12 +71,12 @@ def launch(
     Nothing is changed unless --write is given. A key is never written: it is taken from the
     variable EDGELLM_API_KEY.
     """
+    from edgellm.cli.server_commands.api_keys import read_keys
     from edgellm.clients import written
     from edgellm.clients.served import ask_server
     from edgellm.clients.setup import Target
     from edgellm.clients.table import SMALL_CONTEXT, find_client
     from edgellm.console import terminal
-    from edgellm.files.keys import read_keys
 
     found = find_client(client)
     if undo:

@@ -114,10 +114,10 @@ def serve(
             f"{error.name} is not installed",
             hint="install it, in edgellm's checkout: pip install '.[serve]'",
         ) from error
-    from edgellm.cli.common.served_models import find_models, parse_keep_alive
+    from edgellm.cli.server_commands.api_keys import read_keys
+    from edgellm.cli.server_commands.served_models import find_models, parse_keep_alive
     from edgellm.console import terminal
     from edgellm.console.progress import show_loading
-    from edgellm.files.keys import read_keys
     from edgellm.server.answering.models import make_models
     from edgellm.server.answering.settings import ServerSettings
     from edgellm.server.http.addresses import require_origins, require_safe_address

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from edgellm.cli.common.served_models import find_models, parse_keep_alive
+from edgellm.cli.server_commands.served_models import find_models, parse_keep_alive
 from edgellm.errors import ConfigError
 
 

@@ -1,0 +1,1 @@
+"""Commands around the server: ``serve`` and ``launch``, and how their options are read."""
