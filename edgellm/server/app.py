@@ -23,6 +23,7 @@ from edgellm.server.openai.chat_completions import chat_completions
 from edgellm.server.openai.completions import completions
 from edgellm.server.openai.embeddings import embeddings
 from edgellm.server.openai.models_list import list_models, show_model
+from edgellm.server.openai.responses.handler import responses
 from edgellm.server.operations.counting import CountsRequests
 from edgellm.server.operations.health import health, ready
 from edgellm.server.operations.metrics_page import metrics_page
@@ -39,6 +40,7 @@ ROUTES = (
     Route("/v1/messages/count_tokens", count_message_tokens, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{name:path}", show_model),
+    Route("/v1/responses", responses, methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgellm.async_stream import AsyncStream
@@ -135,9 +135,9 @@ async def reply(
         for place, sampling in enumerate(samplings):
             if place:
                 chat = chat.fork()
-            turn = chat.begin(conversation.messages, grammar=sampling.grammar)
-            held = replace(sampling, grammar=turn.sampling.grammar)
-            stream = model.llm.stream(turn.ids, held, timeout=state.settings.timeout)
+            chat.sampling = sampling
+            turn = chat.begin(conversation.messages)
+            stream = model.llm.stream(turn.ids, turn.sampling, timeout=state.settings.timeout)
             stream = stream.map(turn.add, on_end=turn.end)
             yield Answer(stream, state.metrics, chat, prompt_tokens=len(turn.ids))
 

@@ -54,9 +54,6 @@ def read_sampling(
     if given["top_p"] == 0:  # the most likely token alone
         given.update(top_p=None, top_k=1)
     chosen = {name: value for name, value in given.items() if value is not None}
-    for name in ("presence_penalty", "frequency_penalty"):
-        if chosen.pop(name, 0):
-            raise refused(name, f"{name} is not supported yet; leave it out")
     try:
         return replace(defaults, max_tokens=_max_tokens(fields, limits), **chosen)
     except ConfigError as error:

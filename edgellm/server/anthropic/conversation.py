@@ -57,7 +57,6 @@ def _thinking(fields: Fields) -> tuple[bool | None, str | None]:
     config = fields.object("output_config")
     effort = None
     if config is not None:
-        config.allow("format", instead="it comes with one of the next versions")
         _, effort = read_effort(config, "effort")
     thinking = fields.object("thinking")
     if thinking is None:

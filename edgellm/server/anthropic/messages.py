@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgellm.server.answering.answers import count_tokens, reply
+from edgellm.server.answering.forms import read_form
 from edgellm.server.answering.sampling_fields import read_sampling
 from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.anthropic.conversation import read_conversation, shows_thinking
@@ -26,15 +29,19 @@ async def messages(request: Request) -> Response:
     sampling = read_sampling(
         fields, state.settings.sampling, limits=["max_tokens"], stop="stop_sequences"
     )
-    if sampling.max_tokens is None:
+    max_tokens = sampling.max_tokens
+    if max_tokens is None:
         raise fields.wrong("max_tokens", "a whole number from 1 on")
+    config = fields.object("output_config")
+    if config is not None:
+        sampling = replace(sampling, grammar=await read_form(config.object("format")))
     conversation = read_conversation(fields)
     opening = reply(state, model, conversation, [sampling])
     (answer,) = await while_connected(request, opening)
     message = MessageObject(
         model.name,
         answer,
-        max_tokens=sampling.max_tokens,
+        max_tokens=max_tokens,
         shows_thinking=shows_thinking(fields),
     )
     if is_streamed:

@@ -21,6 +21,7 @@ from edgellm.server.answering.answers import (
     reply,
     tokens_of,
 )
+from edgellm.server.answering.forms import read_form
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_effort, read_sampling, with_seeds
 from edgellm.server.answering.state import model_of, state_of
@@ -45,6 +46,8 @@ async def chat_completions(request: Request) -> Response:
     CHAT.check(fields)
     is_streamed = fields.flag("stream")
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
+    form = await read_form(fields.object("response_format"), nested="json_schema")
+    sampling = replace(sampling, grammar=form)
     samplings = with_seeds(sampling, choices(fields))
     conversation = read_conversation(fields)
     opening = reply(state, model, conversation, samplings)

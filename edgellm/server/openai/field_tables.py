@@ -20,12 +20,11 @@ CHAT = FieldTable(
     supported=names(_OF_SAMPLING)
     | names(
         "chat_template_kwargs logprobs max_completion_tokens messages reasoning_effort "
-        "tool_choice tools top_logprobs"
+        "response_format tool_choice tools top_logprobs"
     ),
     limited={
         "modalities": ((["text"],), "this server answers with text"),
         "parallel_tool_calls": ((True,), "it comes with one of the next versions"),
-        "response_format": (({"type": "text"},), "it comes with one of the next versions"),
         "store": ((False,), "this server keeps nothing"),
         "verbosity": (("medium",), "say in the system message how long answers are to be"),
     },
@@ -60,4 +59,34 @@ EMBEDDINGS = FieldTable(
     supported=names("encoding_format input model"),
     refused={"dimensions": "vectors have the model's hidden size"},
     ignored=frozenset({"user"}),
+)
+
+RESPONSES = FieldTable(
+    supported=names(
+        "frequency_penalty include input instructions logit_bias max_output_tokens metadata min_p "
+        "model presence_penalty reasoning repetition_penalty seed stop stream temperature text "
+        "tool_choice tools top_k top_logprobs top_p"
+    ),
+    limited={
+        "background": ((False,), "ask, and wait for the answer"),
+        "parallel_tool_calls": ((True,), "it comes with one of the next versions"),
+        "store": ((False,), "this server keeps nothing; send the whole conversation"),
+        "truncation": (("disabled",), "send fewer items"),
+    },
+    refused={
+        "context_management": "send fewer items",
+        "conversation": "this server keeps nothing; send the whole conversation",
+        "max_tokens": "give max_output_tokens",
+        "messages": "give them as input",
+        "moderation": "this server has no moderation",
+        "n": "ask as often as you want answers",
+        "previous_response_id": "this server keeps nothing; send the whole conversation",
+        "prompt": "this server keeps no prompts; give instructions and input",
+        "response_format": "give text.format",
+    },
+    ignored=names(
+        "access_programs background_options image max_tool_calls prompt_cache_key "
+        "prompt_cache_options prompt_cache_retention safety_identifier service_tier "
+        "stream_options user"
+    ),
 )

@@ -15,8 +15,10 @@ def chat_logprobs(tokens: Iterable[Token], tokenizer: Tokenizer) -> dict[str, An
     for token in tokens:
         if token.id is None or token.logprob is None:
             continue
-        entry = _entry(token_text(token.id, tokenizer), token.logprob)
-        entry["top_logprobs"] = [_entry(top.text, top.logprob) for top in token.top_logprobs]
+        entry = _entry(token.id, token.logprob, tokenizer)
+        entry["top_logprobs"] = [
+            _entry(top.id, top.logprob, tokenizer) for top in token.top_logprobs
+        ]
         content.append(entry)
     return {"content": content, "refusal": None}
 
@@ -64,5 +66,7 @@ def _by_text(tops: Sequence[TopLogprob]) -> dict[str, float] | None:
     return {top.text: top.logprob for top in reversed(tops)}
 
 
-def _entry(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+def _entry(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return a token with its bytes, which may be a part of a character."""
+    text = token_text(token, tokenizer)
+    return {"token": text, "logprob": logprob, "bytes": list(tokenizer.token_bytes(token))}

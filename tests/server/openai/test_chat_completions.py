@@ -1,5 +1,8 @@
 """Chat completions, whole and streamed, beside the Python API."""
 
+import json
+
+import jsonschema
 import pytest
 
 PATH = "/v1/chat/completions"
@@ -70,6 +73,13 @@ def test_what_is_left_out_of_max_tokens_is_the_rest_of_the_context(client, stori
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),
         ({"stream": "yes"}, "stream"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
     ],
 )
 def test_what_is_wrong_is_refused_by_its_name(client, fields, param):
@@ -88,3 +98,39 @@ def test_a_prompt_longer_than_the_context_is_refused(client):
     messages = [{"role": "user", "content": "boat " * 3000}]
     status, value = client.post(PATH, messages=messages)
     assert (status, value["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_a_schema_holds_whole_and_streamed(client):
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "boat", "schema": schema}}
+    (choice,) = client.chat(TEXT, response_format=form, max_tokens=60)["choices"]
+    assert choice["finish_reason"] == "stop"
+    jsonschema.validate(json.loads(choice["message"]["content"]), schema)
+    events = client.events(PATH, messages=MESSAGES, response_format=form, max_tokens=60)
+    texts = [value["choices"][0]["delta"].get("content", "") for _, value in events[:-1]]
+    assert "".join(texts) == choice["message"]["content"]
+    (short,) = client.chat(TEXT, response_format=form, max_tokens=2)["choices"]
+    assert short["finish_reason"] == "length"
+    drawn = client.chat(TEXT, response_format=form, n=2, temperature=1, seed=1, max_tokens=60)
+    for one in drawn["choices"]:
+        jsonschema.validate(json.loads(one["message"]["content"]), schema)
+
+
+def test_penalties_and_biases_change_the_answer(client, stories):
+    plain = client.chat(TEXT, max_tokens=24)["choices"][0]["message"]["content"]
+    for settings in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}):
+        found = client.chat(TEXT, max_tokens=24, **settings)["choices"][0]["message"]["content"]
+        assert found == expected(stories, max_tokens=24, **settings)
+        assert found != plain
+    first = client.chat(TEXT, max_tokens=1, logprobs=True)["choices"][0]["logprobs"]["content"][0]
+    written = bytes(first["bytes"])
+    tokenizer = stories.tokenizer
+    size = tokenizer.vocab_size
+    banned = {str(one): -100 for one in range(size) if tokenizer.token_bytes(one) == written}
+    other = client.chat(TEXT, max_tokens=1, logit_bias=banned, logprobs=True)
+    assert other["choices"][0]["logprobs"]["content"][0]["token"] != first["token"]

@@ -1,0 +1,56 @@
+"""The forms that answers are held to: JSON by a schema, or a grammar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from edgellm.errors import ConfigError
+from edgellm.server.http.api_error import refused
+from edgellm.server.http.fields import Fields
+from edgellm.structured.grammar import Grammar
+
+
+async def read_form(form: Fields | None, *, nested: str | None = None) -> Grammar | None:
+    """Return the grammar of a format of an API; None where any text will do.
+
+    Args:
+        form: the format; None where it was left out.
+        nested: the field of it that has the schema in ``schema``; None: that is the format itself.
+
+    Raises:
+        ApiError: there is no such format, or the schema cannot be enforced; names its keyword.
+    """
+    if form is None:
+        return None
+    kind = form.choice("type", ("text", "json_object", "json_schema"), "")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return await compiled(Grammar.json_object, form.path("type"))
+    holder = form
+    if nested is not None:
+        holder = form.object(nested) or Fields({}, form.path(nested))
+    schema = holder.object("schema")
+    if schema is None:
+        raise holder.wrong("schema", "a JSON schema")
+    return await compiled(lambda: Grammar.json_schema(schema.values()), holder.path("schema"))
+
+
+async def compiled(compile_: Callable[[], Grammar], path: str) -> Grammar:
+    """Return a grammar; it holds nobody up while it is compiled.
+
+    Args:
+        compile_: returns it.
+        path: the field that it is in.
+
+    Raises:
+        ApiError: it cannot be enforced.
+    """
+    try:
+        return await asyncio.to_thread(compile_)
+    except ConfigError as error:
+        message = error.message
+        if error.hint:
+            message = f"{message}; {error.hint}"
+        raise refused(path, message, "unsupported_schema") from None
