@@ -74,14 +74,21 @@ class KernelEngine:
             self._scratch_bytes = -(-nbytes // 4096) * 4096
             self._scratch.reserve(self._scratch_bytes * self.threads)
 
-    def run(self, steps: StepArray, tokens: int) -> None:
-        """Do the steps for this many tokens. The caller holds the lock."""
+    def run(self, steps: StepArray, tokens: int, *, threads: int | None = None) -> None:
+        """Do the steps for this many tokens. The caller holds the lock.
+
+        Args:
+            steps: what to do.
+            tokens: of the call.
+            threads: how many of the engine's threads work on it, which changes no result; None for
+                all.
+        """
         if self._recorded is not None:
             self._recorded.append(steps.copy())
         self._call[CALL["tokens"]] = tokens
         self._call[CALL["scratch"]] = self._scratch.address
         self._call[CALL["scratch_bytes"]] = self._scratch_bytes
-        self.pool.run(steps, self._call)
+        self.pool.run(steps, self._call, threads=threads or self.threads)
 
     @contextmanager
     def recording(self) -> Iterator[list[StepArray]]:

@@ -30,7 +30,7 @@ class ThreadPool:
 
     def __init__(self, code: CodeCache, *, threads: int) -> None:
         self.threads = threads
-        self._workers = _Workers(code)
+        self._workers = _Workers(code, threads)
         # also at the process's end: then no thread stands in code that goes away
         weakref.finalize(self, self._workers.stop)
 
@@ -39,9 +39,9 @@ class ThreadPool:
         """Held while a call is prepared and done."""
         return self._workers.lock
 
-    def run(self, steps: Words, call: Words) -> None:
-        """Do all steps with a call's arguments. The caller holds ``lock``."""
-        self._workers.call(steps, call, self.threads)
+    def run(self, steps: Words, call: Words, *, threads: int) -> None:
+        """Do all steps with a call's arguments, by some of the threads. The caller holds ``lock``."""
+        self._workers.call(steps, call, threads)
 
 
 class _Workers:
@@ -50,8 +50,9 @@ class _Workers:
     The threads hold this object and not the pool, so that the pool can be collected.
     """
 
-    def __init__(self, code: CodeCache) -> None:
+    def __init__(self, code: CodeCache, threads: int) -> None:
         self.lock = threading.Lock()
+        self._most = threads
         self._run = function(code.kernel("run"), ctypes.c_void_p)
         self._work = function(code.kernel("work"), ctypes.c_void_p)
         self._state = aligned(POOL_BYTES, np.int64)
@@ -62,7 +63,7 @@ class _Workers:
 
     def call(self, steps: Words, call: Words, threads: int) -> None:
         if self._process != os.getpid():  # at first, and after a fork, which copies no threads
-            self._start(threads)
+            self._start()
         self._job[:4] = (steps.ctypes.data, len(steps), call.ctypes.data, threads)
         self._run(self._address)
 
@@ -74,7 +75,7 @@ class _Workers:
             return
         try:
             self._state[POOL["stop"] // 8] = 1
-            self._job[:4] = (0, 0, 0, 1)
+            self._job[:4] = (0, 0, 0, self._most)
             self._run(self._address)
             for thread in self._threads:
                 thread.join()
@@ -83,7 +84,7 @@ class _Workers:
         finally:
             self.lock.release()
 
-    def _start(self, threads: int) -> None:
+    def _start(self) -> None:
         self._state[:] = 0
         libc = ctypes.CDLL(None)
         libc.pthread_mutex_init(ctypes.c_void_p(self._address + POOL["mutex"]), None)
@@ -91,7 +92,7 @@ class _Workers:
             libc.pthread_cond_init(ctypes.c_void_p(self._address + POOL[condition]), None)
         self._threads = [
             threading.Thread(target=self._live, name=f"edgellm-kernel-{number}", daemon=True)
-            for number in range(1, threads)
+            for number in range(1, self._most)
         ]
         for thread in self._threads:
             thread.start()

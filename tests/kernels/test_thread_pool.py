@@ -39,6 +39,15 @@ def test_many_threads_may_call_at_once():
     assert not wrong
 
 
+def test_calls_of_few_and_of_all_threads_follow_one_another():
+    engine = KernelEngine(CodeCache(host_isas()[0], folder=None), threads=4, activations="float")
+    gate_up = np.linspace(-1, 1, 240, dtype=np.float32).reshape(3, -1)
+    expected = swiglu(engine, gate_up)
+    for number in range(400):
+        threads = 1 + number * number % 7 % 4
+        assert np.array_equal(swiglu(engine, gate_up, threads=threads), expected)
+
+
 PROGRAM = """
 import os, sys, threading
 import numpy as np

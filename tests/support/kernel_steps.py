@@ -6,14 +6,14 @@ from edgellm.kernels.codegen.abi import ATTENTION, MERGE, SWIGLU
 from edgellm.kernels.kernel_engine import float32_bits, make_step, step_array
 
 
-def swiglu(engine, gate_up):
+def swiglu(engine, gate_up, *, threads=None):
     """Return the gated features of (L, 2F) float32."""
     tokens, width = gate_up.shape
     out = np.empty((tokens, width // 2), np.float32)
     addresses = {"gate_up": gate_up.ctypes.data, "out": out.ctypes.data}
     step = make_step(engine.kernel("swiglu"), SWIGLU, **addresses, inner=width // 2)
     with engine.lock:
-        engine.run(step_array([step]), tokens)
+        engine.run(step_array([step]), tokens, threads=threads)
     return out
 
 

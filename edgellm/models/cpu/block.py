@@ -196,12 +196,23 @@ class CpuLayers:
         """
         if not self._blocks:
             raise ClosedError("the model was closed")
-        known = self._known
-        with self._blocks[0].engine.lock:
-            if not _run_call(
-                self._blocks, embeddings, spans, known=known, keep_going=keep_going, head=head
-            ):
+        engine = self._blocks[0].engine
+        crew = self._known.crew(engine, len(embeddings))
+        with engine.lock:
+            begun = time.perf_counter()
+            threads = crew.threads()
+            is_done = _run_call(
+                self._blocks,
+                embeddings,
+                spans,
+                known=self._known,
+                keep_going=keep_going,
+                head=head,
+                threads=threads,
+            )
+            if not is_done:
                 return None
+            crew.observe(threads, time.perf_counter() - begun)
             return mx.array(head.product(len(embeddings)))
 
     def close(self) -> None:
@@ -270,11 +281,12 @@ def _run_call(
     known: KnownCalls,
     keep_going: KeepGoing,
     head: CpuLinear | None = None,
+    threads: int | None = None,
 ) -> bool:
     """Send ``inputs`` (L, E) through layers. The caller holds the engine's lock.
 
     What comes out is in the engine's buffer ``hidden``, and of a ``head`` its product where that
-    says. Return false where ``keep_going`` said no: only some layers' caches have the new tokens
+    says. ``threads`` are as ``KernelEngine.run`` has them. Return false where ``keep_going`` said no: only some layers' caches have the new tokens
     then.
     """
     engine = blocks[0].engine
@@ -299,7 +311,7 @@ def _run_call(
             return False
         begun = time.perf_counter()
         last = min(first + at_once, len(blocks))
-        engine.run(plan.steps(first, last), tokens)
+        engine.run(plan.steps(first, last), tokens, threads=threads)
         for layer_memories in cache_memories[first:last]:
             for cache_memory in layer_memories:
                 cache_memory.keep()

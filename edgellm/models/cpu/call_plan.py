@@ -21,7 +21,7 @@ from edgellm.kernels.sequence_steps import (
 from edgellm.kv_cache.cache import Cache, KVCache
 from edgellm.models.cpu.kv_memory import CacheMemory, GrownCache, TreeMemory
 from edgellm.models.cpu.linear import CpuLinear
-from edgellm.models.cpu.pace import Pace
+from edgellm.models.cpu.pace import Crew, Pace
 
 MAX_PLANS = 4
 """Plans that are remembered: of single tokens, of batches, of drafts that are verified."""
@@ -194,7 +194,14 @@ class KnownCalls:
 
     def __init__(self) -> None:
         self.pace: Pace = Pace()
+        self._crews: dict[int, Crew] = {}
         self._plans: dict[tuple[int, ...], CallPlan] = {}
+
+    def crew(self, engine: KernelEngine, tokens: int) -> Crew:
+        """Return who chooses the number of threads of passes of this many tokens."""
+        if tokens not in self._crews:
+            self._crews[tokens] = Crew(engine.threads)
+        return self._crews[tokens]
 
     def plan(
         self,
