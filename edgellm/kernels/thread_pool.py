@@ -40,7 +40,7 @@ class ThreadPool:
         return self._workers.lock
 
     def run(self, steps: Words, call: Words, *, threads: int) -> None:
-        """Do all steps with a call's arguments, by some of the threads. The caller holds ``lock``."""
+        """Do all steps with a call's arguments, by some threads. The caller holds ``lock``."""
         self._workers.call(steps, call, threads)
 
 

@@ -286,8 +286,8 @@ def _run_call(
     """Send ``inputs`` (L, E) through layers. The caller holds the engine's lock.
 
     What comes out is in the engine's buffer ``hidden``, and of a ``head`` its product where that
-    says. ``threads`` are as ``KernelEngine.run`` has them. Return false where ``keep_going`` said no: only some layers' caches have the new tokens
-    then.
+    says. ``threads`` are as ``KernelEngine.run`` has them. Return false where ``keep_going`` said
+    no: only some layers' caches have the new tokens then.
     """
     engine = blocks[0].engine
     workspace = engine.workspace
