@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgellm.async_stream import AsyncStream
-from edgellm.chat import Chat, require_chat_template
+from edgellm.chat import Chat, ToolChoice, require_chat_template
 from edgellm.chat_template.thinking import SWITCHES
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Stats
@@ -32,6 +32,8 @@ class Conversation:
     Attributes:
         messages: in OpenAI's form.
         tools: schemas of what it may call.
+        tool_choice: whether it has to call some of it, or which, as ``Chat`` has it.
+        parallel_tool_calls: whether it may call several at once.
         think: whether it is to think, where its chat template has a switch; None leaves it to
             the template.
         effort: how much it is to think, where its chat template can say so.
@@ -40,6 +42,8 @@ class Conversation:
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
     think: bool | None = None
     effort: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -194,7 +198,13 @@ def _chat(model: ServedModel, conversation: Conversation) -> Chat:
     variables = dict(conversation.variables)
     if conversation.effort is not None and EFFORT in known:
         variables.setdefault(EFFORT, conversation.effort)
-    return llm.chat(think=think, tools=conversation.tools, chat_template_kwargs=variables)
+    return llm.chat(
+        think=think,
+        tools=conversation.tools,
+        tool_choice=conversation.tool_choice,
+        parallel_tool_calls=conversation.parallel_tool_calls,
+        chat_template_kwargs=variables,
+    )
 
 
 def _all_or_none(begin: Callable[[], Iterator[Answer]]) -> list[Answer]:

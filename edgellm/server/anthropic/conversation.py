@@ -39,9 +39,16 @@ def read_conversation(fields: Fields) -> Conversation:
             "the last message is the assistant's, and this server continues none (prefill); "
             "end with a message of the user",
         )
-    tools = _tools(fields)
     think, effort = _thinking(fields)
-    return Conversation(messages=_joined(messages), tools=tools, think=think, effort=effort)
+    choice, is_parallel = _tool_choice(fields)
+    return Conversation(
+        messages=_joined(messages),
+        tools=_tools(fields),
+        tool_choice=choice,
+        parallel_tool_calls=is_parallel,
+        think=think,
+        effort=effort,
+    )
 
 
 def shows_thinking(fields: Fields) -> bool:
@@ -159,22 +166,25 @@ def _tools(fields: Fields) -> Sequence[dict[str, Any]]:
         schema = tool.object("input_schema")
         if schema is None:
             raise tool.wrong("input_schema", "a JSON schema")
-        function = {"name": tool.text("name"), "parameters": schema.values()}
+        function: dict[str, Any] = {"name": tool.text("name"), "parameters": schema.values()}
+        if tool.flag("strict"):
+            function["strict"] = True
         if tool.has("description"):
             function["description"] = tool.text("description")
         tools.append({"type": "function", "function": function})
+    return tools
+
+
+def _tool_choice(fields: Fields) -> tuple[str, bool]:
+    """Return which tool is to be called, in OpenAI's words, and whether several may be."""
     choice = fields.object("tool_choice")
     if choice is None:
-        return tools
+        return "auto", True
+    is_parallel = not choice.flag("disable_parallel_tool_use")
     kind = choice.choice("type", ("auto", "any", "tool", "none"), "")
-    if kind in {"any", "tool"}:
-        choice.allow("type", "auto", "none", instead="it comes with one of the next versions")
-    choice.allow(
-        "disable_parallel_tool_use", False, instead="it comes with one of the next versions"
-    )
-    if kind == "none":
-        return []
-    return tools
+    if kind == "tool":
+        return choice.text("name"), is_parallel
+    return kind.replace("any", "required"), is_parallel
 
 
 def _unsupported(block: Fields) -> ApiError:

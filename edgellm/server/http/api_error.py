@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,9 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+_FIELD = re.compile(r"tool_choice|tools\[\d+\][\w.]*")
+"""Fields that errors of the runtime begin with."""
 
 
 @dataclass(eq=False)
@@ -111,6 +115,7 @@ def api_error(error: Exception) -> ApiError:
         case ModelNotFoundError():
             return ApiError(404, message, "model", "model_not_found")
         case ConfigError() | TemplateError() | MemoryBudgetError() | UnsupportedModelError():
-            return ApiError(400, message)
+            field = _FIELD.match(message)
+            return ApiError(400, message, field and field[0])
         case _:
             return ApiError(500, message)

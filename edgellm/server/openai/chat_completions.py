@@ -63,17 +63,16 @@ def read_conversation(fields: Fields) -> Conversation:
     messages = fields.objects("messages", at_most=MAX_MESSAGES)
     if not messages:
         raise refused("messages", "messages is empty; give at least one")
-    tools = [tool.values() for tool in fields.objects("tools", at_most=MAX_TOOLS)]
-    choice = fields.any("tool_choice", "auto")
-    if choice == "none":
-        tools = []
-    elif choice != "auto":
-        raise refused("tool_choice", "tool_choice must be 'auto' or 'none'")
+    tools = fields.objects("tools", at_most=MAX_TOOLS)
+    for tool in tools:
+        tool.allow("type", "function", instead="give it as a function")
     variables = fields.object("chat_template_kwargs")
     think, effort = read_effort(fields, "reasoning_effort")
     return Conversation(
         messages=[_message(message.values()) for message in messages],
-        tools=tools,
+        tools=[tool.values() for tool in tools],
+        tool_choice=fields.any("tool_choice", "auto"),
+        parallel_tool_calls=fields.flag("parallel_tool_calls", True),
         think=think,
         effort=effort,
         variables=variables.values() if variables is not None else {},

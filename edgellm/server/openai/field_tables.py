@@ -19,12 +19,11 @@ _ABOUT_THE_CALLER = (
 CHAT = FieldTable(
     supported=names(_OF_SAMPLING)
     | names(
-        "chat_template_kwargs logprobs max_completion_tokens messages reasoning_effort "
-        "response_format tool_choice tools top_logprobs"
+        "chat_template_kwargs logprobs max_completion_tokens messages parallel_tool_calls "
+        "reasoning_effort response_format tool_choice tools top_logprobs"
     ),
     limited={
         "modalities": ((["text"],), "this server answers with text"),
-        "parallel_tool_calls": ((True,), "it comes with one of the next versions"),
         "store": ((False,), "this server keeps nothing"),
         "verbosity": (("medium",), "say in the system message how long answers are to be"),
     },
@@ -64,12 +63,11 @@ EMBEDDINGS = FieldTable(
 RESPONSES = FieldTable(
     supported=names(
         "frequency_penalty include input instructions logit_bias max_output_tokens metadata min_p "
-        "model presence_penalty reasoning repetition_penalty seed stop stream temperature text "
-        "tool_choice tools top_k top_logprobs top_p"
+        "model parallel_tool_calls presence_penalty reasoning repetition_penalty seed stop stream "
+        "temperature text tool_choice tools top_k top_logprobs top_p"
     ),
     limited={
         "background": ((False,), "ask, and wait for the answer"),
-        "parallel_tool_calls": ((True,), "it comes with one of the next versions"),
         "store": ((False,), "this server keeps nothing; send the whole conversation"),
         "truncation": (("disabled",), "send fewer items"),
     },

@@ -148,6 +148,24 @@ def test_a_conversation_in_blocks_is_the_one_in_openais_form(caller):
     assert counted["input_tokens"] == answer["usage"]["prompt_tokens"]
 
 
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}])
+def test_a_call_can_be_asked_for(caller, choice):
+    choice["disable_parallel_tool_use"] = True
+    body = {"messages": MESSAGES, "max_tokens": 200, "tools": [TOOL], "tool_choice": choice}
+    strict = {**TOOL["input_schema"], "additionalProperties": False}
+    strict["properties"] = {"city": {"type": "string", "maxLength": 5}}
+    body["tools"] = [{**TOOL, "input_schema": strict}]
+    body |= {"temperature": 1, "seed": 2, "thinking": {"type": "disabled"}}
+    _, value = caller.post(PATH, **body)
+    assert value["stop_reason"] == "tool_use"
+    (call,) = value["content"]
+    assert (call["type"], call["name"]) == ("tool_use", "weather")
+    assert set(call["input"]) <= {"city"}
+    body["tool_choice"] = {"type": "none"}
+    _, value = caller.post(PATH, **body)
+    assert [block["type"] for block in value["content"]] == ["text"]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -162,6 +180,9 @@ def test_a_conversation_in_blocks_is_the_one_in_openais_form(caller):
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"name": "a"}]}, "tools[0].input_schema"),
         ({"container": "c"}, "container"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
     ],

@@ -34,7 +34,14 @@ def read_conversation(fields: Fields) -> Conversation:
     reasoning = fields.object("reasoning")
     if reasoning is not None:
         think, effort = read_effort(reasoning, "effort")
-    return Conversation(messages=messages, tools=_tools(fields), think=think, effort=effort)
+    return Conversation(
+        messages=messages,
+        tools=_tools(fields),
+        tool_choice=fields.any("tool_choice", "auto"),
+        parallel_tool_calls=fields.flag("parallel_tool_calls", True),
+        think=think,
+        effort=effort,
+    )
 
 
 def _add(messages: list[Message], item: Fields) -> None:
@@ -110,6 +117,4 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
         function = {name: tool.any(name) for name in known if tool.has(name)}
         function["name"] = tool.text("name")
         tools.append({"type": "function", "function": function})
-    if fields.any("tool_choice", "auto") == "none":
-        return []
     return tools
