@@ -30,6 +30,8 @@ test: setup ## run the tests
 
 acceptance: ## run documented commands, type checkers and a service under load
 	@EXTRAS=acceptance sh scripts/setup.sh dev
+	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --no-package-lock \
+		--prefix tests/acceptance/clients/node || echo "no npm: clients in JavaScript are left out"
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m slow tests/acceptance tests/stress $(ARGS)
 
 slow: setup ## run the tests that take minutes
