@@ -8,7 +8,7 @@ import select
 import shutil
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
@@ -31,6 +31,10 @@ SECONDS = 30
 def installed():
     """The path of a Chromium, or None."""
     return next(filter(None, map(shutil.which, (*NAMES, MACOS))), None)
+
+
+class RefusedError(Exception):
+    """The browser refuses a call, or an expression raises: the page may be on its way."""
 
 
 class Page:
@@ -60,7 +64,8 @@ class Page:
             answer = self._receive()
             self._note(answer)
             if answer.get("id") == self._last:
-                assert "error" not in answer, (method, answer["error"])
+                if "error" in answer:
+                    raise RefusedError(method, answer["error"])
                 return answer["result"]
 
     def _receive(self):
@@ -90,18 +95,17 @@ class Page:
         done = self.call(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
-        assert "exceptionDetails" not in done, done["exceptionDetails"]["exception"]["description"]
+        if "exceptionDetails" in done:
+            raise RefusedError(expression, done["exceptionDetails"]["exception"]["description"])
         return done["result"].get("value")
 
     def until(self, expression):
-        """Wait until an expression is true, and return its value."""
+        """Wait until an expression is true."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            try:
-                if value := self.value(expression):
-                    return value
-            except AssertionError:
-                pass  # the page is on its way to another
+            with suppress(RefusedError):
+                if self.value(f"Boolean({expression})"):
+                    return
             time.sleep(0.02)
         raise AssertionError(f"never true: {expression}")
 
@@ -144,7 +148,7 @@ def chromium(folder):
     from_us, writing = os.pipe()
     reading, to_us = os.pipe()
     # the browser reads from 3 and writes to 4: ours must not lie there
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (from_us, to_us)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (from_us, to_us)]
     os.close(from_us)
     os.close(to_us)
     silent = os.open(os.devnull, os.O_RDWR)

@@ -43,14 +43,11 @@ class StandIn:
         return StreamingResponse(sent(answer), media_type="text/event-stream")
 
     async def models(self, request):
-        """Name two models."""
+        """Name two models, one of which is in memory."""
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return JSONResponse({"error": {"message": "no key"}}, 401)
-        return JSONResponse({"data": [{"id": "first"}, {"id": "second"}]})
-
-    async def health(self, _):
-        """Be well."""
-        return JSONResponse({"status": "ok"})
+        models = [{"id": "first", "state": "loaded", "memory_bytes": 2_140_000_000}]
+        return JSONResponse({"data": [*models, {"id": "second", "state": "unloaded"}]})
 
 
 def piece(finish=None, **delta):
@@ -92,7 +89,6 @@ def standing_in():
             Route("/", show_page),
             Route("/v1/models", stand_in.models),
             Route("/v1/chat/completions", stand_in.chat, methods=["POST"]),
-            Route("/health", stand_in.health),
         ]
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
