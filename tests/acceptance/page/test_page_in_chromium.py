@@ -80,6 +80,7 @@ def page(browser, stand_in):
 
 @pytest.fixture
 def real_page(browser, real):
+    real.chat("Hello", max_tokens=2)  # kernels are compiled now
     fresh(browser, f"{real.url}/")
     return browser
 
@@ -112,10 +113,14 @@ def words(text):
 
 def test_an_answer_is_that_of_the_api_and_is_there_after_a_reload(real_page, real):
     question = "Tell me a story about a small boat."
-    right = real.chat(question)["choices"][0]["message"]["content"]
+    right = real.chat(question, max_tokens=40)["choices"][0]["message"]["content"]
+    real_page.value("localStorage.setItem('edgellm.settings', '{\"max_tokens\": 40}')")
+    real_page.open(f"{real.url}/")
     assert words(answer(real_page, question)) == words(right)
     figures = real_page.value("document.querySelector('.figures').textContent")
+    assert figures.startswith("40 tokens · ")
     assert "tokens/s" in figures
+    assert "limit of its length" in real_page.value("document.querySelector('.note').textContent")
     real_page.open(f"{real.url}/")
     real_page.until("document.querySelector('#list .name')")
     real_page.click("#list .name")
