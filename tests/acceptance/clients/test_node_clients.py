@@ -1,4 +1,4 @@
-"""The libraries of JavaScript: openai, @anthropic-ai/sdk, and ai with an OpenAI-compatible provider.
+"""Libraries of JavaScript: openai, @anthropic-ai/sdk, and ai with its provider for such servers.
 
 They are there after ``npm install --prefix tests/acceptance/clients/node``, which CI does.
 """
