@@ -6,7 +6,7 @@ MODEL =
 ARGS =
 BIN = .venv/bin
 
-.PHONY: help setup chat bench test acceptance slow lint format types check clean
+.PHONY: help setup chat serve bench test acceptance slow lint format types check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -17,6 +17,10 @@ setup: ## make or renew .venv for development
 chat: ## talk to the bundled model, or to MODEL=...
 	@sh scripts/setup.sh chat
 	@$(BIN)/edgellm chat $(MODEL) $(ARGS)
+
+serve: ## serve the bundled model, or MODEL=..., with a page at http://localhost:8080
+	@EXTRAS=serve sh scripts/setup.sh chat
+	@$(BIN)/edgellm serve $(MODEL) $(ARGS)
 
 bench: ## measure: make bench ARGS="paging MODEL"
 	@sh scripts/setup.sh chat
