@@ -16,6 +16,9 @@ MAX_BLOCKS = 10_000
 MAX_TOOLS = 512
 MAX_BUDGET = 1 << 27
 
+CALL_PREFIX = "toolu_"
+"""Of the ids of calls; templates get them without it, as some take ids of one length alone."""
+
 BETWEEN = "\n\n"
 """Between texts that stand alone: blocks of the system prompt, turns that become one."""
 
@@ -108,7 +111,7 @@ def _messages(message: Fields) -> list[Message]:
                 content = "".join(_texts(block, "content"))
                 if block.flag("is_error"):
                     content = f"Error: {content}"
-                call_id = block.text("tool_use_id")
+                call_id = block.text("tool_use_id").removeprefix(CALL_PREFIX)
                 messages.append({"role": "tool", "content": content, "tool_call_id": call_id})
             case _:
                 raise _unsupported(block)
@@ -138,7 +141,8 @@ def _reply(message: Fields) -> Message:
                     raise block.wrong("input", "an object")
                 arguments = json.dumps(given.values(), ensure_ascii=False)
                 function = {"name": block.text("name"), "arguments": arguments}
-                call = {"id": block.text("id"), "type": "function", "function": function}
+                call_id = block.text("id").removeprefix(CALL_PREFIX)
+                call = {"id": call_id, "type": "function", "function": function}
                 reply.setdefault("tool_calls", []).append(call)
             case _:
                 raise _unsupported(block)

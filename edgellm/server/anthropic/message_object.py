@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from edgellm.server.answering.answers import Answer, own_end, tokens_of
 from edgellm.server.answering.blocks import Block, Blocks, Change, read_blocks
+from edgellm.server.anthropic.conversation import CALL_PREFIX
 from edgellm.server.http.event_stream import event
 
 SIGNATURE = "edgellm"
@@ -109,7 +110,7 @@ class MessageObject:
                 arguments = json.loads(text or "{}")
                 return {
                     "type": "tool_use",
-                    "id": f"toolu_{block.call['id']}",
+                    "id": CALL_PREFIX + block.call["id"],
                     "name": name,
                     "input": arguments,
                 }

@@ -23,7 +23,6 @@ async def messages(request: Request) -> Response:
     """Answer a conversation."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    model = await model_of(request, fields)
     MESSAGES.check(fields)
     is_streamed = fields.flag("stream")
     sampling = read_sampling(
@@ -36,13 +35,12 @@ async def messages(request: Request) -> Response:
     if config is not None:
         sampling = replace(sampling, grammar=await read_form(config.object("format")))
     conversation = read_conversation(fields)
+    is_thinking_shown = shows_thinking(fields)
+    model = await model_of(request, fields)
     opening = reply(state, model, conversation, [sampling])
     (answer,) = await while_connected(request, opening)
     message = MessageObject(
-        model.name,
-        answer,
-        max_tokens=max_tokens,
-        shows_thinking=shows_thinking(fields),
+        model.name, answer, max_tokens=max_tokens, shows_thinking=is_thinking_shown
     )
     if is_streamed:
         return EventStream(

@@ -31,7 +31,7 @@ from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
 from edgellm.server.openai.field_tables import CHAT
 from edgellm.server.openai.logprobs import chat_logprobs
-from edgellm.server.openai.usage import usage
+from edgellm.server.openai.usage import usage, with_usage
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
@@ -42,17 +42,20 @@ async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    model = await model_of(request, fields)
     CHAT.check(fields)
     is_streamed = fields.flag("stream")
+    tells_usage = with_usage(fields)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
     form = await read_form(fields.object("response_format"), nested="json_schema")
     sampling = replace(sampling, grammar=form)
     samplings = with_seeds(sampling, choices(fields))
     conversation = read_conversation(fields)
+    model = await model_of(request, fields)
     opening = reply(state, model, conversation, samplings)
     answers = await while_connected(request, opening)
-    completion = ChatCompletion(model, answers, fields, with_logprobs=sampling.logprobs)
+    completion = ChatCompletion(
+        model, answers, with_usage=tells_usage, with_logprobs=sampling.logprobs
+    )
     if is_streamed:
         return EventStream(completion.events(), lambda error: event(error.openai()))
     return JSONResponse(await while_connected(request, completion.whole()))
@@ -85,7 +88,7 @@ class ChatCompletion:
     Args:
         model: that answers.
         answers: its choices.
-        fields: the request.
+        with_usage: whether a stream is to end with its usage.
         with_logprobs: whether tokens come with their log-probabilities.
     """
 
@@ -93,15 +96,14 @@ class ChatCompletion:
         self,
         model: ServedModel,
         answers: Sequence[Answer],
-        fields: Fields,
         *,
+        with_usage: bool,
         with_logprobs: bool,
     ) -> None:
         self._model = model
         self._answers = answers
         self._with_logprobs = with_logprobs
-        options = fields.object("stream_options")
-        self._with_usage = options is not None and options.flag("include_usage")
+        self._with_usage = with_usage
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{uuid4().hex}",
             "object": "chat.completion",

@@ -24,7 +24,7 @@ from edgellm.server.http.json_body import read_json
 from edgellm.server.openai.field_tables import COMPLETIONS
 from edgellm.server.openai.logprobs import TextLogprobs
 from edgellm.server.openai.prompts import read_prompts
-from edgellm.server.openai.usage import usage
+from edgellm.server.openai.usage import usage, with_usage
 
 MAX_PROMPTS = 256
 MAX_TOP_LOGPROBS = 5
@@ -34,15 +34,17 @@ async def completions(request: Request) -> Response:
     """Answer with continuations."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    model = await model_of(request, fields)
     COMPLETIONS.check(fields)
     is_streamed = fields.flag("stream")
+    fields.flag("echo")
+    tells_usage = with_usage(fields)
     prompts = read_prompts(fields, "prompt", at_most=MAX_PROMPTS)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
     samplings = with_seeds(sampling, choices(fields))
+    model = await model_of(request, fields)
     opening = complete(state, model, prompts, samplings)
     answers = await while_connected(request, opening)
-    completion = TextCompletion(model, answers, prompts, fields)
+    completion = TextCompletion(model, answers, prompts, fields, with_usage=tells_usage)
     if is_streamed:
         return EventStream(completion.events(), lambda error: event(error.openai()))
     return JSONResponse(await while_connected(request, completion.whole()))
@@ -56,6 +58,7 @@ class TextCompletion:
         answers: those of the first prompt, then those of the next.
         prompts: what they continue.
         fields: the request.
+        with_usage: whether a stream is to end with its usage.
     """
 
     def __init__(
@@ -64,11 +67,12 @@ class TextCompletion:
         answers: Sequence[Answer],
         prompts: Sequence[Prompt],
         fields: Fields,
+        *,
+        with_usage: bool,
     ) -> None:
         self._answers = answers
         self._per_prompt = len(answers) // len(prompts)
-        options = fields.object("stream_options")
-        self._with_usage = options is not None and options.flag("include_usage")
+        self._with_usage = with_usage
         self._echoes: list[str] = [""] * len(answers)
         if fields.flag("echo"):
             shown = [_shown(prompt, model) for prompt in prompts]

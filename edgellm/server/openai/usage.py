@@ -6,6 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgellm.generation.stats import Stats
+from edgellm.server.http.fields import Fields
+
+
+def with_usage(fields: Fields) -> bool:
+    """Return whether a stream is to end with its usage."""
+    options = fields.object("stream_options")
+    if options is None:
+        return False
+    options.flag("include_obfuscation")  # chunks are not padded, which means nothing here
+    return options.flag("include_usage")
 
 
 def usage(answers: Sequence[Sequence[Stats]]) -> dict[str, Any]:

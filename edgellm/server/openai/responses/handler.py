@@ -32,6 +32,7 @@ async def responses(request: Request) -> Response:
     state = state_of(request)
     RESPONSES.check(fields)
     is_streamed = fields.flag("stream")
+    fields.object("metadata")
     sampling = read_sampling(fields, state.settings.sampling, limits=["max_output_tokens"])
     sampling = replace(sampling, **_logprobs(fields))
     text = fields.object("text")
