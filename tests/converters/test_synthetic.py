@@ -99,8 +99,13 @@ def test_a_wrong_name_gets_the_closest():
         synthesize("xyz", "never-made")
 
 
-@pytest.mark.parametrize("shape", TINY)
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8, 16])
+@pytest.mark.parametrize(
+    ("shape", "bits"),
+    [
+        *((TINY[0], bits) for bits in (1, 2, 3, 4, 5, 6, 8, 16)),
+        *((shape, bits) for shape in TINY[1:] for bits in (4, 16)),
+    ],
+)
 def test_every_tiny_shape_runs_with_finite_numbers_of_a_sensible_size(tmp_path, shape, bits):
     synthesize(shape, tmp_path / "model", bits=bits)
     with edgellm.load(tmp_path / "model", context=64) as llm:

@@ -110,8 +110,10 @@ def test_a_folder_in_hugging_faces_form_means_the_same_to_mlx_lm(kind, tiny_fold
 
 # which have no such mode
 @pytest.mark.filterwarnings("ignore:arithmetic runs in MLX's own CPU kernels:RuntimeWarning")
-@pytest.mark.parametrize("form", QUANTIZED)
-@pytest.mark.parametrize("kind", ["llama-3.1", "qwen3"])
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [*((form, "llama-3.1") for form in QUANTIZED), ("4-bit", "qwen3"), ("mxfp4", "qwen3")],
+)
 def test_a_folder_that_mlx_lm_quantized_opens_here(form, kind, tiny_folder, open_llm, tmp_path):
     source = tiny_folder(kind, config={"tie_word_embeddings": True})
     saved_by_mlx_lm(source, tmp_path / "made", **QUANTIZED[form])

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support import tiny
-from support.folders import PROMPT, fused, greedy, saved_by_mlx_lm, tensors_of
+from support.folders import PROMPT, fused, saved_by_mlx_lm, tensors_of
 from support.paged import open_model, paged_budget
 
 from edgellm.checkpoint.checkpoint import read_checkpoint
@@ -149,6 +149,17 @@ def test_heads_rotated_in_part_are_transformers(stretch, tmp_path):
         runtime = CPURuntime(str(tmp_path / "made"), RuntimeSettings(dtype="float32"))
         assert np.abs(runtime.logits(prompt) - expected).max() < 1e-4
         runtime.close()
+
+
+def greedy(path):
+    """What mlx-lm continues the prompt with."""
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(path)
+    ids = list(PROMPT)
+    for _ in range(8):
+        ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
+    return ids
 
 
 def test_a_phi3_that_mlx_lm_quantized_continues_as_there(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_unflatten
-from support.folders import greedy, tensors_of
+from support.folders import logits_by_mlx_lm, tensors_of
 from support.tiny import CONFIGS, write_model
 from support.tiny_families import GEMMA2
 
@@ -26,7 +26,8 @@ from edgellm.converters.tensors.settings import ConversionSettings
 from edgellm.errors import ConfigError, EdgeLLMError, FormatError
 from edgellm.hub.resolve import locate
 
-LLAMA = CONFIGS["llama-2"]
+TWO_LAYERS = {"num_hidden_layers": 2}
+LLAMA = CONFIGS["llama-2"] | TWO_LAYERS
 TOKENS = np.random.RandomState(0).randint(5, 300, (2, 24))
 
 
@@ -41,7 +42,7 @@ def ignore(done, total):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_loss_is_the_models(tmp_path, kind):
-    source, recipe = open_model(write_model(tmp_path / "plain", CONFIGS[kind]))
+    source, recipe = open_model(write_model(tmp_path / "plain", CONFIGS[kind] | TWO_LAYERS))
     _, loss = measure(source, recipe, TOKENS.tolist(), group_size=32, progress=ignore)
     with edgellm.load(tmp_path / "plain", memory="500MB", backend="mlx") as llm:
         logits = mx.stack([llm.logits(row[:-1].tolist()) for row in TOKENS])
@@ -115,7 +116,8 @@ DERIVED = {
 
 @pytest.mark.parametrize("kind", DERIVED)
 def test_loss_and_derivatives_are_those_of_mlx_lm(tmp_path, kind):
-    convert(write_model(tmp_path / "plain", DERIVED[kind]), tmp_path / "made", bits=16)
+    config = DERIVED[kind] | TWO_LAYERS
+    convert(write_model(tmp_path / "plain", config), tmp_path / "made", bits=16)
     source, recipe = open_model(tmp_path / "made")
     backward = BackwardPass(source, recipe, TOKENS.tolist(), ignore)
     seen = list(backward.run())
@@ -243,7 +245,7 @@ def test_a_mixed_folder_opens_in_mlx_lm_and_has_the_size(tmp_path):
         if len(tensor.shape) == 2
     )
     assert 4.7 < nbytes * 8 / weights <= 5.0
-    assert len(greedy(tmp_path / "made")) == 13
+    assert np.isfinite(logits_by_mlx_lm(tmp_path / "made")).all()
     with edgellm.load(tmp_path / "made", memory="500MB") as llm:
         assert len(llm.generate("The little dog", max_tokens=8).text) >= 0
     measuring = [step for step in steps if step.file.startswith("measuring")]
