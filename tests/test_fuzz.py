@@ -13,7 +13,7 @@ from support.paths import ROOT
 FIRST = 1_000_000_000
 """The number of the first case: none that a long run has had."""
 
-CASES_A_SHARE = 3
+CASES_A_SHARE = 2
 REGRESSIONS = sorted((ROOT / "tests" / "regressions").glob("*/*.json"))
 
 

@@ -15,6 +15,7 @@ from support.adapters import (
 from support.tiny import write_model
 
 from edgellm.converters import convert
+from edgellm.converters.lora import module_patterns
 from edgellm.converters.lora.adapter import read_adapter
 from edgellm.errors import EdgeLLMError, FormatError, ModelNotFoundError, UnsupportedModelError
 
@@ -152,12 +153,6 @@ REFUSED = {
         FormatError,
         "'layers.(0' is not a regular expression",
     ),
-    "an expression without end": (
-        None,
-        {"alpha_pattern": {"(([a-z0-9_]+.?)+)+!": 3}},
-        UnsupportedModelError,
-        "more than 5 s",
-    ),
     "an alpha without end": (None, {"lora_alpha": 10**400}, FormatError, "lora_alpha"),
     "a switch that is a text": (None, {"use_rslora": "no"}, FormatError, "use_rslora"),
     "DoRA without lengths": (None, {"use_dora": True}, FormatError, "lengths"),
@@ -182,6 +177,16 @@ def test_what_would_be_merged_wrongly_is_refused(tmp_path, fault):
         convert(base, tmp_path / "made", adapter=adapter)
     assert any(part in caught.value.message for part in said.split("|"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_an_expression_without_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(module_patterns, "SECONDS", 1.0)
+    base = write_model(tmp_path / "base", LLAMA)
+    pattern = {"(([a-z0-9_]+.?)+)+!": 3}
+    adapter = write_peft(tmp_path / "adapter", peft_tensors(), alpha_pattern=pattern)
+    with pytest.raises(UnsupportedModelError, match="more than 1 s"):
+        convert(base, tmp_path / "made", adapter=adapter)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_folder_that_is_no_adapter_is_said(tmp_path):
