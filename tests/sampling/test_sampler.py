@@ -60,7 +60,7 @@ def test_the_tokens_drawn_have_the_distribution_that_was_asked_for(settings, kep
     within = draw(Sampling(seed=11, **settings), LOGITS[shuffle], count, lazy=lazy)
     across = [
         draw(Sampling(seed=seed, **settings), LOGITS[shuffle], 1, lazy=lazy)[0]
-        for seed in range(count // 2)
+        for seed in range(count // 4)
     ]
     for drawn in (within, across):
         assert close_to_chance(np.bincount(drawn, minlength=10), chances)
@@ -83,8 +83,10 @@ def test_the_penalty_looks_at_the_prompt_and_at_what_was_drawn():
     ],
 )
 def test_verified_tokens_are_drawn_as_without_drafts(sampling, drawn):
-    """A chi-square test at 0.001 over 15,000 draws from 8 tokens."""
+    """A chi-square test at 0.001 over 15,000 draws from 8 tokens; a third where each is slow."""
     count, random = 15_000, np.random.default_rng(5)
+    if sampling.repetition_penalty != 1:
+        count = 5_000
     logits = mx.array([[1.5, 0.2, -0.3, 1.1, -2.0, 0.6, 0.0, -0.9]])
     quotas = np.array([0.05, 0.3, 0.1, 0.0, 0.25, 0.1, 0.2, 0.0])
     proposal = Distribution(np.arange(8)[::-1].copy(), quotas[::-1].copy())
@@ -111,6 +113,6 @@ def test_verified_tokens_are_drawn_as_without_drafts(sampling, drawn):
     chances /= chances.sum()
     assert close_to_chance(counts, chances)
     best = np.minimum(chances, quotas).sum() if drawn else chances[1]
-    assert abs(agreed / count - best) < 0.012, (
+    assert abs(agreed / count - best) < 1.5 / count**0.5, (
         "draft tokens are taken as often as rejection sampling can take them"
     )
