@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgellm.async_stream import AsyncStream
 from edgellm.chat import Chat, ToolChoice, require_chat_template
+from edgellm.chat.reply import Turn
 from edgellm.chat_template.thinking import SWITCHES
 from edgellm.generation.output import Token
 from edgellm.generation.stats import Stats
@@ -18,6 +19,7 @@ from edgellm.llm import Prompt
 from edgellm.server.answering.metrics import Metrics
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.state import ServerState
+from edgellm.server.answering.thinking_budget import thinking_budget
 from edgellm.server.http.api_error import ApiError
 from edgellm.settings import Sampling
 
@@ -37,6 +39,7 @@ class Conversation:
         think: whether it is to think, where its chat template has a switch; None leaves it to
             the template.
         effort: how much it is to think, where its chat template can say so.
+        thinking_budget: tokens after which its thinking is ended; None for any number.
         variables: further ones of the chat template.
     """
 
@@ -46,6 +49,7 @@ class Conversation:
     parallel_tool_calls: bool = True
     think: bool | None = None
     effort: str | None = None
+    thinking_budget: int | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -141,7 +145,8 @@ async def reply(
                 chat = chat.fork()
             chat.sampling = sampling
             turn = chat.begin(conversation.messages)
-            stream = model.llm.stream(turn.ids, turn.sampling, timeout=state.settings.timeout)
+            held = _within_budget(turn, conversation.thinking_budget, model)
+            stream = model.llm.stream(turn.ids, held, timeout=state.settings.timeout)
             stream = stream.map(turn.add, on_end=turn.end)
             yield Answer(stream, state.metrics, chat, prompt_tokens=len(turn.ids))
 
@@ -205,6 +210,16 @@ def _chat(model: ServedModel, conversation: Conversation) -> Chat:
         parallel_tool_calls=conversation.parallel_tool_calls,
         chat_template_kwargs=variables,
     )
+
+
+def _within_budget(turn: Turn, budget: int | None, model: ServedModel) -> Sampling:
+    """Return how the tokens of a turn are drawn where its thinking has a budget."""
+    if budget is None:
+        return turn.sampling
+    limit = thinking_budget(model.llm.tokenizer, turn.ids, budget)
+    if limit is None:
+        return turn.sampling
+    return replace(turn.sampling, logits_processor=limit)
 
 
 def _all_or_none(begin: Callable[[], Iterator[Answer]]) -> list[Answer]:

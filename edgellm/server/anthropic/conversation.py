@@ -42,7 +42,7 @@ def read_conversation(fields: Fields) -> Conversation:
             "the last message is the assistant's, and this server continues none (prefill); "
             "end with a message of the user",
         )
-    think, effort = _thinking(fields)
+    think, effort, budget = _thinking(fields)
     choice, is_parallel = _tool_choice(fields)
     return Conversation(
         messages=_joined(messages),
@@ -51,6 +51,7 @@ def read_conversation(fields: Fields) -> Conversation:
         parallel_tool_calls=is_parallel,
         think=think,
         effort=effort,
+        thinking_budget=budget,
     )
 
 
@@ -62,22 +63,26 @@ def shows_thinking(fields: Fields) -> bool:
     return thinking.choice("display", ("summarized", "omitted"), "summarized") != "omitted"
 
 
-def _thinking(fields: Fields) -> tuple[bool | None, str | None]:
-    """Return whether to think, and how much."""
+def _thinking(fields: Fields) -> tuple[bool | None, str | None, int | None]:
+    """Return whether to think, how much, and how many tokens."""
     config = fields.object("output_config")
     effort = None
     if config is not None:
         _, effort = read_effort(config, "effort")
     thinking = fields.object("thinking")
     if thinking is None:
-        return None, effort
+        return None, effort, None
     kinds = ("enabled", "disabled", "adaptive", "between_tools")
     kind = thinking.choice("type", kinds, "")
     if kind == "adaptive":
-        return None, effort
+        return None, effort, None
     if kind == "enabled":
-        thinking.whole("budget_tokens", 1, MAX_BUDGET)
-    return kind != "disabled", effort
+        most = (fields.whole("max_tokens", 1, MAX_BUDGET) or MAX_BUDGET) - 1
+        budget = thinking.whole("budget_tokens", 1, most)
+        if budget is None:
+            raise thinking.wrong("budget_tokens", "a whole number below max_tokens")
+        return True, effort, budget
+    return kind != "disabled", effort, None
 
 
 def _texts(fields: Fields, name: str) -> list[str]:

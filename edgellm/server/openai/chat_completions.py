@@ -12,6 +12,8 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from edgellm.chat.messages import checked_messages
+from edgellm.errors import ConfigError
 from edgellm.generation.output import Token
 from edgellm.server.answering.answers import (
     Answer,
@@ -69,10 +71,15 @@ def read_conversation(fields: Fields) -> Conversation:
     tools = fields.objects("tools", at_most=MAX_TOOLS)
     for tool in tools:
         tool.allow("type", "function", instead="give it as a function")
+    given = [_message(message.values()) for message in messages]
+    try:
+        checked_messages(given)
+    except ConfigError as error:
+        raise refused("messages", f"{error.message}; {error.hint}") from None
     variables = fields.object("chat_template_kwargs")
     think, effort = read_effort(fields, "reasoning_effort")
     return Conversation(
-        messages=[_message(message.values()) for message in messages],
+        messages=given,
         tools=[tool.values() for tool in tools],
         tool_choice=fields.any("tool_choice", "auto"),
         parallel_tool_calls=fields.flag("parallel_tool_calls", True),

@@ -103,6 +103,22 @@ def test_thinking_text_and_calls_are_blocks(caller):
     assert "Is wet" not in str(caller.events(PATH, **body))
 
 
+@pytest.mark.parametrize("budget", [1, 2, 4])
+def test_thinking_ends_with_its_budget(caller, budget):
+    body = {"messages": MESSAGES, "max_tokens": 99, "tools": [TOOL]}
+    _, free = caller.post(PATH, **body)
+    thinking = {"type": "enabled", "budget_tokens": budget}
+    _, value = caller.post(PATH, **body, thinking=thinking)
+    kinds = [block["type"] for block in value["content"]]
+    assert kinds[-2:] == ["text", "tool_use"]
+    thought = "".join(block.get("thinking", "") for block in value["content"])
+    assert free["content"][0]["thinking"].startswith(thought)
+    assert len(thought) < len(free["content"][0]["thinking"])
+    assert value["content"][-2:][0] == free["content"][1]
+    _, ample = caller.post(PATH, **body, thinking={"type": "enabled", "budget_tokens": 50})
+    assert [one["type"] for one in ample["content"]] == ["thinking", "text", "tool_use"]
+
+
 def test_a_conversation_in_blocks_is_the_one_in_openais_form(caller):
     asked = [
         {"role": "user", "content": [{"type": "text", "text": "Oslo?"}]},
@@ -184,6 +200,8 @@ def test_a_call_can_be_asked_for(caller, choice):
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
     ],
 )

@@ -20,7 +20,7 @@ def test_parts_are_one_text_and_a_developer_is_the_system(client):
     assert client.post(PATH, messages=messages, max_tokens=8)[1]["choices"] == plain
     image = [{"type": "image_url", "image_url": {"url": "data:,"}}]
     status, value = client.post(PATH, messages=[{"role": "user", "content": image}])
-    assert status == 400
+    assert (status, value["error"]["param"]) == (400, "messages")
     assert "image_url" in value["error"]["message"]
 
 
