@@ -35,7 +35,7 @@ class ReplyGrammars:
     markers: Markers | None
     special: Mapping[str, int]
     may_think: bool
-    tools: ToolGrammars | None
+    tools: ToolGrammars | None = None
 
     def grammar(self, sampling: Sampling, prompt: str) -> Grammar | None:
         """Return the form of the reply to a prompt, its thinking and tool calls included.

@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.grammar_options import GrammarText, JsonSchema, read_grammar
 from edgellm.cli.common.prompt_words import model_and_text
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.template_variables import parse_template_variables
@@ -60,6 +61,8 @@ def chat(
             rich_help_panel=headings.PROMPT,
         ),
     ] = False,
+    json_schema: JsonSchema = None,
+    grammar: GrammarText = None,
     overflow: Annotated[
         str,
         Option(
@@ -88,6 +91,7 @@ def chat(
     model, text = model_and_text(model, text, "edgellm chat")
     choice("--overflow", overflow, ("drop_oldest", "error"))
     variables = parse_template_variables(template_variable)
+    sampling = replace(sampling, grammar=read_grammar(json_schema, grammar))
     if continued:
         settings = replace(settings, prompt_cache=True)
     require_backend()

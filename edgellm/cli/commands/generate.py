@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from edgellm.cli import headings
 from edgellm.cli.common import options
+from edgellm.cli.common.grammar_options import GrammarText, JsonSchema, read_grammar
 from edgellm.cli.common.prompt_words import model_and_text
 from edgellm.cli.common.settings_options import expand_settings
 from edgellm.cli.common.template_variables import parse_template_variables
@@ -89,6 +90,8 @@ def generate(
             rich_help_panel=headings.OUTPUT,
         ),
     ] = False,
+    json_schema: JsonSchema = None,
+    grammar: GrammarText = None,
     json: options.Json = False,
     settings: Annotated[LoadSettings, options.LOAD_OPTIONS],
     sampling: Annotated[Sampling, options.SAMPLING_OPTIONS],
@@ -102,7 +105,7 @@ def generate(
     if text and (prompt or prompt_file):
         raise ConfigError(f"the prompt is given twice, also as {shown(text)}", hint="leave out one")
     prompt = prompt or text
-    sampling = replace(sampling, logprobs=logprobs)
+    sampling = replace(sampling, logprobs=logprobs, grammar=read_grammar(json_schema, grammar))
     _check_options(prompt, prompt_file, batch, sampling, json=json)
     variables = parse_template_variables(template_variable)
     if system and not as_chat:
@@ -110,6 +113,7 @@ def generate(
     if (variables or think is not None) and not as_chat:
         raise ConfigError("a chat template needs a conversation", hint="add --chat")
     require_backend()
+    from edgellm.chat.reply_grammar import ReplyGrammars, special_tokens
     from edgellm.chat_template.conversation import ConversationTemplate
     from edgellm.cli.common.load_with_progress import open_with_progress, read_model
     from edgellm.cli.common.print_completions import print_completion, print_completions
@@ -120,11 +124,20 @@ def generate(
     prompts: Mapping[int, str | list[int]] = texts
     if as_chat:
         template = ConversationTemplate(tokenizer, think=think, variables=variables)
+        turns = {line: _first_turn(template, text, system) for line, text in texts.items()}
         encoded = {
-            line: tokenizer.encode(_first_turn(template, text, system), add_special_tokens=False)
-            for line, text in texts.items()
+            line: tokenizer.encode(turn, add_special_tokens=False) for line, turn in turns.items()
         }
         prompts = encoded
+        if sampling.grammar is not None:
+            grammars = ReplyGrammars(
+                markers=template.markers,
+                special=special_tokens(tokenizer, tokenizer.end_ids(checkpoint.eos_token_ids)),
+                may_think=think is not False,
+            )
+            # the template ends all of them in the same way
+            turn = next(iter(turns.values()))
+            sampling = replace(sampling, grammar=grammars.grammar(sampling, turn))
     else:
         # The ids are only counted: a prompt is given as text, so that the completion continues it.
         encoded = {line: tokenizer.encode(text) for line, text in texts.items()}

@@ -177,6 +177,18 @@ SAMPLING_OPTIONS = SettingsOptions(
             "Above 1, tokens that have already occurred become less likely.",
             heading=headings.SAMPLING,
         ),
+        "presence_penalty": option(
+            float,
+            "X",
+            "Subtracted from the logits of tokens that the answer already has; -2 to 2.",
+            heading=headings.SAMPLING,
+        ),
+        "frequency_penalty": option(
+            float,
+            "X",
+            "The same, as many times as the answer has the token; -2 to 2.",
+            heading=headings.SAMPLING,
+        ),
         "beams": option(
             int, "N", "Sequences of a beam search; 1 switches it off.", heading=headings.SAMPLING
         ),

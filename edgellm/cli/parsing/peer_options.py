@@ -15,6 +15,8 @@ SHORT_OPTIONS: Mapping[str, str] = {
     "-c": "--context",
     "--ctx": "--context",
     "-md": "--draft",
+    "--grammar-file": "--grammar",
+    "--json-schema-file": "--json-schema",
     "--model-draft": "--draft",
     "-sys": "--system",
     "-r": "--stop",

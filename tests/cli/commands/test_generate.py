@@ -36,6 +36,8 @@ def test_generate_hands_on_every_option_of_sampling(run, model):
         "top_k": 40,
         "min_p": 0.01,
         "repetition_penalty": 1.2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.25,
         "seed": 7,
     }
     with edgellm.load(model) as llm:
@@ -44,6 +46,24 @@ def test_generate_hands_on_every_option_of_sampling(run, model):
         word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)
     ]
     assert run("generate", model, "-p", "Once", "--max-tokens", 20, *words)[1] == f"{text}\n"
+
+
+def test_generate_holds_the_answer_to_a_form(run, model, tmp_path):
+    schema = '{"enum": ["yes", "no"]}'
+    file = tmp_path / "answer.json"
+    file.write_text(schema, encoding="utf-8")
+    answers = {
+        run("generate", model, "-p", "Once", "--json-schema", given)[1] for given in (schema, file)
+    }
+    assert len(answers) == 1
+    assert answers <= {'"yes"\n', '"no"\n'}
+    for grammar in ('root ::= "a" | "b"', 'start: "a" | "b"'):
+        assert run("generate", model, "-p", "Once", "--grammar", grammar)[1] in {"a\n", "b\n"}
+    code, out, told = run("generate", model, "-p", "Once", "-j", '{"items": {"not": {}}}')
+    assert (code, out) == (2, "")
+    assert "cannot be enforced at #/items/not" in told
+    code, _, told = run("generate", model, "-p", "Once", "-j", schema, "--grammar", "x")
+    assert (code, "both given" in told) == (2, True)
 
 
 def test_generate_stops_at_any_of_the_texts(run, model):
