@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+_MINUS_INFINITY = 0xFF800000
+"""Its bits as a float32; without the first of them it is infinity."""
+
 
 class Constraint:
     """Says which tokens may come next in one sequence.
@@ -40,8 +43,10 @@ class Constraint:
         for token in tokens:
             self.add(token)
 
-    def allowed(self) -> npt.NDArray[np.bool_]:
-        """Return which tokens (V,) may come next; end tokens where the answer may be over.
+    def ceiling(self) -> npt.NDArray[np.float32]:
+        """Return the most that logits (V,) may be: infinite for tokens that may come next.
+
+        It is minus infinite for all others. End tokens may come where the answer may be over.
 
         Raises:
             EdgeLLMError: the grammar needs more work for a token than llguidance's limits allow.
@@ -50,10 +55,12 @@ class Constraint:
 
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._require_no_error()
-        mask = np.zeros(self._vocab_size, np.bool_)
-        found = np.unpackbits(bits, count=min(8 * len(bits), len(mask)), bitorder="little")
-        mask[: len(found)] = found
-        return mask
+        allowed = np.zeros(self._vocab_size, np.uint32)
+        found = np.unpackbits(bits, count=min(8 * len(bits), len(allowed)), bitorder="little")
+        allowed[: len(found)] = found
+        # the sign of minus infinity, taken away; a condition for each token takes 8 times as long
+        allowed <<= 31
+        return (_MINUS_INFINITY - allowed).view(np.float32)
 
     def add(self, token: int) -> None:
         """Take the next token of the sequence. Raises EdgeLLMError where it may not come."""

@@ -1,4 +1,4 @@
-"""The form of an answer on the command line: a JSON schema or a grammar, in a file or as it is."""
+"""The form of an answer as options: a JSON schema or a grammar, in a file or as it is."""
 
 from __future__ import annotations
 
