@@ -83,3 +83,45 @@ def test_beam_search_and_other_values_are_refused():
         Sampling(beams=2, grammar=Grammar.json_object())
     with pytest.raises(ConfigError, match=r"it must be an edgellm\.Grammar"):
         Sampling(grammar={"type": "object"})
+
+
+def test_draft_tokens_are_held_to_the_grammar(llm):
+    import edgellm
+
+    grammar = Grammar.json_schema(SCHEMA)
+    plain = llm.generate("Once", grammar=grammar, max_tokens=120).text
+    with edgellm.load("stories", draft="stories-draft", memory="500MB", threads=1) as drafting:
+        answer = drafting.generate("Once", grammar=grammar, max_tokens=120)
+        assert answer.text == plain
+        drawn = [
+            drafting.generate("Once", grammar=grammar, temperature=1.0, max_tokens=120)
+            for _ in range(2)
+        ]
+    assert all(map(is_valid, drawn))
+    stats = [one.tokens[-1].stats for one in (answer, *drawn)]
+    assert sum(one.drafted_tokens for one in stats) > 0
+    assert sum(one.accepted_tokens for one in stats) > 0
+
+
+def test_a_grammar_goes_on_where_an_answer_gave_way(llm):
+    """Another answer takes the model in the middle; tokens that nobody read are drawn again."""
+    grammar = Grammar.json_schema(SCHEMA)
+    sampling = Sampling(grammar=grammar, temperature=1, seed=5, max_tokens=120)
+    whole = llm.generate("Once", sampling)
+    stream = llm.stream("Once", sampling)
+    tokens = [next(stream) for _ in range(7)]
+    llm.generate("Once upon", max_tokens=2)
+    tokens += list(stream)
+    assert "".join(token.text for token in tokens) == whole.text
+
+
+def test_an_answer_ends_with_an_error_where_a_mask_is_too_much_work(llm):
+    """Of two answers side by side the other one goes on."""
+    grammar = Grammar.lark(
+        "start: part*\npart: " + " | ".join(f"/[a-z]{{{n}}}x/" for n in range(1, 2600))
+    )
+    hard, easy = llm.generate_batch(
+        ["Once", "Once"], [Sampling(grammar=grammar), Sampling(max_tokens=3)]
+    )
+    assert (hard.finish_reason, easy.finish_reason) == ("error", "length")
+    assert "cannot be held to its grammar" in hard.tokens[-1].error.message
