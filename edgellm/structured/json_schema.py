@@ -149,12 +149,14 @@ def _children(schema: Schema) -> Iterator[tuple[str, Schema]]:
         listed = schema.get(keyword)
         if isinstance(listed, list):
             for place, child in enumerate(listed):
-                yield f"{_step(keyword)}/{place}", child
+                if isinstance(child, dict | bool):
+                    yield f"{_step(keyword)}/{place}", child
     for keyword in _WITH_NAMED_SCHEMAS:
         named = schema.get(keyword)
         if isinstance(named, dict):
             for name, child in named.items():
-                yield _step(keyword) + _step(name), child
+                if isinstance(child, dict | bool):
+                    yield _step(keyword) + _step(name), child
 
 
 def _step(key: str) -> str:

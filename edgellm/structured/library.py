@@ -49,6 +49,8 @@ def limits() -> Any:
 
 def from_json_schema(schema: Mapping[str, Any] | bool) -> str:
     """Return a JSON schema as a grammar of llguidance."""
+    if isinstance(schema, bool):
+        schema = {"allOf": [schema]}  # options can be given to objects alone
     compiled: str = llguidance().LLMatcher.grammar_from_json_schema(
         json.dumps(schema), overrides=_JSON_OPTIONS
     )
