@@ -37,6 +37,22 @@ async def read_form(form: Fields | None, *, nested: str | None = None) -> Gramma
     return await compiled(lambda: Grammar.json_schema(schema.values()), holder.path("schema"))
 
 
+async def read_grammar(fields: Fields) -> Grammar | None:
+    """Return the grammar in ``grammar``, in Lark's syntax or GBNF; None where it was left out.
+
+    Raises:
+        ApiError: it is not valid, or there is a ``response_format``, too.
+    """
+    if not fields.has("grammar"):
+        return None
+    text = fields.text("grammar")
+    if fields.has("response_format"):
+        raise refused("grammar", "grammar and response_format exclude one another; give one")
+    if "::=" in text:
+        return await compiled(lambda: Grammar.gbnf(text), "grammar")
+    return await compiled(lambda: Grammar.lark(text), "grammar")
+
+
 async def compiled(compile_: Callable[[], Grammar], path: str) -> Grammar:
     """Return a grammar; it holds nobody up while it is compiled.
 

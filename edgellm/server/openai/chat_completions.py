@@ -23,7 +23,7 @@ from edgellm.server.answering.answers import (
     reply,
     tokens_of,
 )
-from edgellm.server.answering.forms import read_form
+from edgellm.server.answering.forms import read_form, read_grammar
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_effort, read_sampling, with_seeds
 from edgellm.server.answering.state import model_of, state_of
@@ -48,8 +48,9 @@ async def chat_completions(request: Request) -> Response:
     is_streamed = fields.flag("stream")
     tells_usage = with_usage(fields)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
+    grammar = await read_grammar(fields)
     form = await read_form(fields.object("response_format"), nested="json_schema")
-    sampling = replace(sampling, grammar=form)
+    sampling = replace(sampling, grammar=form or grammar)
     samplings = with_seeds(sampling, choices(fields))
     conversation = read_conversation(fields)
     model = await model_of(request, fields)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from edgellm.generation.output import Token
 from edgellm.llm import Prompt
 from edgellm.server.answering.answers import Answer, complete, own_end, read_all, tokens_of
+from edgellm.server.answering.forms import read_grammar
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.answering.state import model_of, state_of
@@ -40,6 +41,7 @@ async def completions(request: Request) -> Response:
     tells_usage = with_usage(fields)
     prompts = read_prompts(fields, "prompt", at_most=MAX_PROMPTS)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
+    sampling = replace(sampling, grammar=await read_grammar(fields))
     samplings = with_seeds(sampling, choices(fields))
     model = await model_of(request, fields)
     opening = complete(state, model, prompts, samplings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from edgellm.server.http.field_table import FieldTable, names
 
 _OF_SAMPLING = (
-    "frequency_penalty logit_bias max_tokens min_p model n presence_penalty repetition_penalty "
-    "seed stop stream stream_options temperature top_k top_p"
+    "frequency_penalty grammar logit_bias max_tokens min_p model n presence_penalty "
+    "repetition_penalty seed stop stream stream_options temperature top_k top_p"
 )
 """Read by all endpoints that complete; some of them are vLLM's."""
 

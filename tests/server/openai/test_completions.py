@@ -68,6 +68,14 @@ def test_logprobs_are_in_the_old_form_also_of_the_prompt(stories, client):
     assert plain["choices"][0]["logprobs"]["top_logprobs"] == [None] * 3
 
 
+@pytest.mark.parametrize("grammar", ['root ::= "yes" | "no"', 'start: "yes" | "no"'])
+def test_a_grammar_holds(client, grammar):
+    _, value = client.post(PATH, prompt=TEXT, grammar=grammar)
+    (choice,) = value["choices"]
+    assert choice["text"].strip() in {"yes", "no"}
+    assert choice["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -81,6 +89,7 @@ def test_logprobs_are_in_the_old_form_also_of_the_prompt(stories, client):
         ({"logprobs": True}, "logprobs"),
         ({"echo": 1}, "echo"),
         ({"guided_json": {}}, "guided_json"),
+        ({"grammar": "root ::= ("}, "grammar"),
     ],
 )
 def test_what_is_wrong_is_refused_by_its_name(client, fields, param):
