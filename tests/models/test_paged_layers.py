@@ -21,6 +21,21 @@ from edgellm.runtime.loader import make_block, make_caches
 from edgellm.settings import LoadSettings
 
 
+@pytest.fixture(scope="module")
+def resident_answers(models):
+    """A function that returns a folder, and its logits and answer when all of it is in memory."""
+
+    @cache
+    def answers(model):
+        shape, bits = model.split()
+        folder = models(shape, int(bits))
+        with open_model(folder, prefill_chunk=32) as resident:
+            assert resident.plan.resident
+            return folder, logits_of(resident), resident.generate(PROMPT, max_tokens=12)
+
+    return answers
+
+
 @pytest.mark.parametrize("pinned", [0, 1, 3])
 @pytest.mark.parametrize(
     "model",
@@ -34,12 +49,8 @@ from edgellm.settings import LoadSettings
         "tiny-qwen3 6",
     ],
 )
-def test_logits_and_texts_are_those_of_the_resident_model(models, model, pinned):
-    shape, bits = model.split()
-    folder = models(shape, int(bits))
-    with open_model(folder, prefill_chunk=32) as resident:
-        assert resident.plan.resident
-        expected, answer = logits_of(resident), resident.generate(PROMPT, max_tokens=12)
+def test_logits_and_texts_are_those_of_the_resident_model(resident_answers, model, pinned):
+    folder, expected, answer = resident_answers(model)
     with open_model(folder, memory=paged_budget(folder, pinned), prefill_chunk=32) as paged:
         assert len(paged.plan.pinned) == pinned
         assert paged.plan.prefill_chunk == 32
