@@ -88,9 +88,10 @@ class Answer:
         """Return the next token; errors are those of ``AsyncStream``."""
         token = await anext(self._stream)
         now = time.perf_counter()
-        self._times.add(now - self._last_at)
-        self._times = self._metrics.between_tokens
-        self._last_at = now
+        if token.id is not None:
+            self._times.add(now - self._last_at)
+            self._times = self._metrics.between_tokens
+            self._last_at = now
         if token.finish_reason is not None:
             self._metrics.ends[token.finish_reason] += 1
         return token
@@ -189,8 +190,13 @@ def own_end(token: Token) -> Literal["stop", "length"]:
     if reason == "stop" or reason == "length":  # noqa: PLR1714 - mypy narrows it so
         return reason
     if reason == "timeout":
-        raise ApiError(504, "the answer took longer than this server allows", code="timeout")
+        raise time_is_over()
     raise ApiError(503, "the answer was cancelled by the server", code="cancelled")
+
+
+def time_is_over() -> ApiError:
+    """Return the error of an answer that takes too long."""
+    return ApiError(504, "the answer took longer than this server allows", code="timeout")
 
 
 def _chat(model: ServedModel, conversation: Conversation) -> Chat:

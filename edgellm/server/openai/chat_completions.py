@@ -12,12 +12,9 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from edgellm.chat.messages import checked_messages
-from edgellm.errors import ConfigError
 from edgellm.generation.output import Token
 from edgellm.server.answering.answers import (
     Answer,
-    Conversation,
     own_end,
     read_all,
     reply,
@@ -25,18 +22,17 @@ from edgellm.server.answering.answers import (
 )
 from edgellm.server.answering.forms import read_form, read_grammar
 from edgellm.server.answering.models import ServedModel
-from edgellm.server.answering.sampling_fields import choices, read_effort, read_sampling, with_seeds
+from edgellm.server.answering.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.http.api_error import refused
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
+from edgellm.server.openai.chat_messages import read_conversation
 from edgellm.server.openai.field_tables import CHAT
 from edgellm.server.openai.logprobs import chat_logprobs
 from edgellm.server.openai.usage import usage, with_usage
 
-MAX_MESSAGES = 10_000
-MAX_TOOLS = 512
 MAX_TOP_LOGPROBS = 20
 
 
@@ -64,32 +60,6 @@ async def chat_completions(request: Request) -> Response:
     return JSONResponse(await while_connected(request, completion.whole()))
 
 
-def read_conversation(fields: Fields) -> Conversation:
-    """Return what a request asks; raises ApiError where it does not say so."""
-    messages = fields.objects("messages", at_most=MAX_MESSAGES)
-    if not messages:
-        raise refused("messages", "messages is empty; give at least one")
-    tools = fields.objects("tools", at_most=MAX_TOOLS)
-    for tool in tools:
-        tool.allow("type", "function", instead="give it as a function")
-    given = [_message(message.values()) for message in messages]
-    try:
-        checked_messages(given)
-    except ConfigError as error:
-        raise refused("messages", f"{error.message}; {error.hint}") from None
-    variables = fields.object("chat_template_kwargs")
-    think, effort = read_effort(fields, "reasoning_effort")
-    return Conversation(
-        messages=given,
-        tools=[tool.values() for tool in tools],
-        tool_choice=fields.any("tool_choice", "auto"),
-        parallel_tool_calls=fields.flag("parallel_tool_calls", True),
-        think=think,
-        effort=effort,
-        variables=variables.values() if variables is not None else {},
-    )
-
-
 class ChatCompletion:
     """The object of a chat completion, whole or in chunks.
 
@@ -112,6 +82,7 @@ class ChatCompletion:
         self._answers = answers
         self._with_logprobs = with_logprobs
         self._with_usage = with_usage
+        self._thinking_tokens = 0
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{uuid4().hex}",
             "object": "chat.completion",
@@ -146,6 +117,7 @@ class ChatCompletion:
 
     def _chunks_of(self, place: int, token: Token) -> list[bytes]:
         delta: dict[str, Any] = {}
+        self._thinking_tokens += bool(token.thinking)
         if token.thinking:
             delta["reasoning_content"] = token.thinking
         if token.text:
@@ -179,6 +151,7 @@ class ChatCompletion:
 
     def _choice(self, place: int, answer: Answer, tokens: Sequence[Token]) -> dict[str, Any]:
         calls = answer.tool_calls
+        self._thinking_tokens += sum(bool(token.thinking) for token in tokens)
         message: dict[str, Any] = {
             "role": "assistant",
             "content": "".join(token.text for token in tokens),
@@ -203,7 +176,9 @@ class ChatCompletion:
         return chat_logprobs(tokens, self._model.llm.tokenizer)
 
     def _usage(self) -> dict[str, Any]:
-        return usage([[answer.stats for answer in self._answers]])
+        value = usage([[answer.stats for answer in self._answers]])
+        value["completion_tokens_details"] = {"reasoning_tokens": self._thinking_tokens}
+        return value
 
 
 def finish_reason(last: Token, *, has_calls: bool) -> str:
@@ -212,14 +187,6 @@ def finish_reason(last: Token, *, has_calls: bool) -> str:
     if has_calls:
         return "tool_calls"
     return reason
-
-
-def _message(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a message with the role that chat templates know."""
-    if values.get("role") == "developer":
-        values["role"] = "system"
-    known = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name")
-    return {name: value for name, value in values.items() if name in known}
 
 
 def _logprobs(fields: Fields) -> dict[str, Any]:

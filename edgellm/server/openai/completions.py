@@ -19,6 +19,7 @@ from edgellm.server.answering.forms import read_grammar
 from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.answering.state import model_of, state_of
+from edgellm.server.http.api_error import refused
 from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
@@ -27,7 +28,9 @@ from edgellm.server.openai.logprobs import TextLogprobs
 from edgellm.server.openai.prompts import read_prompts
 from edgellm.server.openai.usage import usage, with_usage
 
-MAX_PROMPTS = 256
+MAX_ANSWERS = 256
+"""Prompts, and answers to all of them."""
+
 MAX_TOP_LOGPROBS = 5
 
 
@@ -39,10 +42,12 @@ async def completions(request: Request) -> Response:
     is_streamed = fields.flag("stream")
     fields.flag("echo")
     tells_usage = with_usage(fields)
-    prompts = read_prompts(fields, "prompt", at_most=MAX_PROMPTS)
+    prompts = read_prompts(fields, "prompt", at_most=MAX_ANSWERS)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))
     sampling = replace(sampling, grammar=await read_grammar(fields))
     samplings = with_seeds(sampling, choices(fields))
+    if len(prompts) * len(samplings) > MAX_ANSWERS:
+        raise refused("n", f"n asks for more than {MAX_ANSWERS} answers to all prompts")
     model = await model_of(request, fields)
     opening = complete(state, model, prompts, samplings)
     answers = await while_connected(request, opening)

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgellm.generation.prompt import token_ids
-from edgellm.server.answering.state import model_of
+from edgellm.server.answering.answers import time_is_over
+from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.http.event_stream import while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
@@ -33,8 +34,12 @@ async def embeddings(request: Request) -> Response:
 
     async def compute() -> tuple[int, npt.NDArray[np.float32]]:
         encoding = asyncio.to_thread(lambda: [token_ids(one, tokenizer) for one in inputs])
-        encoded = await encoding
-        return sum(map(len, encoded)), await model.llm.embed(encoded)
+        try:
+            async with asyncio.timeout(state_of(request).settings.timeout):
+                encoded = await encoding
+                return sum(map(len, encoded)), await model.llm.embed(encoded)
+        except TimeoutError:
+            raise time_is_over() from None
 
     count, vectors = await while_connected(request, compute())
     data = [

@@ -72,6 +72,7 @@ def test_what_is_left_out_of_max_tokens_is_the_rest_of_the_context(client, stori
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),
+        ({"messages": [{"role": "assistant", "function_call": {}}]}, "messages[0].function_call"),
         ({"stream": "yes"}, "stream"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}},

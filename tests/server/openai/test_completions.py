@@ -83,6 +83,7 @@ def test_a_grammar_holds(client, grammar):
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", 1]}, "prompt"),
         ({"prompt": ["a"] * 300}, "prompt"),
+        ({"prompt": ["a"] * 9, "n": 64}, "n"),
         ({"suffix": "b"}, "suffix"),
         ({"best_of": 2}, "best_of"),
         ({"logprobs": 6}, "logprobs"),

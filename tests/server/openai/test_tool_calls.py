@@ -45,6 +45,7 @@ def test_a_free_call_comes_whole_and_streamed(caller):
     message = choice["message"]
     assert choice["finish_reason"] == "tool_calls"
     assert (message["content"], message["reasoning_content"]) == ("Hm.", "Is wet?")
+    assert value["usage"]["completion_tokens_details"]["reasoning_tokens"] > 3
     (call,) = message["tool_calls"]
     assert (call["type"], call["function"]["name"]) == ("function", "weather")
     assert json.loads(call["function"]["arguments"]) == {"city": "Oslo", "days": 3}
