@@ -183,18 +183,18 @@ def test_beams_that_a_model_is_loaded_for_have_room_in_any_budget_that_the_plan_
     tiny_folder, open_llm
 ):
     folder = tiny_folder("llama-2", seed=1, config=LONG)
-    context = len(PROMPT) + 400
+    context = len(PROMPT) + 200
     settings = LoadSettings(context=context, beams=4)
     least = least_memory(read_checkpoint(folder), settings)
     llm = open_llm(folder, load={"context": context, "beams": 4, "memory": least})
     assert llm.plan.cache_bytes == 5 * llm.plan.sequence_cache_bytes(context)
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    assert llm.generate(PROMPT, max_tokens=400, beams=4, stop=["!"]).tokens
+    assert llm.generate(PROMPT, max_tokens=200, beams=4, stop=["!"]).tokens
     # logits and copies on top are less than two caches of the five
     assert mx.get_peak_memory() - before < llm.plan.kv_budget + (1 << 19)
     with pytest.raises(MemoryBudgetError, match="5 beams need"):
-        llm.generate(PROMPT, max_tokens=400, beams=5)
+        llm.generate(PROMPT, max_tokens=200, beams=5)
 
 
 def test_beams_stay_within_the_memory_that_was_checked(tiny_folder, open_llm):
