@@ -157,6 +157,11 @@ class AsyncLLM(BoundToProcess):
         return self._engine.waiting
 
     @property
+    def max_queue(self) -> int | None:
+        """Maximum number of answers that wait; None for any number."""
+        return self._engine.max_queue
+
+    @property
     def stats(self) -> EngineStats:
         """The cost of all answers so far."""
         return self._engine.stats

@@ -44,6 +44,9 @@ class Engine(BoundToProcess):
 
     All methods may be called from any thread: two that call ``step`` take turns, and ``submit`` and
     ``cancel`` wait for no step. ``with`` closes it.
+
+    Attributes:
+        max_queue: maximum number of sequences that wait; None for any number.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Engine(BoundToProcess):
         max_sequences: int | None = None,
         max_queue: int | None = None,
     ) -> None:
+        self.max_queue: int | None = max_queue
         self._context = context
         self._scheduler = Scheduler(
             context.plan.kv_budget, max_sequences=max_sequences, max_queue=max_queue

@@ -32,6 +32,7 @@ class EngineStats:
         cached_tokens: prompt tokens that were already in a KV cache and cost nothing.
         completion_tokens: new tokens of all sequences.
         preemptions: times that a running sequence gave its memory to one that came before it.
+        steps: steps that were computed.
         seconds: time in which steps were computed.
         passes: passes over the weights of all layers.
         weight_passes: reads of all streamed weights; 0 when resident.
@@ -44,6 +45,7 @@ class EngineStats:
     cached_tokens: int = 0
     completion_tokens: int = 0
     preemptions: int = 0
+    steps: int = 0
     seconds: float = 0.0
     passes: int = 0
     weight_passes: float = 0.0

@@ -100,6 +100,7 @@ class StepRunner:
             self._start_admitted()
             self._advance()
         finally:
+            self.totals.steps += 1
             self.totals.seconds += time.perf_counter() - started_at
 
     def _end_cancelled(self) -> None:
