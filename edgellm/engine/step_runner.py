@@ -266,13 +266,28 @@ class StepRunner:
     def _draw(self, sequences: abc.Sequence[Sequence], logits: mx.array) -> None:
         """Draw the next tokens of N sequences after logits (N, V); those that end leave."""
         drawn = []
-        unevaluated = []
+        unevaluated: list[mx.array | None] = []
+        likeliest = {
+            row: sequence
+            for row, sequence in enumerate(sequences)
+            if not sequence.has_ended and sequence.takes_likeliest
+        }
+        if likeliest:
+            # in one go: a call for each takes longer than all of them together
+            rows = logits
+            if len(likeliest) < len(logits):
+                rows = logits[mx.array(list(likeliest))]
+            together = sequences[next(iter(likeliest))].likeliest(rows)
+            unevaluated += [together.tokens, together.largest_logits]
+            for place, sequence in enumerate(likeliest.values()):
+                sequence.expect(together, place)
         # lazy on a GPU: nothing is waited for before all of them are drawn
         for row, sequence in enumerate(sequences):
             if sequence.has_ended:
                 continue
             try:
-                unevaluated.append(sequence.draw(logits[row : row + 1]))
+                if row not in likeliest:
+                    unevaluated += sequence.draw(logits[row : row + 1])
                 drawn.append(sequence)
             except Exception as error:
                 self._fail(sequence, error)

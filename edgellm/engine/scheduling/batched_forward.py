@@ -123,12 +123,10 @@ class BatchedPass:
         A pass that was told to stop has left the caches half-way, and does not go on.
         """
         model, in_parts = self._model, self._model.layers
-        if layers is None and len(self._packed) == 1 and all(map(_is_step, self._inputs)):
-            # the rows of the only state are the logits that are needed
-            (state,) = self._packed
-            self._logits = model.step(state.tokens, state.spans, keep_going=keep_going)
+        is_shared = model.layers.streams_weights and len(self._packed) > 1
+        if layers is None and not is_shared and all(map(_is_step, self._inputs)):
             self.layers_left = 0
-            return self._logits is not None
+            return self._take_steps(keep_going)
         tokens = [mx.array(state.tokens)[None] for state in self._packed]  # (1, L) each
         if not isinstance(in_parts, LayersInParts) or (layers is None and not self._hidden):
             self._hidden = model.hidden_ragged(tokens, self._spans, keep_going=keep_going)
@@ -154,6 +152,20 @@ class BatchedPass:
             logits = self._logits_after_prompts()
         mx.eval(logits, *stored(cache for new in self._inputs for cache in new.caches))
         return logits
+
+    def _take_steps(self, keep_going: Callable[[], bool]) -> bool:
+        """Compute the logits of single tokens; false where told to stop."""
+        parts = []
+        for state in self._packed:
+            # the rows of a state are the logits that are needed
+            logits = self._model.step(state.tokens, state.spans, keep_going=keep_going)
+            if logits is None:
+                return False
+            parts.append(logits)
+        self._logits = parts[0]
+        if len(parts) > 1:
+            self._logits = mx.concatenate(parts)
+        return True
 
     def _logits_after_prompts(self) -> mx.array:
         """Return what ``logits`` does, where the last tokens of inputs lie among others."""

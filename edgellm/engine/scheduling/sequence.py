@@ -33,7 +33,8 @@ from edgellm.speculation.controller import Speculation
 from edgellm.structured.constraint import constraint_for
 
 GROWTH, GROWTH_SHARE = 64, 8
-"""KV caches get room for this many new tokens, and for this part of the tokens so far.
+"""KV caches get room for this many new tokens, later for twice as many, and for this part of the
+tokens so far.
 
 Each growth copies them: a token about ``GROWTH_SHARE`` times over a long text.
 """
@@ -109,6 +110,7 @@ class Sequence:
         )
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
+        self._place_drawn = 0
         self._drawn_logprobs: Logprobs | None = None
         self._head = context.model.logits
         self._scorer = self._new_scorer()
@@ -167,7 +169,10 @@ class Sequence:
     def next_claim(self) -> tuple[int, int]:
         """Return tokens that it should have room for next, and the bytes of these."""
         tokens = len(self.tokens)
-        room = min(self.max_tokens, tokens + GROWTH + tokens // GROWTH_SHARE)
+        growth = GROWTH
+        if self.lease is not None:  # it has shown that it is no short one
+            growth = 2 * GROWTH
+        room = min(self.max_tokens, tokens + growth + tokens // GROWTH_SHARE)
         return room, self._context.kv_bytes(room)
 
     def claim(self, room: int, kv_bytes: int) -> None:
@@ -266,13 +271,29 @@ class Sequence:
             ConfigError: a logits processor fails.
         """
         assert self._sampler is not None, "it has started"
-        self._drawn = self._sampler(logits)
-        self._drawn_logprobs = None
-        pending = [self._drawn.tokens, self._drawn.largest_logits, *self._sampler.pending]
+        drawn = self._sampler(logits)
+        self.expect(drawn, 0)
+        pending = [drawn.tokens, drawn.largest_logits, *self._sampler.pending]
         if self.sampling.logprobs:
-            self._drawn_logprobs = self._sampler.logprobs(logits, self._drawn.tokens)
+            self._drawn_logprobs = self._sampler.logprobs(logits, drawn.tokens)
             pending += self._drawn_logprobs.pending
         return pending
+
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether its next token is the model's likeliest, with nothing else to say of it."""
+        assert self._sampler is not None, "it has started"
+        return self._sampler.plain_greedy and not self.sampling.logprobs
+
+    def likeliest(self, logits: mx.array) -> Draw:
+        """Return the likeliest tokens of N sequences that take these, for logits (N, V)."""
+        assert self._sampler is not None, "it has started"
+        return self._sampler.likeliest(logits)
+
+    def expect(self, drawn: Draw, place: int) -> None:
+        """Take note of where its next token is among those of several sequences."""
+        self._drawn, self._place_drawn = drawn, place
+        self._drawn_logprobs = None
 
     def append(self) -> Token:
         """Take the token that was drawn; return it with the text that it completes.
@@ -282,7 +303,7 @@ class Sequence:
         """
         assert self._drawn is not None, "it was drawn"
         try:
-            token = self._drawn.read()
+            token = self._drawn.read(self._place_drawn)
         except NotFiniteError as error:
             raise located(error, self.caches) from None
         logprob = None
