@@ -61,8 +61,12 @@ def test_answers_side_by_side_are_those_of_a_lone_caller(model):
         assert [token async for token in stream] == []
         assert stream.completion.tokens == tuple(tokens)
         assert stream.stats.completion_tokens == len(tokens) == 6
+        stats = llm.stats
+        assert (stats.sequences, stats.preemptions, stats.completion_tokens) == (4, 0, 24)
+        assert 0 < stats.passes <= stats.steps
+        assert llm.max_queue == 2
 
-    run(model, work)
+    run(model, work, max_queue=2)
     assert model.generate(PROMPT, max_tokens=6).text == alone[0]  # it was left open
 
 

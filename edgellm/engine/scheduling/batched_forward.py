@@ -150,6 +150,9 @@ class BatchedPass:
         logits = self._logits
         if logits is None:
             logits = self._logits_after_prompts()
+        elif self._model.whole_pass is not None:
+            mx.eval(logits)  # native calls have written to the caches' own memory
+            return logits
         mx.eval(logits, *stored(cache for new in self._inputs for cache in new.caches))
         return logits
 
