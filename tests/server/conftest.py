@@ -1,5 +1,7 @@
 """The bundled model behind a server of this process, and one that thinks and calls tools."""
 
+from contextlib import contextmanager
+
 import pytest
 from support.scripted import write_scripted
 from support.served import served
@@ -22,6 +24,7 @@ CALL = (
     '"arguments": {"city": "Oslo", "days": 3}}',
     "</tool_call>",
 )
+AGAIN = '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
 REPLY = "<think>Is wet?</think>Hm.\n" + "".join(CALL)
 
 
@@ -40,8 +43,20 @@ def client(stories):
 @pytest.fixture(scope="package")
 def caller(tmp_path_factory):
     """A client of a model that thinks, says "Hm." and calls ``weather``, whatever it is asked."""
-    folder = tmp_path_factory.mktemp("caller") / "model"
-    write_scripted(folder, REPLY, TEMPLATE, added=[*CALL, "<think>", "</think>"])
+    with calling(tmp_path_factory.mktemp("caller") / "model", REPLY) as client:
+        yield client
+
+
+@pytest.fixture(scope="package")
+def twice(tmp_path_factory):
+    """A client of a model that does the same, and calls it once more."""
+    with calling(tmp_path_factory.mktemp("twice") / "model", REPLY + AGAIN) as client:
+        yield client
+
+
+@contextmanager
+def calling(folder, reply):
+    write_scripted(folder, reply, TEMPLATE, added=[*CALL, AGAIN, "<think>", "</think>"])
     with (
         edgellm.load(folder, memory="500MB", threads=1) as llm,
         served(llm, name="caller") as client,

@@ -58,6 +58,26 @@ def test_a_free_call_comes_whole_and_streamed(caller):
     assert len(found["id"]) == len(call["id"])
 
 
+def test_several_calls_have_places_and_ids_of_their_own(twice):
+    body = {"messages": MESSAGES, "tools": [WEATHER]}
+    streamed, reason = put_together(twice.events(PATH, **body))
+    assert reason == "tool_calls"
+    assert list(streamed["tool_calls"]) == [0, 1]
+    first, second = streamed["tool_calls"].values()
+    assert first["id"] != second["id"]
+    cities = [json.loads(call["arguments"])["city"] for call in (first, second)]
+    assert cities == ["Oslo", "Rome"]
+    schema = {"name": "weather", "input_schema": PARAMETERS}
+    content = twice.post("/v1/messages", messages=MESSAGES, max_tokens=99, tools=[schema])[1][
+        "content"
+    ]
+    assert [block["input"]["city"] for block in content if block["type"] == "tool_use"] == cities
+    tool = {"type": "function", **WEATHER["function"]}
+    output = twice.post("/v1/responses", input="Oslo?", tools=[tool])[1]["output"]
+    calls = [item for item in output if item["type"] == "function_call"]
+    assert [json.loads(call["arguments"])["city"] for call in calls] == cities
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "stop"}}])
 def test_a_call_can_be_required_or_named(caller, choice):
     body = {"messages": MESSAGES, "tools": [WEATHER, OTHER], "tool_choice": choice}
