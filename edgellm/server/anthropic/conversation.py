@@ -14,6 +14,7 @@ from edgellm.server.http.fields import Fields
 MAX_MESSAGES = 100_000
 MAX_BLOCKS = 10_000
 MAX_TOOLS = 512
+MAX_EDITS = 100
 MAX_BUDGET = 1 << 27
 
 CALL_PREFIX = "toolu_"
@@ -30,6 +31,7 @@ def read_conversation(fields: Fields) -> Conversation:
     given = fields.objects("messages", at_most=MAX_MESSAGES)
     if not given:
         raise refused("messages", "messages is empty; give at least one")
+    _check_edits(fields)
     messages: list[Message] = []
     system = _texts(fields, "system")
     if system:
@@ -61,6 +63,15 @@ def shows_thinking(fields: Fields) -> bool:
     if thinking is None:
         return True
     return thinking.choice("display", ("summarized", "omitted"), "summarized") != "omitted"
+
+
+def _check_edits(fields: Fields) -> None:
+    """Refuse to shorten a conversation; its template leaves out earlier thinking anyway."""
+    management = fields.object("context_management")
+    if management is None:
+        return
+    for edit in management.objects("edits", at_most=MAX_EDITS):
+        edit.allow("type", "clear_thinking_20251015", instead="send a shorter conversation")
 
 
 def _thinking(fields: Fields) -> tuple[bool | None, str | None, int | None]:
