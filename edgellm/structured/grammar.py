@@ -13,7 +13,7 @@ from edgellm.structured.gbnf import lark_of_gbnf
 from edgellm.structured.json_schema import checked_schema, require_enforceable
 from edgellm.structured.lark import literal
 
-MAX_GRAMMAR = 1_000_000
+MAX_GRAMMAR = 300_000
 """Characters of a grammar or a regular expression."""
 
 Kind = Literal["json_schema", "lark", "gbnf", "regex", "choices"]

@@ -11,7 +11,7 @@ from edgellm.errors import ConfigError
 from edgellm.setting_values import shown
 from edgellm.structured import library
 
-MAX_SCHEMA = 1_000_000
+MAX_SCHEMA = 300_000
 """Characters of a schema."""
 
 MAX_DEPTH = 64

@@ -82,6 +82,13 @@ class TokenTrie:
                 f"the grammar does not fit this model: {matcher.get_error().strip()}",
                 hint="it may name special tokens of another model",
             )
+        first = matcher.deep_copy()
+        first.compute_bitmask()
+        if first.is_stopped():
+            raise ConfigError(
+                f"the grammar allows no text: {first.get_error().strip() or first.stop_reason()}",
+                hint="let it begin with something",
+            )
         return matcher
 
 
