@@ -102,7 +102,11 @@ class Answer:
         self._limit = sampling.new_tokens(len(ids), completer.context)
         self._text = self._text_stream(limit=self._limit)
         self._constraint = constraint_for(
-            sampling.grammar, completer.tokenizer, end_tokens, completer.model.config.vocab_size
+            sampling.grammar,
+            completer.tokenizer,
+            end_tokens,
+            completer.model.config.vocab_size,
+            continues=continues,
         )
         self._sampler: Sampler | None = None
         self._scorer: TokenScorer | None = None  # of the prompt's tokens

@@ -77,7 +77,12 @@ class Constraint:
 
 
 def constraint_for(
-    grammar: Grammar | None, tokenizer: Tokens, end_tokens: frozenset[int], vocab_size: int
+    grammar: Grammar | None,
+    tokenizer: Tokens,
+    end_tokens: frozenset[int],
+    vocab_size: int,
+    *,
+    continues: bool = True,
 ) -> Constraint | None:
     """Return what holds a new sequence to a grammar; None without one.
 
@@ -88,6 +93,7 @@ def constraint_for(
         tokenizer: the model's.
         end_tokens: tokens that end the answer.
         vocab_size: logits of a position.
+        continues: whether the answer goes on in the middle of a text, as decoders have it.
 
     Raises:
         ConfigError: the grammar names a special token that this model has not.
@@ -95,4 +101,5 @@ def constraint_for(
     """
     if grammar is None:
         return None
-    return Constraint(token_trie(tokenizer, end_tokens).matcher(grammar), vocab_size)
+    matcher = token_trie(tokenizer, end_tokens).matcher(grammar, begins=not continues)
+    return Constraint(matcher, vocab_size)

@@ -10,7 +10,11 @@ from edgellm.errors import ConfigError
 from edgellm.setting_values import listed, require_text, shown
 from edgellm.structured import library
 from edgellm.structured.gbnf import lark_of_gbnf
-from edgellm.structured.json_schema import checked_schema, require_enforceable
+from edgellm.structured.json_schema import (
+    checked_schema,
+    require_enforceable,
+    with_real_dates,
+)
 from edgellm.structured.lark import literal
 
 MAX_GRAMMAR = 300_000
@@ -54,7 +58,7 @@ class Grammar:
         """
         checked = checked_schema(schema)
         require_enforceable(checked)
-        return cls("json_schema", library.from_json_schema(checked))
+        return cls("json_schema", library.from_json_schema(with_real_dates(checked)))
 
     @classmethod
     def json_object(cls) -> Grammar:

@@ -34,6 +34,16 @@ _WITH_NAMED_SCHEMAS = (
 )  # fmt: skip
 """Keywords by what they hold; definitions last, as they count only where they are referred to."""
 
+_YEAR = "(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})"
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_DATE = (
+    f"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
+    "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+    f"|{_LEAP_YEAR}-02-29)"
+)
+_DATES = {"date": f"^{_DATE}$", "date-time": f"^{_DATE}[Tt]"}
+"""Formats of which llguidance takes February 29 of any year, and the patterns that do not."""
+
 Schema = dict[str, Any] | bool
 
 
@@ -63,6 +73,27 @@ def checked_schema(schema: object) -> Schema:
     if _depth(parsed) > MAX_DEPTH:
         raise ConfigError(f"the JSON schema is more than {MAX_DEPTH} levels deep", hint=_SMALLER)
     return parsed
+
+
+def with_real_dates(schema: Any) -> Any:
+    """Return a schema whose dates are days of the calendar."""
+    if not isinstance(schema, dict):
+        return schema
+    changed = dict(schema)
+    for keyword, value in schema.items():
+        if keyword in _WITH_NAMED_SCHEMAS and isinstance(value, dict):
+            changed[keyword] = {name: with_real_dates(child) for name, child in value.items()}
+        elif keyword in _WITH_SCHEMAS and isinstance(value, list):
+            changed[keyword] = [with_real_dates(child) for child in value]
+        elif keyword in _WITH_SCHEMA:
+            changed[keyword] = with_real_dates(value)
+    pattern = _DATES.get(str(schema.get("format")))
+    if pattern is not None:
+        others = changed.get("allOf")
+        if not isinstance(others, list):
+            others = []
+        changed["allOf"] = [*others, {"pattern": pattern}]
+    return changed
 
 
 def require_enforceable(schema: Schema) -> None:

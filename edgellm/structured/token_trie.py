@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary, ref
 
 from edgellm.errors import ConfigError
 from edgellm.structured.grammar import Grammar
-from edgellm.structured.library import limits, llguidance
+from edgellm.structured.library import from_lark, limits, llguidance
 
 KEPT_GRAMMARS = 64
 """Compiled grammars of a model that are kept, least recently used first."""
@@ -27,6 +27,7 @@ class Tokens(Protocol):
 
     vocab_size: int
     special_ids: frozenset[int]
+    drops_first_blank: bool
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of a token; none where there is no such token."""
@@ -54,29 +55,36 @@ class TokenTrie:
         library = llguidance()
         encoder = library.TokenizerWrapper(_Encoder(tokenizer, tokens, ends))
         self._tokenizer = library.LLTokenizer(encoder, eos_token=ends)
-        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+        self._drops_blank = tokenizer.drops_first_blank
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
         self._compiling = threading.Lock()
 
-    def matcher(self, grammar: Grammar) -> Any:
+    def matcher(self, grammar: Grammar, *, begins: bool = False) -> Any:
         """Return a new matcher of a grammar, at its beginning.
+
+        Args:
+            grammar: the form of the answer.
+            begins: whether the answer begins a text, which SentencePiece begins with a blank that
+                is not shown: the grammar then has none, and the model's tokens may have one.
 
         Raises:
             ConfigError: the grammar names a special token that this model has not.
         """
+        compiled = grammar.compiled
+        if begins and self._drops_blank:
+            compiled = from_lark('start: " "? @answer', {"answer": compiled})
         with self._compiling:
-            found = self._compiled.get(grammar)
+            found = self._compiled.get(compiled)
             if found is None:
-                found = self._compile(grammar)
-                self._compiled[grammar] = found
+                found = self._compile(compiled)
+                self._compiled[compiled] = found
                 if len(self._compiled) > KEPT_GRAMMARS:
                     self._compiled.popitem(last=False)
-            self._compiled.move_to_end(grammar)
+            self._compiled.move_to_end(compiled)
             return found.deep_copy()
 
-    def _compile(self, grammar: Grammar) -> Any:
-        matcher = llguidance().LLMatcher(
-            self._tokenizer, grammar.compiled, log_level=0, limits=limits()
-        )
+    def _compile(self, compiled: str) -> Any:
+        matcher = llguidance().LLMatcher(self._tokenizer, compiled, log_level=0, limits=limits())
         if matcher.is_error():
             raise ConfigError(
                 f"the grammar does not fit this model: {matcher.get_error().strip()}",

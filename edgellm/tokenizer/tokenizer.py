@@ -69,6 +69,7 @@ class Tokenizer:
         special_ids: tokens that are not shown as text.
         split_token_ids: tokens at which texts fall apart: the ids before one and from it on are
             those of two separate texts.
+        drops_first_blank: whether the blank before the first word of a text is not shown.
         chat_template: the source of the usual chat template, ``None`` for none.
     """
 
@@ -81,6 +82,8 @@ class Tokenizer:
         self.vocab_size: int = vocabulary.size
         self.special_ids: frozenset[int] = vocabulary.special_ids
         self.split_token_ids: frozenset[int] = vocabulary.split_token_ids
+        decoding = vocabulary.decoding
+        self.drops_first_blank: bool = decoding.strip == " " or bool(decoding.bare_start)
         self.bos_token_id: int | None = self._id_of_role("bos_token")
         eos_token_id = self._id_of_role("eos_token")
         self.eos_token_ids: frozenset[int] = frozenset()

@@ -107,6 +107,7 @@ class Sequence:
             context.tokenizer,
             context.end_tokens,
             context.model.config.vocab_size,
+            continues=continues,
         )
         self._sampler: Sampler | None = None
         self._drawn: Draw | None = None
