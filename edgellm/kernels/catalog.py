@@ -34,6 +34,7 @@ EMITTERS: Mapping[str, str] = {
     "int8_matmul": "matmul.int8_matmul:emit_int8_matmul",
     "float_matmul": "matmul.float_matmul:emit_float_matmul",
     "tile_matvec": "few_rows.tile_matvec:emit_tile_matvec",
+    "tile_few": "few_rows.tile_few:emit_tile_few",
     "tile_matmul": "matmul.tile_matmul:emit_tile_matmul",
 }
 

@@ -15,6 +15,7 @@ from edgellm.kernels.code_cache import CodeCache
 from edgellm.kernels.codegen.abi import (
     CALL,
     CALL_SLOTS,
+    FEW_TOKENS,
     MAX_EXACT_ROWS,
     MAX_ROWS,
     MAX_VECTOR_ROWS,
@@ -113,7 +114,8 @@ class KernelEngine:
         The largest also serves a few tokens, with ``many``: each gets bit for bit what it gets
         among any number of them.
         """
-        sizes = [1, MAX_VECTOR_ROWS, MAX_EXACT_ROWS, max(tokens, MAX_ROWS)]
+        few = {*MAX_VECTOR_ROWS.values(), *FEW_TOKENS}
+        sizes = [1, *sorted(few), MAX_EXACT_ROWS, max(tokens, MAX_ROWS)]
         if many:
             return sizes[-1]
         return next(size for size in sizes if tokens <= size)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from edgellm.kernels.codegen.abi import (
     BIAS,
+    FEW_TOKENS,
     FLOAT_MATVEC,
     INT8_MATVEC,
     MATMUL,
@@ -16,6 +17,7 @@ from edgellm.kernels.codegen.abi import (
     QUANTIZE,
     TILE,
     block_rows,
+    few_scratch,
     item_rows,
     matmul_scratch,
     stretch_rows,
@@ -109,6 +111,7 @@ def product_steps(
             bias = make_step(
                 engine.kernel("bias", matrix.bias_kind),
                 BIAS,
+                FEW_TOKENS,
                 out=results.out,
                 out_stride=results.out_stride,
                 bias=matrix.bias,
@@ -154,6 +157,7 @@ class _Inputs:
 _INPUTS = {
     "int8_matvec": _Inputs(codes="split"),
     "int8_few": _Inputs(codes="split"),
+    "tile_few": _Inputs(codes="tile", packed="factors"),
     "tile_matvec": _Inputs(codes="tile", packed="words"),
     "int8_matmul": _Inputs(codes="split", packed="words", panel=1),
     "float_matvec": _Inputs(),
@@ -174,7 +178,9 @@ def _kernel_name(engine: KernelEngine, matrix: Matrix, tokens: int) -> str:
     if tokens == 1:
         return f"{kind}_matvec"
     tiles = engine.isa.tiles and matrix.out_features >= TILE
-    if kind == "int8" and tokens > MAX_VECTOR_ROWS and tiles:
+    if kind == "int8" and tiles and tokens > MAX_VECTOR_ROWS[matrix.format.bits]:
+        if tokens <= FEW_TOKENS[-1]:
+            return "tile_few"
         return "tile_matvec"
     return f"{kind}_few"
 
@@ -223,10 +229,12 @@ def _prepare(
     )
     if not needs.packed:
         return _Prepared(codes, scales, sums), [quantize]
+    packed_scales, pack_scales = pack(scales, "packed scales", groups, "words")
+    packed_sums, pack_sums = pack(sums, "packed sums", groups, "words")
+    if needs.packed == "factors":
+        return _Prepared(codes, packed_scales, packed_sums), [quantize, pack_scales, pack_sums]
     # four codes to a word
     packed_codes, pack_codes = pack(codes, "packed codes", in_features // 4, needs.packed)
-    packed_scales, pack_scales = pack(scales, "packed scales", groups, needs.packed)
-    packed_sums, pack_sums = pack(sums, "packed sums", groups, needs.packed)
     prepared = _Prepared(packed_codes, packed_scales, packed_sums)
     return prepared, [quantize, pack_codes, pack_scales, pack_sums]
 
@@ -267,6 +275,10 @@ def _multiply(
         layout = FLOAT_MATVEC
         arguments["item_rows"] = item_rows(matrix.out_features, engine.threads)
         arguments["stretch_rows"] = stretch_rows(matrix.out_features, engine.threads)
+    variant: tuple[object, ...] = (matrix.format,)
+    if kernel == "tile_few":
+        engine.reserve_scratch(few_scratch(groups))
+        variant = (matrix.format, next(size for size in FEW_TOKENS if tokens <= size))
     if kernel == "tile_matvec":
         engine.reserve_scratch(tile_scratch(groups))
     if needs.codes and not needs.panel:
@@ -274,4 +286,4 @@ def _multiply(
         arguments["groups"] = groups
     else:
         arguments["in_features"] = matrix.in_features
-    return make_step(engine.kernel(kernel, matrix.format), layout, **arguments)
+    return make_step(engine.kernel(kernel, *variant), layout, **arguments)

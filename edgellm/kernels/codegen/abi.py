@@ -139,7 +139,7 @@ FLOAT_MATVEC = _arguments(*_PRODUCT, "in_features", *_RESULTS, "item_rows", "str
 """Arguments of ``float_matvec`` and ``float_few``; a thread takes ``item_rows`` of O at once."""
 
 INT8_MATVEC = _arguments(*_PRODUCT, "groups", *_RESULTS, "item_rows", "stretch_rows")
-"""Arguments of ``int8_matvec``, ``int8_few`` and ``tile_matvec``; ``groups`` is n."""
+"""Arguments of ``int8_matvec``, ``int8_few``, ``tile_few`` and ``tile_matvec``; ``groups`` is n."""
 
 MATMUL = _arguments(*_PRODUCT, "in_features", *_RESULTS, "block_rows", "panel_row_bytes")
 """Arguments of products of many tokens: ``block_rows`` of O are unpacked at once, to such rows."""
@@ -196,8 +196,14 @@ GROUP_BYTES = 256
 TOKEN_VECTORS = 2
 """Vectors of tokens that a matrix product sums side by side."""
 
-MAX_VECTOR_ROWS = 4
-"""Up to this many tokens, but more than one, skip the tiles: a vector product is as fast there."""
+FEW_TOKENS = (4, 8)
+"""Tokens of a product whose tiles have tokens as rows: its time is that of its rows."""
+
+MAX_VECTOR_ROWS: Mapping[int, int] = {4: 4, 8: 2}
+"""By the bits of a code, up to this many tokens, but more than one, skip the tiles.
+
+A vector product is as fast there.
+"""
 
 MAX_EXACT_ROWS = 16
 """Up to this many tokens, each gets bit for bit the product that it would get alone."""
@@ -224,6 +230,9 @@ TILE_PARTS: Mapping[str, int] = {
     "results": 1024,
 }
 """Bytes of a thread's scratch for such a product: the groups' codes and integers, sums, results."""
+
+FEW_PARTS: Mapping[str, int] = {"codes": 4096, "ints": 1024, "sums": 4096, "results": 512}
+"""The same where the rows of a tile are tokens."""
 
 _BLOCK_ROWS = 96
 _PANEL_BYTES = 1 << 20
@@ -291,6 +300,14 @@ def tile_scratch(groups: int) -> int:
     """
     blocks = -(-groups // 8)
     return sum(TILE_PARTS.values()) + 2 * 4 * TILE * blocks * 8
+
+
+def few_scratch(groups: int) -> int:
+    """Return the scratch bytes of such a product whose tiles have tokens as rows.
+
+    The parts, float32 scales and biases of 16 rows, and the order of the groups.
+    """
+    return sum(FEW_PARTS.values()) + 2 * 4 * TILE * groups + 8 * (groups + 2)
 
 
 def padded_features(head_dim: int) -> int:

@@ -83,11 +83,28 @@ class Emitter(ValueBuilder):
             how = [ir.Constant(I32, value) for value in (0, 2, 1)]
             self.call("llvm.prefetch.p0", VOID, [address, *how])
 
+    def prefetch_range(self, bases: Sequence[Value], begin: Value, nbytes: Value) -> None:
+        """Ask for some bytes of each base at once."""
+
+        def one_line(place: Value) -> None:
+            for base in bases:
+                self.prefetch(base, self.add(begin, place), CACHE_LINE, ahead=0)
+
+        self.loop(0, nbytes, one_line, step=CACHE_LINE)
+
     def prefetch_to_write(self, base: Value, offset: int | Value) -> None:
         """Ask for a cache line that will be written soon."""
         # to be written (1), into the second-level cache (2), as data (1)
         how = [ir.Constant(I32, value) for value in (1, 2, 1)]
         self.call("llvm.prefetch.p0", VOID, [self.at(base, offset), *how])
+
+    def in_order(self, value: Value) -> Value:
+        """Return a value that is computed before what is read from memory behind this place.
+
+        LLVM puts it off otherwise, until registers run out.
+        """
+        same = ir.FunctionType(value.type, [value.type])
+        return self.b.asm(same, "", "=v,0,~{memory}", [value], True)
 
     # --- arguments of the step and of the call
 

@@ -60,19 +60,18 @@ def parallel_for_chunks(
     parallel_for(e, e.ceil_div(count, chunk), one_chunk)
 
 
-def parallel_for_tiles(
+def parallel_for_runs(
     e: Emitter,
     count: Value,
-    tile: int,
-    body: Callable[[Value, int], object],
+    body: Callable[[Value, Value], object],
     *,
     stretch: Value,
     chunk: Value,
 ) -> None:
-    """Do ``body(place, places)`` for ``count`` places: each thread has a stretch of its own.
+    """Do ``body(first, stop)`` for runs of ``count`` places: each thread has a stretch of its own.
 
     A stretch is one long run of memory. Places behind all stretches are taken ``chunk`` at once by
-    threads that are ready. ``places`` is ``tile``, then 1 for the remainder of a run.
+    threads that are ready. A run may be empty.
     """
     counter = e.at(e.arguments[2], POOL["next_item"])
     shared = e.mul(stretch, _threads(e, e.arguments[2]))
@@ -82,7 +81,32 @@ def parallel_for_tiles(
     e.b.store(e.add(first_place, stretch), run_stop)
 
     def one_run() -> Value:
-        first, stop = e.b.load(run_start, typ=I64), e.b.load(run_stop, typ=I64)
+        body(e.b.load(run_start, typ=I64), e.b.load(run_stop, typ=I64))
+        # each thread gets another number; nothing else has to be ordered by it
+        item = e.b.atomic_rmw("add", counter, e.index(1), "monotonic")
+        next_place = e.add(shared, e.mul(item, chunk))
+        e.b.store(next_place, run_start)
+        e.b.store(e.min(e.add(next_place, chunk), count), run_stop)
+        return e.less(next_place, count)
+
+    e.repeat(one_run)
+
+
+def parallel_for_tiles(
+    e: Emitter,
+    count: Value,
+    tile: int,
+    body: Callable[[Value, int], object],
+    *,
+    stretch: Value,
+    chunk: Value,
+) -> None:
+    """Do ``body(place, places)`` for ``count`` places, shared out as ``parallel_for_runs`` does.
+
+    ``places`` is ``tile``, then 1 for the remainder of a run.
+    """
+
+    def one_run(first: Value, stop: Value) -> None:
         tiles_end = e.add(first, e.round_down(e.sub(stop, first), tile))
 
         def one_tile(place: Value) -> None:
@@ -94,14 +118,8 @@ def parallel_for_tiles(
         e.loop(first, tiles_end, one_tile, step=tile)
         if tile > 1:
             e.loop(tiles_end, stop, one_place)
-        # each thread gets another number; nothing else has to be ordered by it
-        item = e.b.atomic_rmw("add", counter, e.index(1), "monotonic")
-        next_place = e.add(shared, e.mul(item, chunk))
-        e.b.store(next_place, run_start)
-        e.b.store(e.min(e.add(next_place, chunk), count), run_stop)
-        return e.less(next_place, count)
 
-    e.repeat(one_run)
+    parallel_for_runs(e, count, one_run, stretch=stretch, chunk=chunk)
 
 
 # --- the pool's state

@@ -15,13 +15,11 @@ a tile at once, nor a tile's rows::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from edgellm.kernels.codegen.abi import TILE, TILE_GROUPS
-from edgellm.kernels.codegen.emitter import CACHE_LINE
 from edgellm.kernels.codegen.isa import Isa
-from edgellm.kernels.codegen.schedule import parallel_for
+from edgellm.kernels.codegen.schedule import parallel_for_runs
 from edgellm.kernels.codegen.values import F32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.few_rows.tile_stages import TILE_BYTES, TileStages
@@ -45,17 +43,20 @@ class _TileMatvec(TileStages):
 
     def emit(self) -> str:
         e = self.e
-        configure_tiles(e, inner_bytes=self.width)
+        configure_tiles(
+            e,
+            row_bytes=[TILE_ROW_BYTES, self.width, TILE_ROW_BYTES] * 2,
+            rows=[TILE, TILE, self.width // 4] * 2,
+        )
 
-        def one_item(item: Value) -> None:
-            first = e.mul(item, self.item_rows)
-            stop = e.min(e.add(first, self.item_rows), self.out_features)
-            start = e.min(first, e.sub(self.out_features, TILE))
-            offset = e.mul(start, self.row_bytes)
-            self.prefetch((self.weight,), offset, e.mul(self.row_bytes, TILE))
+        def one_run(first: Value, stop: Value) -> None:
+            offset = e.mul(e.min(first, e.sub(self.out_features, TILE)), self.row_bytes)
+            nbytes = e.b.select(e.less(first, stop), e.mul(self.row_bytes, TILE), e.index(0))
+            e.prefetch_range((self.weight,), offset, nbytes)
             e.loop(first, stop, lambda row: self.multiply_rows(row, stop), step=TILE)
 
-        parallel_for(e, e.ceil_div(self.out_features, self.item_rows), one_item)
+        own, shared = e.argument("stretch_rows"), e.argument("item_rows")
+        parallel_for_runs(e, self.out_features, one_run, stretch=own, chunk=shared)
         release_tiles(e)
         return e.finish()
 
@@ -74,7 +75,7 @@ class _TileMatvec(TileStages):
         next_weight = e.at(weight, e.mul(ahead, self.row_bytes))
         self.load_factors(start)
         next_factors = e.mul(e.add(start, ahead), self.scale_bytes)
-        self.prefetch((self.scales, self.biases), next_factors, e.mul(ahead, self.scale_bytes))
+        e.prefetch_range((self.scales, self.biases), next_factors, e.mul(ahead, self.scale_bytes))
         for number in range(self.block * TILE):
             e.store(e.const(self.floats, 0.0), self.sums, number * TILE_ROW_BYTES)
         for slot in range(_STAGE_DISTANCE):
@@ -131,16 +132,6 @@ class _TileMatvec(TileStages):
         e = self.e
         nbytes = TILE * self.group_bytes
         e.prefetch(next_weight, e.mul(group, nbytes), nbytes, ahead=0)
-
-    def prefetch(self, bases: Sequence[Value], begin: Value, nbytes: Value) -> None:
-        """Ask for some bytes of each base at once."""
-        e = self.e
-
-        def one_line(place: Value) -> None:
-            for base in bases:
-                e.prefetch(base, e.add(begin, place), CACHE_LINE, ahead=0)
-
-        e.loop(0, nbytes, one_line, step=CACHE_LINE)
 
     # --- results
 

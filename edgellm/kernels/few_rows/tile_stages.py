@@ -63,7 +63,6 @@ class TileStages:
         self.out: Value = e.address("out")
         self.out_stride: Value = e.argument("out_stride")
         self.add: Value = e.argument("add")
-        self.item_rows: Value = e.argument("item_rows")
         self.tokens: Value = e.tokens
         self.width: int = min(TILE_ROW_BYTES, weight_format.group)  # codes of a row in a tile
         self.group_tiles: int = weight_format.group // self.width

@@ -10,7 +10,7 @@ from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.strips import STRIP_BYTES, STRIP_COLUMNS, STRIP_ROWS
-from edgellm.kernels.codegen.values import I8, VOID, Value, vector
+from edgellm.kernels.codegen.values import I8, I32, VOID, Value
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.panel import Panel
 from edgellm.kernels.matmul.result_writer import ResultWriter
@@ -221,24 +221,24 @@ def release_tiles(e: Emitter) -> None:
     e.call("llvm.x86.tilerelease", VOID, [])
 
 
-def configure_tiles(e: Emitter, *, inner_bytes: int = TILE_ROW_BYTES) -> None:
-    """Set up eight tiles of 16 rows of 64 bytes.
-
-    Where ``inner_bytes`` is less, tiles 1 and 4 have rows of that, and 2 and 5 as many words: they
-    are the factors of products into tiles 0 and 3.
-    """
-    row_bytes = [TILE_ROW_BYTES] * 8
-    rows = [16] * 8
-    for left, right in ((1, 2), (4, 5)):
-        row_bytes[left] = inner_bytes
-        rows[right] = inner_bytes // 4
+def configure_tiles(
+    e: Emitter,
+    *,
+    row_bytes: Sequence[int] = (TILE_ROW_BYTES,) * 8,
+    rows: Sequence[int | Value] = (TILE,) * 8,
+) -> None:
+    """Set up eight tiles, of 16 rows of 64 bytes each unless it is said otherwise."""
     # Intel's manual, LDTILECFG: byte 0 palette 1; from 16 on, row bytes of 16 tiles (two bytes
     # each); from 48 on, their rows. Tiles 8 to 15 do not exist yet.
     setting = [1, *[0] * 15]
     for width in row_bytes:
         setting += [width, 0]
-    setting += [*[0] * 16, *rows, *[0] * 8]
-    address = e.b.alloca(vector(I8, 64))
+    setting += [0] * (64 - len(setting))
+    settings = e.const_lanes(I8, setting)
+    for number, count in enumerate(rows, 48):
+        own = e.b.trunc(e.index(count), I8)
+        settings = e.b.insert_element(settings, own, e.const(I32, number))
+    address = e.b.alloca(settings.type)
     address.align = 64
-    e.b.store(e.const_lanes(I8, setting), address)
+    e.b.store(settings, address)
     e.call("llvm.x86.ldtilecfg", VOID, [address])

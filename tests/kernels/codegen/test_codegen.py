@@ -42,6 +42,7 @@ ARGUMENTS = {
     "float_few": ODD,
     "float_matmul": ODD,
     "tile_matvec": CODED + WIDE,
+    "tile_few": [(*CODED[0], 4), *((*own, 8) for own in CODED[1:] + WIDE)],
     "tile_matmul": CODED + ODD,
 }
 
