@@ -111,7 +111,6 @@ def product_steps(
             bias = make_step(
                 engine.kernel("bias", matrix.bias_kind),
                 BIAS,
-                FEW_TOKENS,
                 out=results.out,
                 out_stride=results.out_stride,
                 bias=matrix.bias,
@@ -263,7 +262,7 @@ def _multiply(
         groups = matrix.in_features // matrix.format.group
     if kernel == "tile_matmul":
         layout = MATMUL
-        engine.reserve_scratch(strip_scratch(tokens))
+        engine.reserve_scratch(strip_scratch(tokens, groups))
         arguments["block_rows"] = STRIP_BLOCK_ROWS
     elif needs.panel:
         layout = MATMUL

@@ -68,10 +68,10 @@ def parallel_for_runs(
     stretch: Value,
     chunk: Value,
 ) -> None:
-    """Do ``body(first, stop)`` for runs of ``count`` places: each thread has a stretch of its own.
+    """Do ``body(first, stop)`` for runs of places; each thread has a stretch of its own.
 
-    A stretch is one long run of memory. Places behind all stretches are taken ``chunk`` at once by
-    threads that are ready. A run may be empty.
+    A stretch is one long run of memory. Of the ``count`` places, those behind all stretches are
+    taken ``chunk`` at once by threads that are ready. A run may be empty.
     """
     counter = e.at(e.arguments[2], POOL["next_item"])
     shared = e.mul(stretch, _threads(e, e.arguments[2]))

@@ -212,6 +212,15 @@ def test_few_tokens_of_the_commonest_form_do_not_touch_each_other(rounded, bits,
         assert np.array_equal(product(rounded, [weight], x[:tokens]), alone[:tokens]), tokens
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_token_of_many_gets_the_same_wherever_they_are_cut(rounded, bits):
+    weight = Weight(WeightFormat(bits, 64, "f16"), 72, 320)
+    x = np.random.default_rng(1).standard_normal((71, 320), dtype=np.float32)
+    together = product(rounded, [weight], x)
+    for first, stop in ((0, 17), (17, 50), (40, 71), (5, 70)):
+        assert np.array_equal(product(rounded, [weight], x[first:stop]), together[first:stop])
+
+
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_weights_in_different_forms_stand_side_by_side(floats, tokens):
     rows = {4: 33, 6: 20, 8: 7}
