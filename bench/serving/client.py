@@ -20,11 +20,17 @@ MAX_BYTES = 1 << 22
 TOKEN_BYTES = 1 << 16
 """Bytes of an answer, at most: 4 MiB, and 64 KiB for each token."""
 
+DONE = b"data: [DONE]"
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+TAIL_BYTES = 64
+"""Bytes at the end of what has come, in which its end is looked for."""
+
 EVENTS = "text/event-stream"
 TIMED_OUT = "timed out"
 NO_CONNECTION = "no connection"
 CUT = "cut: the connection ended"
 TOO_LONG = "too long"
+NO_CHUNKS = "not HTTP: broken chunks"
 
 _UNPRINTED = re.compile(r"[^\w./+-]+", re.ASCII)
 
@@ -70,9 +76,11 @@ class Client:
         try:
             self._ask(body, answer, clock)
         except TimeoutError:
-            answer.failure = TIMED_OUT
+            answer.failure = answer.failure or TIMED_OUT
         except (OSError, http.client.HTTPException):
             answer.failure = answer.failure or CUT
+        except ValueError:
+            answer.failure = NO_CHUNKS
         if answer.failure is not None:
             answer.ended = clock()
             self.close()
@@ -91,19 +99,51 @@ class Client:
             if kind != EVENTS:
                 answer.failure = f"content type {_UNPRINTED.sub('', kind)[:40]}"
                 return
-            ends, left = clock() + self._timeout, self._most
-            reader = EventReader(answer, clock)
-            while not reader.done and (data := response.read1(READ_BYTES)):
-                reader.feed(data)
-                left -= len(data)
-                if left < 0:
-                    answer.failure = TOO_LONG
-                    return
-                if clock() > ends:
-                    raise TimeoutError
-            reader.finish()
-            if reader.done and answer.failure is None:
-                self._read_tail(response)
+            pieces: list[tuple[float, bytes]] = []
+            reader = EventReader(answer, is_chunked=bool(response.chunked))
+            try:
+                self._receive(response, pieces, clock)
+            finally:
+                for moment, data in pieces:
+                    reader.feed(data, moment)
+            reader.finish(pieces[-1][0])
+
+    def _receive(
+        self,
+        response: http.client.HTTPResponse,
+        pieces: list[tuple[float, bytes]],
+        clock: Callable[[], float],
+    ) -> None:
+        """Put each piece of a stream into a list as it comes, with its moment, until the end.
+
+        What the pieces say is read afterwards: on a machine that the server shares, all that the
+        client does between two tokens is time that the server lacks.
+
+        Raises:
+            TimeoutError: it lasts for too long.
+            OSError, http.client.HTTPException: it is cut, or too long.
+        """
+        ends, left = clock() + self._timeout, self._most
+        read, tail = response.fp.read1, b""
+        while True:
+            data = read(READ_BYTES)
+            now = clock()
+            pieces.append((now, data))
+            if not data:
+                if response.chunked:
+                    raise http.client.IncompleteRead(b"")
+                return
+            tail = (tail + data)[-TAIL_BYTES:]
+            if tail.endswith(LAST_CHUNK) and response.chunked:
+                return
+            if DONE in tail:
+                self._receive_tail(read, tail)
+                return
+            left -= len(data)
+            if left < 0:
+                raise http.client.HTTPException(TOO_LONG)
+            if now > ends:
+                raise TimeoutError
 
     def _send(self, body: bytes, answer: Answer) -> http.client.HTTPResponse:
         """Send the request, a second time where the server had closed the kept connection."""
@@ -125,16 +165,16 @@ class Client:
         self._connection.request("POST", self._path, body, self._headers)
         return self._connection.getresponse()
 
-    def _read_tail(self, response: http.client.HTTPResponse) -> None:
-        """Read to the end of a stream, so that its connection can be used again."""
+    def _receive_tail(self, read: Callable[[int], bytes], tail: bytes) -> None:
+        """Read to the end of a stream that has said so, that its connection can be used again."""
         socket = self._connection.sock
         if socket is None:  # the server closes it after this
             return
         socket.settimeout(TAIL_SECONDS)
-        with suppress(OSError, http.client.HTTPException):
-            while response.read1(READ_BYTES):
-                pass
-        if response.isclosed():
-            socket.settimeout(self._timeout)
-        else:
-            self.close()
+        with suppress(OSError):
+            while data := read(READ_BYTES):
+                tail = (tail + data)[-TAIL_BYTES:]
+                if tail.endswith(LAST_CHUNK):
+                    socket.settimeout(self._timeout)
+                    return
+        self.close()

@@ -37,6 +37,8 @@ STREAMS = {
     "/a-list": [b"data: [1]\n\n", DONE],
     "/empty": [event("", "stop"), DONE],
     "/silent": [event("a"), 30.0],
+    "/broken": [event("a"), "what\r\n"],
+    "/below-zero": [event("a"), "-5\r\n"],
     "/slow": [event("a"), 0.2] * 30,
 }
 
@@ -71,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         for part in STREAMS[self.path]:
             if isinstance(part, float):
                 self.server.state["over"].wait(part)
+            elif isinstance(part, str) and part != "drop":
+                self.wfile.write(part.encode())
             elif part == "drop":
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
@@ -135,6 +139,8 @@ def test_a_whole_stream_has_its_pieces_its_tokens_and_its_reason(ask, path, piec
         ("/empty", "no text"),
         ("/silent", "timed out"),
         ("/slow", "timed out"),
+        ("/broken", "not HTTP: broken chunks"),
+        ("/below-zero", "not HTTP: broken chunks"),
     ],
 )
 def test_each_failure_has_its_kind(ask, path, kind):
