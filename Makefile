@@ -32,7 +32,7 @@ bench: ## measure: make bench ARGS="paging MODEL"
 test: setup ## run the tests
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(if $(ARGS),,-n auto --dist worksteal) $(ARGS)
 
-acceptance: ## run documented commands, type checkers and a service under load
+acceptance: ## run documented commands, type checkers, a service under load, the page in a browser
 	@EXTRAS=acceptance sh scripts/setup.sh dev
 	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --no-package-lock \
 		--prefix tests/acceptance/clients/node || echo "no npm: clients in JavaScript are left out"

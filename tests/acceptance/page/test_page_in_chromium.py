@@ -304,6 +304,7 @@ def test_conversations_are_named_deleted_and_brought_back(page, stand_in):
     page.write("Renamed")
     page.press("Enter", 13)
     assert page.value(names) == ["second question", "Renamed"]
+    assert page.value("document.activeElement.textContent") == "Renamed"
     page.click("#list li:last-child .more")
     page.click("#menu [data-does=delete]")
     assert page.value(names) == ["second question"]
