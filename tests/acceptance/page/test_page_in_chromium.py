@@ -166,6 +166,7 @@ def test_settings_and_the_system_prompt_go_with_a_request(page, stand_in):
     for name, value in (("temperature", "0.5"), ("max_tokens", "9")):
         page.value(f"document.querySelector('[name={name}]').value = '{value}'")
     page.click("#settings .solid")
+    page.until("localStorage['edgellm.settings']?.includes('Be brief.')")
     page.value("document.querySelector('#model').value = 'second'")
     page.value("document.querySelector('#model').dispatchEvent(new Event('change'))")
     answer(page, "first")
