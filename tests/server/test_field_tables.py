@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from edgellm.server.anthropic import field_tables as anthropic_tables
 from edgellm.server.anthropic.field_tables import COUNT_TOKENS, MESSAGES
 from edgellm.server.http.field_table import OF_OTHER_SERVERS
+from edgellm.server.openai import field_tables as openai_tables
 from edgellm.server.openai.field_tables import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 
 MESSAGE = [{"role": "user", "content": "Hello"}]
@@ -19,6 +21,41 @@ ENDPOINTS = {
     "/v1/messages": (MESSAGES, {"messages": MESSAGE, "max_tokens": 1}),
     "/v1/messages/count_tokens": (COUNT_TOKENS, {"messages": MESSAGE}),
 }
+PARTS = [
+    (path, place, table)
+    for path, parts in {**openai_tables.PARTS, **anthropic_tables.PARTS}.items()
+    for place, table in parts.items()
+]
+SCHEMA = {"type": "object"}
+WITH_PART = {
+    "messages[]": lambda part: {"messages": [MESSAGE[0] | part]},
+    "messages[].content[]": lambda part: {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"} | part]}]
+    },
+    "input[]": lambda part: {"input": [MESSAGE[0] | part]},
+    "stream_options": lambda part: {"stream_options": part},
+    "reasoning": lambda part: {"reasoning": part},
+    "text": lambda part: {"text": part},
+    "output_config": lambda part: {"output_config": part},
+    "thinking": lambda part: {"thinking": {"type": "disabled"} | part},
+    "tool_choice": lambda part: {"tool_choice": {"type": "none"} | part},
+    "tools[].function": lambda part: {
+        "tool_choice": "none",
+        "tools": [{"type": "function", "function": {"name": "f"} | part}],
+    },
+}
+TOOLS = {
+    "/v1/responses": lambda part: {
+        "tool_choice": "none",
+        "tools": [{"type": "function", "name": "f"} | part],
+    },
+    "/v1/messages": lambda part: {
+        "tool_choice": {"type": "none"},
+        "tools": [{"name": "f", "input_schema": SCHEMA} | part],
+    },
+}
+"""Requests with a part that has some more fields."""
+
 NEVER_RIGHT = -7.5
 """A value that no field takes."""
 
@@ -42,6 +79,20 @@ def test_what_is_read_or_refused_is_so_by_its_name(client, path):
     assert refusals(client, path, body, fields) == []
 
 
+@pytest.mark.parametrize(("path", "place", "table"), PARTS)
+def test_what_is_inside_fields_is_refused_or_ignored_by_its_name(client, path, place, table):
+    _, body = ENDPOINTS[path]
+    with_part = WITH_PART.get(place) or TOOLS[path]
+    for name in sorted({*table.limited, *table.refused}):
+        status, value = client.post(path, **{**body, **with_part({name: NEVER_RIGHT})})
+        assert status == 400
+        assert f"{name} " in str(value)
+    limited = {name: values[0] for name, (values, _) in table.limited.items()}
+    ignored = dict.fromkeys(table.ignored, NEVER_RIGHT)
+    status, value = client.post(path, **{**body, **with_part(limited | ignored)})
+    assert status == 200, value
+
+
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_what_is_ignored_changes_nothing(client, path):
     table, body = ENDPOINTS[path]
@@ -57,9 +108,9 @@ def test_what_is_ignored_changes_nothing(client, path):
     assert texts == texts[:1] * len(texts)
 
 
-def listed(table):
-    """The lines of the documentation about a table."""
-    lines = {
+def described(table):
+    """Phrases of the documentation about a table."""
+    phrases = {
         "Read": [f"`{name}`" for name in table.supported],
         "Refused unless": [
             f"`{name}` is `{json.dumps(values[0])}`" for name, (values, _) in table.limited.items()
@@ -67,11 +118,20 @@ def listed(table):
         "Refused": [f"`{name}`" for name in table.refused],
         "Without effect": [f"`{name}`" for name in table.ignored],
     }
-    return [f"- {title}: {', '.join(sorted(names))}." for title, names in lines.items() if names]
+    return [f"{title}: {', '.join(sorted(names))}." for title, names in phrases.items() if names]
+
+
+def listed(path):
+    """The lines of the documentation about an endpoint."""
+    table, _ = ENDPOINTS[path]
+    lines = [f"- {phrase}" for phrase in described(table)]
+    for of, place, part in PARTS:
+        if of == path:
+            lines.append(f"- In `{place}`. {' '.join(described(part))}")
+    return lines
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_the_documentation_has_the_table(path):
-    table, _ = ENDPOINTS[path]
     page = " ".join(SERVING.read_text(encoding="utf-8").split())
-    assert f"### `POST {path}` {' '.join(listed(table))}" in page
+    assert f"### `POST {path}` {' '.join(listed(path))}" in page

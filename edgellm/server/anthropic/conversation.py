@@ -8,6 +8,7 @@ from typing import Any
 
 from edgellm.server.answering.answers import Conversation
 from edgellm.server.answering.sampling_fields import read_effort
+from edgellm.server.anthropic.field_tables import OUTPUT_CONFIG, TOOL
 from edgellm.server.http.api_error import ApiError, refused
 from edgellm.server.http.fields import Fields
 
@@ -79,6 +80,7 @@ def _thinking(fields: Fields) -> tuple[bool | None, str | None, int | None]:
     config = fields.object("output_config")
     effort = None
     if config is not None:
+        OUTPUT_CONFIG.check(config)
         _, effort = read_effort(config, "effort")
     thinking = fields.object("thinking")
     if thinking is None:
@@ -181,8 +183,7 @@ def _tools(fields: Fields) -> Sequence[dict[str, Any]]:
     """Return the tools in OpenAI's form."""
     tools = []
     for tool in fields.objects("tools", at_most=MAX_TOOLS):
-        tool.allow("type", "custom", instead="this server calls no tools itself")
-        tool.allow("defer_loading", False, instead="list the tools that the model is told of")
+        TOOL.check(tool)
         schema = tool.object("input_schema")
         if schema is None:
             raise tool.wrong("input_schema", "a JSON schema")

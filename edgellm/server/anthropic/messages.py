@@ -23,7 +23,7 @@ async def messages(request: Request) -> Response:
     """Answer a conversation."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    MESSAGES.check(fields)
+    MESSAGES.check_request(fields)
     is_streamed = fields.flag("stream")
     sampling = read_sampling(
         fields, state.settings.sampling, limits=["max_tokens"], stop="stop_sequences"
@@ -53,6 +53,6 @@ async def count_message_tokens(request: Request) -> Response:
     """Answer with the tokens of a conversation."""
     fields = Fields(await read_json(request))
     model = await model_of(request, fields)
-    COUNT_TOKENS.check(fields)
+    COUNT_TOKENS.check_request(fields)
     counting = count_tokens(model, read_conversation(fields))
     return JSONResponse({"input_tokens": await while_connected(request, counting)})

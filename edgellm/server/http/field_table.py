@@ -43,7 +43,7 @@ OF_OTHER_SERVERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldTable:
-    """Says which fields of its reference an endpoint reads, refuses and ignores.
+    """Says which fields of its reference an endpoint, or a part of it, reads and refuses.
 
     Attributes:
         supported: fields that are read.
@@ -58,9 +58,14 @@ class FieldTable:
     refused: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
 
+    def check_request(self, fields: Fields) -> None:
+        """Do as ``check`` does, for a whole request: some have fields of other servers."""
+        fields.refuse(OF_OTHER_SERVERS)
+        self.check(fields)
+
     def check(self, fields: Fields) -> None:
         """Refuse fields, and values of them, that are not supported. Raises ApiError."""
-        fields.refuse({**OF_OTHER_SERVERS, **self.refused})
+        fields.refuse(self.refused)
         for name, (values, instead) in self.limited.items():
             fields.allow(name, *values, instead=instead)
 

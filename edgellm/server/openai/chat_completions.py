@@ -40,7 +40,7 @@ async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    CHAT.check(fields)
+    CHAT.check_request(fields)
     is_streamed = fields.flag("stream")
     tells_usage = with_usage(fields)
     sampling = replace(read_sampling(fields, state.settings.sampling), **_logprobs(fields))

@@ -11,15 +11,10 @@ from edgellm.server.answering.answers import Conversation
 from edgellm.server.answering.sampling_fields import read_effort
 from edgellm.server.http.api_error import refused
 from edgellm.server.http.fields import Fields
+from edgellm.server.openai.field_tables import MESSAGE
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
-
-UNSUPPORTED = {
-    "audio": "this server reads text",
-    "function_call": "give tool_calls",
-}
-"""Fields of a message that would change what it says."""
 
 
 def read_conversation(fields: Fields) -> Conversation:
@@ -50,7 +45,7 @@ def read_conversation(fields: Fields) -> Conversation:
 
 def _message(message: Fields) -> dict[str, Any]:
     """Return a message with the role that chat templates know, without unknown fields."""
-    message.refuse(UNSUPPORTED)
+    MESSAGE.check(message)
     known = {*FIELDS, *REASONING_FIELDS}
     values = {name: value for name, value in message.values().items() if name in known}
     if values.get("role") == "developer":

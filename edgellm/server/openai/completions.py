@@ -38,7 +38,7 @@ async def completions(request: Request) -> Response:
     """Answer with continuations."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    COMPLETIONS.check(fields)
+    COMPLETIONS.check_request(fields)
     is_streamed = fields.flag("stream")
     fields.flag("echo")
     tells_usage = with_usage(fields)

@@ -26,7 +26,7 @@ MAX_INPUTS = 2048
 async def embeddings(request: Request) -> Response:
     """Answer with a vector of length 1 for each input."""
     fields = Fields(await read_json(request))
-    EMBEDDINGS.check(fields)
+    EMBEDDINGS.check_request(fields)
     inputs = read_prompts(fields, "input", at_most=MAX_INPUTS)
     form = fields.choice("encoding_format", ("float", "base64"), "float")
     model = await model_of(request, fields)

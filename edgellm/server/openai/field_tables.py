@@ -88,3 +88,62 @@ RESPONSES = FieldTable(
         "stream_options user"
     ),
 )
+
+
+MESSAGE = FieldTable(
+    supported=names("content name reasoning_content refusal role tool_call_id tool_calls"),
+    refused={"audio": "this server reads text", "function_call": "give tool_calls"},
+)
+
+STREAM_OPTIONS = FieldTable(supported=names("include_obfuscation include_usage"))
+
+FUNCTION = FieldTable(supported=names("description name parameters strict"))
+
+RESPONSES_TOOL = FieldTable(
+    supported=names("description name parameters strict"),
+    limited={
+        "allowed_callers": ((["direct"],), "the model alone calls tools"),
+        "async": ((False,), "the model waits for the output of a call"),
+        "defer_loading": ((False,), "list the tools that the model is told of"),
+        "type": (("function",), "this server calls no tools itself"),
+    },
+    ignored=frozenset({"output_schema"}),
+)
+
+REASONING = FieldTable(
+    supported=frozenset({"effort"}),
+    limited={
+        "context": (("auto",), "the model's template knows what it is shown of earlier reasoning"),
+        "mode": (("standard",), "there is one mode"),
+    },
+    ignored=names("generate_summary summary"),
+)
+
+TEXT = FieldTable(
+    supported=frozenset({"format"}),
+    limited={"verbosity": (("medium",), "say in instructions how long answers are to be")},
+)
+
+ITEM = FieldTable(
+    supported=names("arguments call_id content name output role type"),
+    limited={
+        "async": ((False,), "the model waits for the output of a call"),
+        "namespace": (("",), "tools have names alone"),
+    },
+    ignored=names("caller encrypted_content id phase status summary"),
+)
+
+PARTS: dict[str, dict[str, FieldTable]] = {
+    "/v1/chat/completions": {
+        "messages[]": MESSAGE,
+        "stream_options": STREAM_OPTIONS,
+        "tools[].function": FUNCTION,
+    },
+    "/v1/responses": {
+        "input[]": ITEM,
+        "reasoning": REASONING,
+        "text": TEXT,
+        "tools[]": RESPONSES_TOOL,
+    },
+}
+"""Tables of what is inside the fields of requests."""

@@ -16,7 +16,7 @@ from edgellm.server.http.api_error import refused
 from edgellm.server.http.event_stream import EventStream, while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
-from edgellm.server.openai.field_tables import RESPONSES
+from edgellm.server.openai.field_tables import RESPONSES, TEXT
 from edgellm.server.openai.responses.input_items import read_conversation
 from edgellm.server.openai.responses.response_object import ResponseObject
 from edgellm.settings import Sampling
@@ -30,14 +30,14 @@ async def responses(request: Request) -> Response:
     """Answer with a response."""
     fields = Fields(await read_json(request))
     state = state_of(request)
-    RESPONSES.check(fields)
+    RESPONSES.check_request(fields)
     is_streamed = fields.flag("stream")
     fields.object("metadata")
     sampling = read_sampling(fields, state.settings.sampling, limits=["max_output_tokens"])
     sampling = replace(sampling, **_logprobs(fields))
     text = fields.object("text")
     if text is not None:
-        text.allow("verbosity", "medium", instead="say in instructions how long answers are to be")
+        TEXT.check(text)
         sampling = replace(sampling, grammar=await read_form(text.object("format")))
     conversation = read_conversation(fields)
     model = await model_of(request, fields)

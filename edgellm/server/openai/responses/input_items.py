@@ -8,6 +8,7 @@ from edgellm.server.answering.answers import Conversation
 from edgellm.server.answering.sampling_fields import read_effort
 from edgellm.server.http.api_error import refused
 from edgellm.server.http.fields import Fields
+from edgellm.server.openai.field_tables import ITEM, REASONING, RESPONSES_TOOL
 
 MAX_ITEMS = 100_000
 MAX_PARTS = 10_000
@@ -33,6 +34,7 @@ def read_conversation(fields: Fields) -> Conversation:
     think, effort = None, None
     reasoning = fields.object("reasoning")
     if reasoning is not None:
+        REASONING.check(reasoning)
         think, effort = read_effort(reasoning, "effort")
     return Conversation(
         messages=messages,
@@ -46,6 +48,7 @@ def read_conversation(fields: Fields) -> Conversation:
 
 def _add(messages: list[Message], item: Fields) -> None:
     """Add an item to a conversation: one of the assistant's may continue its last message."""
+    ITEM.check(item)
     match item.any("type", "message"):
         case "message":
             _add_message(messages, item)
@@ -112,7 +115,7 @@ def _tools(fields: Fields) -> list[dict[str, Any]]:
     """Return the tools in the form of chat completions."""
     tools = []
     for tool in fields.objects("tools", at_most=MAX_TOOLS):
-        tool.allow("type", "function", instead="this server calls no tools itself")
+        RESPONSES_TOOL.check(tool)
         known = ("name", "description", "parameters", "strict")
         function = {name: tool.any(name) for name in known if tool.has(name)}
         function["name"] = tool.text("name")
