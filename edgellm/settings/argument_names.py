@@ -46,7 +46,8 @@ def _hint(name: str, known: frozenset[str]) -> str:
         return f"did you mean {ours}?"
     if name in WAYS_ROUND:
         return WAYS_ROUND[name]
-    for function in _functions:
+    # those of a model first, whichever module was imported before the others
+    for function in sorted(_functions, key=lambda one: not one.__qualname__.startswith("LLM.")):
         if ours in (names_of(function) or ()):
             return f"did you mean {ours}, an argument of {_called(function)}?"
     if ours != name:
