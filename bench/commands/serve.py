@@ -153,10 +153,10 @@ def serve(
     from edgellm.bench.serving.prompts import read_prompts
     from edgellm.bench.serving.serving import measure_serving
 
-    if find_spec("locust") is None:
+    if not _is_here("locust"):
         raise BackendError("a load test needs locust, which is not installed", hint=INSTALL)
     load = Load(
-        levels=_levels(users, rate),
+        levels=levels_of(users, rate),
         spawn_rate=spawn_rate,
         duration=duration,
         requests=requests,
@@ -178,6 +178,14 @@ def serve(
     return exit_code(records, stopped=stopped)
 
 
+def _is_here(package: str) -> bool:
+    """Return whether a package can be imported."""
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # it is hidden
+        return False
+
+
 def _print_ratios(records: Sequence[ServingRecord]) -> None:
     sentences = ratio_sentences(records)
     if sentences:
@@ -187,7 +195,7 @@ def _print_ratios(records: Sequence[ServingRecord]) -> None:
         note(f"the client took {100 * min(shares):.0f} to {100 * max(shares):.0f}% of a core")
 
 
-def _levels(users: str, rate: str) -> list[Level]:
+def levels_of(users: str, rate: str) -> list[Level]:
     """Return the points of the curve. Raises ConfigError."""
     if not rate:
         return [
@@ -211,7 +219,7 @@ def _servers(texts: Sequence[str], model: str, key_file: Path | None) -> list[Se
     """
     from edgellm.bench.backends.openai_endpoint import Endpoint
 
-    key = _key_in(key_file)
+    key = key_in_file(key_file)
     servers: dict[str, Server] = {}
     for text in texts:
         name, url = parse_server(text)
@@ -225,7 +233,7 @@ def _servers(texts: Sequence[str], model: str, key_file: Path | None) -> list[Se
     return list(servers.values())
 
 
-def _key_in(path: Path | None) -> str | None:
+def key_in_file(path: Path | None) -> str | None:
     """Return the key in a file. Raises ConfigError where there is none."""
     if path is None:
         return None
