@@ -1,12 +1,14 @@
 """Thousands of requests to ``edgellm serve``: no foreign token, nothing left behind, flat memory.
 
     python tests/stress/serving.py [--requests 10000] [--at-once 64] [--seconds S] [--memory 64MB]
+    python tests/stress/serving.py --all-leave --requests 1000
 
 Each request is a turn of one of some hundred conversations, each with a canary of its own, whole
 or streamed. A third of the clients leave: at once, in their prompt, or in mid-answer. Every answer
 that is read to its end has to be, letter for letter, what the Python API answers alone. The KV
 caches do not all fit, so kept ones are evicted, and sequences give way to others. In the end
-nothing runs or waits. The exit status says whether all of that is so.
+nothing runs or waits. The exit status says whether all of that is so. With ``--all-leave`` nobody
+stays, and the time is told from the last client's leaving until nothing runs or waits.
 """
 
 import argparse
@@ -33,7 +35,8 @@ import edgellm
 NAMES = ("Lily", "Tom", "Ben", "Sue", "Max", "Anna", "Tim", "Mia", "Sam", "Zoe")
 THINGS = ("boat", "ball", "dog", "cake", "tree", "bird", "car", "hat", "frog", "star")
 WORDS = ("happy", "small", "red", "funny", "brave", "sleepy", "blue", "kind", "wet", "soft")
-LEAVING = ("at once", "prompt", "answer", None, None, None, None, None, None)
+LEAVE = ("at once", "prompt", "answer")
+LEAVING = (*LEAVE, None, None, None, None, None, None)
 """When a client leaves; most never do."""
 
 PATH = "/v1/chat/completions"
@@ -166,7 +169,9 @@ async def get(port, path):
     return json.loads(body)
 
 
-async def soak(port, process, asked, right, *, requests, at_once, seconds=None, seed=0):
+async def soak(
+    port, process, asked, right, *, requests, at_once, seconds=None, seed=0, leaving=LEAVING
+):
     """Let the clients come; return what they saw."""
     choice = random.Random(seed)
     seen = Seen()
@@ -198,7 +203,7 @@ async def soak(port, process, asked, right, *, requests, at_once, seconds=None, 
         if seconds is not None and time.perf_counter() - begun > seconds:
             break
         await places.acquire()
-        task = asyncio.create_task(client(choice.randrange(len(asked)), choice.choice(LEAVING)))
+        task = asyncio.create_task(client(choice.randrange(len(asked)), choice.choice(leaving)))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
@@ -209,20 +214,21 @@ async def soak(port, process, asked, right, *, requests, at_once, seconds=None, 
 
 
 async def left_behind(port):
-    """What the server still computes; waited for for ten seconds."""
-    for _ in range(100):
+    """What the server still computes, waited for for ten seconds, and the milliseconds waited."""
+    begun = time.perf_counter()
+    for _ in range(1000):
         (model,) = (await get(port, "/v1/models"))["data"]
         busy = {name: model[name] for name in ("running", "waiting")}
         if not any(busy.values()):
             break
-        await asyncio.sleep(0.1)
-    return busy
+        await asyncio.sleep(0.01)
+    return busy, 1000 * (time.perf_counter() - begun)
 
 
-def measured(*, requests, at_once, seconds, memory, conversations_count=300):
+def measured(*, requests, at_once, seconds=None, memory, all_leave=False, conversations_count=300):
     """What the clients of a server saw, the time, and what was left behind."""
     asked = conversations(conversations_count)
-    right = answered_alone(asked)
+    right = [] if all_leave else answered_alone(asked)
     with server("--memory", memory) as (port, process):
         begun = time.perf_counter()
         seen = asyncio.run(
@@ -234,10 +240,11 @@ def measured(*, requests, at_once, seconds, memory, conversations_count=300):
                 requests=requests,
                 at_once=at_once,
                 seconds=seconds,
+                leaving=LEAVE if all_leave else LEAVING,
             )
         )
         elapsed = time.perf_counter() - begun
-        return seen, elapsed, asyncio.run(left_behind(port))
+        return seen, elapsed, *asyncio.run(left_behind(port))
 
 
 def growth(memory):
@@ -254,8 +261,9 @@ def main():
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--memory", default="64MB")
+    parser.add_argument("--all-leave", action="store_true")
     options = parser.parse_args()
-    seen, elapsed, busy = measured(**vars(options))
+    seen, elapsed, busy, waited = measured(**vars(options))
     total = seen.statuses.total()
     sizes = [size / 1e6 for _, size in seen.memory]
     rows = {
@@ -265,7 +273,7 @@ def main():
         "broken": f"{len(seen.broken)} {seen.broken[:3]}",
         "memory": f"{sizes[0]:.0f} MB, then at most {max(sizes):.0f} MB",
         "second half": f"{growth(seen.memory) / 1e3:+.1f} KB/s",
-        "left behind": busy,
+        "left behind": f"{busy} after {waited:.0f} ms",
     }
     for name, figure in rows.items():
         sys.stdout.write(f"{name:16}{figure}\n")

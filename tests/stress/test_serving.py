@@ -8,9 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_answer_is_that_of_its_own_conversation():
-    seen, _, busy = measured(
-        requests=150, at_once=32, seconds=None, memory="40MB", conversations_count=20
-    )
+    seen, _, busy, _ = measured(requests=150, at_once=32, memory="40MB", conversations_count=20)
     assert seen.wrong == []
     assert seen.broken == []
     assert set(seen.statuses) == {None, 200}
