@@ -1,4 +1,4 @@
-"""Streamed, whole, alone and beside others, resident and paged: the text is that of ``generate``."""
+"""Streamed and whole, alone and side by side, resident and paged: texts are those of generate."""
 
 from concurrent.futures import ThreadPoolExecutor
 
