@@ -10,7 +10,9 @@ from contextlib import suppress
 from weakref import finalize
 
 import mlx.core as mx
+import numpy as np
 
+from edgellm.device import machine as device
 from edgellm.device.place import Place
 from edgellm.engine.engine_stats import EngineStats
 from edgellm.engine.lone_stream import LoneStream
@@ -287,7 +289,7 @@ class StepRunner:
                 continue
             try:
                 if row not in likeliest:
-                    unevaluated += sequence.draw(logits[row : row + 1])
+                    unevaluated += sequence.draw(_row(logits, row))
                 drawn.append(sequence)
             except Exception as error:
                 self._fail(sequence, error)
@@ -323,6 +325,17 @@ class StepRunner:
         self._scheduler.post(sequence, sequence.last_token("error", error))
         self._scheduler.end(sequence)
         sequence.drop()
+
+
+def _row(logits: mx.array, row: int) -> mx.array:
+    """Return one row (1, V) of logits (N, V)."""
+    if len(logits) == 1:
+        return logits
+    if device.has_gpu():
+        return logits[row : row + 1]
+    # to wait for a slice of MLX's takes longer than to copy it
+    memory = np.array(logits.astype(mx.float32), copy=False)
+    return mx.array(memory[row : row + 1])
 
 
 def _abandon(held: abc.Iterable[Place]) -> None:
