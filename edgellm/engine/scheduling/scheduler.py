@@ -17,6 +17,9 @@ from edgellm.generation.output import FinishReason, Token
 LOOK_AHEAD = 16
 """Waiting sequences that are looked at for one that fits."""
 
+MARGIN = 64
+"""Tokens by which those that run may grow before one that gave way comes back."""
+
 in_order = attrgetter("number")
 """Who came first."""
 
@@ -293,7 +296,7 @@ class Scheduler:
             for sequence in self._waiting[:LOOK_AHEAD]:
                 if len(self._running) == self._max_sequences:
                     return
-                if sequence.kv_bytes <= self._free_bytes:
+                if self._needed_bytes(sequence) <= self._free_bytes:
                     admitted = True
                     self._waiting.remove(sequence)
                     insort(self._running, sequence, key=in_order)
@@ -302,6 +305,18 @@ class Scheduler:
     @property
     def _free_bytes(self) -> int:
         return self.kv_budget - self._bytes_in_use
+
+    def _needed_bytes(self, sequence: Sequence) -> int:
+        """Return the bytes that have to be free before a sequence is admitted.
+
+        One that gave way waits until those before it have room to grow, too: else it would give way
+        again soon, and what it computes to come back would be lost.
+        """
+        needed = sequence.kv_bytes
+        if sequence.gave_way:
+            before = sum(one.number < sequence.number for one in self._running)
+            needed += before * MARGIN * sequence.kv_bytes // sequence.room
+        return needed
 
     def _lent(self, sequence: Sequence) -> list[Sequence]:
         """Return those that run and came later than a sequence, the last one first."""
@@ -331,12 +346,13 @@ class Scheduler:
             return []
         first = self._waiting[0]
         lent = self._lent(first)
-        if first.kv_bytes > self._free_bytes + sum(one.kv_bytes for one in lent):
+        needed = self._needed_bytes(first)
+        if needed > self._free_bytes + sum(one.kv_bytes for one in lent):
             return []
         preempted = []
         for last in lent:
             has_seat = len(self._running) != self._max_sequences
-            if has_seat and first.kv_bytes <= self._free_bytes:
+            if has_seat and needed <= self._free_bytes:
                 break
             self._preempt(last)
             preempted.append(last)
@@ -347,6 +363,7 @@ class Scheduler:
         self._running.remove(sequence)
         self._bytes_in_use -= sequence.kv_bytes
         self.preemptions += sequence.is_started
+        sequence.gave_way = True
         sequence.is_started = False
         sequence.claim(*sequence.next_claim())
         insort(self._waiting, sequence, key=in_order)

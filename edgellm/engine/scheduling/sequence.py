@@ -32,11 +32,11 @@ from edgellm.settings import Sampling
 from edgellm.speculation.controller import Speculation
 from edgellm.structured.constraint import constraint_for
 
-GROWTH, GROWTH_SHARE = 64, 8
-"""KV caches get room for this many new tokens, later for twice as many, and for this part of the
-tokens so far.
+GROWTH, GROWTH_SHARE, DOUBLINGS = 64, 8, 2
+"""KV caches get room for this many new tokens, and for this part of the tokens so far.
 
-Each growth copies them: a token about ``GROWTH_SHARE`` times over a long text.
+The number doubles with each growth, so many times: whose text has become long is likely to go on.
+Each growth copies all tokens, and the steps of a pass have to be made anew.
 """
 
 MIN_FREE = 24
@@ -69,6 +69,7 @@ class Sequence:
         shared: how many those are.
         is_started: whether it was told to start; before that nobody computes anything of it.
         is_cancelled: whether it is to end within the next step.
+        gave_way: whether it has run before, and lost its memory to one that came before it.
         has_ended: whether it has its last token.
     """
 
@@ -88,6 +89,7 @@ class Sequence:
         self.limit: int = sampling.new_tokens(len(prompt), context.context)
         self.max_tokens: int = min(context.context, len(prompt) + self.limit)
         self.room: int = 0
+        self._growths = 0
         self.kv_bytes: int = 0
         self.lease: Lease | None = None
         self.prompt: Tokens = as_tokens(prompt)
@@ -98,6 +100,7 @@ class Sequence:
         self.cached_tokens: int = 0
         self.is_started = False
         self.is_cancelled = False
+        self.gave_way = False
         self.has_ended = False
         self.sampling = sampling
         self._context = context
@@ -170,15 +173,14 @@ class Sequence:
     def next_claim(self) -> tuple[int, int]:
         """Return tokens that it should have room for next, and the bytes of these."""
         tokens = len(self.tokens)
-        growth = GROWTH
-        if self.lease is not None:  # it has shown that it is no short one
-            growth = 2 * GROWTH
+        growth = GROWTH << min(DOUBLINGS, self._growths)
         room = min(self.max_tokens, tokens + growth + tokens // GROWTH_SHARE)
         return room, self._context.kv_bytes(room)
 
     def claim(self, room: int, kv_bytes: int) -> None:
         """Note what memory is meant for it."""
         self.room, self.kv_bytes = room, kv_bytes
+        self._growths += self.is_started
 
     def start(self, lease: Lease) -> None:
         """Go on from what is in the caches of a lease; the cost is counted from the first on."""
