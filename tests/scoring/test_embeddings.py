@@ -1,11 +1,14 @@
 """Hidden states are transformers', layer by layer, and embeddings are pooled of them."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from support import tiny
 from support.counting import paged_settings
 
-from edgellm.errors import ConfigError, ContextError
+from edgellm import AsyncLLM
+from edgellm.errors import ConfigError, ContextError, EdgeLLMError
 
 PROMPT = [tiny.BEGIN, *range(40, 60)]
 KINDS = ("llama-2", "qwen3", "mistral-window")
@@ -73,3 +76,33 @@ def test_what_is_refused(open_llm):
     with pytest.raises(ContextError, match=r"texts\[1\]"):
         llm.embed(["a", [5] * 65])
     assert llm.embed([]).shape[0] == 0
+
+
+def test_embeddings_wait_for_answers_and_end_with_their_task(open_llm):
+    model = open_llm("llama-2", load={"context": 4096}, config={"max_position_embeddings": 4096})
+    prompt = [tiny.BEGIN, 20, 21]
+    expected = model.embed([prompt])
+
+    async def work():
+        async with AsyncLLM(model) as llm:
+            stream = llm.stream(prompt, max_tokens=4000)
+            await anext(stream)
+            waiting = asyncio.create_task(llm.embed([prompt]))
+            cancelled = asyncio.create_task(llm.embed([prompt]))
+            await asyncio.sleep(0.02)
+            assert not waiting.done()
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            await stream.aclose()
+            assert np.array_equal(await waiting, expected)
+            assert llm.stats.completion_tokens > 0
+            again = llm.stream(prompt, max_tokens=4000)
+            await anext(again)
+            ended = asyncio.create_task(llm.embed([prompt]))
+            await asyncio.sleep(0.02)
+            model.cancel()
+            with pytest.raises(EdgeLLMError, match="cancelled before it began"):
+                await ended
+
+    asyncio.run(work())
