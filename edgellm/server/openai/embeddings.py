@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgellm.server.openai.field_tables import EMBEDDINGS
 from edgellm.server.openai.prompts import read_prompts
 
 MAX_INPUTS = 2048
+BATCH_TOKENS = 4096
 
 
 async def embeddings(request: Request) -> Response:
@@ -37,7 +39,8 @@ async def embeddings(request: Request) -> Response:
         try:
             async with asyncio.timeout(state_of(request).settings.timeout):
                 encoded = await encoding
-                return sum(map(len, encoded)), await model.llm.embed(encoded)
+                rows = [await model.llm.embed(some) for some in _batches(encoded)]
+                return sum(map(len, encoded)), np.concatenate(rows)
         except TimeoutError:
             raise time_is_over() from None
 
@@ -48,6 +51,17 @@ async def embeddings(request: Request) -> Response:
     ]
     used = {"prompt_tokens": count, "total_tokens": count}
     return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": used})
+
+
+def _batches(inputs: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Yield inputs in batches of some tokens, between which answers that wait go on."""
+    batch: list[list[int]] = []
+    for one in inputs:
+        if batch and sum(map(len, batch)) + len(one) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(one)
+    yield batch
 
 
 def _written(vector: npt.NDArray[np.float32], form: str) -> Any:

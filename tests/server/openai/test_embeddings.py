@@ -27,6 +27,14 @@ def test_vectors_are_those_of_the_python_api(stories, client):
     assert np.array_equal(vector, stories.embed([ids])[0])
 
 
+def test_many_inputs_are_those_alone(stories, client):
+    inputs = [f"The {number} boats are small. " * 60 for number in range(12)]
+    assert sum(len(stories.tokenizer.encode(text)) for text in inputs) > 4096
+    _, value = client.post(PATH, input=inputs)
+    found = np.array([one["embedding"] for one in value["data"]], np.float32)
+    assert np.array_equal(found[[0, 11]], stories.embed([inputs[0], inputs[11]]))
+
+
 def test_who_leaves_is_not_waited_for(client, stories):
     long = {"prompt": "Once upon a time", "max_tokens": 200, "stop": ["never this"]}
     answering = threading.Thread(target=client.post, args=["/v1/completions"], kwargs=long)
