@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -32,12 +32,12 @@ class Block:
 
 
 class Change(NamedTuple):
-    """A block that begins, has more text, or has ended."""
+    """A block that begins, has more text (which some tokens complete), or has ended."""
 
     kind: Literal["begin", "more", "end"]
     block: Block
     text: str = ""
-    token: Token | None = None
+    tokens: Sequence[Token] = ()
 
 
 class Blocks:
@@ -55,13 +55,18 @@ class Blocks:
         self._answer = answer
         self._open: Block | None = None
         self._blanks = ""
+        self._tokens: list[Token] = []
+        """Tokens whose text is yet to come: parts of a character, or blanks."""
         self.all: list[Block] = []
         self.last: Token | None = None
 
     def add(self, token: Token) -> Iterator[Change]:
         """Yield the changes that a token brings; errors are those of ``own_end``."""
+        self._tokens.append(token)
         if token.thinking:
-            yield from self._grow("thinking", token.thinking, token)
+            yield from self._grow("thinking", token.thinking)
+        elif self._is_open("thinking") and not token.text:
+            self._tokens.clear()  # it marks the end of thinking
         text = self._blanks + token.text
         is_last = token.finish_reason is not None
         calls: list[dict[str, Any]] = []
@@ -71,16 +76,16 @@ class Blocks:
         if text.strip() or self._is_open("text"):
             self._blanks = ""
             if text:
-                yield from self._grow("text", text, token)
+                yield from self._grow("text", text)
         else:  # blanks between thinking and calls are no answer
             self._blanks = text
         if is_last:
             self.last = token
             if not calls and (self._blanks or not self._has_text):
-                yield from self._grow("text", self._blanks, token)
+                yield from self._grow("text", self._blanks)
             for call in calls:
                 yield from self._begin("call", call)
-                yield self._more(call["function"]["arguments"], token)
+                yield self._more(call["function"]["arguments"])
             yield from self._end()
 
     @property
@@ -90,18 +95,19 @@ class Blocks:
     def _is_open(self, kind: Kind) -> bool:
         return self._open is not None and self._open.kind == kind
 
-    def _grow(self, kind: Kind, text: str, token: Token) -> Iterator[Change]:
+    def _grow(self, kind: Kind, text: str) -> Iterator[Change]:
         if not self._is_open(kind):
             yield from self._begin(kind)
         if text:
-            yield self._more(text, token)
+            yield self._more(text)
 
-    def _more(self, text: str, token: Token) -> Change:
+    def _more(self, text: str) -> Change:
         block = self._open
         assert block is not None, "it has begun"
         block.text += text
-        block.tokens.append(token)
-        return Change("more", block, text, token)
+        tokens, self._tokens = self._tokens, []
+        block.tokens += tokens
+        return Change("more", block, text, tokens)
 
     def _begin(self, kind: Kind, call: dict[str, Any] | None = None) -> Iterator[Change]:
         yield from self._end()

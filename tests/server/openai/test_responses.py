@@ -109,6 +109,25 @@ def test_a_schema_holds_and_logprobs_are_there(client):
     assert all(len(one["top_logprobs"]) == 1 for one in part["logprobs"])
 
 
+def test_logprobs_have_all_bytes_whole_and_streamed(client):
+    text = "\U0001f600 caf\u00e9"
+    form = {"type": "json_schema", "name": "a", "schema": {"const": text}}
+    include = ["message.output_text.logprobs"]
+    body = {"input": TEXT, "text": {"format": form}, "include": include}
+    events = client.events(PATH, **body)
+    (part,) = read(events)["output"][0]["content"]
+    assert json.loads(part["text"]) == text
+    entries = [
+        one
+        for kind, value in events
+        if kind == "response.output_text.delta"
+        for one in value["logprobs"]
+    ]
+    assert entries == part["logprobs"]
+    written = b"".join(bytes(one["bytes"]) for one in entries)
+    assert written.decode().strip() == part["text"].strip()
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

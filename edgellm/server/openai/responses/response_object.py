@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
+from edgellm.generation.output import Token
 from edgellm.server.answering.answers import Answer, own_end, tokens_of
 from edgellm.server.answering.blocks import Block, Blocks, Change, read_blocks
 from edgellm.server.answering.models import ServedModel
@@ -92,7 +93,7 @@ class ResponseObject:
             case "more", "thinking":
                 yield self._event("response.reasoning_text.delta", **place, delta=change.text)
             case "more", "text":
-                logprobs = self._logprobs(block, only_last=True)
+                logprobs = self._logprobs(change.tokens)
                 yield self._event(
                     "response.output_text.delta", **place, delta=change.text, logprobs=logprobs
                 )
@@ -108,7 +109,7 @@ class ResponseObject:
             case "thinking":
                 yield self._event("response.reasoning_text.done", **place, text=block.text)
             case "text":
-                logprobs = self._logprobs(block)
+                logprobs = self._logprobs(block.tokens)
                 yield self._event(
                     "response.output_text.done", **place, text=block.text, logprobs=logprobs
                 )
@@ -160,15 +161,12 @@ class ResponseObject:
             part["annotations"] = []
             part["logprobs"] = []
             if text:
-                part["logprobs"] = self._logprobs(block)
+                part["logprobs"] = self._logprobs(block.tokens)
         return part
 
-    def _logprobs(self, block: Block, *, only_last: bool = False) -> list[Any]:
+    def _logprobs(self, tokens: Sequence[Token]) -> list[Any]:
         if not self._with_logprobs:
             return []
-        tokens = block.tokens
-        if only_last:
-            tokens = tokens[-1:]
         found: list[Any] = chat_logprobs(tokens, self._model.llm.tokenizer)["content"]
         return found
 
