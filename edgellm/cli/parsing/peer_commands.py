@@ -22,21 +22,19 @@ OUR_COMMANDS: Mapping[str, str] = {
     "delete": "rm",
     "show": "info",
     "quantize": "convert",
+    "server": "serve",
+    "start": "serve",
 }
 """Commands of other programs that mean exactly one of ours; help does not show them."""
 
 PEER_HINTS: Mapping[str, tuple[str, str]] = {
     "ps": (
         "no model runs in the background",
-        "a model is in memory while its command runs; edgellm list shows those on disk",
+        "edgellm list shows models on disk, and /v1/models of edgellm serve those in memory",
     ),
     "stop": (
         "no model runs in the background",
         "Ctrl-C ends the command that runs one, and its memory is free",
-    ),
-    "serve": (
-        "edgellm has no server of its own yet",
-        "docs/python.md shows one in a few lines of Python, over edgellm.AsyncLLM",
     ),
     "push": (
         "models are uploaded where they are made",
@@ -63,8 +61,6 @@ PEER_HINTS: Mapping[str, tuple[str, str]] = {
 """A fact and a next step for commands of other programs that we have not."""
 
 SAME_HINT: Mapping[str, str] = {
-    "server": "serve",
-    "start": "serve",
     "kill": "stop",
     "unload": "stop",
     "upload": "push",

@@ -95,9 +95,9 @@ def test_help_shows_options_where_the_settings_stand(capsys):
 @pytest.mark.parametrize(
     ("settings", "options", "elsewhere"),
     [
-        # log-probabilities are an option beside --json, beams one of the sampling's; the chunk of
-        # prefill, processors of logits and other log-probabilities are for Python
-        (Sampling, SAMPLING_OPTIONS, {"logprobs", *FOR_PYTHON}),
+        # log-probabilities are an option beside --json, grammars have options of their own, beams
+        # one of the sampling's; the rest is for Python
+        (Sampling, SAMPLING_OPTIONS, {"logprobs", "grammar", *FOR_PYTHON}),
         (LoadSettings, LOAD_OPTIONS, {"prefill_chunk", "beams"}),
     ],
 )
