@@ -62,7 +62,9 @@ class PrefillPace:
         if not prompt_tokens:
             self.observe_step(seconds)
         elif is_mixed and self._step_seconds is not None:
-            self.observe_prompt(prompt_tokens, 1, max(0.0, seconds - self._step_seconds))
+            # reads may hide what a prompt costs: the next one gets twice as much at most
+            least = (MAX_SLOWDOWN - 1) * self._step_seconds / 2
+            self.observe_prompt(prompt_tokens, 1, max(least, seconds - self._step_seconds))
 
     @property
     def _tokens_per_step(self) -> float | None:

@@ -25,6 +25,10 @@ def test_a_prompt_takes_as_much_of_a_step_as_those_who_generate_can_spare():
     for _ in range(40):
         pace.observe(0.120, 100, is_mixed=True)
     assert pace.tokens(512) == MIN_TOKENS, "a token of a prompt takes 0.001 s now"
+    pace = PrefillPace()
+    pace.observe_step(0.020)
+    pace.observe(0.018, 100, is_mixed=True)
+    assert pace.tokens(512) == 192, "it cost nothing, as far as can be seen"
 
 
 @pytest.mark.parametrize("kind", ["int8", "window"])
