@@ -13,6 +13,7 @@ from edgellm.structured.library import llguidance
 _PIECES = re.compile(
     r'(?P<text>"(?:[^"\\\n]|\\.)*")|(?P<letters>\[(?:[^\]\\\n]|\\.)*\])|(?P<note>#[^\n]*)|(?P<any>\.)'
 )
+_TERMINALS = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)*/|//[^\n]*|([A-Z][A-Z0-9_]*)')
 _CODE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
 _ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", '"': r"\"", "\\": r"\\"}
 
@@ -32,7 +33,18 @@ def lark_of_gbnf(text: str) -> str:
             f"the GBNF grammar is not valid: {error}",
             hint="it begins with the rule root; rules are NAME ::= SEQUENCE | SEQUENCE",
         ) from error
-    return translated
+    return _TERMINALS.sub(_as_rule, translated)
+
+
+def _as_rule(match: re.Match[str]) -> str:
+    """Return the name of a terminal as that of a rule.
+
+    A terminal is as long as it can be: blanks at its end would take the line break that has to
+    come after it. In a rule each character counts by itself, as in llama.cpp.
+    """
+    if match[1] is None:
+        return match[0]
+    return f"each_{match[1].lower()}"
 
 
 def _rewritten(match: re.Match[str]) -> str:

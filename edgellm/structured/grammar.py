@@ -32,7 +32,7 @@ class Grammar:
     the same text are equal.
 
     Attributes:
-        kind: what it was made of.
+        kind: what it was made of; of a composed one, what takes longest in it.
         compiled: for llguidance.
     """
 
@@ -41,6 +41,13 @@ class Grammar:
 
     def __repr__(self) -> str:
         return f"<Grammar {self.kind}>"
+
+    @property
+    def step_items(self) -> int:
+        """How much llguidance may look at for a mask."""
+        if self.kind == "gbnf":
+            return library.STEP_ITEMS_BY_CHARACTER
+        return library.STEP_ITEMS
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | str | bool) -> Grammar:
@@ -124,7 +131,10 @@ class Grammar:
     def composed(cls, text: str, parts: Mapping[str, Grammar]) -> Grammar:
         """Return a Lark grammar that has others as parts, by their names: ``@name``."""
         compiled = {name: part.compiled for name, part in parts.items()}
-        return cls._checked("lark", library.from_lark(text, compiled))
+        kind: Kind = "lark"
+        if any(part.kind == "gbnf" for part in parts.values()):
+            kind = "gbnf"
+        return cls._checked(kind, library.from_lark(text, compiled))
 
     @classmethod
     def _checked(cls, kind: Kind, compiled: str) -> Grammar:

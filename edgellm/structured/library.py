@@ -41,10 +41,18 @@ def llguidance() -> ModuleType:
     return module
 
 
+STEP_ITEMS, STEP_ITEMS_BY_CHARACTER = 50_000, 1_000_000
+"""What llguidance may look at for a mask: its own limit, 2.5 ms of work, and that of GBNF grammars.
+
+Those are parsed character by character: llama.cpp's english.gbnf needs 600,000 with a vocabulary
+of 128,000.
+"""
+
+
 @cache
-def limits() -> Any:
-    """Return the limits of compilation and of a step: the library's own, and short errors."""
-    return llguidance().LLParserLimits(verbose_errors=False)
+def limits(step_items: int = STEP_ITEMS) -> Any:
+    """Return the limits of compilation and of a step, which have short errors."""
+    return llguidance().LLParserLimits(step_max_items=step_items, verbose_errors=False)
 
 
 def from_json_schema(schema: Mapping[str, Any] | bool) -> str:

@@ -76,15 +76,15 @@ class TokenTrie:
         with self._compiling:
             found = self._compiled.get(compiled)
             if found is None:
-                found = self._compile(compiled)
+                found = self._compile(compiled, limits(grammar.step_items))
                 self._compiled[compiled] = found
                 if len(self._compiled) > KEPT_GRAMMARS:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(compiled)
             return found.deep_copy()
 
-    def _compile(self, compiled: str) -> Any:
-        matcher = llguidance().LLMatcher(self._tokenizer, compiled, log_level=0, limits=limits())
+    def _compile(self, compiled: str, limited: Any) -> Any:
+        matcher = llguidance().LLMatcher(self._tokenizer, compiled, log_level=0, limits=limited)
         if matcher.is_error():
             raise ConfigError(
                 f"the grammar does not fit this model: {matcher.get_error().strip()}",

@@ -22,7 +22,10 @@ MOVES = r"""root ::= ("1. " move " " move "\n"
     ([1-9] [0-9]? ". " move " " move "\n")+)
 move ::= ([NBKQR] [a-h]? [1-8]? "x"? | [a-h] "x"?)? [a-h] [1-8] [+#]? # check or mate
 """
-
+LINES = r"""root ::= (item "=" ws item "\n")+ # as in arithmetic.gbnf, blanks may be line breaks
+item ::= ([a-z] [a-z0-9_]* | [0-9]+) ws
+ws ::= [ \t\n]*
+"""
 END = 2
 
 
@@ -43,6 +46,9 @@ def tokenizer():
         (MOVES, "1. e9 e5\n", False),
         (r'root ::= "\x41\u00e9\U0001F600" [\u3041-\u309f]+', "Aé😀ひら", True),
         (r'root ::= "a" . "b"', "a\nb", True),
+        (LINES, "a = b1\n1 =\t2\n", True),
+        (LINES, "a = b1", None),
+        (LINES, "1 = 2\n3", None),
         (r'root ::= "/" [/\]\[^-]{2} foo-bar' + '\nfoo-bar ::= "x"?', "/]^x", True),
     ],
 )
