@@ -97,20 +97,19 @@ def require_valid(calls):
 @pytest.mark.parametrize("choice", ["required", {"function": {"name": "weather"}}])
 def test_a_required_call_is_valid(llm, choice):
     finished = 0
-    for seed in (1, 2):
-        for parallel in (True, False):
-            reason, text, calls = answered(
-                llm, tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel, seed=seed
-            )
-            if reason != "stop":
-                continue
-            finished += 1
-            assert (text, bool(calls)) == ("", True)
-            require_valid(calls)
-            assert parallel or len(calls) == 1
-            if choice != "required":
-                assert {call["function"]["name"] for call in calls} == {"weather"}
-    assert finished >= 2
+    for seed, parallel in ((1, True), (2, False)):
+        reason, text, calls = answered(
+            llm, tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel, seed=seed
+        )
+        if reason != "stop":
+            continue
+        finished += 1
+        assert (text, bool(calls)) == ("", True)
+        require_valid(calls)
+        assert parallel or len(calls) == 1
+        if choice != "required":
+            assert {call["function"]["name"] for call in calls} == {"weather"}
+    assert finished
 
 
 def test_a_reply_that_may_call_is_free_until_it_does(llm):
@@ -121,7 +120,7 @@ def test_a_reply_that_may_call_is_free_until_it_does(llm):
         return
     bias = None if start is None else {start: 3.0}
     seen = set()
-    for seed in range(5):
+    for seed in range(3):
         reason, text, calls = answered(llm, tools=TOOLS, logit_bias=bias, seed=seed)
         seen.add(bool(text))
         if reason == "stop":

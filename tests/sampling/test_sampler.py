@@ -116,3 +116,23 @@ def test_verified_tokens_are_drawn_as_without_drafts(sampling, drawn):
     assert abs(agreed / count - best) < 1.5 / count**0.5, (
         "draft tokens are taken as often as rejection sampling can take them"
     )
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_penalties_of_openai_count_new_tokens_alone(lazy):
+    """Their formula, term by term: logit - count * frequency - (count > 0) * presence."""
+    sampling = Sampling(presence_penalty=0.5, frequency_penalty=0.25)
+    prompt, row = [3, 3, 3], [0.1, -0.2, 0.3, 1.9, 1.6, 1.0, 0.0, -0.9]
+    sampler = Sampler(sampling, prompt, 8, lazy=lazy)
+    drawn = []
+    for _ in range(12):
+        terms = [
+            logit - drawn.count(token) * 0.25 - (token in drawn) * 0.5
+            for token, logit in enumerate(row)
+        ]
+        drawn.append(sampler(mx.array([row])).read())
+        assert drawn[-1] == int(np.argmax(np.array(terms, np.float32)))
+    assert len(set(drawn)) > 2
+    sampler.go_on([*prompt, *drawn[:5]], drawn=5)
+    assert [sampler(mx.array([row])).read() for _ in drawn[5:]] == drawn[5:]
+    assert not sampler.plain_greedy
