@@ -262,7 +262,7 @@ def _multiply(
         groups = matrix.in_features // matrix.format.group
     if kernel == "tile_matmul":
         layout = MATMUL
-        engine.reserve_scratch(strip_scratch(tokens, groups))
+        engine.reserve_scratch(strip_scratch(tokens))
         arguments["block_rows"] = STRIP_BLOCK_ROWS
     elif needs.panel:
         layout = MATMUL

@@ -16,10 +16,9 @@ STRIP_BLOCK_ROWS = 256
 """Rows of a weight whose results a thread holds at once, half a megabyte for 512 tokens."""
 
 
-def strip_scratch(tokens: int, groups: int) -> int:
-    """Return the scratch bytes that a thread of such a product needs; a row has ``groups``."""
+def strip_scratch(tokens: int) -> int:
+    """Return the scratch bytes that a thread of such a product needs."""
     pairs = -(-tokens // (TOKEN_VECTORS * TILE))
     results = 4 * STRIP_BLOCK_ROWS * pairs * TOKEN_VECTORS * TILE
     turned = 4 * STRIP_BLOCK_ROWS * TILE
-    factors = 2 * 4 * STRIP_BLOCK_ROWS * groups
-    return 2 * STRIP_BYTES + turned + factors + results
+    return 2 * STRIP_BYTES + turned + results

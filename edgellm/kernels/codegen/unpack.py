@@ -109,10 +109,6 @@ def to_f16(e: Emitter, numbers: Value) -> Value:
 def to_bf16(e: Emitter, numbers: Value) -> Value:
     """Return float32 lanes as bfloat16, rounded to the nearest; 16-bit integers hold the bits."""
     lanes = numbers.type.count
-    if e.isa.tiles and lanes == 2 * e.isa.lanes:
-        halves = [e.part(numbers, start, e.isa.lanes) for start in (e.isa.lanes, 0)]
-        name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-        return e.b.bitcast(e.call(name, vector(BFLOAT, lanes), halves), vector(I16, lanes))
     if e.isa.tiles:
         return e.b.bitcast(e.b.fptrunc(numbers, vector(BFLOAT, lanes)), vector(I16, lanes))
     words = vector(I32, lanes)

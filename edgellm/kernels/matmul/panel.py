@@ -77,23 +77,7 @@ class Panel:
         else:
             e.loop(0, self.groups, dequantize_group)
 
-    def write_factors(self, first_row: Value, count: Value, scales: Value, biases: Value) -> None:
-        """Write scales and biases of some rows, (count, n) each, as float32."""
-        e, kind, item_bytes = self.e, self.format.kind, self.format.item_bytes
-        first = e.mul(first_row, e.mul(self.groups, item_bytes))
-        for base, target in ((self.scales, scales), (self.biases, biases)):
-
-            def convert(
-                place: Value, lanes: int, base: Value = base, target: Value = target
-            ) -> None:
-                numbers = load_floats(e, e.at(base, first), e.mul(place, item_bytes), kind, lanes)
-                e.store(numbers, target, e.mul(place, 4))
-
-            e.sweep(e.mul(count, self.groups), convert)
-
-    def write_tile_group(
-        self, row: Value, group: Value, target: Value, factors: tuple[Value, Value] | None
-    ) -> None:
+    def write_tile_group(self, row: Value, group: Value, target: Value) -> None:
         """Write a group of a row as bfloat16: 64 bytes to each tile of a row of tiles.
 
         A group of plain numbers is ``TILE_NUMBERS`` of them, without a scale.
@@ -102,21 +86,21 @@ class Panel:
             row: of the weight.
             group: of the row.
             target: where the row's column 0 would be.
-            factors: the group's scale and bias; None for plain numbers.
         """
         e = self.e
         source = e.at(self.weight, e.mul(row, self.row_bytes))
-        if factors is None:
+        if self.format.dense:
             column = e.mul(group, TILE_NUMBERS)
             numbers = e.load(source, e.mul(column, 2), vector(I16, TILE_NUMBERS))
             e.store(numbers, target, e.mul(group, _TILE_BYTES))
             return
         first = e.mul(group, self.format.group)
         target = e.at(target, e.mul(group, self.format.group // TILE_NUMBERS * _TILE_BYTES))
+        scale, bias = self.scale_and_bias(row, group)
         write = self._dequantize_to_tiles
         if self.format.bits == 4:
             write = self._look_up_group
-        write(source, target, first, *factors)
+        write(source, target, first, scale, bias)
 
     def _dequantize_group(
         self, source: Value, target: Value, first: Value, scale: Value, bias: Value
@@ -161,15 +145,15 @@ class Panel:
         e = self.e
         words = vector(I32, 16)
         codes = e.const_lanes(F32, range(16))
-        numbers = e.fma(codes, e.broadcast(scale, 16), e.broadcast(bias, 16))
-        # twice, so that the fifth bit of a place does not matter
-        table = to_bf16(e, e.concat([numbers, numbers]))
+        table = to_bf16(e, e.fma(codes, e.broadcast(scale, 16), e.broadcast(bias, 16)))
+        table = e.shuffle(table, [lane % 16 for lane in range(TILE_NUMBERS)])
         for start in range(0, self.format.group, TILE_NUMBERS):
             column = e.add(first, start)
             offset = e.b.lshr(column, e.index(1))
             packed = e.b.zext(e.load(source, offset, vector(I8, 16)), words)
-            # 000000hl -> 000hl0hl: the codes of a byte in the lowest bits of a word's two halves
+            # 000000hl -> 000h000l: the two codes of a byte in the two halves of a word
             pairs = e.b.or_(packed, e.b.shl(packed, e.const(words, 12)))
+            pairs = e.b.and_(pairs, e.const(words, 0x000F000F))
             places = e.b.bitcast(pairs, vector(I16, TILE_NUMBERS))
             weights = e.call("llvm.x86.avx512.permvar.hi.512", table.type, [table, places])
             e.store(weights, target, start // TILE_NUMBERS * _TILE_BYTES)

@@ -10,7 +10,7 @@ from edgellm.kernels.codegen.emitter import Emitter
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.schedule import parallel_for
 from edgellm.kernels.codegen.strips import STRIP_BYTES, STRIP_COLUMNS, STRIP_ROWS
-from edgellm.kernels.codegen.values import F32, I8, I32, VOID, Value
+from edgellm.kernels.codegen.values import I8, I32, VOID, Value
 from edgellm.kernels.codegen.weight_format import WeightFormat
 from edgellm.kernels.matmul.panel import Panel
 from edgellm.kernels.matmul.result_writer import ResultWriter
@@ -65,8 +65,6 @@ class _TileMatmul:
 
         strips   (2, 2, 8 tiles, 16, 32) bfloat16: the strip that is multiplied, and the next one
         turned   (lanes, block_rows) float32: see ``ResultWriter``
-        scales   (block_rows, n) float32
-        biases   (block_rows, n) float32
         results  (ceil(L / 32), block_rows, 32) float32
     """
 
@@ -79,6 +77,7 @@ class _TileMatmul:
         self.activations: Value = e.address("activations")
         self.strips: Value = e.scratch
         turned = e.at(self.strips, 2 * STRIP_BYTES)
+        self.results: Value = e.at(turned, e.mul(self.block_rows, 4 * TILE))
         self.writer: ResultWriter = ResultWriter(e, turned)
         self.panel: Panel = Panel(
             e,
@@ -88,10 +87,6 @@ class _TileMatmul:
             biases=e.address("biases"),
             in_features=self.in_features,
         )
-        factor_bytes = e.mul(self.block_rows, e.mul(self.panel.groups, 4))
-        self.scales: Value = e.at(turned, e.mul(self.block_rows, 4 * TILE))
-        self.biases: Value = e.at(self.scales, factor_bytes)
-        self.results: Value = e.at(self.biases, factor_bytes)
         self.group: int = weight_format.group or TILE_NUMBERS
         self.token_vectors: Value = e.ceil_div(e.tokens, TILE)
         self.pairs: Value = e.div(self.token_vectors, 2)
@@ -105,7 +100,6 @@ class _TileMatmul:
         def one_block(item: Value) -> None:
             first_row = e.mul(item, self.block_rows)
             count = e.min(self.block_rows, e.sub(self.out_features, first_row))
-            self.panel.write_factors(first_row, count, self.scales, self.biases)
             self.multiply(first_row, count)
 
             def write(token_vector: Value) -> None:
@@ -155,19 +149,7 @@ class _TileMatmul:
         first = e.div(strip.column, self.group)
         last = e.sub(e.div(self.in_features, self.group), 1)
         for number in range(STRIP_COLUMNS // self.group):
-            group = e.min(e.add(first, number), last)
-            self.panel.write_tile_group(row, group, target, self.factors(strip, row, group))
-
-    def factors(self, strip: _Strip, row: Value, group: Value) -> tuple[Value, Value] | None:
-        """Return scale and bias of a group; plain numbers have none."""
-        e = self.e
-        if self.panel.format.dense:
-            return None
-        place = e.add(e.mul(e.sub(row, strip.first_row), self.panel.groups), group)
-        scale, bias = (
-            e.load(base, e.mul(place, 4), F32, align=4) for base in (self.scales, self.biases)
-        )
-        return scale, bias
+            self.panel.write_tile_group(row, e.min(e.add(first, number), last), target)
 
     def multiply_strip(self, strip: _Strip, following: _Strip, rows: Value) -> None:
         """Add a strip's products to the results; unpack rows of the strip that follows."""
