@@ -40,13 +40,14 @@ def serve(
         ),
     ] = None,
     model: Annotated[
-        str,
+        list[str] | None,
         Option(
             metavar="NAME",
-            help="The model's name on the servers; default: the first that each has.",
+            help="The model's name on the servers, or given once for each, in their order; "
+            "default: the first that each has.",
             rich_help_panel=headings.MODEL,
         ),
-    ] = "",
+    ] = None,
     api_key_file: Annotated[
         Path | None,
         Option(
@@ -169,7 +170,7 @@ def serve(
         timeout=timeout,
         seed=seed,
     )
-    servers = _servers([url, *(beside or [])], model, api_key_file)
+    servers = _servers([url, *(beside or [])], model or [], api_key_file)
     measure = partial(measure_serving, servers, load)
     records, stopped = common.collect_records(measure, output)
     common.print_records(records, serving_columns(records), json=json, wide=wide)
@@ -210,7 +211,7 @@ def levels_of(users: str, rate: str) -> list[Level]:
     return [Level(rate=number) for number in dict.fromkeys(rates)]
 
 
-def _servers(texts: Sequence[str], model: str, key_file: Path | None) -> list[Server]:
+def _servers(texts: Sequence[str], models: Sequence[str], key_file: Path | None) -> list[Server]:
     """Return the servers with the names of their models, for which each is asked.
 
     Raises:
@@ -221,7 +222,7 @@ def _servers(texts: Sequence[str], model: str, key_file: Path | None) -> list[Se
 
     key = key_in_file(key_file)
     servers: dict[str, Server] = {}
-    for text in texts:
+    for text, model in zip(texts, models_of(models, len(texts)), strict=True):
         name, url = parse_server(text)
         if name in servers:
             raise ConfigError(
@@ -231,6 +232,22 @@ def _servers(texts: Sequence[str], model: str, key_file: Path | None) -> list[Se
         servers[name] = Server(name, endpoint.base, endpoint.model, key)
         key = None  # it is the first server's
     return list(servers.values())
+
+
+def models_of(names: Sequence[str], servers: int) -> list[str]:
+    """Return the name of each server's model; empty where it is to be asked.
+
+    Raises:
+        ConfigError: there are several names, and not one for each server.
+    """
+    if len(names) <= 1:
+        return [*names, ""][:1] * servers
+    if len(names) != servers:
+        raise ConfigError(
+            f"there are {servers} servers and {len(names)} models",
+            hint="give --model once, or once for each server",
+        )
+    return list(names)
 
 
 def key_in_file(path: Path | None) -> str | None:

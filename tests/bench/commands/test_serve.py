@@ -41,6 +41,14 @@ def test_levels_are_users_or_rates_each_once():
         serve.levels_of("1", "fast")
 
 
+def test_a_model_is_named_for_all_servers_or_for_each():
+    assert serve.models_of([], 2) == ["", ""]
+    assert serve.models_of(["a"], 2) == ["a", "a"]
+    assert serve.models_of(["a", "b"], 2) == ["a", "b"]
+    with pytest.raises(ConfigError, match="there are 3 servers and 2 models"):
+        serve.models_of(["a", "b"], 3)
+
+
 def test_a_key_is_alone_in_its_file(tmp_path):
     path = tmp_path / "key"
     path.write_text("secret\n")
