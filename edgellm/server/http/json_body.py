@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from edgellm.errors import LONE_SURROGATES
 from edgellm.server.http.api_error import ApiError
+from edgellm.setting_values import shown
 
 MAX_BODY = 32 << 20
 """Bytes of a request: some millions of tokens."""
@@ -21,7 +21,11 @@ MAX_SECONDS = 60.0
 MAX_DEPTH = 100
 """Lists and objects inside one another."""
 
-_SURROGATES = dict.fromkeys(LONE_SURROGATES)
+MAX_BRACKETS = 500_000
+"""Brackets that may open in a body, in its texts, too: each may be a list, and lists take long."""
+
+SMALL = 1 << 16
+"""Bytes of a body that is parsed at once; a larger one would hold up other requests."""
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -39,26 +43,40 @@ async def read_json(request: Request) -> dict[str, Any]:
                     raise ApiError(413, f"the body has more than {MAX_BODY >> 20} MiB; send less")
     except TimeoutError:
         raise ApiError(408, f"the body did not come within {MAX_SECONDS:g} s") from None
+    if len(body) > SMALL:
+        value = await asyncio.to_thread(_parsed, bytes(body))
+    else:
+        value = _parsed(bytes(body))
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body is not a JSON object")
+    return value
+
+
+def _parsed(body: bytes) -> Any:
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise ApiError(400, f"the body has more than {MAX_BRACKETS} lists and objects; send fewer")
     try:
-        value = json.loads(bytes(body), object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(body, object_pairs_hook=_object, parse_constant=_constant)
         _check(value, MAX_DEPTH)
     except ApiError:
         raise
     except RecursionError:
         raise ApiError(400, f"the body is nested deeper than {MAX_DEPTH} levels") from None
+    except UnicodeEncodeError:
+        raise ApiError(400, "a text has half of a surrogate pair, which is no character") from None
     except ValueError as error:  # not UTF-8, not JSON, a number of too many digits
         raise ApiError(400, f"the body is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ApiError(400, "the body is not a JSON object")
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ApiError(400, f"{twice!r} is in an object twice; leave out one", twice)
+        seen = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ApiError(400, f"{shown(name)} is in an object twice; leave out one", name)
+            seen.add(name)
     return found
 
 
@@ -67,17 +85,19 @@ def _constant(name: str) -> Any:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Refuse what is nested too deeply, infinite, or no text."""
+    """Refuse what is nested too deeply, infinite, or no text (UnicodeEncodeError)."""
     if depth == 0:
         raise RecursionError
     if isinstance(value, str):
-        if value != value.translate(_SURROGATES):
-            raise ApiError(400, "a text has half of a surrogate pair, which is no character")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ApiError(400, "a number is too large")
+        if not value.isascii():
+            value.encode()
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ApiError(400, "a number is too large")
     elif isinstance(value, list):
         for item in value:
-            _check(item, depth - 1)
+            if type(item) is not int:  # lists of token ids are long
+                _check(item, depth - 1)
     elif isinstance(value, dict):
         for name, item in value.items():
             _check(name, depth)

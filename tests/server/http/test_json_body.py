@@ -3,6 +3,7 @@
 import pytest
 
 PATH = "/v1/chat/completions"
+MANY_NAMES = b"{" + b", ".join(b'"name %d": 1' % number for number in range(60_000))
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ PATH = "/v1/chat/completions"
         (b"\xff\xfe", 400, "not JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", 400, "not JSON"),
         (b" " * ((32 << 20) + 1), 413, "32 MiB"),
+        (b'{"a": [' + b"[]," * 600_000 + b"1]}", 400, "500000 lists"),
+        (MANY_NAMES + b', "name 59999": 1}', 400, "twice"),
     ],
 )
 def test_a_body_is_refused(client, body, status, said):
