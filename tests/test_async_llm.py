@@ -42,9 +42,20 @@ def run(model, work, **settings):
     assert engine_threads() == []
 
 
+OTHERS = set()
+"""Threads that were there before a test: servers of other tests may share this process."""
+
+
+@pytest.fixture(autouse=True)
+def note_threads_of_others():
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 def engine_threads():
     ours = ("edgellm-engine", "edgellm-async")
-    return [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
+    threads = set(threading.enumerate()) - OTHERS
+    return [thread for thread in threads if thread.name.startswith(ours)]
 
 
 def test_answers_side_by_side_are_those_of_a_lone_caller(model):
