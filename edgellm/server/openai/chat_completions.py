@@ -25,7 +25,7 @@ from edgellm.server.answering.models import ServedModel
 from edgellm.server.answering.sampling_fields import choices, read_sampling, with_seeds
 from edgellm.server.answering.state import model_of, state_of
 from edgellm.server.http.api_error import refused
-from edgellm.server.http.event_stream import DONE, EventStream, event, while_connected
+from edgellm.server.http.event_stream import DONE, EventStream, TextEvents, event, while_connected
 from edgellm.server.http.fields import Fields
 from edgellm.server.http.json_body import read_json
 from edgellm.server.openai.chat_messages import read_conversation
@@ -105,12 +105,17 @@ class ChatCompletion:
     async def events(self) -> AsyncIterator[bytes]:
         """Yield its chunks as events."""
         self._head["object"] = "chat.completion.chunk"
+        texts = []
         for place in range(len(self._answers)):
             yield self._chunk(place, {"role": "assistant", "content": ""})
+            texts.append(TextEvents(lambda text, at=place: self._chunk(at, {"content": text})))
         async with aclosing(tokens_of(self._answers)) as coming:  # type: ignore[type-var]
             async for place, token in coming:
-                for chunk in self._chunks_of(place, token):
-                    yield chunk
+                if token.thinking or token.finish_reason is not None or self._with_logprobs:
+                    for chunk in self._chunks_of(place, token):
+                        yield chunk
+                elif token.text:
+                    yield texts[place](token.text)
         if self._with_usage:
             yield event({**self._head, "choices": [], "usage": self._usage()})
         yield DONE
