@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -108,7 +109,7 @@ class ChatCompletion:
         texts = []
         for place in range(len(self._answers)):
             yield self._chunk(place, {"role": "assistant", "content": ""})
-            texts.append(TextEvents(lambda text, at=place: self._chunk(at, {"content": text})))
+            texts.append(TextEvents(partial(self._text_chunk, place)))
         async with aclosing(tokens_of(self._answers)) as coming:  # type: ignore[type-var]
             async for place, token in coming:
                 if token.thinking or token.finish_reason is not None or self._with_logprobs:
@@ -139,6 +140,9 @@ class ChatCompletion:
             reason = finish_reason(token, has_calls=bool(calls))
             chunks.append(self._chunk(place, {}, reason))
         return chunks
+
+    def _text_chunk(self, place: int, text: str) -> bytes:
+        return self._chunk(place, {"content": text})
 
     def _chunk(
         self,
