@@ -146,6 +146,7 @@ def serve(
             listening,
             progress=progress,
             on_ready=lambda: terminal.note(
-                f"{', '.join(sources)}: served at {url_of(listening)}/v1; Ctrl-C ends it"
+                f"{', '.join(sources)}: {url_of(listening)} has a page, {url_of(listening)}/v1 is"
+                " the API; Ctrl-C ends it"
             ),
         )
