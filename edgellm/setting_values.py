@@ -147,9 +147,13 @@ def functions(name: str, value: object) -> tuple[Any, ...]:
     return found
 
 
+MAX_DIGITS = 20
+"""Digits of a token id; Python refuses to read thousands of them."""
+
+
 def token_number(name: str, token: object) -> int:
     """Return a token id, which JSON has as a text of digits. Raises ConfigError."""
-    if isinstance(token, str) and token.isascii() and token.isdigit():
+    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= MAX_DIGITS:
         token = int(token)
     if isinstance(token, Integral) and not isinstance(token, bool) and int(token) >= 0:
         return int(token)

@@ -243,6 +243,16 @@ class Chat(BoundToProcess):
         )
         return tokens.map(turn.add, on_end=turn.end)
 
+    def count_tokens(self, message: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> int:
+        """Return the tokens of a prompt that ends with a message; they may not fit the context.
+
+        Raises:
+            ConfigError, TemplateError: as ``stream`` does.
+        """
+        messages = [*checked_messages(self._messages), *checked_messages(message)]
+        prompt = self._template.render(messages)
+        return len(encode(prompt, self._cached, self.llm.tokenizer))
+
     def begin(
         self,
         message: str | Mapping[str, Any] | Sequence[Mapping[str, Any]],

@@ -96,7 +96,9 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         message = f"there is nothing at {path}; the API is below /v1"
     elif error.status_code == 405:
         message = f"{path} does not take {request.method}"
-    return await _answer_error(request, ApiError(error.status_code, message))
+    response = await _answer_error(request, ApiError(error.status_code, message))
+    response.headers.update(error.headers or {})  # which methods a path does take
+    return response
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import ConfigError
 from edgellm.structured.grammar import Grammar
 from edgellm.structured.token_trie import Tokens, token_trie
 
@@ -49,7 +49,7 @@ class Constraint:
         It is minus infinite for all others. End tokens may come where the answer may be over.
 
         Raises:
-            EdgeLLMError: the grammar needs more work for a token than llguidance's limits allow.
+            ConfigError: the grammar needs more work for a token than llguidance's limits allow.
         """
         import numpy as np
 
@@ -63,14 +63,14 @@ class Constraint:
         return (_MINUS_INFINITY - allowed).view(np.float32)
 
     def add(self, token: int) -> None:
-        """Take the next token of the sequence. Raises EdgeLLMError where it may not come."""
+        """Take the next token of the sequence. Raises ConfigError where it may not come."""
         self._matcher.consume_token(token)
         self._require_no_error()
         self.has_ended = self._matcher.is_stopped()
 
     def _require_no_error(self) -> None:
         if self._matcher.is_error():
-            raise EdgeLLMError(
+            raise ConfigError(
                 f"the answer cannot be held to its grammar: {self._matcher.get_error().strip()}",
                 hint="use a simpler grammar or schema",
             )

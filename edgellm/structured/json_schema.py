@@ -20,6 +20,12 @@ MAX_DEPTH = 64
 MAX_LOOKS = 2_000
 """Parts of a refused schema that are compiled to find the one that is refused."""
 
+MAX_PROPERTIES = 2_000
+"""Properties of all objects in a schema: the time of compilation grows with their square."""
+
+MAX_OPTIONAL = 480
+"""Properties of an object that may be left out: llguidance keeps each in mind at the beginning."""
+
 _SMALLER = "take a smaller schema, and check the rest of the answer yourself"
 _JSON = 'give an object: {"type": "object", "properties": {"name": {"type": "string"}}}'
 _HINT = "take it out of the schema, and check the finished answer for it"
@@ -98,10 +104,37 @@ def with_real_dates(schema: Any) -> Any:
 
 def require_enforceable(schema: Schema) -> None:
     """Raise ConfigError, with the place in the schema, where it cannot be enforced in full."""
+    _require_few_properties(schema)
     message = library.refusal(library.from_json_schema(schema))
     if message:
         place, reason = _Search(schema).find(message)
         raise ConfigError(f"the JSON schema cannot be enforced at {place}: {reason}", hint=_HINT)
+
+
+def _require_few_properties(schema: Schema) -> None:
+    """Raise ConfigError where an object, or the whole, has more properties than are compiled."""
+    total = 0
+    parts = [("#", schema)]
+    for place, part in parts:
+        parts += [(place + path, child) for path, child in _children(part)]
+        if not isinstance(part, dict) or not isinstance(part.get("properties"), dict):
+            continue
+        properties = part["properties"]
+        required = part.get("required")
+        optional = len(properties)
+        if isinstance(required, list):
+            optional -= sum(isinstance(name, str) and name in properties for name in required)
+        if optional > MAX_OPTIONAL:
+            raise ConfigError(
+                f"the JSON schema cannot be enforced at {place}/properties: {optional} of them "
+                f"may be left out, of {MAX_OPTIONAL} allowed",
+                hint="list more of them under required, or take a smaller schema",
+            )
+        total += len(properties)
+    if total > MAX_PROPERTIES:
+        raise ConfigError(
+            f"the JSON schema has {total} properties, of {MAX_PROPERTIES} allowed", hint=_SMALLER
+        )
 
 
 class _Search:

@@ -55,6 +55,7 @@ class TokenTrie:
         library = llguidance()
         encoder = library.TokenizerWrapper(_Encoder(tokenizer, tokens, ends))
         self._tokenizer = library.LLTokenizer(encoder, eos_token=ends)
+        self._blank = [token for token, data in enumerate(tokens) if data == b" "][:1]
         self._drops_blank = tokenizer.drops_first_blank
         self._compiled: OrderedDict[str, Any] = OrderedDict()
         self._compiling = threading.Lock()
@@ -71,19 +72,21 @@ class TokenTrie:
             ConfigError: the grammar names a special token that this model has not.
         """
         compiled = grammar.compiled
-        if begins and self._drops_blank:
+        after_blank = begins and self._drops_blank
+        if after_blank:
             compiled = from_lark('start: " "? @answer', {"answer": compiled})
         with self._compiling:
             found = self._compiled.get(compiled)
             if found is None:
-                found = self._compile(compiled, limits(grammar.step_items))
+                found = self._compile(compiled, limits(grammar.step_items), after_blank=after_blank)
                 self._compiled[compiled] = found
                 if len(self._compiled) > KEPT_GRAMMARS:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(compiled)
             return found.deep_copy()
 
-    def _compile(self, compiled: str, limited: Any) -> Any:
+    def _compile(self, compiled: str, limited: Any, *, after_blank: bool) -> Any:
+        """Return a matcher; ``after_blank``: a blank may come before what it is a grammar of."""
         matcher = llguidance().LLMatcher(self._tokenizer, compiled, log_level=0, limits=limited)
         if matcher.is_error():
             raise ConfigError(
@@ -91,13 +94,22 @@ class TokenTrie:
                 hint="it may name special tokens of another model",
             )
         first = matcher.deep_copy()
-        first.compute_bitmask()
-        if first.is_stopped():
-            raise ConfigError(
-                f"the grammar allows no text: {first.get_error().strip() or first.stop_reason()}",
-                hint="let it begin with something",
-            )
+        _require_text(first)
+        if after_blank:
+            for token in self._blank:
+                first.consume_token(token)
+            _require_text(first)
         return matcher
+
+
+def _require_text(matcher: Any) -> None:
+    """Raise ConfigError where no token may come at the beginning of a grammar."""
+    matcher.compute_bitmask()
+    if matcher.is_stopped():
+        raise ConfigError(
+            f"the grammar allows no text: {matcher.get_error().strip() or matcher.stop_reason()}",
+            hint="let it begin with something",
+        )
 
 
 class _Encoder:

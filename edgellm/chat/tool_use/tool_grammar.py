@@ -40,7 +40,7 @@ def checked_choice(choice: object, tools: Sequence[Mapping[str, Any]]) -> str:
         if choice == "required" and not tools:
             raise ConfigError("tool_choice is required, and there are no tools", hint="give tools")
         return str(choice)
-    if isinstance(name, str) and name in names:
+    if isinstance(name, str) and name in names and name not in _CHOICES:
         return name
     raise ConfigError(
         f"tool_choice is {shown(choice)}; it must be auto, required, none or one of the tools",

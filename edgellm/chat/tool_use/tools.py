@@ -20,7 +20,36 @@ def tool_schemas(tools: object) -> list[dict[str, Any]]:
     """
     if callable(tools) or isinstance(tools, Mapping):
         tools = [tools]
-    return [_schema(tool) for tool in listed("tools", tools, "a list of schemas or functions")]
+    schemas = [_schema(tool) for tool in listed("tools", tools, "a list of schemas or functions")]
+    names = set()
+    for place, schema in enumerate(schemas):
+        function = schema["function"]
+        _check_function(function, f"tools[{place}].function")
+        if function["name"] in names:
+            raise ConfigError(
+                f"tools[{place}].function.name is {shown(function['name'])}, as another one's is",
+                hint="give each tool a name of its own",
+            )
+        names.add(function["name"])
+    return schemas
+
+
+def _check_function(function: Mapping[str, Any], path: str) -> None:
+    """Raise ConfigError where a field of a function has a value of another kind."""
+    if not function["name"]:
+        raise ConfigError(f"{path}.name is empty", hint="give each tool a name of its own")
+    kinds: tuple[tuple[str, type, str], ...] = (
+        ("description", str, "a text"),
+        ("parameters", Mapping, "a JSON schema"),
+        ("strict", bool, "true or false"),
+    )
+    for name, kind, expected in kinds:
+        value = function.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(
+                f"{path}.{name} is {shown(value)}; it must be {expected}",
+                hint="leave it out where there is none",
+            )
 
 
 def _schema(tool: object) -> dict[str, Any]:

@@ -172,10 +172,10 @@ async def complete(
 
 
 async def count_tokens(model: ServedModel, conversation: Conversation) -> int:
-    """Return how many tokens a conversation has; errors are those of ``Chat.stream``."""
+    """Return how many tokens a conversation has; errors are those of ``Chat.count_tokens``."""
 
     def count() -> int:
-        return len(_chat(model, conversation).begin(conversation.messages).ids)
+        return _chat(model, conversation).count_tokens(conversation.messages)
 
     return await asyncio.to_thread(count)
 

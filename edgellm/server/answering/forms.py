@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from edgellm.errors import ConfigError
-from edgellm.server.http.api_error import refused
+from edgellm.server.http.api_error import refused, with_hint
 from edgellm.server.http.fields import Fields
 from edgellm.structured.grammar import Grammar
 
@@ -66,7 +66,4 @@ async def compiled(compile_: Callable[[], Grammar], path: str) -> Grammar:
     try:
         return await asyncio.to_thread(compile_)
     except ConfigError as error:
-        message = error.message
-        if error.hint:
-            message = f"{message}; {error.hint}"
-        raise refused(path, message, "unsupported_schema") from None
+        raise refused(path, with_hint(error), "unsupported_schema") from None

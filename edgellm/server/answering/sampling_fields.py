@@ -12,6 +12,7 @@ from edgellm.server.http.fields import Fields
 from edgellm.settings import MAX_SEED, MAX_VOCABULARY, Sampling
 
 MAX_STOPS = 16
+MAX_BIASES = 10_000
 MAX_CHOICES = 64
 MAX_TOKENS = 1 << 27
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -45,7 +46,7 @@ def read_sampling(
         "frequency_penalty": fields.number("frequency_penalty", -2, 2),
         "seed": fields.whole("seed", -(1 << 63), MAX_SEED),
         "stop": _stop(fields, stop),
-        "logit_bias": fields.any("logit_bias"),
+        "logit_bias": _logit_bias(fields),
     }
     if given["seed"] is not None:
         given["seed"] %= MAX_SEED + 1
@@ -98,6 +99,13 @@ def _stop(fields: Fields, name: str) -> list[str] | None:
     if not is_list or len(given) > MAX_STOPS:
         raise fields.wrong(name, f"a text, or a list of at most {MAX_STOPS} texts")
     return [text for text in given if text]
+
+
+def _logit_bias(fields: Fields) -> Any:
+    bias = fields.any("logit_bias")
+    if isinstance(bias, dict) and len(bias) > MAX_BIASES:
+        raise refused("logit_bias", f"logit_bias has {len(bias)} tokens, of {MAX_BIASES} allowed")
+    return bias
 
 
 def _field_of(error: ConfigError, chosen: dict[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from edgellm.chat import ToolChoice
 from edgellm.server.answering.answers import Conversation
 from edgellm.server.answering.sampling_fields import read_effort
 from edgellm.server.anthropic.field_tables import OUTPUT_CONFIG, TOOL
@@ -196,7 +197,7 @@ def _tools(fields: Fields) -> Sequence[dict[str, Any]]:
     return tools
 
 
-def _tool_choice(fields: Fields) -> tuple[str, bool]:
+def _tool_choice(fields: Fields) -> tuple[ToolChoice, bool]:
     """Return which tool is to be called, in OpenAI's words, and whether several may be."""
     choice = fields.object("tool_choice")
     if choice is None:
@@ -204,7 +205,7 @@ def _tool_choice(fields: Fields) -> tuple[str, bool]:
     is_parallel = not choice.flag("disable_parallel_tool_use")
     kind = choice.choice("type", ("auto", "any", "tool", "none"), "")
     if kind == "tool":
-        return choice.text("name"), is_parallel
+        return {"type": "function", "function": {"name": choice.text("name")}}, is_parallel
     return kind.replace("any", "required"), is_parallel
 
 

@@ -32,7 +32,11 @@ MESSAGES = FieldTable(
 )
 
 COUNT_TOKENS = FieldTable(
-    supported=_CONVERSATION, limited=_LIMITED, refused=_REFUSED, ignored=_IGNORED
+    supported=_CONVERSATION,
+    limited=_LIMITED,
+    refused=_REFUSED,
+    ignored=_IGNORED,
+    generates=False,
 )
 
 TOOL = FieldTable(

@@ -64,6 +64,8 @@ class ApiError(Exception):
         """Headers that go with it: how long to wait, where that is worth a try."""
         if self.status in {429, 503}:
             return {"Retry-After": str(RETRY_AFTER)}
+        if self.status in {408, 413}:  # the rest of the body is not read
+            return {"Connection": "close"}
         if self.status == 504:
             return {"x-should-retry": "false"}  # OpenAI's and Anthropic's clients heed it
         return {}
@@ -96,22 +98,29 @@ def refused(param: str | None, message: str, code: str | None = None) -> ApiErro
     return ApiError(400, message, param, code)
 
 
+def with_hint(error: EdgeLLMError) -> str:
+    """Return the message of an error, and its next step."""
+    if error.hint:
+        return f"{error.message}; {error.hint}"
+    return error.message
+
+
 def api_error(error: Exception) -> ApiError:
     """Return an error of the runtime as a client is to get it."""
     if isinstance(error, ApiError):
         return error
     if not isinstance(error, EdgeLLMError):
         return ApiError(500, "the server has failed; its log says how")
-    message = error.message
-    if error.hint:
-        message = f"{message}; {error.hint}"
+    message = with_hint(error)
     match error:
         case QueueFullError():
             return ApiError(429, "the server is busy; try again in a moment", code="queue_full")
         case ClosedError():
             return ApiError(503, "the server is shutting down", code="shutting_down")
         case ContextError():
-            return ApiError(400, message, code="context_length_exceeded")
+            # its hint is about options of the command line
+            shorter = f"{error.message}; send a shorter one"
+            return ApiError(400, shorter, code="context_length_exceeded")
         case ModelNotFoundError():
             return ApiError(404, message, "model", "model_not_found")
         case ConfigError() | TemplateError() | MemoryBudgetError() | UnsupportedModelError():

@@ -41,6 +41,29 @@ OF_OTHER_SERVERS = {
 """Fields that clients of other servers know, and that would change the answer."""
 
 
+OF_OTHER_APIS = {
+    "frequency_penalty": "this API has none",
+    "grammar": "use /v1/chat/completions",
+    "input": "give messages, or a prompt to /v1/completions",
+    "instructions": "give a system message",
+    "logit_bias": "use /v1/chat/completions",
+    "logprobs": "use /v1/chat/completions",
+    "max_output_tokens": "give max_tokens",
+    "n": "ask as often as you want answers",
+    "output_config": "give response_format, and reasoning_effort",
+    "output_format": "give output_config.format, or response_format",
+    "presence_penalty": "this API has none",
+    "reasoning": "give reasoning_effort",
+    "response_format": "give output_config.format",
+    "stop": "give stop_sequences",
+    "stop_sequences": "give stop",
+    "system": "give a system message",
+    "text": "give response_format",
+    "thinking": "give reasoning_effort",
+}
+"""Fields that one API has for what another calls otherwise; where they are not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldTable:
     """Says which fields of its reference an endpoint, or a part of it, reads and refuses.
@@ -51,16 +74,21 @@ class FieldTable:
             with these values, and what to do instead of another.
         refused: fields that would change the answer, and what to do instead.
         ignored: fields without which the answer is the same.
+        generates: whether the endpoint answers with new text.
     """
 
     supported: frozenset[str]
     limited: Mapping[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    generates: bool = True
 
     def check_request(self, fields: Fields) -> None:
-        """Do as ``check`` does, for a whole request: some have fields of other servers."""
+        """Do as ``check`` does, for a whole request: some have fields of other servers and APIs."""
         fields.refuse(OF_OTHER_SERVERS)
+        if self.generates:
+            others = OF_OTHER_APIS.items()
+            fields.refuse({name: how for name, how in others if self.treatment(name) is None})
         self.check(fields)
 
     def check(self, fields: Fields) -> None:

@@ -9,7 +9,7 @@ from edgellm.chat_template.template import REASONING_FIELDS
 from edgellm.errors import ConfigError
 from edgellm.server.answering.answers import Conversation
 from edgellm.server.answering.sampling_fields import read_effort
-from edgellm.server.http.api_error import refused
+from edgellm.server.http.api_error import refused, with_hint
 from edgellm.server.http.fields import Fields
 from edgellm.server.openai.field_tables import MESSAGE
 
@@ -29,7 +29,7 @@ def read_conversation(fields: Fields) -> Conversation:
     try:
         checked_messages(given)
     except ConfigError as error:
-        raise refused("messages", f"{error.message}; {error.hint}") from None
+        raise refused("messages", with_hint(error)) from None
     variables = fields.object("chat_template_kwargs")
     think, effort = read_effort(fields, "reasoning_effort")
     return Conversation(

@@ -58,6 +58,7 @@ EMBEDDINGS = FieldTable(
     supported=names("encoding_format input model"),
     refused={"dimensions": "vectors have the model's hidden size"},
     ignored=frozenset({"user"}),
+    generates=False,
 )
 
 RESPONSES = FieldTable(

@@ -34,10 +34,12 @@ async def detokenize(request: Request) -> Response:
     """Answer with the text of ``tokens``."""
     fields = Fields(await read_json(request))
     tokens = fields.items("tokens", at_most=MAX_TOKENS)
-    if not all(map(is_int, tokens)):
+    if not fields.has("tokens") or not all(map(is_int, tokens)):
         raise fields.wrong("tokens", "a list of token ids")
     model = await _model(request, fields)
     tokenizer = model.llm.tokenizer
+    if tokens and not 0 <= min(tokens) <= max(tokens) < tokenizer.vocab_size:
+        raise refused("tokens", f"tokens must be ids from 0 to {tokenizer.vocab_size - 1}")
     text = await asyncio.to_thread(tokenizer.decode, tokens, skip_special_tokens=False)
     return JSONResponse({"prompt": text, "content": text})
 
