@@ -20,7 +20,7 @@ def read_keys(path: str | None) -> tuple[str, ...]:
     text = read_given_text(
         given_path(path), MAX_LETTERS, hint="name a file that has a key per line"
     )
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ConfigError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgellm.async_llm import AsyncLLM
-from edgellm.errors import ConfigError, MemoryBudgetError
+from edgellm.errors import ClosedError, ConfigError, EdgeLLMError, MemoryBudgetError
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for, plan_for
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
@@ -147,8 +147,8 @@ class Models:
         Requests that come while it is loaded wait for the same model.
 
         Raises:
-            ApiError: there is no such model (404), or no memory for it (503).
-            EdgeLLMError: as ``edgellm.load`` does.
+            ApiError: there is no such model (404), no memory for it (503), or it cannot be loaded.
+            MemoryBudgetError: it needs more memory than there is for all models.
         """
         entry = self.find(name)
         entry.users += 1
@@ -161,6 +161,18 @@ class Models:
                     entry._loading = asyncio.create_task(self._bring(entry))
                 # who leaves lets the others have it
                 await asyncio.shield(entry._loading)
+        except (ClosedError, MemoryBudgetError):
+            self.release(name)
+            raise
+        except EdgeLLMError as error:
+            self.release(name)
+            LOG.error("the model %s cannot be loaded: %s", name, error)
+            raise ApiError(
+                500,
+                f"the model {name!r} cannot be loaded; the server's log says why",
+                "model",
+                "model_not_loaded",
+            ) from error
         except BaseException:
             self.release(name)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from edgellm.errors import (
     TemplateError,
     UnsupportedModelError,
 )
+
+LOG = logging.getLogger("edgellm.server")
 
 RETRY_AFTER = 1
 """Seconds after which a client may try again; clients obey it up to two minutes."""
@@ -127,4 +130,6 @@ def api_error(error: Exception) -> ApiError:
             field = _FIELD.match(message)
             return ApiError(400, message, field and field[0])
         case _:
-            return ApiError(500, message)
+            # it may name a file of this machine
+            LOG.error("a request has failed: %s", message)
+            return ApiError(500, "the server has failed; its log says how")

@@ -92,7 +92,7 @@ class Guard:
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             given = token.strip()
-        digest = _digest(given)
+        digest = _digest(given.encode("latin-1"))  # as it came
         # all are compared, whichever it is, in the same time
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             raise ApiError(
@@ -134,8 +134,10 @@ def _check_origin(origin: str, host: str) -> None:
         )
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: str | bytes) -> bytes:
+    if isinstance(key, str):
+        key = key.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(key).digest()
 
 
 def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

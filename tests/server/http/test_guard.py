@@ -15,7 +15,10 @@ MODELS = "/v1/models"
 @pytest.fixture(scope="module")
 def keyed(stories):
     with served(
-        stories, name="stories", api_keys=("one", "two"), cors_origins=("https://a.example",)
+        stories,
+        name="stories",
+        api_keys=("one", "two", "k\u00e9y"),
+        cors_origins=("https://a.example",),
     ) as client:
         yield client
 
@@ -57,6 +60,7 @@ def test_other_names_are_served_to_whoever_has_a_key(keyed):
         ({"Authorization": "Bearer one"}, 200),
         ({"Authorization": "bearer two"}, 200),
         ({"x-api-key": "one"}, 200),
+        ({"x-api-key": "k\u00e9y".encode()}, 200),
         ({"x-api-key": "on\xe9"}, 401),
     ],
 )
@@ -90,6 +94,8 @@ def test_keys_are_read_from_a_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text("# mine\n one \n\ntwo\n")
     assert read_keys(str(path)) == ("one", "two")
+    path.write_text("\ufeffone\nk\u00e9y\n", encoding="utf-8")
+    assert read_keys(str(path)) == ("one", "k\u00e9y")
     path.write_text("#\n")
     with pytest.raises(ConfigError, match="has no key"):
         read_keys(str(path))
