@@ -53,6 +53,21 @@ def test_a_tool_is_refused(caller, function, field):
     assert value["error"]["param"] == f"tools[1].function.{field}"
 
 
+def test_a_grammar_is_not_ignored_for_a_required_call(caller):
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    asked = {"messages": USER, "tools": tools, "max_tokens": 4, "grammar": 'start: "a"'}
+    status, value = caller.post(CHAT, **asked, tool_choice="required")
+    assert status == 400
+    assert value["error"]["param"] == "grammar"
+
+
+def test_true_is_not_one(client):
+    status, value = client.post("/v1/completions", prompt="Hi", max_tokens=1, best_of=True)
+    assert status == 400
+    assert value["error"]["param"] == "best_of"
+    assert client.post("/v1/completions", prompt="Hi", max_tokens=1, best_of=1.0)[0] == 200
+
+
 def test_no_tool_has_the_name_of_a_choice(caller):
     status, value = caller.post(
         "/v1/messages",

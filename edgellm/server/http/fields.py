@@ -134,7 +134,10 @@ class Fields:
 
     def allow(self, name: str, *values: Any, instead: str) -> None:
         """Refuse a field unless it has one of the values that mean what is done anyway."""
-        if self.has(name) and self.any(name) not in values:
+        value = self.any(name)
+        is_flag = isinstance(value, bool)  # which Python takes for 0 or 1
+        allowed = [one for one in values if isinstance(one, bool) == is_flag]
+        if self.has(name) and value not in allowed:
             raise refused(
                 self.path(name),
                 f"{self.path(name)} {shown(self.any(name))} is not supported: {instead}",

@@ -50,6 +50,8 @@ async def chat_completions(request: Request) -> Response:
     sampling = replace(sampling, grammar=form or grammar)
     samplings = with_seeds(sampling, choices(fields))
     conversation = read_conversation(fields)
+    if grammar is not None and conversation.tool_choice not in ("auto", "none"):
+        raise refused("grammar", "grammar and a call that is required exclude one another")
     model = await model_of(request, fields)
     opening = reply(state, model, conversation, samplings)
     answers = await while_connected(request, opening)
