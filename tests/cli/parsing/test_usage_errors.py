@@ -134,12 +134,7 @@ MEMORY = "--memory needs a value: SIZE, PERCENT or auto"
         (
             ["ps"],
             "no model runs in the background",
-            "a model is in memory while its command runs; edgellm list shows those on disk",
-        ),
-        (
-            ["server"],
-            "edgellm has no server of its own yet",
-            "docs/python.md shows one in a few lines of Python, over edgellm.AsyncLLM",
+            "edgellm list shows models on disk, and /v1/models of edgellm serve those in memory",
         ),
     ],
 )
