@@ -36,9 +36,11 @@ def test_many_inputs_are_those_alone(stories, client):
 
 
 def test_who_leaves_is_not_waited_for(client, stories):
-    long = {"prompt": "Once upon a time", "max_tokens": 200, "stop": ["never this"]}
+    long = {"prompt": "Once upon a time", "max_tokens": 400, "stop": ["never this"]}
     answering = threading.Thread(target=client.post, args=["/v1/completions"], kwargs=long)
     answering.start()
+    while client.get("/v1/models/stories")[1]["running"] == 0:
+        time.sleep(0.001)
     with pytest.raises(TimeoutError):
         client.request("POST", PATH, {"model": "stories", "input": TEXTS}, timeout=0.01)
     answering.join()
