@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DURATION = 10.0
 MAX_KEY = 4096
-INSTALL = "pip install locust"
+INSTALL = "install it, in edgellm's checkout: pip install '.[load]'"
 
 
 def serve(

@@ -69,11 +69,11 @@ class KeyBlocks:
         self.columns = columns
         self.lanes: int = e.isa.lanes
         self.floats: Value = vector(F32, e.isa.lanes)
-        self.strip = columns.strip
+        self.strip: int = columns.strip
         # half of the registers hold sums: of 8 rows by 2 vectors, or of fewer rows by more
-        self.sums = e.isa.registers // 2
+        self.sums: int = e.isa.registers // 2
         largest_tile = self.sums // KEY_VECTORS
-        self.row_tiles = [largest_tile >> i for i in range(largest_tile.bit_length())]
+        self.row_tiles: list[int] = [largest_tile >> i for i in range(largest_tile.bit_length())]
 
     def add(self, keys: HeadRows, values: HeadRows, part: KeyRange, rows: Value) -> None:
         """Take in the keys of a part, which lie in one block."""

@@ -45,7 +45,8 @@ class TileBlocks:
         self.e = e
         self.kind = kind
         self.head_dim = head_dim
-        self.key_tiles, self.value_tiles = tiles
+        self.key_tiles: Value = tiles[0]
+        self.value_tiles: Value = tiles[1]
         self.unpacked = unpacked
 
     def load(self, head: Value, block: Value, part: KeyRange) -> None:

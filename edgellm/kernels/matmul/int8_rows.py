@@ -39,28 +39,31 @@ class Int8Rows:
     """The kernel's arguments, and the products of a group's codes with its scale and bias."""
 
     def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
-        self.e = e = Emitter(isa, name, INT8_MATVEC)
+        self.e: Emitter = Emitter(isa, name, INT8_MATVEC)
+        e = self.e
         self.isa = isa
         self.format = weight_format
-        self.inputs = Input(
+        self.inputs: Input = Input(
             e.address("activations"), e.address("activation_scales"), e.address("activation_sums")
         )
-        self.weight = WeightRow(e.address("weight"), e.address("scales"), e.address("biases"))
-        self.out_features = e.argument("out_features")
-        self.groups = e.argument("groups")
-        self.out = e.address("out")
-        self.out_stride = e.argument("out_stride")
-        self.add = e.argument("add")
-        self.tokens = e.tokens
-        self.group_bytes = weight_format.group * weight_format.bits // 8
-        self.group_words = self.group_bytes // 4
+        self.weight: WeightRow = WeightRow(
+            e.address("weight"), e.address("scales"), e.address("biases")
+        )
+        self.out_features: Value = e.argument("out_features")
+        self.groups: Value = e.argument("groups")
+        self.out: Value = e.address("out")
+        self.out_stride: Value = e.argument("out_stride")
+        self.add: Value = e.argument("add")
+        self.tokens: Value = e.tokens
+        self.group_bytes: int = weight_format.group * weight_format.bits // 8
+        self.group_words: int = self.group_bytes // 4
         # lanes that the sums of one group fill; a larger group fills all of them several times
-        self.group_lanes = min(isa.lanes, self.group_words)
-        self.in_features = e.mul(self.groups, weight_format.group)
-        self.row_bytes = e.mul(self.groups, self.group_bytes)
-        self.scale_bytes = e.mul(self.groups, weight_format.item_bytes)
-        self.block = isa.block
-        self.blocks_end = e.round_down(self.groups, self.block)
+        self.group_lanes: int = min(isa.lanes, self.group_words)
+        self.in_features: Value = e.mul(self.groups, weight_format.group)
+        self.row_bytes: Value = e.mul(self.groups, self.group_bytes)
+        self.scale_bytes: Value = e.mul(self.groups, weight_format.item_bytes)
+        self.block: int = isa.block
+        self.blocks_end: Value = e.round_down(self.groups, self.block)
 
     def weight_rows(self, first: Value, count: int) -> list[WeightRow]:
         """Return the addresses of ``count`` rows of the weight."""

@@ -43,7 +43,6 @@ OPTIONAL = {
     "llama_cpp": "llama-cpp-python",
     "accelerate": "accelerate",
     "airllm": "AirLLM",
-    "locust": "locust",
 }
 """Packages that a plain install does not bring, and the need that they meet.
 
@@ -71,6 +70,7 @@ LESS = [
     (r"edgellm bench ablate", "--tokens 2 --repetitions 1"),
     (r"edgellm bench parity", "--tokens 64 --new-tokens 4"),
     (r"edgellm bench serve", "--users 1,2 --requests 2"),
+    (r"edgellm launch", "--url http://localhost:8080"),
     (r"edgellm bench (?!disk|compare|report|rate)", "--repetitions 1 --max-seconds 0.01"),
     (r"python -m edgellm.bench.studies.speculation", "--tokens 8 --passes 4"),
     (r"python -m edgellm.bench.studies.batching", "--steps 2 --rounds 1"),
@@ -138,7 +138,7 @@ def run(environment, server):
     def run(words, place, needs):
         hidden = [package for package, need in OPTIONAL.items() if need not in needs]
         variables = environment | hiding(*hidden)
-        words[-1] = words[-1].replace("http://localhost:8080/v1", server)
+        words[-1] = words[-1].replace("http://localhost:8080", server)
         if IN_THE_CHECKOUT.match(words[-1]):
             place = ROOT
         done = subprocess.run(
@@ -163,7 +163,7 @@ def run(environment, server):
 def server():
     """The URL of a server that speaks as OpenAI's does."""
     with openai_server() as (url, _):
-        yield f"{url}/v1"
+        yield url
 
 
 def test_needs_are_said_in_words_that_are_known():

@@ -62,4 +62,4 @@ def test_a_key_is_alone_in_its_file(tmp_path):
 def test_a_missing_locust_is_said_with_what_installs_it(capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "locust", None)
     assert main(["bench", "serve", "http://localhost:1"]) == 1
-    assert "pip install locust" in capsys.readouterr().err
+    assert "pip install '.[load]'" in capsys.readouterr().err
