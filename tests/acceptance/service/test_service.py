@@ -16,7 +16,7 @@ def right():
     return clients.lone_answers()
 
 
-@pytest.mark.parametrize(("path", "number"), [("/", 1000), ("/threads", 100)])
+@pytest.mark.parametrize(("path", "number"), [("/", 2000), ("/threads", 100)])
 def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     with clients.service() as (port, process):
         report = asyncio.run(clients.measure(port, process.pid, path=path, clients=number))
