@@ -11,10 +11,10 @@ TEXTS = [
     for beginning in ("Once upon a time there was a", "Tom wanted a", "The girl saw a", "I like my")
     for thing in ("boat", "dog that could sing", "big red ball in the garden", "cake", "bird")
 ]
-TOKENS = 6
+TOKENS = 4
 
 
-@pytest.fixture(scope="module", params=["resident", "paged"])
+@pytest.fixture(scope="module")
 def model(request, stories, tmp_path_factory):
     """The bundled model, in memory or with layers that stream from disk."""
     if request.param == "resident":
@@ -35,7 +35,11 @@ def ask(client, text, *, streamed):
     return "".join(value["choices"][0]["text"] for _, value in events[:-1])
 
 
-@pytest.mark.parametrize("at_once", [1, 8, 32])
+@pytest.mark.parametrize(
+    ("model", "at_once"),
+    [("resident", 1), ("resident", 8), ("resident", 32), ("paged", 1), ("paged", 32)],
+    indirect=["model"],
+)
 def test_texts_are_those_of_generate(model, at_once):
     asked = (TEXTS * 2)[:at_once]
     alone = {text: model.generate(text, max_tokens=TOKENS).text for text in set(asked)}
