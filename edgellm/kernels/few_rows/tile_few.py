@@ -99,15 +99,9 @@ class _TileFew(FewStages):
         again.
         """
         e = self.e
-        start = e.min(first, e.sub(self.out_features, TILE))
-        weight = e.at(self.weight, e.mul(start, self.row_bytes))
-        # the next 16 rows are asked for meanwhile; after the last ones, the same again
-        has_next = e.less(e.add(first, TILE), stop)
-        ahead = e.b.select(has_next, e.index(TILE), e.index(0))
-        next_weight = e.at(weight, e.mul(ahead, self.row_bytes))
+        start, weight, ahead, next_weight = self.rows_of_tile(first, stop)
         self.load_factors(start)
-        next_factors = e.mul(e.add(start, ahead), self.scale_bytes)
-        e.prefetch_range((self.scales, self.biases), next_factors, e.mul(ahead, self.scale_bytes))
+        self.prefetch_factors(start, ahead)
         self.sum_blocks(weight, next_weight)
 
         def remaining_group(group: Value) -> None:

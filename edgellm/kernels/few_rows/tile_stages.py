@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from edgellm.kernels.codegen.abi import INT8_MATVEC, TILE, TILE_GROUPS, TILE_PARTS
-from edgellm.kernels.codegen.emitter import Emitter
+from edgellm.kernels.codegen.abi import TILE, TILE_GROUPS, TILE_PARTS
 from edgellm.kernels.codegen.isa import Isa
 from edgellm.kernels.codegen.unpack import load_floats
 from edgellm.kernels.codegen.values import F32, I8, I16, I32, Value, vector
 from edgellm.kernels.codegen.weight_format import WeightFormat
+from edgellm.kernels.few_rows.tile_arguments import TileArguments
 from edgellm.kernels.matmul.tile_matmul import TILE_ROW_BYTES, tile
 
 TILE_BYTES = TILE_ROW_BYTES * TILE
@@ -32,7 +32,7 @@ _CODES_BYTES = TILE_PARTS["codes"] // TILE_GROUPS
 """Scratch for the unpacked codes of a group."""
 
 
-class TileStages:
+class TileStages(TileArguments):
     """The kernel's arguments and stages.
 
     Its scratch holds, for 16 rows of the weight (``abi.TILE_PARTS``)::
@@ -47,29 +47,8 @@ class TileStages:
     """
 
     def __init__(self, isa: Isa, name: str, weight_format: WeightFormat) -> None:
-        self.e: Emitter = Emitter(isa, name, INT8_MATVEC)
+        super().__init__(isa, name, weight_format)
         e = self.e
-        self.format = weight_format
-        self.block: int = isa.block
-        self.floats: Value = vector(F32, TILE)
-        self.inputs: Value = e.address("activations")
-        self.input_scales: Value = e.address("activation_scales")
-        self.input_sums: Value = e.address("activation_sums")
-        self.weight: Value = e.address("weight")
-        self.scales: Value = e.address("scales")
-        self.biases: Value = e.address("biases")
-        self.out_features: Value = e.argument("out_features")
-        self.groups: Value = e.argument("groups")
-        self.out: Value = e.address("out")
-        self.out_stride: Value = e.argument("out_stride")
-        self.add: Value = e.argument("add")
-        self.tokens: Value = e.tokens
-        self.width: int = min(TILE_ROW_BYTES, weight_format.group)  # codes of a row in a tile
-        self.group_tiles: int = weight_format.group // self.width
-        self.group_bytes: int = weight_format.group * weight_format.bits // 8
-        self.row_bytes: Value = e.mul(self.groups, self.group_bytes)
-        self.scale_bytes: Value = e.mul(self.groups, weight_format.item_bytes)
-        self.blocks_end: Value = e.round_down(self.groups, self.block)
         self.codes: Value = e.scratch
         self.ints: Value = e.at(self.codes, TILE_PARTS["codes"])
         self.sums: Value = e.at(self.ints, TILE_PARTS["ints"])

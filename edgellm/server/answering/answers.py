@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -241,7 +241,7 @@ def _all_or_none(begin: Callable[[], Iterator[Answer]]) -> list[Answer]:
     return answers
 
 
-async def tokens_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Token]]:
+async def tokens_of(answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, Token]]:
     """Yield the tokens of some answers as they come, with the answers' places.
 
     Where this iterator is closed, or one of them fails, all of them are given up.
@@ -274,7 +274,7 @@ async def tokens_of(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Token
 async def read_all(answers: Sequence[Answer]) -> list[list[Token]]:
     """Return the tokens of some answers, once all have ended."""
     tokens: list[list[Token]] = [[] for _ in answers]
-    async with aclosing(tokens_of(answers)) as coming:  # type: ignore[type-var]
+    async with aclosing(tokens_of(answers)) as coming:
         async for place, token in coming:
             tokens[place].append(token)
     return tokens

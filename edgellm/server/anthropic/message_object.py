@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -48,7 +48,7 @@ class MessageObject:
         content = [self._content(block, block.text) for block in blocks.all]
         return {**self._head, "content": content, **self._end(blocks), "usage": self._usage()}
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Yield its events."""
         start = {
             **self._head,
@@ -60,7 +60,7 @@ class MessageObject:
         yield event({"type": "message_start", "message": start}, "message_start")
         yield PING
         blocks = Blocks(self._answer)
-        async with aclosing(tokens_of([self._answer])) as coming:  # type: ignore[type-var]
+        async with aclosing(tokens_of([self._answer])) as coming:
             async for _, token in coming:
                 for change in blocks.add(token):
                     for value in self._values(change):

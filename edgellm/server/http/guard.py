@@ -57,10 +57,9 @@ class Guard:
                 message["headers"] = [*message["headers"], *_raw(added)]
             await send(message)
 
+        send_: Send = send
         if is_listed:
             send_ = send_with_cors
-        else:
-            send_ = send  # type: ignore[assignment]
         try:
             self._check_host(headers)
             if origin is not None and not is_listed:

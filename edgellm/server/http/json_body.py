@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from typing import Any
 
 from starlette.requests import Request
 
+from edgellm.files.strict_json import loads_strict
 from edgellm.server.http.api_error import ApiError
-from edgellm.setting_values import shown
 
 MAX_BODY = 32 << 20
 """Bytes of a request: some millions of tokens."""
@@ -56,10 +54,8 @@ def _parsed(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
         raise ApiError(400, f"the body has more than {MAX_BRACKETS} lists and objects; send fewer")
     try:
-        value = json.loads(body, object_pairs_hook=_object, parse_constant=_constant)
+        value = loads_strict(body.decode("utf-8-sig"))
         _check(value, MAX_DEPTH)
-    except ApiError:
-        raise
     except RecursionError:
         raise ApiError(400, f"the body is nested deeper than {MAX_DEPTH} levels") from None
     except UnicodeEncodeError:
@@ -69,31 +65,13 @@ def _parsed(body: bytes) -> Any:
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ApiError(400, f"{shown(name)} is in an object twice; leave out one", name)
-            seen.add(name)
-    return found
-
-
-def _constant(name: str) -> Any:
-    raise ApiError(400, f"{name} is not a number of JSON")
-
-
 def _check(value: Any, depth: int) -> None:
-    """Refuse what is nested too deeply, infinite, or no text (UnicodeEncodeError)."""
+    """Refuse what is nested too deeply (RecursionError), or no text (UnicodeEncodeError)."""
     if depth == 0:
         raise RecursionError
     if isinstance(value, str):
         if not value.isascii():
             value.encode()
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ApiError(400, "a number is too large")
     elif isinstance(value, list):
         for item in value:
             if type(item) is not int:  # lists of token ids are long

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -105,14 +105,14 @@ class ChatCompletion:
             "usage": self._usage(),
         }
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Yield its chunks as events."""
         self._head["object"] = "chat.completion.chunk"
         texts = []
         for place in range(len(self._answers)):
             yield self._chunk(place, {"role": "assistant", "content": ""})
             texts.append(TextEvents(partial(self._text_chunk, place)))
-        async with aclosing(tokens_of(self._answers)) as coming:  # type: ignore[type-var]
+        async with aclosing(tokens_of(self._answers)) as coming:
             async for place, token in coming:
                 if token.thinking or token.finish_reason is not None or self._with_logprobs:
                     for chunk in self._chunks_of(place, token):

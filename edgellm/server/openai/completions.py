@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -100,9 +100,9 @@ class TextCompletion:
         found = [self._choice(place, some) for place, some in enumerate(tokens)]
         return {**self._head, "choices": found, "usage": self._usage()}
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Yield its chunks as events."""
-        async with aclosing(tokens_of(self._answers)) as coming:  # type: ignore[type-var]
+        async with aclosing(tokens_of(self._answers)) as coming:
             async for place, token in coming:
                 choice = self._choice(place, [token])
                 if choice["text"] or choice["logprobs"] or choice["finish_reason"]:

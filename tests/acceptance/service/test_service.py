@@ -1,4 +1,4 @@
-"""The documented service under a thousand clients, a third of whom leave."""
+"""The documented service under thousands of clients, a third of whom leave."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ def right():
     return clients.lone_answers()
 
 
-@pytest.mark.parametrize(("path", "number"), [("/", 1000), ("/threads", 100)])
+@pytest.mark.parametrize(("path", "number"), [("/", 4000), ("/threads", 100)])
 def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     with clients.service() as (port, process):
         report = asyncio.run(clients.measure(port, process.pid, path=path, clients=number))
@@ -32,6 +32,6 @@ def test_no_client_is_refused_and_every_answer_is_right(path, number, right):
     state = report.after
     assert (state["running"], state["waiting"], state["kv_bytes"]) == (0, 0, 0)
     assert state["threads"] == report.before["threads"]
-    # what allocators keep still grows a little; the KV caches of the second half's clients alone
-    # would be 200 MB
-    assert report.growth * report.seconds / 2 < 64e6
+    # flat: what all the clients of the second half left behind is less than one model; some 1,500
+    # clients fill what allocators and the prefix cache keep
+    assert report.growth * report.seconds / 2 < 10e6

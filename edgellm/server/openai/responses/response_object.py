@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
@@ -57,12 +57,12 @@ class ResponseObject:
         self._blocks = await read_blocks(self._answer)
         return self._ended()
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Yield its events, numbered from 0 on."""
         begun = self._object("in_progress", output=[])
         yield self._event("response.created", response=begun)
         yield self._event("response.in_progress", response=begun)
-        async with aclosing(tokens_of([self._answer])) as coming:  # type: ignore[type-var]
+        async with aclosing(tokens_of([self._answer])) as coming:
             async for _, token in coming:
                 for change in self._blocks.add(token):
                     for some in self._events_of(change):
