@@ -18,7 +18,7 @@ from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, Sampling
 
 if TYPE_CHECKING:
-    from edgellm.bench.records.amdahl import Scaling
+    from edgellm.bench.statistics.amdahl import Scaling
 
 
 def queries(
@@ -59,7 +59,7 @@ def queries(
     """
     from edgellm.bench.queries.queries import measure_queries
     from edgellm.bench.queries.questions import QUESTIONS, QuerySettings, read_questions
-    from edgellm.bench.records.amdahl import scalings
+    from edgellm.bench.statistics.amdahl import scalings
 
     # Checked here, since each worker would fail with it.
     Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)

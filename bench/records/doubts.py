@@ -24,6 +24,7 @@ CLIENT_IS_BUSY = (
     "the client may hold the server up where both share few cores: load it from another machine"
 )
 REQUESTS_FAILED = "a server that fails has less to do: compare no speeds with failures in them"
+PROMPTS_WERE_CUT = "what stood in front was not read: raise --context, or take fewer shots"
 DISK_WAS_BUSY = (
     "the disk was slower in the plain reads that it is compared with, or the system had the file "
     "in memory: measure again"
@@ -87,3 +88,10 @@ def doubt_client(share: float | None) -> list[Doubt]:
     if share is None or share <= MAX_CLIENT_SHARE:
         return []
     return [Doubt(f"the client took {100 * share:.0f}% of a core", CLIENT_IS_BUSY)]
+
+
+def doubt_cut(cut: int, questions: int) -> list[Doubt]:
+    """Return the doubt about answers to prompts that did not fit the context."""
+    if not cut:
+        return []
+    return [Doubt(f"{cut} of {questions} prompts were cut", PROMPTS_WERE_CUT)]

@@ -61,6 +61,8 @@ Score = Annotated[float, Between(1, 10)]
 Fraction = Annotated[float, Between(0, 1)]
 Distance = Annotated[float, Between(0, 1e300)]
 Perplexity = Annotated[float, Between(0.5, 1e305)]
+Figure = Annotated[float, Between(-1e305, 1e305)]
+"""Of a question, or of a metric: any number that is one."""
 
 Environment = Annotated[
     Mapping[str, Any],

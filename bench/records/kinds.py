@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from edgellm.bench.records.backend_names import current_name
 from edgellm.bench.records.doubts import Doubt, doubt_efficiency, doubt_spread
+from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.fields import (
     Bits,
     Count,
@@ -226,7 +227,7 @@ KINDS: Mapping[str, type[Record]] = {
     kind.KIND: kind
     for kind in (
         *(Record, SpeedRecord, DiskRecord, PagingRecord),
-        *(AblationRecord, QueryRecord, ParityRecord, ServingRecord),
+        *(AblationRecord, QueryRecord, ParityRecord, ServingRecord, EvaluationRecord),
     )
 }
 """The kinds of records, by their names in a file."""

@@ -7,7 +7,7 @@ import pytest
 from support.local_server import serving
 
 from edgellm.bench.commands.queries import scaling_sentence
-from edgellm.bench.records.amdahl import Scaling
+from edgellm.bench.statistics.amdahl import Scaling
 from edgellm.cli.app import main
 
 

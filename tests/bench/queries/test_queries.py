@@ -8,7 +8,7 @@ import pytest
 
 from edgellm.bench.queries.queries import measure_queries
 from edgellm.bench.queries.questions import QUESTIONS, QuerySettings, read_questions
-from edgellm.bench.records.amdahl import scalings
+from edgellm.bench.statistics.amdahl import scalings
 from edgellm.errors import ConfigError
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.bench.records.amdahl import Scaling, scalings
 from edgellm.bench.records.kinds import QueryRecord
+from edgellm.bench.statistics.amdahl import Scaling, scalings
 
 COUNTS = st.lists(st.integers(1, 128), min_size=2, max_size=6, unique=True)
 
