@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from edgellm.memory_plan.plan import Plan
     from edgellm.open_llm import load
     from edgellm.plan_model import plan
+    from edgellm.scoring.score_stream import ScoreStats, ScoreStream
     from edgellm.scoring.scorer import Score
     from edgellm.settings import LoadFields, LoadSettings, Sampling, SamplingFields
     from edgellm.structured.grammar import Grammar
@@ -92,6 +93,8 @@ __all__ = [
     "Sampling",
     "SamplingFields",
     "Score",
+    "ScoreStats",
+    "ScoreStream",
     "Stats",
     "Stream",
     "TemplateError",
@@ -125,6 +128,7 @@ _MODULES = {
     "memory_plan.plan": ["Plan"],
     "open_llm": ["load"],
     "plan_model": ["plan"],
+    "scoring.score_stream": ["ScoreStats", "ScoreStream"],
     "scoring.scorer": ["Score"],
     "settings": ["LoadFields", "LoadSettings", "Sampling", "SamplingFields"],
     "structured.grammar": ["Grammar"],

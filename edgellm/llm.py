@@ -41,8 +41,10 @@ from edgellm.reading.disk_reader import Reader
 from edgellm.runtime.caches import CacheMaker, LayerCaches
 from edgellm.sampling.processors import require_known_tokens
 from edgellm.scoring.embeddings import POOLINGS, Pooling, embed, hidden_states
+from edgellm.scoring.logit_rows import logit_rows
 from edgellm.scoring.pairs import encode_pairs
-from edgellm.scoring.scorer import Score, score_pairs
+from edgellm.scoring.score_stream import ScoreStream
+from edgellm.scoring.scorer import Score
 from edgellm.scoring.workspace import Workspace
 from edgellm.setting_values import callback, choice, listed, truth, whole_number
 from edgellm.settings import MAX_QUEUE, MAX_SEQUENCES, Sampling, SamplingFields, merged
@@ -326,6 +328,27 @@ class LLM(BoundToProcess):
             finally:
                 lease.drop()
 
+    def stream_logits(
+        self, tokens: Sequence[int], *, begin: int = 0
+    ) -> Generator[npt.NDArray[np.float32]]:
+        """Return an iterator over the rows of ``logits``, in parts (R, V) of at most 64 rows.
+
+        Beside the rows of a part, only hidden states are in memory, not the logits of all tokens.
+        Each part is computed when it is asked for; others may use the model in between.
+
+        Args:
+            tokens: token ids.
+            begin: the first row that is wanted.
+
+        Raises:
+            ContextError, ClosedError, NotFiniteError, ReadError: as ``stream`` does.
+            EdgeLLMError: it was cancelled.
+        """
+        ids = token_ids(tokens, self.tokenizer)
+        self._check(ids)
+        begin = whole_number("begin", begin, 0, len(ids) - 1)
+        return logit_rows(ids, begin, self._workspace)
+
     def score(self, pairs: Iterable[tuple[Prompt, Prompt]]) -> list[Score]:
         """Return how likely the model finds continuations after their contexts, in their order.
 
@@ -343,11 +366,21 @@ class LLM(BoundToProcess):
             ClosedError, NotFiniteError, ReadError: as ``stream`` does.
             EdgeLLMError: it was cancelled.
         """
+        with self.stream_scores(pairs) as stream:
+            scores = dict(stream)
+        return [scores[place] for place in range(len(scores))]
+
+    def stream_scores(self, pairs: Iterable[tuple[Prompt, Prompt]]) -> ScoreStream:
+        """Return the scores of ``score`` as they come, each with its pair's place.
+
+        They come wave by wave, in the order that shares most, so that who stops early has lost a
+        wave at most; ``ScoreStream.stats`` counts the work. Nothing is computed before the first
+        one is asked for. Arguments and errors are those of ``score``.
+        """
         encoded = encode_pairs(pairs, self.tokenizer)
         for place, pair in enumerate(encoded):
             self._check(pair.tokens, f"pairs[{place}]")
-        with self._workspace() as workspace:
-            return score_pairs(encoded, workspace)
+        return ScoreStream(encoded, self._engine_context())
 
     def hidden_states(self, prompt: Prompt, layer: int = -1) -> npt.NDArray[np.float32]:
         """Return the hidden states (L, E) of the L tokens of a prompt.

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from edgellm.engine.scheduling.batched_forward import SequenceInput
+from edgellm.engine.scheduling.context import EngineContext
 from edgellm.kv_cache.cache import Cache
+from edgellm.models.layers import always
 from edgellm.sampling.token_scorer import TokenScorer
 from edgellm.scoring.pairs import Pair
 from edgellm.scoring.waves import Group, Wave, common_prefix, waves
@@ -38,29 +40,50 @@ class Score:
     bytes: int
 
 
-def score_pairs(pairs: Sequence[Pair], workspace: Workspace) -> list[Score]:
-    """Return the scores of pairs, in their order.
+class Scorer:
+    """Scores pairs, a wave at a time.
 
-    Raises:
-        NotFiniteError: the model's logits are not finite.
-        EdgeLLMError: it was cancelled.
+    Args:
+        pairs: what is scored.
+        context: the model.
     """
-    scores: dict[int, Score] = {}
-    prefix = _SharedPrefix(workspace)
-    for wave in waves(pairs, workspace):
-        scores.update(_run(wave, prefix, workspace))
-    return [scores[place] for place in range(len(pairs))]
+
+    def __init__(self, pairs: Sequence[Pair], context: EngineContext) -> None:
+        plain = Workspace(context, always)
+        self._waves = waves(pairs, plain)
+        self._prefix = _SharedPrefix()
+        self._next = next(self._waves, None)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there are no more waves."""
+        return self._next is None
+
+    def run_wave(self, workspace: Workspace) -> list[tuple[int, Score]]:
+        """Score the next wave, of which there is one; return its pairs' places with their scores.
+
+        Raises:
+            NotFiniteError: the model's logits are not finite.
+            EdgeLLMError: it was cancelled.
+        """
+        assert self._next is not None, "is_done was asked"
+        scores = list(_run(self._next, self._prefix, workspace))
+        self._next = next(self._waves, None)
+        return scores
+
+    def drop_caches(self) -> None:
+        """Free the KV caches that are kept for the next wave."""
+        self._prefix = _SharedPrefix()
 
 
 @dataclass(slots=True)
 class _SharedPrefix:
     """The KV caches of what a wave's contexts have in common; the next wave may have some of it."""
 
-    workspace: Workspace
     tokens: tuple[int, ...] = ()
     caches: list[Cache] = field(default_factory=list)
 
-    def prepare(self, wave: Wave) -> None:
+    def prepare(self, wave: Wave, workspace: Workspace) -> None:
         """Compute what all contexts of a wave share, as far as it is not there."""
         tokens = wave.groups[0].context[: wave.shared]
         if not tokens:
@@ -69,20 +92,20 @@ class _SharedPrefix:
         common = common_prefix(self.tokens, tokens)
         if not self.caches or not all(cache.trim(common) for cache in self.caches):
             common = 0
-            self.caches = self.workspace.context.caches.make(
-                capacity=self.workspace.context.context, reserve=len(tokens)
+            self.caches = workspace.context.caches.make(
+                capacity=workspace.context.context, reserve=len(tokens)
             )
         if common < len(tokens):
             new = SequenceInput(
                 tokens[common:], self.caches, prompt_tokens=_room(wave), needs_logits=False
             )
-            self.workspace.forward([new])
+            workspace.forward([new])
         self.tokens = tokens
 
-    def caches_for(self, group: Group) -> list[Cache]:
+    def caches_for(self, group: Group, workspace: Workspace) -> list[Cache]:
         """Return caches that hold the prefix, with room for the longest pair of a group."""
         if not self.tokens:
-            return self.workspace.context.make_caches(group.room)
+            return workspace.context.make_caches(group.room)
         return _copies(self.caches, len(self.tokens), group.room)
 
 
@@ -102,7 +125,7 @@ class _Running:
         self._group = group
         self._caches = caches
         self._shared = shared
-        self._head = workspace.context.model.logits
+        self._head = workspace.head
         self._last_state: mx.array | None = None  # (1, E)
         if group.is_alone:
             first = len(group.context) - shared
@@ -171,9 +194,10 @@ class _Running:
 
 def _run(wave: Wave, prefix: _SharedPrefix, workspace: Workspace) -> Iterator[tuple[int, Score]]:
     """Send a wave through the model; yield its scores, with the pairs' places."""
-    prefix.prepare(wave)
+    prefix.prepare(wave, workspace)
     running = [
-        _Running(group, prefix.caches_for(group), wave.shared, workspace) for group in wave.groups
+        _Running(group, prefix.caches_for(group, workspace), wave.shared, workspace)
+        for group in wave.groups
     ]
     workspace.forward([one.first_input() for one in running])
     for one in running:

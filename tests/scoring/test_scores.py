@@ -6,7 +6,7 @@ from support import tiny
 from support.counting import open_counted, paged_settings
 from support.mlx_lm_models import write_mlx_lm_model
 
-from edgellm.errors import ConfigError, ContextError, EdgeLLMError
+from edgellm.errors import ClosedError, ConfigError, ContextError, EdgeLLMError
 from edgellm.scoring.pairs import encode_pairs
 from edgellm.tokenizer import Tokenizer
 
@@ -68,6 +68,51 @@ def test_what_contexts_share_goes_through_the_model_once(tiny_folder):
         own = {tuple(context): len(context) - len(SHOTS) for context, _ in pairs}
         longer = sum(len(continuation) - 1 for _, continuation in pairs)
         assert sum(layers.lengths) == len(SHOTS) + sum(own.values()) + longer
+
+
+def test_scores_come_in_waves_and_others_go_in_between(tiny_folder):
+    llm, layers = open_counted(tiny_folder("llama-2", seed=1, config=LONG), prefill_chunk=16)
+    with llm:
+        pairs = questions(count=8)
+        whole = llm.score(pairs)
+        layers.lengths.clear()
+        scores = {}
+        with llm.stream_scores(pairs) as stream:
+            assert (len(stream), stream.stats.pairs, stream.stats.waves) == (24, 0, 0)
+            for place, score in stream:
+                assert stream.stats.pairs > len(scores)
+                scores[place] = score
+            assert next(stream, None) is None
+        assert [scores[place] for place in range(len(pairs))] == whole
+        stats = stream.stats
+        assert (stats.pairs, stats.layer_tokens) == (24, sum(layers.lengths))
+        assert stats.waves > 1
+        assert (stats.waves, stats.head_rows) <= (stats.passes, stats.layer_tokens)
+        stream = llm.stream_scores(pairs)
+        place, score = next(stream)
+        assert score == whole[place]
+        assert len(llm.generate(SHOTS, max_tokens=2).ids) == 2  # in between
+        assert all(score == whole[place] for place, score in stream)
+
+
+def test_a_stream_of_scores_ends_where_it_is_told_to(tiny_folder):
+    llm, layers = open_counted(tiny_folder("llama-2", seed=1, config=LONG), prefill_chunk=16)
+    with llm:
+        stream = llm.stream_scores(questions(count=8))
+        next(stream)
+        first_wave = stream.stats.pairs
+        llm.cancel()
+        assert len([next(stream) for _ in range(first_wave - 1)]) == first_wave - 1  # those stay
+        with pytest.raises(EdgeLLMError, match="cancelled"):
+            next(stream)
+        stream = llm.stream_scores(questions(count=8))
+        next(stream)
+        stream.close()
+        passes = layers.passes
+        assert (list(stream), layers.passes) == ([], passes)
+        stream = llm.stream_scores(questions(count=8))
+    with pytest.raises(ClosedError):
+        next(stream)
 
 
 def test_a_streamed_model_is_read_once_for_many_pairs(tiny_folder):
