@@ -16,6 +16,7 @@ LIBRARIES = "torch transformers mlx_lm numba llvmlite"
 HEAVY = {*LIBRARIES.split(), "typer", "rich", "prompt_toolkit"}
 HEAVY |= {"tokenizers", "sentencepiece", "jinja2", "huggingface_hub"}
 OPTIONAL = {*LIBRARIES.split(), "accelerate", "gguf", "llama_cpp", "triton", "safetensors"}
+OPTIONAL |= {"sacrebleu"}
 # Modules that write for one optional library and are imported only where it is there.
 MAY_NEED = {
     "edgellm.kernels.": "llvmlite",

@@ -1,4 +1,6 @@
-"""Statistics over records: what threads are worth, and what a difference of two runs shows.
+"""Statistics over records: what threads are worth, and how sure a difference of two runs is.
 
-``amdahl.py`` fits how time falls as threads are added. Stands on ``bench/records``.
+``amdahl.py`` fits how time falls as threads are added. ``resampling.py`` has the paired bootstrap
+and standard errors of any metric, ``significance.py`` exact tests. Stands on ``bench/records`` and
+``bench/metrics``.
 """

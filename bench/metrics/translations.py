@@ -1,0 +1,108 @@
+"""Translations: BLEU and chrF, with sacrebleu's statistics, formulas and signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from edgellm.bench.metrics.metric import Floats
+from edgellm.errors import BackendError, ConfigError
+
+ORDERS = 4
+CHARACTER_ORDERS = 6
+BLEU_COLUMNS = tuple(f"bleu_{number}" for number in range(2 + 2 * ORDERS))
+"""Length, reference length, then matching and all n-grams of words, for n from 1 to 4."""
+
+CHRF_COLUMNS = tuple(f"chrf_{number}" for number in range(3 * CHARACTER_ORDERS))
+"""For n from 1 to 6, n-grams of characters: all, those of the reference, matching."""
+
+
+def translation_columns(
+    answer: str, references: Sequence[str], *, language: str = ""
+) -> dict[str, float]:
+    """Return sacrebleu's sufficient statistics of one translation.
+
+    Args:
+        answer: the translation.
+        references: one or more.
+        language: code of the target language, which chooses BLEU's tokenizer.
+
+    Raises:
+        ConfigError: there is no reference.
+        BackendError: sacrebleu, or what its tokenizer for the language needs, is not installed.
+    """
+    if not references:
+        raise ConfigError("a translation has no reference", hint="give each row one at least")
+    streams = [[text] for text in references]
+    # sacrebleu sums these over a corpus; it has no public name for them
+    words, characters = (
+        scorer._extract_corpus_statistics([answer], streams)[0] for scorer in _scorers(language)
+    )
+    values = [*words, *characters]
+    names = [*BLEU_COLUMNS, *CHRF_COLUMNS]
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def translation_signatures(*, language: str = "", references: int = 1) -> dict[str, str]:
+    """Return sacrebleu's signature of each metric, by its name: how to get the same numbers.
+
+    Args:
+        language: code of the target language.
+        references: of each translation.
+    """
+    signatures = {}
+    for name, scorer in zip(("bleu", "chrf"), _scorers(language), strict=True):
+        # a scorer knows its signature once it has scored
+        scorer.corpus_score(["a"], [["a"]] * references)
+        signatures[name] = scorer.get_signature().format()
+    return signatures
+
+
+def bleu(sums: Floats) -> Floats:
+    """Return corpus BLEU, exponentially smoothed, of sums (..., 1 + 10) of the columns."""
+    length, reference_length = sums[..., 1], sums[..., 2]
+    matched, total = sums[..., 3 : 3 + ORDERS], sums[..., 3 + ORDERS :]
+    # an order without a match counts as half a match, the next one as a quarter
+    without = np.cumsum(matched == 0, axis=-1)
+    smoothed = np.where(matched == 0, 0.5**without, matched)
+    precisions = 100 * smoothed / total
+    brevity = np.where(length < reference_length, np.exp(1 - reference_length / length), 1.0)
+    value = brevity * np.exp(np.log(precisions).mean(axis=-1))
+    empty = (matched.sum(axis=-1) == 0) | (total == 0).any(axis=-1)
+    return np.where(empty, 0.0, value)
+
+
+def chrf(sums: Floats) -> Floats:
+    """Return corpus chrF2 of sums (..., 1 + 18) of the columns."""
+    orders = sums[..., 1:].reshape(*sums.shape[:-1], CHARACTER_ORDERS, 3)
+    given, wanted, matched = np.moveaxis(orders, -1, 0)
+    counted = (given > 0) & (wanted > 0)
+    precision = np.where(counted, matched / given, 0.0).sum(axis=-1)
+    recall = np.where(counted, matched / wanted, 0.0).sum(axis=-1)
+    many = counted.sum(axis=-1)
+    # beta is 2: F = 5 P R / (4 P + R), of means over the orders that both sides have
+    value = 100 * 5 * precision * recall / (4 * precision + recall) / many
+    return np.where(matched.sum(axis=-1) == 0, 0.0, value)
+
+
+@lru_cache(maxsize=8)
+def _scorers(language: str) -> tuple[Any, Any]:
+    """Make sacrebleu's two scorers; importing it takes a while, so only here."""
+    try:
+        from sacrebleu.metrics import BLEU, CHRF
+    except ImportError:
+        raise BackendError(
+            "BLEU and chrF need sacrebleu, which is not installed",
+            hint="pip install '.[eval]'",
+        ) from None
+    short = language.replace("_", "-").partition("-")[0].lower()
+    try:
+        return BLEU(trg_lang=short, force=True), CHRF()
+    except (ImportError, RuntimeError) as error:
+        raise BackendError(
+            f"sacrebleu's tokenizer for {short!r} needs more: {error}",
+            hint=f"pip install 'sacrebleu[{short}]'",
+        ) from None
