@@ -23,7 +23,7 @@ Formula = Callable[[Floats], Floats]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What many answers amount to.
+    """A figure of many answers: a formula over sums of their columns.
 
     Attributes:
         name: in records and options.

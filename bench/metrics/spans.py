@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadLines:
-    """What generated lines say.
+    """Entities read from generated lines.
 
     Attributes:
         spans: found among the tokens.
