@@ -75,4 +75,5 @@ def macro_f1(sums: Floats) -> Floats:
     hits, predicted, gold = np.split(sums, 3, axis=-1)
     seen = predicted + gold
     f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=seen > 0)
-    return f1.sum(axis=-1) / (seen > 0).sum(axis=-1)
+    mean: Floats = f1.sum(axis=-1) / (seen > 0).sum(axis=-1)
+    return mean

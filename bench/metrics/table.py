@@ -28,7 +28,8 @@ def _bits(sums: Floats) -> Floats:
 
 
 def _perplexity(sums: Floats) -> Floats:
-    return np.exp(_ratio(sums))
+    perplexity: Floats = np.exp(_ratio(sums))
+    return perplexity
 
 
 def _span_f1(sums: Floats) -> Floats:

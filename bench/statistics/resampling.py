@@ -205,7 +205,7 @@ def _jackknife(metric: Metric, sample: _Sample, sides: Sequence[Floats]) -> floa
             for total, side in zip(totals, sides, strict=True)
         ]
         without.append(values[-1] - values[0] if len(values) > 1 else values[0])
-    values = np.concatenate(without)
-    if not np.isfinite(values).all():
+    left = np.concatenate(without)
+    if not np.isfinite(left).all():
         return None
-    return float(np.sqrt((documents - 1) / documents * ((values - values.mean()) ** 2).sum()))
+    return float(np.sqrt((documents - 1) / documents * ((left - left.mean()) ** 2).sum()))
