@@ -24,7 +24,8 @@ def _repeated(sums: Floats) -> Floats:
 
 
 def _bits(sums: Floats) -> Floats:
-    return _ratio(sums) / np.log(2)
+    bits: Floats = _ratio(sums) / np.log(2)
+    return bits
 
 
 def _perplexity(sums: Floats) -> Floats:
