@@ -1,0 +1,100 @@
+"""Names in a text, and their types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, generated
+from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, texts_of
+from edgellm.bench.evaluation.tasks.rows.labels import label_number
+from edgellm.bench.evaluation.tasks.rows.problems import BadRow
+from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
+from edgellm.bench.evaluation.tasks.rows.reading import Row
+from edgellm.bench.metrics.spans import read_lines, span_columns, spans_of_tags
+from edgellm.errors import ConfigError
+from edgellm.files.strict_json import quoted
+
+NONE = "none"
+"""The answer where a text has no name."""
+
+TOKENS = Form(
+    needs={
+        "tokens": ("tokens", "words"),
+        "tags": ("tags", "ner_tags", "ner", "labels"),
+    },
+    right=("tags",),
+    fits=lambda parts: isinstance(parts["tokens"], list) and isinstance(parts["tags"], list),
+    template="Text: {{ text }}\nNames:\n",
+)
+
+
+class Entities(Kind):
+    """Named entities, generated as lines of a type and a name."""
+
+    name = "entities"
+    way = "generated"
+    forms = (TOKENS,)
+    metrics = ("span_f1", "span_precision", "span_recall")
+    stops = ("\n\n",)
+    max_tokens = 96
+    takes_labels = True
+
+    def labels(
+        self, form: Form, rows: Sequence[Parts], given: tuple[str, ...] | None
+    ) -> tuple[str, ...]:
+        """Return the tags given, or those of the rows."""
+        if given is not None:
+            return given
+        found = {tag for parts in rows if isinstance(parts["tags"], list) for tag in parts["tags"]}
+        numbers = [tag for tag in found if not isinstance(tag, str)]
+        if numbers:
+            raise ConfigError(
+                f"the tags are numbers, such as {quoted(numbers[0])}",
+                hint="name them in their order: --labels O,B-person,I-person,...",
+            )
+        return tuple(sorted(found))
+
+    def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
+        """Return a sentence with the tags of its tokens."""
+        tokens = parts["tokens"]
+        tags = parts["tags"]
+        texts_of(tokens, "tokens")
+        if not isinstance(tags, list) or len(tags) != len(tokens) or not tokens:
+            raise BadRow(
+                f"there are {len(tokens)} tokens and {len(tags)} tags",
+                hint="give each token a tag: O, or B- or I- and a type",
+            )
+        names = tuple(labels[label_number(tag, labels, "a tag")] for tag in tags)
+        try:
+            spans = spans_of_tags(names)
+        except ConfigError as error:
+            raise BadRow(error.message, hint=error.hint or "") from error
+        lines = [f"{kind}: {' '.join(tokens[begin:end])}" for kind, begin, end in spans]
+        text = " ".join(tokens)
+        return ask(
+            row,
+            form,
+            shown={"text": text, "tokens": tuple(tokens), "types": types_of(labels)},
+            about=[text],
+            target="\n".join(lines) or NONE,
+            group=next((span.kind for span in spans), NONE),
+            tags=names,
+        )
+
+    def instruction(self, form: Form, labels: tuple[str, ...], *, chat: bool) -> str:
+        """Return the types, and how names are written."""
+        return (
+            "Find the names in each text. Write a line for each, as type: name, in the order of "
+            f"the text. The types are {', '.join(types_of(labels))}. "
+            f"Where there is no name, write {NONE}."
+        )
+
+    def columns(self, question: Question, outcome: Outcome) -> dict[str, float]:
+        """Return the spans that the lines of an answer name, and those of the tags."""
+        said = read_lines(generated(outcome), question.shown["tokens"], question.shown["types"])
+        return span_columns(said, question.tags)
+
+
+def types_of(tags: Sequence[str]) -> tuple[str, ...]:
+    """Return the types of entities in tags."""
+    return tuple(sorted({tag.partition("-")[2] for tag in tags} - {""}))

@@ -1,0 +1,44 @@
+"""Texts that are read: how well a model expects them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask
+from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
+from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question, Scored
+from edgellm.bench.evaluation.tasks.rows.reading import Row
+from edgellm.bench.metrics.texts import text_columns
+
+ANSWERS = (
+    *("label", "labels", "label_text", "category", "intent", "class", "sentiment", "tags"),
+    *("answer", "answers", "target", "targets", "output", "gold", "response", "completion"),
+    *("summary", "summaries", "highlights", "tldr", "reference", "references"),
+)
+"""Fields that ask for more than reading."""
+
+
+class Text(Kind):
+    """Documents, each scored from its beginning."""
+
+    name = "text"
+    way = "read"
+    forms = (
+        Form(
+            needs={"text": ("text", "content", "page", "document")},
+            right=(),
+            lacks=ANSWERS,
+            template="{{ text }}",
+        ),
+    )
+    metrics = ("bits_per_byte", "token_perplexity", "word_perplexity", "kl", "top1")
+
+    def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
+        """Return a text, to the letter as the row has it."""
+        about = text_of(parts, "text")
+        return ask(row, form, shown={"text": parts["text"]}, about=[about], target=parts["text"])
+
+    def columns(self, question: Question, outcome: Outcome) -> dict[str, float]:
+        """Return the columns of a text that was read."""
+        score = cast("Scored", outcome)
+        return text_columns(question.target, -score.logprob, len(score.ids))
