@@ -1,0 +1,302 @@
+"""Compare runs over the questions that both were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from edgellm.bench.metrics.metric import Columns, Floats, Metric
+from edgellm.bench.metrics.table import METRICS
+from edgellm.bench.statistics.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    Difference,
+    paired_bootstrap,
+)
+from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
+from edgellm.bench.statistics.significance import holm, mcnemar
+from edgellm.errors import ConfigError
+
+Verdict = Literal["no difference seen", "worse", "better", "different"]
+"""Different are runs by a metric of which neither more nor less is better, such as length."""
+
+RIGHT_LOGPROB = "right_logprob"
+
+
+class Run(Protocol):
+    """A model's answers to questions, as an ``EvaluationRecord`` has them."""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+
+    @property
+    def headline(self) -> str:
+        """Name of the metric that is compared by default."""
+
+    @property
+    def question_ids(self) -> Sequence[str]:
+        """One a question."""
+
+    @property
+    def question_hashes(self) -> Sequence[str]:
+        """Of the texts of each question; empty where nobody knows."""
+
+    @property
+    def documents(self) -> Sequence[str]:
+        """The document of each question; empty where each is its own."""
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[float]]:
+        """Numbers of each question, by name."""
+
+    @property
+    def prompt_hash(self) -> str | None:
+        """Of all that the prompts have in common."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedResult:
+    """The second of two runs compared with the first.
+
+    Attributes:
+        metric: its name.
+        questions: that both were asked.
+        only_first: questions that only the first was asked: they are left out.
+        only_second: that only the second was asked.
+        documents: that the questions are about.
+        first: value of the first run over the common questions.
+        second: of the second.
+        difference: the second less the first.
+        low: lower end of its 95 % interval (paired bootstrap).
+        high: upper end.
+        standard_error: of the difference; None of a single document.
+        better: questions that the second does better.
+        worse: questions that the first does better.
+        mcnemar_p: exact; None where questions count for more than 0 or 1.
+        p: McNemar's where there is one and each question is its own document, else the
+            bootstrap's.
+        p_holm: corrected for all comparisons that were made together.
+        right_logprob: change of the right option's log-likelihood, where options were scored.
+        verdict: worse or better where p_holm is below 5 % and the interval leaves 0 out.
+        sentence: what so many questions can show.
+    """
+
+    metric: str
+    questions: int
+    only_first: int
+    only_second: int
+    documents: int
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    standard_error: float | None
+    better: int
+    worse: int
+    mcnemar_p: float | None
+    p: float
+    p_holm: float
+    right_logprob: Difference | None
+    verdict: Verdict
+    sentence: str
+
+
+def compare_runs(
+    first: Run,
+    others: Sequence[Run],
+    *,
+    metric: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[PairedResult]:
+    """Compare each of several runs with the first; Holm's correction is over all of them.
+
+    Args:
+        first: the reference.
+        others: compared with it.
+        metric: name; default: the first run's headline.
+        resamples: of the bootstrap.
+        seed: of its draws.
+
+    Raises:
+        ConfigError: the runs are of different tasks, were asked differently, share no question,
+            or the metric is unknown.
+        NotFiniteError: a column or a value is not finite.
+    """
+    name = metric or first.headline
+    if name not in METRICS:
+        raise ConfigError(
+            f"there is no metric {name!r}", hint=f"there are {', '.join(sorted(METRICS))}"
+        )
+    compared = [
+        _Comparison(METRICS[name], first, other, resamples=resamples, seed=seed) for other in others
+    ]
+    corrected = holm([one.p for one in compared])
+    return [one.result(p_holm) for one, p_holm in zip(compared, corrected, strict=True)]
+
+
+class _Comparison:
+    """Two runs over their common questions, before the correction."""
+
+    def __init__(
+        self, metric: Metric, first: Run, second: Run, *, resamples: int, seed: int
+    ) -> None:
+        ids = _common_questions(first, second)
+        self.metric = metric
+        self.questions = len(ids)
+        self.only_first = len(first.question_ids) - len(ids)
+        self.only_second = len(second.question_ids) - len(ids)
+        columns = _taken(first, ids), _taken(second, ids)
+        documents = _documents(first, ids)
+        self.documents = len(set(documents))
+
+        def bootstrap(metric: Metric) -> Difference:
+            return paired_bootstrap(
+                metric, *columns, documents=documents, resamples=resamples, seed=seed
+            )
+
+        self.found = bootstrap(metric)
+        self.right_logprob: Difference | None = None
+        if all(RIGHT_LOGPROB in side for side in columns):
+            self.right_logprob = bootstrap(METRICS[RIGHT_LOGPROB])
+        change = _each(metric, columns[1]) - _each(metric, columns[0])
+        if metric.higher_is_better is False:
+            change = -change
+        # a question without a value, such as one with an answer for a metric of those without
+        change = np.nan_to_num(change)
+        self.better = int((change > 0).sum())
+        self.worse = int((change < 0).sum())
+        self.mcnemar_p: float | None = None
+        if all(_is_right_or_wrong(metric, side) for side in columns):
+            self.mcnemar_p = mcnemar(self.better, self.worse)
+        self.p = self.found.p
+        if self.mcnemar_p is not None and self.documents == self.questions:
+            self.p = self.mcnemar_p
+
+    def result(self, p_holm: float) -> PairedResult:
+        """Return the comparison with its corrected p and what follows from it."""
+        found = self.found
+        verdict = self._verdict(p_holm)
+        return PairedResult(
+            metric=self.metric.name,
+            questions=self.questions,
+            only_first=self.only_first,
+            only_second=self.only_second,
+            documents=self.documents,
+            first=found.first,
+            second=found.second,
+            difference=found.difference,
+            low=found.low,
+            high=found.high,
+            standard_error=found.standard_error,
+            better=self.better,
+            worse=self.worse,
+            mcnemar_p=self.mcnemar_p,
+            p=self.p,
+            p_holm=p_holm,
+            right_logprob=self.right_logprob,
+            verdict=verdict,
+            sentence=self._sentence(verdict),
+        )
+
+    def _verdict(self, p_holm: float) -> Verdict:
+        if p_holm >= 1 - CONFIDENCE or self.found.low <= 0 <= self.found.high:
+            return "no difference seen"
+        if self.metric.higher_is_better is None:
+            return "different"
+        if (self.found.difference > 0) == self.metric.higher_is_better:
+            return "better"
+        return "worse"
+
+    def _sentence(self, verdict: Verdict) -> str:
+        seen = verdict != "no difference seen"
+        sentence = what_it_shows(
+            self.questions,
+            self.found.standard_error,
+            unit=self.metric.unit,
+            differing=self.better + self.worse,
+            seen=seen,
+        )
+        change = self.right_logprob
+        if seen or change is None or change.p >= 1 - CONFIDENCE:
+            return sentence
+        if change.low <= 0 <= change.high:
+            return sentence
+        direction = "less" if change.difference < 0 else "more"
+        size = in_unit(abs(change.difference), "nats")
+        return f"{sentence} But right answers are {direction} likely, by {size}."
+
+
+def _common_questions(first: Run, second: Run) -> list[str]:
+    """Return the questions of both runs, in the order of the first.
+
+    Raises:
+        ConfigError: there is none, or the runs were asked differently.
+    """
+    if first.task != second.task:
+        raise ConfigError(
+            f"one run is of the task {first.task!r}, the other of {second.task!r}",
+            hint="compare runs of one task",
+        )
+    for run in (first, second):
+        if len(set(run.question_ids)) < len(run.question_ids):
+            raise ConfigError(
+                f"a question occurs twice in a run of {run.task!r}", hint="give each row its own id"
+            )
+    asked = set(second.question_ids)
+    ids = [name for name in first.question_ids if name in asked]
+    if not ids:
+        raise ConfigError(
+            f"these runs of {first.task!r} share no question",
+            hint="compare runs of one file of questions",
+        )
+    if first.prompt_hash != second.prompt_hash:
+        raise ConfigError(
+            f"these runs of {first.task!r} asked with different prompts",
+            hint="compare runs with one prompt, one set of examples and one chat template",
+        )
+    hashes = [
+        dict(zip(run.question_ids, run.question_hashes, strict=True))
+        for run in (first, second)
+        if run.question_hashes
+    ]
+    other = [name for name in ids if len({known[name] for known in hashes}) > 1]
+    if other:
+        raise ConfigError(
+            f"question {other[0]!r} of {first.task!r} has another text in each run",
+            hint="compare runs of one file of questions",
+        )
+    return ids
+
+
+def _taken(run: Run, ids: Sequence[str]) -> Columns:
+    """Return a run's columns of some questions, in their order."""
+    place_of = {name: place for place, name in enumerate(run.question_ids)}
+    places = [place_of[name] for name in ids]
+    return {
+        name: np.asarray(column, dtype=np.float64)[places] for name, column in run.columns.items()
+    }
+
+
+def _documents(run: Run, ids: Sequence[str]) -> list[str]:
+    if not run.documents:
+        return list(ids)
+    document_of = dict(zip(run.question_ids, run.documents, strict=True))
+    return [document_of[name] for name in ids]
+
+
+def _each(metric: Metric, columns: Columns) -> Floats:
+    """Return the metric's value of each question alone (N,)."""
+    return metric.of_sums(metric.statistics(columns))
+
+
+def _is_right_or_wrong(metric: Metric, columns: Columns) -> bool:
+    """Say whether a metric is the share of questions that are right."""
+    if len(metric.columns) != 1 or metric.unit != "share":
+        return False
+    return bool(np.isin(metric.rows(columns), (0.0, 1.0)).all())
