@@ -38,7 +38,7 @@ def most_that_differ(questions: int) -> float:
 
     With a larger share, none would differ with a chance below 5 %: 1 - 0.05^(1/n), about 3 / n.
     """
-    return 1 - 0.05 ** (1 / questions)
+    return -math.expm1(math.log(0.05) / questions)
 
 
 def what_it_shows(
