@@ -242,14 +242,14 @@ _ALL = (
         Metric(
             name=f"{counted}_perplexity",
             title=f"ppl/{counted}",
-            definition=f"exp of the negative log-likelihood of the texts over their {counting}",
+            definition=f"exp of the texts' negative log-likelihood over their {counting}",
             columns=("nll", f"{counted}s"),
             formula=_perplexity,
             unit="perplexity",
             higher_is_better=False,
         )
         for counted, counting in (
-            ("token", "tokens, the beginning one left out"),
+            ("token", "tokens, the beginning one not counted"),
             ("word", "words, split at white space"),
             ("byte", "bytes in UTF-8"),
         )
