@@ -19,9 +19,9 @@ ROWS = {
     "answer": [
         {
             "id": f"q{number}",
-            "context": f"Town {number // 2} has {number} bridges.",
-            "question": f"How many bridges has town {number}?",
-            "answers": [str(number), f"{number} bridges"],
+            "context": f"Town {number // 2} has bridges.",
+            "question": f"Which bridge is number {number}?",
+            "answers": [str(number), f"bridge {number}"],
         }
         for number in range(8)
     ],

@@ -52,7 +52,7 @@ class Form:
         return all(any(name in fields for name in names) for names in self.needs.values())
 
     def read(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parts of a row by role; those that it may have and has not are None.
+        """Return the parts of a row by role; None for those that it may have and lacks.
 
         Raises:
             BadRow: a part is missing, or null.
@@ -81,10 +81,14 @@ class Form:
 
     def _parts(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         roles = {**self.needs, **self.may}
-        return {
+        found = {
             role: next((fields[name] for name in names if _has(fields, name)), None)
             for role, names in roles.items()
         }
+        for role in self.may:
+            if isinstance(found[role], str) and not found[role].strip():
+                found[role] = None
+        return found
 
 
 def _has(fields: Mapping[str, Any], name: str) -> bool:
