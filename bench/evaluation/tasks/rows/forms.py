@@ -81,12 +81,13 @@ class Form:
 
     def _parts(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         roles = {**self.needs, **self.may}
-        found = {
+        found: dict[str, Any] = {
             role: next((fields[name] for name in names if _has(fields, name)), None)
             for role, names in roles.items()
         }
         for role in self.may:
-            if isinstance(found[role], str) and not found[role].strip():
+            value = found[role]
+            if isinstance(value, str) and not value.strip():
                 found[role] = None
         return found
 
