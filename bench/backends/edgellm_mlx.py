@@ -55,7 +55,9 @@ class MLXRuntime:
         self._tokens: list[int] = []
         self._logits: mx.array | None = None
         self.device: str = machine.chip_name()
-        self.arithmetic: str = _describe(checkpoint, loading, paged=not self._llm.plan.resident)
+        self.arithmetic: str = describe_arithmetic(
+            checkpoint, loading, paged=not self._llm.plan.resident
+        )
         self.weight_bytes_per_token: int | None = None
         if isinstance(checkpoint, Checkpoint):
             self.weight_bytes_per_token = checkpoint.token_weight_bytes
@@ -164,7 +166,7 @@ def load_settings(checkpoint: AnyCheckpoint, settings: RuntimeSettings) -> LoadS
     )
 
 
-def _describe(checkpoint: AnyCheckpoint, settings: LoadSettings, *, paged: bool) -> str:
+def describe_arithmetic(checkpoint: AnyCheckpoint, settings: LoadSettings, *, paged: bool) -> str:
     """Return the path that computes, in words: ``int8 kernels, avx512-vnni``."""
     if isinstance(checkpoint, MLXLMCheckpoint):
         return f"mlx {machine.backend_name()}, as stored, through {mlx_lm_name()}"

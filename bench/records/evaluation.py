@@ -24,10 +24,12 @@ class EvaluationRecord(Record):
         headline: the metric that says most about this kind of task.
         metrics: all metrics of the run, by name.
         question_ids: of the questions, in the order that they were asked in.
+        question_hashes: of the texts of each question, so that an id stands for the same one.
         documents: what each question is about; questions about one document are no independent
             evidence.
         columns: numbers of each question, by name, from which metrics are computed.
-        prompt_hash: of all prompts and right answers; runs that asked differently are not paired.
+        prompt_hash: of all that prompts have in common: template, examples, kind; runs that asked
+            differently are not paired.
         shots: examples in front of a question.
         shot_seed: which examples.
         shot_text: the examples as they were shown.
@@ -54,6 +56,7 @@ class EvaluationRecord(Record):
     headline: str = ""
     metrics: Mapping[str, Figure] = field(default_factory=dict)
     question_ids: tuple[str, ...] = ()
+    question_hashes: tuple[str, ...] = ()
     documents: tuple[str, ...] = ()
     columns: Mapping[str, tuple[Figure, ...]] = field(default_factory=dict)
     prompt_hash: str | None = None
@@ -85,7 +88,8 @@ class EvaluationRecord(Record):
         # a class with slots is another than the one that super() without arguments knows
         super(EvaluationRecord, self).__post_init__()
         count = len(self.question_ids)
-        for name, column in {"documents": self.documents, **self.columns}.items():
+        texts = {"documents": self.documents, "question_hashes": self.question_hashes}
+        for name, column in {**texts, **self.columns}.items():
             if len(column) != count:
                 raise FieldError(name, f"{len(column)} values", f"{count}, one a question")
 

@@ -13,6 +13,7 @@ FIELDS = COMMON | {
     "headline": "accuracy",
     "metrics": {"accuracy": 0.5},
     "question_ids": ("a", "b"),
+    "question_hashes": ("1f", "2e"),
     "documents": ("a", "b"),
     "columns": {"correct": (1.0, 0.0), "tie": (0.0, 1.0), "cut": (0.0, 1.0)},
     "seconds": (4.0,),

@@ -1,0 +1,466 @@
+"""Every model, asked every question in every way: a record for each run, as it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from edgellm.bench.evaluation.runs.outcomes import columns_of, outcome_of, sample_of
+from edgellm.bench.evaluation.runs.samples import Samples
+from edgellm.bench.evaluation.runs.session import Session
+from edgellm.bench.evaluation.runs.settings import (
+    KL_TOKENS,
+    LATENCY_QUESTIONS,
+    Ask,
+    EvaluationSettings,
+)
+from edgellm.bench.evaluation.tasks.prompts import Prompt, PromptSet
+from edgellm.bench.evaluation.tasks.rows.question import Question
+from edgellm.bench.evaluation.tasks.task import Task
+from edgellm.bench.machine.environment import environment
+from edgellm.bench.metrics.table import METRICS
+from edgellm.bench.records.backend_names import OWN
+from edgellm.bench.records.evaluation import EvaluationRecord
+from edgellm.bench.worker.protocol import error_sentence
+from edgellm.bench.worker.status import Status, StatusCallback
+from edgellm.checkpoint.fingerprint import fingerprint
+from edgellm.device import machine
+from edgellm.errors import EdgeLLMError
+from edgellm.files.locations import temporary_folder
+from edgellm.hub.resolve import locate
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, read_any_checkpoint
+
+Rater = Callable[[str, str], float | None]
+"""Of a prompt and its answer: a score from 1 to 10, or None."""
+
+
+def evaluate(
+    models: Sequence[str],
+    tasks: Sequence[Task],
+    settings: EvaluationSettings,
+    samples: Samples,
+    *,
+    rater: Rater | None = None,
+    progress: StatusCallback = lambda _: None,
+) -> Generator[EvaluationRecord]:
+    """Yield a record for each model, its threads and KV bits, and each way to ask each task.
+
+    A run that fails is a record with its error, and the others go on. The first model with its
+    first settings is the reference: texts that models go on with are scored by it, and its logits
+    are what those of others are compared with.
+
+    Args:
+        models: names or paths.
+        tasks: what is asked.
+        settings: how.
+        samples: what is known already, and where outcomes are kept.
+        rater: scores texts that go on with a prompt.
+        progress: told about each question.
+    """
+    evaluation = _Evaluation(models, tasks, settings, samples, rater, progress)
+    try:
+        yield from evaluation.records()
+    finally:
+        samples.flush()
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model with the settings that it is loaded with.
+
+    Attributes:
+        name: as it was given.
+        checkpoint: what lies in its folder.
+        load: fields of ``LoadSettings``.
+    """
+
+    name: str
+    checkpoint: AnyCheckpoint
+    load: Mapping[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the weights, wherever they lie."""
+        return fingerprint(self.checkpoint)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "model": self.name,
+            "bits": self.checkpoint.usual_bits,
+            "model_bytes": self.checkpoint.nbytes,
+            "threads": self.load.get("threads"),
+            "memory_bytes": self.load.get("memory"),
+            "kv_bits": self.load.get("kv_bits"),
+        }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A way to ask a task, with its prompts.
+
+    Attributes:
+        ask: the way.
+        prompts: the prompts.
+        settings: those of the evaluation.
+    """
+
+    ask: Ask
+    prompts: PromptSet
+    settings: EvaluationSettings
+
+    @property
+    def questions(self) -> list[Question]:
+        """The questions, in their order."""
+        return [prompt.question for prompt in self.prompts.prompts]
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """A digest of what its prompts have in common."""
+        kind, prompts = self.ask.task.kind, self.prompts
+        return _digest(
+            kind.name, prompts.template, prompts.block, prompts.chat, prompts.stops, self.max_tokens
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that an answer may have."""
+        return self.settings.max_tokens or self.prompts.max_tokens
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of ``Sampling``."""
+        assert self.ask.decoding is not None, "an answer is generated"
+        stops = list(self.prompts.stops)
+        return {"max_tokens": self.max_tokens, "stop": stops, **self.ask.decoding.fields}
+
+    def key(self, model: _Model) -> str:
+        """Return the digest under which its outcomes with a model are kept."""
+        settings = self.settings
+        decoding = self.ask.decoding and self.ask.decoding.name
+        return _digest(
+            model.fingerprint,
+            sorted(model.load.items()),
+            self.ask.task.name,
+            self.prompt_hash,
+            [decoding, settings.seed, settings.stride],
+        )
+
+    def messages(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Return prompts as the worker takes them."""
+        places = {prompt.question.id: place for place, prompt in enumerate(self.prompts.prompts)}
+        return [
+            {
+                "name": prompt.question.id,
+                "context": prompt.context,
+                "messages": [dict(message) for message in prompt.messages],
+                "continuations": list(prompt.continuations),
+                # equal questions of different runs draw the same
+                "seed": self.settings.seed * 1_000_003 + places[prompt.question.id],
+            }
+            for prompt in prompts
+        ]
+
+
+class _Evaluation:
+    def __init__(
+        self,
+        models: Sequence[str],
+        tasks: Sequence[Task],
+        settings: EvaluationSettings,
+        samples: Samples,
+        rater: Rater | None,
+        progress: StatusCallback,
+    ) -> None:
+        self._settings, self._samples = settings, samples
+        self._rater, self._progress = rater, progress
+        self._names = models
+        self._runs = [
+            _Run(ask, _prompts(ask, settings), settings)
+            for task in tasks
+            for ask in settings.asks(task)
+        ]
+        self._loads = [
+            {**settings.load, "threads": threads, "kv_bits": bits}
+            for threads, bits in product(settings.threads, settings.kv_bits)
+        ]
+        questions = sum(len(run.prompts.prompts) for run in self._runs)
+        self._total = questions * len(models) * len(self._loads)
+        self._asked = 0
+        self._reference: _Model | None = None
+        self._environment = environment()
+
+    def records(self) -> Generator[EvaluationRecord]:
+        """Yield the records, those of texts that the reference scores last."""
+        with temporary_folder() as folder, ExitStack() as closing:
+            held: list[tuple[_Run, _Model, EvaluationRecord]] = []
+            for name in self._names:
+                try:
+                    checkpoint = read_any_checkpoint(locate(name))
+                except EdgeLLMError as error:
+                    self._asked += self._total // len(self._names)
+                    for run in self._runs:
+                        yield self._failed(run, {"model": name}, error)
+                    continue
+                for load in self._loads:
+                    model = _Model(name, checkpoint, load)
+                    if self._reference is None:
+                        self._reference = model
+                    with _Opener(model, self._settings.timeout) as opener:
+                        for number, run in enumerate(self._runs):
+                            record = self._record(run, model, opener, folder / str(number))
+                            if record.error is None and _needs_reference(run):
+                                held.append((run, model, record))
+                            else:
+                                yield record
+            yield from self._scored_by_reference(held, closing)
+
+    def _record(
+        self, run: _Run, model: _Model, opener: _Opener, folder: Path
+    ) -> EvaluationRecord:
+        """Return the record of a run, with an error where it failed."""
+        key = run.key(model)
+        before = self._asked
+        try:
+            ended = self._samples.end_of(key)
+            if ended is None:
+                ended = self._ask_all(run, model, opener, key)
+            if run.ask.task.kind.way == "read":
+                self._compare(run, model, opener, key, folder)
+        except EdgeLLMError as error:
+            return self._failed(run, model.fields, error)
+        finally:
+            self._asked = before + len(run.prompts.prompts)
+        return self._of_samples(run, model.fields, key, ended)
+
+    def _ask_all(self, run: _Run, model: _Model, opener: _Opener, key: str) -> Mapping[str, Any]:
+        """Ask what is not known yet, and how long a question takes alone; return the costs."""
+        known = self._samples.known(key)
+        missing = [prompt for prompt in run.prompts.prompts if prompt.question.id not in known]
+        self._asked += len(run.prompts.prompts) - len(missing)
+        self._tell(model, run, "loading")
+        session = opener.session()
+        others: dict[str, Any] = {"stride": self._settings.stride}
+        if run.ask.decoding is not None:
+            others = {"sampling": run.sampling}
+        way = run.ask.task.kind.way
+        latest = time.perf_counter()
+        self._tell(model, run, "asking")
+        for message in session.ask(way, run.messages(missing), **others):
+            now = time.perf_counter()
+            question = missing[message["place"]].question
+            self._samples.add(key, question.id, sample_of(message, question, now - latest))
+            latest = now
+            self._asked += 1
+            self._tell(model, run, "asking")
+        costs = dict(session.ended)
+        self._tell(model, run, "measuring latency")
+        few = run.messages(run.prompts.prompts[:LATENCY_QUESTIONS])
+        list(session.ask("latency", few))
+        alone = session.ended
+        ended = {
+            "device": session.loaded.device,
+            "arithmetic": session.loaded.arithmetic,
+            "kv_bits": session.loaded.kv_bits,
+            "load_seconds": session.loaded.load_seconds,
+            "first_token_seconds": alone["first_token_seconds"],
+            "step_seconds": alone["step_seconds"],
+            "peak_memory_bytes": alone["peak_memory_bytes"],
+        }
+        if len(missing) == len(run.prompts.prompts):  # of a part these would say too little
+            names = ("tokens", "bytes_read", "layer_tokens", "head_rows")
+            ended |= {name: costs[name] for name in names if name in costs}
+        self._samples.end(key, ended)
+        return ended
+
+    def _compare(
+        self, run: _Run, model: _Model, opener: _Opener, key: str, folder: Path
+    ) -> None:
+        """Write the reference's logits for some texts, or compare others' with them."""
+        if self._total == sum(len(each.prompts.prompts) for each in self._runs):
+            return  # there is one model alone
+        prompts = run.prompts.prompts
+        if model is self._reference:
+            folder.mkdir()
+            self._tell(model, run, "writing logits")
+            ask = opener.session().ask
+            list(ask("write_logits", run.messages(prompts), folder=str(folder), tokens=KL_TOKENS))
+            return
+        known = self._samples.known(key)
+        if not folder.is_dir() or any("kl_sum" in sample for sample in known.values()):
+            return
+        self._tell(model, run, "comparing logits")
+        ask = opener.session().ask
+        for message in ask("compare_logits", run.messages(prompts), folder=str(folder)):
+            question = prompts[message.pop("place")].question
+            self._samples.add(key, question.id, {**known[question.id], **message})
+
+    def _scored_by_reference(
+        self, held: Sequence[tuple[_Run, _Model, EvaluationRecord]], closing: ExitStack
+    ) -> Iterator[EvaluationRecord]:
+        """Yield records with the likelihood of their texts by the reference, and their ratings."""
+        if not held:
+            return
+        assert self._reference is not None
+        opener = closing.enter_context(_Opener(self._reference, self._settings.timeout))
+        for run, model, record in held:
+            key = run.key(model)
+            try:
+                self._score_texts(run, key, opener)
+                self._rate_texts(run, key)
+            except EdgeLLMError as error:
+                yield replace(record, error=error_sentence(error))
+                continue
+            ended = self._samples.end_of(key)
+            assert ended is not None, "it has ended before"
+            yield self._of_samples(run, model.fields, key, ended)
+
+    def _score_texts(self, run: _Run, key: str, opener: _Opener) -> None:
+        known = self._samples.known(key)
+        wanted = [
+            prompt
+            for prompt in run.prompts.prompts
+            if known[prompt.question.id]["text"].strip()
+            and "reference_logprob" not in known[prompt.question.id]
+        ]
+        if not wanted:
+            return
+        assert self._reference is not None
+        self._tell(self._reference, run, "scoring texts")
+        messages = run.messages(wanted)
+        for message, prompt in zip(messages, wanted, strict=True):
+            message["continuations"] = [known[prompt.question.id]["text"]]
+        for found in opener.session().ask("options", messages):
+            question = wanted[found["place"]].question
+            [score] = found["scores"]
+            sample = {
+                **known[question.id],
+                "reference_logprob": score["logprob"],
+                "reference_tokens": score["tokens"],
+            }
+            self._samples.add(key, question.id, sample)
+
+    def _rate_texts(self, run: _Run, key: str) -> None:
+        if self._rater is None:
+            return
+        known = self._samples.known(key)
+        for prompt in run.prompts.prompts:
+            sample = known[prompt.question.id]
+            if "judge" in sample:
+                continue
+            asked = prompt.context or prompt.messages[-1]["content"]
+            score = self._rater(asked, sample["text"])
+            if score is not None:
+                self._samples.add(key, prompt.question.id, {**sample, "judge": score})
+
+    def _of_samples(
+        self, run: _Run, fields: Mapping[str, Any], key: str, ended: Mapping[str, Any]
+    ) -> EvaluationRecord:
+        """Return the record of a run whose outcomes are all known. Raises NotFiniteError."""
+        known = self._samples.known(key)
+        kind, questions = run.ask.task.kind, run.questions
+        try:
+            columns = columns_of(
+                [
+                    (kind.columns(question, outcome_of(known[question.id])), known[question.id])
+                    for question in questions
+                ]
+            )
+            defined = [name for name in kind.metrics if METRICS[name].is_defined(columns)]
+            metrics = {name: METRICS[name].of(columns) for name in defined}
+        except EdgeLLMError as error:
+            return self._failed(run, fields, error)
+        common = self._common(run)
+        return EvaluationRecord(
+            **{**common, **fields, **ended},
+            metrics=metrics,
+            question_ids=tuple(question.id for question in questions),
+            question_hashes=tuple(map(_question_hash, questions)),
+            documents=tuple(question.document for question in questions),
+            columns=columns,
+            seconds=(sum(known[question.id]["seconds"] for question in questions),),
+        )
+
+    def _failed(
+        self, run: _Run, fields: Mapping[str, Any], error: EdgeLLMError
+    ) -> EvaluationRecord:
+        common = {"device": machine.chip_name(), **self._common(run), **fields}
+        return EvaluationRecord(**common, error=error_sentence(error))
+
+    def _common(self, run: _Run) -> dict[str, Any]:
+        """Return what a record says whatever came out."""
+        ask, kind = run.ask, run.ask.task.kind
+        decoding = ask.decoding and ask.decoding.name
+        return {
+            "backend": OWN,
+            "test": "eval",
+            "environment": self._environment,
+            "task": ask.task.name,
+            "task_kind": kind.name,
+            "headline": kind.metrics[0],
+            "prompt_hash": run.prompt_hash,
+            "shots": ask.shots,
+            "shot_seed": ask.shot_seed,
+            "shot_text": run.prompts.block or None,
+            "decoding": decoding,
+            "chat": run.prompts.chat,
+            "seed": self._settings.seed,
+        }
+
+    def _tell(self, model: _Model, run: _Run, doing: str) -> None:
+        self._progress(
+            Status(self._asked + 1, self._total, f"{model.name}, {run.ask.title}", doing)
+        )
+
+
+class _Opener:
+    """A session that is opened when it is first needed, and closed at the end of a ``with``."""
+
+    def __init__(self, model: _Model, timeout: float) -> None:
+        self._model, self._timeout = model, timeout
+        self._session: Session | None = None
+
+    def __enter__(self) -> _Opener:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._session is not None:
+            self._session.__exit__(*error)
+
+    def session(self) -> Session:
+        """Return the session. Raises BackendError where the model cannot be loaded."""
+        if self._session is None:
+            path = str(self._model.checkpoint.folder.path)
+            self._session = Session(path, self._model.load, timeout=self._timeout)
+        return self._session
+
+
+def _prompts(ask: Ask, settings: EvaluationSettings) -> PromptSet:
+    questions = ask.task.questions(
+        settings.limit, shots=max(settings.shots), shot_seeds=settings.shot_seeds
+    )
+    return ask.task.prompts(questions, ask.shots, ask.shot_seed, settings.chat)
+
+
+def _needs_reference(run: _Run) -> bool:
+    return "reference_logprob" in {
+        column for name in run.ask.task.kind.metrics for column in METRICS[name].columns
+    }
+
+
+def _question_hash(question: Question) -> str:
+    return _digest(question.same, question.options, question.answers)[:8]
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

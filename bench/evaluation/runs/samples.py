@@ -1,0 +1,122 @@
+"""A file of samples: each question's outcome, on disk as it comes; a stopped run goes on from it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import ConfigError, FormatError
+from edgellm.files.atomic import append_to_file, require_replaceable, write_file
+from edgellm.files.bounded import read_bounded
+from edgellm.files.strict_json import parse_json
+
+MAX_BYTES = 1 << 30
+MAX_ITEMS = 100_000
+"""Values in a line."""
+
+SCHEMA = 1
+
+FLUSH_SECONDS = 1.0
+"""Between writes: each of them waits for the disk."""
+
+
+class Samples:
+    """Outcomes by run and question, in memory and in a file, a JSON object per line.
+
+    Args:
+        path: of the file; None keeps them in memory alone.
+        resume: go on from what the file holds already; otherwise it is replaced.
+
+    Raises:
+        ConfigError: there is nothing to go on from.
+        FormatError: the file holds something else.
+        ConversionError: it cannot be written.
+    """
+
+    def __init__(self, path: Path | None, *, resume: bool = False) -> None:
+        self._path = path
+        self._unwritten: list[bytes] = []
+        self._written_at = time.monotonic()
+        self._known: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self._ended: dict[str, dict[str, Any]] = {}
+        if path is None:
+            if resume:
+                raise ConfigError(
+                    "--resume goes on from a file of samples", hint="name it with --samples"
+                )
+            return
+        if resume and path.exists():
+            for line in _lines(path):
+                self._take(line)
+            return
+        require_replaceable(path)
+        write_file(path, [])
+
+    def known(self, run: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the outcomes of a run by the ids of their questions."""
+        return self._known[run]
+
+    def end_of(self, run: str) -> Mapping[str, Any] | None:
+        """Return what was said of a run at its end; None where it has not ended."""
+        return self._ended.get(run)
+
+    def add(self, run: str, question: str, sample: Mapping[str, Any]) -> None:
+        """Keep a question's outcome; it is on the disk a second later at most, or on ``flush``.
+
+        Raises:
+            ConversionError: the disk refuses.
+        """
+        self._write({"run": run, "question": question, **sample})
+
+    def end(self, run: str, fields: Mapping[str, Any]) -> None:
+        """Say that a run has ended, with what its record has besides outcomes."""
+        self._write({"run": run, "ended": dict(fields)})
+        self.flush()
+
+    def flush(self) -> None:
+        """Put on the disk what is not there yet. Raises ConversionError where it refuses."""
+        if self._path is not None and self._unwritten:
+            append_to_file(self._path, b"".join(self._unwritten))
+        self._unwritten.clear()
+        self._written_at = time.monotonic()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._take(line)
+        if self._path is not None:
+            text = json.dumps({"schema": SCHEMA, **line}, ensure_ascii=False, allow_nan=False)
+            self._unwritten.append(text.encode("utf-8", "backslashreplace") + b"\n")
+        if time.monotonic() - self._written_at > FLUSH_SECONDS:
+            self.flush()
+
+    def _take(self, line: dict[str, Any]) -> None:
+        run = line["run"]
+        if "ended" in line:
+            self._ended[run] = line["ended"]
+        else:
+            self._known[run][line["question"]] = line
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file; a last line that was cut off is left out.
+
+    Raises:
+        ReadError: it cannot be read.
+        FormatError: it holds something else.
+    """
+    *lines, _ = read_bounded(path, MAX_BYTES).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        name = f"{path}, line {number}"
+        found = parse_json(line, name, max_bytes=MAX_BYTES, max_items=MAX_ITEMS)
+        is_whole = isinstance(found.get("run"), str) and (
+            isinstance(found.get("question"), str) or isinstance(found.get("ended"), dict)
+        )
+        if found.pop("schema", None) != SCHEMA or not is_whole:
+            raise FormatError(
+                f"{name} is no sample of edgellm eval",
+                hint="name a file that edgellm eval --samples has written",
+            )
+        yield found

@@ -1,0 +1,92 @@
+"""How an evaluation asks its questions, and what it makes of that: runs, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from edgellm.bench.evaluation.runs.decoding import GREEDY, Decoding
+from edgellm.bench.evaluation.tasks.task import Task
+
+TIMEOUT = 900.0
+LATENCY_QUESTIONS = 3
+KL_TOKENS = 2048
+"""Tokens of whose logits a reference writes files: 262 MB with a vocabulary of 32,000."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """How questions are asked.
+
+    Attributes:
+        shots: numbers of examples before a question.
+        shot_seeds: blocks of examples with each of those numbers.
+        decodings: ways to draw the tokens of answers.
+        threads: numbers of threads for arithmetic; None for the machine's usual one.
+        kv_bits: bits of numbers in the KV cache; None for the usual ones.
+        load: further settings that models are loaded with.
+        chat: whether questions go through the chat template.
+        limit: the most questions of a task.
+        seed: of all that is drawn.
+        max_tokens: of an answer; None: as the kind of task has it.
+        stride: tokens that a further window of a long text scores; None: half of the context.
+        timeout: seconds in which a model must say something.
+    """
+
+    shots: Sequence[int] = (0,)
+    shot_seeds: int = 1
+    decodings: Sequence[Decoding] = (GREEDY,)
+    threads: Sequence[int | None] = (None,)
+    kv_bits: Sequence[int | None] = (None,)
+    load: Mapping[str, Any] = field(default_factory=dict)
+    chat: bool = False
+    limit: int | None = None
+    seed: int = 0
+    max_tokens: int | None = None
+    stride: int | None = None
+    timeout: float = TIMEOUT
+
+    def asks(self, task: Task) -> Iterator[Ask]:
+        """Yield the ways in which a task's questions are asked of each model."""
+        kind = task.kind
+        if kind.way == "read":
+            yield Ask(task)
+            return
+        decodings: Sequence[Decoding | None] = [None]
+        if kind.way == "generated":
+            decodings = self.decodings
+        for shots, decoding in product(self.shots, decodings):
+            # without examples there is nothing that a seed could choose
+            for seed in range(self.shot_seeds if shots else 1):
+                yield Ask(task, shots, seed, decoding)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A task with one way to ask it.
+
+    Attributes:
+        task: the task.
+        shots: examples before each question.
+        shot_seed: number of the block of examples.
+        decoding: how answers are drawn; None where none is generated.
+    """
+
+    task: Task
+    shots: int = 0
+    shot_seed: int = 0
+    decoding: Decoding | None = None
+
+    @property
+    def title(self) -> str:
+        """The task, and how it is asked, in words."""
+        parts = [self.task.name]
+        if self.shots:
+            parts.append(f"{self.shots} shots")
+        if self.shot_seed:
+            parts.append(f"seed {self.shot_seed}")
+        if self.decoding is not None:
+            parts.append(self.decoding.name)
+        return ", ".join(parts)
