@@ -87,6 +87,10 @@ class EdgellmGroup(CommandGroup):
             "Check that a model is complete and runs.", "edgellm verify ./llama-1b"
         ),
         "doctor": CommandEntry("Check this machine.", "edgellm doctor ~/models"),
+        "eval": CommandEntry(
+            "Ask models the same questions, and say how sure a difference is.",
+            target="edgellm.bench.eval_app:app",
+        ),
         "bench": CommandEntry(
             "Benchmark this machine and models on it.", target="edgellm.bench.app:app"
         ),

@@ -1,0 +1,40 @@
+"""``edgellm eval``: the table of its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import typer
+
+from edgellm.bench.command_group import DEFAULT, ModelGroup
+from edgellm.cli.command_group import EXAMPLE, HELP_OPTIONS, CommandEntry
+
+
+class EvalGroup(ModelGroup):
+    """The commands of ``edgellm eval``."""
+
+    package = "edgellm.bench.eval_commands"
+    table: ClassVar[Mapping[str, CommandEntry]] = {
+        DEFAULT: CommandEntry(hidden=True),
+        "compare": CommandEntry(
+            "Pair the answers in result files, question by question.",
+            "edgellm eval compare mac.json server.json",
+        ),
+    }
+
+
+app: typer.Typer = typer.Typer(
+    cls=EvalGroup,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": HELP_OPTIONS},
+)
+
+
+@app.callback(
+    epilog=EXAMPLE + "edgellm eval ./llama-1b ./llama-1b-4bit --task tickets.jsonl --output eval.html"
+)
+def evaluate() -> None:
+    """Ask models the same questions, and say how sure a difference is."""

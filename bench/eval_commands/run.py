@@ -1,0 +1,339 @@
+"""``edgellm eval [MODEL ...]``: models answer the questions of tasks, paired with the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from edgellm.bench import command_options as common
+from edgellm.bench.eval_commands.shown import show_evaluations
+from edgellm.bench.evaluation.passages import PASSAGES
+from edgellm.bench.evaluation.runs.decoding import parse_decodings
+from edgellm.bench.evaluation.runs.settings import TIMEOUT, EvaluationSettings
+from edgellm.bench.evaluation.tasks.kinds.table import KINDS
+from edgellm.bench.records.collect import exit_code
+from edgellm.cli import headings
+from edgellm.errors import ConfigError
+from edgellm.settings import DEFAULT_MODEL, LoadSettings, parse_budget
+
+if TYPE_CHECKING:
+    from edgellm.bench.evaluation.runs.evaluate import Rater
+    from edgellm.bench.evaluation.tasks.task import Task
+
+NUMBERS = "N,N,..."
+MAX_SHOTS = 1000
+
+
+def run(
+    models: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[MODEL ...]",
+            help="Folders or Hub ids; the first is the reference that others are compared with; "
+            "default: the bundled model.",
+            rich_help_panel=headings.MODEL,
+        ),
+    ] = None,
+    *,
+    task: Annotated[
+        list[Path] | None,
+        Option(
+            "--task",
+            "-t",
+            metavar="FILE",
+            help="A jsonl file of labelled rows, or a txt file; may be given several times; "
+            "default: a few bundled texts.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        Option(
+            metavar="|".join(KINDS),
+            help="The kind of the tasks; default: recognised by the fields of rows.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        Option(
+            metavar="NAME,NAME,...",
+            help="The labels that answers may have; default: those of the rows.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        Option(
+            metavar="N", min=1, help="Questions of each task.", rich_help_panel=headings.TESTS
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        Option(
+            metavar="FILE|TEMPLATE",
+            help="A prompt of your own, in Jinja, with the fields of a row; default: the kind's.",
+            rich_help_panel=headings.PROMPT,
+        ),
+    ] = None,
+    chat: Annotated[
+        bool,
+        Option(
+            "--chat/--no-chat",
+            help="Ask in a conversation, through the model's chat template.",
+            rich_help_panel=headings.PROMPT,
+        ),
+    ] = False,
+    shots: Annotated[
+        str,
+        Option(
+            metavar=NUMBERS,
+            help="Examples before each question.",
+            rich_help_panel=headings.PROMPT,
+        ),
+    ] = "0",
+    shots_from: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Rows that examples come from; default: the last rows of the task's file, "
+            "which are not asked then.",
+            rich_help_panel=headings.PROMPT,
+        ),
+    ] = None,
+    shot_seeds: Annotated[
+        int,
+        Option(
+            metavar="N",
+            min=1,
+            max=100,
+            help="Repeat with this many other choices of examples, to see what they matter.",
+            rich_help_panel=headings.PROMPT,
+        ),
+    ] = 1,
+    decoding: Annotated[
+        str,
+        Option(
+            metavar="NAME,...",
+            help="How the tokens of answers are drawn: greedy, beam:4, sample, top-k:40, "
+            "top-p:0.9, min-p:0.1.",
+            rich_help_panel=headings.SAMPLING,
+        ),
+    ] = "greedy",
+    max_tokens: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=1,
+            help="Tokens of an answer; default: as the kind of task has it.",
+            rich_help_panel=headings.SAMPLING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        Option(
+            metavar="N",
+            min=0,
+            max=1 << 31,
+            help="Seed of all that is drawn.",
+            rich_help_panel=headings.SAMPLING,
+        ),
+    ] = 0,
+    memory: Annotated[
+        str | None,
+        Option(
+            metavar="SIZE",
+            help="Memory budget of a model; one that is larger is paged.",
+            rich_help_panel=headings.MEMORY,
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=2,
+            help="Tokens that the KV cache has room for.",
+            rich_help_panel=headings.MEMORY,
+        ),
+    ] = None,
+    kv_bits: Annotated[
+        str,
+        Option(
+            metavar="16,8,4",
+            help="Bits per number of the KV cache, each in turn; default: the usual ones.",
+            rich_help_panel=headings.MEMORY,
+        ),
+    ] = "",
+    threads: Annotated[
+        str,
+        Option(
+            metavar=NUMBERS,
+            help="CPU threads, each number in turn; default: chosen for the machine.",
+            rich_help_panel=headings.SPEED,
+        ),
+    ] = "",
+    activations: Annotated[
+        str,
+        Option(
+            metavar="auto|int8|float",
+            help="Number type of the CPU kernels' activations.",
+            rich_help_panel=headings.SPEED,
+        ),
+    ] = "auto",
+    stride: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            min=1,
+            help="Tokens of a text that each further window scores; default: half of the context.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = None,
+    judge_url: Annotated[
+        str | None,
+        Option(
+            "--judge",
+            metavar="URL",
+            help="Let a model behind an OpenAI-compatible URL score texts from 1 to 10.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="The judge's name on its server; default: its first model.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = "",
+    key_variable: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="The environment variable that holds the judge's key.",
+            rich_help_panel=headings.TESTS,
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE.jsonl",
+            help="Keep each question's outcome in a file.",
+            rich_help_panel=headings.OUTPUT,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            help="Ask only what the file of --samples does not hold yet.",
+            rich_help_panel=headings.OUTPUT,
+        ),
+    ] = False,
+    timeout: common.Timeout = TIMEOUT,
+    output: common.Outputs = None,
+    json: common.Json = False,
+    wide: common.Wide = False,
+) -> int:
+    """Ask models the same questions; say how well each does, and how sure a difference is.
+
+    Each row of a task is a question. Several models are paired with the first, question by
+    question.
+    """
+    from edgellm.bench.evaluation.runs.evaluate import evaluate
+    from edgellm.bench.evaluation.runs.samples import Samples
+    from edgellm.bench.evaluation.tasks.task import read_task
+
+    settings = EvaluationSettings(
+        shots=_shots(shots),
+        shot_seeds=shot_seeds,
+        decodings=parse_decodings(decoding),
+        threads=common.split_numbers("threads", threads) or (None,),
+        kv_bits=common.split_numbers("kv-bits", kv_bits) or (None,),
+        load=_load_fields(memory, context, activations, decoding),
+        chat=chat,
+        limit=limit,
+        seed=seed,
+        max_tokens=max_tokens,
+        stride=stride,
+        timeout=timeout,
+    )
+    _check_loading(settings)
+    given = None
+    if labels is not None:
+        given = common.split_names(labels)
+    tasks: list[Task] = [
+        read_task(path, kind=kind, labels=given, prompt=prompt, shots_from=shots_from)
+        for path in task or [PASSAGES]
+    ]
+    _check_names(tasks)
+    records, stopped = common.collect_records(
+        partial(
+            evaluate,
+            models or [DEFAULT_MODEL],
+            tasks,
+            settings,
+            Samples(samples, resume=resume),
+            rater=_rater(judge_url, judge_model, key_variable),
+        ),
+        output,
+    )
+    show_evaluations(records, json=json, wide=wide)
+    return exit_code(records, stopped=stopped)
+
+
+def _shots(text: str) -> tuple[int, ...]:
+    """Return the numbers of examples. Raises ConfigError."""
+    numbers = tuple(dict.fromkeys(common.split_numbers("shots", text)))
+    if not numbers or max(numbers) > MAX_SHOTS:
+        raise ConfigError(
+            f"--shots {text} is out of range", hint=f"give numbers from 0 to {MAX_SHOTS}: 0,1,5"
+        )
+    return numbers
+
+
+def _load_fields(
+    memory: str | None, context: int | None, activations: str, decoding: str
+) -> dict[str, object]:
+    """Return what differs from the defaults of ``LoadSettings``."""
+    fields: dict[str, object] = {
+        "memory": parse_budget(memory) if memory else None,
+        "context": context,
+        "beams": max(each.beams for each in parse_decodings(decoding)),
+    }
+    fields = {name: value for name, value in fields.items() if value not in {None, 1}}
+    if activations != "auto":
+        fields["activations"] = activations
+    return fields
+
+
+def _check_loading(settings: EvaluationSettings) -> None:
+    """Raise ConfigError where a model could not be loaded so, before any is."""
+    for threads in settings.threads:
+        for bits in settings.kv_bits:
+            LoadSettings(**{**settings.load, "threads": threads, "kv_bits": bits})
+
+
+def _check_names(tasks: Sequence[Task]) -> None:
+    """Raise ConfigError where two tasks could not be told apart."""
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two tasks are called {name}", hint="rename one of the files: it names the task"
+            )
+
+
+def _rater(url: str | None, model: str, key_variable: str | None) -> Rater | None:
+    """Return what scores texts; None without a judge."""
+    if url is None:
+        return None
+    from edgellm.bench.backends.one_server import key_in
+    from edgellm.bench.backends.openai_endpoint import Endpoint
+    from edgellm.bench.queries.rating import judge
+
+    return judge(Endpoint(url, model, key=key_in(key_variable)).reply)
