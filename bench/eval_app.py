@@ -33,8 +33,6 @@ app: typer.Typer = typer.Typer(
 )
 
 
-@app.callback(
-    epilog=EXAMPLE + "edgellm eval ./llama-1b ./llama-1b-4bit --task tickets.jsonl --output eval.html"
-)
+@app.callback(epilog=EXAMPLE + "edgellm eval ./llama-1b ./llama-1b-4bit --task tickets.jsonl")
 def evaluate() -> None:
     """Ask models the same questions, and say how sure a difference is."""

@@ -68,9 +68,7 @@ def run(
     ] = None,
     limit: Annotated[
         int | None,
-        Option(
-            metavar="N", min=1, help="Questions of each task.", rich_help_panel=headings.TESTS
-        ),
+        Option(metavar="N", min=1, help="Questions of each task.", rich_help_panel=headings.TESTS),
     ] = None,
     prompt: Annotated[
         str | None,

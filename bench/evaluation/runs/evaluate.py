@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from edgellm.bench.evaluation.runs.outcomes import columns_of, outcome_of, sample_of
+from edgellm.bench.evaluation.runs.run import EvaluatedModel, Run, question_hash
 from edgellm.bench.evaluation.runs.samples import Samples
 from edgellm.bench.evaluation.runs.session import Session
 from edgellm.bench.evaluation.runs.settings import (
@@ -22,21 +20,18 @@ from edgellm.bench.evaluation.runs.settings import (
     Ask,
     EvaluationSettings,
 )
-from edgellm.bench.evaluation.tasks.prompts import Prompt, PromptSet
-from edgellm.bench.evaluation.tasks.rows.question import Question
+from edgellm.bench.evaluation.tasks.prompts import PromptSet
 from edgellm.bench.evaluation.tasks.task import Task
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.metrics.table import METRICS
-from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
-from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.device import machine
 from edgellm.errors import EdgeLLMError
 from edgellm.files.locations import temporary_folder
 from edgellm.hub.resolve import locate
-from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint, read_any_checkpoint
+from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 
 Rater = Callable[[str, str], float | None]
 """Of a prompt and its answer: a score from 1 to 10, or None."""
@@ -65,110 +60,13 @@ def evaluate(
         rater: scores texts that go on with a prompt.
         progress: told about each question.
     """
-    evaluation = _Evaluation(models, tasks, settings, samples, rater, progress)
+    evaluation = _Evaluation(
+        models, tasks, settings, samples=samples, rater=rater, progress=progress
+    )
     try:
         yield from evaluation.records()
     finally:
         samples.flush()
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A model with the settings that it is loaded with.
-
-    Attributes:
-        name: as it was given.
-        checkpoint: what lies in its folder.
-        load: fields of ``LoadSettings``.
-    """
-
-    name: str
-    checkpoint: AnyCheckpoint
-    load: Mapping[str, Any]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of the weights, wherever they lie."""
-        return fingerprint(self.checkpoint)
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What a record says of it."""
-        return {
-            "model": self.name,
-            "bits": self.checkpoint.usual_bits,
-            "model_bytes": self.checkpoint.nbytes,
-            "threads": self.load.get("threads"),
-            "memory_bytes": self.load.get("memory"),
-            "kv_bits": self.load.get("kv_bits"),
-        }
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A way to ask a task, with its prompts.
-
-    Attributes:
-        ask: the way.
-        prompts: the prompts.
-        settings: those of the evaluation.
-    """
-
-    ask: Ask
-    prompts: PromptSet
-    settings: EvaluationSettings
-
-    @property
-    def questions(self) -> list[Question]:
-        """The questions, in their order."""
-        return [prompt.question for prompt in self.prompts.prompts]
-
-    @cached_property
-    def prompt_hash(self) -> str:
-        """A digest of what its prompts have in common."""
-        kind, prompts = self.ask.task.kind, self.prompts
-        return _digest(
-            kind.name, prompts.template, prompts.block, prompts.chat, prompts.stops, self.max_tokens
-        )
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens that an answer may have."""
-        return self.settings.max_tokens or self.prompts.max_tokens
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """Fields of ``Sampling``."""
-        assert self.ask.decoding is not None, "an answer is generated"
-        stops = list(self.prompts.stops)
-        return {"max_tokens": self.max_tokens, "stop": stops, **self.ask.decoding.fields}
-
-    def key(self, model: _Model) -> str:
-        """Return the digest under which its outcomes with a model are kept."""
-        settings = self.settings
-        decoding = self.ask.decoding and self.ask.decoding.name
-        return _digest(
-            model.fingerprint,
-            sorted(model.load.items()),
-            self.ask.task.name,
-            self.prompt_hash,
-            [decoding, settings.seed, settings.stride],
-        )
-
-    def messages(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """Return prompts as the worker takes them."""
-        places = {prompt.question.id: place for place, prompt in enumerate(self.prompts.prompts)}
-        return [
-            {
-                "name": prompt.question.id,
-                "context": prompt.context,
-                "messages": [dict(message) for message in prompt.messages],
-                "continuations": list(prompt.continuations),
-                # equal questions of different runs draw the same
-                "seed": self.settings.seed * 1_000_003 + places[prompt.question.id],
-            }
-            for prompt in prompts
-        ]
 
 
 class _Evaluation:
@@ -177,15 +75,15 @@ class _Evaluation:
         models: Sequence[str],
         tasks: Sequence[Task],
         settings: EvaluationSettings,
+        *,
         samples: Samples,
         rater: Rater | None,
         progress: StatusCallback,
     ) -> None:
-        self._settings, self._samples = settings, samples
+        self._names, self._settings, self._samples = models, settings, samples
         self._rater, self._progress = rater, progress
-        self._names = models
         self._runs = [
-            _Run(ask, _prompts(ask, settings), settings)
+            Run(ask, _prompts(ask, settings), settings)
             for task in tasks
             for ask in settings.asks(task)
         ]
@@ -196,13 +94,13 @@ class _Evaluation:
         questions = sum(len(run.prompts.prompts) for run in self._runs)
         self._total = questions * len(models) * len(self._loads)
         self._asked = 0
-        self._reference: _Model | None = None
+        self._reference: EvaluatedModel | None = None
         self._environment = environment()
 
     def records(self) -> Generator[EvaluationRecord]:
         """Yield the records, those of texts that the reference scores last."""
         with temporary_folder() as folder, ExitStack() as closing:
-            held: list[tuple[_Run, _Model, EvaluationRecord]] = []
+            held: list[tuple[Run, EvaluatedModel, EvaluationRecord]] = []
             for name in self._names:
                 try:
                     checkpoint = read_any_checkpoint(locate(name))
@@ -212,66 +110,65 @@ class _Evaluation:
                         yield self._failed(run, {"model": name}, error)
                     continue
                 for load in self._loads:
-                    model = _Model(name, checkpoint, load)
+                    model = EvaluatedModel(name, checkpoint, load)
                     if self._reference is None:
                         self._reference = model
-                    with _Opener(model, self._settings.timeout) as opener:
+                    with Session(model, timeout=self._settings.timeout) as session:
                         for number, run in enumerate(self._runs):
-                            record = self._record(run, model, opener, folder / str(number))
-                            if record.error is None and _needs_reference(run):
+                            record = self._record(run, session, folder / str(number))
+                            if record.error is None and run.needs_reference:
                                 held.append((run, model, record))
                             else:
                                 yield record
             yield from self._scored_by_reference(held, closing)
 
-    def _record(
-        self, run: _Run, model: _Model, opener: _Opener, folder: Path
-    ) -> EvaluationRecord:
+    def _record(self, run: Run, session: Session, folder: Path) -> EvaluationRecord:
         """Return the record of a run, with an error where it failed."""
+        model = session.model
         key = run.key(model)
         before = self._asked
         try:
             ended = self._samples.end_of(key)
             if ended is None:
-                ended = self._ask_all(run, model, opener, key)
+                ended = self._ask_all(run, session, key)
             if run.ask.task.kind.way == "read":
-                self._compare(run, model, opener, key, folder)
+                self._compare(run, session, key, folder)
         except EdgeLLMError as error:
             return self._failed(run, model.fields, error)
         finally:
             self._asked = before + len(run.prompts.prompts)
         return self._of_samples(run, model.fields, key, ended)
 
-    def _ask_all(self, run: _Run, model: _Model, opener: _Opener, key: str) -> Mapping[str, Any]:
+    def _ask_all(self, run: Run, session: Session, key: str) -> Mapping[str, Any]:
         """Ask what is not known yet, and how long a question takes alone; return the costs."""
         known = self._samples.known(key)
         missing = [prompt for prompt in run.prompts.prompts if prompt.question.id not in known]
         self._asked += len(run.prompts.prompts) - len(missing)
-        self._tell(model, run, "loading")
-        session = opener.session()
+        self._tell(session.model, run, "loading")
+        loaded = session.loaded
         others: dict[str, Any] = {"stride": self._settings.stride}
         if run.ask.decoding is not None:
             others = {"sampling": run.sampling}
         way = run.ask.task.kind.way
         latest = time.perf_counter()
-        self._tell(model, run, "asking")
+        self._tell(session.model, run, "asking")
         for message in session.ask(way, run.messages(missing), **others):
             now = time.perf_counter()
             question = missing[message["place"]].question
             self._samples.add(key, question.id, sample_of(message, question, now - latest))
             latest = now
             self._asked += 1
-            self._tell(model, run, "asking")
+            self._tell(session.model, run, "asking")
         costs = dict(session.ended)
-        self._tell(model, run, "measuring latency")
+        self._tell(session.model, run, "measuring latency")
         few = run.messages(run.prompts.prompts[:LATENCY_QUESTIONS])
         list(session.ask("latency", few))
         alone = session.ended
         ended = {
-            "device": session.loaded.device,
-            "arithmetic": session.loaded.arithmetic,
-            "kv_bits": session.loaded.kv_bits,
-            "load_seconds": session.loaded.load_seconds,
+            "device": loaded.device,
+            "arithmetic": loaded.arithmetic,
+            "kv_bits": loaded.kv_bits,
+            "load_seconds": loaded.load_seconds,
             "first_token_seconds": alone["first_token_seconds"],
             "step_seconds": alone["step_seconds"],
             "peak_memory_bytes": alone["peak_memory_bytes"],
@@ -282,40 +179,37 @@ class _Evaluation:
         self._samples.end(key, ended)
         return ended
 
-    def _compare(
-        self, run: _Run, model: _Model, opener: _Opener, key: str, folder: Path
-    ) -> None:
+    def _compare(self, run: Run, session: Session, key: str, folder: Path) -> None:
         """Write the reference's logits for some texts, or compare others' with them."""
         if self._total == sum(len(each.prompts.prompts) for each in self._runs):
             return  # there is one model alone
         prompts = run.prompts.prompts
-        if model is self._reference:
+        messages = run.messages(prompts)
+        if session.model is self._reference:
             folder.mkdir()
-            self._tell(model, run, "writing logits")
-            ask = opener.session().ask
-            list(ask("write_logits", run.messages(prompts), folder=str(folder), tokens=KL_TOKENS))
+            self._tell(session.model, run, "writing logits")
+            list(session.ask("write_logits", messages, folder=str(folder), tokens=KL_TOKENS))
             return
         known = self._samples.known(key)
         if not folder.is_dir() or any("kl_sum" in sample for sample in known.values()):
             return
-        self._tell(model, run, "comparing logits")
-        ask = opener.session().ask
-        for message in ask("compare_logits", run.messages(prompts), folder=str(folder)):
+        self._tell(session.model, run, "comparing logits")
+        for message in session.ask("compare_logits", messages, folder=str(folder)):
             question = prompts[message.pop("place")].question
             self._samples.add(key, question.id, {**known[question.id], **message})
 
     def _scored_by_reference(
-        self, held: Sequence[tuple[_Run, _Model, EvaluationRecord]], closing: ExitStack
+        self, held: Sequence[tuple[Run, EvaluatedModel, EvaluationRecord]], closing: ExitStack
     ) -> Iterator[EvaluationRecord]:
         """Yield records with the likelihood of their texts by the reference, and their ratings."""
         if not held:
             return
-        assert self._reference is not None
-        opener = closing.enter_context(_Opener(self._reference, self._settings.timeout))
+        assert self._reference is not None, "a run has ended"
+        session = closing.enter_context(Session(self._reference, timeout=self._settings.timeout))
         for run, model, record in held:
             key = run.key(model)
             try:
-                self._score_texts(run, key, opener)
+                self._score_texts(run, key, session)
                 self._rate_texts(run, key)
             except EdgeLLMError as error:
                 yield replace(record, error=error_sentence(error))
@@ -324,7 +218,7 @@ class _Evaluation:
             assert ended is not None, "it has ended before"
             yield self._of_samples(run, model.fields, key, ended)
 
-    def _score_texts(self, run: _Run, key: str, opener: _Opener) -> None:
+    def _score_texts(self, run: Run, key: str, session: Session) -> None:
         known = self._samples.known(key)
         wanted = [
             prompt
@@ -334,12 +228,11 @@ class _Evaluation:
         ]
         if not wanted:
             return
-        assert self._reference is not None
-        self._tell(self._reference, run, "scoring texts")
+        self._tell(session.model, run, "scoring texts")
         messages = run.messages(wanted)
         for message, prompt in zip(messages, wanted, strict=True):
             message["continuations"] = [known[prompt.question.id]["text"]]
-        for found in opener.session().ask("options", messages):
+        for found in session.ask("options", messages):
             question = wanted[found["place"]].question
             [score] = found["scores"]
             sample = {
@@ -349,7 +242,7 @@ class _Evaluation:
             }
             self._samples.add(key, question.id, sample)
 
-    def _rate_texts(self, run: _Run, key: str) -> None:
+    def _rate_texts(self, run: Run, key: str) -> None:
         if self._rater is None:
             return
         known = self._samples.known(key)
@@ -363,7 +256,7 @@ class _Evaluation:
                 self._samples.add(key, prompt.question.id, {**sample, "judge": score})
 
     def _of_samples(
-        self, run: _Run, fields: Mapping[str, Any], key: str, ended: Mapping[str, Any]
+        self, run: Run, fields: Mapping[str, Any], key: str, ended: Mapping[str, Any]
     ) -> EvaluationRecord:
         """Return the record of a run whose outcomes are all known. Raises NotFiniteError."""
         known = self._samples.known(key)
@@ -379,69 +272,26 @@ class _Evaluation:
             metrics = {name: METRICS[name].of(columns) for name in defined}
         except EdgeLLMError as error:
             return self._failed(run, fields, error)
-        common = self._common(run)
+        common = {"environment": self._environment, **run.fields, **fields, **ended}
         return EvaluationRecord(
-            **{**common, **fields, **ended},
+            **common,
             metrics=metrics,
             question_ids=tuple(question.id for question in questions),
-            question_hashes=tuple(map(_question_hash, questions)),
+            question_hashes=tuple(map(question_hash, questions)),
             documents=tuple(question.document for question in questions),
             columns=columns,
             seconds=(sum(known[question.id]["seconds"] for question in questions),),
         )
 
-    def _failed(
-        self, run: _Run, fields: Mapping[str, Any], error: EdgeLLMError
-    ) -> EvaluationRecord:
-        common = {"device": machine.chip_name(), **self._common(run), **fields}
+    def _failed(self, run: Run, fields: Mapping[str, Any], error: EdgeLLMError) -> EvaluationRecord:
+        common = {"environment": self._environment, **run.fields, **fields}
+        common.setdefault("device", machine.chip_name())
         return EvaluationRecord(**common, error=error_sentence(error))
 
-    def _common(self, run: _Run) -> dict[str, Any]:
-        """Return what a record says whatever came out."""
-        ask, kind = run.ask, run.ask.task.kind
-        decoding = ask.decoding and ask.decoding.name
-        return {
-            "backend": OWN,
-            "test": "eval",
-            "environment": self._environment,
-            "task": ask.task.name,
-            "task_kind": kind.name,
-            "headline": kind.metrics[0],
-            "prompt_hash": run.prompt_hash,
-            "shots": ask.shots,
-            "shot_seed": ask.shot_seed,
-            "shot_text": run.prompts.block or None,
-            "decoding": decoding,
-            "chat": run.prompts.chat,
-            "seed": self._settings.seed,
-        }
-
-    def _tell(self, model: _Model, run: _Run, doing: str) -> None:
+    def _tell(self, model: EvaluatedModel, run: Run, doing: str) -> None:
         self._progress(
             Status(self._asked + 1, self._total, f"{model.name}, {run.ask.title}", doing)
         )
-
-
-class _Opener:
-    """A session that is opened when it is first needed, and closed at the end of a ``with``."""
-
-    def __init__(self, model: _Model, timeout: float) -> None:
-        self._model, self._timeout = model, timeout
-        self._session: Session | None = None
-
-    def __enter__(self) -> _Opener:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._session is not None:
-            self._session.__exit__(*error)
-
-    def session(self) -> Session:
-        """Return the session. Raises BackendError where the model cannot be loaded."""
-        if self._session is None:
-            path = str(self._model.checkpoint.folder.path)
-            self._session = Session(path, self._model.load, timeout=self._timeout)
-        return self._session
 
 
 def _prompts(ask: Ask, settings: EvaluationSettings) -> PromptSet:
@@ -449,18 +299,3 @@ def _prompts(ask: Ask, settings: EvaluationSettings) -> PromptSet:
         settings.limit, shots=max(settings.shots), shot_seeds=settings.shot_seeds
     )
     return ask.task.prompts(questions, ask.shots, ask.shot_seed, settings.chat)
-
-
-def _needs_reference(run: _Run) -> bool:
-    return "reference_logprob" in {
-        column for name in run.ask.task.kind.metrics for column in METRICS[name].columns
-    }
-
-
-def _question_hash(question: Question) -> str:
-    return _digest(question.same, question.options, question.answers)[:8]
-
-
-def _digest(*parts: Any) -> str:
-    text = json.dumps(parts, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -25,9 +25,7 @@ class SampledScore:
     ids: Sequence[int]
 
 
-def sample_of(
-    message: Mapping[str, Any], question: Question, seconds: float
-) -> dict[str, Any]:
+def sample_of(message: Mapping[str, Any], question: Question, seconds: float) -> dict[str, Any]:
     """Return a worker's message as it is kept, with the seconds since the one before it."""
     sample = {name: value for name, value in message.items() if name != "place"}
     return {"line": question.line, **sample, "seconds": seconds}

@@ -65,9 +65,7 @@ def option_pairs(prompt: Mapping[str, Any], tokenizer: Tokenizer, room: int) -> 
     ]
 
 
-def prompt_ids(
-    prompt: Mapping[str, Any], tokenizer: Tokenizer, room: int
-) -> tuple[Ids, bool]:
+def prompt_ids(prompt: Mapping[str, Any], tokenizer: Tokenizer, room: int) -> tuple[Ids, bool]:
     """Return a prompt that an answer follows, and whether its beginning was left out.
 
     Args:

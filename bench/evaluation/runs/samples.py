@@ -1,4 +1,4 @@
-"""A file of samples: each question's outcome, on disk as it comes; a stopped run goes on from it."""
+"""Samples: each question's outcome, on disk as it comes, so that a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Samples:
 
     Args:
         path: of the file; None keeps them in memory alone.
-        resume: go on from what the file holds already; otherwise it is replaced.
+        resume: go on from what the file holds already, if there is one.
 
     Raises:
-        ConfigError: there is nothing to go on from.
+        ConfigError: there is nothing to go on from, or a file that would be lost.
         FormatError: the file holds something else.
         ConversionError: it cannot be written.
     """
@@ -54,6 +54,11 @@ class Samples:
                 self._take(line)
             return
         require_replaceable(path)
+        if path.exists() and path.stat().st_size:
+            raise ConfigError(
+                f"{path} holds samples already",
+                hint="go on from them with --resume, or delete the file",
+            )
         write_file(path, [])
 
     def known(self, run: str) -> Mapping[str, Mapping[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm.bench.evaluation.runs.run import EvaluatedModel
 from edgellm.bench.worker.process import WorkerProcess
 
 WORKER = (sys.executable, "-m", "edgellm.bench.evaluation.runs.worker")
@@ -34,41 +35,40 @@ class LoadedModel:
 
 
 class Session:
-    """A model in a process of its own, which starts at once.
+    """A model in a process of its own, which starts when it is first needed.
 
     Args:
-        model: the folder.
-        load: fields of ``LoadSettings``.
+        model: the model.
         timeout: seconds in which it must say something.
 
     Attributes:
-        loaded: how the model was loaded.
+        model: the model.
         ended: what the last order took.
-
-    Raises:
-        BackendError: the model cannot be loaded; says why.
     """
 
-    def __init__(self, model: str, load: Mapping[str, Any], *, timeout: float) -> None:
-        self._worker = WorkerProcess(timeout=timeout, command=WORKER, threads=load.get("threads"))
-        try:
-            self._worker.send({"model": model, "load": dict(load)})
-            self.loaded: LoadedModel = LoadedModel(**self._worker.receive())
-        except BaseException:
-            self._worker.kill()
-            raise
+    def __init__(self, model: EvaluatedModel, *, timeout: float) -> None:
+        self.model: EvaluatedModel = model
         self.ended: Mapping[str, Any] = {}
+        self._timeout = timeout
+        self._started: tuple[WorkerProcess, LoadedModel] | None = None
 
     def __enter__(self) -> Session:
         """Return the session."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the process."""
+        """End the process, if there is one."""
+        if self._started is None:
+            return
         if kind is None:
-            self._worker.close()
+            self._started[0].close()
         else:
-            self._worker.kill()
+            self._started[0].kill()
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """How the model was loaded. Raises BackendError where it cannot be."""
+        return self._start()[1]
 
     def ask(
         self, work: str, prompts: Sequence[Mapping[str, Any]], **others: Any
@@ -77,14 +77,30 @@ class Session:
 
         Args:
             work: ``options``, ``generated``, ``read``, ``latency`` and so on.
-            prompts: as ``prompt_message`` makes them.
+            prompts: as ``Run.messages`` makes them.
             others: what else the work needs.
 
         Raises:
-            BackendError: the worker cannot do it.
+            BackendError: the model cannot be loaded, or the worker cannot do it.
             WorkerEndedError: the worker is gone.
         """
-        self._worker.send({"do": work, "prompts": list(prompts), **others})
-        while not (message := self._worker.receive()).get("done"):
+        worker, _ = self._start()
+        worker.send({"do": work, "prompts": list(prompts), **others})
+        while not (message := worker.receive()).get("done"):
             yield message
         self.ended = message
+
+    def _start(self) -> tuple[WorkerProcess, LoadedModel]:
+        if self._started is None:
+            load = self.model.load
+            worker = WorkerProcess(
+                timeout=self._timeout, command=WORKER, threads=load.get("threads")
+            )
+            try:
+                path = str(self.model.checkpoint.folder.path)
+                worker.send({"model": path, "load": dict(load)})
+                self._started = worker, LoadedModel(**worker.receive())
+            except BaseException:
+                worker.kill()
+                raise
+        return self._started

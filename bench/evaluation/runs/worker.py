@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def score_options(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
     owners: list[tuple[int, int]] = []
     were_cut: dict[int, bool] = {}
     for place, prompt in enumerate(request["prompts"]):
-        for number, pair in enumerate(option_pairs(prompt, llm.tokenizer, llm.context)):
+        with _named(prompt):
+            found_pairs = option_pairs(prompt, llm.tokenizer, llm.context)
+        for number, pair in enumerate(found_pairs):
             pairs.append((list(pair.context), list(pair.continuation)))
             owners.append((place, number))
             were_cut[place] = pair.was_cut
@@ -114,13 +117,14 @@ def score_options(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
 def generate_answers(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
     """Send each prompt's answer, as it ends; beams go one prompt after the other."""
     prompts, samplings, were_cut = [], [], []
-    for place, prompt in enumerate(request["prompts"]):
+    for prompt in request["prompts"]:
         fields = dict(request["sampling"])
         if fields.get("temperature"):
             fields["seed"] = prompt["seed"]
         sampling = Sampling(**fields)
         room = llm.context - (sampling.max_tokens or 0)
-        ids, was_cut = prompt_ids(prompt, llm.tokenizer, room)
+        with _named(prompt):
+            ids, was_cut = prompt_ids(prompt, llm.tokenizer, room)
         prompts.append(list(ids))
         samplings.append(sampling)
         were_cut.append(was_cut)
@@ -162,9 +166,9 @@ def read_texts(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
     owners: list[int] = []
     counts: dict[int, int] = defaultdict(int)
     for place, prompt in enumerate(request["prompts"]):
-        for context, continuation in windows(
-            _text_ids(llm, prompt), context=llm.context, stride=request["stride"]
-        ):
+        with _named(prompt):
+            ids = _text_ids(llm, prompt)
+        for context, continuation in windows(ids, context=llm.context, stride=request["stride"]):
             pairs.append((context, continuation))
             owners.append(place)
             counts[place] += 1
@@ -242,6 +246,15 @@ def measure_latency(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
         if stats.completion_tokens > 1:
             steps.append(stats.decode_seconds / (stats.completion_tokens - 1))
     return {"first_token_seconds": firsts, "step_seconds": steps}
+
+
+@contextmanager
+def _named(prompt: Mapping[str, Any]) -> Iterator[None]:
+    """Have an error of the ``with`` block say which question it is about."""
+    try:
+        yield
+    except EdgeLLMError as error:
+        raise type(error)(f"{prompt['name']}: {error.message}", hint=error.hint) from error
 
 
 def _text_ids(llm: LLM, prompt: Mapping[str, Any]) -> list[int]:

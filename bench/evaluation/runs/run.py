@@ -1,0 +1,152 @@
+"""A run: a model as it is loaded, and a way to ask a task, with digests that tell both again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from edgellm.bench.evaluation.runs.settings import Ask, EvaluationSettings
+from edgellm.bench.evaluation.tasks.prompts import Prompt, PromptSet
+from edgellm.bench.evaluation.tasks.rows.question import Question
+from edgellm.bench.metrics.table import METRICS
+from edgellm.bench.records.backend_names import OWN
+from edgellm.checkpoint.fingerprint import fingerprint
+from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model with the settings that it is loaded with.
+
+    Attributes:
+        name: as it was given.
+        checkpoint: what lies in its folder.
+        load: fields of ``LoadSettings``.
+    """
+
+    name: str
+    checkpoint: AnyCheckpoint
+    load: Mapping[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the weights, wherever they lie."""
+        return fingerprint(self.checkpoint)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "model": self.name,
+            "bits": self.checkpoint.usual_bits,
+            "model_bytes": self.checkpoint.nbytes,
+            "threads": self.load.get("threads"),
+            "memory_bytes": self.load.get("memory"),
+            "kv_bits": self.load.get("kv_bits"),
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A way to ask a task, with its prompts.
+
+    Attributes:
+        ask: the way.
+        prompts: the prompts.
+        settings: those of the evaluation.
+    """
+
+    ask: Ask
+    prompts: PromptSet
+    settings: EvaluationSettings
+
+    @property
+    def questions(self) -> list[Question]:
+        """The questions, in their order."""
+        return [prompt.question for prompt in self.prompts.prompts]
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """A digest of what its prompts have in common."""
+        kind, prompts = self.ask.task.kind, self.prompts
+        return _digest(
+            kind.name, prompts.template, prompts.block, prompts.chat, prompts.stops, self.max_tokens
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that an answer may have."""
+        return self.settings.max_tokens or self.prompts.max_tokens
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of ``Sampling``."""
+        assert self.ask.decoding is not None, "an answer is generated"
+        stops = list(self.prompts.stops)
+        return {"max_tokens": self.max_tokens, "stop": stops, **self.ask.decoding.fields}
+
+    def key(self, model: EvaluatedModel) -> str:
+        """Return the digest under which its outcomes with a model are kept."""
+        settings = self.settings
+        decoding = self.ask.decoding and self.ask.decoding.name
+        return _digest(
+            model.fingerprint,
+            sorted(model.load.items()),
+            self.ask.task.name,
+            self.prompt_hash,
+            [decoding, settings.seed, settings.stride],
+        )
+
+    def messages(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Return prompts as the worker takes them."""
+        places = {prompt.question.id: place for place, prompt in enumerate(self.prompts.prompts)}
+        return [
+            {
+                "name": prompt.question.id,
+                "context": prompt.context,
+                "messages": [dict(message) for message in prompt.messages],
+                "continuations": list(prompt.continuations),
+                # equal questions of different runs draw the same
+                "seed": self.settings.seed * 1_000_003 + places[prompt.question.id],
+            }
+            for prompt in prompts
+        ]
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the reference has to score its texts."""
+        metrics = self.ask.task.kind.metrics
+        return any("reference_logprob" in METRICS[name].columns for name in metrics)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a record says of it, whatever comes out."""
+        ask, kind = self.ask, self.ask.task.kind
+        return {
+            "backend": OWN,
+            "test": "eval",
+            "task": ask.task.name,
+            "task_kind": kind.name,
+            "headline": kind.metrics[0],
+            "prompt_hash": self.prompt_hash,
+            "shots": ask.shots,
+            "shot_seed": ask.shot_seed,
+            "shot_text": self.prompts.block or None,
+            "decoding": ask.decoding and ask.decoding.name,
+            "chat": self.prompts.chat,
+            "seed": self.settings.seed,
+        }
+
+
+def question_hash(question: Question) -> str:
+    """Return a digest of what a question asks, and of its right answers."""
+    return _digest(question.same, question.options, question.answers)[:8]
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
