@@ -295,7 +295,5 @@ class _Evaluation:
 
 
 def _prompts(ask: Ask, settings: EvaluationSettings) -> PromptSet:
-    questions = ask.task.questions(
-        settings.limit, shots=max(settings.shots), shot_seeds=settings.shot_seeds
-    )
+    questions = settings.questions(ask.task)
     return ask.task.prompts(questions, ask.shots, ask.shot_seed, settings.chat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,11 @@ class Samples:
                 )
             return
         if resume and path.exists():
-            for line in _lines(path):
+            lines, rest = _whole_lines(path)
+            for line in _samples(lines, path):
                 self._take(line)
+            if rest:  # cut off with the power: what comes next would end its line
+                write_file(path, [line + b"\n" for line in lines])
             return
         require_replaceable(path)
         if path.exists() and path.stat().st_size:
@@ -93,7 +96,7 @@ class Samples:
         self._take(line)
         if self._path is not None:
             text = json.dumps({"schema": SCHEMA, **line}, ensure_ascii=False, allow_nan=False)
-            self._unwritten.append(text.encode("utf-8", "backslashreplace") + b"\n")
+            self._unwritten.append(text.encode() + b"\n")
         if time.monotonic() - self._written_at > FLUSH_SECONDS:
             self.flush()
 
@@ -105,14 +108,14 @@ class Samples:
             self._known[run][line["question"]] = line
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file; a last line that was cut off is left out.
+def _whole_lines(path: Path) -> tuple[list[bytes], bytes]:
+    """Return a file's lines, and what follows the last of them. Raises ReadError."""
+    *lines, rest = read_bounded(path, MAX_BYTES).split(b"\n")
+    return lines, rest
 
-    Raises:
-        ReadError: it cannot be read.
-        FormatError: it holds something else.
-    """
-    *lines, _ = read_bounded(path, MAX_BYTES).split(b"\n")
+
+def _samples(lines: Sequence[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the samples in lines. Raises FormatError where one is something else."""
     for number, line in enumerate(lines, 1):
         name = f"{path}, line {number}"
         found = parse_json(line, name, max_bytes=MAX_BYTES, max_items=MAX_ITEMS)

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from edgellm.bench.evaluation.runs.decoding import GREEDY, Decoding
+from edgellm.bench.evaluation.tasks.rows.question import Question
 from edgellm.bench.evaluation.tasks.task import Task
 
 TIMEOUT = 900.0
@@ -48,16 +49,22 @@ class EvaluationSettings:
     stride: int | None = None
     timeout: float = TIMEOUT
 
+    def questions(self, task: Task) -> list[Question]:
+        """Return the questions of a task, the same for every way to ask it. Raises ConfigError."""
+        most = 0
+        if takes_shots(task):
+            most = max(self.shots)
+        return task.questions(self.limit, shots=most, shot_seeds=self.shot_seeds)
+
     def asks(self, task: Task) -> Iterator[Ask]:
         """Yield the ways in which a task's questions are asked of each model."""
-        kind = task.kind
-        if kind.way == "read":
-            yield Ask(task)
-            return
         decodings: Sequence[Decoding | None] = [None]
-        if kind.way == "generated":
+        if task.kind.way == "generated":
             decodings = self.decodings
-        for shots, decoding in product(self.shots, decodings):
+        numbers: Sequence[int] = [0]
+        if takes_shots(task):
+            numbers = self.shots
+        for shots, decoding in product(numbers, decodings):
             # without examples there is nothing that a seed could choose
             for seed in range(self.shot_seeds if shots else 1):
                 yield Ask(task, shots, seed, decoding)
@@ -90,3 +97,8 @@ class Ask:
         if self.decoding is not None:
             parts.append(self.decoding.name)
         return ", ".join(parts)
+
+
+def takes_shots(task: Task) -> bool:
+    """Return whether its rows can be examples: a text that is read has no answer to show."""
+    return task.kind.way != "read" and any(row.target for row in task.rows)

@@ -1,0 +1,163 @@
+"""Runs of real models over small tasks: outcomes, pairs, costs, and runs that go on."""
+
+import json
+import math
+
+import pytest
+
+import edgellm
+from edgellm.bench.evaluation.runs.decoding import parse_decodings
+from edgellm.bench.evaluation.runs.evaluate import evaluate
+from edgellm.bench.evaluation.runs.samples import Samples
+from edgellm.bench.evaluation.runs.settings import EvaluationSettings
+from edgellm.bench.evaluation.tasks.task import read_task
+
+STORIES = ("Once upon a time, there was a little dog. He was happy.", "Lily saw a big red ball.")
+ROWS = {
+    "choose": [
+        {"id": f"c{n}", "question": text, "choices": ["and it ran", "qwx zzk"], "answer": 0}
+        for n, text in enumerate(["The dog was happy", "Tom saw a cat", "She had a ball"])
+    ],
+    "answers": [
+        {"id": f"a{n}", "context": text, "question": "Who is it about?", "answers": ["dog", "Lily"]}
+        for n, text in enumerate(STORIES)
+    ],
+    "texts": [{"id": f"t{n}", "text": text} for n, text in enumerate(STORIES)],
+    "begun": [{"id": "b0", "prompt": "Once upon a time"}, {"id": "b1", "prompt": "Tom had a"}],
+}
+SETTINGS = EvaluationSettings(
+    shots=(0, 1), decodings=parse_decodings("greedy,sample"), max_tokens=6, load={"memory": None}
+)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, rows in ROWS.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    return {name: read_task(folder / f"{name}.jsonl") for name in ROWS}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return tmp_path_factory.mktemp("samples") / "samples.jsonl"
+
+
+@pytest.fixture(scope="module")
+def records(tasks, samples):
+    asked = [tasks["choose"], tasks["texts"], tasks["begun"]]
+    return list(evaluate(["stories", "stories-draft"], asked, SETTINGS, Samples(samples)))
+
+
+def one(records, **wanted):
+    [found] = [
+        record
+        for record in records
+        if all(getattr(record, name) == value for name, value in wanted.items())
+    ]
+    return found
+
+
+def test_every_model_is_asked_in_every_way(records):
+    ways = {(one.model, one.task, one.shots, one.decoding) for one in records}
+    assert len(records) == len(ways) == 2 * (2 + 1 + 2)
+    assert all(record.error is None for record in records)
+
+
+def test_options_are_scored_as_the_python_door_scores_them(records, tasks):
+    record = one(records, model="stories", task="choose", shots=0)
+    questions = tasks["choose"].questions(shots=1)
+    prompts = tasks["choose"].prompts(questions).prompts
+    with edgellm.load("stories") as llm:
+        for place, prompt in enumerate(prompts):
+            scores = llm.score([(prompt.context, text) for text in prompt.continuations])
+            assert record.columns["right_logprob"][place] == scores[0].logprob
+    assert record.metrics["accuracy"] == 1.0
+    assert record.question_ids == tuple(question.id for question in questions)
+
+
+def test_texts_are_compared_with_the_references(records, tasks):
+    reference, other = (
+        one(records, model=model, task="texts") for model in ("stories", "stories-draft")
+    )
+    assert "kl_sum" not in reference.columns
+    with edgellm.load("stories") as llm:
+        context, text = "", ROWS["texts"][0]["text"]
+        [score] = llm.score([(context, text)])
+    assert reference.columns["nll"][0] == pytest.approx(-score.logprob)
+    assert other.columns["kl_tokens"][0] == len(score.ids)
+    assert other.columns["kl_sum"][0] > 0
+    assert 0 <= other.columns["top1_agreed"][0] <= len(score.ids)
+
+
+def test_the_reference_scores_what_models_write(records):
+    for record in (one for one in records if one.task == "begun"):
+        tokens = record.columns["reference_tokens"]
+        assert all(0 < count <= 8 for count in tokens)
+        assert all(
+            math.isfinite(value) and value < 0 for value in record.columns["reference_logprob"]
+        )
+    greedy, drawn = (
+        one(records, model="stories", task="begun", shots=0, decoding=decoding)
+        for decoding in ("greedy", "sample")
+    )
+    assert sum(greedy.columns["reference_logprob"]) > sum(drawn.columns["reference_logprob"])
+
+
+def test_runs_of_one_way_to_ask_share_a_hash(records):
+    for task, shots in (("choose", 0), ("choose", 1)):
+        first, second = (
+            one(records, model=model, task=task, shots=shots)
+            for model in ("stories", "stories-draft")
+        )
+        assert first.prompt_hash == second.prompt_hash
+        assert first.question_hashes == second.question_hashes
+    without, with_shot = (one(records, model="stories", task="choose", shots=n) for n in (0, 1))
+    assert without.prompt_hash != with_shot.prompt_hash
+
+
+def test_costs_are_counted(records):
+    record = one(records, model="stories", task="choose", shots=1)
+    assert 0 < record.layer_tokens < record.tokens
+    assert 0 < record.head_rows <= record.layer_tokens
+    assert len(record.first_token_seconds) == 2
+    assert record.peak_memory_bytes > record.model_bytes
+
+
+def test_a_whole_run_is_not_asked_again(tasks, samples, records):
+    asked = [tasks["choose"], tasks["begun"]]
+    read = Samples(samples, resume=True)
+    before = samples.read_bytes()
+    again = list(evaluate(["stories", "stories-draft"], asked, SETTINGS, read))
+    assert samples.read_bytes() == before
+    for record in again:
+        known = one(
+            records,
+            model=record.model,
+            task=record.task,
+            shots=record.shots,
+            decoding=record.decoding,
+        )
+        assert record.columns == known.columns
+        assert record.seconds == known.seconds
+
+
+def test_a_stopped_run_asks_the_rest(tasks, tmp_path):
+    samples = Samples(tmp_path / "samples.jsonl")
+    settings = EvaluationSettings(max_tokens=4)
+    whole = next(iter(evaluate(["stories-draft"], [tasks["answers"]], settings, samples)))
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "part.jsonl").write_text(lines[0])
+    told = []
+    part = Samples(tmp_path / "part.jsonl", resume=True)
+    [again] = evaluate(["stories-draft"], [tasks["answers"]], settings, part, progress=told.append)
+    assert again.columns == whole.columns
+    assert again.layer_tokens is None, "of a part it would say too little"
+    assert [status.number for status in told if status.doing == "asking"] == [2, 3]
+
+
+def test_a_model_that_is_not_there_is_a_record_with_its_error(tasks):
+    settings = EvaluationSettings()
+    [record] = evaluate(["./no-such-model"], [tasks["choose"]], settings, Samples(None))
+    assert "no-such-model" in record.error
