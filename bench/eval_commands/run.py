@@ -17,6 +17,7 @@ from edgellm.bench.evaluation.runs.settings import TIMEOUT, EvaluationSettings
 from edgellm.bench.evaluation.tasks.kinds.table import KINDS
 from edgellm.bench.records.collect import exit_code
 from edgellm.cli import headings
+from edgellm.console.terminal import note
 from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, LoadSettings, parse_budget
 
@@ -244,7 +245,7 @@ def run(
     """
     from edgellm.bench.evaluation.runs.evaluate import evaluate
     from edgellm.bench.evaluation.runs.samples import Samples
-    from edgellm.bench.evaluation.tasks.task import read_task
+    from edgellm.bench.evaluation.tasks.read_task import read_task
 
     settings = EvaluationSettings(
         shots=_shots(shots),
@@ -269,6 +270,9 @@ def run(
         for path in task or [PASSAGES]
     ]
     _check_names(tasks)
+    for each in tasks:
+        for words in each.notes:
+            note(f"{each.path}: {words}")
     records, stopped = common.collect_records(
         partial(
             evaluate,

@@ -138,6 +138,7 @@ class Run:
             "shot_text": self.prompts.block or None,
             "decoding": ask.decoding and ask.decoding.name,
             "chat": self.prompts.chat,
+            "skipped": ask.task.skipped,
             "seed": self.settings.seed,
         }
 

@@ -10,7 +10,7 @@ from edgellm.bench.evaluation.runs.decoding import parse_decodings
 from edgellm.bench.evaluation.runs.evaluate import evaluate
 from edgellm.bench.evaluation.runs.samples import Samples
 from edgellm.bench.evaluation.runs.settings import EvaluationSettings
-from edgellm.bench.evaluation.tasks.task import read_task
+from edgellm.bench.evaluation.tasks.read_task import read_task
 
 STORIES = ("Once upon a time, there was a little dog. He was happy.", "Lily saw a big red ball.")
 ROWS = {
