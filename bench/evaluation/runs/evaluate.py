@@ -96,6 +96,7 @@ class _Evaluation:
         self._asked = 0
         self._reference: EvaluatedModel | None = None
         self._environment = environment()
+        self._alone: dict[Any, Mapping[str, Any]] = {}
 
     def records(self) -> Generator[EvaluationRecord]:
         """Yield the records, those of texts that the reference scores last."""
@@ -160,10 +161,7 @@ class _Evaluation:
             self._asked += 1
             self._tell(session.model, run, "asking")
         costs = dict(session.ended)
-        self._tell(session.model, run, "measuring latency")
-        few = run.messages(run.prompts.prompts[:LATENCY_QUESTIONS])
-        list(session.ask("latency", few))
-        alone = session.ended
+        alone = self._latency(run, session)
         ended = {
             "device": loaded.device,
             "arithmetic": loaded.arithmetic,
@@ -178,6 +176,16 @@ class _Evaluation:
             ended |= {name: costs[name] for name in names if name in costs}
         self._samples.end(key, ended)
         return ended
+
+    def _latency(self, run: Run, session: Session) -> Mapping[str, Any]:
+        """Return how long a few questions take that are asked alone; decodings share them."""
+        asked = session.model, run.ask.task.name, run.ask.shots
+        if asked not in self._alone:
+            self._tell(session.model, run, "measuring latency")
+            few = run.messages(run.prompts.prompts[:LATENCY_QUESTIONS])
+            list(session.ask("latency", few))
+            self._alone[asked] = session.ended
+        return self._alone[asked]
 
     def _compare(self, run: Run, session: Session, key: str, folder: Path) -> None:
         """Write the reference's logits for some texts, or compare others' with them."""

@@ -18,7 +18,7 @@ from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EvaluatedModel:
     """A model with the settings that it is loaded with.
 

@@ -34,6 +34,9 @@ from edgellm.settings import LoadSettings, Sampling
 LATENCY_TOKENS = 16
 """Tokens that are generated where latency is measured."""
 
+LATENCY_SECONDS = 10.0
+"""After which no further question is asked alone: a paged model takes seconds for a token."""
+
 LATENCY_PROMPT = 64
 """Tokens of a text's beginning that stand for a prompt, where texts are read."""
 
@@ -236,7 +239,10 @@ def measure_latency(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
     """Measure questions that are asked alone: until the first token, and from one to the next."""
     firsts, steps = [], []
     sampling = Sampling(max_tokens=LATENCY_TOKENS)
+    begun = time.perf_counter()
     for prompt in request["prompts"]:
+        if firsts and time.perf_counter() - begun > LATENCY_SECONDS:
+            break
         if prompt["messages"] or prompt["context"]:
             ids, _ = prompt_ids(prompt, llm.tokenizer, llm.context - LATENCY_TOKENS)
         else:
