@@ -1,4 +1,4 @@
-"""Ways to draw an answer's tokens, as options name them: ``greedy``, ``beam:4``, ``top-p:0.9``."""
+"""Ways to draw tokens, as options name them: ``greedy``, ``beam:4``, ``top-p:0.9``."""
 
 from __future__ import annotations
 

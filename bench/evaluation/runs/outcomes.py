@@ -1,4 +1,4 @@
-"""A question's outcome: from a worker's message to a sample on disk, and from that to columns."""
+"""Outcomes: from a worker's message to a sample on disk, and from that to columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run: a model as it is loaded, and a way to ask a task, with digests that tell both again."""
+"""A run: a loaded model and a way to ask a task, with digests that tell both again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EvaluatedModel:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a record says of it."""
+        """Fields of a record: the model, and how it was loaded."""
         return {
             "model": self.name,
             "bits": self.checkpoint.usual_bits,
@@ -124,7 +124,7 @@ class Run:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a record says of it, whatever comes out."""
+        """Fields of a record that are known before anything comes out."""
         ask, kind = self.ask, self.ask.task.kind
         return {
             "backend": OWN,
