@@ -1,4 +1,4 @@
-"""``edgellm eval`` and its commands: each file reads options, has the work done and shows it.
+"""Commands of ``edgellm eval``: each file reads options and shows what came out."""
 
 Stands on ``bench/evaluation`` and ``bench/command_options.py``.
 """

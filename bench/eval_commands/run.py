@@ -1,4 +1,4 @@
-"""``edgellm eval [MODEL ...]``: models answer the questions of tasks, paired with the first one."""
+"""``edgellm eval [MODEL ...]``: the same questions for all, paired with the first model."""
 
 from __future__ import annotations
 
