@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.bench import command_options as common
-from edgellm.bench.tables.text_tables import as_json
+from edgellm.bench.tables.text_tables import Column, as_json
 from edgellm.console.terminal import write_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def show_evaluations(
     if json:
         write_line(as_json(records))
         return
-    columns = {
+    columns: dict[str, Column] = {
         "task": ("task", str),
         "model": ("model", str),
         "score": ("score", "{:.4f}".format),

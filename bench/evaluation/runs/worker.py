@@ -237,7 +237,8 @@ def compare_logits(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
 
 def measure_latency(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
     """Measure questions that are asked alone: until the first token, and from one to the next."""
-    firsts, steps = [], []
+    firsts: list[float] = []
+    steps: list[float] = []
     sampling = Sampling(max_tokens=LATENCY_TOKENS)
     begun = time.perf_counter()
     for prompt in request["prompts"]:
