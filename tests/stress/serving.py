@@ -28,6 +28,7 @@ from statistics import linear_regression
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from support.async_http import send, whole
 from support.resources import resident_bytes
 
 import edgellm
@@ -119,11 +120,8 @@ async def ask(port, asked, leaves, choice):
         "temperature": 0,
         "stream": streamed,
     }
-    data = json.dumps(body).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await send(port, PATH, body)
     try:
-        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         if leaves == "at once":
             return None, None
         if leaves == "prompt":
@@ -133,40 +131,23 @@ async def ask(port, asked, leaves, choice):
             await reader.readline()
             await asyncio.sleep(choice.uniform(0, 0.05))
             return None, None
-        answer = await reader.read()
+        status, _, rest = await whole(reader, writer)
     finally:
         writer.close()
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    status = int(head.split()[1])
-    if b"chunked" in head:
-        rest = dechunked(rest)
     if status != 200 or not streamed:
         value = json.loads(rest)
         return status, value["choices"][0]["message"]["content"] if status == 200 else str(value)
-    events = rest.decode().split("\n\n")
+    events = rest.split("\n\n")
     assert events[-2] == "data: [DONE]", events[-3:]
     values = [json.loads(event[6:]) for event in events[:-2] if event.startswith("data: ")]
     deltas = [value["choices"][0]["delta"].get("content", "") for value in values]
     return status, "".join(deltas)
 
 
-def dechunked(data):
-    """The bytes of a body that came in chunks."""
-    parts = []
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        parts.append(data[: int(size, 16)])
-        data = data[int(size, 16) + 2 :]
-    return b"".join(parts)
-
-
 async def get(port, path):
     """The object of an answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-    _, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    return json.loads(body)
+    _, _, text = await whole(*await send(port, path))
+    return json.loads(text)
 
 
 async def soak(
