@@ -16,7 +16,9 @@ from edgellm.bench.records.differences import (
 from edgellm.bench.records.kinds import PagingRecord
 from edgellm.bench.records.record import DiskRecord, Record, SpeedRecord
 from edgellm.bench.report.answers_section import answers_section
-from edgellm.bench.report.elements import (
+from edgellm.bench.report.evaluation_section import evaluation_section
+from edgellm.bench.report.parity_section import ablation_section, parity_section
+from edgellm.bench.report.parts.elements import (
     bullets,
     definitions,
     panels,
@@ -25,8 +27,7 @@ from edgellm.bench.report.elements import (
     sentence,
     setting_columns,
 )
-from edgellm.bench.report.page import page
-from edgellm.bench.report.parity_section import ablation_section, parity_section
+from edgellm.bench.report.parts.page import page
 from edgellm.bench.report.serving_section import serving_section
 from edgellm.bench.report.speed_sections import machine_name, speed_sections
 from edgellm.bench.tables.narrow_tables import meanings_of_tests
@@ -53,6 +54,7 @@ def as_html(records: Sequence[Record]) -> str:
         _failures_section(records),
         _not_measured_section(records),
         _doubts_section(records),
+        evaluation_section(records),
         *speed_sections(speeds, styles),
         serving_section(records, styles),
         answers_section(records),

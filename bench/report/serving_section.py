@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.record import Record
 from edgellm.bench.records.serving import ServingRecord
-from edgellm.bench.report.elements import (
+from edgellm.bench.report.parts.elements import (
     bullets,
     definitions,
     details,
@@ -18,7 +18,7 @@ from edgellm.bench.report.elements import (
     records_table,
     section,
 )
-from edgellm.bench.report.plots import Series, chart
+from edgellm.bench.report.parts.plots import Series, chart
 from edgellm.bench.tables.serving_tables import load_text, ratio_sentences, serving_columns
 
 WORDS = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from edgellm.bench.records.differences import SETTINGS, differing_settings, label
 from edgellm.bench.records.doubts import MAX_SHARE
 from edgellm.bench.records.record import Record, SpeedRecord
-from edgellm.bench.report.elements import (
+from edgellm.bench.report.parts.elements import (
     details,
     panel,
     panels,
@@ -17,7 +17,7 @@ from edgellm.bench.report.elements import (
     setting_columns,
     setting_text,
 )
-from edgellm.bench.report.plots import Bar, Series, bars, chart
+from edgellm.bench.report.parts.plots import Bar, Series, bars, chart
 from edgellm.bench.tables.text_tables import (
     Column,
     doubted,

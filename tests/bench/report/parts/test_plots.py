@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.bench.report.plots import Series, chart, round_ticks
+from edgellm.bench.report.parts.plots import Series, chart, round_ticks
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))

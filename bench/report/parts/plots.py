@@ -154,9 +154,12 @@ def chart(
     label = f"{escape(y_name)} over {escape(x_name)}"
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">',
-        *(_level(level, axes.y(level)) for level in levels),
-        *(_text(f"{axes.x(tick):.1f}", HEIGHT - BOTTOM + 16, tick_text(tick)) for tick in ticks),
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_name),
+        *(grid_line(level, axes.y(level)) for level in levels),
+        *(
+            axis_text(f"{axes.x(tick):.1f}", HEIGHT - BOTTOM + 16, tick_text(tick))
+            for tick in ticks
+        ),
+        axis_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_name),
     ]
     for one in series:
         places = [(axes.x(x), axes.y(y)) for x, y in sorted(one.points)]
@@ -192,7 +195,7 @@ def tick_text(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _level(value: float, y: float) -> str:
+def grid_line(value: float, y: float) -> str:
     """Return a horizontal line of the grid, and its number at the left."""
     return (
         f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
@@ -200,7 +203,8 @@ def _level(value: float, y: float) -> str:
     )
 
 
-def _text(x: float | str, y: float, text: str) -> str:
+def axis_text(x: float | str, y: float, text: str) -> str:
+    """Return a text below an axis, its middle at x."""
     return f'<text x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>'
 
 

@@ -44,6 +44,18 @@ def sentence(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def soft(text: str) -> str:
+    """Return a paragraph of what is said besides; nothing of no text."""
+    if not text:
+        return ""
+    return f'<p class="soft">{escape(text)}</p>'
+
+
+def quotation(text: str) -> str:
+    """Return a text with its own lines and blanks, as it was given to a model."""
+    return f'<div class="said">{escape(text)}</div>'
+
+
 def bullets(sentences: Iterable[str]) -> str:
     """Return a list of sentences."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)

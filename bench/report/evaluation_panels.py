@@ -1,0 +1,209 @@
+"""Plots of evaluations: quality over size, over time, and over examples."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from edgellm.bench.report.parts.elements import bullets, details, panel, soft, table
+from edgellm.bench.report.parts.interval_plot import Point, interval_plot
+from edgellm.bench.report.parts.plots import Series, chart
+from edgellm.bench.tables.evaluation_picture import span_of
+from edgellm.bench.tables.evaluation_runs import (
+    ComparedRun,
+    differing_settings,
+    distinct_runs,
+    frontier,
+    words_of,
+)
+from edgellm.bench.tables.evaluation_sentences import power_sentence, verdict_sentence
+from edgellm.bench.tables.evaluation_tables import (
+    Cell,
+    cells_of,
+    cost_columns,
+    heading,
+    quality_columns,
+)
+from edgellm.bench.tables.evaluation_values import axis_value, direction_of, title_of
+from edgellm.bench.tables.text_tables import throughput
+
+HOW_TO_READ = (
+    "A point is a run: the further left the less memory, and its area is its speed in tokens per "
+    "second. The dotted line is the score of the run that the others are compared with; where the "
+    "bar of a point crosses it, the difference may be chance. Lines join quantizations of one "
+    "model. Filled points are the frontier: nothing as small does better. Rings are beaten by "
+    "something that is no larger."
+)
+
+
+def quality_panel(task: str, runs: Sequence[ComparedRun]) -> str:
+    """Return what was seen of a task in sentences, as a plot over size, and as a table."""
+    shown = distinct_runs(runs)
+    sentences = [verdict_sentence(run) for run in shown]
+    parts = [
+        bullets([sentence for sentence in sentences if sentence]),
+        _quality_plot(shown),
+        soft(power_sentence(shown)),
+        details("figures", cells_table(shown, quality_columns(shown) | cost_columns())),
+    ]
+    return panel(heading(task, shown), *parts)
+
+
+def cells_table(runs: Sequence[ComparedRun], columns: Mapping[str, Cell]) -> str:
+    """Return a table of runs; letters, which name runs in pictures of text, are left out."""
+    heads, *lines = [line[1:] for line in cells_of(runs, columns)]
+    return table(heads, lines)
+
+
+def time_panels(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
+    """Return scores over seconds a question, where runs differ in threads or decoding."""
+    return [
+        panel(f"{task}: score and time", _time_plot(runs))
+        for task, runs in tasks.items()
+        if set(differing_settings(runs)) & {"threads", "decoding", "kv_bits", "memory_bytes"}
+    ]
+
+
+def shots_panels(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
+    """Return scores over the number of examples, where there are several numbers."""
+    found = []
+    for task, runs in tasks.items():
+        counts = sorted({run.record.shots for run in runs})
+        if len(counts) < 2:
+            continue
+        scores, rows = _scores_over_shots(runs)
+        drawn = chart(
+            [
+                Series(name, list(points.items()), style)
+                for style, (name, points) in enumerate(scores.items())
+            ],
+            x_name="examples in front of a question",
+            y_name=_score_name(runs[0]),
+            x_ticks=[float(count) for count in counts],
+        )
+        heads = ["run", "examples", "draws", "mean", "lowest", "highest"]
+        found.append(panel(f"{task}: examples", drawn, table(heads, rows)))
+    return found
+
+
+def _quality_plot(runs: Sequence[ComparedRun]) -> str:
+    """Return scores over sizes; nothing where sizes are unknown or all the same."""
+    sized = [run for run in runs if run.size and run.score is not None]
+    if len({run.size for run in sized}) < 2:
+        return ""
+    best = {id(run) for run in frontier(sized)}
+    fastest = max((run.record.tokens_per_second or 0.0 for run in sized), default=0.0)
+    unit, unit_name = 1e6, "MB"
+    if max(run.size or 0 for run in sized) >= 1e9:
+        unit, unit_name = 1e9, "GB"
+    names = _point_names(sized)
+    families = {name: number for number, name in enumerate(dict.fromkeys(map(family, sized)))}
+    first = next((run for run in sized if run.is_reference), None)
+    across = None
+    if first is not None and first.score is not None:
+        across = axis_value(first.headline, first.score)
+    points = []
+    for run in sized:
+        low, high = _ends(run)
+        speed = run.record.tokens_per_second
+        points.append(
+            Point(
+                x=(run.size or 0) / unit,
+                y=axis_value(run.headline, run.score or 0.0),
+                name=names[id(run)],
+                line=families[family(run)],
+                low=low,
+                high=high,
+                weight=speed / fastest if speed else None,
+                is_filled=id(run) in best,
+            )
+        )
+    drawn = interval_plot(
+        points,
+        x_name=f"weights in memory, {unit_name}",
+        y_name=_score_name(sized[0]),
+        across=across,
+    )
+    if not fastest:
+        return drawn
+    return drawn + soft(f"The largest area is {throughput(fastest)} tokens/s.")
+
+
+def _ends(run: ComparedRun) -> tuple[float | None, float | None]:
+    """Return the ends of a run's interval as the axis has them."""
+    span = span_of(run)
+    if span is None:
+        return None, None
+    return axis_value(run.headline, span[0]), axis_value(run.headline, span[1])
+
+
+def family(run: ComparedRun) -> str:
+    """Return what quantizations of one model have in common: its shape, else its own name."""
+    return run.record.get("shape") or run.record.model
+
+
+def _point_names(runs: Sequence[ComparedRun]) -> dict[int, str]:
+    """Return a name for each point: bits where a model is there with several, else its name."""
+    members: dict[str, list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        members[family(run)].append(run)
+    names = {}
+    for group in members.values():
+        bits = {run.record.bits for run in group}
+        for run in group:
+            name = run.name
+            if len(members) == 1 and len(bits) == len(group) > 1 and None not in bits:
+                name = f"{run.record.bits} bits"
+            names[id(run)] = name
+    return names
+
+
+def _time_plot(runs: Sequence[ComparedRun]) -> str:
+    settings = [name for name in differing_settings(runs) if name != "threads"]
+    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for run in runs:
+        rate = run.record.questions_per_second
+        if rate and run.score is not None:
+            name = words_of(run.record, settings)
+            lines[name].append((1 / rate, axis_value(run.headline, run.score)))
+    numbers = {name: number for number, name in enumerate(lines)}
+    points = [
+        Point(x=x, y=y, name=name, line=numbers[name])
+        for name, found in lines.items()
+        for x, y in found
+    ]
+    if not points:
+        return ""
+    return interval_plot(points, x_name="seconds a question", y_name=_score_name(runs[0]))
+
+
+def _scores_over_shots(
+    runs: Sequence[ComparedRun],
+) -> tuple[dict[str, dict[float, float]], list[list[str]]]:
+    """Return mean scores by run and number of examples, and rows with their spread."""
+    names = [name for name in differing_settings(runs) if name not in {"shots", "shot_seed"}]
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        if run.score is not None:
+            value = axis_value(run.headline, run.score)
+            found[words_of(run.record, names)][run.record.shots].append(value)
+    means = {
+        name: {float(shots): statistics.mean(values) for shots, values in by_shots.items()}
+        for name, by_shots in found.items()
+    }
+    rows = [
+        [
+            name,
+            str(shots),
+            str(len(values)),
+            *(f"{value:.4g}" for value in (statistics.mean(values), min(values), max(values))),
+        ]
+        for name, by_shots in found.items()
+        for shots, values in by_shots.items()
+    ]
+    return means, rows
+
+
+def _score_name(run: ComparedRun) -> str:
+    return ", ".join(filter(None, [title_of(run.headline), direction_of(run.headline)]))

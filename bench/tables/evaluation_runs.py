@@ -1,0 +1,255 @@
+"""Evaluations beside each other: each run with the first one that was asked the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from string import ascii_letters
+from typing import Any
+
+import numpy as np
+
+from edgellm.bench.metrics.table import METRICS
+from edgellm.bench.records.differences import counted, short_model
+from edgellm.bench.records.evaluation import PAIRED, EvaluationRecord
+from edgellm.bench.records.record import Record
+from edgellm.bench.statistics.paired import PairedResult, compare_runs
+from edgellm.bench.statistics.resampling import standard_error
+from edgellm.bench.tables.evaluation_values import is_better
+from edgellm.errors import EdgeLLMError
+
+SETTINGS: Mapping[str, Callable[[Any], str]] = {
+    "bits": lambda value: f"{value} bits",
+    "kv_bits": lambda value: f"KV cache of {value} bits",
+    "memory_bytes": lambda value: f"in {value / 1e9:.3g} GB",
+    "shots": lambda value: counted(value, "shot"),
+    "shot_seed": lambda value: f"examples {value}",
+    "decoding": str,
+    "chat": lambda value: "chat" if value else "no chat",
+    "seed": lambda value: f"seed {value}",
+    "arithmetic": str,
+    "threads": lambda value: counted(value, "thread"),
+    "backend": str,
+    "device": str,
+}
+"""What tells runs of one task apart besides the model, and how it is put in words."""
+
+COSTS = frozenset({"threads", "device"})
+"""Settings that change what a run costs, and hardly what it answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRun:
+    """A run of an evaluation, and how it differs from its reference.
+
+    Attributes:
+        record: the run; its model has no folders in front where that leaves models apart.
+        reference: the first run that was asked the same; the run itself where it is that one.
+        letter: names it in tables and pictures of its task.
+        name: its model and what else tells it apart from the task's other runs.
+        paired: the comparison with the reference; None of the reference, of one with the very
+            same answers, and where none can be made.
+        refusal: why none can be made.
+        standard_error: of its score alone.
+    """
+
+    record: EvaluationRecord
+    reference: EvaluationRecord
+    letter: str = "?"
+    name: str = ""
+    paired: PairedResult | None = None
+    refusal: str | None = None
+    standard_error: float | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it."""
+        return self.record is self.reference
+
+    @property
+    def headline(self) -> str:
+        """The name of the metric that is compared."""
+        return self.record.headline
+
+    @property
+    def score(self) -> float | None:
+        """The value of that metric."""
+        return self.record.score
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of weights in memory: the budget's where that is smaller."""
+        sizes = [size for size in (self.record.model_bytes, self.record.memory_bytes) if size]
+        return min(sizes, default=None)
+
+    def get(self, name: str) -> Any:
+        """Return something of the run, or of its record; None where neither has it."""
+        if hasattr(type(self), name):
+            return getattr(self, name)
+        return self.record.get(name)
+
+
+def compared_runs(records: Iterable[Record]) -> dict[str, list[ComparedRun]]:
+    """Return the evaluations that have a score, by their tasks, each with its reference.
+
+    Comparisons that were made together are corrected together; runs with the very same answers,
+    such as those on other numbers of threads, are one comparison.
+    """
+    tasks: dict[str, list[EvaluationRecord]] = defaultdict(list)
+    for record in _short_models(records):
+        tasks[record.task].append(record)
+    return {task: _compared(runs) for task, runs in tasks.items()}
+
+
+def distinct_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """Return one run of each way to answer: of those that differ in costs alone, the fastest.
+
+    Only runs count that were asked as the first one was, so that all scores can be compared.
+    """
+    best: dict[tuple[Any, ...], ComparedRun] = {}
+    for run in runs:
+        if run.reference is not runs[0].reference:
+            continue
+        names = [name for name in SETTINGS if name not in COSTS]
+        key = (run.record.model, *(run.record.get(name) for name in names))
+        before = best.get(key, run)
+        is_faster = (run.record.tokens_per_second or 0) > (before.record.tokens_per_second or 0)
+        if before is run or (is_faster and not before.is_reference):
+            best[key] = run
+    return list(best.values())
+
+
+def frontier(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """Return the runs that no other one beats in score without being larger, or in size alone."""
+    return [run for run in runs if not any(_beats(other, run) for other in runs)]
+
+
+def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
+    """Return the settings that are not the same in all of these runs."""
+    return [name for name in SETTINGS if len({str(run.record.get(name)) for run in runs}) > 1]
+
+
+def words_of(record: EvaluationRecord, names: Iterable[str]) -> str:
+    """Return a record's model and some of its settings in words."""
+    values = {name: record.get(name) for name in names}
+    shown = [SETTINGS[name](value) for name, value in values.items() if value is not None]
+    return ", ".join([record.model, *shown])
+
+
+def _compared(records: Sequence[EvaluationRecord]) -> list[ComparedRun]:
+    groups: dict[tuple[Any, ...], list[EvaluationRecord]] = defaultdict(list)
+    for record in records:
+        groups[tuple(record.get(name) for name in PAIRED)].append(record)
+    runs = {
+        id(run.record): run
+        for group in groups.values()
+        for part in _asked_alike(group)
+        for run in _with_first(*part)
+    }
+    ordered = [runs[id(record)] for record in records]
+    names = [name for name in differing_settings(ordered) if name != "bits"]
+    if len({(run.record.model, run.record.bits) for run in ordered}) > len(
+        {run.record.model for run in ordered}
+    ):
+        names.insert(0, "bits")
+    return [
+        replace(run, letter=_letter(number), name=words_of(run.record, names))
+        for number, run in enumerate(ordered)
+    ]
+
+
+def _asked_alike(
+    records: Sequence[EvaluationRecord],
+) -> list[tuple[EvaluationRecord, list[EvaluationRecord]]]:
+    """Return each reference with those that are compared with it.
+
+    One that no other run was asked like is tried with the first: they may share questions.
+    """
+    by_prompts: dict[str | None, list[EvaluationRecord]] = defaultdict(list)
+    for record in records:
+        by_prompts[record.prompt_hash].append(record)
+    first, *others = by_prompts.values()
+    alone = [group[0] for group in others if len(group) == 1]
+    several = [group for group in others if len(group) > 1]
+    return [(first[0], [*first[1:], *alone]), *((group[0], group[1:]) for group in several)]
+
+
+def _with_first(
+    reference: EvaluationRecord, others: Sequence[EvaluationRecord]
+) -> list[ComparedRun]:
+    """Return the reference and the others, each compared with it."""
+    # what cannot be compared must not keep the rest from it, and no answer is compared twice
+    refusals: dict[int, str | None] = {}
+    different: dict[Any, EvaluationRecord] = {}
+    for other in others:
+        refusals[id(other)] = _refusal(reference, other)
+        if refusals[id(other)] is None and _answers(other) != _answers(reference):
+            different.setdefault(_answers(other), other)
+    with np.errstate(all="ignore"):
+        results = compare_runs(reference, list(different.values()))
+    found = dict(zip(different, results, strict=True))
+    return [
+        ComparedRun(
+            record=record,
+            reference=reference,
+            paired=found.get(_answers(record)),
+            refusal=refusals.get(id(record)),
+            standard_error=_standard_error(record),
+        )
+        for record in (reference, *others)
+    ]
+
+
+def _answers(record: EvaluationRecord) -> tuple[Any, ...]:
+    return (record.question_ids, *sorted(record.columns.items()))
+
+
+def _refusal(reference: EvaluationRecord, other: EvaluationRecord) -> str | None:
+    """Return why two runs cannot be compared; None where they can."""
+    try:
+        with np.errstate(all="ignore"):
+            compare_runs(reference, [other], resamples=1)
+    except EdgeLLMError as error:
+        return error.message
+    return None
+
+
+def _standard_error(record: EvaluationRecord) -> float | None:
+    metric = METRICS.get(record.headline)
+    if metric is None:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return standard_error(metric, record.columns, record.documents)
+    except EdgeLLMError:
+        return None
+
+
+def _beats(one: ComparedRun, other: ComparedRun) -> bool:
+    if None in (one.size, other.size, one.score, other.score):
+        return False
+    better = is_better(one.headline, one.score or 0.0, other.score or 0.0)
+    worse = is_better(one.headline, other.score or 0.0, one.score or 0.0)
+    smaller, larger = (one.size or 0) < (other.size or 0), (one.size or 0) > (other.size or 0)
+    return (better and not larger) or (smaller and not worse)
+
+
+def _letter(number: int) -> str:
+    if number < len(ascii_letters):
+        # capitals first
+        return ascii_letters.swapcase()[number]
+    return "?"
+
+
+def _short_models(records: Iterable[Record]) -> list[EvaluationRecord]:
+    """Return the evaluations with a score, their models without folders where that suffices."""
+    shown = [
+        record
+        for record in records
+        if isinstance(record, EvaluationRecord) and not record.error and record.score is not None
+    ]
+    names = {record.model: short_model(record.model) for record in shown}
+    if len(set(names.values())) < len(names):
+        return shown
+    return [replace(record, model=names[record.model]) for record in shown]
