@@ -140,7 +140,7 @@ def _ends(run: ComparedRun) -> tuple[float | None, float | None]:
 
 def family(run: ComparedRun) -> str:
     """Return what quantizations of one model have in common: its shape, else its own name."""
-    return run.record.get("shape") or run.record.model
+    return run.record.get("shape") or run.model
 
 
 def _point_names(runs: Sequence[ComparedRun]) -> dict[int, str]:
@@ -165,7 +165,7 @@ def _time_plot(runs: Sequence[ComparedRun]) -> str:
     for run in runs:
         rate = run.record.questions_per_second
         if rate and run.score is not None:
-            name = words_of(run.record, settings)
+            name = words_of(run, settings)
             lines[name].append((1 / rate, axis_value(run.headline, run.score)))
     numbers = {name: number for number, name in enumerate(lines)}
     points = [
@@ -187,7 +187,7 @@ def _scores_over_shots(
     for run in runs:
         if run.score is not None:
             value = axis_value(run.headline, run.score)
-            found[words_of(run.record, names)][run.record.shots].append(value)
+            found[words_of(run, names)][run.record.shots].append(value)
     means = {
         name: {float(shots): statistics.mean(values) for shots, values in by_shots.items()}
         for name, by_shots in found.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from edgellm.bench.tables.evaluation_runs import ComparedRun, distinct_runs, frontier
 from edgellm.bench.tables.evaluation_tables import size_text
@@ -64,7 +65,7 @@ def _picture(task: str, runs: Sequence[ComparedRun], width: int, *, plain: bool)
     ]
     floor = f"{'':{MARGIN}}{signs['corner']}{signs['floor'] * canvas.columns}"
     title = f"{task}: {title_of(shown[0].headline)}, over weights in memory"
-    return "\n".join([title, *lines, floor, canvas.sizes(), *_legend(shown, first)])
+    return "\n".join([title, *lines, floor, canvas.sizes(), *_legend(shown, first, width)])
 
 
 class _Canvas:
@@ -135,14 +136,14 @@ class _Canvas:
         return line
 
 
-def _legend(shown: Sequence[ComparedRun], first: ComparedRun | None) -> list[str]:
+def _legend(shown: Sequence[ComparedRun], first: ComparedRun | None, width: int) -> list[str]:
     best = {id(run) for run in frontier(shown)}
     lines = [
         f"  {run.letter} {run.name}, {size_text(run.size or 0)}: "
         f"{value_text(run.headline, run.score or 0.0)}{'  *' if id(run) in best else ''}"
         for run in shown
     ]
-    said = "  * none that is as small scores more"
+    notes = ["* nothing as small does better"]
     if first is not None:
-        said += f"; dots: the score of {first.letter}; an interval across them may be chance"
-    return [*lines, said]
+        notes.append(f"dots: {first.letter}'s score; a bar across them: perhaps no difference")
+    return [*lines, *wrap("; ".join(notes), width, initial_indent="  ", subsequent_indent="  ")]

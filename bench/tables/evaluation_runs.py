@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from string import ascii_letters
 from typing import Any
 
@@ -44,10 +45,12 @@ class ComparedRun:
     """A run of an evaluation, and how it differs from its reference.
 
     Attributes:
-        record: the run; its model has no folders in front where that leaves models apart.
+        record: the run.
         reference: the first run that was asked the same; the run itself where it is that one.
-        letter: names it in tables and pictures of its task.
-        name: its model and what else tells it apart from the task's other runs.
+        model: the name of the model, without folders where that leaves models apart.
+        letter: names the run in tables and pictures of its task.
+        name: the model and what else tells the run apart from the task's others.
+        first: the reference's model.
         paired: the comparison with the reference; None of the reference, of one with the very
             same answers, and where none can be made.
         refusal: why none can be made.
@@ -56,8 +59,10 @@ class ComparedRun:
 
     record: EvaluationRecord
     reference: EvaluationRecord
+    model: str = ""
     letter: str = "?"
     name: str = ""
+    first: str = ""
     paired: PairedResult | None = None
     refusal: str | None = None
     standard_error: float | None = None
@@ -83,12 +88,6 @@ class ComparedRun:
         sizes = [size for size in (self.record.model_bytes, self.record.memory_bytes) if size]
         return min(sizes, default=None)
 
-    def get(self, name: str) -> Any:
-        """Return something of the run, or of its record; None where neither has it."""
-        if hasattr(type(self), name):
-            return getattr(self, name)
-        return self.record.get(name)
-
 
 def compared_runs(records: Iterable[Record]) -> dict[str, list[ComparedRun]]:
     """Return the evaluations that have a score, by their tasks, each with its reference.
@@ -97,9 +96,11 @@ def compared_runs(records: Iterable[Record]) -> dict[str, list[ComparedRun]]:
     such as those on other numbers of threads, are one comparison.
     """
     tasks: dict[str, list[EvaluationRecord]] = defaultdict(list)
-    for record in _short_models(records):
-        tasks[record.task].append(record)
-    return {task: _compared(runs) for task, runs in tasks.items()}
+    for record in records:
+        if isinstance(record, EvaluationRecord) and not record.error and record.score is not None:
+            tasks[record.task].append(record)
+    models = _short_names({record.model for runs in tasks.values() for record in runs})
+    return {task: _compared(runs, models) for task, runs in tasks.items()}
 
 
 def distinct_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
@@ -112,7 +113,7 @@ def distinct_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
         if run.reference is not runs[0].reference:
             continue
         names = [name for name in SETTINGS if name not in COSTS]
-        key = (run.record.model, *(run.record.get(name) for name in names))
+        key = (run.model, *(run.record.get(name) for name in names))
         before = best.get(key, run)
         is_faster = (run.record.tokens_per_second or 0) > (before.record.tokens_per_second or 0)
         if before is run or (is_faster and not before.is_reference):
@@ -130,14 +131,14 @@ def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
     return [name for name in SETTINGS if len({str(run.record.get(name)) for run in runs}) > 1]
 
 
-def words_of(record: EvaluationRecord, names: Iterable[str]) -> str:
-    """Return a record's model and some of its settings in words."""
-    values = {name: record.get(name) for name in names}
+def words_of(run: ComparedRun, names: Iterable[str]) -> str:
+    """Return a run's model and some of its settings in words."""
+    values = {name: run.record.get(name) for name in names}
     shown = [SETTINGS[name](value) for name, value in values.items() if value is not None]
-    return ", ".join([record.model, *shown])
+    return ", ".join([run.model, *shown])
 
 
-def _compared(records: Sequence[EvaluationRecord]) -> list[ComparedRun]:
+def _compared(records: Sequence[EvaluationRecord], models: Mapping[str, str]) -> list[ComparedRun]:
     groups: dict[tuple[Any, ...], list[EvaluationRecord]] = defaultdict(list)
     for record in records:
         groups[tuple(record.get(name) for name in PAIRED)].append(record)
@@ -147,14 +148,15 @@ def _compared(records: Sequence[EvaluationRecord]) -> list[ComparedRun]:
         for part in _asked_alike(group)
         for run in _with_first(*part)
     }
-    ordered = [runs[id(record)] for record in records]
+    ordered = [
+        replace(run, model=models[run.record.model], first=models[run.reference.model])
+        for run in (runs[id(record)] for record in records)
+    ]
     names = [name for name in differing_settings(ordered) if name != "bits"]
-    if len({(run.record.model, run.record.bits) for run in ordered}) > len(
-        {run.record.model for run in ordered}
-    ):
+    if len({(run.model, run.record.bits) for run in ordered}) > len({run.model for run in ordered}):
         names.insert(0, "bits")
     return [
-        replace(run, letter=_letter(number), name=words_of(run.record, names))
+        replace(run, letter=_letter(number), name=words_of(run, names))
         for number, run in enumerate(ordered)
     ]
 
@@ -186,8 +188,7 @@ def _with_first(
         refusals[id(other)] = _refusal(reference, other)
         if refusals[id(other)] is None and _answers(other) != _answers(reference):
             different.setdefault(_answers(other), other)
-    with np.errstate(all="ignore"):
-        results = compare_runs(reference, list(different.values()))
+    results = _results(_Identity(reference), tuple(map(_Identity, different.values())))
     found = dict(zip(different, results, strict=True))
     return [
         ComparedRun(
@@ -199,6 +200,28 @@ def _with_first(
         )
         for record in (reference, *others)
     ]
+
+
+class _Identity:
+    """A record as a key: equal to itself alone. Its numbers would take long to compare."""
+
+    def __init__(self, record: EvaluationRecord) -> None:
+        self.record = record
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both stand for one object."""
+        return isinstance(other, _Identity) and self.record is other.record
+
+    def __hash__(self) -> int:
+        """Return the object's address, which stays its own while this holds it."""
+        return id(self.record)
+
+
+@lru_cache(maxsize=64)
+def _results(reference: _Identity, others: tuple[_Identity, ...]) -> list[PairedResult]:
+    """Return comparisons, which are made once: a page is written again with each new record."""
+    with np.errstate(all="ignore"):
+        return compare_runs(reference.record, [other.record for other in others])
 
 
 def _answers(record: EvaluationRecord) -> tuple[Any, ...]:
@@ -242,14 +265,9 @@ def _letter(number: int) -> str:
     return "?"
 
 
-def _short_models(records: Iterable[Record]) -> list[EvaluationRecord]:
-    """Return the evaluations with a score, their models without folders where that suffices."""
-    shown = [
-        record
-        for record in records
-        if isinstance(record, EvaluationRecord) and not record.error and record.score is not None
-    ]
-    names = {record.model: short_model(record.model) for record in shown}
+def _short_names(models: Iterable[str]) -> dict[str, str]:
+    """Return models by their names without folders, where these tell them apart too."""
+    names = {model: short_model(model) for model in models}
     if len(set(names.values())) < len(names):
-        return shown
-    return [replace(record, model=names[record.model]) for record in shown]
+        return {model: model for model in names}
+    return names

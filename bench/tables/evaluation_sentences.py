@@ -26,7 +26,7 @@ def verdict_sentence(run: ComparedRun) -> str:
     if run.refusal:
         return f"{run.name}: not compared: {run.refusal}"
     if run.paired is None:
-        return f"{run.name}: the same answers as {run.reference.model}"
+        return f"{run.name}: the same answers as {run.first}"
     found = run.paired
     asked = counted(found.questions, "text" if run.record.task_kind == "text" else "question")
     change = change_text(found.metric, found.difference)

@@ -11,12 +11,13 @@ from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.statistics.paired import PairedResult
 from edgellm.bench.tables.evaluation_runs import SETTINGS, ComparedRun, differing_settings
 from edgellm.bench.tables.evaluation_values import (
+    LOWER,
     direction_of,
     interval_text,
     title_of,
-    unit_of,
     value_text,
 )
+from edgellm.bench.tables.narrow_tables import cut, shortened_model
 from edgellm.bench.tables.text_tables import aligned, number, seconds, throughput
 
 Cell = Callable[[ComparedRun], str | None]
@@ -120,7 +121,7 @@ def quality_columns(runs: Sequence[ComparedRun]) -> dict[str, Cell]:
     settings = differing_settings(runs)
     if "bits" not in settings and runs[0].record.bits is not None:
         settings.insert(0, "bits")
-    columns: dict[str, Cell] = {"model": lambda run: run.record.model}
+    columns: dict[str, Cell] = {"model": lambda run: run.model}
     for name in settings:
         columns[HEADS.get(name, name.replace("_", " "))] = _setting(name)
     columns["size"] = lambda run: _shown(run.record.model_bytes, size_text)
@@ -181,29 +182,42 @@ def _of_task(task: str, runs: Sequence[ComparedRun], width: int | None, *, wide:
     quality, cost = quality_columns(runs), cost_columns(wide=wide)
     if wide:
         cost |= detail_columns(runs)
-    direction = direction_of(runs[0].headline)
-    unit = unit_of(runs[0].headline)
     title = heading(task, runs)
-    if direction:
-        title += f"; {direction}"
-    if unit == "points":
-        title += "; changes in points, with 95% intervals"
-    tables = [_table(runs, quality | cost)]
-    longest = max(map(len, tables[0]))
-    if width is not None and longest > width:
-        tables = [_table(runs, quality), _table(runs, _names(quality) | cost)]
-    return "\n\n".join("\n".join(table) for table in ([title, *tables[0]], *tables[1:]))
+    if direction_of(runs[0].headline) == LOWER:
+        title += f"; {LOWER}"
+    tables = [cells_of(runs, quality | cost)]
+    if width is not None and _width(tables[0]) > width:
+        model, size = ({name: quality.pop(name)} for name in ("model", "size"))
+        tables = [cells_of(runs, model | quality), cells_of(runs, model | size | cost)]
+    texts = [_aligned(lines, width) for lines in tables]
+    return "\n\n".join([f"{title}\n{texts[0]}", *texts[1:]])
 
 
-def _table(runs: Sequence[ComparedRun], columns: Mapping[str, Cell]) -> list[str]:
-    lines = cells_of(runs, columns)
-    # letters and models at the left, numbers below each other
+def _aligned(lines: list[list[str]], width: int | None) -> str:
+    """Return lines of cells as text: letters and models at the left, numbers below each other."""
+    if width is not None:
+        for shorter in (_without_bits, _with_short_models):
+            if _width(lines) > width:
+                lines = shorter(lines)
+        lines = cut(lines, width)
     widest = max(len(line[1]) for line in lines)
-    return aligned([[line[0], line[1].ljust(widest), *line[2:]] for line in lines])
+    return "\n".join(aligned([[line[0], line[1].ljust(widest), *line[2:]] for line in lines]))
 
 
-def _names(columns: Mapping[str, Cell]) -> dict[str, Cell]:
-    return {"model": columns["model"]}
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    return max(map(len, aligned(lines)))
+
+
+def _with_short_models(lines: list[list[str]]) -> list[list[str]]:
+    return [[line[0], shortened_model(line[1]), *line[2:]] for line in lines]
+
+
+def _without_bits(lines: list[list[str]]) -> list[list[str]]:
+    """Return the lines without bits, which the names of models mostly tell too."""
+    if "bits" not in lines[0]:
+        return lines
+    place = lines[0].index("bits")
+    return [[*line[:place], *line[place + 1 :]] for line in lines]
 
 
 def _setting(name: str) -> Cell:

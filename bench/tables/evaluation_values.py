@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from edgellm.bench.metrics.metric import Metric
 from edgellm.bench.metrics.table import METRICS
 
+HIGHER, LOWER = "higher is better", "lower is better"
+
 
 def _digits(count: int) -> Callable[[float], str]:
     return lambda value: f"{value:,.{count}f}"
@@ -80,8 +82,8 @@ def direction_of(name: str) -> str:
     if higher is None:
         return ""
     if higher:
-        return "higher is better"
-    return "lower is better"
+        return HIGHER
+    return LOWER
 
 
 def is_better(name: str, value: float, other: float) -> bool:

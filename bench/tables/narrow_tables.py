@@ -43,14 +43,14 @@ def fitting_table(
     shown = dict(columns)
     if width is not None:
         if table_width(rows, shown) > width:
-            rows = _renamed(rows, _shortened_model)
+            rows = _renamed(rows, shortened_model)
         for name in FIRST_TO_GO:
             if table_width(rows, shown) <= width:
                 break
             shown.pop(name, None)
     lines = [list(shown), *(show_cells(row, shown) for row in rows)]
     if width is not None:
-        lines = _cut(lines, width)
+        lines = cut(lines, width)
     return "\n".join(aligned(lines)), [name for name in columns if name not in shown]
 
 
@@ -108,14 +108,14 @@ def _renamed(records: Sequence[Record], rename: Callable[[str], str]) -> list[Re
     return [replace(record, model=names[record.model]) for record in records]
 
 
-def _shortened_model(name: str) -> str:
+def shortened_model(name: str) -> str:
     """Return a name without its middle: the end often tells the bits."""
     if len(name) <= SHORT_MODEL:
         return name
     return f"{name[: SHORT_MODEL - 10]}…{name[-9:]}"
 
 
-def _cut(lines: list[list[str]], width: int) -> list[list[str]]:
+def cut(lines: list[list[str]], width: int) -> list[list[str]]:
     """Return cells, the longest ones cut until the lines fit."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     too_wide = sum(widths) + 2 * (len(widths) - 1) - width

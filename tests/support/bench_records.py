@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.kinds import QueryRecord
 from edgellm.bench.records.record import SpeedRecord
 from edgellm.bench.records.serving import ServingRecord
@@ -64,3 +65,33 @@ def serving(**more):
     }
     usual = {"test": "pp32+tg64", "seconds": (1.0, 2.0), "batch": 8, "finished": 4}
     return ServingRecord(**(COMMON | usual | samples | {"client_seconds": 0.3} | more))
+
+
+def evaluation(correct, **more):
+    """Four-way choices, of which these (0 or 1 each) are right."""
+    count = len(correct)
+    ids = tuple(f"q{number}" for number in range(count))
+    columns = {
+        "correct": tuple(map(float, correct)),
+        "right_logprob": tuple(-1.0 - 2.0 * (1 - right) for right in correct),
+        "tie": (0.0,) * count,
+        "cut": (0.0,) * count,
+    }
+    usual = {
+        "test": "eval",
+        "task": "tickets",
+        "task_kind": "choose",
+        "headline": "accuracy",
+        "metrics": {"accuracy": sum(correct) / count},
+        "question_ids": ids,
+        "question_hashes": ids,
+        "documents": ids,
+        "columns": columns,
+        "prompt_hash": "a",
+        "seconds": (2.0,),
+        "bits": 16,
+        "model_bytes": 16_000_000,
+        "first_token_seconds": (0.1, 0.2),
+        "step_seconds": (0.01, 0.02),
+    }
+    return EvaluationRecord(**(COMMON | usual | more))

@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support.bench_records import COMMON, query, speed
+from support.bench_records import COMMON, evaluation, query, speed
 
 from edgellm.bench.commands.compare import describe
 from edgellm.bench.records.compare import as_document, compare, environments
@@ -24,6 +24,10 @@ from edgellm.bench.records.kinds import AblationRecord, PagingRecord, ParityReco
 from edgellm.bench.records.record import DiskRecord
 from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.result_files import read_some_records
+from edgellm.bench.tables.evaluation_picture import evaluation_picture
+from edgellm.bench.tables.evaluation_runs import compared_runs
+from edgellm.bench.tables.evaluation_sentences import evaluation_sentences
+from edgellm.bench.tables.evaluation_tables import evaluation_tables
 from edgellm.bench.tables.text_tables import as_csv, as_json, as_markdown, as_table, speed_columns
 from edgellm.errors import EdgeLLMError
 
@@ -62,6 +66,8 @@ RECORDS = [
         **COMMON, test="parity", bits=4, kl=0.1, text="a", reference_text="b", text_equal=False
     ),
     ParityRecord(**COMMON, test="parity", bits=8, kl=0.01, perplexity=5.0, reference_perplexity=4),
+    evaluation([1, 0] * 8),
+    evaluation([0, 0] * 8, bits=4, model_bytes=4_000_000, shots=0, shot_text="a"),
 ]
 NUMBERS = [0, -1, 1, 2, 7, 0.5, 1e-320, 1e-15, 1e-9, 1e9, 1e12, 1e15, 1e18, 1e308, 2**63, 10**400]
 OTHERS = [None, True, False, "", "8", "x\x1b]0;t\x07", "\ud800", [], [1], {}, {"a": [1]}, -0.0]
@@ -161,6 +167,10 @@ def fuzz(count, seed):
             drawing = page.partition("<h2>Where it was measured")[0]
             assert not any(f'"{word}' in drawing for word in ("nan", "inf", "-inf"))
             as_table(records, speed_columns(records)).encode()
+            tasks = compared_runs(records)
+            evaluation_tables(tasks, width=80).encode()
+            evaluation_picture(tasks, width=80).encode()
+            "".join(evaluation_sentences(tasks)).encode()
             return "read"
 
         results = Counter()

@@ -1,0 +1,107 @@
+"""Evaluations in a terminal: who is compared with whom, tables, sentences and pictures."""
+
+import pytest
+from support.bench_records import evaluation
+
+from edgellm.bench.tables.evaluation_picture import NARROWEST, evaluation_picture
+from edgellm.bench.tables.evaluation_runs import compared_runs, distinct_runs, frontier
+from edgellm.bench.tables.evaluation_sentences import evaluation_sentences, verdict_sentence
+from edgellm.bench.tables.evaluation_tables import evaluation_tables
+
+RIGHT = [1, 1, 1, 0] * 25
+SLIGHTLY_WORSE = [0, *RIGHT[1:]]
+WORSE = [0] * 40 + RIGHT[40:]
+
+FULL = evaluation(RIGHT, model="models/llama-16bit")
+FOUR = evaluation(SLIGHTLY_WORSE, model="models/llama-4bit", bits=4, model_bytes=4_500_000)
+SMALL = evaluation(WORSE, model="models/draft", bits=8, model_bytes=8_000_000)
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return compared_runs([FULL, FOUR, SMALL])
+
+
+def names(runs):
+    return [run.model for run in runs]
+
+
+def test_each_run_is_paired_with_the_first_that_was_asked_the_same():
+    few = [evaluation(RIGHT, model=name, shots=5, prompt_hash="b") for name in ("x", "y")]
+    tasks = compared_runs([FULL, few[0], FOUR, few[1], evaluation(RIGHT, task="other")])
+    runs = tasks["tickets"]
+    assert [run.first for run in runs] == ["llama-16bit", "x", "llama-16bit", "x"]
+    assert [run.letter for run in runs] == ["A", "B", "C", "D"]
+    assert (runs[2].paired.better, runs[2].paired.worse) == (0, 1)
+    assert tasks["other"][0].is_reference
+
+
+def test_runs_that_asked_differently_are_not_compared_and_say_why():
+    runs = compared_runs([FULL, FOUR, evaluation(RIGHT, model="x", prompt_hash="c")])["tickets"]
+    assert runs[1].paired is not None
+    assert runs[2].paired is None
+    assert "different prompts" in verdict_sentence(runs[2])
+    assert "not compared" in evaluation_tables({"tickets": runs})
+
+
+def test_the_same_answers_on_other_threads_are_one_comparison():
+    slow = evaluation(RIGHT, model="models/llama-16bit", threads=1, step_seconds=(0.1,))
+    many = [evaluation(WORSE, model="models/draft", bits=8, threads=count) for count in (1, 2, 4)]
+    alone = compared_runs([slow, many[0]])["tickets"]
+    runs = compared_runs([slow, *many])["tickets"]
+    assert runs[3].paired.p_holm == alone[1].paired.p_holm, "not corrected for itself"
+    assert names(distinct_runs(runs)) == ["llama-16bit", "draft"]
+    again = compared_runs([slow, evaluation(RIGHT, model="copy")])["tickets"][1]
+    assert verdict_sentence(again) == "copy: the same answers as llama-16bit"
+
+
+def test_the_frontier_is_what_nothing_as_small_beats(tasks):
+    assert names(frontier(tasks["tickets"])) == ["llama-16bit", "llama-4bit"]
+
+
+def test_tables_fit_a_terminal_and_a_wide_one_has_every_metric(tasks):
+    narrow = evaluation_tables(tasks, width=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    for text in ("tickets (choose, 100 questions, 0 shots)", "75.0 ± 4.4", "none seen", "worse"):
+        assert text in narrow
+    assert "first token" in narrow
+    assert "right answer, nats" not in narrow
+    wide = evaluation_tables(tasks, wide=True)
+    for head in ("right answer, nats", "better / worse", "p (Holm)", "first token"):
+        assert head in wide.splitlines()[1]
+    assert len(wide.splitlines()) == 2 + 3
+
+
+def test_sentences_say_what_was_seen_and_what_cannot_be(tasks):
+    _, four, small = tasks["tickets"]
+    assert verdict_sentence(four).startswith(
+        "llama-4bit: no difference seen in 100 questions (-1.0 points, -3.0 to 0.0); "
+        "the right answers are 0.02 nats less likely"
+    )
+    assert "draft: worse in 100 questions (-30.0 points" in verdict_sentence(small)
+    assert "beyond chance" in verdict_sentence(small)
+    said = "\n".join(evaluation_sentences(tasks))
+    assert "100 questions cannot show a difference below" in said
+
+
+def test_what_was_cut_tied_or_skipped_is_said():
+    columns = FULL.columns | {"tie": (1.0, *[0.0] * 99), "cut": (1.0, 1.0, *[0.0] * 98)}
+    said = "\n".join(
+        evaluation_sentences(compared_runs([evaluation(RIGHT, columns=columns, skipped=3)]))
+    )
+    assert "2 of 100 prompts did not fit" in said
+    assert "1 of 100 questions had two likeliest options" in said
+    assert "3 rows without a right answer" in said
+
+
+def test_a_picture_has_each_run_at_its_size_and_score(tasks):
+    picture = evaluation_picture(tasks, width=80, plain=True)
+    assert picture.isascii()
+    assert max(map(len, picture.splitlines())) <= 80
+    drawn = picture.splitlines()[1:14]
+    rows = {letter: row for row, line in enumerate(drawn) for letter in line if letter in "ABC"}
+    places = {letter: line.index(letter) for line in drawn for letter in line if letter in "ABC"}
+    assert rows["A"] <= rows["B"] < rows["C"], "the better the higher"
+    assert places["B"] < places["C"] < places["A"], "the smaller the further left"
+    assert evaluation_picture(tasks, width=NARROWEST - 1) == ""
+    assert evaluation_picture({"tickets": tasks["tickets"][:1]}, width=80) == ""
