@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, Callable[[Any], str]] = {
     "backend": str,
     "device": str,
 }
-"""What tells runs of one task apart besides the model, and how it is put in words."""
+"""Settings that tell runs of one task apart besides the model, and how each is put in words."""
 
 COSTS = frozenset({"threads", "device"})
 """Settings that change what a run costs, and hardly what it answers."""

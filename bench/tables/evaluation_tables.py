@@ -21,7 +21,7 @@ from edgellm.bench.tables.narrow_tables import cut, shortened_model
 from edgellm.bench.tables.text_tables import aligned, number, seconds, throughput
 
 Cell = Callable[[ComparedRun], str | None]
-"""What a column shows of a run; None where it has nothing to show."""
+"""A column: its text for a run; None where it has nothing to show."""
 
 HEADS: Mapping[str, str] = {
     "kv_bits": "KV bits",
@@ -157,7 +157,7 @@ def detail_columns(runs: Sequence[ComparedRun]) -> dict[str, Cell]:
 
 
 def cells_of(runs: Sequence[ComparedRun], columns: Mapping[str, Cell]) -> list[list[str]]:
-    """Return heads and a line of cells for each run; columns in which nothing is said are left out.
+    """Return heads and a line of cells for each run; columns that say nothing are left out.
 
     The first column is the letter of each run.
     """

@@ -1,4 +1,4 @@
-"""What pages are made of: the document, its elements as HTML, and plots as SVG.
+"""Parts of pages: the document, its elements as HTML, and plots as SVG.
 
 ``page.py`` is the document and its colours, ``elements.py`` has sections, tables and lists,
 ``plots.py`` bars and lines, ``interval_plot.py`` points with intervals. Texts are escaped here.
