@@ -85,7 +85,8 @@ class _Canvas:
         """Return the row of a score, from the top."""
         if self.high <= self.low:
             return ROWS // 2
-        return round((ROWS - 1) * (self.high - value) / (self.high - self.low))
+        share: float = (self.high - value) / (self.high - self.low)
+        return round((ROWS - 1) * share)
 
     def column(self, run: ComparedRun) -> int:
         """Return the column of a run's size, a little inside the edges."""
