@@ -1,4 +1,4 @@
-"""What so many questions can show, and what they cannot, in a sentence."""
+"""How small a difference so many questions can show, in a sentence."""
 
 from __future__ import annotations
 
