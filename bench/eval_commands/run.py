@@ -285,6 +285,8 @@ def run(
         output,
     )
     show_evaluations(records, json=json, wide=wide)
+    if stopped and samples is not None:
+        note(f"{samples} has what was answered: the same command with --resume asks the rest")
     return exit_code(records, stopped=stopped)
 
 
