@@ -53,6 +53,11 @@ class Continue(Kind):
         if parts["reference"] is not None:
             references = texts_of(parts["reference"], "reference")
         if form is DIALOGUE:
+            if not isinstance(parts["turns"], list):
+                raise BadRow(
+                    f"the dialogue is {quoted(parts['turns'])}; it must be a list of turns",
+                    hint='write "dialogue": ["...", "..."]',
+                )
             turns = [_turn(turn, number) for number, turn in enumerate(parts["turns"])]
             # without a reference the last turn is how it goes on
             if not references and len(turns) > 1:

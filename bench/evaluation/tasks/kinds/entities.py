@@ -17,6 +17,8 @@ from edgellm.files.strict_json import quoted
 NONE = "none"
 """The answer where a text has no name."""
 
+HINT = "give each token a tag: O, or B- or I- and a type"
+
 TOKENS = Form(
     needs={
         "tokens": ("tokens", "words"),
@@ -45,24 +47,27 @@ class Entities(Kind):
         """Return the tags given, or those of the rows."""
         if given is not None:
             return given
-        found = {tag for parts in rows if isinstance(parts["tags"], list) for tag in parts["tags"]}
-        numbers = [tag for tag in found if not isinstance(tag, str)]
+        lists = (parts["tags"] for parts in rows if isinstance(parts["tags"], list))
+        found = {tag for tags in lists for tag in tags if isinstance(tag, str | int)}
+        numbers = [tag for tag in found if isinstance(tag, int)]
         if numbers:
             raise ConfigError(
                 f"the tags are numbers, such as {quoted(numbers[0])}",
                 hint="name them in their order: --labels O,B-person,I-person,...",
             )
-        return tuple(sorted(found))
+        return tuple(sorted(map(str, found)))
 
     def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
         """Return a sentence with the tags of its tokens."""
-        tokens = parts["tokens"]
-        tags = parts["tags"]
+        tokens, tags = parts["tokens"], parts["tags"]
+        for role in ("tokens", "tags"):
+            if not isinstance(parts[role], list) or not parts[role]:
+                raise BadRow(f"{role} is {quoted(parts[role])}; it must be a list", hint=HINT)
         texts_of(tokens, "tokens")
-        if not isinstance(tags, list) or len(tags) != len(tokens) or not tokens:
+        if len(tags) != len(tokens):
             raise BadRow(
                 f"there are {len(tokens)} tokens and {len(tags)} tags",
-                hint="give each token a tag: O, or B- or I- and a type",
+                hint=HINT,
             )
         names = tuple(labels[label_number(tag, labels, "a tag")] for tag in tags)
         try:

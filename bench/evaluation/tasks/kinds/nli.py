@@ -31,7 +31,8 @@ TEMPLATE = (
 
 def is_relation(parts: Parts) -> bool:
     """Say whether a label can be one of how two texts relate."""
-    return parts["label"] in WORDS or isinstance(parts["label"], int)
+    label = parts["label"]
+    return isinstance(label, int) or (isinstance(label, str) and label in WORDS)
 
 
 PREMISE = Form(

@@ -117,6 +117,13 @@ def _is_pair(parts: Parts) -> bool:
     return isinstance(parts["translation"], Mapping) and len(parts["translation"]) == 2
 
 
+def _by_language(parts: Parts) -> dict[str, Any]:
+    """Return the texts of a row by the codes of their languages; none where it has no pair."""
+    if not _is_pair(parts):
+        return {}
+    return {language_code(name): text for name, text in parts["translation"].items()}
+
+
 def _is_one_text(parts: Parts) -> bool:
     """Say whether a row can be a translation: lists of texts without languages are summaries."""
     if not isinstance(parts["source"], str):
@@ -169,7 +176,7 @@ class Translate(Kind):
         if given is not None:
             return tuple(language_code(name) for name in given)
         if "source" not in form.needs and rows:
-            return tuple(language_code(name) for name in rows[0]["translation"])
+            return tuple(_by_language(rows[0]))
         return ()
 
     def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
@@ -181,11 +188,12 @@ class Translate(Kind):
                 language_code(str(parts[role])) for role in ("from", "to") if parts[role]
             )
         else:
-            texts = {language_code(name): text for name, text in parts["translation"].items()}
-            if set(labels) != set(texts):
+            texts = _by_language(parts)
+            if len(labels) != 2 or set(labels) != set(texts):
                 raise BadRow(
-                    f"the languages are {' and '.join(texts)}, not {' and '.join(labels)}",
-                    hint="put each pair of languages into a file of its own",
+                    f"the languages are {' and '.join(texts) or 'none'}, not "
+                    f"{' and '.join(labels) or 'two'}",
+                    hint='write {"en": "...", "de": "..."}, in each row with the same languages',
                 )
             source = text_of(texts, labels[0])
             references = texts_of(texts[labels[1]], labels[1])
