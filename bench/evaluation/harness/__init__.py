@@ -1,0 +1,7 @@
+"""lm-evaluation-harness' tasks on edgellm's models, and what came of them as records of ours.
+
+``token_rules.py`` and ``generation_settings.py`` translate requests; ``adapter.py`` answers them;
+``library.py`` has the class that the harness knows. ``tasks.py`` finds tasks by their names,
+``samples.py`` reads what the harness has noted of each question, ``run.py`` does it all. The
+harness is imported only where it is used.
+"""
