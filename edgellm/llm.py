@@ -362,7 +362,8 @@ class LLM(BoundToProcess):
 
         Raises:
             ConfigError: a pair is something else, or its continuation has no token of its own.
-            ContextError: a pair does not fit the context.
+            ContextError: a pair is longer than the context and one more token, after which nothing
+                is computed.
             ClosedError, NotFiniteError, ReadError: as ``stream`` does.
             EdgeLLMError: it was cancelled.
         """
@@ -379,7 +380,8 @@ class LLM(BoundToProcess):
         """
         encoded = encode_pairs(pairs, self.tokenizer)
         for place, pair in enumerate(encoded):
-            self._check(pair.tokens, f"pairs[{place}]")
+            self._check(pair.tokens[:-1], f"pairs[{place}]")  # nothing is asked after the last one
+            self._check(pair.tokens[-1:], f"pairs[{place}]")
         return ScoreStream(encoded, self._engine_context())
 
     def hidden_states(self, prompt: Prompt, layer: int = -1) -> npt.NDArray[np.float32]:
