@@ -165,9 +165,11 @@ def test_ends_and_limits(open_llm):
     assert llm.score([]) == []
     with pytest.raises(ContextError, match=r"pairs\[1\]: the prompt has 65 tokens"):
         llm.score([([1], [2]), ([5] * 60, [6] * 6)])
-    with llm, open_llm("llama-2", seed=1, load={"context": 128}) as roomier:
-        full = [([5] * 60, [6] * 5), ([5] * 60, [7]), ([9] * 64, [6]), ([8], [6] * 64)]
-        assert llm.score(full) == roomier.score(full)  # the last token of a pair takes no room
+    full = llm.score([([5] * 60, [6] * 4), ([5] * 60, [7])])
+    assert [len(score.logprobs) for score in full] == [4, 1]
+    fullest = [([5] * 60, [6] * 5), ([5] * 60, [7]), ([9] * 64, [6]), ([8], [6] * 64)]
+    with open_llm("llama-2", seed=1, load={"context": 128}) as roomier:
+        assert llm.score(fullest) == roomier.score(fullest)  # a pair's last token takes no room
     alone = [llm.score([pair])[0] for pair in (([5] * 60, [6] * 4), ([5] * 60, [7]))]
     np.testing.assert_allclose(
         [score.logprob for score in full], [score.logprob for score in alone], atol=1e-3
