@@ -14,8 +14,8 @@ from edgellm.errors import TemplateError
 from edgellm.generation.output import Completion, Token, completion_of
 from edgellm.llm import LLM
 
-PAIRS_AT_ONCE = 4096
-"""Pairs that are scored in one call; progress is told between two."""
+PROGRESS_EVERY = 64
+"""Pairs after which progress is told."""
 
 Question = tuple[str, int]
 """A task's name and the number of a question in it."""
@@ -29,11 +29,15 @@ class Counts:
         cut_tokens: tokens of prompts that were left out, for want of room.
         answer_tokens: tokens of generated answers.
         text_tokens: tokens of texts that were read and scored.
+        layer_tokens: tokens that went through the layers to be scored, of all questions.
+        head_rows: hidden states that went through the head to be scored.
     """
 
     cut_tokens: dict[Question, int] = field(default_factory=lambda: defaultdict(int))
     answer_tokens: dict[Question, int] = field(default_factory=lambda: defaultdict(int))
     text_tokens: dict[Question, int] = field(default_factory=lambda: defaultdict(int))
+    layer_tokens: int = 0
+    head_rows: int = 0
 
 
 class Adapter:
@@ -90,13 +94,17 @@ class Adapter:
 
     def score(self, pairs: Sequence[EncodedPair]) -> list[tuple[float, bool]]:
         """Return the same of tokens."""
-        scores: list[tuple[float, bool]] = []
-        for begin in range(0, len(pairs), PAIRS_AT_ONCE):
-            some = pairs[begin : begin + PAIRS_AT_ONCE]
-            self._progress(begin, len(pairs))
-            for score in self._llm.score([(pair.context, pair.continuation) for pair in some]):
-                scores.append((score.logprob, score.is_greedy))
-        return scores
+        scores: dict[int, tuple[float, bool]] = {}
+        with self._llm.stream_scores(
+            [(pair.context, pair.continuation) for pair in pairs]
+        ) as stream:
+            for place, score in stream:
+                scores[place] = (score.logprob, score.is_greedy)
+                if len(scores) % PROGRESS_EVERY == 0:
+                    self._progress(len(scores), len(pairs))
+            self.counts.layer_tokens += stream.stats.layer_tokens
+            self.counts.head_rows += stream.stats.head_rows
+        return [scores[place] for place in range(len(pairs))]
 
     def rolling_loglikelihoods(
         self, texts: Sequence[str], questions: Sequence[Question]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -28,8 +30,27 @@ def require_library() -> None:
 
 
 def work_offline() -> None:
-    """Have data sets come from the disk alone. It counts until lm_eval is imported."""
+    """Have data sets come from the disk alone. It counts where lm_eval is imported later."""
     os.environ.update(OFFLINE)
+
+
+@contextmanager
+def quieted() -> Iterator[None]:
+    """Have the harness and its data sets show no progress of their own in a ``with`` block.
+
+    Warnings of the harness about tasks are lost; what matters of them is counted in records.
+    """
+    from datasets import disable_progress_bars, enable_progress_bars
+
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+        logger.setLevel(level)
 
 
 @cache
