@@ -230,6 +230,13 @@ _ALL = (
         unit="1-10",
     ),
     Metric(
+        name="task_score",
+        title="score",
+        definition="mean of the task's own figure, as lm-evaluation-harness gives it to a question",
+        columns=("task_score",),
+        formula=_mean,
+    ),
+    Metric(
         name="bits_per_byte",
         title="bits/byte",
         definition="negative log2-likelihood of the texts over their bytes in UTF-8",

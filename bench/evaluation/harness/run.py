@@ -23,7 +23,13 @@ from edgellm.hub.resolve import locate
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 from edgellm.settings import LoadSettings
 
+HARNESS_SEED = 1234
+"""The harness' own choice of examples."""
+
 WORKER = (sys.executable, "-m", "edgellm.bench.evaluation.harness.worker")
+
+SENT = ("shots", "shot_seed", "limit", "chat", "seed", "like_harness", "run_code", "download")
+"""Settings that a worker gets as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +40,7 @@ class HarnessSettings:
         tasks: their names, or those of categories.
         folder: a folder with tasks as YAML files.
         shots: examples in front of a question; None: as the task says.
-        shot_seed: which examples.
+        shot_seed: which examples; the default is the harness' own.
         limit: questions of a task; None: all.
         chat: whether questions go through the chat template.
         seed: of tasks that sample.
@@ -49,7 +55,7 @@ class HarnessSettings:
     tasks: Sequence[str]
     folder: Path | None = None
     shots: int | None = None
-    shot_seed: int = 0
+    shot_seed: int = HARNESS_SEED
     limit: int | None = None
     chat: bool = False
     seed: int = 0
@@ -110,14 +116,8 @@ def _run_model(
             "model": str(checkpoint.folder.path),
             "load": dict(settings.load),
             "tasks": list(names),
-            "folder": None if settings.folder is None else str(settings.folder),
-            **{
-                name: getattr(settings, name)
-                for name in (
-                    *("shots", "shot_seed", "limit", "chat", "seed", "like_harness"),
-                    *("run_code", "download"),
-                )
-            },
+            "folder": settings.folder and str(settings.folder),
+            **{name: getattr(settings, name) for name in SENT},
         }
         with WorkerProcess(
             timeout=settings.timeout, command=WORKER, threads=settings.load.get("threads")

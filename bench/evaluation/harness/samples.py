@@ -114,8 +114,9 @@ def _columns(task: Task, samples: Sequence[Sample]) -> tuple[dict[str, list[floa
     if task.OUTPUT_TYPE == "multiple_choice":
         columns = _choice_columns(task, samples)
         if columns:
-            norm = "acc_norm" if "acc_norm" in numbers else "accuracy"
-            return columns, norm
+            if "acc_norm" in numbers:
+                return columns, "acc_norm"
+            return columns, "accuracy"
     for ours, theirs in (("correct_chars", "acc_norm"), ("correct", "acc")):
         values = numbers.get(theirs)
         if values and set(values) <= {0.0, 1.0}:
@@ -144,7 +145,9 @@ def _choice_columns(task: Task, samples: Sequence[Sample]) -> dict[str, list[flo
         doc = sample["doc"]
         options = task.doc_to_choice(doc)
         logprobs = [answer[0] for answer in sample["filtered_resps"]][: len(options)]
-        gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+        gold = task.doc_to_target(doc)
+        if task.multiple_input:  # the options are in the prompts
+            gold = task.doc_to_text(doc)
         if isinstance(gold, str) and gold in options:
             gold = list(options).index(gold)
         usual = isinstance(gold, int) and 0 <= gold < len(options) == len(logprobs) > 1

@@ -60,11 +60,10 @@ class TaskFinder:
             raise ConfigError(f"{folder} is no folder", hint="name one with tasks as YAML files")
         self._manager: Any = None
         if folder is not None:
-            self._manager = TaskManager(include_path=str(folder), include_defaults=False)
+            self._manager = TaskManager(include_path=folder, include_defaults=False)
         if self._manager is None or not set(names) <= set(self._manager.task_index):
             # thousands of files are read, which takes seconds
-            own = None if folder is None else str(folder)
-            self._manager = TaskManager(include_path=own)
+            self._manager = TaskManager(include_path=folder)
         for name in names:
             self._require(name, run_code=run_code)
 

@@ -6,6 +6,7 @@ The first order says which model and how it is loaded, which tasks, and how they
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -13,8 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from edgellm.bench.evaluation.harness.adapter import Adapter, Counts
-from edgellm.bench.evaluation.harness.library import model_class, quieted, require_library, work_offline
+import numpy as np
+
+from edgellm.bench.evaluation.harness.adapter import Adapter
+from edgellm.bench.evaluation.harness.library import (
+    model_class,
+    quieted,
+    require_library,
+    work_offline,
+)
 from edgellm.bench.evaluation.harness.samples import Outcome, outcome_of
 from edgellm.bench.evaluation.harness.tasks import TaskFinder
 from edgellm.bench.worker.protocol import Message, Send, error_message, foreign_error, run_worker
@@ -64,7 +72,7 @@ def _run(name: str, finder: TaskFinder, llm: LLM, order: Message, send: Send) ->
         progress=progress,
     )
     read_before = llm.bytes_read
-    results = _evaluate(adapter, finder, list(tasks.values()), llm, order)
+    results = _evaluate(adapter, tasks, llm, order)
     outcomes = {
         one: outcome_of(one, task, results["samples"][one], adapter.counts)
         for one, task in tasks.items()
@@ -86,25 +94,28 @@ def _run(name: str, finder: TaskFinder, llm: LLM, order: Message, send: Send) ->
 
 
 def _evaluate(
-    adapter: Adapter, finder: TaskFinder, tasks: list[Any], llm: LLM, order: Message
+    adapter: Adapter, tasks: Mapping[str, Any], llm: LLM, order: Message
 ) -> Mapping[str, Any]:
     """Have the harness ask, and return its results. Raises EdgeLLMError."""
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluate
 
+    random.seed(order["seed"])
+    np.random.seed(order["seed"])
+    for task in tasks.values():
+        shots = task.get_config("num_fewshot")
+        if order["shots"] is not None and shots != 0:  # 0 in a task's file means never
+            shots = order["shots"]
+        task.set_config("num_fewshot", shots or 0)
+        task.set_fewshot_seed(order["shot_seed"])
     try:
-        results: Mapping[str, Any] = simple_evaluate(
-            model=model_class()(llm, adapter=adapter),
-            tasks=tasks,
-            task_manager=finder.manager,
-            num_fewshot=order["shots"],
+        # what simple_evaluate does besides takes seconds: it imports torch, and lists all packages
+        results: Mapping[str, Any] = evaluate(
+            model_class()(llm, adapter=adapter),
+            {"tasks": tasks},
             limit=order["limit"],
             apply_chat_template=order["chat"],
             fewshot_as_multiturn=order["chat"],
             bootstrap_iters=0,
-            random_seed=order["seed"],
-            numpy_random_seed=order["seed"],
-            torch_random_seed=order["seed"],
-            fewshot_random_seed=order["shot_seed"],
             confirm_run_unsafe_code=order["run_code"],
         )
     except EdgeLLMError:
