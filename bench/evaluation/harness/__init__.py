@@ -1,4 +1,4 @@
-"""lm-evaluation-harness' tasks on edgellm's models, and what came of them as records of ours.
+"""The tasks of lm-evaluation-harness on edgellm's models, with records of ours.
 
 ``token_rules.py`` and ``generation_settings.py`` translate requests; ``adapter.py`` answers them;
 ``library.py`` has the class that the harness knows. ``tasks.py`` finds tasks by their names,

@@ -23,7 +23,7 @@ Question = tuple[str, int]
 
 @dataclass(slots=True)
 class Counts:
-    """What is known of questions besides their scores.
+    """Facts about questions besides their scores.
 
     Attributes:
         cut_tokens: tokens of prompts that were left out, for want of room.

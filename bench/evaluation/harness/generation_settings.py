@@ -66,3 +66,13 @@ def _stop_texts(until: object) -> tuple[str, ...]:
             hint="correct generation_kwargs in the task's file",
         )
     return tuple(str(text) for text in until if str(text))
+
+
+def decoding_name(settings: Mapping[str, Any] | None) -> str:
+    """Return how a task's answers are drawn: ``greedy``, ``beam:4``, ``sample:0.7``."""
+    sampling = sampling_of(settings or {}, seed=0)
+    if sampling.beams > 1:
+        return f"beam:{sampling.beams}"
+    if sampling.temperature > 0:
+        return f"sample:{sampling.temperature:g}"
+    return "greedy"

@@ -25,7 +25,7 @@ def require_library() -> None:
     if find_spec("lm_eval") is None:
         raise BackendError(
             "lm-evaluation-harness is not installed",
-            hint='install it: pip install "edgellm[harness]"',
+            hint="install it, in edgellm's checkout: pip install '.[harness]'",
         )
 
 

@@ -1,10 +1,14 @@
-"""Run tasks of lm-evaluation-harness on several models, one process each, as records of ours."""
+"""Run tasks of lm-evaluation-harness on several models, one process each."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +18,20 @@ from edgellm.bench.machine.environment import environment
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
 from edgellm.bench.records.evaluation import EvaluationRecord
-from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.device import machine
-from edgellm.errors import BackendError, EdgeLLMError
+from edgellm.errors import EdgeLLMError
 from edgellm.hub.resolve import locate
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
-from edgellm.settings import LoadSettings
-
-HARNESS_SEED = 1234
-"""The harness' own choice of examples."""
 
 WORKER = (sys.executable, "-m", "edgellm.bench.evaluation.harness.worker")
 
-SENT = ("shots", "shot_seed", "limit", "chat", "seed", "like_harness", "run_code", "download")
+HARNESS_SEED = 1234
+"""By it the harness chooses examples, if it is told no other; further choices count on from it."""
+
+SENT = ("limit", "chat", "seed", "like_harness", "run_code", "download")
 """Settings that a worker gets as they are."""
 
 
@@ -39,9 +42,9 @@ class HarnessSettings:
     Attributes:
         tasks: their names, or those of categories.
         folder: a folder with tasks as YAML files.
-        shots: examples in front of a question; None: as the task says.
-        shot_seed: which examples; the default is the harness' own.
-        limit: questions of a task; None: all.
+        shots: numbers of examples before a question; None: as the task says.
+        shot_seeds: choices of examples with each of those numbers.
+        limit: the most questions of a task; None: all.
         chat: whether questions go through the chat template.
         seed: of tasks that sample.
         like_harness: compute perplexities as the harness does for transformers, which scores the
@@ -49,13 +52,13 @@ class HarnessSettings:
         run_code: whether tasks may run code that the model has written.
         download: whether data sets may be fetched; else they come from the disk alone.
         timeout: seconds in which a worker must send a message.
-        load: how models are loaded.
+        loads: fields of ``LoadSettings``; each of them in turn.
     """
 
     tasks: Sequence[str]
     folder: Path | None = None
-    shots: int | None = None
-    shot_seed: int = HARNESS_SEED
+    shots: Sequence[int | None] = (None,)
+    shot_seeds: int = 1
     limit: int | None = None
     chat: bool = False
     seed: int = 0
@@ -63,7 +66,7 @@ class HarnessSettings:
     run_code: bool = False
     download: bool = False
     timeout: float = 3600.0
-    load: Mapping[str, Any] = field(default_factory=dict)
+    loads: Sequence[Mapping[str, Any]] = ({},)
 
 
 def run_harness(
@@ -72,7 +75,7 @@ def run_harness(
     *,
     progress: StatusCallback = lambda _: None,
 ) -> Generator[EvaluationRecord]:
-    """Yield a record for each model and task, as it is done.
+    """Yield a record for each model, way to load it, task and examples, as it is done.
 
     What fails becomes a record, too, and the others are run all the same.
 
@@ -80,78 +83,122 @@ def run_harness(
         BackendError: the harness is not installed.
     """
     require_library()
-    LoadSettings(**settings.load)  # checks it
-    names = tasks_of(settings.tasks)
-    total = len(models) * len(names)
-    for number, model in enumerate(models):
-
-        def report(doing: str, done: int = number, title: str = model) -> None:
-            progress(Status(done * len(names) + 1, total, title, doing))
-
-        yield from _run_model(model, names, settings, report)
+    evaluation = _Evaluation(settings, len(models), progress)
+    for model in models:
+        for load in settings.loads:
+            yield from evaluation.records(model, load)
 
 
-def _run_model(
-    model: str, names: Sequence[str], settings: HarnessSettings, report: Callable[[str], None]
-) -> Generator[EvaluationRecord]:
-    """Yield a record for each task."""
-    common: dict[str, Any] = {
-        "model": model,
-        "backend": OWN,
-        "device": machine.chip_name(),
-        "test": "evaluation",
-        "environment": environment(),
-        "threads": settings.load.get("threads"),
-        "memory_bytes": settings.load.get("memory"),
-        "kv_bits": settings.load.get("kv_bits"),
-        "shot_seed": settings.shot_seed,
-        "chat": settings.chat,
-        "seed": settings.seed,
-    }
-    waiting = list(names)
-    try:
-        checkpoint = read_any_checkpoint(locate(model))
-        common |= {"bits": checkpoint.usual_bits, "model_bytes": checkpoint.nbytes}
-        order = {
-            "model": str(checkpoint.folder.path),
-            "load": dict(settings.load),
-            "tasks": list(names),
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A task, and the examples before its questions.
+
+    Attributes:
+        task: its name.
+        shots: how many examples; None: as the task says.
+        shot_seed: which.
+    """
+
+    task: str
+    shots: int | None
+    shot_seed: int
+
+
+class _Evaluation:
+    def __init__(self, settings: HarnessSettings, models: int, progress: StatusCallback) -> None:
+        self._settings, self._progress = settings, progress
+        seeds = range(HARNESS_SEED, HARNESS_SEED + settings.shot_seeds)
+        self._asks = [
+            _Ask(task, shots, seed)
+            for task, shots in product(tasks_of(settings.tasks), settings.shots)
+            for seed in (seeds if shots != 0 else seeds[:1])
+        ]
+        self._total = len(self._asks) * len(settings.loads) * models
+        self._done = 0
+        self._common: dict[str, Any] = {
+            "backend": OWN,
+            "test": "eval",
+            "device": machine.chip_name(),
+            "environment": environment(),
+            "chat": settings.chat,
+            "seed": settings.seed,
+        }
+
+    def records(self, model: str, load: Mapping[str, Any]) -> Generator[EvaluationRecord]:
+        """Yield the records of a model in a process of its own."""
+        fields: dict[str, Any] = {"model": model}
+        fields |= {name: load.get(name) for name in ("threads", "kv_bits")}
+        fields["memory_bytes"] = load.get("memory")
+        waiting = list(self._asks)
+        try:
+            checkpoint = read_any_checkpoint(locate(model))
+            fields |= {"bits": checkpoint.usual_bits, "model_bytes": checkpoint.nbytes}
+            with ExitStack() as closing:
+                worker = closing.enter_context(self._worker(load))
+                self._tell(waiting[0], model, "loading")
+                worker.send(self._order(str(checkpoint.folder.path), load))
+                fields |= worker.receive()
+                while waiting:
+                    yield from self._ask(waiting[0], worker, fields)
+                    del waiting[0]
+                    self._done += 1
+        except EdgeLLMError as error:
+            for ask in waiting:
+                self._done += 1
+                yield self._failed(ask, fields, error)
+
+    def _worker(self, load: Mapping[str, Any]) -> WorkerProcess:
+        return WorkerProcess(
+            timeout=self._settings.timeout, command=WORKER, threads=load.get("threads")
+        )
+
+    def _order(self, path: str, load: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a worker must know of all that it is asked."""
+        settings = self._settings
+        return {
+            "model": path,
+            "load": dict(load),
+            "tasks": tasks_of(settings.tasks),
             "folder": settings.folder and str(settings.folder),
             **{name: getattr(settings, name) for name in SENT},
         }
-        with WorkerProcess(
-            timeout=settings.timeout, command=WORKER, threads=settings.load.get("threads")
-        ) as worker:
-            worker.send(order)
-            report("loading")
+
+    def _ask(
+        self, ask: _Ask, worker: WorkerProcess, fields: Mapping[str, Any]
+    ) -> Generator[EvaluationRecord]:
+        """Yield what comes of a task: a record, or one for each task of a group."""
+        self._tell(ask, fields["model"], "reading its data")
+        worker.send({"task": ask.task, "shots": ask.shots, "shot_seed": ask.shot_seed})
+        try:
             while not (message := worker.receive()).get("done"):
-                if "load_seconds" in message:
-                    common["load_seconds"] = message["load_seconds"]
-                elif "doing" in message:
-                    report(message["doing"])
-                elif "failure" in message:
-                    error = BackendError(message["failure"]["error"])
-                    error.hint = message["failure"]["hint"]
-                    yield _failed(common, message["task"], error)
-                    waiting.remove(message["task"])
+                if "doing" in message:
+                    self._tell(ask, fields["model"], message["doing"])
                 else:
-                    yield _record(common, message)
-    except EdgeLLMError as error:
-        for name in waiting:
-            yield _failed(common, name, error)
+                    yield self._record(ask, fields, message)
+        except WorkerEndedError:
+            raise
+        except EdgeLLMError as error:
+            yield self._failed(ask, fields, error)
 
+    def _record(
+        self, ask: _Ask, fields: Mapping[str, Any], message: Mapping[str, Any]
+    ) -> EvaluationRecord:
+        columns = message["columns"]
+        metrics = {
+            name: metric.of(columns)
+            for name, metric in METRICS.items()
+            if metric.is_defined(columns)
+        }
+        common = [message["task"], message["shots"], ask.shot_seed, self._settings.chat]
+        digest = hashlib.sha256(json.dumps(common).encode()).hexdigest()[:16]
+        found = {**message, "metrics": metrics, "prompt_hash": digest, "shot_seed": ask.shot_seed}
+        return EvaluationRecord(**self._common | dict(fields) | found)
 
-def _failed(common: Mapping[str, Any], task: str, error: EdgeLLMError) -> EvaluationRecord:
-    return EvaluationRecord(**common, task=task, error=error_sentence(error))
+    def _failed(
+        self, ask: _Ask, fields: Mapping[str, Any], error: EdgeLLMError
+    ) -> EvaluationRecord:
+        found = {"task": ask.task, "shots": ask.shots or 0, "shot_seed": ask.shot_seed}
+        return EvaluationRecord(**self._common | dict(fields) | found, error=error_sentence(error))
 
-
-def _record(common: Mapping[str, Any], message: Mapping[str, Any]) -> EvaluationRecord:
-    """Return the record of a task's message."""
-    fields = {name: value for name, value in message.items() if name not in {"kind", "seconds"}}
-    columns = message["columns"]
-    fields["metrics"] = {
-        name: metric.of(columns) for name, metric in METRICS.items() if metric.is_defined(columns)
-    }
-    return EvaluationRecord(
-        **common, **fields, task_kind=message["kind"], seconds=(message["seconds"],)
-    )
+    def _tell(self, ask: _Ask, model: str, doing: str) -> None:
+        self._progress(Status(self._done + 1, self._total, f"{model}, {ask.task}", doing))

@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness has noted of each question, as columns of numbers.
+"""Columns of numbers, from what lm-evaluation-harness has noted of each question.
 
 The harness' samples are read by their shape, not by its classes, so that this needs no library.
 """
@@ -58,20 +58,51 @@ class Outcome:
         kind: the kind of the task.
         headline: the metric that says most about it.
         question_ids: the questions.
+        question_hashes: of the texts of each question, so that an id stands for the same one.
         documents: what each is about.
         columns: numbers of each question, by name.
-        prompts: all prompts and right answers, for a hash.
     """
 
     kind: str
     headline: str
     question_ids: list[str]
+    question_hashes: list[str]
     documents: list[str]
     columns: dict[str, list[float]]
-    prompts: list[str]
+
+    @property
+    def form(self) -> tuple[str, str, frozenset[str]]:
+        """Kind, headline and columns: tasks with the same can be counted together."""
+        return self.kind, self.headline, frozenset(self.columns)
 
 
-def outcome_of(task_name: str, task: Task, samples: Sequence[Sample], counts: Counts) -> Outcome:
+def pooled(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """Return the questions of several tasks as those of one; None where they are not alike."""
+    parts = outcomes.items()
+    first = next(iter(outcomes.values()))
+    if any(one.form != first.form for one in outcomes.values()):
+        return None
+    return Outcome(
+        kind=first.kind,
+        headline=first.headline,
+        question_ids=[f"{task}:{one}" for task, part in parts for one in part.question_ids],
+        question_hashes=[one for _, part in parts for one in part.question_hashes],
+        documents=[f"{task}:{one}" for task, part in parts for one in part.documents],
+        columns={
+            name: [value for _, part in parts for value in part.columns[name]]
+            for name in first.columns
+        },
+    )
+
+
+def outcome_of(
+    task_name: str,
+    task: Task,
+    samples: Sequence[Sample],
+    counts: Counts,
+    *,
+    chat: bool = False,
+) -> Outcome:
     """Return a task's questions with their numbers.
 
     Args:
@@ -79,6 +110,7 @@ def outcome_of(task_name: str, task: Task, samples: Sequence[Sample], counts: Co
         task: the task.
         samples: of the harness; several for a question whose answer went through several filters.
         counts: what is known of questions besides.
+        chat: whether the questions were asked in conversations.
     """
     filters = list(dict.fromkeys(sample["filter"] for sample in samples))
     first = [sample for sample in samples if sample["filter"] == filters[0]]
@@ -100,7 +132,7 @@ def outcome_of(task_name: str, task: Task, samples: Sequence[Sample], counts: Co
         question_ids=ids,
         documents=[_document(sample["doc"], own) for sample, own in zip(first, ids, strict=True)],
         columns=columns,
-        prompts=[_prompt(sample) for sample in first],
+        question_hashes=[_question_hash(sample, chat=chat) for sample in first],
     )
 
 
@@ -202,8 +234,16 @@ def _document(doc: Any, own: str) -> str:
     return own
 
 
-def _prompt(sample: Sample) -> str:
-    return json.dumps([sample["arguments"], sample["target"]], default=str, sort_keys=True)
+def _question_hash(sample: Sample, *, chat: bool) -> str:
+    """Return a digest of a question's prompts and right answer.
+
+    Of a conversation it is the question alone: models write conversations in their own ways.
+    """
+    asked = sample["arguments"]
+    if chat:
+        asked = sample["doc"]
+    text = json.dumps([asked, sample["target"]], default=str, sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:8]
 
 
 def _identifier(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Requests of lm-evaluation-harness as token ids, by the rules of its class for transformers."""
+"""Requests of lm-evaluation-harness as token ids, by the rules of its model class ``hf``."""
 
 from __future__ import annotations
 

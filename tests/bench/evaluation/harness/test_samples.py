@@ -103,4 +103,4 @@ def test_questions_asked_differently_have_other_prompts():
         outcome_of("t", task("multiple_choice"), [sample(0, doc, answers, arguments)], Counts())
         for arguments in ([("q", "a"), ("q", "b")], [("Q", "a"), ("Q", "b")])
     )
-    assert one.prompts != other.prompts
+    assert one.question_hashes != other.question_hashes
