@@ -211,18 +211,24 @@ def _plain_numbers(samples: Sequence[Sample]) -> dict[str, list[float]]:
     """Return the metrics that are a number for each question; others belong to all of them."""
     found = {}
     for name in samples[0]["metrics"]:
-        values = [sample.get(name) for sample in samples]
-        numbers = [float(value) for value in values if _is_number(value)]
-        if len(numbers) == len(values):
-            found[name] = numbers
+        numbers = [_number(sample.get(name)) for sample in samples]
+        known = [number for number in numbers if number is not None]
+        if len(known) == len(samples):
+            found[name] = known
     return found
 
 
-def _is_number(value: Any) -> bool:
+def _number(value: Any) -> float | None:
+    """Return a finite number, NumPy's too; None of anything else."""
+    if isinstance(value, str):
+        return None
     try:
-        return math.isfinite(float(value)) and not isinstance(value, str)
+        number = float(value)
     except (TypeError, ValueError):
-        return False
+        return None
+    if math.isfinite(number):
+        return number
+    return None
 
 
 def _document(doc: Any, own: str) -> str:

@@ -68,7 +68,7 @@ def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
             llm.generate("Hello", max_tokens=2)
             for request in requests:
                 try:
-                    _ask(order | request, finder, llm, send)
+                    _ask({**order, **request}, finder, llm, send)
                 except EdgeLLMError as error:
                     send(error_message(error))
 
