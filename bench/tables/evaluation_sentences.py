@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
@@ -83,6 +84,15 @@ def evaluation_sentences(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str
             *power_sentences(runs),
             *count_sentences(runs),
         )
+    ]
+
+
+def evaluation_lines(tasks: Mapping[str, Sequence[ComparedRun]], *, width: int) -> list[str]:
+    """Return the same in lines of a screen."""
+    return [
+        line
+        for sentence in evaluation_sentences(tasks)
+        for line in wrap(sentence, width, subsequent_indent="  ")
     ]
 
 
