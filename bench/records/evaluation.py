@@ -41,6 +41,7 @@ class EvaluationRecord(Record):
         skipped: rows without a right answer, which were not asked.
         signatures: how a library computed a metric, by the metric's name.
         model_bytes: bytes of the model's weights.
+        shape: the sizes of the model in words; quantizations of one model have the same.
         load_seconds: until the model could compute.
         first_token_seconds: of questions that were asked alone, to measure latency.
         step_seconds: between their tokens.
@@ -71,6 +72,7 @@ class EvaluationRecord(Record):
     skipped: Count = 0
     signatures: Mapping[str, str] = field(default_factory=dict)
     model_bytes: Count | None = None
+    shape: str | None = None
     load_seconds: Seconds | None = None
     first_token_seconds: tuple[Seconds, ...] = ()
     step_seconds: tuple[Seconds, ...] = ()

@@ -28,22 +28,24 @@ from edgellm.bench.tables.evaluation_tables import (
 from edgellm.bench.tables.evaluation_values import axis_value, direction_of, title_of
 from edgellm.bench.tables.text_tables import throughput
 
-HOW_TO_READ = (
-    "A point is a run: the further left the less memory, and its area is its speed in tokens per "
-    "second. The dotted line is the score of the run that the others are compared with; where the "
-    "bar of a point crosses it, the difference may be chance. Lines join quantizations of one "
-    "model. Filled points are the frontier: nothing as small does better. Rings are beaten by "
-    "something that is no larger."
-)
+SIGNS: Mapping[str, str] = {
+    "area": "each point is a run; the larger its area, the more tokens per second",
+    "across": "the score of the run that the others are compared with",
+    "interval": "95% interval of the difference; where it crosses the dotted line, the difference "
+    "may be chance",
+    "line": "joins quantizations of one model",
+    "disc": "on the frontier: nothing as small does better",
+    "ring": "something that is no larger does as well or better",
+}
+"""How plots of quality over size are read."""
 
 
 def quality_panel(task: str, runs: Sequence[ComparedRun]) -> str:
     """Return what was seen of a task in sentences, as a plot over size, and as a table."""
     shown = distinct_runs(runs)
-    sentences = [verdict_sentence(run) for run in shown]
     parts = [
-        bullets([sentence for sentence in sentences if sentence]),
-        _quality_plot(shown),
+        bullets(verdict_sentence(run) for run in shown),
+        quality_plot(shown),
         soft(power_sentence(shown)),
         details("figures", cells_table(shown, quality_columns(shown) | cost_columns())),
     ]
@@ -61,7 +63,7 @@ def time_panels(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
     return [
         panel(f"{task}: score and time", _time_plot(runs))
         for task, runs in tasks.items()
-        if set(differing_settings(runs)) & {"threads", "decoding", "kv_bits", "memory_bytes"}
+        if set(differing_settings(runs)) & {"threads", "decoding"}
     ]
 
 
@@ -87,7 +89,7 @@ def shots_panels(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
     return found
 
 
-def _quality_plot(runs: Sequence[ComparedRun]) -> str:
+def quality_plot(runs: Sequence[ComparedRun]) -> str:
     """Return scores over sizes; nothing where sizes are unknown or all the same."""
     sized = [run for run in runs if run.size and run.score is not None]
     if len({run.size for run in sized}) < 2:
@@ -122,6 +124,7 @@ def _quality_plot(runs: Sequence[ComparedRun]) -> str:
     drawn = interval_plot(
         points,
         x_name=f"weights in memory, {unit_name}",
+        x_ticks=[(run.size or 0) / unit for run in sized],
         y_name=_score_name(sized[0]),
         across=across,
     )
@@ -138,44 +141,53 @@ def _ends(run: ComparedRun) -> tuple[float | None, float | None]:
     return axis_value(run.headline, span[0]), axis_value(run.headline, span[1])
 
 
-def family(run: ComparedRun) -> str:
-    """Return what quantizations of one model have in common: its shape, else its own name."""
-    return run.record.get("shape") or run.model
+def family(run: ComparedRun) -> tuple[object, ...]:
+    """Return what quantizations of one model have in common: sizes, and how they are run."""
+    record = run.record
+    return (record.shape or run.model, record.kv_bits, record.memory_bytes)
 
 
 def _point_names(runs: Sequence[ComparedRun]) -> dict[int, str]:
-    """Return a name for each point: bits where a model is there with several, else its name."""
-    members: dict[str, list[ComparedRun]] = defaultdict(list)
+    """Return a name for each point: bits in the one family of several, else the run's name."""
+    members: dict[object, list[ComparedRun]] = defaultdict(list)
     for run in runs:
         members[family(run)].append(run)
-    names = {}
-    for group in members.values():
-        bits = {run.record.bits for run in group}
-        for run in group:
-            name = run.name
-            if len(members) == 1 and len(bits) == len(group) > 1 and None not in bits:
-                name = f"{run.record.bits} bits"
-            names[id(run)] = name
+    several = [group for group in members.values() if len(group) > 1]
+    names = {id(run): run.name for run in runs}
+    if len(several) == 1:
+        bits = [run.record.bits for run in several[0]]
+        if len(set(bits)) == len(bits) and None not in bits:
+            names |= {id(run): f"{run.record.bits} bits" for run in several[0]}
     return names
 
 
 def _time_plot(runs: Sequence[ComparedRun]) -> str:
-    settings = [name for name in differing_settings(runs) if name != "threads"]
-    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    """Return scores over seconds a question, the runs of one model joined."""
+    differing = differing_settings(runs)
+    along = [name for name in ("decoding", "threads") if name in differing]
+    lines: dict[str, list[ComparedRun]] = defaultdict(list)
     for run in runs:
-        rate = run.record.questions_per_second
-        if rate and run.score is not None:
-            name = words_of(run, settings)
-            lines[name].append((1 / rate, axis_value(run.headline, run.score)))
-    numbers = {name: number for number, name in enumerate(lines)}
+        if run.record.questions_per_second and run.score is not None:
+            names = [name for name in differing if name not in {"bits", "shot_seed", *along}]
+            lines[words_of(run, names)].append(run)
     points = [
-        Point(x=x, y=y, name=name, line=numbers[name])
-        for name, found in lines.items()
-        for x, y in found
+        Point(
+            x=1 / (run.record.questions_per_second or 1.0),
+            y=axis_value(run.headline, run.score or 0.0),
+            name=", ".join(str(run.record.get(name) or "-") for name in along),
+            line=number,
+        )
+        for number, members in enumerate(lines.values())
+        for run in members
     ]
     if not points:
         return ""
-    return interval_plot(points, x_name="seconds a question", y_name=_score_name(runs[0]))
+    return interval_plot(
+        points,
+        x_name="seconds a question",
+        y_name=f"{_score_name(runs[0])}; at the points: {' and '.join(along)}",
+        line_names=dict(enumerate(lines)),
+    )
 
 
 def _scores_over_shots(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.record import Record
 from edgellm.bench.report.evaluation_panels import (
-    HOW_TO_READ,
+    SIGNS,
     cells_table,
     quality_panel,
     shots_panels,
@@ -23,6 +23,7 @@ from edgellm.bench.report.parts.elements import (
     section,
     soft,
 )
+from edgellm.bench.report.parts.interval_plot import interval_legend
 from edgellm.bench.tables.evaluation_runs import ComparedRun, compared_runs, differing_settings
 from edgellm.bench.tables.evaluation_sentences import count_sentences
 from edgellm.bench.tables.evaluation_tables import (
@@ -45,9 +46,10 @@ def evaluation_section(records: Sequence[Record]) -> str:
     tasks = compared_runs(records)
     if not tasks:
         return ""
+    quality = [quality_panel(task, runs) for task, runs in tasks.items()]
     parts = [
-        panels(quality_panel(task, runs) for task, runs in tasks.items()),
-        soft(HOW_TO_READ),
+        interval_legend(SIGNS) if any("<svg" in one for one in quality) else "",
+        panels(quality),
         panels([*shots_panels(tasks), *time_panels(tasks)]),
         *(_decoding_panel(task, runs) for task, runs in tasks.items()),
         *(_all_metrics(task, runs) for task, runs in tasks.items()),

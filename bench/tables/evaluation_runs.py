@@ -106,7 +106,8 @@ def compared_runs(records: Iterable[Record]) -> dict[str, list[ComparedRun]]:
 def distinct_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """Return one run of each way to answer: of those that differ in costs alone, the fastest.
 
-    Only runs count that were asked as the first one was, so that all scores can be compared.
+    Only runs count that were asked as the first one was, so that all scores can be compared. What
+    differs in costs is left out of their names.
     """
     best: dict[tuple[Any, ...], ComparedRun] = {}
     for run in runs:
@@ -118,7 +119,7 @@ def distinct_runs(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
         is_faster = (run.record.tokens_per_second or 0) > (before.record.tokens_per_second or 0)
         if before is run or (is_faster and not before.is_reference):
             best[key] = run
-    return list(best.values())
+    return _named(list(best.values()), besides=COSTS)
 
 
 def frontier(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
@@ -133,9 +134,13 @@ def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
 
 def words_of(run: ComparedRun, names: Iterable[str]) -> str:
     """Return a run's model and some of its settings in words."""
+    return ", ".join(filter(None, [run.model, setting_words(run, names)]))
+
+
+def setting_words(run: ComparedRun, names: Iterable[str]) -> str:
+    """Return some of a run's settings in words."""
     values = {name: run.record.get(name) for name in names}
-    shown = [SETTINGS[name](value) for name, value in values.items() if value is not None]
-    return ", ".join([run.model, *shown])
+    return ", ".join(SETTINGS[name](value) for name, value in values.items() if value is not None)
 
 
 def _compared(records: Sequence[EvaluationRecord], models: Mapping[str, str]) -> list[ComparedRun]:
@@ -152,13 +157,20 @@ def _compared(records: Sequence[EvaluationRecord], models: Mapping[str, str]) ->
         replace(run, model=models[run.record.model], first=models[run.reference.model])
         for run in (runs[id(record)] for record in records)
     ]
-    names = [name for name in differing_settings(ordered) if name != "bits"]
-    if len({(run.model, run.record.bits) for run in ordered}) > len({run.model for run in ordered}):
-        names.insert(0, "bits")
-    return [
-        replace(run, letter=_letter(number), name=words_of(run, names))
-        for number, run in enumerate(ordered)
-    ]
+    named = _named(ordered)
+    return [replace(run, letter=_letter(number)) for number, run in enumerate(named)]
+
+
+def _named(runs: Sequence[ComparedRun], besides: Iterable[str] = ()) -> list[ComparedRun]:
+    """Return runs named by their models and the settings in which they differ, but for some.
+
+    Bits are left out where each model has its own.
+    """
+    left_out = set(besides)
+    if len({(run.model, run.record.bits) for run in runs}) == len({run.model for run in runs}):
+        left_out.add("bits")
+    names = [name for name in differing_settings(runs) if name not in left_out]
+    return [replace(run, name=words_of(run, names)) for run in runs]
 
 
 def _asked_alike(

@@ -11,35 +11,40 @@ from edgellm.bench.statistics.paired import PairedResult
 from edgellm.bench.statistics.resampling import CONFIDENCE
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_runs import ComparedRun
-from edgellm.bench.tables.evaluation_values import change_text, unit_of
+from edgellm.bench.tables.evaluation_values import (
+    change_text,
+    title_of,
+    unit_of,
+    value_text,
+)
 
 CHANCE = 1 - CONFIDENCE
 
 
 def verdict_sentence(run: ComparedRun) -> str:
-    """Return how a run differs from its reference, in words; empty of the reference.
+    """Return how a run differs from its reference, in words; of the reference, its score.
 
     ``stories-4: no difference seen in 200 questions (-1.0 points, -3.0 to +1.0); the right answers
     are 0.23 nats less likely, which is beyond chance``.
     """
     if run.is_reference:
-        return ""
+        sure = ""
+        if run.standard_error is not None:
+            sure = f" ± {value_text(run.headline, run.standard_error)}"
+        score = f"{title_of(run.headline)}: {value_text(run.headline, run.score or 0.0)}{sure}"
+        return f"{run.name}, with which others are compared: {score}"
     if run.refusal:
         return f"{run.name}: not compared: {run.refusal}"
     if run.paired is None:
         return f"{run.name}: the same answers as {run.first}"
     found = run.paired
     asked = counted(found.questions, "text" if run.record.task_kind == "text" else "question")
-    change = change_text(found.metric, found.difference)
-    unit = unit_of(found.metric)
+    change = " ".join(
+        filter(None, [change_text(found.metric, found.difference), unit_of(found.metric)])
+    )
     low, high = change_text(found.metric, found.low), change_text(found.metric, found.high)
-    interval = f"({' '.join(filter(None, [change, unit]))}, {low} to {high})"
-    said = found.verdict
-    if found.verdict == "no difference seen":
-        sentence = f"{run.name}: {said} in {asked} {interval}"
-    else:
-        sentence = f"{run.name}: {said} in {asked} {interval}"
-    return sentence + _likelihood(found)
+    said = f"{run.name}: {found.verdict} in {asked} ({change}, {low} to {high})"
+    return said + _likelihood(found)
 
 
 def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
@@ -52,9 +57,11 @@ def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def power_sentence(runs: Sequence[ComparedRun]) -> str:
-    """Return what so many questions can show of the comparison that shows least; empty of none."""
+    """Return what so many questions can show where none was seen; empty where all were seen."""
     errors = {
-        run.paired.standard_error or 0.0: run.paired for run in runs if run.paired is not None
+        run.paired.standard_error or 0.0: run.paired
+        for run in runs
+        if run.paired is not None and run.paired.verdict == "no difference seen"
     }
     if not errors:
         return ""

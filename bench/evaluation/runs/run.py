@@ -14,6 +14,7 @@ from edgellm.bench.evaluation.tasks.prompts import Prompt, PromptSet
 from edgellm.bench.evaluation.tasks.rows.question import Question
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
+from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
 
@@ -38,12 +39,24 @@ class EvaluatedModel:
         return fingerprint(self.checkpoint)
 
     @property
+    def shape(self) -> str:
+        """The model's sizes in words, whatever its bits."""
+        config = self.checkpoint.config
+        if isinstance(self.checkpoint, Checkpoint):
+            width: int | None = self.checkpoint.config.hidden_size
+        else:
+            width = self.checkpoint.hidden_size
+        layers = f"{config.num_hidden_layers} layers of {width or 'unknown width'}"
+        return f"{layers}, {config.vocab_size:,} words"
+
+    @property
     def fields(self) -> dict[str, Any]:
         """Fields of a record: the model, and how it was loaded."""
         return {
             "model": self.name,
             "bits": self.checkpoint.usual_bits,
             "model_bytes": self.checkpoint.nbytes,
+            "shape": self.shape,
             "threads": self.load.get("threads"),
             "memory_bytes": self.load.get("memory"),
             "kv_bits": self.load.get("kv_bits"),

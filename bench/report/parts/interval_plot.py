@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
+from edgellm.bench.report.parts.label_places import Box, place_label
 from edgellm.bench.report.parts.plots import (
     BOTTOM,
     DASHES,
@@ -28,8 +30,12 @@ SMALLEST = 3.5
 CAP = 5.0
 """Half the length of the strokes that end an interval."""
 
-LETTER = 6.6
-"""About the width of a letter."""
+FEWEST_TICKS = 3
+LINE_PARTS = 12
+"""Parts of a line between two points that names keep away from."""
+
+TICK_ROOM = 34.0
+"""From the middle of one number below the axis to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,7 @@ def interval_plot(
     y_name: str,
     across: float | None = None,
     x_ticks: Sequence[float] | None = None,
+    line_names: Mapping[int, str] | None = None,
 ) -> str:
     """Return a figure of points with their intervals, each with its name.
 
@@ -72,19 +79,17 @@ def interval_plot(
         x_name: stands under the horizontal axis, which is logarithmic.
         y_name: stands above the figure.
         across: a height at which a dotted line is drawn.
-        x_ticks: places on the horizontal axis; None: 1, 2 and 5 times powers of ten.
+        x_ticks: places on the horizontal axis; None: round numbers.
+            Those too close to the one before are left out.
+        line_names: by the number of a line, what a legend says of it; None: no legend.
     """
     axes = _Axes(points, across)
-    ticks = x_ticks or log_ticks(axes.left, axes.right)
+    ticks = axes.apart(x_ticks or log_ticks(axes.left, axes.right))
     label = f"{escape(y_name)} over {escape(x_name)}"
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">',
         *(grid_line(value, axes.y(value)) for value in axes.levels),
-        *(
-            axis_text(axes.x(tick), HEIGHT - BOTTOM + 16, _tick(tick))
-            for tick in ticks
-            if LEFT <= axes.x(tick) <= WIDTH - RIGHT / 2
-        ),
+        *(axis_text(f"{axes.x(tick):.1f}", HEIGHT - BOTTOM + 16, _tick(tick)) for tick in ticks),
         axis_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_name),
     ]
     if across is not None:
@@ -96,22 +101,62 @@ def interval_plot(
     parts += [_drawn(point, axes) for point in ordered]
     parts += _names(points, axes)
     drawing = f"{''.join(parts)}</svg>"
-    return f"<figure><figcaption>{escape(y_name)}</figcaption>{drawing}</figure>"
+    keys = {_line(number): name for number, name in (line_names or {}).items()}
+    return f"<figure><figcaption>{escape(y_name)}</figcaption>{drawing}{_legend(keys)}</figure>"
+
+
+def interval_legend(texts: Mapping[str, str]) -> str:
+    """Return signs of such plots, each with what it means.
+
+    Args:
+        texts: by sign: ``disc``, ``ring``, ``interval``, ``across``, ``line`` or ``area``.
+    """
+    return _legend({_SIGNS[sign]: text for sign, text in texts.items()})
+
+
+def _legend(texts: Mapping[str, str]) -> str:
+    """Return drawings of 38 by 20, each with what it means; nothing of none."""
+    if not texts:
+        return ""
+    items = [
+        f'<li><svg class="key" viewBox="0 0 38 20" aria-hidden="true">{drawing}</svg>'
+        f"<span>{escape(text)}</span></li>"
+        for drawing, text in texts.items()
+    ]
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _line(number: int, path: str = "1 10H37") -> str:
+    style = number % STYLES
+    return f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M{path}"/>'
+
+
+_SIGNS: Mapping[str, str] = {
+    "disc": '<circle class="disc c0" cx="19" cy="10" r="8"/>'
+    '<circle class="centre" cx="19" cy="10" r="1.8"/>',
+    "ring": '<circle class="ring c0" cx="19" cy="10" r="8"/>'
+    '<circle class="centre" cx="19" cy="10" r="1.8"/>',
+    "interval": '<path class="interval" d="M19 2V18M14 2h10M14 18h10"/>'
+    '<circle class="centre" cx="19" cy="10" r="1.8"/>',
+    "across": '<path class="across" d="M1 10H37"/>',
+    "line": '<path class="line c0" d="M1 10H37"/>',
+    "area": '<circle class="ring c0" cx="8" cy="13" r="4"/>'
+    '<circle class="ring c0" cx="26" cy="10" r="9"/>',
+}
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return the numbers 1, 2 and 5 times powers of ten between two numbers above 0.
-
-    Where these are fewer than two, the two themselves.
-    """
+    """Return some round numbers between two numbers above 0; without any, the two themselves."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    step = max(1, (last - first) // 6)
-    factors = (1, 2, 5) if step == 1 else (1,)
-    found = [factor * 10.0**power for power in range(first, last + 1, step) for factor in factors]
-    inside = [value for value in found if low <= value <= high]
-    if len(inside) < 2:
-        return sorted({low, high})
-    return inside
+    found: list[float] = []
+    for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+        numbers = (factor * 10.0**power for power in range(first, last + 1) for factor in factors)
+        found = [value for value in numbers if low <= value <= high]
+        if len(found) >= FEWEST_TICKS:
+            break
+    if len(found) < 2:
+        return [low, high]
+    return found
 
 
 class _Axes:
@@ -136,6 +181,14 @@ class _Axes:
         low, high = math.log(self.left), math.log(self.right)
         return LEFT + (math.log(value) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
+    def apart(self, ticks: Sequence[float]) -> list[float]:
+        """Return the places on the axis between which there is room for numbers."""
+        found: list[float] = []
+        for tick in sorted(ticks):
+            if not found or self.x(tick) - self.x(found[-1]) >= TICK_ROOM:
+                found.append(tick)
+        return found
+
     def y(self, value: float) -> float:
         """Return the place down the drawing."""
         low, high = self.levels[0], self.levels[-1]
@@ -148,16 +201,11 @@ def _radius(point: Point) -> float:
 
 def _lines(points: Sequence[Point], axes: _Axes) -> list[str]:
     """Return the lines that join points."""
+    numbers = dict.fromkeys(point.line for point in points)
     lines = []
-    for number in dict.fromkeys(point.line for point in points):
-        joined = sorted((point.x, point.y) for point in points if point.line == number)
-        if len(joined) < 2:
-            continue
-        path = "L".join(f"{axes.x(x):.1f} {axes.y(y):.1f}" for x, y in joined)
-        style = number % STYLES
-        lines.append(
-            f'<path class="line c{style}" stroke-dasharray="{DASHES[style]}" d="M{path}"/>'
-        )
+    for number, joined in zip(numbers, _joined(points, axes), strict=True):
+        if joined:
+            lines.append(_line(number, "L".join(f"{x:.1f} {y:.1f}" for x, y in joined)))
     return lines
 
 
@@ -180,32 +228,47 @@ def _drawn(point: Point, axes: _Axes) -> str:
 
 
 def _names(points: Sequence[Point], axes: _Axes) -> list[str]:
-    """Return the names of points, each where no other one is, as far as there is room."""
-    taken: list[tuple[float, float, float, float]] = []
+    """Return the names of points, each near its own and as far as possible on nothing else."""
+    taken = [box for point in points for box in _boxes_of(point, axes)]
+    taken += _boxes_of_lines(points, axes)
+    area = Box(LEFT + 2, 0, WIDTH, HEIGHT - BOTTOM)
     shown = []
     for point in sorted(points, key=lambda point: point.x):
-        x, y, radius = axes.x(point.x), axes.y(point.y), _radius(point)
-        width = LETTER * len(point.name)
-        right, left = x + radius + 4, x - radius - 4 - width
-        places = [(right, y - 5), (right, y + 13), (left, y - 5), (left, y + 13)]
-        places += [(right, y - 5 - 15 * number) for number in (1, 2, 3)]
-        inside = [
-            (at, base)
-            for at, base in places
-            if at >= LEFT and at + width <= WIDTH and TOP < base < HEIGHT - BOTTOM
-        ]
-        free = [
-            (at, base)
-            for at, base in inside
-            if not any(
-                at < end and begin < at + width and base - 12 < bottom and top < base + 3
-                for begin, top, end, bottom in taken
-            )
-        ]
-        at, base = (free or inside or [(max(LEFT, min(right, WIDTH - width)), y - 5)])[0]
-        taken.append((at, base - 12, at + width, base + 3))
-        shown.append(f'<text class="name" x="{at:.1f}" y="{base:.1f}">{escape(point.name)}</text>')
+        place = axes.x(point.x), axes.y(point.y)
+        left, base = place_label(point.name, place, _radius(point), area=area, taken=taken)
+        shown.append(
+            f'<text class="name" x="{left:.1f}" y="{base:.1f}">{escape(point.name)}</text>'
+        )
     return shown
+
+
+def _boxes_of(point: Point, axes: _Axes) -> list[Box]:
+    """Return what a point and its interval cover."""
+    x, y, radius = axes.x(point.x), axes.y(point.y), _radius(point)
+    boxes = [Box(x - radius, y - radius, x + radius, y + radius)]
+    if point.low is not None and point.high is not None:
+        boxes.append(Box(x - CAP, axes.y(point.high) - 2, x + CAP, axes.y(point.low) + 2))
+    return boxes
+
+
+def _boxes_of_lines(points: Sequence[Point], axes: _Axes) -> list[Box]:
+    """Return small parts of the lines that join points."""
+    boxes = []
+    for joined in _joined(points, axes):
+        for (x, y), (to_x, to_y) in pairwise(joined):
+            for share in (number / LINE_PARTS for number in range(LINE_PARTS + 1)):
+                at, height = x + share * (to_x - x), y + share * (to_y - y)
+                boxes.append(Box(at - 3, height - 3, at + 3, height + 3))
+    return boxes
+
+
+def _joined(points: Sequence[Point], axes: _Axes) -> list[list[tuple[float, float]]]:
+    """Return the places of points that lines join, line by line; single points have none."""
+    lines = []
+    for number in dict.fromkeys(point.line for point in points):
+        joined = sorted((axes.x(one.x), axes.y(one.y)) for one in points if one.line == number)
+        lines.append(joined if len(joined) > 1 else [])
+    return lines
 
 
 def _tick(value: float) -> str:

@@ -21,8 +21,9 @@ def test_a_task_has_its_verdict_its_plot_and_its_figures():
     text = section_of([FULL, FOUR])
     assert "llama-4bit: worse in 40 questions (-22.5 points" in text
     assert text.count("<svg viewBox") == 1
-    assert text.count('class="interval"') == 1, "the first is what the other is compared with"
-    assert 'class="across"' in text
+    drawing = text.partition("<figure>")[2].partition("</figure>")[0]
+    assert drawing.count('class="interval"') == 1, "the first is what the other is compared with"
+    assert drawing.count('class="across"') == 1
     assert "75.0 ± 6.9" in text
     assert "<dt>accuracy</dt><dd>questions whose right option" in text
     assert section_of([]) == ""
