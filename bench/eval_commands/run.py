@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from edgellm.bench import command_options as common
+from edgellm.bench.eval_commands import harness_options
 from edgellm.bench.eval_commands.shown import show_evaluations
 from edgellm.bench.evaluation.passages import PASSAGES
 from edgellm.bench.evaluation.runs.decoding import parse_decodings
@@ -88,13 +89,13 @@ def run(
         ),
     ] = False,
     shots: Annotated[
-        str,
+        str | None,
         Option(
             metavar=NUMBERS,
-            help="Examples before each question.",
+            help="Examples before each question; default: none, or as a task of --harness says.",
             rich_help_panel=headings.PROMPT,
         ),
-    ] = "0",
+    ] = None,
     shots_from: Annotated[
         Path | None,
         Option(
@@ -192,6 +193,11 @@ def run(
             rich_help_panel=headings.TESTS,
         ),
     ] = None,
+    harness: harness_options.Tasks = "",
+    harness_path: harness_options.Folder = None,
+    harness_download: harness_options.Download = False,
+    harness_run_code: harness_options.RunCode = False,
+    like_harness: harness_options.LikeHarness = False,
     judge_url: Annotated[
         str | None,
         Option(
@@ -243,12 +249,13 @@ def run(
     Each row of a task is a question. Several models are paired with the first, question by
     question.
     """
+    from edgellm.bench.evaluation.harness.run import run_harness
     from edgellm.bench.evaluation.runs.evaluate import evaluate
     from edgellm.bench.evaluation.runs.samples import Samples
     from edgellm.bench.evaluation.tasks.read_task import read_task
 
     settings = EvaluationSettings(
-        shots=_shots(shots),
+        shots=_shots(shots or "0"),
         shot_seeds=shot_seeds,
         decodings=parse_decodings(decoding),
         threads=common.split_numbers("threads", threads) or (None,),
@@ -262,28 +269,52 @@ def run(
         timeout=timeout,
     )
     _check_loading(settings)
+    harness_settings = harness_options.harness_settings(
+        harness,
+        settings,
+        folder=harness_path,
+        download=harness_download,
+        run_code=harness_run_code,
+        like_harness=like_harness,
+        shots=shots and settings.shots,
+    )
     given = None
     if labels is not None:
         given = common.split_names(labels)
+    paths = task or []
+    if not paths and harness_settings is None:
+        paths = [PASSAGES]
+    if not paths:
+        harness_options.require_own_tasks(
+            {
+                "kind": kind is not None,
+                "labels": labels is not None,
+                "prompt": prompt is not None,
+                "shots-from": shots_from is not None,
+                "decoding": decoding != "greedy",
+                "max-tokens": max_tokens is not None,
+                "stride": stride is not None,
+                "judge": judge_url is not None,
+                "samples": samples is not None,
+            }
+        )
     tasks: list[Task] = [
         read_task(path, kind=kind, labels=given, prompt=prompt, shots_from=shots_from)
-        for path in task or [PASSAGES]
+        for path in paths
     ]
     _check_names(tasks)
     for each in tasks:
         for words in each.notes:
             note(f"{each.path}: {words}")
-    records, stopped = common.collect_records(
-        partial(
-            evaluate,
-            models or [DEFAULT_MODEL],
-            tasks,
-            settings,
-            Samples(samples, resume=resume),
-            rater=_rater(judge_url, judge_model, key_variable),
-        ),
-        output,
-    )
+    names = models or [DEFAULT_MODEL]
+    measures: list[harness_options.Measure] = []
+    if tasks:
+        kept = Samples(samples, resume=resume)
+        rater = _rater(judge_url, judge_model, key_variable)
+        measures.append(partial(evaluate, names, tasks, settings, kept, rater=rater))
+    if harness_settings is not None:
+        measures.append(partial(run_harness, names, harness_settings))
+    records, stopped = common.collect_records(harness_options.one_after_another(measures), output)
     show_evaluations(records, json=json, wide=wide)
     if stopped and samples is not None:
         note(f"{samples} has what was answered: the same command with --resume asks the rest")
