@@ -276,7 +276,7 @@ def run(
         download=harness_download,
         run_code=harness_run_code,
         like_harness=like_harness,
-        shots=shots and settings.shots,
+        shots=_shots(shots) if shots else None,
     )
     given = None
     if labels is not None:
