@@ -38,12 +38,11 @@ def answer_columns(
     if not golds:
         golds = [""]
     given = normalize_answer(answer)
-    no_answer = not any(golds)
     return {
         "exact_match": float(given in golds),
         "f1": max(_f1(given, text, version) for text in golds),
         "contains": max(_contains(given, text) for text in golds),
-        "no_answer": float(no_answer),
+        "no_answer": float(not any(gold)),
     }
 
 
