@@ -34,6 +34,7 @@ class Metric:
         expand: from columns (N, C) to statistics (N, S); default: a column of ones before them.
         unit: of its values.
         higher_is_better: None where neither is.
+        where: a column without which, or where it is 0 throughout, the metric says nothing new.
     """
 
     name: str
@@ -44,10 +45,13 @@ class Metric:
     expand: Formula | None = None
     unit: Unit = "share"
     higher_is_better: bool | None = True
+    where: str | None = None
 
     def is_defined(self, columns: Columns) -> bool:
-        """Say whether the columns are there and the metric has a value for them."""
+        """Say whether the columns are there and the metric has a value that says something."""
         if not all(name in columns for name in self.columns):
+            return False
+        if self.where is not None and not np.any(columns.get(self.where, ())):
             return False
         rows = self.rows(columns)
         return len(rows) > 0 and bool(np.isfinite(self._of_rows(rows)))

@@ -40,14 +40,20 @@ def _span_f1(sums: Floats) -> Floats:
 
 
 def _of_answerable(rows: Floats) -> Floats:
-    """Return (value, 1) of questions that have an answer, (0, 0) of others."""
+    """Return (1, value) of questions that have an answer, (0, 0) of others."""
     asked = 1 - rows[:, 1]
     return np.stack([asked, rows[:, 0] * asked], axis=1)
 
 
 def _of_unanswerable(rows: Floats) -> Floats:
+    """Return (1, value) of questions that have no answer, (0, 0) of others."""
     asked = rows[:, 1]
     return np.stack([asked, rows[:, 0] * asked], axis=1)
+
+
+def _of_rated(rows: Floats) -> Floats:
+    """Return (1, rating) of rated answers, (0, 0) of those without a rating."""
+    return np.concatenate([rows > 0, rows], axis=1)
 
 
 _ALL = (
@@ -116,6 +122,7 @@ _ALL = (
         columns=("exact_match", "no_answer"),
         formula=_mean,
         expand=_of_answerable,
+        where="no_answer",
     ),
     Metric(
         name="f1_has_answer",
@@ -124,6 +131,7 @@ _ALL = (
         columns=("f1", "no_answer"),
         formula=_mean,
         expand=_of_answerable,
+        where="no_answer",
     ),
     Metric(
         name="exact_match_no_answer",
@@ -132,6 +140,7 @@ _ALL = (
         columns=("exact_match", "no_answer"),
         formula=_mean,
         expand=_of_unanswerable,
+        where="no_answer",
     ),
     Metric(
         name="span_f1",
@@ -224,10 +233,12 @@ _ALL = (
     Metric(
         name="rating",
         title="rating",
-        definition="mean rating by the judge, 1 to 10",
-        columns=("rating",),
+        definition="mean rating by the judge, 1 to 10, of the answers that it rated",
+        columns=("judge",),
         formula=_mean,
+        expand=_of_rated,
         unit="1-10",
+        where="judge",
     ),
     Metric(
         name="task_score",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -46,17 +46,27 @@ def translation_columns(
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def translation_signatures(*, language: str = "", references: int = 1) -> dict[str, str]:
+def translation_signatures(
+    *, language: str = "", references: Collection[int] = (1,)
+) -> dict[str, str]:
     """Return sacrebleu's signature of each metric, by its name: how to get the same numbers.
 
     Args:
         language: code of the target language.
-        references: of each translation.
+        references: the numbers of references that translations have.
+
+    Raises:
+        BackendError: sacrebleu, or what its tokenizer for the language needs, is not installed.
     """
+    lines = ["a"] * len(references)
+    streams: list[list[str | None]] = [
+        ["a" if number < count else None for count in references]
+        for number in range(max(references))
+    ]
     signatures = {}
     for name, scorer in zip(("bleu", "chrf"), _scorers(language), strict=True):
         # a scorer knows its signature once it has scored
-        scorer.corpus_score(["a"], [["a"]] * references)
+        scorer.corpus_score(lines, streams)
         signatures[name] = scorer.get_signature().format()
     return signatures
 

@@ -65,7 +65,7 @@ class PairedResult:
     Attributes:
         metric: its name.
         questions: that both were asked.
-        only_first: questions that only the first was asked: they are left out.
+        only_first: questions that only the first was asked, in this wording: they are left out.
         only_second: that only the second was asked.
         documents: that the questions are about.
         first: value of the first run over the common questions.
@@ -146,13 +146,14 @@ class _Comparison:
     def __init__(
         self, metric: Metric, first: Run, second: Run, *, resamples: int, seed: int
     ) -> None:
-        ids = _common_questions(first, second)
+        places = _common_questions(first, second)
         self.metric = metric
-        self.questions = len(ids)
-        self.only_first = len(first.question_ids) - len(ids)
-        self.only_second = len(second.question_ids) - len(ids)
-        columns = _taken(first, ids), _taken(second, ids)
-        documents = _documents(first, ids)
+        self.questions = len(places[0])
+        self.only_first = len(first.question_ids) - self.questions
+        self.only_second = len(second.question_ids) - self.questions
+        columns = _taken(first, places[0]), _taken(second, places[1])
+        named = first.documents or first.question_ids
+        documents = [named[place] for place in places[0]]
         self.documents = len(set(documents))
 
         def bootstrap(metric: Metric) -> Difference:
@@ -164,7 +165,8 @@ class _Comparison:
         self.right_logprob: Difference | None = None
         if all(RIGHT_LOGPROB in side for side in columns):
             self.right_logprob = bootstrap(METRICS[RIGHT_LOGPROB])
-        change = _each(metric, columns[1]) - _each(metric, columns[0])
+        with np.errstate(invalid="ignore"):
+            change = _each(metric, columns[1]) - _each(metric, columns[0])
         if metric.higher_is_better is False:
             change = -change
         # a question without a value, such as one with an answer for a metric of those without
@@ -232,8 +234,10 @@ class _Comparison:
         return f"{sentence} But right answers are {direction} likely, by {size}."
 
 
-def _common_questions(first: Run, second: Run) -> list[str]:
-    """Return the questions of both runs, in the order of the first.
+def _common_questions(first: Run, second: Run) -> tuple[list[int], list[int]]:
+    """Return the places of the common questions in both runs, in the order of the first.
+
+    A question with another text is another one, whatever its id.
 
     Raises:
         ConfigError: there is none, or the runs were asked differently.
@@ -243,51 +247,45 @@ def _common_questions(first: Run, second: Run) -> list[str]:
             f"one run is of the task {first.task!r}, the other of {second.task!r}",
             hint="compare runs of one task",
         )
-    for run in (first, second):
-        if len(set(run.question_ids)) < len(run.question_ids):
-            raise ConfigError(
-                f"a question occurs twice in a run of {run.task!r}", hint="give each row its own id"
-            )
-    asked = set(second.question_ids)
-    ids = [name for name in first.question_ids if name in asked]
-    if not ids:
-        raise ConfigError(
-            f"these runs of {first.task!r} share no question",
-            hint="compare runs of one file of questions",
-        )
     if first.prompt_hash != second.prompt_hash:
         raise ConfigError(
             f"these runs of {first.task!r} asked with different prompts",
             hint="compare runs with one prompt, one set of examples and one chat template",
         )
-    hashes = [
-        dict(zip(run.question_ids, run.question_hashes, strict=True))
-        for run in (first, second)
-        if run.question_hashes
-    ]
-    other = [name for name in ids if len({known[name] for known in hashes}) > 1]
-    if other:
+    have_hashes = bool(first.question_hashes and second.question_hashes)
+    places = [_places(run, have_hashes=have_hashes) for run in (first, second)]
+    common = [question for question in places[0] if question in places[1]]
+    if not common:
         raise ConfigError(
-            f"question {other[0]!r} of {first.task!r} has another text in each run",
-            hint="compare runs of one file of questions",
+            f"these runs of {first.task!r} share no question",
+            hint="compare runs of one file of questions, which did not change between them",
         )
-    return ids
+    first_places, second_places = ([side[question] for question in common] for side in places)
+    return first_places, second_places
 
 
-def _taken(run: Run, ids: Sequence[str]) -> Columns:
+def _places(run: Run, *, have_hashes: bool) -> dict[tuple[str, ...], int]:
+    """Return the place of each question of a run.
+
+    Raises:
+        ConfigError: a question occurs twice.
+    """
+    names = [run.question_ids]
+    if have_hashes:
+        names.append(run.question_hashes)
+    places = {question: place for place, question in enumerate(zip(*names, strict=True))}
+    if len(places) < len(run.question_ids):
+        raise ConfigError(
+            f"a question occurs twice in a run of {run.task!r}", hint="give each row its own id"
+        )
+    return places
+
+
+def _taken(run: Run, places: Sequence[int]) -> Columns:
     """Return a run's columns of some questions, in their order."""
-    place_of = {name: place for place, name in enumerate(run.question_ids)}
-    places = [place_of[name] for name in ids]
     return {
         name: np.asarray(column, dtype=np.float64)[places] for name, column in run.columns.items()
     }
-
-
-def _documents(run: Run, ids: Sequence[str]) -> list[str]:
-    if not run.documents:
-        return list(ids)
-    document_of = dict(zip(run.question_ids, run.documents, strict=True))
-    return [document_of[name] for name in ids]
 
 
 def _each(metric: Metric, columns: Columns) -> Floats:

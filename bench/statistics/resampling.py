@@ -85,7 +85,8 @@ def paired_bootstrap(
     parts = []
     for weights in sample.draws(resamples, np.random.default_rng(seed)):
         one, two = (metric.of_sums(weights @ side) for side in statistics)
-        parts.append(two - one)
+        with np.errstate(invalid="ignore"):
+            parts.append(two - one)
     differences = np.concatenate(parts)
     # a resample may hold nothing that a metric is about, such as no question without an answer
     differences = differences[np.isfinite(differences)]
@@ -204,7 +205,11 @@ def _jackknife(metric: Metric, sample: _Sample, sides: Sequence[Floats]) -> floa
             metric.of_sums(total - np.add.reduceat(side[sample.row_of[questions]], starts, axis=0))
             for total, side in zip(totals, sides, strict=True)
         ]
-        without.append(values[-1] - values[0] if len(values) > 1 else values[0])
+        if len(values) == 1:
+            without += values
+        else:
+            with np.errstate(invalid="ignore"):
+                without.append(values[1] - values[0])
     left = np.concatenate(without)
     if not np.isfinite(left).all():
         return None

@@ -278,12 +278,14 @@ class _Evaluation:
             )
             defined = [name for name in kind.metrics if METRICS[name].is_defined(columns)]
             metrics = {name: METRICS[name].of(columns) for name in defined}
+            signatures = kind.signatures(questions)
         except EdgeLLMError as error:
             return self._failed(run, fields, error)
         common = {"environment": self._environment, **run.fields, **fields, **ended}
         return EvaluationRecord(
             **common,
             metrics=metrics,
+            signatures=signatures,
             question_ids=tuple(question.id for question in questions),
             question_hashes=tuple(map(question_hash, questions)),
             documents=tuple(question.document for question in questions),

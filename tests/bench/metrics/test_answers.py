@@ -35,7 +35,10 @@ def test_no_answer_is_right_where_there_is_none():
     assert METRICS["exact_match_has_answer"].of(columns) == 0.5
     assert METRICS["exact_match_no_answer"].of(columns) == 0.5
     assert METRICS["f1_has_answer"].of(columns) == pytest.approx(5 / 6)  # P 1/2, R 1 of the second
-    assert not METRICS["f1_has_answer"].is_defined({"f1": [1.0], "no_answer": [1.0]})
+    assert METRICS["f1_has_answer"].is_defined(columns)
+    for no_answer in ([1.0], [0.0]):
+        # nothing is answerable; and where everything is, it would be F1 again
+        assert not METRICS["f1_has_answer"].is_defined({"f1": [1.0], "no_answer": no_answer})
 
 
 CASES = [("", []), ("Rome", []), ("Paris", ["Paris"]), ("Paris of France of", ["Paris, France"])]

@@ -78,9 +78,10 @@ def test_perfect_lines_of_few_tokens_have_bleu_0_and_chrf_100():
 
 @pytest.mark.usefixtures("sacrebleu")
 def test_the_signature_says_how_to_get_the_same_numbers():
-    signatures = translation_signatures(language="zh-CN", references=2)
+    signatures = translation_signatures(language="zh-CN", references=[2])
     assert signatures["bleu"].startswith("nrefs:2|case:mixed|eff:no|tok:zh|smooth:exp|version:2.")
     assert signatures["chrf"].startswith("nrefs:2|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.")
+    assert "nrefs:var" in translation_signatures(references={1, 3})["chrf"]
     assert "tok:13a" in translation_signatures(language="de")["bleu"]
 
 

@@ -105,6 +105,12 @@ def test_new_and_repeated_ngrams_are_counted_within_each_answer():
     assert not METRICS["repetition"].is_defined({"distinct_4": [0.0], "ngrams_4": [0.0]})
 
 
+def test_answers_that_the_judge_did_not_rate_are_left_out():
+    assert METRICS["rating"].of({"judge": [8.0, 0.0, 5.0]}) == 6.5
+    assert not METRICS["rating"].is_defined({"judge": [0.0, 0.0]})
+    assert not METRICS["rating"].is_defined({})
+
+
 def test_each_perplexity_is_over_what_its_name_says():
     text = "Zwölf Bäume\nstehen"
     columns = {key: [value] for key, value in text_columns(text, 9.0, tokens=6).items()}

@@ -44,7 +44,10 @@ class Answer(Kind):
             template="{% if context %}{{ context }}\n{% endif %}Question: {{ question }}\nAnswer:",
         ),
     )
-    metrics = ("f1", "exact_match", "contains")
+    metrics = (
+        *("f1", "exact_match", "contains"),
+        *("f1_has_answer", "exact_match_has_answer", "exact_match_no_answer"),
+    )
     stops = ("\n",)
     max_tokens = 32
 

@@ -38,7 +38,7 @@ class Continue(Kind):
     name = "continue"
     way = "generated"
     forms = (PROMPT, DIALOGUE)
-    metrics = ("distinct_2", "repetition", "reference_logprob")
+    metrics = ("distinct_2", "repetition", "reference_logprob", "rating", "length")
     max_tokens = 128
 
     def stops_of(self, form: Form) -> tuple[str, ...]:

@@ -89,6 +89,10 @@ class Kind(ABC):
     def columns(self, question: Question, outcome: Outcome) -> dict[str, float]:
         """Return the columns of one outcome, as ``bench/metrics`` adds them up."""
 
+    def signatures(self, questions: Sequence[Question]) -> dict[str, str]:
+        """Return how a library computes the metrics of these questions, by the metric's name."""
+        return {}
+
 
 def ask(
     row: Row,

@@ -12,7 +12,7 @@ from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
 from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.summaries import summary_columns
-from edgellm.bench.metrics.translations import translation_columns
+from edgellm.bench.metrics.translations import translation_columns, translation_signatures
 from edgellm.errors import ConfigError
 
 FROM = ("src", "src_lang", "source_lang", "source_language")
@@ -80,6 +80,11 @@ class Summarize(Kind):
             if name.startswith("chrf_")
         }
         return {**summary_columns(answer, question.answers), **characters}
+
+    def signatures(self, questions: Sequence[Question]) -> dict[str, str]:
+        """Return sacrebleu's signature of chrF."""
+        counts = {len(question.answers) for question in questions}
+        return {"chrf": translation_signatures(references=counts)["chrf"]}
 
 
 class LanguageFields(Form):
@@ -217,3 +222,17 @@ class Translate(Kind):
         """Return sacrebleu's statistics of a translation."""
         language = str(question.shown["language"])
         return translation_columns(generated(outcome), question.answers, language=language)
+
+    def signatures(self, questions: Sequence[Question]) -> dict[str, str]:
+        """Return sacrebleu's signatures; several of BLEU where languages are read differently."""
+        found: dict[str, dict[str, None]] = {}
+        for language in sorted({str(question.shown["language"]) for question in questions}):
+            counts = {
+                len(question.answers)
+                for question in questions
+                if question.shown["language"] == language
+            }
+            signatures = translation_signatures(language=language, references=counts)
+            for name, signature in signatures.items():
+                found.setdefault(name, {})[signature] = None
+        return {name: ", ".join(signatures) for name, signatures in found.items()}

@@ -23,7 +23,7 @@ def of_all(task, outcomes):
     return {
         name: METRICS[name].of(columns)
         for name in task.kind.metrics
-        if set(METRICS[name].columns) <= columns.keys()
+        if METRICS[name].is_defined(columns)
     }
 
 
@@ -36,7 +36,27 @@ def test_the_rows_own_answers_are_right(tmp_path, kind):
     # three words have no BLEU of four
     best = {name: 100.0 if name == "chrf" else 1.0 for name in values} | {"bleu": 0.0}
     assert values == pytest.approx({name: best[name] for name in values})
-    assert list(values) == list(task.kind.metrics)
+    assert list(values) == [name for name in task.kind.metrics if METRICS[name].where is None]
+
+
+def test_what_a_library_computes_is_signed(tmp_path):
+    pytest.importorskip("sacrebleu")
+    signed = {
+        kind: (task := read(tmp_path, [*ROWS[kind]])).kind.signatures(task.rows)
+        for kind in OF_GENERATED
+    }
+    assert signed["answer"] == signed["entities"] == {}
+    assert signed["summarize"].keys() == {"chrf"}
+    assert "tok:13a" in signed["translate"]["bleu"]
+    rows = [
+        {"source": "cat", "reference": "猫", "src": "en", "tgt": "zh"},
+        {"source": "dog", "references": ["Hund", "der Hund"], "src": "en", "tgt": "de"},
+    ]
+    task = read(tmp_path, [rows[0], {**rows[0], "source": "a cat"}])
+    assert "tok:zh" in task.kind.signatures(task.rows)["bleu"]
+    both = [*task.rows, *read(tmp_path, [rows[1]]).rows]
+    bleu = task.kind.signatures(both)["bleu"].split(", ")
+    assert ["tok:13a" in bleu[0], "nrefs:2" in bleu[0], "tok:zh" in bleu[1]] == [True] * 3
 
 
 @pytest.mark.parametrize("kind", ["classify", "choose", "nli"])
