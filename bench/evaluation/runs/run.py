@@ -158,7 +158,7 @@ class Run:
 
 def question_hash(question: Question) -> str:
     """Return a digest of what a question asks, and of its right answers."""
-    return _digest(question.same, question.options, question.answers)[:8]
+    return _digest(question.same, question.options, question.target, question.answers)[:8]
 
 
 def _digest(*parts: Any) -> str:

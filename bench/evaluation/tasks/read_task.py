@@ -38,6 +38,7 @@ def read_task(
         shots_from: a file of the same kind that examples come from.
 
     Raises:
+        BackendError: a library that its metrics need is not installed.
         ConfigError: the kind is unknown or cannot be told, or one of the settings does not fit.
         FormatError: rows are damaged; says which, and why.
         ReadError: the file cannot be read.
@@ -60,6 +61,7 @@ def read_task(
     parts = [part for _, part in (*parted, *examples_parted)]
     shared = of_kind.labels(form, parts, given)
     questions, skipped = reader.questions(Path(path), parted, shared)
+    of_kind.signatures(questions)  # a library that is missing is said now, not after the answers
     examples = None
     if shots_from is not None:
         examples, _ = reader.questions(Path(shots_from), examples_parted, shared)

@@ -1,6 +1,8 @@
 """Task files: kinds by their fields, and what happens with bad ones."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from support.task_files import ROWS, write_rows
@@ -259,3 +261,14 @@ def test_options_that_begin_others_are_told(tmp_path):
     rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
     (note,) = read_task(write_rows(tmp_path / "task.jsonl", rows)).notes
     assert "the labels are numbers, 0, 1; --labels" in note
+
+
+def test_a_missing_library_is_said_before_a_model_is_loaded(tmp_path):
+    path = write_rows(tmp_path / "task.jsonl", ROWS["translate"])
+    code = (
+        "import sys; sys.modules['sacrebleu'] = None\n"
+        "from edgellm.bench.evaluation.tasks.read_task import read_task\n"
+        f"read_task({str(path)!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "BackendError: BLEU and chrF need sacrebleu" in done.stderr
