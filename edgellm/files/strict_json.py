@@ -156,8 +156,9 @@ def _check_values(value: dict[str, Any], name: str, *, strings: bool) -> None:
             _check_texts([*keys, *(part for part in parts if isinstance(part, str))], name)
         objects = [part for part in parts if type(part) is dict]
         lists = [part for part in parts if type(part) is list]
-    if objects or lists:
-        raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
+        if not (objects or lists):
+            return
+    raise FormatError(f"{name} is nested more than {MAX_DEPTH} levels deep")
 
 
 def _check_texts(texts: list[str], name: str) -> None:

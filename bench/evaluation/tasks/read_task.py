@@ -11,7 +11,7 @@ from typing import Any
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind
 from edgellm.bench.evaluation.tasks.kinds.table import KINDS, forms_by_kind, kinds_of
 from edgellm.bench.evaluation.tasks.rows.forms import Form
-from edgellm.bench.evaluation.tasks.rows.labels import NoGold, given_labels, named
+from edgellm.bench.evaluation.tasks.rows.labels import LeftOut, given_labels, named
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow, Problems
 from edgellm.bench.evaluation.tasks.rows.question import Question
 from edgellm.bench.evaluation.tasks.rows.reading import Row, read_rows
@@ -80,7 +80,7 @@ def read_task(
         is_own_prompt=prompt is not None,
         shots_from=examples,
         skipped=skipped,
-        notes=tuple(_notes(questions, skipped)),
+        notes=tuple(_notes(of_kind, questions, skipped)),
     )
 
 
@@ -142,7 +142,7 @@ class _Reader:
         for row, parts in parted:
             try:
                 found.append(self.kind.question(row, self.form, parts, labels))
-            except NoGold:
+            except LeftOut:
                 skipped += 1
             except BadRow as problem:
                 problems.add(row.line, problem)
@@ -150,8 +150,8 @@ class _Reader:
         problems.raise_found()
         if not found:
             raise FormatError(
-                f"{path}: none of its {skipped} rows has a right answer",
-                hint="data sets keep the answers of their test rows; take their validation rows",
+                f"{path}: none of its {skipped} rows has a {self.kind.asks_for}",
+                hint="take other rows: those that data sets test with are without their answers",
             )
         return tuple(found), skipped
 
@@ -181,11 +181,11 @@ def _check_ids(questions: Iterable[Question], problems: Problems) -> None:
             )
 
 
-def _notes(questions: Sequence[Question], skipped: int) -> Iterator[str]:
+def _notes(kind: Kind, questions: Sequence[Question], skipped: int) -> Iterator[str]:
     """Yield what a reader should know about the rows."""
     if skipped:
         rows = "rows have" if skipped > 1 else "row has"
-        yield f"{skipped} {rows} no right answer and cannot be asked"
+        yield f"{skipped} {rows} no {kind.asks_for} and cannot be asked"
     with_prefixes = [question for question in questions if _begins_another(question.options)]
     if with_prefixes:
         pair = ", ".join(map(quoted, _begins_another(with_prefixes[0].options)))

@@ -15,7 +15,16 @@ from edgellm.files.strict_json import quoted
 
 UNANSWERABLE = "unanswerable"
 
-OTHER_KINDS = ("choices", "options", "endings", "hypothesis", "option1", "choice1", "answerA")
+OTHER_KINDS = (
+    "label",
+    "choices",
+    "options",
+    "endings",
+    "hypothesis",
+    "option1",
+    "choice1",
+    "answerA",
+)
 
 
 def _is_no_truth(parts: Parts) -> bool:
@@ -31,7 +40,7 @@ class Answer(Kind):
         Form(
             needs={
                 "question": ("question", "query"),
-                "answers": ("answers", "answer", "short_answers"),
+                "answers": ("answers", "answer", "short_answers", "answers_spans"),
             },
             may={
                 "context": ("context", "passage"),
@@ -134,9 +143,10 @@ def _accepted(answers: object) -> list[str]:
 
 
 def _of_mapping(answers: Mapping[str, Any]) -> object:
-    """Return the list in SQuAD's {"text": [...]} or TriviaQA's {"value": ..., "aliases": ...}."""
-    if "text" in answers:
-        return answers["text"]
+    """Return the answers of SQuAD's, DROP's or TriviaQA's object."""
+    for texts in ("text", "spans"):
+        if texts in answers:
+            return answers[texts]
     if "value" in answers:
         return [answers["value"], *(answers.get("aliases") or ())]
     return answers

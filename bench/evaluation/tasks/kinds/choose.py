@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, option_columns, row_id
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
-from edgellm.bench.evaluation.tasks.rows.labels import NoGold
+from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
 from edgellm.bench.evaluation.tasks.rows.problems import BadRow
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question
 from edgellm.bench.evaluation.tasks.rows.reading import Row
@@ -234,7 +234,7 @@ def _right(value: object, texts: tuple[str, ...], names: tuple[str, ...], begins
     if text in names:
         return names.index(text)
     if text in {"-1", ""} and text not in texts:
-        raise NoGold
+        raise LeftOut
     found = set()
     if isinstance(value, str):
         if text in texts:

@@ -25,7 +25,7 @@ def _says_yes_or_no(parts: Parts) -> bool:
 
 ONE_TEXT = Form(
     needs={
-        "text": ("text", "sentence", "content", "review", "message", "utterance", "tweet"),
+        "text": ("text", "sentence", "content", "review", "message", "utterance", "utt", "tweet"),
         "label": LABEL,
     },
     right=("label",),
@@ -45,8 +45,8 @@ YES_OR_NO = Form(
 )
 TWO_TEXTS = Form(
     needs={
-        "sentence1": ("sentence1", "question1"),
-        "sentence2": ("sentence2", "question2"),
+        "sentence1": ("sentence1", "question1", "question"),
+        "sentence2": ("sentence2", "question2", "sentence"),
         "label": ("label_text", "label"),
     },
     right=("label",),

@@ -29,6 +29,7 @@ class Kind(ABC):
         metrics: names of its metrics; the first is the headline.
         stops: texts that end a generated answer, where no chat template ends it.
         max_tokens: of a generated answer.
+        asks_for: without it a row is left out.
         takes_labels: whether ``--labels`` means something to it.
     """
 
@@ -38,6 +39,7 @@ class Kind(ABC):
     metrics: ClassVar[tuple[str, ...]]
     stops: ClassVar[tuple[str, ...]] = ()
     max_tokens: ClassVar[int] = 0
+    asks_for: ClassVar[str] = "right answer"
     takes_labels: ClassVar[bool] = False
 
     def form_of(self, fields: Mapping[str, Any]) -> Form | None:
@@ -74,7 +76,7 @@ class Kind(ABC):
 
         Raises:
             BadRow: it asks nothing.
-            NoGold: nobody knows the answer.
+            LeftOut: nobody knows the answer, or there is nothing to read.
         """
 
     def stops_of(self, form: Form) -> tuple[str, ...]:

@@ -6,12 +6,24 @@ from typing import cast
 
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
+from edgellm.bench.evaluation.tasks.rows.labels import LeftOut
 from edgellm.bench.evaluation.tasks.rows.question import Outcome, Question, Scored
 from edgellm.bench.evaluation.tasks.rows.reading import Row
 from edgellm.bench.metrics.texts import text_columns
 
 ANSWERS = (
-    *("label", "labels", "label_text", "category", "intent", "class", "sentiment", "tags"),
+    *(
+        "label",
+        "labels",
+        "label_text",
+        "coarse_label",
+        "fine_label",
+        "category",
+        "intent",
+        "class",
+        "sentiment",
+        "tags",
+    ),
     *("answer", "answers", "target", "targets", "output", "gold", "response", "completion"),
     *("summary", "summaries", "highlights", "tldr", "reference", "references"),
 )
@@ -23,6 +35,7 @@ class Text(Kind):
 
     name = "text"
     way = "read"
+    asks_for = "text"
     forms = (
         Form(
             needs={"text": ("text", "content", "page", "document")},
@@ -35,6 +48,8 @@ class Text(Kind):
 
     def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
         """Return a text, to the letter as the row has it."""
+        if parts["text"] == "" or str(parts["text"]).isspace():
+            raise LeftOut
         about = text_of(parts, "text")
         return ask(row, form, shown={"text": parts["text"]}, about=[about], target=parts["text"])
 

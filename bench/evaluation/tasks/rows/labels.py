@@ -14,8 +14,8 @@ NO_GOLD = ("-1", "-")
 """Labels of rows whose right answer nobody knows, or the data set keeps to itself."""
 
 
-class NoGold(Exception):  # noqa: N818 - nothing went wrong
-    """A row whose right answer its data set keeps to itself."""
+class LeftOut(Exception):  # noqa: N818 - nothing went wrong
+    """A row that cannot be asked: its data set keeps the answer to itself, or its text is empty."""
 
 
 def given_labels(labels: Iterable[str]) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def label_number(value: object, labels: Sequence[str], name: str = "label") -> i
 
     Raises:
         BadRow: it has none of the labels.
-        NoGold: it is -1.
+        LeftOut: it is -1.
     """
     if not is_label(value):
         raise BadRow(
@@ -70,7 +70,7 @@ def label_number(value: object, labels: Sequence[str], name: str = "label") -> i
     if text in labels:
         return labels.index(text)
     if text in NO_GOLD:
-        raise NoGold
+        raise LeftOut
     number = _number(text)
     if number in range(len(labels)):
         return int(number)

@@ -17,6 +17,7 @@ USUAL_ROWS = [
     ("classify", {"question": "is it", "passage": "It is.", "answer": True}),
     ("classify", {"question": "is it", "context": "It is.", "label": "yes"}),
     ("classify", {"sentence1": "a", "sentence2": "b", "label": "equivalent"}),
+    ("classify", {"question": "q", "sentence": "s", "label": 0, "idx": 0}),
     ("choose", {"question": "q", "choices": ["a", "b"], "answer": 0, "subject": "law"}),
     ("choose", {"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}),
     ("choose", {"question_stem": "q", "choices": {"text": ["a"]}, "answerKey": "A"}),
@@ -41,6 +42,7 @@ USUAL_ROWS = [
     ("answer", {"question": "q", "answers": {"text": ["a"], "answer_start": [0]}, "context": "c"}),
     ("answer", {"question": "q", "answers": [{"text": "a", "answer_start": 0}], "context": "c"}),
     ("answer", {"question": "q", "answer": ["a", "b"]}),
+    ("answer", {"passage": "p", "question": "q", "answers_spans": {"spans": ["a"]}}),
     ("answer", {"question": "q", "answer": {"value": "a", "aliases": ["A"]}}),
     ("summarize", {"article": "a", "highlights": "h", "id": "x"}),
     ("summarize", {"dialogue": "A: hi", "summary": "s"}),
@@ -252,6 +254,13 @@ def test_rows_without_a_right_answer_are_counted(tmp_path):
     task = read_task(write_rows(tmp_path / "task.jsonl", rows))
     assert (len(task.rows), task.skipped) == (6, 1)
     assert task.notes == ("1 row has no right answer and cannot be asked",)
+
+
+def test_empty_texts_are_not_read(tmp_path):
+    rows = [{"text": ""}, {"text": " = Title = \n"}, {"text": "\n"}]
+    task = read_task(write_rows(tmp_path / "wiki.jsonl", rows))
+    assert [row.target for row in task.rows] == [" = Title = \n"]
+    assert task.notes == ("2 rows have no text and cannot be asked",)
 
 
 def test_options_that_begin_others_are_told(tmp_path):
