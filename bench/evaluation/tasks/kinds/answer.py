@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from edgellm.bench.evaluation.tasks.kinds.kind import Kind, ask, generated
 from edgellm.bench.evaluation.tasks.rows.forms import Form, Parts, text_of
@@ -84,7 +84,7 @@ class Answer(Kind):
         return ask(
             row,
             form,
-            shown={"question": about[0], "context": context},
+            shown={"question": about[0], "context": context, "labels": labels},
             about=about,
             shared=context,
             target=next(iter(answers), UNANSWERABLE),
@@ -106,7 +106,10 @@ class Answer(Kind):
         answer = next(iter(generated(outcome).splitlines()), "").strip()
         if normalize_answer(answer) == UNANSWERABLE and UNANSWERABLE not in question.answers:
             answer = ""
-        return answer_columns(answer, question.answers)
+        version: Literal[1, 2] = 1
+        if UNANSWERABLE in question.shown["labels"]:
+            version = 2
+        return answer_columns(answer, question.answers, version=version)
 
 
 def _has_none(parts: Parts) -> bool:

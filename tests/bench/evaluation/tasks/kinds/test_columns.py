@@ -81,6 +81,16 @@ def test_unanswerable_is_said_in_a_word(tmp_path):
     assert task.kind.columns(first, "It is bridge 0\nQuestion:")["contains"] == 1.0
 
 
+def test_each_version_of_squad_has_its_rules(tmp_path):
+    blood = {"question": "Which type?", "answers": ["A+"]}
+    (first,) = (task := read(tmp_path, [blood])).rows
+    assert task.kind.columns(first, "A+")["exact_match"] == 1.0
+    none = {"context": "c", "question": "q", "answers": []}
+    first, _ = (task := read(tmp_path, [{**blood, "context": "c"}, none])).rows
+    # nothing is left of "A+", and version 2 drops such answers
+    assert task.kind.columns(first, "A+")["exact_match"] == 0.0
+
+
 def test_entities_by_lines(tmp_path):
     task = read(tmp_path, ROWS["entities"])
     columns = task.kind.columns(task.rows[0], "person: Ann Lee\nplace: Paris\nhm")
