@@ -82,7 +82,7 @@ def test_unanswerable_is_said_in_a_word(tmp_path):
 
 
 def test_each_version_of_squad_has_its_rules(tmp_path):
-    blood = {"question": "Which type?", "answers": ["A+"]}
+    blood = {"question": "Which type?", "answers": ["A+", "AB+"]}
     (first,) = (task := read(tmp_path, [blood])).rows
     assert task.kind.columns(first, "A+")["exact_match"] == 1.0
     none = {"context": "c", "question": "q", "answers": []}
