@@ -8,6 +8,7 @@ from pathlib import Path
 from edgellm.bench import command_options as common
 from edgellm.bench.records import compare as comparison
 from edgellm.bench.records.compare import Change, MatchedRecords
+from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.record import DiskRecord, Record
 from edgellm.bench.report.result_files import read_some_records
 from edgellm.bench.tables.text_tables import number, seconds, show_value, throughput
@@ -101,6 +102,9 @@ def _figure(record: Record | None) -> str:
         return "failed"
     if isinstance(record, DiskRecord) and record.raw_read_gbps is not None:
         return f"{number(2)(record.raw_read_gbps)} GB/s"
+    if isinstance(record, EvaluationRecord):
+        score = show_value(record.score, "{:.4g}".format)
+        return f"{record.headline} {score}, {show_value(record.questions_per_second, throughput)}/s"
     if record.tokens_per_second is not None:
         return f"{throughput(record.tokens_per_second)} t/s"
     return show_value(record.median_seconds, seconds)

@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from edgellm.bench.records.differences import flat_environment, short_model
+from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.record import Record
 
 CONFIDENCE = 0.95
@@ -24,6 +25,11 @@ KEYS = (
     *("chunk_bytes", "question", "variant", "reference_model", "reference_backend"),
 )
 """Fields that are equal in two records of the same measurement."""
+
+EVALUATION_KEYS = (
+    *("task", "shots", "shot_seed", "decoding", "chat", "seed", "kv_bits", "prompt_hash"),
+)
+"""The same of evaluations; other kinds have none of them."""
 
 MACHINE_KEYS = ("threads", "dtype", "bits")
 """Keys that do not count where each file has but one value of them: machines differ in cores."""
@@ -146,7 +152,10 @@ def _facts(records: Sequence[Record]) -> dict[str, str]:
 
 def _distinguishing_keys(files: Sequence[Sequence[Record]]) -> list[str]:
     """Return the keys that tell measurements apart in these files."""
-    return [name for name in KEYS if name not in MACHINE_KEYS or _varies_in_a_file(files, name)]
+    keys = [name for name in KEYS if name not in MACHINE_KEYS or _varies_in_a_file(files, name)]
+    if any(isinstance(record, EvaluationRecord) for records in files for record in records):
+        keys += EVALUATION_KEYS
+    return keys
 
 
 def _varies_in_a_file(files: Sequence[Sequence[Record]], name: str) -> bool:
@@ -170,8 +179,10 @@ def _record_change(before: Record | None, after: Record | None) -> Change | None
 
 
 def _seconds_per_unit(record: Record) -> list[float]:
-    """Return seconds per token, or a byte read, of each repetition."""
+    """Return seconds per token, or a byte read, or a question, of each repetition."""
     work = record.tokens * record.batch or record.get("read_bytes") or 1
+    if isinstance(record, EvaluationRecord):
+        work = record.questions or 1
     return [seconds / work for seconds in _evenly(record.seconds) if seconds]
 
 

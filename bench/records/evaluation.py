@@ -85,6 +85,11 @@ class EvaluationRecord(Record):
         *("first_token_p50", "warnings"),
     )
 
+    BY_QUESTION: ClassVar[tuple[str, ...]] = (
+        *("question_ids", "question_hashes", "documents", "columns"),
+    )
+    """Fields with a value for each question, for which tables have no room."""
+
     def __post_init__(self) -> None:
         """Check every field, and that all columns are as long as the questions are many."""
         # a class with slots is another than the one that super() without arguments knows

@@ -6,7 +6,15 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from edgellm.bench.report.parts.elements import bullets, details, panel, soft, table
+from edgellm.bench.metrics.table import METRICS
+from edgellm.bench.report.parts.elements import (
+    bullets,
+    definitions,
+    details,
+    panel,
+    soft,
+    table,
+)
 from edgellm.bench.report.parts.interval_plot import Point, interval_plot
 from edgellm.bench.report.parts.plots import Series, chart
 from edgellm.bench.tables.evaluation_picture import span_of
@@ -19,10 +27,14 @@ from edgellm.bench.tables.evaluation_runs import (
 )
 from edgellm.bench.tables.evaluation_sentences import power_sentence, verdict_sentence
 from edgellm.bench.tables.evaluation_tables import (
+    TEXT,
+    TEXT_METRICS,
     Cell,
     cells_of,
     cost_columns,
     heading,
+    metric_columns,
+    metric_names,
     quality_columns,
 )
 from edgellm.bench.tables.evaluation_values import axis_value, direction_of, title_of
@@ -47,9 +59,21 @@ def quality_panel(task: str, runs: Sequence[ComparedRun]) -> str:
         bullets(verdict_sentence(run) for run in shown),
         quality_plot(shown),
         soft(power_sentence(shown)),
+        _perplexities(shown),
         details("figures", cells_table(shown, quality_columns(shown) | cost_columns())),
     ]
     return panel(heading(task, shown), *parts)
+
+
+def _perplexities(runs: Sequence[ComparedRun]) -> str:
+    """Return what is measured of texts, each figure with its definition; nothing of questions."""
+    if runs[0].record.task_kind != TEXT:
+        return ""
+    names = [runs[0].headline, *TEXT_METRICS]
+    shown = [name for name in metric_names(runs) if name in names]
+    columns: dict[str, Cell] = {"run": lambda run: run.name}
+    pairs = [(METRICS[name].title, METRICS[name].definition) for name in shown if name in METRICS]
+    return cells_table(runs, columns | metric_columns(shown)) + definitions(pairs)
 
 
 def cells_table(runs: Sequence[ComparedRun], columns: Mapping[str, Cell]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from edgellm.bench.records.fields import FieldError
 from edgellm.bench.records.kinds import record_of
 from edgellm.bench.records.record import SCHEMA, Record
-from edgellm.bench.tables.text_tables import as_csv, as_json, as_markdown
+from edgellm.bench.tables.markdown_tables import as_markdown
+from edgellm.bench.tables.text_tables import as_csv, as_json
 from edgellm.errors import ConfigError, FormatError, ReadError
 from edgellm.files.atomic import append_to_file, require_replaceable, write_file
 from edgellm.files.bounded import read_bounded

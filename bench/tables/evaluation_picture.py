@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from edgellm.bench.tables.evaluation_runs import ComparedRun, distinct_runs, frontier
 from edgellm.bench.tables.evaluation_tables import size_text
-from edgellm.bench.tables.evaluation_values import title_of, value_text
+from edgellm.bench.tables.evaluation_values import direction_of, title_of, value_text
 
 ROWS = 13
 NARROWEST = 60
@@ -51,7 +51,7 @@ def _picture(task: str, runs: Sequence[ComparedRun], width: int, *, plain: bool)
     shown = [run for run in distinct_runs(runs) if run.size and run.score is not None]
     if len({run.size for run in shown}) < 2:
         return ""
-    signs = PLAIN if plain else LINES
+    signs, headline = PLAIN if plain else LINES, shown[0].headline
     canvas = _Canvas(shown, width - MARGIN - 2)
     first = next((run for run in shown if run.is_reference), None)
     if first is not None:
@@ -64,7 +64,8 @@ def _picture(task: str, runs: Sequence[ComparedRun], width: int, *, plain: bool)
         f"{label:>{MARGIN - 1}} {signs['axis']}{line}".rstrip() for label, line in canvas.lines()
     ]
     floor = f"{'':{MARGIN}}{signs['corner']}{signs['floor'] * canvas.columns}"
-    title = f"{task}: {title_of(shown[0].headline)}, over weights in memory"
+    score = ", ".join(filter(None, [title_of(headline), direction_of(headline)]))
+    title = f"{task}: {score}; over weights in memory"
     return "\n".join([title, *lines, floor, canvas.sizes(), *_legend(shown, first, width)])
 
 

@@ -8,17 +8,17 @@ from textwrap import wrap
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
 from edgellm.bench.statistics.paired import PairedResult
-from edgellm.bench.statistics.resampling import CONFIDENCE
+from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_runs import ComparedRun
 from edgellm.bench.tables.evaluation_values import (
-    change_text,
+    change_texts,
     title_of,
     unit_of,
     value_text,
 )
 
-CHANCE = 1 - CONFIDENCE
+UNSEEN = "no difference seen"
 
 
 def verdict_sentence(run: ComparedRun) -> str:
@@ -39,33 +39,27 @@ def verdict_sentence(run: ComparedRun) -> str:
         return f"{run.name}: the same answers as {run.first}"
     found = run.paired
     asked = counted(found.questions, "text" if run.record.task_kind == "text" else "question")
-    change = " ".join(
-        filter(None, [change_text(found.metric, found.difference), unit_of(found.metric)])
-    )
-    low, high = change_text(found.metric, found.low), change_text(found.metric, found.high)
+    change, low, high = change_texts(found.metric, found.difference, found.low, found.high)
+    change = " ".join(filter(None, [change, unit_of(found.metric)]))
     said = f"{run.name}: {found.verdict} in {asked} ({change}, {low} to {high})"
     return said + _likelihood(found)
 
 
 def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
-    """Return what so many questions can show of each comparison, each sentence once."""
+    """Return what could have gone unseen where no difference was seen, each sentence once."""
     sentences: dict[str, list[str]] = {}
     for run in runs:
-        if run.paired is not None:
-            sentences.setdefault(_power(run.paired), []).append(run.letter)
+        if run.paired is not None and run.paired.verdict == UNSEEN:
+            sentences.setdefault(_power(run), []).append(run.letter)
     return [f"{', '.join(letters)}: {sentence}" for sentence, letters in sentences.items()]
 
 
 def power_sentence(runs: Sequence[ComparedRun]) -> str:
-    """Return what so many questions can show where none was seen; empty where all were seen."""
-    errors = {
-        run.paired.standard_error or 0.0: run.paired
-        for run in runs
-        if run.paired is not None and run.paired.verdict == "no difference seen"
-    }
-    if not errors:
+    """Return what could have gone unseen at most; empty where every difference was seen."""
+    unseen = [run for run in runs if run.paired is not None and run.paired.verdict == UNSEEN]
+    if not unseen:
         return ""
-    return _power(errors[max(errors)])
+    return _power(max(unseen, key=lambda run: (run.paired and run.paired.standard_error) or 0.0))
 
 
 def count_sentences(runs: Sequence[ComparedRun]) -> list[str]:
@@ -81,34 +75,37 @@ def count_sentences(runs: Sequence[ComparedRun]) -> list[str]:
     ]
 
 
-def evaluation_sentences(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
-    """Return what a reader of the tables should know besides, each under its task's name."""
-    return [
-        f"{task}: {sentence}"
-        for task, runs in tasks.items()
-        for sentence in (
-            *likelihood_sentences(runs),
-            *power_sentences(runs),
-            *count_sentences(runs),
-        )
-    ]
+def task_sentences(runs: Sequence[ComparedRun]) -> list[str]:
+    """Return what a reader of a task's table should know besides."""
+    return [*likelihood_sentences(runs), *power_sentences(runs), *count_sentences(runs)]
 
 
 def evaluation_lines(tasks: Mapping[str, Sequence[ComparedRun]], *, width: int) -> list[str]:
-    """Return the same in lines of a screen."""
-    return [
-        line
-        for sentence in evaluation_sentences(tasks)
-        for line in wrap(sentence, width, subsequent_indent="  ")
-    ]
+    """Return what readers of tables should know besides, in lines of a screen."""
+    lines = []
+    for task, runs in tasks.items():
+        sentences = task_sentences(runs)
+        if sentences and len(tasks) > 1:
+            lines.append(f"{task}:")
+        for sentence in sentences:
+            lines += wrap(f"- {sentence}", width, subsequent_indent="  ")
+    return lines
 
 
 def likelihood_sentences(runs: Sequence[ComparedRun]) -> list[str]:
-    """Return the changes in the right answers' likelihood that are beyond chance."""
+    """Return how much likelier right answers have become, where that is beyond chance."""
+    changes: dict[str, list[str]] = {}
+    for run in runs:
+        if run.paired is None or run.paired.right_logprob is None:
+            continue
+        change = run.paired.right_logprob
+        if _is_beyond_chance(change):
+            size = in_unit(abs(change.difference), "nats")
+            changes.setdefault(_direction(change), []).append(f"{run.letter} by {size}")
     return [
-        f"{run.letter}:{_likelihood(run.paired).removeprefix(';')}"
-        for run in runs
-        if run.paired is not None and "beyond" in _likelihood(run.paired)
+        f"right answers are {direction} likely than the first run has them, beyond chance: "
+        f"{', '.join(found)}"
+        for direction, found in changes.items()
     ]
 
 
@@ -117,21 +114,37 @@ def _likelihood(found: PairedResult) -> str:
     change = found.right_logprob
     if change is None or not change.difference:
         return ""
-    direction = "less" if change.difference < 0 else "more"
     size = in_unit(abs(change.difference), "nats")
-    beyond = change.p < CHANCE and not change.low <= 0 <= change.high
-    sure = "which is beyond chance" if beyond else "which may be chance"
-    return f"; the right answers are {size} {direction} likely, {sure}"
+    sure = "may be chance"
+    if _is_beyond_chance(change):
+        sure = "is beyond chance"
+    return f"; the right answers are {size} {_direction(change)} likely, which {sure}"
 
 
-def _power(found: PairedResult) -> str:
-    return what_it_shows(
+def _is_beyond_chance(change: Difference) -> bool:
+    return change.p < 1 - CONFIDENCE and not change.low <= 0 <= change.high
+
+
+def _direction(change: Difference) -> str:
+    if change.difference < 0:
+        return "less"
+    return "more"
+
+
+def _power(run: ComparedRun) -> str:
+    found = run.paired
+    if found is None:
+        return ""
+    sentence = what_it_shows(
         found.questions,
         found.standard_error,
         unit=METRICS[found.metric].unit,
         differing=found.better + found.worse,
-        seen=found.verdict != "no difference seen",
+        seen=found.verdict != UNSEEN,
     )
+    if run.record.task_kind == "text":
+        return sentence.replace("question", "text")
+    return sentence
 
 
 def _counted(run: ComparedRun) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgellm.bench.metrics.table import METRICS
@@ -22,6 +22,12 @@ from edgellm.bench.tables.text_tables import aligned, number, seconds, throughpu
 
 Cell = Callable[[ComparedRun], str | None]
 """A column: its text for a run; None where it has nothing to show."""
+
+TEXT = "text"
+"""The kind of tasks whose texts are read, and not asked about."""
+
+TEXT_METRICS = ("kl", "top1", "token_perplexity", "word_perplexity", "byte_perplexity")
+"""The metrics of texts that one line has room for, besides bits per byte."""
 
 HEADS: Mapping[str, str] = {
     "kv_bits": "KV bits",
@@ -71,7 +77,10 @@ def evaluation_tables(
 def heading(task: str, runs: Sequence[ComparedRun]) -> str:
     """Return a task in words: its kind, questions, and how all of its runs were asked."""
     record = runs[0].record
-    same = [name for name in ("shots", "decoding") if name not in differing_settings(runs)]
+    told = ("shots", "decoding")
+    if record.task_kind == TEXT:
+        told = ()
+    same = [name for name in told if name not in differing_settings(runs)]
     asked = [SETTINGS[name](record.get(name)) for name in same if record.get(name) is not None]
     most = max(run.record.questions for run in runs)
     parts = [f"{record.task_kind}, {_counted(record, most)}", *asked]
@@ -142,10 +151,15 @@ def cost_columns(*, wide: bool = False) -> dict[str, Cell]:
     return {head: _figure(name, show) for head, (name, show) in figures.items()}
 
 
+def metric_columns(names: Iterable[str]) -> dict[str, Cell]:
+    """Return metrics of runs."""
+    return {title_of(name): _metric(name) for name in names}
+
+
 def detail_columns(runs: Sequence[ComparedRun]) -> dict[str, Cell]:
     """Return every metric besides the headline, and what the comparison is made of."""
     names = [name for name in metric_names(runs) if name != runs[0].headline]
-    columns: dict[str, Cell] = {title_of(name): _metric(name) for name in names}
+    columns = metric_columns(names)
     columns["better / worse"] = _paired(lambda found: f"{found.better} / {found.worse}")
     columns["p"] = _paired(lambda found: p_text(found.p))
     columns["p (Holm)"] = _paired(lambda found: p_text(found.p_holm))
@@ -180,6 +194,8 @@ def p_text(p: float) -> str:
 
 def _of_task(task: str, runs: Sequence[ComparedRun], width: int | None, *, wide: bool) -> str:
     quality, cost = quality_columns(runs), cost_columns(wide=wide)
+    if runs[0].record.task_kind == TEXT:
+        cost = metric_columns(TEXT_METRICS) | cost
     if wide:
         cost |= detail_columns(runs)
     title = heading(task, runs)
@@ -265,6 +281,6 @@ def _shown(value: Any, show: Callable[[Any], str]) -> str | None:
 
 
 def _counted(record: EvaluationRecord, questions: int) -> str:
-    if record.task_kind == "text":
+    if record.task_kind == TEXT:
         return counted(questions, "text")
     return counted(questions, "question")

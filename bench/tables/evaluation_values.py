@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from edgellm.bench.metrics.metric import Metric
 from edgellm.bench.metrics.table import METRICS
 
+LARGE = 1e7
 HIGHER, LOWER = "higher is better", "lower is better"
 
 
-def _digits(count: int) -> Callable[[float], str]:
-    return lambda value: f"{value:,.{count}f}"
-
-
-def _significant(value: float) -> str:
-    return f"{value:,.4g}"
-
-
-_SHOWN: Mapping[str, tuple[float, Callable[[float], str], str]] = {
-    "share": (100.0, _digits(1), "points"),
-    "score": (1.0, _digits(1), "points"),
-    "nats": (1.0, _digits(3), "nats"),
-    "bits/byte": (1.0, _digits(4), "bits/byte"),
-    "perplexity": (1.0, _digits(3), ""),
-    "words": (1.0, _digits(1), "words"),
-    "tokens": (1.0, _digits(1), "tokens"),
-    "1-10": (1.0, _digits(2), "points"),
+_SHOWN: Mapping[str, tuple[float, int, str]] = {
+    "share": (100.0, 1, "points"),
+    "score": (1.0, 1, "points"),
+    "nats": (1.0, 3, "nats"),
+    "bits/byte": (1.0, 4, "bits/byte"),
+    "perplexity": (1.0, 3, ""),
+    "words": (1.0, 1, "words"),
+    "tokens": (1.0, 1, "tokens"),
+    "1-10": (1.0, 2, "points"),
 }
-"""By a metric's unit: what values are multiplied by, how they are written, their unit's name."""
+"""By a metric's unit: what values are multiplied by, digits behind the point, their unit's name."""
+
+MORE_DIGITS = 2
+"""At most so many more where changes are so small that they would be shown as 0."""
 
 
 def value_text(name: str, value: float) -> str:
     """Return a metric's value without its unit; shares are of 100."""
-    factor, show, _ = _shown(name)
-    return _short(show, factor * value)
+    factor, digits, _ = _shown(name)
+    return _written(factor * value, digits)
 
 
 def change_text(name: str, value: float) -> str:
     """Return a change of a metric with its sign; 0 has none."""
-    factor, show, _ = _shown(name)
-    text = _short(show, factor * value)
-    if not any(digit in text for digit in "123456789"):
-        return text.removeprefix("-")
-    if value > 0:
-        return f"+{text}"
-    return text
+    return change_texts(name, value)[0]
+
+
+def change_texts(name: str, *values: float) -> list[str]:
+    """Return changes of a metric with their signs, all with as many digits as the least needs."""
+    factor, digits, _ = _shown(name)
+    scaled = [factor * value for value in values]
+    most = digits + MORE_DIGITS
+    while digits < most and any(value and not _is_seen(value, digits) for value in scaled):
+        digits += 1
+    return [_signed(value, digits) for value in scaled]
 
 
 def interval_text(name: str, change: float, low: float, high: float) -> str:
     """Return a change and its interval: ``-1.0 (-3.0 to +1.0)``."""
-    texts = [change_text(name, value) for value in (change, low, high)]
+    texts = change_texts(name, change, low, high)
     return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
@@ -102,15 +102,29 @@ def _higher_is_better(metric: Metric | None) -> bool | None:
     return metric.higher_is_better
 
 
-def _shown(name: str) -> tuple[float, Callable[[float], str], str]:
+def _shown(name: str) -> tuple[float, int, str]:
     metric = METRICS.get(name)
     if metric is None:
-        return 1.0, _significant, ""
+        return 1.0, 4, ""
     return _SHOWN[metric.unit]
 
 
-def _short(show: Callable[[float], str], value: float) -> str:
-    """Return a number as it is usually shown; one of very many digits by its size."""
-    if abs(value) >= 1e7:
+def _signed(value: float, digits: int) -> str:
+    text = _written(value, digits)
+    if not _is_seen(value, digits):
+        return text.removeprefix("-")
+    if value > 0:
+        return f"+{text}"
+    return text
+
+
+def _is_seen(value: float, digits: int) -> bool:
+    """Return whether anything but zeros is left of a value with so many digits."""
+    return any(digit in f"{value:.{digits}f}" for digit in "123456789")
+
+
+def _written(value: float, digits: int) -> str:
+    """Return a number with so many digits behind the point; a very large one by its size."""
+    if abs(value) >= LARGE:
         return f"{value:.3g}"
-    return show(value)
+    return f"{value:,.{digits}f}"

@@ -1,4 +1,4 @@
-"""Show records as text: aligned columns, markdown, CSV, JSON."""
+"""Show records as text: aligned columns, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from edgellm.bench.records.differences import flatten
 from edgellm.bench.records.doubts import MAX_SHARE, MAX_SPREAD
-from edgellm.bench.records.record import SCHEMA, Record, SpeedRecord
+from edgellm.bench.records.record import SCHEMA, Record
 
 Column = tuple[str, Callable[[Any], str]]
 """A field or derived figure of records, and how its values are shown."""
@@ -152,10 +152,11 @@ def as_json(records: Sequence[Record]) -> str:
 def as_csv(records: Sequence[Record]) -> str:
     """Return a line per record, and a column for each thing that any of them says.
 
-    Nested values have names with points; lists are joined by spaces.
+    Nested values have names with points; lists are joined by spaces. Values of single questions
+    are left out: json has them.
     """
     lines = [
-        {name: _csv_cell(value) for name, value in flatten(record.as_dict()).items()}
+        {name: _csv_cell(value) for name, value in flatten(_without_questions(record)).items()}
         for record in records
     ]
     heads = list(dict.fromkeys(name for line in lines for name in line))
@@ -164,25 +165,6 @@ def as_csv(records: Sequence[Record]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue().removesuffix("\r\n")
-
-
-def as_markdown(records: Sequence[Record]) -> str:
-    """Return a table of the speeds, and where they were measured; other kinds are left out."""
-    speeds = [record for record in records if isinstance(record, SpeedRecord)]
-    columns = speed_columns(speeds)
-    heads = list(columns)
-    lines = [show_cells(record, columns) for record in speeds]
-    if any(record.error for record in speeds):
-        heads.append("what went wrong")
-        for line, record in zip(lines, speeds, strict=True):
-            line.append(record.error or "")
-    table = [
-        "| " + " | ".join(map(_escape_markdown, line)) + " |"
-        for line in (heads, ["---"] * len(heads), *lines)
-    ]
-    machines = dict.fromkeys(_machine_sentence(record.environment) for record in speeds)
-    places = [f"- {_escape_markdown(machine)}" for machine in machines]
-    return "\n".join(["# edgellm bench", "", *table, "", *places])
 
 
 def as_table(rows: Sequence[Row], columns: Mapping[str, Column]) -> str:
@@ -219,22 +201,12 @@ def _failure_behind(error: str | None) -> str:
     return f"  {error}"
 
 
+def _without_questions(record: Record) -> dict[str, Any]:
+    left_out = record.get("BY_QUESTION") or ()
+    return {name: value for name, value in record.as_dict().items() if name not in left_out}
+
+
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     return value
-
-
-def _machine_sentence(environment: Mapping[str, Any]) -> str:
-    parts = [f"{environment.get('chip')}", f"{environment.get('cores')} cores"]
-    if environment.get("memory_bytes"):
-        parts.append(f"{environment['memory_bytes'] / 1e9:.0f} GB")
-    parts.append(f"{environment.get('system')}")
-    packages = environment.get("packages", {})
-    versions = [f"{name} {version}" for name, version in packages.items() if version]
-    return f"{', '.join(parts)}; {', '.join(versions)}"
-
-
-def _escape_markdown(text: str) -> str:
-    """Return text that stays in its cell of a table, and is not taken for HTML."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")

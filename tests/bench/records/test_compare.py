@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bench_records import MACHINE, speed
+from support.bench_records import MACHINE, evaluation, speed
 
 from edgellm.bench.records.compare import Change, change, compare, environments
 
@@ -90,3 +90,18 @@ def test_files_of_different_machines_are_matched_by_what_they_measure():
     assert len(compare([several, several])) == 2, "threads matter where a file has several of them"
     places = environments([mac, server])
     assert places == {"chip": ("A chip", "Another"), "cores": ("4", "8")}
+
+
+def test_evaluations_of_two_files_are_matched_by_what_was_asked():
+    asked = [
+        {"task": "a"},
+        {"task": "b"},
+        {"task": "b", "shots": 5},
+        {"task": "b", "decoding": "greedy"},
+    ]
+    slow = [evaluation([1, 0], seconds=(4.0,), **fields) for fields in asked]
+    fast = [evaluation([1, 0], seconds=(1.0,), **fields) for fields in asked]
+    found = compare([slow, fast])
+    assert [match.records for match in found] == list(zip(slow, fast, strict=True))
+    assert {match.changes[0].ratio for match in found} == {4.0}
+    assert "task" not in compare([[speed()], [speed()]])[0].key

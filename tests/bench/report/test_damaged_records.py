@@ -26,9 +26,10 @@ from edgellm.bench.report.html_report import as_html
 from edgellm.bench.report.result_files import read_some_records
 from edgellm.bench.tables.evaluation_picture import evaluation_picture
 from edgellm.bench.tables.evaluation_runs import compared_runs
-from edgellm.bench.tables.evaluation_sentences import evaluation_sentences
+from edgellm.bench.tables.evaluation_sentences import evaluation_lines
 from edgellm.bench.tables.evaluation_tables import evaluation_tables
-from edgellm.bench.tables.text_tables import as_csv, as_json, as_markdown, as_table, speed_columns
+from edgellm.bench.tables.markdown_tables import as_markdown
+from edgellm.bench.tables.text_tables import as_csv, as_json, as_table, speed_columns
 from edgellm.errors import EdgeLLMError
 
 RECORDS = [
@@ -170,7 +171,7 @@ def fuzz(count, seed):
             tasks = compared_runs(records)
             evaluation_tables(tasks, width=80).encode()
             evaluation_picture(tasks, width=80).encode()
-            "".join(evaluation_sentences(tasks)).encode()
+            "".join(evaluation_lines(tasks, width=80)).encode()
             return "read"
 
         results = Counter()

@@ -5,7 +5,7 @@ from support.bench_records import evaluation
 
 from edgellm.bench.tables.evaluation_picture import NARROWEST, evaluation_picture
 from edgellm.bench.tables.evaluation_runs import compared_runs, distinct_runs, frontier
-from edgellm.bench.tables.evaluation_sentences import evaluation_sentences, verdict_sentence
+from edgellm.bench.tables.evaluation_sentences import task_sentences, verdict_sentence
 from edgellm.bench.tables.evaluation_tables import evaluation_tables
 
 RIGHT = [1, 1, 1, 0] * 25
@@ -80,15 +80,14 @@ def test_sentences_say_what_was_seen_and_what_cannot_be(tasks):
     )
     assert "draft: worse in 100 questions (-30.0 points" in verdict_sentence(small)
     assert "beyond chance" in verdict_sentence(small)
-    said = "\n".join(evaluation_sentences(tasks))
+    said = "\n".join(task_sentences(tasks["tickets"]))
     assert "100 questions cannot show a difference below" in said
 
 
 def test_what_was_cut_tied_or_skipped_is_said():
     columns = FULL.columns | {"tie": (1.0, *[0.0] * 99), "cut": (1.0, 1.0, *[0.0] * 98)}
-    said = "\n".join(
-        evaluation_sentences(compared_runs([evaluation(RIGHT, columns=columns, skipped=3)]))
-    )
+    runs = compared_runs([evaluation(RIGHT, columns=columns, skipped=3)])["tickets"]
+    said = "\n".join(task_sentences(runs))
     assert "2 of 100 prompts did not fit" in said
     assert "1 of 100 questions had two likeliest options" in said
     assert "3 rows without a right answer" in said

@@ -6,15 +6,15 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bench_records import COMMON, MACHINE, speed_records
+from support.bench_records import COMMON, MACHINE, evaluation, speed_records
 
 from edgellm.bench.records.kinds import PagingRecord
 from edgellm.bench.records.record import SCHEMA, Record
+from edgellm.bench.tables.markdown_tables import as_markdown
 from edgellm.bench.tables.text_tables import (
     PAGING_COLUMNS,
     as_csv,
     as_json,
-    as_markdown,
     as_table,
     speed_columns,
 )
@@ -56,3 +56,15 @@ def test_every_writer_takes_every_record(found):
     table = [line for line in as_markdown(found).splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert as_table(found, speed_columns(found))
+
+
+def test_evaluations_are_in_every_form_without_the_values_of_each_question_in_tables():
+    found = [evaluation([1, 0]), evaluation([0, 0], model="x|y"), evaluation([1], error="<no>")]
+    text = as_markdown(found)
+    assert "## tickets (choose, 2 questions" in text
+    assert "x&#124;y" in text
+    assert "m, tickets: &lt;no>" in text
+    assert "tokens/s" in text
+    lines = list(csv.DictReader(io.StringIO(as_csv(found), newline="")))
+    assert lines[0]["metrics.accuracy"] == "0.5"
+    assert not [name for name in lines[0] if name.startswith(("columns", "question_ids"))]

@@ -1,0 +1,86 @@
+"""Records as markdown: speeds, evaluations, and where they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgellm.bench.records.evaluation import EvaluationRecord
+from edgellm.bench.records.record import Record, SpeedRecord
+from edgellm.bench.tables.text_tables import show_cells, speed_columns
+
+
+def as_markdown(records: Sequence[Record]) -> str:
+    """Return tables of speeds and of evaluations, and where they were measured.
+
+    Other kinds are left out.
+    """
+    evaluations = [record for record in records if isinstance(record, EvaluationRecord)]
+    speeds = [record for record in records if isinstance(record, SpeedRecord)]
+    blocks = []
+    if speeds or not evaluations:
+        blocks.append(_table(_speed_lines(speeds)))
+    blocks += _evaluation_blocks(evaluations)
+    shown = [*speeds, *evaluations]
+    machines = dict.fromkeys(_machine_sentence(record.environment) for record in shown)
+    blocks.append("\n".join(f"- {_escape(machine)}" for machine in machines))
+    return "\n\n".join(["# edgellm bench", *blocks])
+
+
+def _speed_lines(speeds: Sequence[SpeedRecord]) -> list[list[str]]:
+    columns = speed_columns(speeds)
+    heads = list(columns)
+    lines = [show_cells(record, columns) for record in speeds]
+    if any(record.error for record in speeds):
+        heads.append("what went wrong")
+        for line, record in zip(lines, speeds, strict=True):
+            line.append(record.error or "")
+    return [heads, *lines]
+
+
+def _evaluation_blocks(records: Sequence[EvaluationRecord]) -> list[str]:
+    """Return a heading, a table and sentences for each task, and why runs failed."""
+    if not records:
+        return []
+    # with numpy, which speeds do not need
+    from edgellm.bench.tables.evaluation_runs import compared_runs
+    from edgellm.bench.tables.evaluation_sentences import task_sentences
+    from edgellm.bench.tables.evaluation_tables import (
+        cells_of,
+        cost_columns,
+        heading,
+        quality_columns,
+    )
+
+    blocks = []
+    for task, runs in compared_runs(records).items():
+        lines = cells_of(runs, quality_columns(runs) | cost_columns())
+        said = [f"- {_escape(sentence)}" for sentence in task_sentences(runs)]
+        blocks += [f"## {_escape(heading(task, runs))}", _table(lines)]
+        blocks += ["\n".join(said)] if said else []
+    failed = [
+        f"- {_escape(f'{one.model}, {one.task}: {one.error}')}" for one in records if one.error
+    ]
+    return [*blocks, *(["\n".join(failed)] if failed else [])]
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(lines[0])
+    return "\n".join(
+        "| " + " | ".join(map(_escape, line)) + " |" for line in (lines[0], rule, *lines[1:])
+    )
+
+
+def _machine_sentence(environment: Mapping[str, Any]) -> str:
+    parts = [f"{environment.get('chip')}", f"{environment.get('cores')} cores"]
+    if environment.get("memory_bytes"):
+        parts.append(f"{environment['memory_bytes'] / 1e9:.0f} GB")
+    parts.append(f"{environment.get('system')}")
+    packages = environment.get("packages", {})
+    versions = [f"{name} {version}" for name, version in packages.items() if version]
+    return f"{', '.join(parts)}; {', '.join(versions)}"
+
+
+def _escape(text: str) -> str:
+    """Return text that stays in its cell of a table, and is not taken for HTML."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
