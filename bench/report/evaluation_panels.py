@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.report.parts.elements import (
@@ -23,9 +23,14 @@ from edgellm.bench.tables.evaluation_runs import (
     differing_settings,
     distinct_runs,
     frontier,
+    telling_settings,
     words_of,
 )
-from edgellm.bench.tables.evaluation_sentences import power_sentence, verdict_sentence
+from edgellm.bench.tables.evaluation_sentences import (
+    count_sentences,
+    power_sentence,
+    verdict_sentence,
+)
 from edgellm.bench.tables.evaluation_tables import (
     TEXT,
     TEXT_METRICS,
@@ -59,6 +64,7 @@ def quality_panel(task: str, runs: Sequence[ComparedRun]) -> str:
         bullets(verdict_sentence(run) for run in shown),
         quality_plot(shown),
         soft(power_sentence(shown)),
+        bullets(count_sentences(shown, by="name")),
         _perplexities(shown),
         details("figures", cells_table(shown, quality_columns(shown) | cost_columns())),
     ]
@@ -154,7 +160,8 @@ def quality_plot(runs: Sequence[ComparedRun]) -> str:
     )
     if not fastest:
         return drawn
-    return drawn + soft(f"The largest area is {throughput(fastest)} tokens/s.")
+    largest = max(sized, key=lambda run: run.record.tokens_per_second or 0.0)
+    return drawn + soft(f"The largest area: {largest.name}, {throughput(fastest)} tokens/s.")
 
 
 def _ends(run: ComparedRun) -> tuple[float | None, float | None]:
@@ -186,39 +193,61 @@ def _point_names(runs: Sequence[ComparedRun]) -> dict[int, str]:
 
 
 def _time_plot(runs: Sequence[ComparedRun]) -> str:
-    """Return scores over seconds a question, the runs of one model joined."""
-    differing = differing_settings(runs)
-    along = [name for name in ("decoding", "threads") if name in differing]
-    lines: dict[str, list[ComparedRun]] = defaultdict(list)
-    for run in runs:
-        if run.record.questions_per_second and run.score is not None:
-            names = [name for name in differing if name not in {"bits", "shot_seed", *along}]
-            lines[words_of(run, names)].append(run)
-    points = [
-        Point(
-            x=1 / (run.record.questions_per_second or 1.0),
-            y=axis_value(run.headline, run.score or 0.0),
-            name=", ".join(str(run.record.get(name) or "-") for name in along),
-            line=number,
-        )
-        for number, members in enumerate(lines.values())
-        for run in members
-    ]
-    if not points:
+    """Return scores over seconds a question: a shape a way to decode, a line a model.
+
+    Lines join the runs of a model on several numbers of threads, which stand at the points; where
+    ways to decode differ, models do.
+    """
+    timed = [run for run in runs if run.record.questions_per_second and run.score is not None]
+    if not timed:
         return ""
+    differing = differing_settings(timed)
+    along = {"threads", "decoding", "shot_seed"}
+    lines = _numbered(words_of(run, telling_settings(timed, along)) for run in timed)
+    ways = _numbered(str(run.record.decoding) for run in timed)
+    by_way = "decoding" in differing
+    points = []
+    for run in timed:
+        line = words_of(run, telling_settings(timed, along))
+        way = ways[str(run.record.decoding)]
+        threads = str(run.record.threads or "-")
+        name = threads
+        if by_way:
+            name = ", ".join([line, threads][: 1 + ("threads" in differing)])
+        points.append(
+            Point(
+                x=1 / (run.record.questions_per_second or 1.0),
+                y=axis_value(run.headline, run.score or 0.0),
+                name=name,
+                line=lines[line] + way * len(lines),
+                mark=way if by_way else None,
+            )
+        )
+    said, line_names, mark_names = "threads", _names_of(lines), {}
+    if by_way:
+        said, line_names, mark_names = "models", {}, _names_of(ways)
     return interval_plot(
         points,
         x_name="seconds a question",
-        y_name=f"{_score_name(runs[0])}; at the points: {' and '.join(along)}",
-        line_names=dict(enumerate(lines)),
+        y_name=f"{_score_name(timed[0])}; at the points: {said}",
+        line_names=line_names,
+        mark_names=mark_names,
     )
+
+
+def _names_of(numbers: Mapping[str, int]) -> dict[int, str]:
+    return {number: name for name, number in numbers.items()}
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
 def _scores_over_shots(
     runs: Sequence[ComparedRun],
 ) -> tuple[dict[str, dict[float, float]], list[list[str]]]:
     """Return mean scores by run and number of examples, and rows with their spread."""
-    names = [name for name in differing_settings(runs) if name not in {"shots", "shot_seed"}]
+    names = telling_settings(runs, ("shots", "shot_seed"))
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run.score is not None:

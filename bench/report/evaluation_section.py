@@ -75,10 +75,10 @@ def _decoding_panel(task: str, runs: Sequence[ComparedRun]) -> str:
 
 def _all_metrics(task: str, runs: Sequence[ComparedRun]) -> str:
     columns = quality_columns(runs) | detail_columns(runs) | cost_columns(wide=True)
-    counted = count_sentences(runs)
+    counted = count_sentences(runs, by="name")
     return details(
         f"{task}: all figures of all {len(runs)} runs",
-        cells_table(runs, columns) + (bullets(counted) if counted else ""),
+        cells_table(runs, columns) + bullets(counted),
     )
 
 

@@ -132,6 +132,17 @@ def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
     return [name for name in SETTINGS if len({str(run.record.get(name)) for run in runs}) > 1]
 
 
+def telling_settings(runs: Sequence[ComparedRun], besides: Iterable[str] = ()) -> list[str]:
+    """Return the settings besides some by which runs can be told apart.
+
+    Bits are left out where each model has its own.
+    """
+    left_out = set(besides)
+    if len({(run.model, run.record.bits) for run in runs}) == len({run.model for run in runs}):
+        left_out.add("bits")
+    return [name for name in differing_settings(runs) if name not in left_out]
+
+
 def words_of(run: ComparedRun, names: Iterable[str]) -> str:
     """Return a run's model and some of its settings in words."""
     return ", ".join(filter(None, [run.model, setting_words(run, names)]))
@@ -162,14 +173,7 @@ def _compared(records: Sequence[EvaluationRecord], models: Mapping[str, str]) ->
 
 
 def _named(runs: Sequence[ComparedRun], besides: Iterable[str] = ()) -> list[ComparedRun]:
-    """Return runs named by their models and the settings in which they differ, but for some.
-
-    Bits are left out where each model has its own.
-    """
-    left_out = set(besides)
-    if len({(run.model, run.record.bits) for run in runs}) == len({run.model for run in runs}):
-        left_out.add("bits")
-    names = [name for name in differing_settings(runs) if name not in left_out]
+    names = telling_settings(runs, besides)
     return [replace(run, name=words_of(run, names)) for run in runs]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
+from typing import Literal
 
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
@@ -11,14 +12,20 @@ from edgellm.bench.statistics.paired import PairedResult
 from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_runs import ComparedRun
+from edgellm.bench.tables.evaluation_tables import TEXT, score_text
 from edgellm.bench.tables.evaluation_values import (
     change_texts,
     title_of,
     unit_of,
-    value_text,
 )
 
 UNSEEN = "no difference seen"
+
+MOST_SENTENCES = 3
+"""Of one kind about the runs of a task."""
+
+FEWEST = 10
+"""Questions from which on it is odd that all got one answer."""
 
 
 def verdict_sentence(run: ComparedRun) -> str:
@@ -28,17 +35,15 @@ def verdict_sentence(run: ComparedRun) -> str:
     are 0.23 nats less likely, which is beyond chance``.
     """
     if run.is_reference:
-        sure = ""
-        if run.standard_error is not None:
-            sure = f" ± {value_text(run.headline, run.standard_error)}"
-        score = f"{title_of(run.headline)}: {value_text(run.headline, run.score or 0.0)}{sure}"
-        return f"{run.name}, with which others are compared: {score}"
+        return (
+            f"{run.name}: {title_of(run.headline)} {score_text(run)}; others are compared with it"
+        )
     if run.refusal:
         return f"{run.name}: not compared: {run.refusal}"
     if run.paired is None:
         return f"{run.name}: the same answers as {run.first}"
     found = run.paired
-    asked = counted(found.questions, "text" if run.record.task_kind == "text" else "question")
+    asked = counted(found.questions, "text" if run.record.task_kind == TEXT else "question")
     change, low, high = change_texts(found.metric, found.difference, found.low, found.high)
     change = " ".join(filter(None, [change, unit_of(found.metric)]))
     said = f"{run.name}: {found.verdict} in {asked} ({change}, {low} to {high})"
@@ -46,11 +51,13 @@ def verdict_sentence(run: ComparedRun) -> str:
 
 
 def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
-    """Return what could have gone unseen where no difference was seen, each sentence once."""
+    """Return what could have gone unseen where no difference was seen: each, or the worst."""
     sentences: dict[str, list[str]] = {}
     for run in runs:
         if run.paired is not None and run.paired.verdict == UNSEEN:
             sentences.setdefault(_power(run), []).append(run.letter)
+    if len(sentences) > MOST_SENTENCES:
+        return [f"at worst: {power_sentence(runs)}"]
     return [f"{', '.join(letters)}: {sentence}" for sentence, letters in sentences.items()]
 
 
@@ -62,17 +69,26 @@ def power_sentence(runs: Sequence[ComparedRun]) -> str:
     return _power(max(unseen, key=lambda run: (run.paired and run.paired.standard_error) or 0.0))
 
 
-def count_sentences(runs: Sequence[ComparedRun]) -> list[str]:
-    """Return what was cut, tied, unreadable, skipped or left out, each sentence once."""
-    sentences: dict[str, list[str]] = {}
+def count_sentences(
+    runs: Sequence[ComparedRun], *, by: Literal["letter", "name"] = "letter"
+) -> list[str]:
+    """Return what was cut, tied, unreadable, skipped or left out, each sentence once.
+
+    Args:
+        runs: of one task.
+        by: how those are told that a sentence is about, where it is not about all.
+    """
+    about: dict[str, list[str]] = {}
     for run in runs:
         for sentence in _counted(run):
-            sentences.setdefault(sentence, []).append(run.letter)
-    everyone = len(runs)
-    return [
-        sentence if len(letters) == everyone else f"{', '.join(letters)}: {sentence}"
-        for sentence, letters in sentences.items()
-    ]
+            about.setdefault(sentence, []).append(getattr(run, by))
+    sentences = []
+    for sentence, names in about.items():
+        if len(names) == len(runs):
+            sentences.append(sentence)
+        else:
+            sentences.append(f"{', '.join(names)}: {sentence}")
+    return sentences
 
 
 def task_sentences(runs: Sequence[ComparedRun]) -> list[str]:
@@ -142,7 +158,7 @@ def _power(run: ComparedRun) -> str:
         differing=found.better + found.worse,
         seen=found.verdict != UNSEEN,
     )
-    if run.record.task_kind == "text":
+    if run.record.task_kind == TEXT:
         return sentence.replace("question", "text")
     return sentence
 
@@ -155,6 +171,9 @@ def _counted(run: ComparedRun) -> list[str]:
         else f"{total:,} {COUNTED[name]}"
         for name, total in counts(record.columns).items()
     ]
+    predicted = record.columns.get("predicted", ())
+    if len(predicted) >= FEWEST and len(set(predicted)) == 1:
+        sentences.append(f"every question got the same answer, number {predicted[0] + 1:.0f}")
     if record.skipped:
         rows = counted(record.skipped, "row")
         sentences.append(f"{rows} without a right answer left out")

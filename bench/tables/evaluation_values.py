@@ -30,7 +30,10 @@ MORE_DIGITS = 2
 def value_text(name: str, value: float) -> str:
     """Return a metric's value without its unit; shares are of 100."""
     factor, digits, _ = _shown(name)
-    return _written(factor * value, digits)
+    value *= factor
+    if value and not _is_seen(value, digits):
+        digits += 1
+    return _written(value, digits)
 
 
 def change_text(name: str, value: float) -> str:

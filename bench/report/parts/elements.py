@@ -57,8 +57,10 @@ def quotation(text: str) -> str:
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """Return a list of sentences."""
+    """Return a list of sentences; nothing of none."""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    if not items:
+        return ""
     return f'<ul class="sentences">{items}</ul>'
 
 

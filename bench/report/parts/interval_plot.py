@@ -20,6 +20,7 @@ from edgellm.bench.report.parts.plots import (
     WIDTH,
     axis_text,
     grid_line,
+    marks,
     round_ticks,
 )
 
@@ -31,6 +32,9 @@ CAP = 5.0
 """Half the length of the strokes that end an interval."""
 
 FEWEST_TICKS = 3
+ROOM, FLAT = 0.06, 0.02
+"""Room above and below: of the range of heights, or of their size where all are one."""
+
 LINE_PARTS = 12
 """Parts of a line between two points that names keep away from."""
 
@@ -51,6 +55,7 @@ class Point:
         high: the upper end.
         weight: its area, as a share of the largest; None: the smallest.
         is_filled: whether it is drawn filled, and not as a ring.
+        mark: the number of the shape that stands for it instead of a circle.
     """
 
     x: float
@@ -61,6 +66,7 @@ class Point:
     high: float | None = None
     weight: float | None = None
     is_filled: bool = True
+    mark: int | None = None
 
 
 def interval_plot(
@@ -71,6 +77,7 @@ def interval_plot(
     across: float | None = None,
     x_ticks: Sequence[float] | None = None,
     line_names: Mapping[int, str] | None = None,
+    mark_names: Mapping[int, str] | None = None,
 ) -> str:
     """Return a figure of points with their intervals, each with its name.
 
@@ -81,7 +88,8 @@ def interval_plot(
         across: a height at which a dotted line is drawn.
         x_ticks: places on the horizontal axis; None: round numbers.
             Those too close to the one before are left out.
-        line_names: by the number of a line, what a legend says of it; None: no legend.
+        line_names: by the number of a line, what a legend says of it.
+        mark_names: the same by the number of a shape.
     """
     axes = _Axes(points, across)
     ticks = axes.apart(x_ticks or log_ticks(axes.left, axes.right))
@@ -102,6 +110,7 @@ def interval_plot(
     parts += _names(points, axes)
     drawing = f"{''.join(parts)}</svg>"
     keys = {_line(number): name for number, name in (line_names or {}).items()}
+    keys |= {marks(number, [(19, 10)]): name for number, name in (mark_names or {}).items()}
     return f"<figure><figcaption>{escape(y_name)}</figcaption>{drawing}{_legend(keys)}</figure>"
 
 
@@ -173,8 +182,12 @@ class _Axes:
             for value in (point.y, point.low, point.high)
             if value is not None
         ]
-        heights += [across] if across is not None else []
-        self.levels = round_ticks(min(heights), max(heights))
+        if across is not None:
+            heights.append(across)
+        low, high = min(heights), max(heights)
+        # points of one height lie in the middle, and large ones inside
+        room = ROOM * (high - low) or FLAT * abs(low) or 1.0
+        self.levels = round_ticks(low - room, high + room)
 
     def x(self, value: float) -> float:
         """Return the place across the drawing."""
@@ -213,6 +226,8 @@ def _drawn(point: Point, axes: _Axes) -> str:
     """Return a point and its interval."""
     style = point.line % STYLES
     x, y, radius = axes.x(point.x), axes.y(point.y), _radius(point)
+    if point.mark is not None:
+        return marks(point.mark, [(x, y)])
     kind = "disc" if point.is_filled else "ring"
     parts = [
         f'<circle class="{kind} c{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>',

@@ -165,7 +165,7 @@ def chart(
         places = [(axes.x(x), axes.y(y)) for x, y in sorted(one.points)]
         if connected and len(places) > 1:
             parts.append(_line(one.style, "L".join(f"{x:.1f} {y:.1f}" for x, y in places)))
-        parts.append(_marks(one.style, places))
+        parts.append(marks(one.style, places))
     drawing = f"{''.join(parts)}</svg>"
     legend = _legend(series, connected=connected)
     return f"<figure><figcaption>{escape(y_name)}</figcaption>{drawing}{legend}</figure>"
@@ -214,7 +214,8 @@ def _line(style: int, path: str) -> str:
     return f'<path class="line c{number}" stroke-dasharray="{dashes}" d="M{path}"/>'
 
 
-def _marks(style: int, places: Sequence[tuple[float, float]]) -> str:
+def marks(style: int, places: Sequence[tuple[float, float]]) -> str:
+    """Return the shape of a style at some places."""
     number = style % STYLES
     return f'<g class="mark c{number}">{"".join(MARKS[number](x, y) for x, y in places)}</g>'
 
@@ -222,7 +223,7 @@ def _marks(style: int, places: Sequence[tuple[float, float]]) -> str:
 def _legend(series: Sequence[Series], *, connected: bool) -> str:
     items = []
     for one in series:
-        picture = _marks(one.style, [(19, 8)])
+        picture = marks(one.style, [(19, 8)])
         if connected:
             picture = _line(one.style, "1 8H37") + picture
         key = f'<svg class="key" viewBox="0 0 38 16" aria-hidden="true">{picture}</svg>'
