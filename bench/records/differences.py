@@ -8,6 +8,7 @@ from typing import Any
 from edgellm.bench.records.record import Record
 
 SETTINGS: Mapping[str, Callable[[Any], str]] = {
+    "task": str,
     "model": str,
     "backend": str,
     "bits": lambda value: f"{value} bits",
@@ -16,6 +17,10 @@ SETTINGS: Mapping[str, Callable[[Any], str]] = {
     "batch": lambda value: counted(value, "sequence"),
     "memory_bytes": lambda value: f"in {value / 1e9:.3g} GB",
     "test": str,
+    "shots": lambda value: counted(value, "shot"),
+    "shot_seed": lambda value: f"examples {value}",
+    "decoding": str,
+    "kv_bits": lambda value: f"KV cache of {value} bits",
     "device": str,
 }
 """The fields that say what was measured, and how each is put in words."""

@@ -146,7 +146,7 @@ def _reasons_section(
     """
     if not reasons:
         return ""
-    first = ["backend", "test", "model"]
+    first = ["task", "backend", "test", "model"]
     names = [*first, *differing_settings(records, [name for name in SETTINGS if name not in first])]
     about: dict[str, dict[str, None]] = {}
     for reason, figure, record in reasons:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgellm.bench.metrics.table import METRICS
-from edgellm.bench.records.differences import counted, short_model
+from edgellm.bench.records import differences
+from edgellm.bench.records.differences import short_model
 from edgellm.bench.records.evaluation import PAIRED, EvaluationRecord
 from edgellm.bench.records.record import Record
 from edgellm.bench.statistics.paired import PairedResult, compare_runs
@@ -20,19 +21,18 @@ from edgellm.bench.statistics.resampling import standard_error
 from edgellm.bench.tables.evaluation_values import is_better
 from edgellm.errors import EdgeLLMError
 
-SETTINGS: Mapping[str, Callable[[Any], str]] = {
-    "bits": lambda value: f"{value} bits",
-    "kv_bits": lambda value: f"KV cache of {value} bits",
-    "memory_bytes": lambda value: f"in {value / 1e9:.3g} GB",
-    "shots": lambda value: counted(value, "shot"),
-    "shot_seed": lambda value: f"examples {value}",
-    "decoding": str,
+_WORDS: Mapping[str, Callable[[Any], str]] = {
+    **differences.SETTINGS,
     "chat": lambda value: "chat" if value else "no chat",
     "seed": lambda value: f"seed {value}",
     "arithmetic": str,
-    "threads": lambda value: counted(value, "thread"),
-    "backend": str,
-    "device": str,
+}
+SETTINGS: Mapping[str, Callable[[Any], str]] = {
+    name: _WORDS[name]
+    for name in (
+        *("bits", "kv_bits", "memory_bytes", "shots", "shot_seed", "decoding", "chat", "seed"),
+        *("arithmetic", "threads", "backend", "device"),
+    )
 }
 """Settings that tell runs of one task apart besides the model, and how each is put in words."""
 

@@ -15,7 +15,6 @@ from edgellm.bench.tables.evaluation_runs import ComparedRun
 from edgellm.bench.tables.evaluation_tables import TEXT, score_text
 from edgellm.bench.tables.evaluation_values import (
     change_texts,
-    title_of,
     unit_of,
 )
 
@@ -35,9 +34,8 @@ def verdict_sentence(run: ComparedRun) -> str:
     are 0.23 nats less likely, which is beyond chance``.
     """
     if run.is_reference:
-        return (
-            f"{run.name}: {title_of(run.headline)} {score_text(run)}; others are compared with it"
-        )
+        score = score_words(run.headline, score_text(run) or "-")
+        return f"{run.name}: {score}; others are compared with it"
     if run.refusal:
         return f"{run.name}: not compared: {run.refusal}"
     if run.paired is None:
@@ -173,7 +171,10 @@ def _counted(run: ComparedRun) -> list[str]:
     ]
     predicted = record.columns.get("predicted", ())
     if len(predicted) >= FEWEST and len(set(predicted)) == 1:
-        sentences.append(f"every question got the same answer, number {predicted[0] + 1:.0f}")
+        sentences.append(
+            f"every question got option {predicted[0] + 1:.0f} as its answer: "
+            "the score is how often that one is right"
+        )
     if record.skipped:
         rows = counted(record.skipped, "row")
         sentences.append(f"{rows} without a right answer left out")

@@ -46,8 +46,10 @@ def change_texts(name: str, *values: float) -> list[str]:
     factor, digits, _ = _shown(name)
     scaled = [factor * value for value in values]
     most = digits + MORE_DIGITS
-    while digits < most and any(value and not _is_seen(value, digits) for value in scaled):
-        digits += 1
+    # a difference that may be none needs no more digits to say so
+    if min(scaled) > 0 or max(scaled) < 0:
+        while digits < most and not all(_is_seen(value, digits) for value in scaled):
+            digits += 1
     return [_signed(value, digits) for value in scaled]
 
 
@@ -77,6 +79,16 @@ def title_of(name: str) -> str:
     if metric.unit in {"nats", "words", "tokens"} and metric.unit not in metric.title:
         return f"{metric.title}, {metric.unit}"
     return metric.title
+
+
+def score_words(name: str, score: str) -> str:
+    """Return a metric and its value as part of a sentence: ``accuracy 90.5 ± 2.1 %``."""
+    metric = METRICS.get(name)
+    if metric is None:
+        return f"{name} {score}"
+    if metric.unit == "share":
+        return f"{metric.title} {score} %"
+    return f"{metric.title} {score}"
 
 
 def direction_of(name: str) -> str:

@@ -65,7 +65,8 @@ def doubt_lines(records: Sequence[Record], *, width: int) -> list[str]:
     about: dict[str, dict[str, None]] = {}
     for record in _short_models(records):
         for doubt in record.doubts:
-            name = f"{record.backend} {record.test}, {record.model}"
+            test = record.get("task") or f"{record.backend} {record.test}"
+            name = f"{test}, {record.model}"
             about.setdefault(doubt.reason, {})[name] = None
     return [
         line

@@ -24,7 +24,7 @@ def test_a_task_has_its_verdict_its_plot_and_its_figures():
     drawing = text.partition("<figure>")[2].partition("</figure>")[0]
     assert drawing.count('class="interval"') == 1, "the first is what the other is compared with"
     assert drawing.count('class="across"') == 1
-    assert "75.0 ± 6.9" in text
+    assert "llama-16bit: accuracy 75.0 ± 6.9 %; others are compared with it" in text
     assert "<dt>accuracy</dt><dd>questions whose right option" in text
     assert section_of([]) == ""
 
@@ -32,6 +32,7 @@ def test_a_task_has_its_verdict_its_plot_and_its_figures():
 def test_a_failed_run_is_told_elsewhere_and_a_single_one_is_shown():
     failed = evaluation([1], error="no memory", metrics={}, model="m")
     assert "no memory" in as_html([failed])
+    assert "<li>tickets, edgellm, eval, m</li>" in as_html([failed])
     assert section_of([failed]) == ""
     text = section_of([FULL])
     assert "accuracy" in text

@@ -16,7 +16,8 @@ from edgellm.bench.tables.evaluation_values import (
 def test_shares_are_of_a_hundred_and_changes_have_signs():
     assert value_text("accuracy", 0.905) == "90.5"
     assert interval_text("accuracy", -0.01, -0.03, 0.01) == "-1.0 (-3.0 to +1.0)"
-    assert interval_text("accuracy", 0.0001, 0.0, 0.001) == "+0.01 (0.00 to +0.10)"
+    assert interval_text("accuracy", 2e-4, 1e-4, 3e-4) == "+0.02 (+0.01 to +0.03)"
+    assert interval_text("accuracy", 1e-4, -1e-4, 3e-4) == "0.0 (0.0 to 0.0)"
     assert change_text("accuracy", -1e-9) == "0.000", "nothing is not less than nothing"
     assert value_text("right_logprob", -1.2345) == "-1.234"
 
