@@ -13,10 +13,7 @@ from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_runs import ComparedRun
 from edgellm.bench.tables.evaluation_tables import TEXT, score_text
-from edgellm.bench.tables.evaluation_values import (
-    change_texts,
-    unit_of,
-)
+from edgellm.bench.tables.evaluation_values import change_texts, score_words, unit_of
 
 UNSEEN = "no difference seen"
 

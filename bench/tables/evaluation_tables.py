@@ -77,7 +77,7 @@ def evaluation_tables(
 def heading(task: str, runs: Sequence[ComparedRun]) -> str:
     """Return a task in words: its kind, questions, and how all of its runs were asked."""
     record = runs[0].record
-    told = ("shots", "decoding")
+    told: tuple[str, ...] = ("shots", "decoding")
     if record.task_kind == TEXT:
         told = ()
     same = [name for name in told if name not in differing_settings(runs)]

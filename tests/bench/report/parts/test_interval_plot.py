@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.bench.report.parts.interval_plot import Point, interval_plot, log_ticks
@@ -21,6 +21,7 @@ points = st.builds(
 )
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(points, min_size=1, max_size=6), st.none() | values)
 def test_points_lie_inside_the_drawing(shown, across):
     text = interval_plot(shown, x_name="x", y_name="y", across=across)
@@ -42,6 +43,7 @@ def test_areas_are_weights_and_what_is_beaten_is_a_ring():
     assert text.index(">a</text>") < text.index(">b</text>")
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1.0001, 1e6))
 def test_ticks_of_a_logarithmic_axis_lie_on_it(low, ratio):
     found = log_ticks(low, low * ratio)
