@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from edgellm.bench.evaluation.harness.task_index import index_of
 from edgellm.bench.worker.protocol import foreign_error
 from edgellm.errors import BackendError, ConfigError, EdgeLLMError, ReadError
 
@@ -54,16 +55,9 @@ class TaskFinder:
     def __init__(
         self, names: Sequence[str], *, folder: Path | None = None, run_code: bool = False
     ) -> None:
-        from lm_eval.tasks import TaskManager
-
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"{folder} is no folder", hint="name one with tasks as YAML files")
-        self._manager: Any = None
-        if folder is not None:
-            self._manager = TaskManager(include_path=folder, include_defaults=False)
-        if self._manager is None or not set(names) <= set(self._manager.task_index):
-            # thousands of files are read, which takes seconds
-            self._manager = TaskManager(include_path=folder)
+        self._manager: Any = index_of(names, folder)
         for name in names:
             self._require(name, run_code=run_code)
 

@@ -1,14 +1,13 @@
-"""Tasks from YAML files run on models, one after the other, and become records that can be paired.
-
-lm-evaluation-harness itself is needed for all of it.
-"""
+"""Tasks from YAML files run on models, one after the other, and become records."""
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from edgellm.bench.evaluation.harness.run import HarnessSettings, run_harness
+from edgellm.bench.evaluation.harness.task_index import folders_with, index_of
 from edgellm.bench.evaluation.harness.tasks import CATEGORIES, tasks_of
 from edgellm.errors import BackendError
 
@@ -97,3 +96,38 @@ def test_without_the_harness_the_error_says_how_to_install_it(monkeypatch):
 
 def test_categories_stand_for_their_tasks():
     assert tasks_of(["mathematics", "gsm8k", "mine"]) == [*CATEGORIES["mathematics"], "mine"]
+
+
+def test_folders_are_found_by_the_names_in_their_files(tmp_path):
+    files = {
+        "arc/easy.yaml": "task: arc_easy\ntag:\n  - ai2_arc\n",
+        "arc/other.yaml": "task: arc_easy_fr\n",
+        "groups/science.yaml": 'group: science\ntask:\n  - "arc_easy"\n',
+        "plain/_template_yaml": "tag: plain_tasks\n",
+        "plain/notes.txt": "task: arc_easy\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    def found(*names):
+        return {path.name for path in folders_with(names, tmp_path)}
+
+    assert found("ai2_arc") == {"arc"}
+    assert found("arc_easy") == {"arc", "groups"}
+    assert found("plain_tasks", "science") == {"plain", "groups"}
+    assert found("arc", "easy") == set()
+
+
+@pytest.mark.parametrize("names", [["boolq", "mmlu", "minerva_math"], ["winogender"]])
+def test_an_index_of_some_tasks_has_them_as_that_of_all(names):
+    lm_eval_tasks = pytest.importorskip("lm_eval.tasks", reason="the extra `harness` is missing")
+    index = index_of(names, None).task_index
+    assert len(index) < 1000
+    root = Path(lm_eval_tasks.__file__).parent
+    for name in names:
+        folders = [str(path) for path in folders_with([name], root)]
+        whole = lm_eval_tasks.TaskManager(include_path=folders, include_defaults=False)
+        assert index[name] == whole.task_index[name]
+    members = index["mmlu"].cfg["task"] if "mmlu" in names else []
+    assert all(member in index for member in members if isinstance(member, str))
