@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,20 @@ class KVView:
         first = split_of(first_key, self.max_exponent)
         last = split_of(self.length - 1, self.max_exponent)
         return Splits(count=last + 1 - first, first=first, min_exponent=0)
+
+
+class Branches(NamedTuple):
+    """Stretches of a trie's tokens (N of them) that follow one another, in depth-first order.
+
+    Attributes:
+        starts: the position of each one's first token (N,).
+        lengths: tokens of each (N,).
+        windows: keys that a query of each looks back over, its own among them (N,).
+    """
+
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    windows: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

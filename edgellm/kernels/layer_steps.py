@@ -27,7 +27,7 @@ from edgellm.kernels.kernel_engine import (
     make_step,
     step_array,
 )
-from edgellm.kernels.layer import KVView, LayerShape, LayerWeights, Vector
+from edgellm.kernels.layer import Branches, KVView, LayerShape, LayerWeights, Vector
 from edgellm.kernels.product_steps import Matrix, product_steps
 from edgellm.kernels.sequence_steps import (
     SEQUENCE_STEPS,
@@ -37,6 +37,7 @@ from edgellm.kernels.sequence_steps import (
     attention_kernels,
     partition,
     reserve_attention_scratch,
+    write_paths,
     write_positions,
 )
 
@@ -148,6 +149,46 @@ class LayerSteps:
             cos_sin += 4 * tokens * self.shape.head_dim
         steps = np.insert(call.steps, list(copies), list(copies.values()), axis=0)
         return CallSteps(steps, steps, call.rope_at)
+
+    def prepare_paths(self, view: KVView, branches: Branches) -> CallSteps:
+        """Return the steps of a call whose sequences are the branches of a trie of tokens.
+
+        They go one after the other, over the same positions of a cache, each as many tokens do.
+
+        Args:
+            view: keys and values of the cache.
+            branches: over it.
+        """
+        lengths = branches.lengths
+        heads, head_dim = self.shape.heads, self.shape.head_dim
+        partial_bytes = 4 * heads * (head_dim + 2)
+        workspace = self._engine.workspace
+        workspace.reserved("partials", partial_bytes * int(lengths.sum()))
+        # making steps can move memory that earlier steps were made with
+        while self._version != workspace.version:
+            self._version = workspace.version
+            self._make()
+        one_rope, one_attention, one_merge = self._one.by_sequence
+        row_bytes = int(one_attention[ATTENTION["row_bytes"]])
+        by_sequence = np.tile(self._one.by_sequence, (len(lengths), 1))
+        rope, attention, merge = (by_sequence[number::SEQUENCE_STEPS] for number in range(3))
+        rope[:, 0], _, attention[:, 0] = self._kernels(view.kind)
+        rope[:, _ROPE_KV] = attention[:, _ATTENTION_KV] = (view.keys, view.values, view.head_bytes)
+        rope[:, _ROPE_TABLES] = attention[:, _ATTENTION_TABLES] = view.tables
+        before = np.cumsum(lengths) - lengths  # tokens of earlier branches
+        queries = one_attention[ATTENTION["queries"]] + before * row_bytes
+        rope[:, ROPE["qkv"]] = attention[:, ATTENTION["queries"]] = queries
+        rope[:, ROPE["cos_sin"]] = one_rope[ROPE["cos_sin"]] + 4 * before * head_dim
+        partials = one_attention[ATTENTION["partials"]] + before * partial_bytes
+        attention[:, ATTENTION["partials"]] = merge[:, MERGE["partials"]] = partials
+        merge[:, MERGE["out"]] = one_merge[MERGE["out"]] + 4 * before * heads * head_dim
+        for steps in (rope, attention, merge):
+            steps[:, STEP_TOKENS] = lengths
+        write_paths(self._engine, self.shape, by_sequence, view, branches)
+        ends = self._one.steps[: self._rope_at], self._one.steps[self._rope_at + SEQUENCE_STEPS :]
+        return CallSteps(
+            np.concatenate([ends[0], by_sequence, ends[1]]), by_sequence, self._rope_at
+        )
 
     def _store_again(self, rope: StepArray, view: KVView) -> None:
         """Let a rope step store keys and values of a view's last tokens at another position.

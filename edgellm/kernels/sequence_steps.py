@@ -18,7 +18,7 @@ from edgellm.kernels.attention.scratch import (
 )
 from edgellm.kernels.codegen.abi import APART, ATTENTION, MERGE, ROPE, TILE_NUMBERS, slots
 from edgellm.kernels.kernel_engine import KernelEngine, StepArray, step_array
-from edgellm.kernels.layer import KVView, LayerShape, Splits
+from edgellm.kernels.layer import Branches, KVView, LayerShape, Splits
 
 SEQUENCE_STEPS = 3
 """Steps of a layer that go sequence by sequence: rope, attention, merge."""
@@ -101,6 +101,36 @@ def write_positions(
         steps[attention, _ITEMS] = _item_sizes(engine, shape, tokens, own.count)
         steps[merge, MERGE["splits"]] = own.count
         rope = rope + SEQUENCE_STEPS
+
+
+def write_paths(
+    engine: KernelEngine,
+    shape: LayerShape,
+    steps: StepArray,
+    view: KVView,
+    branches: Branches,
+) -> None:
+    """Write the positions of a trie's branches into a layer's steps that go branch by branch.
+
+    Args:
+        engine: the kernels.
+        shape: of the layer.
+        steps: rope, attention and merge of each branch.
+        view: keys and values, which are not split.
+        branches: over them.
+    """
+    rope, attention, merge = (steps[number::SEQUENCE_STEPS] for number in range(SEQUENCE_STEPS))
+    own = view.splits(1, whole=True)
+    starts, lengths, windows = branches
+    counts = np.full_like(lengths, own.count)
+    rope[:, ROPE["position"]] = starts
+    attention[:, _LENGTHS] = np.stack([starts + lengths, windows, counts], axis=1)
+    max_exponent = max(own.min_exponent, view.max_exponent)
+    attention[:, _SPLITS] = (own.first, own.min_exponent, max_exponent)
+    for length in np.unique(lengths):
+        sizes = _item_sizes(engine, shape, int(length), own.count)
+        attention[lengths == length, _ITEMS] = sizes
+    merge[:, MERGE["splits"]] = own.count
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,21 @@ tokens: a copy of a 33rd of the window a token, where attention reads all of it.
 _storages = count()
 
 
-class Cache(Protocol):
+class LayerCache(Protocol):
+    """A sequence's keys and values of one layer, as a call with new tokens is told of them."""
+
+    @property
+    def offset(self) -> int:
+        """The position of the first new token."""
+        ...
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """The arrays of keys and values, to be evaluated."""
+        ...
+
+
+class Cache(LayerCache, Protocol):
     """A sequence's keys and values of one layer, or whatever a whole model keeps of its tokens."""
 
     offset: int
@@ -70,11 +84,6 @@ class Cache(Protocol):
 
     def finite_layers(self) -> list[bool]:
         """Return for each layer that is held whether all its keys and values are finite."""
-        ...
-
-    @property
-    def arrays(self) -> list[mx.array]:
-        """The arrays of keys and values, to be evaluated."""
         ...
 
     @property
@@ -236,6 +245,11 @@ class KVCache:
         if storage != self.allocated:
             self._allocate(storage)
 
+    def keep_all(self, tokens: int) -> None:
+        """Make storage for exactly ``tokens``, none of which is forgotten, not even by a window."""
+        self.capacity = tokens
+        self.resize(tokens)
+
     def finite_layers(self) -> list[bool]:
         """Return whether all keys and values are finite numbers; of quantized ones, the scales."""
         parts = self.part(self.base, self.offset)
@@ -285,7 +299,7 @@ class KVCache:
         self.storage = next(_storages)
 
 
-def stored(caches: Iterable[Cache]) -> list[mx.array]:
+def stored(caches: Iterable[LayerCache]) -> list[mx.array]:
     """Return the arrays of some caches, to be evaluated."""
     return [array for cache in caches for array in cache.arrays]
 

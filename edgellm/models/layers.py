@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 import mlx.core as mx
 
 from edgellm.errors import ClosedError
-from edgellm.kv_cache.cache import Cache, stored
+from edgellm.kv_cache.cache import LayerCache, stored
 
-LayerSpans = Sequence[tuple[Cache, int]]
+LayerSpans = Sequence[tuple[LayerCache, int]]
 """Sequences of a hidden state (1, L, E), in order: each one's cache in a layer, and its tokens."""
 
 
@@ -22,7 +22,8 @@ class Span:
     """Adjacent tokens of one sequence in a hidden state.
 
     Attributes:
-        caches: the KV caches of the sequence, one per layer.
+        caches: the KV caches of the sequence, one per layer. With a ``PathCache`` the tokens are
+            those of a trie, and the span is alone in its hidden state.
         length: tokens.
         many: whether they are computed as many tokens are, however few go through at once: kernels
             take another way for many than for few, so that a long prompt's results would depend on
@@ -31,7 +32,7 @@ class Span:
             A span with levels is alone in its hidden state.
     """
 
-    caches: Sequence[Cache]
+    caches: Sequence[LayerCache]
     length: int
     many: bool = False
     levels: Sequence[int] = ()
@@ -90,7 +91,7 @@ class Layer(Protocol):
 class TreeLayer(Layer, Protocol):
     """A decoder layer that takes trees of tokens."""
 
-    def run_tree(self, hidden: mx.array, cache: Cache, levels: Sequence[int]) -> mx.array:
+    def run_tree(self, hidden: mx.array, cache: LayerCache, levels: Sequence[int]) -> mx.array:
         """Return hidden states (1, L, E) after this layer; each token sees those above it alone.
 
         Afterwards the cache holds one token a level, as ``token_tree.moves`` says.

@@ -18,8 +18,9 @@ import mlx.core as mx
 from edgellm.checkpoint.family_configs import FAMILIES
 from edgellm.checkpoint.layer_config import LayerConfig
 from edgellm.checkpoint.model_config import ModelConfig
-from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.kv_cache.cache import KVCache, LayerCache
 from edgellm.kv_cache.kv_format import attention
+from edgellm.kv_cache.path_cache import PathCache
 from edgellm.models.layers import LayerSpans
 from edgellm.models.linear import Linear, QuantizationOf, Tensors, stacked_linear
 from edgellm.models.rope import wavelengths
@@ -127,7 +128,7 @@ class Attention:
         """Return attention's part (1, L, E) for normalized states (1, L, E)."""
         # (1, L, E) -> (1, L, (H + 2G)*D): queries, keys and values of a token side by side
         heads = self.project(x)
-        if all(length == 1 for _, length in spans):
+        if all(length == 1 and isinstance(cache, KVCache) for cache, length in spans):
             attended = self._attend_steps(heads, spans)
         else:
             attended = self._attend_ragged(heads, spans)
@@ -193,13 +194,21 @@ class Attention:
         for cache, length in spans:
             own_heads = heads[:, :, begin : begin + length]
             first_value = self.num_heads + self.num_key_value_heads
-            rotated = self.positioned(own_heads[:, :first_value], cache.offset)
+            rotated = self._positioned_in(cache, own_heads[:, :first_value])
             # (1, H, L, D) -> (1, L, H, D)
             attended.append(self._attend(rotated, own_heads, cache).swapaxes(1, 2))
             begin += length
         return attended
 
-    def _attend(self, rotated: mx.array, heads: mx.array, cache: Cache) -> mx.array:
+    def _positioned_in(self, cache: LayerCache, heads: mx.array) -> mx.array:
+        """Return queries and keys (1, H + G, L, D) of a cache's new tokens by their positions."""
+        if not isinstance(cache, PathCache):
+            return self.positioned(heads, cache.offset)
+        # (L, H + G, 1, D): as sequences of one token each
+        by_token = self.positioned(heads.transpose(2, 1, 0, 3), mx.array(cache.positions))
+        return by_token.transpose(2, 1, 0, 3)
+
+    def _attend(self, rotated: mx.array, heads: mx.array, cache: LayerCache) -> mx.array:
         """Store one sequence's keys and values; return what its queries attend to, (1, H, L, D).
 
         Args:
@@ -209,7 +218,7 @@ class Attention:
         """
         first_value = self.num_heads + self.num_key_value_heads
         queries, new_keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
-        assert isinstance(cache, KVCache), "the loader makes this kind for its layers"
+        assert isinstance(cache, KVCache | PathCache), "the loader makes this kind for its layers"
         keys, values, mask = cache.update(new_keys, heads[:, first_value:])
         return self.attention(queries, keys, values, scale=self.scale, mask=mask, cap=self.cap)
 

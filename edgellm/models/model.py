@@ -181,9 +181,18 @@ class Model:
             states = states * self.embedding_scale
         return states
 
-    def logits(self, hidden: mx.array) -> mx.array:
-        """Return the logits (N, V) of hidden states (N, E), each as it would be alone."""
-        at_once = self.layers.max_exact_rows or len(hidden)
+    def logits(self, hidden: mx.array, *, many: bool = False) -> mx.array:
+        """Return the logits (N, V) of hidden states (N, E), each as it would be alone.
+
+        With ``many``, each is as it would be among many, however few they are: that is faster
+        where there are many.
+        """
+        count, exact_rows = hidden.shape[0], self.layers.max_exact_rows
+        if many and exact_rows:
+            if count <= exact_rows:
+                hidden = mx.pad(hidden, [(0, exact_rows + 1 - count), (0, 0)])
+            return self._capped(self.head(hidden))[:count]
+        at_once = exact_rows or count
         parts = [
             self._capped(self.head(hidden[begin : begin + at_once]))
             for begin in range(0, len(hidden), at_once)

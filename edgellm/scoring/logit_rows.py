@@ -44,7 +44,9 @@ def logit_rows(tokens: Sequence[int], begin: int, hold: Hold) -> Generator[npt.N
             caches = []  # nothing comes after the last states
         for start in range(max(begin, place), end, HEAD_ROWS):
             with hold() as workspace:
-                logits = workspace.head(hidden[start - place : start - place + HEAD_ROWS])
+                logits = workspace.context.model.logits(
+                    hidden[start - place : start - place + HEAD_ROWS]
+                )
                 rows: npt.NDArray[np.float32] = np.array(logits.astype(mx.float32))
             require_finite(rows.max(axis=-1))
             yield rows

@@ -6,15 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
+from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.engine.scheduling.batched_forward import SequenceInput, forward
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.errors import EdgeLLMError
+from edgellm.kv_cache.cache import LayerCache, stored
+from edgellm.models.layers import Span
 from edgellm.sampling.token_scorer import HEAD_ROWS
+
+MAX_CHUNK = 512
+"""Tokens of a trie that go through a layer at once; more are not faster."""
 
 STREAMED_TOKENS = 8192
 """Of a wave where weights are streamed: hidden states of all of them are held, 67 MB with 4,096
 numbers of 16 bits each."""
+
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -60,6 +71,26 @@ class Workspace:
             return STREAMED_TOKENS
         return self.prefill_chunk
 
+    @property
+    def chunk(self) -> int:
+        """Tokens of a trie that go through a layer at once."""
+        return min(self.prefill_chunk, MAX_CHUNK)
+
+    def tokens_at_once(self, depth: int) -> int:
+        """Return how many tokens of a trie with paths of ``depth`` tokens make a wave.
+
+        Where weights are streamed, their hidden states take what memory for KV caches is left, and
+        as much again where the head takes them.
+        """
+        context = self.context
+        if not context.model.layers.streams_weights:
+            return self.chunk
+        left = context.plan.kv_budget - depth * context.kv_bytes(1)
+        config = context.model.config
+        assert isinstance(config, ModelConfig), "only edgellm's own layers are streamed"
+        state_bytes = 2 * 4 * config.hidden_size
+        return max(self.chunk, min(STREAMED_TOKENS, left // state_bytes))
+
     def forward(self, inputs: Sequence[SequenceInput]) -> None:
         """Send sequences through the model. Raises EdgeLLMError where they were cancelled."""
         logits, passes = forward(
@@ -72,10 +103,38 @@ class Workspace:
         self.counts.layer_tokens += sum(len(new.tokens) for new in inputs)
         self.counts.passes += passes
 
+    def through_layers(
+        self, tokens: Sequence[Ints], caches: Sequence[Sequence[LayerCache]]
+    ) -> list[mx.array]:
+        """Return the hidden states (L, E) of parts of a text after all layers, as of many tokens.
+
+        Where weights are streamed, they are read once for all parts.
+
+        Args:
+            tokens: ids (L,) of each part, at most ``chunk`` of them.
+            caches: of each part, one per layer.
+
+        Raises:
+            EdgeLLMError: it was cancelled.
+        """
+        model = self.context.model
+        ids = [mx.array(part.astype(np.int32))[None] for part in tokens]
+        spans = [
+            [Span(own, len(part), many=True)] for part, own in zip(tokens, caches, strict=True)
+        ]
+        states = model.hidden_ragged(ids, spans, keep_going=self.keep_going)
+        self.require_whole(states)
+        mx.eval(*states, *stored(cache for own in caches for cache in own))
+        self.counts.layer_tokens += sum(map(len, tokens))
+        self.counts.passes += 1
+        if not model.layers.streams_weights:
+            self.counts.passes += len(tokens) - 1
+        return [state[0] for state in states]
+
     def head(self, hidden: mx.array) -> mx.array:
-        """Return the logits (R, V) of hidden states (R, E) after all layers."""
+        """Return the logits (R, V) of hidden states (R, E), computed as of many tokens."""
         self.counts.head_rows += len(hidden)
-        return self.context.model.logits(hidden)
+        return self.context.model.logits(hidden, many=True)
 
     def require_whole(self, result: object) -> None:
         """Raise EdgeLLMError where a pass has no result: it was cancelled, or the model closed."""

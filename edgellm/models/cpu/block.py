@@ -20,7 +20,7 @@ from edgellm.errors import BackendError, ClosedError
 from edgellm.kernels.kernel_engine import KernelEngine
 from edgellm.kernels.layer import LayerShape, LayerWeights, Vector
 from edgellm.kernels.layer_steps import LayerSteps
-from edgellm.kv_cache.cache import Cache
+from edgellm.kv_cache.cache import LayerCache
 from edgellm.models.arithmetic import missing_kernels, warn_slow
 from edgellm.models.cpu.call_plan import KnownCalls
 from edgellm.models.cpu.linear import (
@@ -115,7 +115,7 @@ class CpuBlock:
         assert state is not None, "nobody stops it"
         return state
 
-    def run_tree(self, hidden: mx.array, cache: Cache, levels: Sequence[int]) -> mx.array:
+    def run_tree(self, hidden: mx.array, cache: LayerCache, levels: Sequence[int]) -> mx.array:
         """Return hidden states (1, L, E) of a tree of tokens after this layer."""
         tree = Span([cache], len(levels), levels=levels)
         state = _run([self], hidden, [tree], KnownCalls(), always)

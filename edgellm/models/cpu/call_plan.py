@@ -18,8 +18,9 @@ from edgellm.kernels.sequence_steps import (
     partition,
     write_positions,
 )
-from edgellm.kv_cache.cache import Cache, KVCache
-from edgellm.models.cpu.kv_memory import CacheMemory, GrownCache, TreeMemory
+from edgellm.kv_cache.cache import KVCache, LayerCache
+from edgellm.kv_cache.path_cache import PathCache
+from edgellm.models.cpu.kv_memory import CacheMemory, GrownCache, PathMemory, TreeMemory
 from edgellm.models.cpu.linear import CpuLinear
 from edgellm.models.cpu.pace import Crew, Pace
 
@@ -157,6 +158,35 @@ class TreePlan:
         return self._call.steps(first, stop)
 
 
+class PathPlan:
+    """The steps of tokens of a trie through layers; no two calls are alike.
+
+    Args:
+        engine: whose lock the caller holds.
+        layers: each with its steps.
+        memories: of each layer, where the keys and values go.
+    """
+
+    def __init__(
+        self,
+        engine: KernelEngine,
+        layers: Sequence[LayerSteps],
+        memories: Sequence[PathMemory],
+    ) -> None:
+        self._call = _call(
+            engine,
+            lambda: [
+                layer.prepare_paths(memory.view, memory.branches)
+                for layer, memory in zip(layers, memories, strict=True)
+            ],
+            _head_steps(None, 0),
+        )
+
+    def steps(self, first: int, stop: int) -> StepArray:
+        """Return the steps of the layers from one to before another."""
+        return self._call.steps(first, stop)
+
+
 def _head_steps(head: CpuLinear | None, tokens: int) -> Callable[[], StepArray]:
     if head is None:
         return lambda: step_array([])
@@ -186,6 +216,9 @@ def _moved(view: KVView, window: int | None, offset: int, length: int) -> KVView
     return replace(view, position=offset, length=end, window=window)
 
 
+_Memory = CacheMemory | GrownCache | TreeMemory | PathMemory
+
+
 class KnownCalls:
     """The pace of the calls through some layers, and their last plans.
 
@@ -207,13 +240,13 @@ class KnownCalls:
         self,
         engine: KernelEngine,
         layers: Sequence[LayerSteps],
-        caches: Sequence[Sequence[Cache]],
+        caches: Sequence[Sequence[LayerCache]],
         lengths: Sequence[int],
         *,
         many: bool,
         levels: Sequence[int] = (),
         head: CpuLinear | None = None,
-    ) -> tuple[CallPlan | TreePlan, list[list[CacheMemory | GrownCache | TreeMemory]]]:
+    ) -> tuple[CallPlan | TreePlan | PathPlan, list[list[_Memory]]]:
         """Return the steps of a call, and what takes the new tokens into the caches.
 
         The arguments are those of ``CallPlan``, and of each layer the sequences' caches;
@@ -225,6 +258,12 @@ class KnownCalls:
         if levels:
             trees = [TreeMemory(cache, levels) for (cache,) in caches]
             return TreePlan(engine, layers, trees, levels, head=head), [[tree] for tree in trees]
+        paths = [
+            PathMemory(cache) for own in caches for cache in own if isinstance(cache, PathCache)
+        ]
+        if paths:
+            assert many, "tokens of a trie are computed as many are"
+            return PathPlan(engine, layers, paths), [[memory] for memory in paths]
         grown = _grown(caches, lengths)
         key: tuple[int, ...] = ()
         if grown is not None:
@@ -247,7 +286,7 @@ class KnownCalls:
 
 
 def _grown(
-    caches: Sequence[Sequence[Cache]], lengths: Sequence[int]
+    caches: Sequence[Sequence[LayerCache]], lengths: Sequence[int]
 ) -> list[list[GrownCache]] | None:
     """Make room for new tokens; None where a cache has none, or is at another position.
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from edgellm.errors import BackendError
 from edgellm.kernels.codegen.abi import ONE_SPLIT, SPLIT_KEYS
-from edgellm.kernels.layer import KVView
-from edgellm.kv_cache.cache import Cache, KVCache
+from edgellm.kernels.layer import Branches, KVView
+from edgellm.kv_cache.cache import KVCache, LayerCache
+from edgellm.kv_cache.path_cache import PathCache
 from edgellm.kv_cache.token_tree import branches, height, room
 
 KERNEL_KV_FORMATS: Mapping[tuple[int | None, mx.Dtype], str] = {
@@ -43,7 +44,7 @@ class CacheMemory:
         BackendError: there are no kernels for this cache.
     """
 
-    def __init__(self, cache: Cache, tokens: int) -> None:
+    def __init__(self, cache: LayerCache, tokens: int) -> None:
         if not isinstance(cache, KVCache):
             raise BackendError(f"there are no kernels for a {type(cache).__name__}")
         self._cache = cache
@@ -88,7 +89,7 @@ class TreeMemory:
         BackendError: there are no kernels for this cache.
     """
 
-    def __init__(self, cache: Cache, levels: Sequence[int]) -> None:
+    def __init__(self, cache: LayerCache, levels: Sequence[int]) -> None:
         if not isinstance(cache, KVCache):
             raise BackendError(f"there are no kernels for a {type(cache).__name__}")
         self._cache = cache
@@ -115,6 +116,38 @@ class TreeMemory:
 
     def keep(self) -> None:
         """Take a token of each level, which the call has written, into the cache."""
+        self._cache.offset = self._end
+
+
+class PathMemory:
+    """A cache's memory during a call that writes tokens of a trie (``kv_cache.path_cache``).
+
+    Args:
+        paths: of one layer; its cache has storage for all positions.
+
+    Attributes:
+        view: what the kernels are told of all branches.
+        branches: where they are.
+
+    Raises:
+        BackendError: there are no kernels for this cache.
+    """
+
+    def __init__(self, paths: PathCache) -> None:
+        cache = paths.cache
+        assert cache.base == 0, "all of its tokens are held"
+        self._cache = cache
+        self._end = paths.end
+        places, lengths = paths.branches
+        starts = paths.positions[places]
+        windows = starts + lengths
+        if cache.window is not None:
+            windows = np.full_like(lengths, cache.window)
+        self.branches: Branches = Branches(starts, lengths, windows)
+        self.view: KVView = _view(cache, cache.arrays, base=0, end=self._end)
+
+    def keep(self) -> None:
+        """Take the last token's path, which the call has written, into the cache."""
         self._cache.offset = self._end
 
 

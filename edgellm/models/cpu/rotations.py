@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgellm.checkpoint.layer_config import Rotary
 from edgellm.kernels.layer import cos_sin
+from edgellm.kv_cache.path_cache import PathCache
 from edgellm.kv_cache.token_tree import height
 from edgellm.models.layers import Span
 from edgellm.models.rope import wavelengths
@@ -55,8 +56,13 @@ def write_rotations(
     """Write the cosines and sines of all spans' positions, one span after the other."""
     begin = 0
     for span in spans:
-        offset = span.caches[0].offset
-        if span.levels:
+        cache = span.caches[0]
+        offset = cache.offset
+        if isinstance(cache, PathCache):
+            first, last = int(cache.positions.min()), int(cache.positions.max())
+            by_position = rotations.of(first, last + 1 - first).reshape(last + 1 - first, -1)
+            angles = by_position[cache.positions - first].ravel()
+        elif span.levels:
             by_level = rotations.of(offset, height(span.levels)).reshape(height(span.levels), -1)
             angles = by_level[np.array(span.levels)].ravel()
         else:
