@@ -174,15 +174,24 @@ class _Sample:
                 yield random.multinomial(questions, shares, size=count).astype(np.float64)
                 continue
             drawn = random.integers(self.documents, size=(count, self.documents))
-            drawn += np.arange(count)[:, None] * self.documents
-            often = np.bincount(drawn.ravel(), minlength=count * self.documents)
-            often = often.reshape(count, self.documents)
+            if alone:
+                yield _counts(self.row_of[drawn], different)
+                continue
+            often = _counts(drawn, self.documents)
             yield np.stack(
                 [
                     np.bincount(self.row_of, weights=line[self.document_of], minlength=different)
                     for line in often
                 ]
             )
+
+
+def _counts(drawn: Integers, numbers: int) -> Floats:
+    """Return how often each number is in each line of draws (R, numbers)."""
+    lines = len(drawn)
+    places = drawn + numbers * np.arange(lines)[:, None]
+    counts = np.bincount(places.ravel(), minlength=lines * numbers)
+    return counts.reshape(lines, numbers).astype(np.float64)
 
 
 def _jackknife(metric: Metric, sample: _Sample, sides: Sequence[Floats]) -> float | None:
