@@ -60,7 +60,7 @@ _ALL = (
     Metric(
         name="accuracy",
         title="accuracy",
-        definition="questions whose right option is the likeliest, by the sum over its tokens",
+        definition="questions whose right option is the likeliest, summed over its tokens",
         columns=("correct",),
         formula=_mean,
     ),
@@ -284,7 +284,7 @@ _ALL = (
     Metric(
         name="top1",
         title="top-1",
-        definition="tokens after which this and the first model hold the same one the likeliest",
+        definition="tokens after which this and the first model find the same one the likeliest",
         columns=("top1_agreed", "kl_tokens"),
         formula=_ratio,
     ),

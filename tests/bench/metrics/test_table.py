@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.paths import ROOT
 
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.errors import NotFiniteError
@@ -48,6 +49,12 @@ def test_every_definition_is_one_line_that_fits_a_table():
         assert metric.name == name
         assert "\n" not in metric.definition
         assert len(metric.definition) <= 90
+
+
+def test_the_documented_definitions_are_those_of_the_code():
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = [f"| {one.title} | `{one.name}` | {one.definition} |" for one in METRICS.values()]
+    assert "\n".join(rows) in page
 
 
 def test_what_went_wrong_is_counted():

@@ -54,9 +54,7 @@ def test_questions_of_one_document_are_drawn_together():
 def test_few_different_rows_are_drawn_as_many_rows_are():
     # the same questions, once as rows that occur often, once told apart by a column beside
     first, second = answers(0), answers(1)
-    few = paired_bootstrap(
-        ACCURACY, {"correct": first}, {"correct": second}, resamples=3000
-    )
+    few = paired_bootstrap(ACCURACY, {"correct": first}, {"correct": second}, resamples=3000)
     names = list(range(len(first)))
     nll = first + 1e-9 * np.arange(len(first))
     many = paired_bootstrap(

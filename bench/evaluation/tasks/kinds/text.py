@@ -44,7 +44,10 @@ class Text(Kind):
             template="{{ text }}",
         ),
     )
-    metrics = ("bits_per_byte", "token_perplexity", "word_perplexity", "kl", "top1")
+    metrics = (
+        *("bits_per_byte", "token_perplexity", "word_perplexity", "byte_perplexity"),
+        *("kl", "top1"),
+    )
 
     def question(self, row: Row, form: Form, parts: Parts, labels: tuple[str, ...]) -> Question:
         """Return a text, to the letter as the row has it."""
