@@ -54,17 +54,23 @@ def read_task(
             hint="leave out --prompt, or name another --kind",
         )
     reader = _Reader(of_kind, form, is_told=kind is not None)
-    parted = reader.parted(Path(path), rows)
-    examples_parted = []
+    files = [_File(Path(path), rows)]
     if shots_from is not None:
-        examples_parted = reader.parted(Path(shots_from), read_rows(shots_from))
-    parts = [part for _, part in (*parted, *examples_parted)]
-    shared = of_kind.labels(form, parts, given)
-    questions, skipped = reader.questions(Path(path), parted, shared)
+        files.append(_File(Path(shots_from), read_rows(shots_from)))
+    parted = [reader.parted(file) for file in files]
+    try:
+        shared = of_kind.labels(form, [parts for each in parted for _, parts in each], given)
+    except ConfigError:
+        for file in files:  # rows that are damaged may be the reason
+            file.problems.raise_found()
+        raise
+    (questions, skipped), *others = [
+        reader.questions(file, each, shared) for file, each in zip(files, parted, strict=True)
+    ]
     of_kind.signatures(questions)  # a library that is missing is said now, not after the answers
     examples = None
-    if shots_from is not None:
-        examples, _ = reader.questions(Path(shots_from), examples_parted, shared)
+    if others:
+        examples = others[0][0]
     source = form.template
     if prompt is not None:
         source = read_prompt(prompt)
@@ -112,6 +118,15 @@ Parted = list[tuple[Row, dict[str, Any]]]
 """Rows, and the parts of each by their role."""
 
 
+class _File:
+    """The rows of a file, and what is wrong with them."""
+
+    def __init__(self, path: Path, rows: Sequence[Row]) -> None:
+        self.path = path
+        self.rows = rows
+        self.problems = Problems(path)
+
+
 @dataclass(frozen=True)
 class _Reader:
     """Reads rows of one kind and form; a person may have told the kind."""
@@ -120,23 +135,20 @@ class _Reader:
     form: Form
     is_told: bool
 
-    def parted(self, path: Path, rows: Sequence[Row]) -> Parted:
-        """Return rows with their parts. Raises FormatError where some lack one."""
-        problems = Problems(path)
+    def parted(self, file: _File) -> Parted:
+        """Return the rows that have all parts, with these."""
         found: Parted = []
-        for row in rows:
+        for row in file.rows:
             try:
-                found.append((row, self._parts(row, rows[0])))
+                found.append((row, self._parts(row, file.rows[0])))
             except BadRow as problem:
-                problems.add(row.line, problem)
-        problems.raise_found()
+                file.problems.add(row.line, problem)
         return found
 
     def questions(
-        self, path: Path, parted: Parted, labels: tuple[str, ...]
+        self, file: _File, parted: Parted, labels: tuple[str, ...]
     ) -> tuple[tuple[Question, ...], int]:
-        """Return what rows ask, and how many have no right answer. Raises FormatError."""
-        problems = Problems(path)
+        """Return what rows ask, and how many cannot be asked. Raises FormatError."""
         found = []
         skipped = 0
         for row, parts in parted:
@@ -145,18 +157,19 @@ class _Reader:
             except LeftOut:
                 skipped += 1
             except BadRow as problem:
-                problems.add(row.line, problem)
-        _check_ids(found, problems)
-        problems.raise_found()
+                file.problems.add(row.line, problem)
+        _check_ids(found, file.problems)
+        file.problems.raise_found()
         if not found:
             raise FormatError(
-                f"{path}: none of its {skipped} rows has a {self.kind.asks_for}",
+                f"{file.path}: none of its {skipped} rows has a {self.kind.asks_for}",
                 hint="take other rows: those that data sets test with are without their answers",
             )
         return tuple(found), skipped
 
     def _parts(self, row: Row, first: Row) -> dict[str, Any]:
-        if not self.is_told and not self.form.recognises(row.fields):
+        lacks_a_field = row.fields.keys() <= first.fields.keys()
+        if not (self.is_told or lacks_a_field or self.form.recognises(row.fields)):
             others = [kind.name for kind in kinds_of(row.fields)]
             if others and self.kind.name not in others:
                 raise BadRow(
@@ -164,7 +177,7 @@ class _Reader:
                     f"{self.kind.name}",
                     hint="put rows of each kind into a file of their own",
                 )
-        return self.form.read(row.fields)
+        return self.form.read(row.fields, like=first.fields)
 
 
 def _check_ids(questions: Iterable[Question], problems: Problems) -> None:

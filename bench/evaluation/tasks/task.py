@@ -113,7 +113,8 @@ class Task:
         others = apart_from(self.rows, examples)
         if len(examples) < kept or not others:
             raise ConfigError(
-                f"{self.path} has {len(self.rows)} rows; {kept} of them cannot be examples",
+                f"{self.path} has {len(self.rows)} rows: too few for {kept} examples and a "
+                "question",
                 hint="use fewer --shots or --shot-seeds, or name other rows with --shots-from",
             )
         shown = {example.document for example in examples}
@@ -134,8 +135,8 @@ class Task:
         chosen = choose_shots(pool, shots * (shot_seed + 1), avoided=documents)[shots * shot_seed :]
         if len(chosen) < shots:
             raise ConfigError(
-                f"{shots} examples are wanted, and {len(chosen)} rows are left for them: no row is "
-                "shown that is asked, or whose id or text is that of one",
+                f"too few rows can be examples: {len(pool)} for {shots * (shot_seed + 1)}; no row "
+                "is shown that is asked, or whose id or text is that of one",
                 hint="use fewer --shots or --shot-seeds, or name other rows with --shots-from",
             )
         return chosen

@@ -98,7 +98,9 @@ class LanguageFields(Form):
         """Say the same."""
         return self.is_complete(fields)
 
-    def read(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        self, fields: Mapping[str, Any], like: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the two texts by language, as the part ``translation``."""
         pair = self.pair(fields)
         if len(pair) != 2:

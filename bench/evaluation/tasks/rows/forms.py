@@ -51,8 +51,14 @@ class Form:
         """Say whether a row has the fields, whatever is in them."""
         return all(any(name in fields for name in names) for names in self.needs.values())
 
-    def read(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        self, fields: Mapping[str, Any], like: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the parts of a row by role; None for those that it may have and lacks.
+
+        Args:
+            fields: of the row.
+            like: fields of another row of the file, whose names a message uses.
 
         Raises:
             BadRow: a part is missing, or null.
@@ -63,10 +69,13 @@ class Form:
             null = [name for name in names if name in fields]
             if null:
                 raise BadRow(f"{null[0]} is null", hint="give it a value, or drop the row")
+            usual = [name for name in names if name in (like or {})]
+            if usual:
+                raise BadRow(f"there is no {usual[0]}", hint="add it, or drop the row")
             found = ", ".join(quoted(name) for name in list(fields)[:10]) or "none"
             raise BadRow(
                 f"there is no {' or '.join(names)}; the fields are {found}",
-                hint="all rows of a file have the same fields; name this one as they do",
+                hint="name the fields of all rows as the kind has them",
             )
         return self._parts(fields)
 

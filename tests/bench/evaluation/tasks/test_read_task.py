@@ -101,12 +101,16 @@ def refused(path, *, error=FormatError, **settings):
         (['{"text": 5, "label": "a"}', '{"text": "b", "label": "b"}'], "text is 5; it must be"),
         (['{"text": "a", "label": [1]}', '{"text": "b", "label": "b"}'], "label is [1]; it must"),
         (
-            ['{"text": "a", "label": "x"}', '{"text": "b", "label": "y"}', '{"text": "c"}'],
-            "line 3: its fields are those of text, and line 1 has those of classify",
+            ['{"text": "a", "label": "x"}', '{"text": "c"}', '{"text": "", "label": "y"}'],
+            "line 2: there is no label; line 3: text is empty",
+        ),
+        (
+            ['{"text": "a", "label": "x"}', '{"question": "q", "answer": "a"}'],
+            "line 2: its fields are those of answer, and line 1 has those of classify",
         ),
         (
             ['{"text": "a", "label": "x"}', '{"label": "y", "foo": 1}'],
-            "line 2: there is no text or sentence",
+            "line 2: there is no text / add it",
         ),
         (
             ['{"id": 1, "text": "a", "label": "x"}', '{"id": "1", "text": "b", "label": "y"}'],
