@@ -141,6 +141,7 @@ class Choose(Kind):
             options = tuple(f"{option}{after}" for option in options)
         elif form is CAUSES:
             shown["asks"] = parts["asks"]
+            options = tuple(_within_a_sentence(option) for option in options)
         about = [question]
         if context is not None:
             about.append(context)
@@ -186,6 +187,13 @@ def _options(row: Row, form: ChoiceForm, parts: Parts) -> tuple[tuple[str, ...],
             )
         return texts, marked[0]
     return texts, _right(parts["right"], texts, names, form.begins)
+
+
+def _within_a_sentence(option: str) -> str:
+    """Return a sentence as it goes on after "because"."""
+    if option.startswith(("I ", "I'")):
+        return option
+    return option[0].lower() + option[1:]
 
 
 def _listed(choices: object) -> tuple[tuple[str, ...], tuple[str, ...]]:

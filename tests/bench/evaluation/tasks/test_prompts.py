@@ -104,6 +104,14 @@ def test_choices_fill_the_blank_of_a_sentence(tmp_path):
     assert prompt.question.right == 1
 
 
+def test_causes_and_effects_go_on_with_the_sentence(tmp_path):
+    row = {"premise": "It rained.", "choice1": "The road was wet.", "choice2": "I slept."}
+    rows = [{**row, "question": asks, "label": 0} for asks in ("effect", "cause")]
+    effect, cause = prompted(tmp_path, rows).prompts
+    assert (effect.context, cause.context) == ("It rained so", "It rained because")
+    assert effect.continuations == (" the road was wet.", " I slept.")
+
+
 def test_a_prompt_of_one_s_own_takes_the_place_of_all(tmp_path):
     rows = [{"text": f"t{n}", "label": "ab"[n % 2], "from": "me"} for n in range(4)]
     prompts = prompted(tmp_path, rows, shots=1, prompt="{{ from }} says {{ text }} =>\n")
