@@ -23,7 +23,7 @@ from edgellm.errors import ConfigError
 from edgellm.settings import DEFAULT_MODEL, LoadSettings, parse_budget
 
 if TYPE_CHECKING:
-    from edgellm.bench.evaluation.runs.evaluate import Rater
+    from edgellm.bench.evaluation.runs.measures import Rater
     from edgellm.bench.evaluation.tasks.task import Task
 
 NUMBERS = "N,N,..."
@@ -369,6 +369,8 @@ def _rater(url: str | None, model: str, key_variable: str | None) -> Rater | Non
         return None
     from edgellm.bench.backends.one_server import key_in
     from edgellm.bench.backends.openai_endpoint import Endpoint
+    from edgellm.bench.evaluation.runs.measures import Rater
     from edgellm.bench.queries.rating import judge
 
-    return judge(Endpoint(url, model, key=key_in(key_variable)).reply)
+    rate = judge(Endpoint(url, model, key=key_in(key_variable)).reply)
+    return Rater(f"{model} at {url}", rate)

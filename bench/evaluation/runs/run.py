@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from edgellm.bench.evaluation.runs.settings import Ask, EvaluationSettings
@@ -16,7 +17,11 @@ from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.checkpoint.fingerprint import fingerprint
+from edgellm.files.bounded import read_errors
 from edgellm.models.through_mlx_lm.checkpoint import AnyCheckpoint
+
+TEXT_FILES = {".json", ".jinja", ".model", ".tiktoken", ".txt"}
+"""Files beside the weights that say how texts become tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +40,21 @@ class EvaluatedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the weights, wherever they lie."""
-        return fingerprint(self.checkpoint)
+        """A digest of the weights, the tokenizer and its chat template, wherever they lie."""
+        digest = hashlib.sha256(fingerprint(self.checkpoint).encode())
+        folder = self.checkpoint.folder.path
+        files: list[Path] = []
+        if folder.is_dir():  # a GGUF file holds its tokenizer
+            files = sorted(file for file in folder.iterdir() if file.suffix in TEXT_FILES)
+        for file in files:
+            with read_errors(file):
+                digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def key(self) -> str:
+        """A digest of the model and its settings."""
+        return digest_of(self.fingerprint, sorted(self.load.items()))
 
     @property
     def shape(self) -> str:
@@ -86,7 +104,7 @@ class Run:
     def prompt_hash(self) -> str:
         """A digest of what its prompts have in common."""
         kind, prompts = self.ask.task.kind, self.prompts
-        return _digest(
+        return digest_of(
             kind.name, prompts.template, prompts.block, prompts.chat, prompts.stops, self.max_tokens
         )
 
@@ -102,21 +120,39 @@ class Run:
         stops = list(self.prompts.stops)
         return {"max_tokens": self.max_tokens, "stop": stops, **self.ask.decoding.fields}
 
+    @cached_property
+    def asked(self) -> dict[str, str]:
+        """A digest of each question as it is asked, by its id: rows may be edited."""
+        return {
+            prompt.question.id: digest_of(prompt.context, prompt.continuations, prompt.messages)
+            for prompt in self.prompts.prompts
+        }
+
+    def outcomes(self, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return those of the known outcomes that are of its questions as they are asked now."""
+        return {
+            name: known[name]
+            for name, asked in self.asked.items()
+            if name in known and known[name].get("asked") == asked
+        }
+
     def key(self, model: EvaluatedModel) -> str:
         """Return the digest under which its outcomes with a model are kept."""
         settings = self.settings
         decoding = self.ask.decoding and self.ask.decoding.name
-        return _digest(
-            model.fingerprint,
-            sorted(model.load.items()),
+        return digest_of(
+            model.key,
             self.ask.task.name,
             self.prompt_hash,
             [decoding, settings.seed, settings.stride],
         )
 
+    def whole_key(self, model: EvaluatedModel) -> str:
+        """Return the digest under which is kept what all of its questions took together."""
+        return digest_of(self.key(model), sorted(self.asked.items()))
+
     def messages(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Return prompts as the worker takes them."""
-        places = {prompt.question.id: place for place, prompt in enumerate(self.prompts.prompts)}
         return [
             {
                 "name": prompt.question.id,
@@ -124,7 +160,7 @@ class Run:
                 "messages": [dict(message) for message in prompt.messages],
                 "continuations": list(prompt.continuations),
                 # equal questions of different runs draw the same
-                "seed": self.settings.seed * 1_000_003 + places[prompt.question.id],
+                "seed": int(digest_of(self.settings.seed, prompt.question.id)[:8], 16),
             }
             for prompt in prompts
         ]
@@ -158,9 +194,10 @@ class Run:
 
 def question_hash(question: Question) -> str:
     """Return a digest of what a question asks, and of its right answers."""
-    return _digest(question.same, question.options, question.target, question.answers)[:8]
+    return digest_of(question.same, question.options, question.target, question.answers)[:8]
 
 
-def _digest(*parts: Any) -> str:
+def digest_of(*parts: Any) -> str:
+    """Return a digest of parts that JSON can hold."""
     text = json.dumps(parts, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.bench.evaluation.runs.run import EvaluatedModel
-from edgellm.bench.worker.process import WorkerProcess
+from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
+from edgellm.errors import BackendError
 
 WORKER = (sys.executable, "-m", "edgellm.bench.evaluation.runs.worker")
 
@@ -51,6 +52,7 @@ class Session:
         self.ended: Mapping[str, Any] = {}
         self._timeout = timeout
         self._started: tuple[WorkerProcess, LoadedModel] | None = None
+        self._refused: BackendError | None = None
 
     def __enter__(self) -> Session:
         """Return the session."""
@@ -58,12 +60,10 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the process, if there is one."""
-        if self._started is None:
-            return
-        if kind is None:
+        if self._started is not None and kind is None:
             self._started[0].close()
         else:
-            self._started[0].kill()
+            self._kill()
 
     @property
     def loaded(self) -> LoadedModel:
@@ -74,6 +74,9 @@ class Session:
         self, work: str, prompts: Sequence[Mapping[str, Any]], **others: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield what comes back of prompts, as it comes.
+
+        A worker that is gone, or whose answers are not read to their end, is replaced by a new one
+        when the next question is asked.
 
         Args:
             work: ``options``, ``generated``, ``read``, ``latency`` and so on.
@@ -86,11 +89,29 @@ class Session:
         """
         worker, _ = self._start()
         worker.send({"do": work, "prompts": list(prompts), **others})
-        while not (message := worker.receive()).get("done"):
-            yield message
-        self.ended = message
+        is_at_rest = False
+        try:
+            while not (message := worker.receive()).get("done"):
+                yield message
+            self.ended = message
+            is_at_rest = True
+        except WorkerEndedError:
+            raise
+        except BackendError:  # the worker has said so, and waits for the next order
+            is_at_rest = True
+            raise
+        finally:
+            if not is_at_rest:
+                self._kill()
+
+    def _kill(self) -> None:
+        if self._started is not None:
+            self._started[0].kill()
+            self._started = None
 
     def _start(self) -> tuple[WorkerProcess, LoadedModel]:
+        if self._refused is not None:  # what could not be loaded once is not tried for each run
+            raise self._refused
         if self._started is None:
             load = self.model.load
             worker = WorkerProcess(
@@ -100,7 +121,9 @@ class Session:
                 path = str(self.model.checkpoint.folder.path)
                 worker.send({"model": path, "load": dict(load)})
                 self._started = worker, LoadedModel(**worker.receive())
-            except BaseException:
+            except BaseException as error:
                 worker.kill()
+                if isinstance(error, BackendError):
+                    self._refused = error
                 raise
         return self._started
