@@ -30,7 +30,7 @@ class Rater:
 
 
 class Measures:
-    """What the reference and the judge say of runs. Another reference or judge says it anew.
+    """Has the reference and the judge measure runs; another of them measures all of it anew.
 
     Args:
         reference: the model.

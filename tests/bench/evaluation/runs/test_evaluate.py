@@ -2,15 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 import edgellm
 from edgellm.bench.evaluation.runs.decoding import parse_decodings
 from edgellm.bench.evaluation.runs.evaluate import evaluate
+from edgellm.bench.evaluation.runs.measures import Measures
+from edgellm.bench.evaluation.runs.run import EvaluatedModel, Run
 from edgellm.bench.evaluation.runs.samples import Samples
-from edgellm.bench.evaluation.runs.settings import EvaluationSettings
+from edgellm.bench.evaluation.runs.settings import Ask, EvaluationSettings
 from edgellm.bench.evaluation.tasks.read_task import read_task
+from edgellm.hub.resolve import locate
+from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
 
 STORIES = ("Once upon a time, there was a little dog. He was happy.", "Lily saw a big red ball.")
 ROWS = {
@@ -161,3 +166,46 @@ def test_a_model_that_is_not_there_is_a_record_with_its_error(tasks):
     settings = EvaluationSettings()
     [record] = evaluate(["./no-such-model"], [tasks["choose"]], settings, Samples(None))
     assert "no-such-model" in record.error
+
+
+def test_rows_that_are_new_or_edited_are_asked(samples, records, tmp_path):
+    known = one(records, model="stories-draft", task="choose", shots=0)
+    rows = [dict(row) for row in ROWS["choose"]]
+    rows[1]["question"] = "Nothing at all"
+    (tmp_path / "choose.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "samples.jsonl").write_bytes(samples.read_bytes())
+    read = Samples(tmp_path / "samples.jsonl", resume=True)
+    task = read_task(tmp_path / "choose.jsonl")
+    [record] = evaluate(["stories-draft"], [task], replace(SETTINGS, shots=(0,)), read)
+
+    assert len(known.question_ids) == 2
+    assert len(record.question_ids) == 3, "as many as there are without examples"
+    before, now = known.columns["right_logprob"], record.columns["right_logprob"]
+    assert now[0] == before[0]
+    assert now[1] != before[1]
+    assert record.layer_tokens is None, "of a part it would say too little"
+
+
+def test_a_comparison_that_was_stopped_is_made_whole(tasks, samples, records, tmp_path):
+    known = one(records, model="stories-draft", task="texts")
+    lines = samples.read_text().splitlines(keepends=True)
+    place = next(place for place, line in enumerate(lines) if "kl_sum" in line)
+    (tmp_path / "samples.jsonl").write_text("".join(lines[: place + 1]))
+    read = Samples(tmp_path / "samples.jsonl", resume=True)
+    _, record = evaluate(["stories", "stories-draft"], [tasks["texts"]], SETTINGS, read)
+    assert record.columns == known.columns
+
+
+def test_another_reference_compares_logits_anew(tasks, samples, records, tmp_path):
+    task, read = tasks["texts"], Samples(samples, resume=True)
+    run = Run(Ask(task), task.prompts(task.questions()), SETTINGS)
+    load = {"memory": None, "threads": None, "kv_bits": None}
+    models = {
+        name: EvaluatedModel(name, read_any_checkpoint(locate(name)), load)
+        for name in ("stories", "stories-draft")
+    }
+    measured = Measures(models["stories"], read, tmp_path, None)
+    assert measured.has_compared(run, models["stories-draft"])
+    measured = Measures(models["stories-draft"], read, tmp_path, None)
+    assert not measured.has_compared(run, models["stories-draft"])
+    read.close()
