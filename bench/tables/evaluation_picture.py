@@ -122,7 +122,10 @@ class _Canvas:
     def lines(self) -> list[tuple[str, str]]:
         """Return the rows with their labels."""
         labels = [""] * ROWS
-        for row in (0, ROWS // 2, ROWS - 1):
+        labelled = (0, ROWS // 2, ROWS - 1)
+        if self.high <= self.low:
+            labelled = (ROWS // 2,)
+        for row in labelled:
             value = self.high - (self.high - self.low) * row / (ROWS - 1)
             labels[row] = value_text(self.headline, value)
         return [(label, "".join(row)) for label, row in zip(labels, self.cells, strict=True)]
