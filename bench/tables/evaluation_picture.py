@@ -122,7 +122,7 @@ class _Canvas:
     def lines(self) -> list[tuple[str, str]]:
         """Return the rows with their labels."""
         labels = [""] * ROWS
-        labelled = (0, ROWS // 2, ROWS - 1)
+        labelled: tuple[int, ...] = (0, ROWS // 2, ROWS - 1)
         if self.high <= self.low:
             labelled = (ROWS // 2,)
         for row in labelled:
