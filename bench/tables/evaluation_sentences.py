@@ -9,11 +9,16 @@ from typing import Literal
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
 from edgellm.bench.statistics.paired import PairedResult
-from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
+from edgellm.bench.statistics.resampling import CONFIDENCE, Difference, standard_error
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_runs import ComparedRun
 from edgellm.bench.tables.evaluation_tables import TEXT, score_text
-from edgellm.bench.tables.evaluation_values import change_texts, score_words, unit_of
+from edgellm.bench.tables.evaluation_values import (
+    change_texts,
+    score_words,
+    unit_of,
+    value_text,
+)
 
 UNSEEN = "no difference seen"
 
@@ -88,7 +93,12 @@ def count_sentences(
 
 def task_sentences(runs: Sequence[ComparedRun]) -> list[str]:
     """Return what a reader of a task's table should know besides."""
-    return [*likelihood_sentences(runs), *power_sentences(runs), *count_sentences(runs)]
+    return [
+        *likelihood_sentences(runs),
+        *divergence_sentences(runs),
+        *power_sentences(runs),
+        *count_sentences(runs),
+    ]
 
 
 def evaluation_lines(tasks: Mapping[str, Sequence[ComparedRun]], *, width: int) -> list[str]:
@@ -118,6 +128,22 @@ def likelihood_sentences(runs: Sequence[ComparedRun]) -> list[str]:
         f"{', '.join(found)}"
         for direction, found in changes.items()
     ]
+
+
+def divergence_sentences(runs: Sequence[ComparedRun]) -> list[str]:
+    """Return divergences with their standard errors, for which tables have no room."""
+    metric, found = METRICS["kl"], []
+    for run in runs:
+        columns = run.record.columns
+        if not metric.is_defined(columns):
+            continue
+        error = standard_error(metric, columns, run.record.documents)
+        if error is not None:
+            value = value_text(metric.name, metric.of(columns))
+            found.append(f"{run.letter} {value} ± {value_text(metric.name, error)}")
+    if not found:
+        return []
+    return [f"KL from the first run, ± its standard error over texts, nats: {', '.join(found)}"]
 
 
 def _likelihood(found: PairedResult) -> str:

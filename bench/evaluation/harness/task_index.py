@@ -37,7 +37,7 @@ def index_of(names: Iterable[str], folder: Path | None) -> Any:
 
 
 def folders_with(names: Iterable[str], root: Path) -> Iterator[Path]:
-    """Yield the folders in ``root`` with a YAML file that names one of the tasks on its own line.
+    """Yield the folders in ``root`` with a YAML file that has a line for one of the tasks.
 
     That is so of a task, a group and a tag where they are defined, and of members of a group.
     """

@@ -104,3 +104,16 @@ def test_a_picture_has_each_run_at_its_size_and_score(tasks):
     assert places["B"] < places["C"] < places["A"], "the smaller the further left"
     assert evaluation_picture(tasks, width=NARROWEST - 1) == ""
     assert evaluation_picture({"tickets": tasks["tickets"][:1]}, width=80) == ""
+
+
+def test_a_divergence_has_its_standard_error():
+    def texts(model, **columns):
+        columns = {"nll": (8.0, 9.0, 7.0), "bytes": (10.0, 10.0, 10.0), **columns}
+        metrics = {"bits_per_byte": 1.0}
+        told = {"task_kind": "text", "headline": "bits_per_byte", "metrics": metrics}
+        return evaluation([0] * 3, model=model, columns=columns, **told)
+
+    other = texts("b", kl_sum=(1.0, 2.0, 3.0), kl_tokens=(10.0, 10.0, 10.0))
+    sentences = task_sentences(compared_runs([texts("a"), other])["tickets"])
+    # of 0.1, 0.2 and 0.3: their standard deviation is 0.1, over the root of three
+    assert sentences[0].endswith("nats: B 0.200 ± 0.058")
