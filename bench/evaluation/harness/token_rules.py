@@ -66,9 +66,9 @@ class TokenRules:
     def encode_pair(self, context: str, continuation: str) -> EncodedPair:
         """Return a context and its continuation as tokens.
 
-        Both are encoded as one text, which is cut after the context's own tokens. Blanks at the
-        end of a context belong to the continuation. Where the tokenizer joins the end of the
-        context with the continuation, the whole joint token belongs to the continuation.
+        Of their joint text, the continuation is what comes after as many tokens as the context has
+        alone. Blanks at the end of a context belong to the continuation. Where the tokenizer joins
+        all of the continuation with the context's end, the joint token is the continuation.
 
         Raises:
             ConfigError: the continuation is empty.
@@ -85,12 +85,9 @@ class TokenRules:
             return self._cut(*self._without_context(continuation))
         before = self.encode(context)
         whole = self.encode(context + continuation)
-        length = len(before)
-        if length >= len(whole):  # as of "The ca" and "t"
-            length = _common_length(before, whole)
-        if not length:
-            return self._cut([self.begin], whole)
-        return self._cut(whole[:length], whole[length:])
+        if len(before) >= len(whole):  # as of "The ca" and "t"
+            before = before[: _common_length(before, whole)]
+        return self._cut(before or [self.begin], whole[len(before) :])
 
     def encode_prompt(self, text: str, max_new_tokens: int) -> tuple[list[int], int]:
         """Return the tokens of a prompt, and how many are left out at its beginning.

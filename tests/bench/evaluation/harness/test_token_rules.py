@@ -38,6 +38,15 @@ def test_a_token_over_the_boundary_belongs_to_the_continuation(byte_level):
     assert pair.continuation == whole[-1:]
 
 
+def test_a_context_keeps_its_own_tokens(pieces):
+    # the joint text splits "wasthe" elsewhere; the harness keeps the context as it is
+    rules, context = TokenRules(pieces, 100), "Once upon a time there was"
+    before, whole = pieces.encode(context), pieces.encode(context + "the")
+    assert whole[: len(before)] != before
+    pair = rules.encode_pair(context, "the")
+    assert (pair.context, pair.continuation) == (before, whole[len(before) :])
+
+
 @pytest.mark.parametrize("answer", ["there", " there"])
 def test_an_empty_context_is_the_beginning(answer, pieces, byte_level):
     word = pieces.encode("there", add_special_tokens=False)
