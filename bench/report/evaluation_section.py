@@ -47,8 +47,11 @@ def evaluation_section(records: Sequence[Record]) -> str:
     if not tasks:
         return ""
     quality = [quality_panel(task, runs) for task, runs in tasks.items()]
+    legend = ""
+    if any("<svg" in one for one in quality):
+        legend = interval_legend(SIGNS)
     parts = [
-        interval_legend(SIGNS) if any("<svg" in one for one in quality) else "",
+        legend,
         panels(quality),
         panels([*shots_panels(tasks), *time_panels(tasks)]),
         *(_decoding_panel(task, runs) for task, runs in tasks.items()),

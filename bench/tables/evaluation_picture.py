@@ -51,7 +51,9 @@ def _picture(task: str, runs: Sequence[ComparedRun], width: int, *, plain: bool)
     shown = [run for run in distinct_runs(runs) if run.size and run.score is not None]
     if len({run.size for run in shown}) < 2:
         return ""
-    signs, headline = PLAIN if plain else LINES, shown[0].headline
+    signs, headline = LINES, shown[0].headline
+    if plain:
+        signs = PLAIN
     canvas = _Canvas(shown, width - MARGIN - 2)
     first = next((run for run in shown if run.is_reference), None)
     if first is not None:

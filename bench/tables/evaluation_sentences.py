@@ -12,7 +12,7 @@ from edgellm.bench.statistics.paired import PairedResult
 from edgellm.bench.statistics.resampling import CONFIDENCE, Difference, standard_error
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
 from edgellm.bench.tables.evaluation_runs import ComparedRun
-from edgellm.bench.tables.evaluation_tables import TEXT, score_text
+from edgellm.bench.tables.evaluation_tables import TEXT, asked_noun, score_text
 from edgellm.bench.tables.evaluation_values import (
     change_texts,
     score_words,
@@ -43,7 +43,7 @@ def verdict_sentence(run: ComparedRun) -> str:
     if run.paired is None:
         return f"{run.name}: the same answers as {run.first}"
     found = run.paired
-    asked = counted(found.questions, "text" if run.record.task_kind == TEXT else "question")
+    asked = counted(found.questions, asked_noun(run.record))
     change, low, high = change_texts(found.metric, found.difference, found.low, found.high)
     change = " ".join(filter(None, [change, unit_of(found.metric)]))
     said = f"{run.name}: {found.verdict} in {asked} ({change}, {low} to {high})"

@@ -83,8 +83,15 @@ def heading(task: str, runs: Sequence[ComparedRun]) -> str:
     same = [name for name in told if name not in differing_settings(runs)]
     asked = [SETTINGS[name](record.get(name)) for name in same if record.get(name) is not None]
     most = max(run.record.questions for run in runs)
-    parts = [f"{record.task_kind}, {_counted(record, most)}", *asked]
+    parts = [f"{record.task_kind}, {counted(most, asked_noun(record))}", *asked]
     return f"{task} ({', '.join(part for part in parts if part)})"
+
+
+def asked_noun(record: EvaluationRecord) -> str:
+    """Return what a task consists of: ``question``, or ``text``."""
+    if record.task_kind == TEXT:
+        return TEXT
+    return "question"
 
 
 def score_text(run: ComparedRun) -> str | None:
@@ -137,7 +144,9 @@ def quality_columns(runs: Sequence[ComparedRun]) -> dict[str, Cell]:
     headline = runs[0].headline
     columns[title_of(headline)] = score_text
     firsts = [run.letter for run in runs if run.is_reference]
-    against = f"against {firsts[0]}" if len(firsts) == 1 else "against the first"
+    against = "against the first"
+    if len(firsts) == 1:
+        against = f"against {firsts[0]}"
     columns[against] = change_cell
     columns["difference"] = verdict_text
     return columns
@@ -177,12 +186,11 @@ def cells_of(runs: Sequence[ComparedRun], columns: Mapping[str, Cell]) -> list[l
     """
     texts = {head: [cell(run) or "-" for run in runs] for head, cell in columns.items()}
     said = {head: column for head, column in texts.items() if set(column) - {"-", "0"}}
-    lines = zip(*said.values(), strict=True) if said else [() for _ in runs]
-    letters = [run.letter for run in runs]
-    return [
-        ["", *said],
-        *([letter, *line] for letter, line in zip(letters, lines, strict=True)),
+    lines = [
+        [run.letter, *(column[number] for column in said.values())]
+        for number, run in enumerate(runs)
     ]
+    return [["", *said], *lines]
 
 
 def p_text(p: float) -> str:
@@ -278,9 +286,3 @@ def _shown(value: Any, show: Callable[[Any], str]) -> str | None:
     if value is None:
         return None
     return show(value)
-
-
-def _counted(record: EvaluationRecord, questions: int) -> str:
-    if record.task_kind == TEXT:
-        return counted(questions, "text")
-    return counted(questions, "question")

@@ -55,13 +55,17 @@ def _evaluation_blocks(records: Sequence[EvaluationRecord]) -> list[str]:
     blocks = []
     for task, runs in compared_runs(records).items():
         lines = cells_of(runs, quality_columns(runs) | cost_columns())
-        said = [f"- {_escape(sentence)}" for sentence in task_sentences(runs)]
-        blocks += [f"## {_escape(heading(task, runs))}", _table(lines)]
-        blocks += ["\n".join(said)] if said else []
-    failed = [
-        f"- {_escape(f'{one.model}, {one.task}: {one.error}')}" for one in records if one.error
-    ]
-    return [*blocks, *(["\n".join(failed)] if failed else [])]
+        title = f"## {_escape(heading(task, runs))}"
+        blocks += [title, _table(lines), *_list(task_sentences(runs))]
+    failed = [f"{one.model}, {one.task}: {one.error}" for one in records if one.error]
+    return [*blocks, *_list(failed)]
+
+
+def _list(sentences: Sequence[str]) -> list[str]:
+    """Return a block of sentences; no block without any."""
+    if not sentences:
+        return []
+    return ["\n".join(f"- {_escape(sentence)}" for sentence in sentences)]
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

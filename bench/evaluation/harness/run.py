@@ -14,6 +14,7 @@ from typing import Any
 
 from edgellm.bench.evaluation.harness.library import require_library
 from edgellm.bench.evaluation.harness.tasks import tasks_of
+from edgellm.bench.evaluation.runs.run import shape_of
 from edgellm.bench.machine.environment import environment
 from edgellm.bench.metrics.table import METRICS
 from edgellm.bench.records.backend_names import OWN
@@ -133,6 +134,7 @@ class _Evaluation:
         try:
             checkpoint = read_any_checkpoint(locate(model))
             fields |= {"bits": checkpoint.usual_bits, "model_bytes": checkpoint.nbytes}
+            fields["shape"] = shape_of(checkpoint)
             with ExitStack() as closing:
                 worker = closing.enter_context(self._worker(load))
                 self._tell(waiting[0], model, "loading")

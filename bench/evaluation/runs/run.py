@@ -57,28 +57,28 @@ class EvaluatedModel:
         return digest_of(self.fingerprint, sorted(self.load.items()))
 
     @property
-    def shape(self) -> str:
-        """The model's sizes in words, whatever its bits."""
-        config = self.checkpoint.config
-        if isinstance(self.checkpoint, Checkpoint):
-            width: int | None = self.checkpoint.config.hidden_size
-        else:
-            width = self.checkpoint.hidden_size
-        layers = f"{config.num_hidden_layers} layers of {width or 'unknown width'}"
-        return f"{layers}, {config.vocab_size:,} words"
-
-    @property
     def fields(self) -> dict[str, Any]:
         """Fields of a record: the model, and how it was loaded."""
         return {
             "model": self.name,
             "bits": self.checkpoint.usual_bits,
             "model_bytes": self.checkpoint.nbytes,
-            "shape": self.shape,
+            "shape": shape_of(self.checkpoint),
             "threads": self.load.get("threads"),
             "memory_bytes": self.load.get("memory"),
             "kv_bits": self.load.get("kv_bits"),
         }
+
+
+def shape_of(checkpoint: AnyCheckpoint) -> str:
+    """Return a model's sizes in words, whatever its bits."""
+    config = checkpoint.config
+    if isinstance(checkpoint, Checkpoint):
+        width: int | None = checkpoint.config.hidden_size
+    else:
+        width = checkpoint.hidden_size
+    layers = f"{config.num_hidden_layers} layers of {width or 'unknown width'}"
+    return f"{layers}, {config.vocab_size:,} words"
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,9 @@ def _drawn(point: Point, axes: _Axes) -> str:
     x, y, radius = axes.x(point.x), axes.y(point.y), _radius(point)
     if point.mark is not None:
         return marks(point.mark, [(x, y)])
-    kind = "disc" if point.is_filled else "ring"
+    kind = "ring"
+    if point.is_filled:
+        kind = "disc"
     parts = [
         f'<circle class="{kind} c{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>',
     ]
@@ -282,7 +284,9 @@ def _joined(points: Sequence[Point], axes: _Axes) -> list[list[tuple[float, floa
     lines = []
     for number in dict.fromkeys(point.line for point in points):
         joined = sorted((axes.x(one.x), axes.y(one.y)) for one in points if one.line == number)
-        lines.append(joined if len(joined) > 1 else [])
+        if len(joined) < 2:
+            joined = []
+        lines.append(joined)
     return lines
 
 
