@@ -132,6 +132,18 @@ def differing_settings(runs: Sequence[ComparedRun]) -> list[str]:
     return [name for name in SETTINGS if len({str(run.record.get(name)) for run in runs}) > 1]
 
 
+def standard_error_of(record: EvaluationRecord, name: str) -> float | None:
+    """Return the standard error of a metric of a run; None where it has none."""
+    metric = METRICS.get(name)
+    if metric is None:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return standard_error(metric, record.columns, record.documents)
+    except EdgeLLMError:
+        return None
+
+
 def telling_settings(runs: Sequence[ComparedRun], besides: Iterable[str] = ()) -> list[str]:
     """Return the settings besides some by which runs can be told apart.
 
@@ -212,7 +224,7 @@ def _with_first(
             reference=reference,
             paired=found.get(_answers(record)),
             refusal=refusals.get(id(record)),
-            standard_error=_standard_error(record),
+            standard_error=standard_error_of(record, record.headline),
         )
         for record in (reference, *others)
     ]
@@ -252,17 +264,6 @@ def _refusal(reference: EvaluationRecord, other: EvaluationRecord) -> str | None
     except EdgeLLMError as error:
         return error.message
     return None
-
-
-def _standard_error(record: EvaluationRecord) -> float | None:
-    metric = METRICS.get(record.headline)
-    if metric is None:
-        return None
-    try:
-        with np.errstate(all="ignore"):
-            return standard_error(metric, record.columns, record.documents)
-    except EdgeLLMError:
-        return None
 
 
 def _beats(one: ComparedRun, other: ComparedRun) -> bool:

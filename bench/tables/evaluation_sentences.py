@@ -9,9 +9,9 @@ from typing import Literal
 from edgellm.bench.metrics.table import COUNTED, METRICS, counts
 from edgellm.bench.records.differences import counted
 from edgellm.bench.statistics.paired import PairedResult
-from edgellm.bench.statistics.resampling import CONFIDENCE, Difference, standard_error
+from edgellm.bench.statistics.resampling import CONFIDENCE, Difference
 from edgellm.bench.statistics.sample_size import in_unit, what_it_shows
-from edgellm.bench.tables.evaluation_runs import ComparedRun
+from edgellm.bench.tables.evaluation_runs import ComparedRun, standard_error_of
 from edgellm.bench.tables.evaluation_tables import TEXT, asked_noun, score_text
 from edgellm.bench.tables.evaluation_values import (
     change_texts,
@@ -22,6 +22,7 @@ from edgellm.bench.tables.evaluation_values import (
 
 UNSEEN = "no difference seen"
 
+DIVERGENCE = "kl"
 MOST_SENTENCES = 3
 """Of one kind about the runs of a task."""
 
@@ -132,15 +133,12 @@ def likelihood_sentences(runs: Sequence[ComparedRun]) -> list[str]:
 
 def divergence_sentences(runs: Sequence[ComparedRun]) -> list[str]:
     """Return divergences with their standard errors, for which tables have no room."""
-    metric, found = METRICS["kl"], []
+    found = []
     for run in runs:
-        columns = run.record.columns
-        if not metric.is_defined(columns):
-            continue
-        error = standard_error(metric, columns, run.record.documents)
+        error = standard_error_of(run.record, DIVERGENCE)
         if error is not None:
-            value = value_text(metric.name, metric.of(columns))
-            found.append(f"{run.letter} {value} ± {value_text(metric.name, error)}")
+            value = value_text(DIVERGENCE, METRICS[DIVERGENCE].of(run.record.columns))
+            found.append(f"{run.letter} {value} ± {value_text(DIVERGENCE, error)}")
     if not found:
         return []
     return [f"KL from the first run, ± its standard error over texts, nats: {', '.join(found)}"]

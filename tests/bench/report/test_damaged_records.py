@@ -68,6 +68,19 @@ RECORDS = [
     ),
     ParityRecord(**COMMON, test="parity", bits=8, kl=0.01, perplexity=5.0, reference_perplexity=4),
     evaluation([1, 0] * 8),
+    evaluation(
+        [1] * 4,
+        task="texts",
+        task_kind="text",
+        headline="bits_per_byte",
+        metrics={"bits_per_byte": 1.0, "kl": 0.5},
+        columns={
+            "nll": (3.0,) * 4,
+            "bytes": (4.0,) * 4,
+            "kl_sum": (2.0, 2.0, 1.0, 2.0),
+            "kl_tokens": (4.0,) * 4,
+        },
+    ),
     evaluation([0, 0] * 8, bits=4, model_bytes=4_000_000, shots=0, shot_text="a"),
 ]
 NUMBERS = [0, -1, 1, 2, 7, 0.5, 1e-320, 1e-15, 1e-9, 1e9, 1e12, 1e15, 1e18, 1e308, 2**63, 10**400]

@@ -117,3 +117,35 @@ def test_a_divergence_has_its_standard_error():
     sentences = task_sentences(compared_runs([texts("a"), other])["tickets"])
     # of 0.1, 0.2 and 0.3: their standard deviation is 0.1, over the root of three
     assert sentences[0].endswith("nats: B 0.200 ± 0.058")
+
+
+def test_texts_have_perplexities_and_a_divergence_with_its_error():
+    runs = [
+        evaluation(
+            [1] * 8,
+            model=model,
+            task_kind="text",
+            headline="bits_per_byte",
+            metrics={"bits_per_byte": bits, "token_perplexity": 4.0} | more,
+            columns={"nll": nll, "bytes": (4.0,) * 8} | kl,
+        )
+        for model, bits, nll, more, kl in (
+            ("llama-16bit", 1.0, (2.0, 3.0, 4.0, 5.0) * 2, {}, {}),
+            (
+                "llama-4bit",
+                1.2,
+                (3.0, 4.0, 5.0, 6.5) * 2,
+                {"kl": 0.25},
+                {"kl_sum": (1.0, 1.5, 0.5, 1.0) * 2, "kl_tokens": (4.0,) * 8},
+            ),
+        )
+    ]
+    tasks = compared_runs(runs)
+    table = evaluation_tables(tasks, width=80)
+    assert "tickets (text, 8 texts); lower is better" in table
+    assert "ppl/token" in table
+    assert "KL, nats" in table
+    assert "worse" in table
+    (told,) = task_sentences(tasks["tickets"])
+    assert told.startswith("KL from the first run")
+    assert "B 0.250 ±" in told
