@@ -202,17 +202,19 @@ def p_text(p: float) -> str:
 
 def _of_task(task: str, runs: Sequence[ComparedRun], width: int | None, *, wide: bool) -> str:
     quality, cost = quality_columns(runs), cost_columns(wide=wide)
+    more: dict[str, Cell] = {}
     if runs[0].record.task_kind == TEXT:
-        cost = metric_columns(TEXT_METRICS) | cost
+        more = metric_columns(TEXT_METRICS)
     if wide:
-        cost |= detail_columns(runs)
+        more |= detail_columns(runs)
     title = heading(task, runs)
     if direction_of(runs[0].headline) == LOWER:
         title += f"; {LOWER}"
-    tables = [cells_of(runs, quality | cost)]
+    tables = [cells_of(runs, quality | more | cost)]
     if width is not None and _width(tables[0]) > width:
         model, size = ({name: quality.pop(name)} for name in ("model", "size"))
-        tables = [cells_of(runs, model | quality), cells_of(runs, model | size | cost)]
+        parts = filter(None, [quality, more, size | cost])
+        tables = [cells_of(runs, model | part) for part in parts]
     texts = [_aligned(lines, width) for lines in tables]
     return "\n\n".join([f"{title}\n{texts[0]}", *texts[1:]])
 

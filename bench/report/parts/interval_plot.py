@@ -107,7 +107,7 @@ def interval_plot(
     # small ones on top of large ones
     ordered = sorted(points, key=lambda point: -(point.weight or 0.0))
     parts += [_drawn(point, axes) for point in ordered]
-    parts += _names(points, axes)
+    parts += _names(points, axes, across)
     drawing = f"{''.join(parts)}</svg>"
     keys = {_line(number): name for number, name in (line_names or {}).items()}
     keys |= {marks(number, [(19, 10)]): name for number, name in (mark_names or {}).items()}
@@ -244,10 +244,12 @@ def _drawn(point: Point, axes: _Axes) -> str:
     return "".join(parts)
 
 
-def _names(points: Sequence[Point], axes: _Axes) -> list[str]:
+def _names(points: Sequence[Point], axes: _Axes, across: float | None) -> list[str]:
     """Return the names of points, each near its own and as far as possible on nothing else."""
     taken = [box for point in points for box in _boxes_of(point, axes)]
     taken += _boxes_of_lines(points, axes)
+    if across is not None:
+        taken.append(Box(LEFT, axes.y(across) - 1, WIDTH - RIGHT, axes.y(across) + 1))
     area = Box(LEFT + 2, 0, WIDTH, HEIGHT - BOTTOM)
     shown = []
     for point in sorted(points, key=lambda point: point.x):

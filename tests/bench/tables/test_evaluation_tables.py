@@ -145,6 +145,8 @@ def test_texts_have_perplexities_and_a_divergence_with_its_error():
     assert "tickets (text, 8 texts); lower is better" in table
     assert "ppl/token" in table
     assert "KL, nats" in table
+    assert max(map(len, table.splitlines())) <= 80
+    assert "…" not in table
     assert "worse" in table
     (told,) = task_sentences(tasks["tickets"])
     assert told.startswith("KL from the first run")
