@@ -14,7 +14,7 @@ EdgeLLMError                exit status 1, unless it says otherwise
 |-- ReadError               a file could not be read
 |-- ContextError            the prompt does not fit the context
 |-- QueueFullError          as many sequences wait as may
-|-- NotFiniteError          a model's logits are not finite
+|-- NotFiniteError          a model's logits, or scores made of them, are not finite
 `-- ClosedError             the model was closed
 """
 
@@ -132,7 +132,7 @@ class QueueFullError(EdgeLLMError):
 
 
 class NotFiniteError(EdgeLLMError):
-    """A model's logits are infinite or NaN: no token can be drawn from them."""
+    """A model's logits are infinite or NaN, so that they give no token, score or metric."""
 
 
 class ClosedError(EdgeLLMError):

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from edgellm.errors import ConfigError
@@ -105,6 +106,7 @@ def read_lines(text: str, tokens: Sequence[str], kinds: Iterable[str]) -> ReadLi
     exact = _Places(tokens)
     folded = _Places([token.casefold() for token in tokens])
     spans: list[Span] = []
+    taken = [False] * len(tokens)
     elsewhere = unparsed = 0
     for raw in text.splitlines():
         line = BULLET.sub("", raw).strip()
@@ -116,16 +118,14 @@ def read_lines(text: str, tokens: Sequence[str], kinds: Iterable[str]) -> ReadLi
         if not colon or kind is None or not wanted:
             unparsed += 1
             continue
-        candidates = [*exact.find(wanted), *folded.find(wanted.casefold())]
-        free = [
-            (begin, end)
-            for begin, end in candidates
-            if all(end <= span.begin or begin >= span.end for span in spans)
-        ]
-        if free:
-            spans.append(Span(kind, *free[0]))
-        else:
+        candidates = chain(exact.find(wanted), folded.find(wanted.casefold()))
+        place = next(((begin, end) for begin, end in candidates if not any(taken[begin:end])), None)
+        if place is None:
             elsewhere += 1
+            continue
+        begin, end = place
+        spans.append(Span(kind, begin, end))
+        taken[begin:end] = [True] * (end - begin)
     return ReadLines(tuple(sorted(spans, key=lambda span: span.begin)), elsewhere, unparsed)
 
 

@@ -30,7 +30,7 @@ def words(text: str) -> list[str]:
     """
     found: list[str] = []
     before = "other"
-    for character in unicodedata.normalize("NFKC", text).casefold():
+    for character in _folded(text):
         kind = _kind(character)
         if kind == "format":
             continue
@@ -52,6 +52,11 @@ def contains_run(whole: Sequence[str], part: Sequence[str]) -> bool:
     return any(
         list(whole[begin : begin + size]) == list(part) for begin in range(len(whole) - size + 1)
     )
+
+
+def _folded(text: str) -> str:
+    # folding may write a letter as a letter and a mark, so that the marks have to be put in order
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,7 @@ from edgellm.errors import NotFiniteError
         ("Don't stop: 3.5 km_2!", ["don", "t", "stop", "3", "5", "km", "2"]),
         ("Straße, Füße und Éclair", ["strasse", "füsse", "und", "éclair"]),
         ("e\u0301clair", ["éclair"]),
+        ("\u0130\u0327", ["i\u0327\u0307"]),  # the marks in their order, as i has them
         ("Модель читает", ["модель", "читает"]),
         ("हिन्दी में", ["हिन्दी", "में"]),
         ("語を読む2回。", ["語", "を", "読", "む", "2", "回"]),
