@@ -22,7 +22,6 @@ from edgellm.converters.calibrated.layer_quantizer import (
     QuantizingLinear,
 )
 from edgellm.converters.mixed_bits.backward import EMBEDDING, HEAD, NORM
-from edgellm.converters.mixed_bits.observed_attention import attention_by_numpy
 from edgellm.converters.tensors.floats import Floats, stored
 from edgellm.converters.tensors.recipe import Matrix, Recipe
 from edgellm.converters.tensors.source import AS_SHOWN, Bytes, DerivedSource, Source, SourceTensor
@@ -32,6 +31,7 @@ from edgellm.kv_cache.cache import KVCache
 from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.llama import Block
 from edgellm.models.registry import block_class
+from edgellm.training.attention import attention_by_numpy
 
 QUANTIZING = "quantizing by a text"
 

@@ -17,7 +17,6 @@ from edgellm.checkpoint.folder import LAYER_PREFIX
 from edgellm.checkpoint.model_config import ModelConfig
 from edgellm.checkpoint.quantization import QUANTIZED_PARTS
 from edgellm.checkpoint.tensor_order import STACKS
-from edgellm.converters.mixed_bits.observed_attention import attention_by_numpy
 from edgellm.converters.mixed_bits.observed_linear import ObservedLinear, multiply
 from edgellm.converters.tensors.recipe import Recipe
 from edgellm.converters.tensors.source import Source
@@ -27,6 +26,7 @@ from edgellm.kv_cache.kv_format import KVFormat
 from edgellm.models.linear import Tensors
 from edgellm.models.llama import Block
 from edgellm.models.registry import block_class
+from edgellm.training.attention import attention_by_numpy
 
 SAMPLED_ROWS = 512
 """Rows of a matrix that are looked at, of those that lie evenly apart; of small ones, all."""

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from edgellm.converters.mixed_bits.observed_attention import attention_by_numpy
+from edgellm.training.attention import attention_by_numpy
 from edgellm.kv_cache.kv_format import attention
 
 SCALE = 0.3

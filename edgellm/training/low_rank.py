@@ -1,0 +1,122 @@
+"""Low-rank changes of a model's matrices (Hu et al. 2021, LoRA, arXiv:2106.09685)."""
+
+# I in, O out, R rank
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.checkpoint.tensor_order import STACKS
+from edgellm.errors import ConfigError
+
+MODULES: Mapping[str, str] = {
+    member.rpartition(".")[2].removesuffix("_proj"): member
+    for members in STACKS.values()
+    for member in members
+}
+"""The matrices of a layer by the short names that options give them: ``q``, ``gate``."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "attention": ("q", "k", "v", "o"),
+    "mlp": ("gate", "up", "down"),
+    "all": tuple(MODULES),
+}
+"""Several of them by one name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """What is learned of which matrices.
+
+    Attributes:
+        rank: of each change.
+        alpha: the change is scaled by ``alpha / rank``; with ``rslora``, by its root.
+        dropout: fraction of a change's inputs that are left out at each step.
+        targets: names inside a layer (``self_attn.q_proj``).
+        layers: how many of the last layers are changed; None: all.
+        rslora: whether the scale is ``alpha / sqrt(rank)`` (Kalajdzievski 2023).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    targets: tuple[str, ...] = (MODULES["q"], MODULES["v"])
+    layers: int | None = None
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What a change is multiplied by."""
+        if self.rslora:
+            return self.alpha / math.sqrt(self.rank)
+        return self.alpha / self.rank
+
+
+Change = dict[str, mx.array]
+"""A layer's numbers: ``NAME.lora_A`` (R, I) and ``NAME.lora_B`` (O, R) of each target."""
+
+
+def targets_named(text: str) -> tuple[str, ...]:
+    """Return the matrices of a list with commas: ``q,v``, ``attention``, ``all``.
+
+    Raises:
+        ConfigError: a name stands for none.
+    """
+    names: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        short = part.removesuffix("_proj")
+        found = GROUPS.get(short, (short,))
+        if not all(name in MODULES for name in found):
+            known = ", ".join([*MODULES, *GROUPS])
+            raise ConfigError(f"there is no matrix {part!r}", hint=f"name some of {known}")
+        names += found
+    if not names:
+        raise ConfigError("no matrix is named", hint="name some: q,v")
+    return tuple(MODULES[name] for name in MODULES if name in names)
+
+
+def first_changed(settings: LoraSettings, layers: int) -> int:
+    """Return the number of the first layer that is changed. Raises ConfigError."""
+    if settings.layers is None:
+        return 0
+    if not 1 <= settings.layers <= layers:
+        raise ConfigError(
+            f"{settings.layers} layers are to be trained, and the model has {layers}",
+            hint=f"give a number from 1 to {layers}",
+        )
+    return layers - settings.layers
+
+
+def initial_changes(config: ModelConfig, settings: LoraSettings, seed: int) -> list[Change]:
+    """Return each layer's numbers as training begins: A drawn evenly, B zero, so nothing changes.
+
+    The bounds of A are ``1 / sqrt(I)``, those of PEFT and of torch's linear layers.
+    """
+    shapes = config.tensor_shapes()
+    first = first_changed(settings, config.num_hidden_layers)
+    changes: list[Change] = []
+    for layer in range(config.num_hidden_layers):
+        own: Change = {}
+        if layer >= first:
+            for place, target in enumerate(settings.targets):
+                out_features, in_features = shapes[f"{target}.weight"]
+                bound = 1 / math.sqrt(in_features)
+                # a key of its own, so that a choice of targets does not move the others' numbers
+                draws = np.random.Generator(np.random.Philox(key=(seed << 32) + layer * 64 + place))
+                a = draws.uniform(-bound, bound, (settings.rank, in_features)).astype(np.float32)
+                own[f"{target}.lora_A"] = mx.array(a)
+                own[f"{target}.lora_B"] = mx.zeros((out_features, settings.rank))
+        changes.append(own)
+    mx.eval(changes)
+    return changes
+
+
+def count_numbers(changes: Sequence[Change]) -> int:
+    """Return how many numbers are learned."""
+    return sum(array.size for change in changes for array in change.values())

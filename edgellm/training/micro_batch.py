@@ -1,0 +1,91 @@
+"""Sequences side by side, as they go through a layer together: nothing is padded."""
+
+# T tokens of all sequences
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+NOT_ASKED = -1
+"""The target of a token after which nothing is learned."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSequence:
+    """A text and what is learned of it.
+
+    Attributes:
+        tokens: token ids.
+        targets: the token that is learned after each; ``NOT_ASKED`` where none is.
+        number: of the sequence among all, which its dropout follows from.
+    """
+
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+    number: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Tokens that are learned."""
+        return sum(target != NOT_ASKED for target in self.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Sequences side by side.
+
+    Attributes:
+        sequences: theirs.
+        tokens: of all (T,).
+        targets: of all (T,).
+    """
+
+    sequences: tuple[TrainingSequence, ...]
+    tokens: Ints
+    targets: Ints
+
+    @classmethod
+    def of(cls, sequences: Sequence[TrainingSequence]) -> MicroBatch:
+        """Return sequences side by side."""
+        tokens = [token for one in sequences for token in one.tokens]
+        targets = [target for one in sequences for target in one.targets]
+        return cls(tuple(sequences), np.array(tokens), np.array(targets))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence."""
+        return [len(one.tokens) for one in self.sequences]
+
+    @property
+    def asked_rows(self) -> Ints:
+        """Places after which something is learned."""
+        return np.flatnonzero(self.targets != NOT_ASKED)
+
+    @property
+    def ids(self) -> mx.array:
+        """Token ids (1, T)."""
+        return mx.array(self.tokens)[None]
+
+
+def micro_batches(sequences: Sequence[TrainingSequence], most_tokens: int) -> list[MicroBatch]:
+    """Return the sequences of a step in parts of at most ``most_tokens``, or of one sequence.
+
+    No result depends on how a step is cut: losses and derivatives are summed over all of it.
+    """
+    parts: list[list[TrainingSequence]] = []
+    tokens = 0
+    for sequence in sequences:
+        tokens += len(sequence.tokens)
+        if parts and tokens <= most_tokens:
+            parts[-1].append(sequence)
+        else:
+            parts.append([sequence])
+            tokens = len(sequence.tokens)
+    return [MicroBatch.of(part) for part in parts]

@@ -1,0 +1,113 @@
+"""Products with derivatives: by weights that stay as they are, and of two arrays that are learned.
+
+On a CPU they are edgellm's kernels forwards and BLAS backwards, since MLX's own loops take tens of
+times as long; on a GPU they are MLX's.
+"""
+
+# T tokens, I in, O out, R rows of a weight
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.device import machine as device
+from edgellm.kernels.kernel_engine import KernelEngine
+from edgellm.models.cpu.linear import make_linear
+from edgellm.models.linear import DenseLinear, JoinedLinear, Linear, QuantizedLinear
+
+Product = Callable[[mx.array], mx.array]
+Floats = npt.NDArray[np.float32]
+
+BLOCK_BYTES = 16 << 20
+"""Of a weight's rows in float32 that are there at once."""
+
+
+def frozen_product(linear: Linear, kernels: KernelEngine | None) -> Product:
+    """Return ``linear`` with a derivative by what goes in, and none by its weight.
+
+    Args:
+        linear: the weight.
+        kernels: compute it forwards; None where MLX does.
+    """
+    if device.has_gpu():
+        return linear
+    forwards = make_linear(kernels, linear)
+
+    @mx.custom_function
+    def product(x: mx.array) -> mx.array:
+        return forwards(x)
+
+    @product.vjp
+    def product_vjp(x: mx.array, gradient: mx.array, _: mx.array) -> mx.array:
+        by_output = _rows(gradient)
+        by_x = np.zeros((len(by_output), x.shape[-1]), np.float32)
+        for begin, rows in _unpacked(linear):
+            by_x += by_output[:, begin : begin + len(rows)] @ rows
+        return mx.array(by_x.reshape(x.shape))
+
+    return cast(Product, product)
+
+
+def learned_product(x: mx.array, weight: mx.array) -> mx.array:
+    """Return ``x @ weight.T`` (..., O) of (..., I) and (O, I), with derivatives by both."""
+    if device.has_gpu():
+        return x @ weight.T
+    return cast(mx.array, _learned(x, weight))
+
+
+@mx.custom_function
+def _learned(x: mx.array, weight: mx.array) -> mx.array:
+    product = _rows(x) @ np.array(weight, copy=False).T
+    return mx.array(product.reshape(*x.shape[:-1], -1))
+
+
+@_learned.vjp
+def _learned_vjp(
+    primals: tuple[mx.array, mx.array], gradient: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array]:
+    x, weight = primals
+    by_output = _rows(gradient)
+    by_x = by_output @ np.array(weight, copy=False)
+    by_weight = by_output.T @ _rows(x)
+    return mx.array(by_x.reshape(x.shape)), mx.array(by_weight)
+
+
+def _rows(array: mx.array) -> Floats:
+    """Return (..., I) as (T, I)."""
+    values: Floats = np.array(array.astype(mx.float32), copy=False)
+    return values.reshape(-1, array.shape[-1])
+
+
+def _unpacked(linear: Linear, begin: int = 0) -> Iterator[tuple[int, Floats]]:
+    """Yield a weight's rows (R, I) in float32, some at a time, with the number of the first."""
+    if isinstance(linear, JoinedLinear):
+        for member in linear.members:
+            yield from _unpacked(member, begin)
+            begin += member.out_features
+        return
+    assert isinstance(linear, DenseLinear | QuantizedLinear), "a layer's weight is one of these"
+    columns = linear.weight.shape[1]
+    if isinstance(linear, QuantizedLinear):
+        columns = linear.scales.shape[1] * linear.quantization.group_size
+    step = max(1, BLOCK_BYTES // (4 * columns))
+    for first in range(0, linear.out_features, step):
+        some = slice(first, min(first + step, linear.out_features))
+        yield begin + first, np.array(_float_rows(linear, some), copy=False)
+
+
+def _float_rows(linear: DenseLinear | QuantizedLinear, some: slice) -> mx.array:
+    if isinstance(linear, DenseLinear):
+        return linear.weight[some].astype(mx.float32)
+    biases = None
+    scales = linear.scales[some]
+    if linear.biases is not None:
+        # as the kernels read affine codes
+        scales = scales.astype(mx.float32)
+        biases = linear.biases[some].astype(mx.float32)
+    form = linear.quantization.as_config()
+    return mx.dequantize(linear.weight[some], scales, biases, **form).astype(mx.float32)

@@ -1,0 +1,130 @@
+"""A model opened for training: its layers in memory, or read as they are visited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+
+from edgellm.checkpoint.buffer import DTYPES, WeightBuffer
+from edgellm.checkpoint.checkpoint import Checkpoint, TensorGroup
+from edgellm.device import machine as device
+from edgellm.models.arithmetic import engine_for
+from edgellm.models.embedding import PagedEmbedding
+from edgellm.models.linear import DenseLinear, QuantizedLinear
+from edgellm.models.model import Embedding, ResidentEmbedding
+from edgellm.models.registry import block_class
+from edgellm.reading.disk_reader import DiskReader, Reader
+from edgellm.reading.tuning import tuned
+from edgellm.runtime.loader import make_matrix
+from edgellm.settings import LoadSettings
+from edgellm.training.adapted_block import AdaptedBlock
+from edgellm.training.gradients import TrainedModel
+from edgellm.training.layer_visits import LayerVisits
+from edgellm.training.low_rank import LoraSettings, first_changed
+from edgellm.training.products import frozen_product
+
+
+@dataclass(frozen=True, slots=True)
+class LayersInMemory:
+    """Which layers are in memory.
+
+    Attributes:
+        pinned: numbers of those that stay.
+        buffers: for the others.
+    """
+
+    pinned: Sequence[int]
+    buffers: int = 2
+
+
+class OpenModel:
+    """A model whose changes are trained, until it is closed.
+
+    Args:
+        checkpoint: the model.
+        lora: what is learned.
+        memory: which layers are in memory.
+        settings: which arithmetic computes.
+        reader: reads the files; None opens one.
+
+    Attributes:
+        model: its parts.
+        reader: that reads its files.
+
+    Raises:
+        ConfigError: it has fewer layers than are to be trained.
+        ReadError: a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        lora: LoraSettings,
+        memory: LayersInMemory,
+        settings: LoadSettings,
+        *,
+        reader: Reader | None = None,
+    ) -> None:
+        config = checkpoint.config
+        count = config.num_hidden_layers
+        first = first_changed(lora, count)
+        kernels = engine_for(settings)
+        dtype = mx.float32
+        if device.has_gpu():
+            dtype = device.compute_dtype(DTYPES[checkpoint.dtype])
+        files = sorted({extent.file for layer in checkpoint.layers for extent in layer.extents})
+        self.reader: Reader = reader or DiskReader(tuned(files), files=files)
+        block = block_class(config)
+        stored_norm = self._read(checkpoint.norm).arrays(checkpoint.norm.layout)["weight"]
+        norm = block.norm(stored_norm.astype(dtype), config)
+        self._embed: Embedding
+        if checkpoint.lm_head is None:  # the embedding is the output matrix, too
+            matrix = self._matrix(checkpoint.embed_tokens)
+            self._embed = ResidentEmbedding(matrix, dtype)
+        else:
+            matrix = self._matrix(checkpoint.lm_head)
+            self._embed = PagedEmbedding(checkpoint.embed_tokens, dtype)
+        head = frozen_product(matrix, kernels)
+        cap = config.final_logit_softcapping
+
+        def logits(states: mx.array) -> mx.array:
+            product = head(norm(states))
+            if cap is None:
+                return product
+            return cap * mx.tanh(product / cap)
+
+        self.model: TrainedModel = TrainedModel(
+            embed=self._embed,
+            embedding_scale=block.embedding_scale(config),
+            layers=LayerVisits(
+                checkpoint.layers,
+                [*range(count), *reversed(range(first, count))],
+                pinned=memory.pinned,
+                buffers=memory.buffers,
+                reader=self.reader,
+                make_layer=partial(
+                    AdaptedBlock, checkpoint, kernels=kernels, scale=lora.scale, dtype=dtype
+                ),
+                configs=[config.layer(index) for index in range(count)],
+            ),
+            count=count,
+            first=first,
+            logits=logits,
+        )
+
+    def close(self) -> None:
+        """Free the weights and close the files."""
+        self.model.layers.close()
+        self._embed.close()
+        self.reader.close()
+
+    def _read(self, group: TensorGroup) -> WeightBuffer:
+        buffer = WeightBuffer(group.layout.nbytes)
+        self.reader.submit(group.extents, buffer.memory).wait()
+        return buffer
+
+    def _matrix(self, group: TensorGroup) -> DenseLinear | QuantizedLinear:
+        return make_matrix(group, self._read(group))
