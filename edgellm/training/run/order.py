@@ -1,0 +1,72 @@
+"""Which sequences a step learns, and what dropout leaves out: both follow from the seed alone."""
+
+# T tokens, I inputs of a matrix
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import mlx.core as mx
+import numpy as np
+
+from edgellm.checkpoint.model_config import ModelConfig
+from edgellm.training.adapted_block import Kept
+from edgellm.training.low_rank import LoraSettings
+from edgellm.training.micro_batch import MicroBatch
+
+Item = TypeVar("Item")
+
+
+def step_items(items: Sequence[Item], step: int, *, batch: int, seed: int) -> list[Item]:
+    """Return what a step learns: each epoch takes every item once, in an order of its own.
+
+    Args:
+        items: of the data.
+        step: from 0.
+        batch: items of a step; the last one of an epoch may have fewer.
+        seed: of the orders.
+    """
+    per_epoch = -(-len(items) // batch)
+    epoch, place = divmod(step, per_epoch)
+    draws = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    order = draws.permutation(len(items))
+    return [items[index] for index in order[place * batch : (place + 1) * batch]]
+
+
+class Dropout:
+    """Masks that follow from seed, step, layer, matrix and sequence.
+
+    So a layer that is computed again sees the same ones, and so does a step that is cut into other
+    micro-batches, or a run that goes on.
+
+    Args:
+        config: of the model.
+        settings: what is learned.
+        seed: of the run.
+    """
+
+    def __init__(self, config: ModelConfig, settings: LoraSettings, seed: int) -> None:
+        shapes = config.tensor_shapes()
+        self._inputs = {target: shapes[f"{target}.weight"][1] for target in settings.targets}
+        self._dropout = settings.dropout
+        self._seed = seed
+        self.step: int = 0
+
+    def __call__(self, layer: int, batch: MicroBatch) -> Kept:
+        """Return for each target what its inputs (1, T, I) are multiplied by."""
+        if not self._dropout:
+            return {}
+        kept = {}
+        for place, (target, features) in enumerate(self._inputs.items()):
+            masks = []
+            for sequence in batch.sequences:
+                key = [
+                    (self._seed << 32) + self.step,
+                    (layer << 40) + (place << 32) + sequence.number,
+                ]
+                draws = np.random.Generator(np.random.Philox(key=key))
+                stays = draws.random((len(sequence.tokens), features), np.float32) >= self._dropout
+                masks.append(stays / np.float32(1 - self._dropout))
+            kept[target] = mx.array(np.concatenate(masks, dtype=np.float32))[None]
+        return kept

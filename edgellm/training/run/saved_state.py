@@ -1,0 +1,110 @@
+"""All that a run has to know to go on: one file, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from edgellm.checkpoint.safetensors_file import TensorData, read_header, write_tensors
+from edgellm.errors import ConfigError, FormatError, ModelNotFoundError
+from edgellm.files.strict_json import parse_json
+from edgellm.training.low_rank import Change
+
+FILE = "training.safetensors"
+SCHEMA = "1"
+PARTS = ("numbers", "means", "squares")
+
+
+@dataclass(slots=True)
+class SavedState:
+    """Where a run is.
+
+    Attributes:
+        step: steps taken.
+        updates: steps in which numbers moved.
+        numbers: the changes of each layer.
+        means: of derivatives, as AdamW has them; empty before the first step.
+        squares: means of their squares.
+        facts: what a run must have in common with one that goes on from it: fingerprints of data
+            and model, and settings.
+        history: losses so far.
+    """
+
+    step: int
+    updates: int
+    numbers: list[Change]
+    means: list[Change]
+    squares: list[Change]
+    facts: Mapping[str, Any]
+    history: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write it to a folder, in the place of an older one. Raises ConversionError."""
+        tensors = []
+        for part in PARTS:
+            for layer, change in enumerate(getattr(self, part)):
+                for name, array in change.items():
+                    values = np.ascontiguousarray(np.array(array))
+                    tensors.append(
+                        TensorData(f"{part}.{layer}.{name}", "F32", values.shape, [values])
+                    )
+        metadata = {
+            "schema": SCHEMA,
+            "step": str(self.step),
+            "updates": str(self.updates),
+            "facts": json.dumps(self.facts),
+            "history": json.dumps(self.history),
+        }
+        write_tensors(folder / FILE, tensors, metadata=metadata)
+
+
+def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedState:
+    """Return where the run in a folder is.
+
+    Args:
+        folder: that a run writes to.
+        facts: of the run that goes on.
+        layers: of the model.
+
+    Raises:
+        ModelNotFoundError: there is no run.
+        ConfigError: it was another run: the facts differ.
+        FormatError: the file is damaged, or another version's.
+        ReadError: it cannot be read.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise ModelNotFoundError(
+            f"{folder} holds no training run", hint="leave out --resume to begin one"
+        )
+    infos, metadata = read_header(path)
+    if metadata.get("schema") != SCHEMA:
+        raise FormatError(
+            f"{path} is another version's", hint="go on with the version that began, or begin anew"
+        )
+    saved = parse_json(metadata["facts"].encode(), str(path))
+    for name, value in facts.items():
+        if saved.get(name) != value:
+            raise ConfigError(
+                f"the run in {folder} had another {name}: {saved.get(name)!r}, not {value!r}",
+                hint="go on with the options and files that it began with, or begin anew",
+            )
+    arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment] # of a safetensors
+    parts: dict[str, list[Change]] = {part: [{} for _ in range(layers)] for part in PARTS}
+    for name in infos:
+        part, layer, rest = name.split(".", 2)
+        parts[part][int(layer)][rest] = arrays[name]
+    mx.eval(parts)
+    return SavedState(
+        int(metadata["step"]),
+        int(metadata["updates"]),
+        *(parts[part] for part in PARTS),
+        saved,
+        json.loads(metadata["history"]),
+    )

@@ -1,0 +1,43 @@
+"""How a training run goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgellm.training.low_rank import LoraSettings
+from edgellm.training.optimizer import RateSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How a training run goes.
+
+    Attributes:
+        lora: what is learned.
+        rates: how far numbers move.
+        epochs: times that every sequence is learned.
+        steps: steps in all, instead of epochs; None: as the epochs have.
+        batch: sequences of a step.
+        micro_tokens: tokens that go through a layer at once; no result depends on it.
+        seed: of the first numbers, the order of sequences and dropout.
+        save_every: steps between saves; 0: at the end of each epoch alone.
+    """
+
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    rates: RateSettings = field(default_factory=RateSettings)
+    epochs: int = 3
+    steps: int | None = None
+    batch: int = 8
+    micro_tokens: int = 1024
+    seed: int = 0
+    save_every: int = 0
+
+    def steps_of(self, sequences: int) -> int:
+        """Return the steps of a run over so many sequences: an epoch's last one may have fewer."""
+        if self.steps is not None:
+            return self.steps
+        return self.epochs * self.steps_an_epoch(sequences)
+
+    def steps_an_epoch(self, sequences: int) -> int:
+        """Return the steps in which every sequence is learned once."""
+        return -(-sequences // self.batch)
