@@ -1,0 +1,185 @@
+"""Records in a model's tokens: prompts are read, answers are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgellm.errors import ConfigError, EdgeLLMError, FormatError
+from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.records import Record
+from edgellm.training.micro_batch import NOT_ASKED, TrainingSequence
+
+Template = Literal["chat", "alpaca"]
+
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+)
+"""The prompts of Stanford's Alpaca, which many data sets are made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Sequences, and what became of the records.
+
+    Attributes:
+        sequences: one a record, or several of a long text.
+        tokens: of all.
+        learned: tokens that are learned.
+        cut: records that were longer than a sequence may be.
+        left_out: lines of records of which nothing would be learned.
+        control: lines of records that hold the text of a control token; they are left out, too.
+    """
+
+    sequences: list[TrainingSequence] = field(default_factory=list)
+    cut: int = 0
+    left_out: list[int] = field(default_factory=list)
+    control: list[int] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences."""
+        return sum(len(one.tokens) for one in self.sequences)
+
+    @property
+    def learned(self) -> int:
+        """Tokens that are learned."""
+        return sum(one.asked for one in self.sequences)
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of the records, in sentences."""
+        said = []
+        if self.cut:
+            said.append(f"{self.cut} records are longer than --max-tokens, and were cut")
+        if self.left_out:
+            said.append(f"{len(self.left_out)} records ask for nothing: {_lines(self.left_out)}")
+        if self.control:
+            said.append(
+                f"{len(self.control)} records hold the text of a control token, and are left out: "
+                f"{_lines(self.control)}"
+            )
+        return said
+
+
+def render(
+    records: Sequence[Record], tokenizer: Tokenizer, *, template: Template, max_tokens: int
+) -> Rendered:
+    """Return records as sequences of at most ``max_tokens``.
+
+    Of a conversation the assistant's turns are learned, with the token that ends them. A text is
+    learned whole, in windows where it is longer.
+
+    Raises:
+        ConfigError: nothing is learned of any record.
+        FormatError: a chat template refuses a record; says its line.
+    """
+    control = [tokenizer.id_to_token(token) for token in sorted(tokenizer.special_ids)]
+    found = Rendered()
+    for record in records:
+        texts = [record.text, *(message["content"] for message in record.messages)]
+        if any(mark in text for text in texts for mark in control):
+            found.control.append(record.line)
+            continue
+        if record.text:
+            _add_text(record, tokenizer, max_tokens, found)
+            continue
+        ids, learned = _conversation(record, tokenizer, template)
+        if len(ids) > max_tokens:
+            found.cut += 1
+        _add(ids[:max_tokens], learned[:max_tokens], record, found)
+    if not found.sequences:
+        raise ConfigError(
+            "nothing would be learned of any record",
+            hint="raise --max-tokens, or look at what the records hold",
+        )
+    return found
+
+
+def _add_text(record: Record, tokenizer: Tokenizer, max_tokens: int, found: Rendered) -> None:
+    ids = tokenizer.encode(record.text)
+    end = min(tokenizer.eos_token_ids, default=None)
+    if end is not None and ids[-1] != end:
+        ids = [*ids, end]
+    for begin in range(0, len(ids), max_tokens):
+        window = ids[begin : begin + max_tokens]
+        _add(window, [True] * len(window), record, found)
+
+
+def _add(ids: Sequence[int], learned: Sequence[bool], record: Record, found: Rendered) -> None:
+    """Add a sequence, whose token after each place is learned where that token is."""
+    targets = [
+        token if is_learned else NOT_ASKED
+        for token, is_learned in zip(ids[1:], learned[1:], strict=True)
+    ]
+    sequence = TrainingSequence(tuple(ids), (*targets, NOT_ASKED), len(found.sequences))
+    if sequence.asked:
+        found.sequences.append(sequence)
+    else:
+        found.left_out.append(record.line)
+
+
+def _conversation(
+    record: Record, tokenizer: Tokenizer, template: Template
+) -> tuple[list[int], list[bool]]:
+    """Return a conversation's tokens, and which of them are learned."""
+    if template == "alpaca":
+        return _alpaca(record, tokenizer)
+    ids: list[int] = []
+    learned: list[bool] = []
+    text = ""
+    for place, message in enumerate(record.messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = _rendered(record, tokenizer, place, prompt=True)
+        whole = _rendered(record, tokenizer, place + 1, prompt=False)
+        if not (prompt.startswith(text) and whole.startswith(prompt)):
+            raise FormatError(
+                f"line {record.line}: the chat template writes earlier turns in another way once "
+                "later ones follow",
+                hint="give each answer a record of its own, or use --template alpaca",
+            )
+        asked = tokenizer.encode(prompt[len(text) :], add_special_tokens=False)
+        answer = tokenizer.encode(whole[len(prompt) :], add_special_tokens=False)
+        ids += [*asked, *answer]
+        learned += [False] * len(asked) + [True] * len(answer)
+        text = whole
+    return ids, learned
+
+
+def _rendered(record: Record, tokenizer: Tokenizer, count: int, *, prompt: bool) -> str:
+    try:
+        return tokenizer.render(record.messages[:count], add_generation_prompt=prompt)
+    except EdgeLLMError as error:
+        raise FormatError(f"line {record.line}: {error.message}", hint=error.hint) from error
+
+
+def _alpaca(record: Record, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    if record.instruction is None:
+        raise FormatError(
+            f"line {record.line} is a conversation, which Alpaca's template has no place for",
+            hint="use --template chat with a model that has a chat template",
+        )
+    instruction, given = record.instruction
+    prompt = WITHOUT_INPUT.format(instruction=instruction)
+    if given:
+        prompt = WITH_INPUT.format(instruction=instruction, input=given)
+    asked = tokenizer.encode(prompt)
+    answer = tokenizer.encode(record.messages[-1]["content"], add_special_tokens=False)
+    end = min(tokenizer.eos_token_ids, default=None)
+    if end is not None:
+        answer.append(end)
+    return [*asked, *answer], [False] * len(asked) + [True] * len(answer)
+
+
+def _lines(lines: Sequence[int]) -> str:
+    shown = ", ".join(map(str, lines[:5]))
+    if len(lines) > 5:
+        return f"lines {shown}, ..."
+    return f"line {shown}" if len(lines) == 1 else f"lines {shown}"
