@@ -71,6 +71,10 @@ class EdgellmGroup(CommandGroup):
             "Convert a model to a folder that edgellm and mlx-lm open.",
             "edgellm convert meta-llama/Llama-3.2-1B-Instruct ./llama-1b --bits 4",
         ),
+        "train": CommandEntry(
+            "Learn an adapter from data, on a model of any size.",
+            "edgellm train ./llama-1b data.jsonl ./adapter --epochs 3",
+        ),
         "export": CommandEntry(
             "Write a model as a GGUF file.", "edgellm export ./llama-1b llama-1b.gguf"
         ),

@@ -104,6 +104,28 @@ def show_verifying() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
+def show_steps() -> Iterator[Callable[[int, int, str], None]]:
+    """Show steps with the time left; yields a callback of steps done, steps in all, and a text."""
+    if not StatusLine.possible():
+        yield lambda _done, _total, _text: None
+        return
+    from rich import progress
+
+    with progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=err(),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, text: bar.update(
+            task, completed=done, total=total, description=escape_controls(text)
+        )
+
+
+@contextmanager
 def show_doing() -> Iterator[Callable[[str], None]]:
     """Show what is being done beside a spinner; yields a callback of its name."""
     if not StatusLine.possible():
