@@ -103,11 +103,33 @@ def show_verifying() -> Iterator[Callable[[str, int, int], None]]:
         )
 
 
+class ShownSteps:
+    """Steps with the time left, and lines that stay; without a terminal, the lines alone."""
+
+    def __init__(self, bar: Progress | None = None) -> None:
+        self._bar = bar
+        if bar is not None:
+            self._task = bar.add_task("", total=None)
+
+    def show(self, done: int, total: int, text: str) -> None:
+        """Show how many steps are done, of how many, and a text."""
+        if self._bar is not None:
+            description = escape_controls(text)
+            self._bar.update(self._task, completed=done, total=total, description=description)
+
+    def note(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._bar is None:
+            note(text)
+        else:
+            self._bar.console.print(escape_controls(text), style="dim", markup=False)
+
+
 @contextmanager
-def show_steps() -> Iterator[Callable[[int, int, str], None]]:
-    """Show steps with the time left; yields a callback of steps done, steps in all, and a text."""
+def show_steps() -> Iterator[ShownSteps]:
+    """Show steps while the ``with`` lasts."""
     if not StatusLine.possible():
-        yield lambda _done, _total, _text: None
+        yield ShownSteps()
         return
     from rich import progress
 
@@ -119,10 +141,7 @@ def show_steps() -> Iterator[Callable[[int, int, str], None]]:
         console=err(),
         transient=True,
     ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, text: bar.update(
-            task, completed=done, total=total, description=escape_controls(text)
-        )
+        yield ShownSteps(bar)
 
 
 @contextmanager

@@ -167,7 +167,7 @@ def train(
         settings=settings,
         load=load,
         valid=valid,
-        template=choice("template", template, ("chat", "alpaca", None)),
+        template=template and choice("template", template, ("chat", "alpaca")),
         max_tokens=max_tokens,
         resume=resume,
         form=choice("format", form, ("peft", "mlx-lm")),
@@ -202,21 +202,21 @@ def _follow(run: TrainingRun) -> None:
     from edgellm.console.progress import show_steps
     from edgellm.training.run.trainer import StepReport
 
-    with show_steps() as show:
-        show(run.trainer.step, run.trainer.steps, "the first step")
+    with show_steps() as shown:
+        shown.show(run.trainer.step, run.trainer.steps, "the first step")
         try:
             for report in run.run():
                 if isinstance(report, StepReport):
                     pace = report.tokens / report.seconds
                     text = f"epoch {report.epoch}, loss {report.loss:.3f}, {pace:.0f} tokens/s"
-                    show(report.step, report.steps, text)
+                    shown.show(report.step, report.steps, text)
                     if not report.applied:
-                        note(f"step {report.step} was not applied: its loss is not finite")
+                        shown.note(f"step {report.step} was not applied: its loss is not finite")
                 else:
-                    note(_sentence(report))
+                    shown.note(_sentence(report))
         except KeyboardInterrupt:
             run.save()
-            note("saved as it is: the same command with --resume goes on from here")
+            shown.note("saved as it is: the same command with --resume goes on from here")
             raise
 
 

@@ -25,7 +25,7 @@ WITHOUT_INPUT = (
 """The prompts of Stanford's Alpaca, which many data sets are made for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rendered:
     """Sequences, and what became of the records.
 
@@ -80,7 +80,8 @@ def render(
         ConfigError: nothing is learned of any record.
         FormatError: a chat template refuses a record; says its line.
     """
-    control = [tokenizer.id_to_token(token) for token in sorted(tokenizer.special_ids)]
+    ids = tokenizer.special_ids | tokenizer.split_token_ids
+    control = [tokenizer.id_to_token(token) for token in sorted(ids)]
     found = Rendered()
     for record in records:
         texts = [record.text, *(message["content"] for message in record.messages)]
@@ -90,10 +91,10 @@ def render(
         if record.text:
             _add_text(record, tokenizer, max_tokens, found)
             continue
-        ids, learned = _conversation(record, tokenizer, template)
-        if len(ids) > max_tokens:
+        whole, learned = _conversation(record, tokenizer, template)
+        if len(whole) > max_tokens:
             found.cut += 1
-        _add(ids[:max_tokens], learned[:max_tokens], record, found)
+        _add(whole[:max_tokens], learned[:max_tokens], record, found)
     if not found.sequences:
         raise ConfigError(
             "nothing would be learned of any record",

@@ -1,0 +1,109 @@
+"""Records as tokens: answers are learned, prompts are not; control tokens are no text."""
+
+import json
+
+import pytest
+from support.tiny import LLAMA, write_model
+
+from edgellm.errors import ConfigError, FormatError
+from edgellm.tokenizer import Tokenizer
+from edgellm.training.data.records import read_records
+from edgellm.training.data.rendering import render
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return Tokenizer.from_folder(write_model(tmp_path_factory.mktemp("m") / "model", LLAMA))
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_records(path)
+
+
+def learned(sequence, tokenizer):
+    ids = [target for target in sequence.targets if target >= 0]
+    return tokenizer.decode(ids, skip_special_tokens=False)
+
+
+CHAT = {
+    "messages": [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Bye"},
+        {"role": "assistant", "content": "Good bye."},
+        {"role": "user", "content": "never learned"},
+    ]
+}
+
+
+def test_answers_are_learned_with_the_token_that_ends_them(tmp_path, tokenizer):
+    [record] = written(tmp_path / "chat.jsonl", [CHAT])
+    [sequence] = render([record], tokenizer, template="chat", max_tokens=200).sequences
+    whole = tokenizer.apply_chat_template(CHAT["messages"][:4], add_generation_prompt=False)
+    assert list(sequence.tokens) == whole
+    assert learned(sequence, tokenizer) == "Hello.<|end|>Good bye.<|end|>"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Say a", "input": "", "output": "a"},
+        {"prompt": "Say a", "completion": "a"},
+        {"question": "Say a", "answer": "a"},
+        {"conversations": [{"from": "human", "value": "Say a"}, {"from": "gpt", "value": "a"}]},
+    ],
+)
+def test_one_turn_in_any_form_is_the_same(tmp_path, tokenizer, row):
+    found = render(written(tmp_path / "a.jsonl", [row]), tokenizer, template="chat", max_tokens=64)
+    assert learned(found.sequences[0], tokenizer) == "a<|end|>"
+
+
+def test_texts_are_learned_in_windows(tmp_path, tokenizer):
+    text = "Once upon a time there was a little dog. " * 8
+    records = written(tmp_path / "t.jsonl", [{"text": text}])
+    found = render(records, tokenizer, template="chat", max_tokens=50)
+    whole = [token for sequence in found.sequences for token in sequence.tokens]
+    assert tokenizer.decode(whole) == text
+    assert max(len(one.tokens) for one in found.sequences) == 50
+
+
+def test_records_that_teach_nothing_are_left_out_and_said(tmp_path, tokenizer):
+    rows = [
+        {"prompt": "long " * 60, "completion": "a"},
+        {"prompt": "Say a", "completion": "<|end|> a"},
+        {"prompt": "Say a", "completion": "a"},
+    ]
+    found = render(written(tmp_path / "r.jsonl", rows), tokenizer, template="chat", max_tokens=40)
+    assert (found.left_out, found.control, len(found.sequences)) == ([1], [2], 1)
+    assert any("line 1" in note for note in found.notes())
+    assert any("control token" in note for note in found.notes())
+    with pytest.raises(ConfigError, match="nothing would be learned"):
+        render(written(tmp_path / "r.jsonl", rows[:1]), tokenizer, template="chat", max_tokens=40)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no record"),
+        ("{", "line 1"),
+        ('{"text": "a"}\n{"prompt": "a"}', "line 2: it has no completion, but prompt"),
+        ('{"instruction": "a", "output": null}', "line 1: output is None"),
+        ('{"messages": [{"role": "wizard", "content": "a"}]}', "line 1: message 1"),
+        ('{"messages": "a"}', "line 1: messages is"),
+        ('{"text": ""}', "line 1: text is empty"),
+        ("[1, 2]", "line 1"),
+    ],
+)
+def test_bad_records_are_named_by_their_line(tmp_path, text, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=message):
+        read_records(path)
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(b'{"text": "a"}\n{"text": "caf\xe9"}\n')
+    with pytest.raises(FormatError, match="line 2 is not UTF-8"):
+        read_records(path)

@@ -1,0 +1,122 @@
+"""Runs: they go on bit for bit, and an adapter is one that others open."""
+
+import dataclasses
+import json
+
+import mlx.core as mx
+import pytest
+from support.tiny import LLAMA, write_model
+from support.training import LORA
+
+from edgellm.cli.app import main
+from edgellm.converters import convert
+from edgellm.errors import ConfigError
+from edgellm.settings import LoadSettings
+from edgellm.training.run.order import step_items
+from edgellm.training.run.settings import TrainSettings
+from edgellm.training.run.train import TrainRequest, open_run
+
+ROWS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"Say {word}."},
+            {"role": "assistant", "content": word},
+        ]
+    }
+    for word in ("dog", "cat", "ball", "sun", "sea")
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    source = write_model(tmp_path_factory.mktemp("model") / "source", LLAMA)
+    convert(source, source.with_name("four"), bits=4, group_size=32)
+    return source.with_name("four")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def request(folder, data, out, **settings):
+    lora = dataclasses.replace(LORA, dropout=0.1)
+    return TrainRequest(
+        model=str(folder),
+        data=data,
+        folder=out,
+        settings=TrainSettings(lora=lora, epochs=2, batch=2, **settings),
+        load=LoadSettings(activations="float", memory="1GB"),
+    )
+
+
+def numbers(run):
+    return [array for change in run.trainer.changes for array in change.values()]
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_bits(folder, data, tmp_path):
+    with open_run(request(folder, data, tmp_path / "whole")) as run:
+        whole = [step.loss for step in run.run() if hasattr(step, "norm")]
+        expected = numbers(run)
+    assert len(whole) == 6
+
+    stopped = request(folder, data, tmp_path / "stopped", save_every=1)
+    losses = []
+    with open_run(stopped) as run:
+        for step in run.run():
+            losses.append(step.loss)
+            if step.step == 2:
+                break  # the second step is taken and not saved: it is taken again
+    again = dataclasses.replace(stopped, resume=True)
+    again = dataclasses.replace(
+        again, settings=dataclasses.replace(again.settings, micro_tokens=1024)
+    )
+    with open_run(again) as run:
+        assert run.trainer.step == 1
+        losses = losses[:1] + [step.loss for step in run.run() if hasattr(step, "norm")]
+        found = numbers(run)
+    assert losses == whole
+    assert all(mx.array_equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+def test_another_run_is_not_gone_on_with(folder, data, tmp_path):
+    first = request(folder, data, tmp_path / "out", save_every=1)
+    with open_run(first) as run:
+        next(iter(run.run()))
+        run.save()
+    with pytest.raises(ConfigError, match="holds a training run already"), open_run(first):
+        pass
+    other = dataclasses.replace(
+        first, resume=True, settings=dataclasses.replace(first.settings, seed=1)
+    )
+    with pytest.raises(ConfigError, match="had another seed: 0, not 1"), open_run(other):
+        pass
+
+
+def test_every_record_is_learned_once_an_epoch():
+    items = list(range(7))
+    epochs = [
+        [
+            one
+            for step in range(4 * epoch, 4 * epoch + 4)
+            for one in step_items(items, step, batch=2, seed=0)
+        ]
+        for epoch in range(2)
+    ]
+    assert all(sorted(epoch) == items for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("form", ["peft", "mlx-lm"])
+def test_the_command_learns_an_adapter_that_conversion_merges(folder, data, tmp_path, capsys, form):
+    out = tmp_path / "adapter"
+    command = ["train", str(folder), str(data), str(out), "--steps", "2", "--batch", "4"]
+    assert main([*command, "--valid", str(data), "--format", form, "--on", "all"]) == 0
+    told = capsys.readouterr().err
+    assert "5 sequences of" in told
+    assert "before: on other records" in told
+    merged = tmp_path / "merged"
+    assert main(["convert", str(folder), str(merged), "--adapter", str(out), "--bits", "16"]) == 0
+    assert main([*command, "--resume"]) == 2, "the form and steps are another run's"

@@ -1,0 +1,178 @@
+"""The step: derivatives are right, and are the same wherever the layers are."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from support.tiny import LAYERS, LLAMA, QWEN3, write_model
+from support.tiny_families import GEMMA2
+from support.training import LORA, open_training, sequences
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.converters import convert
+from edgellm.training.gradients import step_gradients, step_loss
+from edgellm.training.low_rank import initial_changes
+from edgellm.training.micro_batch import micro_batches
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder for each family that computes in its own way, in 4 bits."""
+    made = {}
+    for name, config in {"llama": LLAMA, "qwen3": QWEN3, "gemma2": GEMMA2}.items():
+        source = write_model(tmp_path_factory.mktemp(name) / "source", config)
+        made[name] = source.with_name("four")
+        convert(source, made[name], bits=4, group_size=32)
+    return made
+
+
+def changes_of(folder):
+    """Numbers of which none is 0, so that all derivatives count."""
+    config = read_checkpoint(folder).config
+    changes = initial_changes(config, LORA, seed=3)
+    mx.random.seed(1)
+    for change in changes:
+        for name, array in change.items():
+            change[name] = array + 0.02 * mx.random.normal(array.shape)
+    mx.eval(changes)
+    return changes
+
+
+def computed(folder, *, most_tokens=1000, rounds=1, **where):
+    """The loss and derivatives of a step, and the layers that were read in the last round."""
+    opened = open_training(folder, **where)
+    try:
+        batches = micro_batches(sequences(), most_tokens)
+        changes = changes_of(folder)
+        for _ in range(rounds):
+            before = opened.model.layers.reads
+            found = step_gradients(opened.model, batches, changes)
+        return found, opened.model.layers.reads - before
+    finally:
+        opened.close()
+
+
+def equal(one, two):
+    return all(
+        mx.array_equal(a[name], b[name]) for a, b in zip(one, two, strict=True) for name in a
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
+def test_derivatives_are_those_of_the_loss(folders, family):
+    folder = folders[family]
+    found, _ = computed(folder, pinned=range(LAYERS))
+    opened = open_training(folder, pinned=range(LAYERS))
+    batches = micro_batches(sequences(), 1000)
+    changes = changes_of(folder)
+    draws = np.random.default_rng(5)
+    direction = [
+        {
+            name: mx.array(draws.standard_normal(array.shape).astype(np.float32))
+            for name, array in change.items()
+        }
+        for change in changes
+    ]
+    step = 1e-3
+
+    def loss_at(factor):
+        moved = [
+            {name: array + factor * way[name] for name, array in change.items()}
+            for change, way in zip(changes, direction, strict=True)
+        ]
+        total, asked = step_loss(opened.model, batches, moved)
+        opened.model.layers.restart()
+        return total / asked
+
+    slope = (loss_at(step) - loss_at(-step)) / (2 * step)
+    opened.close()
+    told = sum(
+        float((change[name] * way[name]).sum().item())
+        for change, way in zip(found.by_changes, direction, strict=True)
+        for name in change
+    )
+    assert told == pytest.approx(slope, rel=2e-2, abs=2e-3)
+
+
+@pytest.mark.parametrize(("pinned", "buffers"), [(0, 2), (0, 3), (1, 2), (2, 2), (3, 2)])
+def test_paged_layers_give_the_same_bits_and_read_the_least(folders, pinned, buffers):
+    whole, _ = computed(folders["llama"], pinned=range(LAYERS))
+    paged, reads = computed(folders["llama"], pinned=range(pinned), buffers=buffers, rounds=2)
+    assert paged.loss == whole.loss
+    assert equal(paged.by_changes, whole.by_changes)
+    streamed = LAYERS - pinned
+    assert reads == 2 * (streamed - min(buffers, streamed))
+
+
+def test_results_do_not_depend_on_how_a_step_is_cut(folders):
+    whole, _ = computed(folders["llama"])
+    parts, _ = computed(folders["llama"], most_tokens=1)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    for one, two in zip(parts.by_changes, whole.by_changes, strict=True):
+        for name, array in one.items():
+            # few rows take other kernels than many
+            largest = float(mx.abs(array).max().item())
+            assert mx.allclose(array, two[name], rtol=0, atol=1e-4 * largest)
+
+
+def test_only_the_last_layers_change_where_that_is_asked(folders):
+    lora = LORA.__class__(rank=2, alpha=4, dropout=0.0, targets=LORA.targets, layers=2)
+    opened = open_training(folders["llama"], lora=lora)
+    config = read_checkpoint(folders["llama"]).config
+    changes = initial_changes(config, lora, seed=0)
+    batches = micro_batches(sequences(), 1000)
+    step_gradients(opened.model, batches, changes)
+    before = opened.model.layers.reads
+    found = step_gradients(opened.model, batches, changes)
+    reads = opened.model.layers.reads - before
+    opened.close()
+    assert [bool(change) for change in found.by_changes] == [False, False, True, True]
+    assert reads <= 4, "it turns at the lowest layer that is changed"
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_five_steps_are_those_of_peft_and_torch(tmp_path):
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from edgellm.training.optimizer import AdamW, RateSettings
+
+    source = write_model(tmp_path / "source", LLAMA)
+    folder = tmp_path / "sixteen"
+    convert(source, folder, bits=16)
+    opened = open_training(folder, pinned=(1,))
+    config = read_checkpoint(folder).config
+    changes = initial_changes(config, LORA, seed=0)
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    names = [target.rpartition(".")[2] for target in LORA.targets]
+    model = peft.get_peft_model(
+        plain, peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=names)
+    )
+    parameters = dict(model.named_parameters())
+    for layer, change in enumerate(changes):
+        for name, array in change.items():
+            key = f"base_model.model.model.layers.{layer}.{name}.default.weight"
+            parameters[key].data.copy_(torch.tensor(np.array(array)))
+    theirs = torch.optim.AdamW(
+        [one for one in parameters.values() if one.requires_grad], lr=1e-3, weight_decay=0.01
+    )
+    ours = AdamW(RateSettings(decay=0.01))
+    asked = sequences()
+    for _ in range(5):
+        found = step_gradients(opened.model, micro_batches(asked, 20), changes)
+        changes = ours.update(changes, found.by_changes, 1e-3)
+        theirs.zero_grad()
+        total = 0
+        for one in asked:
+            logits = model(torch.tensor([one.tokens])).logits[0]
+            targets = torch.tensor(one.targets)
+            chosen = targets >= 0
+            total = total + torch.nn.functional.cross_entropy(
+                logits[chosen], targets[chosen], reduction="sum"
+            )
+        loss = total / sum(one.asked for one in asked)
+        loss.backward()
+        assert found.loss == pytest.approx(loss.item(), abs=2e-5)
+        theirs.step()
+    opened.close()
