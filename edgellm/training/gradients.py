@@ -1,4 +1,4 @@
-"""The loss of a step and its derivatives by the changes, with a few layers in memory at a time.
+"""The loss of a step and its derivatives, with a few layers in memory at a time.
 
 All micro-batches go through a layer before the next one is needed. Upwards only the input of each
 layer is kept; downwards each layer is computed again from that and differentiated: gradient
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.models.model import Embedding
 from edgellm.training.adapted_block import AdaptedBlock, Kept
@@ -143,7 +144,7 @@ def head_loss(
         else:
             loss = loss_of(hidden[0][places], targets)
         mx.eval(loss, by_hidden)
-        total += float(loss.item())
+        total += float(np.array(loss))
     return total, by_hidden
 
 

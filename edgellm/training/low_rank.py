@@ -32,7 +32,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSettings:
-    """What is learned of which matrices.
+    """The matrices that are changed, and how.
 
     Attributes:
         rank: of each change.
@@ -52,7 +52,7 @@ class LoraSettings:
 
     @property
     def scale(self) -> float:
-        """What a change is multiplied by."""
+        """The factor of a change."""
         if self.rslora:
             return self.alpha / math.sqrt(self.rank)
         return self.alpha / self.rank
@@ -94,7 +94,7 @@ def first_changed(settings: LoraSettings, layers: int) -> int:
 
 
 def initial_changes(config: ModelConfig, settings: LoraSettings, seed: int) -> list[Change]:
-    """Return each layer's numbers as training begins: A drawn evenly, B zero, so nothing changes.
+    """Return each layer's numbers as training begins: A is drawn evenly, B is zero.
 
     The bounds of A are ``1 / sqrt(I)``, those of PEFT and of torch's linear layers.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import mlx.core as mx
+import numpy as np
 
 from edgellm.training.low_rank import Change
 
@@ -94,8 +95,8 @@ class AdamW:
 
 def norm_of(gradients: Sequence[Change]) -> float:
     """Return the Euclidean norm of all derivatives together."""
-    squares = [mx.square(array).sum() for change in gradients for array in change.values()]
-    return math.sqrt(sum(float(square.item()) for square in squares))
+    arrays = [np.array(array) for change in gradients for array in change.values()]
+    return math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays))
 
 
 def clipped(gradients: Sequence[Change], norm: float, most: float) -> list[Change]:

@@ -1,4 +1,4 @@
-"""Products with derivatives: by weights that stay as they are, and of two arrays that are learned.
+"""Products with derivatives: by frozen weights, and of two arrays that are learned.
 
 On a CPU they are edgellm's kernels forwards and BLAS backwards, since MLX's own loops take tens of
 times as long; on a GPU they are MLX's.

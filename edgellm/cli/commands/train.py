@@ -128,7 +128,7 @@ def train(
     ] = 0,
     json: options.Json = False,
 ) -> None:
-    """Learn an adapter (LoRA) from data; the model stays as it is, and may be larger than memory.
+    """Learn an adapter (LoRA) from data, on a model that may be larger than memory.
 
     A run that was stopped goes on with --resume, bit for bit.
     """
@@ -167,7 +167,7 @@ def train(
         settings=settings,
         load=load,
         valid=valid,
-        template=template and choice("template", template, ("chat", "alpaca")),
+        template=None if template is None else choice("template", template, ("chat", "alpaca")),
         max_tokens=max_tokens,
         resume=resume,
         form=choice("format", form, ("peft", "mlx-lm")),

@@ -31,7 +31,7 @@ PROMPTS = ("prompt", "question")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is learned from one record.
+    """A record, of which something is learned.
 
     Attributes:
         line: of the file, from 1.

@@ -1,4 +1,4 @@
-"""Which sequences a step learns, and what dropout leaves out: both follow from the seed alone."""
+"""The sequences of a step, and its dropout: both follow from the seed alone."""
 
 # T tokens, I inputs of a matrix
 

@@ -104,7 +104,7 @@ def read_state(folder: Path, facts: Mapping[str, Any], layers: int) -> SavedStat
     return SavedState(
         int(metadata["step"]),
         int(metadata["updates"]),
-        *(parts[part] for part in PARTS),
-        saved,
-        json.loads(metadata["history"]),
+        **parts,
+        facts=saved,
+        history=json.loads(metadata["history"]),
     )

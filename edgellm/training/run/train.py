@@ -31,7 +31,7 @@ from edgellm.training.trained_model import OpenModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """What is to be trained on what.
+    """A model, the data that it learns, and how.
 
     Attributes:
         model: name or path.
