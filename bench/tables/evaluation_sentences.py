@@ -48,7 +48,7 @@ def verdict_sentence(run: ComparedRun) -> str:
     change, low, high = change_texts(found.metric, found.difference, found.low, found.high)
     change = " ".join(filter(None, [change, unit_of(found.metric)]))
     said = f"{run.name}: {found.verdict} in {asked} ({change}, {low} to {high})"
-    return said + _likelihood(found)
+    return said + _likelihood(found) + _other_tokens(run)
 
 
 def power_sentences(runs: Sequence[ComparedRun]) -> list[str]:
@@ -154,6 +154,14 @@ def _likelihood(found: PairedResult) -> str:
     if _is_beyond_chance(change):
         sure = "is beyond chance"
     return f"; the right answers are {size} {_direction(change)} likely, which {sure}"
+
+
+def _other_tokens(run: ComparedRun) -> str:
+    """Return how often a model reads another token as the likeliest than its reference."""
+    agreed = run.record.metrics.get("top1")
+    if agreed is None:
+        return ""
+    return f"; the likeliest token is another one in {100 * (1 - agreed):.1f} % of places"
 
 
 def _is_beyond_chance(change: Difference) -> bool:

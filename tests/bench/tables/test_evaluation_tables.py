@@ -135,7 +135,7 @@ def test_texts_have_perplexities_and_a_divergence_with_its_error():
                 "llama-4bit",
                 1.2,
                 (3.0, 4.0, 5.0, 6.5) * 2,
-                {"kl": 0.25},
+                {"kl": 0.25, "top1": 0.931},
                 {"kl_sum": (1.0, 1.5, 0.5, 1.0) * 2, "kl_tokens": (4.0,) * 8},
             ),
         )
@@ -147,6 +147,8 @@ def test_texts_have_perplexities_and_a_divergence_with_its_error():
     assert "KL, nats" in table
     assert max(map(len, table.splitlines())) <= 80
     assert "…" not in table
+    told = verdict_sentence(tasks["tickets"][1])
+    assert told.endswith("; the likeliest token is another one in 6.9 % of places")
     assert "worse" in table
     (told,) = task_sentences(tasks["tickets"])
     assert told.startswith("KL from the first run")
