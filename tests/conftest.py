@@ -25,7 +25,8 @@ settings.load_profile("suite")
 def pytest_configure(config):
     """Point caches at an empty folder and refuse the network, before a test module imports any.
 
-    The processes of a run share the folder: what one has compiled, the others find.
+    The processes of a run share the folder: what one has compiled, the others find, and a later
+    run of the same kernels does.
     """
     sys.addaudithook(refuse_network)
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -44,6 +45,18 @@ def pytest_configure(config):
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="false",
     )
+    keep_kernels(config, caches.name)
+
+
+def keep_kernels(config, caches):
+    """Begin with the kernels that an earlier run compiled, and keep those of this one."""
+    from support.compiled_kernels import copy_kernels, kernels_in
+
+    if not (util.find_spec("llvmlite") and hasattr(config, "cache")):
+        return
+    kept, used = config.cache.mkdir("kernels"), kernels_in(caches)
+    copy_kernels(kept, used)
+    config.add_cleanup(lambda: copy_kernels(used, kept))
 
 
 def pytest_collection_finish(session):

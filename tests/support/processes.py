@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+from support.compiled_kernels import shared_kernels
+
 
 def python(code, *arguments, check=True):
     """What a fresh interpreter prints."""
@@ -17,13 +19,14 @@ def python(code, *arguments, check=True):
 
 def answer_of(code, argument, environment):
     """Return what a fresh interpreter answers: JSON goes in as its argument, JSON comes out."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(argument)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    with shared_kernels(environment):
+        done = subprocess.run(
+            [sys.executable, "-c", code, json.dumps(argument)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
