@@ -9,6 +9,7 @@ import mlx.core as mx
 import pytest
 
 from edgellm.device.model_lock import ModelLock
+from edgellm.device.place import IDLE_SECONDS
 from edgellm.errors import ClosedError, EdgeLLMError
 
 pytestmark = pytest.mark.timeout(30)
@@ -77,19 +78,33 @@ def test_in_one_thread_places_give_way_to_each_other_at_once(lock):
     assert (one.occupant.given_way, other.occupant.given_way) == (3, 3)
 
 
+def read_for(place, seconds):
+    """Read a place again and again; the longest time that nobody read, if the machine was busy."""
+    longest, last = 0.0, time.monotonic()
+    end = last + seconds
+    while last < end:
+        assert read(place)
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    return longest
+
+
 def test_a_place_that_is_read_is_waited_for(lock):
     """And one that nobody reads is not, whichever threads have read it; nothing of it is lost."""
-    one, other = places(lock, 2)
-    assert in_thread(read, one)
-    assert read(one)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read, other)
-        end = time.monotonic() + 0.1
-        while time.monotonic() < end:
-            assert read(one)
-        assert not waiting.done()
-        assert one.occupant.given_way == 0
-        assert waiting.result(timeout=20)
+    longest = IDLE_SECONDS
+    while longest > IDLE_SECONDS / 2:  # whoever is held up that long may count as gone
+        one, other = places(lock, 2)
+        assert in_thread(read, one)
+        assert read(one)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(read, other)
+            start = time.monotonic()
+            longest = read_for(one, 0.1)
+            done, given_way = waiting.done(), one.occupant.given_way
+            longest = max(longest, time.monotonic() - start - 0.1)
+            assert waiting.result(timeout=20)
+    assert not done
+    assert given_way == 0
     assert one.occupant.given_way == 1
     while one.is_ready:
         assert read(one)

@@ -119,11 +119,14 @@ class Job:
     def has_news(self, seconds=0.0):
         """Whether the job stops or ends within so many seconds, reading on."""
         ends = time.monotonic() + seconds
-        while not select.select([self._report], [], [], 0)[0]:
-            if time.monotonic() > ends:
+        while True:
+            left = max(ends - time.monotonic(), 0)
+            told = select.select([self._report, self._master], [], [], left)[0]
+            if self._report in told:
+                return True
+            if not told:
                 return False
-            self.read(0.05)
-        return True
+            self.read()
 
     def news(self, seconds=60):
         """Wait until the job has stopped or ended, reading on; return which, as the shell does."""
@@ -141,7 +144,8 @@ class Job:
         """Take the terminal away, as a lost connection does."""
         os.close(self._slave)
         os.close(self._master)
-        self._master = self._slave = os.open(os.devnull, os.O_RDWR)
+        # in its place a terminal on which nothing ever comes: waiting on it takes no processor
+        self._master, self._slave = os.pipe()
 
     @property
     def disorder(self):
