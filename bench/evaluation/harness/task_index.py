@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def index_of(names: Iterable[str], folder: Path | None) -> Any:
-    """Return the harness' index of some tasks; of all its tasks where one of them is nowhere.
+def index_of(names: Sequence[str], folder: Path | None) -> Any:
+    """Return the harness' index of some tasks, without those that are nowhere.
 
     Args:
         names: the tasks, and groups of tasks.
@@ -17,7 +17,7 @@ def index_of(names: Iterable[str], folder: Path | None) -> Any:
     """
     from lm_eval import tasks as package
 
-    root = Path(package.__file__).parent
+    root = harness_folder()
     own: list[str] = []
     if folder is not None:
         own = [str(folder)]
@@ -26,7 +26,9 @@ def index_of(names: Iterable[str], folder: Path | None) -> Any:
     while missing := set(_missing(names, index.task_index)):
         found = set(folders_with(missing, root)) - taken
         taken |= found
-        if not found:
+        if not found and not set(names) <= set(index.task_index):
+            return index
+        if not found:  # members of a group, named in some other way
             return package.TaskManager(include_path=own)
         paths = [*map(str, sorted(taken)), *own]  # later ones replace earlier ones
         index = package.TaskManager(include_path=paths, include_defaults=False)
@@ -36,19 +38,40 @@ def index_of(names: Iterable[str], folder: Path | None) -> Any:
     return index
 
 
-def folders_with(names: Iterable[str], root: Path) -> Iterator[Path]:
-    """Yield the folders in ``root`` with a YAML file that has a line for one of the tasks.
+def harness_folder() -> Path:
+    """Return the folder with the harness' own tasks."""
+    from lm_eval import tasks
 
-    That is so of a task, a group and a tag where they are defined, and of members of a group.
+    return Path(tasks.__file__).parent
+
+
+def folders_with(names: Iterable[str], root: Path) -> Iterator[Path]:
+    """Yield the folders in ``root`` with a YAML file that names one of the tasks.
+
+    That is so where tasks, groups and tags are defined, and of members of a group.
     """
-    alternatives = b"|".join(re.escape(name.encode()) for name in names)
+    anyone = b"|".join(re.escape(name.encode()) for name in names)
     line = re.compile(
-        rb"^\s*(?:-|task:|group:|tag:)\s*(?:- )?[\"']?(?:" + alternatives + rb")[\"']?\s*$", re.M
+        rb"^\s*(?:-|task:|group:|tag:)\s*(?:- )?[\"']?(?:" + anyone + rb")[\"']?\s*$"
+        rb"|^tag:\s*\[.*(?<![\w.-])(?:" + anyone + rb")(?![\w.-])",
+        re.M,
     )
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        files = folder.rglob("*yaml")  # some that others include have no suffix
-        if any(line.search(file.read_bytes()) for file in files if file.is_file()):
+        if any(line.search(text) for text in _texts(folder)):
             yield folder
+
+
+def names_in(root: Path) -> set[str]:
+    """Return the names of the tasks and groups that are defined in a folder."""
+    line = re.compile(rb"^(?:task|group):\s*[\"']?([\w.-]+)[\"']?\s*$", re.M)
+    return {name.decode() for text in _texts(root) for name in line.findall(text)}
+
+
+def _texts(folder: Path) -> Iterator[bytes]:
+    """Yield what is in YAML files; some that others include have no suffix."""
+    for file in folder.rglob("*yaml"):
+        if file.is_file():
+            yield file.read_bytes()
 
 
 def _missing(names: Iterable[str], index: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from edgellm.bench.evaluation.harness.task_index import index_of
+from edgellm.bench.evaluation.harness.task_index import harness_folder, index_of, names_in
 from edgellm.bench.worker.protocol import foreign_error
 from edgellm.errors import BackendError, ConfigError, EdgeLLMError, ReadError
 
@@ -84,9 +84,11 @@ class TaskFinder:
     def _require(self, name: str, *, run_code: bool) -> None:
         index = self._manager.task_index
         if name not in index:
-            known = [*CATEGORIES, *self._manager.all_tasks]
+            known = [*CATEGORIES, *self._manager.all_tasks, *names_in(harness_folder())]
             near = get_close_matches(name, known, 3) or list(CATEGORIES)
-            raise ConfigError(f"there is no task {name!r}", hint=f"near it: {', '.join(near)}")
+            raise ConfigError(
+                f"lm-evaluation-harness has no task {name!r}", hint=f"near it: {', '.join(near)}"
+            )
         config = index[name].cfg or {}
         if config.get("unsafe_code") and not run_code:
             raise ConfigError(

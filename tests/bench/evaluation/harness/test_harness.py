@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.bench.evaluation.harness.run import HarnessSettings, run_harness
-from edgellm.bench.evaluation.harness.task_index import folders_with, index_of
+from edgellm.bench.evaluation.harness.task_index import folders_with, index_of, names_in
 from edgellm.bench.evaluation.harness.tasks import CATEGORIES, tasks_of
 from edgellm.errors import BackendError
 
@@ -105,6 +105,7 @@ def test_folders_are_found_by_the_names_in_their_files(tmp_path):
         "groups/science.yaml": 'group: science\ntask:\n  - "arc_easy"\n',
         "plain/_template_yaml": "tag: plain_tasks\n",
         "plain/notes.txt": "task: arc_easy\n",
+        "listed/one.yaml": "task: one\ntag: [first, second-tag]\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -116,7 +117,9 @@ def test_folders_are_found_by_the_names_in_their_files(tmp_path):
     assert found("ai2_arc") == {"arc"}
     assert found("arc_easy") == {"arc", "groups"}
     assert found("plain_tasks", "science") == {"plain", "groups"}
-    assert found("arc", "easy") == set()
+    assert found("second-tag") == {"listed"}
+    assert found("arc", "easy", "second") == set()
+    assert names_in(tmp_path) == {"arc_easy", "arc_easy_fr", "science", "one"}
 
 
 @pytest.mark.parametrize("names", [["boolq", "mmlu", "minerva_math"], ["winogender"]])
