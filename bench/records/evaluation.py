@@ -33,6 +33,8 @@ class EvaluationRecord(Record):
         shots: examples in front of a question.
         shot_seed: which examples.
         shot_text: the examples as they were shown.
+        first_prompt: the first question as it was asked, without the examples.
+        first_options: the answers that it lets choose from, as they were scored.
         decoding: ``greedy``, ``beam:4``, ``top-p:0.9`` and so on; None where nothing is generated.
         chat: whether questions went through the chat template.
         seed: of everything that is drawn.
@@ -64,6 +66,8 @@ class EvaluationRecord(Record):
     shots: Count = 0
     shot_seed: Count = 0
     shot_text: str | None = None
+    first_prompt: str | None = None
+    first_options: tuple[str, ...] = ()
     decoding: str | None = None
     chat: bool = False
     seed: Count = 0
@@ -86,9 +90,9 @@ class EvaluationRecord(Record):
     )
 
     BY_QUESTION: ClassVar[tuple[str, ...]] = (
-        *("question_ids", "question_hashes", "documents", "columns"),
+        *("question_ids", "question_hashes", "documents", "columns", "first_options"),
     )
-    """Fields with a value for each question, for which tables have no room."""
+    """Fields of many values, for which tables have no room."""
 
     def __post_init__(self) -> None:
         """Check every field, and that all columns are as long as the questions are many."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgellm.bench.metrics.table import METRICS
+from edgellm.bench.records.differences import counted
+from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.records.record import Record
 from edgellm.bench.report.evaluation_panels import (
     SIGNS,
@@ -91,18 +93,27 @@ def _definitions(tasks: Mapping[str, Sequence[ComparedRun]]) -> list[tuple[str, 
 
 
 def _how_it_was_asked(task: str, runs: Sequence[ComparedRun]) -> str:
-    """Return the examples as they were shown, and how libraries computed metrics."""
-    blocks: dict[str, str] = {}
-    signatures: dict[str, str] = {}
-    for run in runs:
-        record = run.record
+    """Return the first question and the examples as shown, and how libraries computed metrics."""
+    texts: dict[str, str] = {}
+    signatures: dict[str, None] = {}  # a set that stays in order
+    for record in (run.record for run in runs):
+        if record.first_prompt:
+            texts.setdefault(_first_question(record), "the first question")
         if record.shot_text:
-            blocks.setdefault(record.shot_text, f"{record.shots} examples, draw {record.shot_seed}")
+            name = "what stands in front of it"
+            if record.shots:
+                name = f"{counted(record.shots, 'example')} in front of it, draw {record.shot_seed}"
+            texts.setdefault(record.shot_text, name)
         for name, signature in record.signatures.items():
-            signatures.setdefault(f"{title_of(name)}: {signature}", "")
-    parts = [soft(name) + quotation(text) for text, name in blocks.items()]
-    if signatures:
-        parts.append(bullets(signatures))
-    if not parts:
+            signatures[f"{title_of(name)}: {signature}"] = None
+    parts = [soft(name) + quotation(text) for text, name in texts.items()]
+    asked = "".join([*parts, bullets(signatures)])
+    if not asked:
         return ""
-    return details(f"{task}: how it was asked", "".join(parts))
+    return details(f"{task}: how it was asked", asked)
+
+
+def _first_question(record: EvaluationRecord) -> str:
+    """Return a question and its options, each on a line of its own."""
+    options = [f"- {option.strip()}" for option in record.first_options]
+    return "\n".join([record.first_prompt or "", *options])

@@ -185,11 +185,23 @@ class Run:
             "shots": ask.shots,
             "shot_seed": ask.shot_seed,
             "shot_text": self.prompts.block or None,
+            **_first_asked(self.prompts),
             "decoding": ask.decoding and ask.decoding.name,
             "chat": self.prompts.chat,
             "skipped": ask.task.skipped,
             "seed": self.settings.seed,
         }
+
+
+def _first_asked(prompts: PromptSet) -> dict[str, Any]:
+    """Return fields that show the first question as it was asked; none of texts that are read."""
+    for prompt in prompts.prompts[:1]:
+        text = prompt.context.removeprefix(prompts.block)
+        if prompt.messages:
+            text = prompt.messages[-1]["content"]
+        if text:
+            return {"first_prompt": text, "first_options": prompt.continuations}
+    return {}
 
 
 def question_hash(question: Question) -> str:

@@ -48,6 +48,8 @@ def test_texts_of_models_and_files_are_escaped():
             task=evil,
             task_kind=evil,
             shot_text=f"{evil}\n\n  two",
+            first_prompt=f"{evil}?",
+            first_options=(" yes", evil),
             shots=number,
             decoding=f"{evil}{number}",
             model_bytes=number * 10**6,
@@ -60,6 +62,7 @@ def test_texts_of_models_and_files_are_escaped():
     assert "<script" not in text
     assert text.count("&lt;script&gt;") > 10
     assert "two</div>" in text, "examples keep their lines"
+    assert "?\n- yes\n- &lt;script" in text
 
 
 def test_shots_threads_and_decoding_have_their_own_panels():

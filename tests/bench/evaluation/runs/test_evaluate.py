@@ -120,6 +120,9 @@ def test_runs_of_one_way_to_ask_share_a_hash(records):
         assert first.question_hashes == second.question_hashes
     without, with_shot = (one(records, model="stories", task="choose", shots=n) for n in (0, 1))
     assert without.prompt_hash != with_shot.prompt_hash
+    assert without.first_prompt == with_shot.first_prompt
+    assert ROWS["choose"][0]["question"] in without.first_prompt
+    assert len(without.first_options) == len(ROWS["choose"][0]["choices"])
 
 
 def test_costs_are_counted(records):
