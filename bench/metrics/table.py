@@ -248,6 +248,14 @@ _ALL = (
         formula=_mean,
     ),
     Metric(
+        name="task_error",
+        title="score, less is better",
+        definition="the same of a task where less is better, such as stereotypes held likelier",
+        columns=("task_error",),
+        formula=_mean,
+        higher_is_better=False,
+    ),
+    Metric(
         name="bits_per_byte",
         title="bits/byte",
         definition="negative log2-likelihood of the texts over their bytes in UTF-8",

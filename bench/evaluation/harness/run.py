@@ -36,6 +36,10 @@ SENT = ("limit", "chat", "seed", "like_harness", "run_code", "download")
 """Settings that a worker gets as they are."""
 
 
+LEFT_OUT = {"macro_f1"}
+"""Metrics of labels: an option's number means nothing from question to question."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarnessSettings:
     """How tasks of the harness are asked.
@@ -189,7 +193,7 @@ class _Evaluation:
         metrics = {
             name: metric.of(columns)
             for name, metric in METRICS.items()
-            if metric.is_defined(columns)
+            if name not in LEFT_OUT and metric.is_defined(columns)
         }
         common = [message["task"], message["shots"], ask.shot_seed, self._settings.chat]
         digest = hashlib.sha256(json.dumps(common).encode()).hexdigest()[:16]

@@ -49,6 +49,14 @@ class Task(Protocol):
         """Return what is right."""
         ...
 
+    def get_config(self, name: str) -> Any:
+        """Return a field of the task's file."""
+        ...
+
+    def higher_is_better(self) -> Mapping[str, bool]:
+        """Say of metrics whether more is better."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -143,7 +151,8 @@ def _columns(task: Task, samples: Sequence[Sample]) -> tuple[dict[str, list[floa
     numbers = _plain_numbers(samples)
     if task.OUTPUT_TYPE == "loglikelihood" and "perplexity" in numbers:
         numbers["right_logprob"] = numbers.pop("perplexity")  # the harness notes it by that name
-    if task.OUTPUT_TYPE == "multiple_choice":
+    has_own_arithmetic = task.get_config("process_results") is not None
+    if task.OUTPUT_TYPE == "multiple_choice" and not has_own_arithmetic:
         columns = _choice_columns(task, samples)
         if columns:
             if "acc_norm" in numbers:
@@ -163,8 +172,12 @@ def _columns(task: Task, samples: Sequence[Sample]) -> tuple[dict[str, list[floa
             return numbers, headline
     if not numbers:
         return {}, ""
-    numbers["task_score"] = next(iter(numbers.values()))
-    return numbers, "task_score"
+    shares = [name for name, values in numbers.items() if set(values) <= {0.0, 1.0}]
+    chosen = [*shares, *numbers][0]
+    headline = "task_score"
+    if not task.higher_is_better().get(chosen, True):
+        headline = "task_error"
+    return numbers | {headline: numbers[chosen]}, headline
 
 
 def _choice_columns(task: Task, samples: Sequence[Sample]) -> dict[str, list[float]]:

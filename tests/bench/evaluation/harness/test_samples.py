@@ -17,6 +17,8 @@ def task(output_type, **functions):
         "doc_to_choice": lambda doc: doc["choices"],
         "doc_to_target": lambda doc: doc["gold"],
         "doc_to_text": lambda doc: doc["q"],
+        "get_config": lambda name: None,
+        "higher_is_better": dict,
     }
     return SimpleNamespace(OUTPUT_TYPE=output_type, **usual | functions)
 
@@ -61,6 +63,24 @@ def test_tasks_with_arithmetic_of_their_own_keep_their_figures():
     shares = [sample(n, doc, answers, acc=0.25 + n / 2) for n, doc in enumerate(docs)]
     outcome = outcome_of("t", task("multiple_choice"), shares, Counts())
     assert METRICS[outcome.headline].of(outcome.columns) == 0.5
+
+
+def test_a_task_where_less_is_better_says_so():
+    doc = {"q": "", "choices": ["they are", "we are"], "gold": 0}
+    figures = ({"likelihood_diff": 0.5, "pct_stereotype": 1.0}, {"likelihood_diff": 2.0})
+    figures[1]["pct_stereotype"] = 0.0
+    pairs = task(
+        "multiple_choice",
+        get_config={"process_results": len}.get,
+        higher_is_better=lambda: {"likelihood_diff": False, "pct_stereotype": False},
+    )
+    answers = [(-1.0, True), (-1.5, False)]
+    samples = [sample(number, doc, answers, **one) for number, one in enumerate(figures)]
+    outcome = outcome_of("pairs", pairs, samples, Counts())
+    assert outcome.headline == "task_error"
+    assert not METRICS["task_error"].higher_is_better
+    assert outcome.columns["task_error"] == outcome.columns["pct_stereotype"] == [1, 0]
+    assert "correct" not in outcome.columns
 
 
 def test_texts_have_the_harness_own_words_and_bytes():
