@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -26,7 +27,7 @@ from edgellm.bench.records.evaluation import EvaluationRecord
 from edgellm.bench.worker.protocol import error_sentence
 from edgellm.bench.worker.status import Status, StatusCallback
 from edgellm.device import machine
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import ConversionError, EdgeLLMError
 from edgellm.files.locations import temporary_folder
 from edgellm.hub.resolve import locate
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
@@ -113,7 +114,7 @@ class _Evaluation:
                     with Session(model, timeout=self._settings.timeout) as session:
                         for run in self._runs:
                             record = self._record(run, session, measures, models)
-                            if record.error is None and run.needs_reference:
+                            if record.error is None and self._is_looked_at(run):
                                 held.append((run, model))
                             else:
                                 yield record
@@ -147,6 +148,8 @@ class _Evaluation:
                 ended = self._ask(run, session, missing)
             if run.ask.task.kind.way == "read" and len(models) > 1:
                 self._compare(run, session, measures, models)
+        except ConversionError:  # the disk takes no more samples, of other runs neither
+            raise
         except EdgeLLMError as error:
             return self._failed(run, model.fields, error)
         finally:
@@ -223,16 +226,25 @@ class _Evaluation:
         """Yield records with the likelihood of their texts by the reference, and their ratings."""
         with Session(measures.reference, timeout=self._settings.timeout) as session:
             for run, model in held:
-                self._tell(model, run, "scoring texts")
+                failure = None
                 try:
-                    measures.score_texts(run, model, session)
+                    if run.needs_reference:
+                        self._tell(model, run, "scoring texts")
+                        measures.score_texts(run, model, session)
                     measures.rate_texts(run, model, partial(self._tell, model, run))
+                except ConversionError:
+                    raise
                 except EdgeLLMError as error:
-                    yield self._failed(run, model.fields, error)
-                    continue
+                    failure = error_sentence(error)
                 ended = self._samples.end_of(run.whole_key(model))
                 assert ended is not None, "it has ended before"
-                yield self._of_samples(run, model, measures, ended)
+                record = self._of_samples(run, model, measures, ended)
+                yield replace(record, error=record.error or failure)
+
+    def _is_looked_at(self, run: Run) -> bool:
+        """Return whether the reference or the judge has to read a run's texts."""
+        is_text = run.ask.task.kind.way == "generated"
+        return run.needs_reference or (self._rater is not None and is_text)
 
     def _of_samples(
         self, run: Run, model: EvaluatedModel, measures: Measures, ended: Mapping[str, Any]
@@ -251,7 +263,8 @@ class _Evaluation:
                     for question in questions
                 ]
             )
-            defined = [name for name in kind.metrics if METRICS[name].is_defined(columns)]
+            names = [*kind.metrics, "rating"]
+            defined = [name for name in names if METRICS[name].is_defined(columns)]
             metrics = {name: METRICS[name].of(columns) for name in defined}
             signatures = kind.signatures(questions)
         except EdgeLLMError as error:

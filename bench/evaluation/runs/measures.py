@@ -93,11 +93,10 @@ class Measures:
             return
         key = self._key("rated", run, model, self._rater.name)
         wanted = self._unmeasured(run, model, key)
-        for prompt in run.prompts.prompts:
+        prompts = [prompt for prompt in run.prompts.prompts if prompt.question.id in wanted]
+        for number, prompt in enumerate(prompts, 1):
             name = prompt.question.id
-            if name not in wanted:
-                continue
-            tell(f"rating {len(wanted)} texts")
+            tell(f"rating text {number} of {len(prompts)}")
             asked = prompt.context or prompt.messages[-1]["content"]
             score = self._rater.rate(asked, wanted[name])
             if score is not None:

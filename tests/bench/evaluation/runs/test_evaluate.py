@@ -9,7 +9,7 @@ import pytest
 import edgellm
 from edgellm.bench.evaluation.runs.decoding import parse_decodings
 from edgellm.bench.evaluation.runs.evaluate import evaluate
-from edgellm.bench.evaluation.runs.measures import Measures
+from edgellm.bench.evaluation.runs.measures import Measures, Rater
 from edgellm.bench.evaluation.runs.run import EvaluatedModel, Run
 from edgellm.bench.evaluation.runs.samples import Samples
 from edgellm.bench.evaluation.runs.settings import Ask, EvaluationSettings
@@ -154,12 +154,16 @@ def test_a_whole_run_is_not_asked_again(tasks, samples, records):
 def test_a_stopped_run_asks_the_rest(tasks, tmp_path):
     samples = Samples(tmp_path / "samples.jsonl")
     settings = EvaluationSettings(max_tokens=4)
-    whole = next(iter(evaluate(["stories-draft"], [tasks["answers"]], settings, samples)))
+    rater = Rater("judge", lambda asked, answer: 3.0 + asked.count("Lily"))
+    asked = ["stories-draft"], [tasks["answers"]], settings
+    whole = next(iter(evaluate(*asked, samples, rater=rater)))
+    assert whole.columns["judge"] == (3.0, 4.0)
+    assert whole.metrics["rating"] == 3.5
     lines = (tmp_path / "samples.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "part.jsonl").write_text(lines[0])
     told = []
     part = Samples(tmp_path / "part.jsonl", resume=True)
-    [again] = evaluate(["stories-draft"], [tasks["answers"]], settings, part, progress=told.append)
+    [again] = evaluate(*asked, part, rater=rater, progress=told.append)
     assert again.columns == whole.columns
     assert again.layer_tokens is None, "of a part it would say too little"
     assert [status.number for status in told if status.doing == "asking"] == [2, 3]
