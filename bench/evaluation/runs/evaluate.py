@@ -171,17 +171,16 @@ class _Evaluation:
             others = {"sampling": run.sampling}
         latest = time.perf_counter()
         self._tell(session.model, run, "asking")
-        costs: Mapping[str, Any] = {}
-        if missing:
-            for message in session.ask(run.ask.task.kind.way, run.messages(missing), **others):
-                now = time.perf_counter()
-                question = missing[message["place"]].question
-                sample = sample_of(message, question, now - latest)
-                self._samples.add(key, question.id, {"asked": run.asked[question.id], **sample})
-                latest = now
-                self._asked += 1
-                self._tell(session.model, run, "asking")
-            costs = dict(session.ended)
+        way = run.ask.task.kind.way
+        for message in session.ask_many(way, run.messages(missing), **others):
+            now = time.perf_counter()
+            question = missing[message["place"]].question
+            sample = sample_of(message, question, now - latest)
+            self._samples.add(key, question.id, {"asked": run.asked[question.id], **sample})
+            latest = now
+            self._asked += 1
+            self._tell(session.model, run, "asking")
+        costs = session.ended
         alone = self._latency(run, session)
         ended = {
             "device": loaded.device,
@@ -193,8 +192,7 @@ class _Evaluation:
             "peak_memory_bytes": alone["peak_memory_bytes"],
         }
         if len(missing) == len(run.prompts.prompts):  # of a part these would say too little
-            names = ("tokens", "bytes_read", "layer_tokens", "head_rows")
-            ended |= {name: costs[name] for name in names if name in costs}
+            ended |= costs
         self._samples.end(run.whole_key(session.model), ended)
         return ended
 

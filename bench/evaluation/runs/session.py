@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,12 @@ from typing import Any
 from edgellm.bench.evaluation.runs.run import EvaluatedModel
 from edgellm.bench.worker.process import WorkerEndedError, WorkerProcess
 from edgellm.errors import BackendError
+
+ASKED_AT_ONCE = 512
+"""Prompts of an order: all are cut into tokens before the first is answered."""
+
+COSTS = ("tokens", "bytes_read", "layer_tokens", "head_rows")
+"""What an order says at its end, and that adds up."""
 
 WORKER = (sys.executable, "-m", "edgellm.bench.evaluation.runs.worker")
 
@@ -41,16 +48,19 @@ class Session:
     Args:
         model: the model.
         timeout: seconds in which it must say something.
+        at_once: prompts of an order of ``ask_many``.
 
     Attributes:
         model: the model.
         ended: what the last order took.
     """
 
-    def __init__(self, model: EvaluatedModel, *, timeout: float) -> None:
+    def __init__(
+        self, model: EvaluatedModel, *, timeout: float, at_once: int = ASKED_AT_ONCE
+    ) -> None:
         self.model: EvaluatedModel = model
         self.ended: Mapping[str, Any] = {}
-        self._timeout = timeout
+        self._timeout, self._at_once = timeout, at_once
         self._started: tuple[WorkerProcess, LoadedModel] | None = None
         self._refused: BackendError | None = None
 
@@ -103,6 +113,17 @@ class Session:
         finally:
             if not is_at_rest:
                 self._kill()
+
+    def ask_many(
+        self, work: str, prompts: Sequence[Mapping[str, Any]], **others: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what ``ask`` does, a part of the prompts after the other; costs add up."""
+        sums: Counter[str] = Counter()
+        for begin in range(0, len(prompts), self._at_once):
+            for message in self.ask(work, prompts[begin : begin + self._at_once], **others):
+                yield {**message, "place": begin + message["place"]}
+            sums.update({name: self.ended[name] for name in COSTS if name in self.ended})
+        self.ended = sums
 
     def _kill(self) -> None:
         if self._started is not None:

@@ -33,7 +33,7 @@ def test_a_model_with_another_chat_template_is_another(tmp_path):
 
 def test_answers_that_nobody_reads_do_not_reach_the_next_question():
     checkpoint = read_any_checkpoint(locate("stories-draft"))
-    with Session(EvaluatedModel("stories-draft", checkpoint, {}), timeout=60) as session:
+    with Session(EvaluatedModel("stories-draft", checkpoint, {}), timeout=60, at_once=2) as session:
         left = session.ask("options", [PROMPT, {**PROMPT, "context": "Tom saw"}])
         first = next(left)
         left.close()
@@ -43,3 +43,13 @@ def test_answers_that_nobody_reads_do_not_reach_the_next_question():
         with pytest.raises(BackendError):
             list(session.ask("options", [{**PROMPT, "continuations": ["x " * 2000]}]))
         assert next(iter(session.ask("options", [PROMPT])))["scores"] == first["scores"]
+        # some at a time, all of them
+        three = [{**PROMPT, "continuations": [f" and it {word}"]} for word in ("ran", "sat", "ate")]
+        parts = {each["place"]: each["scores"] for each in session.ask_many("options", three)}
+        tokens = session.ended["tokens"]
+        whole = {each["place"]: each["scores"] for each in session.ask("options", three)}
+        assert tokens == session.ended["tokens"]
+        assert sorted(parts) == sorted(whole) == [0, 1, 2]
+        for place in parts:
+            [mine], [other] = parts[place], whole[place]
+            assert mine["logprob"] == pytest.approx(other["logprob"], rel=0.01)
