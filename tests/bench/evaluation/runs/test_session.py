@@ -50,6 +50,6 @@ def test_answers_that_nobody_reads_do_not_reach_the_next_question():
         whole = {each["place"]: each["scores"] for each in session.ask("options", three)}
         assert tokens == session.ended["tokens"]
         assert sorted(parts) == sorted(whole) == [0, 1, 2]
-        for place in parts:
-            [mine], [other] = parts[place], whole[place]
-            assert mine["logprob"] == pytest.approx(other["logprob"], rel=0.01)
+        for place, mine in parts.items():
+            [one], [other] = mine, whole[place]
+            assert one["logprob"] == pytest.approx(other["logprob"], rel=0.01)
