@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from edgellm.checkpoint.checkpoint import Checkpoint
 from edgellm.errors import MemoryBudgetError
@@ -23,6 +24,9 @@ PROCESS_BYTES = 200 << 20
 BACKWARD_FLOATS = 3.1
 """Arrays of a layer's widths that its derivatives hold at once, measured on the bundled model."""
 
+SCORES = 2.2
+"""Matrices of attention's scores that they hold, likewise."""
+
 BUFFERS = 2
 
 
@@ -39,6 +43,7 @@ class TrainingMemory:
         process: what a process takes without a model.
         pinned: layers that stay.
         count: layers in all.
+        micro_tokens: tokens that go through a layer together.
     """
 
     outer: int
@@ -49,6 +54,7 @@ class TrainingMemory:
     process: int = PROCESS_BYTES
     pinned: int
     count: int
+    micro_tokens: int
 
     @property
     def total(self) -> int:
@@ -85,17 +91,43 @@ def plan_training(
 ) -> TrainingMemory:
     """Return the memory of training with as many layers pinned as the budget has room for.
 
+    A step goes through a layer in smaller parts where it does not fit at once.
+
     Args:
         checkpoint: the model.
         lora: what is learned.
         budget: bytes of the process.
         step_tokens: of a step, at most.
-        micro_tokens: that go through a layer together.
+        micro_tokens: that go through a layer together, at most.
         longest: tokens of the longest sequence.
 
     Raises:
         MemoryBudgetError: the budget is too small even with no layer pinned.
     """
+    most = min(max(micro_tokens, longest), step_tokens)
+    while True:
+        least = _least(checkpoint, lora, step_tokens, most, longest)
+        if least.total <= budget or most <= longest:
+            break
+        most = max(longest, most // 2)
+    if least.total > budget:
+        raise MemoryBudgetError(
+            f"training takes {least.total / 1e9:.2f} GB, and the budget is {budget / 1e9:.2f} GB",
+            hint=f"give --memory {math.ceil(least.total / 1e6)}MB, or take a smaller --batch or "
+            "--max-tokens",
+        )
+    layer_bytes = [layer.nbytes for layer in checkpoint.layers]
+    room = budget - least.total + least.layers
+    if sum(layer_bytes) <= room:
+        return replace(least, pinned=least.count, layers=sum(layer_bytes))
+    pinned = min((room - least.layers) // max(layer_bytes), least.count - BUFFERS)
+    return replace(least, pinned=pinned, layers=least.layers + pinned * max(layer_bytes))
+
+
+def _least(
+    checkpoint: Checkpoint, lora: LoraSettings, step_tokens: int, tokens: int, longest: int
+) -> TrainingMemory:
+    """Return the memory with no layer pinned, and ``tokens`` in a layer together."""
     config = checkpoint.config
     count = config.num_hidden_layers
     changed = count - first_changed(lora, count)
@@ -105,40 +137,16 @@ def plan_training(
     widths = 4 * hidden + 3 * queries + 3 * keys + 5 * inner
     shapes = config.tensor_shapes()
     numbers = changed * sum(lora.rank * sum(shapes[f"{target}.weight"]) for target in lora.targets)
-    tokens = max(micro_tokens, longest)
-    scores = 2.2 * config.num_attention_heads * longest**2
+    scores = SCORES * config.num_attention_heads * longest**2
     head = 4 * HEAD_ROWS * config.vocab_size
     backward = ITEM * max(BACKWARD_FLOATS * widths * tokens + scores, head) + 3 * BLOCK_BYTES
-    layer_bytes = [layer.nbytes for layer in checkpoint.layers]
-    fixed = TrainingMemory(
+    return TrainingMemory(
         outer=checkpoint.norm.nbytes + (checkpoint.lm_head or checkpoint.embed_tokens).nbytes,
-        layers=min(BUFFERS, count) * max(layer_bytes),
+        layers=min(BUFFERS, count) * max(layer.nbytes for layer in checkpoint.layers),
         adapter=4 * ITEM * numbers,
         kept_inputs=(changed + 2) * step_tokens * hidden * ITEM,
         backward=int(backward),
         pinned=0,
         count=count,
-    )
-    if fixed.total > budget:
-        raise MemoryBudgetError(
-            f"training takes {fixed.total / 1e9:.2f} GB, and the budget is {budget / 1e9:.2f} GB",
-            hint="give more with --memory, or take a smaller --batch or --max-tokens",
-        )
-    room = budget - fixed.total + fixed.layers
-    if sum(layer_bytes) <= room:
-        return _with_layers(fixed, count, sum(layer_bytes))
-    pinned = (room - fixed.layers) // max(layer_bytes)
-    pinned = min(pinned, count - BUFFERS)
-    return _with_layers(fixed, pinned, fixed.layers + pinned * max(layer_bytes))
-
-
-def _with_layers(fixed: TrainingMemory, pinned: int, nbytes: int) -> TrainingMemory:
-    return TrainingMemory(
-        outer=fixed.outer,
-        layers=nbytes,
-        adapter=fixed.adapter,
-        kept_inputs=fixed.kept_inputs,
-        backward=fixed.backward,
-        pinned=pinned,
-        count=fixed.count,
+        micro_tokens=tokens,
     )

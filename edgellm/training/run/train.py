@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,9 @@ class TrainingRun:
         self._open = OpenModel(
             checkpoint, request.settings.lora, self.memory.in_memory, request.load
         )
+        settings = replace(request.settings, micro_tokens=self.memory.micro_tokens)
         self.trainer: Trainer = Trainer(
-            self._open.model, checkpoint.config, self.data.sequences, request.settings, state
+            self._open.model, checkpoint.config, self.data.sequences, settings, state
         )
 
     def run(self) -> Iterator[StepReport | EpochReport]:

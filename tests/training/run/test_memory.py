@@ -1,0 +1,40 @@
+"""The plan of a training run's memory."""
+
+import pytest
+from support.tiny import LAYERS, LLAMA, write_model
+from support.training import LORA
+
+from edgellm.checkpoint.checkpoint import read_checkpoint
+from edgellm.errors import MemoryBudgetError
+from edgellm.training.run.memory import plan_training
+
+TOKENS = {"step_tokens": 4000, "micro_tokens": 1024, "longest": 100}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return read_checkpoint(write_model(tmp_path_factory.mktemp("m") / "model", LLAMA))
+
+
+def test_a_larger_budget_pins_more_and_is_kept(checkpoint):
+    whole = plan_training(checkpoint, LORA, 1 << 40, **TOKENS)
+    assert (whole.pinned, whole.reads, whole.micro_tokens) == (LAYERS, 0, 1024)
+    pinned = []
+    for budget in range(whole.total - 4 * whole.layers, whole.total + 1, whole.layers // 8):
+        try:
+            plan = plan_training(checkpoint, LORA, budget, **TOKENS)
+        except MemoryBudgetError:
+            continue
+        assert plan.total <= budget
+        pinned.append(plan.pinned)
+    assert pinned == sorted(pinned)
+    assert pinned[-1] == LAYERS
+
+
+def test_a_small_budget_cuts_a_step_into_smaller_parts_before_it_is_refused(checkpoint):
+    with pytest.raises(MemoryBudgetError) as refused:
+        plan_training(checkpoint, LORA, 1, **TOKENS)
+    least = int(refused.value.hint.split("--memory ")[1].split("MB")[0]) * 1_000_000
+    plan = plan_training(checkpoint, LORA, least, **TOKENS)
+    assert plan.micro_tokens == 100
+    assert plan.total <= least
