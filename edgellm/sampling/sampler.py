@@ -248,13 +248,13 @@ class Sampler:
 
 
 def _held(logits: mx.array, ceiling: npt.NDArray[np.float32]) -> mx.array:
-    """Return logits (1, V) of which none is above the ceiling (V,) of a grammar.
+    """Return logits (1, V) of which none is above the ceiling (V,) of a grammar, which is used up.
 
     Raises:
         ConfigError: no token is left.
     """
     # in NumPy, where the ceiling comes from
-    held = np.minimum(np.array(logits, copy=False), ceiling)
+    held = np.minimum(np.array(logits, copy=False), ceiling[None], out=ceiling[None])
     if not np.isfinite(held.max()):
         raise ConfigError(
             "no token is left: all that the grammar allows are banned by logit_bias or a logits"

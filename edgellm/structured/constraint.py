@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import ConfigError
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_MINUS_INFINITY = 0xFF800000
-"""Its bits as a float32; without the first of them it is infinity."""
+
+@cache
+def _ceilings_of_bytes() -> npt.NDArray[np.float32]:
+    """Return the ceilings (256, 8) of the eight tokens that each byte of a mask is about."""
+    import numpy as np
+
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    return np.where(bits, np.inf, -np.inf).astype(np.float32)
 
 
 class Constraint:
@@ -55,12 +62,12 @@ class Constraint:
 
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._require_no_error()
-        allowed = np.zeros(self._vocab_size, np.uint32)
-        found = np.unpackbits(bits, count=min(8 * len(bits), len(allowed)), bitorder="little")
-        allowed[: len(found)] = found
-        # the sign of minus infinity, taken away; a condition for each token takes 8 times as long
-        allowed <<= 31
-        return (_MINUS_INFINITY - allowed).view(np.float32)
+        # eight tokens at once: to work on each of 128,000 takes three times as long
+        ceiling = np.take(_ceilings_of_bytes(), bits, axis=0).reshape(-1)
+        if len(ceiling) >= self._vocab_size:
+            return ceiling[: self._vocab_size]
+        beyond = np.full(self._vocab_size - len(ceiling), -np.inf, np.float32)
+        return np.concatenate((ceiling, beyond))
 
     def add(self, token: int) -> None:
         """Take the next token of the sequence. Raises ConfigError where it may not come."""

@@ -253,6 +253,7 @@ def main():
         "foreign texts": f"{len(seen.wrong)} {seen.wrong[:3]}",
         "broken": f"{len(seen.broken)} {seen.broken[:3]}",
         "memory": f"{sizes[0]:.0f} MB, then at most {max(sizes):.0f} MB",
+        "by tenths": " ".join(f"{size:.0f}" for size in sizes[:: max(1, len(sizes) // 10)]),
         "second half": f"{growth(seen.memory) / 1e3:+.1f} KB/s",
         "left behind": f"{busy} after {waited:.0f} ms",
     }
