@@ -4,9 +4,11 @@ import json
 import re
 
 import jsonschema
+import numpy as np
 import pytest
 
 from edgellm import ConfigError, Grammar, Sampling
+from edgellm.structured.constraint import constraint_for
 
 SCHEMA = {
     "type": "object",
@@ -112,6 +114,18 @@ def test_a_grammar_goes_on_where_an_answer_gave_way(llm):
     llm.generate("Once upon", max_tokens=2)
     tokens += list(stream)
     assert "".join(token.text for token in tokens) == whole.text
+
+
+def test_logits_beyond_the_vocabulary_stay_out(llm):
+    """Heads of models are often wider than their vocabularies."""
+    grammar, ends, size = Grammar.choices(["yes", "no"]), frozenset({2}), llm.config.vocab_size
+    narrow = constraint_for(grammar, llm.tokenizer, ends, size - 3).ceiling()
+    wide = constraint_for(grammar, llm.tokenizer, ends, size + 100).ceiling()
+    allowed = {llm.tokenizer.token_bytes(int(token)) for token in np.flatnonzero(wide > 0)}
+    assert allowed == {b"y", b"ye", b"n"}  # of "yes" and "no"; longer ones are no tokens here
+    np.testing.assert_array_equal(narrow, wide[: size - 3])
+    assert not (wide[size:] > 0).any()
+    assert (len(narrow), len(wide)) == (size - 3, size + 100)
 
 
 def test_an_answer_ends_with_an_error_where_a_mask_is_too_much_work(llm):
