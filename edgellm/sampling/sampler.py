@@ -248,7 +248,7 @@ class Sampler:
 
 
 def _held(logits: mx.array, ceiling: npt.NDArray[np.float32]) -> mx.array:
-    """Return logits (1, V) of which none is above the ceiling (V,) of a grammar, which is used up.
+    """Return logits (1, V), none above the ceiling (V,) of a grammar, which is overwritten.
 
     Raises:
         ConfigError: no token is left.
