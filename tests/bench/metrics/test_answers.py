@@ -50,3 +50,6 @@ def test_the_two_versions_differ_only_where_nothing_is_left_of_a_right_answer():
     assert answer_columns("", ["The"], version=1)["f1"] == 0.0
     assert answer_columns("", ["The"], version=2)["f1"] == 1.0
     assert answer_columns("", ["The", "Paris"], version=2)["f1"] == 0.0
+    # a question has no answer by what the row says, whatever is left of that
+    assert answer_columns("", ["The"])["no_answer"] == 0.0
+    assert answer_columns("", [""])["no_answer"] == 1.0

@@ -77,6 +77,16 @@ def test_perfect_lines_of_few_tokens_have_bleu_0_and_chrf_100():
 
 
 @pytest.mark.usefixtures("sacrebleu")
+@pytest.mark.parametrize(
+    # sacrebleu 2.6.0: BLEU().corpus_score([answer], [["a b c d e f"]]).score
+    ("answer", "bleu"),
+    [("a x b y c z", 10.682175159905853), ("a b x y c z", 17.965205598154213)],
+)
+def test_orders_without_a_match_are_smoothed(answer, bleu):
+    assert values(of_columns([answer], [["a b c d e f"]]))[0] == pytest.approx(bleu, abs=1e-9)
+
+
+@pytest.mark.usefixtures("sacrebleu")
 def test_the_signature_says_how_to_get_the_same_numbers():
     signatures = translation_signatures(language="zh-CN", references=[2])
     assert signatures["bleu"].startswith("nrefs:2|case:mixed|eff:no|tok:zh|smooth:exp|version:2.")

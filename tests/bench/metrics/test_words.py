@@ -27,6 +27,7 @@ from edgellm.errors import NotFiniteError
         ("ที่นี่", ["ที่", "นี่"]),
         ("a\u200cb so\u00adft", ["ab", "soft"]),
         ("- \u0301 ?", []),
+        ("a -\u0301 b", ["a", "b"]),
     ],
 )
 def test_words_are_runs_of_letters_digits_and_marks(text, found):

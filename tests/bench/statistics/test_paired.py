@@ -150,6 +150,13 @@ def test_lower_is_better_where_it_is():
     assert result.verdict == "different"
 
 
+def test_partly_right_answers_have_no_mcnemar():
+    first = Run({"f1": [1.0, 0.0, 0.5] * 20}, headline="f1")
+    (result,) = compare_runs(first, [Run({"f1": [1.0, 0.0, 0.25] * 20})])
+    assert (result.better, result.worse, result.mcnemar_p) == (0, 20, None)
+    assert (result.verdict, result.p) == ("worse", 2 / 10_001)
+
+
 def test_one_question_and_equal_runs_claim_nothing():
     (result,) = compare_runs(of_rows([1]), [of_rows([0])])
     assert (result.verdict, result.standard_error) == ("no difference seen", None)

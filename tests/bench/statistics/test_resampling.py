@@ -89,3 +89,24 @@ def test_little_data_claims_nothing():
         paired_bootstrap(ACCURACY, {"correct": []}, {"correct": []})
     with pytest.raises(ConfigError, match="1 documents are named for 2"):
         paired_bootstrap(ACCURACY, {"correct": [1, 0]}, {"correct": [1, 0]}, documents=["a"])
+
+
+def test_p_is_that_of_normal_theory_where_that_holds():
+    random = np.random.default_rng(8)
+    change = random.normal(size=500)
+    change += 0.09 - change.mean()
+    zero = np.zeros(500)
+    found = paired_bootstrap(METRICS["rouge_l"], {"rouge_l": zero}, {"rouge_l": change})
+    errors = change.mean() / (change.std(ddof=1) / math.sqrt(500))
+    assert found.p == pytest.approx(math.erfc(errors / math.sqrt(2)), rel=0.2)
+    assert 0.02 < found.p < 0.08
+
+
+def test_resamples_without_what_a_metric_is_about_are_left_out():
+    columns = {"no_answer": [1.0, 1.0] + [0.0] * 8}
+    first, second = ({**columns, "exact_match": [value] * 10} for value in (0.0, 1.0))
+    found = paired_bootstrap(METRICS["exact_match_no_answer"], first, second)
+    assert (found.low, found.high) == (1.0, 1.0)
+    assert standard_error(METRICS["exact_match_no_answer"], second) == 0.0
+    alone = {"no_answer": [1.0] + [0.0] * 9, "exact_match": [1.0] * 10}
+    assert standard_error(METRICS["exact_match_no_answer"], alone) is None
