@@ -60,14 +60,47 @@ def test_scores_are_those_of_the_logits(settings, tiny_folder):
         assert sum(score.is_greedy for score in scores) >= 1
 
 
-def test_what_contexts_share_goes_through_the_model_once(tiny_folder):
-    llm, layers = open_counted(tiny_folder("llama-2", seed=1, config=LONG))
+@pytest.mark.parametrize("settings", [{}, {"prefill_chunk": 16}, {"backend": "mlx"}])
+def test_each_beginning_goes_through_the_model_once(settings, tiny_folder):
+    llm, layers = open_counted(tiny_folder("llama-2", seed=1, config=LONG), **settings)
     with llm:
         pairs = questions(count=6)
-        llm.score(pairs[::-1])  # in any order
-        own = {tuple(context): len(context) - len(SHOTS) for context, _ in pairs}
-        longer = sum(len(continuation) - 1 for _, continuation in pairs)
-        assert sum(layers.lengths) == len(SHOTS) + sum(own.values()) + longer
+        pairs += [(SHOTS, [7, 8, 9]), (SHOTS, [7, 8]), (SHOTS[:9], [50]), pairs[0]]
+        with llm.stream_scores(pairs[::-1]) as stream:  # in any order
+            scores = dict(stream)
+        ids = [(*context, *continuation) for context, continuation in pairs]
+        beginnings = {own[:end] for own in ids for end in range(1, len(own))}
+        scoring = {
+            own[:end]
+            for own, (context, _) in zip(ids, pairs, strict=True)
+            for end in range(len(context), len(own))
+        }
+        assert sum(layers.lengths) == stream.stats.layer_tokens == len(beginnings)
+        assert stream.stats.head_rows == len(scoring)
+        assert scores[0] == scores[len(pairs) - 1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activations": "float"},
+        {"activations": "int8", "threads": 2, "kv_bits": 8},
+        {"context_window": 24},
+        {"backend": "mlx", "context_window": 24, "kv_bits": 8},
+    ],
+)
+def test_a_score_does_not_depend_on_what_else_is_scored(settings, tiny_folder, open_llm):
+    llm = open_llm(tiny_folder("llama-2", seed=1, config=LONG), load=settings)
+    pairs = [*questions(), ([5], [6, 7]), (SHOTS[:9], [*range(100, 250)])]
+    together = llm.score(pairs)
+    alone = [llm.score([pair])[0] for pair in pairs]
+    if llm.model.layers.max_exact_rows:
+        assert together == alone
+    for pair, score, own in zip(pairs, together, alone, strict=True):
+        assert score.logprobs == pytest.approx(own.logprobs, abs=1e-4)
+        (values, _), *_ = scores_by_logits(llm, [pair])
+        if settings.get("activations") != "int8":
+            np.testing.assert_allclose(score.logprobs, values, atol=1e-3)
 
 
 def test_scores_come_in_waves_and_others_go_in_between(tiny_folder):
@@ -184,6 +217,18 @@ def test_cancelled_it_says_so_and_the_model_goes_on(tiny_folder):
             llm.score(questions())
         layers.before_layer = lambda: None
         assert len(llm.score(questions())) == 12
+
+
+def test_short_windows_are_gone_through_branch_by_branch(tiny_folder, open_llm):
+    folder = tiny_folder("llama-2", seed=1, config=LONG)
+    llm = open_llm(folder, load={"activations": "float", "context_window": 24, "context": 24})
+    pairs = [*questions(), (SHOTS, [*range(100, 160)]), (SHOTS, [*range(100, 140), 5, 6])]
+    assert llm.plan.kv_budget < llm.caches.nbytes(capacity=1) * 100
+    for score, (values, is_greedy) in zip(
+        llm.score(pairs), scores_by_logits(llm, pairs), strict=True
+    ):
+        np.testing.assert_allclose(score.logprobs, values, atol=1e-3)
+        assert score.is_greedy == is_greedy
 
 
 def test_a_model_of_mlx_lms_is_scored_and_has_no_hidden_states(open_llm, tmp_path):
