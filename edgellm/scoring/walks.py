@@ -103,7 +103,8 @@ class BranchWalk:
                 last = end
                 if stop is not None:
                     last = begin + stop - int(self._trie.positions[begin])
-                yield from self._run(np.arange(begin, last), workspace)
+                if begin < last:
+                    yield from self._run(np.arange(begin, last), workspace)
                 if stop is not None:
                     self._keep_copy(stop)
                 begin = last
@@ -118,7 +119,7 @@ class BranchWalk:
         found: list[int] = []
         for start in self._starts[branch:]:
             position = int(self._trie.positions[start])
-            if position <= first:
+            if position < max(first, 1):
                 break
             if position < end and (not found or position < found[-1]):
                 found.append(position)
@@ -137,9 +138,9 @@ class BranchWalk:
             self._caches = [cache.copy() for cache in self._copies[position]]
             return
         self._caches = workspace.context.make_caches(self._trie.depth)
-        path = self._trie.path_to(node)
-        for _ in self._run(path, workspace):
-            pass
+        if position:
+            for _ in self._run(self._trie.path_to(node), workspace):
+                pass
 
     def _keep_copy(self, length: int) -> None:
         if not all(cache.can_trim(length - 1) for cache in self._caches):
