@@ -352,7 +352,8 @@ class LLM(BoundToProcess):
     def score(self, pairs: Iterable[tuple[Prompt, Prompt]]) -> list[Score]:
         """Return how likely the model finds continuations after their contexts, in their order.
 
-        What contexts have in common is computed once, and many pairs share a pass over the weights.
+        What pairs begin with in common is computed once, in the memory of the longest pair alone,
+        and many pairs share a pass over the weights. A score does not depend on other pairs.
 
         Args:
             pairs: a context and a continuation each: two texts, or two lists of token ids. Texts

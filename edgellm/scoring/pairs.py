@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgellm.errors import ConfigError
 from edgellm.generation.prompt import token_ids
 from edgellm.setting_values import listed, shown
 from edgellm.tokenizer import Tokenizer
+
+RECENT_CONTEXTS = 16
+"""Contexts whose tokens are remembered: those of one question come one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Pair:
 def encode_pairs(pairs: object, tokenizer: Tokenizer) -> list[Pair]:
     """Return pairs of texts or of token ids as tokens. Raises ConfigError, which says the place."""
     encoded = []
+    encode = lru_cache(RECENT_CONTEXTS)(lambda text: tuple(tokenizer.encode_prompt(text)))
     for place, pair in enumerate(listed("pairs", pairs, "a list of pairs")):
         parts = listed(f"pairs[{place}]", pair, "a context and a continuation")
         if len(parts) != 2 or isinstance(parts[0], str) != isinstance(parts[1], str):
@@ -43,7 +48,7 @@ def encode_pairs(pairs: object, tokenizer: Tokenizer) -> list[Pair]:
             )
         context, continuation = parts
         if isinstance(context, str):
-            one = _encode_texts(context, continuation, tokenizer)
+            one = _encode_texts(context, continuation, tokenizer, encode)
         else:
             one = _encode_ids(context, continuation, tokenizer)
         if not one.continuation:
@@ -55,7 +60,9 @@ def encode_pairs(pairs: object, tokenizer: Tokenizer) -> list[Pair]:
     return encoded
 
 
-def _encode_texts(context: str, continuation: str, tokenizer: Tokenizer) -> Pair:
+def _encode_texts(
+    context: str, continuation: str, tokenizer: Tokenizer, encode: Callable[[str], tuple[int, ...]]
+) -> Pair:
     """Return two texts as tokens: both are encoded as one text, which is cut after the context.
 
     That is the rule of lm-evaluation-harness: blanks at the end of a context belong to the
@@ -72,10 +79,13 @@ def _encode_texts(context: str, continuation: str, tokenizer: Tokenizer) -> Pair
     if blanks:
         context, continuation = context[:-blanks], context[-blanks:] + continuation
     if not context:
-        return _encode_texts("", continuation, tokenizer)
-    whole = tokenizer.encode_prompt(context + continuation)
-    cut = len(tokenizer.encode_prompt(context))
-    return Pair(tuple(whole[:cut]), tuple(whole[cut:]), size)
+        return _encode_texts("", continuation, tokenizer, encode)
+    whole = tuple(tokenizer.encode_prompt(context + continuation))
+    alone = encode(context)
+    before = whole[: len(alone)]
+    if before == alone:
+        before = alone  # of all its options one tuple is held
+    return Pair(before, whole[len(alone) :], size)
 
 
 def _encode_ids(context: Sequence[int], continuation: Sequence[int], tokenizer: Tokenizer) -> Pair:

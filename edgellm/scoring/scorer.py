@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from edgellm.engine.scheduling.context import EngineContext
 from edgellm.sampling.finite import require_finite
-from edgellm.sampling.token_scorer import HEAD_ROWS
 from edgellm.scoring.pairs import Pair
 from edgellm.scoring.trie import trie_of
 from edgellm.scoring.walks import walk_through
@@ -93,6 +92,7 @@ class Scorer:
         first, last = np.searchsorted(self._trie.scoring_nodes, [nodes.start, nodes.stop])
         wanted = np.unique(self._trie.scoring_nodes[first:last])
         waiting: list[mx.array] = []
+        at_once = workspace.head_rows
         begin, taken = nodes.start, 0
         for hidden in self._walk.go_on(nodes, workspace):
             end = begin + len(hidden)
@@ -101,13 +101,13 @@ class Scorer:
                 waiting.append(hidden[mx.array(own - begin)])
             begin = end
             rows = sum(map(len, waiting))
-            if waiting and (rows >= HEAD_ROWS or end == nodes.stop):
+            if waiting and (rows >= at_once or end == nodes.stop):
                 states = mx.concatenate(waiting)
                 whole = rows
                 if end < nodes.stop:
-                    whole -= rows % HEAD_ROWS
-                for start in range(0, whole, HEAD_ROWS):
-                    stop = min(start + HEAD_ROWS, whole)
+                    whole -= rows % at_once
+                for start in range(0, whole, at_once):
+                    stop = min(start + at_once, whole)
                     logits = workspace.head(states[start:stop])
                     self._score_rows(logits, wanted[taken : taken + stop - start])
                     taken += stop - start

@@ -17,6 +17,12 @@ from edgellm.kv_cache.cache import LayerCache, stored
 from edgellm.models.layers import Span
 from edgellm.sampling.token_scorer import HEAD_ROWS
 
+LOGITS_AT_ONCE = 1 << 22
+"""Numbers: 17 MB, of which there are four copies for a moment."""
+
+MIN_HEAD_ROWS = 17
+"""Fewer rows are not faster on the CPU kernels."""
+
 MAX_CHUNK = 512
 """Tokens of a trie that go through a layer at once; more are not faster."""
 
@@ -70,6 +76,13 @@ class Workspace:
         if self.context.model.layers.streams_weights:
             return STREAMED_TOKENS
         return self.prefill_chunk
+
+    @property
+    def head_rows(self) -> int:
+        """Rows that go through the output matrix at once."""
+        return max(
+            MIN_HEAD_ROWS, min(MAX_CHUNK, LOGITS_AT_ONCE // self.context.model.config.vocab_size)
+        )
 
     @property
     def chunk(self) -> int:
