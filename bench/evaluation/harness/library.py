@@ -16,7 +16,7 @@ from edgellm.errors import BackendError
 from edgellm.llm import LLM
 from edgellm.open_llm import load
 
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
 """By these names the libraries for data sets are told to use only what is on the disk."""
 
 
@@ -32,6 +32,11 @@ def require_library() -> None:
 def work_offline() -> None:
     """Have data sets come from the disk alone. It counts where lm_eval is imported later."""
     os.environ.update(OFFLINE)
+
+
+def allow_code() -> None:
+    """Let the metric of tasks of programming run code, which it refuses without being told."""
+    os.environ["HF_ALLOW_CODE_EVAL"] = "1"
 
 
 @contextmanager

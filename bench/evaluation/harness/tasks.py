@@ -99,24 +99,35 @@ class TaskFinder:
     def _load_error(self, name: str, error: Exception) -> EdgeLLMError:
         config = self._manager.task_index[name].cfg or {}
         files = (config.get("dataset_kwargs") or {}).get("data_files")
-        path, part = config.get("dataset_path"), config.get("dataset_name")
+        path = config.get("dataset_path")
         words = foreign_error(error).message
         if files and isinstance(error, FileNotFoundError):
             return ReadError(
                 f"the data of the task {name} is not there: {words}",
                 hint="correct data_files in the task's file; paths start in the current folder",
             )
+        if config.get("unsafe_code") and _is_about_data(error):
+            return ReadError(
+                f"the data or the metric of the task {name} is not on this machine",
+                hint="both come from the Hub: run it once with --harness-download",
+            )
         if path and _is_about_data(error):
-            arguments = ", ".join(repr(one) for one in (path, part) if one)
             return ReadError(
                 f"the data of the task {name} ({path}) is not on this machine",
-                hint="where there is a network, run once: python -c"
-                f' "from datasets import load_dataset; load_dataset({arguments})"',
+                hint="run it once with --harness-download where there is a network, or copy"
+                f" {_cache_folder(path)} from a machine that has it",
             )
         return BackendError(
             f"lm-evaluation-harness could not make the task {name}: {words}",
             hint="its YAML file, or a library that it needs",
         )
+
+
+def _cache_folder(dataset: str) -> str:
+    """Return where a data set of the Hub lies once it was fetched."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    return str(Path(HF_DATASETS_CACHE) / dataset.replace("/", "___"))
 
 
 def _is_about_data(error: BaseException | None) -> bool:

@@ -19,6 +19,7 @@ from edgellm.bench.backends.edgellm_mlx import describe_arithmetic
 from edgellm.bench.evaluation.harness.adapter import Adapter
 from edgellm.bench.evaluation.harness.generation_settings import decoding_name
 from edgellm.bench.evaluation.harness.library import (
+    allow_code,
     model_class,
     quieted,
     require_library,
@@ -40,6 +41,8 @@ def serve(order: Message, requests: Iterator[Message], send: Send) -> None:
     require_library()
     if not order["download"]:
         work_offline()
+    if order["run_code"]:
+        allow_code()
     folder = None
     if order["folder"] is not None:
         folder = Path(order["folder"])
