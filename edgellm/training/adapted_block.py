@@ -72,6 +72,7 @@ class AdaptedBlock:
         kernels: compute frozen products forwards; None where MLX does.
         scale: what changes are multiplied by.
         dtype: of hidden states.
+        turned: whether weights also stay as derivatives take them; the buffer is not refilled then.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class AdaptedBlock:
         kernels: KernelEngine | None,
         scale: float,
         dtype: mx.Dtype,
+        turned: bool = False,
     ) -> None:
         config, group = checkpoint.config, checkpoint.layers[index]
         tensors = buffer.arrays(group.layout)
@@ -96,7 +98,7 @@ class AdaptedBlock:
         for stack, members in STACKS.items():
             part, name = stack.split(".")
             owner = getattr(self._block, part)
-            base = frozen_product(getattr(owner, name), kernels)
+            base = frozen_product(getattr(owner, name), kernels, keep=turned)
             features = {member: shapes[f"{member}.weight"][0] for member in members}
             self._products.append(AdaptedProduct(base, features, scale))
             setattr(owner, name, self._products[-1])

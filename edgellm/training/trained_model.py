@@ -34,10 +34,12 @@ class LayersInMemory:
     Attributes:
         pinned: numbers of those that stay.
         buffers: for the others.
+        turned: whether weights also stay as derivatives take them; all layers are pinned then.
     """
 
     pinned: Sequence[int]
     buffers: int = 2
+    turned: bool = False
 
 
 class OpenModel:
@@ -87,7 +89,7 @@ class OpenModel:
         else:
             matrix = self._matrix(checkpoint.lm_head)
             self._embed = PagedEmbedding(checkpoint.embed_tokens, dtype)
-        head = frozen_product(matrix, kernels)
+        head = frozen_product(matrix, kernels, keep=memory.turned)
         cap = config.final_logit_softcapping
 
         def logits(states: mx.array) -> mx.array:
@@ -106,7 +108,12 @@ class OpenModel:
                 buffers=memory.buffers,
                 reader=self.reader,
                 make_layer=partial(
-                    AdaptedBlock, checkpoint, kernels=kernels, scale=lora.scale, dtype=dtype
+                    AdaptedBlock,
+                    checkpoint,
+                    kernels=kernels,
+                    scale=lora.scale,
+                    dtype=dtype,
+                    turned=memory.turned,
                 ),
                 configs=[config.layer(index) for index in range(count)],
             ),

@@ -95,12 +95,21 @@ def test_derivatives_are_those_of_the_loss(folders, family):
 
 @pytest.mark.parametrize(("pinned", "buffers"), [(0, 2), (0, 3), (1, 2), (2, 2), (3, 2)])
 def test_paged_layers_give_the_same_bits_and_read_the_least(folders, pinned, buffers):
-    whole, _ = computed(folders["llama"], pinned=range(LAYERS))
+    whole, _ = computed(folders["llama"], pinned=range(LAYERS), turned=True)
     paged, reads = computed(folders["llama"], pinned=range(pinned), buffers=buffers, rounds=2)
     assert paged.loss == whole.loss
     assert equal(paged.by_changes, whole.by_changes)
     streamed = LAYERS - pinned
     assert reads == 2 * (streamed - min(buffers, streamed))
+
+
+def test_int8_activations_give_the_same_bits_paged_too(folders):
+    whole, _ = computed(
+        folders["llama"], pinned=range(LAYERS), turned=True, rounds=2, activations="int8"
+    )
+    paged, _ = computed(folders["llama"], activations="int8")
+    assert paged.loss == whole.loss
+    assert equal(paged.by_changes, whole.by_changes)
 
 
 def test_results_do_not_depend_on_how_a_step_is_cut(folders):

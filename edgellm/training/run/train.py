@@ -16,6 +16,7 @@ from edgellm.errors import ConfigError
 from edgellm.files.file_lock import file_lock
 from edgellm.hub.resolve import locate
 from edgellm.memory_plan.plan_checkpoint import budget_for
+from edgellm.models.arithmetic import engine_for
 from edgellm.settings import LoadSettings
 from edgellm.tokenizer import Tokenizer
 from edgellm.training.adapter_folder import AdapterFormat
@@ -103,6 +104,7 @@ class TrainingRun:
             step_tokens=sum(lengths[: request.settings.batch]),
             micro_tokens=request.settings.micro_tokens,
             longest=lengths[0],
+            kernels=engine_for(request.load),
         )
         self._facts = _facts(request, fingerprint(checkpoint), self.data.sequences)
         state = None
