@@ -258,8 +258,8 @@ def run(
         shots=_shots(shots or "0"),
         shot_seeds=shot_seeds,
         decodings=parse_decodings(decoding),
-        threads=common.split_numbers("threads", threads) or (None,),
-        kv_bits=common.split_numbers("kv-bits", kv_bits) or (None,),
+        threads=_distinct("threads", threads) or (None,),
+        kv_bits=_distinct("kv-bits", kv_bits) or (None,),
         load=_load_fields(memory, context, activations, decoding),
         chat=chat,
         limit=limit,
@@ -321,9 +321,14 @@ def run(
     return exit_code(records, stopped=stopped)
 
 
+def _distinct(option: str, text: str) -> tuple[int, ...]:
+    """Return the numbers of a list, each once. Raises ConfigError."""
+    return tuple(dict.fromkeys(common.split_numbers(option, text)))
+
+
 def _shots(text: str) -> tuple[int, ...]:
     """Return the numbers of examples. Raises ConfigError."""
-    numbers = tuple(dict.fromkeys(common.split_numbers("shots", text)))
+    numbers = _distinct("shots", text)
     if not numbers or max(numbers) > MAX_SHOTS:
         raise ConfigError(
             f"--shots {text} is out of range", hint=f"give numbers from 0 to {MAX_SHOTS}: 0,1,5"

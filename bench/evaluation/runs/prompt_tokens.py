@@ -71,7 +71,7 @@ def prompt_ids(prompt: Mapping[str, Any], tokenizer: Tokenizer, room: int) -> tu
     Args:
         prompt: a context as a text, or messages.
         tokenizer: the model's.
-        room: tokens of the context window without those of the answer.
+        room: tokens of the context window without those of the answer, at least 1.
 
     Raises:
         TemplateError, TokenizerError: the prompt cannot be written in tokens.
@@ -80,7 +80,6 @@ def prompt_ids(prompt: Mapping[str, Any], tokenizer: Tokenizer, room: int) -> tu
         ids = tokenizer.apply_chat_template(prompt["messages"])
     else:
         ids = tokenizer.encode_prompt(prompt["context"])
-    room = max(1, room)
     return _last(tuple(ids), room, tokenizer), len(ids) > room
 
 

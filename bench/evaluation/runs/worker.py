@@ -21,7 +21,7 @@ from edgellm.bench.evaluation.divergence import LogitComparison
 from edgellm.bench.evaluation.runs.prompt_tokens import option_pairs, prompt_ids
 from edgellm.bench.worker.protocol import Message, Send, error_message, run_worker
 from edgellm.device import machine
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import ConfigError, EdgeLLMError
 from edgellm.generation.output import completion_of
 from edgellm.llm import LLM
 from edgellm.models.through_mlx_lm.checkpoint import read_any_checkpoint
@@ -126,6 +126,12 @@ def generate_answers(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
             fields["seed"] = prompt["seed"]
         sampling = Sampling(**fields)
         room = llm.context - (sampling.max_tokens or 0)
+        if room < 1:
+            raise ConfigError(
+                f"answers of {sampling.max_tokens} tokens leave no room for a prompt in a context "
+                f"of {llm.context}",
+                hint="raise --context, or lower --max-tokens",
+            )
         with _named(prompt):
             ids, was_cut = prompt_ids(prompt, llm.tokenizer, room)
         prompts.append(list(ids))
@@ -245,7 +251,8 @@ def measure_latency(llm: LLM, request: Message, send: Send) -> dict[str, Any]:
         if firsts and time.perf_counter() - begun > LATENCY_SECONDS:
             break
         if prompt["messages"] or prompt["context"]:
-            ids, _ = prompt_ids(prompt, llm.tokenizer, llm.context - LATENCY_TOKENS)
+            room = max(1, llm.context - LATENCY_TOKENS)
+            ids, _ = prompt_ids(prompt, llm.tokenizer, room)
         else:
             ids = tuple(_text_ids(llm, prompt)[:LATENCY_PROMPT])
         stats = llm.generate(list(ids), sampling).stats

@@ -42,6 +42,8 @@ def test_answers_that_nobody_reads_do_not_reach_the_next_question():
         assert len(answer["scores"]) == 2
         with pytest.raises(BackendError):
             list(session.ask("options", [{**PROMPT, "continuations": ["x " * 2000]}]))
+        with pytest.raises(BackendError, match="leave no room for a prompt"):
+            list(session.ask("generated", [PROMPT], sampling={"max_tokens": 5000}))
         assert next(iter(session.ask("options", [PROMPT])))["scores"] == first["scores"]
         # some at a time, all of them
         three = [{**PROMPT, "continuations": [f" and it {word}"]} for word in ("ran", "sat", "ate")]
