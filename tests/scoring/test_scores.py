@@ -267,3 +267,4 @@ def test_scores_are_those_of_transformers(tiny_folder, open_llm):
         own = rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
         expected = own[np.arange(len(continuation)), continuation].sum()
         assert score.logprob == pytest.approx(expected, abs=1e-3)
+        assert score.is_greedy == (rows.argmax(axis=-1).tolist() == continuation)
